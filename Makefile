@@ -1,0 +1,36 @@
+# make run | test | lint | bench | docs: each does its own set-up, and is quick the second time.
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test coverage lint bench docs clean
+
+run: $(VENV)/.run
+	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443
+
+test: $(VENV)/.test
+	@tools/need chromium
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -n -T -W -q -b html docs docs/_build
+
+clean:
+	rm -rf $(VENV) build dist docs/_build
+
+# A stamp for each dependency group: made again when what it depends on changes.
+$(VENV)/.run: pyproject.toml
+	tools/venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.%: pyproject.toml $(VENV)/.run
+	$(BIN)/pip install --quiet --group $*
+	touch $@

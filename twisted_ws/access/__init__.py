@@ -1,0 +1,1 @@
+"""Who may: credentials for the broadcast site."""

@@ -1,0 +1,197 @@
+"""One open connection as a service sees it."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from twisted_ws.service import checkClose
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from twisted_ws.upgrade import UpgradeRequest
+
+__all__ = ["Caller", "Link"]
+
+TEXT = 1
+BINARY = 2
+PING = 9
+PONG = 10
+
+_ids = count(1)
+
+
+class Link(Protocol):
+    """What a caller needs of its connection; the wire implements it.
+
+    Every method may be called at any time, also after the close, and never raises for the state of the connection.
+    """
+
+    def writeFrame(self, opcode: int, payload: bytes) -> Deferred[None]:
+        """Send one whole message or control frame.
+
+        The Deferred fires when the bytes were handed to the kernel, or fails with `ConnectionClosed`; a failure that nobody
+        looks at is not reported.
+        """
+
+    def startClose(self, payload: bytes, timeout: float) -> Deferred[None]:
+        """Send a Close frame after what is queued, wait at most `timeout` seconds for the peer; fires when closed."""
+
+    def isOpen(self) -> bool:
+        """Say whether messages can be written: from the 101 until either side sends Close."""
+
+    def isSecure(self) -> bool:
+        """Say whether the connection has TLS."""
+
+    def bufferedAmount(self) -> int:
+        """Return how many bytes wait to be handed to the kernel."""
+
+
+class Caller:
+    """One open connection; a handler may keep it as long as it likes and call it from anywhere in the reactor's thread.
+
+    The writing methods return a Deferred (awaitable) that fires with None when the bytes were handed to the kernel and fails
+    with `ConnectionClosed` if they never will be. It need not be looked at.
+
+    Attributes:
+        connectionId: unique in this process, never reused (an int as text).
+        request: the opening handshake, an `UpgradeRequest`.
+        negotiatedSubProtocol: the chosen subprotocol, None without one.
+        attributes: a dict of the service's own.
+        user: who this is, set by the service (any object); None until then.
+    """
+
+    __slots__ = ("__weakref__", "_attributes", "_link", "connectionId", "negotiatedSubProtocol", "request", "user")
+
+    def __init__(self, link: Link, request: UpgradeRequest, negotiatedSubProtocol: str | None = None) -> None:
+        self._link = link
+        self._attributes: dict[str, Any] | None = None
+        self.connectionId = str(next(_ids))
+        self.request = request
+        self.negotiatedSubProtocol = negotiatedSubProtocol
+        self.user: Any = None
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """A dict for whatever the service wants to keep with this connection."""
+        if self._attributes is None:
+            self._attributes = {}
+        return self._attributes
+
+    @property
+    def bufferedAmount(self) -> int:
+        """Bytes written to this caller that were not yet handed to the kernel."""
+        return self._link.bufferedAmount()
+
+    def isOpen(self) -> bool:
+        """Say whether messages can be written: from the 101 until either side sends Close."""
+        return self._link.isOpen()
+
+    def isSecure(self) -> bool:
+        """Say whether the connection has TLS."""
+        return self._link.isSecure()
+
+    def writeTextMessage(self, text: str) -> Deferred[None]:
+        """Send one text message.
+
+        Raises:
+            TypeError: `text` is no str.
+            ValueError: `text` has a lone surrogate, which UTF-8 cannot encode.
+        """
+        return self._link.writeFrame(TEXT, encodeText(text))
+
+    def writeBinaryMessage(self, data: bytes | bytearray | memoryview) -> Deferred[None]:
+        """Send one binary message.
+
+        Raises:
+            TypeError: `data` is not bytes-like.
+        """
+        return self._link.writeFrame(BINARY, _asBytes(data))
+
+    def writeMessage(self, value: Any) -> Deferred[None]:
+        """Send `value`: a str as text, bytes as binary, anything else as JSON text.
+
+        Raises:
+            TypeError: JSON has no form for `value`.
+            ValueError: text with a lone surrogate.
+        """
+        opcode, payload = encodeMessage(value)
+        return self._link.writeFrame(opcode, payload)
+
+    def ping(self, data: bytes = b"") -> Deferred[None]:
+        """Send a ping with at most 125 bytes.
+
+        Raises:
+            ValueError: `data` is longer than 125 bytes (RFC 6455 section 5.5).
+            TypeError: `data` is not bytes-like.
+        """
+        return self._link.writeFrame(PING, _controlPayload(data))
+
+    def pong(self, data: bytes = b"") -> Deferred[None]:
+        """Send a pong with at most 125 bytes.
+
+        Raises:
+            ValueError: `data` is longer than 125 bytes (RFC 6455 section 5.5).
+            TypeError: `data` is not bytes-like.
+        """
+        return self._link.writeFrame(PONG, _controlPayload(data))
+
+    def close(self, code: int = 1000, reason: str = "", timeout: float = 60) -> Deferred[None]:
+        """Send what is queued, then a Close frame, and wait for the peer's.
+
+        Args:
+            code: 1000-1003, 1007-1014 or 3000-4999.
+            reason: at most 123 bytes of UTF-8.
+            timeout: seconds for all of it, 0 or more; then the connection is dropped. 0 does not wait for the peer's Close.
+
+        Returns:
+            A Deferred that fires with None when the connection is closed, however that came about; it never fails.
+
+        Raises:
+            ValueError: a code that cannot be sent, a reason that is too long, a negative timeout.
+            TypeError: an argument of the wrong type.
+        """
+        payload = checkClose(code, reason)
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise TypeError(f"the timeout must be a number of seconds, not {type(timeout).__name__}")
+        if not timeout >= 0:
+            raise ValueError(f"the timeout must be 0 seconds or more, not {timeout}")
+        return self._link.startClose(payload, timeout)
+
+    def __repr__(self) -> str:
+        return f"<Caller {self.connectionId} {self.request.path!r}>"
+
+
+def encodeText(text: str) -> bytes:
+    """Return the UTF-8 of a text message."""
+    if not isinstance(text, str):
+        raise TypeError(f"a text message must be a str, not {type(text).__name__}")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text has a lone surrogate, which UTF-8 cannot encode") from None
+
+
+def encodeMessage(value: Any) -> tuple[int, bytes]:
+    """Return the opcode and payload for any value: str is text, bytes-like is binary, the rest JSON text."""
+    if isinstance(value, str):
+        return TEXT, encodeText(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return BINARY, bytes(value)
+    return TEXT, msgspec.json.encode(value)
+
+
+def _asBytes(data: bytes | bytearray | memoryview) -> bytes:
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"a binary message must be bytes, not {type(data).__name__}")
+
+
+def _controlPayload(data: bytes) -> bytes:
+    data = _asBytes(data)
+    if len(data) > 125:
+        raise ValueError(f"a control frame carries at most 125 bytes, not {len(data)}")
+    return data

@@ -1,0 +1,1 @@
+"""The daemon: options, settings, listeners, drain, reload and logs."""

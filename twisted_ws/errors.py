@@ -1,0 +1,170 @@
+"""What can go wrong, and whose fault it is.
+
+Errors carry blame, because blame decides what happens next::
+
+    WebSocketError                  something that ends (or refuses) one connection; has the close code
+    ├── PeerError                   the peer did it: the code goes to the peer, one info line goes to the log
+    │   ├── ProtocolError           1002  frames that RFC 6455 forbids
+    │   ├── BindingError            1003  a message that does not fit the handler's annotation
+    │   ├── InvalidPayload          1007  text that is not UTF-8, or data that does not inflate
+    │   ├── PolicyViolation         1008  over a rate
+    │   ├── MessageTooBig           1009  over the message limit
+    │   ├── SlowConsumer            1013  more bytes queued for it than its cap
+    │   └── TransportError          none  the connection broke, or the peer no longer answers
+    └── HandlerError                1011  the service's handler raised: traceback in the log, no detail to the peer
+    ConnectionClosed                a write that can never reach the peer
+    ConfigurationError              the operator's: one line on standard error, exit code 1
+    └── ServiceError                the service author's: a service object that cannot be mounted
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = [
+    "BindingError",
+    "CloseCode",
+    "ConfigurationError",
+    "ConnectionClosed",
+    "HandlerError",
+    "InvalidPayload",
+    "MessageTooBig",
+    "PeerError",
+    "PolicyViolation",
+    "ProtocolError",
+    "ServiceError",
+    "SlowConsumer",
+    "TransportError",
+    "WebSocketError",
+]
+
+
+class CloseCode(IntEnum):
+    """The close codes that this server sends or reports (RFC 6455 section 7.4, and IANA's registry for 1012-1014)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS = 1005
+    ABNORMAL = 1006
+    INVALID_PAYLOAD = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
+
+
+class WebSocketError(Exception):
+    """Something that ends one connection.
+
+    Attributes:
+        code: the close code that goes on the wire (a `CloseCode`), or None where nothing can be sent any more.
+        reason: the close reason that goes on the wire: short, fixed, and without a detail of ours (at most 123 bytes).
+    """
+
+    code: int | None = None
+    reason: str = ""
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason
+
+
+class PeerError(WebSocketError):
+    """The peer broke a rule or went away."""
+
+
+class ProtocolError(PeerError):
+    """The peer sent frames that RFC 6455 forbids."""
+
+    code = CloseCode.PROTOCOL_ERROR
+    reason = "protocol error"
+
+
+class BindingError(PeerError):
+    """A message does not fit the annotation of its handler.
+
+    Attributes:
+        field: the path of the field that does not fit (``"order.items[0].price"``); "" for the message as a whole.
+    """
+
+    code = CloseCode.UNSUPPORTED_DATA
+    reason = "bad data"
+
+    def __init__(self, message: str, reason: str | None = None, field: str = "") -> None:
+        super().__init__(message, reason)
+        self.field = field
+
+
+class InvalidPayload(PeerError):
+    """Text that is not UTF-8, or compressed data that does not inflate (RFC 6455 section 8.1, RFC 7692)."""
+
+    code = CloseCode.INVALID_PAYLOAD
+    reason = "invalid payload"
+
+
+class PolicyViolation(PeerError):
+    """The peer went over a rate: control frames or messages a second."""
+
+    code = CloseCode.POLICY_VIOLATION
+    reason = "policy violation"
+
+
+class MessageTooBig(PeerError):
+    """A message over the message limit, after inflation and with the charge for each fragment."""
+
+    code = CloseCode.MESSAGE_TOO_BIG
+    reason = "message too big"
+
+
+class SlowConsumer(PeerError):
+    """The peer takes messages more slowly than they are written to it, and its send buffer is full."""
+
+    code = CloseCode.TRY_AGAIN_LATER
+    reason = "too slow"
+
+
+class TransportError(PeerError):
+    """The connection broke, or the peer stopped answering or reading: nothing can be sent to it."""
+
+
+class HandlerError(WebSocketError):
+    """A handler of the service raised; the exception is this one's ``__cause__``.
+
+    Attributes:
+        event: the name of the handler, as "onTextMessage".
+    """
+
+    code = CloseCode.INTERNAL_ERROR
+    reason = "internal error"
+
+    def __init__(self, message: str, event: str = "") -> None:
+        super().__init__(message)
+        self.event = event
+
+
+class ConnectionClosed(Exception):
+    """What was written can never reach the peer, because the connection is closing or closed.
+
+    Attributes:
+        statusCode: the close code (1006 where there was no Close frame).
+        reason: the close reason, "" where there was none.
+    """
+
+    def __init__(self, statusCode: int = CloseCode.ABNORMAL, reason: str = "") -> None:
+        super().__init__(f"the connection is closed ({int(statusCode)}{': ' + reason if reason else ''})")
+        self.statusCode = int(statusCode)
+        self.reason = reason
+
+
+class ConfigurationError(Exception):
+    """Something the operator can mend; its text is one clear line."""
+
+
+class ServiceError(ConfigurationError):
+    """A service object that cannot be mounted; its text names the class, the method and the mistake."""

@@ -1,0 +1,173 @@
+"""The opening handshake as a service sees it: the request, and the way to refuse it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote
+
+if TYPE_CHECKING:
+    from twisted.internet.ssl import Certificate
+
+__all__ = ["Headers", "Reject", "UpgradeRequest"]
+
+# What RFC 9110 section 5.6.2 calls a token: the names of headers and of subprotocols.
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def isToken(text: str) -> bool:
+    """Say whether `text` is a token (RFC 9110 section 5.6.2): a header name, a subprotocol."""
+    return bool(text) and _TOKEN.issuperset(text)
+
+
+def checkHeaders(headers: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    """Return response headers that can be written as they are.
+
+    Raises:
+        ValueError: a name is no token, or a value has a control character or one outside Latin-1 (it would let whoever
+            controls the value add headers, or split the response).
+    """
+    checked = []
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not isToken(name):
+            raise ValueError(f"{name!r} is no header name")
+        if not isinstance(value, str) or any((c < " " and c != "\t") or "\x7f" <= c <= "\x9f" or c > "\xff" for c in value):
+            raise ValueError(f"the value of the header {name} must be text without control characters")
+        checked.append((name, value))
+    return tuple(checked)
+
+
+class Reject(Exception):
+    """Raised by onUpgrade: refuse the handshake with this response.
+
+    Attributes:
+        status: the HTTP status, 400 to 599 (or 300-399 with a Location header).
+        body: the text of the response, UTF-8; it goes to the peer as it is.
+        headers: more response headers, checked.
+
+    Raises:
+        ValueError: the status is out of range, or a header cannot be written.
+        TypeError: the status is no int or the body no str.
+    """
+
+    def __init__(self, status: int = 403, body: str = "", headers: Mapping[str, str] | None = None) -> None:
+        if not isinstance(status, int) or isinstance(status, bool):
+            raise TypeError(f"the status must be an int, not {type(status).__name__}")
+        if not isinstance(body, str):
+            raise TypeError(f"the body must be a str, not {type(body).__name__}")
+        if not 300 <= status <= 599:
+            raise ValueError(f"status {status} does not refuse a handshake (300 to 599 do)")
+        super().__init__(f"{status} {body}".rstrip())
+        self.status = status
+        self.body = body
+        self.headers = checkHeaders(headers)
+
+
+class Headers(Mapping[str, str]):
+    """The headers of a request: names in any case; several of one name are joined by ", " (RFC 9110 section 5.3).
+
+    `getAll` gives them one by one, in the order they came.
+    """
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: tuple[tuple[str, str], ...]) -> None:
+        self._pairs = pairs
+
+    def getAll(self, name: str) -> list[str]:
+        """Return each value of the header `name`, in the order they came; [] where there is none."""
+        name = name.lower()
+        return [value for key, value in self._pairs if key == name]
+
+    def __getitem__(self, name: str) -> str:
+        values = self.getAll(name)
+        if not values:
+            raise KeyError(name)
+        return ", ".join(values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self._pairs))
+
+    def __len__(self) -> int:
+        return len(dict(self._pairs))
+
+    def __repr__(self) -> str:
+        # Values may be secrets (cookies, tokens), and a repr ends up in logs.
+        return f"<Headers {', '.join(self)}>"
+
+
+class UpgradeRequest:
+    """One opening handshake (RFC 6455 section 4.2.1), checked.
+
+    Attributes:
+        path: the path, percent-decoded.
+        target: path and query as they came.
+        pathParams: the parameters of the mounted path: ``{"room": "lobby"}``; `{id:int}` gives an int.
+        subProtocols: what the client offers, in its order of preference.
+        peerAddress: the peer's IP address as text; "" for a UNIX socket. Behind a trusted proxy: the address it reports.
+        peerPort: the peer's port; 0 where there is none.
+        isSecure: whether the connection has TLS (with a trusted proxy: whether the proxy says so).
+        clientCertificate: the client's certificate (`twisted.internet.ssl.Certificate`), None without mutual TLS.
+    """
+
+    __slots__ = (
+        "_pairs",
+        "clientCertificate",
+        "isSecure",
+        "path",
+        "pathParams",
+        "peerAddress",
+        "peerPort",
+        "subProtocols",
+        "target",
+    )
+
+    def __init__(
+        self,
+        target: str = "/",
+        headers: tuple[tuple[str, str], ...] = (),
+        *,
+        path: str | None = None,
+        pathParams: Mapping[str, Any] | None = None,
+        subProtocols: tuple[str, ...] = (),
+        peerAddress: str = "127.0.0.1",
+        peerPort: int = 0,
+        isSecure: bool = False,
+        clientCertificate: Certificate | None = None,
+    ) -> None:
+        self.target = target
+        self.path = unquote(target.partition("?")[0]) if path is None else path
+        self._pairs = headers
+        self.pathParams = dict(pathParams or {})
+        self.subProtocols = list(subProtocols)
+        self.peerAddress = peerAddress
+        self.peerPort = peerPort
+        self.isSecure = isSecure
+        self.clientCertificate = clientCertificate
+
+    # The next three are made anew at each reading: a connection lives for hours, and most services read them once.
+
+    @property
+    def headers(self) -> Headers:
+        """The request's headers, by name in any case."""
+        return Headers(self._pairs)
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """The query: each name with its values, in order; a name without "=" has the value ""."""
+        return parse_qs(self.target.partition("?")[2], keep_blank_values=True, max_num_fields=1000)
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies (RFC 6265 section 4.2); of two with one name, the first, which has the longer path."""
+        cookies: dict[str, str] = {}
+        for value in self.headers.getAll("cookie"):
+            for pair in value.split(";"):
+                name, equals, text = pair.strip().partition("=")
+                if equals and name not in cookies:
+                    cookies[name] = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+        return cookies
+
+    def __repr__(self) -> str:
+        # Without the query: tokens travel there.
+        return f"<UpgradeRequest {self.path!r} from {self.peerAddress or 'a local socket'}>"

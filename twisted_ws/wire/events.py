@@ -1,0 +1,54 @@
+"""What the wire tells of one connection, and to whom."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted_ws.errors import WebSocketError
+
+__all__ = ["Events"]
+
+
+class Events(Protocol):
+    """The receiver of one connection's events; the wire calls it and delivery implements it.
+
+    Order: `opened` once; then any of the others; `closed` last and exactly once. No method raises: user code is guarded
+    behind it.
+    """
+
+    def opened(self) -> None:
+        """The 101 was written."""
+
+    def messageReceived(self, message: str | bytes) -> None:
+        """One whole message came: str for text, bytes for binary."""
+
+    def pingReceived(self, data: bytes) -> bool:
+        """A ping came. True: the service answers it; False: the wire sends the pong."""
+
+    def pongReceived(self, data: bytes) -> None:
+        """A pong came that does not answer one of the server's own keep-alive pings."""
+
+    def idle(self) -> None:
+        """No data frame in either direction for the idle timeout."""
+
+    def failed(self, error: WebSocketError) -> None:
+        """The connection is about to be closed (or has broken) because of `error`."""
+
+    def closed(self, statusCode: int, reason: str) -> None:
+        """The connection is closed: the peer's code and reason; 1005 without a code, 1006 without a Close frame."""
+
+
+class Connection(Protocol):
+    """What delivery may ask of the wire for one connection, beside `twisted_ws.caller.Link`."""
+
+    def pauseReading(self) -> None:
+        """Take no more bytes from the peer until `resumeReading`; what was read already is still delivered."""
+
+    def resumeReading(self) -> None:
+        """Undo `pauseReading`."""
+
+    def fail(self, error: WebSocketError) -> None:
+        """Tell `Events.failed`, then close with the error's code and reason."""
+
+    def activity(self) -> int:
+        """Return a number that grows with each message or control frame the service writes to this caller."""
