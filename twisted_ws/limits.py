@@ -37,24 +37,38 @@ class Limits:
         0, "connections", "closed at accept", "one address (IPv6: one /64) must not take all places", "no limit of its own"
     )
     descriptorReserve: int = _limit(
-        64, "descriptors", "accepting pauses", "logs, certificates and the HTTP sites must still open files when the server is full"
+        64,
+        "descriptors",
+        "accepting pauses",
+        "logs, certificates and the HTTP sites must still open files when the server is full",
     )
     # The head of a request
     requestLine: int = _limit(8 * KIB, "bytes", "414", "longer than any URL that browsers and proxies pass on reliably")
     head: int = _limit(16 * KIB, "bytes", "431", "the size that common servers and proxies take")
     headers: int = _limit(100, "headers", "431", "browsers send some 20")
-    headDeadline: float = _limit(10, "seconds", "closed (408 where HTTP can be spoken)", "TLS handshake and head together: slow heads hold descriptors")
+    headDeadline: float = _limit(
+        10, "seconds", "closed (408 where HTTP can be spoken)", "TLS handshake and head together: slow heads hold descriptors"
+    )
     upgradeDeadline: float = _limit(10, "seconds", "503", "onUpgrade may ask a back end, but not for ever")
-    earlyBytes: int = _limit(64 * KIB, "bytes", "400", "a client must wait for the 101 (RFC 6455 section 4.1); what it sends before is kept in memory")
+    earlyBytes: int = _limit(
+        64 * KIB, "bytes", "400", "a client must wait for the 101 (RFC 6455 section 4.1); what it sends before is kept in memory"
+    )
     # HTTP bodies
     body: int = _limit(1 * MIB, "bytes", "413", "as large as the largest message")
     bodyDeadline: float = _limit(30, "seconds", "408", "a slow body holds a descriptor")
     # Messages
     maxMessageSize: int = _limit(1 * MIB, "bytes", "1009", "after inflation; a message is held in memory until it is whole")
-    fragmentCharge: int = _limit(64, "bytes", "1009", "each fragment is charged this on top of its payload: empty fragments are not free")
+    fragmentCharge: int = _limit(
+        64, "bytes", "1009", "each fragment is charged this on top of its payload: empty fragments are not free"
+    )
     messageRate: int = _limit(0, "messages/second", "1008", "for each caller; a burst of one second is allowed", "no limit")
     controlRate: int = _limit(100, "frames/second", "1008", "pings and pongs cost as much as messages and carry nothing")
-    readAhead: int = _limit(64 * KIB, "bytes", "reading pauses", "messages kept while an async handler runs, so that pings are still answered meanwhile")
+    readAhead: int = _limit(
+        64 * KIB,
+        "bytes",
+        "reading pauses",
+        "messages kept while an async handler runs, so that pings are still answered meanwhile",
+    )
     streams: int = _limit(16, "iterators", "later messages wait", "replies that are being sent item by item to one caller")
     # Bytes that wait to be sent
     maxSendBuffer: int = _limit(1 * MIB, "bytes", "1013", "what one caller may leave unread")
@@ -62,11 +76,22 @@ class Limits:
     replyBuffer: int = _limit(64 * KIB, "bytes", "reading pauses", "who does not read its replies is not read from")
     writeDeadline: float = _limit(30, "seconds", "dropped", "no progress on queued bytes: the peer is gone or does not read")
     # Times
-    pingInterval: float = _limit(25, "seconds", "", "below the 30 to 60 s after which proxies and NATs forget an idle connection", "no pings")
+    pingInterval: float = _limit(
+        25, "seconds", "", "below the 30 to 60 s after which proxies and NATs forget an idle connection", "no pings"
+    )
     pingTimeout: float = _limit(10, "seconds", "dropped", "a round trip on a bad mobile network, twice over")
-    closeDeadline: float = _limit(5, "seconds", "dropped", "after our Close frame: a peer that never answers must not hold a descriptor")
-    handlerGrace: float = _limit(10, "seconds", "onClose is called at once", "after the close, for messages that came before it and still wait for a handler")
-    drainTimeout: float = _limit(30, "seconds", "dropped", "at a stop: the time for callers to answer our Close 1001", "no waiting")
+    closeDeadline: float = _limit(
+        5, "seconds", "dropped", "after our Close frame: a peer that never answers must not hold a descriptor"
+    )
+    handlerGrace: float = _limit(
+        10,
+        "seconds",
+        "onClose is called at once",
+        "after the close, for messages that came before it and still wait for a handler",
+    )
+    drainTimeout: float = _limit(
+        30, "seconds", "dropped", "at a stop: the time for callers to answer our Close 1001", "no waiting"
+    )
 
     def __post_init__(self) -> None:
         for each in fields(self):
