@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from twisted_ws.upgrade import UpgradeRequest
+    from twisted_ws.wire.framing import OutgoingMessage
 
 __all__ = ["Caller", "Link"]
 
@@ -36,6 +37,9 @@ class Link(Protocol):
         The Deferred fires when the bytes were handed to the kernel, or fails with `ConnectionClosed`; a failure that nobody
         looks at is not reported.
         """
+
+    def send(self, message: OutgoingMessage) -> bool:
+        """Send a message that goes to many callers; say whether this one is open and took it."""
 
     def startClose(self, payload: bytes, timeout: float) -> Deferred[None]:
         """Send a Close frame after what is queued, wait at most `timeout` seconds for the peer; fires when closed."""

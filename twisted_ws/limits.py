@@ -56,6 +56,15 @@ class Limits:
     # HTTP bodies
     body: int = _limit(1 * MIB, "bytes", "413", "as large as the largest message")
     bodyDeadline: float = _limit(30, "seconds", "408", "a slow body holds a descriptor")
+    keepAlive: float = _limit(60, "seconds", "closed", "an HTTP connection between two requests holds a descriptor")
+    lingerDeadline: float = _limit(
+        5, "seconds", "dropped", "after the last HTTP response: so long a peer may go on sending, so that it can read the answer"
+    )
+    # Credentials
+    credentialsDeadline: float = _limit(10, "seconds", "503", "a checker may ask a back end, but not for ever")
+    authFailures: int = _limit(
+        10, "failures/minute", "429", "wrong credentials from one address (IPv6: one /64): passwords must not be guessed"
+    )
     # Messages
     maxMessageSize: int = _limit(1 * MIB, "bytes", "1009", "after inflation; a message is held in memory until it is whole")
     fragmentCharge: int = _limit(

@@ -1,0 +1,74 @@
+"""How often somebody may do something: token buckets, one or one for each key."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+__all__ = ["Budget", "Budgets"]
+
+
+class Budget:
+    """A token bucket: `burst` at once, and `rate` more in each second.
+
+    Args:
+        rate: tokens a second, more than 0.
+        burst: the most tokens that are kept; the bucket begins full.
+        clock: returns the seconds of a monotonic clock.
+    """
+
+    __slots__ = ("_burst", "_clock", "_rate", "_seen", "_tokens")
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
+        self._rate = rate
+        self._burst = self._tokens = burst
+        self._clock = clock
+        self._seen = clock()
+
+    def left(self) -> float:
+        """Return how many tokens there are now."""
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + max(now - self._seen, 0) * self._rate)
+        self._seen = now
+        return self._tokens
+
+    def take(self) -> bool:
+        """Take one token, or say that there is none."""
+        if self.left() < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def wait(self) -> float:
+        """Return the seconds until `take` succeeds; 0 where it does now."""
+        return max(1 - self.left(), 0) / self._rate
+
+
+class Budgets:
+    """A `Budget` for each key, for at most `most` keys: those that were used longest ago are forgotten.
+
+    A key that is forgotten begins anew with a full bucket; to make that happen takes `most` other keys.
+    """
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float], most: int = 10_000) -> None:
+        self._new = lambda: Budget(rate, burst, clock)
+        self._most = most
+        self._budgets: OrderedDict[Hashable, Budget] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._budgets)
+
+    def take(self, key: Hashable) -> bool:
+        """Take one token of `key`, or say that there is none."""
+        budget = self._budgets.get(key)
+        if budget is None:
+            budget = self._budgets[key] = self._new()
+            if len(self._budgets) > self._most:
+                self._budgets.popitem(last=False)
+        self._budgets.move_to_end(key)
+        return budget.take()
+
+    def wait(self, key: Hashable) -> float:
+        """Return the seconds until `take` of `key` succeeds; 0 where it does now."""
+        budget = self._budgets.get(key)
+        return 0 if budget is None else budget.wait()

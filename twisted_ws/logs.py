@@ -1,0 +1,63 @@
+"""What may be written into a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.logger import Logger
+
+__all__ = ["Throttle", "printable"]
+
+# What moves the cursor, ends a line or turns the direction of writing: C0 and C1 controls, line and paragraph separators, bidi
+# controls, and surrogates, which no log file can encode.
+_UNSAFE = (
+    *range(0x20),
+    *range(0x7F, 0xA0),
+    0x061C,
+    0x200E,
+    0x200F,
+    0x2028,
+    0x2029,
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+    *range(0xD800, 0xE000),
+    0xFEFF,
+)
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in _UNSAFE} | {ord("\\"): "\\\\"}
+
+
+def printable(text: object, limit: int = 256) -> str:
+    """Return what a peer sent in a form that is safe in a log: escaped, and at most `limit` characters and an ellipsis.
+
+    Args:
+        text: str, bytes (read as Latin-1), or anything else (its str).
+        limit: how many characters of the escaped text to keep.
+    """
+    plain = text[: limit + 1].decode("latin-1") if isinstance(text, (bytes, bytearray)) else str(text)[: limit + 1]
+    escaped = plain.translate(_ESCAPES)
+    return escaped if len(escaped) <= limit else escaped[:limit] + "…"
+
+
+class Throttle:
+    """Writes at most `lines` lines of one kind in `seconds` seconds, and says how many it left out.
+
+    Whoever can make a server write a line can make it write a disk full of them.
+    """
+
+    def __init__(self, clock: Callable[[], float], lines: int = 10, seconds: float = 10) -> None:
+        self._clock = clock
+        self._lines = lines
+        self._seconds = seconds
+        self._windows: dict[str, tuple[float, int]] = {}
+
+    def info(self, log: Logger, kind: str, template: str, **fields: object) -> None:
+        """Log at info, unless there were too many of `kind`; `kind` is one of a few fixed texts, `template` the log format."""
+        now = self._clock()
+        begin, count = self._windows.get(kind, (now, 0))
+        if now - begin >= self._seconds:
+            if count > self._lines:
+                log.info("{count} more of the kind: {kind}", count=count - self._lines, kind=kind)
+            begin, count = now, 0
+        self._windows[kind] = (begin, count + 1)
+        if count < self._lines:
+            log.info(template, **fields)

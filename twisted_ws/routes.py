@@ -1,0 +1,146 @@
+"""Which service answers which path: ``/ws``, ``/rooms/{room}``, ``/orders/{id:int}``. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from twisted_ws.errors import ConfigurationError
+
+__all__ = ["Match", "Routes"]
+
+T = TypeVar("T")
+
+_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
+
+
+def _toInt(text: str) -> int:
+    # int() also takes "+1", "1_0", " 1" and digits of other scripts; a path that is spelt in two ways is two doors.
+    if not (text.isascii() and text.isdigit() and len(text) <= 19):
+        raise ValueError(text)
+    return int(text)
+
+
+_KINDS: dict[str, Callable[[str], Any]] = {"str": str, "int": _toInt}
+
+
+@dataclass(frozen=True, slots=True)
+class Match(Generic[T]):
+    """What answers a path.
+
+    Attributes:
+        value: what was added.
+        parameters: the path's parameters, decoded.
+    """
+
+    value: T
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Route(Generic[T]):
+    path: str
+    segments: tuple[str | tuple[str, str], ...]
+    value: T
+
+    def match(self, segments: list[str]) -> dict[str, Any] | None:
+        if len(segments) < len(self.segments):
+            return None
+        parameters = {}
+        for wanted, segment in zip(self.segments, segments, strict=False):
+            if isinstance(wanted, str):
+                if wanted != segment:
+                    return None
+                continue
+            name, kind = wanted
+            if not segment:
+                return None
+            try:
+                parameters[name] = _KINDS[kind](segment)
+            except ValueError:
+                return None
+        return parameters
+
+
+class Routes(Generic[T]):
+    """Paths and what answers them: the longest path wins, and a literal segment wins over a parameter."""
+
+    def __init__(self) -> None:
+        self._routes: list[_Route[T]] = []
+
+    def add(self, path: str, value: T) -> None:
+        """Let `value` answer `path` and everything under it.
+
+        Args:
+            path: begins with "/"; a segment may be a parameter, ``{name}`` or ``{name:int}``.
+            value: what to find.
+
+        Raises:
+            ConfigurationError: the path is malformed, or taken (also by one that differs in the parameters' names only).
+        """
+        route = _Route(path, _parse(path), value)
+        shape = [s if isinstance(s, str) else None for s in route.segments]
+        for other in self._routes:
+            if [s if isinstance(s, str) else None for s in other.segments] == shape:
+                raise ConfigurationError(f"the path {path} is taken already (by {other.path})")
+        self._routes.append(route)
+        # Longest first; of equal length, the one with the literal in the first place where they differ.
+        self._routes.sort(key=lambda r: (-len(r.segments), [not isinstance(s, str) for s in r.segments]))
+
+    def find(self, path: str) -> Match[T] | None:
+        """Return what answers `path`, a URL path as it came (percent-encoded), None where nothing does."""
+        segments = _split(path)
+        if segments is None:
+            return None
+        for route in self._routes:
+            parameters = route.match(segments)
+            if parameters is not None:
+                return Match(route.value, parameters)
+        return None
+
+    def __iter__(self) -> Iterator[tuple[str, T]]:
+        return ((route.path, route.value) for route in self._routes)
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+
+def _parse(path: str) -> tuple[str | tuple[str, str], ...]:
+    if not path.startswith("/") or "//" in path or "?" in path or "#" in path:
+        raise ConfigurationError(f"{path!r} is no path: it must begin with one / and have no ? or #")
+    segments: list[str | tuple[str, str]] = []
+    names = set()
+    for segment in path.strip("/").split("/"):
+        match = _PARAMETER.fullmatch(segment)
+        if match is None:
+            if "{" in segment or "}" in segment:
+                raise ConfigurationError(f"in the path {path}, {segment} is no parameter: write {{name}} or {{name:int}}")
+            if segment:
+                segments.append(segment)
+            continue
+        name, kind = match[1], match[2] or "str"
+        if kind not in _KINDS:
+            raise ConfigurationError(f"in the path {path}, {kind} is no kind of parameter: int and str are")
+        if name in names:
+            raise ConfigurationError(f"in the path {path}, the parameter {name} stands twice")
+        names.add(name)
+        segments.append((name, kind))
+    return tuple(segments)
+
+
+def _split(path: str) -> list[str] | None:
+    """Return the decoded segments of a URL path; None for one that no route may answer."""
+    segments = []
+    for raw in path.removeprefix("/").split("/"):
+        try:
+            segment = unquote_to_bytes(raw).decode()
+        except UnicodeDecodeError:
+            return None
+        # A proxy in front resolves dot segments before its path rules, we do not: so they lead nowhere. Nor do controls.
+        if segment in (".", "..") or any(c < " " or c == "\x7f" for c in segment):
+            return None
+        segments.append(segment)
+    return segments

@@ -1,0 +1,225 @@
+"""The server: services by path, the open callers, broadcast. It needs no daemon; see `WebSocketServer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.logger import Logger
+
+from twisted_ws.caller import Caller, encodeMessage
+from twisted_ws.delivery.dispatch import Dispatcher, callUpgrade
+from twisted_ws.delivery.handlers import examine
+from twisted_ws.errors import CloseCode, ConfigurationError
+from twisted_ws.limits import Limits
+from twisted_ws.routes import Routes
+from twisted_ws.service import checkClose
+from twisted_ws.upgrade import Reject, UpgradeRequest
+from twisted_ws.wire.events import Events
+from twisted_ws.wire.framing import OutgoingMessage
+from twisted_ws.wire.frontdoor import FrontDoorFactory
+from twisted_ws.wire.gate import Gate
+from twisted_ws.wire.origins import AllowedOrigins
+from twisted_ws.wire.protocol import WebSocketConnection, connectionClass
+from twisted_ws.wire.proxies import TrustedProxies
+from twisted_ws.wire.shared import Welcome, Wire
+
+__all__ = ["WebSocketServer"]
+
+
+class Callers(Collection[Caller]):
+    """The open callers of a server, as they are now: count, iterate, ask for one."""
+
+    __slots__ = ("_callers",)
+
+    def __init__(self, callers: set[Caller]) -> None:
+        self._callers = callers
+
+    def __len__(self) -> int:
+        return len(self._callers)
+
+    def __iter__(self) -> Iterator[Caller]:
+        # A copy: whoever iterates writes and closes, and that may change the set.
+        return iter(tuple(self._callers))
+
+    def __contains__(self, caller: object) -> bool:
+        return caller in self._callers
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} callers>"
+
+
+class WebSocketServer:
+    """A WebSocket server as an object: mount services, give its `factory` to any endpoint, broadcast.
+
+    ::
+
+        server = WebSocketServer()
+        server.mount("/chat", Chat())
+        endpoints.serverFromString(reactor, "tcp:8080").listen(server.factory())
+
+    Args:
+        limits: all limits; see `Limits`.
+        allowedOrigins: the web pages that may connect, beside those of the server's own host (``https://app.example``, ``*``).
+        compression: whether permessage-deflate is accepted.
+        trustedProxies: the networks whose X-Forwarded-For and X-Forwarded-Proto are believed.
+        reactor: the reactor; None for the global one.
+
+    Attributes:
+        limits: the limits it was made with.
+        callers: the open callers of all services.
+        services: the mounted services, by path.
+        gate: the count of connections, to be told of each listening port.
+
+    Raises:
+        ConfigurationError: an origin or a network cannot be read; the text names it.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        allowedOrigins: Iterable[str] = (),
+        compression: bool = False,
+        trustedProxies: Iterable[str] = (),
+        reactor: Any = None,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor  # installs the default reactor, so not before somebody needs one
+        self.limits = limits or Limits()
+        try:
+            self._origins = AllowedOrigins(allowedOrigins)
+            self._proxies = TrustedProxies(trustedProxies)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+        self._wire = Wire(reactor, self.limits, compression)
+        self._connectionClass = connectionClass(self._wire)
+        self._routes: Routes[object] = Routes()
+        self._callers: set[Caller] = set()
+        self._stopping: Deferred[None] | None = None
+        self.callers = Callers(self._callers)
+
+    @property
+    def gate(self) -> Gate:
+        """The count of connections of all ports."""
+        return self._wire.gate
+
+    @property
+    def services(self) -> Mapping[str, object]:
+        """The mounted services, by the path they were mounted with."""
+        return MappingProxyType(dict(self._routes))
+
+    def mount(self, path: str, service: object) -> None:
+        """Let `service` answer `path` and everything under it; the longest path wins.
+
+        Args:
+            path: ``/ws``, ``/rooms/{room}``, ``/orders/{id:int}``.
+            service: a service object (`twisted_ws.WebSocketService`); its `server` attribute is set.
+
+        Raises:
+            ServiceError: the service has a mistake, as a misspelt event; the text names it.
+            ConfigurationError: the path is malformed or taken.
+        """
+        examine(service)
+        self._routes.add(path, service)
+        _setServer(service, self)
+
+    def find(self, path: str) -> object | None:
+        """Return the service that answers a URL path (percent-encoded, without the query), None where none does."""
+        match = self._routes.find(path)
+        return None if match is None else match.value
+
+    def factory(
+        self, http: IProtocolFactory | None = None, peerCertificate: Callable[[Any], Any] | None = None
+    ) -> FrontDoorFactory:
+        """Return a factory for one port.
+
+        Args:
+            http: makes the protocols for requests that are not WebSocket; None: they get 426.
+            peerCertificate: reads the client's certificate from a transport (with mutual TLS).
+        """
+        return FrontDoorFactory(self._wire, self._connectionClass, self, self._origins, self._proxies, http, peerCertificate)
+
+    def broadcast(self, message: Any) -> int:
+        """Send one message to every open caller of every service, and return to how many.
+
+        Args:
+            message: str for text, bytes for binary, anything else as JSON text.
+
+        A caller that fails or is slow stops nobody else's.
+
+        Raises:
+            TypeError: JSON has no form for `message`.
+            ValueError: text with a lone surrogate.
+        """
+        outgoing = OutgoingMessage(*encodeMessage(message))
+        return sum([caller._link.send(outgoing) for caller in tuple(self._callers)])
+
+    def readiness(self) -> str | None:
+        """Return why the server should get no new traffic ("draining", "full"), None when it may."""
+        if self._stopping is not None:
+            return "draining"
+        return "full" if self._wire.gate.full() else None
+
+    def stop(self, timeout: float | None = None) -> Deferred[None]:
+        """Drain: refuse new handshakes with 503, close every caller with 1001, and drop those left at the deadline.
+
+        Args:
+            timeout: seconds until they are dropped; None for `Limits.drainTimeout`.
+
+        Returns:
+            A Deferred that fires with None when no caller is left. A second call waits for the same end.
+        """
+        waiter: Deferred[None] = Deferred()
+        if self._stopping is None:
+            self._stopping = Deferred()
+            deadline = self.limits.drainTimeout if timeout is None else timeout
+            payload = checkClose(CloseCode.GOING_AWAY, "server stops")
+            ends = [caller._link.startClose(payload, deadline) for caller in tuple(self._callers)]
+            DeferredList(ends).chainDeferred(self._stopping)  # type: ignore[arg-type]
+
+        def stopped(result: object) -> object:
+            waiter.callback(None)
+            return result
+
+        self._stopping.addCallback(stopped)
+        return waiter
+
+    # Host: what the front door asks.
+
+    def upgrade(self, request: UpgradeRequest) -> Deferred[Welcome]:
+        """Find the service for a handshake and ask it (see `twisted_ws.wire.frontdoor.Host`)."""
+        if self._stopping is not None:
+            return fail(Reject(503, "The server stops.", {"Retry-After": "5"}))
+        match = self._routes.find(request.target.partition("?")[0])
+        if match is None:
+            return fail(Reject(404, "Nothing answers this path."))
+        request.pathParams = match.parameters
+        return callUpgrade(match.value, request).addCallback(self._welcome, request)
+
+    def _welcome(self, answer: tuple[object, tuple[tuple[str, str], ...]], request: UpgradeRequest) -> Welcome:
+        service, headers = answer
+        if self._stopping is not None:
+            raise Reject(503, "The server stops.", {"Retry-After": "5"})
+        _setServer(service, self)
+        handlers = examine(service)
+        chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
+
+        def attend(connection: WebSocketConnection) -> Events:
+            caller = Caller(connection, request, chosen)
+            return Dispatcher(service, caller, connection, self.limits, self._wire.reactor, self._callers)
+
+        return Welcome(chosen, headers, handlers.idleTimeout, attend)
+
+
+def _setServer(service: object, server: WebSocketServer) -> None:
+    if getattr(service, "server", None) is not server:
+        try:
+            service.server = server  # type: ignore[attr-defined]  # any object may be a service
+        except AttributeError:
+            pass  # an object with __slots__ and no place for it

@@ -1,0 +1,128 @@
+"""What the HTTP edges answer: errors as JSON, and resources that decide before a body is read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from twisted.web.resource import IResource, Resource
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from twisted_ws.web.request import HttpRequest
+
+__all__ = ["Directory", "Endpoint", "HttpError", "jsonBody", "notAllowed", "retryAfter"]
+
+_SLUGS = {
+    400: "bad-request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    408: "timeout",
+    411: "length-required",
+    413: "too-large",
+    414: "target-too-long",
+    415: "unsupported-media-type",
+    417: "expectation-failed",
+    429: "too-many-requests",
+    431: "head-too-large",
+    500: "internal-error",
+    501: "not-implemented",
+    503: "unavailable",
+    505: "version-not-supported",
+}
+
+
+class HttpError(Exception):
+    """Raised to answer a request with an error: ``{"error": <slug>, "message": <sentence>}``.
+
+    Attributes:
+        status: the HTTP status.
+        message: one fixed sentence for the peer; nothing the peer sent is in it.
+        slug: what went wrong, for programs; by default what belongs to the status, as "not-found".
+        headers: more response headers; a value with several header lines is a tuple.
+    """
+
+    def __init__(
+        self, status: int, message: str, slug: str = "", headers: Mapping[str, str | tuple[str, ...]] | None = None
+    ) -> None:
+        super().__init__(f"{status} {message}")
+        self.status = status
+        self.message = message
+        self.slug = slug or _SLUGS[status]
+        self.headers = dict(headers or {})
+
+    @property
+    def phrase(self) -> bytes:
+        """The reason phrase; Twisted's own table lacks some statuses."""
+        return HTTPStatus(self.status).phrase.encode("ascii")
+
+    def body(self) -> bytes:
+        """Return the body of the response."""
+        return jsonBody({"error": self.slug, "message": self.message})
+
+
+def jsonBody(value: object) -> bytes:
+    """Return one line of JSON."""
+    return json.dumps(value).encode("ascii") + b"\n"
+
+
+def retryAfter(seconds: float) -> dict[str, str]:
+    """Return the Retry-After header (RFC 9110 section 10.2.3): whole seconds, rounded up, at least 1."""
+    return {"Retry-After": str(max(math.ceil(seconds), 1))}
+
+
+def notAllowed(methods: tuple[bytes, ...]) -> HttpError:
+    """Return the 405 that names what is allowed."""
+    allowed = b", ".join(methods).decode("ascii")
+    return HttpError(405, f"This resource takes {allowed}.", headers={"Allow": allowed})
+
+
+class Endpoint(Resource):
+    """A leaf of the resource tree that is asked when the head of a request is in, before its body is read.
+
+    Subclasses have ``render_GET`` and so on, as with any Twisted resource, and may raise `HttpError` from these and from `admit`.
+
+    Attributes:
+        allowedMethods: the methods that it takes; every other one is a 405.
+    """
+
+    isLeaf = True
+    allowedMethods: tuple[bytes, ...] = (b"GET", b"HEAD", b"OPTIONS")
+
+    def admit(self, request: HttpRequest) -> Deferred[None] | None:
+        """Return None, or a Deferred, when the request may go on; a body is asked for and read only then.
+
+        Raises:
+            HttpError: the answer to the request (the Deferred may fail with one, too).
+        """
+        if request.postpath:
+            raise HttpError(404, "There is nothing here.")
+        if request.method not in self.allowedMethods:
+            raise notAllowed(self.allowedMethods)
+        return None
+
+    def render_OPTIONS(self, request: HttpRequest) -> bytes:
+        """Say what this resource takes; nothing about other origins, which therefore may not read it."""
+        request.setResponseCode(204)
+        request.setHeader("Allow", b", ".join(self.allowedMethods))
+        return b""
+
+
+class Directory(Endpoint):
+    """An inner node: has children, and is nothing itself."""
+
+    isLeaf = False
+
+    def admit(self, request: HttpRequest) -> None:
+        """Refuse: this is no resource."""
+        raise HttpError(404, "There is nothing here.")
+
+    def getChild(self, path: bytes, request: object) -> IResource:
+        """Refuse a child that was not put here."""
+        raise HttpError(404, "There is nothing here.")

@@ -1,0 +1,160 @@
+"""One request of an HTTP site, from its head to its answer."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.error import UnsupportedMethod
+from twisted.web.http import datetimeToString
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET, Request, unquote
+
+from twisted_ws.logs import printable
+from twisted_ws.upgrade import Headers
+from twisted_ws.web.answers import Directory, Endpoint, HttpError, notAllowed
+from twisted_ws.wire.head import RequestHead
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from twisted_ws.web.channel import HttpChannel
+
+__all__ = ["HttpRequest"]
+
+
+class _Star(Endpoint):
+    """The target "*": the server as a whole (RFC 9110 section 9.3.7)."""
+
+    allowedMethods = (b"OPTIONS",)
+
+
+class HttpRequest(Request):
+    """A twisted.web request whose resource is found, and asked, before the body is read.
+
+    Errors are JSON (see `HttpError`); what a resource raises beside that is a 500 that tells the peer nothing. The body is kept
+    in memory (the channel bounds it) and never parsed as a form.
+
+    Attributes:
+        head: the checked head; None when it could not be parsed.
+        gone: whether the peer has left, so that nothing can be answered any more.
+    """
+
+    _log = Logger()
+
+    channel: HttpChannel
+    defaultContentType = b"text/plain; charset=utf-8"
+    head: RequestHead | None = None
+    gone = False
+    _resource: IResource
+
+    def __init__(self, channel: HttpChannel) -> None:
+        super().__init__(channel, parsePOSTFormSubmission=False)  # type: ignore[no-untyped-call]
+        self.clientproto = b"HTTP/1.1"
+        self.content = BytesIO()
+        self.setHeader("Date", datetimeToString())
+
+    @property
+    def fields(self) -> Headers:
+        """The request's headers as text, by name in any case."""
+        return Headers(self.head.headers if self.head is not None else ())
+
+    def begin(self, head: RequestHead) -> None:
+        """Take over the head."""
+        self.head = head
+        self.method = head.method.encode("ascii")
+        self.uri = head.target.encode("ascii")
+        self.path, _, query = self.uri.partition(b"?")
+        self.args = _parseQuery(query)
+        self.clientproto = b"HTTP/%d.%d" % head.version
+        for name, value in head.headers:
+            self.requestHeaders.addRawHeader(name, value)
+        self.parseCookies()  # type: ignore[no-untyped-call]
+
+    def admit(self) -> Deferred[None] | None:
+        """Find the resource, and ask it whether the body should be read.
+
+        Raises:
+            HttpError: the answer.
+        """
+        self.site = self.channel.site
+        self.prepath = []
+        self.postpath = [unquote(segment) for segment in self.path[1:].split(b"/")]
+        if self.path == b"*":
+            self.postpath = []
+            self._resource = _Star()
+        else:
+            self._resource = self.site.getResourceFor(self)  # type: ignore[no-untyped-call]
+        return self._resource.admit(self) if isinstance(self._resource, Endpoint) else None
+
+    def process(self) -> None:
+        """Let the resource answer; called once when all of the body is in `content`."""
+        try:
+            self.render(self._resource)
+        except Exception:
+            self.processingFailed(Failure())
+
+    def render(self, resource: Any) -> None:
+        """Answer with what `resource` renders."""
+        try:
+            body = resource.render(self)
+        except UnsupportedMethod as unsupported:
+            raise notAllowed(tuple(unsupported.allowedMethods)) from None
+        if body is not NOT_DONE_YET:
+            self.answer(body)
+
+    def answer(self, body: bytes) -> None:
+        """Send a whole response."""
+        if self.gone:
+            return
+        if self.code != 204:
+            self.setHeader("Content-Length", b"%d" % len(body))
+        self.write(body)  # type: ignore[no-untyped-call]
+        self.finish()  # type: ignore[no-untyped-call]
+
+    def refuse(self, error: HttpError) -> None:
+        """Answer with an error, and log one line."""
+        self.channel.site.throttle.info(
+            self._log,
+            f"request refused with {error.status}",
+            "{peer}: {status} {slug}: {message} ({method} {path})",
+            peer=getattr(self.client, "host", None) or "a local socket",
+            status=error.status,
+            slug=error.slug,
+            message=error.message,
+            # Without the query: secrets travel there.
+            method=printable(self.method) if self.head is not None else "?",
+            path=printable(self.path) if self.head is not None else "?",
+        )
+        self._sendError(error)
+
+    def processingFailed(self, reason: Failure) -> None:
+        """Answer for a resource that raised: with its `HttpError`, or with a 500 and a traceback in the log."""
+        error = reason.value
+        if isinstance(error, HttpError) and not self.startedWriting:
+            self.refuse(error)
+            return
+        self._log.failure(
+            "{method} {path} failed", reason, method=printable(self.method), path=printable(self.path)
+        )
+        if self.startedWriting:
+            # Half a response: only an abrupt end tells the peer that it is none.
+            self.channel.drop()
+        else:
+            self.responseHeaders = type(self.responseHeaders)()
+            self.setHeader("Date", datetimeToString())
+            self._sendError(HttpError(500, "The server failed to answer; its log says why."))
+
+    def _sendError(self, error: HttpError) -> None:
+        self.setResponseCode(error.status, error.phrase)
+        self.setHeader("Content-Type", "application/json")
+        for name, value in error.headers.items():
+            self.responseHeaders.setRawHeaders(name, [value] if isinstance(value, str) else list(value))
+        self.answer(error.body())
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The peer has left before the answer was finished."""
+        self.gone = True
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]

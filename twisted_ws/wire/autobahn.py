@@ -1,0 +1,120 @@
+"""What Autobahn is told to do, and to leave to us."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+
+from twisted_ws.limits import Limits
+from twisted_ws.wire.deflate import acceptOffer
+
+__all__ = ["QuietServerProtocol", "serverFactory", "serverOptions"]
+
+
+class _Mute:
+    """Autobahn's logger: says nothing, for what it would say holds the peer's own words."""
+
+    def _drop(self, *args: object, **kwargs: object) -> None:
+        """Drop one line."""
+
+    debug = info = warn = error = critical = trace = failure = _drop
+
+
+class _Fired:
+    """Stands for Autobahn's is_open and is_closed, for which nobody waits."""
+
+    def callback(self, result: object) -> None:
+        """Forget `result`."""
+
+
+class QuietServerProtocol(WebSocketServerProtocol):
+    """Autobahn's server protocol without its logging, its per-connection options, and its ends of a connection.
+
+    A subclass for one server takes its options from `serverOptions`, as class attributes: so no connection copies them, or
+    prints them for a debug line.
+    """
+
+    log = _Mute()
+    is_open = is_closed = _Fired()
+    CONFIG_ATTRS: list[str] = []  # noqa: RUF012 - as Autobahn declares it
+    autobahnFactory: WebSocketServerFactory
+    transport: Any
+
+    def __init__(self) -> None:
+        # Autobahn's own __init__ makes two Deferreds, an event table and details of the transport, none of which is used.
+        self.factory = self.autobahnFactory
+
+    def connectionMade(self) -> None:
+        """Begin with Autobahn's state of a connection; the details of the transport, which it would collect, are not used."""
+        self._connectionMade()
+        self.current_frame: Any = None
+        self.inside_message = False
+
+    def acceptHandshake(
+        self, key: str, offered: list[str], chosen: str | None, extensions: list[Any], headers: dict[str, list[str]]
+    ) -> None:
+        """Have Autobahn answer a handshake that was judged already: it writes the 101 and calls `_onOpen`.
+
+        Args:
+            key: the Sec-WebSocket-Key.
+            offered: the subprotocols that the client offers.
+            chosen: one of them, or None.
+            extensions: offers of permessage-deflate that can be taken.
+            headers: more headers for the 101.
+        """
+        self.websocket_version = 13
+        self.websocket_protocols = offered
+        self.websocket_extensions = extensions
+        self._wskey = key
+        self.succeedHandshake((chosen, headers))
+        # A connection lives for hours; what only its handshake needed does not.
+        del self.websocket_protocols, self.websocket_extensions, self._wskey, self.http_response_data
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """Write the 101, the only thing that Autobahn itself sends here."""
+        self.transport.write(data)
+
+
+def serverFactory(limits: Limits, reactor: Any) -> WebSocketServerFactory:
+    """Return the Autobahn factory of one server, every option set in one call.
+
+    (A second call of setProtocolOptions would silently change options that it does not name.)
+    """
+    factory = WebSocketServerFactory(server=None, reactor=reactor)
+    factory.setProtocolOptions(
+        versions=[13],
+        webStatus=False,
+        utf8validateIncoming=True,
+        requireMaskedClientFrames=True,
+        maskServerFrames=False,
+        applyMask=True,
+        maxFramePayloadSize=limits.maxMessageSize,
+        maxMessagePayloadSize=limits.maxMessageSize,
+        autoFragmentSize=0,
+        failByDrop=False,
+        echoCloseCodeReason=False,
+        # These deadlines are the front door's and the wheel's: Autobahn's timers are floored to whole seconds.
+        openHandshakeTimeout=0,
+        closeHandshakeTimeout=0,
+        tcpNoDelay=True,
+        perMessageCompressionAccept=acceptOffer,
+        # The wheel's too: Autobahn takes any data frame for a pong.
+        autoPingInterval=0,
+        autoPingTimeout=0,
+        serveFlashSocketPolicy=False,
+        # The front door has judged the Origin.
+        allowedOrigins=["*"],
+        allowNullOrigin=True,
+        trustXForwardedFor=0,
+    )
+    return factory
+
+
+def serverOptions(limits: Limits, reactor: Any) -> dict[str, Any]:
+    """Return the class attributes that make a subclass of `QuietServerProtocol` the protocol of one server."""
+    factory = serverFactory(limits, reactor)
+    options: dict[str, Any] = {name: getattr(factory, name) for name in WebSocketServerProtocol.CONFIG_ATTRS}
+    # A function on a class would become a method.
+    options["perMessageCompressionAccept"] = staticmethod(acceptOffer)
+    return {**options, "autobahnFactory": factory}

@@ -1,0 +1,292 @@
+"""The front door of a port: reads one request head, then the connection is WebSocket or HTTP.
+
+It reads the head once, bounded in bytes and time; while the service decides, what the client sends is kept up to a bound and
+not parsed (Autobahn would take a second request for a second handshake).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IProtocolFactory
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_ws.logs import printable
+from twisted_ws.upgrade import Reject, UpgradeRequest
+from twisted_ws.wire.handshake import Accept, Deny, decide, isUpgrade
+from twisted_ws.wire.head import BadHead, RequestHead, parseHead
+from twisted_ws.wire.origins import AllowedOrigins
+from twisted_ws.wire.protocol import WebSocketConnection
+from twisted_ws.wire.proxies import TrustedProxies
+from twisted_ws.wire.shared import Welcome, Wire
+from twisted_ws.wire.transports import abort, finishWriting, hasTLS, peerOf, setProtocol
+
+__all__ = ["FrontDoor", "FrontDoorFactory", "Host"]
+
+
+class Host(Protocol):
+    """Who decides on handshakes that RFC 6455 allows; the server implements it."""
+
+    def upgrade(self, request: UpgradeRequest) -> Deferred[Welcome]:
+        """Find the service for `request` and ask it; fails with `Reject`, and with nothing else.
+
+        The Deferred may be cancelled: the peer has left, or the deadline has come.
+        """
+
+
+class _State(IntEnum):
+    HEAD = 0  # the head is not whole yet
+    DECIDING = 1  # the service decides
+    HTTP = 2  # an HTTP protocol has the connection
+    REFUSED = 3  # the answer is on its way; input is dropped until the peer closes
+    DONE = 4  # handed to a WebSocketConnection, or lost
+
+
+class FrontDoor(TwistedProtocol):
+    """The first protocol of each connection (see the module)."""
+
+    _log = Logger()
+
+    wheelSlot: int | None = None
+    transport: Any
+    factory: FrontDoorFactory
+
+    def __init__(self, factory: FrontDoorFactory) -> None:
+        self.factory = factory
+        self._state = _State.HEAD
+        self._received = bytearray()
+        self._searched = 0
+        self._upgrade: Deferred[Welcome] | None = None
+        self._http: Any = None
+
+    def connectionMade(self) -> None:
+        """Start the one deadline for TLS handshake and head."""
+        wire = self.factory.wire
+        try:
+            self.transport.setTcpNoDelay(True)
+        except (AttributeError, OSError):
+            pass  # a UNIX socket
+        wire.wheel.set(self, wire.reactor.seconds() + wire.limits.headDeadline)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Collect the head, or what comes after it while the service decides."""
+        if self._state is _State.HTTP:
+            self._http.dataReceived(data)
+        elif self._state is _State.HEAD:
+            self._received += data
+            self._lookForHead()
+        elif self._state is _State.DECIDING:
+            self._received += data
+            if len(self._received) > self.factory.wire.limits.earlyBytes:
+                self._refuse(400, "Wait for the 101 before you send messages.")
+
+    def _lookForHead(self) -> None:
+        limits = self.factory.wire.limits
+        received = self._received
+        if received.startswith(b"\r\n"):  # an empty line before the request is ignored (RFC 9112 section 2.2)
+            del received[:2]
+        end = received.find(b"\r\n\r\n", self._searched)
+        if end < 0:
+            self._searched = max(len(received) - 3, 0)
+            line = received.find(b"\r\n")
+            if (len(received) if line < 0 else line) > limits.requestLine:
+                self._refuse(414, "The request line is too long.")
+            elif len(received) > limits.head:
+                self._refuse(431, "The request head is too large.")
+            return
+        head, rest = bytes(received[: end + 4]), bytes(received[end + 4 :])
+        try:
+            self._judge(parseHead(head, limits), head, rest)
+        except BadHead as bad:
+            self._refuse(bad.status, bad.message)
+
+    def _judge(self, head: RequestHead, raw: bytes, rest: bytes) -> None:
+        factory = self.factory
+        if not isUpgrade(head):
+            self._becomeHTTP(raw + rest)
+            return
+        self._received = bytearray(rest)
+        address, port = peerOf(self.transport.getPeer())
+        secure = hasTLS(self.transport)
+        address, secure = factory.proxies.client(address, secure, head)
+        verdict = decide(head, factory.origins, secure)
+        if isinstance(verdict, Deny):
+            self._refuse(verdict.status, verdict.message, verdict.headers, hint=verdict.hint)
+            return
+        if len(rest) > factory.wire.limits.earlyBytes:
+            self._refuse(400, "Wait for the 101 before you send messages.")
+            return
+        request = UpgradeRequest(
+            head.target,
+            head.headers,
+            subProtocols=verdict.subProtocols,
+            peerAddress=address,
+            peerPort=port,
+            isSecure=secure,
+            clientCertificate=factory.peerCertificate(self.transport) if factory.peerCertificate is not None else None,
+        )
+        self._state = _State.DECIDING
+        wheel, reactor = factory.wire.wheel, factory.wire.reactor
+        wheel.set(self, reactor.seconds() + factory.wire.limits.upgradeDeadline)
+        self._upgrade = factory.host.upgrade(request)
+        self._upgrade.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict,))
+
+    def _welcome(self, welcome: Welcome, accept: Accept) -> None:
+        self._upgrade = None
+        if self._state is not _State.DECIDING:
+            return
+        self._state = _State.DONE
+        self.factory.wire.wheel.drop(self)
+        connection = self.factory.connectionClass(welcome)
+        setProtocol(self.transport, connection)
+        connection.makeConnection(self.transport)
+        connection.open(accept, bytes(self._received))
+
+    def _rejected(self, failure: Failure) -> None:
+        self._upgrade = None
+        if self._state is not _State.DECIDING or failure.check(CancelledError):
+            return
+        reject = failure.value
+        if isinstance(reject, Reject):
+            self._refuse(reject.status, reject.body, reject.headers)
+        else:
+            self._log.failure("the decision on a handshake failed inside the server", failure)
+            self._refuse(500, "Internal server error.")
+
+    def _becomeHTTP(self, received: bytes) -> None:
+        http = None if self.factory.http is None else self.factory.http.buildProtocol(self.transport.getPeer())
+        if http is None:
+            self._refuse(426, "This port speaks WebSocket.", (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")))
+            return
+        self.factory.wire.wheel.drop(self)
+        self._state = _State.HTTP
+        self._http = http
+        self._received = bytearray()
+        http.makeConnection(self.transport)
+        http.dataReceived(received)
+
+    def _refuse(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = (), hint: str = "") -> None:
+        """Answer with an error and close, so that the peer can read it."""
+        upgrade, self._upgrade = self._upgrade, None
+        self._state = _State.REFUSED
+        self._received = bytearray()
+        if upgrade is not None:
+            upgrade.cancel()
+        wire = self.factory.wire
+        wire.throttle.info(
+            self._log,
+            f"handshake refused with {status}",
+            "{peer}: {status} {message}{hint}",
+            peer=peerOf(self.transport.getPeer())[0] or "a local socket",
+            status=status,
+            message=printable(message),
+            hint=f" ({printable(hint)})" if hint else "",
+        )
+        self.transport.write(response(status, message, headers))
+        finishWriting(self.transport)
+        wire.wheel.set(self, wire.reactor.seconds() + wire.limits.closeDeadline)
+
+    def deadlineReached(self, now: float) -> None:
+        """The head, the decision or the peer's end of stream did not come in time; called by the wheel."""
+        if self._state is _State.HEAD and self._received:
+            self._refuse(408, "The request head did not come in time.")
+        elif self._state is _State.DECIDING:
+            self._refuse(503, "The service did not decide in time.", (("Retry-After", "5"),))
+        else:
+            abort(self.transport)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
+        """The peer has left before there was a WebSocket, or HTTP is done."""
+        state, self._state = self._state, _State.DONE
+        self.factory.wire.wheel.drop(self)
+        self.factory.wire.gate.release(peerOf(self.transport.getPeer())[0])
+        upgrade, self._upgrade = self._upgrade, None
+        if upgrade is not None:
+            upgrade.cancel()
+        if state is _State.HTTP:
+            http, self._http = self._http, None
+            http.connectionLost(reason)
+
+
+def response(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
+    """Return a whole HTTP/1.1 response that closes the connection; `headers` are checked by whoever made them."""
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Refused"
+    body = (message + "\n").encode(errors="replace") if message else b""
+    named = {name.lower() for name, _ in headers}
+    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers)]
+    if "content-type" not in named:
+        lines.append("Content-Type: text/plain; charset=utf-8")
+    lines += [
+        f"Content-Length: {len(body)}",
+        "X-Content-Type-Options: nosniff",
+        "Cache-Control: no-store",
+        "Connection: close",
+        "",
+        "",
+    ]
+    return "\r\n".join(lines).encode("latin-1") + body
+
+
+@implementer(IProtocolFactory)
+class FrontDoorFactory(ServerFactory):
+    """Makes the front door of one port; any endpoint can listen with it.
+
+    Attributes:
+        wire: what the server's connections share.
+        connectionClass: the class of its WebSocket connections.
+        host: who decides on handshakes.
+        origins: the web pages that may connect.
+        proxies: whose forwarding headers count.
+        http: makes the protocols for plain HTTP requests; None: they get 426.
+        peerCertificate: reads the client's certificate from a transport, None without mutual TLS.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        wire: Wire,
+        connectionClass: type[WebSocketConnection],
+        host: Host,
+        origins: AllowedOrigins,
+        proxies: TrustedProxies,
+        http: IProtocolFactory | None = None,
+        peerCertificate: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.wire = wire
+        self.connectionClass = connectionClass
+        self.host = host
+        self.origins = origins
+        self.proxies = proxies
+        self.http = http
+        self.peerCertificate = peerCertificate
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Let a connection in, or have it closed at once where there is no place for it."""
+        if not self.wire.gate.admit(peerOf(addr)[0]):
+            return None
+        return FrontDoor(self)
+
+    def doStart(self) -> None:
+        """Start the HTTP factory along with this one."""
+        super().doStart()
+        if self.http is not None and self.numPorts == 1:
+            self.http.doStart()
+
+    def doStop(self) -> None:
+        """Stop the HTTP factory along with this one."""
+        super().doStop()
+        if self.http is not None and self.numPorts == 0:
+            self.http.doStop()

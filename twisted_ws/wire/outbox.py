@@ -1,0 +1,327 @@
+"""What a peer has not taken yet.
+
+Twisted's transports take any amount of bytes and never refuse (only a registered producer learns that they pile up), and one
+that holds a megabyte for a slow peer cannot give back a byte of it. So at most one small slice is with the transport at any time;
+the rest waits here, where it can be counted, overtaken by a ping, and dropped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_ws.errors import ConnectionClosed
+from twisted_ws.wire.wheel import Wheel
+
+__all__ = ["Backlog", "Outbox", "OutboxOwner", "failedWrite"]
+
+# Bytes given to the transport at once when it is behind. Progress is seen a slice at a time, so this over the write deadline
+# (16 KiB in 30 s: 546 bytes a second) is the slowest peer that is not taken for dead.
+SLICE = 16 * 1024
+
+
+class OutboxOwner(Protocol):
+    """Whoever has an outbox: the connection."""
+
+    def outboxOverflowed(self) -> None:
+        """This outbox is the one that has to give way: over its own cap, or the largest when all together are over theirs."""
+
+    def outboxDrained(self) -> None:
+        """Everything was handed to the kernel."""
+
+    def outboxEased(self) -> None:
+        """What waits is less than `Limits.replyBuffer` again; told after each slice while there is something left."""
+
+
+class Backlog:
+    """The bytes that wait in all outboxes of one server together.
+
+    Attributes:
+        total: bytes now.
+    """
+
+    __slots__ = ("_limit", "_waiting", "total")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: set[Outbox] = set()
+        self.total = 0
+
+    def changed(self, outbox: Outbox, before: int) -> None:
+        """Note that `outbox` held `before` bytes and holds ``outbox.size`` now; over the limit, the largest gives way."""
+        self.total += outbox.size - before
+        if outbox.size:
+            self._waiting.add(outbox)
+        else:
+            self._waiting.discard(outbox)
+        # Giving way empties an outbox but for its Close frame, so this ends: each is asked once at most.
+        for largest in sorted(self._waiting, key=lambda o: -o.size) if self.total > self._limit else ():
+            if self.total <= self._limit:
+                break
+            largest.owner.outboxOverflowed()
+
+
+class _Quiet:
+    """Stands where a Deferred keeps what it would report when nobody looks at its failure: says nothing."""
+
+    failResult: Failure | None = None
+
+
+def failedWrite(error: ConnectionClosed, waiter: Deferred[None] | None = None) -> Deferred[None]:
+    """Fail `waiter` (or a new Deferred) with `error`, without the "Unhandled error in Deferred" when nobody looks.
+
+    Most callers write and forget; that a peer has gone is told to them by onClose.
+    """
+    waiter = Deferred() if waiter is None else waiter
+    waiter._debugInfo = _Quiet()  # type: ignore[assignment]  # no public way; tests/wire/test_outbox.py holds it
+    waiter.errback(Failure(error))
+    return waiter
+
+
+@implementer(IPushProducer)
+class Outbox:
+    """The frames for one peer, in order; control frames overtake messages, but never split a frame.
+
+    Attributes:
+        owner: who is told of overflow and drain.
+        size: bytes that wait, those with the transport included.
+        progressAt: when the transport last took everything it had (the wheel's seconds).
+        busy: whether the transport still has bytes of ours that the kernel did not take.
+        written: messages and control frames taken so far, those of the server itself left out.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_cap",
+        "_control",
+        "_ease",
+        "_inFlight",
+        "_messages",
+        "_partial",
+        "_pong",
+        "_pumping",
+        "_transport",
+        "_waiters",
+        "_wheel",
+        "busy",
+        "owner",
+        "progressAt",
+        "size",
+        "written",
+    )
+
+    def __init__(self, owner: OutboxOwner, transport: Any, wheel: Wheel, backlog: Backlog, cap: int, ease: int) -> None:
+        """Take over the writing side of `transport`.
+
+        Args:
+            owner: told of overflow and drain.
+            transport: an `ITransport` and `IConsumer` without a producer.
+            wheel: its clock.
+            backlog: the server's count.
+            cap: bytes above which `owner` is told of overflow.
+            ease: bytes below which `owner` is told of ease.
+        """
+        self.owner = owner
+        self._transport = transport
+        self._wheel = wheel
+        self._backlog = backlog
+        self._cap = cap
+        self._ease = ease
+        self._messages: deque[tuple[bytes, Deferred[None] | None]] = deque()
+        self._control: deque[tuple[bytes, Deferred[None] | None]] = deque()
+        self._pong: bytes | None = None
+        self._partial: tuple[memoryview, Deferred[None] | None] | None = None
+        self._waiters: list[Deferred[None]] = []
+        self._inFlight = 0
+        self._pumping = False
+        self.size = 0
+        self.progressAt = wheel.now
+        self.busy = False
+        self.written = 0
+        # Above 0 bytes in its buffer the transport calls pauseProducing, and resumeProducing once they are all in the kernel:
+        # that is how "handed to the kernel" is known, on TCP and through TLS alike.
+        inner = getattr(transport, "transport", None)
+        (transport if inner is None else inner).bufferSize = 0
+        transport.registerProducer(self, True)
+
+    def message(self, frame: bytes) -> Deferred[None]:
+        """Send a frame of the service; see `Caller.writeTextMessage` for the Deferred."""
+        self.written += 1
+        waiter: Deferred[None] = Deferred()
+        if self.busy or self.size:
+            self._enqueue(self._messages, frame, waiter)
+            return waiter
+        self._hand(frame, [waiter])
+        return waiter
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame of the service without a Deferred: the way of a broadcast and of returned values."""
+        self.written += 1
+        if self.busy or self.size:
+            self._enqueue(self._messages, frame, None)
+        else:
+            self._hand(frame, [])
+
+    def control(self, frame: bytes, waiter: Deferred[None] | None = None) -> None:
+        """Send a control frame before all messages that wait."""
+        self._enqueue(self._control, frame, waiter)
+        self._pump()
+
+    def last(self, frame: bytes) -> None:
+        """Send a Close frame after all messages that wait; the owner sends nothing after it."""
+        if self.busy or self.size:
+            self._enqueue(self._messages, frame, None)
+        else:
+            self._hand(frame, [])
+
+    def pong(self, frame: bytes) -> None:
+        """Answer a ping; of several that wait, only the newest is sent (RFC 6455 section 5.5.3)."""
+        before = self.size
+        self.size += len(frame) - len(self._pong or b"")
+        self._pong = frame
+        self._backlog.changed(self, before)
+        self._pump()
+
+    def clear(self, error: ConnectionClosed) -> None:
+        """Drop what waits, but for the rest of a frame that was begun; the Deferreds of what is dropped fail with `error`."""
+        before = self.size
+        dropped = [waiter for queue in (self._control, self._messages) for _, waiter in queue if waiter is not None]
+        self._control.clear()
+        self._messages.clear()
+        self._pong = None
+        self.size = self._inFlight + (len(self._partial[0]) if self._partial else 0)
+        self._backlog.changed(self, before)
+        for waiter in dropped:
+            failedWrite(error, waiter)
+
+    def abandon(self, error: ConnectionClosed) -> None:
+        """The transport is gone: drop everything; every Deferred that waits fails with `error`."""
+        waiters, self._waiters = self._waiters, []
+        if self._partial and self._partial[1] is not None:
+            waiters.append(self._partial[1])
+        self._partial = None
+        self._inFlight = 0
+        self.clear(error)
+        self.busy = True  # nothing is written any more
+        for waiter in waiters:
+            failedWrite(error, waiter)
+
+    def release(self) -> None:
+        """Give the writing side back, so that the transport can be closed."""
+        self._transport.unregisterProducer()
+
+    # IPushProducer: what the transport says.
+
+    def pauseProducing(self) -> None:
+        """The transport has bytes that the kernel did not take."""
+        if not self.busy:
+            self.busy = True
+            self.progressAt = self._wheel.now
+
+    def resumeProducing(self) -> None:
+        """The kernel took everything that the transport had."""
+        self.busy = False
+        self.progressAt = self._wheel.now
+        before = self.size
+        self.size -= self._inFlight
+        self._inFlight = 0
+        self._backlog.changed(self, before)
+        self._fire()
+        self._pump()
+        if self.size == 0:
+            self.owner.outboxDrained()
+        if self.size < self._ease:
+            self.owner.outboxEased()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; `abandon` follows from the owner's connectionLost."""
+
+    # How bytes get to the transport.
+
+    def _enqueue(self, queue: deque[tuple[bytes, Deferred[None] | None]], frame: bytes, waiter: Deferred[None] | None) -> None:
+        before = self.size
+        queue.append((frame, waiter))
+        self.size = before + len(frame)
+        self._backlog.changed(self, before)
+        # A message of any size is taken when nothing waits; the cap is on what piles up.
+        if before and self.size > self._cap and queue is self._messages:
+            self.owner.outboxOverflowed()
+
+    def _hand(self, chunk: bytes, waiters: list[Deferred[None]]) -> None:
+        """Give `chunk` to the transport, which is not behind; fire `waiters` when the kernel has it."""
+        if len(chunk) > SLICE:
+            before = self.size
+            self._partial = (memoryview(chunk), waiters[0] if waiters else None)
+            self.size += len(chunk)
+            self._backlog.changed(self, before)
+            self._pump()
+            return
+        self._transport.write(chunk)
+        self._waiters += waiters
+        if not self.busy:
+            self._fire()
+            return
+        before = self.size
+        self._inFlight += len(chunk)
+        self.size += len(chunk)
+        self._backlog.changed(self, before)
+
+    def _fire(self) -> None:
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                waiter.callback(None)
+
+    def _pump(self) -> None:
+        """Give the transport slices until it is behind or nothing waits."""
+        if self._pumping:
+            return  # a Deferred that fired wrote more: the loop below takes it
+        self._pumping = True
+        try:
+            while not self.busy and self.size > self._inFlight:
+                chunk, waiters = self._slice()
+                before = self.size
+                self._transport.write(chunk)
+                self._waiters += waiters
+                if self.busy:
+                    self._inFlight += len(chunk)
+                else:
+                    self.size = before - len(chunk)
+                    self._backlog.changed(self, before)
+                    self._fire()
+        finally:
+            self._pumping = False
+
+    def _slice(self) -> tuple[bytes, list[Deferred[None]]]:
+        """Take the next bytes: the rest of a frame that was begun, then control frames, then messages."""
+        parts: list[bytes | memoryview] = []
+        waiters: list[Deferred[None]] = []
+        room = SLICE
+        while room > 0:
+            if self._partial is None:
+                if self._pong is not None:
+                    self._partial = (memoryview(self._pong), None)
+                    self._pong = None
+                elif self._control:
+                    frame, waiter = self._control.popleft()
+                    self._partial = (memoryview(frame), waiter)
+                elif self._messages:
+                    frame, waiter = self._messages.popleft()
+                    self._partial = (memoryview(frame), waiter)
+                else:
+                    break
+            rest, waiter = self._partial
+            parts.append(rest[:room])
+            if len(rest) > room:
+                self._partial = (rest[room:], waiter)
+                break
+            room -= len(rest)
+            self._partial = None
+            if waiter is not None:
+                waiters.append(waiter)
+        return b"".join(parts), waiters

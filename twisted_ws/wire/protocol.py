@@ -1,0 +1,548 @@
+"""One WebSocket connection: Autobahn's callbacks in, guarded events out.
+
+Autobahn decides what RFC 6455 and RFC 7692 allow. What it leaves open is decided here: when a connection ends and with
+which code, how much it may hold, and when the peer is taken for dead. The opening handshake is not Autobahn's: by the time a
+connection is made, the front door has read and judged the head (`twisted_ws.wire.frontdoor`).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ws.caller import PING, PONG
+from twisted_ws.errors import (
+    CloseCode,
+    ConnectionClosed,
+    InvalidPayload,
+    MessageTooBig,
+    PolicyViolation,
+    ProtocolError,
+    SlowConsumer,
+    TransportError,
+    WebSocketError,
+)
+from twisted_ws.logs import printable
+from twisted_ws.wire.autobahn import QuietServerProtocol, serverOptions
+from twisted_ws.wire.deflate import compressedFrame, usableOffers
+from twisted_ws.wire.events import Events
+from twisted_ws.wire.framing import OutgoingMessage, frame
+from twisted_ws.wire.handshake import Accept
+from twisted_ws.wire.keepalive import KeepAlive, Verdict
+from twisted_ws.wire.outbox import Outbox, failedWrite
+from twisted_ws.wire.rate import Rate
+from twisted_ws.wire.shared import Welcome, Wire
+from twisted_ws.wire.transports import abort, finishWriting, hasTLS, peerOf, unsentInKernel
+
+__all__ = ["Phase", "WebSocketConnection", "connectionClass"]
+
+CLOSE = 8
+
+# Autobahn copies the tail of what it has for each frame it takes, so many small frames in one large read cost quadratic time.
+FEED = 4096
+
+
+class Phase(IntEnum):
+    """Where a connection is in its life; it only ever goes forward.
+
+    =========  ==================================================  ==========================================
+    phase      means                                               ends by
+    =========  ==================================================  ==========================================
+    OPENING    the front door is about to write the 101            `WebSocketConnection.open`
+    OPEN       messages go both ways                               a Close of either side, a failure
+    CLOSING    we sent (or queued) Close and wait for the peer's   the peer's Close, the close deadline
+    FINISHING  no input counts any more; our last bytes go out     the peer's end of stream, the deadline
+    CLOSED     the transport is gone
+    =========  ==================================================  ==========================================
+    """
+
+    OPENING = 0
+    OPEN = 1
+    CLOSING = 2
+    FINISHING = 3
+    CLOSED = 4
+
+
+class WebSocketConnection(QuietServerProtocol):
+    """One connection, from the 101 to the end of its transport.
+
+    Made by the front door with a transport of which it has read the head. Implements `twisted_ws.caller.Link` and
+    `twisted_ws.wire.events.Connection`.
+    """
+
+    _log = Logger()
+
+    wheelSlot: int | None = None
+    phase = Phase.OPENING
+    wire: Wire
+    _events: Events
+    _outbox: Outbox
+    _closeAt = 0.0  # when to abort; counts from CLOSING on
+    _closeWaiters: tuple[Deferred[None], ...] = ()
+    _closedByPeer = False
+    _closeHanded = False
+    _failure: WebSocketError | None = None
+    _pauses = 0
+    _keepAlive: KeepAlive | None = None
+    _heard = False  # whether anything came since the last look
+    _controlRate: Rate | None = None
+    _messageRate: Rate | None = None
+    _message: bytearray | None = None
+
+    def __init__(self, welcome: Welcome) -> None:
+        super().__init__()
+        self._welcome: Welcome | None = welcome
+
+    # The transport's side.
+
+    def open(self, accept: Accept, early: bytes) -> None:
+        """Write the 101 and enter OPEN.
+
+        Args:
+            accept: what the handshake said.
+            early: what came after the head; the client should have waited, but it counts.
+        """
+        welcome = self._welcome
+        assert welcome is not None
+        headers: dict[str, list[str]] = {}
+        for name, value in welcome.headers:
+            headers.setdefault(name, []).append(value)
+        offers = usableOffers(accept.extensions) if self.wire.compression else []
+        self.acceptHandshake(accept.key, list(accept.subProtocols), welcome.subProtocol, offers, headers)
+        if early:
+            self.dataReceived(early)
+
+    def _onOpen(self) -> None:
+        # Autobahn has written the 101 and is in its own OPEN state; it would also ask TLS for a channel id here.
+        welcome, self._welcome = self._welcome, None
+        assert welcome is not None
+        limits, wheel = self.wire.limits, self.wire.wheel
+        self._outbox = Outbox(self, self.transport, wheel, self.wire.backlog, limits.maxSendBuffer, limits.replyBuffer)
+        self.phase = Phase.OPEN
+        self._idleTimeout = welcome.idleTimeout
+        # The wheel's clock stands still while nothing is on the wheel.
+        now = self.wire.reactor.seconds()
+        self._lastData = now
+        if limits.pingInterval:
+            self._keepAlive = KeepAlive(now, limits.pingInterval)
+        wheel.set(self, self._nextDeadline(now))
+        self._events = welcome.attend(self)
+        self._events.opened()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Feed Autobahn, until it or the service has had enough."""
+        if self.phase >= Phase.FINISHING:
+            return
+        self._heard = True
+        try:
+            if len(data) <= FEED:
+                self._dataReceived(data)
+                return
+            for start in range(0, len(data), FEED):
+                self._dataReceived(data[start : start + FEED])
+                if self.phase >= Phase.FINISHING:
+                    return
+        except Exception as error:
+            # Nothing below should raise; if it does, it must not tear down the reactor's read loop with a traceback per chunk.
+            self._log.failure("a connection from {peer} failed inside the server", peer=self._peer())
+            self.fail(WebSocketError(f"internal error: {type(error).__name__}", "internal error"))
+
+    def processData(self) -> bool:
+        """Parse one step (called by Autobahn in a loop); nothing once the connection has failed.
+
+        Autobahn goes on parsing after it has failed a connection that it does not drop, and would buffer an oversize
+        control frame without bound.
+        """
+        if self.phase >= Phase.FINISHING:
+            self.data = b""
+            return False
+        return bool(super().processData())
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
+        """End: every write that waits fails, and the service hears of it once."""
+        if self.phase is Phase.CLOSED:
+            return
+        wasFinishing, self.phase = self.phase is Phase.FINISHING, Phase.CLOSED
+        self.state = self.STATE_CLOSED
+        self.wire.wheel.drop(self)
+        self.wire.gate.release(peerOf(self.transport.getPeer())[0])
+        self._message = None
+        code, text = self._endedWith()
+        self._outbox.abandon(ConnectionClosed(code, text))
+        if self._failure is None and not wasFinishing and not self._closedByPeer and not reason.check(ConnectionDone):
+            self._tellFailed(TransportError(f"the connection broke: {printable(reason.getErrorMessage())}"))
+        self._events.closed(code, text)
+        waiters, self._closeWaiters = self._closeWaiters, ()
+        for waiter in waiters:
+            waiter.callback(None)
+
+    def _endedWith(self) -> tuple[int, str]:
+        """Return the code and reason of the connection's end: the peer's, or those it was failed with, else 1006."""
+        if self._closedByPeer:
+            code = self.remoteCloseCode
+            return (CloseCode.NO_STATUS if code is None else code), self.remoteCloseReason or ""
+        if self._failure is not None and self._failure.code is not None:
+            return self._failure.code, self._failure.reason
+        return CloseCode.ABNORMAL, ""
+
+    def _peer(self) -> str:
+        host, port = peerOf(self.transport.getPeer())
+        return f"{host}:{port}" if host else "a local socket"
+
+    # Messages in: Autobahn's streaming callbacks, counted and collected.
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        """Begin to collect a message."""
+        self.message_is_binary = isBinary
+        self.message_data_total_length = 0
+        self._message = bytearray()
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        """Charge a frame against the message limit before a byte of it is kept."""
+        header = self.current_frame
+        fragment = not header.fin or header.opcode == 0
+        # Autobahn bounds inflation by what this total leaves of the limit.
+        self.message_data_total_length += length + self.wire.limits.fragmentCharge if fragment else length
+        if self.message_data_total_length > self.wire.limits.maxMessageSize:
+            self.fail(MessageTooBig(f"a message of more than {self.wire.limits.maxMessageSize} bytes"))
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        """Collect a piece, however small the reads are."""
+        if self._message is not None:
+            self._message += payload
+
+    def onMessageFrameEnd(self) -> None:
+        """End a frame; the message goes on or `onMessageEnd` follows."""
+
+    def onMessageEnd(self) -> None:
+        """Deliver a whole message, which Autobahn has checked for UTF-8."""
+        message, self._message = self._message, None
+        if message is None or self.phase is not Phase.OPEN:
+            return
+        self._lastData = self.wire.wheel.now
+        limit = self.wire.limits.messageRate
+        if limit and not self._withinMessageRate(limit):
+            self.fail(PolicyViolation(f"more than {limit} messages a second", "too many messages"))
+            return
+        self._events.messageReceived(bytes(message) if self.message_is_binary else message.decode())
+
+    def _withinMessageRate(self, limit: int) -> bool:
+        if self._messageRate is None:
+            self._messageRate = Rate()
+        return self._messageRate.within(limit, self.wire.reactor.seconds())
+
+    # Control frames in.
+
+    def _withinControlRate(self) -> bool:
+        if self._controlRate is None:
+            self._controlRate = Rate()
+        limit = self.wire.limits.controlRate
+        if self._controlRate.within(limit, self.wire.reactor.seconds()):
+            return True
+        self.fail(PolicyViolation(f"more than {limit} control frames a second", "too many control frames"))
+        return False
+
+    def onPing(self, payload: bytes) -> None:
+        """Answer a ping, unless the service does."""
+        if self.phase is not Phase.OPEN or not self._withinControlRate() or self._events.pingReceived(payload):
+            return
+        if self.phase is Phase.OPEN:  # still: the handler may have closed
+            self._outbox.pong(frame(PONG, payload))
+            self._pauseForReplies()
+
+    def onPong(self, payload: bytes) -> None:
+        """Take the answer to a keep-alive ping; any other pong is the service's."""
+        if self.phase is not Phase.OPEN or not self._withinControlRate():
+            return
+        now = self.wire.reactor.seconds()
+        if self._keepAlive is not None and self._keepAlive.answers(payload, now, self.wire.limits.pingInterval):
+            self.wire.wheel.set(self, self._nextDeadline(now))
+            return
+        self._events.pongReceived(payload)
+
+    def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
+        """Answer the peer's Close with its own code and reason, as RFC 6455 section 5.5.1 has it; Autobahn calls this.
+
+        What still waits is dropped: a peer that has sent Close delivers nothing to its application any more.
+        """
+        code, reason = self.remoteCloseCode, self.remoteCloseReason or ""
+        payload = b"" if code is None else code.to_bytes(2, "big") + reason.encode()
+        self.state = self.STATE_CLOSING
+        self.phase = Phase.CLOSING
+        self._outbox.clear(ConnectionClosed(CloseCode.NO_STATUS if code is None else code, reason))
+        self._outbox.last(frame(CLOSE, payload))
+
+    # The ends of a connection.
+
+    def dropConnection(self, abort: bool = False) -> None:
+        """Close the transport once our last bytes have gone.
+
+        Autobahn calls this when it has the peer's Close, and asks for a reset where none is due.
+        """
+        if self._failure is None:
+            self._closedByPeer = True
+        self._finish()
+
+    def _fail_connection(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+        # Autobahn's one way to fail a connection.
+        error = {
+            CloseCode.INVALID_PAYLOAD: InvalidPayload,
+            CloseCode.MESSAGE_TOO_BIG: MessageTooBig,
+        }.get(CloseCode(code), ProtocolError)
+        self.fail(error(reason))
+
+    def fail(self, error: WebSocketError) -> None:
+        """Tell the service of `error`, send Close with its code, and take no more input (RFC 6455 section 7.1.7)."""
+        if self.phase >= Phase.FINISHING or self._failure is not None:
+            return
+        self._tellFailed(error)
+        if self.phase >= Phase.FINISHING:
+            return  # onError saw to it
+        self._message = None
+        if error.code is None:
+            self._abort()
+            return
+        if isinstance(error, SlowConsumer):
+            self._outbox.clear(ConnectionClosed(error.code, error.reason))
+        if self.phase is Phase.OPEN:
+            self._outbox.last(frame(CLOSE, error.code.to_bytes(2, "big") + error.reason.encode()[:123]))
+        self._finish()
+
+    def _tellFailed(self, error: WebSocketError) -> None:
+        self._failure = error
+        self.wire.throttle.info(
+            self._log,
+            "connection failed" if error.code is None else f"failed with {int(error.code)}",
+            "{peer}: {error} ({code})",
+            peer=self._peer(),
+            error=printable(error),
+            code="no close frame" if error.code is None else int(error.code),
+        )
+        self._events.failed(error)
+
+    def _finish(self) -> None:
+        """Let the last bytes go out, then close; the deadline sees to it that this ends."""
+        if self.phase >= Phase.FINISHING:
+            return
+        wasClosing, self.phase = self.phase is Phase.CLOSING, Phase.FINISHING
+        self.state = self.STATE_CLOSING
+        self._resumeAll()
+        deadline = self.wire.reactor.seconds() + self.wire.limits.closeDeadline
+        self._closeAt = min(self._closeAt, deadline) if wasClosing and self._closeAt else deadline
+        self.wire.wheel.set(self, self._closeAt)
+        if self._outbox.size == 0:
+            self._hangUp()
+
+    def _hangUp(self) -> None:
+        self._outbox.release()
+        if self._closedByPeer:
+            # Both have said Close, so nothing unread is left: the server closes first (RFC 6455 section 7.1.1).
+            self.transport.loseConnection()
+        else:
+            finishWriting(self.transport)
+
+    def _abort(self) -> None:
+        if self.phase < Phase.CLOSED:
+            self.phase = Phase.FINISHING
+            self.state = self.STATE_CLOSED
+            self._outbox.release()
+            abort(self.transport)
+
+    def abort(self) -> None:
+        """Drop the connection now, without a Close frame."""
+        self._abort()
+
+    # Deadlines.
+
+    def deadlineReached(self, now: float) -> None:
+        """Do what is due; called by the wheel."""
+        if self.phase >= Phase.CLOSING:
+            if now >= self._closeAt:
+                self._abort()
+                return
+        elif self._outbox.busy and now - self._outbox.progressAt >= self.wire.limits.writeDeadline:
+            self.fail(TransportError(f"it took none of the bytes that wait for {self.wire.limits.writeDeadline:g} seconds"))
+            return
+        else:
+            if self._keepAlive is not None and self._keepAlive.dueAt <= now:
+                self._ask(self._keepAlive, now)
+            if self.phase is Phase.OPEN and self._idleTimeout and now - self._lastData >= self._idleTimeout:
+                self._lastData = now
+                self._events.idle()
+        if self.phase < Phase.CLOSED and self.wheelSlot is None:
+            self.wire.wheel.set(self, self._nextDeadline(now))
+
+    def _nextDeadline(self, now: float) -> float:
+        if self.phase >= Phase.CLOSING:
+            return self._closeAt
+        # At least once in every write deadline, so that no stall is seen more than a turn late.
+        due = (self._outbox.progressAt if self._outbox.busy else now) + self.wire.limits.writeDeadline
+        if self._keepAlive is not None:
+            due = min(due, self._keepAlive.dueAt)
+        if self._idleTimeout:
+            due = min(due, self._lastData + self._idleTimeout)
+        return max(due, now)
+
+    def _ask(self, keepAlive: KeepAlive, now: float) -> None:
+        """Send a keep-alive ping, or judge the one that is not answered."""
+        heard, self._heard = self._heard, False
+        excused = bool(
+            # We do not read what it sends.
+            self._pauses
+            # The ping waits behind bytes that it is taking: the write deadline judges that.
+            or self._outbox.busy
+            # It is in the middle of a frame, where no pong can stand.
+            or (heard and self.current_frame is not None)
+        )
+        timeout = self.wire.limits.pingTimeout
+        verdict = keepAlive.due(now, timeout, unsentInKernel(self.transport), excused)
+        if verdict is Verdict.PING:
+            self._outbox.control(frame(PING, keepAlive.payload or b""))
+        elif verdict is Verdict.DEAD:
+            self.fail(TransportError(f"no pong for {timeout:g} seconds"))
+
+    # Reading pauses for two reasons, which do not know of each other.
+
+    _FOR_HANDLER = 1
+    _FOR_REPLIES = 2
+
+    def pauseReading(self) -> None:
+        """Take no more bytes from the peer until `resumeReading`."""
+        self._pause(self._FOR_HANDLER)
+
+    def resumeReading(self) -> None:
+        """Undo `pauseReading`."""
+        self._resume(self._FOR_HANDLER)
+
+    def _pauseForReplies(self) -> None:
+        if self._outbox.size > self.wire.limits.replyBuffer:
+            self._pause(self._FOR_REPLIES)
+
+    def _pause(self, why: int) -> None:
+        if self.phase is not Phase.OPEN:
+            return
+        if not self._pauses:
+            self.transport.pauseProducing()
+        self._pauses |= why
+
+    def _resume(self, why: int) -> None:
+        if self._pauses & why:
+            self._pauses &= ~why
+            if not self._pauses:
+                self.transport.resumeProducing()
+
+    def _resumeAll(self) -> None:
+        # Who closes must hear the peer's Close and the end of its stream; messages no longer count, so they cannot pile up.
+        if self._pauses:
+            self._pauses = 0
+            self.transport.resumeProducing()
+
+    # What the outbox says.
+
+    def outboxOverflowed(self) -> None:
+        """Close 1013: the peer comes back when it can keep up."""
+        if self.phase is Phase.OPEN:
+            self.fail(SlowConsumer(f"{self._outbox.size} bytes wait for it"))
+
+    def outboxEased(self) -> None:
+        """Read again what the peer sends."""
+        self._resume(self._FOR_REPLIES)
+
+    def outboxDrained(self) -> None:
+        """Go on with a close that waited for the last bytes."""
+        if self.phase is Phase.CLOSING:
+            self._closeFrameHanded()
+        elif self.phase is Phase.FINISHING:
+            self._hangUp()
+
+    def _closeFrameHanded(self) -> None:
+        # From here on it is the peer's turn.
+        if not self._closeHanded:
+            self._closeHanded = True
+            now = self.wire.reactor.seconds()
+            self._closeAt = min(self._closeAt, now + self.wire.limits.closeDeadline)
+            self.wire.wheel.set(self, self._closeAt)
+
+    # Link: what a caller asks.
+
+    def writeFrame(self, opcode: int, payload: bytes) -> Deferred[None]:
+        """Send one whole message or control frame (see `twisted_ws.caller.Link`)."""
+        if self.phase is not Phase.OPEN:
+            return failedWrite(ConnectionClosed(*self._endedWith()))
+        if opcode >= CLOSE:
+            waiter: Deferred[None] = Deferred()
+            self._outbox.written += 1
+            self._outbox.control(frame(opcode, payload), waiter)
+            return waiter
+        self._lastData = self.wire.wheel.now
+        deflate = self._perMessageCompress
+        waiter = self._outbox.message(frame(opcode, payload) if deflate is None else compressedFrame(deflate, opcode, payload))
+        self._pauseForReplies()
+        return waiter
+
+    def send(self, message: OutgoingMessage) -> bool:
+        """Send a message that goes to many; say whether this connection took it."""
+        if self.phase is not Phase.OPEN:
+            return False
+        self._lastData = self.wire.wheel.now
+        deflate = self._perMessageCompress
+        if deflate is None:
+            self._outbox.send(message.plain)
+        else:
+            # Without context takeover, peers with the same window can be sent the same bytes.
+            bits = deflate.server_max_window_bits
+            if bits not in message.deflated:
+                message.deflated[bits] = compressedFrame(deflate, message.opcode, message.payload)
+            self._outbox.send(message.deflated[bits])
+        return self.phase is Phase.OPEN
+
+    def startClose(self, payload: bytes, timeout: float) -> Deferred[None]:
+        """Begin the closing handshake (see `twisted_ws.caller.Link`)."""
+        closed: Deferred[None] = Deferred()
+        if self.phase is Phase.CLOSED:
+            closed.callback(None)
+            return closed
+        self._closeWaiters += (closed,)
+        now = self.wire.reactor.seconds()
+        if self.phase is Phase.OPEN:
+            self.phase = Phase.CLOSING
+            # Autobahn: the next Close of the peer is the answer to ours.
+            self.state = self.STATE_CLOSING
+            self._resumeAll()
+            # Without a wait for the peer there is still one for what is queued.
+            self._closeAt = now + (timeout or self.wire.limits.closeDeadline)
+            self.wire.wheel.set(self, self._closeAt)
+            self._outbox.last(frame(CLOSE, payload))
+            if self._outbox.size == 0:
+                self._closeFrameHanded()
+            if timeout == 0:
+                self._finish()
+        elif now + timeout < self._closeAt:
+            self._closeAt = now + timeout
+            self.wire.wheel.set(self, self._closeAt)
+        return closed
+
+    def isOpen(self) -> bool:
+        """Say whether messages can be written."""
+        return self.phase is Phase.OPEN
+
+    def isSecure(self) -> bool:
+        """Say whether the connection has TLS."""
+        return hasTLS(self.transport)
+
+    def bufferedAmount(self) -> int:
+        """Return how many bytes wait to be handed to the kernel."""
+        return self._outbox.size
+
+    def activity(self) -> int:
+        """Return a number that grows with each frame the service writes."""
+        return self._outbox.written
+
+
+def connectionClass(wire: Wire) -> type[WebSocketConnection]:
+    """Return the class of the connections of one server."""
+    return type("WebSocketConnection", (WebSocketConnection,), {**serverOptions(wire.limits, wire.reactor), "wire": wire})

@@ -1,0 +1,65 @@
+"""What all connections of one server share, and the answer to a handshake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from twisted_ws.limits import Limits
+from twisted_ws.logs import Throttle
+from twisted_ws.wire.events import Events
+from twisted_ws.wire.gate import Gate
+from twisted_ws.wire.outbox import Backlog
+from twisted_ws.wire.wheel import Wheel
+
+if TYPE_CHECKING:
+    from twisted_ws.wire.protocol import WebSocketConnection
+
+__all__ = ["Welcome", "Wire"]
+
+
+@dataclass(slots=True)
+class Wire:
+    """What all connections of one server share.
+
+    Attributes:
+        reactor: the reactor.
+        limits: all limits.
+        compression: whether permessage-deflate is accepted.
+        wheel: every deadline.
+        backlog: the bytes that wait in all outboxes.
+        gate: the count of connections.
+        throttle: keeps a peer from filling the log.
+    """
+
+    reactor: Any
+    limits: Limits
+    compression: bool = False
+    wheel: Wheel = field(init=False)
+    backlog: Backlog = field(init=False)
+    gate: Gate = field(init=False)
+    throttle: Throttle = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wheel = Wheel(self.reactor)
+        self.backlog = Backlog(self.limits.maxSendBufferTotal)
+        self.gate = Gate(self.limits)
+        self.throttle = Throttle(self.reactor.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The answer to a handshake that is accepted.
+
+    Attributes:
+        subProtocol: the chosen one, None without.
+        headers: more headers for the 101, checked.
+        idleTimeout: the service's, seconds; 0: none.
+        attend: makes the receiver of the connection's events, once it is open.
+    """
+
+    subProtocol: str | None
+    headers: tuple[tuple[str, str], ...]
+    idleTimeout: float
+    attend: Callable[[WebSocketConnection], Events]

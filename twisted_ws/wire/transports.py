@@ -1,0 +1,65 @@
+"""What the wire asks of a transport, for TCP, UNIX sockets and TLS alike."""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+import termios
+from typing import Any
+
+from twisted.internet.interfaces import ISSLTransport
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+__all__ = ["abort", "finishWriting", "hasTLS", "peerOf", "setProtocol", "unsentInKernel"]
+
+
+def hasTLS(transport: Any) -> bool:
+    """Say whether the bytes of `transport` are encrypted here."""
+    return isinstance(transport, TLSMemoryBIOProtocol) or bool(ISSLTransport.providedBy(transport))
+
+
+def setProtocol(transport: Any, protocol: Any) -> None:
+    """Make `protocol` the receiver of what `transport` reads, in place of the present one."""
+    if isinstance(transport, TLSMemoryBIOProtocol):
+        transport.wrappedProtocol = protocol
+    else:
+        transport.protocol = protocol
+
+
+def finishWriting(transport: Any) -> None:
+    """Say that nothing more will be written, and go on reading until the peer closes too.
+
+    To close a socket that has unread bytes resets the connection, and the reset can overtake what was just written: the peer
+    would never see its Close frame or its 4xx. With TLS the close alert does this; the caller sets a deadline.
+    """
+    if hasattr(transport, "loseWriteConnection") and not hasTLS(transport):
+        transport.loseWriteConnection()
+    else:
+        transport.loseConnection()
+
+
+def abort(transport: Any) -> None:
+    """Drop the connection now; what was written and not sent is lost."""
+    try:
+        transport.abortConnection()
+    except AttributeError:
+        # Twisted's TLS transport has no OpenSSL connection left once TLS has shut down, and trips over that (twisted#9535).
+        inner = getattr(transport, "transport", None)
+        if inner is None:
+            transport.loseConnection()
+        else:
+            inner.abortConnection()
+
+
+def peerOf(address: Any) -> tuple[str, int]:
+    """Return IP address and port of a Twisted address; ("", 0) for one that has neither, as of a UNIX socket."""
+    return getattr(address, "host", None) or "", getattr(address, "port", None) or 0
+
+
+def unsentInKernel(transport: Any) -> int:
+    """Return how many bytes the kernel still holds for the peer, 0 where the system does not say."""
+    inner = getattr(transport, "transport", None) if hasTLS(transport) else transport
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(inner.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])  # type: ignore[union-attr]
+    except (AttributeError, OSError, TypeError, ValueError):
+        return 0
