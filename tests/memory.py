@@ -230,6 +230,14 @@ class MemoryClient:
                 return int(code), reason or ""
         return None
 
+    def live(self, seconds: float) -> None:
+        """Let time pass as a good peer does, which answers pings within a second; other frames are dropped."""
+        for _ in range(round(seconds)):
+            self.advance(1)
+            for frame in self.frames():
+                if frame.opcode is Opcode.PING:
+                    self.send(clientFrame(10, bytes(frame.payload)))
+
     def advance(self, seconds: float, step: float = 0.25) -> None:
         """Let time pass in small steps, the reactor turning after each."""
         end = self.clock.seconds() + seconds

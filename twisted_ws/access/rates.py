@@ -51,7 +51,7 @@ class Budgets:
     """
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float], most: int = 10_000) -> None:
-        self._new = lambda: Budget(rate, burst, clock)
+        self._rate, self._burst, self._clock = rate, burst, clock
         self._most = most
         self._budgets: OrderedDict[Hashable, Budget] = OrderedDict()
 
@@ -62,7 +62,7 @@ class Budgets:
         """Take one token of `key`, or say that there is none."""
         budget = self._budgets.get(key)
         if budget is None:
-            budget = self._budgets[key] = self._new()
+            budget = self._budgets[key] = Budget(self._rate, self._burst, self._clock)
             if len(self._budgets) > self._most:
                 self._budgets.popitem(last=False)
         self._budgets.move_to_end(key)

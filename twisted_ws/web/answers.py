@@ -110,7 +110,7 @@ class Endpoint(Resource):
     def render_OPTIONS(self, request: HttpRequest) -> bytes:
         """Say what this resource takes; nothing about other origins, which therefore may not read it."""
         request.setResponseCode(204)
-        request.setHeader("Allow", b", ".join(self.allowedMethods))
+        request.responseHeaders.setRawHeaders(b"Allow", [b", ".join(self.allowedMethods)])
         return b""
 
 

@@ -12,8 +12,8 @@ from twisted_ws.wire.head import RequestHead
 
 __all__ = ["Body", "bodyOf"]
 
-# The methods whose requests have a body; another one with a body is a mistake or an attack (a body is taken for the next request by
-# whoever does not expect it).
+# The methods whose requests have a body. Another one with a body is a mistake or an attack: who does not expect a body takes it
+# for the next request.
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 # Beyond these digits no length is meant (and int() refuses 4,300 of them).
 _LENGTH_DIGITS = 19
@@ -41,8 +41,9 @@ class Body(Protocol):
 
 
 def bodyOf(head: RequestHead, limits: Limits) -> Body | None:
-    """Return the body that follows `head`, None for none. The rules are stricter than RFC 9112's: no framing that two parsers read
-    in two ways.
+    """Return the body that follows `head`, None for none.
+
+    The rules are stricter than RFC 9112's: no framing passes that two parsers read in two ways.
 
     Raises:
         HttpError: 400, 411, 413 or 501. The connection cannot be used any further, because the end of the request is unknown or
@@ -108,7 +109,7 @@ class _State(IntEnum):
 
 
 class ChunkedBody:
-    """A body in chunks. Its framing (sizes, extensions, trailers) may be as large as the content, and not larger than the limit."""
+    """A body in chunks. Its framing (sizes, extensions, trailers) has the same limit as its content."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.error import UnsupportedMethod
-from twisted.web.http import datetimeToString
+from twisted.web.http import datetimeToString, parse_qs
+from twisted.web.http_headers import Headers as ResponseHeaders
 from twisted.web.resource import IResource
-from twisted.web.server import NOT_DONE_YET, Request, unquote
+from twisted.web.server import NOT_DONE_YET, Request
 
 from twisted_ws.logs import printable
 from twisted_ws.upgrade import Headers
-from twisted_ws.web.answers import Directory, Endpoint, HttpError, notAllowed
+from twisted_ws.web.answers import Endpoint, HttpError, notAllowed
 from twisted_ws.wire.head import RequestHead
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class HttpRequest(Request):
         super().__init__(channel, parsePOSTFormSubmission=False)  # type: ignore[no-untyped-call]
         self.clientproto = b"HTTP/1.1"
         self.content = BytesIO()
-        self.setHeader("Date", datetimeToString())
+        self._set("Date", datetimeToString())
 
     @property
     def fields(self) -> Headers:
@@ -67,10 +69,10 @@ class HttpRequest(Request):
         self.method = head.method.encode("ascii")
         self.uri = head.target.encode("ascii")
         self.path, _, query = self.uri.partition(b"?")
-        self.args = _parseQuery(query)
+        self.args = parse_qs(query, keep_blank_values=True)  # type: ignore[no-untyped-call]
         self.clientproto = b"HTTP/%d.%d" % head.version
         for name, value in head.headers:
-            self.requestHeaders.addRawHeader(name, value)
+            self.requestHeaders.addRawHeader(name.encode("ascii"), value.encode("latin-1"))
         self.parseCookies()  # type: ignore[no-untyped-call]
 
     def admit(self) -> Deferred[None] | None:
@@ -81,10 +83,10 @@ class HttpRequest(Request):
         """
         self.site = self.channel.site
         self.prepath = []
-        self.postpath = [unquote(segment) for segment in self.path[1:].split(b"/")]
+        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
         if self.path == b"*":
             self.postpath = []
-            self._resource = _Star()
+            self._resource = _Star()  # type: ignore[no-untyped-call]
         else:
             self._resource = self.site.getResourceFor(self)  # type: ignore[no-untyped-call]
         return self._resource.admit(self) if isinstance(self._resource, Endpoint) else None
@@ -106,11 +108,13 @@ class HttpRequest(Request):
             self.answer(body)
 
     def answer(self, body: bytes) -> None:
-        """Send a whole response."""
+        """Send a whole response; nothing where the peer has left."""
+        if not isinstance(body, bytes):
+            raise TypeError(f"a resource renders bytes or NOT_DONE_YET, not {type(body).__name__}")
         if self.gone:
             return
         if self.code != 204:
-            self.setHeader("Content-Length", b"%d" % len(body))
+            self._set("Content-Length", b"%d" % len(body))
         self.write(body)  # type: ignore[no-untyped-call]
         self.finish()  # type: ignore[no-untyped-call]
 
@@ -134,22 +138,26 @@ class HttpRequest(Request):
         """Answer for a resource that raised: with its `HttpError`, or with a 500 and a traceback in the log."""
         error = reason.value
         if isinstance(error, HttpError) and not self.startedWriting:
-            self.refuse(error)
+            if not self.gone:
+                self.refuse(error)
             return
-        self._log.failure(
-            "{method} {path} failed", reason, method=printable(self.method), path=printable(self.path)
-        )
+        self._log.failure("{method} {path} failed", reason, method=printable(self.method), path=printable(self.path))
+        if self.gone:
+            return
         if self.startedWriting:
             # Half a response: only an abrupt end tells the peer that it is none.
             self.channel.drop()
         else:
-            self.responseHeaders = type(self.responseHeaders)()
-            self.setHeader("Date", datetimeToString())
+            self.responseHeaders = ResponseHeaders()
+            self._set("Date", datetimeToString())
             self._sendError(HttpError(500, "The server failed to answer; its log says why."))
+
+    def _set(self, name: str, value: bytes) -> None:
+        self.responseHeaders.setRawHeaders(name.encode("ascii"), [value])
 
     def _sendError(self, error: HttpError) -> None:
         self.setResponseCode(error.status, error.phrase)
-        self.setHeader("Content-Type", "application/json")
+        self._set("Content-Type", b"application/json")
         for name, value in error.headers.items():
             self.responseHeaders.setRawHeaders(name, [value] if isinstance(value, str) else list(value))
         self.answer(error.body())

@@ -25,13 +25,14 @@ class KeepAlive:
         payload: of the ping that is not yet answered; None when none is.
     """
 
-    __slots__ = ("_count", "_unsent", "dueAt", "payload")
+    __slots__ = ("_count", "_handed", "_unsent", "dueAt", "payload")
 
     def __init__(self, now: float, interval: float) -> None:
         self.dueAt = now + interval
         self.payload: bytes | None = None
         self._count = 0
         self._unsent = 0
+        self._handed = True
 
     def due(self, now: float, timeout: float, unsent: int, excused: bool) -> Verdict:
         """Decide at `dueAt`.
@@ -47,13 +48,20 @@ class KeepAlive:
         if self.payload is None:
             self._count += 1
             self.payload = b"keep-alive %d" % self._count
+            self._handed = False
             verdict = Verdict.PING
-        elif excused or progress:
+        elif excused or progress or not self._handed:
             verdict = Verdict.WAIT
         else:
             return Verdict.DEAD
         self.dueAt = now + timeout
         return verdict
+
+    def handed(self, now: float, timeout: float) -> None:
+        """Note that the kernel has the ping: from now on the peer has `timeout` seconds."""
+        self._handed = True
+        if self.payload is not None:
+            self.dueAt = now + timeout
 
     def answers(self, payload: bytes, now: float, interval: float) -> bool:
         """Say whether a pong with `payload` answers the pending ping; if so, the next goes out after `interval` seconds."""

@@ -28,8 +28,8 @@ SLICE = 16 * 1024
 class OutboxOwner(Protocol):
     """Whoever has an outbox: the connection."""
 
-    def outboxOverflowed(self) -> None:
-        """This outbox is the one that has to give way: over its own cap, or the largest when all together are over theirs."""
+    def outboxOverflowed(self, atOnce: bool) -> None:
+        """This outbox has to give way: over its own cap; or (`atOnce`) it is the largest, and all together are over theirs."""
 
     def outboxDrained(self) -> None:
         """Everything was handed to the kernel."""
@@ -59,11 +59,10 @@ class Backlog:
             self._waiting.add(outbox)
         else:
             self._waiting.discard(outbox)
-        # Giving way empties an outbox but for its Close frame, so this ends: each is asked once at most.
         for largest in sorted(self._waiting, key=lambda o: -o.size) if self.total > self._limit else ():
             if self.total <= self._limit:
                 break
-            largest.owner.outboxOverflowed()
+            largest.owner.outboxOverflowed(True)
 
 
 class _Quiet:
@@ -250,7 +249,7 @@ class Outbox:
         self._backlog.changed(self, before)
         # A message of any size is taken when nothing waits; the cap is on what piles up.
         if before and self.size > self._cap and queue is self._messages:
-            self.owner.outboxOverflowed()
+            self.owner.outboxOverflowed(False)
 
     def _hand(self, chunk: bytes, waiters: list[Deferred[None]]) -> None:
         """Give `chunk` to the transport, which is not behind; fire `waiters` when the kernel has it."""

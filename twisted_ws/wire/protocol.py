@@ -33,7 +33,7 @@ from twisted_ws.wire.events import Events
 from twisted_ws.wire.framing import OutgoingMessage, frame
 from twisted_ws.wire.handshake import Accept
 from twisted_ws.wire.keepalive import KeepAlive, Verdict
-from twisted_ws.wire.outbox import Outbox, failedWrite
+from twisted_ws.wire.outbox import SLICE, Outbox, failedWrite
 from twisted_ws.wire.rate import Rate
 from twisted_ws.wire.shared import Welcome, Wire
 from twisted_ws.wire.transports import abort, finishWriting, hasTLS, peerOf, unsentInKernel
@@ -350,6 +350,7 @@ class WebSocketConnection(QuietServerProtocol):
             self.phase = Phase.FINISHING
             self.state = self.STATE_CLOSED
             self._outbox.release()
+            self._outbox.abandon(ConnectionClosed(*self._endedWith()))
             abort(self.transport)
 
     def abort(self) -> None:
@@ -393,15 +394,15 @@ class WebSocketConnection(QuietServerProtocol):
         excused = bool(
             # We do not read what it sends.
             self._pauses
-            # The ping waits behind bytes that it is taking: the write deadline judges that.
-            or self._outbox.busy
             # It is in the middle of a frame, where no pong can stand.
             or (heard and self.current_frame is not None)
         )
         timeout = self.wire.limits.pingTimeout
         verdict = keepAlive.due(now, timeout, unsentInKernel(self.transport), excused)
         if verdict is Verdict.PING:
-            self._outbox.control(frame(PING, keepAlive.payload or b""))
+            handed: Deferred[None] = Deferred()
+            handed.addCallbacks(lambda _: keepAlive.handed(self.wire.reactor.seconds(), timeout), lambda _: None)
+            self._outbox.control(frame(PING, keepAlive.payload or b""), handed)
         elif verdict is Verdict.DEAD:
             self.fail(TransportError(f"no pong for {timeout:g} seconds"))
 
@@ -443,10 +444,13 @@ class WebSocketConnection(QuietServerProtocol):
 
     # What the outbox says.
 
-    def outboxOverflowed(self) -> None:
+    def outboxOverflowed(self, atOnce: bool) -> None:
         """Close 1013: the peer comes back when it can keep up."""
         if self.phase is Phase.OPEN:
             self.fail(SlowConsumer(f"{self._outbox.size} bytes wait for it"))
+        if atOnce and self._outbox.size > SLICE:
+            # A large frame was begun, no Close can come before its end, and the memory is wanted now.
+            self._abort()
 
     def outboxEased(self) -> None:
         """Read again what the peer sends."""

@@ -1,0 +1,404 @@
+"""HTTP/1.1 for the edges: Twisted's channel and site behind a strict reading of heads and bodies.
+
+Twisted's channel takes requests that two parsers read differently, sends 100 Continue before anybody asked who is there, has
+no bound for a body, and starts its idle timer anew at each byte. Here a head is checked by `twisted_ws.wire.head` and a body by
+`twisted_ws.web.body`, the resource is asked between the two, and whatever the peer has to do has a deadline that no byte puts off.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.server import Site
+
+from twisted_ws.limits import Limits
+from twisted_ws.logs import Throttle
+from twisted_ws.web.answers import HttpError
+from twisted_ws.web.body import Body, bodyOf
+from twisted_ws.web.request import HttpRequest
+from twisted_ws.wire.gate import Gate
+from twisted_ws.wire.head import BadHead, RequestHead, parseHead
+from twisted_ws.wire.transports import abort, finishWriting, peerOf
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+    from twisted.web.http_headers import Headers
+    from twisted.web.resource import IResource
+
+__all__ = ["HttpChannel", "HttpSite"]
+
+# The end of a head, or a line feed alone, which some parsers take for the end of a line.
+_LINE_END = re.compile(rb"\r\n\r\n|(?<!\r)\n")
+# What a method may begin with: anything else (a TLS handshake, say) is no HTTP, and not worth waiting for.
+_TOKEN_START = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]|\r\n?")
+
+
+class _State(IntEnum):
+    HEAD = 0  # a head comes, or nothing yet
+    ADMITTING = 1  # the resource decides whether the request may go on
+    BODY = 2  # the body comes
+    ANSWERING = 3  # the resource answers
+    CLOSING = 4  # the last response is on its way; what comes in is dropped, so that a reset does not overtake the response
+    LOST = 5
+
+
+class HttpChannel(HTTPChannel):
+    """One HTTP connection: one request at a time, the next ones wait in a bounded buffer (see the module).
+
+    It is made by `HttpSite.buildProtocol`, and may be given a connection whose first bytes somebody else has read.
+    """
+
+    _log = Logger()
+
+    site: HttpSite
+    transport: Any
+    requestFactory: type[HttpRequest] = HttpRequest  # type: ignore[assignment]
+    address: str | None = None  # as the gate counts it; None where it does not
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._state = _State.HEAD
+        self._input = bytearray()
+        self._searched = 0
+        self._idle = False
+        self._body: Body | None = None
+        self._wantsContinue = False
+        self._keepAlive = False
+        self._timer: Any = None
+        self._admission: Deferred[None] | None = None
+        self._advancing = False
+
+    def connectionMade(self) -> None:
+        """Start the one deadline for TLS handshake and head."""
+        super().connectionMade()  # type: ignore[no-untyped-call]
+        self._arm(self.site.limits.headDeadline)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the peer sent, as far as it can be used now."""
+        if self._state < _State.CLOSING:
+            self._input += data
+            self._advance()
+
+    # Reading
+
+    def _advance(self) -> None:
+        """Go through the buffer. A loop, not a recursion: hundreds of requests may wait in it."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._step():
+                pass
+        except Exception:
+            self._log.failure("an HTTP connection failed inside the server")
+            self.drop()
+        finally:
+            self._advancing = False
+        if self._handlingRequest and len(self._input) > self.site.limits.head:
+            self._networkProducer.pauseProducing()
+
+    def _step(self) -> bool:
+        """Take one head, or one piece of a body; say whether there may be more to do."""
+        try:
+            if self._state is _State.HEAD and not self._waitingForTransport:
+                return self._takeHead()
+            if self._state is _State.BODY:
+                return self._takeBody()
+        except BadHead as bad:
+            self._refuse(HttpError(bad.status, bad.message))
+            return True
+        except HttpError as error:
+            self._refuse(error)
+            return True
+        return False
+
+    def _takeHead(self) -> bool:
+        self.persistent = False  # until the end of this request is known
+        data = self._nextHead()
+        if data is None:
+            return False
+        head = parseHead(data, self.site.limits)
+        request = self._newRequest()
+        request.begin(head)
+        self._body = bodyOf(head, self.site.limits)
+        self._keepAlive = self.site.keepAlive and head.version == (1, 1) and not _hasToken(head, "connection", "close")
+        self.persistent = self._keepAlive and self._body is None
+        self._wantsContinue = self._expects(head)
+        self._state = _State.ADMITTING
+        self._handlingRequest = True
+        self._disarm()
+        self._admission = maybeDeferred(request.admit)  # type: ignore[call-overload]  # of a Deferred or None
+        self._admission.addCallbacks(self._admitted, self._notAdmitted)
+        return True
+
+    def _nextHead(self) -> bytes | None:
+        """Remove the next head from the buffer and return it; None when it is not whole yet."""
+        buffer, limits = self._input, self.site.limits
+        while buffer.startswith(b"\r\n"):  # empty lines before a request are ignored (RFC 9112 section 2.2)
+            del buffer[:2]
+        if not buffer:
+            return None
+        if self._idle:
+            self._idle = False
+            self._arm(limits.headDeadline)
+        if _TOKEN_START.match(buffer) is None:
+            raise BadHead(400, "This is no HTTP request.")
+        end = _LINE_END.search(buffer, self._searched)
+        if end is None:
+            self._searched = max(len(buffer) - 3, 0)
+            line = buffer.find(b"\r\n")
+            if (len(buffer) if line < 0 else line) > limits.requestLine:
+                raise BadHead(414, "The request line is too long.")
+            if len(buffer) > limits.head:
+                raise BadHead(431, "The request head is too large.")
+            return None
+        if end[0] == b"\n":
+            raise BadHead(400, "A line of the head does not end with CRLF.")
+        self._searched = 0
+        head = bytes(buffer[: end.end()])
+        del buffer[: end.end()]
+        return head
+
+    def _expects(self, head: RequestHead) -> bool:
+        """Say whether the peer waits for a 100 Continue (RFC 9110 section 10.1.1)."""
+        expected = [each.lower() for each in head.tokens("expect")]
+        if head.version == (1, 0) or not expected:
+            return False
+        if expected != ["100-continue"]:
+            raise HttpError(417, "The only expectation met is 100-continue.")
+        return self._body is not None
+
+    def _admitted(self, result: object) -> None:
+        self._admission = None
+        if self._state is not _State.ADMITTING:
+            return
+        if self._body is None:
+            self._answer()
+        else:
+            self._state = _State.BODY
+            self._handlingRequest = False
+            self._arm(self.site.limits.bodyDeadline)
+            if self._wantsContinue and not self._input:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._resumeReading()
+        self._advance()
+
+    def _notAdmitted(self, failure: Failure) -> None:
+        self._admission = None
+        if self._state is _State.ADMITTING:
+            self._state = _State.ANSWERING
+            self.requests[-1].processingFailed(failure)
+
+    def _takeBody(self) -> bool:
+        assert self._body is not None
+        self.requests[-1].content.write(self._body.take(self._input))
+        if self._body.done:
+            self.persistent = self._keepAlive
+            self._answer()
+        return self._state is not _State.BODY
+
+    def _answer(self) -> None:
+        self._state = _State.ANSWERING
+        self._handlingRequest = True
+        self._disarm()
+        request = self.requests[-1]
+        request.content.seek(0)
+        request.process()
+
+    # Answering
+
+    def _newRequest(self) -> HttpRequest:
+        request = self.requestFactory(self)
+        self.requests.append(request)
+        return request
+
+    def _refuse(self, error: HttpError) -> None:
+        """Answer the present request with `error`; where its end is unknown, as its `persistent` says, the connection ends."""
+        self._state = _State.ANSWERING
+        self._disarm()
+        request = self.requests[-1] if self.requests else self._newRequest()
+        request.refuse(error)
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Write the head of a response, with what each one has to say and without what none should."""
+        headers.removeHeader("Server")
+        headers.setRawHeaders("X-Content-Type-Options", ["nosniff"])
+        if not headers.hasHeader("Cache-Control"):
+            headers.setRawHeaders("Cache-Control", ["no-store"])
+        if not self.persistent:
+            headers.addRawHeader("Connection", "close")
+        super().writeHeaders(version, code, reason, headers)  # type: ignore[no-untyped-call]
+
+    def requestDone(self, request: HttpRequest) -> None:
+        """Go on to the next request, or close; called by a request that is answered."""
+        self.requests.remove(request)
+        self._handlingRequest = False
+        if self._state >= _State.CLOSING:
+            return
+        if not self.persistent:
+            self.loseConnection()
+            return
+        self._state = _State.HEAD
+        self._idle = True
+        self._arm(self.site.limits.keepAlive)
+        self._resumeReading()
+        self._advance()
+
+    # Flow control: the transport tells when what was written waits for the peer
+
+    def pauseProducing(self) -> None:
+        """Wait with further answers until the peer has taken those that are written."""
+        super().pauseProducing()  # type: ignore[no-untyped-call]
+        self._arm(self.site.limits.writeDeadline)
+
+    def resumeProducing(self) -> None:
+        """Go on: the peer has taken what was written."""
+        super().resumeProducing()  # type: ignore[no-untyped-call]
+        self._disarm()
+        if self._state is _State.CLOSING:
+            self._finish()
+        elif self._state is _State.HEAD:
+            self._idle = True
+            self._arm(self.site.limits.keepAlive)
+            self._advance()
+        elif self._state is _State.BODY:
+            self._arm(self.site.limits.bodyDeadline)
+
+    def _resumeReading(self) -> None:
+        if not self._waitingForTransport:
+            self._networkProducer.resumeProducing()
+
+    # Ending
+
+    def loseConnection(self) -> None:
+        """Close when what is written was taken, and so that the peer can read it even while it still sends."""
+        if self._state >= _State.CLOSING:
+            return
+        self._state = _State.CLOSING
+        self._input.clear()
+        if not self._waitingForTransport:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]  # a transport, or Twisted's stand-in
+        self._networkProducer.resumeProducing()  # to see the peer's end of stream
+        finishWriting(self.transport)
+        self._arm(self.site.limits.lingerDeadline)
+
+    def drop(self) -> None:
+        """End the connection at once; what was written and not sent is lost."""
+        if self._state is not _State.LOST:
+            self._state = _State.CLOSING
+            self._input.clear()
+            self._disarm()
+            abort(self.transport)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # as HTTPChannel has it
+        """Let go of everything; called once."""
+        self._state = _State.LOST
+        self._disarm()
+        self._input.clear()
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.cancel()
+        self.site.left(self.address)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+    # Deadlines: one timer, because one state at a time has one
+
+    def _arm(self, seconds: float) -> None:
+        self._disarm()
+        self._timer = self.site.reactor.callLater(seconds, self._deadlineReached)
+
+    def _disarm(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _deadlineReached(self) -> None:
+        self._timer = None
+        if self._state is _State.CLOSING or self._waitingForTransport:
+            self.drop()
+        elif self._state is _State.BODY:
+            self._refuse(HttpError(408, "The body did not come in time."))
+        elif self._input:
+            self.persistent = False
+            self._refuse(HttpError(408, "The request head did not come in time."))
+        else:
+            self.loseConnection()
+
+
+def _hasToken(head: RequestHead, name: str, token: str) -> bool:
+    return token in [each.lower() for each in head.tokens(name)]
+
+
+class _Refusal(Protocol):
+    """For a connection that is not let in. None would do for TCP, but not for Twisted's TLS wrapper."""
+
+    def connectionMade(self) -> None:
+        abort(self.transport)
+
+
+class HttpSite(Site):
+    """A site of Twisted resources on the strict channel.
+
+    Args:
+        resource: the root; an `twisted_ws.web.answers.Endpoint` in the tree is asked before a body is read.
+        limits: all limits; see `Limits`.
+        gate: counts the connections; None where somebody else has counted them.
+        reactor: the reactor; None for the global one.
+        keepAlive: whether a connection may have a second request. On a WebSocket port it must not: that could be a
+            handshake (a proxy uses its connections for both), and only the front door understands those.
+
+    Attributes:
+        throttle: keeps refused requests from filling the log.
+    """
+
+    protocol = HttpChannel  # type: ignore[assignment]
+    noisy = False
+
+    def __init__(
+        self, resource: IResource, limits: Limits, gate: Gate | None = None, reactor: Any = None, keepAlive: bool = True
+    ) -> None:
+        # Twisted's own timeout is off: the channel has deadlines.
+        super().__init__(resource, HttpRequest, parsePOSTFormSubmission=False, timeout=None, reactor=reactor)  # type: ignore[no-untyped-call]
+        self.limits = limits
+        self.keepAlive = keepAlive
+        self.throttle = Throttle(self.reactor.seconds)
+        self._gate = gate
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return the channel for one connection, or a protocol that closes it where there is no place."""
+        if self._gate is None:
+            return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        address = peerOf(addr)[0]
+        if not self._gate.admit(address):
+            return _Refusal()
+        channel: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        channel.address = address
+        return channel
+
+    def left(self, address: str | None) -> None:
+        """Uncount a connection; called by its channel."""
+        if self._gate is not None and address is not None:
+            self._gate.release(address)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return what ALPN may choose. Twisted would add h2 where its library is installed, which this channel does not speak."""
+        return [b"http/1.1"]
+
+    def startFactory(self) -> None:
+        """Start nothing: there is no access log, and so no clock for its lines."""
+
+    def stopFactory(self) -> None:
+        """Stop nothing."""
+
+    def log(self, request: object) -> None:
+        """Write no access log."""
