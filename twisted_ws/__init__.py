@@ -1,5 +1,7 @@
 """A pluggable WebSocket service server on Twisted and Autobahn."""
 
+from typing import TYPE_CHECKING
+
 from twisted_ws.caller import Caller
 from twisted_ws.errors import (
     BindingError,
@@ -7,6 +9,7 @@ from twisted_ws.errors import (
     ConfigurationError,
     ConnectionClosed,
     HandlerError,
+    InternalError,
     InvalidPayload,
     MessageTooBig,
     PeerError,
@@ -21,6 +24,9 @@ from twisted_ws.limits import Limits
 from twisted_ws.service import CloseFrame, WebSocketService, dispatches
 from twisted_ws.upgrade import Headers, Reject, UpgradeRequest
 
+if TYPE_CHECKING:
+    from twisted_ws.server import WebSocketServer
+
 __all__ = [
     "BindingError",
     "Caller",
@@ -30,6 +36,7 @@ __all__ = [
     "ConnectionClosed",
     "HandlerError",
     "Headers",
+    "InternalError",
     "InvalidPayload",
     "Limits",
     "MessageTooBig",
@@ -42,8 +49,18 @@ __all__ = [
     "TransportError",
     "UpgradeRequest",
     "WebSocketError",
+    "WebSocketServer",
     "WebSocketService",
     "dispatches",
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    # Whoever only writes a service, or asks twistd for its options, should not wait for Autobahn to load.
+    if name == "WebSocketServer":
+        from twisted_ws.server import WebSocketServer
+
+        return WebSocketServer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

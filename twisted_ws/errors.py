@@ -11,7 +11,8 @@ Errors carry blame, because blame decides what happens next::
     │   ├── MessageTooBig           1009  over the message limit
     │   ├── SlowConsumer            1013  more bytes queued for it than its cap
     │   └── TransportError          none  the connection broke, or the peer no longer answers
-    └── HandlerError                1011  the service's handler raised: traceback in the log, no detail to the peer
+    ├── HandlerError                1011  the service's handler raised: traceback in the log, no detail to the peer
+    └── InternalError               1011  a bug of this package: traceback in the log, no detail to the peer
     ConnectionClosed                a write that can never reach the peer
     ConfigurationError              the operator's: one line on standard error, exit code 1
     └── ServiceError                the service author's: a service object that cannot be mounted
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionClosed",
     "HandlerError",
+    "InternalError",
     "InvalidPayload",
     "MessageTooBig",
     "PeerError",
@@ -72,7 +74,8 @@ class WebSocketError(Exception):
     def __init__(self, message: str, reason: str | None = None) -> None:
         super().__init__(message)
         if reason is not None:
-            self.reason = reason
+            # A Close frame has room for 123 bytes; a character is not cut in two.
+            self.reason = reason.encode(errors="replace")[:123].decode(errors="ignore")
 
 
 class PeerError(WebSocketError):
@@ -146,6 +149,13 @@ class HandlerError(WebSocketError):
     def __init__(self, message: str, event: str = "") -> None:
         super().__init__(message)
         self.event = event
+
+
+class InternalError(WebSocketError):
+    """A bug of this package; the log has its traceback."""
+
+    code = CloseCode.INTERNAL_ERROR
+    reason = "internal error"
 
 
 class ConnectionClosed(Exception):

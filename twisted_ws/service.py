@@ -28,7 +28,7 @@ class WebSocketService:
       time for each connection.
     - ``onMessage(caller, message: T)``: a message that those two do not take, decoded as its annotation says.
     - ``on<Event>(caller, message: T)``: with `dispatcherKey`, by the value of that field of a JSON object.
-    - ``onPing(caller, data: bytes)``, ``onPong(caller, data: bytes)``: control frames; defining onPing replaces the automatic pong.
+    - ``onPing(caller, data: bytes)``, ``onPong(caller, data: bytes)``: control frames; onPing replaces the automatic pong.
     - ``onIdleTimeout(caller)``: no data frame in either direction for `idleTimeout` seconds; the connection is then closed
       with 1000 unless the handler wrote to the caller.
     - ``onError(caller, error)``: before an automatic close that an error causes.

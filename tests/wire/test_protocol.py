@@ -12,7 +12,7 @@ from twisted_ws.errors import ConnectionClosed, HandlerError
 from twisted_ws.limits import Limits
 from twisted_ws.service import checkClose
 from twisted_ws.wire.framing import OutgoingMessage
-from twisted_ws.wire.protocol import Phase
+from twisted_ws.wire.phase import Phase
 
 MIB = 1024 * 1024
 CLOSE_NORMAL = b"\x03\xe8"
@@ -68,7 +68,13 @@ class TestMessages:
                 + clientFrame(0, b"ment"),
                 step,
             )
-            assert recorder.events == [("opened",), ("message", "grüß"), ("message", b"\x00\xff"), ("ping", b"ping"), ("message", "fragment")]
+            assert recorder.events == [
+                ("opened",),
+                ("message", "grüß"),
+                ("message", b"\x00\xff"),
+                ("ping", b"ping"),
+                ("message", "fragment"),
+            ]
             assert [(frame.opcode.value, bytes(frame.payload)) for frame in client.frames()] == [(10, b"ping")]
 
     @pytest.mark.parametrize(
@@ -586,13 +592,20 @@ class TestDeflate:
 
     @pytest.mark.parametrize(
         "offer",
-        ["permessage-deflate; nonsense", "permessage-deflate; server_max_window_bits=8", "x-webkit-deflate-frame", "permessage-bzip2"],
+        [
+            "permessage-deflate; nonsense",
+            "permessage-deflate; server_max_window_bits=8",
+            "x-webkit-deflate-frame",
+            "permessage-bzip2",
+        ],
     )
     def test_offersThatCannotBeTaken(self, offer):
         """Unknown and impossible offers are declined, and the next one counts."""
         host = WireHost(compression=True)
         assert "Extensions" not in host.client().connect("/ws", f"Sec-WebSocket-Extensions: {offer}")
-        assert "Extensions: permessage-deflate" in host.client().connect("/ws", f"Sec-WebSocket-Extensions: {offer}, permessage-deflate")
+        assert "Extensions: permessage-deflate" in host.client().connect(
+            "/ws", f"Sec-WebSocket-Extensions: {offer}, permessage-deflate"
+        )
 
 
 def test_quietFailures():

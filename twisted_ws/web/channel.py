@@ -2,7 +2,8 @@
 
 Twisted's channel takes requests that two parsers read differently, sends 100 Continue before anybody asked who is there, has
 no bound for a body, and starts its idle timer anew at each byte. Here a head is checked by `twisted_ws.wire.head` and a body by
-`twisted_ws.web.body`, the resource is asked between the two, and whatever the peer has to do has a deadline that no byte puts off.
+`twisted_ws.web.body`, the resource is asked between the two, and whatever the peer has to do has a deadline that no byte
+puts off.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class HttpChannel(HTTPChannel):
 
     site: HttpSite
     transport: Any
-    requestFactory: type[HttpRequest] = HttpRequest  # type: ignore[assignment]
+    requestFactory: type[HttpRequest] = HttpRequest
     address: str | None = None  # as the gate counts it; None where it does not
 
     def __init__(self) -> None:

@@ -69,7 +69,7 @@ class HttpRequest(Request):
         self.method = head.method.encode("ascii")
         self.uri = head.target.encode("ascii")
         self.path, _, query = self.uri.partition(b"?")
-        self.args = parse_qs(query, keep_blank_values=True)  # type: ignore[no-untyped-call]
+        self.args = parse_qs(query, keep_blank_values=True)
         self.clientproto = b"HTTP/%d.%d" % head.version
         for name, value in head.headers:
             self.requestHeaders.addRawHeader(name.encode("ascii"), value.encode("latin-1"))

@@ -20,7 +20,7 @@ MEMORY_LEVEL = 5
 
 
 def usableOffers(extensions: tuple[Extension, ...]) -> list[Extension]:
-    """Return the offers of permessage-deflate that can be taken; others are declined, which is no error (RFC 7692 section 5.1)."""
+    """Return the offers of permessage-deflate that can be taken; others are declined (RFC 7692 section 5.1)."""
     offers = []
     for name, parameters in extensions:
         if name != "permessage-deflate":

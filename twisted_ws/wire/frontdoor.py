@@ -60,8 +60,9 @@ class FrontDoor(TwistedProtocol):
     transport: Any
     factory: FrontDoorFactory
 
-    def __init__(self, factory: FrontDoorFactory) -> None:
+    def __init__(self, factory: FrontDoorFactory, admittedAs: str) -> None:
         self.factory = factory
+        self._admittedAs = admittedAs
         self._state = _State.HEAD
         self._received = bytearray()
         self._searched = 0
@@ -146,9 +147,9 @@ class FrontDoor(TwistedProtocol):
             return
         self._state = _State.DONE
         self.factory.wire.wheel.drop(self)
-        connection = self.factory.connectionClass(welcome)
+        connection = self.factory.connectionClass(welcome, self._admittedAs)
         setProtocol(self.transport, connection)
-        connection.makeConnection(self.transport)
+        connection.makeConnection(self.transport)  # type: ignore[no-untyped-call]
         connection.open(accept, bytes(self._received))
 
     def _rejected(self, failure: Failure) -> None:
@@ -208,7 +209,7 @@ class FrontDoor(TwistedProtocol):
         """The peer has left before there was a WebSocket, or HTTP is done."""
         state, self._state = self._state, _State.DONE
         self.factory.wire.wheel.drop(self)
-        self.factory.wire.gate.release(peerOf(self.transport.getPeer())[0])
+        self.factory.wire.gate.release(self._admittedAs)
         upgrade, self._upgrade = self._upgrade, None
         if upgrade is not None:
             upgrade.cancel()
@@ -275,18 +276,17 @@ class FrontDoorFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Let a connection in, or have it closed at once where there is no place for it."""
-        if not self.wire.gate.admit(peerOf(addr)[0]):
-            return None
-        return FrontDoor(self)
+        address = peerOf(addr)[0]
+        return FrontDoor(self, address) if self.wire.gate.admit(address) else None
 
     def doStart(self) -> None:
         """Start the HTTP factory along with this one."""
-        super().doStart()
+        super().doStart()  # type: ignore[no-untyped-call]
         if self.http is not None and self.numPorts == 1:
             self.http.doStart()
 
     def doStop(self) -> None:
         """Stop the HTTP factory along with this one."""
-        super().doStop()
+        super().doStop()  # type: ignore[no-untyped-call]
         if self.http is not None and self.numPorts == 0:
             self.http.doStop()

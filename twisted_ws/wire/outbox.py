@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ws.errors import ConnectionClosed
+from twisted_ws.wire.transports import innermost
 from twisted_ws.wire.wheel import Wheel
 
 __all__ = ["Backlog", "Outbox", "OutboxOwner", "failedWrite"]
@@ -144,8 +145,7 @@ class Outbox:
         self.written = 0
         # Above 0 bytes in its buffer the transport calls pauseProducing, and resumeProducing once they are all in the kernel:
         # that is how "handed to the kernel" is known, on TCP and through TLS alike.
-        inner = getattr(transport, "transport", None)
-        (transport if inner is None else inner).bufferSize = 0
+        innermost(transport).bufferSize = 0
         transport.registerProducer(self, True)
 
     def message(self, frame: bytes) -> Deferred[None]:

@@ -7,8 +7,6 @@ connection is made, the front door has read and judged the head (`twisted_ws.wir
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
@@ -20,82 +18,55 @@ from twisted_ws.errors import (
     ConnectionClosed,
     InvalidPayload,
     MessageTooBig,
-    PolicyViolation,
     ProtocolError,
     SlowConsumer,
     TransportError,
     WebSocketError,
 )
 from twisted_ws.logs import printable
-from twisted_ws.wire.autobahn import QuietServerProtocol, serverOptions
+from twisted_ws.service import checkClose
+from twisted_ws.wire.autobahn import serverOptions
 from twisted_ws.wire.deflate import compressedFrame, usableOffers
-from twisted_ws.wire.events import Events
 from twisted_ws.wire.framing import OutgoingMessage, frame
 from twisted_ws.wire.handshake import Accept
+from twisted_ws.wire.inbound import Inbound
 from twisted_ws.wire.keepalive import KeepAlive, Verdict
 from twisted_ws.wire.outbox import SLICE, Outbox, failedWrite
-from twisted_ws.wire.rate import Rate
+from twisted_ws.wire.phase import Phase
 from twisted_ws.wire.shared import Welcome, Wire
 from twisted_ws.wire.transports import abort, finishWriting, hasTLS, peerOf, unsentInKernel
 
-__all__ = ["Phase", "WebSocketConnection", "connectionClass"]
+__all__ = ["WebSocketConnection", "connectionClass"]
 
 CLOSE = 8
 
-# Autobahn copies the tail of what it has for each frame it takes, so many small frames in one large read cost quadratic time.
-FEED = 4096
 
-
-class Phase(IntEnum):
-    """Where a connection is in its life; it only ever goes forward.
-
-    =========  ==================================================  ==========================================
-    phase      means                                               ends by
-    =========  ==================================================  ==========================================
-    OPENING    the front door is about to write the 101            `WebSocketConnection.open`
-    OPEN       messages go both ways                               a Close of either side, a failure
-    CLOSING    we sent (or queued) Close and wait for the peer's   the peer's Close, the close deadline
-    FINISHING  no input counts any more; our last bytes go out     the peer's end of stream, the deadline
-    CLOSED     the transport is gone
-    =========  ==================================================  ==========================================
-    """
-
-    OPENING = 0
-    OPEN = 1
-    CLOSING = 2
-    FINISHING = 3
-    CLOSED = 4
-
-
-class WebSocketConnection(QuietServerProtocol):
+class WebSocketConnection(Inbound):
     """One connection, from the 101 to the end of its transport.
 
     Made by the front door with a transport of which it has read the head. Implements `twisted_ws.caller.Link` and
     `twisted_ws.wire.events.Connection`.
+
+    Args:
+        welcome: the answer to the handshake.
+        admittedAs: the address that the gate has counted.
     """
 
     _log = Logger()
 
     wheelSlot: int | None = None
-    phase = Phase.OPENING
-    wire: Wire
-    _events: Events
     _outbox: Outbox
     _closeAt = 0.0  # when to abort; counts from CLOSING on
     _closeWaiters: tuple[Deferred[None], ...] = ()
     _closedByPeer = False
     _closeHanded = False
     _failure: WebSocketError | None = None
-    _pauses = 0
     _keepAlive: KeepAlive | None = None
-    _heard = False  # whether anything came since the last look
-    _controlRate: Rate | None = None
-    _messageRate: Rate | None = None
-    _message: bytearray | None = None
 
-    def __init__(self, welcome: Welcome) -> None:
+    def __init__(self, welcome: Welcome, admittedAs: str) -> None:
         super().__init__()
         self._welcome: Welcome | None = welcome
+        self._admittedAs = admittedAs
 
     # The transport's side.
 
@@ -133,35 +104,6 @@ class WebSocketConnection(QuietServerProtocol):
         self._events = welcome.attend(self)
         self._events.opened()
 
-    def dataReceived(self, data: bytes) -> None:
-        """Feed Autobahn, until it or the service has had enough."""
-        if self.phase >= Phase.FINISHING:
-            return
-        self._heard = True
-        try:
-            if len(data) <= FEED:
-                self._dataReceived(data)
-                return
-            for start in range(0, len(data), FEED):
-                self._dataReceived(data[start : start + FEED])
-                if self.phase >= Phase.FINISHING:
-                    return
-        except Exception as error:
-            # Nothing below should raise; if it does, it must not tear down the reactor's read loop with a traceback per chunk.
-            self._log.failure("a connection from {peer} failed inside the server", peer=self._peer())
-            self.fail(WebSocketError(f"internal error: {type(error).__name__}", "internal error"))
-
-    def processData(self) -> bool:
-        """Parse one step (called by Autobahn in a loop); nothing once the connection has failed.
-
-        Autobahn goes on parsing after it has failed a connection that it does not drop, and would buffer an oversize
-        control frame without bound.
-        """
-        if self.phase >= Phase.FINISHING:
-            self.data = b""
-            return False
-        return bool(super().processData())
-
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
         """End: every write that waits fails, and the service hears of it once."""
         if self.phase is Phase.CLOSED:
@@ -169,7 +111,7 @@ class WebSocketConnection(QuietServerProtocol):
         wasFinishing, self.phase = self.phase is Phase.FINISHING, Phase.CLOSED
         self.state = self.STATE_CLOSED
         self.wire.wheel.drop(self)
-        self.wire.gate.release(peerOf(self.transport.getPeer())[0])
+        self.wire.gate.release(self._admittedAs)
         self._message = None
         code, text = self._endedWith()
         self._outbox.abandon(ConnectionClosed(code, text))
@@ -193,58 +135,7 @@ class WebSocketConnection(QuietServerProtocol):
         host, port = peerOf(self.transport.getPeer())
         return f"{host}:{port}" if host else "a local socket"
 
-    # Messages in: Autobahn's streaming callbacks, counted and collected.
-
-    def onMessageBegin(self, isBinary: bool) -> None:
-        """Begin to collect a message."""
-        self.message_is_binary = isBinary
-        self.message_data_total_length = 0
-        self._message = bytearray()
-
-    def onMessageFrameBegin(self, length: int) -> None:
-        """Charge a frame against the message limit before a byte of it is kept."""
-        header = self.current_frame
-        fragment = not header.fin or header.opcode == 0
-        # Autobahn bounds inflation by what this total leaves of the limit.
-        self.message_data_total_length += length + self.wire.limits.fragmentCharge if fragment else length
-        if self.message_data_total_length > self.wire.limits.maxMessageSize:
-            self.fail(MessageTooBig(f"a message of more than {self.wire.limits.maxMessageSize} bytes"))
-
-    def onMessageFrameData(self, payload: bytes) -> None:
-        """Collect a piece, however small the reads are."""
-        if self._message is not None:
-            self._message += payload
-
-    def onMessageFrameEnd(self) -> None:
-        """End a frame; the message goes on or `onMessageEnd` follows."""
-
-    def onMessageEnd(self) -> None:
-        """Deliver a whole message, which Autobahn has checked for UTF-8."""
-        message, self._message = self._message, None
-        if message is None or self.phase is not Phase.OPEN:
-            return
-        self._lastData = self.wire.wheel.now
-        limit = self.wire.limits.messageRate
-        if limit and not self._withinMessageRate(limit):
-            self.fail(PolicyViolation(f"more than {limit} messages a second", "too many messages"))
-            return
-        self._events.messageReceived(bytes(message) if self.message_is_binary else message.decode())
-
-    def _withinMessageRate(self, limit: int) -> bool:
-        if self._messageRate is None:
-            self._messageRate = Rate()
-        return self._messageRate.within(limit, self.wire.reactor.seconds())
-
     # Control frames in.
-
-    def _withinControlRate(self) -> bool:
-        if self._controlRate is None:
-            self._controlRate = Rate()
-        limit = self.wire.limits.controlRate
-        if self._controlRate.within(limit, self.wire.reactor.seconds()):
-            return True
-        self.fail(PolicyViolation(f"more than {limit} control frames a second", "too many control frames"))
-        return False
 
     def onPing(self, payload: bytes) -> None:
         """Answer a ping, unless the service does."""
@@ -309,7 +200,7 @@ class WebSocketConnection(QuietServerProtocol):
         if isinstance(error, SlowConsumer):
             self._outbox.clear(ConnectionClosed(error.code, error.reason))
         if self.phase is Phase.OPEN:
-            self._outbox.last(frame(CLOSE, error.code.to_bytes(2, "big") + error.reason.encode()[:123]))
+            self._outbox.last(frame(CLOSE, checkClose(error.code, error.reason)))
         self._finish()
 
     def _tellFailed(self, error: WebSocketError) -> None:
@@ -406,42 +297,6 @@ class WebSocketConnection(QuietServerProtocol):
         elif verdict is Verdict.DEAD:
             self.fail(TransportError(f"no pong for {timeout:g} seconds"))
 
-    # Reading pauses for two reasons, which do not know of each other.
-
-    _FOR_HANDLER = 1
-    _FOR_REPLIES = 2
-
-    def pauseReading(self) -> None:
-        """Take no more bytes from the peer until `resumeReading`."""
-        self._pause(self._FOR_HANDLER)
-
-    def resumeReading(self) -> None:
-        """Undo `pauseReading`."""
-        self._resume(self._FOR_HANDLER)
-
-    def _pauseForReplies(self) -> None:
-        if self._outbox.size > self.wire.limits.replyBuffer:
-            self._pause(self._FOR_REPLIES)
-
-    def _pause(self, why: int) -> None:
-        if self.phase is not Phase.OPEN:
-            return
-        if not self._pauses:
-            self.transport.pauseProducing()
-        self._pauses |= why
-
-    def _resume(self, why: int) -> None:
-        if self._pauses & why:
-            self._pauses &= ~why
-            if not self._pauses:
-                self.transport.resumeProducing()
-
-    def _resumeAll(self) -> None:
-        # Who closes must hear the peer's Close and the end of its stream; messages no longer count, so they cannot pile up.
-        if self._pauses:
-            self._pauses = 0
-            self.transport.resumeProducing()
-
     # What the outbox says.
 
     def outboxOverflowed(self, atOnce: bool) -> None:
@@ -451,6 +306,10 @@ class WebSocketConnection(QuietServerProtocol):
         if atOnce and self._outbox.size > SLICE:
             # A large frame was begun, no Close can come before its end, and the memory is wanted now.
             self._abort()
+
+    def _pauseForReplies(self) -> None:
+        if self._outbox.size > self.wire.limits.replyBuffer:
+            self._pause(self._FOR_REPLIES)
 
     def outboxEased(self) -> None:
         """Read again what the peer sends."""

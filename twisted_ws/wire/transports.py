@@ -8,9 +8,10 @@ import termios
 from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-__all__ = ["abort", "finishWriting", "hasTLS", "peerOf", "setProtocol", "unsentInKernel"]
+__all__ = ["abort", "finishWriting", "hasTLS", "innermost", "peerOf", "setProtocol", "unsentInKernel"]
 
 
 def hasTLS(transport: Any) -> bool:
@@ -18,9 +19,16 @@ def hasTLS(transport: Any) -> bool:
     return isinstance(transport, TLSMemoryBIOProtocol) or bool(ISSLTransport.providedBy(transport))
 
 
+def innermost(transport: Any) -> Any:
+    """Return the transport that has the socket, below TLS and the PROXY protocol."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    return transport
+
+
 def setProtocol(transport: Any, protocol: Any) -> None:
     """Make `protocol` the receiver of what `transport` reads, in place of the present one."""
-    if isinstance(transport, TLSMemoryBIOProtocol):
+    if isinstance(transport, ProtocolWrapper):  # TLS, the PROXY protocol
         transport.wrappedProtocol = protocol
     else:
         transport.protocol = protocol
@@ -58,8 +66,7 @@ def peerOf(address: Any) -> tuple[str, int]:
 
 def unsentInKernel(transport: Any) -> int:
     """Return how many bytes the kernel still holds for the peer, 0 where the system does not say."""
-    inner = getattr(transport, "transport", None) if hasTLS(transport) else transport
     try:
-        return int(struct.unpack("i", fcntl.ioctl(inner.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])  # type: ignore[union-attr]
+        return int(struct.unpack("i", fcntl.ioctl(innermost(transport).fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
     except (AttributeError, OSError, TypeError, ValueError):
         return 0

@@ -1,0 +1,216 @@
+"""Who may publish: API keys (``Authorization: Bearer``) and Twisted's credentials checkers (``Authorization: Basic``)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword, UsernamePassword
+from twisted.cred.error import LoginFailed, Unauthorized
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import Deferred, TimeoutError, fail, maybeDeferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
+
+from twisted_ws.access.keys import KeyFile
+from twisted_ws.access.rates import Budgets
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.limits import Limits
+from twisted_ws.wire.gate import addressKey
+
+__all__ = ["CheckFailed", "Credentials", "CredentialsError", "Identity", "TooManyFailures", "Unauthenticated"]
+
+
+class CredentialsError(Exception):
+    """Why somebody may not go on; the text is one fixed sentence for the peer."""
+
+
+class Unauthenticated(CredentialsError):
+    """There are no credentials, or wrong ones: HTTP's 401."""
+
+
+class TooManyFailures(CredentialsError):
+    """Too many wrong credentials came from this address: HTTP's 429.
+
+    Attributes:
+        wait: seconds until the next attempt is looked at.
+    """
+
+    def __init__(self, wait: float) -> None:
+        super().__init__("Too many wrong credentials came from this address.")
+        self.wait = wait
+
+
+class CheckFailed(CredentialsError):
+    """The checker is down or too slow, and so nobody is let in: HTTP's 503."""
+
+    def __init__(self) -> None:
+        super().__init__("The credentials cannot be checked at present.")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who somebody is.
+
+    Attributes:
+        name: the name of the API key or of the user; "" where no credentials are required.
+    """
+
+    name: str = ""
+
+
+class _IPublisher(Interface):
+    """The aspect that a portal is asked for: somebody who may publish."""
+
+
+@implementer(IRealm)
+class _Realm:
+    def requestAvatar(self, avatarId: object, mind: object, *interfaces: object) -> tuple[object, Identity, object]:
+        """Return who the checker says it is."""
+        name = avatarId.decode("utf-8", "replace") if isinstance(avatarId, bytes) else str(avatarId)
+        return _IPublisher, Identity(name), lambda: None
+
+
+class _Password(UsernamePassword):
+    """Compares in constant time, where Twisted's own leaves at the first byte that differs."""
+
+    def checkPassword(self, password: bytes | str) -> bool:
+        expected = password.encode() if isinstance(password, str) else password
+        return hmac.compare_digest(self.password, expected)
+
+
+class Credentials:
+    """What an ``Authorization`` header has to say.
+
+    A right API key is always let in. Passwords are not looked at any more once too many wrong credentials came from an address
+    (`Limits.authFailures`), because they can be guessed, and a checker may be slow on purpose.
+
+    Args:
+        checkers: Twisted's credentials checkers (as ``--auth`` makes them), for ``Basic``.
+        keyFile: the path of a file of API keys (see `KeyFile`), for ``Bearer``.
+        limits: `credentialsDeadline` and `authFailures` are used.
+        reactor: the reactor; None for the global one.
+
+    Attributes:
+        requiresCredentials: whether there is anything to check; else everybody is let in.
+        challenges: the values of WWW-Authenticate (RFC 9110 section 11.6.1).
+
+    Raises:
+        ConfigurationError: a checker that takes no user name and password, or a key file that cannot be used.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        checkers: Iterable[ICredentialsChecker] = (),
+        keyFile: str | None = None,
+        limits: Limits | None = None,
+        reactor: Any = None,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor  # installs the default reactor, so not before somebody needs one
+        limits = limits or Limits()
+        self._reactor = reactor
+        self._deadline = limits.credentialsDeadline
+        self._failures = Budgets(limits.authFailures / 60, limits.authFailures, reactor.seconds)
+        self._portals = [self._portal(checker) for checker in checkers]
+        self._keys = KeyFile(keyFile) if keyFile is not None else None
+        self.requiresCredentials = bool(self._portals) or self._keys is not None
+        challenges = []
+        if self._keys is not None:
+            challenges.append('Bearer realm="broadcast"')
+        if self._portals:
+            challenges.append('Basic realm="broadcast", charset="UTF-8"')
+        self.challenges = tuple(challenges)
+
+    def __repr__(self) -> str:
+        return f"<Credentials {', '.join(self.challenges) or 'none required'}>"
+
+    def _portal(self, checker: ICredentialsChecker) -> Portal:
+        if not any(each.isOrExtends(IUsernamePassword) for each in checker.credentialInterfaces):
+            raise ConfigurationError(f"the checker {type(checker).__name__} takes no user name and password")
+        return Portal(_Realm(), [checker])
+
+    def reload(self) -> None:
+        """Read the key file anew; when that raises, the keys from before stay.
+
+        Raises:
+            ConfigurationError: the file cannot be used; the text says why.
+        """
+        if self._keys is not None:
+            self._keys.reload()
+
+    def check(self, authorization: str | None, address: str) -> Deferred[Identity]:
+        """Say who sent this header.
+
+        Args:
+            authorization: the value of the Authorization header, None where there is none.
+            address: the peer's IP address as text; "" for a UNIX socket.
+
+        Returns:
+            A Deferred with the identity, or failing with a `CredentialsError` and with nothing else. It may be cancelled.
+        """
+        if not self.requiresCredentials:
+            return succeed(Identity())
+        scheme, _, value = (authorization or "").strip().partition(" ")
+        kind, value = scheme.lower(), value.strip()
+        if kind == "bearer" and self._keys is not None:
+            name = self._keys.find(value)
+            return succeed(Identity(name)) if name is not None else fail(self._wrong(address))
+        if kind == "basic" and self._portals:
+            wait = self._failures.wait(addressKey(address))
+            if wait:
+                return fail(TooManyFailures(wait))
+            password = _decode(value)
+            return self._ask(password, address) if password is not None else fail(self._wrong(address))
+        return fail(Unauthenticated("This needs credentials."))
+
+    def _wrong(self, address: str) -> CredentialsError:
+        key = addressKey(address)
+        if self._failures.take(key):
+            return Unauthenticated("The credentials are wrong.")
+        return TooManyFailures(self._failures.wait(key))
+
+    def _ask(self, password: _Password, address: str) -> Deferred[Identity]:
+        """Ask one checker after the other, until one knows the user, all together within the deadline."""
+        asked = Deferred.fromCoroutine(self._login(password))
+        asked.addTimeout(self._deadline, self._reactor)
+
+        def failed(failure: Failure) -> Failure | CredentialsError:
+            if failure.check(LoginFailed, Unauthorized):
+                return Failure(self._wrong(address))
+            if failure.check(TimeoutError):
+                self._log.warn("no credentials checker answered within {seconds} seconds", seconds=self._deadline)
+            else:
+                self._log.failure("a credentials checker failed", failure)
+            return Failure(CheckFailed())
+
+        return asked.addErrback(failed)  # type: ignore[return-value]  # a Failure is no result
+
+    async def _login(self, password: _Password) -> Identity:
+        refused: Exception = Unauthorized()
+        for portal in self._portals:
+            try:
+                # A checker is other people's code: it may also raise where it should fail.
+                _, identity, _ = await maybeDeferred(portal.login, password, None, _IPublisher)
+            except (LoginFailed, Unauthorized) as error:
+                refused = error
+            else:
+                return identity  # type: ignore[no-any-return]
+        raise refused
+
+
+def _decode(value: str) -> _Password | None:
+    """Return user name and password of a Basic credential (RFC 7617), None for a malformed one."""
+    try:
+        user, colon, password = base64.b64decode(value.encode("ascii"), validate=True).partition(b":")
+    except (UnicodeEncodeError, binascii.Error):
+        return None
+    return _Password(user, password) if colon else None

@@ -1,0 +1,96 @@
+"""API keys from a file."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import stat
+
+from twisted_ws.errors import ConfigurationError
+
+__all__ = ["KeyFile"]
+
+# What can stand behind "Bearer" (RFC 6750 section 2.1); it has no colon, so a name can stand before one.
+_KEY = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+# Every key is compared with each request's: so many bytes are some 3,800 keys, and below a millisecond.
+_MOST_BYTES = 64 * 1024
+
+
+class KeyFile:
+    """The API keys in a file: one key a line, or ``name: key``; empty lines and lines that begin with ``#`` are skipped.
+
+    A key has at least 16 characters, of those that a bearer token may have (RFC 6750): letters, digits, ``-._~+/`` and ``=`` at
+    the end. Only its SHA-256 is kept. Two keys may have one name: so a key is replaced without a gap.
+
+    Raises:
+        ConfigurationError: the file cannot be used; the text names it, the line and the remedy, and no key.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._keys: tuple[tuple[str, bytes], ...] = ()
+        self.reload()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def reload(self) -> None:
+        """Read the file anew; when that raises, the keys from before stay.
+
+        Raises:
+            ConfigurationError: as for the class.
+        """
+        self._keys = self._parse(self._read())
+
+    def find(self, key: str) -> str | None:
+        """Return the name of `key` ("line 3" where it has none), None for an unknown one.
+
+        The time it takes does not depend on the key: digests are compared, and all of them.
+        """
+        found = None
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+        for name, each in self._keys:
+            if hmac.compare_digest(each, digest):
+                found = name
+        return found
+
+    def _read(self) -> bytes:
+        try:
+            # O_NONBLOCK: a pipe in this place must not hang the start.
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise ConfigurationError(f"cannot read the API key file {self._path}: {error.strerror}") from None
+        with open(descriptor, "rb") as file:
+            # The mode of what was opened, not of what has the name now.
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise ConfigurationError(f"the API key file {self._path} is no regular file")
+            if mode & 0o077:
+                raise ConfigurationError(f"the API key file {self._path} can be read by others: run chmod 600 {self._path}")
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise ConfigurationError(f"the API key file {self._path} is larger than {_MOST_BYTES // 1024} KiB")
+        return data
+
+    def _parse(self, data: bytes) -> tuple[tuple[str, bytes], ...]:
+        keys = []
+        for number, raw in enumerate(data.splitlines(), 1):
+            line = raw.decode("latin-1").strip()
+            if not line or line.startswith("#"):
+                continue
+            where = f"line {number} of the API key file {self._path}"
+            name, colon, key = line.rpartition(":")
+            name, key = name.strip(), key.strip()
+            if colon and not _NAME.fullmatch(name):
+                raise ConfigurationError(f"{where} must be a key, or a name, a colon and a key")
+            if len(key) < 16:
+                raise ConfigurationError(f"{where} has a key of less than 16 characters: make one with openssl rand -hex 32")
+            if not _KEY.fullmatch(key):
+                raise ConfigurationError(f"{where} has a key with other characters than letters, digits and -._~+/")
+            keys.append((name or f"line {number}", hashlib.sha256(key.encode("ascii")).digest()))
+        if not keys:
+            raise ConfigurationError(f"the API key file {self._path} has no key")
+        return tuple(keys)

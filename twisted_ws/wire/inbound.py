@@ -1,0 +1,151 @@
+"""Frames in, messages out: Autobahn's streaming callbacks, counted against the limits and collected."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from twisted_ws.errors import InternalError, MessageTooBig, PolicyViolation, WebSocketError
+from twisted_ws.wire.autobahn import QuietServerProtocol
+from twisted_ws.wire.events import Events
+from twisted_ws.wire.phase import Phase
+from twisted_ws.wire.rate import Rate
+from twisted_ws.wire.shared import Wire
+
+__all__ = ["Inbound"]
+
+# Autobahn copies the tail of what it has for each frame it takes, so many small frames in one large read cost quadratic time.
+FEED = 4096
+
+
+class Inbound(QuietServerProtocol):
+    """The receiving half of a connection; `twisted_ws.wire.protocol.WebSocketConnection` is the whole."""
+
+    _log = Logger()
+
+    phase = Phase.OPENING
+    wire: Wire
+    _events: Events
+    _heard = False  # whether anything came since the last look
+    _lastData = 0.0  # when the last data frame came or went (the wheel's seconds)
+    _message: bytearray | None = None
+    _pauses = 0
+    _controlRate: Rate | None = None
+    _messageRate: Rate | None = None
+
+    def fail(self, error: WebSocketError) -> None:
+        """Fail the connection."""
+        raise NotImplementedError
+
+    def dataReceived(self, data: bytes) -> None:
+        """Feed Autobahn, until it or the service has had enough."""
+        if self.phase >= Phase.FINISHING:
+            return
+        self._heard = True
+        try:
+            if len(data) <= FEED:
+                self._dataReceived(data)
+                return
+            for start in range(0, len(data), FEED):
+                self._dataReceived(data[start : start + FEED])
+                if self.phase >= Phase.FINISHING:
+                    return
+        except Exception as error:
+            # Nothing below should raise; if it does, it must not tear down the reactor's read loop with a traceback per chunk.
+            self._log.failure("a connection failed inside the server")
+            self.fail(InternalError(f"{type(error).__name__} inside the server"))
+
+    def processData(self) -> bool:
+        """Parse one step (called by Autobahn in a loop); nothing once the connection has failed.
+
+        Autobahn goes on parsing after it has failed a connection that it does not drop, and would buffer an oversize
+        control frame without bound.
+        """
+        if self.phase >= Phase.FINISHING:
+            self.data = b""
+            return False
+        return bool(super().processData())
+
+    # Messages in: Autobahn's streaming callbacks, counted and collected.
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        """Begin to collect a message."""
+        self.message_is_binary = isBinary
+        self.message_data_total_length = 0
+        self._message = bytearray()
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        """Charge a frame against the message limit before a byte of it is kept."""
+        header = self.current_frame
+        fragment = not header.fin or header.opcode == 0
+        # Autobahn bounds inflation by what this total leaves of the limit.
+        self.message_data_total_length += length + self.wire.limits.fragmentCharge if fragment else length
+        if self.message_data_total_length > self.wire.limits.maxMessageSize:
+            self.fail(MessageTooBig(f"a message of more than {self.wire.limits.maxMessageSize} bytes"))
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        """Collect a piece, however small the reads are."""
+        if self._message is not None:
+            self._message += payload
+
+    def onMessageFrameEnd(self) -> None:
+        """End a frame; the message goes on or `onMessageEnd` follows."""
+
+    def onMessageEnd(self) -> None:
+        """Deliver a whole message, which Autobahn has checked for UTF-8."""
+        message, self._message = self._message, None
+        if message is None or self.phase is not Phase.OPEN:
+            return
+        self._lastData = self.wire.wheel.now
+        limit = self.wire.limits.messageRate
+        if limit and not self._withinMessageRate(limit):
+            self.fail(PolicyViolation(f"more than {limit} messages a second", "too many messages"))
+            return
+        self._events.messageReceived(bytes(message) if self.message_is_binary else message.decode())
+
+    def _withinMessageRate(self, limit: int) -> bool:
+        if self._messageRate is None:
+            self._messageRate = Rate()
+        return self._messageRate.within(limit, self.wire.reactor.seconds())
+
+    # Control frames in.
+
+    def _withinControlRate(self) -> bool:
+        if self._controlRate is None:
+            self._controlRate = Rate()
+        limit = self.wire.limits.controlRate
+        if self._controlRate.within(limit, self.wire.reactor.seconds()):
+            return True
+        self.fail(PolicyViolation(f"more than {limit} control frames a second", "too many control frames"))
+        return False
+
+    # Reading pauses for two reasons, which do not know of each other.
+
+    _FOR_HANDLER = 1
+    _FOR_REPLIES = 2
+
+    def pauseReading(self) -> None:
+        """Take no more bytes from the peer until `resumeReading`."""
+        self._pause(self._FOR_HANDLER)
+
+    def resumeReading(self) -> None:
+        """Undo `pauseReading`."""
+        self._resume(self._FOR_HANDLER)
+
+    def _pause(self, why: int) -> None:
+        if self.phase is not Phase.OPEN:
+            return
+        if not self._pauses:
+            self.transport.pauseProducing()
+        self._pauses |= why
+
+    def _resume(self, why: int) -> None:
+        if self._pauses & why:
+            self._pauses &= ~why
+            if not self._pauses:
+                self.transport.resumeProducing()
+
+    def _resumeAll(self) -> None:
+        # Who closes must hear the peer's Close and the end of its stream; messages no longer count, so they cannot pile up.
+        if self._pauses:
+            self._pauses = 0
+            self.transport.resumeProducing()
