@@ -22,8 +22,12 @@ lint: $(VENV)/.lint
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -n -T -W -q -b html docs docs/_build
 
+bench: $(VENV)/.run
+	@tools/need gcc libssl-dev
+	$(BIN)/python -m bench $(if $(QUICK),--quick)
+
 clean:
-	rm -rf $(VENV) build dist docs/_build
+	rm -rf $(VENV) build dist docs/_build bench/build
 
 # A stamp for each dependency group: made again when what it depends on changes.
 $(VENV)/.run: pyproject.toml

@@ -58,7 +58,6 @@ class MemoryTransport:
     `turn` is one turn of the reactor: the kernel takes bytes, and a close that was asked for happens.
     """
 
-    bufferSize = 65536
     disconnecting = False
 
     def __init__(self, address: str = "127.0.0.1", port: int = 40000) -> None:
@@ -73,7 +72,6 @@ class MemoryTransport:
         self.noDelay = False
         self._buffer = bytearray()
         self._producer: Any = None
-        self._paused = False
         self._finishing = False
 
     def write(self, data: bytes) -> None:
@@ -81,9 +79,6 @@ class MemoryTransport:
         if self.closed or self._finishing:
             return
         self._buffer += data
-        if self._producer is not None and len(self._buffer) > self.bufferSize:
-            self._paused = True
-            self._producer.pauseProducing()
 
     def writeSequence(self, data: Any) -> None:
         self.write(b"".join(data))
@@ -92,6 +87,7 @@ class MemoryTransport:
         """Do what a reactor does when the socket is writable."""
         if self.closed:
             return
+        had = bool(self._buffer)
         size = len(self._buffer) if self.room is None else min(self.room, len(self._buffer))
         self.sent += self._buffer[:size]
         del self._buffer[:size]
@@ -99,10 +95,10 @@ class MemoryTransport:
             self.room -= size
         if self._buffer:
             return
-        if self._producer is not None and self._paused:
-            self._paused = False
-            self._producer.resumeProducing()
-        elif self._producer is None and self.disconnecting:
+        if self._producer is not None:
+            if had:
+                self._producer.resumeProducing()
+        elif self.disconnecting:
             self._lost(ConnectionDone())
         elif self._finishing:
             self.writeClosed = True
@@ -110,15 +106,16 @@ class MemoryTransport:
     def settle(self) -> None:
         """Turn until nothing moves."""
         while True:
-            before = len(self.sent), self.closed, self.writeClosed, self._paused
+            before = len(self.sent), self.closed, self.writeClosed
             self.turn()
-            if before == (len(self.sent), self.closed, self.writeClosed, self._paused):
+            if before == (len(self.sent), self.closed, self.writeClosed):
                 return
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         assert self._producer is None, "a producer is registered already"
-        assert streaming
         self._producer = producer
+        if not streaming:
+            producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
         self._producer = None

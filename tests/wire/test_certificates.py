@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import os
 import stat
 import subprocess
@@ -68,7 +69,7 @@ def keyStore(
 ) -> bytes:
     return pkcs12.serialize_key_and_certificates(
         b"server",
-        load_pem_private_key(key, None) if key else None,  # type: ignore[arg-type]
+        load_pem_private_key(key, None) if key else None,
         parse(own) if own else None,
         [parse(each) for each in others],
         encryption or BestAvailableEncryption(b"secret"),
@@ -127,8 +128,6 @@ X25519 = x25519.X25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateF
 
 
 def der2pem(data: bytes) -> bytes:
-    import base64
-
     return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(data) + b"-----END CERTIFICATE-----\n"
 
 
@@ -410,7 +409,7 @@ def test_withoutAHomeTheStateDirectoryMustBeGiven(monkeypatch: pytest.MonkeyPatc
     """A user without a home is told what to set, instead of finding a directory named ~."""
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    with pytest.raises(ConfigurationError, match="There is no home directory .*: set XDG_STATE_HOME, or give --certificate"):
+    with pytest.raises(ConfigurationError, match=r"There is no home directory .*: set XDG_STATE_HOME, or give --certificate"):
         loadSelfSigned(None, NOW)
 
 

@@ -13,7 +13,8 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 from twisted.cred.error import LoginFailed, Unauthorized
 from twisted.cred.portal import IRealm, Portal
-from twisted.internet.defer import Deferred, TimeoutError, fail, maybeDeferred, succeed
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
@@ -71,7 +72,7 @@ class _IPublisher(Interface):
 
 @implementer(IRealm)
 class _Realm:
-    def requestAvatar(self, avatarId: object, mind: object, *interfaces: object) -> tuple[object, Identity, object]:
+    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
         """Return who the checker says it is."""
         name = avatarId.decode("utf-8", "replace") if isinstance(avatarId, bytes) else str(avatarId)
         return _IPublisher, Identity(name), lambda: None
@@ -180,30 +181,34 @@ class Credentials:
 
     def _ask(self, password: _Password, address: str) -> Deferred[Identity]:
         """Ask one checker after the other, until one knows the user, all together within the deadline."""
-        asked = Deferred.fromCoroutine(self._login(password))
-        asked.addTimeout(self._deadline, self._reactor)
 
-        def failed(failure: Failure) -> Failure | CredentialsError:
+        def failed(failure: Failure) -> Failure:
             if failure.check(LoginFailed, Unauthorized):
-                return Failure(self._wrong(address))
-            if failure.check(TimeoutError):
+                # Many passwords may be looked at side by side: each of them counts.
+                self._failures.charge(addressKey(address))
+                return Failure(Unauthenticated("The credentials are wrong."))
+            if failure.check(CancelledError):
+                return failure
+            if failure.check(defer.TimeoutError):
                 self._log.warn("no credentials checker answered within {seconds} seconds", seconds=self._deadline)
             else:
                 self._log.failure("a credentials checker failed", failure)
             return Failure(CheckFailed())
 
-        return asked.addErrback(failed)  # type: ignore[return-value]  # a Failure is no result
+        asked = Deferred.fromCoroutine(self._login(password))
+        return asked.addTimeout(self._deadline, self._reactor).addErrback(failed)
 
     async def _login(self, password: _Password) -> Identity:
         refused: Exception = Unauthorized()
         for portal in self._portals:
             try:
                 # A checker is other people's code: it may also raise where it should fail.
-                _, identity, _ = await maybeDeferred(portal.login, password, None, _IPublisher)
+                avatar: Any = await maybeDeferred(portal.login, password, None, _IPublisher)
             except (LoginFailed, Unauthorized) as error:
                 refused = error
             else:
-                return identity  # type: ignore[no-any-return]
+                identity: Identity = avatar[1]
+                return identity
         raise refused
 
 

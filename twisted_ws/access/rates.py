@@ -39,6 +39,10 @@ class Budget:
         self._tokens -= 1
         return True
 
+    def charge(self) -> None:
+        """Take one token for what has happened already, also where there is none: then there is a debt to wait for."""
+        self._tokens = self.left() - 1
+
     def wait(self) -> float:
         """Return the seconds until `take` succeeds; 0 where it does now."""
         return max(1 - self.left(), 0) / self._rate
@@ -60,15 +64,23 @@ class Budgets:
 
     def take(self, key: Hashable) -> bool:
         """Take one token of `key`, or say that there is none."""
-        budget = self._budgets.get(key)
-        if budget is None:
-            budget = self._budgets[key] = Budget(self._rate, self._burst, self._clock)
-            if len(self._budgets) > self._most:
-                self._budgets.popitem(last=False)
-        self._budgets.move_to_end(key)
-        return budget.take()
+        return self._budget(key).take()
+
+    def charge(self, key: Hashable) -> None:
+        """Take one token of `key` in any case (see `Budget.charge`)."""
+        self._budget(key).charge()
 
     def wait(self, key: Hashable) -> float:
         """Return the seconds until `take` of `key` succeeds; 0 where it does now."""
         budget = self._budgets.get(key)
         return 0 if budget is None else budget.wait()
+
+    def _budget(self, key: Hashable) -> Budget:
+        budget = self._budgets.get(key)
+        if budget is None:
+            budget = self._budgets[key] = Budget(self._rate, self._burst, self._clock)
+            if len(self._budgets) > self._most:
+                self._budgets.popitem(last=False)
+        else:
+            self._budgets.move_to_end(key)
+        return budget

@@ -95,6 +95,9 @@ class Endpoint(Resource):
     isLeaf = True
     allowedMethods: tuple[bytes, ...] = (b"GET", b"HEAD", b"OPTIONS")
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def admit(self, request: HttpRequest) -> Deferred[None] | None:
         """Return None, or a Deferred, when the request may go on; a body is asked for and read only then.
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 for the edges: Twisted's channel and site behind a strict reading of heads and bodies.
+"""HTTP/1.1 for the edges: Twisted's channel behind a strict reading of heads and bodies.
 
 Twisted's channel takes requests that two parsers read differently, sends 100 Continue before anybody asked who is there, has
 no bound for a body, and starts its idle timer anew at each byte. Here a head is checked by `twisted_ws.wire.head` and a body by
@@ -13,27 +13,22 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
-from twisted.web.server import Site
 
-from twisted_ws.limits import Limits
-from twisted_ws.logs import Throttle
 from twisted_ws.web.answers import HttpError
 from twisted_ws.web.body import Body, bodyOf
 from twisted_ws.web.request import HttpRequest
-from twisted_ws.wire.gate import Gate
 from twisted_ws.wire.head import BadHead, RequestHead, parseHead
-from twisted_ws.wire.transports import abort, finishWriting, peerOf
+from twisted_ws.wire.transports import abort, finishWriting
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
     from twisted.web.http_headers import Headers
-    from twisted.web.resource import IResource
 
-__all__ = ["HttpChannel", "HttpSite"]
+    from twisted_ws.web.site import HttpSite
+
+__all__ = ["HttpChannel"]
 
 # The end of a head, or a line feed alone, which some parsers take for the end of a line.
 _LINE_END = re.compile(rb"\r\n\r\n|(?<!\r)\n")
@@ -338,68 +333,3 @@ class HttpChannel(HTTPChannel):
 
 def _hasToken(head: RequestHead, name: str, token: str) -> bool:
     return token in [each.lower() for each in head.tokens(name)]
-
-
-class _Refusal(Protocol):
-    """For a connection that is not let in. None would do for TCP, but not for Twisted's TLS wrapper."""
-
-    def connectionMade(self) -> None:
-        abort(self.transport)
-
-
-class HttpSite(Site):
-    """A site of Twisted resources on the strict channel.
-
-    Args:
-        resource: the root; an `twisted_ws.web.answers.Endpoint` in the tree is asked before a body is read.
-        limits: all limits; see `Limits`.
-        gate: counts the connections; None where somebody else has counted them.
-        reactor: the reactor; None for the global one.
-        keepAlive: whether a connection may have a second request. On a WebSocket port it must not: that could be a
-            handshake (a proxy uses its connections for both), and only the front door understands those.
-
-    Attributes:
-        throttle: keeps refused requests from filling the log.
-    """
-
-    protocol = HttpChannel  # type: ignore[assignment]
-    noisy = False
-
-    def __init__(
-        self, resource: IResource, limits: Limits, gate: Gate | None = None, reactor: Any = None, keepAlive: bool = True
-    ) -> None:
-        # Twisted's own timeout is off: the channel has deadlines.
-        super().__init__(resource, HttpRequest, parsePOSTFormSubmission=False, timeout=None, reactor=reactor)  # type: ignore[no-untyped-call]
-        self.limits = limits
-        self.keepAlive = keepAlive
-        self.throttle = Throttle(self.reactor.seconds)
-        self._gate = gate
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return the channel for one connection, or a protocol that closes it where there is no place."""
-        if self._gate is None:
-            return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
-        address = peerOf(addr)[0]
-        if not self._gate.admit(address):
-            return _Refusal()
-        channel: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
-        channel.address = address
-        return channel
-
-    def left(self, address: str | None) -> None:
-        """Uncount a connection; called by its channel."""
-        if self._gate is not None and address is not None:
-            self._gate.release(address)
-
-    def acceptableProtocols(self) -> list[bytes]:
-        """Return what ALPN may choose. Twisted would add h2 where its library is installed, which this channel does not speak."""
-        return [b"http/1.1"]
-
-    def startFactory(self) -> None:
-        """Start nothing: there is no access log, and so no clock for its lines."""
-
-    def stopFactory(self) -> None:
-        """Stop nothing."""
-
-    def log(self, request: object) -> None:
-        """Write no access log."""

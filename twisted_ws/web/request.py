@@ -42,14 +42,17 @@ class HttpRequest(Request):
     Attributes:
         head: the checked head; None when it could not be parsed.
         gone: whether the peer has left, so that nothing can be answered any more.
+        publisher: the name of who sends it, set by a resource that asks for credentials; "" until then.
     """
 
     _log = Logger()
 
     channel: HttpChannel
+    content: BytesIO
     defaultContentType = b"text/plain; charset=utf-8"
     head: RequestHead | None = None
     gone = False
+    publisher = ""
     _resource: IResource
 
     def __init__(self, channel: HttpChannel) -> None:
@@ -86,7 +89,7 @@ class HttpRequest(Request):
         self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
         if self.path == b"*":
             self.postpath = []
-            self._resource = _Star()  # type: ignore[no-untyped-call]
+            self._resource = _Star()
         else:
             self._resource = self.site.getResourceFor(self)  # type: ignore[no-untyped-call]
         return self._resource.admit(self) if isinstance(self._resource, Endpoint) else None

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPullProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -83,14 +83,14 @@ def failedWrite(error: ConnectionClosed, waiter: Deferred[None] | None = None) -
     return waiter
 
 
-@implementer(IPushProducer)
+@implementer(IPullProducer)
 class Outbox:
     """The frames for one peer, in order; control frames overtake messages, but never split a frame.
 
     Attributes:
         owner: who is told of overflow and drain.
         size: bytes that wait, those with the transport included.
-        progressAt: when the transport last took everything it had (the wheel's seconds).
+        progressAt: when the transport was last given bytes, or had handed them all on (the wheel's seconds).
         busy: whether the transport still has bytes of ours that the kernel did not take.
         written: messages and control frames taken so far, those of the server itself left out.
     """
@@ -105,6 +105,7 @@ class Outbox:
         "_partial",
         "_pong",
         "_pumping",
+        "_socket",
         "_transport",
         "_waiters",
         "_wheel",
@@ -143,10 +144,10 @@ class Outbox:
         self.progressAt = wheel.now
         self.busy = False
         self.written = 0
-        # Above 0 bytes in its buffer the transport calls pauseProducing, and resumeProducing once they are all in the kernel:
-        # that is how "handed to the kernel" is known, on TCP and through TLS alike.
-        innermost(transport).bufferSize = 0
-        transport.registerProducer(self, True)
+        # A transport asks a pull producer for more when the kernel has taken everything: that is how "handed to the kernel" is
+        # known. Below TLS, for TLS itself would ask without end; it keeps no bytes back once its handshake is done.
+        self._socket = innermost(transport)
+        self._socket.registerProducer(self, False)
 
     def message(self, frame: bytes) -> Deferred[None]:
         """Send a frame of the service; see `Caller.writeTextMessage` for the Deferred."""
@@ -155,7 +156,7 @@ class Outbox:
         if self.busy or self.size:
             self._enqueue(self._messages, frame, waiter)
             return waiter
-        self._hand(frame, [waiter])
+        self._hand(frame, waiter)
         return waiter
 
     def send(self, frame: bytes) -> None:
@@ -164,7 +165,7 @@ class Outbox:
         if self.busy or self.size:
             self._enqueue(self._messages, frame, None)
         else:
-            self._hand(frame, [])
+            self._hand(frame, None)
 
     def control(self, frame: bytes, waiter: Deferred[None] | None = None) -> None:
         """Send a control frame before all messages that wait."""
@@ -176,7 +177,7 @@ class Outbox:
         if self.busy or self.size:
             self._enqueue(self._messages, frame, None)
         else:
-            self._hand(frame, [])
+            self._hand(frame, None)
 
     def pong(self, frame: bytes) -> None:
         """Answer a ping; of several that wait, only the newest is sent (RFC 6455 section 5.5.3)."""
@@ -212,25 +213,17 @@ class Outbox:
 
     def release(self) -> None:
         """Give the writing side back, so that the transport can be closed."""
-        self._transport.unregisterProducer()
+        self._socket.unregisterProducer()
 
-    # IPushProducer: what the transport says.
-
-    def pauseProducing(self) -> None:
-        """The transport has bytes that the kernel did not take."""
-        if not self.busy:
-            self.busy = True
-            self.progressAt = self._wheel.now
+    # IPullProducer: what the transport says.
 
     def resumeProducing(self) -> None:
-        """The kernel took everything that the transport had."""
-        self.busy = False
-        self.progressAt = self._wheel.now
-        before = self.size
-        self.size -= self._inFlight
-        self._inFlight = 0
-        self._backlog.changed(self, before)
-        self._fire()
+        """The kernel has taken everything that the transport had."""
+        if not self.busy:
+            return
+        self._taken()
+        if self._pumping:
+            return  # it was taken at once: whoever gives goes on
         self._pump()
         if self.size == 0:
             self.owner.outboxDrained()
@@ -251,30 +244,24 @@ class Outbox:
         if before and self.size > self._cap and queue is self._messages:
             self.owner.outboxOverflowed(False)
 
-    def _hand(self, chunk: bytes, waiters: list[Deferred[None]]) -> None:
-        """Give `chunk` to the transport, which is not behind; fire `waiters` when the kernel has it."""
-        if len(chunk) > SLICE:
-            before = self.size
-            self._partial = (memoryview(chunk), waiters[0] if waiters else None)
-            self.size += len(chunk)
-            self._backlog.changed(self, before)
-            self._pump()
-            return
-        self._transport.write(chunk)
-        self._waiters += waiters
-        if not self.busy:
-            self._fire()
-            return
+    def _hand(self, frame: bytes, waiter: Deferred[None] | None) -> None:
+        """Send a frame when nothing waits."""
         before = self.size
-        self._inFlight += len(chunk)
-        self.size += len(chunk)
+        self.size += len(frame)
         self._backlog.changed(self, before)
+        self._partial = (memoryview(frame), waiter)
+        self._pump()
 
-    def _fire(self) -> None:
-        if self._waiters:
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter.callback(None)
+    def _taken(self) -> None:
+        self.busy = False
+        self.progressAt = self._wheel.now
+        before = self.size
+        self.size -= self._inFlight
+        self._inFlight = 0
+        self._backlog.changed(self, before)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
 
     def _pump(self) -> None:
         """Give the transport slices until it is behind or nothing waits."""
@@ -282,17 +269,12 @@ class Outbox:
             return  # a Deferred that fired wrote more: the loop below takes it
         self._pumping = True
         try:
-            while not self.busy and self.size > self._inFlight:
-                chunk, waiters = self._slice()
-                before = self.size
+            while not self.busy and self.size:
+                chunk, self._waiters = self._slice()
+                self._inFlight = len(chunk)
+                self.busy = True
+                self.progressAt = self._wheel.now
                 self._transport.write(chunk)
-                self._waiters += waiters
-                if self.busy:
-                    self._inFlight += len(chunk)
-                else:
-                    self.size = before - len(chunk)
-                    self._backlog.changed(self, before)
-                    self._fire()
         finally:
             self._pumping = False
 
@@ -323,4 +305,4 @@ class Outbox:
             self._partial = None
             if waiter is not None:
                 waiters.append(waiter)
-        return b"".join(parts), waiters
+        return (bytes(parts[0]) if len(parts) == 1 else b"".join(parts)), waiters

@@ -1,0 +1,52 @@
+"""Autobahn on Twisted as the documentation of both has it: an echo server, and an HTTP site that broadcasts.
+
+python bench/stock_autobahn.py WSPORT HTTPPORT
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.internet import reactor
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+clients: set[Any] = set()
+
+
+class Echo(WebSocketServerProtocol):
+    """Sends back what comes, and is in the set while it is open."""
+
+    def onOpen(self) -> None:
+        """Join."""
+        clients.add(self)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        """Echo."""
+        self.sendMessage(payload, isBinary)
+
+    def onClose(self, wasClean: bool, code: int, reason: str) -> None:
+        """Leave."""
+        clients.discard(self)
+
+
+class Broadcast(Resource):
+    """POST sends the body to every client."""
+
+    isLeaf = True
+
+    def render_POST(self, request: Any) -> bytes:
+        """Broadcast, by the prepared message that Autobahn has for this."""
+        message = factory.prepareMessage(request.content.read())
+        for client in clients:
+            client.sendPreparedMessage(message)
+        return b"OK"
+
+
+factory = WebSocketServerFactory()
+factory.protocol = Echo
+reactor.listenTCP(int(sys.argv[1]), factory, backlog=4096, interface="127.0.0.1")
+reactor.listenTCP(int(sys.argv[2]), Site(Broadcast()), interface="127.0.0.1")
+reactor.run()

@@ -1,0 +1,124 @@
+"""A real Chromium, driven over its DevTools protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import connect
+
+# Chromium needs a while on a busy machine; a test that waits this long has failed.
+PATIENCE = 60
+
+
+class Tab:
+    """One tab. Each method waits for the browser's answer."""
+
+    def __init__(self, socket: Any, session: str) -> None:
+        self._socket = socket
+        self._session = session
+        self._count = 0
+        self.messages: list[str] = []  # what the console said
+
+    def call(self, method: str, **parameters: Any) -> Any:
+        """Call a DevTools method."""
+        self._count += 1
+        self._socket.send(json.dumps({"id": self._count, "sessionId": self._session, "method": method, "params": parameters}))
+        while True:
+            answer = json.loads(self._socket.recv(PATIENCE))
+            if answer.get("method") in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
+                self.messages.append(json.dumps(answer["params"]))
+            if answer.get("id") == self._count and answer.get("sessionId") == self._session:
+                if "error" in answer:
+                    raise AssertionError(answer["error"])
+                return answer["result"]
+
+    def open(self, url: str) -> None:
+        """Go to `url` and wait until the page is loaded."""
+        self.call("Page.enable")
+        self.call("Runtime.enable")
+        self.call("Log.enable")
+        self.call("Page.navigate", url=url)
+        self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    def run(self, script: str) -> Any:
+        """Return the value of a JavaScript expression, awaited where it is a promise."""
+        result = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in result:
+            raise AssertionError(result["exceptionDetails"])
+        return result["result"].get("value")
+
+    def wait(self, condition: str) -> Any:
+        """Return the first true value of an expression, which the page is asked for again and again."""
+        script = f"new Promise(done => {{ const look = () => {{ const v = ({condition}); v ? done(v) : setTimeout(look, 20) }}; look() }})"
+        return self.run(script)
+
+    def resize(self, width: int, height: int) -> None:
+        """Set the size of the page."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
+
+    def picture(self, path: Path) -> None:
+        """Save a picture of the page."""
+        path.write_bytes(b64decode(self.call("Page.captureScreenshot")["data"]))
+
+
+@contextmanager
+def chromium(directory: Path) -> Iterator[Tab]:
+    """Start Chromium with a new profile in `directory`; it accepts any certificate."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert program, "Chromium is missing: make test installs it on Debian as root"
+    profile = directory / "profile"
+    process = subprocess.Popen(
+        [
+            program,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            "--ignore-certificate-errors",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "HOME": str(directory)},
+    )
+    try:
+        where = profile / "DevToolsActivePort"
+        end = time.monotonic() + PATIENCE
+        while not (where.exists() and where.read_text().count("\n")) and time.monotonic() < end:
+            assert process.poll() is None, "Chromium ended at its start"
+            time.sleep(0.05)  # another process writes the file: there is nothing to wait on
+        port, path = where.read_text().split()
+        with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, open_timeout=PATIENCE, proxy=None) as socket:
+            browser = Tab(socket, "")
+            socket.send(json.dumps({"id": 0, "method": "Target.createTarget", "params": {"url": "about:blank"}}))
+            target = _answer(socket, 0)["targetId"]
+            socket.send(json.dumps({"id": 0, "method": "Target.attachToTarget", "params": {"targetId": target, "flatten": True}}))
+            browser = Tab(socket, _answer(socket, 0)["sessionId"])
+            yield browser
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(profile, ignore_errors=True)
+
+
+def _answer(socket: Any, number: int) -> Any:
+    while True:
+        answer = json.loads(socket.recv(PATIENCE))
+        if answer.get("id") == number:
+            return answer["result"]
