@@ -37,7 +37,8 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.wire.tls import ServerTLS, TLSSettings, isSecure, peerCertificate
+from twisted_ws.wire.tls import ServerTLS, TLSSettings, peerCertificate
+from twisted_ws.wire.transports import hasTLS
 
 ROOT = trustme.CA()
 BETWEEN = ROOT.create_child_ca()
@@ -342,7 +343,7 @@ def test_mutualTLSAcceptsAClientOfTheAuthority(pem: str, ca: str) -> None:
     pair.client.write(b"hello")
     pair.pump()
     assert pair.app.received == b"hello"
-    assert isSecure(pair.tls)
+    assert hasTLS(pair.tls)
     found = peerCertificate(pair.tls)
     assert found is not None
     assert "CN=alice" in found.original.to_cryptography().subject.rfc4514_string()
@@ -623,14 +624,14 @@ def test_abortIsSafeAtAnyTime(pem: str) -> None:
 @pytest.mark.parametrize("transport", [StringTransport(), object()])
 def test_whatIsNotTLSIsNotSecure(transport: object) -> None:
     """A plain transport is not secure and has no certificate."""
-    assert not isSecure(transport)
+    assert not hasTLS(transport)
     assert peerCertificate(transport) is None
 
 
 def test_withoutMutualTLSThereIsNoClientCertificate(pem: str) -> None:
     """A client certificate that nobody asked for is not known."""
     pair = shake(ServerTLS(TLSSettings(certificate=pem)), client(CLIENT))
-    assert isSecure(pair.tls)
+    assert hasTLS(pair.tls)
     assert peerCertificate(pair.tls) is None
 
 

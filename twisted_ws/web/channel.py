@@ -32,8 +32,8 @@ __all__ = ["HttpChannel"]
 
 # The end of a head, or a line feed alone, which some parsers take for the end of a line.
 _LINE_END = re.compile(rb"\r\n\r\n|(?<!\r)\n")
-# What a method may begin with: anything else (a TLS handshake, say) is no HTTP, and not worth waiting for.
-_TOKEN_START = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]|\r\n?")
+# What a method may begin with, or half an empty line. Anything else (a TLS handshake, say) is no HTTP, and not worth waiting for.
+_TOKEN_START = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]|\r\Z")
 
 
 class _State(IntEnum):

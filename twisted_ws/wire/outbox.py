@@ -219,6 +219,10 @@ class Outbox:
 
     def resumeProducing(self) -> None:
         """The kernel has taken everything that the transport had."""
+        if self._socket.disconnecting:
+            # TLS has ended below us, and the socket waits for its producer to go.
+            self.release()
+            return
         if not self.busy:
             return
         self._taken()

@@ -18,7 +18,6 @@ from twisted.internet.interfaces import (
     IAddress,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
-    ISSLTransport,
     ITCPTransport,
     ITransport,
 )
@@ -32,8 +31,9 @@ from zope.interface import implementer
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import printable
 from twisted_ws.wire.certificates import Identity, loadAuthorities, loadKeyStore, loadPEM, loadSelfSigned
+from twisted_ws.wire.transports import hasTLS
 
-__all__ = ["ServerTLS", "TLSSettings", "isSecure", "peerCertificate"]
+__all__ = ["ServerTLS", "TLSSettings", "peerCertificate"]
 
 _log = Logger()
 
@@ -164,17 +164,12 @@ class ServerTLS:
                 )
 
 
-def isSecure(transport: object) -> bool:
-    """Return whether what `transport` carries is encrypted by TLS."""
-    return ISSLTransport.providedBy(transport)
-
-
 def peerCertificate(transport: Any) -> Certificate | None:
     """Return the client's certificate, verified; None without TLS, without mutual TLS, or when the connection is lost.
 
     Only from the first byte of the application on: before that the handshake is not finished.
     """
-    connection = transport.getHandle() if isSecure(transport) else None
+    connection = transport.getHandle() if hasTLS(transport) else None
     found = None if connection is None else connection.get_peer_certificate()
     return None if found is None else Certificate(found)
 

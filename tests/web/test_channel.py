@@ -1,0 +1,649 @@
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import fail
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from tests.web.conftest import Connection, World, readResponses
+from twisted_ws.limits import Limits
+from twisted_ws.web.answers import HttpError
+
+GET = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
+GONE = Failure(ConnectionDone())
+
+
+def post(body: bytes, *headers: bytes, path: bytes = b"/echo") -> bytes:
+    lines = [b"POST %s HTTP/1.1" % path, b"Host: a", b"Content-Length: %d" % len(body), *headers, b"", b""]
+    return b"\r\n".join(lines) + body
+
+
+# Good requests
+
+
+def test_get(world: World) -> None:
+    """A response has its length and type, says nothing about the software, and is not guessed at or stored."""
+    response = world.connect().ask(GET)
+    assert (response.status, response.body) == (200, b"hello")
+    assert response.header("content-length") == "5"
+    assert response.header("content-type") == "text/plain; charset=utf-8"
+    assert response.header("x-content-type-options") == "nosniff"
+    assert response.header("cache-control") == "no-store"
+    assert response.header("date")
+    assert response.header("server") is None
+    assert response.header("connection") is None
+
+
+def test_head(world: World) -> None:
+    """HEAD gives the head of GET, and no body."""
+    response = world.connect().ask(GET.replace(b"GET", b"HEAD", 1))
+    assert (response.status, response.header("content-length"), response.body) == (200, "5", b"")
+
+
+def test_options(world: World) -> None:
+    """OPTIONS names the methods, and grants other origins nothing."""
+    response = world.connect().ask(GET.replace(b"GET", b"OPTIONS", 1))
+    assert (response.status, response.header("allow"), response.body) == (204, "GET, HEAD, POST, OPTIONS", b"")
+    assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+def test_optionsStar(world: World) -> None:
+    """OPTIONS of the server as a whole is answered; nothing else can be asked of "*"."""
+    connection = world.connect()
+    assert connection.ask(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").status == 204
+    assert connection.ask(b"GET * HTTP/1.1\r\nHost: a\r\n\r\n").status == 405
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 10_000])
+def test_cuts(world: World, size: int) -> None:
+    """However the bytes are cut, the same requests are read: with length, in chunks, without body, with an empty line before."""
+    data = (
+        post(b"first")
+        + b"\r\n\r\n"
+        + b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nsec\r\n3;x=y\r\nond\r\n0\r\nT: u\r\n\r\n"
+        + GET
+    )
+    connection = world.connect()
+    connection.send(*[data[i : i + size] for i in range(0, len(data), size)])
+    assert [r.body for r in connection.responses()] == [b"first", b"second", b"hello"]
+    assert not connection.closing
+
+
+def test_manyPipelined(world: World) -> None:
+    """Thousands of requests in one read are answered in order, without deep recursion."""
+    connection = world.connect()
+    connection.send(b"".join(post(b"%d" % i) for i in range(3000)))
+    assert [int(r.body) for r in connection.responses()] == list(range(3000))
+
+
+def test_queryAndCookies(world: World) -> None:
+    """A resource sees arguments, cookies and header values as Twisted's own request gives them."""
+    world.connect().send(b"GET /later?a=1&a=%41&b HTTP/1.1\r\nHost: a\r\nCookie: c=d\r\nX-L: \xe4\r\n\r\n")
+    (request,) = world.later.requests
+    assert request.args == {b"a": [b"1", b"A"]}
+    assert request.getCookie(b"c") == b"d"
+    assert request.getHeader(b"x-l") == b"\xe4"
+    assert request.fields["x-l"] == "ä"
+    assert (request.path, request.uri) == (b"/later", b"/later?a=1&a=%41&b")
+
+
+def test_formIsNotParsed(world: World) -> None:
+    """A form is a body like any other: it is not parsed, and no file is made for a large one."""
+    body = b"a=" + b"b" * 200_000
+    connection = world.connect()
+    assert connection.ask(post(body, b"Content-Type: application/x-www-form-urlencoded")).body == body
+
+
+# How long a connection lives
+
+
+@pytest.mark.parametrize(
+    ("request_", "closes"),
+    [
+        (GET, False),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", True),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: Foo, CLOSE\r\n\r\n", True),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: closed\r\n\r\n", False),
+        (b"GET /echo HTTP/1.0\r\nHost: a\r\n\r\n", True),
+        (b"GET /echo HTTP/1.0\r\n\r\n", True),
+        (b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", False),
+        (b"BREW /echo HTTP/1.1\r\nHost: a\r\n\r\n", False),
+        (post(b"x"), False),
+        (post(b"x", b"Connection: close"), True),
+        (post(b"x", path=b"/nothing"), True),  # its body is not read
+    ],
+)
+def test_persistence(world: World, request_: bytes, closes: bool) -> None:
+    """A connection goes on unless somebody said otherwise or the end of the request is unknown, and the response says which."""
+    connection = world.connect()
+    response = connection.ask(request_)
+    assert connection.closing is closes
+    assert response.header("connection") == ("close" if closes else None)
+
+
+def test_noKeepAlive(makeWorld: type[World]) -> None:
+    """A site without keep-alive answers once and drops what follows: that may be a handshake it does not understand."""
+    connection = makeWorld(options={"keepAlive": False}).connect()
+    response = connection.ask(GET + GET)
+    assert response.header("connection") == "close"
+    assert connection.closing
+
+
+def test_idle(world: World) -> None:
+    """Between two requests a connection may rest for the keep-alive time, and is then closed without a word."""
+    connection = world.connect()
+    connection.ask(GET)
+    world.clock.advance(59)
+    connection.ask(GET)
+    world.clock.advance(59)
+    assert not connection.closing
+    world.clock.advance(1)
+    assert connection.closing
+    assert connection.take() == b""
+
+
+# Heads
+
+
+BAD_HEADS = [
+    (b"GET /echo HTTP/1.1\r\n\r\n", 400),  # no Host
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n", 400),
+    (b"GET /echo HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nnothing\r\n\r\n", 400),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nA: b\x85c\r\n\r\n", 400),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nA: b\rc\r\n\r\n", 400),
+    (b"GET /echo HTTP/1.1\nHost: a\n\n", 400),
+    (b"GET /echo HTTP/1.1\r\nHost: a\n", 400),
+    (b"GET /echo HTTP/1.1\r\nHost: a\n\r\n", 400),
+    (b"GET /echo\r\n\r\n", 400),
+    (b"GET  /echo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"GET //evil/echo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"GET http://a/echo HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"GET /echo HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+    (b"PRI * HTTP/2.0\r\n\r\n", 505),
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # TLS on a plain port
+    (b"\x00" * 10, 400),
+    (b"\r\r", 400),
+    (b" GET /echo HTTP/1.1\r\n", 400),
+    (b"GET /" + b"a" * 8192, 414),
+    (b"GET /" + b"a" * 8192 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 17_000, 431),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 17_000 + b"\r\n\r\n", 431),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * 100 + b"\r\n", 431),
+    (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"1" * 5000 + b"\r\n\r\n", 400),
+    (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    (b"POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    (b"POST /echo HTTP/1.1\r\nHost: a\r\n\r\n", 411),
+    (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\n\r\n", 413),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 400),
+    (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnope\r\n", 400),
+    (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n100001\r\n", 413),
+    (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 200-maybe\r\n\r\n", 417),
+]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(("data", "status"), BAD_HEADS)
+def test_badRequests(world: World, data: bytes, status: int, whole: bool, logged: list[Any]) -> None:
+    """A bad request gets its status at once, as JSON, on one log line and without a traceback; then the connection ends."""
+    connection = world.connect()
+    if whole:
+        connection.send(data + GET)
+    else:
+        for i in range(len(data)):
+            connection.send(data[i : i + 1])
+    (response,) = connection.responses()
+    assert response.status == status
+    assert response.header("content-type") == "application/json"
+    assert response.header("connection") == "close"
+    assert set(response.json) == {"error", "message"}
+    assert connection.closing
+    lines = [event for event in logged if "status" in event]
+    assert [line["status"] for line in lines] == [status]
+    assert not [event for event in logged if "log_failure" in event]
+
+
+def test_headBound(world: World) -> None:
+    """A head that never ends is not kept beyond its limit."""
+    connection = world.connect()
+    connection.send(b"GET /echo HTTP/1.1\r\nHost: a\r\nA: ")
+    for _ in range(100):
+        connection.send(b"b" * 65536)
+    assert [r.status for r in connection.responses()] == [431]
+    assert len(connection.channel._input) == 0
+
+
+def test_headDeadline(world: World) -> None:
+    """A head that trickles in is cut off ten seconds after the connection, however many bytes come."""
+    connection = world.connect()
+    for byte in b"GET /echo":
+        connection.send(bytes([byte]))
+        world.clock.advance(1)
+    world.clock.advance(1)
+    (response,) = connection.responses()
+    assert (response.status, response.json["error"]) == (408, "timeout")
+    assert connection.closing
+
+
+def test_secondHeadDeadline(world: World) -> None:
+    """The next head on a connection has ten seconds from its first byte, not the rest of the keep-alive time."""
+    connection = world.connect()
+    connection.ask(GET)
+    world.clock.advance(30)
+    connection.send(b"GET /")
+    world.clock.advance(9)
+    connection.send(b"e")
+    world.clock.advance(1)
+    assert [r.status for r in connection.responses()] == [408]
+
+
+def test_silence(world: World) -> None:
+    """Who connects and says nothing, or only sends empty lines, is closed without a word after ten seconds."""
+    silent, empty = world.connect(), world.connect()
+    for _ in range(10):
+        empty.send(b"\r\n\r\n")
+        world.clock.advance(1)
+    assert silent.closing
+    assert empty.closing
+    assert silent.take() == empty.take() == b""
+
+
+def test_lineFeedAcrossReads(world: World) -> None:
+    """A CRLF that two reads cut in its middle is no lone line feed."""
+    connection = world.connect()
+    connection.send(b"GET /echo HTTP/1.1\r", b"\nHost: a\r", b"\n\r", b"\n")
+    assert [r.status for r in connection.responses()] == [200]
+
+
+# Methods and paths
+
+
+@pytest.mark.parametrize("method", [b"BREW", b"DELETE", b"TRACE", b"CONNECT", b"get", b"PROPFIND"])
+def test_methods(world: World, method: bytes) -> None:
+    """A method that a resource does not take is a 405 that names those it takes; nobody is traced."""
+    response = world.connect().ask(GET.replace(b"GET", method, 1))
+    assert (response.status, response.header("allow")) == (405, "GET, HEAD, POST, OPTIONS")
+
+
+@pytest.mark.parametrize("path", [b"/", b"/nothing", b"/echo/more", b"/echo/", b"/..", b"/%2e%2e", b"/%ff", b"/" + b"/a" * 3000])
+def test_paths(world: World, path: bytes) -> None:
+    """A path that is nobody's is a 404."""
+    if path.startswith(b"//"):
+        path = path[1:]
+    response = world.connect().ask(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path)
+    assert (response.status, response.json["error"]) == (404, "not-found")
+
+
+def test_directory(world: World) -> None:
+    """An inner node of the tree is no resource."""
+    world.site.resource.putChild(b"inner", type(world.site.resource)())
+    assert world.connect().ask(b"GET /inner HTTP/1.1\r\nHost: a\r\n\r\n").status == 404
+
+
+# Bodies
+
+
+def test_bodyDeadline(world: World) -> None:
+    """A body that trickles in is cut off thirty seconds after its head, however many bytes come."""
+    connection = world.connect()
+    connection.send(post(b"x" * 100)[:-100])
+    for _ in range(29):
+        world.clock.advance(1)
+        connection.send(b"x")
+    assert connection.take() == b""
+    world.clock.advance(1)
+    assert [r.status for r in connection.responses()] == [408]
+    assert connection.closing
+
+
+def test_bodyWhileStreaming(makeWorld: type[World]) -> None:
+    """A body without a length is refused at the chunk that goes over the limit, and is not kept."""
+    connection = makeWorld(limits=Limits(body=1000)).connect()
+    connection.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1f4\r\n" + b"a" * 500 + b"\r\n" * 1)
+    assert connection.take() == b""
+    connection.send(b"1f5\r\n")
+    assert [r.status for r in connection.responses()] == [413]
+
+
+def test_continue(world: World) -> None:
+    """Who asks whether to send its body is told so once, after the resource was asked."""
+    connection = world.connect()
+    head = post(b"hello", b"Expect: 100-Continue", path=b"/asks")[:-5]
+    connection.send(head)
+    assert connection.take() == b""
+    world.asks.admissions[0].callback(None)
+    assert connection.take() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert connection.ask(b"hello").body == b"hello"
+
+
+def test_noContinue(world: World) -> None:
+    """No 100 goes to an HTTP/1.0 client, for a body that is here already, or where there is none."""
+    connection = world.connect()
+    assert connection.ask(post(b"hello", b"Expect: 100-continue")).body == b"hello"
+    assert connection.ask(b"GET /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n").body == b"hello"
+    connection.send(b"POST /echo HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
+    assert connection.take() == b""
+    assert connection.ask(b"x").body == b"x"
+
+
+def test_refusedBeforeContinue(world: World) -> None:
+    """A refusal comes in place of the 100, and what the peer sends none the less is dropped, not taken for a request."""
+    connection = world.connect()
+    connection.send(post(b"hello", b"Expect: 100-continue", path=b"/asks")[:-5])
+    world.asks.admissions[0].errback(HttpError(401, "Who are you?", headers={"WWW-Authenticate": ("A", "B")}))
+    (response,) = connection.responses()
+    assert (response.status, response.headers["www-authenticate"]) == (401, ["A", "B"])
+    assert connection.closing
+    connection.send(GET)
+    assert connection.take() == b""
+
+
+def test_readingPausesWhileAsked(world: World) -> None:
+    """While a resource decides, what the peer sends is kept up to a bound, and reading pauses; then all of it is used."""
+    connection = world.connect()
+    body = b"x" * 100_000
+    data = post(body, path=b"/asks")
+    connection.send(data[:60_000])
+    assert connection.transport.producerState == "paused"
+    world.asks.admissions[0].callback(None)
+    assert connection.transport.producerState == "producing"
+    assert connection.ask(data[60_000:]).body == body
+
+
+def test_peerLeavesWhileAsked(world: World, logged: list[Any]) -> None:
+    """When the peer leaves while a resource decides, the decision is cancelled, and nothing is written or logged."""
+    connection = world.connect()
+    connection.send(GET.replace(b"echo", b"asks"))
+    connection.channel.connectionLost(GONE)
+    assert world.asks.cancelled == 1
+    assert connection.take() == b""
+    assert world.clock.getDelayedCalls() == []
+    assert not [event for event in logged if "log_failure" in event]
+
+
+def test_admissionFails(world: World, logged: list[Any]) -> None:
+    """A resource that fails to decide is a 500 that tells the peer nothing."""
+    connection = world.connect()
+    connection.send(GET.replace(b"echo", b"asks"))
+    world.asks.admissions[0].errback(RuntimeError("secret"))
+    (response,) = connection.responses()
+    assert response.status == 500
+    assert b"secret" not in response.body
+    assert [event["log_failure"].value.args for event in logged if "log_failure" in event] == [("secret",)]
+    assert not connection.closing
+
+
+def test_lateAdmission(world: World) -> None:
+    """A decision that comes after the connection was dropped changes nothing."""
+    for outcome in (None, HttpError(401, "Who are you?")):
+        connection = world.connect()
+        connection.send(post(b"x", path=b"/asks"))
+        connection.channel.drop()
+        admission = world.asks.admissions[-1]
+        admission.callback(None) if outcome is None else admission.errback(outcome)
+        assert connection.take() == b""
+
+
+# Resources
+
+
+def foreign(world: World, query: bytes = b"", method: bytes = b"GET") -> tuple[Connection, Any]:
+    connection = world.connect()
+    connection.send(b"%s /foreign%s HTTP/1.1\r\nHost: a\r\n\r\n" % (method, query))
+    return connection, connection.responses((0,) if method == b"HEAD" else ())
+
+
+def test_foreignResource(world: World) -> None:
+    """Any Twisted resource can be served; a header that tells of software is left out."""
+    _, (response,) = foreign(world)
+    assert (response.status, response.body, response.header("server")) == (200, b"foreign", None)
+    _, (response,) = foreign(world, method=b"HEAD")
+    assert (response.status, response.body, response.header("content-length")) == (200, b"", "7")
+
+
+def test_foreignMethod(world: World) -> None:
+    """A method that any resource does not take is a 405 in JSON."""
+    _, (response,) = foreign(world, method=b"PURGE")
+    assert (response.status, response.json["error"]) == (405, "method-not-allowed")
+    assert sorted(str(response.header("allow")).split(", ")) == ["GET", "HEAD"]
+
+
+@pytest.mark.parametrize("query", [b"?boom=1", b"?text=1"])
+def test_resourceRaises(world: World, query: bytes, logged: list[Any]) -> None:
+    """A resource that raises, or renders no bytes, is a 500 that tells the peer nothing; the log has the traceback."""
+    connection, (response,) = foreign(world, query)
+    assert response.status == 500
+    assert response.json == {"error": "internal-error", "message": "The server failed to answer; its log says why."}
+    assert len([event for event in logged if "log_failure" in event]) == 1
+    assert connection.ask(GET).status == 200
+
+
+def test_resourceRefuses(world: World) -> None:
+    """Any resource may raise an HttpError."""
+    _, (response,) = foreign(world, b"?error=1")
+    assert (response.status, response.json) == (403, {"error": "forbidden", "message": "Not for you."})
+
+
+def test_halfAnswer(world: World, logged: list[Any]) -> None:
+    """A resource that raises in the middle of its response ends the connection at once, so that half is not taken for all."""
+    connection = world.connect()
+    connection.send(b"GET /foreign?half=1 HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert connection.dropped
+    assert connection.take().endswith(b"4\r\nhalf\r\n")
+    assert len([event for event in logged if "log_failure" in event]) == 1
+
+
+def test_async(world: World) -> None:
+    """While a resource takes its time, later requests wait in a bounded buffer, reading pauses, and no deadline runs."""
+    connection = world.connect()
+    connection.send(GET.replace(b"echo", b"later") + GET * 600)
+    assert connection.transport.producerState == "paused"
+    world.clock.advance(1000)
+    assert connection.take() == b""
+    (request,) = world.later.requests
+    request.answer(b"late")
+    assert [r.body for r in connection.responses()] == [b"late"] + [b"hello"] * 600
+    assert connection.transport.producerState == "producing"
+
+
+def test_peerLeavesWhileAnswered(world: World, logged: list[Any]) -> None:
+    """An answer for a peer that has left is dropped quietly, and so is an error; a bug is still logged."""
+    connection = world.connect()
+    connection.send(GET.replace(b"echo", b"later"))
+    (request,) = world.later.requests
+    finished = request.notifyFinish()
+    connection.channel.connectionLost(GONE)
+    assert finished.addErrback(lambda failure: failure.check(ConnectionDone)).result is ConnectionDone
+    request.answer(b"late")
+    request.processingFailed(Failure(HttpError(400, "No.")))
+    assert not [event for event in logged if "log_failure" in event]
+    request.processingFailed(Failure(RuntimeError("bug")))
+    assert len([event for event in logged if "log_failure" in event]) == 1
+    assert connection.take() == b""
+
+
+def test_dropWhileAnswered(world: World) -> None:
+    """A request that is finished after its connection was dropped starts nothing."""
+    connection = world.connect()
+    connection.send(GET.replace(b"echo", b"later") + GET)
+    connection.channel.drop()
+    world.later.requests[0].answer(b"late")
+    assert b"hello" not in connection.take()
+    connection.channel.connectionLost(GONE)
+    connection.channel.drop()
+    connection.channel.loseConnection()
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_bugInside(world: World, monkeypatch: pytest.MonkeyPatch, logged: list[Any]) -> None:
+    """A bug of ours ends one connection, with a traceback in the log, and does not reach the reactor."""
+    monkeypatch.setattr("twisted_ws.web.channel.bodyOf", lambda head, limits: 1 / 0)
+    connection = world.connect()
+    connection.send(GET)
+    assert connection.dropped
+    assert len([event for event in logged if "log_failure" in event]) == 1
+
+
+# Peers that do not read, and peers that do not stop sending
+
+
+def test_slowReader(world: World) -> None:
+    """While the peer does not take its responses no further request is answered; after thirty seconds it is dropped."""
+    connection = world.connect()
+    connection.channel.pauseProducing()
+    connection.send(GET)
+    assert connection.take() == b""
+    world.clock.advance(29)
+    assert not connection.closing
+    world.clock.advance(1)
+    assert connection.dropped
+
+
+def test_slowReaderGoesOn(world: World) -> None:
+    """When the peer takes its responses after all, what waits is answered, and the next head has its time."""
+    connection = world.connect()
+    connection.ask(GET)
+    connection.channel.pauseProducing()
+    connection.send(GET)
+    world.clock.advance(29)
+    connection.channel.resumeProducing()
+    assert [r.body for r in connection.responses()] == [b"hello"]
+    world.clock.advance(59)
+    assert not connection.closing
+    world.clock.advance(1)
+    assert connection.closing
+
+
+def test_slowReaderSendsBody(world: World) -> None:
+    """A body that comes while earlier responses wait still has its deadline."""
+    connection = world.connect()
+    connection.send(post(b"xx")[:-1])
+    connection.channel.pauseProducing()
+    connection.channel.resumeProducing()
+    world.clock.advance(30)
+    assert [r.status for r in connection.responses()] == [408]
+
+
+def test_slowReaderIsAnswering(world: World) -> None:
+    """A response that waits for its peer in the middle goes on when the peer takes it."""
+    connection = world.connect()
+    connection.send(GET.replace(b"echo", b"later"))
+    connection.channel.pauseProducing()
+    connection.channel.resumeProducing()
+    world.clock.advance(1000)
+    world.later.requests[0].answer(b"late")
+    assert [r.body for r in connection.responses()] == [b"late"]
+
+
+def test_closeWaitsForReader(world: World) -> None:
+    """A connection that is to be closed is closed when its peer has taken the response, and dropped when it does not."""
+    for taken in (True, False):
+        connection = world.connect()
+        connection.send(b"GET /later HTTP/1.0\r\n\r\n")
+        connection.channel.pauseProducing()
+        world.later.requests[-1].answer(b"late")
+        assert not connection.closing
+        if taken:
+            connection.channel.resumeProducing()
+            assert connection.transport.disconnecting
+            assert not connection.dropped
+        else:
+            world.clock.advance(30)
+            assert connection.dropped
+
+
+def test_linger(world: World) -> None:
+    """After the last response what still comes is dropped, and five seconds later the connection is, too."""
+    connection = world.connect()
+    connection.send(post(b"", b"X: y").replace(b"Content-Length: 0", b"Content-Length: 9999999"))
+    assert [r.status for r in connection.responses()] == [413]
+    for _ in range(5):
+        assert not connection.dropped
+        connection.send(b"x" * 100_000)
+        world.clock.advance(1)
+    assert connection.dropped
+    assert connection.take() == b""
+    assert len(connection.channel._input) == 0
+
+
+# The log
+
+
+def test_log(world: World, logged: list[Any]) -> None:
+    """A refusal is one line: who, what and where, with nothing that moves a cursor, and without the query."""
+    world.connect().send(b"GET /a%1B[31m?token=secret HTTP/1.1\r\nHost: a\r\nCookie: secret\r\n\r\n")
+    (event,) = [event for event in logged if "status" in event]
+    text = event["log_format"].format(**event)
+    assert text == "192.0.2.7: 404 not-found: There is nothing here. (GET /a%1B[31m)"
+    assert event["log_level"].name == "info"
+
+
+def test_logIsBounded(world: World, logged: list[Any]) -> None:
+    """Ten thousand bad requests are not ten thousand lines."""
+    for _ in range(1000):
+        world.connect().send(b"\x00")
+    assert len([event for event in logged if "status" in event]) == 10
+
+
+def test_noAccessLog(world: World, logged: list[Any]) -> None:
+    """Good requests are not logged, and no timer runs for that."""
+    world.site.doStart()
+    world.connect().ask(GET)
+    assert logged == []
+    assert len(world.clock.getDelayedCalls()) == 1
+    world.site.doStop()
+
+
+# Anything
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=30),
+            st.sampled_from([GET, post(b"body"), b"\r\n", b"\r\n\r\n", b"Host: a\r\n", b"GET / HTTP/1.1\r\n", b"0\r\n\r\n"]),
+            st.sampled_from([b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"5\r\nhello\r\n"]),
+        ),
+        max_size=30,
+    ),
+    st.integers(1, 100),
+)
+@settings(max_examples=300, deadline=None)
+def test_anyBytes(parts: list[bytes], size: int) -> None:
+    """Whatever comes, cut anywhere: nothing raises, memory is bounded, and what goes out is whole responses."""
+    world = World(limits=Limits(head=500, requestLine=200, body=1000))
+    connection = world.connect()
+    data = b"".join(parts)
+    for i in range(0, len(data), size):
+        connection.send(data[i : i + size])
+        assert len(connection.channel._input) <= 500 + size
+    assert {r.status for r in readResponses(connection.take())} <= {200, 400, 404, 405, 411, 413, 414, 431, 505}
+    connection.channel.connectionLost(GONE)
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_sameForAllCuts(world: World) -> None:
+    """The answers to a stream of bytes do not depend on how it was cut."""
+    chance = random.Random(7)
+    for _ in range(200):
+        data = b"".join(chance.choice([GET, post(b"b" * 50), b"\r\n", b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n", b"\n"]) for _ in range(6))
+        seen = set()
+        for size in (1, 3, 20, len(data)):
+            connection = world.connect()
+            connection.send(*[data[i : i + size] for i in range(0, len(data), size)])
+            seen.add(tuple((r.status, r.body) for r in connection.responses()))
+        assert len(seen) == 1
+
+
+def test_syncFailureOfAsk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Endpoint may also fail at once, by a Deferred that has failed."""
+    monkeypatch.setattr(world.asks, "admit", lambda request: fail(HttpError(403, "No.")))
+    assert world.connect().ask(GET.replace(b"echo", b"asks")).status == 403
