@@ -59,18 +59,16 @@ class KeyFile:
 
     def _read(self) -> bytes:
         try:
-            # O_NONBLOCK: a pipe in this place must not hang the start.
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            with open(self._path, "rb", opener=_openWithoutWaiting) as file:
+                # The mode of what was opened, not of what has the name now.
+                mode = os.fstat(file.fileno()).st_mode
+                if not stat.S_ISREG(mode):
+                    raise ConfigurationError(f"the API key file {self._path} is no regular file")
+                if mode & 0o077:
+                    raise ConfigurationError(f"the API key file {self._path} is open to others: run chmod 600 {self._path}")
+                data = file.read(_MOST_BYTES + 1)
         except OSError as error:
             raise ConfigurationError(f"cannot read the API key file {self._path}: {error.strerror}") from None
-        with open(descriptor, "rb") as file:
-            # The mode of what was opened, not of what has the name now.
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise ConfigurationError(f"the API key file {self._path} is no regular file")
-            if mode & 0o077:
-                raise ConfigurationError(f"the API key file {self._path} can be read by others: run chmod 600 {self._path}")
-            data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
             raise ConfigurationError(f"the API key file {self._path} is larger than {_MOST_BYTES // 1024} KiB")
         return data
@@ -94,3 +92,8 @@ class KeyFile:
         if not keys:
             raise ConfigurationError(f"the API key file {self._path} has no key")
         return tuple(keys)
+
+
+def _openWithoutWaiting(path: str, flags: int) -> int:
+    # A pipe in place of the file must not hang the start.
+    return os.open(path, flags | os.O_NONBLOCK)

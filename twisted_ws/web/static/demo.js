@@ -51,8 +51,8 @@ function add(kind, label, text) {
 function describe(data) {
   if (typeof data === "string") return data;
   const bytes = new Uint8Array(data);
-  const shown = Array.from(bytes.subarray(0, 32), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
-  return `${bytes.length} bytes: ${shown}${bytes.length > 32 ? " …" : ""}`;
+  const shown = Array.from(bytes.subarray(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
+  return `${bytes.length} bytes: ${shown}${bytes.length > 16 ? " …" : ""}`;
 }
 
 function connect() {
@@ -69,7 +69,7 @@ function connect() {
   socket.onclose = (event) => {
     const reason = `closed ${event.code}${event.reason ? ` ${event.reason}` : ""}`;
     // A connection that never opened says nothing new: the state line is enough.
-    if (state.dataset.state === "connected") add("note", "• closed", reason);
+    if (state.dataset.state === "connected") add("note", "• closed", reason.replace("closed", "code"));
     // Full jitter: when a server comes back, its clients do not all come in the same moment.
     retry(reason, Date.now() + Math.random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures));
     failures += 1;
@@ -82,7 +82,7 @@ function retry(reason, when) {
     connect();
     return;
   }
-  show("closed", reason, `, reconnecting in ${Math.ceil(left / 1000)} s`);
+  show("closed", reason, `, reconnecting in ${Math.ceil(left / 1000)}\u00a0s`);
   timer = setTimeout(() => retry(reason, when), Math.min(left, 1000));
 }
 

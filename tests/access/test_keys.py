@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+
+from twisted_ws.access.keys import KeyFile
+from twisted_ws.errors import ConfigurationError
+
+KEY = "0123456789abcdef"
+
+
+def write(path: Path, text: str | bytes, mode: int = 0o600) -> str:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    path.chmod(mode)
+    return str(path)
+
+
+def test_find(tmp_path: Path) -> None:
+    """A key has the name before its colon, or that of its line; comments, empty lines and spaces do not count."""
+    text = f"# keys\n\n{KEY}\n  shop : {KEY}A==  \nshop:{KEY}B\n#{KEY}C\r\n"
+    keys = KeyFile(write(tmp_path / "keys", text))
+    assert len(keys) == 3
+    assert keys.find(KEY) == "line 3"
+    assert keys.find(KEY + "A==") == "shop"
+    assert keys.find(KEY + "B") == "shop"
+
+
+@pytest.mark.parametrize("key", ["", KEY[:-1], KEY + " ", KEY.upper(), "shop", f"shop:{KEY}", KEY + "C", "ä" * 16, "\udcff"])
+def test_unknown(tmp_path: Path, key: str) -> None:
+    """Anything but a whole key is unknown."""
+    assert KeyFile(write(tmp_path / "keys", f"shop:{KEY}\n")).find(key) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the API key file {path} has no key"),
+        ("# nothing\n", "the API key file {path} has no key"),
+        ("short\n", "line 1 of the API key file {path} has a key of less than 16 characters: make one with openssl rand -hex 32"),
+        ("shop:\n", "line 1 of the API key file {path} has a key of less than 16 characters: make one with openssl rand -hex 32"),
+        (f"\nshop {KEY}\n", "line 2 of the API key file {path} has a key with other characters than letters, digits and -._~+/"),
+        (f"{KEY}\u00e4\n", "line 1 of the API key file {path} has a key with other characters than letters, digits and -._~+/"),
+        (f"my shop:{KEY}\n", "line 1 of the API key file {path} must be a key, or a name, a colon and a key"),
+        (f":{KEY}\n", "line 1 of the API key file {path} must be a key, or a name, a colon and a key"),
+        (f"{KEY}:{KEY}:{KEY}\n", "line 1 of the API key file {path} must be a key, or a name, a colon and a key"),
+        (f"{KEY}\n" * 4000, "the API key file {path} is larger than 64 KiB"),
+    ],
+    ids=map(str, itertools.count()),
+)
+def test_badFile(tmp_path: Path, text: str, message: str) -> None:
+    """A file that cannot be used is refused with one line that names it, the line and the remedy, and shows no key."""
+    path = write(tmp_path / "keys", text)
+    with pytest.raises(ConfigurationError) as caught:
+        KeyFile(path)
+    assert str(caught.value) == message.format(path=path)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o660, 0o610, 0o601, 0o777])
+def test_openToOthers(tmp_path: Path, mode: int) -> None:
+    """A key file that others may use is refused, and the text says how to mend it."""
+    path = write(tmp_path / "keys", KEY, mode)
+    with pytest.raises(ConfigurationError, match=f"is open to others: run chmod 600 {path}$"):
+        KeyFile(path)
+
+
+def test_noFile(tmp_path: Path) -> None:
+    """A file that is missing, or none, is named; a pipe does not hang the start."""
+    with pytest.raises(ConfigurationError, match=r"cannot read the API key file .*/keys: No such file or directory$"):
+        KeyFile(str(tmp_path / "keys"))
+    with pytest.raises(ConfigurationError, match=r"Is a directory$"):
+        KeyFile(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(ConfigurationError, match=r"is no regular file$"):
+        KeyFile(str(tmp_path / "pipe"))
+
+
+def test_reload(tmp_path: Path) -> None:
+    """Read anew, a file's keys replace the old ones; a bad file changes nothing."""
+    path = tmp_path / "keys"
+    keys = KeyFile(write(path, f"{KEY}\n"))
+    write(path, f"{KEY}2\n")
+    keys.reload()
+    assert keys.find(KEY) is None
+    assert keys.find(KEY + "2") == "line 1"
+    write(path, "short\n")
+    with pytest.raises(ConfigurationError):
+        keys.reload()
+    assert keys.find(KEY + "2") == "line 1"
+
+
+def test_secrecy(tmp_path: Path) -> None:
+    """No key can be read off the object."""
+    keys = KeyFile(write(tmp_path / "keys", f"shop:{KEY}\n"))
+    assert KEY not in repr(keys)
+    assert KEY not in repr(vars(keys))

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+from tests.web.conftest import Connection, Response
+from twisted_ws.limits import Limits
+from twisted_ws.services.demo import Demo
+from twisted_ws.web.pages import pagesSite
+
+URL = "http://localhost:8081/broadcaster/broadcast"
+
+
+class Server:
+    """What the pages need of a server."""
+
+    def __init__(self, **services: object) -> None:
+        self.limits = Limits()
+        self.services = {"/" + path.replace("_", "/"): service for path, service in services.items()}
+        self.asked: list[str] = []
+
+    def find(self, path: str) -> object | None:
+        self.asked.append(path)
+        for mounted, service in self.services.items():
+            if path == mounted or path.startswith(mounted.rstrip("/") + "/"):
+                return service
+        return None
+
+
+class Page(HTMLParser):
+    """What a page refers to and shows."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.references: list[str] = []
+        self.scripts: list[str] = []
+        self.attributes: dict[str, dict[str, str | None]] = {}
+        self.text: dict[str, str] = {}
+        self._stack: list[tuple[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.references += [str(named[name]) for name in ("href", "src", "action", "data") if name in named]
+        assert not [name for name in named if name.startswith("on") or name == "style"]
+        self.attributes[named.get("id") or tag] = named
+        if tag not in ("meta", "link", "input"):
+            self._stack.append((tag, named.get("id")))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._stack.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._stack and self._stack[-1][0] in ("script", "style"):
+            self.scripts.append(data)
+        if self._stack and self._stack[-1][1]:
+            self.text[str(self._stack[-1][1])] = data
+
+
+def get(server: Server, path: str, *headers: str, method: str = "GET", host: str = "localhost:8080", **options: Any) -> Response:
+    connection = Connection(pagesSite(server, reactor=Clock(), **options))  # type: ignore[arg-type]
+    if "x-tls" in headers:
+        connection.channel.transport.__class__ = type("TLS", (type(connection.transport), TLSMemoryBIOProtocol), {})
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *[h for h in headers if h != "x-tls"], "", ""]
+    return connection.ask("\r\n".join(lines).encode("latin-1"))
+
+
+@pytest.fixture
+def server() -> Server:
+    """A server with the demo and something else."""
+    return Server(ws=Demo(), rooms=object())
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws/subscribe", "/ws/", "/ws/a/b?c=d", "/rooms/x"])
+def test_upgradeRequired(server: Server, path: str) -> None:
+    """A plain GET of a service's path says which protocol is spoken there."""
+    response = get(server, path)
+    assert response.status == 426
+    assert response.header("upgrade") == "websocket"
+    assert response.headers["connection"] == ["Upgrade", "close"]
+    assert response.header("content-type") == "text/plain; charset=utf-8"
+    assert b"WebSocket" in response.body
+    assert server.asked == [path.partition("?")[0]]
+    head = get(server, path, method="HEAD")
+    assert (head.status, head.header("content-length")) == (426, str(len(response.body)))
+
+
+@pytest.mark.parametrize("path", ["/ws", "/", "/demo.js"])
+def test_methods(server: Server, path: str) -> None:
+    """Nothing here is written to."""
+    response = get(server, path, "Content-Length: 0", method="POST")
+    assert (response.status, response.header("allow")) == (405, "GET, HEAD, OPTIONS")
+    assert get(server, path, method="OPTIONS").status == 204
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/wsx", "/ws%2Fx", "/demo.html", "/static/demo.js", "/healthz", "/%2e%2e/x"])
+def test_notFound(server: Server, path: str) -> None:
+    """Any other path is a 404, and the path is asked for as it came, so that the server decodes it once."""
+    response = get(server, path)
+    assert (response.status, response.json["error"]) == (404, "not-found")
+    assert server.asked == [path]
+
+
+def test_noDemo() -> None:
+    """Without a demo service there is no page."""
+    for path in ("/", "/demo.js", "/demo.css", "/favicon.ico"):
+        assert get(Server(rooms=object()), path).status == 404
+
+
+def test_demoUnderParameter() -> None:
+    """A demo whose path has parameters cannot be linked to, so it has no page."""
+    server = Server()
+    server.services = {"/rooms/{room}": Demo()}
+    assert get(server, "/").status == 404
+
+
+def test_page(server: Server) -> None:
+    """The page names where the demo is mounted and the command that broadcasts, and loads nothing from elsewhere."""
+    response = get(server, "/", broadcastURL=URL)
+    assert (response.status, response.header("content-type")) == (200, "text/html; charset=utf-8")
+    page = Page(response.body.decode())
+    assert page.attributes["body"]["data-path"] == "/ws/subscribe"
+    assert page.text["curl"] == f'curl -d "Hello!" {URL}'
+    assert sorted(page.references) == ["/demo.css", "/demo.js", "/favicon.ico"]
+    assert "".join(page.scripts).strip() == ""
+    assert page.attributes["html"]["lang"] == "en"
+    assert page.attributes["log"]["aria-live"] == "polite"
+    assert get(server, "/?x=y").status == 200
+
+
+@pytest.mark.parametrize(("mounted", "path"), [("a_b", "/a/b/subscribe"), ("", "/subscribe"), ("a&b", "/a&b/subscribe")])
+def test_pageElsewhere(mounted: str, path: str) -> None:
+    """The page finds the demo wherever it is mounted, and nothing in that path can become markup."""
+    server = Server(**{mounted: Demo()})
+    assert Page(get(server, "/").body.decode()).attributes["body"]["data-path"] == path
+    hostile = Server()
+    hostile.services = {'/"><script>alert(1)</script>': Demo()}
+    page = get(hostile, "/").body
+    assert b"<script>" not in page
+    assert Page(page.decode()).attributes["body"]["data-path"] == '/"><script>alert(1)</script>/subscribe'
+
+
+def test_command(server: Server) -> None:
+    """The command is safe to paste, names the key where one is needed, and is not shown where there is no broadcast site."""
+
+    def command(**options: Any) -> str:
+        return Page(get(server, "/", **options).body.decode()).text["curl"]
+
+    assert command(broadcastURL=URL, needsKey=True) == f'curl -H "Authorization: Bearer $KEY" -d "Hello!" {URL}'
+    assert command(broadcastURL="http://a/; rm -rf <x>").endswith(" 'http://a/; rm -rf <x>'")
+    page = get(server, "/").body.decode()
+    assert re.search(r'<section class="card" aria-labelledby="push" hidden>', page)
+    assert "curl -d" not in page
+    assert "hidden>" not in re.findall(r"<section[^>]*>", get(server, "/", broadcastURL=URL).body.decode())[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/demo.js", "text/javascript; charset=utf-8"),
+        ("/demo.css", "text/css; charset=utf-8"),
+        ("/favicon.ico", "image/svg+xml"),
+    ],
+)
+def test_files(server: Server, path: str, kind: str) -> None:
+    """The page's files have their types."""
+    response = get(server, path)
+    assert (response.status, response.header("content-type")) == (200, kind)
+    assert response.header("content-length") == str(len(response.body)) != "0"
+
+
+@pytest.mark.parametrize("path", ["/", "/demo.js", "/demo.css", "/favicon.ico"])
+def test_pageHeaders(server: Server, path: str) -> None:
+    """A page runs only what this server serves, is framed by nobody, and is not guessed at."""
+    response = get(server, path)
+    policy = str(response.header("content-security-policy"))
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert response.header("x-content-type-options") == "nosniff"
+    assert response.header("x-frame-options") == "DENY"
+    assert response.header("referrer-policy") == "no-referrer"
+    assert response.header("cache-control") == "no-cache"
+    assert response.header("strict-transport-security") is None
+
+
+@pytest.mark.parametrize(
+    ("host", "sent"),
+    [
+        ("ws.example", True),
+        ("ws.example:8443", True),
+        ("localhost", False),
+        ("localhost:8443", False),
+        ("app.localhost:8443", False),
+        ("192.0.2.1", False),
+        ("192.0.2.1:8443", False),
+        ("[2001:db8::1]", False),
+        ("[2001:db8::1]:8443", False),
+    ],
+)
+def test_strictTransport(server: Server, host: str, sent: bool) -> None:
+    """Browsers are asked to come back over TLS only where that was asked for, over TLS, and by a name that others know."""
+    value = get(server, "/", "x-tls", host=host, hsts=True).header("strict-transport-security")
+    assert value == ("max-age=31536000" if sent else None)
+    assert get(server, "/", host=host, hsts=True).header("strict-transport-security") is None
+    assert get(server, "/", "x-tls", host=host).header("strict-transport-security") is None
+
+
+def test_oneRequest(server: Server) -> None:
+    """Each response closes its connection: the next request could be a handshake, which only the front door understands."""
+    connection = Connection(pagesSite(server, reactor=Clock()))  # type: ignore[arg-type]
+    assert connection.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /ws HTTP/1.1\r\n").header("connection") == "close"
+    assert connection.closing
+
+
+def test_template(server: Server) -> None:
+    """No placeholder is left in the page."""
+    assert b"$path" not in get(server, "/").body
+    assert b"$curl" not in get(server, "/").body
