@@ -69,7 +69,8 @@ class PagesResource(Resource):
         super().__init__()  # type: ignore[no-untyped-call]
         self._server = server
         self._page = Template(_read("demo.html").decode())
-        self._curl = _curl(broadcastURL, needsKey) if broadcastURL else ""
+        self.broadcastURL = broadcastURL
+        self._needsKey = needsKey
         self._files: dict[bytes, Endpoint] = {
             b"/demo.js": File(_read("demo.js"), "text/javascript; charset=utf-8", hsts),
             b"/demo.css": File(_read("demo.css"), "text/css; charset=utf-8", hsts),
@@ -100,8 +101,9 @@ class PagesResource(Resource):
         return None
 
     def _demoPage(self, path: str) -> Endpoint:
+        curl = _curl(self.broadcastURL, self._needsKey) if self.broadcastURL else ""
         page = self._page.substitute(
-            path=escape(path.rstrip("/") + "/subscribe"), curl=escape(self._curl), hidden="" if self._curl else "hidden"
+            path=escape(path.rstrip("/") + "/subscribe"), curl=escape(curl), hidden="" if curl else "hidden"
         )
         return File(page.encode(), "text/html; charset=utf-8", self._hsts)
 

@@ -1,0 +1,12 @@
+"""``python -m twisted_ws`` and ``twisted-ws``."""
+
+from __future__ import annotations
+
+import sys
+
+from twisted_ws.daemon.main import main
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The log of the daemon: text as twistd writes it, or one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import IO, Any
+
+from twisted.logger import ILogObserver, LogEvent, formatEvent, textFileLogObserver
+from zope.interface import implementer, provider
+
+__all__ = ["LossCounter", "jsonObserver", "observerFor"]
+
+
+def jsonObserver(file: IO[str]) -> ILogObserver:
+    """Return an observer that writes one object a line: time (UTC), level, namespace, message, and a failure's traceback."""
+
+    @provider(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        time = datetime.fromtimestamp(event.get("log_time", 0), UTC).isoformat(timespec="milliseconds")
+        level = event.get("log_level")
+        line: dict[str, Any] = {
+            "time": time,
+            "level": getattr(level, "name", "info"),
+            "namespace": event.get("log_namespace", ""),
+            "message": formatEvent(event),
+        }
+        failure = event.get("log_failure")
+        if failure is not None:
+            line["traceback"] = failure.getTraceback()
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+
+    observer: ILogObserver = observe
+    return observer
+
+
+@implementer(ILogObserver)
+class LossCounter:
+    """Passes events on, and counts those that cannot be written: a full disk must not stop a server, nor be silent.
+
+    Args:
+        observer: who writes.
+        complain: told once, in one line, when the first is lost, and when writing works again.
+
+    Attributes:
+        lost: how many events were lost so far.
+    """
+
+    def __init__(self, observer: Any, complain: Callable[[str], None]) -> None:
+        self._observer = observer
+        self._complain = complain
+        self._losing = False
+        self.lost = 0
+
+    def __call__(self, event: LogEvent) -> None:
+        """Pass one event on."""
+        try:
+            self._observer(event)
+        except OSError as error:
+            self.lost += 1
+            if not self._losing:
+                self._losing = True
+                self._complain(f"twisted_ws: the log cannot be written ({error.strerror}); lines are lost from now on")
+        else:
+            if self._losing:
+                self._losing = False
+                self._complain(f"twisted_ws: the log can be written again; {self.lost} lines were lost")
+
+
+def observerFor(logFormat: str, file: IO[str]) -> ILogObserver:
+    """Return the observer for ``--log-format``, which says so on standard error when lines are lost."""
+    observer = jsonObserver(file) if logFormat == "json" else textFileLogObserver(file)
+    return LossCounter(observer, _complain)
+
+
+def _complain(line: str) -> None:
+    try:
+        print(line, file=sys.__stderr__, flush=True)
+    except (OSError, ValueError, AttributeError):
+        pass  # standard error is gone as well, as in a daemon

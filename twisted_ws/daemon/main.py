@@ -1,0 +1,52 @@
+"""The command ``twisted-ws``: the same as ``twistd -n wsservice``, for where only a package's own commands are at hand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from twisted.python.usage import UsageError
+
+from twisted_ws.daemon.options import ServiceOptions
+from twisted_ws.errors import ConfigurationError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server in the foreground until a signal ends it.
+
+    Args:
+        arguments: the options; None for those of the command line.
+
+    Returns:
+        0 after a drain, 1 when something is wrong at start, 2 when the options are.
+    """
+    options = ServiceOptions()
+    try:
+        options.parseOptions(list(sys.argv[1:] if arguments is None else arguments))  # type: ignore[no-untyped-call]
+    except UsageError as error:
+        print(f"twisted-ws: {error} (see twisted-ws --help)", file=sys.stderr)
+        return 2
+    try:
+        return _run(options)
+    except ConfigurationError as error:
+        print(f"twisted_ws: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(options: ServiceOptions) -> int:
+    settings = options.settings()
+    from twisted.internet import reactor
+    from twisted.logger import globalLogBeginner
+
+    from twisted_ws.daemon.logs import observerFor
+    from twisted_ws.daemon.process import ProcessDaemon
+
+    daemon = ProcessDaemon(settings, {})
+    daemon.privilegedStartService()
+    globalLogBeginner.beginLoggingTo([observerFor(settings.logFormat, sys.stdout)], redirectStandardIO=False)
+    daemon.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", daemon.stopService)
+    reactor.run()
+    return 0

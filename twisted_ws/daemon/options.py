@@ -1,0 +1,92 @@
+"""The command line: ``twistd wsservice`` and ``twisted-ws``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.strcred import AuthOptionMixin
+from twisted.python.usage import CompleteFiles, CompleteList, CompleteNetInterfaces, Completions, Options
+
+from twisted_ws import __version__
+from twisted_ws.daemon.settings import KEYS, Key, Settings, load, merge
+
+__all__ = ["ServiceOptions"]
+
+
+class ServiceOptions(Options, AuthOptionMixin):
+    """All options; `settings` is what they and the configuration file come to."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "A WebSocket service server with an HTTP broadcast site. Without --service, /ws is a demo service with a page at /. "
+        "Every option but --service, --config and --auth is also a key of the configuration file; flags win."
+    )
+    supportedInterfaces = (IUsernamePassword,)
+    authOutput = sys.stdout
+
+    # Their defaults are None, so that it is known which were given: those win over the configuration file.
+    optParameters = [  # noqa: RUF012 - as Twisted declares it
+        ["config", None, None, "TOML file with these settings and one table for each service"],
+        *([key.name, None, None, key.help + (f" [{key.default}]" if key.default else "")] for key in KEYS if not key.isList),
+    ]
+    compData = Completions(
+        optActions={
+            **{key.name: CompleteFiles() for key in KEYS if key.isPath},
+            "config": CompleteFiles("*.toml"),
+            "interface": CompleteNetInterfaces(),
+            "broadcast-interface": CompleteNetInterfaces(),
+            "compression": CompleteList(["on", "off"]),
+            "log-format": CompleteList(["text", "json"]),
+            "tls-minimum": CompleteList(["1.2", "1.3"]),
+        }
+    )
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self["service"] = []
+        for key in KEYS:
+            if key.isList:
+                self[key.name] = []
+
+    def opt_service(self, text: str) -> None:
+        """PATH=TARGET: let a service answer PATH and everything under it; TARGET is package.module:Name or the name of an
+        installed service; repeatable [/ws=demo]
+        """  # noqa: D205, D415 - this is the help text
+        self["service"].append(text)
+
+    def opt_help_services(self) -> None:
+        """List the installed services, and exit."""
+        from twisted_ws.daemon.targets import describeInstalled
+
+        print(describeInstalled())
+        raise SystemExit(0)
+
+    def opt_version(self) -> None:
+        """Show the version, and exit."""
+        print(f"twisted_ws {__version__}")
+        raise SystemExit(0)
+
+    def settings(self) -> Settings:
+        """Return the settings.
+
+        Raises:
+            ConfigurationError: something does not fit; the text is one line.
+        """
+        document = load(self["config"]) if self["config"] else {}
+        flags = {key.name: self[key.name] for key in KEYS if self[key.name]}
+        return merge(document, {**flags, "service": self["service"]}, self.get("credCheckers") or ())
+
+
+def _repeatable(key: Key) -> Any:
+    def option(self: ServiceOptions, text: str) -> None:
+        self[key.name].append(text)
+
+    option.__doc__ = key.help + (f" [{key.default}]" if key.default else "")
+    return option
+
+
+for _key in KEYS:
+    if _key.isList:
+        setattr(ServiceOptions, f"opt_{_key.name.replace('-', '_')}", _repeatable(_key))

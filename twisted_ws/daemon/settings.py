@@ -1,0 +1,307 @@
+"""What the operator says: defaults, then the configuration file, then the flags. Pure, but for reading that one file.
+
+Each key stands once, in `KEYS`: the flag, the key of the file, its default and its help are made from there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.limits import Limits
+
+__all__ = ["KEYS", "Key", "Mount", "Settings", "load", "merge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One service to mount.
+
+    Attributes:
+        path: where, as ``/rooms/{room}``.
+        target: what, as ``package.module:Name`` or the name of an installed service.
+        options: keyword arguments for the class.
+    """
+
+    path: str
+    target: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the daemon needs to start; `merge` makes it, and an embedder may.
+
+    Attributes are the flags in camelCase (see the options reference); `limits` has those that are limits, `checkers` what
+    ``--auth`` made.
+    """
+
+    port: str = "8080"
+    tlsPort: str = "off"
+    listen: tuple[str, ...] = ()
+    interface: str = ""
+    broadcastPort: str = "8081"
+    broadcastTlsPort: str = "off"
+    broadcastInterface: str = "127.0.0.1"
+    services: tuple[Mount, ...] = (Mount("/ws", "demo"),)
+    certificate: str | None = None
+    privateKey: str | None = None
+    chain: str | None = None
+    keyStore: str | None = None
+    keyStorePasswordFile: str | None = None
+    clientCA: str | None = None
+    tlsMinimum: str = "1.2"
+    stateDirectory: str | None = None
+    allowedOrigins: tuple[str, ...] = ()
+    trustedProxies: tuple[str, ...] = ()
+    compression: bool = False
+    apiKeyFile: str | None = None
+    checkers: tuple[Any, ...] = ()
+    logFormat: str = "text"
+    limits: Limits = field(default_factory=Limits)
+
+
+# How a value is read: from a flag it comes as text, from the file as what TOML has.
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("text")
+    return value
+
+
+def _port(value: Any) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
+    if text == "off" or ":" in text:
+        return text
+    if text.isascii() and text.isdigit() and int(text) <= 65535:
+        return text
+    raise ValueError("a port from 0 to 65535, an endpoint string as tcp:8080:interface=127.0.0.1, or off")
+
+
+_SIZE = re.compile(r"(\d{1,15})\s*(?:([kmg])i?)?b?", re.IGNORECASE)
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a number of bytes, as 65536, 64KiB or 1MiB")
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[(match[2] or "").lower()]
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    raise ValueError("a whole number")
+
+
+def _seconds(value: Any) -> float:
+    try:
+        seconds = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise ValueError("a number of seconds")
+    return int(seconds) if seconds == int(seconds) else seconds
+
+
+def _switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if value in ("on", "off"):
+        return bool(value == "on")
+    raise ValueError("on or off")
+
+
+def _choice(*choices: str) -> Callable[[Any], str]:
+    def choose(value: Any) -> str:
+        if str(value) not in choices or isinstance(value, bool):
+            raise ValueError(" or ".join(choices))
+        return str(value)
+
+    return choose
+
+
+def _list(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
+        raise ValueError("a list of texts")
+    return tuple(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting.
+
+    Attributes:
+        name: the flag without its dashes, and the key of the file.
+        field: the attribute of `Settings`, or of `Limits`.
+        read: makes the value; its ValueError says what is expected.
+        help: one line.
+        default: as the help has it.
+        metavar: what stands for the value in the help, for completion.
+    """
+
+    name: str
+    field: str
+    read: Callable[[Any], Any]
+    help: str
+    default: str = ""
+
+    @property
+    def isLimit(self) -> bool:
+        """Whether this is an attribute of `Limits`."""
+        return self.field in _LIMITS
+
+    @property
+    def isList(self) -> bool:
+        """Whether the flag may be repeated."""
+        return self.read is _list
+
+    @property
+    def isPath(self) -> bool:
+        """Whether this is a file, relative to the configuration file that names it."""
+        return self.field in _PATHS
+
+
+_LIMITS = {each.name for each in fields(Limits)}
+_PATHS = {"certificate", "privateKey", "chain", "keyStore", "keyStorePasswordFile", "clientCA", "apiKeyFile", "stateDirectory"}
+
+KEYS = (
+    Key("port", "port", _port, "WebSocket and pages: a port, an endpoint string, or off", "8080"),
+    Key("tls-port", "tlsPort", _port, "the same with TLS", "off"),
+    Key(
+        "listen", "listen", _list, "one more WebSocket endpoint, as unix:/run/ws.sock or systemd:domain=INET6:name=ws; repeatable"
+    ),
+    Key("interface", "interface", _text, "address of the WebSocket ports", "all"),
+    Key("broadcast-port", "broadcastPort", _port, "the HTTP broadcast site: a port, an endpoint string, or off", "8081"),
+    Key("broadcast-tls-port", "broadcastTlsPort", _port, "the same with TLS", "off"),
+    Key("broadcast-interface", "broadcastInterface", _text, "address of the broadcast ports", "127.0.0.1"),
+    Key("certificate", "certificate", _text, "PEM file with the certificate"),
+    Key("private-key", "privateKey", _text, "PEM file with its private key"),
+    Key("chain", "chain", _text, "PEM file with the certificates of its issuers"),
+    Key("key-store", "keyStore", _text, "PKCS #12 file with key, certificate and chain"),
+    Key("key-store-password-file", "keyStorePasswordFile", _text, "file with its password (else $TWISTED_WS_KEY_STORE_PASSWORD)"),
+    Key("client-ca", "clientCA", _text, "PEM file: clients must show a certificate that one of these issued"),
+    Key("tls-minimum", "tlsMinimum", _choice("1.2", "1.3"), "oldest TLS version", "1.2"),
+    Key("state-directory", "stateDirectory", _text, "where a self-made certificate is kept", "$XDG_STATE_HOME/twisted-ws"),
+    Key(
+        "allowed-origin",
+        "allowedOrigins",
+        _list,
+        "web pages that may connect, as https://app.example or *; repeatable",
+        "same host",
+    ),
+    Key(
+        "trusted-proxy",
+        "trustedProxies",
+        _list,
+        "network whose X-Forwarded-For is believed, as 10.0.0.0/8 or unix; repeatable",
+        "none",
+    ),
+    Key(
+        "max-connections", "maxConnections", _count, "connections of all ports together; 0: as many as there are descriptors", "0"
+    ),
+    Key("max-connections-per-ip", "maxConnectionsPerIp", _count, "connections of one address; 0: no limit", "0"),
+    Key("max-message-size", "maxMessageSize", _size, "largest message that is taken", "1MiB"),
+    Key("max-send-buffer", "maxSendBuffer", _size, "bytes that may wait for one caller", "1MiB"),
+    Key("message-rate", "messageRate", _count, "messages a second of one caller; 0: no limit", "0"),
+    Key("ping-interval", "pingInterval", _seconds, "seconds between pings; 0: none", "25"),
+    Key("ping-timeout", "pingTimeout", _seconds, "seconds for the answer to one", "10"),
+    Key("compression", "compression", _switch, "permessage-deflate: on or off", "off"),
+    Key("api-key-file", "apiKeyFile", _text, "file with the keys of those who may publish, one on a line"),
+    Key("drain-timeout", "drainTimeout", _seconds, "seconds that callers have at a stop", "30"),
+    Key("log-format", "logFormat", _choice("text", "json"), "text or json", "text"),
+)
+
+
+def load(path: str) -> dict[str, Any]:
+    """Return the tables of a TOML file; the paths in it are made relative to it.
+
+    Raises:
+        ConfigurationError: it cannot be read or parsed; the text says where.
+    """
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"The configuration file {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"The configuration file {path} is not UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"The configuration file {path} is no TOML: {error}.") from None
+    for key in KEYS:
+        if key.isPath and isinstance(document.get(key.name), str):
+            document[key.name] = str(Path(path).parent / Path(document[key.name]).expanduser())
+    return document
+
+
+def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Iterable[Any] = ()) -> Settings:
+    """Return the settings: defaults, then the file, then the flags.
+
+    Args:
+        document: the tables of the configuration file, {} without one.
+        flags: the flags that were given, by name; "service" is a list of PATH=TARGET.
+        checkers: who may publish by password.
+
+    Raises:
+        ConfigurationError: a key is unknown (the nearest is named) or a value does not fit.
+    """
+    _refuseUnknown(document, [key.name for key in KEYS] + ["services", "limits"], "")
+    limits = dict(_table(document, "limits"))
+    _refuseUnknown(limits, sorted(_LIMITS), "limits.")
+    values: dict[str, Any] = {}
+    for source, prefix in ((document, ""), (flags, "--")):
+        for key in KEYS:
+            if key.name in source:
+                try:
+                    value = key.read(source[key.name])
+                except ValueError as expected:
+                    raise ConfigurationError(f"{prefix}{key.name} must be {expected}, not {source[key.name]!r}.") from None
+                (limits if key.isLimit else values)[key.field] = value
+    mounts = [_mount(path, table) for path, table in _table(document, "services").items()]
+    if flags.get("service"):
+        mounts = [_parseMount(text) for text in flags["service"]]
+    if mounts:
+        values["services"] = tuple(mounts)
+    try:
+        return Settings(**values, limits=Limits(**limits), checkers=tuple(checkers))
+    except ValueError as error:
+        raise ConfigurationError(f"{error}.") from None
+
+
+def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = document.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{name} must be a table, not {table!r}.")
+    return table
+
+
+def _refuseUnknown(table: Mapping[str, Any], known: list[str], prefix: str) -> None:
+    for name in table:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.4)
+            raise ConfigurationError(f"{prefix}{name} is no setting" + (f": did you mean {prefix}{near[0]}?" if near else "."))
+
+
+def _mount(path: str, table: Any) -> Mount:
+    if not isinstance(table, dict) or not isinstance(table.get("target"), str):
+        raise ConfigurationError(f'services."{path}" must be a table with a target, as target = "package.module:Name".')
+    options = {name: value for name, value in table.items() if name != "target"}
+    return Mount(path, table["target"], options)
+
+
+def _parseMount(text: str) -> Mount:
+    path, equals, target = text.partition("=")
+    if not equals or not path or not target:
+        raise ConfigurationError(f"--service must be PATH=TARGET, as /ws=demo or /chat=package.module:Chat, not {text!r}.")
+    return Mount(path, target)

@@ -1,0 +1,105 @@
+"""From the name of a service to the object: ``package.module:Name``, or an installed one."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from twisted_ws.errors import ConfigurationError
+
+__all__ = ["GROUP", "describeInstalled", "loadService"]
+
+# Where a package says which services it has: the entry point group.
+GROUP = "twisted_ws.services"
+
+
+def loadService(target: str, options: Mapping[str, Any]) -> object:
+    """Return the service object for `target`.
+
+    Args:
+        target: ``package.module:Name``, or the name of an installed service. A class is called with `options`; anything else is
+            the object itself.
+        options: keyword arguments.
+
+    Raises:
+        ConfigurationError: it cannot be found, imported or made; one line that says why.
+    """
+    found = _imported(target) if ":" in target else _installed(target)
+    if not isinstance(found, type):
+        if options:
+            raise ConfigurationError(f"The service {target} is no class, so it takes no options: {', '.join(options)}.")
+        return found
+    try:
+        return found(**options)
+    except TypeError as error:
+        try:
+            inspect.signature(found).bind(**options)
+        except TypeError as wrong:
+            raise ConfigurationError(f"The service {target} cannot be made with these options: {wrong}.") from None
+        raise _failed(target, error) from error
+    except Exception as error:
+        raise _failed(target, error) from error
+
+
+def _failed(target: str, error: Exception) -> ConfigurationError:
+    where = inspect.getinnerframes(error.__traceback__)[-1] if error.__traceback__ is not None else None
+    place = f" ({where.filename}:{where.lineno})" if where is not None else ""
+    return ConfigurationError(f"The service {target} cannot be made: {type(error).__name__}: {error}{place}.")
+
+
+def _imported(target: str) -> Any:
+    module, _, name = target.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as with twistd and python -m: modules of the present directory
+    try:
+        found: Any = import_module(module)
+    except Exception as error:
+        # The module itself, or one that it imports, is missing or broken: the last frame says where.
+        frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ is not None else []
+        own = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
+        place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+        raise ConfigurationError(f"The service {target} cannot be imported: {type(error).__name__}: {error}{place}.") from error
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            near = difflib.get_close_matches(part, dir(found), 1)
+            hint = f": did you mean {near[0]}?" if near else "."
+            raise ConfigurationError(f"The module {module} has no {name}{hint}") from None
+    return found
+
+
+def _installed(name: str) -> Any:
+    known = {each.name: each for each in entry_points(group=GROUP)}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, 0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigurationError(
+            f"There is no installed service {name}: {hint}Write package.module:Name, or see --help-services."
+        )
+    try:
+        return known[name].load()
+    except Exception as error:
+        raise ConfigurationError(
+            f"The installed service {name} ({known[name].value}) cannot be imported: {type(error).__name__}: {error}."
+        ) from error
+
+
+def describeInstalled() -> str:
+    """Return a list of the installed services for a person: name, target, and the first line of its docstring."""
+    lines = ["Installed services (use the name as TARGET in --service PATH=TARGET):"]
+    for each in sorted(entry_points(group=GROUP)):
+        lines.append(f"  {each.name:16} {each.value:40} {_summary(each)}".rstrip())
+    return "\n".join(lines)
+
+
+def _summary(entryPoint: EntryPoint) -> str:
+    try:
+        return (inspect.getdoc(entryPoint.load()) or "").partition("\n")[0]
+    except Exception as error:
+        return f"(cannot be imported: {type(error).__name__}: {error})"
