@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, fail
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
 from twisted_ws.caller import Caller, encodeMessage
@@ -19,9 +19,11 @@ from twisted_ws.routes import Routes
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.events import Events
+from twisted_ws.wire.fanout import fanOut
 from twisted_ws.wire.framing import OutgoingMessage
 from twisted_ws.wire.frontdoor import FrontDoorFactory
 from twisted_ws.wire.gate import Gate
+from twisted_ws.wire.lane import accelerate
 from twisted_ws.wire.origins import AllowedOrigins
 from twisted_ws.wire.protocol import WebSocketConnection, connectionClass
 from twisted_ws.wire.proxies import TrustedProxies
@@ -145,6 +147,15 @@ class WebSocketServer:
         """
         return FrontDoorFactory(self._wire, self._connectionClass, self, self._origins, self._proxies, http, peerCertificate)
 
+    def adopt(self, port: IListeningPort) -> None:
+        """Take a port that listens with `factory` into the fast lane, and pause it when descriptors run short.
+
+        A server works without this, more slowly; the daemon does it for each port.
+        """
+        self._wire.gate.watch(port)
+        if self._wire.group is not None:
+            accelerate(port, self._wire.group)
+
     def broadcast(self, message: Any) -> int:
         """Send one message to every open caller of every service, and return to how many.
 
@@ -158,7 +169,7 @@ class WebSocketServer:
             ValueError: text with a lone surrogate.
         """
         outgoing = OutgoingMessage(*encodeMessage(message))
-        return sum([caller._link.send(outgoing) for caller in tuple(self._callers)])
+        return fanOut([caller._link for caller in self._callers], outgoing)
 
     def readiness(self) -> str | None:
         """Return why the server should get no new traffic ("draining", "full"), None when it may."""

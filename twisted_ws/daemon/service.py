@@ -136,6 +136,8 @@ class Daemon(MultiService):
             factory = self._tls.wrap(factory, self._reactor)
 
         def listening(port: Any) -> None:
+            if what == "WebSocket":
+                self.server.adopt(port)
             address = port.getHost()
             number = getattr(address, "port", None)
             if number is None:

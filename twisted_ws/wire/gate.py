@@ -47,7 +47,7 @@ class Gate:
 
     def watch(self, port: Any) -> None:
         """Pause and resume `port` (an `IListeningPort` that is a read descriptor) as the descriptors run short."""
-        if not hasattr(port, "stopReading"):
+        if not hasattr(port, "stopReading") or port in self._ports:
             return
         self._ports.append(port)
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.logger import Logger
 
 from twisted_ws.errors import InternalError, MessageTooBig, PolicyViolation, WebSocketError
 from twisted_ws.wire.autobahn import QuietServerProtocol
 from twisted_ws.wire.events import Events
+from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.phase import Phase
 from twisted_ws.wire.rate import Rate
 from twisted_ws.wire.shared import Wire
+from twisted_ws.wire.speedups import split
 
 __all__ = ["Inbound"]
 
@@ -25,6 +29,9 @@ class Inbound(QuietServerProtocol):
     phase = Phase.OPENING
     wire: Wire
     _events: Events
+    _deliver: Callable[[str | bytes], None]
+    _lane: LaneServer | None = None  # the transport, where it has a lane
+    laneMaximum: int  # of a message; on the class of one server's connections
     _heard = False  # whether anything came since the last look
     _lastData = 0.0  # when the last data frame came or went (the wheel's seconds)
     _message: bytearray | None = None
@@ -42,17 +49,55 @@ class Inbound(QuietServerProtocol):
             return
         self._heard = True
         try:
-            if len(data) <= FEED:
-                self._dataReceived(data)
-                return
+            if self._expectsFrame():
+                messages, taken = split(data, self.laneMaximum)
+                if taken:
+                    self.framesReceived(messages)
+                    if taken == len(data) or self.phase >= Phase.FINISHING:
+                        return
+                    data = data[taken:]
             for start in range(0, len(data), FEED):
                 self._dataReceived(data[start : start + FEED])
                 if self.phase >= Phase.FINISHING:
                     return
+            self._setLane()
         except Exception as error:
             # Nothing below should raise; if it does, it must not tear down the reactor's read loop with a traceback per chunk.
             self._log.failure("a connection failed inside the server")
             self.fail(InternalError(f"{type(error).__name__} inside the server"))
+
+    # The lane: common frames do without Autobahn, wherever they come from.
+
+    def _expectsFrame(self) -> bool:
+        """Say whether the next byte begins a frame, and a message, that Autobahn need not see."""
+        return (
+            self.phase is Phase.OPEN
+            and self.current_frame is None
+            and not self.inside_message
+            and not self.data
+            and self._perMessageCompress is None
+        )
+
+    def _setLane(self) -> None:
+        """Have the transport read frames for us while we expect them, where it can."""
+        if self._lane is not None:
+            self._lane.lane = self if self._expectsFrame() else None
+
+    def framesReceived(self, messages: list[str | bytes]) -> None:
+        """Deliver the messages of common frames."""
+        self._heard = True
+        self._lastData = self.wire.wheel.now
+        limit = self.wire.limits.messageRate
+        deliver = self._deliver
+        for message in messages:
+            if self.phase is not Phase.OPEN:
+                return
+            if limit and not self._withinMessageRate(limit):
+                self.fail(PolicyViolation(f"more than {limit} messages a second", "too many messages"))
+                return
+            deliver(message)
+
+    # Everything else: Autobahn.
 
     def processData(self) -> bool:
         """Parse one step (called by Autobahn in a loop); nothing once the connection has failed.
@@ -64,8 +109,6 @@ class Inbound(QuietServerProtocol):
             self.data = b""
             return False
         return bool(super().processData())
-
-    # Messages in: Autobahn's streaming callbacks, counted and collected.
 
     def onMessageBegin(self, isBinary: bool) -> None:
         """Begin to collect a message."""
@@ -100,7 +143,7 @@ class Inbound(QuietServerProtocol):
         if limit and not self._withinMessageRate(limit):
             self.fail(PolicyViolation(f"more than {limit} messages a second", "too many messages"))
             return
-        self._events.messageReceived(bytes(message) if self.message_is_binary else message.decode())
+        self._deliver(bytes(message) if self.message_is_binary else message.decode())
 
     def _withinMessageRate(self, limit: int) -> bool:
         if self._messageRate is None:

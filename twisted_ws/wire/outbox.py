@@ -8,6 +8,7 @@ the rest waits here, where it can be counted, overtaken by a ping, and dropped.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -16,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ws.errors import ConnectionClosed
+from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.transports import innermost
 from twisted_ws.wire.wheel import Wheel
 
@@ -100,13 +102,13 @@ class Outbox:
         "_cap",
         "_control",
         "_ease",
+        "_give",
         "_inFlight",
         "_messages",
         "_partial",
         "_pong",
         "_pumping",
         "_socket",
-        "_transport",
         "_waiters",
         "_wheel",
         "busy",
@@ -128,7 +130,6 @@ class Outbox:
             ease: bytes below which `owner` is told of ease.
         """
         self.owner = owner
-        self._transport = transport
         self._wheel = wheel
         self._backlog = backlog
         self._cap = cap
@@ -148,6 +149,8 @@ class Outbox:
         # known. Below TLS, for TLS itself would ask without end; it keeps no bytes back once its handshake is done.
         self._socket = innermost(transport)
         self._socket.registerProducer(self, False)
+        # One that writes through says at once when the kernel took all.
+        self._give: Callable[[bytes], Any] = transport.writeNow if isinstance(transport, LaneServer) else transport.write
 
     def message(self, frame: bytes) -> Deferred[None]:
         """Send a frame of the service; see `Caller.writeTextMessage` for the Deferred."""
@@ -166,6 +169,10 @@ class Outbox:
             self._enqueue(self._messages, frame, None)
         else:
             self._hand(frame, None)
+
+    def begun(self, rest: bytes) -> None:
+        """Go on with a frame of which the kernel has taken the beginning; nothing waits."""
+        self._hand(rest, None)
 
     def control(self, frame: bytes, waiter: Deferred[None] | None = None) -> None:
         """Send a control frame before all messages that wait."""
@@ -278,7 +285,8 @@ class Outbox:
                 self._inFlight = len(chunk)
                 self.busy = True
                 self.progressAt = self._wheel.now
-                self._transport.write(chunk)
+                if self._give(chunk):
+                    self._taken()
         finally:
             self._pumping = False
 

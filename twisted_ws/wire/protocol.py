@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.caller import PING, PONG
+from twisted_ws.caller import BINARY, PING, PONG, TEXT, encodeMessage
 from twisted_ws.errors import (
     CloseCode,
     ConnectionClosed,
@@ -27,18 +27,22 @@ from twisted_ws.logs import printable
 from twisted_ws.service import checkClose
 from twisted_ws.wire.autobahn import serverOptions
 from twisted_ws.wire.deflate import compressedFrame, usableOffers
-from twisted_ws.wire.framing import OutgoingMessage, frame
+from twisted_ws.wire.framing import FIN, OutgoingMessage, frame
 from twisted_ws.wire.handshake import Accept
 from twisted_ws.wire.inbound import Inbound
 from twisted_ws.wire.keepalive import KeepAlive, Verdict
+from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.outbox import SLICE, Outbox, failedWrite
 from twisted_ws.wire.phase import Phase
 from twisted_ws.wire.shared import Welcome, Wire
+from twisted_ws.wire.speedups import sendFrame
 from twisted_ws.wire.transports import abort, finishWriting, hasTLS, peerOf, unsentInKernel
 
 __all__ = ["WebSocketConnection", "connectionClass"]
 
 CLOSE = 8
+FIN_TEXT = FIN | TEXT
+FIN_BINARY = FIN | BINARY
 
 
 class WebSocketConnection(Inbound):
@@ -102,7 +106,11 @@ class WebSocketConnection(Inbound):
             self._keepAlive = KeepAlive(now, limits.pingInterval)
         wheel.set(self, self._nextDeadline(now))
         self._events = welcome.attend(self)
+        self._deliver = self._events.messageReceived
+        # Only itself: a TLS transport above one would pass on what it is asked, and plain bytes with it.
+        self._lane = self.transport if isinstance(self.transport, LaneServer) else None
         self._events.opened()
+        self._setLane()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
         """End: every write that waits fails, and the service hears of it once."""
@@ -347,6 +355,40 @@ class WebSocketConnection(Inbound):
         self._pauseForReplies()
         return waiter
 
+    def reply(self, message: str | bytes) -> None:
+        """Send a message without a Deferred: the way of what handlers return.
+
+        Raises:
+            ValueError: text with a lone surrogate.
+        """
+        if self.phase is not Phase.OPEN:
+            return
+        outbox = self._outbox
+        if self._lane is None or outbox.size or self._perMessageCompress is not None:
+            opcode, payload = encodeMessage(message)
+            self.send(OutgoingMessage(opcode, payload))
+            self._pauseForReplies()
+            return
+        self._lastData = self.wire.wheel.now
+        outbox.written += 1
+        rest = sendFrame(self._lane.filenumber, FIN_TEXT if message.__class__ is str else FIN_BINARY, message)
+        if rest is not None:
+            outbox.begun(rest)
+            self._pauseForReplies()
+
+    def readyFileno(self) -> int:
+        """Return the descriptor to send a frame to at once, -1 where it has to go by `send`; see `twisted_ws.wire.fanout`."""
+        outbox = self._outbox
+        if self._lane is None or outbox.size or self.phase is not Phase.OPEN or self._perMessageCompress is not None:
+            return -1
+        self._lastData = self.wire.wheel.now
+        outbox.written += 1
+        return self._lane.filenumber
+
+    def sentPart(self, frame: bytes, sent: int) -> None:
+        """Go on with a frame of which the kernel took `sent` bytes."""
+        self._outbox.begun(frame[sent:])
+
     def send(self, message: OutgoingMessage) -> bool:
         """Send a message that goes to many; say whether this connection took it."""
         if self.phase is not Phase.OPEN:
@@ -408,4 +450,6 @@ class WebSocketConnection(Inbound):
 
 def connectionClass(wire: Wire) -> type[WebSocketConnection]:
     """Return the class of the connections of one server."""
-    return type("WebSocketConnection", (WebSocketConnection,), {**serverOptions(wire.limits, wire.reactor), "wire": wire})
+    options = serverOptions(wire.limits, wire.reactor)
+    own = {"wire": wire, "laneMaximum": wire.limits.maxMessageSize}
+    return type("WebSocketConnection", (WebSocketConnection,), {**options, **own})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
 from twisted_ws.wire.events import Events
 from twisted_ws.wire.gate import Gate
+from twisted_ws.wire.lane import PollGroup
 from twisted_ws.wire.outbox import Backlog
 from twisted_ws.wire.wheel import Wheel
 
@@ -31,6 +33,7 @@ class Wire:
         backlog: the bytes that wait in all outboxes.
         gate: the count of connections.
         throttle: keeps a peer from filling the log.
+        group: polls the sockets of the fast lane; None where the system has no epoll.
     """
 
     reactor: Any
@@ -40,12 +43,14 @@ class Wire:
     backlog: Backlog = field(init=False)
     gate: Gate = field(init=False)
     throttle: Throttle = field(init=False)
+    group: PollGroup | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.wheel = Wheel(self.reactor)
         self.backlog = Backlog(self.limits.maxSendBufferTotal)
         self.gate = Gate(self.limits)
         self.throttle = Throttle(self.reactor.seconds)
+        self.group = PollGroup(self.reactor) if hasattr(select, "epoll") else None
 
 
 @dataclass(frozen=True, slots=True)

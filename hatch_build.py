@@ -1,0 +1,40 @@
+"""Compiles the C part along with the wheel, where that is possible; without a compiler the package is whole, and slower."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SOURCE = Path("twisted_ws/wire/_speedups.c")
+
+
+class CompiledPart(BuildHookInterface):  # type: ignore[type-arg]
+    """Builds ``twisted_ws/wire/_speedups``; ``TWISTED_WS_BUILD=pure`` leaves it out."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile in place, and add what came of it to the wheel."""
+        if self.target_name != "wheel" or os.environ.get("TWISTED_WS_BUILD") == "pure":
+            return
+        root = Path(self.root)
+        target = SOURCE.with_name("_speedups" + str(sysconfig.get_config_var("EXT_SUFFIX")))
+        compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+        include = sysconfig.get_paths()["include"]
+        command = [*shlex.split(compiler), "-O3", "-shared", "-fPIC", f"-I{include}", "-o", str(target), str(SOURCE)]
+        try:
+            subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            reason = getattr(error, "stderr", None) or error
+            print(f"twisted_ws: the compiled part is left out: {reason}", file=sys.stderr)
+            return
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        build_data["artifacts"].append(str(target))

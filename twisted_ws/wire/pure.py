@@ -1,0 +1,110 @@
+"""The bytes of a message, in Python: what `twisted_ws.wire.speedups` has where the compiled part is missing.
+
+A common frame is one whole frame with FIN, no RSV bit, opcode text or binary, a mask, its length encoded in the fewest bytes and
+within the limit, and valid UTF-8 where it is text (RFC 6455 section 5.2). Everything else is Autobahn's to judge.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from twisted_ws.wire.framing import frame
+
+__all__ = ["readFrames", "sendFrame", "sendMany", "split"]
+
+_TEXT = 0x81
+_BINARY = 0x82
+_READ_SIZE = 64 * 1024
+
+
+def split(data: bytes, maximum: int) -> tuple[list[str | bytes], int]:
+    """Return the messages of the common frames at the head of `data`, and how many bytes those frames have."""
+    messages: list[str | bytes] = []
+    position, end = 0, len(data)
+    while end - position >= 6:
+        first, second = data[position], data[position + 1]
+        if first not in (_TEXT, _BINARY) or second < 0x80:
+            break
+        size, start = second & 0x7F, position + 2
+        if size == 126:
+            size, start = int.from_bytes(data[start : start + 2], "big"), start + 2
+            if size < 126:
+                break
+        elif size == 127:
+            size, start = int.from_bytes(data[start : start + 8], "big"), start + 8
+            if size < 65536:
+                break
+        start += 4
+        if size > maximum or end - start < size:
+            break
+        payload = _unmask(data[start : start + size], data[start - 4 : start]) if size else b""
+        if first == _TEXT:
+            try:
+                messages.append(payload.decode())
+            except UnicodeDecodeError:
+                break
+        else:
+            messages.append(payload)
+        position = start + size
+    return messages, position
+
+
+def _unmask(data: bytes, mask: bytes) -> bytes:
+    size = len(data)
+    key = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(data, "little") ^ int.from_bytes(key, "little")).to_bytes(size, "little")
+
+
+def readFrames(fileno: int, maximum: int) -> list[str | bytes] | bytes | tuple[list[str | bytes], bytes] | None:
+    """Read a socket once and return what came.
+
+    Returns:
+        None when nothing is there; b"" at the end of the stream; a list of messages when all that came were common frames; other
+        bytes when they begin with something else; messages and the rest otherwise.
+
+    Raises:
+        OSError: the connection is broken.
+    """
+    try:
+        data = os.read(fileno, _READ_SIZE)
+    except (BlockingIOError, InterruptedError):
+        return None
+    messages, taken = split(data, maximum)
+    if taken == len(data) and data:
+        return messages
+    return (messages, data[taken:]) if taken else data
+
+
+def sendFrame(fileno: int, first: int, payload: str | bytes) -> bytes | None:
+    """Send one frame; return what the kernel did not take, None when it took all.
+
+    A broken connection takes nothing here: the error shows again when the rest is written by the transport.
+
+    Args:
+        fileno: a non-blocking socket.
+        first: the first byte of the frame.
+        payload: a str is sent as its UTF-8.
+
+    Raises:
+        UnicodeEncodeError: a str with a lone surrogate.
+    """
+    data = frame(first & 0x0F, payload.encode() if isinstance(payload, str) else payload, first & 0x70)
+    try:
+        sent = os.write(fileno, data)
+    except OSError:
+        sent = 0
+    return None if sent == len(data) else data[sent:]
+
+
+def sendMany(filenos: Sequence[int], data: bytes) -> list[tuple[int, int]]:
+    """Send the same bytes to many sockets; return index and bytes sent for each that did not take them all."""
+    behind = []
+    for index, fileno in enumerate(filenos):
+        try:
+            sent = os.write(fileno, data)
+        except OSError:
+            sent = 0
+        if sent != len(data):
+            behind.append((index, sent))
+    return behind
