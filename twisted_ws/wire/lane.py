@@ -9,6 +9,7 @@ expects a new message reads common frames straight from its socket. Whatever is 
 from __future__ import annotations
 
 import select
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from twisted.internet import main, tcp
@@ -210,6 +211,10 @@ class LaneServer(tcp.Server):
         """Send `data` now as far as the kernel takes it, and the rest in order when it takes more."""
         if self.writeNow(data) and self.producer is not None and not self.streamingProducer:
             self.startWriting()  # type: ignore[no-untyped-call]  # a pull producer is asked for more, in a turn of its own
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Write several pieces as one."""
+        self.write(b"".join(iovec))
 
     def writeNow(self, data: bytes) -> bool:
         """Do as `write` does, and say whether the kernel took all; if so, a pull producer is not asked for more."""

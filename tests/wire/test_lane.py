@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from tests.memory import clientFrame
+from twisted_ws.wire.lane import LaneServer, PollGroup, accelerate
+
+
+@implementer(IHalfCloseableProtocol)
+class Recorder(Protocol):
+    """Writes down what a connection tells."""
+
+    laneMaximum = 1000
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self.made: Deferred[None] = Deferred()
+        self.lost: Deferred[Any] = Deferred()
+        self.wanted: list[tuple[Any, Deferred[None]]] = []
+
+    def tell(self, event: Any) -> None:
+        self.events.append(event)
+        for wanted, deferred in [*self.wanted]:
+            if wanted(self.events):
+                self.wanted.remove((wanted, deferred))
+                deferred.callback(None)
+
+    def until(self, wanted: Any) -> Deferred[None]:
+        """Fire when `wanted(events)` is true."""
+        deferred: Deferred[None] = Deferred()
+        self.wanted.append((wanted, deferred))
+        if wanted(self.events):
+            self.wanted.pop()
+            deferred.callback(None)
+        return deferred
+
+    def connectionMade(self) -> None:
+        self.made.callback(None)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.tell(data)
+
+    def framesReceived(self, messages: list[str | bytes]) -> None:
+        self.tell(messages)
+
+    def readConnectionLost(self) -> None:
+        self.tell("read lost")
+
+    def writeConnectionLost(self) -> None:
+        self.tell("write lost")
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.lost.callback(reason.value)
+
+
+class PullProducer:
+    """Writes `count` pieces, one each time it is asked."""
+
+    def __init__(self, transport: Any, count: int) -> None:
+        self.transport = transport
+        self.left = count
+        self.depth = self.deepest = 0
+        self.done: Deferred[None] = Deferred()
+
+    def resumeProducing(self) -> None:
+        self.depth += 1
+        self.deepest = max(self.deepest, self.depth)
+        if self.left:
+            self.left -= 1
+            self.transport.write(b"%09d" % self.left)
+        elif not self.done.called:
+            self.transport.unregisterProducer()
+            self.done.callback(None)
+        self.depth -= 1
+
+    def stopProducing(self) -> None:
+        self.left = 0
+
+
+class PushProducer:
+    """Writes down when it should pause and go on."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.resumed: Deferred[None] = Deferred()
+
+    def pauseProducing(self) -> None:
+        self.events.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.events.append("resume")
+        self.resumed.callback(None)
+
+    def stopProducing(self) -> None:
+        self.events.append("stop")
+
+
+class LaneTests(TestCase):
+    """Real sockets over loopback, on whichever reactor runs."""
+
+    timeout = 30
+
+    async def connect(self, bufferSize: int | None = None) -> tuple[Recorder, socket.socket]:
+        """Return what is at the server's end of a lane connection, and the client's blocking socket."""
+        made: Deferred[Recorder] = Deferred()
+
+        class Factory(ServerFactory):
+            noisy = False
+
+            def buildProtocol(self, addr: Any) -> Recorder:
+                protocol = Recorder()
+                made.callback(protocol)
+                return protocol
+
+        port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.group = PollGroup(reactor)
+        assert accelerate(port, self.group)
+        client = socket.socket()
+        if bufferSize is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, bufferSize)
+        self.addCleanup(client.close)
+        await deferToThread(client.connect, ("127.0.0.1", port.getHost().port))
+        protocol = await made
+        await protocol.made
+        assert isinstance(protocol.transport, LaneServer)
+        if bufferSize is not None:
+            protocol.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, bufferSize)
+        return protocol, client
+
+    async def close(self, protocol: Recorder) -> None:
+        if not protocol.lost.called:
+            protocol.transport.abortConnection()
+            await protocol.lost
+        assert self.group._watched == {}
+        assert self.group._transports == {}
+
+    async def test_readAndWrite(self) -> None:
+        """Bytes come and go; a write is with the kernel at once."""
+        protocol, client = await self.connect()
+        client.sendall(b"hello")
+        await protocol.until(lambda events: events == [b"hello"])
+        protocol.transport.write(b"an")
+        protocol.transport.writeSequence([b"sw", b"er"])
+        assert protocol.transport.isDrained()
+        assert client.recv(100) == b"answer"
+        await self.close(protocol)
+
+    async def test_orderUnderPressure(self) -> None:
+        """What the kernel does not take follows in order, whatever is written meanwhile."""
+        protocol, client = await self.connect(4096)
+        pieces = [bytes([n]) * 20_000 for n in range(50)]
+        for piece in pieces:
+            protocol.transport.write(piece)
+        assert not protocol.transport.isDrained()
+
+        def receive() -> bytes:
+            received = b""
+            while len(received) < 1_000_000:
+                received += client.recv(65536)
+            return received
+
+        assert await deferToThread(receive) == b"".join(pieces)
+        await self.close(protocol)
+
+    async def test_pullProducer(self) -> None:
+        """A pull producer is asked again after each write, in a turn of its own, to its end."""
+        protocol, client = await self.connect()
+        producer = PullProducer(protocol.transport, 100)
+        protocol.transport.registerProducer(producer, False)
+        await producer.done
+        assert producer.deepest == 1
+        received = b""
+        while len(received) < 900:
+            received += client.recv(65536)
+        assert received == b"".join(b"%09d" % n for n in reversed(range(100)))
+        await self.close(protocol)
+
+    async def test_pushProducer(self) -> None:
+        """A push producer pauses when more than the buffer waits, and goes on when all is taken."""
+        protocol, client = await self.connect(4096)
+        producer = PushProducer()
+        protocol.transport.registerProducer(producer, True)
+        protocol.transport.write(b"x")
+        assert producer.events == []
+        protocol.transport.write(b"x" * 1_000_000)
+        assert producer.events == ["pause"]
+
+        def drain() -> None:
+            left = 1_000_001
+            while left:
+                left -= len(client.recv(65536))
+
+        await deferToThread(drain)
+        await producer.resumed
+        assert producer.events == ["pause", "resume"]
+        protocol.transport.unregisterProducer()
+        await self.close(protocol)
+
+    async def test_loseConnectionFlushes(self) -> None:
+        """A close waits for what was written."""
+        protocol, client = await self.connect(4096)
+        protocol.transport.write(b"x" * 500_000)
+        protocol.transport.loseConnection()
+
+        def drain() -> int:
+            size = 0
+            while data := client.recv(65536):
+                size += len(data)
+            return size
+
+        assert await deferToThread(drain) == 500_000
+        assert isinstance(await protocol.lost, ConnectionDone)
+        await self.close(protocol)
+
+    async def test_writeAfterTheEnd(self) -> None:
+        """What is written after the end is dropped, without an error."""
+        protocol, client = await self.connect()
+        client.close()
+        await protocol.until(lambda events: events == ["read lost"])
+        protocol.transport.loseConnection()
+        await protocol.lost
+        protocol.transport.write(b"x")
+        await self.close(protocol)
+
+    async def test_halfClose(self) -> None:
+        """Either side may end its half: the peer's end is told, and so is ours."""
+        protocol, client = await self.connect()
+        client.shutdown(socket.SHUT_WR)
+        await protocol.until(lambda events: events == ["read lost"])
+        protocol.transport.write(b"still here")
+        assert client.recv(100) == b"still here"
+        protocol.transport.loseWriteConnection()
+        await protocol.until(lambda events: "write lost" in events)
+        assert client.recv(100) == b""
+        await self.close(protocol)
+
+    async def test_reset(self) -> None:
+        """A reset is ConnectionLost."""
+        protocol, client = await self.connect()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        assert isinstance(await protocol.lost, ConnectionLost)
+        await self.close(protocol)
+
+    async def test_resetInTheLane(self) -> None:
+        """A reset is ConnectionLost, and an end of stream is told, also while frames are read."""
+        protocol, client = await self.connect()
+        protocol.transport.lane = protocol
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        assert isinstance(await protocol.lost, ConnectionLost)
+        await self.close(protocol)
+        protocol, client = await self.connect()
+        protocol.transport.lane = protocol
+        client.shutdown(socket.SHUT_WR)
+        await protocol.until(lambda events: events == ["read lost"])
+        await self.close(protocol)
+
+    async def test_abort(self) -> None:
+        """An abort drops what waits and tells ConnectionAborted, in a later turn."""
+        protocol, _ = await self.connect(4096)
+        protocol.transport.write(b"x" * 1_000_000)
+        protocol.transport.abortConnection()
+        assert not protocol.lost.called
+        assert isinstance(await protocol.lost, ConnectionAborted)
+        await self.close(protocol)
+
+    async def test_pauseReading(self) -> None:
+        """While reading pauses nothing is read; then it comes."""
+        protocol, client = await self.connect()
+        protocol.transport.pauseProducing()
+        client.sendall(b"later")
+        for _ in range(5):
+            await deferLater(reactor, 0)
+        assert protocol.events == []
+        protocol.transport.resumeProducing()
+        await protocol.until(lambda events: events == [b"later"])
+        await self.close(protocol)
+
+    async def test_frames(self) -> None:
+        """For a receiver the socket is read into frames; what is none of the common ones comes as bytes."""
+        protocol, client = await self.connect()
+        protocol.transport.lane = protocol
+        client.sendall(clientFrame(1, b"a") + clientFrame(2, b"b"))
+        await protocol.until(lambda events: events == [["a", b"b"]])
+        client.sendall(clientFrame(1, b"c") + clientFrame(9, b"ping"))
+        await protocol.until(lambda events: events[1:] == [["c"], clientFrame(9, b"ping")])
+        client.sendall(clientFrame(9, b"ping"))
+        await protocol.until(lambda events: events[3:] == [clientFrame(9, b"ping")])
+        await self.close(protocol)
+
+    async def test_aHandlerThatRaises(self) -> None:
+        """An exception from a protocol ends its connection, is logged, and the others go on."""
+        protocol, client = await self.connect()
+        other, _ = await self.connect()
+        protocol.dataReceived = lambda data: 1 / 0  # type: ignore[method-assign]
+        client.sendall(b"x")
+        assert isinstance(await protocol.lost, ZeroDivisionError)
+        assert len(self.flushLoggedErrors(ZeroDivisionError)) == 1
+        await self.close(other)
+
+    async def test_theReactorEnds(self) -> None:
+        """When the reactor drops everything, the connections of the group hear it."""
+        protocol, _ = await self.connect()
+        from twisted.python.failure import Failure
+
+        self.group.connectionLost(Failure(ConnectionLost()))
+        assert isinstance(await protocol.lost, ConnectionLost)
+        await self.close(protocol)
+
+
+def test_otherPorts() -> None:
+    """A port of another kind stays as it is."""
+    assert not accelerate(object(), PollGroup(reactor))
