@@ -1,16 +1,19 @@
 """How Sphinx builds this documentation."""
 
+import sys
 import tomllib
 from pathlib import Path
 
-_project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+_here = Path(__file__).parent
+_project = tomllib.loads((_here.parent / "pyproject.toml").read_text())["project"]
+sys.path.insert(0, str(_here))  # for _tables
 
 project = "twisted_ws"
 author = "the twisted_ws developers"
 project_copyright = "2026, the twisted_ws developers"
 version = release = _project["version"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "_tables"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"twisted_ws {release}"
@@ -23,5 +26,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Types of other projects, whose inventories a build without a network cannot read.
     (r"py:.*", r"(twisted|zope|autobahn|OpenSSL|collections|typing|pathlib|ipaddress|enum)\..*"),
+    # What signatures name and users never hold.
+    (r"py:class", r"twisted_ws\.service\._Handler|twisted_ws\.wire\.frontdoor\.FrontDoorFactory"),
     (r"py:.*", r"(Any|Deferred|Callable|Iterable|Iterator|Mapping|Collection|IProtocolFactory|IListeningPort|Certificate|Certificate.*)"),
 ]

@@ -9,4 +9,5 @@ from twisted_ws.daemon.main import main
 __all__ = ["main"]
 
 if __name__ == "__main__":
+    sys.argv[0] = "twisted-ws"  # for the help
     sys.exit(main())

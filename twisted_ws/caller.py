@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -155,13 +156,13 @@ class Caller:
             A Deferred that fires with None when the connection is closed, however that came about; it never fails.
 
         Raises:
-            ValueError: a code that cannot be sent, a reason that is too long, a negative timeout.
+            ValueError: a code that cannot be sent, a reason that is too long, a negative or endless timeout.
             TypeError: an argument of the wrong type.
         """
         payload = checkClose(code, reason)
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
             raise TypeError(f"the timeout must be a number of seconds, not {type(timeout).__name__}")
-        if not timeout >= 0:
+        if not 0 <= timeout < inf:
             raise ValueError(f"the timeout must be 0 seconds or more, not {timeout}")
         return self._link.startClose(payload, timeout)
 

@@ -7,6 +7,7 @@ so a limit is added here and nowhere else.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Any
 
 __all__ = ["Limits"]
@@ -26,7 +27,7 @@ class Limits:
     """All limits as values. ``Limits(maxMessageSize=65536)`` changes one and keeps the rest.
 
     Raises:
-        ValueError: a value is negative, not a number, or 0 where 0 has no meaning; the text names the limit.
+        ValueError: a value is negative, endless, not a number, or 0 where 0 has no meaning; the text names the limit.
     """
 
     # Admission
@@ -41,6 +42,12 @@ class Limits:
         "descriptors",
         "accepting pauses",
         "logs, certificates and the HTTP sites must still open files when the server is full",
+    )
+    backlog: int = _limit(
+        1024,
+        "connections",
+        "the peer's system tries again",
+        "not yet accepted, for each port: after a restart all clients come in one turn of the reactor",
     )
     # The head of a request
     requestLine: int = _limit(8 * KIB, "bytes", "414", "longer than any URL that browsers and proxies pass on reliably")
@@ -101,12 +108,15 @@ class Limits:
     drainTimeout: float = _limit(
         30, "seconds", "dropped", "at a stop: the time for callers to answer our Close 1001", "no waiting"
     )
+    reactorTurn: float = _limit(
+        5, "seconds", "the log says where it hangs", "while a handler blocks the reactor, nobody is served; an async one does not"
+    )
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
             wanted = "a whole number" if each.type == "int" else "a number"
             number = isinstance(value, int if each.type == "int" else (int, float)) and not isinstance(value, bool)
-            if not number or value != value or value < 0 or (value == 0 and not each.metadata["zero"]):
+            if not number or not 0 <= value < inf or (value == 0 and not each.metadata["zero"]):
                 least = "0 or more" if each.metadata["zero"] else "more than 0"
                 raise ValueError(f"{each.name} must be {wanted} of {each.metadata['unit']}, {least}, not {value!r}")

@@ -154,8 +154,9 @@ class UpgradeRequest:
 
     @property
     def query(self) -> dict[str, list[str]]:
-        """The query: each name with its values, in order; a name without "=" has the value ""."""
-        return parse_qs(self.target.partition("?")[2], keep_blank_values=True, max_num_fields=1000)
+        """Each name of the query with its values, in order; a name without "=" has the value ""."""
+        # Not bounded here: the request line is, and a service must not fail for what a peer may send.
+        return parse_qs(self.target.partition("?")[2], keep_blank_values=True)
 
     @property
     def cookies(self) -> dict[str, str]:

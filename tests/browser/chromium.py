@@ -26,6 +26,7 @@ class Tab:
         self._socket = socket
         self._session = session
         self._count = 0
+        self._loaded: set[str] = set()
         self.messages: list[str] = []  # what the console said
 
     def call(self, method: str, **parameters: Any) -> Any:
@@ -33,21 +34,30 @@ class Tab:
         self._count += 1
         self._socket.send(json.dumps({"id": self._count, "sessionId": self._session, "method": method, "params": parameters}))
         while True:
-            answer = json.loads(self._socket.recv(PATIENCE))
-            if answer.get("method") in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
-                self.messages.append(json.dumps(answer["params"]))
+            answer = self._take()
             if answer.get("id") == self._count and answer.get("sessionId") == self._session:
                 if "error" in answer:
                     raise AssertionError(answer["error"])
                 return answer["result"]
 
+    def _take(self) -> Any:
+        answer = json.loads(self._socket.recv(PATIENCE))
+        if answer.get("method") in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
+            self.messages.append(json.dumps(answer["params"]))
+        elif answer.get("method") == "Page.lifecycleEvent" and answer["params"]["name"] == "load":
+            self._loaded.add(answer["params"]["loaderId"])
+        return answer
+
     def open(self, url: str) -> None:
         """Go to `url` and wait until the page is loaded."""
         self.call("Page.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
         self.call("Runtime.enable")
         self.call("Log.enable")
-        self.call("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
+        loader = self.call("Page.navigate", url=url)["loaderId"]
+        # A script that runs while the page changes is never answered, so only the event says when it has changed.
+        while loader not in self._loaded:
+            self._take()
 
     def run(self, script: str) -> Any:
         """Return the value of a JavaScript expression, awaited where it is a promise."""

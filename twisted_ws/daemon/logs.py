@@ -1,4 +1,4 @@
-"""The log of the daemon: text as twistd writes it, or one JSON object a line."""
+"""The log of the daemon: text as twistd writes it, or one JSON object a line; and what happens when it cannot be written."""
 
 from __future__ import annotations
 
@@ -8,10 +8,27 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO, Any
 
-from twisted.logger import ILogObserver, LogEvent, formatEvent, textFileLogObserver
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+    textFileLogObserver,
+)
+from twisted.python.logfile import LogFile
 from zope.interface import implementer, provider
 
-__all__ = ["LossCounter", "jsonObserver", "observerFor"]
+from twisted_ws.errors import ConfigurationError
+
+__all__ = ["LossCounter", "jsonObserver", "observerFor", "openLogFile"]
+
+# twistd's own log file rotates at a megabyte and keeps every old one, until the disk is full.
+ROTATE_BYTES = 10_000_000
+ROTATED_FILES = 10
+# For the owner and those of his group who look after the machine: a log names addresses and users.
+FILE_MODE = 0o640
 
 
 def jsonObserver(file: IO[str]) -> ILogObserver:
@@ -67,13 +84,26 @@ class LossCounter:
         else:
             if self._losing:
                 self._losing = False
-                self._complain(f"twisted_ws: the log can be written again; {self.lost} lines were lost")
+                self._complain(f"twisted_ws: the log can be written again; LOST {self.lost} lines so far")
 
 
 def observerFor(logFormat: str, file: IO[str]) -> ILogObserver:
-    """Return the observer for ``--log-format``, which says so on standard error when lines are lost."""
+    """Return the observer for ``--log-format``, from level info on, which says on standard error when lines are lost."""
     observer = jsonObserver(file) if logFormat == "json" else textFileLogObserver(file)
-    return LossCounter(observer, _complain)
+    levels = LogLevelFilterPredicate(LogLevel.info)
+    return FilteringLogObserver(LossCounter(observer, _complain), [levels])
+
+
+def openLogFile(path: str) -> Any:
+    """Return the log file (a `LogFile`), which is rotated at 10 MB and when its `rotate` is called; ten old ones are kept.
+
+    Raises:
+        ConfigurationError: it cannot be opened.
+    """
+    try:
+        return LogFile.fromFullPath(path, rotateLength=ROTATE_BYTES, maxRotatedFiles=ROTATED_FILES, defaultMode=FILE_MODE)
+    except OSError as error:
+        raise ConfigurationError(f"The log file {path} cannot be written: {error.strerror}.") from None
 
 
 def _complain(line: str) -> None:

@@ -29,13 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"twisted-ws: {error} (see twisted-ws --help)", file=sys.stderr)
         return 2
     try:
-        return _run(options)
+        _run(options)
     except ConfigurationError as error:
-        print(f"twisted_ws: {error}", file=sys.stderr)
+        print(f"twisted_ws: {error}", file=sys.__stderr__)
         return 1
+    return 0
 
 
-def _run(options: ServiceOptions) -> int:
+def _run(options: ServiceOptions) -> None:
     settings = options.settings()
     from twisted.internet import reactor
     from twisted.logger import globalLogBeginner
@@ -43,10 +44,10 @@ def _run(options: ServiceOptions) -> int:
     from twisted_ws.daemon.logs import observerFor
     from twisted_ws.daemon.process import ProcessDaemon
 
-    daemon = ProcessDaemon(settings, {})
+    daemon = ProcessDaemon(settings)
     daemon.privilegedStartService()
-    globalLogBeginner.beginLoggingTo([observerFor(settings.logFormat, sys.stdout)], redirectStandardIO=False)
+    # As under twistd, what a service prints becomes a line of the log.
+    globalLogBeginner.beginLoggingTo([observerFor(settings.logFormat, sys.stdout)])
     daemon.startService()
     reactor.addSystemEventTrigger("before", "shutdown", daemon.stopService)
     reactor.run()
-    return 0

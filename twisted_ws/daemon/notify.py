@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from typing import Any
 
@@ -15,9 +16,8 @@ from twisted.logger import Logger
 
 __all__ = ["Heart", "notify"]
 
-# Seconds that one turn of the reactor may take before the log says where it hangs: nothing else is served meanwhile.
-STILL_SECONDS = 5.0
-BEAT_SECONDS = 1.0
+# Seconds between two beats, and between two looks of the thread.
+BEAT = 1.0
 
 
 def notify(state: str) -> None:
@@ -27,37 +27,46 @@ def notify(state: str) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
+    if state == "RELOADING=1":
+        state += f"\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
             sender.connect(address)
             sender.send(state.encode())
     except OSError:
-        pass  # systemd is not there any more, and a server must not end for that
+        pass  # systemd is not there any more or does not listen, and a server must not end or wait for that
 
 
 class Heart(Service):
-    """Beats once a second in the reactor: tells systemd's watchdog, and a thread that looks for missing beats.
+    """Beats in the reactor: tells systemd's watchdog, and a thread that looks for missing beats.
 
     Args:
         reactor: the reactor.
+        seconds: how long one turn of the reactor may take (`Limits.reactorTurn`).
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self, reactor: Any, seconds: float) -> None:
+        self._seconds = seconds
         self._beats = 0
+        self._seen = 0
+        self._looks = 0
         self._loop = LoopingCall(self._beat)
         self._loop.clock = reactor
         self._ended = threading.Event()
+        self._reactorThread = 0
         self._thread: threading.Thread | None = None
 
     def startService(self) -> None:
         """Begin to beat."""
         super().startService()  # type: ignore[no-untyped-call]
-        self._ended.clear()
-        self._loop.start(BEAT_SECONDS)
+        # WatchdogSec= is in the environment in microseconds; systemd asks for twice as many signs of life.
+        watchdog = os.environ.get("WATCHDOG_USEC", "")
+        self._loop.start(min(BEAT, int(watchdog) / 2e6) if watchdog.isdigit() else BEAT)
         self._reactorThread = threading.get_ident()
+        self._ended.clear()
         self._thread = threading.Thread(target=self._watch, name="twisted_ws heart", daemon=True)
         self._thread.start()
 
@@ -77,16 +86,19 @@ class Heart(Service):
             notify("WATCHDOG=1")
 
     def _watch(self) -> None:
-        seen, told = -1, False
-        while not self._ended.wait(STILL_SECONDS):
-            if self._beats != seen:
-                seen, told = self._beats, False
-            elif not told:
-                told = True
-                frame = sys._current_frames().get(self._reactorThread)
-                stack = "".join(traceback.format_stack(frame)) if frame is not None else "(it has ended)"
-                self._log.critical(
-                    "The reactor stands still for {seconds:g} s, so nobody is served. It is here:\n{stack}",
-                    seconds=STILL_SECONDS,
-                    stack=stack,
-                )
+        while not self._ended.wait(BEAT):
+            self._look()
+
+    def _look(self) -> None:
+        """Compare the beats with those of the look before; looks are counted, so that a suspended process is no still one."""
+        if self._beats != self._seen:
+            self._seen, self._looks = self._beats, 0
+            return
+        self._looks += 1
+        if self._looks - 1 < self._seconds / BEAT <= self._looks:
+            frame = sys._current_frames().get(self._reactorThread)
+            self._log.critical(
+                "The reactor has stood still for {seconds:g} s, so nobody is served. It is here:\n{stack}",
+                seconds=self._seconds,
+                stack="".join(traceback.format_stack(frame)),
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -10,7 +11,7 @@ from twisted.cred.strcred import AuthOptionMixin
 from twisted.python.usage import CompleteFiles, CompleteList, CompleteNetInterfaces, Completions, Options
 
 from twisted_ws import __version__
-from twisted_ws.daemon.settings import KEYS, Key, Settings, load, merge
+from twisted_ws.daemon.settings import KEYS, Key, Settings, absolute, load, merge
 
 __all__ = ["ServiceOptions"]
 
@@ -75,8 +76,9 @@ class ServiceOptions(Options, AuthOptionMixin):
             ConfigurationError: something does not fit; the text is one line.
         """
         document = load(self["config"]) if self["config"] else {}
-        flags = {key.name: self[key.name] for key in KEYS if self[key.name]}
-        return merge(document, {**flags, "service": self["service"]}, self.get("credCheckers") or ())
+        given = {key.name: self[key.name] for key in KEYS if self[key.name] not in (None, [])}
+        flags = absolute({**given, "service": self["service"]}, os.getcwd())
+        return merge(document, flags, self.get("credCheckers") or ())
 
 
 def _repeatable(key: Key) -> Any:

@@ -2,76 +2,132 @@
 
 from __future__ import annotations
 
-import errno
-import socket
+import os
+import resource
+import signal
 import sys
-from collections.abc import Mapping
-from typing import IO, Any
+from collections.abc import MutableMapping
+from functools import partial
+from typing import Any
 
-from twisted.logger import ILogObserver
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
-from twisted.python.logfile import LogFile
 
-from twisted_ws.daemon.logs import observerFor
+from twisted_ws.daemon.logs import observerFor, openLogFile
+from twisted_ws.daemon.notify import Heart, notify
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.errors import ConfigurationError
 
 __all__ = ["ProcessDaemon"]
 
-# twistd's own log file keeps every old one it has rotated; with a log format of ours this many are kept.
-ROTATED_FILES = 10
-ROTATE_BYTES = 10_000_000
-
 
 class ProcessDaemon(Daemon):
-    """A `Daemon` that has the process: its signals, its descriptors and its log.
+    """A `Daemon` that has the process: its signals, its descriptors, its log, and what systemd wants to hear.
+
+    SIGHUP reloads. After the first SIGINT or SIGTERM, which Twisted takes for a stop, another SIGINT ends at once.
 
     Args:
         settings: what to run.
-        runner: the options of twistd, {} under another runner.
+        runner: the options of twistd or twist, None under another runner.
+        reactor: the reactor; None for the global one.
 
     Raises:
-        ConfigurationError: see `Daemon`; or a port is taken, which is looked for before twistd leaves the terminal.
+        ConfigurationError: see `Daemon`.
     """
 
-    def __init__(self, settings: Settings, runner: Mapping[str, Any]) -> None:
-        super().__init__(settings, ownsProcess=True)
-        self._runner = runner
-        self._lookForTakenPorts()
+    _log = Logger()
+
+    def __init__(self, settings: Settings, runner: MutableMapping[str, Any] | None = None, reactor: Any = None) -> None:
+        _raiseDescriptorLimit()  # first: as each port opens, the gate looks how many there are
+        super().__init__(settings, reactor)
+        self._runner = {} if runner is None else runner
+        Heart(self._reactor, settings.limits.reactorTurn).setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def listenEarly(self) -> None:
+        """Listen while there is still a terminal to say on what is wrong: a daemon's own words end in its log.
+
+        Only a Unix socket has to wait, because its lock names the process, which changes when twistd leaves the terminal.
+
+        Raises:
+            ConfigurationError: a port cannot be had; one line.
+        """
+        for listener in self._listeners:
+            listener.place.examine()
+        self.listen(listener for listener in self._listeners if listener.place.kind != "unix")
+
+    # The log.
 
     def setServiceParent(self, parent: Any) -> None:
-        """Join the application, and give it our log observer where the format is not twistd's own."""
-        if self.settings.logFormat == "json" and isinstance(parent, Componentized) and not self._runner.get("logger"):
-            parent.setComponent(ILogObserver, observerFor("json", self._logFile()))
+        """Join the application, and give it our log where the runner has no other."""
+        runner = self._runner
+        if "fileLogObserverFactory" in runner:  # twist, which has formats of its own
+            if self.settings.logFormat == "json":
+                runner["fileLogObserverFactory"] = partial(observerFor, "json")
+        elif "logfile" in runner and isinstance(parent, Componentized) and not (runner["logger"] or runner.get("syslog")):
+            parent.setComponent(ILogObserver, observerFor(self.settings.logFormat, self._logFile()))
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
-    def _logFile(self) -> IO[str]:
-        path = self._runner.get("logfile")
-        if path == "-" or (not path and self._runner.get("nodaemon", True)):
+    def _logFile(self) -> Any:
+        """Return the file that twistd would take."""
+        path, foreground = self._runner["logfile"], self._runner["nodaemon"]
+        if path == "-" and not foreground:
+            raise ConfigurationError("A daemon has no standard output to log to: give twistd --logfile, or -n.")
+        if path == "-" or (foreground and not path):
             return sys.stdout
-        file: Any = LogFile.fromFullPath(path or "twistd.log", rotateLength=ROTATE_BYTES, maxRotatedFiles=ROTATED_FILES)
-        return file  # type: ignore[no-any-return]
+        file = openLogFile(path or "twistd.log")
+        signal.signal(signal.SIGUSR1, lambda number, frame: self._reactor.callFromThread(file.rotate))
+        return file
 
-    def _lookForTakenPorts(self) -> None:
-        """Find a taken port while there is still a terminal to say it on: a daemon's own words end in its log."""
-        settings = self.settings
-        for option, where, interface in (
-            ("port", settings.port, settings.interface),
-            ("tls-port", settings.tlsPort, settings.interface),
-            ("broadcast-port", settings.broadcastPort, settings.broadcastInterface),
-            ("broadcast-tls-port", settings.broadcastTlsPort, settings.broadcastInterface),
-        ):
-            if not where.isdigit() or where == "0":
-                continue
-            with socket.socket(socket.AF_INET6 if ":" in interface else socket.AF_INET) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((interface, int(where)))
-                    probe.listen(1)
-                except OSError as error:
-                    if error.errno == errno.EADDRINUSE:
-                        raise ConfigurationError(
-                            f"Another process listens on port {where}: stop it, or choose another with --{option}."
-                        ) from None
-                    # Anything else is told when the real socket is bound.
+    # Start and stop.
+
+    def privilegedStartService(self) -> None:
+        """Listen, while the process may still be root."""
+        try:
+            super().privilegedStartService()
+        except ConfigurationError as error:
+            if "statusPipe" in self._runner:  # a daemon already, whose standard error is gone
+                self._log.critical("{error}", error=str(error))
+            raise
+
+    def startService(self) -> None:
+        """Run, and tell systemd once the reactor does."""
+        super().startService()
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self.reload))
+        notify("READY=1")
+
+    def stopService(self) -> Deferred[None]:
+        """Drain; another SIGINT ends it, and other signals change nothing any more."""
+        notify("STOPPING=1")
+        signal.signal(signal.SIGINT, _endAtOnce)
+        # Twisted would answer a second SIGTERM with a traceback.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        return super().stopService()
+
+    def reload(self) -> None:
+        """Read certificates, keys and passwords anew, and tell systemd."""
+        notify("RELOADING=1")
+        super().reload()
+        notify("READY=1")
+
+
+def _raiseDescriptorLimit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        return  # a system that has a lower limit of its own: the gate keeps to what there is
+    ProcessDaemon._log.info("{count} descriptors are allowed (raised from {soft})", count=hard, soft=soft)
+
+
+def _endAtOnce(number: int, frame: object) -> None:
+    """End the process now: whoever presses Ctrl-C a second time does not want to wait for the drain."""
+    os.write(2, b"twisted_ws: ended at once, before all callers had left\n")
+    os._exit(128 + number)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import signal
-import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
+from itertools import combinations
 from typing import Any
 
 from twisted.application.service import MultiService
+from twisted.cred.checkers import FilePasswordDB
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
 from twisted_ws.access.credentials import Credentials
-from twisted_ws.daemon.listeners import Listener, endpointFor, isLoopback
-from twisted_ws.daemon.notify import Heart, notify
+from twisted_ws.daemon.expiry import ExpiryWatch
+from twisted_ws.daemon.listeners import Listener
+from twisted_ws.daemon.places import Place
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.daemon.targets import loadService
 from twisted_ws.errors import ConfigurationError
@@ -30,13 +29,11 @@ __all__ = ["Daemon"]
 
 
 class Daemon(MultiService):
-    """Everything that ``twistd wsservice`` runs. A `.tac` file may use it as well: ``Daemon(Settings(port="8080"))``.
+    """All that ``twistd wsservice`` runs, without its process: no signals, no log, no limits of the process are touched.
 
     Args:
         settings: what to run.
         reactor: the reactor; None for the global one.
-        ownsProcess: whether it may set signal handlers (SIGHUP reloads, a second SIGINT or SIGTERM ends at once) and limits of
-            the process.
 
     Attributes:
         server: the server.
@@ -48,13 +45,13 @@ class Daemon(MultiService):
 
     _log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any = None, ownsProcess: bool = False) -> None:
+    def __init__(self, settings: Settings, reactor: Any = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         if reactor is None:
             from twisted.internet import reactor
         self.settings = settings
         self._reactor = reactor
-        self._ownsProcess = ownsProcess
+        _checkPasswordFiles(settings.checkers)
         self.server = WebSocketServer(
             limits=settings.limits,
             allowedOrigins=settings.allowedOrigins,
@@ -66,24 +63,31 @@ class Daemon(MultiService):
             self.server.mount(mount.path, loadService(mount.target, mount.options))
         self._credentials = Credentials(settings.checkers, settings.apiKeyFile, settings.limits, reactor)
         self._tls = self._makeTLS()
-        self._pages: PagesResource | None = None
-        self._broadcastListeners = self._listenForBroadcasts()
-        self._webSocketListeners = self._listenForWebSockets()
-        if not self._webSocketListeners:
-            raise ConfigurationError("There is no port for WebSocket: --port and --tls-port are off, and there is no --listen.")
-        Heart(reactor).setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._pages: PagesResource
+        self._broadcastListeners = self._makeBroadcastListeners()
+        self._webSocketListeners = self._makeWebSocketListeners()
+        self._refuseOverlaps()
         # The broadcast site first: the demo page shows where it is.
-        for listener in [*self._broadcastListeners, *self._webSocketListeners]:
+        for listener in self._listeners:
             listener.setServiceParent(self)  # type: ignore[no-untyped-call]
+        if self._tls is not None:
+            ExpiryWatch(self._tls, reactor).setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    @property
+    def _listeners(self) -> list[Listener]:
+        return self._broadcastListeners + self._webSocketListeners
+
+    # What it is made of.
 
     def _makeTLS(self) -> ServerTLS | None:
         settings = self.settings
-        if settings.tlsPort == settings.broadcastTlsPort == "off":
-            given = [name for name in ("certificate", "keyStore", "clientCA") if getattr(settings, name)]
-            if given:
-                raise ConfigurationError("There is a certificate, but no port for it: give --tls-port or --broadcast-tls-port.")
-            return None
-        return ServerTLS(self._tlsSettings())
+        if settings.keyStorePasswordFile and not settings.keyStore:
+            raise ConfigurationError("--key-store-password-file belongs to a key store: give --key-store too.")
+        if settings.tlsPort != "off" or settings.broadcastTlsPort != "off":
+            return ServerTLS(self._tlsSettings())
+        if settings.certificate or settings.keyStore or settings.clientCA:
+            raise ConfigurationError("There is a certificate, but no port for it: give --tls-port or --broadcast-tls-port.")
+        return None
 
     def _tlsSettings(self) -> TLSSettings:
         settings = self.settings
@@ -98,94 +102,92 @@ class Daemon(MultiService):
             stateDirectory=settings.stateDirectory,
         )
 
-    def _listenForWebSockets(self) -> list[Listener]:
+    def _makeWebSocketListeners(self) -> list[Listener]:
         settings = self.settings
-        pages = pagesSite(self.server, needsKey=self._credentials.requiresCredentials, reactor=self._reactor)
-        self._pages = pages.resource
-        verified = peerCertificate if settings.clientCA else None
-        factory = self.server.factory(pages, verified)
-        listeners = [self._listener("listen", where, "", factory, False, "WebSocket") for where in settings.listen]
+        plain = [Place("listen", where) for where in settings.listen]
         if settings.port != "off":
-            listeners.append(self._listener("port", settings.port, settings.interface, factory, False, "WebSocket"))
-        if settings.tlsPort != "off":
-            listeners.append(self._listener("tls-port", settings.tlsPort, settings.interface, factory, True, "WebSocket"))
-        return listeners
+            plain.append(Place("port", settings.port, settings.interface))
+        secure = [Place("tls-port", settings.tlsPort, settings.interface)] if settings.tlsPort != "off" else []
+        if not plain and not secure:
+            raise ConfigurationError("There is no port for WebSocket: --port and --tls-port are off, and there is no --listen.")
+        if plain and secure and settings.clientCA:
+            self._log.warn(
+                "--client-ca counts on TLS ports only: who has no certificate still gets in by --{option}.",
+                option=plain[-1].option,
+            )
+        pages = pagesSite(self.server, needsKey=self._credentials.requiresCredentials, hsts=not plain, reactor=self._reactor)
+        self._pages = pages.resource
+        factory = self.server.factory(pages, peerCertificate if settings.clientCA else None)
+        return [self._listener(place, factory, place in secure) for place in plain + secure]
 
-    def _listenForBroadcasts(self) -> list[Listener]:
+    def _makeBroadcastListeners(self) -> list[Listener]:
         settings = self.settings
         factory = broadcastSite(self.server, self._credentials, self._reactor)
         listeners = []
-        for option, where, secure in (
-            ("broadcast-port", settings.broadcastPort, False),
-            ("broadcast-tls-port", settings.broadcastTlsPort, True),
-        ):
+        for option, where in (("broadcast-port", settings.broadcastPort), ("broadcast-tls-port", settings.broadcastTlsPort)):
             if where == "off":
                 continue
-            if not self._credentials.requiresCredentials and not isLoopback(where, settings.broadcastInterface):
+            place = Place(option, where, settings.broadcastInterface)
+            if not self._credentials.requiresCredentials and not place.isLoopback():
                 raise ConfigurationError(
                     f"Other machines could reach the broadcast site (--{option}), and anybody there could send to all callers: "
                     "give --api-key-file or --auth, or --broadcast-interface 127.0.0.1."
                 )
-            listeners.append(self._listener(option, where, settings.broadcastInterface, factory, secure, "Broadcast site"))
+            listeners.append(self._listener(place, factory, option == "broadcast-tls-port"))
         return listeners
 
-    def _listener(self, option: str, where: str, interface: str, factory: IProtocolFactory, secure: bool, what: str) -> Listener:
-        endpoint = endpointFor(self._reactor, where, interface, option)
+    def _listener(self, place: Place, factory: IProtocolFactory, secure: bool) -> Listener:
         if secure:
-            assert self._tls is not None
+            assert self._tls is not None  # which _makeTLS made for this port
             factory = self._tls.wrap(factory, self._reactor)
+        return Listener(place, factory, secure, self.server.gate, self._reactor, self.settings.limits.backlog)
 
-        def listening(port: Any) -> None:
-            if what == "WebSocket":
-                self.server.adopt(port)
-            address = port.getHost()
-            number = getattr(address, "port", None)
-            if number is None:
-                self._log.info("{what} on {address}", what=what, address=f"unix:{getattr(address, 'name', b'')!r}")
-                return
-            host = address.host if address.host not in ("::", "0.0.0.0") else "localhost"
-            host = f"[{host}]" if ":" in host else host
-            if what == "WebSocket":
-                url = f"{'wss' if secure else 'ws'}://{host}:{number}"
-            else:
-                host = "localhost" if host == "127.0.0.1" else host
-                url = f"{'https' if secure else 'http'}://{host}:{number}/broadcaster/broadcast"
-                if self._pages is not None and (not secure or not self._pages.broadcastURL):
-                    self._pages.broadcastURL = url
-            self._log.info("{what} on {url}", what=what, url=url)
-
-        return Listener(endpoint, factory, self.server.gate, option, listening)
+    def _refuseOverlaps(self) -> None:
+        for one, other in combinations([listener.place for listener in self._listeners], 2):
+            if one.overlaps(other):
+                raise ConfigurationError(
+                    f"--{one.option} and --{other.option} are both port {one.where}: choose another for one of them."
+                )
 
     # Start and stop.
 
-    def privilegedStartService(self) -> None:
-        """Listen on all ports, or on none."""
+    def listen(self, listeners: Iterable[Listener] | None = None) -> None:
+        """Listen on all ports that do not listen yet, or else on none.
+
+        Raises:
+            ConfigurationError: a port cannot be had; one line.
+        """
         try:
-            super().privilegedStartService()  # type: ignore[no-untyped-call]
+            for listener in self._listeners if listeners is None else listeners:
+                if listener.listen():
+                    self._tell(listener)
         except ConfigurationError:
-            self._stopListening(self._broadcastListeners + self._webSocketListeners)
+            self._stopListening(self._listeners)
             raise
 
+    def _tell(self, listener: Listener) -> None:
+        """Say where a port is: in the log, and for the broadcast site on the demo page."""
+        if listener in self._webSocketListeners:
+            self._log.info("WebSocket on {url}", url=listener.url("wss" if listener.secure else "ws"))
+            return
+        url = listener.url("https" if listener.secure else "http") + "/broadcaster/broadcast"
+        self._log.info("Broadcast site on {url}", url=url)
+        if url.startswith("http") and not self._pages.broadcastURL:
+            self._pages.broadcastURL = url
+
+    def privilegedStartService(self) -> None:
+        """Listen, while the process may still be root."""
+        self.listen()
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+
     def startService(self) -> None:
-        """Run: every port listens, the process may have given up root."""
-        if self._ownsProcess:
-            self._raiseDescriptorLimit()
-        try:
-            super().startService()  # type: ignore[no-untyped-call]
-        except ConfigurationError:
-            self._stopListening(self._broadcastListeners + self._webSocketListeners)
-            raise
-        if self._ownsProcess:
-            self._reactor.callWhenRunning(self._takeSignals)
-        self._reactor.callWhenRunning(notify, "READY=1")
+        """Run; listens now where the runner knows no privileged start."""
+        self.listen()
+        super().startService()  # type: ignore[no-untyped-call]
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Drain: accept no more, close every caller with 1001, then end the rest; health says so until the end."""
-        notify("STOPPING=1")
-        if self._ownsProcess:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, _endAtOnce)
         yield self._stopListening(self._webSocketListeners)
         count = len(self.server.callers)
         if count:
@@ -198,35 +200,28 @@ class Daemon(MultiService):
     def _stopListening(listeners: list[Listener]) -> Deferred[Any]:
         return DeferredList([listener.stopService() for listener in listeners], consumeErrors=True)
 
-    def _takeSignals(self) -> None:
-        signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self.reload))
-
     def reload(self) -> None:
-        """Read certificates, keys and passwords anew, without dropping a connection; what is wrong stays as it was (SIGHUP)."""
-        notify("RELOADING=1")
-        for what, again in (("certificate", self._reloadTLS), ("API keys", self._credentials.reload)):
+        """Read certificates, keys and passwords anew, without dropping a connection; what is wrong stays as it was."""
+        for what, again in (("TLS", self._reloadTLS), ("API keys", self._credentials.reload)):
             try:
                 again()
             except ConfigurationError as error:
-                self._log.error("The old {what} stay in use: {error}", what=what, error=str(error))
+                self._log.error("{what}: what was read before stays in use, because: {error}", what=what, error=str(error))
         self._log.info("reloaded")
-        notify("READY=1")
 
     def _reloadTLS(self) -> None:
         if self._tls is not None:
             self._tls.reload(self._tlsSettings())
 
-    def _raiseDescriptorLimit(self) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft != hard:
+
+def _checkPasswordFiles(checkers: Iterable[Any]) -> None:
+    # Twisted opens the file of --auth file:PATH at the first login.
+    for checker in checkers:
+        if isinstance(checker, FilePasswordDB):
             try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            except (OSError, ValueError):
-                return  # a system that has a lower limit of its own: the gate keeps to what there is
-            self._log.info("{count} descriptors are allowed (raised from {soft})", count=hard, soft=soft)
-
-
-def _endAtOnce(number: int, frame: object) -> None:
-    """End the process now: whoever sends the signal a second time does not want to wait for the drain."""
-    sys.__stderr__ and sys.__stderr__.write("ended at once, without a drain\n")
-    os._exit(128 + number)
+                with open(checker.filename, "rb"):
+                    pass
+            except OSError as error:
+                raise ConfigurationError(
+                    f"The password file {checker.filename} (--auth) cannot be read: {error.strerror}."
+                ) from None

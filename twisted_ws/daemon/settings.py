@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +18,7 @@ from typing import Any
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 
-__all__ = ["KEYS", "Key", "Mount", "Settings", "load", "merge"]
+__all__ = ["KEYS", "Key", "Mount", "Settings", "absolute", "load", "merge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,12 @@ class Mount:
 
     path: str
     target: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may have passwords
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that the daemon needs to start; `merge` makes it, and an embedder may.
+    """Everything that the daemon needs to start; `merge` makes it, and a `.tac` file may.
 
     Attributes are the flags in camelCase (see the options reference); `limits` has those that are limits, `checkers` what
     ``--auth`` made.
@@ -63,7 +64,7 @@ class Settings:
     trustedProxies: tuple[str, ...] = ()
     compression: bool = False
     apiKeyFile: str | None = None
-    checkers: tuple[Any, ...] = ()
+    checkers: tuple[Any, ...] = field(default=(), repr=False)
     logFormat: str = "text"
     limits: Limits = field(default_factory=Limits)
 
@@ -149,7 +150,6 @@ class Key:
         read: makes the value; its ValueError says what is expected.
         help: one line.
         default: as the help has it.
-        metavar: what stands for the value in the help, for completion.
     """
 
     name: str
@@ -174,7 +174,7 @@ class Key:
         return self.field in _PATHS
 
 
-_LIMITS = {each.name for each in fields(Limits)}
+_LIMITS = {each.name: each.metadata["unit"] for each in fields(Limits)}
 _PATHS = {"certificate", "privateKey", "chain", "keyStore", "keyStorePasswordFile", "clientCA", "apiKeyFile", "stateDirectory"}
 
 KEYS = (
@@ -226,7 +226,7 @@ KEYS = (
 
 
 def load(path: str) -> dict[str, Any]:
-    """Return the tables of a TOML file; the paths in it are made relative to it.
+    """Return the tables of a TOML file; relative paths in it are taken from its directory.
 
     Raises:
         ConfigurationError: it cannot be read or parsed; the text says where.
@@ -239,10 +239,19 @@ def load(path: str) -> dict[str, Any]:
         raise ConfigurationError(f"The configuration file {path} is not UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"The configuration file {path} is no TOML: {error}.") from None
+    return absolute(document, str(Path(path).parent))
+
+
+def absolute(values: Mapping[str, Any], directory: str) -> dict[str, Any]:
+    """Return `values` with absolute paths, those that are relative taken from `directory`.
+
+    The runner may change its directory after that (``twistd --rundir``), and they are read again at each reload.
+    """
+    found = dict(values)
     for key in KEYS:
-        if key.isPath and isinstance(document.get(key.name), str):
-            document[key.name] = str(Path(path).parent / Path(document[key.name]).expanduser())
-    return document
+        if key.isPath and isinstance(path := found.get(key.name), str):
+            found[key.name] = os.path.abspath(os.path.join(directory, os.path.expanduser(path)))
+    return found
 
 
 def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Iterable[Any] = ()) -> Settings:
@@ -257,8 +266,9 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
         ConfigurationError: a key is unknown (the nearest is named) or a value does not fit.
     """
     _refuseUnknown(document, [key.name for key in KEYS] + ["services", "limits"], "")
-    limits = dict(_table(document, "limits"))
-    _refuseUnknown(limits, sorted(_LIMITS), "limits.")
+    table = _table(document, "limits")
+    _refuseUnknown(table, sorted(_LIMITS), "limits.")
+    limits = {name: _limit(name, value) for name, value in table.items()}
     values: dict[str, Any] = {}
     for source, prefix in ((document, ""), (flags, "--")):
         for key in KEYS:
@@ -277,6 +287,16 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
         return Settings(**values, limits=Limits(**limits), checkers=tuple(checkers))
     except ValueError as error:
         raise ConfigurationError(f"{error}.") from None
+
+
+def _limit(name: str, value: Any) -> Any:
+    """Return the value of a limit; sizes may be texts as 64KiB, and every other mistake is told by `Limits`."""
+    if not isinstance(value, str) or _LIMITS[name] != "bytes":
+        return value
+    try:
+        return _size(value)
+    except ValueError as expected:
+        raise ConfigurationError(f"limits.{name} must be {expected}, not {value!r}.") from None
 
 
 def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:

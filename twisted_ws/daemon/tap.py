@@ -7,23 +7,33 @@ from types import TracebackType
 from typing import Any
 
 from twisted_ws.daemon.options import ServiceOptions as Options
+from twisted_ws.daemon.settings import Settings
 from twisted_ws.errors import ConfigurationError
 
 __all__ = ["Options", "makeService"]
 
 
-def makeService(options: Options) -> Any:
-    """Return the daemon for these options (an `IService`).
+def makeService(options: Options | Settings) -> Any:
+    """Return the daemon for these options (an `IService`), listening already.
+
+    It takes the process: its signals and descriptor limit. A program that has other things to do as well uses
+    `twisted_ws.server.WebSocketServer`, or `twisted_ws.daemon.service.Daemon`.
+
+    Args:
+        options: those of the command line; or, for a `.tac` file, settings. There the log is twistd's (or what the file sets as
+            the application's `ILogObserver`), whatever `logFormat` says.
 
     Raises:
-        ConfigurationError: something the operator can mend; on the command line it is shown as one line, with exit code 1.
+        ConfigurationError: something the operator can mend; where nobody catches it, it is shown as one line.
     """
     _showOneLine()
-    settings = options.settings()
+    settings, runner = (options, None) if isinstance(options, Settings) else (options.settings(), options.parent)
     # The reactor and Autobahn load here: twistd --help and wsservice --help do without them.
     from twisted_ws.daemon.process import ProcessDaemon
 
-    return ProcessDaemon(settings, getattr(options, "parent", None) or {})
+    daemon = ProcessDaemon(settings, runner)
+    daemon.listenEarly()
+    return daemon
 
 
 def _showOneLine() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -54,11 +55,14 @@ def _failed(target: str, error: Exception) -> ConfigurationError:
 
 def _imported(target: str) -> Any:
     module, _, name = target.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as with twistd and python -m: modules of the present directory
+    if not module or not name:
+        raise ConfigurationError(f"The service {target} must be written as package.module:Name.")
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as with python -m: modules of the present directory
     try:
         found: Any = import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that was not meant to be imported may even exit
         # The module itself, or one that it imports, is missing or broken: the last frame says where.
         frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ is not None else []
         own = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
@@ -78,10 +82,8 @@ def _installed(name: str) -> Any:
     known = {each.name: each for each in entry_points(group=GROUP)}
     if name not in known:
         near = difflib.get_close_matches(name, known, 1, 0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigurationError(
-            f"There is no installed service {name}: {hint}Write package.module:Name, or see --help-services."
-        )
+        hint = f": did you mean {near[0]}?" if near else "."
+        raise ConfigurationError(f"There is no installed service {name}{hint} Write package.module:Name, or see --help-services.")
     try:
         return known[name].load()
     except Exception as error:

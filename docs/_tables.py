@@ -1,0 +1,84 @@
+"""Tables of the reference, written from the code at each build: so they cannot say what is no longer true."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from twisted_ws.daemon.settings import KEYS
+from twisted_ws.limits import Limits
+
+# Documented by its own sentence in the page, because they are no settings of the file.
+_FLAGS_ONLY = (
+    ("--config FILE", "", "TOML file with these settings and one table for each service"),
+    ("--service PATH=TARGET", "`/ws=demo`", "a service and where it is mounted; repeatable"),
+    ("--auth METHOD:ARGUMENTS", "none", "who may publish, by password (Twisted's strcred); repeatable; `--help-auth` lists the methods"),
+    ("--help-services", "", "list the installed services, and exit"),
+    ("--version", "", "show the version, and exit"),
+)
+_UNITS = {"bytes": ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))}
+
+
+def size(value: float, unit: str) -> str:
+    """Return a default with its unit, as a person writes it."""
+    for factor, name in _UNITS.get(unit, ()):
+        if value >= factor and value % factor == 0:
+            return f"{value / factor:g} {name}"
+    return f"{value:g} {unit}"
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def options() -> str:
+    """Return the table of the settings, from `KEYS`."""
+    lines = [_row("option and key", "default", "meaning"), _row("---", "---", "---")]
+    for key in KEYS:
+        default = f"`{key.default}`" if key.default.startswith(("$", "8")) else key.default or "none"
+        lines.append(_row(f"`{key.name}`" + (" (list)" if key.isList else ""), default, re.sub(r"[*<>]", r"\\\g<0>", key.help)))
+    return "\n".join(lines)
+
+
+def flags() -> str:
+    """Return the table of what is a flag only."""
+    lines = [_row("flag", "default", "meaning"), _row("---", "---", "---")]
+    lines += [_row(f"`{name}`", default, meaning) for name, default, meaning in _FLAGS_ONLY]
+    return "\n".join(lines)
+
+
+def limits() -> str:
+    """Return the table of the limits, from the fields of `Limits`."""
+    flagOf = {key.field: key.name for key in KEYS if key.isLimit}
+    lines = [_row("key in `[limits]`", "default", "beyond it", "reason"), _row("---", "---", "---", "---")]
+    for each in fields(Limits):
+        unit, zero = each.metadata["unit"], each.metadata["zero"]
+        value = f"0: {zero}" if each.default == 0 else size(each.default, unit) + (f" (0: {zero})" if zero else "")
+        flag = f"; also `--{flagOf[each.name]}`" if each.name in flagOf else ""
+        lines.append(_row(f"`{each.name}`{flag}", value, each.metadata["beyond"] or "—", each.metadata["reason"]))
+    return "\n".join(lines)
+
+
+class Table(SphinxDirective):
+    """``table-of``: one of the tables above, by its name."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        table = {"options": options, "flags": flags, "limits": limits}[self.arguments[0]]
+        container = nodes.container()
+        self.state.nested_parse(StringList(table().splitlines(), source=str(Path(__file__))), 0, container)
+        return container.children
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Join the build."""
+    app.add_directive("table-of", Table)
+    return {"parallel_read_safe": True}

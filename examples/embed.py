@@ -1,0 +1,27 @@
+"""A WebSocket server inside a Twisted program of your own, without the daemon."""
+
+import sys
+
+from twisted.internet import reactor, task
+from twisted.internet.endpoints import serverFromString
+from twisted.logger import globalLogBeginner, textFileLogObserver
+
+from echo import Echo
+from twisted_ws import Limits, WebSocketServer
+
+
+def main():
+    """Listen on port 8080, and tell everybody the time each second."""
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
+    server = WebSocketServer(limits=Limits(maxMessageSize=64 * 1024))
+    server.mount("/echo", Echo())
+    listening = serverFromString(reactor, "tcp:8080:interface=127.0.0.1").listen(server.factory())
+    listening.addCallback(server.gate.watch)
+    clock = task.LoopingCall(lambda: server.broadcast({"seconds": int(reactor.seconds())}))
+    clock.start(1)
+    # The drain: everybody gets Close 1001, and the program ends when the last one has answered, after 5 seconds at most.
+    reactor.addSystemEventTrigger("before", "shutdown", server.stop, 5)
+    reactor.run()
+
+
+main()

@@ -1,0 +1,40 @@
+"""Rooms with a door: path parameters, a ticket in the query, one object for each connection."""
+
+from twisted_ws import Reject, WebSocketService
+
+TICKETS = {"t-ada": "Ada", "t-bob": "Bob"}
+
+
+class Guest(WebSocketService):
+    """One person in one room; made for one connection by `Rooms.onUpgrade`."""
+
+    def __init__(self, rooms, room, name):
+        self.rooms, self.room, self.name = rooms, room, name
+
+    def onOpen(self, caller):
+        """Enter the room."""
+        caller.user = self.name
+        self.rooms.setdefault(self.room, set()).add(caller)
+
+    def onTextMessage(self, caller, text):
+        """Tell everybody in the room, also who said it."""
+        for other in tuple(self.rooms[self.room]):
+            other.writeTextMessage(f"{self.name}: {text}")
+
+    def onClose(self, caller, statusCode, reason):
+        """Leave the room."""
+        self.rooms[self.room].discard(caller)
+
+
+class Rooms(WebSocketService):
+    """Mount this one: ``--service /rooms/{room}=rooms:Rooms``."""
+
+    def __init__(self):
+        self.rooms = {}
+
+    def onUpgrade(self, request):
+        """Look at the ticket, and return the service object for this connection."""
+        name = TICKETS.get(request.query.get("ticket", [""])[0])
+        if name is None:
+            raise Reject(401, "Where is your ticket?")
+        return Guest(self.rooms, request.pathParams["room"], name)

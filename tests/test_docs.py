@@ -1,0 +1,86 @@
+"""What the documentation says is what happens: its commands and snippets are run, as they stand, against a real server."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.transcript import ROOT, Block, Reader, blocks
+from twisted_ws.daemon.settings import load, merge
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*/*.md"))]
+RUN = [page for page in PAGES if any(block.kind in ("console", "python", "sh") for block in blocks(page))]
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def _samples(kind: str) -> list[Block]:
+    return [block for page in PAGES for block in blocks(page) if block.kind == kind]
+
+
+@pytest.mark.parametrize("page", RUN, ids=_name)
+def test_follow(page: Path, tmp_path: Path) -> None:
+    """A reader who types what a page says sees what it says."""
+    with Reader(tmp_path) as reader:
+        for block in blocks(page):
+            reader.follow(block)
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "tutorial").glob("*.md")), ids=_name)
+def test_noCodeUnrun(page: Path) -> None:
+    """The tutorial has no block of a kind that nothing runs."""
+    assert {block.kind for block in blocks(page)} <= {"console", "python", "text", "toml", "json"}
+
+
+def test_examplesUsed() -> None:
+    """Each example is shown on some page, and each page shows examples that exist."""
+    text = "".join(page.read_text() for page in PAGES)
+    for example in (ROOT / "examples").glob("*.py"):
+        assert f"examples/{example.name}" in text, f"{example.name} is on no page"
+
+
+@pytest.mark.parametrize("sample", _samples("toml"))
+def test_configuration(sample: Block, tmp_path: Path) -> None:
+    """Each configuration file that a page shows is one that the daemon takes."""
+    file = tmp_path / "wsservice.toml"
+    file.write_text(sample.text)
+    merge(load(str(file)), {})
+
+
+@pytest.mark.parametrize("sample", _samples("ini"))
+def test_systemd(sample: Block, tmp_path: Path) -> None:
+    """Each systemd unit that a page shows is one that systemd takes; without systemd, its sections and keys are looked at."""
+    # The first line names the unit; the programs that it starts are somewhere else on this machine.
+    name = Path(sample.text.partition("\n")[0].removeprefix("# ")).name
+    assert name.endswith((".service", ".socket"))
+    unit = tmp_path / name
+    unit.write_text(sample.text.replace("/opt/chat/bin/", "/bin/true #"))
+    if name.endswith(".socket"):
+        (tmp_path / f"{unit.stem}.service").write_text("[Service]\nExecStart=/bin/true\n")
+    analyze = shutil.which("systemd-analyze")
+    if analyze is not None:
+        done = subprocess.run([analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False, timeout=30)
+        ours = [line for line in done.stderr.splitlines() if name in line and "is not executable" not in line]
+        assert not ours
+    lines = [line for line in sample.text.splitlines() if line and not line.startswith("#")]
+    assert lines[0].startswith("[")
+    assert all(line.startswith("[") or "=" in line for line in lines)
+
+
+@pytest.mark.parametrize("sample", _samples("nginx"))
+def test_nginx(sample: Block, tmp_path: Path) -> None:
+    """Each nginx configuration that a page shows is balanced, and passes nginx's own test where nginx is installed."""
+    assert sample.text.count("{") == sample.text.count("}")
+    assert all(line.rstrip().endswith((";", "{", "}")) for line in sample.text.splitlines() if line and line.lstrip()[:1] != "#")
+    nginx = shutil.which("nginx")
+    if nginx is not None:
+        configuration = tmp_path / "nginx.conf"
+        http = "\n".join(line for line in sample.text.splitlines() if "ssl_certificate" not in line)
+        configuration.write_text(f"pid {tmp_path}/pid; error_log stderr;\nevents {{}}\nhttp {{\n{http}\n}}\n")
+        subprocess.run([nginx, "-t", "-q", "-c", configuration, "-p", tmp_path], check=True, timeout=30)

@@ -1,0 +1,292 @@
+"""A reader who follows a page of the documentation: types its commands, and compares what it says with what appears.
+
+In a page,
+
+- a ``console`` block has commands (``$ ``), and beneath each what it prints; ``...`` stands for anything;
+- ``twistd`` and ``twisted-ws`` run on in a terminal of their own, until the page starts another server (``Ctrl-C``), and what is
+  beneath them must be in the log;
+- ``websockets`` runs on too; ``> `` is what the reader types there, ``^D`` ends it, and the other lines are what it shows;
+- a ``console`` block without a command goes on with the clients that are open: all of them show these lines;
+- a ``text`` block is what the server's log says by then;
+- a ``python`` or ``toml`` block whose first line is a comment with a file name is saved under it, another Python block is run;
+- a ``sh`` block is for other machines (systemctl, docker, certbot): its syntax is checked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+# Long enough for a machine that does something else at the same time; no test waits for it but one that fails.
+PATIENCE = 30
+
+_FENCE = re.compile(r"^(?P<fence>`{3,})(?P<kind>[^\n]*)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
+_ESCAPES = re.compile(r"\x1b(?:\[[0-9;]*[A-Za-z]|[78])|\r")
+_SERVER = re.compile(r"^(?:\w+=\S+ )*(?:twistd|twisted-ws)\b(?!.*--(?:help|version))")
+_CLIENT = re.compile(r"^(?:\w+=\S+ )*websockets ws")
+_PORTS = re.compile(r"\b(8080|8081|8443|8444)\b")
+_FILE = re.compile(r"^# (?P<name>[\w.-]+\.(?:py|tac|toml))$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One fenced block: its kind ("console") and its text."""
+
+    kind: str
+    text: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Yield the fenced blocks of a page; directives (as literalinclude) are no blocks."""
+    for match in _FENCE.finditer(page.read_text()):
+        if not match["kind"].startswith("{"):
+            yield Block(match["kind"].strip(), match["text"])
+
+
+def steps(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield each command of a console block with the lines beneath it; "" for lines before the first command."""
+    command, lines = "", []
+    for line in text.replace("\\\n", "").splitlines():
+        if line.startswith("$ "):
+            if command or lines:
+                yield command, lines
+            command, lines = line[2:].partition("   # ")[0].strip(), []
+        else:
+            lines.append(line)
+    yield command, lines
+
+
+def pattern(expected: str) -> str:
+    """Return the regular expression for what a page shows, where ``...`` stands for anything."""
+    return ".*".join(map(re.escape, expected.strip().split("...")))
+
+
+class Running:
+    """A command that runs on: what it printed so far, and where the reader is in it."""
+
+    def __init__(self, command: str, directory: Path, environment: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            ["bash", "-c", f"exec env {command}"],
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self._output = ""
+        self._read = 0
+        self._news = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        stdout: Any = self.process.stdout
+        while data := stdout.read1():
+            with self._news:
+                self._output = _ESCAPES.sub("", self._output + data.decode())
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def type(self, line: str) -> None:
+        """Type a line, or end the input."""
+        stdin: Any = self.process.stdin
+        if line == "^D":
+            stdin.close()
+        else:
+            stdin.write(line.encode() + b"\n")
+            stdin.flush()
+
+    def expect(self, expected: str) -> None:
+        """Wait until a line shows what the page says, after what was seen before."""
+        wanted = re.compile(pattern(expected))
+        with self._news:
+            found = self._news.wait_for(lambda: (match := wanted.search(self._output, self._read)) or self._ended, PATIENCE)
+            match = wanted.search(self._output, self._read)
+            assert match is not None, f"{'ended' if found else 'waited'} without {expected!r}, after:\n{self._output}"
+            self._read = match.end()
+
+    def end(self, number: int = signal.SIGINT) -> str:
+        """Send a signal, wait for the end, and return all that was printed."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        finally:
+            self._thread.join(PATIENCE)
+            for stream in (self.process.stdin, self.process.stdout):
+                assert stream is not None
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    pass
+        return self._output
+
+
+class Reader:
+    """Follows pages; a context manager, so that nothing is left running.
+
+    Args:
+        directory: an empty directory to work in; it looks like a clone as far as a page needs it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.ports = freePorts("8080", "8081", "8443", "8444")
+        self.server: Running | None = None
+        self.clients: list[Running] = []
+        self.environment = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(directory),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LANG": "C.UTF-8",
+        }
+        # A terminal shows no progress, because the answer goes to it.
+        (directory / ".curlrc").write_text("silent\nshow-error\n")
+        (directory / "examples").mkdir()
+        for example in (ROOT / "examples").iterdir():
+            if example.is_file():
+                (directory / "examples" / example.name).write_text(self.translate(example.read_text()))
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._endAll()
+
+    def translate(self, text: str) -> str:
+        """Return a text of the documentation with this reader's ports."""
+        return _PORTS.sub(lambda match: self.ports[match[1]], text)
+
+    def follow(self, block: Block) -> None:
+        """Do what a block says."""
+        text = self.translate(block.text)
+        if block.kind == "console":
+            for command, lines in steps(text):
+                self._step(command, lines)
+        elif block.kind in ("python", "toml") and (file := _FILE.match(text)) is not None:
+            (self.directory / file["name"]).write_text(text)
+        elif block.kind == "python":
+            self._run(f"{shlex.quote(sys.executable)} -c {shlex.quote(text)}", [])
+        elif block.kind == "text" and self.server is not None:
+            for line in filter(None, text.splitlines()):
+                self.server.expect(line)
+        elif block.kind == "sh":
+            subprocess.run(["bash", "-n", "-c", block.text], check=True)
+
+    def _step(self, command: str, lines: list[str]) -> None:
+        if not command:
+            assert self.clients, f"no client is open for {lines}"
+            for client in self.clients:
+                self._talk(client, lines)
+        elif command.startswith("make "):
+            self._make(command.split()[1])
+        elif command.startswith("pip install "):
+            for name in command.split()[2:]:
+                distribution(name)
+        elif command == ". .venv/bin/activate":
+            pass  # the tests run in it
+        elif command.startswith("cd "):
+            self.directory = (self.directory / command[3:]).resolve()
+            assert self.directory.is_dir()
+        elif _SERVER.match(command) and lines[:1] and lines[0].startswith("twisted_ws: "):
+            self._endAll()
+            self._run(self._withPorts(command), lines, 1)
+        elif _SERVER.match(command):
+            self._serve(self._withPorts(command), lines)
+        elif _CLIENT.match(command):
+            client = Running(command, self.directory, self.environment)
+            self.clients.append(client)
+            if not lines or not lines[0].startswith(("Connected", "Failed")):
+                client.expect("Connected to")
+            self._talk(client, lines)
+        else:
+            self._run(command, lines)
+
+    def _talk(self, client: Running, lines: list[str]) -> None:
+        for line in filter(None, lines):
+            if line.startswith("> ") or line == "^D":
+                client.type(line.removeprefix("> "))
+            else:
+                client.expect(line)
+        if any(line.startswith("Connection closed") or line.startswith("Failed") for line in lines):
+            client.end()
+            self.clients.remove(client)
+
+    def _withPorts(self, command: str) -> str:
+        """Return the command of a server; where it has the default ports, with this reader's own."""
+        if "--config" in command or " -ny " in command:
+            return command  # the file has the ports
+        defaults = {"--port": "8080", "--broadcast-port": "8081"}
+        return " ".join([command, *(f"{flag} {self.ports[port]}" for flag, port in defaults.items() if f"{flag} " not in command)])
+
+    def _serve(self, command: str, lines: list[str]) -> None:
+        self._endAll()
+        self.server = Running(command, self.directory, self.environment)
+        self.server.expect("WebSocket on ...")
+        self.server._read = 0
+        for line in lines:
+            self.server.expect(line)
+
+    def _make(self, target: str) -> None:
+        # The tests are what `make test` runs, so no target is run from here; what `make run` does last is, because pages go on
+        # with the server that it starts.
+        recipe = re.search(rf"^{target}:.*\n\t(.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert recipe is not None, f"the Makefile has no target {target}"
+        if target == "run":
+            self._serve(self._withPorts(self.translate(recipe[1].replace("$(BIN)/", ""))), [])
+
+    def _run(self, command: str, lines: list[str], status: int = 0) -> None:
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PATIENCE,
+            check=False,
+        )
+        output = done.stdout.decode().replace("\r\n", "\n").strip()
+        assert done.returncode == status, f"{command}: exit code {done.returncode}\n{output}"
+        expected = "\n".join(lines).strip()
+        if expected:
+            matched = re.fullmatch(pattern(expected), output, re.DOTALL)
+            assert matched, f"{command}\nThe page says:\n{expected}\nIt is:\n{output}"
+
+    def _endAll(self) -> None:
+        for client in self.clients:
+            client.end()
+        self.clients.clear()
+        server, self.server = self.server, None
+        if server is not None:
+            output = server.end()
+            # twistd ends by the signal that it got, once everything is closed; twisted-ws returns 0.
+            assert server.process.returncode in (0, -signal.SIGINT), output
+
+
+def freePorts(*names: str) -> dict[str, str]:
+    """Return a free port for each name."""
+    probes = {name: socket.create_server(("127.0.0.1", 0)) for name in names}
+    ports = {name: str(probe.getsockname()[1]) for name, probe in probes.items()}
+    for probe in probes.values():
+        probe.close()
+    return ports

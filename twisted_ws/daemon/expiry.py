@@ -1,0 +1,50 @@
+"""A daily look at the certificate in use: what is told at a start is forgotten after months of running."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from twisted_ws.wire.tls import ServerTLS
+
+__all__ = ["ExpiryWatch"]
+
+DAY = 24 * 3600.0
+WARN_DAYS = 14
+
+
+class ExpiryWatch(Service):
+    """Warns each day while the certificate in use has less than 14 days.
+
+    Args:
+        tls: whose certificate.
+        reactor: the reactor.
+    """
+
+    _log = Logger()
+
+    def __init__(self, tls: ServerTLS, reactor: Any) -> None:
+        self._tls = tls
+        self._loop = LoopingCall(self._look)
+        self._loop.clock = reactor
+
+    def startService(self) -> None:
+        """Begin; today's look was at the load of the certificate."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._loop.start(DAY, now=False)
+
+    def stopService(self) -> None:
+        """Stop."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._loop.running:
+            self._loop.stop()
+
+    def _look(self) -> None:
+        days = self._tls.daysLeft()
+        if days < 0:
+            self._log.warn("The certificate in use HAS EXPIRED, and clients refuse it: renew it, then reload (SIGHUP).")
+        elif days < WARN_DAYS:
+            self._log.warn("The certificate in use expires in {days} days: renew it, then reload (SIGHUP).", days=int(days))

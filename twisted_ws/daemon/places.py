@@ -1,0 +1,206 @@
+"""Where to listen: a port number with an interface, or an endpoint string, and what is wrong with it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from twisted_ws.errors import ConfigurationError
+
+__all__ = ["Place"]
+
+# What Twisted's parsers of these kinds of endpoints take; a backlog is added where none is given.
+_TCP = ("tcp", "tcp4", "tcp6", "ssl")
+_BACKLOG = (*_TCP, "tls", "unix")
+_EVERYWHERE = ("", "0.0.0.0", "::")
+# The size of sun_path less its final zero byte (unix(7)).
+_UNIX_PATH_BYTES = 107
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One place to listen.
+
+    Attributes:
+        option: the flag that it came from, without dashes: for error messages.
+        where: digits, or an endpoint string.
+        interface: an IP address for a port number; "" for every address of both families.
+    """
+
+    option: str
+    where: str
+    interface: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The kind of the endpoint, as "unix"; "" for a port number."""
+        return "" if self.where.isdigit() else self.where.partition(":")[0]
+
+    @property
+    def isTLS(self) -> bool:
+        """Whether the endpoint itself speaks TLS."""
+        return self.kind in ("ssl", "tls")
+
+    def isLoopback(self) -> bool:
+        """Say whether only this machine can reach it; what is not known counts as reachable from elsewhere."""
+        if not self.kind:
+            return _isLoopbackAddress(self.interface)
+        if self.kind == "unix":
+            return True
+        addresses = [part.partition("=")[2] for part in self._parts() if part.startswith("interface=")]
+        return self.kind in _TCP and bool(addresses) and all(map(_isLoopbackAddress, addresses))
+
+    def overlaps(self, other: Place) -> bool:
+        """Say whether both are the same port number on the same address."""
+        same = self.interface == other.interface or self.interface in _EVERYWHERE or other.interface in _EVERYWHERE
+        return not self.kind and self.where == other.where != "0" and same
+
+    def endpoint(self, reactor: Any, backlog: int) -> IStreamServerEndpoint:
+        """Return the endpoint.
+
+        Args:
+            reactor: the reactor.
+            backlog: connections that the kernel keeps until they are accepted.
+
+        Raises:
+            ConfigurationError: `where` is no endpoint, or `interface` no address.
+        """
+        if self.kind:
+            return self._parsed(reactor, backlog)
+        port, interface = int(self.where), "127.0.0.1" if self.interface == "localhost" else self.interface
+        if not interface:
+            if _isDualStack():
+                return TCP6ServerEndpoint(reactor, port, backlog, "::")
+            return TCP4ServerEndpoint(reactor, port, backlog, "")
+        try:
+            version = ip_address(interface.partition("%")[0]).version
+        except ValueError:
+            raise ConfigurationError(f"The interface of --{self.option} must be an IP address, not {interface!r}.") from None
+        return (TCP4ServerEndpoint if version == 4 else TCP6ServerEndpoint)(reactor, port, backlog, interface)
+
+    def _parsed(self, reactor: Any, backlog: int) -> IStreamServerEndpoint:
+        if self.kind == "systemd" and "LISTEN_FDS" not in os.environ:
+            raise ConfigurationError(f"--{self.option} {self.where}: systemd passed no socket; start it by its socket unit.")
+        if self.kind == "tls":
+            self._refuseEmptyDirectory()
+        try:
+            endpoint: IStreamServerEndpoint = serverFromString(reactor, self._complete(backlog))
+        except Exception as error:  # an endpoint may be a plugin, which raises what it likes
+            raise ConfigurationError(
+                f"--{self.option} {self.where} cannot be used as an endpoint: {type(error).__name__}: {error}."
+            ) from None
+        return endpoint
+
+    def _parts(self) -> list[str]:
+        """Return what stands between the colons, after the kind; a colon after a backslash is part of a value."""
+        parts = self.where.replace("\\\\", "\1").replace("\\:", "\0").split(":")[1:]
+        return [part.replace("\0", ":").replace("\1", "\\") for part in parts]
+
+    def _complete(self, backlog: int) -> str:
+        """Return the endpoint string with our backlog, and a mode for a Unix socket that lets owner and group in only."""
+        names = [part.partition("=")[0] for part in self._parts()[1:] if "=" in part]
+        if self.kind not in _BACKLOG or len(names) != len(self._parts()) - 1:
+            return self.where  # values without names may be any of these
+        more = "" if "backlog" in names else f":backlog={backlog}"
+        return self.where + more + (":mode=660" if self.kind == "unix" and "mode" not in names else "")
+
+    def _refuseEmptyDirectory(self) -> None:
+        # Twisted would listen without a word, and every handshake would fail.
+        directory = self._parts()[0]
+        try:
+            names = os.listdir(directory)
+        except OSError as error:
+            raise ConfigurationError(f"--{self.option}: the directory {directory} cannot be read: {error.strerror}.") from None
+        if not any(name.endswith(".pem") for name in names):
+            raise ConfigurationError(f"--{self.option}: the directory {directory} holds no certificate (*.pem).")
+
+    def examine(self) -> None:
+        """Look at what would keep a Unix socket from being made, where that can be seen beforehand.
+
+        Raises:
+            ConfigurationError: something would.
+        """
+        path = self._parts()[0].removeprefix("address=") if self.kind == "unix" else ""
+        if not os.path.isabs(path):
+            return  # a relative one may be relative to a directory that the runner changes to
+        if len(os.fsencode(path)) > _UNIX_PATH_BYTES:
+            raise ConfigurationError(
+                f"--{self.option}: the path of a Unix socket has at most {_UNIX_PATH_BYTES} bytes, and {path} has more."
+            )
+        directory = os.path.dirname(path)
+        if not os.path.isdir(directory):
+            raise ConfigurationError(f"--{self.option}: there is no directory for {path}: make it, or choose another.")
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise ConfigurationError(f"--{self.option}: this user may not write to the directory of {path}: choose another.")
+        if _holder(path) is not None:
+            raise ConfigurationError(self._taken(path))
+
+    @staticmethod
+    def _taken(path: str) -> str:
+        holder = _holder(path)
+        who = f"Process {holder}" if holder is not None else "Another process"
+        return f"{who} listens on {path}: stop it; or, if it is no server, remove {path} and {path}.lock."
+
+    def explain(self, error: BaseException | None) -> str:
+        """Return one line for an error of listening: what is wrong, and what to do."""
+        if not isinstance(error, CannotListenError):
+            why = error.strerror if isinstance(error, OSError) else error
+            return f"--{self.option} {self.where} cannot listen: {why}."
+        if not isinstance(error.port, int):
+            if isinstance(error.socketError, OSError) and error.socketError.errno != errno.EADDRINUSE:
+                return f"--{self.option} cannot listen on {_text(error.port)}: {error.socketError.strerror}."
+            return self._taken(_text(error.port))
+        number = getattr(error.socketError, "errno", None)
+        address = _text(error.interface)
+        where = f"port {error.port}" + (f" of {address}" if address not in _EVERYWHERE else "")
+        if number == errno.EADDRINUSE:
+            return f"Another process listens on {where}: stop it, or choose another with --{self.option}."
+        if number in (errno.EACCES, errno.EPERM):
+            return (
+                f"This user may not listen on {where}: start as root (and give twistd --uid), or choose another with "
+                f"--{self.option}."
+            )
+        if number == errno.EADDRNOTAVAIL:
+            return f"This machine has no address {address}: choose another for --{self.option}."
+        return f"Cannot listen on {where} (--{self.option}): {getattr(error.socketError, 'strerror', None) or error.socketError}."
+
+
+def _text(value: Any) -> str:
+    return os.fsdecode(value) if value else ""
+
+
+def _holder(path: str) -> int | None:
+    """Return the process that holds Twisted's lock of a Unix socket (a symbolic link to its id), None where none lives."""
+    try:
+        process = int(os.readlink(f"{path}.lock"))
+        os.kill(process, 0)
+    except PermissionError:
+        return process
+    except (OSError, ValueError):
+        return None
+    return process
+
+
+def _isLoopbackAddress(address: str) -> bool:
+    try:
+        return address == "localhost" or ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _isDualStack() -> bool:
+    """Say whether a socket on :: takes IPv4 too; not where IPv6 is off, or kept apart (the sysctl bindv6only)."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::", 0))
+            return not probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    except OSError:
+        return False
