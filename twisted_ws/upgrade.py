@@ -111,7 +111,7 @@ class UpgradeRequest:
     """
 
     __slots__ = (
-        "_pairs",
+        "_headers",
         "clientCertificate",
         "isSecure",
         "path",
@@ -137,7 +137,8 @@ class UpgradeRequest:
     ) -> None:
         self.target = target
         self.path = unquote(target.partition("?")[0]) if path is None else path
-        self._pairs = headers
+        # One text instead of a tuple of tuples: a connection lives for hours, and its headers are read once.
+        self._headers = "\n".join([f"{name}:{value}" for name, value in headers])
         self.pathParams = dict(pathParams or {})
         self.subProtocols = list(subProtocols)
         self.peerAddress = peerAddress
@@ -150,7 +151,8 @@ class UpgradeRequest:
     @property
     def headers(self) -> Headers:
         """The request's headers, by name in any case."""
-        return Headers(self._pairs)
+        pairs = [line.partition(":") for line in self._headers.split("\n")] if self._headers else []
+        return Headers(tuple((name, value) for name, _, value in pairs))
 
     @property
     def query(self) -> dict[str, list[str]]:

@@ -26,7 +26,7 @@ __all__ = ["ProcessDaemon"]
 class ProcessDaemon(Daemon):
     """A `Daemon` that has the process: its signals, its descriptors, its log, and what systemd wants to hear.
 
-    SIGHUP reloads. After the first SIGINT or SIGTERM, which Twisted takes for a stop, another SIGINT ends at once.
+    SIGHUP reloads. The first SIGINT or SIGTERM drains, a second one ends the process at once.
 
     Args:
         settings: what to run.
@@ -101,12 +101,11 @@ class ProcessDaemon(Daemon):
         notify("READY=1")
 
     def stopService(self) -> Deferred[None]:
-        """Drain; another SIGINT ends it, and other signals change nothing any more."""
+        """Drain; another SIGINT or SIGTERM ends it, and there is nothing to reload any more."""
         notify("STOPPING=1")
-        signal.signal(signal.SIGINT, _endAtOnce)
-        # Twisted would answer a second SIGTERM with a traceback.
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _endAtOnce)
         return super().stopService()
 
     def reload(self) -> None:
@@ -128,6 +127,6 @@ def _raiseDescriptorLimit() -> None:
 
 
 def _endAtOnce(number: int, frame: object) -> None:
-    """End the process now: whoever presses Ctrl-C a second time does not want to wait for the drain."""
+    """End the process now: whoever sends the signal a second time does not want to wait for the drain."""
     os.write(2, b"twisted_ws: ended at once, before all callers had left\n")
     os._exit(128 + number)

@@ -202,11 +202,11 @@ class Daemon(MultiService):
 
     def reload(self) -> None:
         """Read certificates, keys and passwords anew, without dropping a connection; what is wrong stays as it was."""
-        for what, again in (("TLS", self._reloadTLS), ("API keys", self._credentials.reload)):
+        for stays, again in (("certificate stays", self._reloadTLS), ("API keys stay", self._credentials.reload)):
             try:
                 again()
             except ConfigurationError as error:
-                self._log.error("{what}: what was read before stays in use, because: {error}", what=what, error=str(error))
+                self._log.error("The old {stays} in use: {error}", stays=stays, error=str(error))
         self._log.info("reloaded")
 
     def _reloadTLS(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.utf8validator import Utf8Validator
 
 from twisted_ws.limits import Limits
 from twisted_ws.wire.deflate import acceptOffer
@@ -40,16 +41,22 @@ class QuietServerProtocol(WebSocketServerProtocol):
     CONFIG_ATTRS: list[str] = []  # noqa: RUF012 - as Autobahn declares it
     autobahnFactory: WebSocketServerFactory
     transport: Any
+    current_frame: Any
+    utf8validator: Any
 
     def __init__(self) -> None:
         # Autobahn's own __init__ makes two Deferreds, an event table and details of the transport, none of which is used.
         self.factory = self.autobahnFactory
 
     def connectionMade(self) -> None:
-        """Begin with Autobahn's state of a connection; the details of the transport, which it would collect, are not used."""
-        self._connectionMade()
-        self.current_frame: Any = None
-        self.inside_message = False
+        """Begin: Autobahn's state of a new connection stands on the class (see `serverOptions`) until it changes."""
+
+    def feed(self, data: bytes) -> None:
+        """Have Autobahn parse `data`."""
+        if self.utf8validator is None:
+            # Most connections never need one: the lane takes their messages.
+            self.utf8validator = Utf8Validator()
+        self._dataReceived(data)
 
     def acceptHandshake(
         self, key: str, offered: list[str], chosen: str | None, extensions: list[Any], headers: dict[str, list[str]]
@@ -63,13 +70,14 @@ class QuietServerProtocol(WebSocketServerProtocol):
             extensions: offers of permessage-deflate that can be taken.
             headers: more headers for the 101.
         """
-        self.websocket_version = 13
         self.websocket_protocols = offered
         self.websocket_extensions = extensions
         self._wskey = key
         self.succeedHandshake((chosen, headers))
         # A connection lives for hours; what only its handshake needed does not.
-        del self.websocket_protocols, self.websocket_extensions, self._wskey, self.http_response_data
+        for name in ("protocols", "protocol_in_use", "extensions", "extensions_in_use"):
+            delattr(self, f"websocket_{name}")
+        del self._wskey, self.http_response_data
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         """Write the 101, the only thing that Autobahn itself sends here."""
@@ -117,4 +125,15 @@ def serverOptions(limits: Limits, reactor: Any) -> dict[str, Any]:
     options: dict[str, Any] = {name: getattr(factory, name) for name in WebSocketServerProtocol.CONFIG_ATTRS}
     # A function on a class would become a method.
     options["perMessageCompressionAccept"] = staticmethod(acceptOffer)
-    return {**options, "autobahnFactory": factory}
+    return {**options, **_initialState(factory, options), "autobahnFactory": factory}
+
+
+def _initialState(factory: WebSocketServerFactory, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what Autobahn sets on a new connection: some forty attributes, which would cost each one 2 KiB."""
+    probe = type("Probe", (WebSocketServerProtocol,), {**options, "log": _Mute()})()
+    probe.factory = factory
+    probe._connectionMade()
+    own = vars(probe).keys() - {"factory", "is_closed", "is_open", "_transport_details", "_valid_events", "_listeners"}
+    state = {name: getattr(probe, name) for name in own}
+    # Counts of traffic for which nobody asks, and a queue that is not used: both may be shared. A validator must not be.
+    return {**state, "utf8validator": None, "current_frame": None, "inside_message": False, "websocket_version": 13}

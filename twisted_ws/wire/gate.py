@@ -55,6 +55,8 @@ class Gate:
             inUse = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 32
             # What is open now beside our connections will stay open.
             self._capacity = max(soft - self._limits.descriptorReserve - (inUse - self.open), 1)
+        if self._paused:
+            port.stopReading()
 
     def unwatch(self, port: Any) -> None:
         """Forget `port`, which stops listening."""

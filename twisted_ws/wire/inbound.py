@@ -57,7 +57,7 @@ class Inbound(QuietServerProtocol):
                         return
                     data = data[taken:]
             for start in range(0, len(data), FEED):
-                self._dataReceived(data[start : start + FEED])
+                self.feed(data[start : start + FEED])
                 if self.phase >= Phase.FINISHING:
                     return
             self._setLane()

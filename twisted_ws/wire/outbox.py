@@ -8,7 +8,7 @@ the rest waits here, where it can be counted, overtaken by a ping, and dropped.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -26,6 +26,10 @@ __all__ = ["Backlog", "Outbox", "OutboxOwner", "failedWrite"]
 # Bytes given to the transport at once when it is behind. Progress is seen a slice at a time, so this over the write deadline
 # (16 KiB in 30 s: 546 bytes a second) is the slowest peer that is not taken for dead.
 SLICE = 16 * 1024
+
+
+# Stands for a queue that is not needed yet: an empty deque has 600 bytes, and most connections never wait.
+_NOTHING: deque[tuple[bytes, Deferred[None] | None]] = deque(maxlen=0)
 
 
 class OutboxOwner(Protocol):
@@ -134,11 +138,10 @@ class Outbox:
         self._backlog = backlog
         self._cap = cap
         self._ease = ease
-        self._messages: deque[tuple[bytes, Deferred[None] | None]] = deque()
-        self._control: deque[tuple[bytes, Deferred[None] | None]] = deque()
+        self._messages = self._control = _NOTHING  # a deque for those that need one
         self._pong: bytes | None = None
         self._partial: tuple[memoryview, Deferred[None] | None] | None = None
-        self._waiters: list[Deferred[None]] = []
+        self._waiters: Sequence[Deferred[None]] = ()
         self._inFlight = 0
         self._pumping = False
         self.size = 0
@@ -157,7 +160,7 @@ class Outbox:
         self.written += 1
         waiter: Deferred[None] = Deferred()
         if self.busy or self.size:
-            self._enqueue(self._messages, frame, waiter)
+            self._wait(frame, waiter)
             return waiter
         self._hand(frame, waiter)
         return waiter
@@ -166,7 +169,7 @@ class Outbox:
         """Send a frame of the service without a Deferred: the way of a broadcast and of returned values."""
         self.written += 1
         if self.busy or self.size:
-            self._enqueue(self._messages, frame, None)
+            self._wait(frame, None)
         else:
             self._hand(frame, None)
 
@@ -176,13 +179,15 @@ class Outbox:
 
     def control(self, frame: bytes, waiter: Deferred[None] | None = None) -> None:
         """Send a control frame before all messages that wait."""
+        if self._control is _NOTHING:
+            self._control = deque()
         self._enqueue(self._control, frame, waiter)
         self._pump()
 
     def last(self, frame: bytes) -> None:
         """Send a Close frame after all messages that wait; the owner sends nothing after it."""
         if self.busy or self.size:
-            self._enqueue(self._messages, frame, None)
+            self._wait(frame, None)
         else:
             self._hand(frame, None)
 
@@ -198,8 +203,7 @@ class Outbox:
         """Drop what waits, but for the rest of a frame that was begun; the Deferreds of what is dropped fail with `error`."""
         before = self.size
         dropped = [waiter for queue in (self._control, self._messages) for _, waiter in queue if waiter is not None]
-        self._control.clear()
-        self._messages.clear()
+        self._messages = self._control = _NOTHING
         self._pong = None
         self.size = self._inFlight + (len(self._partial[0]) if self._partial else 0)
         self._backlog.changed(self, before)
@@ -208,7 +212,7 @@ class Outbox:
 
     def abandon(self, error: ConnectionClosed) -> None:
         """The transport is gone: drop everything; every Deferred that waits fails with `error`."""
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = [*self._waiters], ()
         if self._partial and self._partial[1] is not None:
             waiters.append(self._partial[1])
         self._partial = None
@@ -246,6 +250,11 @@ class Outbox:
 
     # How bytes get to the transport.
 
+    def _wait(self, frame: bytes, waiter: Deferred[None] | None) -> None:
+        if self._messages is _NOTHING:
+            self._messages = deque()
+        self._enqueue(self._messages, frame, waiter)
+
     def _enqueue(self, queue: deque[tuple[bytes, Deferred[None] | None]], frame: bytes, waiter: Deferred[None] | None) -> None:
         before = self.size
         queue.append((frame, waiter))
@@ -270,7 +279,7 @@ class Outbox:
         self.size -= self._inFlight
         self._inFlight = 0
         self._backlog.changed(self, before)
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, ()
         for waiter in waiters:
             waiter.callback(None)
 

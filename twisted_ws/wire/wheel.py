@@ -10,6 +10,8 @@ from __future__ import annotations
 from math import ceil
 from typing import Any, Protocol
 
+from twisted.logger import Logger
+
 __all__ = ["Deadline", "Wheel"]
 
 # Seconds between two turns: how late a deadline may fire. It never fires early.
@@ -39,6 +41,8 @@ class Wheel:
 
     __slots__ = ("_buckets", "_call", "_reactor", "_turned", "now")
 
+    _log = Logger()
+
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._buckets: dict[int, set[Deadline]] = {}
@@ -55,7 +59,7 @@ class Wheel:
         if self._call is None:
             self.now = self._reactor.seconds()
             self._turned = int(self.now / TICK)
-            self._call = self._reactor.callLater(TICK, self._turn)
+            self._wait()
         slot = max(ceil(when / TICK), self._turned + 1)
         bucket = self._buckets.get(slot)
         if bucket is None:
@@ -77,6 +81,10 @@ class Wheel:
                 self._call.cancel()
                 self._call = None
 
+    def _wait(self) -> None:
+        # Until the end of this slot, not a whole tick: a deadline would be two ticks late.
+        self._call = self._reactor.callLater((self._turned + 1) * TICK - self.now, self._turn)
+
     def _turn(self) -> None:
         self._call = None
         self.now = self._reactor.seconds()
@@ -90,7 +98,7 @@ class Wheel:
                 due.append(bucket)
         self._turned = slot
         if self._buckets:
-            self._call = self._reactor.callLater(TICK, self._turn)
+            self._wait()
         for bucket in due:
             for entry in bucket:
                 entry.wheelSlot = None
@@ -98,4 +106,8 @@ class Wheel:
             for entry in bucket:
                 # Another entry's deadline may have given this one a new place meanwhile: that one counts.
                 if entry.wheelSlot is None:
-                    entry.deadlineReached(self.now)
+                    try:
+                        entry.deadlineReached(self.now)
+                    except Exception:
+                        # The others are off the wheel already: without this they would wait for ever.
+                        self._log.failure("a deadline failed inside the server")
