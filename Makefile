@@ -1,8 +1,8 @@
-# make run | test | lint | bench | docs: each does its own set-up, and is quick the second time.
+# make run | test | lint | bench | docs | sanitize: each does its own set-up, and is quick the second time.
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test coverage lint bench docs clean
+.PHONY: run test lint bench docs sanitize clean
 
 run: $(VENV)/.run
 	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443
@@ -25,6 +25,11 @@ docs: $(VENV)/.docs
 bench: $(VENV)/.run
 	@tools/need gcc libssl-dev
 	$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+# The compiled part under AddressSanitizer and UndefinedBehaviorSanitizer, against Python with random input.
+sanitize: $(VENV)/.test
+	@tools/need gcc
+	$(BIN)/python tools/sanitize
 
 clean:
 	rm -rf $(VENV) build dist docs/_build bench/build

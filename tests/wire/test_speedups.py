@@ -170,7 +170,7 @@ def test_sendMany(impl):
             theirs.close()
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=int(os.environ.get("TWISTED_WS_EXAMPLES", "300")), deadline=None, derandomize=True)
 @given(
     st.lists(st.one_of(st.sampled_from([p.values[0] for p in [*COMMON, *NOT_COMMON]]), st.binary(max_size=40)), max_size=5),
     st.randoms(),
