@@ -18,7 +18,11 @@ from twisted_ws.limits import Limits
 _FLAGS_ONLY = (
     ("--config FILE", "", "TOML file with these settings and one table for each service"),
     ("--service PATH=TARGET", "`/ws=demo`", "a service and where it is mounted; repeatable"),
-    ("--auth METHOD:ARGUMENTS", "none", "who may publish, by password (Twisted's strcred); repeatable; `--help-auth` lists the methods"),
+    (
+        "--auth METHOD:ARGUMENTS",
+        "none",
+        "who may publish, by password (Twisted's strcred); repeatable; `--help-auth` lists the methods",
+    ),
     ("--help-services", "", "list the installed services, and exit"),
     ("--version", "", "show the version, and exit"),
 )

@@ -28,5 +28,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(twisted|zope|autobahn|OpenSSL|collections|typing|pathlib|ipaddress|enum)\..*"),
     # What signatures name and users never hold.
     (r"py:class", r"twisted_ws\.service\._Handler|twisted_ws\.wire\.frontdoor\.FrontDoorFactory"),
-    (r"py:.*", r"(Any|Deferred|Callable|Iterable|Iterator|Mapping|Collection|IProtocolFactory|IListeningPort|Certificate|Certificate.*)"),
+    (
+        r"py:.*",
+        r"(Any|Deferred|Callable|Iterable|Iterator|Mapping|Collection|IProtocolFactory|IListeningPort|Certificate.*)",
+    ),
 ]

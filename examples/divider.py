@@ -1,7 +1,6 @@
 """A service with a mistake in it, to see what happens then."""
 
 from twisted.logger import Logger
-
 from twisted_ws import WebSocketService
 
 

@@ -1,7 +1,6 @@
 """The first service: each message comes back."""
 
 from twisted.logger import Logger
-
 from twisted_ws import WebSocketService
 
 

@@ -5,9 +5,9 @@ import sys
 from twisted.internet import reactor, task
 from twisted.internet.endpoints import serverFromString
 from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted_ws import Limits, WebSocketServer
 
 from echo import Echo
-from twisted_ws import Limits, WebSocketServer
 
 
 def main():

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta
-
 from twisted_ws import WebSocketService, dispatches
 
 

@@ -2,7 +2,6 @@
 
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
-
 from twisted_ws import WebSocketService
 
 

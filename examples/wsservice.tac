@@ -1,9 +1,8 @@
-"""The demo service without options: ``twistd -ny examples/wsservice.tac``."""
+"""The daemon as a program: twistd -ny wsservice.tac"""
 
 from twisted.application.service import Application
 
-from twisted_ws.daemon.service import Daemon
-from twisted_ws.daemon.settings import Settings
+from twisted_ws.daemon import Settings, makeService
 
-application = Application("twisted_ws")
-Daemon(Settings(port="8080")).setServiceParent(application)
+application = Application("wsservice")
+makeService(Settings(port="8080")).setServiceParent(application)

@@ -3,8 +3,8 @@
 In a page,
 
 - a ``console`` block has commands (``$ ``), and beneath each what it prints; ``...`` stands for anything;
-- ``twistd`` and ``twisted-ws`` run on in a terminal of their own, until the page starts another server (``Ctrl-C``), and what is
-  beneath them must be in the log;
+- ``twistd``, ``twisted-ws`` and ``python embed.py`` run on in a terminal of their own, until the page starts another server
+  (``Ctrl-C``), and what is beneath them must be in the log;
 - ``websockets`` runs on too; ``> `` is what the reader types there, ``^D`` ends it, and the other lines are what it shows;
 - a ``console`` block without a command goes on with the clients that are open: all of them show these lines;
 - a ``text`` block is what the server's log says by then;
@@ -34,7 +34,7 @@ PATIENCE = 30
 
 _FENCE = re.compile(r"^(?P<fence>`{3,})(?P<kind>[^\n]*)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;]*[A-Za-z]|[78])|\r")
-_SERVER = re.compile(r"^(?:\w+=\S+ )*(?:twistd|twisted-ws)\b(?!.*--(?:help|version))")
+_SERVER = re.compile(r"^(?:\w+=\S+ )*(?:twistd|twisted-ws|python embed\.py)\b(?!.*--(?:help|version))")
 _CLIENT = re.compile(r"^(?:\w+=\S+ )*websockets ws")
 _PORTS = re.compile(r"\b(8080|8081|8443|8444)\b")
 _FILE = re.compile(r"^# (?P<name>[\w.-]+\.(?:py|tac|toml))$", re.MULTILINE)
@@ -127,16 +127,15 @@ class Running:
         try:
             self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
-        finally:
-            self._thread.join(PATIENCE)
-            for stream in (self.process.stdin, self.process.stdout):
-                assert stream is not None
-                try:
-                    stream.close()
-                except BrokenPipeError:
-                    pass
+            self.process.kill()  # seen by its return code
+            self.process.wait()
+        self._thread.join(PATIENCE)
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            try:
+                stream.close()
+            except BrokenPipeError:
+                pass
         return self._output
 
 
@@ -163,7 +162,7 @@ class Reader:
         (directory / ".curlrc").write_text("silent\nshow-error\n")
         (directory / "examples").mkdir()
         for example in (ROOT / "examples").iterdir():
-            if example.is_file():
+            if example.suffix in (".py", ".tac"):
                 (directory / "examples" / example.name).write_text(self.translate(example.read_text()))
 
     def __enter__(self) -> Reader:
@@ -227,21 +226,23 @@ class Reader:
                 client.type(line.removeprefix("> "))
             else:
                 client.expect(line)
-        if any(line.startswith("Connection closed") or line.startswith("Failed") for line in lines):
+        if any(line.startswith(("Connection closed", "Failed")) for line in lines):
             client.end()
             self.clients.remove(client)
 
     def _withPorts(self, command: str) -> str:
         """Return the command of a server; where it has the default ports, with this reader's own."""
-        if "--config" in command or " -ny " in command:
+        if "--config" in command or " -ny " in command or command.startswith("python"):
             return command  # the file has the ports
         defaults = {"--port": "8080", "--broadcast-port": "8081"}
-        return " ".join([command, *(f"{flag} {self.ports[port]}" for flag, port in defaults.items() if f"{flag} " not in command)])
+        return " ".join(
+            [command, *(f"{flag} {self.ports[port]}" for flag, port in defaults.items() if f"{flag} " not in command)]
+        )
 
     def _serve(self, command: str, lines: list[str]) -> None:
         self._endAll()
         self.server = Running(command, self.directory, self.environment)
-        self.server.expect("WebSocket on ...")
+        self.server.expect("starting on ..." if command.startswith("python") else "WebSocket on ...")
         self.server._read = 0
         for line in lines:
             self.server.expect(line)

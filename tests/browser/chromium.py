@@ -68,8 +68,8 @@ class Tab:
 
     def wait(self, condition: str) -> Any:
         """Return the first true value of an expression, which the page is asked for again and again."""
-        script = f"new Promise(done => {{ const look = () => {{ const v = ({condition}); v ? done(v) : setTimeout(look, 20) }}; look() }})"
-        return self.run(script)
+        look = f"const look = () => {{ const found = ({condition}); found ? done(found) : setTimeout(look, 20) }}"
+        return self.run(f"new Promise(done => {{ {look}; look() }})")
 
     def resize(self, width: int, height: int) -> None:
         """Set the size of the page."""

@@ -24,11 +24,9 @@ PATIENCE = 60
 
 BIN = Path(sys.executable).parent
 TWISTD = (str(BIN / "twistd"), "--pidfile=", "-n", "wsservice")
-TWIST = (sys.executable, "-m", "twisted", "wsservice")
+TWIST = (sys.executable, "-m", "twisted", "--log-format=text", "wsservice")
 COMMAND = (str(BIN / "twisted-ws"),)
 PORTS = ("--port", "0", "--broadcast-port", "0")
-
-_ADDRESS = re.compile(r"(WebSocket|Broadcast site) on (\w+)://[^ ]*?:(\d+)")
 
 
 class Running:
@@ -95,8 +93,8 @@ class Running:
 
     def port(self, scheme: str) -> int:
         """Return the port of ``ws``, ``wss``, ``http`` or ``https``; the last two are the broadcast site."""
-        found = {match[2]: int(match[3]) for match in map(_ADDRESS.search, list(self.lines)) if match}
-        return found[scheme]
+        pattern = re.compile(rf"(?:WebSocket|Broadcast site) on {scheme}://[^ ]*?:(\d+)")
+        return int(self._wait(lambda: next(filter(None, map(pattern.search, self.lines)), None), f"the port of {scheme}")[1])
 
     def client(self, path: str = "/ws/subscribe", secure: bool = False, **options: Any) -> ClientConnection:
         """Return a connected client of another library; TLS without a look at the certificate."""
@@ -150,6 +148,8 @@ def starting(directory: Path, command: Sequence[str], more: Mapping[str, str] | 
     place = tempfile.mkdtemp(prefix="ws-")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
         notifications.bind(f"{place}/notify")
+        for each, mode in ((place, 0o711), (f"{place}/notify", 0o777)):
+            os.chmod(each, mode)  # also for a server that has become somebody else
         process = subprocess.Popen(
             command,
             cwd=directory,

@@ -30,7 +30,6 @@ from tests.live.support import (
     environment,
     running,
     starting,
-    unverified,
     writeService,
 )
 
@@ -83,7 +82,7 @@ def _shown(client: ClientConnection) -> str:
     ids=["twistd", "twisted-ws", "twist"],
 )
 def test_sigtermDrains(tmp_path: Path, command: tuple[str, ...], status: int) -> None:
-    """SIGTERM closes every client with 1001 and ends the process, however it was started; twistd dies by the signal, as it always does."""
+    """SIGTERM closes every client with 1001 and ends the process, whatever runs it; twistd dies by the signal, as always."""
     with running(tmp_path, command=command) as server, server.client() as one, server.client() as two:
         server.signal(signal.SIGTERM)
         assert [_closed(one), _closed(two)] == [1001, 1001]
@@ -92,7 +91,7 @@ def test_sigtermDrains(tmp_path: Path, command: tuple[str, ...], status: int) ->
 
 
 def test_aClientThatDoesNotAnswerHoldsTheDrainUntilItsDeadline(tmp_path: Path) -> None:
-    """While one client keeps silent, readyz says draining and nobody new is let in; at the deadline the client is gone and the process ends."""
+    """While one client keeps silent, readyz says draining and nobody is let in; at the deadline it is dropped."""
     with running(tmp_path, "--drain-timeout", "2") as server, _mute(server.port("ws")) as mute:
         server.signal(signal.SIGTERM)
         server.waitFor("1 callers are asked to leave")
@@ -104,13 +103,14 @@ def test_aClientThatDoesNotAnswerHoldsTheDrainUntilItsDeadline(tmp_path: Path) -
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("localhost", server.port("ws")))
         assert mute.recv(4096)[:4] == b"\x88\x0e\x03\xe9"
-        assert mute.recv(4096) == b""
+        with pytest.raises(ConnectionResetError):
+            mute.recv(4096)
         server.waitForEnd()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_theSecondSignalEndsAtOnce(tmp_path: Path, number: int) -> None:
-    """Who asks a second time does not wait for the drain."""
+    """Whoever asks a second time, as by Ctrl-C, does not wait for the end of the drain."""
     with running(tmp_path, "--drain-timeout", "1000") as server, _mute(server.port("ws")):
         server.signal(number)
         server.waitFor("callers are asked to leave")
@@ -138,7 +138,7 @@ def test_aNewCertificateIsTakenWithoutDroppingAConnection(tmp_path: Path) -> Non
         (tmp_path / "both.pem").write_text("half a file")
         server.signal(signal.SIGHUP)
         server.waitForState("READY=1", 3)
-        server.waitFor("The old certificate stay")
+        server.waitFor("stays in use: The certificate")
         with server.client(secure=True) as new:
             assert _shown(new) == second
         old.send("still here")
@@ -177,7 +177,7 @@ def _free() -> int:
 
 
 def test_aDaemonStartsAndStops(tmp_path: Path) -> None:
-    """twistd leaves the terminal when the ports listen, its pid file says who it is, and SIGTERM ends it and removes that file."""
+    """A daemon listens when it leaves the terminal, its pid file says who it is, and SIGTERM ends it and removes that."""
     port, broadcast = _free(), _free()
     arguments = ["--port", str(port), "--broadcast-port", str(broadcast), "--log-format", "json"]
     place = tmp_path / "notify"
@@ -225,7 +225,7 @@ def test_theLogAsJSONIsOneObjectALine(tmp_path: Path, command: tuple[str, ...]) 
 
 @pytest.mark.parametrize("user", ["nobody"])
 def test_rootGivesUpItsRights(tmp_path: Path, user: str) -> None:
-    """With --uid and --gid the ports are bound as root and served as somebody else; whoever starts as somebody else stays that."""
+    """With --uid and --gid the ports are bound as root and served as somebody else; who starts as somebody else stays that."""
     options: list[str] = []
     owner = os.getuid()
     if owner == 0:

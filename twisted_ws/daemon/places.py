@@ -87,13 +87,15 @@ class Place:
         return (TCP4ServerEndpoint if version == 4 else TCP6ServerEndpoint)(reactor, port, backlog, interface)
 
     def _parsed(self, reactor: Any, backlog: int) -> IStreamServerEndpoint:
-        if self.kind == "systemd" and "LISTEN_FDS" not in os.environ:
-            raise ConfigurationError(f"--{self.option} {self.where}: systemd passed no socket; start it by its socket unit.")
         if self.kind == "tls":
             self._refuseEmptyDirectory()
         try:
             endpoint: IStreamServerEndpoint = serverFromString(reactor, self._complete(backlog))
         except Exception as error:  # an endpoint may be a plugin, which raises what it likes
+            if self.kind == "systemd" and isinstance(error, LookupError):
+                raise ConfigurationError(
+                    f"--{self.option} {self.where}: systemd passed no such socket; start it by its socket unit."
+                ) from None
             raise ConfigurationError(
                 f"--{self.option} {self.where} cannot be used as an endpoint: {type(error).__name__}: {error}."
             ) from None

@@ -26,12 +26,12 @@ def usableOffers(extensions: tuple[Extension, ...]) -> list[Extension]:
         if name != "permessage-deflate":
             continue
         try:
-            offer = PerMessageDeflateOffer.parse(parameters)
+            PerMessageDeflateOffer.parse(parameters)
         except Exception:
-            continue  # Autobahn raises plain Exceptions for what RFC 7692 section 7.1 calls invalid parameters
-        # zlib has no window of 8 bits and quietly uses 9, which such a client could not inflate.
-        if offer.request_max_window_bits != 8:
-            offers.append((name, parameters))
+            # Autobahn raises plain Exceptions for what RFC 7692 section 7.1 calls invalid parameters, and for a window of 8 bits,
+            # which zlib has not (it quietly uses 9, which such a client could not inflate).
+            continue
+        offers.append((name, parameters))
     return offers
 
 

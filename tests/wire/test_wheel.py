@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
+
+from twisted_ws.wire.wheel import TICK, Wheel
+
+
+class Entry:
+    """Writes down when its deadline came, and may do something then."""
+
+    def __init__(self, then=None):
+        self.wheelSlot = None
+        self.reached = []
+        self.then = then
+
+    def deadlineReached(self, now):
+        self.reached.append(now)
+        if self.then is not None:
+            self.then()
+
+
+@pytest.fixture
+def clock():
+    made = Clock()
+    made.advance(1000.1)
+    return made
+
+
+@pytest.fixture
+def wheel(clock):
+    return Wheel(clock)
+
+
+def run(clock, seconds, step=TICK / 5):
+    end = clock.seconds() + seconds
+    while clock.seconds() < end - 1e-9:
+        clock.advance(step)
+
+
+def test_neverEarlyAndATickLate(clock, wheel):
+    """A deadline comes once, not early, and at most a tick late."""
+    entries = {delay: Entry() for delay in (0.01, 0.25, 0.3, 1.0, 7.77, 100.0)}
+    begin = clock.seconds()
+    for delay, entry in entries.items():
+        wheel.set(entry, begin + delay)
+    run(clock, 101)
+    for delay, entry in entries.items():
+        (at,) = entry.reached
+        assert begin + delay <= at + 1e-6
+        assert at <= begin + delay + TICK + 0.06
+
+
+def test_past(clock, wheel):
+    """A deadline in the past comes at the next turn, not at once."""
+    entry = Entry()
+    wheel.set(entry, 5)
+    assert entry.reached == []
+    clock.advance(TICK)
+    assert len(entry.reached) == 1
+
+
+def test_setAgain(clock, wheel):
+    """Only the last place counts."""
+    entry = Entry()
+    wheel.set(entry, clock.seconds() + 1)
+    wheel.set(entry, clock.seconds() + 5)
+    assert len(wheel) == 1
+    run(clock, 4.5)
+    assert entry.reached == []
+    run(clock, 1)
+    assert len(entry.reached) == 1
+
+
+def test_drop(clock, wheel):
+    """What is dropped does not come; an empty wheel has no timer."""
+    first, second = Entry(), Entry()
+    wheel.set(first, clock.seconds() + 1)
+    wheel.set(second, clock.seconds() + 1)
+    assert len(clock.getDelayedCalls()) == 1
+    wheel.drop(first)
+    wheel.drop(first)
+    assert len(clock.getDelayedCalls()) == 1
+    wheel.drop(second)
+    assert clock.getDelayedCalls() == []
+    run(clock, 2)
+    assert first.reached == second.reached == []
+
+
+def test_oneTimer(clock, wheel):
+    """Ten thousand deadlines are one timer, which goes when they have come."""
+    entries = [Entry() for _ in range(10_000)]
+    for n, entry in enumerate(entries):
+        wheel.set(entry, clock.seconds() + n / 1000)
+    assert len(clock.getDelayedCalls()) == 1
+    assert len(wheel) == 10_000
+    run(clock, 11)
+    assert all(len(entry.reached) == 1 for entry in entries)
+    assert clock.getDelayedCalls() == []
+
+
+def test_blockedReactor(clock, wheel):
+    """After a turn that took minutes, everything that is due comes, in order, and nothing else."""
+    order = []
+    for delay in (200, 3, 40):
+        wheel.set(Entry(lambda delay=delay: order.append(delay)), clock.seconds() + delay)
+    clock.advance(100)
+    assert order == [3, 40]
+    clock.advance(100.5)
+    assert order == [3, 40, 200]
+
+
+def test_setFromADeadline(clock, wheel):
+    """A deadline may set itself anew, put off another that is due now, and drop one."""
+    dropped, putOff = Entry(), Entry()
+
+    def act():
+        wheel.drop(dropped)
+        wheel.set(putOff, clock.seconds() + 10)
+        wheel.set(acting, clock.seconds() + 1)
+        acting.then = None
+
+    acting = Entry(act)
+    wheel.set(acting, clock.seconds() + 1)
+    wheel.set(putOff, clock.seconds() + 1.5)
+    wheel.set(dropped, clock.seconds() + 3)
+    clock.advance(2)
+    # Both were off the wheel in one turn: the new place of the second counts.
+    assert (len(acting.reached), len(putOff.reached)) == (1, 0)
+    run(clock, 20)
+    assert (len(acting.reached), len(putOff.reached), len(dropped.reached)) == (2, 1, 0)
+
+
+def test_oneThatFails(clock, wheel):
+    """A deadline that raises is logged, and the others of the same turn still come."""
+    entries = [Entry(lambda: 1 / 0) for _ in range(3)] + [Entry()]
+    for entry in entries:
+        wheel.set(entry, clock.seconds() + 1)
+    with capturedLogs() as logs:
+        run(clock, 2)
+    assert [len(entry.reached) for entry in entries] == [1, 1, 1, 1]
+    assert [event["log_level"] for event in logs] == [LogLevel.critical] * 3
+
+
+def test_clock(clock, wheel):
+    """The wheel's own clock is right to a tick while something waits."""
+    wheel.set(Entry(), clock.seconds() + 100)
+    for _ in range(50):
+        clock.advance(0.1)
+        assert 0 <= clock.seconds() - wheel.now <= TICK + 1e-6
+    clock.advance(200)
+    assert len(wheel) == 0
+    clock.advance(1000)
+    wheel.set(Entry(), clock.seconds() + 1)
+    assert wheel.now == clock.seconds()
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 30), st.floats(0.01, 20)), max_size=30))
+def test_anyOrder(moves):
+    """However deadlines are set, moved and dropped, each comes once after its last setting and never before its time."""
+    clock = Clock()
+    wheel = Wheel(clock)
+    entries = [Entry() for _ in range(5)]
+    due = {}
+    for which, delay, wait in moves:
+        entry = entries[which]
+        if delay < 1:
+            wheel.drop(entry)
+            due.pop(which, None)
+        else:
+            wheel.set(entry, clock.seconds() + delay)
+            due[which] = clock.seconds() + delay
+        entry.reached.clear()
+        clock.advance(wait)
+        for n in list(due):
+            if entries[n].reached:
+                assert entries[n].reached[0] >= due.pop(n) - 1e-6
+        assert all(when > clock.seconds() - TICK - 1e-6 for when in due.values())
+    clock.pump([0.25] * 130)
+    assert len(wheel) == 0
+    assert clock.getDelayedCalls() == []
+    assert all(len(entries[n].reached) == 1 for n in due)
