@@ -57,7 +57,8 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def steps(text: str) -> Iterator[tuple[str, list[str]]]:
     """Yield each command of a console block with the lines beneath it; "" for lines before the first command."""
-    command, lines = "", []
+    command = ""
+    lines: list[str] = []
     for line in text.replace("\\\n", "").splitlines():
         if line.startswith("$ "):
             if command or lines:
@@ -119,6 +120,10 @@ class Running:
             match = wanted.search(self._output, self._read)
             assert match is not None, f"{'ended' if found else 'waited'} without {expected!r}, after:\n{self._output}"
             self._read = match.end()
+
+    def reread(self) -> None:
+        """Go back to the first line."""
+        self._read = 0
 
     def end(self, number: int = signal.SIGINT) -> str:
         """Send a signal, wait for the end, and return all that was printed."""
@@ -194,7 +199,7 @@ class Reader:
     def _step(self, command: str, lines: list[str]) -> None:
         if not command:
             assert self.clients, f"no client is open for {lines}"
-            for client in self.clients:
+            for client in tuple(self.clients):
                 self._talk(client, lines)
         elif command.startswith("make "):
             self._make(command.split()[1])
@@ -235,15 +240,14 @@ class Reader:
         if "--config" in command or " -ny " in command or command.startswith("python"):
             return command  # the file has the ports
         defaults = {"--port": "8080", "--broadcast-port": "8081"}
-        return " ".join(
-            [command, *(f"{flag} {self.ports[port]}" for flag, port in defaults.items() if f"{flag} " not in command)]
-        )
+        missing = [f"{flag} {self.ports[port]}" for flag, port in defaults.items() if f"{flag} " not in command]
+        return " ".join([command, *missing])
 
     def _serve(self, command: str, lines: list[str]) -> None:
         self._endAll()
         self.server = Running(command, self.directory, self.environment)
         self.server.expect("starting on ..." if command.startswith("python") else "WebSocket on ...")
-        self.server._read = 0
+        self.server.reread()
         for line in lines:
             self.server.expect(line)
 

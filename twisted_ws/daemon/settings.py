@@ -79,10 +79,8 @@ def _text(value: Any) -> str:
 
 
 def _port(value: Any) -> str:
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
-    if text == "off" or ":" in text:
-        return text
-    if text.isascii() and text.isdigit() and int(text) <= 65535:
+    text = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
+    if text == "off" or ":" in text or (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
         return text
     raise ValueError("a port from 0 to 65535, an endpoint string as tcp:8080:interface=127.0.0.1, or off")
 

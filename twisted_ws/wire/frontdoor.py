@@ -11,7 +11,7 @@ from enum import IntEnum
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.internet.protocol import Protocol as TwistedProtocol
@@ -154,8 +154,8 @@ class FrontDoor(TwistedProtocol):
 
     def _rejected(self, failure: Failure) -> None:
         self._upgrade = None
-        if self._state is not _State.DECIDING or failure.check(CancelledError):
-            return
+        if self._state is not _State.DECIDING:
+            return  # as after our own cancel
         reject = failure.value
         if isinstance(reject, Reject):
             self._refuse(reject.status, reject.body, reject.headers)
@@ -218,6 +218,9 @@ class FrontDoor(TwistedProtocol):
             http.connectionLost(reason)
 
 
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
+
+
 def response(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
     """Return a whole HTTP/1.1 response that closes the connection; `headers` are checked by whoever made them."""
     try:
@@ -226,7 +229,9 @@ def response(status: int, message: str, headers: tuple[tuple[str, str], ...] = (
         phrase = "Refused"
     body = (message + "\n").encode(errors="replace") if message else b""
     named = {name.lower() for name, _ in headers}
-    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers)]
+    # Where the response ends is said below, once.
+    others = [f"{name}: {value}" for name, value in headers if name.lower() not in _FRAMING]
+    lines = [f"HTTP/1.1 {status} {phrase}", *others]
     if "content-type" not in named:
         lines.append("Content-Type: text/plain; charset=utf-8")
     lines += [

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
+
+from twisted_ws.daemon.listeners import Listener
+from twisted_ws.daemon.places import Place
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.limits import Limits
+from twisted_ws.wire.gate import Gate
+
+
+class _Port:
+    def __init__(self, address: Any) -> None:
+        self.address = address
+
+    def getHost(self) -> Any:
+        return self.address
+
+
+class _LateEndpoint:
+    """An endpoint that says later whether it listens."""
+
+    def __init__(self) -> None:
+        self.asked: list[Deferred[Any]] = []
+
+    def listen(self, factory: Any) -> Deferred[Any]:
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+
+class ListenerTests(TestCase):
+    def setUp(self) -> None:
+        self.gate = Gate(Limits())
+        self.watched: list[Any] = []
+        self.gate.watch = self.watched.append  # type: ignore[method-assign]
+        self.gate.unwatch = self.watched.remove  # type: ignore[method-assign]
+
+    def listener(self, place: Place, secure: bool = False) -> Listener:
+        return Listener(place, Factory.forProtocol(Protocol), secure, self.gate, reactor, 5)
+
+    async def test_listens(self) -> None:
+        """It listens once however often it is asked, the gate watches its port until it stops, and it can start again."""
+        listener = self.listener(Place("port", "0", "127.0.0.1"))
+        assert listener.listen()
+        port = listener.port
+        assert not listener.listen()
+        assert listener.port is port
+        assert self.watched == [port]
+        await listener.stopService()
+        assert self.watched == []
+        assert listener.port is None
+        assert listener.listen()
+        await listener.stopService()
+        await listener.stopService()
+
+    async def test_taken(self) -> None:
+        """A port that is taken is one line, and may be tried again."""
+        first = self.listener(Place("port", "0", "127.0.0.1"))
+        first.listen()
+        number = first.port.getHost().port
+        second = self.listener(Place("tls-port", str(number), "127.0.0.1"))
+        with pytest.raises(ConfigurationError) as caught:
+            second.listen()
+        assert f"port {number} of 127.0.0.1: stop it, or choose another with --tls-port" in str(caught.value)
+        await second.stopService()
+        await first.stopService()
+        assert second.listen()
+        await second.stopService()
+
+    async def test_late(self) -> None:
+        """An endpoint that takes its time is watched from when it listens; when it fails after all, the log says so."""
+        endpoint = _LateEndpoint()
+        listener = self.listener(Place("listen", "tcp:0"))
+        listener._endpoint = endpoint  # type: ignore[assignment]
+        assert not listener.listen()
+        assert not listener.listen()
+        port = object()
+        endpoint.asked[0].callback(port)
+        assert self.watched == [port]
+        listener = self.listener(Place("listen", "tcp:0"))
+        listener._endpoint = endpoint  # type: ignore[assignment]
+        listener.listen()
+        with capturedLogs() as events:
+            endpoint.asked[1].errback(CannotListenError("", 80, OSError(errno.EADDRINUSE, "in use")))
+        assert "Another process listens on port 80" in events[0]["error"]
+
+    async def test_url(self) -> None:
+        """Its URL is what a client of this machine writes."""
+        listener = self.listener(Place("port", "0"))
+        for host, url in (
+            ("127.0.0.1", "ws://localhost:80"),
+            ("0.0.0.0", "ws://localhost:80"),
+            ("10.0.0.1", "ws://10.0.0.1:80"),
+        ):
+            listener.port = _Port(IPv4Address("TCP", host, 80))
+            assert listener.url("ws") == url
+        for host, url in (("::", "https://localhost:80"), ("2001:db8::1", "https://[2001:db8::1]:80")):
+            listener.port = _Port(IPv6Address("TCP", host, 80))
+            assert listener.url("https") == url
+        for name, url in ((b"/run/ws.sock", "unix:/run/ws.sock"), (None, "unix:")):
+            listener.port = _Port(UNIXAddress(name))
+            assert listener.url("ws") == url
+
+    async def test_unix(self) -> None:
+        """A Unix socket is there while it listens, for user and group."""
+        path = Path(self.mktemp()).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        here = os.open(path.parent, os.O_RDONLY)
+        try:
+            # The path of a Unix socket is short, and that of a test's directory is not.
+            short = f"/proc/self/fd/{here}/s"
+            listener = self.listener(Place("listen", f"unix:{short}"))
+            listener.listen()
+            assert os.stat(short).st_mode & 0o777 == 0o660
+            await listener.stopService()
+            assert not os.path.exists(short)
+        finally:
+            os.close(here)
+
+    def test_secure(self) -> None:
+        """It is secure when its factory speaks TLS, or its endpoint does."""
+        assert not self.listener(Place("port", "0")).secure
+        assert self.listener(Place("tls-port", "0"), secure=True).secure

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import errno
+import io
+import json
+import stat
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.logger import LogEvent, Logger, LogLevel
+from twisted.python.failure import Failure
+
+from twisted_ws.daemon import logs
+from twisted_ws.daemon.logs import LossCounter, jsonObserver, observerFor, openLogFile
+from twisted_ws.errors import ConfigurationError
+
+
+def _logger(observer: Any) -> Logger:
+    return Logger("some.place", observer=observer)
+
+
+def test_json() -> None:
+    """An event is one line of JSON: time in UTC with its offset, level, namespace and message, whatever is in them."""
+    file = io.StringIO()
+    _logger(jsonObserver(file)).warn("{what}", what='two\nlines \x1b[31m "quoted" \udcff')
+    line = file.getvalue()
+    assert line.count("\n") == 1
+    assert line.isascii()
+    event = json.loads(line)
+    assert event["message"] == 'two\nlines \x1b[31m "quoted" \udcff'
+    assert (event["level"], event["namespace"]) == ("warn", "some.place")
+    assert datetime.fromisoformat(event["time"]).utcoffset() == timedelta(0)
+    assert set(event) == {"time", "level", "namespace", "message"}
+
+
+def test_jsonOfAFailure() -> None:
+    """A failure has its traceback in the same line."""
+    file = io.StringIO()
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        _logger(jsonObserver(file)).failure("it failed")
+    event = json.loads(file.getvalue())
+    assert (event["level"], event["message"]) == ("critical", "it failed")
+    assert "ValueError: two\nlines" in event["traceback"]
+
+
+def test_jsonOfLittle() -> None:
+    """An event of another library, with next to nothing in it, is a line as well."""
+    file = io.StringIO()
+    jsonObserver(file)({"log_failure": Failure(ValueError("x"))})
+    event = json.loads(file.getvalue())
+    assert (event["level"], event["namespace"], event["message"]) == ("info", "", "")
+    assert event["time"].startswith("1970-01-01T00:00:00.000+00:00")
+
+
+def test_losses() -> None:
+    """A log that cannot be written stops nothing: losses are counted, and told once when they begin and once when they end."""
+    full = False
+    written: list[LogEvent] = []
+    told: list[str] = []
+
+    def write(event: LogEvent) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(event)
+
+    counter = LossCounter(write, told.append)
+    log = _logger(counter)
+    log.info("1")
+    full = True
+    log.info("2")
+    log.info("3")
+    assert (counter.lost, len(told)) == (2, 1)
+    assert "No space left on device" in told[0]
+    full = False
+    log.info("4")
+    log.info("5")
+    assert told[1:] == ["twisted_ws: the log can be written again; LOST 2 lines so far"]
+    assert [event["log_format"] for event in written] == ["1", "4", "5"]
+
+
+@pytest.mark.parametrize("logFormat", ["text", "json"])
+def test_observerFor(logFormat: str) -> None:
+    """Both formats have the events from info on, one line each."""
+    file = io.StringIO()
+    log = _logger(observerFor(logFormat, file))
+    log.debug("not this")
+    log.info("but this")
+    log.emit(LogLevel.critical, "and this")
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 2
+    assert "but this" in lines[0]
+    assert "and this" in lines[1]
+    assert lines[0].startswith("{") is (logFormat == "json")
+
+
+class _FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_aFullDisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk the loss is one line on standard error; where that is gone as well, nothing happens."""
+    stderr = io.StringIO()
+    monkeypatch.setattr(logs.sys, "__stderr__", stderr)
+    log = _logger(observerFor("text", _FullDisk()))
+    log.info("1")
+    log.info("2")
+    assert stderr.getvalue() == ("twisted_ws: the log cannot be written (No space left on device); lines are lost from now on\n")
+    closed = io.StringIO()
+    closed.close()
+    for gone in (None, _FullDisk(), closed):
+        monkeypatch.setattr(logs.sys, "__stderr__", gone)
+        _logger(observerFor("text", _FullDisk())).info("3")
+
+
+def test_logFile(tmp_path: Path) -> None:
+    """The log file is for user and group only, goes on where it was, and keeps ten old ones at most."""
+    path = tmp_path / "it.log"
+    path.write_text("before\n")
+    file = openLogFile(str(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert (file.rotateLength, file.maxRotatedFiles) == (10_000_000, 10)
+    _logger(observerFor("json", file)).info("after")
+    for _ in range(12):
+        file.rotate()
+    file.close()
+    assert len(list(tmp_path.iterdir())) == 11
+    assert '"after"' not in path.read_text()
+
+
+def test_noLogFile(tmp_path: Path) -> None:
+    """A log file that cannot be opened is one line with its path."""
+    with pytest.raises(ConfigurationError) as caught:
+        openLogFile(str(tmp_path))
+    assert str(caught.value) == f"The log file {tmp_path} cannot be written: Is a directory."

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from twisted_ws.daemon import targets
+from twisted_ws.daemon.targets import describeInstalled, loadService
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.services.demo import Demo
+
+_SOURCE = '''
+class Room:
+    """A room.
+
+    More about it.
+    """
+
+    def __init__(self, name="hall", *, size=1):
+        if size < 0:
+            raise ValueError("a negative size")
+        self.name, self.size = name, size + 0
+
+    class Inner:
+        pass
+
+class Bare:
+    def __init__(self):
+        len(5)
+
+lobby = Room("lobby")
+'''
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A present directory with modules, which are forgotten at the end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    (tmp_path / "targetrooms.py").write_text(_SOURCE)
+    yield tmp_path  # type: ignore[misc]
+    for name in set(sys.modules) - before:
+        if name.startswith("target"):
+            del sys.modules[name]
+
+
+def _refused(target: str, **options: object) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        loadService(target, options)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def test_installed() -> None:
+    """An installed service is found by its name."""
+    assert isinstance(loadService("demo", {}), Demo)
+
+
+def test_aClassIsMade(place: Path) -> None:
+    """A class of a module of the present directory is called with the options; a dotted name reaches into it."""
+    room = loadService("targetrooms:Room", {"name": "attic", "size": 3})
+    assert (room.name, room.size) == ("attic", 3)  # type: ignore[attr-defined]
+    assert type(loadService("targetrooms:Room.Inner", {})).__name__ == "Inner"
+    assert sys.path[0] == str(place)
+    loadService("targetrooms:Room", {})
+    assert sys.path.count(str(place)) == 1
+
+
+def test_anObjectIsTaken(place: Path) -> None:
+    """An object of a module is taken as it is, and takes no options."""
+    assert loadService("targetrooms:lobby", {}) is sys.modules["targetrooms"].lobby
+    assert _refused("targetrooms:lobby", size=1) == "The service targetrooms:lobby is no class, so it takes no options: size."
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("targetrooms:Rom", "The module targetrooms has no Rom: did you mean Room?"),
+        ("targetrooms:Xyzzy", "The module targetrooms has no Xyzzy."),
+        ("targetnone:Room", "The service targetnone:Room cannot be imported: ModuleNotFoundError: No module named 'targetnone'."),
+        ("targetrooms:", "The service targetrooms: must be written as package.module:Name."),
+        (":Room", "The service :Room must be written as package.module:Name."),
+        ("dmo", "There is no installed service dmo: did you mean demo? Write package.module:Name, or see --help-services."),
+        ("xyzzy", "There is no installed service xyzzy. Write package.module:Name, or see --help-services."),
+    ],
+)
+def test_notFound(place: Path, target: str, line: str) -> None:
+    """A name that leads nowhere is told with the nearest one, or how it is written."""
+    assert _refused(target) == line
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("x = 1\nimport targetmissing\n", "ModuleNotFoundError: No module named 'targetmissing' ({}:2)."),
+        ("def f():\n    raise RuntimeError('no database')\nf()\n", "RuntimeError: no database ({}:2)."),
+        ("def (:\n", "SyntaxError: invalid syntax (targetbroken.py, line 1)."),
+        ("raise SystemExit(0)\n", "SystemExit: 0 ({}:1)."),
+    ],
+)
+def test_aModuleThatFails(place: Path, source: str, why: str) -> None:
+    """A module that cannot be imported is told with its error and the line; not even one that exits ends us."""
+    path = place / "targetbroken.py"
+    path.write_text(source)
+    assert _refused("targetbroken:Room") == "The service targetbroken:Room cannot be imported: " + why.format(path)
+
+
+def test_aClassThatFails(place: Path) -> None:
+    """A constructor that raises is told with its error and the line, wrong options with what is wrong about them."""
+    path = place / "targetrooms.py"
+    cannot = "The service targetrooms:Room cannot be made"
+    assert _refused("targetrooms:Room", size=-1) == f"{cannot}: ValueError: a negative size ({path}:10)."
+    assert _refused("targetrooms:Room", colour="red") == (
+        f"{cannot} with these options: got an unexpected keyword argument 'colour'."
+    )
+    assert _refused("targetrooms:Room", size="big") == (
+        f"{cannot}: TypeError: '<' not supported between instances of 'str' and 'int' ({path}:9)."
+    )
+    assert "TypeError: object of type 'int' has no len()" in _refused("targetrooms:Bare")
+
+
+def _installed(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    points = [EntryPoint(name, value, targets.GROUP) for name, value in values.items()]
+    monkeypatch.setattr(targets, "entry_points", lambda group: points)
+
+
+def test_anInstalledOneThatFails(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed service that cannot be imported is told by its name, and does not hide the others in the list."""
+    _installed(monkeypatch, room="targetrooms:Room", gone="targetgone:Room", bare="targetrooms:Bare")
+    assert _refused("gone") == (
+        "The installed service gone (targetgone:Room) cannot be imported: ModuleNotFoundError: No module named 'targetgone'."
+    )
+    monkeypatch.syspath_prepend(str(place))
+    lines = describeInstalled().splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["bare", "targetrooms:Bare"],
+        ["gone", "targetgone:Room"],
+        ["room", "targetrooms:Room"],
+    ]
+    assert lines[1].endswith("targetrooms:Bare")
+    assert "cannot be imported: ModuleNotFoundError" in lines[2]
+    assert lines[3].endswith("A room.")

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+
+from tests.live.support import PATIENCE, Running, running, writeService
+
+# /ws is the victim's service and /evil the one with the bad handlers; /count tells what the process holds.
+_SERVICES = '''
+import gc
+from collections import Counter
+
+from twisted.internet.defer import Deferred
+
+from twisted_ws import WebSocketService
+
+OURS = ("twisted_ws", "autobahn")
+
+
+class Evil(WebSocketService):
+    def onTextMessage(self, caller, text):
+        if text == "raise":
+            raise RuntimeError("a bug")
+        if text == "hang":
+            return Deferred()
+        if text == "stream":
+            return (str(number) for number in iter(int, 1))
+        return text
+
+
+class Count(WebSocketService):
+    """Answers with the objects of this package and of Autobahn that are alive, beside those of the caller itself."""
+
+    def onTextMessage(self, caller, text):
+        gc.collect()
+        kinds = Counter(kind.__name__ for kind in map(type, gc.get_objects()) if str(kind.__module__).startswith(OURS))
+        return {**kinds, "callers": len(self.server.callers), "open": self.server.gate.open}
+'''
+
+_HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+SERVICES = ("--service", "/ws=demo", "--service", "/evil=rooms:Evil", "--service", "/count=rooms:Count")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Running]:
+    """Yield a server with all three services."""
+    writeService(tmp_path, _SERVICES)
+    with running(tmp_path, *SERVICES) as server:
+        yield server
+
+
+def _count(server: Running) -> dict[str, int]:
+    with server.client("/count") as client:
+        client.send("?")
+        counts: dict[str, int] = json.loads(client.recv(PATIENCE))
+        return counts
+
+
+def _publish(server: Running, numbers: range, padding: str = "") -> None:
+    """Broadcast numbered messages, over one connection."""
+    with socket.create_connection(("localhost", server.port("http"))) as publisher:
+        answers = publisher.makefile("rb")
+        for number in numbers:
+            body = f"{number} {padding}".encode()
+            head = f"POST /broadcaster/broadcast HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+            publisher.sendall(head.encode() + body)
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+            while answers.readline() != b"\r\n":
+                pass
+            assert answers.read(2) == b"OK"
+
+
+def _numbers(client: ClientConnection, count: int) -> list[int]:
+    """Return the numbers of the next messages."""
+    return [int(str(client.recv(PATIENCE)).partition(" ")[0]) for _ in range(count)]
+
+
+def test_aHandlerThatRaisesHangsOrStreamsForEverHurtsNobodyElse(tmp_path: Path) -> None:
+    """While one caller's handler fails, another's never ends and a third's reply is endless, the others get all, in order."""
+    writeService(tmp_path, _SERVICES)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running(tmp_path, *SERVICES, mayFail=True))
+        victims = [stack.enter_context(server.client()) for _ in range(3)]
+        failing, hanging, streaming = (stack.enter_context(server.client("/evil")) for _ in range(3))
+        failing.send("raise")
+        hanging.send("hang")
+        hanging.send("waits for ever")
+        streaming.send("stream")
+        assert streaming.recv(PATIENCE) == "0"
+        with pytest.raises(ConnectionClosed) as raised:
+            failing.recv(PATIENCE)
+        assert raised.value.rcvd is not None
+        assert raised.value.rcvd.code == 1011
+        assert "bug" not in raised.value.rcvd.reason
+
+        _publish(server, range(100))
+        for victim in victims:
+            assert _numbers(victim, 100) == list(range(100))
+            victim.send("mine")
+            assert victim.recv(PATIENCE) == "Echo: mine"
+        # The caller whose handler hangs is still there, and gets what is broadcast.
+        assert _numbers(hanging, 100) == list(range(100))
+        assert server.output.count("RuntimeError: a bug") == 1
+        assert server.output.count("Traceback") == 1
+
+
+def _mute(server: Running) -> socket.socket:
+    """Return a connection that never reads again, after its handshake."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(PATIENCE)
+    client.connect(("127.0.0.1", server.port("ws")))
+    client.sendall(_HANDSHAKE)
+    while not client.recv(4096).endswith(b"\r\n\r\n"):
+        pass
+    return client
+
+
+def test_aPeerThatStopsReadingIsDroppedAndTheOthersGetAll(server: Running) -> None:
+    """A broadcast of 40 MB reaches who reads; who does not is closed at its cap, and nothing is kept for it."""
+    before = _count(server)
+    with contextlib.ExitStack() as stack:
+        victims = [stack.enter_context(server.client()) for _ in range(2)]
+        mutes = [stack.enter_context(_mute(server)) for _ in range(5)]
+        received: list[list[int]] = [[], []]
+
+        def read(victim: ClientConnection, numbers: list[int]) -> None:
+            numbers.extend(_numbers(victim, 80))
+
+        readers = [threading.Thread(target=read, args=pair) for pair in zip(victims, received, strict=True)]
+        for reader in readers:
+            reader.start()
+        _publish(server, range(80), "x" * 500_000)
+        for reader in readers:
+            reader.join()
+        assert received == [list(range(80))] * 2
+        # Closed with 1013 (they do not read that either), they are no callers any more: the two, and the one that counts.
+        assert _count(server)["callers"] == 3
+        for mute in mutes:
+            mute.close()
+    _until(server, before)
+
+
+def _until(server: Running, before: dict[str, int]) -> None:
+    """Wait until the server holds what it did before."""
+    for _ in range(1000):  # each turn is a connection of its own: the server works off the others meanwhile
+        after = _count(server)
+        if all(after.get(name, 0) <= before.get(name, 0) for name in {*before, *after}):
+            return
+    more = {name: (before.get(name, 0), count) for name, count in after.items() if count > before.get(name, 0)}
+    raise AssertionError(f"the server holds more than before: {more}")
+
+
+def _abort(client: socket.socket) -> None:
+    """Close with a reset."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def test_tenThousandOpensAndAbortsLeaveNothing(server: Running) -> None:
+    """After 10,000 connections that end at every point of their life, as many objects are alive as before."""
+    address = ("127.0.0.1", server.port("ws"))
+    frame = b"\x81\x82\0\0\0\0hi"
+    sent = [b"", b"GET /", _HANDSHAKE[:40], _HANDSHAKE, _HANDSHAKE + frame, _HANDSHAKE + frame[:3], _HANDSHAKE + b"\xff" * 20]
+    with server.client() as victim:
+        for content in sent:  # what is made once, as caches are, is no leak
+            client = socket.create_connection(address)
+            client.sendall(content)
+            _abort(client)
+        victim.send("first")
+        assert victim.recv(PATIENCE) == "Echo: first"
+        before = _count(server)
+        for number in range(10_000):
+            client = socket.create_connection(address)
+            client.sendall(sent[number % len(sent)])
+            if number % 3:
+                _abort(client)
+            else:
+                client.close()
+            if number % 1000 == 0:
+                victim.send(str(number))
+                assert victim.recv(PATIENCE) == f"Echo: {number}"
+        _until(server, before)
+        assert server.curl("-d", "still there") == "OK"
+        assert victim.recv(PATIENCE) == "still there"
+    assert "Unhandled" not in server.output
+
+
+def test_aFloodOfGarbageHurtsNobody(server: Running) -> None:
+    """Random bytes on both ports, on many connections at once, are answered or dropped; the messages of others all arrive."""
+    before = _count(server)
+    with server.client() as victim:
+        flood = [socket.create_connection(("127.0.0.1", server.port(scheme))) for scheme in ("ws", "http") for _ in range(100)]
+        for number, each in enumerate(flood):
+            with contextlib.suppress(ConnectionError):  # the server may have had enough of it
+                each.sendall(os.urandom(1000 + 10 * number) + b"\r\n\r\n")
+        _publish(server, range(50))
+        assert _numbers(victim, 50) == list(range(50))
+        for each in flood:
+            _abort(each)
+        victim.send("alive")
+        assert victim.recv(PATIENCE) == "Echo: alive"
+    _until(server, before)
+    assert not [line for line in server.lines if not line.isprintable()]

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+import venv
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STATIC = ("demo.css", "demo.html", "demo.js", "favicon.svg")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel from a copy of this checkout, in which twistd has been run."""
+    place = tmp_path_factory.mktemp("dist")
+    source = place / "source"
+    left = (".git", ".venv", ".*_cache", ".hypothesis", ".coverage*", "__pycache__", "*.so", "build", "dist", "_build")
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*left))
+    (source / "twisted/plugins/dropin.cache").write_bytes(b"stale")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = place.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the bin directory of a new environment that has the wheel and what it needs, and not this checkout."""
+    place = tmp_path_factory.mktemp("venv")
+    venv.create(place, symlinks=True)
+    target = Path(
+        subprocess.run(
+            [place / "bin/python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    )
+    for folder in site.getsitepackages():
+        for each in Path(folder).iterdir():
+            # All but this package: an editable install is a .pth file, with an import hook or without, and its metadata.
+            if each.suffix != ".pth" and "twisted_ws" not in each.name and not (target / each.name).exists():
+                (target / each.name).symlink_to(each)
+    pip = [sys.executable, "-m", "pip", "--python", str(place / "bin/python"), "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+    return place / "bin"
+
+
+def _run(installed: Path, program: str, *arguments: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COVERAGE"))}
+    command = [str(installed / "python"), *arguments] if program == "python" else [str(installed / program), *arguments]
+    done = subprocess.run(command, cwd="/", env=kept, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_theWheelHasWhatItNeedsAndNothingElse(wheel: Path) -> None:
+    """The plugin, the page and the type marker are in; caches, tests and another package's __init__ are not."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "twisted/plugins/wsservice_plugin.py" in names
+    assert {f"twisted_ws/web/static/{name}" for name in STATIC} < set(names)
+    assert "twisted_ws/py.typed" in names
+    assert [name for name in names if name.startswith("twisted/")] == ["twisted/plugins/wsservice_plugin.py"]
+    assert not [name for name in names if "dropin" in name or "__pycache__" in name or name.startswith("tests/")]
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"twisted", "twisted_ws"}
+
+
+def test_theWheelSaysWhatItIs(wheel: Path) -> None:
+    """Its metadata names the licence, the oldest Python and the description for people."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        about = Parser().parsestr(archive.read(name).decode())
+    assert about["Name"] == "twisted-ws"
+    assert about["License-Expression"] == "MIT"
+    assert about["Requires-Python"] == ">=3.11"
+    assert "# twisted_ws" in about.get_payload()
+
+
+def test_itIsTheInstalledPackage(installed: Path) -> None:
+    """What runs here is the wheel, not the checkout."""
+    where = _run(installed, "python", "-c", "import twisted_ws; print(twisted_ws.__file__)").strip()
+    assert Path(where).is_relative_to(installed.parent)
+
+
+def test_twistdKnowsTheServiceAfterAnInstall(installed: Path) -> None:
+    """The drop-in is found: twistd lists wsservice and shows its options."""
+    assert "wsservice" in _run(installed, "python", "-m", "twisted", "--help")
+    twistd = ("python", "-c", "from twisted.scripts.twistd import run; run()")
+    assert "A WebSocket service server" in _run(installed, *twistd, "--help")
+    assert "--broadcast-port" in _run(installed, *twistd, "wsservice", "--help")
+    assert "wsservice" not in _run(installed, "python", "-c", "import sys, twisted_ws; print(*sys.modules)")
+
+
+def test_theCommandWorksAfterAnInstall(installed: Path) -> None:
+    """The command twisted-ws is there, also as a module, and the demo service is among the installed ones."""
+    assert _run(installed, "twisted-ws", "--version").startswith("twisted_ws ")
+    assert _run(installed, "python", "-m", "twisted_ws", "--version").startswith("twisted_ws ")
+    listed = _run(installed, "twisted-ws", "--help-services")
+    assert "demo" in listed
+    assert "twisted_ws.services.demo:Demo" in listed
+    assert "cannot be imported" not in listed
