@@ -134,6 +134,30 @@ def test_setFromADeadline(clock, wheel):
     assert (len(acting.reached), len(putOff.reached), len(dropped.reached)) == (2, 1, 0)
 
 
+def test_dropInTheSameTurn(clock, wheel):
+    """Of two that are due in one turn and drop each other, one comes."""
+    first, second = Entry(lambda: wheel.drop(second)), Entry(lambda: wheel.drop(first))
+    for entry in (first, second):
+        wheel.set(entry, clock.seconds() + 1)
+    run(clock, 2)
+    assert len(first.reached) + len(second.reached) == 1
+    assert clock.getDelayedCalls() == []
+
+
+def test_setAndDropInATurn(clock, wheel):
+    """What is set and dropped again within a turn leaves no timer."""
+    other = Entry()
+
+    def act():
+        wheel.set(other, clock.seconds() + 5)
+        wheel.drop(other)
+
+    wheel.set(Entry(act), clock.seconds() + 1)
+    run(clock, 1.5)
+    assert clock.getDelayedCalls() == []
+    assert len(wheel) == 0
+
+
 def test_oneThatFails(clock, wheel):
     """A deadline that raises is logged, and the others of the same turn still come."""
     entries = [Entry(lambda: 1 / 0) for _ in range(3)] + [Entry()]

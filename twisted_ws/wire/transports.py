@@ -61,7 +61,9 @@ def abort(transport: Any) -> None:
 
 def peerOf(address: Any) -> tuple[str, int]:
     """Return IP address and port of a Twisted address; ("", 0) for one that has neither, as of a UNIX socket."""
-    return getattr(address, "host", None) or "", getattr(address, "port", None) or 0
+    host: str = getattr(address, "host", None) or ""
+    # A port for both families shows an IPv4 peer as an IPv6 address.
+    return host.removeprefix("::ffff:") if "." in host else host, getattr(address, "port", None) or 0
 
 
 def unsentInKernel(transport: Any) -> int:

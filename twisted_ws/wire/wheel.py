@@ -89,25 +89,24 @@ class Wheel:
         self._call = None
         self.now = self._reactor.seconds()
         slot = int(self.now / TICK)
-        due = []
         # Few buckets after a short turn: walk the slots. A long one (a blocked reactor, a fake clock): walk the buckets.
         slots = range(self._turned + 1, slot + 1) if slot - self._turned < 64 else sorted(s for s in self._buckets if s <= slot)
-        for each in slots:
-            bucket = self._buckets.pop(each, None)
-            if bucket:
-                due.append(bucket)
         self._turned = slot
-        if self._buckets:
-            self._wait()
-        for bucket in due:
-            for entry in bucket:
+        for each in slots:
+            # The bucket stays where it is, so that a deadline can drop another one of the same turn, or give it a new place.
+            bucket = self._buckets.get(each)
+            while bucket:
+                entry = bucket.pop()
                 entry.wheelSlot = None
-        for bucket in due:
-            for entry in bucket:
-                # Another entry's deadline may have given this one a new place meanwhile: that one counts.
-                if entry.wheelSlot is None:
-                    try:
-                        entry.deadlineReached(self.now)
-                    except Exception:
-                        # The others are off the wheel already: without this they would wait for ever.
-                        self._log.failure("a deadline failed inside the server")
+                try:
+                    entry.deadlineReached(self.now)
+                except Exception:
+                    # Without this the others of this turn would wait for ever.
+                    self._log.failure("a deadline failed inside the server")
+            self._buckets.pop(each, None)
+        if self._call is None:
+            if self._buckets:
+                self._wait()
+        elif not self._buckets:
+            self._call.cancel()
+            self._call = None
