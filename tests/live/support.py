@@ -87,9 +87,8 @@ class Running:
 
     def waitForEnd(self) -> int:
         """Return the exit status, once the process has ended and all its output is read."""
-        status = self.process.wait(PATIENCE)
         self._wait(lambda: self.ended, "the end of the output")
-        return status
+        return self.process.wait(PATIENCE)
 
     def port(self, scheme: str) -> int:
         """Return the port of ``ws``, ``wss``, ``http`` or ``https``; the last two are the broadcast site."""

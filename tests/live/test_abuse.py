@@ -3,9 +3,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import struct
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +51,8 @@ _HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
+# The default of --max-send-buffer.
+CAP = 1 << 20
 SERVICES = ("--service", "/ws=demo", "--service", "/evil=rooms:Evil", "--service", "/count=rooms:Count")
 
 
@@ -58,7 +60,8 @@ SERVICES = ("--service", "/ws=demo", "--service", "/evil=rooms:Evil", "--service
 def server(tmp_path: Path) -> Iterator[Running]:
     """Yield a server with all three services."""
     writeService(tmp_path, _SERVICES)
-    with running(tmp_path, *SERVICES) as server:
+    (tmp_path / "limits.toml").write_text("[limits]\ncloseDeadline = 1\n")
+    with running(tmp_path, *SERVICES, "--config", "limits.toml") as server:
         yield server
 
 
@@ -94,7 +97,8 @@ def test_aHandlerThatRaisesHangsOrStreamsForEverHurtsNobodyElse(tmp_path: Path) 
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(running(tmp_path, *SERVICES, mayFail=True))
         victims = [stack.enter_context(server.client()) for _ in range(3)]
-        failing, hanging, streaming = (stack.enter_context(server.client("/evil")) for _ in range(3))
+        failing, hanging = (stack.enter_context(server.client("/evil")) for _ in range(2))
+        streaming = stack.enter_context(server.client("/evil", max_queue=None))
         failing.send("raise")
         hanging.send("hang")
         hanging.send("waits for ever")
@@ -135,30 +139,24 @@ def test_aPeerThatStopsReadingIsDroppedAndTheOthersGetAll(server: Running) -> No
     with contextlib.ExitStack() as stack:
         victims = [stack.enter_context(server.client()) for _ in range(2)]
         mutes = [stack.enter_context(_mute(server)) for _ in range(5)]
-        received: list[list[int]] = [[], []]
-
-        def read(victim: ClientConnection, numbers: list[int]) -> None:
-            numbers.extend(_numbers(victim, 80))
-
-        readers = [threading.Thread(target=read, args=pair) for pair in zip(victims, received, strict=True)]
-        for reader in readers:
-            reader.start()
-        _publish(server, range(80), "x" * 500_000)
-        for reader in readers:
-            reader.join()
-        assert received == [list(range(80))] * 2
-        # Closed with 1013 (they do not read that either), they are no callers any more: the two, and the one that counts.
-        assert _count(server)["callers"] == 3
-        for mute in mutes:
-            mute.close()
+        for number in range(80):
+            _publish(server, range(number, number + 1), "x" * 500_000)
+            for victim in victims:
+                assert _numbers(victim, 1) == [number]
+        # They are closed with 1013 when more than the cap waits for them, and dropped when they do not answer that either.
+        server.waitFor("bytes wait for it (1013)", len(mutes))
+        waited = [int(size) for size in re.findall(r"(\d+) bytes wait for it", server.output)]
+        assert len(waited) == len(mutes)
+        assert all(size <= CAP + 2 * 500_000 for size in waited), waited
+        _until(server, {**before, "callers": before["callers"] + 2, "open": before["open"] + 2}, "callers", "open")
     _until(server, before)
 
 
-def _until(server: Running, before: dict[str, int]) -> None:
-    """Wait until the server holds what it did before."""
-    for _ in range(1000):  # each turn is a connection of its own: the server works off the others meanwhile
+def _until(server: Running, before: dict[str, int], *names: str) -> None:
+    """Wait until the server holds no more than it did before: of all that it counts, or of these."""
+    for _ in range(10_000):  # each turn is a connection of its own: the server works off the others meanwhile
         after = _count(server)
-        if all(after.get(name, 0) <= before.get(name, 0) for name in {*before, *after}):
+        if all(after.get(name, 0) <= before.get(name, 0) for name in names or {*before, *after}):
             return
     more = {name: (before.get(name, 0), count) for name, count in after.items() if count > before.get(name, 0)}
     raise AssertionError(f"the server holds more than before: {more}")

@@ -262,6 +262,19 @@ class TestHandshakes:
         assert data.count(b"\r\nContent-Type: ") == 1
         assert client.transport.writeClosed
 
+    def test_headersInLatin1(self):
+        """A header of the service is Latin-1 on the wire, on the 101 as on a refusal."""
+        host = WireHost(headers=(("X-A", "ü"),))
+        assert b"\r\nX-A: \xfc\r\n" in self.answer(host)
+        host.answer = lambda request: fail(Reject(401, "", {"X-A": "ü"}))
+        assert b"\r\nX-A: \xfc\r\n" in self.answer(host)
+
+    def answer(self, host):
+        """Return what a good handshake gets."""
+        client = host.client()
+        client.send(upgrade())
+        return client.received()
+
     def test_oneFraming(self):
         """A refusal cannot say a second time, or otherwise, where its response ends."""
         host = WireHost()

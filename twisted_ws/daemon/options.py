@@ -19,7 +19,6 @@ __all__ = ["ServiceOptions"]
 class ServiceOptions(Options, AuthOptionMixin):
     """All options; `settings` is what they and the configuration file come to."""
 
-    synopsis = "[options]"
     longdesc = (
         "A WebSocket service server with an HTTP broadcast site. Without --service, /ws is a demo service with a page at /. "
         "Every option but --service, --config and --auth is also a key of the configuration file; flags win."

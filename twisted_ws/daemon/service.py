@@ -170,10 +170,11 @@ class Daemon(MultiService):
         if listener in self._webSocketListeners:
             self._log.info("WebSocket on {url}", url=listener.url("wss" if listener.secure else "ws"))
             return
-        url = listener.url("https" if listener.secure else "http") + "/broadcaster/broadcast"
+        url = listener.url("https" if listener.secure else "http")
+        if url.startswith("http"):  # and no Unix socket
+            url += "/broadcaster/broadcast"
+            self._pages.broadcastURL = self._pages.broadcastURL or url
         self._log.info("Broadcast site on {url}", url=url)
-        if url.startswith("http") and not self._pages.broadcastURL:
-            self._pages.broadcastURL = url
 
     def privilegedStartService(self) -> None:
         """Listen, while the process may still be root."""

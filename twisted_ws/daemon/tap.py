@@ -24,9 +24,16 @@ def makeService(options: Options | Settings) -> Any:
             the application's `ILogObserver`), whatever `logFormat` says.
 
     Raises:
-        ConfigurationError: something the operator can mend; where nobody catches it, it is shown as one line.
+        SystemExit: something the operator can mend, told in one line. Any other error twistd would show with a traceback.
     """
     _showOneLine()
+    try:
+        return _make(options)
+    except ConfigurationError as error:
+        raise SystemExit(f"twisted_ws: {error}") from None
+
+
+def _make(options: Options | Settings) -> Any:
     settings, runner = (options, None) if isinstance(options, Settings) else (options.settings(), options.parent)
     # The reactor and Autobahn load here: twistd --help and wsservice --help do without them.
     from twisted_ws.daemon.process import ProcessDaemon
@@ -37,7 +44,7 @@ def makeService(options: Options | Settings) -> Any:
 
 
 def _showOneLine() -> None:
-    """Have a ConfigurationError that ends the process shown as its one line: a traceback would hide it from the operator."""
+    """Have what goes wrong after that, as a Unix socket that cannot be made, shown as one line as well."""
     previous = sys.excepthook
 
     def show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

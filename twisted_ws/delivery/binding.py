@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 import types
@@ -16,8 +15,10 @@ from twisted_ws.logs import printable
 
 __all__ = ["Binder", "parseObject"]
 
-# " - at `$.order.items[0].price`", as msgspec ends its messages.
-_PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?$", re.DOTALL)
+# How msgspec ends what it says of a value inside: " - at `$.order.items[0].price`".
+_PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`\Z")
+# It names a field that is missing, or too much, in the text, and only the object around it in the path.
+_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.*?)`", re.DOTALL)
 
 _AS_IT_CAME = (Any, object, inspect.Parameter.empty)
 
@@ -25,54 +26,59 @@ _AS_IT_CAME = (Any, object, inspect.Parameter.empty)
 class Binder:
     """Decodes messages for one annotation.
 
-    ==============================  ===================================================
+    ==============================  ========================================================================
     annotation                      takes
-    ==============================  ===================================================
+    ==============================  ========================================================================
     none, Any, object, str | bytes  text as str, binary as bytes
-    str                             text only
-    bytes                           binary only
-    anything else                   JSON, in text or binary, checked against the type
-    ==============================  ===================================================
+    str                             text only; ``Annotated[str, Meta(...)]`` and ``str | None`` likewise
+    bytes                           binary only; likewise
+    anything else                   JSON, in text or binary, checked against the type and its `Meta`
+    ==============================  ========================================================================
 
     Args:
         annotation: a type that msgspec knows: dict, list, dataclass, TypedDict, msgspec.Struct, unions, Annotated with Meta.
 
     Raises:
-        TypeError: it is no such type.
+        TypeError: it is no such type, or one inside it is not.
+        NameError: a type inside it is not defined.
     """
 
-    __slots__ = ("_annotation", "_decoder", "_takes")
+    __slots__ = ("_annotation", "_checked", "_decoder", "_fromText", "_takes")
 
     def __init__(self, annotation: Any = Any) -> None:
         self._annotation = annotation
         self._decoder: msgspec.json.Decoder[Any] | None = None
-        self._takes: tuple[type, ...] = (str, bytes)
-        if annotation in (str, bytes):
-            self._takes = (annotation,)
-        elif not (any(annotation is each for each in _AS_IT_CAME) or _isUnionOfBoth(annotation)):
-            if not _isType(annotation):
-                raise TypeError(f"{annotation!r} is no type")
-            self._decoder = msgspec.json.Decoder(annotation)
-
-    @property
-    def bindsJSON(self) -> bool:
-        """Whether messages are decoded as JSON."""
-        return self._decoder is not None
+        self._fromText = False
+        self._checked = False
+        plain = _plain(annotation)
+        self._takes: tuple[type, ...] = (str, bytes) if any(plain is each for each in _AS_IT_CAME) else _messages(plain)
+        if self._takes:
+            self._checked = typing.get_origin(annotation) is typing.Annotated
+            return
+        self._decoder = msgspec.json.Decoder(annotation)
+        # msgspec would take any class here, and then no message for it.
+        kinds = _kinds(msgspec.inspect.type_info(annotation))
+        for kind in kinds:
+            if isinstance(kind, msgspec.inspect.CustomType) and kind.cls is not object:
+                raise TypeError(f"JSON has no form for {kind.cls.__module__}.{kind.cls.__qualname__}")
+        # What has to see the digits, or the text, as they came.
+        self._fromText = any(isinstance(kind, (msgspec.inspect.RawType, msgspec.inspect.DecimalType)) for kind in kinds)
 
     def bind(self, message: str | bytes) -> Any:
         """Return the message as the handler wants it.
 
         Raises:
             BindingError: it does not fit; names the field.
+            Exception: what a ``__post_init__`` of the type raised, ValueError and TypeError aside: they mean "does not fit".
         """
-        if self._decoder is None:
-            if isinstance(message, self._takes):
-                return message
-            wanted = "text" if self._takes == (str,) else "binary"
-            raise BindingError(f"the handler takes {wanted} messages only", f"bad data: {wanted} expected")
         try:
-            return self._decoder.decode(message)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            if self._decoder is not None:
+                return self._decoder.decode(message)
+            if not isinstance(message, self._takes):
+                wanted = "text" if str in self._takes else "binary"
+                raise BindingError(f"the handler takes {wanted} messages only", f"bad data: {wanted} expected")
+            return msgspec.convert(message, self._annotation) if self._checked else message
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise _misfit(error) from None
 
     def convert(self, value: Any, message: str | bytes) -> Any:
@@ -82,40 +88,70 @@ class Binder:
             value: what JSON made of it.
             message: the message itself, for a handler that wants it as it came.
         """
-        if self._decoder is None:
-            return self.bind(message) if self._annotation in (str, bytes) else message
+        if self._decoder is None or self._fromText:
+            return self.bind(message)
         try:
-            return msgspec.convert(value, self._annotation)
-        except (msgspec.ValidationError, RecursionError) as error:
+            # In JSON every key is a str.
+            return msgspec.convert(value, self._annotation, str_keys=True)
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise _misfit(error) from None
 
 
 def parseObject(message: str | bytes) -> dict[str, Any] | None:
-    """Return a message that is a JSON object, None for any other."""
+    """Return a message that is a JSON object, None for any other (also one nested too deeply to be parsed)."""
     try:
         value = msgspec.json.decode(message)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
 def _misfit(error: Exception) -> BindingError:
+    """Return what to tell of a message that did not fit: the field to the peer, the rest to onError and the log."""
     if not isinstance(error, msgspec.ValidationError):
-        return BindingError("the message is no JSON", "bad data: JSON expected")
-    match = _PATH.match(str(error))
-    field = printable((match and match["path"]) or "", 60).lstrip(".")
+        return BindingError("the message is no JSON, or nested too deeply", "bad data: JSON expected")
+    text = str(error)
+    path = _PATH.search(text)
+    field = path[1].lstrip(".") if path else ""
+    named = _FIELD.match(text)
+    if named:
+        field = f"{field}.{named[1]}" if field else named[1]
+    # A key that the peer made up may be in it.
+    field = printable(field, 60)
     return BindingError(printable(error), f"bad data: {field or 'the message'}", field)
 
 
-def _isUnionOfBoth(annotation: Any) -> bool:
-    return typing.get_origin(annotation) in (typing.Union, types.UnionType) and set(typing.get_args(annotation)) == {str, bytes}
+def _plain(annotation: Any) -> Any:
+    """Return an annotation without what only describes it: Annotated, NewType, a ``type`` statement's alias."""
+    while True:
+        if typing.get_origin(annotation) is typing.Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif hasattr(annotation, "__supertype__"):
+            annotation = annotation.__supertype__
+        elif type(annotation).__name__ == "TypeAliasType":
+            annotation = annotation.__value__
+        else:
+            return annotation
 
 
-def _isType(annotation: Any) -> bool:
-    return (
-        annotation is None
-        or isinstance(annotation, (type, typing.TypeVar, types.UnionType, types.GenericAlias))
-        or typing.get_origin(annotation) is not None
-        or dataclasses.is_dataclass(annotation)
-        or typing.is_typeddict(annotation)
-    )
+def _messages(annotation: Any) -> tuple[type, ...]:
+    """Return which of str and bytes an annotation is made of; () when there is anything else but None in it."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        parts = set(typing.get_args(annotation)) - {type(None)}
+    else:
+        parts = {annotation} if isinstance(annotation, type) else set()
+    return tuple(parts) if parts <= {str, bytes} else ()
+
+
+def _kinds(node: Any) -> list[msgspec.inspect.Type]:
+    """Return every type inside a type."""
+    found: dict[int, msgspec.inspect.Type] = {}
+    left = [node]
+    while left:
+        node = left.pop()
+        if isinstance(node, tuple):
+            left += node
+        elif isinstance(node, (msgspec.inspect.Type, msgspec.inspect.Field)) and id(node) not in found:
+            found[id(node)] = node  # type: ignore[assignment]  # a Field too, so that a type within itself ends
+            left += [getattr(node, name) for name in node.__struct_fields__]
+    return list(found.values())

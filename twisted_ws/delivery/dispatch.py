@@ -1,7 +1,12 @@
-"""One event, one handler call: the only place where a service's code is called for an open connection.
+"""One event, one handler call: where a service's code is called (onUpgrade, before there is a connection: `upgrades`).
 
 Each call is guarded. An exception that left here would go up through Autobahn into the reactor, which would cut the connection
 without a close code and log it as the reactor's own trouble; an awaitable that nobody awaited would never run.
+
+Guarded means every exception, also those that `except Exception` lets pass: asyncio's CancelledError, which a handler gets that
+awaits a task cancelled elsewhere, and SystemExit and KeyboardInterrupt. No service stops the process that it shares with others
+(Twisted makes reactor.stop of a SIGINT before Python makes a KeyboardInterrupt, so one that is raised here is the service's own):
+it is logged like any other, and ends that connection.
 """
 
 from __future__ import annotations
@@ -10,19 +15,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller
 from twisted_ws.delivery.binding import parseObject
-from twisted_ws.delivery.calls import asDeferred, callUpgrade
 from twisted_ws.delivery.handlers import Dispatch, examine
-from twisted_ws.delivery.streams import isStream, sendStream
-from twisted_ws.errors import BindingError, HandlerError, WebSocketError
+from twisted_ws.delivery.replies import ABSENT, Replies, asDeferred
+from twisted_ws.delivery.upgrades import callUpgrade
+from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, WebSocketError
 from twisted_ws.limits import Limits
-from twisted_ws.service import CloseFrame
 from twisted_ws.wire.events import Connection
 
 __all__ = ["Dispatcher", "callUpgrade"]
@@ -30,7 +32,7 @@ __all__ = ["Dispatcher", "callUpgrade"]
 # What a message that waits for a handler is charged on top of its payload.
 CHARGE = 64
 
-_ABSENT = object()
+_log = Logger()
 
 
 class Dispatcher:
@@ -50,9 +52,10 @@ class Dispatcher:
         "_callers",
         "_closedWith",
         "_connection",
-        "_gone",
+        "_draining",
         "_grace",
         "_handlers",
+        "_idling",
         "_limits",
         "_onBinary",
         "_onText",
@@ -61,15 +64,13 @@ class Dispatcher:
         "_queue",
         "_queued",
         "_reactor",
+        "_replies",
         "_running",
         "_service",
-        "_streams",
     )
 
-    _log = Logger()
-
     def __init__(
-        self, service: object, caller: Caller, connection: Connection, limits: Limits, reactor: Any, callers: set[Caller]
+        self, service: Any, caller: Caller, connection: Connection, limits: Limits, reactor: Any, callers: set[Caller]
     ) -> None:
         self._service = service
         self._caller = caller
@@ -77,102 +78,105 @@ class Dispatcher:
         self._limits = limits
         self._reactor = reactor
         self._callers = callers
-        handlers = self._handlers = examine(service)
-        self._onText = self._handlerFor("onTextMessage", str)
-        self._onBinary = self._handlerFor("onBinaryMessage", bytes)
+        self._handlers = handlers = examine(service)
+        # The handlers that take a message as it came; None where there is more to decide.
+        isPlain = not handlers.dispatcherKey
+        self._onText = service.onTextMessage if isPlain and "onTextMessage" in handlers.events else None
+        self._onBinary = service.onBinaryMessage if isPlain and "onBinaryMessage" in handlers.events else None
         self._opened = False
-        self._running = False  # a handler's awaitable is pending
-        self._queue: deque[str | bytes] | None = None  # messages that wait for it
+        self._running = False  # the handler whose turn it is: on the stack, or its awaitable pending
+        self._queue: deque[tuple[str | bytes, int]] | None = None  # messages that wait for it, and what each is charged
         self._queued = 0
+        self._draining = False
         self._paused = False
-        self._streams: set[Deferred[None]] | None = None
+        self._idling = False
+        self._replies: Replies | None = None  # made for the first that is more than a str or bytes
         self._closedWith: tuple[int, str] | None = None
         self._grace: Any = None
-        self._gone = False  # onClose was called, or is not going to be
-        if handlers.dispatcherKey:
-            self._onText = self._onBinary = self._dispatch
-
-    def _handlerFor(self, event: str, kind: type) -> Callable[[Any], None]:
-        """Return what takes a message of one kind."""
-        handlers = self._handlers
-        if event in handlers.events:
-            method = getattr(self._service, event)
-            return lambda message: self._call(event, method, message)
-        if "onMessage" in handlers.events:
-            return self._bound
-        return _ignore
 
     # Events of the wire.
 
     def opened(self) -> None:
-        """Join the callers and call onOpen."""
+        """Join the callers and call onOpen; messages wait for its end."""
         self._callers.add(self._caller)
         self._opened = True
         if "onOpen" in self._handlers.events:
-            self._call("onOpen", self._service.onOpen)  # type: ignore[attr-defined]
+            self._running = True
+            if self._call("onOpen", self._service.onOpen):
+                self._finished()
 
     def messageReceived(self, message: str | bytes) -> None:
         """Handle a message now, or when those before it are done."""
         if self._running:
-            if self._queue is None:
-                self._queue = deque()
-            self._queue.append(message)
-            self._queued += len(message) + CHARGE
-            if self._queued > self._limits.readAhead and not self._paused:
-                self._paused = True
-                self._connection.pauseReading()
-        elif message.__class__ is str:
-            self._onText(message)
+            self._keep(message)
+            return
+        self._running = True
+        if message.__class__ is str:
+            event, handler = "onTextMessage", self._onText
         else:
-            self._onBinary(message)
+            event, handler = "onBinaryMessage", self._onBinary
+        try:
+            if handler is None:
+                done = self._route(message)
+            else:
+                result = handler(self._caller, message)
+                done = result is None or self._take(result, event)
+        except BaseException:
+            done = self._raised(Failure(), event)
+        if done:
+            self._running = False
+            if self._queue is not None or self._closedWith is not None:
+                self._drain()
 
     def pingReceived(self, data: bytes) -> bool:
         """Call onPing at once, not behind messages; without it the wire answers."""
-        return self._callAtOnce("onPing", data)
+        if "onPing" not in self._handlers.events:
+            return False
+        self._callAtOnce("onPing", self._service.onPing, data)
+        return True
 
     def pongReceived(self, data: bytes) -> None:
         """Call onPong at once."""
-        self._callAtOnce("onPong", data)
+        if "onPong" in self._handlers.events:
+            self._callAtOnce("onPong", self._service.onPong, data)
 
     def idle(self) -> None:
         """Call onIdleTimeout; close, unless it wrote to the caller."""
+        if self._idling:
+            return  # it takes its time: once is enough
         before = self._connection.activity()
 
-        def handled(result: object) -> None:
+        def handled() -> None:
+            self._idling = False
             if self._connection.activity() == before and self._caller.isOpen():
                 self._caller.close(1000, "idle timeout")
 
-        if not self._callAtOnce("onIdleTimeout", then=handled):
-            handled(None)
+        if "onIdleTimeout" in self._handlers.events:
+            self._idling = True
+            self._callAtOnce("onIdleTimeout", self._service.onIdleTimeout, then=handled)
+        else:
+            handled()
 
     def failed(self, error: WebSocketError) -> None:
         """Call onError; what it returns is not sent."""
-        if "onError" not in self._handlers.events:
-            return
-        try:
-            pending = asDeferred(self._service.onError(self._caller, error))  # type: ignore[attr-defined]
-        except Exception:
-            self._logFailure("onError", Failure())
-            return
-        if pending is not None:
-            pending.addErrback(lambda failure: self._logFailure("onError", failure))
+        if "onError" in self._handlers.events:
+            self._tell("onError", self._service.onError, error)
 
     def closed(self, statusCode: int, reason: str) -> None:
         """Leave the callers; call onClose when the messages that came before are handled, or the grace is over."""
         self._callers.discard(self._caller)
         self._closedWith = (statusCode, reason)
         self._paused = False
-        streams, self._streams = self._streams, None
-        for stream in tuple(streams or ()):
-            stream.cancel()
         if self._running:
             self._grace = self._reactor.callLater(self._limits.handlerGrace, self._graceOver)
-        else:
+        if self._replies is not None:
+            self._replies.stop()
+        if not self._running:
             self._sayClosed()
 
     def _graceOver(self) -> None:
         self._grace = None
-        self._log.warn(
+        _log.warn(
             "{service}: a handler still runs {seconds:g} s after its caller left; {count} messages are dropped",
             service=type(self._service).__name__,
             seconds=self._limits.handlerGrace,
@@ -182,174 +186,179 @@ class Dispatcher:
         self._sayClosed()
 
     def _sayClosed(self) -> None:
-        if self._gone or self._closedWith is None:
-            return
-        self._gone = True
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
-        if self._opened and "onClose" in self._handlers.events:
-            try:
-                pending = asDeferred(self._service.onClose(self._caller, *self._closedWith))  # type: ignore[attr-defined]
-            except Exception:
-                self._logFailure("onClose", Failure())
-                return
-            if pending is not None:
-                pending.addErrback(lambda failure: self._logFailure("onClose", failure))
+        self._replies = None
+        wasOpen, self._opened = self._opened, False
+        if wasOpen and "onClose" in self._handlers.events:
+            self._tell("onClose", self._service.onClose, *(self._closedWith or ()))
 
-    # Which handler.
+    # Messages that wait.
 
-    def _bound(self, message: str | bytes) -> None:
-        """Decode a message for onMessage."""
-        try:
-            value = self._handlers.message.bind(message)
-        except BindingError as error:
-            self._connection.fail(error)
-            return
-        self._call("onMessage", self._service.onMessage, value)  # type: ignore[attr-defined]
+    def _keep(self, message: str | bytes) -> None:
+        # A str says at once whether it is ASCII, where a character is a byte.
+        size = CHARGE + len(message.encode(errors="replace") if isinstance(message, str) and not message.isascii() else message)
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append((message, size))
+        self._queued += size
+        if self._queued > self._limits.readAhead and not self._paused:
+            self._paused = True
+            self._connection.pauseReading()
 
-    def _dispatch(self, message: str | bytes) -> None:
-        """Find the handler by the dispatcher field."""
-        handlers = self._handlers
-        request = parseObject(message)
-        event = None if request is None else request.get(handlers.dispatcherKey)
-        dispatch = handlers.dispatch(event) if isinstance(event, str) else None
-        if request is None or dispatch is None:
-            whole = "onTextMessage" if isinstance(message, str) else "onBinaryMessage"
-            if whole in handlers.events:
-                self._call(whole, getattr(self._service, whole), message)
-            elif "onMessage" in handlers.events:
-                self._bound(message)
-            return
-        try:
-            value = dispatch.binder.convert(request, message)
-        except BindingError as error:
-            self._misfit(dispatch, error)
-            return
-        streamId = request.get(handlers.streamId, _ABSENT) if handlers.streamId else _ABSENT
-        self._call(dispatch.name, getattr(self._service, dispatch.name), value, streamId=streamId)
-
-    def _misfit(self, dispatch: Dispatch, error: BindingError) -> None:
-        if dispatch.errorName:
-            self._call(dispatch.errorName, getattr(self._service, dispatch.errorName), error)
-        else:
-            self._connection.fail(error)
-
-    # The call.
-
-    def _call(self, event: str, handler: Callable[..., Any], *arguments: Any, streamId: Any = _ABSENT) -> None:
-        """Call a handler whose turn it is; messages wait while it runs."""
-        try:
-            result = handler(self._caller, *arguments)
-            if result is None:
-                return
-            pending = asDeferred(result)
-            if pending is None:
-                pending = self._reply(event, result, streamId)
-            else:
-                pending.addCallback(lambda value: self._reply(event, value, streamId))
-        except Exception:
-            self._raised(event, Failure())
-            return
-        if pending is None:
-            return
-        self._running = True
-        pending.addErrback(lambda failure: self._raised(event, failure))
-        pending.addBoth(self._handled)
-
-    def _handled(self, result: object) -> None:
-        """Go on with the messages that wait. A loop, not a recursion: there may be hundreds."""
+    def _finished(self) -> None:
         self._running = False
+        self._drain()
+
+    def _drain(self) -> None:
+        """Handle what waits, until a handler takes its time. A loop, no recursion: there may be a thousand of them."""
+        if self._draining:
+            return
+        self._draining = True
         while self._queue and not self._running:
-            message = self._queue.popleft()
-            self._queued -= len(message) + CHARGE
-            if message.__class__ is str:
-                self._onText(message)
-            else:
-                self._onBinary(message)
+            message, size = self._queue.popleft()
+            self._queued -= size
+            self.messageReceived(message)
+        self._draining = False
+        if not self._queue:
+            self._queue = None
+            self._queued = 0
         if self._paused and self._queued <= self._limits.readAhead:
             self._paused = False
             self._connection.resumeReading()
         if self._closedWith is not None and not self._running:
             self._sayClosed()
 
-    def _callAtOnce(self, event: str, *arguments: Any, then: Callable[[Any], None] | None = None) -> bool:
-        """Call a handler beside those that run; say whether there is one. `then` is called when it is done."""
-        if event not in self._handlers.events:
-            return False
+    # Which handler.
+
+    def _route(self, message: str | bytes) -> bool:
+        """Find the handler by the dispatcher field, or by the kind of message."""
+        handlers, service = self._handlers, self._service
+        if handlers.dispatcherKey:
+            request = parseObject(message)
+            value = request.get(handlers.dispatcherKey) if request is not None else None
+            dispatch = handlers.dispatch(value) if isinstance(value, str) else None
+            if dispatch is not None:
+                return self._dispatch(dispatch, request or {}, message)
+            event = "onTextMessage" if isinstance(message, str) else "onBinaryMessage"
+            if event in handlers.events:
+                return self._call(event, getattr(service, event), message)
+        if "onMessage" not in handlers.events:
+            return True
         try:
-            result = getattr(self._service, event)(self._caller, *arguments)
+            bound = handlers.message.bind(message)
+        except BindingError as error:
+            self._fail(error)
+            return True
+        except BaseException:  # a __post_init__ of the annotation
+            return self._raised(Failure(), "onMessage")
+        return self._call("onMessage", service.onMessage, bound)
+
+    def _dispatch(self, dispatch: Dispatch, request: dict[str, Any], message: str | bytes) -> bool:
+        # The names are the service's own, found when it was examined; nothing a peer sends gets as far as getattr.
+        name = dispatch.name
+        try:
+            argument = dispatch.binder.convert(request, message)
+        except BindingError as error:
+            if not dispatch.errorName:
+                self._fail(error)
+                return True
+            name, argument = dispatch.errorName, error
+        except BaseException:
+            return self._raised(Failure(), name)
+        streamId = request.get(self._handlers.streamId, ABSENT) if self._handlers.streamId else ABSENT
+        return self._call(name, getattr(self._service, name), argument, streamId=streamId)
+
+    # The call.
+
+    def _call(self, event: str, handler: Callable[..., Any], *arguments: Any, streamId: Any = ABSENT) -> bool:
+        """Call a handler whose turn it is; False: it is not done, and `_finished` follows."""
+        try:
+            result = handler(self._caller, *arguments)
+            return result is None or self._take(result, event, streamId)
+        except BaseException:
+            return self._raised(Failure(), event)
+
+    def _take(self, result: Any, event: str, streamId: Any = ABSENT) -> bool:
+        """Take what a handler returned; False: it is not done, and `_finished` follows."""
+        kind = result.__class__
+        if kind is str or kind is bytes:
+            # By far the most; neither a Deferred nor a coroutine is made for it.
+            self._connection.reply(result)
+            return True
+        pending = asDeferred(result)
+        if pending is None:
+            return self._reply(result, event, streamId)
+        pending.addCallback(self._reply, event, streamId)
+        pending.addErrback(self._raised, event)
+        if pending.called and not pending.paused:
+            return bool(pending.result)
+        pending.addCallback(lambda done: self._finished() if done else None)
+        return False
+
+    def _callAtOnce(
+        self, event: str, handler: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
+    ) -> None:
+        """Call a handler beside those that run; `then` is called when it has ended."""
+
+        def replied(result: Any) -> None:
+            self._reply(result, event, mayHold=False)
+
+        def ended(_: Any) -> None:
+            if then is not None:
+                then()
+
+        try:
+            result = handler(self._caller, *arguments)
             pending = asDeferred(result)
             if pending is None:
-                self._reply(event, result, _ABSENT)
-        except Exception:
-            self._raised(event, Failure())
-            return True
+                replied(result)
+        except BaseException:
+            self._raised(Failure(), event)
+            pending = None
+        if pending is None:
+            ended(None)
+        else:
+            pending.addCallback(replied).addErrback(self._raised, event).addCallback(ended)
+
+    def _tell(self, event: str, handler: Callable[..., Any], *arguments: Any) -> None:
+        """Call a handler of the end: what it returns is not sent, what it raises is only logged."""
+        try:
+            pending = asDeferred(handler(self._caller, *arguments))
+        except BaseException:
+            self._logFailure(Failure(), event)
+            return
         if pending is not None:
-            pending.addCallback(lambda value: self._reply(event, value, _ABSENT) and None)
-            pending.addErrback(lambda failure: self._raised(event, failure))
-            if then is not None:
-                pending.addCallback(then)
-        elif then is not None:
-            then(None)
-        return True
+            pending.addErrback(self._logFailure, event)
 
-    # What it returned.
-
-    def _reply(self, event: str, value: Any, streamId: Any) -> Deferred[None] | None:
-        """Send what a handler returned; a Deferred where the next message has to wait for that."""
-        if isStream(value):
-            return self._stream(event, value, streamId)
-        self._send(value, streamId)
-        return None
-
-    def _send(self, value: Any, streamId: Any) -> Deferred[None] | None:
-        """Send one value; None when nothing more can follow it."""
-        if not self._caller.isOpen():
-            return None
-        if isinstance(value, CloseFrame):
-            self._caller.close(value.code, value.reason)
-            return None
-        if value is None:
-            done: Deferred[None] = Deferred()
-            done.callback(None)
-            return done
-        if streamId is not _ABSENT and not isinstance(value, (str, bytes, bytearray, memoryview)):
-            plain = msgspec.to_builtins(value)
-            if isinstance(plain, dict):
-                value = {**plain, self._handlers.streamId: streamId}
-        return self._caller.writeMessage(value)
-
-    def _stream(self, event: str, items: Any, streamId: Any) -> Deferred[None] | None:
-        if self._streams is None:
-            self._streams = set()
-        sending = Deferred.fromCoroutine(sendStream(items, lambda item: self._send(item, streamId), self._reactor))
-        streams = self._streams
-        streams.add(sending)
-
-        def ended(result: Any) -> None:
-            streams.discard(sending)
-            if isinstance(result, Failure) and not result.check(CancelledError):
-                self._raised(event, result)
-
-        sending.addBoth(ended)
-        if len(streams) < self._limits.streams:
-            return None
-        # No room for another: the next message waits until one of them ends. This one, for it is at hand.
-        return sending
+    def _reply(self, value: Any, event: str, streamId: Any = ABSENT, mayHold: bool = True) -> bool:
+        """Send what a handler returned; False: the next message has to wait."""
+        if self._replies is None:
+            self._replies = Replies(
+                self._caller, self._handlers.streamId, self._limits.streams, self._reactor, self._raised, self._finished
+            )
+        return self._replies.send(value, event, streamId, mayHold)
 
     # What it raised.
 
-    def _raised(self, event: str, failure: Failure) -> None:
-        self._logFailure(event, failure)
+    def _raised(self, failure: Failure, event: str) -> bool:
+        """End the connection for an exception of a handler; True: the handler is done."""
+        if failure.check(ConnectionClosed) and not self._caller.isOpen():
+            return True  # it waited for a write, and the peer has left: no mistake
+        self._logFailure(failure, event)
         if self._closedWith is None:
             error = HandlerError(f"{type(self._service).__name__}.{event} raised {type(failure.value).__name__}", event)
             error.__cause__ = failure.value
-            self._connection.fail(error)
+            self._fail(error)
+        return True
 
-    def _logFailure(self, event: str, failure: Failure) -> None:
-        self._log.failure("{service}.{event} raised", failure, service=type(self._service).__name__, event=event)
+    def _fail(self, error: WebSocketError) -> None:
+        if self._caller.isOpen():
+            # This is what ends the connection, so what the peer sent after it does not count; as little as what was not read yet.
+            self._queue = None
+            self._queued = 0
+        self._connection.fail(error)
 
-
-def _ignore(message: object) -> None:
-    """Take a message that no handler takes."""
+    def _logFailure(self, failure: Failure, event: str) -> None:
+        _log.failure("{service}.{event} raised", failure, service=type(self._service).__name__, event=event)

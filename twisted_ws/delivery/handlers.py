@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 import re
+import types
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -33,7 +35,13 @@ EVENTS = {
 }
 _DISPATCHED = ("caller", "message")
 _ERROR = ("caller", "error")
-_EVENT_NAME = re.compile(r"on[A-Z0-9]\w*")
+# The settings that decide which methods are handlers; the others may differ from one object of a class to the next.
+_KEYS = ("dispatcherKey", "dispatcherStreamId")
+
+_MARKED = 'a handler of messages with such a name is marked @dispatches("...")'
+
+_LIKENESS = 0.75  # from here on (difflib's ratio) a name is taken for an event misspelt
+_TYPO = 0.9  # the same where any on<Event> is allowed: one letter of a long name
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,171 +90,258 @@ class Handlers:
 
 def handlerName(value: str) -> str:
     """Return the method name for a value of the dispatcher field: "un subscribe" is onUnSubscribe."""
-    return "on" + "".join(part[0].upper() + part[1:] for part in re.split(r"[^0-9A-Za-z]+", value) if part)
+    return "on" + "".join(part[0].upper() + part[1:] for part in re.split(r"[\W_]+", value) if part)
 
 
 _examined: WeakKeyDictionary[type, Handlers] = WeakKeyDictionary()
 
 
 def examine(service: object) -> Handlers:
-    """Return what `service` handles; the result is kept for its class.
+    """Return what `service` handles; its methods are read once for its class.
+
+    A service with handlers or a dispatcherKey of its own (attributes of the object, properties) is read anew each time.
 
     Raises:
         ServiceError: the service has a mistake; the text names the class, the method and what would be right.
     """
+    if isinstance(service, type):
+        raise ServiceError(f"{service.__name__} is a class: give an object of it, {service.__name__}()")
     kind = type(service)
-    # Settings and handlers may also stand on the instance: then what is known of the class does not count.
-    own = any(name.startswith("on") or name in _SETTINGS for name in getattr(service, "__dict__", ()))
-    if not own and kind in _examined:
-        return _examined[kind]
-    handlers = _Examination(service).handlers()
-    if not own:
-        _examined[kind] = handlers
-    return handlers
-
-
-_SETTINGS = ("subProtocols", "idleTimeout", "dispatcherKey", "dispatcherStreamId")
+    own = any(name in _KEYS or name[:2].lower() == "on" for name in getattr(service, "__dict__", ()))
+    handlers = None if own else _examined.get(kind)
+    if handlers is None:
+        examination = _Examination(service)
+        handlers = examination.handlers()
+        if not own and not examination.varies:
+            _examined[kind] = handlers
+    subProtocols, idleTimeout = _subProtocols(service), _idleTimeout(service)
+    if (subProtocols, idleTimeout) == (handlers.subProtocols, handlers.idleTimeout):
+        return handlers
+    return replace(handlers, subProtocols=subProtocols, idleTimeout=idleTimeout)
 
 
 class _Examination:
+    """Reads the methods of one service.
+
+    Attributes:
+        varies: whether another object of the class may have other handlers.
+    """
+
     def __init__(self, service: object) -> None:
-        if isinstance(service, type):
-            raise ServiceError(f"{service.__name__} is a class: mount an object of it, {service.__name__}()")
         self._service = service
-        self._name = type(service).__name__
+        self.varies = any(inspect.isdatadescriptor(inspect.getattr_static(service, name, None)) for name in _KEYS)
 
     def handlers(self) -> Handlers:
-        dispatcherKey = self._text("dispatcherKey")
-        streamId = self._text("dispatcherStreamId")
-        if streamId and not dispatcherKey:
-            raise self._mistake("dispatcherStreamId", "needs a dispatcherKey")
-        found = self._methods()
-        events = frozenset(found) & EVENTS.keys()
-        for name in events:
-            self._checkParameters(name, found[name], EVENTS[name])
-        self._checkAnnotation("onTextMessage", found, (str,))
-        self._checkAnnotation("onBinaryMessage", found, (bytes,))
-        byValue: dict[str, Dispatch] = {}
-        byName: dict[str, Dispatch] = {}
-        errorNames = {name for name in found if name.endswith("Error") and name[:-5] in found and name not in EVENTS}
-        for name in errorNames:
-            self._checkParameters(name, found[name], _ERROR)
-        for name, method in found.items():
-            if name in events or name in errorNames:
-                continue
-            value = getattr(method, "dispatches", None)
-            if not dispatcherKey:
-                if value is not None:
-                    raise self._mistake(name, "@dispatches needs a dispatcherKey on the class")
-                raise self._misspelt(name)
-            self._checkDispatched(name, value)
-            self._checkParameters(name, method, _DISPATCHED)
-            dispatch = Dispatch(name, self._binder(name, method), f"{name}Error" if f"{name}Error" in errorNames else "")
-            if value is None:
-                byName[name] = dispatch
-            elif value in byValue:
-                raise self._mistake(name, f"{byValue[value].name} dispatches {value!r} already")
-            else:
-                byValue[value] = dispatch
-        for value, dispatch in byValue.items():
-            other = byName.get(handlerName(value))
-            if other is not None:
-                raise self._mistake(dispatch.name, f"{other.name} dispatches {value!r} already, by its name")
-        if not events and not byName and not byValue:
-            raise ServiceError(f"{self._name} handles no event: it has none of {', '.join(EVENTS)}")
-        message = self._binder("onMessage", found["onMessage"]) if "onMessage" in events else Binder()
-        return Handlers(events, message, byValue, byName, self._subProtocols(), self._idleTimeout(), dispatcherKey, streamId)
+        key = _text(self._service, "dispatcherKey")
+        streamId = _text(self._service, "dispatcherStreamId")
+        if streamId and not key:
+            raise _mistake(self._service, "dispatcherStreamId", "needs a dispatcherKey")
+        found = self._candidates()
+        events = frozenset(name for name in found if name in EVENTS)
+        for name in sorted(events):
+            if found[name][1] is not None:
+                raise self._mistake(name, "is an event of the connection: @dispatches belongs on another method")
+            self._checkParameters(name, found[name][0], EVENTS[name])
+        for name, kind in ("onTextMessage", str), ("onBinaryMessage", bytes):
+            if name in events and self._annotation(name, found[name][0]) not in (kind, Any, object, inspect.Parameter.empty):
+                raise self._mistake(name, f"takes {kind.__name__}: for another type write onMessage(caller, message: ...)")
+        byValue, byName = self._dispatches({name: found[name] for name in found if name not in EVENTS}, bool(key))
+        if not events and not byValue and not byName:
+            raise ServiceError(f"{type(self._service).__name__} handles no event: it has none of {', '.join(EVENTS)}")
+        message = self._binder("onMessage", found["onMessage"][0]) if "onMessage" in events else Binder()
+        return Handlers(events, message, byValue, byName, dispatcherKey=key, streamId=streamId)
 
-    def _methods(self) -> dict[str, Callable[..., Any]]:
-        found = {}
+    def _candidates(self) -> dict[str, tuple[Callable[..., Any], str | None]]:
+        """Return what may be a handler by name, each with its `@dispatches` value."""
+        found: dict[str, tuple[Callable[..., Any], str | None]] = {}
         for name in dir(self._service):
-            if name.startswith("_"):
+            # Looked at without running code: a property is the service's own business unless it has a handler's name.
+            raw = inspect.getattr_static(self._service, name, None)
+            value = _mark(raw)
+            if value is None and name[:2].lower() != "on":
                 continue
-            plain = name.replace("_", "").lower()
-            marked = getattr(getattr(self._service, name, None), "dispatches", None) is not None
-            if not (_EVENT_NAME.fullmatch(name) or marked or plain in _PLAIN):
-                continue
-            method = getattr(self._service, name)
+            self.varies = self.varies or inspect.isdatadescriptor(raw)
+            try:
+                method = getattr(self._service, name)
+            except Exception as error:
+                raise self._mistake(name, f"cannot be read: {type(error).__name__}: {error}") from None
             if callable(method):
-                found[name] = method
-            elif name in EVENTS:
-                raise self._mistake(name, f"is no method but {type(method).__name__}")
+                found[name] = method, value
+            elif name in EVENTS and method is not None:  # None: a subclass does without what its base handles
+                raise self._mistake(name, f"must be a method, not {type(method).__name__}")
         return found
 
-    def _checkDispatched(self, name: str, value: object) -> None:
-        # With dispatching, any on<Event> is a handler: a misspelt event is one whose spelling differs in case or a letter.
-        if value is None and (name.replace("_", "").lower() in _PLAIN or difflib.get_close_matches(name, EVENTS, 1, 0.94)):
-            raise self._misspelt(name)
+    def _dispatches(
+        self, found: dict[str, tuple[Callable[..., Any], str | None]], dispatching: bool
+    ) -> tuple[dict[str, Dispatch], dict[str, Dispatch]]:
+        named = {
+            name: method
+            for name, (method, value) in found.items()
+            if value is None and not name.endswith("Error") and self._isHandler(name, method, dispatching)
+        }
+        marked = {name: (method, value) for name, (method, value) in found.items() if value is not None}
+        if marked and not dispatching:
+            raise self._mistake(next(iter(marked)), "is marked with @dispatches, which needs a dispatcherKey on the class")
+        errorsOf = {name: name for name in (*named, *marked)} | {handlerName(value): name for name, (_, value) in marked.items()}
+        errors: dict[str, str] = {}
+        for name, (method, value) in found.items():
+            if value is not None or not name.endswith("Error"):
+                continue
+            if name[:-5] in errorsOf:
+                self._checkParameters(name, method, _ERROR)
+                errors[errorsOf[name[:-5]]] = name
+            elif self._isHandler(name, method, dispatching):
+                what = f"is for the binding errors of {name[:-5]}, which is missing"
+                raise self._mistake(name, f"{what} ({_MARKED})")
+        byName = {name: self._dispatch(name, method, errors) for name, method in named.items()}
+        byValue: dict[str, Dispatch] = {}
+        for name, (method, value) in marked.items():
+            other = byValue.get(value) or byName.get(handlerName(value))
+            if other is not None:
+                raise self._mistake(name, f"and {other.name} both take the messages {value!r}")
+            byValue[value] = self._dispatch(name, method, errors)
+        return byValue, byName
 
-    def _misspelt(self, name: str) -> ServiceError:
-        plain = name.replace("_", "").lower()
-        near = _PLAIN.get(plain) or next(iter(difflib.get_close_matches(name, EVENTS, 1, 0.5)), None)
-        hint = f"did you mean {near}?" if near else f"the events are {', '.join(EVENTS)}"
-        return self._mistake(name, f"is no event: {hint} (messages reach on<Event> methods with a dispatcherKey)")
+    def _dispatch(self, name: str, method: Callable[..., Any], errors: dict[str, str]) -> Dispatch:
+        self._checkParameters(name, method, _DISPATCHED)
+        return Dispatch(name, self._binder(name, method), errors.get(name, ""))
+
+    def _isHandler(self, name: str, method: Callable[..., Any], dispatching: bool) -> bool:
+        """Say whether a method that is no event handles dispatched messages; raise for one that is meant to be an event.
+
+        Without a dispatcherKey any name close to an event's is a mistake, and any method that takes a `caller` must be meant for
+        messages; others (``once``, ``onBrokerLost``) are the service's own. With one, every on<Event> is a handler, so only the
+        same letters in another spelling (``on_open``), a typo in a long name (``onMesage``; ``onMessages`` is none) and the
+        parameters of an event (``onClosed(caller, statusCode, reason)``) tell a mistake.
+        """
+        letters = _letters(name)
+        event = max(EVENTS, key=lambda each: difflib.SequenceMatcher(None, letters, _letters(each)).ratio())
+        likeness = difflib.SequenceMatcher(None, letters, _letters(event)).ratio()
+        proper = len(name) > 2 and name.startswith("on") and not name[2].islower() and name[2] != "_"
+        fits = _takes(method, _ERROR if name.endswith("Error") else _DISPATCHED)
+        if proper and dispatching:
+            inflected = name.startswith(event)
+            wrong = likeness == 1 or (likeness >= _TYPO and not inflected) or (likeness >= _LIKENESS and not fits)
+        else:
+            wrong = likeness >= _LIKENESS
+        if wrong:
+            way = _MARKED if dispatching else "messages reach on<Event> methods with a dispatcherKey"
+            raise self._mistake(name, f"is no event: did you mean {event}? ({way})")
+        if proper and dispatching:
+            return True
+        if next(iter(_parameters(method)), None) == "caller":
+            right = handlerName(name[2:])
+            what = "is never called: messages reach it as" if dispatching else "is no event; with a dispatcherKey it is"
+            raise self._mistake(name, f"{what} {right}")
+        return False
 
     def _checkParameters(self, name: str, method: Callable[..., Any], parameters: tuple[str, ...]) -> None:
-        try:
-            signature = inspect.signature(method)
-        except (TypeError, ValueError):
-            return  # a builtin that does not say: it will be called and seen
-        try:
-            signature.bind(*parameters)
-        except TypeError:
-            raise self._mistake(name, f"must take ({', '.join(parameters)}), and takes {signature}") from None
+        if not _takes(method, parameters):
+            taken = str(inspect.signature(method)).partition(" -> ")[0]
+            raise self._mistake(name, f"must take ({', '.join(parameters)}), and takes {taken}")
 
     def _annotation(self, name: str, method: Callable[..., Any]) -> Any:
         """Return the annotation of the second parameter."""
-        function = inspect.unwrap(method)
-        try:
-            parameters = list(inspect.signature(method).parameters.values())
-            hints = typing.get_type_hints(getattr(function, "__func__", function), include_extras=True)
-        except NameError as error:
-            raise self._mistake(name, f"has an annotation that cannot be resolved: {error}") from None
-        except (TypeError, ValueError):
-            return inspect.Parameter.empty
+        parameters = list(_parameters(method).values())
         if len(parameters) < 2 or parameters[1].kind is inspect.Parameter.VAR_POSITIONAL:
             return inspect.Parameter.empty
-        return hints.get(parameters[1].name, inspect.Parameter.empty)
+        annotation = parameters[1].annotation
+        # This one alone: a Caller that is imported for type checkers only cannot be resolved, and need not be.
+        carrier = type("Carrier", (), {"__annotations__": {"it": annotation}})
+        try:
+            return typing.get_type_hints(carrier, _globals(method), dict(vars(type(self._service))), include_extras=True)["it"]
+        except Exception as error:
+            shown = annotation if isinstance(annotation, str) else repr(annotation)
+            raise self._mistake(name, f"has the annotation {shown}, which cannot be resolved: {error}") from None
 
     def _binder(self, name: str, method: Callable[..., Any]) -> Binder:
         annotation = self._annotation(name, method)
         try:
             return Binder(annotation)
-        except TypeError as error:
+        except Exception as error:
             raise self._mistake(name, f"has an annotation that cannot be bound: {error}") from None
 
-    def _checkAnnotation(self, name: str, found: dict[str, Callable[..., Any]], allowed: tuple[type, ...]) -> None:
-        if name not in found:
-            return
-        annotation = self._annotation(name, found[name])
-        if annotation not in (*allowed, Any, object, inspect.Parameter.empty):
-            raise self._mistake(name, f"takes {allowed[0].__name__}: for other types write onMessage(caller, message: ...)")
-
-    def _text(self, name: str) -> str:
-        value = getattr(self._service, name, "") or ""
-        if not isinstance(value, str):
-            raise self._mistake(name, f"must be a str, not {type(value).__name__}")
-        return value
-
-    def _idleTimeout(self) -> float:
-        value = getattr(self._service, "idleTimeout", 0)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0 or math.isinf(value):
-            raise self._mistake("idleTimeout", f"must be a number of seconds, 0 or more, not {value!r}")
-        return value
-
-    def _subProtocols(self) -> tuple[str, ...]:
-        value = getattr(self._service, "subProtocols", ())
-        if isinstance(value, (str, bytes)) or not isinstance(value, (list, tuple)):
-            raise self._mistake("subProtocols", f"must be a list of names, not {type(value).__name__}")
-        for each in value:
-            if not isinstance(each, str) or not isToken(each):
-                raise self._mistake("subProtocols", f"{each!r} is no token (letters, digits and !#$%&'*+-.^_`|~)")
-        if len(set(value)) != len(value):
-            raise self._mistake("subProtocols", "names one twice")
-        return tuple(value)
-
     def _mistake(self, name: str, what: str) -> ServiceError:
-        return ServiceError(f"{self._name}.{name} {what}")
+        return _mistake(self._service, name, what)
 
 
-_PLAIN = {name.lower(): name for name in EVENTS}
+def _mistake(service: object, name: str, what: str) -> ServiceError:
+    # One line, whatever is in it: it goes to standard error.
+    return ServiceError(" ".join(f"{type(service).__name__}.{name} {what}".split()))
+
+
+def _letters(name: str) -> str:
+    """Return what tells two event names apart: neither case nor underscores, and not the "on" that all have."""
+    return name.replace("_", "").lower()[2:]
+
+
+def _mark(raw: object) -> str | None:
+    """Return the value that `@dispatches` put on a method."""
+    function = raw.__func__ if isinstance(raw, (staticmethod, classmethod, types.MethodType)) else None
+    for each in (raw, function):
+        value = inspect.getattr_static(each, "dispatches", None)
+        if isinstance(value, str):
+            return value
+    return None
+
+
+def _parameters(method: Callable[..., Any]) -> typing.Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(method).parameters
+    except (TypeError, ValueError):
+        return {}  # a builtin that does not say
+
+
+def _takes(method: Callable[..., Any], parameters: tuple[str, ...]) -> bool:
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):
+        return True  # a builtin that does not say: it will be called and seen
+    try:
+        signature.bind(*parameters)
+    except TypeError:
+        return False
+    return True
+
+
+def _globals(method: Any) -> dict[str, Any]:
+    """Return the names that the annotations of a method are written in."""
+    while True:
+        if isinstance(method, functools.partial):
+            method = method.func
+        elif isinstance(method, types.MethodType):
+            method = method.__func__
+        elif hasattr(method, "__wrapped__"):
+            method = method.__wrapped__
+        elif hasattr(method, "__globals__"):
+            return typing.cast("dict[str, Any]", method.__globals__)
+        elif isinstance(method, (types.BuiltinFunctionType, type)) or not hasattr(type(method).__call__, "__globals__"):
+            return {}
+        else:
+            method = type(method).__call__
+
+
+def _text(service: object, name: str) -> str:
+    value = getattr(service, name, "")
+    if not isinstance(value, str):
+        raise _mistake(service, name, f'must be a str ("" for none), not {type(value).__name__}')
+    return value
+
+
+def _idleTimeout(service: object) -> float:
+    value = getattr(service, "idleTimeout", 0)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise _mistake(service, "idleTimeout", f"must be a number of seconds, 0 or more (0: never), not {value!r}")
+    return value
+
+
+def _subProtocols(service: object) -> tuple[str, ...]:
+    value = getattr(service, "subProtocols", ())
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        raise _mistake(service, "subProtocols", f"must be a list of names, not {type(value).__name__}")
+    for each in value:
+        if not isinstance(each, str) or not isToken(each):
+            raise _mistake(service, "subProtocols", f"has {each!r}, which is no token (letters, digits and !#$%&'*+-.^_`|~)")
+    if len(set(value)) != len(value):
+        raise _mistake(service, "subProtocols", "has a name twice")
+    return tuple(value)

@@ -81,7 +81,8 @@ class QuietServerProtocol(WebSocketServerProtocol):
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         """Write the 101, the only thing that Autobahn itself sends here."""
-        self.transport.write(data)
+        # Autobahn has it in UTF-8; the values of headers are Latin-1, here as in every other answer.
+        self.transport.write(data.decode().encode("latin-1"))
 
 
 def serverFactory(limits: Limits, reactor: Any) -> WebSocketServerFactory:

@@ -47,6 +47,13 @@ class Connection(Protocol):
     def resumeReading(self) -> None:
         """Undo `pauseReading`."""
 
+    def reply(self, message: str | bytes) -> None:
+        """Send a message for which no Deferred is wanted; nothing when the connection is not open.
+
+        Raises:
+            ValueError: text with a lone surrogate.
+        """
+
     def fail(self, error: WebSocketError) -> None:
         """Tell `Events.failed`, then close with the error's code and reason."""
 

@@ -1,0 +1,147 @@
+"""The real process: what a reactor in memory cannot show of the daemon's own part."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.support import BIN, COMMAND, PATIENCE, PORTS, TWIST, TWISTD, environment, running, starting, writeService
+from twisted_ws.daemon.places import _isDualStack
+
+TWISTD_DAEMON = (str(BIN / "twistd"), "wsservice")
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory whose name leaves room for that of a Unix socket."""
+    with tempfile.TemporaryDirectory(prefix="ws-") as place:
+        yield Path(place)
+
+
+def _run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=directory, env=environment(directory), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+def test_bothFamilies(tmp_path: Path) -> None:
+    """A port without an interface answers IPv4, and IPv6 where there is one."""
+    with running(tmp_path) as server:
+        for host in ("127.0.0.1", "::1") if _isDualStack() else ("127.0.0.1",):
+            with socket.create_connection((host, server.port("ws")), PATIENCE) as client:
+                client.sendall(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert client.recv(99).startswith(b"HTTP/1.1 404 ")
+
+
+def test_aReactorThatStandsStill(tmp_path: Path) -> None:
+    """A handler that blocks the reactor is found by the log with its line, and systemd hears beats again when it goes on."""
+    os.mkfifo(tmp_path / "gate")
+    writeService(
+        tmp_path,
+        "class Blocks:\n    def onTextMessage(self, caller, text):\n        return open('gate').read()  # blocked here\n",
+    )
+    (tmp_path / "ws.toml").write_text("[limits]\nreactorTurn = 2\n")
+    arguments = ("--config", "ws.toml", "--service", "/ws=rooms:Blocks")
+    with running(tmp_path, *arguments, more={"WATCHDOG_USEC": "400000"}) as server, server.client() as client:
+        server.waitForState("WATCHDOG=1", 2)
+        client.send("x")
+        server.waitFor("The reactor has stood still for 2 s")
+        server.waitFor("# blocked here")
+        (tmp_path / "gate").write_text("and on")
+        assert client.recv() == "and on"
+        server.waitForState("WATCHDOG=1", server.states.count("WATCHDOG=1") + 1)
+
+
+@pytest.mark.parametrize("command", [TWISTD, COMMAND], ids=["twistd", "twisted-ws"])
+def test_aFullDisk(tmp_path: Path, short: Path, command: tuple[str, ...]) -> None:
+    """When the log cannot be written the server serves on, and says so once on standard error."""
+    line = shlex.join([*command, "--port", "off", "--broadcast-port", "off", "--listen", f"unix:{short}/s"])
+    with starting(tmp_path, ["sh", "-c", f"exec {line} >/dev/full"]) as server:
+        server.waitForState("READY=1")
+        for _ in range(2):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(PATIENCE)
+                client.connect(f"{short}/s")
+                client.sendall(b"nonsense\r\n\r\n")
+                assert client.recv(99).startswith(b"HTTP/1.1 400 ")
+        server.stop()
+        lost = [line for line in server.lines if line.startswith("twisted_ws:")]
+        assert lost == ["twisted_ws: the log cannot be written (No space left on device); lines are lost from now on"]
+        assert "Traceback" not in server.output
+
+
+@pytest.mark.parametrize("command", [TWISTD, COMMAND, TWIST], ids=["twistd", "twisted-ws", "twist"])
+def test_whatAServicePrintsIsALine(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """With --log-format json even what a service prints is a line of JSON, under each runner."""
+    writeService(tmp_path, "class Prints:\n    def onOpen(self, caller):\n        print('hello from a service')\n")
+    arguments = [*command, *PORTS, "--service", "/ws=rooms:Prints", "--log-format", "json"]
+    with starting(tmp_path, arguments) as server:
+        server.waitFor("WebSocket on")
+        server.waitForState("READY=1")
+        with server.client():
+            server.waitFor("hello from a service")
+        server.stop()
+        messages = [json.loads(line)["message"] for line in server.lines]
+    assert "hello from a service" in messages
+
+
+def test_aUnixSocketOfAnother(tmp_path: Path, short: Path) -> None:
+    """A daemon whose Unix socket is held by another says so before it leaves the terminal, and leaves the other alone."""
+    listen = ("--port", "off", "--broadcast-port", "off", "--listen", f"unix:{short}/s")
+    with running(tmp_path, ports=listen) as server:
+        for command in (TWISTD_DAEMON, COMMAND):
+            done = _run(tmp_path, *command, *listen)
+            assert (done.returncode, done.stderr.count("\n")) == (1, 1), done
+            assert f"Process {server.process.pid} listens on {short}/s" in done.stderr
+        assert server.process.poll() is None
+        assert (short / "s").is_socket()
+    assert list(short.iterdir()) == []
+
+
+def test_aUnixSocketThatWasLeftBehind(tmp_path: Path, short: Path) -> None:
+    """A socket file of a server that was killed is not in the way of the next."""
+    listen = ("--port", "off", "--broadcast-port", "off", "--listen", f"unix:{short}/s")
+    with starting(tmp_path, [*TWISTD, *listen]) as server:
+        server.waitForState("READY=1")
+        server.signal(signal.SIGKILL)
+        server.waitForEnd()
+    assert (short / "s").is_socket()
+    with running(tmp_path, ports=listen):
+        assert (short / "s").is_socket()
+
+
+def test_aMistakeInATac(tmp_path: Path) -> None:
+    """A mistake in the settings of a .tac file is told without a traceback, with exit code 1, and nothing is left behind."""
+    (tmp_path / "it.tac").write_text(
+        "from twisted.application.service import Application\n"
+        "from twisted_ws.daemon import Mount, Settings, makeService\n"
+        "application = Application('it')\n"
+        "makeService(Settings(services=(Mount('/ws', 'dmo'),))).setServiceParent(application)\n"
+    )
+    done = _run(tmp_path, str(BIN / "twistd"), "-ny", "it.tac")
+    assert done.returncode == 1
+    assert done.stderr.startswith("twisted_ws: There is no installed service dmo: did you mean demo?")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert not (tmp_path / "twistd.pid").exists()
+
+
+def test_pathsOutliveAChangeOfDirectory(tmp_path: Path) -> None:
+    """Relative paths are those of the directory it was started in, also at a reload after twistd --rundir."""
+    (tmp_path / "keys").write_text("0123456789abcdef\n")
+    (tmp_path / "keys").chmod(0o600)
+    (tmp_path / "elsewhere").mkdir()
+    command = [TWISTD[0], "--pidfile=", "-n", "--rundir", "elsewhere", "wsservice"]
+    with running(tmp_path, "--api-key-file", "keys", command=command) as server:
+        (tmp_path / "keys").write_text("# no key any more\n")
+        server.signal(signal.SIGHUP)
+        server.waitFor(f"The old API keys stay in use: the API key file {tmp_path}/keys has no key")

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import runpy
+import sys
+from typing import Any
+
+import pytest
+from twisted.internet import reactor as globalReactor
+
+from twisted import logger
+from twisted_ws.daemon import main as module
+from twisted_ws.daemon import process
+from twisted_ws.daemon.main import main
+from twisted_ws.daemon.settings import Settings
+from twisted_ws.errors import ConfigurationError
+
+order: list[Any] = []
+
+
+class _Daemon:
+    fails = ""
+
+    def __init__(self, settings: Settings) -> None:
+        order.append(settings)
+
+    def privilegedStartService(self) -> None:
+        order.append("listen")
+        if self.fails:
+            raise ConfigurationError(self.fails)
+
+    def startService(self) -> None:
+        order.append("start")
+
+    def stopService(self) -> None:
+        """Be what the reactor calls at its end."""
+
+
+@pytest.fixture(autouse=True)
+def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that would take the process is written down instead."""
+    order.clear()
+    monkeypatch.setattr(process, "ProcessDaemon", _Daemon)
+    monkeypatch.setattr(globalReactor, "run", lambda: order.append("run"))
+    monkeypatch.setattr(globalReactor, "addSystemEventTrigger", lambda *trigger: order.append(trigger[:2]))
+    monkeypatch.setattr(logger.globalLogBeginner, "beginLoggingTo", lambda observers: order.append("log"))
+
+
+def test_runs() -> None:
+    """It listens, then logs, then runs until the reactor ends, and its status is 0."""
+    assert main(["--port", "5"]) == 0
+    assert order == [Settings(port="5"), "listen", "log", "start", ("before", "shutdown"), "run"]
+
+
+def test_mistakes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake is one line on standard error: status 2 for an option that does not exist, 1 for everything else."""
+    monkeypatch.setattr(sys, "__stderr__", sys.stderr)
+    assert main(["--nonsense"]) == 2
+    assert capsys.readouterr().err == "twisted-ws: option --nonsense not recognized (see twisted-ws --help)\n"
+    assert main(["--port", "x"]) == 1
+    assert capsys.readouterr().err.startswith("twisted_ws: --port must be ")
+    monkeypatch.setattr(_Daemon, "fails", "The port is taken.")
+    assert main([]) == 1
+    assert capsys.readouterr().err == "twisted_ws: The port is taken.\n"
+    assert order == [Settings(), "listen"]
+
+
+def test_asAModule(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python -m twisted_ws is the same, and its help names the command."""
+    monkeypatch.setattr(sys, "argv", ["/somewhere/__main__.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("twisted_ws", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("Usage: twisted-ws [options]")
+    assert module.main is main

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.internet import reactor as globalReactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
+from twisted.logger import capturedLogs, formatEvent
+
+from tests.daemon.support import PortsReactor
+from twisted_ws.daemon.listeners import Listener
+from twisted_ws.daemon.places import Place
+from twisted_ws.daemon.service import Daemon
+from twisted_ws.daemon.settings import Mount, Settings
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.limits import Limits
+from twisted_ws.services.demo import Demo
+
+KEY = "0123456789abcdef"
+
+
+def _refused(settings: Settings) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        Daemon(settings, PortsReactor())
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def _keys(tmp_path: Path, *keys: str) -> str:
+    path = tmp_path / "keys"
+    path.write_text("".join(f"{key}\n" for key in keys))
+    path.chmod(0o600)
+    return str(path)
+
+
+def _certificate(tmp_path: Path) -> str:
+    path = tmp_path / "both.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(path)
+    path.chmod(0o600)
+    return str(path)
+
+
+def _messages(events: list[Any]) -> list[str]:
+    return [formatEvent(event) for event in events]
+
+
+# What it is made of.
+
+
+def test_defaults() -> None:
+    """By itself it serves the demo on 8080, and the broadcast site on 8081 of this machine, each with its line in the log."""
+    reactor = PortsReactor()
+    daemon = Daemon(Settings(), reactor)
+    with capturedLogs() as events:
+        daemon.privilegedStartService()
+    assert reactor.open == [8081, 8080]
+    assert reactor.tcpServers[0][3] == "127.0.0.1"
+    assert {port[2] for port in reactor.tcpServers} == {Limits().backlog}
+    assert isinstance(daemon.server.services["/ws"], Demo)
+    assert [message for message in _messages(events) if "://" in message] == [
+        "Broadcast site on http://localhost:8081/broadcaster/broadcast",
+        "WebSocket on ws://localhost:8080",
+    ]
+    assert daemon._pages.broadcastURL == "http://localhost:8081/broadcaster/broadcast"
+
+
+def test_everyPort(tmp_path: Path) -> None:
+    """Each port can be had, plain and TLS, and endpoint strings beside numbers; the page shows the plain broadcast URL."""
+    reactor = PortsReactor()
+    settings = Settings(
+        port="tcp:80:interface=127.0.0.1",
+        tlsPort="443",
+        listen=(f"unix:{tmp_path}/s", "81"),
+        broadcastTlsPort="8444",
+        interface="127.0.0.1",
+        certificate=_certificate(tmp_path),
+    )
+    daemon = Daemon(settings, reactor)
+    with capturedLogs() as events:
+        daemon.startService()
+    assert reactor.open == [8081, 8444, f"{tmp_path}/s", 81, 80, 443]
+    messages = _messages(events)
+    for expected in (
+        "Broadcast site on https://localhost:8444/broadcaster/broadcast",
+        f"WebSocket on unix:{tmp_path}/s",
+        "WebSocket on wss://localhost:443",
+    ):
+        assert expected in [message.replace("0.0.0.0", "localhost") for message in messages]
+    assert daemon._pages.broadcastURL.startswith("http://")
+
+
+def test_portsOff(tmp_path: Path) -> None:
+    """A port that is off does not listen; the broadcast site may be off as a whole, but WebSocket may not."""
+    reactor = PortsReactor()
+    daemon = Daemon(Settings(port="off", listen=("1",), broadcastPort="off"), reactor)
+    daemon.startService()
+    assert reactor.open == [1]
+    assert daemon._pages.broadcastURL == ""
+    assert "There is no port for WebSocket" in _refused(Settings(port="off"))
+
+
+def test_aBroadcastSiteOnAUnixSocket(tmp_path: Path) -> None:
+    """It may be on a Unix socket, which no URL says: then the page shows none."""
+    daemon = Daemon(Settings(broadcastPort=f"unix:{tmp_path}/b"), PortsReactor())
+    with capturedLogs() as events:
+        daemon.startService()
+    assert f"Broadcast site on unix:{tmp_path}/b" in _messages(events)
+    assert daemon._pages.broadcastURL == ""
+
+
+def test_theServerIsToldAll() -> None:
+    """Limits, origins, proxies, compression and services of the settings are those of the server."""
+    limits = Limits(maxMessageSize=5, backlog=7)
+    reactor = PortsReactor()
+    daemon = Daemon(
+        Settings(
+            limits=limits,
+            allowedOrigins=("https://app.example",),
+            trustedProxies=("10.0.0.0/8",),
+            compression=True,
+            services=(Mount("/a", "demo"), Mount("/b/{id:int}", "demo")),
+        ),
+        reactor,
+    )
+    assert daemon.server.limits is limits
+    assert set(daemon.server.services) == {"/a", "/b/{id:int}"}
+    daemon.startService()
+    assert {port[2] for port in reactor.tcpServers} == {7}
+    for wrong in (Settings(allowedOrigins=("app.example",)), Settings(trustedProxies=("x",)), Settings(interface="x")):
+        _refused(wrong)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ports"),
+    [
+        (Settings(port="8081"), "--broadcast-port and --port are both port 8081"),
+        (Settings(port="5", tlsPort="5"), "--port and --tls-port are both port 5"),
+        (Settings(listen=("8080",)), "--listen and --port are both port 8080"),
+    ],
+)
+def test_theSamePortTwice(tmp_path: Path, settings: Settings, ports: str) -> None:
+    """Two of our own ports with one number are named, and not a process of somebody else."""
+    settings = Settings(
+        port=settings.port, tlsPort=settings.tlsPort, listen=settings.listen, stateDirectory=str(tmp_path), interface="127.0.0.1"
+    )
+    assert _refused(settings) == f"{ports}: choose another for one of them."
+
+
+# Who may publish.
+
+
+@pytest.mark.parametrize(
+    ("settings", "option"),
+    [
+        (Settings(broadcastInterface="0.0.0.0"), "--broadcast-port"),
+        (Settings(broadcastPort="tcp:8081"), "--broadcast-port"),
+        (Settings(broadcastPort="systemd:domain=INET:index=0"), "--broadcast-port"),
+        (Settings(broadcastPort="off", broadcastTlsPort="1", broadcastInterface="10.0.0.1"), "--broadcast-tls-port"),
+    ],
+)
+def test_reachableWithoutACredential(tmp_path: Path, settings: Settings, option: str) -> None:
+    """A broadcast site that others could reach is refused without credentials, and the line says how to have one."""
+    settings = Settings(
+        broadcastPort=settings.broadcastPort,
+        broadcastTlsPort=settings.broadcastTlsPort,
+        broadcastInterface=settings.broadcastInterface,
+        stateDirectory=str(tmp_path),
+    )
+    line = _refused(settings)
+    assert f"({option})" in line
+    assert "give --api-key-file or --auth, or --broadcast-interface 127.0.0.1" in line
+
+
+def test_reachableWithACredential(tmp_path: Path) -> None:
+    """With keys or passwords it may be reached from elsewhere."""
+    for settings in (
+        Settings(broadcastInterface="0.0.0.0", apiKeyFile=_keys(tmp_path, KEY)),
+        Settings(broadcastPort="tcp:8081", checkers=(InMemoryUsernamePasswordDatabaseDontUse(me=b"secret"),)),
+    ):
+        Daemon(settings, PortsReactor())
+
+
+def test_thePasswordFile(tmp_path: Path) -> None:
+    """A password file that cannot be read is told at the start, and not at the first login."""
+    path = tmp_path / "passwords"
+    settings = Settings(checkers=(FilePasswordDB(str(path)),))
+    assert _refused(settings) == f"The password file {path} (--auth) cannot be read: No such file or directory."
+    path.write_text("me:secret\n")
+    Daemon(settings, PortsReactor())
+
+
+# TLS.
+
+
+def test_aSelfSignedCertificate(tmp_path: Path) -> None:
+    """A TLS port without a certificate makes one in the state directory."""
+    reactor = PortsReactor()
+    daemon = Daemon(Settings(port="off", tlsPort="1", stateDirectory=str(tmp_path)), reactor)
+    assert (tmp_path / "self-signed.pem").exists()
+    daemon.startService()
+    assert len(reactor.getDelayedCalls()) == 1  # the daily look at the certificate
+    daemon.stopService()
+    assert not reactor.getDelayedCalls()
+
+
+def test_certificatesWithoutAPort(tmp_path: Path) -> None:
+    """A certificate that no port uses, and a password without a key store, are mistakes."""
+    for settings in (Settings(certificate="x"), Settings(keyStore="x"), Settings(clientCA="x")):
+        assert "no port for it" in _refused(settings)
+    assert "give --key-store too" in _refused(Settings(keyStorePasswordFile="x"))
+    (tmp_path / "p").write_text("secret")
+    wrong = Settings(tlsPort="1", keyStore=str(tmp_path / "p"), keyStorePasswordFile=str(tmp_path / "p"))
+    assert "no PKCS #12 file" in _refused(wrong)
+
+
+def test_clientCA(tmp_path: Path) -> None:
+    """With client certificates, a plain port beside the TLS port is worth a warning."""
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    wanted = {"tlsPort": "1", "clientCA": str(tmp_path / "ca.pem"), "stateDirectory": str(tmp_path)}
+    with capturedLogs() as events:
+        Daemon(Settings(**wanted), PortsReactor())  # type: ignore[arg-type]
+    assert [message for message in _messages(events) if "--client-ca" in message] == [
+        "--client-ca counts on TLS ports only: who has no certificate still gets in by --port."
+    ]
+    with capturedLogs() as events:
+        Daemon(Settings(port="off", **wanted), PortsReactor())  # type: ignore[arg-type]
+    assert not [message for message in _messages(events) if "--client-ca" in message]
+
+
+def test_strictTransportSecurity(tmp_path: Path) -> None:
+    """Pages ask browsers to stay with TLS only where no plain port is open."""
+    for settings, hsts in (
+        (Settings(port="off", tlsPort="1", stateDirectory=str(tmp_path)), True),
+        (Settings(tlsPort="1", stateDirectory=str(tmp_path)), False),
+        (Settings(port="off", tlsPort="1", listen=("unix:/s",), stateDirectory=str(tmp_path)), False),
+    ):
+        assert Daemon(settings, PortsReactor())._pages._hsts is hsts
+
+
+# Start and stop.
+
+
+def test_allPortsOrNone() -> None:
+    """When one port is taken, the line says which, and those that listened already are closed."""
+    for start in (Daemon.privilegedStartService, Daemon.startService):
+        reactor = PortsReactor(8080)
+        daemon = Daemon(Settings(), reactor)
+        with pytest.raises(ConfigurationError, match=r"^Another process listens on port 8080: .* --port\.$"):
+            start(daemon)
+        assert len(reactor.tcpServers) == 1
+        assert reactor.open == []
+        assert not daemon.running
+
+
+def test_startTwice() -> None:
+    """The privileged start and the start after it listen once."""
+    reactor = PortsReactor()
+    daemon = Daemon(Settings(), reactor)
+    daemon.privilegedStartService()
+    daemon.startService()
+    assert reactor.open == [8081, 8080]
+    assert daemon.running
+
+
+def test_anOddEndpoint() -> None:
+    """An endpoint that takes its time listens without a line of its own, and stops nothing."""
+    daemon = Daemon(Settings(), PortsReactor())
+    late = Listener(Place("listen", "tcp:5"), Factory(), False, daemon.server.gate, PortsReactor(), 5)
+    late._endpoint.listen = lambda factory: Deferred()  # type: ignore[attr-defined]
+    with capturedLogs() as events:
+        daemon.listen([late])
+    assert not events
+
+
+def test_drainOrder() -> None:
+    """At a stop WebSocket ports close first, then the callers leave, and the site that tells of health closes last."""
+    reactor = PortsReactor()
+    daemon = Daemon(Settings(), reactor)
+    daemon.startService()
+    drained: Deferred[None] = Deferred()
+    order = []
+
+    def stop() -> Deferred[None]:
+        order.append(list(reactor.open))
+        return drained
+
+    daemon.server.stop = stop  # type: ignore[assignment, method-assign]
+    daemon.server.callers = [object(), object()]  # type: ignore[assignment]
+    ended: list[object] = []
+    with capturedLogs() as events:
+        daemon.stopService().addCallback(ended.append)
+    assert order == [[8081]]
+    assert (reactor.open, ended, daemon.running) == ([8081], [], 1)
+    assert _messages(events) == ["stopping: 2 callers are asked to leave"]
+    drained.callback(None)
+    assert (reactor.open, ended, daemon.running) == ([], [None], 0)
+
+
+def test_drainOfNobody() -> None:
+    """A stop without callers is at once, and says nothing."""
+    reactor = PortsReactor()
+    daemon = Daemon(Settings(), reactor)
+    daemon.startService()
+    ended: list[object] = []
+    with capturedLogs() as events:
+        daemon.stopService().addCallback(ended.append)
+    assert (reactor.open, ended, _messages(events)) == ([], [None], [])
+
+
+def test_theGlobalReactor() -> None:
+    """Without a reactor it is for the global one."""
+    assert Daemon(Settings())._reactor is globalReactor
+
+
+def test_reload(tmp_path: Path) -> None:
+    """A reload reads keys and certificates; what is wrong stays as it was, and hinders nothing else."""
+    keys, certificate = _keys(tmp_path, KEY), _certificate(tmp_path)
+    daemon = Daemon(Settings(tlsPort="1", certificate=certificate, apiKeyFile=keys), PortsReactor())
+    tls = daemon._tls
+    assert tls is not None
+    first = tls.fingerprint
+    _keys(tmp_path, KEY + "new", KEY + "newer")
+    Path(certificate).write_text("half a file")
+    with capturedLogs() as events:
+        daemon.reload()
+    errors = [event for event in events if event["log_level"].name == "error"]
+    assert len(errors) == 1
+    assert formatEvent(errors[0]).startswith(f"The old certificate stays in use: The certificate {certificate} ")
+    assert tls.fingerprint == first
+    assert daemon._credentials._keys is not None
+    assert len(daemon._credentials._keys) == 2
+    _certificate(tmp_path)
+    _keys(tmp_path)
+    with capturedLogs() as events:
+        daemon.reload()
+    assert tls.fingerprint != first
+    assert [message for message in _messages(events) if message.startswith("The old API keys stay in use: ")]
+    assert _messages(events)[-1] == "reloaded"
+
+
+def test_reloadOfLittle() -> None:
+    """Without TLS and keys there is nothing to reload, and nothing goes wrong."""
+    with capturedLogs() as events:
+        Daemon(Settings(), PortsReactor()).reload()
+    assert _messages(events) == ["reloaded"]

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "twisted_ws"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+# From the top down: a room may import from its own and from those below it. Rooms on one level do not know each other.
+LEVELS = (
+    ("daemon", "web", "client", "__main__", "testing"),
+    ("services",),
+    ("server", "routes"),
+    ("delivery", "access"),
+    ("wire",),
+    ("caller", "service", "upgrade"),
+    ("errors", "limits", "logs"),
+)
+# On one level: these may import those.
+WITHIN = {
+    "__main__": {"daemon"},
+    "testing": {"client"},
+    "daemon": {"web"},
+    "server": {"routes"},
+    "caller": {"service"},
+}
+# Read by nobody below the top: their names are those of the whole package.
+EVERYWHERE = ("twisted_ws.__version__",)
+
+
+def name(path):
+    """Return the dotted name of a module."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room(dotted):
+    """Return the first part of a module's name below the package, "" for the package itself."""
+    return dotted.split(".")[1] if "." in dotted else ""
+
+
+def level(of):
+    """Return how far up a room is: 0 is the lowest."""
+    (found,) = [n for n, rooms in enumerate(reversed(LEVELS)) if of in rooms]
+    return found
+
+
+def isTypeChecking(node):
+    """Say whether an `if` is for type checkers only."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imports(tree):
+    """Yield the names of all modules that a module imports, whether at its head or later, but for type checkers."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isTypeChecking(node):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        pending.extend(ast.iter_child_nodes(node))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_importsPointDown(path):
+    """A module imports from its own room and from those below: what is below can be read, tested and used without it."""
+    mine = room(name(path))
+    if not mine:
+        return  # the package gathers the public names of all rooms
+    for imported in imports(ast.parse(path.read_text())):
+        if not imported.startswith("twisted_ws.") or imported in EVERYWHERE:
+            continue
+        theirs = room(imported)
+        allowed = theirs == mine or theirs in WITHIN.get(mine, ()) or level(theirs) < level(mine)
+        assert allowed, f"{name(path)} imports {imported}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_size(path):
+    """A module has at most 400 lines; a longer one has two nouns."""
+    assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_described(path):
+    """A module says in its first line what it is for, and so does each public class and function in it."""
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{name(path)}.{node.name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_onlyTheWireKnowsAutobahn(path):
+    """Autobahn is one room's business."""
+    known = [imported for imported in imports(ast.parse(path.read_text())) if imported.split(".")[0] in ("autobahn", "txaio")]
+    assert not known or room(name(path)) == "wire"
+
+
+def inFreshPython(code):
+    """Run code in a Python of its own and return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_noReactor():
+    """No module installs a reactor when it is imported: that is the choice of whoever runs it."""
+    names = [name(path) for path in MODULES if path.stem not in ("__main__", "tap")]
+    code = f"import importlib, sys\nfor name in {names!r}:\n importlib.import_module(name)\n"
+    code += " assert 'twisted.internet.reactor' not in sys.modules, name\nprint('none')"
+    assert inFreshPython(code) == "none"
+
+
+def test_serviceAuthors():
+    """Whoever only writes a service does not wait for Autobahn to load."""
+    code = "import sys, twisted_ws; from twisted_ws import WebSocketService, Reject, dispatches; print('autobahn' in sys.modules)"
+    assert inFreshPython(code) == "False"
+
+
+def test_thePlugin():
+    """The drop-in that every twistd on the machine imports imports nothing of this package itself."""
+    drops = sorted((PACKAGE.parent / "twisted" / "plugins").glob("*.py"))
+    assert [path.name for path in drops] == ["wsservice_plugin.py"]
+    assert not [i for i in imports(ast.parse(drops[0].read_text())) if not i.startswith("twisted.")]
+    # With one of these, ours would shadow the real package, or not be found at all.
+    assert not list((PACKAGE.parent / "twisted").rglob("__init__.py"))

@@ -1,0 +1,242 @@
+"""What handlers return: values now, values later, and iterators that are sent item by item."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from twisted_ws.caller import TEXT, Caller
+from twisted_ws.errors import ConnectionClosed
+from twisted_ws.service import CloseFrame
+
+__all__ = ["ABSENT", "Replies", "Stream", "asDeferred"]
+
+# A fast iterator lets the reactor turn after this many items, or this many seconds.
+ITEMS = 64
+SECONDS = 0.01
+
+# No stream id: the field may hold None.
+ABSENT: Any = object()
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def asDeferred(result: Any) -> Deferred[Any] | None:
+    """Return a Deferred for what a handler returned when it is awaitable, None when it is a value."""
+    if not hasattr(result.__class__, "__await__"):
+        return None
+    if isinstance(result, Deferred):
+        return result
+    if asyncio.isfuture(result):
+        return Deferred.fromFuture(result)
+    return Deferred.fromCoroutine(result if asyncio.iscoroutine(result) else _await(result))
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+class Stream:
+    """Sends the items of one iterator, each when the peer has taken the one before, and closes the iterator at the end.
+
+    Args:
+        items: what the handler returned.
+        send: writes one item; its Deferred fires when the item was handed to the kernel. None: no item can follow.
+        reactor: turns between the items.
+    """
+
+    __slots__ = ("_items", "_reactor", "_send", "_stopped", "_waiting")
+
+    def __init__(self, items: Any, send: Callable[[Any], Deferred[None] | None], reactor: Any) -> None:
+        self._items = items
+        self._send = send
+        self._reactor = reactor
+        self._stopped = False
+        self._waiting: Deferred[Any] | None = None
+
+    def start(self) -> Deferred[None]:
+        """Send the first items now; return a Deferred for the end, which fails with what the iterator raises."""
+        return Deferred.fromCoroutine(self._run())
+
+    def stop(self) -> None:
+        """Send no more; an async iterator is cancelled where it waits."""
+        self._stopped = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _run(self) -> None:
+        items = self._items
+        if hasattr(items, "__aiter__"):
+            items = aiter(items)
+        try:
+            if not self._stopped:
+                await self._sendAll(items)
+        except (CancelledError, asyncio.CancelledError):
+            if not self._stopped:
+                raise
+        finally:
+            # Whatever it holds (a file, a cursor, a subscription) is given back now, not when it is collected.
+            close = getattr(items, "aclose", None) or getattr(items, "close", None)
+            ended = None if close is None else asDeferred(close())
+            if ended is not None:
+                await ended
+
+    async def _sendAll(self, items: Any) -> None:
+        # Both live in the loop, so that an endless iterator of None, too, lets others have their turn.
+        count, begin = 0, self._reactor.seconds()
+        while True:
+            try:
+                item = await self._next(items) if hasattr(items, "__anext__") else next(items)
+            except (StopIteration, StopAsyncIteration):
+                return
+            if self._stopped:
+                return
+            if item is not None:
+                written = self._send(item)
+                if written is None:
+                    return
+                try:
+                    await self._wait(written)
+                except ConnectionClosed:
+                    return  # the peer has gone; onClose tells
+            count += 1
+            if count == ITEMS or self._reactor.seconds() - begin >= SECONDS:
+                await self._wait(deferLater(self._reactor, 0))
+                count, begin = 0, self._reactor.seconds()
+
+    async def _next(self, items: AsyncIterator[Any]) -> Any:
+        pending = asDeferred(items.__anext__())
+        if pending is None:
+            raise TypeError(f"{type(items).__name__}.__anext__ returned no awaitable")
+        return await self._wait(pending)
+
+    async def _wait(self, deferred: Deferred[Any]) -> Any:
+        self._waiting = deferred
+        try:
+            return await deferred
+        finally:
+            self._waiting = None
+
+
+class Replies:
+    """Sends what handlers return to one caller.
+
+    Args:
+        caller: to whom.
+        idField: the field of a reply that a stream id goes into.
+        limit: how many iterators are sent at the same time.
+        reactor: turns between their items.
+        failed: told of what an iterator raised, and of its event.
+        released: told that the iterator which was one too many has begun.
+    """
+
+    __slots__ = ("_caller", "_failed", "_held", "_idField", "_limit", "_reactor", "_released", "_streams")
+
+    def __init__(
+        self,
+        caller: Caller,
+        idField: str,
+        limit: int,
+        reactor: Any,
+        failed: Callable[[Failure, str], object],
+        released: Callable[[], object],
+    ) -> None:
+        self._caller = caller
+        self._idField = idField
+        self._limit = limit
+        self._reactor = reactor
+        self._failed = failed
+        self._released = released
+        self._streams: dict[Stream, str] = {}
+        self._held: tuple[Stream, str] | None = None
+
+    def send(self, value: Any, event: str, streamId: Any = ABSENT, mayHold: bool = True) -> bool:
+        """Send what the handler of `event` returned.
+
+        Args:
+            value: any value; one for a closed caller is dropped, and an iterator closed.
+            event: the name of the handler.
+            streamId: goes into replies that are JSON objects.
+            mayHold: whether an iterator over the limit can wait for one of the others to end.
+
+        Returns:
+            False when it waits; `released` is called later.
+
+        Raises:
+            RuntimeError: it is over the limit and may not wait.
+            Exception: the value cannot be sent.
+        """
+        if value is None:
+            return True
+        if not _isStream(value):
+            self._write(value, streamId)
+            return True
+        stream = Stream(value, lambda item: self._write(item, streamId), self._reactor)
+        if len(self._streams) < self._limit or not self._caller.isOpen():
+            self._start(stream, event)
+            return True
+        if mayHold:
+            self._held = stream, event
+            return False
+        stream.stop()
+        self._start(stream, event)
+        raise RuntimeError(f"more than {self._limit} returned iterators at once")
+
+    def stop(self) -> None:
+        """End every iterator: the caller has left."""
+        streams = [*self._streams.items()]
+        if self._held is not None:
+            streams.append(self._held)
+        for stream, event in streams:
+            try:
+                stream.stop()
+            except BaseException:  # the canceller of a Deferred that it waits for
+                self._failed(Failure(), event)
+        self._release()
+
+    def _start(self, stream: Stream, event: str) -> None:
+        self._streams[stream] = event
+        if not self._caller.isOpen():
+            stream.stop()
+
+        def ended(failure: Failure | None) -> None:
+            del self._streams[stream]
+            if failure is not None:
+                self._failed(failure, event)
+            self._release()
+
+        stream.start().addBoth(ended)
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            self._start(*held)
+            self._released()
+
+    def _write(self, value: Any, streamId: Any) -> Deferred[None] | None:
+        """Send one value; None when nothing can follow it."""
+        caller = self._caller
+        if not caller.isOpen():
+            return None
+        if isinstance(value, CloseFrame):
+            caller.close(value.code, value.reason)
+            return None
+        if streamId is not ABSENT and not isinstance(value, (str, bytes, bytearray, memoryview)):
+            # The fields as they are written, so that the handler's own object stays as it is.
+            value = msgspec.json.encode(value)
+            if value.startswith(b"{"):
+                value = msgspec.json.encode({**_fields.decode(value), self._idField: streamId})
+            return caller._link.writeFrame(TEXT, value)
+        return caller.writeMessage(value)
+
+
+def _isStream(value: Any) -> bool:
+    """Say whether a returned value is sent item by item: an iterator, or async iterable (a list is JSON)."""
+    kind = value.__class__
+    return hasattr(kind, "__next__") or hasattr(kind, "__anext__") or hasattr(kind, "__aiter__")
