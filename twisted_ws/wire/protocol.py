@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.caller import BINARY, PING, PONG, TEXT, encodeMessage
+from twisted_ws.caller import PING, PONG
 from twisted_ws.errors import (
     CloseCode,
     ConnectionClosed,
@@ -26,26 +26,23 @@ from twisted_ws.errors import (
 from twisted_ws.logs import printable
 from twisted_ws.service import checkClose
 from twisted_ws.wire.autobahn import serverOptions
-from twisted_ws.wire.deflate import compressedFrame, usableOffers
-from twisted_ws.wire.framing import FIN, OutgoingMessage, frame
+from twisted_ws.wire.deflate import usableOffers
+from twisted_ws.wire.framing import frame
 from twisted_ws.wire.handshake import Accept
-from twisted_ws.wire.inbound import Inbound
 from twisted_ws.wire.keepalive import KeepAlive, Verdict
 from twisted_ws.wire.lane import LaneServer
-from twisted_ws.wire.outbox import SLICE, Outbox, failedWrite
+from twisted_ws.wire.outbound import Outbound
+from twisted_ws.wire.outbox import SLICE, Outbox
 from twisted_ws.wire.phase import Phase
 from twisted_ws.wire.shared import Welcome, Wire
-from twisted_ws.wire.speedups import sendFrame
 from twisted_ws.wire.transports import abort, finishWriting, hasTLS, peerOf, unsentInKernel
 
 __all__ = ["WebSocketConnection", "connectionClass"]
 
 CLOSE = 8
-FIN_TEXT = FIN | TEXT
-FIN_BINARY = FIN | BINARY
 
 
-class WebSocketConnection(Inbound):
+class WebSocketConnection(Outbound):
     """One connection, from the 101 to the end of its transport.
 
     Made by the front door with a transport of which it has read the head. Implements `twisted_ws.caller.Link` and
@@ -59,7 +56,6 @@ class WebSocketConnection(Inbound):
     _log = Logger()
 
     wheelSlot: int | None = None
-    _outbox: Outbox
     _closeAt = 0.0  # when to abort; counts from CLOSING on
     _closeWaiters: tuple[Deferred[None], ...] = ()
     _closedByPeer = False
@@ -315,14 +311,6 @@ class WebSocketConnection(Inbound):
             # A large frame was begun, no Close can come before its end, and the memory is wanted now.
             self._abort()
 
-    def _pauseForReplies(self) -> None:
-        if self._outbox.size > self.wire.limits.replyBuffer:
-            self._pause(self._FOR_REPLIES)
-
-    def outboxEased(self) -> None:
-        """Read again what the peer sends."""
-        self._resume(self._FOR_REPLIES)
-
     def outboxDrained(self) -> None:
         """Go on with a close that waited for the last bytes."""
         if self.phase is Phase.CLOSING:
@@ -339,71 +327,6 @@ class WebSocketConnection(Inbound):
             self.wire.wheel.set(self, self._closeAt)
 
     # Link: what a caller asks.
-
-    def writeFrame(self, opcode: int, payload: bytes) -> Deferred[None]:
-        """Send one whole message or control frame (see `twisted_ws.caller.Link`)."""
-        if self.phase is not Phase.OPEN:
-            return failedWrite(ConnectionClosed(*self._endedWith()))
-        if opcode >= CLOSE:
-            waiter: Deferred[None] = Deferred()
-            self._outbox.written += 1
-            self._outbox.control(frame(opcode, payload), waiter)
-            return waiter
-        self._lastData = self.wire.wheel.now
-        deflate = self._perMessageCompress
-        waiter = self._outbox.message(frame(opcode, payload) if deflate is None else compressedFrame(deflate, opcode, payload))
-        self._pauseForReplies()
-        return waiter
-
-    def reply(self, message: str | bytes) -> None:
-        """Send a message without a Deferred: the way of what handlers return.
-
-        Raises:
-            ValueError: text with a lone surrogate.
-        """
-        if self.phase is not Phase.OPEN:
-            return
-        outbox = self._outbox
-        if self._lane is None or outbox.size or self._perMessageCompress is not None:
-            opcode, payload = encodeMessage(message)
-            self.send(OutgoingMessage(opcode, payload))
-            self._pauseForReplies()
-            return
-        self._lastData = self.wire.wheel.now
-        outbox.written += 1
-        rest = sendFrame(self._lane.filenumber, FIN_TEXT if message.__class__ is str else FIN_BINARY, message)
-        if rest is not None:
-            outbox.begun(rest)
-            self._pauseForReplies()
-
-    def readyFileno(self) -> int:
-        """Return the descriptor to send a frame to at once, -1 where it has to go by `send`; see `twisted_ws.wire.fanout`."""
-        outbox = self._outbox
-        if self._lane is None or outbox.size or self.phase is not Phase.OPEN or self._perMessageCompress is not None:
-            return -1
-        self._lastData = self.wire.wheel.now
-        outbox.written += 1
-        return self._lane.filenumber
-
-    def sentPart(self, frame: bytes, sent: int) -> None:
-        """Go on with a frame of which the kernel took `sent` bytes."""
-        self._outbox.begun(frame[sent:])
-
-    def send(self, message: OutgoingMessage) -> bool:
-        """Send a message that goes to many; say whether this connection took it."""
-        if self.phase is not Phase.OPEN:
-            return False
-        self._lastData = self.wire.wheel.now
-        deflate = self._perMessageCompress
-        if deflate is None:
-            self._outbox.send(message.plain)
-        else:
-            # Without context takeover, peers with the same window can be sent the same bytes.
-            bits = deflate.server_max_window_bits
-            if bits not in message.deflated:
-                message.deflated[bits] = compressedFrame(deflate, message.opcode, message.payload)
-            self._outbox.send(message.deflated[bits])
-        return self.phase is Phase.OPEN
 
     def startClose(self, payload: bytes, timeout: float) -> Deferred[None]:
         """Begin the closing handshake (see `twisted_ws.caller.Link`)."""
@@ -431,21 +354,9 @@ class WebSocketConnection(Inbound):
             self.wire.wheel.set(self, self._closeAt)
         return closed
 
-    def isOpen(self) -> bool:
-        """Say whether messages can be written."""
-        return self.phase is Phase.OPEN
-
     def isSecure(self) -> bool:
         """Say whether the connection has TLS."""
         return hasTLS(self.transport)
-
-    def bufferedAmount(self) -> int:
-        """Return how many bytes wait to be handed to the kernel."""
-        return self._outbox.size
-
-    def activity(self) -> int:
-        """Return a number that grows with each frame the service writes."""
-        return self._outbox.written
 
 
 def connectionClass(wire: Wire) -> type[WebSocketConnection]:
