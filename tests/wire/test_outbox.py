@@ -188,9 +188,15 @@ def test_abandon(size):
     world.outbox.abandon(CLOSED)
     assert fired == [[CLOSED_TEXT], [CLOSED_TEXT]]
     assert world.outbox.size == world.backlog.total == 0
-    world.transport.room = None
-    world.transport.turn()
     world.outbox.stopProducing()
+
+
+def test_nothingAfterAbandon():
+    """Nothing is written to a transport that is gone, though nothing waited for it."""
+    world = World()
+    world.outbox.abandon(CLOSED)
+    world.outbox.control(b"<ping>")
+    assert not world.transport._buffer
 
 
 def test_abandonWithABegunFrameOfNobody():

@@ -409,6 +409,23 @@ class TestMemory:
         assert sum(map(len, recorder.connection.control_frame_data)) == 0
         assert recorder.connection.data == b""
 
+    def test_nothingIsParsedAfterAViolation(self):
+        """What follows a violation, in the same segment too, is not even parsed."""
+        frames = []
+
+        def onFrameBegin(self):
+            frames.append(self.current_frame.opcode)
+            WebSocketServerProtocol.onFrameBegin(self)
+
+        data = clientFrame(3) + clientFrame(BINARY, b"x") + clientFrame(9, b"y")
+        Stock({"failByDrop": False, "closeHandshakeTimeout": 5}, onFrameBegin=onFrameBegin).open().send(data)
+        assert frames == [3, 2, 9]
+        frames.clear()
+        client, recorder = WireHost().open()
+        recorder.connection.onFrameBegin = lambda: onFrameBegin(recorder.connection)
+        client.send(data)
+        assert frames == [3]
+
     def test_writesAreBounded(self):
         """What a peer does not read is bounded: over the cap it is closed with 1013."""
         stock = Stock()

@@ -153,7 +153,7 @@ def test_setAndDropInATurn(clock, wheel):
         wheel.drop(other)
 
     wheel.set(Entry(act), clock.seconds() + 1)
-    run(clock, 1.5)
+    clock.advance(1.5)
     assert clock.getDelayedCalls() == []
     assert len(wheel) == 0
 
