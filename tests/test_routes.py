@@ -116,3 +116,10 @@ def test_anyPath(text):
     """No path that a peer can send raises, or is answered outside what is mounted."""
     found = routes("/a", "/b/{x}").find("/" + text)
     assert found is None or found.value in ("/a", "/b/{x}")
+
+
+@pytest.mark.parametrize("path", ["/caf%C3%A9", "/a/../b", "/."])
+def test_writtenAsItReads(path):
+    """A path that no request could match is refused when it is mounted."""
+    with pytest.raises(ConfigurationError, match="as it reads"):
+        Routes().add(path, path)

@@ -118,6 +118,8 @@ def _parse(path: str) -> tuple[str | tuple[str, str], ...]:
         if match is None:
             if "{" in segment or "}" in segment:
                 raise ConfigurationError(f"in the path {path}, {segment} is no parameter: write {{name}} or {{name:int}}")
+            if "%" in segment or segment in (".", ".."):
+                raise ConfigurationError(f"the path {path} must be written as it reads: decoded, and without . and ..")
             if segment:
                 segments.append(segment)
             continue

@@ -16,6 +16,7 @@ from tests.wire.support import WireHost
 from twisted_ws.caller import TEXT
 from twisted_ws.limits import Limits
 from twisted_ws.upgrade import Reject
+from twisted_ws.wire.shared import Welcome
 
 EARLY = b"Wait for the 101"
 BARE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -669,3 +670,19 @@ class TestAnything:
             position %= len(data)
             data = data[:position] + inserted + data[position + removed :]
         endsOrOpens(data + after, cuts)
+
+
+def test_aBugWhileItOpens():
+    """When our own code fails while a connection opens, it is dropped, logged once, and uncounted."""
+    host = WireHost()
+
+    def attend(connection):
+        raise RuntimeError("a bug")
+
+    host.welcome = Welcome(None, (), 0, attend)
+    client = host.client()
+    with capturedLogs() as logs:
+        client.send(upgrade())
+    assert client.transport.closed
+    assert [event["log_failure"].type for event in logs if "log_failure" in event] == [RuntimeError]
+    assert host.wire.gate.open == 0

@@ -210,7 +210,8 @@ def test_abandonWithABegunFrameOfNobody():
 def test_begun():
     """The rest of a frame that the kernel took in part goes before everything that comes later."""
     world = World(room=0)
-    world.outbox.begun(b"rest")
+    world.outbox.noteRest(b"rest")
+    world.outbox.goOn()
     world.outbox.send(b"next")
     world.transport.room = None
     world.transport.settle()

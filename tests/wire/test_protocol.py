@@ -231,16 +231,26 @@ class TestKeepAlive:
         """A peer in the middle of a frame cannot answer, and is not dropped for it."""
         host = WireHost()
         client, recorder = host.open()
-        data = clientFrame(BINARY, b"x" * 1000)
+        data = clientFrame(BINARY, b"x" * 10_000)
         client.send(data[:10])
-        for n in range(10, 90):
+        for n in range(10, 8010, 100):
             client.advance(1)
-            client.send(data[n : n + 1])
-        client.send(data[90:])
-        assert recorder.messages() == [b"x" * 1000]
+            client.send(data[n : n + 100])
+        client.send(data[8010:])
+        assert recorder.messages() == [b"x" * 10_000]
         pings = [bytes(f.payload) for f in client.frames()]
         client.send(clientFrame(10, pings[-1]))
         assert not client.transport.closed
+
+    def test_anEndlessUpload(self):
+        """A peer that sends a byte of a frame now and then is dropped like any other that does not answer."""
+        host = WireHost()
+        client, _ = host.open()
+        data = clientFrame(BINARY, b"x" * 1000)
+        for n in range(40):
+            client.send(data[n : n + 1])
+            client.advance(1)
+        assert client.transport.aborted
 
     def test_intervalOff(self):
         """Interval 0 sends no pings."""
@@ -354,6 +364,15 @@ class TestSlowPeers:
         client.transport.settle()
         assert client.transport.reading
         assert len(client.messages()) == 8
+
+    def test_awaitingWritesLetsTheReactorTurn(self):
+        """Of many writes in a row that the kernel takes at once, some fire a turn later."""
+        host = WireHost()
+        _, recorder = host.open()
+        connection = recorder.connection
+        connection._outbox._give = lambda data: True  # as a transport that writes through
+        assert [outcome(connection.writeFrame(TEXT, b"x")) for _ in range(512)].count("waiting") == 2
+        assert outcome(connection.writeFrame(TEXT, b"x")) == "sent"
 
 
 class TestClosing:
@@ -562,6 +581,20 @@ class TestDeflate:
         assert data[0] == 0xC2
         assert zlib.decompressobj(wbits=-15).decompress(data[2 : 2 + data[1]] + b"\0\0\xff\xff") == b"y" * 1000
         assert data[2 + data[1] :] == b"\x81\x05short"
+
+    def test_atTheLimit(self):
+        """A message of the limit is taken, also when it does not compress."""
+        from random import Random
+
+        host = WireHost(Limits(maxMessageSize=100_000), compression=True)
+        client, recorder = host.open(self.OFFER)
+        for extra in (0, 1):
+            message = Random(1).randbytes(100_000 + extra)
+            compressor = zlib.compressobj(wbits=-15)
+            body = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)
+            client.send(clientFrame(BINARY, body[:-4], rsv=4))
+            assert len(recorder.messages()) == 1
+        assert client.closeFrame() == (1009, "message too big")
 
     def test_bomb(self):
         """Inflation stops at the message limit."""

@@ -43,6 +43,7 @@ class QuietServerProtocol(WebSocketServerProtocol):
     transport: Any
     current_frame: Any
     utf8validator: Any
+    _isMessageCompressed = False
 
     def __init__(self) -> None:
         # Autobahn's own __init__ makes two Deferreds, an event table and details of the transport, none of which is used.

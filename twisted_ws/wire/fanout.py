@@ -23,15 +23,20 @@ def fanOut(connections: Iterable[Any], message: OutgoingMessage) -> int:
     """
     filenos: list[int] = []
     ready: list[Any] = []
-    count = 0
+    later: list[Any] = []
     for connection in connections:
         fileno = connection.readyFileno()
         if fileno < 0:
-            count += connection.send(message)
+            later.append(connection)
         else:
             filenos.append(fileno)
             ready.append(connection)
     if filenos:
-        for index, sent in sendMany(filenos, message.plain):
-            ready[index].sentPart(message.plain, sent)
-    return count + len(ready)
+        # No service is called before each rest is noted: it might close a connection whose descriptor is in the list, or write
+        # into the middle of a frame.
+        behind = sendMany(filenos, message.plain)
+        for index, sent in behind:
+            ready[index].noteRest(message.plain[sent:])
+        for index, _ in behind:
+            ready[index].goOn()
+    return len(ready) + sum([bool(connection.send(message)) for connection in later])

@@ -139,7 +139,7 @@ class FrontDoor(TwistedProtocol):
         wheel, reactor = factory.wire.wheel, factory.wire.reactor
         wheel.set(self, reactor.seconds() + factory.wire.limits.upgradeDeadline)
         self._upgrade = factory.host.upgrade(request)
-        self._upgrade.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict,))
+        self._upgrade.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict,)).addErrback(self._failed)
 
     def _welcome(self, welcome: Welcome, accept: Accept) -> None:
         self._upgrade = None
@@ -162,6 +162,10 @@ class FrontDoor(TwistedProtocol):
         else:
             self._log.failure("the decision on a handshake failed inside the server", failure)
             self._refuse(500, "Internal server error.")
+
+    def _failed(self, failure: Failure) -> None:
+        self._log.failure("a connection failed inside the server while it opened", failure)
+        abort(self.transport)
 
     def _becomeHTTP(self, received: bytes) -> None:
         http = None if self.factory.http is None else self.factory.http.buildProtocol(self.transport.getPeer())

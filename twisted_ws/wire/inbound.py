@@ -20,6 +20,8 @@ __all__ = ["Inbound"]
 # Autobahn copies the tail of what it has for each frame it takes, so many small frames in one large read cost quadratic time.
 FEED = 4096
 
+FIRST_CONTROL = 8  # opcodes from here on are control frames (RFC 6455 section 5.5)
+
 
 class Inbound(QuietServerProtocol):
     """The receiving half of a connection; `twisted_ws.wire.protocol.WebSocketConnection` is the whole."""
@@ -32,7 +34,7 @@ class Inbound(QuietServerProtocol):
     _deliver: Callable[[str | bytes], None]
     _lane: LaneServer | None = None  # the transport, where it has a lane
     laneMaximum: int  # of a message; on the class of one server's connections
-    _heard = False  # whether anything came since the last look
+    _heard = 0  # bytes of uncommon frames that came since the last look
     _lastData = 0.0  # when the last data frame came or went (the wheel's seconds)
     _message: bytearray | None = None
     _pauses = 0
@@ -47,7 +49,7 @@ class Inbound(QuietServerProtocol):
         """Feed Autobahn, until it or the service has had enough."""
         if self.phase >= Phase.FINISHING:
             return
-        self._heard = True
+        self._heard += len(data)
         try:
             if self._expectsFrame():
                 messages, taken = split(data, self.laneMaximum)
@@ -85,7 +87,6 @@ class Inbound(QuietServerProtocol):
 
     def framesReceived(self, messages: list[str | bytes]) -> None:
         """Deliver the messages of common frames."""
-        self._heard = True
         self._lastData = self.wire.wheel.now
         limit = self.wire.limits.messageRate
         deliver = self._deliver
@@ -119,11 +120,25 @@ class Inbound(QuietServerProtocol):
     def onMessageFrameBegin(self, length: int) -> None:
         """Charge a frame against the message limit before a byte of it is kept."""
         header = self.current_frame
-        fragment = not header.fin or header.opcode == 0
-        # Autobahn bounds inflation by what this total leaves of the limit.
-        self.message_data_total_length += length + self.wire.limits.fragmentCharge if fragment else length
-        if self.message_data_total_length > self.wire.limits.maxMessageSize:
-            self.fail(MessageTooBig(f"a message of more than {self.wire.limits.maxMessageSize} bytes"))
+        limit = self.wire.limits.maxMessageSize
+        if not header.fin or header.opcode == 0:
+            self.message_data_total_length += self.wire.limits.fragmentCharge
+        if self._isMessageCompressed:
+            # How long it is shows when it is inflated; what does not compress is a little longer compressed.
+            tooLong = length > limit + length // 1000 + 64
+        else:
+            self.message_data_total_length += length
+            tooLong = False
+        if tooLong or self.message_data_total_length > limit:
+            self.fail(MessageTooBig(f"a message of more than {limit} bytes"))
+
+    def onFrameData(self, payload: bytes) -> bool | None:
+        """Inflate a piece of a frame: Autobahn bounds that by what the total leaves of the limit."""
+        if self.current_frame.opcode < FIRST_CONTROL and self._isMessageCompressed:
+            # Autobahn takes the compressed length off again, and puts the inflated one in its place.
+            self.message_data_total_length += len(payload)
+        result: bool | None = super().onFrameData(payload)
+        return result
 
     def onMessageFrameData(self, payload: bytes) -> None:
         """Collect a piece, however small the reads are."""

@@ -8,14 +8,13 @@ from twisted_ws.caller import BINARY, TEXT, encodeMessage
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire.deflate import compressedFrame
 from twisted_ws.wire.framing import FIN, OutgoingMessage, frame
-from twisted_ws.wire.inbound import Inbound
+from twisted_ws.wire.inbound import FIRST_CONTROL, Inbound
 from twisted_ws.wire.outbox import Outbox, failedWrite
 from twisted_ws.wire.phase import Phase
 from twisted_ws.wire.speedups import sendFrame
 
 __all__ = ["Outbound"]
 
-FIRST_CONTROL = 8  # opcodes from here on are control frames (RFC 6455 section 5.5)
 FIN_TEXT = FIN | TEXT
 FIN_BINARY = FIN | BINARY
 
@@ -42,6 +41,11 @@ class Outbound(Inbound):
         deflate = self._perMessageCompress
         waiter = self._outbox.message(frame(opcode, payload) if deflate is None else compressedFrame(deflate, opcode, payload))
         self._pauseForReplies()
+        if waiter.called and self.wire.handedAtOnce():
+            # Whoever awaits one write after the other would never let the reactor turn while the kernel takes them all.
+            later: Deferred[None] = Deferred()
+            self.wire.reactor.callLater(0, later.callback, None)
+            return later
         return waiter
 
     def reply(self, message: str | bytes) -> None:
@@ -62,7 +66,8 @@ class Outbound(Inbound):
         outbox.written += 1
         rest = sendFrame(self._lane.filenumber, FIN_TEXT if message.__class__ is str else FIN_BINARY, message)
         if rest is not None:
-            outbox.begun(rest)
+            outbox.noteRest(rest)
+            outbox.goOn()
             self._pauseForReplies()
 
     def readyFileno(self) -> int:
@@ -74,9 +79,13 @@ class Outbound(Inbound):
         outbox.written += 1
         return self._lane.filenumber
 
-    def sentPart(self, frame: bytes, sent: int) -> None:
-        """Go on with a frame of which the kernel took `sent` bytes."""
-        self._outbox.begun(frame[sent:])
+    def noteRest(self, rest: bytes) -> None:
+        """Note the rest of a frame of which the kernel has taken the beginning; calls nobody. `goOn` follows."""
+        self._outbox.noteRest(rest)
+
+    def goOn(self) -> None:
+        """Go on with what was noted."""
+        self._outbox.goOn()
 
     def send(self, message: OutgoingMessage) -> bool:
         """Send a message that goes to many; say whether this connection took it."""

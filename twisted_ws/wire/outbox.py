@@ -59,17 +59,25 @@ class Backlog:
         self._waiting: set[Outbox] = set()
         self.total = 0
 
-    def changed(self, outbox: Outbox, before: int) -> None:
-        """Note that `outbox` held `before` bytes and holds ``outbox.size`` now; over the limit, the largest gives way."""
+    def note(self, outbox: Outbox, before: int) -> None:
+        """Note that `outbox` held `before` bytes and holds ``outbox.size`` now."""
         self.total += outbox.size - before
         if outbox.size:
             self._waiting.add(outbox)
         else:
             self._waiting.discard(outbox)
+
+    def relieve(self) -> None:
+        """Over the limit, have the largest give way; this may call any service's onError."""
         for largest in sorted(self._waiting, key=lambda o: -o.size) if self.total > self._limit else ():
             if self.total <= self._limit:
                 break
             largest.owner.outboxOverflowed(True)
+
+    def changed(self, outbox: Outbox, before: int) -> None:
+        """Do both."""
+        self.note(outbox, before)
+        self.relieve()
 
 
 class _Quiet:
@@ -173,9 +181,17 @@ class Outbox:
         else:
             self._hand(frame, None)
 
-    def begun(self, rest: bytes) -> None:
-        """Go on with a frame of which the kernel has taken the beginning; nothing waits."""
-        self._hand(rest, None)
+    def noteRest(self, rest: bytes) -> None:
+        """Note the rest of a frame of which the kernel has taken the beginning; nothing waits. `goOn` has to follow."""
+        before = self.size
+        self.size += len(rest)
+        self._partial = (memoryview(rest), None)
+        self._backlog.note(self, before)
+
+    def goOn(self) -> None:
+        """Go on with what was noted."""
+        self._backlog.relieve()
+        self._pump()
 
     def control(self, frame: bytes, waiter: Deferred[None] | None = None) -> None:
         """Send a control frame before all messages that wait."""

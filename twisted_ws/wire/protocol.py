@@ -41,6 +41,9 @@ __all__ = ["WebSocketConnection", "connectionClass"]
 
 CLOSE = 8
 
+# Bytes that excuse a peer in the middle of a frame from one pong: fewer, and it only keeps the connection busy.
+UPLOAD = 512
+
 
 class WebSocketConnection(Outbound):
     """One connection, from the 101 to the end of its transport.
@@ -112,10 +115,12 @@ class WebSocketConnection(Outbound):
         """End: every write that waits fails, and the service hears of it once."""
         if self.phase is Phase.CLOSED:
             return
-        wasFinishing, self.phase = self.phase is Phase.FINISHING, Phase.CLOSED
+        wasOpening, wasFinishing, self.phase = self.phase is Phase.OPENING, self.phase is Phase.FINISHING, Phase.CLOSED
         self.state = self.STATE_CLOSED
         self.wire.wheel.drop(self)
         self.wire.gate.release(self._admittedAs)
+        if wasOpening:
+            return  # a bug of ours, which the front door has logged
         self._message = None
         code, text = self._endedWith()
         self._outbox.abandon(ConnectionClosed(code, text))
@@ -285,15 +290,16 @@ class WebSocketConnection(Outbound):
 
     def _ask(self, keepAlive: KeepAlive, now: float) -> None:
         """Send a keep-alive ping, or judge the one that is not answered."""
-        heard, self._heard = self._heard, False
+        heard, self._heard = self._heard, 0
+        unsent = unsentInKernel(self.transport)
         excused = bool(
-            # We do not read what it sends.
-            self._pauses
-            # It is in the middle of a frame, where no pong can stand.
-            or (heard and self.current_frame is not None)
+            # We do not read what it sends; but its machine has taken what we sent.
+            (self._pauses and not unsent)
+            # It is in the middle of a frame, where no pong can stand, and gets on with it.
+            or (heard >= UPLOAD and self.current_frame is not None)
         )
         timeout = self.wire.limits.pingTimeout
-        verdict = keepAlive.due(now, timeout, unsentInKernel(self.transport), excused)
+        verdict = keepAlive.due(now, timeout, unsent, excused)
         if verdict is Verdict.PING:
             handed: Deferred[None] = Deferred()
             handed.addCallbacks(lambda _: keepAlive.handed(self.wire.reactor.seconds(), timeout), lambda _: None)

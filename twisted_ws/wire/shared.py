@@ -45,6 +45,13 @@ class Wire:
     throttle: Throttle = field(init=False)
     group: PollGroup | None = field(init=False)
 
+    _handed: int = field(default=0, init=False)
+
+    def handedAtOnce(self) -> bool:
+        """Count a write that the kernel took at once; True for every 256th: it is time to let the reactor turn."""
+        self._handed = (self._handed + 1) & 0xFF
+        return not self._handed
+
     def __post_init__(self) -> None:
         self.wheel = Wheel(self.reactor)
         self.backlog = Backlog(self.limits.maxSendBufferTotal)

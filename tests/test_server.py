@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import gc
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+
+from tests.memory import MemoryClient, clientFrame
+from twisted_ws import Caller, ConfigurationError, Limits, Reject, ServiceError, WebSocketServer, WebSocketService
+from twisted_ws.delivery.dispatch import Dispatcher
+from twisted_ws.wire.frontdoor import FrontDoor
+from twisted_ws.wire.protocol import WebSocketConnection
+
+
+class Room(WebSocketService):
+    """Echoes, and keeps what it hears."""
+
+    subProtocols = ["mqtt", "json"]
+
+    def __init__(self):
+        self.heard = []
+
+    def onOpen(self, caller):
+        self.heard.append(("open", caller))
+
+    def onTextMessage(self, caller, text):
+        return f"Echo: {text}"
+
+    def onBinaryMessage(self, caller, data):
+        raise RuntimeError("binary")
+
+    def onClose(self, caller, statusCode, reason):
+        self.heard.append(("close", statusCode))
+
+
+class World:
+    """A server in memory."""
+
+    def __init__(self, **options):
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.server = WebSocketServer(reactor=self.clock, **options)
+        self.room = Room()
+        self.server.mount("/ws", self.room)
+
+    def client(self, path="/ws", *lines, **replaced):
+        client = MemoryClient(self.server.factory(), self.clock)
+        client.head = client.connect(path, *lines, **replaced)
+        return client
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_mount(world):
+    """Mounting sets the server, and names mistakes of the service and of the path."""
+    assert world.room.server is world.server
+    assert dict(world.server.services) == {"/ws": world.room}
+    with pytest.raises(ConfigurationError, match="taken"):
+        world.server.mount("/ws", Room())
+    with pytest.raises(ConfigurationError, match="no path"):
+        world.server.mount("ws", Room())
+    with pytest.raises(ServiceError, match="Room is a class"):
+        world.server.mount("/other", Room)
+
+
+@pytest.mark.parametrize(("name", "value"), [("allowedOrigins", ["app.example"]), ("trustedProxies", ["10.0.0.0/99"])])
+def test_wrongOptions(name, value):
+    """An origin or a network that cannot be read is the operator's mistake, by name."""
+    with pytest.raises(ConfigurationError, match=value[0].partition("/")[0]):
+        World(**{name: value})
+
+
+def test_paths(world):
+    """The longest path wins, parameters are given to the service, and an unknown path is 404."""
+    requests = []
+
+    class Orders(Room):
+        def onUpgrade(self, request):
+            requests.append(request)
+            return self
+
+    orders = Orders()
+    world.server.mount("/ws/orders/{id:int}", orders)
+    assert world.client("/ws/orders/42/items?a=1&a=2", "Cookie: user=me").head.startswith("HTTP/1.1 101")
+    request = requests[0]
+    assert (request.pathParams, request.query, request.cookies) == ({"id": 42}, {"a": ["1", "2"]}, {"user": "me"})
+    assert world.client("/ws/orders/x").head.startswith("HTTP/1.1 101")
+    assert len(requests) == 1
+    assert world.client("/nothing").head.startswith("HTTP/1.1 404")
+    assert world.server.find("/ws/orders/1") is orders
+    assert world.server.find("/nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"), [("json, mqtt", "json"), ("mqtt, json", "mqtt"), ("x, json", "json"), ("x", None), (None, None)]
+)
+def test_subProtocols(world, offered, chosen):
+    """Of the client's list, in its order, the first that the service speaks; none in common is no refusal."""
+    client = world.client(Sec_WebSocket_Protocol=offered)
+    assert client.head.startswith("HTTP/1.1 101")
+    assert (f"Sec-WebSocket-Protocol: {chosen}" in client.head) is (chosen is not None)
+    assert world.room.heard[0][1].negotiatedSubProtocol == chosen
+
+
+def test_oneObjectForEachConnection(world):
+    """OnUpgrade may return another object for each connection, with headers for the 101, and its own settings count."""
+    made = []
+
+    class One(WebSocketService):
+        def onTextMessage(self, caller, text):
+            return f"{made.index(self)}: {text}"
+
+    class Factory(WebSocketService):
+        def onUpgrade(self, request):
+            made.append(One())
+            return made[-1], {"X-Number": str(len(made))}
+
+    world.server.mount("/each", Factory())
+    clients = [world.client("/each") for _ in range(2)]
+    assert ["X-Number: 1" in clients[0].head, "X-Number: 2" in clients[1].head] == [True, True]
+    for client in clients:
+        client.send(clientFrame(1, b"hi"))
+    assert [client.messages() for client in clients] == [["0: hi"], ["1: hi"]]
+    assert made[0].server is world.server
+
+
+def test_reject(world):
+    """A Reject is the answer, word for word."""
+
+    class Closed(Room):
+        def onUpgrade(self, request):
+            raise Reject(401, "no token", {"WWW-Authenticate": "Bearer"})
+
+    world.server.mount("/closed", Closed())
+    client = world.client("/closed")
+    assert client.head.startswith("HTTP/1.1 401 Unauthorized")
+    assert "WWW-Authenticate: Bearer" in client.head
+    assert client.received() == b"no token\n"
+
+
+def test_slotsWithoutAPlace(world):
+    """A service that has no place for the server works without."""
+
+    class Small:
+        __slots__ = ()
+
+        def onTextMessage(self, caller, text):
+            return text
+
+    world.server.mount("/small", Small())
+    client = world.client("/small")
+    client.send(clientFrame(1, b"x"))
+    assert client.messages() == ["x"]
+
+
+def test_broadcast(world):
+    """A broadcast reaches the callers of all services, past slow and closed ones; what it cannot say it refuses."""
+    world.server.mount("/other", Room())
+    clients = [world.client(), world.client("/other"), world.client(), world.client()]
+    clients[2].transport.room = 0
+    clients[3].send(clientFrame(8))
+    assert len(world.server.callers) == 3
+    assert world.server.broadcast("Hello!") == 3
+    assert world.server.broadcast(b"bytes") == 3
+    assert world.server.broadcast({"json": 1}) == 3
+    assert [client.messages() for client in clients[:2]] == [["Hello!", b"bytes", '{"json":1}']] * 2
+    clients[2].transport.room = None
+    assert clients[2].messages() == ["Hello!", b"bytes", '{"json":1}']
+    with pytest.raises(TypeError):
+        world.server.broadcast(object())
+    with pytest.raises(ValueError, match="surrogate"):
+        world.server.broadcast("\ud800")
+
+
+def test_callers(world):
+    """The callers can be counted, asked for, and closed while one iterates."""
+    clients = [world.client() for _ in range(3)]
+    callers = world.server.callers
+    assert repr(callers) == "<3 callers>"
+    assert world.room.heard[0][1] in callers
+    for caller in callers:
+        caller.close(4000, "bye")
+    assert [client.closeFrame() for client in clients] == [(4000, "bye")] * 3
+    for client in clients:
+        client.send(clientFrame(8, (4000).to_bytes(2, "big")))
+    assert len(callers) == 0
+
+
+def test_oneBadServiceHurtsNobodyElse(world):
+    """A handler that raises closes its own connection with 1011, and the others go on."""
+    good, bad = world.client(), world.client()
+    with capturedLogs() as logs:
+        bad.send(clientFrame(2, b"x"))
+    assert bad.closeFrame() == (1011, "internal error")
+    assert [event["log_failure"].type for event in logs if "log_failure" in event] == [RuntimeError]
+    good.send(clientFrame(1, b"still here"))
+    assert good.messages() == ["Echo: still here"]
+
+
+def test_stop(world):
+    """A stop closes every caller with 1001, refuses new ones with 503, and drops who does not answer; each call waits."""
+    good, mute = world.client(), world.client()
+    assert world.server.readiness() is None
+    ended = []
+    world.server.stop(3).addCallback(ended.append)
+    assert world.server.readiness() == "draining"
+    assert good.closeFrame() == mute.closeFrame() == (1001, "server stops")
+    late = world.client()
+    assert late.head.startswith("HTTP/1.1 503")
+    assert "Retry-After: 5" in late.head
+    good.send(clientFrame(8, (1001).to_bytes(2, "big")))
+    assert ended == []
+    world.server.stop().addCallback(ended.append)
+    for _ in range(20):
+        world.clock.advance(0.25)
+    assert ended == [None, None]
+    assert mute.transport.aborted
+    world.server.stop().addCallback(ended.append)
+    assert ended == [None, None, None]
+
+
+def test_stopWhileASeviceDecides(world):
+    """A handshake that is decided after the stop began is refused."""
+    decision = Deferred()
+
+    class Slow(Room):
+        def onUpgrade(self, request):
+            return decision
+
+    slow = Slow()
+    world.server.mount("/slow", slow)
+    client = world.client("/slow")
+    world.server.stop()
+    decision.callback(slow)
+    assert client.received().startswith(b"HTTP/1.1 503")
+
+
+def test_full():
+    """At the limit of connections the next is closed at accept, and readiness says so."""
+    world = World(limits=Limits(maxConnections=1))
+    world.client()
+    assert world.server.readiness() == "full"
+    assert MemoryClient(world.server.factory(), world.clock).refused
+
+
+def test_nothingIsLeft(world):
+    """10,000 connections that open and abort, at every stage, leave no object behind."""
+    kinds = (WebSocketConnection, Caller, Dispatcher, FrontDoor)
+
+    def count():
+        gc.collect()
+        return sum(isinstance(each, kinds) for each in gc.get_objects())
+
+    before = count()
+    factory = world.server.factory()
+    for number in range(10_000):
+        client = MemoryClient(factory, world.clock)
+        if number % 4:
+            client.connect("/ws")
+        if number % 4 == 2:
+            client.send(clientFrame(1, b"hello"))
+        if number % 4 == 3:
+            client.send(clientFrame(1, b"a frame that is not whole")[:-3])
+        client.hangUp()
+    del client
+    world.room.heard.clear()
+    assert count() == before
+    assert len(world.server.callers) == 0
+    assert world.server.gate.open == 0
+    assert world.clock.getDelayedCalls() == []
