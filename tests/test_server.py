@@ -3,11 +3,15 @@ from __future__ import annotations
 import gc
 
 import pytest
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
 
-from tests.memory import MemoryClient, clientFrame
+from tests.memory import MemoryClient, clientFrame, upgrade
 from twisted_ws import Caller, ConfigurationError, Limits, Reject, ServiceError, WebSocketServer, WebSocketService
 from twisted_ws.delivery.dispatch import Dispatcher
 from twisted_ws.wire.frontdoor import FrontDoor
@@ -224,7 +228,63 @@ def test_stop(world):
     assert ended == [None, None, None]
 
 
-def test_stopWhileASeviceDecides(world):
+@pytest.mark.parametrize("late", [False, True])
+def test_stopWaitsForHandlers(world, late):
+    """A stop gives handlers that still run, and onClose, the rest of its time; then it waits no longer."""
+    work, closing, heard = Deferred(), Deferred(), []
+
+    class Busy:
+        async def onTextMessage(self, caller, text):
+            await work
+            heard.append("work")
+
+        async def onClose(self, caller, statusCode, reason):
+            heard.append(statusCode)
+            await closing
+            heard.append("closed")
+
+    world.server.mount("/busy", Busy())
+    client = world.client("/busy")
+    client.send(clientFrame(1, b"go"))
+    ended = []
+    world.server.stop(5).addCallback(ended.append)
+    client.send(clientFrame(8, (1001).to_bytes(2, "big")))
+    assert (len(world.server.callers), heard, ended) == (0, [], [])
+    if late:
+        client.advance(4.75)
+        assert (heard, ended) == ([], [])
+        client.advance(0.25)
+        assert (heard, ended) == ([1001], [None])
+    else:
+        work.callback(None)
+        assert (heard, ended) == (["work", 1001], [])
+        closing.callback(None)
+        assert (heard, ended) == (["work", 1001, "closed"], [None])
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_stopAndDropAll(world):
+    """A peer that does not answer does not lengthen a stop by the time of its handlers."""
+    heard = []
+
+    class Busy:
+        def onTextMessage(self, caller, text):
+            return Deferred()
+
+        def onClose(self, caller, statusCode, reason):
+            heard.append(statusCode)
+
+    world.server.mount("/busy", Busy())
+    client = world.client("/busy")
+    client.send(clientFrame(1, b"go"))
+    ended = []
+    world.server.stop(3).addCallback(ended.append)
+    client.advance(4)
+    assert client.transport.aborted
+    assert (heard, ended) == ([1006], [None])
+
+
+def test_stopWhileAServiceDecides(world):
     """A handshake that is decided after the stop began is refused."""
     decision = Deferred()
 
@@ -273,3 +333,41 @@ def test_nothingIsLeft(world):
     assert len(world.server.callers) == 0
     assert world.server.gate.open == 0
     assert world.clock.getDelayedCalls() == []
+
+
+class Sockets(TestCase):
+    """The server on real ports."""
+
+    async def test_adopt(self):
+        """A port serves alike whether the server has adopted it or not, with the reactor of the process."""
+        for adopted in (False, True):
+            server = WebSocketServer()
+            server.mount("/ws", Room())
+            port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(server.factory())
+            if adopted:
+                server.adopt(port)
+            received, closed = Deferred(), Deferred()
+
+            class Client(Protocol):
+                data = b""
+
+                def connectionMade(self):
+                    self.transport.write(upgrade("/ws"))
+
+                def dataReceived(self, data):
+                    before, self.data = self.data, self.data + data
+                    if b"\r\n\r\n" in self.data and b"\r\n\r\n" not in before:
+                        self.transport.write(clientFrame(1, b"Hello!"))
+                    if self.data.endswith(b"Echo: Hello!"):
+                        received.callback(None)  # noqa: B023 - each client ends in its turn of the loop
+                        self.transport.loseConnection()
+
+                def connectionLost(self, reason):
+                    closed.callback(None)  # noqa: B023 - as above
+
+            await TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port).connect(Factory.forProtocol(Client))
+            await received
+            await closed
+            await server.stop()
+            await port.stopListening()
+            assert len(server.callers) == 0

@@ -103,6 +103,7 @@ class WebSocketServer:
         self._connectionClass = connectionClass(self._wire)
         self._routes: Routes[object] = Routes()
         self._callers: set[Caller] = set()
+        self._leaving: dict[Dispatcher, Deferred[None]] = {}
         self._stopping: Deferred[None] | None = None
         self.callers = Callers(self._callers)
 
@@ -180,6 +181,8 @@ class WebSocketServer:
     def stop(self, timeout: float | None = None) -> Deferred[None]:
         """Drain: refuse new handshakes with 503, close every caller with 1001, and drop those left at the deadline.
 
+        What runs for callers that have left, async handlers and onClose, has the same time to come to its end.
+
         Args:
             timeout: seconds until they are dropped; None for `Limits.drainTimeout`.
 
@@ -190,9 +193,7 @@ class WebSocketServer:
         if self._stopping is None:
             self._stopping = Deferred()
             deadline = self.limits.drainTimeout if timeout is None else timeout
-            payload = checkClose(CloseCode.GOING_AWAY, "server stops")
-            ends = [caller._link.startClose(payload, deadline) for caller in tuple(self._callers)]
-            DeferredList(ends).chainDeferred(self._stopping)  # type: ignore[arg-type]
+            Deferred.fromCoroutine(self._drain(deadline)).chainDeferred(self._stopping)
 
         def stopped(result: object) -> object:
             waiter.callback(None)
@@ -200,6 +201,21 @@ class WebSocketServer:
 
         self._stopping.addCallback(stopped)
         return waiter
+
+    async def _drain(self, deadline: float) -> None:
+        reactor = self._wire.reactor
+        until = reactor.seconds() + deadline
+        payload = checkClose(CloseCode.GOING_AWAY, "server stops")
+        await DeferredList([caller._link.startClose(payload, deadline) for caller in tuple(self._callers)])
+        if self._leaving:
+            late = reactor.callLater(max(until - reactor.seconds(), 0), self._giveUp)
+            await DeferredList([*self._leaving.values()])
+            if late.active():
+                late.cancel()
+
+    def _giveUp(self) -> None:
+        for dispatcher in tuple(self._leaving):
+            dispatcher.giveUp()
 
     # Host: what the front door asks.
 
@@ -223,7 +239,7 @@ class WebSocketServer:
 
         def attend(connection: WebSocketConnection) -> Events:
             caller = Caller(connection, request, chosen)
-            return Dispatcher(service, caller, connection, self.limits, self._wire.reactor, self._callers)
+            return Dispatcher(service, caller, connection, self.limits, self._wire.reactor, self._callers, self._leaving)
 
         return Welcome(chosen, headers, handlers.idleTimeout, attend)
 

@@ -50,8 +50,9 @@ class Peer:
         self.onResume: Callable[[], None] = lambda: None
         self._open = True
         self.callers: set[Caller] = set() if callers is None else callers
+        self.leaving: dict[Dispatcher, Deferred[None]] = {}
         self.caller = Caller(self, UpgradeRequest("/ws"))
-        self.dispatcher = Dispatcher(service, self.caller, self, limits or Limits(), self.clock, self.callers)
+        self.dispatcher = Dispatcher(service, self.caller, self, limits or Limits(), self.clock, self.callers, self.leaving)
 
     # What the peer does.
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
 
-from twisted_ws.delivery.binding import Binder, parseObject
+from twisted_ws.delivery.binding import Binder, parseObject, rawField
 from twisted_ws.errors import BindingError
 
 
@@ -248,6 +248,23 @@ def test_undefined() -> None:
 def test_parseObject(message: str | bytes, value: Any) -> None:
     """A message that is no JSON object is none, whatever else it is."""
     assert parseObject(message) == value
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ('{"id": {"n" : 1}}', b'{"n" : 1}'),
+        (b'{"id": 0.12345678901234567890}', b"0.12345678901234567890"),
+        ('{"id": null}', b"null"),
+        ('{"id": 1, "id": "\u00fc"}', b'"\xc3\xbc"'),
+        ("{}", None),
+        ('{"id":' + "[" * 100_000, None),
+    ],
+)
+def test_rawField(message: str | bytes, field: bytes | None) -> None:
+    """A field is had as the peer wrote it, whatever is in it."""
+    raw = rawField(message, "id")
+    assert (None if raw is None else bytes(raw)) == field
 
 
 @given(st.one_of(st.text(), st.binary(), st.text('{}[]",:0159.e-truefalsnl \\u')))

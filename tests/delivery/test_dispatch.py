@@ -402,6 +402,70 @@ class Waiting(TestCase):
             assert service.heard == [(1006, "")]
             assert not peer.clock.getDelayedCalls()
 
+    def test_leaving(self) -> None:
+        """Whose handlers run on, or whose onClose does, is known until they have ended."""
+
+        class Chat(Slow):
+            def onClose(self, caller: Caller, statusCode: int, reason: str) -> Any:
+                self.heard.append((statusCode, reason))
+                return self.wait()
+
+        for messages in ((), ("a",), ("a", "b")):
+            service, ends = Chat(), []
+            peer = Peer(service).open().say(*messages)
+            peer.leave()
+            for _ in messages:
+                peer.leaving[peer.dispatcher].addCallback(ends.append)
+                service.go()
+            assert service.heard[-1] == (1006, "")
+            peer.leaving[peer.dispatcher].addCallback(ends.append)
+            service.go()
+            assert ends == [None] * (len(messages) + 1)
+            assert peer.leaving == {}
+        plain = Peer(Story()).open()
+        plain.leave()
+        assert plain.leaving == {}
+
+    def test_lateAndClosing(self) -> None:
+        """A handler that ends while onClose runs on does not end that."""
+
+        class Chat(Slow):
+            closing: Deferred[Any]
+
+            def onClose(self, caller: Caller, statusCode: int, reason: str) -> Any:
+                self.closing = Deferred()
+                return self.closing
+
+        service = Chat()
+        peer = Peer(service).open().say("a")
+        peer.leave()
+        peer.clock.advance(Limits().handlerGrace)
+        service.go()
+        assert peer.leaving
+        service.closing.errback(KeyError("a bug"))
+        assert peer.leaving == {}
+        assert len(self.flushLoggedErrors(KeyError)) == 1
+
+    def test_giveUp(self) -> None:
+        """When nobody waits any longer, onClose is called at once, and only once."""
+        for asynchronous in (False, True):
+
+            class Chat(Slow):
+                def onClose(self, caller: Caller, statusCode: int, reason: str) -> Any:
+                    self.heard.append((statusCode, reason))
+                    return Deferred() if asynchronous else None  # noqa: B023 - called in this turn of the loop
+
+            service = Chat()
+            peer = Peer(service).open().say("a", "b")
+            peer.leave()
+            for _ in range(2):
+                peer.dispatcher.giveUp()
+                assert service.heard == ["open", "a", (1006, "")]
+                assert peer.leaving == {}
+            service.go()
+            assert service.heard == ["open", "a", (1006, ""), "a done"]
+            assert not peer.clock.getDelayedCalls()
+
     def test_lateError(self) -> None:
         """What a handler raises after the end is logged, and nothing else."""
         service = Slow()

@@ -421,6 +421,15 @@ def test_unreachable(value: str) -> None:
     assert examine(chat).dispatch(value) is None
 
 
+def test_longValues() -> None:
+    """A value that is longer than any name is not taken apart, but one that is marked is found."""
+    value = "a " * 200
+    name = handlerName(value)
+    assert examine(service(dispatcherKey="event", **{name: nothing})).dispatch(value) is None
+    marked = service(dispatcherKey="event", a=dispatches(value)(handler("self, c, m")))
+    assert examine(marked).dispatch(value) is not None
+
+
 def test_reachable() -> None:
     """A value finds its handler by name or by mark; a marked one by its mark only."""
     chat = service(dispatcherKey="event", onOrder=handler("self, c, m"), onPay=dispatches("pay!")(handler("self, c, m")))
@@ -520,6 +529,28 @@ def test_ownHandlers() -> None:
         assert examine(keyed).dispatcherKey == "event"
         assert examine(pongs).events == {"onOpen", "onPong"}
         assert examine(plain).dispatcherKey == ""
+
+
+def test_ownMarks() -> None:
+    """A marked function on one object is its handler alone; what only begins as a handler does costs no second reading."""
+
+    class Chat:
+        dispatcherKey = "event"
+        onOpen = nothing
+
+        def onOrder(self, caller: Any, message: Any) -> None: ...
+
+    marked, without, online = Chat(), Chat(), Chat()
+    marked.pay = dispatches("pay")(handler("caller, message"))  # type: ignore[attr-defined]
+    without.onOrder = None  # type: ignore[method-assign, assignment]
+    online.online = set()  # type: ignore[attr-defined]
+    for _ in range(2):
+        assert set(examine(marked).byValue) == {"pay"}
+        assert examine(Chat()).byValue == {}
+        assert (set(examine(Chat()).byName), set(examine(without).byName)) == ({"onOrder"}, set())
+        assert examine(online) is examine(Chat())
+    online.onPing = 5  # type: ignore[attr-defined]
+    assert mistake(online) == "Chat.onPing must be a method, not int"
 
 
 def test_silentBuiltin() -> None:

@@ -234,7 +234,7 @@ class Errors(TestCase):
 
 def test_streamId() -> None:
     """The request's id goes into replies that are JSON objects, also later and from a stream, and into no others."""
-    message = '{"event": "ask", "id": {"n": 1}}'
+    message = '{"event": "ask", "id": {"n":1}}'
     own = {"a": 1}
     for result, sent in (
         (own, ['{"a":1,"id":{"n":1}}']),
@@ -255,6 +255,19 @@ def test_streamId() -> None:
     assert Peer(Ask({})).open().say('{"event": "ask", "id": null}').texts() == ['{"id":null}']
     assert Peer(Ask({})).open().say('{"event": "ask"}').texts() == ["{}"]
     assert Peer(Ask({})).open().say('{"event": "pick", "id": 7}').texts() == ['{"error":1,"id":7}']
+
+
+def test_anyStreamId() -> None:
+    """The id goes back as it came: no number loses a digit, and no depth that can be read fails to be written."""
+    for number in ("0.12345678901234567890", "1e5", "123456789012345678901234567890"):
+        assert Peer(Ask({})).open().say(f'{{"event": "ask", "id": {number}}}').texts() == [f'{{"id":{number}}}']
+    answered = 0
+    for depth in range(900, 1100):
+        for event in ("ask", "later"):
+            peer = Peer(Ask({})).open().say(f'{{"event": "{event}", "id": {"[" * depth}{"]" * depth}}}')
+            answered += len(peer.sent)
+            assert peer.errors == []
+    assert answered
 
 
 async def asynchronously(items: list[Any]) -> AsyncIterator[Any]:

@@ -51,6 +51,21 @@ def test_without() -> None:
     assert results == [(chat, ())]
 
 
+def test_unreadable() -> None:
+    """A service whose onUpgrade cannot even be read is answered for with a 500, too."""
+
+    class Broken(Chat):
+        @property
+        def onUpgrade(self) -> Any:
+            raise OSError("no database")
+
+    results: list[Any] = []
+    with capturedLogs() as events:
+        callUpgrade(Broken(), UpgradeRequest()).addErrback(results.append)
+    assert results[0].value.status == 500
+    assert [event["log_failure"].type for event in events] == [OSError]
+
+
 @pytest.mark.parametrize("wrap", [lambda value: value, later, succeed], ids=["plain", "async", "Deferred"])
 def test_answers(wrap: Callable[[Any], Any]) -> None:
     """A plain, async or Deferred answer is a service, or a service and headers."""

@@ -13,7 +13,7 @@ import msgspec
 from twisted_ws.errors import BindingError
 from twisted_ws.logs import printable
 
-__all__ = ["Binder", "parseObject"]
+__all__ = ["Binder", "parseObject", "rawField"]
 
 # How msgspec ends what it says of a value inside: " - at `$.order.items[0].price`".
 _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`\Z")
@@ -21,6 +21,8 @@ _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`\Z")
 _FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.*?)`", re.DOTALL)
 
 _AS_IT_CAME = (Any, object, inspect.Parameter.empty)
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Binder:
@@ -104,6 +106,18 @@ def parseObject(message: str | bytes) -> dict[str, Any] | None:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def rawField(message: str | bytes, name: str) -> msgspec.Raw | None:
+    """Return a field of a message that `parseObject` took, as the peer wrote it; None where there is none.
+
+    What is not parsed can be sent back whatever it is: a number keeps its digits, and no depth is too deep.
+    """
+    try:
+        field = _fields.decode(message).get(name)
+    except RecursionError:
+        return None
+    return None if field is None else field.copy()  # it would keep the whole message otherwise
 
 
 def _misfit(error: Exception) -> BindingError:

@@ -15,13 +15,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import Raw
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller
-from twisted_ws.delivery.binding import parseObject
+from twisted_ws.delivery.binding import parseObject, rawField
 from twisted_ws.delivery.handlers import Dispatch, examine
-from twisted_ws.delivery.replies import ABSENT, Replies, asDeferred
+from twisted_ws.delivery.replies import Replies, asDeferred
 from twisted_ws.delivery.upgrades import callUpgrade
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, WebSocketError
 from twisted_ws.limits import Limits
@@ -45,6 +47,7 @@ class Dispatcher:
         limits: `readAhead`, `streams` and `handlerGrace` are used.
         reactor: for deadlines and turns.
         callers: the open callers of the server; this one joins before onOpen and leaves before onClose.
+        leaving: those whose caller has left and whose handlers, or onClose, still run; each with what fires at the end of that.
     """
 
     __slots__ = (
@@ -56,6 +59,7 @@ class Dispatcher:
         "_grace",
         "_handlers",
         "_idling",
+        "_leaving",
         "_limits",
         "_onBinary",
         "_onText",
@@ -70,7 +74,14 @@ class Dispatcher:
     )
 
     def __init__(
-        self, service: Any, caller: Caller, connection: Connection, limits: Limits, reactor: Any, callers: set[Caller]
+        self,
+        service: Any,
+        caller: Caller,
+        connection: Connection,
+        limits: Limits,
+        reactor: Any,
+        callers: set[Caller],
+        leaving: dict[Dispatcher, Deferred[None]],
     ) -> None:
         self._service = service
         self._caller = caller
@@ -78,6 +89,7 @@ class Dispatcher:
         self._limits = limits
         self._reactor = reactor
         self._callers = callers
+        self._leaving = leaving
         self._handlers = handlers = examine(service)
         # The handlers that take a message as it came; None where there is more to decide.
         isPlain = not handlers.dispatcherKey
@@ -168,18 +180,25 @@ class Dispatcher:
         self._closedWith = (statusCode, reason)
         self._paused = False
         if self._running:
+            self._leaving[self] = Deferred()
             self._grace = self._reactor.callLater(self._limits.handlerGrace, self._graceOver)
         if self._replies is not None:
             self._replies.stop()
         if not self._running:
             self._sayClosed()
 
+    def giveUp(self) -> None:
+        """Wait no longer for what runs, as at the end of the server: onClose is called now."""
+        if self._grace is not None:
+            self._grace.cancel()
+            self._graceOver()
+        self._gone()
+
     def _graceOver(self) -> None:
         self._grace = None
         _log.warn(
-            "{service}: a handler still runs {seconds:g} s after its caller left; {count} messages are dropped",
+            "{service}: a handler still runs, though its caller has left and its time is over; {count} messages are dropped",
             service=type(self._service).__name__,
-            seconds=self._limits.handlerGrace,
             count=len(self._queue or ()),
         )
         self._queue = None
@@ -190,9 +209,21 @@ class Dispatcher:
             self._grace.cancel()
             self._grace = None
         self._replies = None
-        wasOpen, self._opened = self._opened, False
-        if wasOpen and "onClose" in self._handlers.events:
-            self._tell("onClose", self._service.onClose, *(self._closedWith or ()))
+        if not self._opened:
+            return  # said already
+        self._opened = False
+        if "onClose" in self._handlers.events:
+            pending = self._tell("onClose", self._service.onClose, *(self._closedWith or ()))
+            if pending is not None:
+                self._leaving.setdefault(self, Deferred())
+                pending.addCallback(self._gone)
+                return
+        self._gone()
+
+    def _gone(self, _: object = None) -> None:
+        end = self._leaving.pop(self, None)
+        if end is not None:
+            end.callback(None)
 
     # Messages that wait.
 
@@ -267,12 +298,12 @@ class Dispatcher:
             name, argument = dispatch.errorName, error
         except BaseException:
             return self._raised(Failure(), name)
-        streamId = request.get(self._handlers.streamId, ABSENT) if self._handlers.streamId else ABSENT
+        streamId = rawField(message, self._handlers.streamId) if self._handlers.streamId else None
         return self._call(name, getattr(self._service, name), argument, streamId=streamId)
 
     # The call.
 
-    def _call(self, event: str, handler: Callable[..., Any], *arguments: Any, streamId: Any = ABSENT) -> bool:
+    def _call(self, event: str, handler: Callable[..., Any], *arguments: Any, streamId: Raw | None = None) -> bool:
         """Call a handler whose turn it is; False: it is not done, and `_finished` follows."""
         try:
             result = handler(self._caller, *arguments)
@@ -280,7 +311,7 @@ class Dispatcher:
         except BaseException:
             return self._raised(Failure(), event)
 
-    def _take(self, result: Any, event: str, streamId: Any = ABSENT) -> bool:
+    def _take(self, result: Any, event: str, streamId: Raw | None = None) -> bool:
         """Take what a handler returned; False: it is not done, and `_finished` follows."""
         kind = result.__class__
         if kind is str or kind is bytes:
@@ -322,17 +353,16 @@ class Dispatcher:
         else:
             pending.addCallback(replied).addErrback(self._raised, event).addCallback(ended)
 
-    def _tell(self, event: str, handler: Callable[..., Any], *arguments: Any) -> None:
-        """Call a handler of the end: what it returns is not sent, what it raises is only logged."""
+    def _tell(self, event: str, handler: Callable[..., Any], *arguments: Any) -> Deferred[Any] | None:
+        """Call a handler of the end: what it returns is not sent, what it raises is only logged; return what it waits for."""
         try:
             pending = asDeferred(handler(self._caller, *arguments))
         except BaseException:
             self._logFailure(Failure(), event)
-            return
-        if pending is not None:
-            pending.addErrback(self._logFailure, event)
+            return None
+        return pending if pending is None else pending.addErrback(self._logFailure, event)
 
-    def _reply(self, value: Any, event: str, streamId: Any = ABSENT, mayHold: bool = True) -> bool:
+    def _reply(self, value: Any, event: str, streamId: Raw | None = None, mayHold: bool = True) -> bool:
         """Send what a handler returned; False: the next message has to wait."""
         if self._replies is None:
             self._replies = Replies(

@@ -41,6 +41,7 @@ _KEYS = ("dispatcherKey", "dispatcherStreamId")
 _MARKED = 'a handler of messages with such a name is marked @dispatches("...")'
 
 _LIKENESS = 0.75  # from here on (difflib's ratio) a name is taken for an event misspelt
+_LONGEST = 256  # characters of a value that may still name a method: taking a megabyte of blanks apart takes a tenth of a second
 _TYPO = 0.9  # the same where any on<Event> is allowed: one letter of a long name
 
 
@@ -85,7 +86,7 @@ class Handlers:
 
     def dispatch(self, value: str) -> Dispatch | None:
         """Return the handler for a value of the dispatcher field; what a peer sends is only ever looked up."""
-        return self.byValue.get(value) or self.byName.get(handlerName(value))
+        return self.byValue.get(value) or (self.byName.get(handlerName(value)) if len(value) <= _LONGEST else None)
 
 
 def handlerName(value: str) -> str:
@@ -107,7 +108,7 @@ def examine(service: object) -> Handlers:
     if isinstance(service, type):
         raise ServiceError(f"{service.__name__} is a class: give an object of it, {service.__name__}()")
     kind = type(service)
-    own = any(name in _KEYS or name[:2].lower() == "on" for name in getattr(service, "__dict__", ()))
+    own = any(_decides(kind, name, value) for name, value in getattr(service, "__dict__", {}).items())
     handlers = None if own else _examined.get(kind)
     if handlers is None:
         examination = _Examination(service)
@@ -118,6 +119,13 @@ def examine(service: object) -> Handlers:
     if (subProtocols, idleTimeout) == (handlers.subProtocols, handlers.idleTimeout):
         return handlers
     return replace(handlers, subProtocols=subProtocols, idleTimeout=idleTimeout)
+
+
+def _decides(kind: type, name: str, value: object) -> bool:
+    """Say whether an attribute of an object makes its handlers others than those of its class."""
+    if name[:2].lower() == "on":
+        return callable(value) or name in EVENTS or hasattr(kind, name)
+    return name in _KEYS or (callable(value) and _mark(value) is not None)
 
 
 class _Examination:

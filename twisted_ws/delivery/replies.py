@@ -15,14 +15,11 @@ from twisted_ws.caller import TEXT, Caller
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.service import CloseFrame
 
-__all__ = ["ABSENT", "Replies", "Stream", "asDeferred"]
+__all__ = ["Replies", "Stream", "asDeferred"]
 
 # A fast iterator lets the reactor turn after this many items, or this many seconds.
 ITEMS = 64
 SECONDS = 0.01
-
-# No stream id: the field may hold None.
-ABSENT: Any = object()
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -156,13 +153,13 @@ class Replies:
         self._streams: dict[Stream, str] = {}
         self._held: tuple[Stream, str] | None = None
 
-    def send(self, value: Any, event: str, streamId: Any = ABSENT, mayHold: bool = True) -> bool:
+    def send(self, value: Any, event: str, streamId: msgspec.Raw | None = None, mayHold: bool = True) -> bool:
         """Send what the handler of `event` returned.
 
         Args:
             value: any value; one for a closed caller is dropped, and an iterator closed.
             event: the name of the handler.
-            streamId: goes into replies that are JSON objects.
+            streamId: JSON, which goes into replies that are JSON objects; None for nothing.
             mayHold: whether an iterator over the limit can wait for one of the others to end.
 
         Returns:
@@ -219,7 +216,7 @@ class Replies:
             self._start(*held)
             self._released()
 
-    def _write(self, value: Any, streamId: Any) -> Deferred[None] | None:
+    def _write(self, value: Any, streamId: msgspec.Raw | None) -> Deferred[None] | None:
         """Send one value; None when nothing can follow it."""
         caller = self._caller
         if not caller.isOpen():
@@ -227,7 +224,7 @@ class Replies:
         if isinstance(value, CloseFrame):
             caller.close(value.code, value.reason)
             return None
-        if streamId is not ABSENT and not isinstance(value, (str, bytes, bytearray, memoryview)):
+        if streamId is not None and not isinstance(value, (str, bytes, bytearray, memoryview)):
             # The fields as they are written, so that the handler's own object stays as it is.
             value = msgspec.json.encode(value)
             if value.startswith(b"{"):

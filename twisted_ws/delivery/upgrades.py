@@ -34,10 +34,10 @@ def callUpgrade(service: object, request: UpgradeRequest) -> Deferred[Upgrade]:
         `Reject` and nothing else, but for the CancelledError of its own `cancel`, which also cancels what onUpgrade waits for
         and is not logged.
     """
-    onUpgrade = getattr(service, "onUpgrade", None)
-    if onUpgrade is None:
-        return succeed((service, ()))
     try:
+        onUpgrade = getattr(service, "onUpgrade", None)
+        if onUpgrade is None:
+            return succeed((service, ()))
         result = onUpgrade(request)
         pending = asDeferred(result)
         if pending is None:
