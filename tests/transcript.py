@@ -245,8 +245,16 @@ class Reader:
 
     def _serve(self, command: str, lines: list[str]) -> None:
         self._endAll()
-        self.server = Running(command, self.directory, self.environment)
-        self.server.expect("starting on ..." if command.startswith("python") else "WebSocket on ...")
+        # Its lines come before its reactor runs, and with that its handlers of signals: systemd's READY=1 comes after.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+            notified.bind("")  # Linux chooses an abstract name
+            notified.settimeout(PATIENCE)
+            place = "@" + notified.getsockname()[1:].decode()
+            self.server = Running(command, self.directory, {**self.environment, "NOTIFY_SOCKET": place})
+            isDaemon = not command.startswith("python")
+            self.server.expect("WebSocket on ..." if isDaemon else "starting on ...")
+            while isDaemon and b"READY=1" not in notified.recv(4096):
+                pass
         self.server.reread()
         for line in lines:
             self.server.expect(line)

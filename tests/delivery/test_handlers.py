@@ -98,6 +98,14 @@ def test_others(name: str) -> None:
         examine(service(onOpen=nothing, dispatcherKey="event", **{name: lambda self, reason: None}))
 
 
+@pytest.mark.parametrize("name", ["onRing", "onSong", "onLose", "onTimeout", "onReopen"])
+def test_likeness(name: str) -> None:
+    """A name that is only a little like an event's is a mistake where the method takes what the event gives."""
+    examine(service(onOpen=nothing, **{name: handler("self")}))
+    examine(service(onOpen=nothing, **{name: handler("self, a, b, c, d")}))
+    assert "did you mean" in mistake(service(onOpen=nothing, **{name: nothing}))
+
+
 def test_forgottenKey() -> None:
     """A method for dispatched messages without a dispatcherKey is a mistake, as nothing would ever call it."""
     text = mistake(service(onOpen=nothing, onSubscribe=handler("self, caller, message")))
@@ -156,6 +164,22 @@ def test_dispatchedNames(name: str) -> None:
 def test_parameters(name: str, signature: str, text: str) -> None:
     """A handler with the wrong parameters is named, with the right ones."""
     assert mistake(service(**{name: handler(signature)})) == f"Chat.{name} {text}"
+
+
+@pytest.mark.parametrize("name", ["onUpgrade", "onError", "onClose"])
+def test_generators(name: str) -> None:
+    """An event whose result is not sent cannot be a generator, which would never run; with inlineCallbacks it may yield."""
+
+    def plain(*arguments: Any) -> Any:
+        yield
+
+    async def asynchronous(*arguments: Any) -> Any:
+        yield
+
+    for each in (plain, asynchronous):
+        assert mistake(service(**{name: each})).startswith(f"Chat.{name} must not yield: it would never run")
+    examine(service(**{name: inlineCallbacks(plain)}))
+    examine(service(onOpen=plain, onIdleTimeout=asynchronous))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +277,11 @@ def test_nestedType() -> None:
 
         def onMessage(self, caller: Any, message: Order) -> None: ...
 
-    assert examine(Chat()).message.bind('{"name": "a"}') == Chat.Order("a")
+    class Sub(Chat):
+        pass
+
+    for each in Chat(), Sub():
+        assert examine(each).message.bind('{"name": "a"}') == Chat.Order("a")
 
 
 @pytest.mark.parametrize(

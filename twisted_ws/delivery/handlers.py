@@ -33,6 +33,8 @@ EVENTS = {
     "onError": ("caller", "error"),
     "onClose": ("caller", "statusCode", "reason"),
 }
+# What these return is not sent, so a generator would not even begin to run.
+_NO_STREAM = ("onUpgrade", "onError", "onClose")
 _DISPATCHED = ("caller", "message")
 _ERROR = ("caller", "error")
 # The settings that decide which methods are handlers; the others may differ from one object of a class to the next.
@@ -150,6 +152,8 @@ class _Examination:
             if found[name][1] is not None:
                 raise self._mistake(name, "is an event of the connection: @dispatches belongs on another method")
             self._checkParameters(name, found[name][0], EVENTS[name])
+            if name in _NO_STREAM and (inspect.isgeneratorfunction(found[name][0]) or inspect.isasyncgenfunction(found[name][0])):
+                raise self._mistake(name, "must not yield: it would never run (to wait, make it async or use inlineCallbacks)")
         for name, kind in ("onTextMessage", str), ("onBinaryMessage", bytes):
             if name in events and self._annotation(name, found[name][0]) not in (kind, Any, object, inspect.Parameter.empty):
                 raise self._mistake(name, f"takes {kind.__name__}: for another type write onMessage(caller, message: ...)")
@@ -217,8 +221,9 @@ class _Examination:
     def _isHandler(self, name: str, method: Callable[..., Any], dispatching: bool) -> bool:
         """Say whether a method that is no event handles dispatched messages; raise for one that is meant to be an event.
 
-        Without a dispatcherKey any name close to an event's is a mistake, and any method that takes a `caller` must be meant for
-        messages; others (``once``, ``onBrokerLost``) are the service's own. With one, every on<Event> is a handler, so only the
+        Without a dispatcherKey a name very close to an event's is a mistake, one less close (``onTimeout``, ``onRing``) if it takes
+        what the event gives, and any method that takes a `caller` must be meant for messages; others (``once``,
+        ``onBrokerLost(reason)``) are the service's own. With one, every on<Event> is a handler, so only the
         same letters in another spelling (``on_open``), a typo in a long name (``onMesage``; ``onMessages`` is none) and the
         parameters of an event (``onClosed(caller, statusCode, reason)``) tell a mistake.
         """
@@ -231,7 +236,7 @@ class _Examination:
             inflected = name.startswith(event)
             wrong = likeness == 1 or (likeness >= _TYPO and not inflected) or (likeness >= _LIKENESS and not fits)
         else:
-            wrong = likeness >= _LIKENESS
+            wrong = likeness >= _TYPO or (likeness >= _LIKENESS and _takes(method, EVENTS[event]))
         if wrong:
             way = _MARKED if dispatching else "messages reach on<Event> methods with a dispatcherKey"
             raise self._mistake(name, f"is no event: did you mean {event}? ({way})")
@@ -256,8 +261,10 @@ class _Examination:
         annotation = parameters[1].annotation
         # This one alone: a Caller that is imported for type checkers only cannot be resolved, and need not be.
         carrier = type("Carrier", (), {"__annotations__": {"it": annotation}})
+        kind = type(self._service)
+        owner = next((each for each in kind.__mro__ if name in vars(each)), kind)
         try:
-            return typing.get_type_hints(carrier, _globals(method), dict(vars(type(self._service))), include_extras=True)["it"]
+            return typing.get_type_hints(carrier, _globals(method), dict(vars(owner)), include_extras=True)["it"]
         except Exception as error:
             shown = annotation if isinstance(annotation, str) else repr(annotation)
             raise self._mistake(name, f"has the annotation {shown}, which cannot be resolved: {error}") from None
