@@ -221,8 +221,8 @@ class _Examination:
     def _isHandler(self, name: str, method: Callable[..., Any], dispatching: bool) -> bool:
         """Say whether a method that is no event handles dispatched messages; raise for one that is meant to be an event.
 
-        Without a dispatcherKey a name very close to an event's is a mistake, one less close (``onTimeout``, ``onRing``) if it takes
-        what the event gives, and any method that takes a `caller` must be meant for messages; others (``once``,
+        Without a dispatcherKey a name very close to an event's is a mistake, one less close (``onTimeout``, ``onRing``) if it
+        takes what the event gives, and any method that takes a `caller` must be meant for messages; others (``once``,
         ``onBrokerLost(reason)``) are the service's own. With one, every on<Event> is a handler, so only the
         same letters in another spelling (``on_open``), a typo in a long name (``onMesage``; ``onMessages`` is none) and the
         parameters of an event (``onClosed(caller, statusCode, reason)``) tell a mistake.
