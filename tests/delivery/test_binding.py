@@ -216,7 +216,20 @@ def test_convertExactly() -> None:
 
 @pytest.mark.parametrize(
     "annotation",
-    [NotJSON, list[NotJSON], dict[str, NotJSON], Holder, Cat | Item | Order, Callable[[int], int], complex, 5, "x", ...],
+    [
+        NotJSON,
+        list[NotJSON],
+        dict[str, NotJSON],
+        Holder,
+        Cat | Item | Order,
+        Callable[[int], int],
+        complex,
+        bytearray,
+        memoryview,
+        5,
+        "x",
+        ...,
+    ],
 )
 def test_unbindable(annotation: Any) -> None:
     """An annotation that no message could ever fit is refused when the binder is made."""

@@ -234,14 +234,17 @@ def test_dispatchElsewhere() -> None:
     class Both(Story):
         dispatcherKey = "event"
 
+        def onOrder(self, caller: Caller, message: Order) -> None:
+            self.heard.append(message)
+
     class Only:
         dispatcherKey = "event"
 
         def onOrder(self, caller: Caller, message: Order) -> None: ...
 
     service = Both()
-    Peer(service).open().say("{}", b"{}")
-    assert service.heard == ["open", "{}", b"{}"]
+    Peer(service).open().say("{}", b"{}", '{"event": "order", "id": 1}', b'{"event": "order", "id": 2}')
+    assert service.heard == ["open", "{}", b"{}", Order(1), Order(2)]
     assert Peer(Only()).open().say("{}", b"{}", '{"event": "x"}').errors == []
 
 

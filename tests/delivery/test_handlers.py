@@ -345,6 +345,7 @@ def test_plainMessages(name: str, annotation: Any, right: bool) -> None:
         ({"idleTimeout": -1}, "Chat.idleTimeout must be a number of seconds, 0 or more (0: never), not -1"),
         ({"idleTimeout": math.nan}, "must be a number"),
         ({"idleTimeout": math.inf}, "must be a number"),
+        ({"idleTimeout": 10**400}, "must be a number"),
         ({"idleTimeout": "5"}, "must be a number"),
         ({"idleTimeout": None}, "must be a number"),
         ({"idleTimeout": True}, "must be a number"),
@@ -517,6 +518,16 @@ def test_properties() -> None:
             raise OSError("no\ndatabase")
 
     assert mistake(Broken()) == "Broken.onPing cannot be read: OSError: no database"
+
+
+@pytest.mark.parametrize("name", ["subProtocols", "idleTimeout", "dispatcherKey", "dispatcherStreamId"])
+def test_brokenSettings(name: str) -> None:
+    """A setting that cannot be read is a mistake of the service."""
+
+    def broken(self: Any) -> Any:
+        raise OSError("no database")
+
+    assert mistake(service(onOpen=nothing, **{name: property(broken)})) == f"Chat.{name} cannot be read: OSError: no database"
 
 
 def test_once() -> None:

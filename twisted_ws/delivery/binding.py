@@ -53,6 +53,8 @@ class Binder:
         self._fromText = False
         self._checked = False
         plain = _plain(annotation)
+        if plain is bytearray or plain is memoryview:
+            raise TypeError("binary messages come as bytes")
         self._takes: tuple[type, ...] = (str, bytes) if any(plain is each for each in _AS_IT_CAME) else _messages(plain)
         if self._takes:
             self._checked = typing.get_origin(annotation) is typing.Annotated

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -336,22 +336,30 @@ def _globals(method: Any) -> dict[str, Any]:
             method = type(method).__call__
 
 
+def _setting(service: object, name: str, default: Any) -> Any:
+    try:
+        return getattr(service, name, default)
+    except Exception as error:  # of a property
+        raise _mistake(service, name, f"cannot be read: {type(error).__name__}: {error}") from None
+
+
 def _text(service: object, name: str) -> str:
-    value = getattr(service, name, "")
+    value = _setting(service, name, "")
     if not isinstance(value, str):
         raise _mistake(service, name, f'must be a str ("" for none), not {type(value).__name__}')
     return value
 
 
 def _idleTimeout(service: object) -> float:
-    value = getattr(service, "idleTimeout", 0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+    value = _setting(service, "idleTimeout", 0)
+    # An int can be larger than any float, which is what it is added to.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
         raise _mistake(service, "idleTimeout", f"must be a number of seconds, 0 or more (0: never), not {value!r}")
     return value
 
 
 def _subProtocols(service: object) -> tuple[str, ...]:
-    value = getattr(service, "subProtocols", ())
+    value = _setting(service, "subProtocols", ())
     if not isinstance(value, (list, tuple, set, frozenset)):
         raise _mistake(service, "subProtocols", f"must be a list of names, not {type(value).__name__}")
     for each in value:
