@@ -23,11 +23,12 @@ from twisted_ws.wire.fanout import fanOut
 from twisted_ws.wire.framing import OutgoingMessage
 from twisted_ws.wire.frontdoor import FrontDoorFactory
 from twisted_ws.wire.gate import Gate
-from twisted_ws.wire.lane import accelerate
 from twisted_ws.wire.origins import AllowedOrigins
 from twisted_ws.wire.protocol import WebSocketConnection, connectionClass
 from twisted_ws.wire.proxies import TrustedProxies
+from twisted_ws.wire.secure import accelerate
 from twisted_ws.wire.shared import Welcome, Wire
+from twisted_ws.wire.speedups import sayWhich
 
 __all__ = ["WebSocketServer"]
 
@@ -102,6 +103,7 @@ class WebSocketServer:
         self._wire = Wire(reactor, self.limits, compression)
         self._connectionClass = connectionClass(self._wire)
         self._routes: Routes[object] = Routes()
+        sayWhich()
         self._callers: set[Caller] = set()
         self._leaving: dict[Dispatcher, Deferred[None]] = {}
         self._stopping: Deferred[None] | None = None
@@ -206,7 +208,8 @@ class WebSocketServer:
         reactor = self._wire.reactor
         until = reactor.seconds() + deadline
         payload = checkClose(CloseCode.GOING_AWAY, "server stops")
-        await DeferredList([caller._link.startClose(payload, deadline) for caller in tuple(self._callers)])
+        callers = [*self._callers, *(dispatcher.caller for dispatcher in self._leaving)]
+        await DeferredList([caller._link.startClose(payload, deadline) for caller in callers])
         if self._leaving:
             late = reactor.callLater(max(until - reactor.seconds(), 0), self._giveUp)
             await DeferredList([*self._leaving.values()])

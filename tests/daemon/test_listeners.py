@@ -17,8 +17,7 @@ from twisted.trial.unittest import TestCase
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.daemon.places import Place
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.limits import Limits
-from twisted_ws.wire.gate import Gate
+from twisted_ws.server import WebSocketServer
 
 
 class _Port:
@@ -42,16 +41,16 @@ class _LateEndpoint:
 
 class ListenerTests(TestCase):
     def setUp(self) -> None:
-        self.gate = Gate(Limits())
+        self.server = WebSocketServer()
         self.watched: list[Any] = []
-        self.gate.watch = self.watched.append  # type: ignore[method-assign]
-        self.gate.unwatch = self.watched.remove  # type: ignore[method-assign]
+        self.server.adopt = self.watched.append  # type: ignore[method-assign]
+        self.server.gate.unwatch = self.watched.remove  # type: ignore[method-assign]
 
     def listener(self, place: Place, secure: bool = False) -> Listener:
-        return Listener(place, Factory.forProtocol(Protocol), secure, self.gate, reactor, 5)
+        return Listener(place, Factory.forProtocol(Protocol), secure, self.server, reactor, 5)
 
     async def test_listens(self) -> None:
-        """It listens once however often it is asked, the gate watches its port until it stops, and it can start again."""
+        """It listens once however often it is asked, the server has its port until it stops, and it can start again."""
         listener = self.listener(Place("port", "0", "127.0.0.1"))
         assert listener.listen()
         port = listener.port

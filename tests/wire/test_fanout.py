@@ -6,16 +6,25 @@ from twisted_ws.wire import fanout
 from twisted_ws.wire.framing import OutgoingMessage
 
 
+class Lane:
+    """A transport that can be sent to at once; of its kind, descriptor 5 takes two bytes and 6 takes none."""
+
+    def __init__(self, log, handle, kind):
+        self.handle = handle
+        self.sendMany = kind
+
+
 class Connection:
     """Writes down what is asked of it, in one list for all."""
 
-    def __init__(self, log, fileno, takes=True):
+    def __init__(self, log, fileno, takes=True, kind=None):
         self.log = log
         self.fileno = fileno
         self.takes = takes
+        self.kind = kind
 
-    def readyFileno(self):
-        return self.fileno
+    def readyLane(self):
+        return None if self.fileno < 0 else Lane(self.log, self.fileno, self.kind)
 
     def noteRest(self, rest):
         self.log.append(("rest", self.fileno, rest))
@@ -29,25 +38,33 @@ class Connection:
 
 
 @pytest.fixture
-def kernel(monkeypatch):
-    """A kernel in which descriptor 5 takes two bytes and 6 takes none."""
-    log = []
-
-    def sendMany(filenos, data):
-        log.append(("sent", list(filenos)))
-        return [(i, {5: 2, 6: 0}[n]) for i, n in enumerate(filenos) if n in (5, 6)]
-
-    monkeypatch.setattr(fanout, "sendMany", sendMany)
-    return log
+def log():
+    return []
 
 
-def test_order(kernel):
+@pytest.fixture
+def kinds(log):
+    """The functions that send to many, of two kinds of transport: in each, descriptor 5 takes two bytes and 6 takes none."""
+
+    def kind(name):
+        def sendMany(handles, data):
+            log.append((name, list(handles)))
+            return [(i, {5: 2, 6: 0}[n]) for i, n in enumerate(handles) if n in (5, 6)]
+
+        return sendMany
+
+    return kind("plain"), kind("TLS")
+
+
+def test_order(log, kinds):
     """All rests are noted before anybody goes on or is written to otherwise: each of these may call a service."""
-    connections = [Connection(kernel, n) for n in (4, -1, 5, 6)]
-    assert fanout.fanOut(connections, OutgoingMessage(1, b"hello")) == 4
-    assert kernel == [
-        ("sent", [4, 5, 6]),
+    plain, secure = kinds
+    connections = [Connection(log, n, kind=kind) for n, kind in ((4, plain), (-1, None), (5, plain), (7, secure), (6, secure))]
+    assert fanout.fanOut(connections, OutgoingMessage(1, b"hello")) == 5
+    assert log == [
+        ("plain", [4, 5]),
         ("rest", 5, b"hello"),
+        ("TLS", [7, 6]),
         ("rest", 6, b"\x81\x05hello"),
         ("go on", 5),
         ("go on", 6),
@@ -55,7 +72,8 @@ def test_order(kernel):
     ]
 
 
-def test_count(kernel):
+def test_count(log, kinds):
     """Who is not open is not counted; nobody at all is 0."""
-    assert fanout.fanOut([Connection(kernel, -1, False), Connection(kernel, 4)], OutgoingMessage(2, b"x")) == 1
+    connections = [Connection(log, -1, False), Connection(log, 4, kind=kinds[0])]
+    assert fanout.fanOut(connections, OutgoingMessage(2, b"x")) == 1
     assert fanout.fanOut([], OutgoingMessage(2, b"x")) == 0

@@ -14,7 +14,8 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.memory import clientFrame
-from twisted_ws.wire.lane import LaneServer, PollGroup, accelerate
+from twisted_ws.wire.lane import LaneServer, PollGroup
+from twisted_ws.wire.secure import accelerate
 
 
 @implementer(IHalfCloseableProtocol)

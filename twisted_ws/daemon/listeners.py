@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from twisted_ws.daemon.places import Place
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.wire.gate import Gate
+from twisted_ws.server import WebSocketServer
 
 __all__ = ["Listener"]
 
@@ -25,7 +25,7 @@ class Listener(Service):
         place: where.
         factory: who answers.
         secure: whether `factory` speaks TLS.
-        gate: pauses the port near the limit of descriptors.
+        server: adopts the port.
         reactor: the reactor.
         backlog: connections that the kernel keeps until they are accepted.
 
@@ -40,13 +40,15 @@ class Listener(Service):
 
     _log = Logger()
 
-    def __init__(self, place: Place, factory: IProtocolFactory, secure: bool, gate: Gate, reactor: Any, backlog: int) -> None:
+    def __init__(
+        self, place: Place, factory: IProtocolFactory, secure: bool, server: WebSocketServer, reactor: Any, backlog: int
+    ) -> None:
         self.place = place
         self.secure = secure or place.isTLS
         self.port: Any = None
         self._endpoint = place.endpoint(reactor, backlog)
         self._factory = factory
-        self._gate = gate
+        self._server = server
         self._asked = False
 
     def listen(self) -> bool:
@@ -78,7 +80,7 @@ class Listener(Service):
 
     def _started(self, port: Any) -> None:
         self.port = port
-        self._gate.watch(port)
+        self._server.adopt(port)
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening; open connections stay."""
@@ -86,7 +88,7 @@ class Listener(Service):
         port, self.port, self._asked = self.port, None, False
         if port is None:
             return succeed(None)
-        self._gate.unwatch(port)
+        self._server.gate.unwatch(port)
         return maybeDeferred(port.stopListening)
 
     def url(self, scheme: str) -> str:

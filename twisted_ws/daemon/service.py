@@ -140,7 +140,7 @@ class Daemon(MultiService):
         if secure:
             assert self._tls is not None  # which _makeTLS made for this port
             factory = self._tls.wrap(factory, self._reactor)
-        return Listener(place, factory, secure, self.server.gate, self._reactor, self.settings.limits.backlog)
+        return Listener(place, factory, secure, self.server, self._reactor, self.settings.limits.backlog)
 
     def _refuseOverlaps(self) -> None:
         for one, other in combinations([listener.place for listener in self._listeners], 2):

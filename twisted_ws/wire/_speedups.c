@@ -8,6 +8,7 @@
 #include <Python.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -21,6 +22,20 @@ enum {
     BINARY = 2,
     HEADER_MAX = 10,
     READ_SIZE = 256 * 1024,
+};
+
+/* OpenSSL's functions, by the addresses that `useOpenSSL` was given: this part is not linked to any OpenSSL, and works on the
+ * connections of the one that pyOpenSSL uses. */
+static int (*tlsRead)(void *, void *, int);
+static int (*tlsWrite)(void *, const void *, int);
+static int (*tlsGetError)(const void *, int);
+static void (*tlsClearErrors)(void);
+
+enum {
+    TLS_WANT_READ = 2,
+    TLS_WANT_WRITE = 3,
+    TLS_ZERO_RETURN = 6,
+    TLS_RECORD = 16 * 1024, /* the most that one record carries (RFC 8446 section 5.1) */
 };
 
 /* One buffer for all reads: between a recv and the end of the call that made it, nobody else runs. */
@@ -158,31 +173,16 @@ split(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return result;
 }
 
+/* What `readFrames` returns for the first `size` bytes of the read buffer; no frame is taken with a negative `maximum`. */
 static PyObject *
-readFrames(PyObject *module, PyObject *const *args, Py_ssize_t count)
+whatCame(Py_ssize_t size, Py_ssize_t maximum)
 {
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "readFrames(fileno, maximum)");
-        return NULL;
-    }
-    long fd = PyLong_AsLong(args[0]);
-    if (fd == -1 && PyErr_Occurred())
-        return NULL;
-    size_t maximum = PyLong_AsSize_t(args[1]);
-    if (maximum == (size_t)-1 && PyErr_Occurred())
-        return NULL;
-    ssize_t size = recv((int)fd, readBuffer, READ_SIZE, MSG_DONTWAIT);
-    if (size < 0) {
-        if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
-            Py_RETURN_NONE;
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    if (size == 0)
-        return PyBytes_FromStringAndSize(NULL, 0);
+    if (size == 0 || maximum < 0)
+        return PyBytes_FromStringAndSize((const char *)readBuffer, size);
     PyObject *messages = PyList_New(0), *rest, *result;
     if (messages == NULL)
         return NULL;
-    Py_ssize_t taken = takeFrames(readBuffer, (size_t)size, maximum, messages);
+    Py_ssize_t taken = takeFrames(readBuffer, (size_t)size, (size_t)maximum, messages);
     if (taken == size)
         return messages;
     if (taken < 0) {
@@ -198,6 +198,45 @@ readFrames(PyObject *module, PyObject *const *args, Py_ssize_t count)
     Py_DECREF(messages);
     Py_DECREF(rest);
     return result;
+}
+
+static PyObject *
+readFrames(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "readFrames(fileno, maximum)");
+        return NULL;
+    }
+    long fd = PyLong_AsLong(args[0]);
+    if (fd == -1 && PyErr_Occurred())
+        return NULL;
+    Py_ssize_t maximum = PyLong_AsSsize_t(args[1]);
+    if (maximum == -1 && PyErr_Occurred())
+        return NULL;
+    ssize_t size = recv((int)fd, readBuffer, READ_SIZE, MSG_DONTWAIT);
+    if (size < 0) {
+        if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
+            Py_RETURN_NONE;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return whatCame(size, maximum);
+}
+
+/* Find the bytes of a str, as UTF-8, or of bytes; 0 with an exception for anything else. They are the object's own. */
+static int
+payloadOf(PyObject *object, const char **payload, Py_ssize_t *length)
+{
+    if (PyUnicode_Check(object)) {
+        *payload = PyUnicode_AsUTF8AndSize(object, length);
+        return *payload != NULL;
+    }
+    if (PyBytes_Check(object)) {
+        *payload = PyBytes_AS_STRING(object);
+        *length = PyBytes_GET_SIZE(object);
+        return 1;
+    }
+    PyErr_SetString(PyExc_TypeError, "the payload must be str or bytes");
+    return 0;
 }
 
 /* sendFrame(fileno, first, payload): str is sent as its UTF-8. None when the kernel took all, else what it did not take. */
@@ -216,17 +255,8 @@ sendFrame(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     const char *payload;
     Py_ssize_t length;
-    if (PyUnicode_Check(args[2])) {
-        payload = PyUnicode_AsUTF8AndSize(args[2], &length);
-        if (payload == NULL)
-            return NULL;
-    } else if (PyBytes_Check(args[2])) {
-        payload = PyBytes_AS_STRING(args[2]);
-        length = PyBytes_GET_SIZE(args[2]);
-    } else {
-        PyErr_SetString(PyExc_TypeError, "the payload must be str or bytes");
+    if (!payloadOf(args[2], &payload, &length))
         return NULL;
-    }
     unsigned char header[HEADER_MAX];
     int size = writeHeader(header, (int)first, (uint64_t)length);
     struct iovec parts[2] = {{header, (size_t)size}, {(void *)payload, (size_t)length}};
@@ -250,62 +280,219 @@ sendFrame(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return rest;
 }
 
+/* Send `length` bytes by TLS, record by record. Return how many went; where none did, the error of OpenSSL as a negative number, or
+ * 0 if the socket is full. What did not go must come again, first, and at least as much of it (SSL_write). */
+static Py_ssize_t
+tlsSend(void *ssl, const char *data, Py_ssize_t length)
+{
+    Py_ssize_t sent = 0;
+    while (sent < length) {
+        Py_ssize_t left = length - sent;
+        int n = tlsWrite(ssl, data + sent, left > INT_MAX ? INT_MAX : (int)left);
+        if (n <= 0) {
+            int error = tlsGetError(ssl, n);
+            tlsClearErrors();
+            if (sent == 0 && error != TLS_WANT_WRITE)
+                return -error;
+            break;
+        }
+        sent += n;
+    }
+    return sent;
+}
+
+/* One of those that `sendMany` and `tlsSendMany` send to: its descriptor or connection, and what it took. */
+typedef struct {
+    intptr_t handle;
+    Py_ssize_t sent;
+} Target;
+
 static PyObject *
-sendMany(PyObject *module, PyObject *const *args, Py_ssize_t count)
+sendToAll(PyObject *const *args, Py_ssize_t count, int tls)
 {
     Py_buffer data;
     if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "sendMany(filenos, data)");
+        PyErr_SetString(PyExc_TypeError, "sendMany(handles, data)");
         return NULL;
     }
-    PyObject *filenos = PySequence_Fast(args[0], "filenos must be a sequence");
-    if (filenos == NULL)
+    PyObject *handles = PySequence_Fast(args[0], "handles must be a sequence");
+    if (handles == NULL)
         return NULL;
-    Py_ssize_t number = PySequence_Fast_GET_SIZE(filenos);
-    int *fds = PyMem_Malloc((number ? (size_t)number : 1) * sizeof *fds);
-    if (fds == NULL) {
-        Py_DECREF(filenos);
+    Py_ssize_t number = PySequence_Fast_GET_SIZE(handles);
+    Target *targets = PyMem_Malloc((number ? (size_t)number : 1) * sizeof *targets);
+    if (targets == NULL) {
+        Py_DECREF(handles);
         return PyErr_NoMemory();
     }
     for (Py_ssize_t i = 0; i < number; i++) {
-        long fd = PyLong_AsLong(PySequence_Fast_GET_ITEM(filenos, i));
-        if (fd == -1 && PyErr_Occurred()) {
-            PyMem_Free(fds);
-            Py_DECREF(filenos);
+        targets[i].handle = (intptr_t)PyLong_AsSsize_t(PySequence_Fast_GET_ITEM(handles, i));
+        if (targets[i].handle == -1 && PyErr_Occurred()) {
+            PyMem_Free(targets);
+            Py_DECREF(handles);
             return NULL;
         }
-        fds[i] = (int)fd;
     }
-    Py_DECREF(filenos);
+    Py_DECREF(handles);
     if (PyObject_GetBuffer(args[1], &data, PyBUF_SIMPLE) < 0) {
-        PyMem_Free(fds);
+        PyMem_Free(targets);
         return NULL;
-    }
-    Py_ssize_t *sent = PyMem_Malloc((number ? (size_t)number : 1) * sizeof *sent);
-    if (sent == NULL) {
-        PyMem_Free(fds);
-        PyBuffer_Release(&data);
-        return PyErr_NoMemory();
     }
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < number; i++) {
-        ssize_t n = send(fds[i], data.buf, (size_t)data.len, MSG_DONTWAIT | MSG_NOSIGNAL);
-        sent[i] = n < 0 ? 0 : n;
+        ssize_t n = tls ? tlsSend((void *)targets[i].handle, data.buf, data.len)
+                        : send((int)targets[i].handle, data.buf, (size_t)data.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        targets[i].sent = n < 0 ? 0 : n;
     }
     Py_END_ALLOW_THREADS
     PyObject *behind = PyList_New(0);
     for (Py_ssize_t i = 0; behind != NULL && i < number; i++) {
-        if (sent[i] == data.len)
+        if (targets[i].sent == data.len)
             continue;
-        PyObject *pair = Py_BuildValue("(nn)", i, sent[i]);
+        PyObject *pair = Py_BuildValue("(nn)", i, targets[i].sent);
         if (pair == NULL || PyList_Append(behind, pair) < 0)
             Py_CLEAR(behind);
         Py_XDECREF(pair);
     }
-    PyMem_Free(sent);
-    PyMem_Free(fds);
+    PyMem_Free(targets);
     PyBuffer_Release(&data);
     return behind;
+}
+
+static PyObject *
+sendMany(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    return sendToAll(args, count, 0);
+}
+
+/* TLS. A connection is the address of OpenSSL's object, whose owner keeps it alive. */
+
+static PyObject *
+useOpenSSL(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "useOpenSSL(read, write, getError, clearErrors)");
+        return NULL;
+    }
+    uintptr_t addresses[4];
+    for (int i = 0; i < 4; i++) {
+        addresses[i] = (uintptr_t)PyLong_AsSize_t(args[i]);
+        if (addresses[i] == (uintptr_t)-1 && PyErr_Occurred())
+            return NULL;
+    }
+    tlsRead = (int (*)(void *, void *, int))addresses[0];
+    tlsWrite = (int (*)(void *, const void *, int))addresses[1];
+    tlsGetError = (int (*)(const void *, int))addresses[2];
+    tlsClearErrors = (void (*)(void))addresses[3];
+    Py_RETURN_NONE;
+}
+
+/* The connection that an argument names, NULL with an exception. */
+static void *
+tlsConnection(PyObject *object)
+{
+    void *ssl = (void *)PyLong_AsSize_t(object);
+    if (ssl == (void *)-1 && PyErr_Occurred())
+        return NULL;
+    if (ssl == NULL || tlsRead == NULL)
+        PyErr_SetString(PyExc_ValueError, "no connection, or useOpenSSL was not called");
+    return tlsRead == NULL ? NULL : ssl;
+}
+
+/* tlsReadFrames(connection, maximum): as readFrames; an int is OpenSSL's error, whose reason is still in its queue. */
+static PyObject *
+tlsReadFrames(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "tlsReadFrames(connection, maximum)");
+        return NULL;
+    }
+    void *ssl = tlsConnection(args[0]);
+    if (ssl == NULL)
+        return NULL;
+    Py_ssize_t maximum = PyLong_AsSsize_t(args[1]);
+    if (maximum == -1 && PyErr_Occurred())
+        return NULL;
+    /* A record is read whole, or its rest would stay in OpenSSL, of which no poll tells. After a full one more is on its way. */
+    int size = 0, n;
+    do {
+        n = tlsRead(ssl, readBuffer + size, READ_SIZE - size);
+        if (n > 0)
+            size += n;
+    } while (n == TLS_RECORD && READ_SIZE - size >= TLS_RECORD);
+    if (n <= 0) {
+        int error = tlsGetError(ssl, n);
+        if (size == 0 && error == TLS_WANT_READ)
+            Py_RETURN_NONE;
+        if (size == 0 && error != TLS_ZERO_RETURN)
+            return PyLong_FromLong(error);
+        tlsClearErrors(); /* it shows again at the next read */
+    }
+    return whatCame(size, maximum);
+}
+
+/* tlsWriteSome(connection, data): how many bytes went, or a negative error; see tlsSend. */
+static PyObject *
+tlsWriteSome(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    Py_buffer data;
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "tlsWriteSome(connection, data)");
+        return NULL;
+    }
+    void *ssl = tlsConnection(args[0]);
+    if (ssl == NULL || PyObject_GetBuffer(args[1], &data, PyBUF_SIMPLE) < 0)
+        return NULL;
+    Py_ssize_t sent = tlsSend(ssl, data.buf, data.len);
+    PyBuffer_Release(&data);
+    return PyLong_FromSsize_t(sent);
+}
+
+/* tlsSendFrame(connection, first, payload): as sendFrame. */
+static PyObject *
+tlsSendFrame(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "tlsSendFrame(connection, first, payload)");
+        return NULL;
+    }
+    void *ssl = tlsConnection(args[0]);
+    if (ssl == NULL)
+        return NULL;
+    long first = PyLong_AsLong(args[1]);
+    if (first == -1 && PyErr_Occurred())
+        return NULL;
+    const char *payload;
+    Py_ssize_t length;
+    if (!payloadOf(args[2], &payload, &length))
+        return NULL;
+    /* One record wants its bytes in one piece. */
+    char *frame = (char *)readBuffer;
+    PyObject *large = NULL;
+    if (length > READ_SIZE - HEADER_MAX) {
+        large = PyBytes_FromStringAndSize(NULL, HEADER_MAX + length);
+        if (large == NULL)
+            return NULL;
+        frame = PyBytes_AS_STRING(large);
+    }
+    Py_ssize_t size = writeHeader((unsigned char *)frame, (int)first, (uint64_t)length);
+    memcpy(frame + size, payload, (size_t)length);
+    size += length;
+    Py_ssize_t sent = tlsSend(ssl, frame, size);
+    if (sent < 0)
+        sent = 0; /* an error shows again, and is told, when the transport sends the rest */
+    PyObject *rest = sent == size ? Py_NewRef(Py_None) : PyBytes_FromStringAndSize(frame + sent, size - sent);
+    Py_XDECREF(large);
+    return rest;
+}
+
+static PyObject *
+tlsSendMany(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (tlsRead == NULL) {
+        PyErr_SetString(PyExc_ValueError, "useOpenSSL was not called");
+        return NULL;
+    }
+    return sendToAll(args, count, 1);
 }
 
 static PyMethodDef methods[] = {
@@ -313,6 +500,11 @@ static PyMethodDef methods[] = {
     {"readFrames", (PyCFunction)(void (*)(void))readFrames, METH_FASTCALL, NULL},
     {"sendFrame", (PyCFunction)(void (*)(void))sendFrame, METH_FASTCALL, NULL},
     {"sendMany", (PyCFunction)(void (*)(void))sendMany, METH_FASTCALL, NULL},
+    {"useOpenSSL", (PyCFunction)(void (*)(void))useOpenSSL, METH_FASTCALL, NULL},
+    {"tlsReadFrames", (PyCFunction)(void (*)(void))tlsReadFrames, METH_FASTCALL, NULL},
+    {"tlsWriteSome", (PyCFunction)(void (*)(void))tlsWriteSome, METH_FASTCALL, NULL},
+    {"tlsSendFrame", (PyCFunction)(void (*)(void))tlsSendFrame, METH_FASTCALL, NULL},
+    {"tlsSendMany", (PyCFunction)(void (*)(void))tlsSendMany, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

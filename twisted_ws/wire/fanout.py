@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from twisted_ws.wire.framing import OutgoingMessage
-from twisted_ws.wire.speedups import sendMany
 
 __all__ = ["fanOut"]
 
@@ -21,22 +20,28 @@ def fanOut(connections: Iterable[Any], message: OutgoingMessage) -> int:
         connections: `twisted_ws.wire.protocol.WebSocketConnection` objects.
         message: the message.
     """
-    filenos: list[int] = []
-    ready: list[Any] = []
+    # Plain connections and those with TLS each have a function that sends to many.
+    kinds: dict[Any, tuple[list[Any], list[Any]]] = {}
     later: list[Any] = []
+    count = 0
     for connection in connections:
-        fileno = connection.readyFileno()
-        if fileno < 0:
+        lane = connection.readyLane()
+        if lane is None:
             later.append(connection)
-        else:
-            filenos.append(fileno)
-            ready.append(connection)
-    if filenos:
-        # No service is called before each rest is noted: it might close a connection whose descriptor is in the list, or write
-        # into the middle of a frame.
-        behind = sendMany(filenos, message.plain)
-        for index, sent in behind:
+            continue
+        kind = kinds.get(lane.sendMany)
+        if kind is None:
+            kind = kinds[lane.sendMany] = ([], [])
+        kind[0].append(lane.handle)
+        kind[1].append(connection)
+        count += 1
+    # No service is called before each rest is noted: it might close a connection whose handle is in the list, or write into the
+    # middle of a frame.
+    behind: list[Any] = []
+    for sendMany, (handles, ready) in kinds.items():
+        for index, sent in sendMany(handles, message.plain):
             ready[index].noteRest(message.plain[sent:])
-        for index, _ in behind:
-            ready[index].goOn()
-    return len(ready) + sum([bool(connection.send(message)) for connection in later])
+            behind.append(ready[index])
+    for connection in behind:
+        connection.goOn()
+    return count + sum([bool(connection.send(message)) for connection in later])

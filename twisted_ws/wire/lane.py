@@ -19,9 +19,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_ws.wire.speedups import readFrames
+from twisted_ws.wire import speedups
 
-__all__ = ["LaneServer", "PollGroup", "Receiver", "accelerate"]
+__all__ = ["LaneServer", "PollGroup", "Receiver"]
 
 # Events taken in one turn of the reactor: timers, accepts and the HTTP sites come after at most so many.
 EVENTS_A_TURN = 256
@@ -170,16 +170,21 @@ class LaneServer(tcp.Server):
 
     Attributes:
         lane: who takes frames straight from the socket; None: bytes go to the protocol.
-        filenumber: the socket's descriptor.
+        handle: what `sendFrame` and `sendMany` take for this connection: its descriptor; None when it is lost.
+        sendFrame: sends one frame now (`twisted_ws.wire.speedups`).
+        sendMany: sends the same bytes to many connections of this kind.
     """
 
     lane: Receiver | None
+    handle: Any
+    sendFrame = staticmethod(speedups.sendFrame)
+    sendMany = staticmethod(speedups.sendMany)
 
     def __init__(self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
         super().__init__(sock, protocol, client, server, sessionno, reactor)
         self.lane = None
         # It does not change, and asking the socket for it costs.
-        self.filenumber: int = sock.fileno()
+        self.handle = sock.fileno()
 
     def doRead(self) -> Any:
         """Read once (called by the reactor)."""
@@ -187,14 +192,19 @@ class LaneServer(tcp.Server):
         if receiver is None:
             return super().doRead()
         try:
-            came = readFrames(self.filenumber, receiver.laneMaximum)
+            came = speedups.readFrames(self.handle, receiver.laneMaximum)
         except OSError:
             return main.CONNECTION_LOST
-        if isinstance(came, list):
+        if came.__class__ is list:
             receiver.framesReceived(came)
-        elif came is None:
             return None
-        elif isinstance(came, tuple):
+        return self.take(came, receiver)
+
+    def take(self, came: Any, receiver: Any) -> Any:
+        """Pass on what `readFrames` returned."""
+        if came is None:
+            return None
+        if came.__class__ is tuple:
             receiver.framesReceived(came[0])
             receiver.dataReceived(came[1])
         elif came:
@@ -207,6 +217,18 @@ class LaneServer(tcp.Server):
         """Say whether the kernel has everything that was written."""
         return not self._tempDataLen and self.offset == len(self.dataBuffer)
 
+    def sendSome(self, data: bytes) -> int:
+        """Send what the kernel takes of `data` now, nothing being buffered, and return how much that is.
+
+        What it did not take has to be written next.
+        """
+        if not self.connected or self.disconnecting or self._writeDisconnected:
+            return 0
+        try:
+            return self.socket.send(data)
+        except OSError:
+            return 0  # it cannot now; and what else is wrong the next try tells, as the reactor can take it
+
     def write(self, data: bytes) -> None:
         """Send `data` now as far as the kernel takes it, and the rest in order when it takes more."""
         if self.writeNow(data) and self.producer is not None and not self.streamingProducer:
@@ -218,12 +240,8 @@ class LaneServer(tcp.Server):
 
     def writeNow(self, data: bytes) -> bool:
         """Do as `write` does, and say whether the kernel took all; if so, a pull producer is not asked for more."""
-        usable = self.connected and not self.disconnecting and not self._writeDisconnected
-        if usable and isinstance(data, bytes) and self.isDrained():
-            try:
-                sent = self.socket.send(data)
-            except OSError:
-                sent = 0  # it cannot now; and what else is wrong the next try tells, as the reactor can take it
+        if isinstance(data, bytes) and self.isDrained():
+            sent = self.sendSome(data)
             if sent == len(data):
                 return True
             data = data[sent:]
@@ -232,18 +250,5 @@ class LaneServer(tcp.Server):
 
     def connectionLost(self, reason: Failure) -> None:
         """End."""
-        self.lane = None
+        self.lane = self.handle = None
         super().connectionLost(reason)
-
-
-def accelerate(port: Any, group: PollGroup) -> bool:
-    """Have the connections that `port` accepts from now on be `LaneServer` ones; False where its kind is another."""
-    if getattr(port, "transport", None) is not tcp.Server:
-        return False
-
-    def make(sock: Any, protocol: Any, client: Any, server: Any, number: int, reactor: Any) -> LaneServer:
-        shaped: Any = group
-        return LaneServer(sock, protocol, client, server, number, shaped)
-
-    port.transport = make
-    return True

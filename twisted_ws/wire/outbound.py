@@ -9,9 +9,9 @@ from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire.deflate import compressedFrame
 from twisted_ws.wire.framing import FIN, OutgoingMessage, frame
 from twisted_ws.wire.inbound import FIRST_CONTROL, Inbound
+from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.outbox import Outbox, failedWrite
 from twisted_ws.wire.phase import Phase
-from twisted_ws.wire.speedups import sendFrame
 
 __all__ = ["Outbound"]
 
@@ -64,20 +64,20 @@ class Outbound(Inbound):
             return
         self._lastData = self.wire.wheel.now
         outbox.written += 1
-        rest = sendFrame(self._lane.filenumber, FIN_TEXT if message.__class__ is str else FIN_BINARY, message)
+        rest = self._lane.sendFrame(self._lane.handle, FIN_TEXT if message.__class__ is str else FIN_BINARY, message)
         if rest is not None:
             outbox.noteRest(rest)
             outbox.goOn()
             self._pauseForReplies()
 
-    def readyFileno(self) -> int:
-        """Return the descriptor to send a frame to at once, -1 where it has to go by `send`; see `twisted_ws.wire.fanout`."""
+    def readyLane(self) -> LaneServer | None:
+        """Return the transport to send a frame to at once, None where it has to go by `send`; see `twisted_ws.wire.fanout`."""
         outbox = self._outbox
         if self._lane is None or outbox.size or self.phase is not Phase.OPEN or self._perMessageCompress is not None:
-            return -1
+            return None
         self._lastData = self.wire.wheel.now
         outbox.written += 1
-        return self._lane.filenumber
+        return self._lane
 
     def noteRest(self, rest: bytes) -> None:
         """Note the rest of a frame of which the kernel has taken the beginning; calls nobody. `goOn` follows."""

@@ -9,13 +9,28 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from OpenSSL import SSL
+
 from twisted_ws.wire.framing import frame
 
-__all__ = ["readFrames", "sendFrame", "sendMany", "split"]
+__all__ = [
+    "readFrames",
+    "sendFrame",
+    "sendMany",
+    "split",
+    "tlsHandle",
+    "tlsReadFrames",
+    "tlsSendFrame",
+    "tlsSendMany",
+    "tlsWriteSome",
+]
 
 _TEXT = 0x81
 _BINARY = 0x82
 _READ_SIZE = 64 * 1024
+
+WANT_READ = -2  # OpenSSL's SSL_ERROR_WANT_READ, as `tlsWriteSome` has it
+BROKEN = -1  # SSL_ERROR_SSL, which stands for all others
 
 
 def split(data: bytes, maximum: int) -> tuple[list[str | bytes], int]:
@@ -59,6 +74,10 @@ def _unmask(data: bytes, mask: bytes) -> bytes:
 def readFrames(fileno: int, maximum: int) -> list[str | bytes] | bytes | tuple[list[str | bytes], bytes] | None:
     """Read a socket once and return what came.
 
+    Args:
+        fileno: a non-blocking socket.
+        maximum: bytes of the largest message; negative: no frame is taken.
+
     Returns:
         None when nothing is there; b"" at the end of the stream; a list of messages when all that came were common frames; other
         bytes when they begin with something else; messages and the rest otherwise.
@@ -70,6 +89,10 @@ def readFrames(fileno: int, maximum: int) -> list[str | bytes] | bytes | tuple[l
         data = os.read(fileno, _READ_SIZE)
     except (BlockingIOError, InterruptedError):
         return None
+    return _whatCame(data, maximum)
+
+
+def _whatCame(data: bytes, maximum: int) -> list[str | bytes] | bytes | tuple[list[str | bytes], bytes]:
     messages, taken = split(data, maximum)
     if taken == len(data) and data:
         return messages
@@ -105,6 +128,71 @@ def sendMany(filenos: Sequence[int], data: bytes) -> list[tuple[int, int]]:
             sent = os.write(fileno, data)
         except OSError:
             sent = 0
+        if sent != len(data):
+            behind.append((index, sent))
+    return behind
+
+
+# The same by TLS, on an OpenSSL connection that has the socket.
+
+
+def tlsHandle(connection: SSL.Connection) -> SSL.Connection:
+    """Return what the functions below take for a connection."""
+    return connection
+
+
+def tlsReadFrames(
+    connection: SSL.Connection, maximum: int
+) -> list[str | bytes] | bytes | tuple[list[str | bytes], bytes] | int | None:
+    """Read as `readFrames` does: whole records, so that nothing stays in OpenSSL, of which no poll tells.
+
+    Returns:
+        As `readFrames`; b"" when the peer has ended TLS; an int, OpenSSL's error, from the compiled part.
+
+    Raises:
+        SSL.Error: anything else; also `SSL.WantWriteError`.
+    """
+    try:
+        data = connection.recv(_READ_SIZE)
+    except SSL.WantReadError:
+        return None
+    except SSL.ZeroReturnError:
+        data = b""
+    return _whatCame(data, maximum)
+
+
+def tlsWriteSome(connection: SSL.Connection, data: bytes | memoryview) -> int:
+    """Send what the socket takes and return how many bytes that were.
+
+    Returns:
+        0 when the socket is full: what did not go must come again, first, and at least as much of it (SSL_write); a negative
+        number, `WANT_READ` or another, when none went for another reason.
+    """
+    sent, view = 0, memoryview(data)
+    try:
+        while sent < len(view):
+            sent += connection.send(view[sent:])
+    except SSL.WantWriteError:
+        pass
+    except SSL.WantReadError:
+        return sent or WANT_READ
+    except SSL.Error:
+        return sent or BROKEN
+    return sent
+
+
+def tlsSendFrame(connection: SSL.Connection, first: int, payload: str | bytes) -> bytes | None:
+    """Send one frame as `sendFrame` does."""
+    data = frame(first & 0x0F, payload.encode() if isinstance(payload, str) else payload, first & 0x70)
+    sent = max(tlsWriteSome(connection, data), 0)
+    return None if sent == len(data) else data[sent:]
+
+
+def tlsSendMany(connections: Sequence[SSL.Connection], data: bytes) -> list[tuple[int, int]]:
+    """Send the same bytes to many as `sendMany` does."""
+    behind = []
+    for index, connection in enumerate(connections):
+        sent = max(tlsWriteSome(connection, data), 0)
         if sent != len(data):
             behind.append((index, sent))
     return behind

@@ -6,14 +6,41 @@
 from __future__ import annotations
 
 import os
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.logger import Logger
 
 from twisted_ws.wire import pure
 
-__all__ = ["compiled", "readFrames", "sendFrame", "sendMany", "split"]
+__all__ = [
+    "compiled",
+    "readFrames",
+    "sayWhich",
+    "sendFrame",
+    "sendMany",
+    "split",
+    "tlsCompiled",
+    "tlsHandle",
+    "tlsReadFrames",
+    "tlsSendFrame",
+    "tlsSendMany",
+    "tlsWriteSome",
+]
 
-compiled = False
+compiled = tlsCompiled = False
 
 readFrames, sendFrame, sendMany, split = pure.readFrames, pure.sendFrame, pure.sendMany, pure.split
+tlsHandle: Any = pure.tlsHandle
+tlsReadFrames: Any = pure.tlsReadFrames
+tlsWriteSome: Any = pure.tlsWriteSome
+tlsSendFrame: Any = pure.tlsSendFrame
+tlsSendMany: Any = pure.tlsSendMany
+
+
+def _address(connection: SSL.Connection) -> int:
+    return int(_ffi.cast("uintptr_t", connection._ssl))
+
 
 if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
     try:
@@ -23,3 +50,32 @@ if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
     else:
         compiled = True
         readFrames, sendFrame, sendMany, split = _speedups.readFrames, _speedups.sendFrame, _speedups.sendMany, _speedups.split
+        try:
+            # Private names: where OpenSSL's own functions are, and its object in pyOpenSSL's. Without them TLS works by
+            # pyOpenSSL's methods.
+            from cryptography.hazmat.bindings._rust import _openssl
+
+            _ffi = _openssl.ffi
+            _functions = ("SSL_read", "SSL_write", "SSL_get_error", "ERR_clear_error")
+            _addresses = [int(_ffi.cast("uintptr_t", _ffi.addressof(_openssl.lib, name))) for name in _functions]
+            _address(SSL.Connection(SSL.Context(SSL.TLS_METHOD), None))
+        except Exception:  # whatever a release of either may change them to
+            pass
+        else:
+            _speedups.useOpenSSL(*_addresses)
+            tlsCompiled = True
+            tlsHandle, tlsReadFrames, tlsWriteSome = _address, _speedups.tlsReadFrames, _speedups.tlsWriteSome
+            tlsSendFrame, tlsSendMany = _speedups.tlsSendFrame, _speedups.tlsSendMany
+
+_said = False
+
+
+def sayWhich() -> None:
+    """Say in the log, once in a process, that the compiled part is missing."""
+    global _said
+    if not compiled and not _said:
+        _said = True
+        Logger().info(
+            "The compiled part of twisted_ws is not in use: all works in Python, at about half the speed. A C compiler at the "
+            "installation makes it."
+        )

@@ -33,7 +33,7 @@ from twisted_ws.logs import printable
 from twisted_ws.wire.certificates import Identity, loadAuthorities, loadKeyStore, loadPEM, loadSelfSigned
 from twisted_ws.wire.transports import hasTLS
 
-__all__ = ["ServerTLS", "TLSSettings", "peerCertificate"]
+__all__ = ["PLAIN_HTTP", "ServerTLS", "TLSFactory", "TLSSettings", "isPlainHTTP", "peerCertificate"]
 
 _log = Logger()
 
@@ -47,7 +47,7 @@ _WARN_DAYS = 14
 _READ = 2**15
 
 _HINT = b"This port speaks TLS: use https:// or wss://\n"
-_PLAIN_HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (
+PLAIN_HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (
     len(_HINT),
     _HINT,
 )
@@ -127,6 +127,10 @@ class ServerTLS:
         """Return the OpenSSL side of one new connection (`IOpenSSLServerConnectionCreator`)."""
         return SSL.Connection(self._context, None)
 
+    def connection(self, sock: Any) -> SSL.Connection:
+        """Return the OpenSSL side of a connection on a socket."""
+        return SSL.Connection(self._context, sock)
+
     def wrap(self, factory: IProtocolFactory, reactor: Any) -> IProtocolFactory:
         """Return a factory for protocols that speak TLS below those of `factory`.
 
@@ -142,7 +146,7 @@ class ServerTLS:
           calls it keeps a deadline and then calls `abortConnection`, which is safe at any time.
         - A failed handshake is a `connectionLost` with an `OpenSSL.SSL.Error`, and nothing in the log.
         """
-        return _TLSFactory(self, False, factory, reactor)
+        return TLSFactory(self, False, factory, reactor)
 
     def _load(self, settings: TLSSettings) -> None:
         now = self._now()
@@ -229,6 +233,11 @@ def _openSSLReason(error: BaseException | None) -> str:
     return str(entries[0][2]) if isinstance(entries, list) and entries else ""
 
 
+def isPlainHTTP(error: BaseException | None) -> bool:
+    """Say whether a handshake failed because the client spoke HTTP without TLS; it can be told by `PLAIN_HTTP`."""
+    return _openSSLReason(error) == "http request"
+
+
 def _selectProtocol(connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
     """Choose http/1.1, or end the handshake with the alert no_application_protocol (RFC 7301 section 3.2).
 
@@ -283,8 +292,8 @@ class _TLSTransport(TLSMemoryBIOProtocol):
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         """End the connection, because the peer ended TLS or broke it."""
-        if reason is not None and _openSSLReason(reason.value) == "http request":
-            self.transport.write(_PLAIN_HTTP)
+        if reason is not None and isPlainHTTP(reason.value):
+            self.transport.write(PLAIN_HTTP)
         super()._tlsShutdownFinished(reason)  # type: ignore[no-untyped-call]
         # Whatever the producer writes from here on is dropped; left registered with a full TCP transport it would be
         # asked to resume, write nothing that arrives, and so hold the connection open for ever.
@@ -305,8 +314,18 @@ class _TLSTransport(TLSMemoryBIOProtocol):
             pass
 
 
-class _TLSFactory(TLSMemoryBIOFactory):
+class TLSFactory(TLSMemoryBIOFactory):
+    """Makes connections with TLS in memory, on any transport (see `ServerTLS.wrap`).
+
+    Attributes:
+        tls: whose context.
+    """
+
     protocol = _TLSTransport
+
+    def __init__(self, tls: ServerTLS, isClient: bool, wrappedFactory: IProtocolFactory, reactor: Any) -> None:
+        super().__init__(tls, isClient, wrappedFactory, reactor)
+        self.tls = tls
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return the transport; None, which closes the connection, where the wrapped factory wants none."""

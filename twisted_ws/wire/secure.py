@@ -1,0 +1,232 @@
+"""TLS on the socket itself: a connection of the fast lane whose bytes OpenSSL reads and writes.
+
+Twisted's own TLS transport works in memory: each record is copied twice more on its way, and each write costs a turn of the
+reactor. Here one delivery is one call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet import main, tcp
+from twisted.internet.interfaces import ISSLTransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_ws.wire import speedups
+from twisted_ws.wire.lane import LaneServer, PollGroup
+from twisted_ws.wire.pure import WANT_READ
+from twisted_ws.wire.tls import PLAIN_HTTP, ServerTLS, TLSFactory, isPlainHTTP
+
+__all__ = ["SecureLaneServer", "accelerate"]
+
+
+@implementer(ISSLTransport)
+class SecureLaneServer(LaneServer):
+    """An accepted connection with TLS; to its protocol, as the transport of `twisted_ws.wire.tls.ServerTLS.wrap`.
+
+    `loseConnection` sends what is buffered, then our close_notify, and waits for the peer's; who calls it keeps a deadline and
+    then calls `abortConnection`. There is no half-close: `loseWriteConnection` does the same.
+
+    Args:
+        tls: whose context.
+
+    Attributes:
+        handle: what OpenSSL's functions take for this connection.
+    """
+
+    _log = Logger()
+
+    sendFrame = staticmethod(speedups.tlsSendFrame)
+    sendMany = staticmethod(speedups.tlsSendMany)
+
+    _handshaking = True
+    _ending = False  # our close_notify has gone, or the peer's has come
+    # Rare, and of old versions of TLS or a new key: OpenSSL cannot go on one way before the socket is ready the other way.
+    _readWantsWrite = False
+    _writeWantsRead = False
+
+    def __init__(self, tls: ServerTLS, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
+        super().__init__(sock, protocol, client, server, sessionno, reactor)
+        self._tls = tls.connection(sock)
+        self._tls.set_accept_state()
+        self.handle = speedups.tlsHandle(self._tls)
+
+    def getHandle(self) -> SSL.Connection:  # type: ignore[override]
+        """Return the OpenSSL connection, as Twisted's TLS transports do."""
+        return self._tls
+
+    def getPeerCertificate(self) -> Any:
+        """Return the client's certificate as pyOpenSSL has it, None without one or before the end of the handshake."""
+        return self._tls.get_peer_certificate()
+
+    # In.
+
+    def doRead(self) -> Any:
+        """Read once (called by the reactor)."""
+        if self._handshaking:
+            return self._shakeHands()
+        if self._writeWantsRead:
+            self._writeWantsRead = False
+            self.startWriting()  # type: ignore[no-untyped-call]
+        receiver: Any = self.lane
+        try:
+            if receiver is None:
+                came = speedups.tlsReadFrames(self.handle, -1)
+                receiver = self.protocol
+            else:
+                came = speedups.tlsReadFrames(self.handle, receiver.laneMaximum)
+                if came.__class__ is list:
+                    receiver.framesReceived(came)
+                    return None
+            if came.__class__ is int:
+                self._tls._raise_ssl_error(self._tls._ssl, -1)
+        except SSL.WantWriteError:
+            self._readWantsWrite = True
+            self.startWriting()  # type: ignore[no-untyped-call]
+            return None
+        except SSL.Error as error:
+            return self._broken(error)
+        if came == b"":
+            return self._peerEnded()
+        if self.disconnecting:
+            return None  # who has closed hears nothing more but the end
+        return self.take(came, receiver)
+
+    def _shakeHands(self) -> Any:
+        try:
+            self._tls.do_handshake()
+        except SSL.WantReadError:
+            self.stopWriting()  # type: ignore[no-untyped-call]
+            return None
+        except SSL.WantWriteError:
+            self.startWriting()  # type: ignore[no-untyped-call]
+            return None
+        except SSL.Error as error:
+            return self._broken(error)
+        self._handshaking = False
+        if self.isDrained() and not self.disconnecting:
+            self.stopWriting()  # type: ignore[no-untyped-call]
+        else:
+            self.startWriting()  # type: ignore[no-untyped-call]
+        return None
+
+    # Out.
+
+    def sendSome(self, data: bytes) -> int:
+        """Send what the kernel takes of `data` now, nothing being buffered, and return how much that is."""
+        if not self.connected or self.disconnecting or self._handshaking:
+            return 0
+        sent: int = speedups.tlsWriteSome(self.handle, data)
+        return max(sent, 0)
+
+    def writeSomeData(self, data: bytes) -> Any:
+        """Send what was buffered (called by `doWrite`)."""
+        sent = speedups.tlsWriteSome(self.handle, data)
+        if sent >= 0:
+            return sent
+        if sent != WANT_READ:
+            return main.CONNECTION_LOST
+        self._writeWantsRead = True
+        self.stopWriting()  # type: ignore[no-untyped-call]
+        return 0
+
+    def doWrite(self) -> Any:
+        """Write once (called by the reactor)."""
+        if self._handshaking:
+            return self._shakeHands()
+        if self._readWantsWrite:
+            self._readWantsWrite = False
+            why = self.doRead()
+            if why is not None or not self.connected:
+                return why
+        return super().doWrite()  # type: ignore[no-untyped-call]
+
+    # The end.
+
+    def loseConnection(self) -> None:
+        """Close when all that was written has gone, by TLS first."""
+        if self._handshaking and self.connected and not self.disconnecting:
+            if self.isDrained():
+                self.abortConnection()  # type: ignore[no-untyped-call]
+                return
+            super().loseConnection()  # type: ignore[no-untyped-call]
+            self.startReading()  # type: ignore[no-untyped-call]  # what was written waits for the end of the handshake
+            return
+        super().loseConnection()  # type: ignore[no-untyped-call]
+
+    def loseWriteConnection(self) -> None:
+        """Do as `loseConnection`: the peer learns that nothing more comes, and what it still sends is not for the protocol."""
+        self.loseConnection()
+
+    def _postLoseConnection(self) -> Any:
+        # All that was written is with the kernel: now our close_notify, once, and then the peer's.
+        if self._ending:
+            return main.CONNECTION_DONE
+        self._ending = True
+        try:
+            if self._tls.shutdown():
+                return main.CONNECTION_DONE
+        except SSL.WantWriteError:
+            self._ending = False
+            self.startWriting()  # type: ignore[no-untyped-call]
+            return None
+        except SSL.Error as error:
+            return self._broken(error)
+        self.startReading()  # type: ignore[no-untyped-call]
+        return None
+
+    def _peerEnded(self) -> Any:
+        """Close as soon as what was written before has gone: the peer has sent its close_notify."""
+        if self._ending:
+            return main.CONNECTION_DONE
+        # What it wrote from now on would be dropped; left registered, a producer would hold the connection open for ever.
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.stopProducing()
+        if self.connected:
+            self.loseConnection()
+        return None
+
+    def _broken(self, error: SSL.Error) -> Exception:
+        """Return what the protocol is told of a handshake that failed, or a connection that broke."""
+        if self._handshaking and isPlainHTTP(error):
+            try:
+                self.socket.send(PLAIN_HTTP)
+            except OSError:
+                pass
+        try:
+            # To close a socket with unread bytes resets the connection, and the reset can overtake what was just sent.
+            self.socket.recv(self.bufferSize)
+        except OSError:
+            pass
+        # The end of a stream without close_notify is known to every protocol by this name.
+        return main.CONNECTION_LOST if isinstance(error, SSL.SysCallError) else error
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """End: TLS has no half that goes on (called by the reactor)."""
+        self.connectionLost(reason)
+
+
+def accelerate(port: Any, group: PollGroup) -> bool:
+    """Have the connections that `port` accepts from now on be those of the fast lane; False where its kind is another."""
+    if getattr(port, "transport", None) is not tcp.Server:
+        return False
+    factory = port.factory
+    shaped: Any = group
+
+    def plain(sock: Any, protocol: Any, client: Any, server: Any, number: int, reactor: Any) -> LaneServer:
+        return LaneServer(sock, protocol, client, server, number, shaped)
+
+    def secure(sock: Any, protocol: Any, client: Any, server: Any, number: int, reactor: Any) -> LaneServer:
+        return SecureLaneServer(factory.tls, sock, protocol, client, server, number, shaped)
+
+    if isinstance(factory, TLSFactory):
+        # Its protocols would do in memory what is now done below them.
+        port.factory = factory.wrappedFactory
+        port.transport = secure
+    else:
+        port.transport = plain
+    return True
