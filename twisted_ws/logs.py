@@ -52,6 +52,11 @@ class Throttle:
 
     def info(self, log: Logger, kind: str, template: str, **fields: object) -> None:
         """Log at info, unless there were too many of `kind`; `kind` is one of a few fixed texts, `template` the log format."""
+        if self.allows(log, kind):
+            log.info(template, **fields)
+
+    def allows(self, log: Logger, kind: str) -> bool:
+        """Count a line of `kind` and say whether it may be written: for a line that costs something to put together."""
         now = self._clock()
         begin, count = self._windows.get(kind, (now, 0))
         if now - begin >= self._seconds:
@@ -59,5 +64,4 @@ class Throttle:
                 log.info("{count} more of the kind: {kind}", count=count - self._lines, kind=kind)
             begin, count = now, 0
         self._windows[kind] = (begin, count + 1)
-        if count < self._lines:
-            log.info(template, **fields)
+        return count < self._lines

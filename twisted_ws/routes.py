@@ -27,7 +27,7 @@ def _toInt(text: str) -> int:
 _KINDS: dict[str, Callable[[str], Any]] = {"str": str, "int": _toInt}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Match(Generic[T]):
     """What answers a path.
 
@@ -108,6 +108,10 @@ class Routes(Generic[T]):
         return len(self._routes)
 
 
+# A path that reads as it is written.
+_PLAIN = re.compile(r"/[!-$&-~]*").fullmatch
+
+
 def _parse(path: str) -> tuple[str | tuple[str, str], ...]:
     if not path.startswith("/") or "//" in path or "?" in path or "#" in path:
         raise ConfigurationError(f"{path!r} is no path: it must begin with one / and have no ? or #")
@@ -135,6 +139,8 @@ def _parse(path: str) -> tuple[str | tuple[str, str], ...]:
 
 def _split(path: str) -> list[str] | None:
     """Return the decoded segments of a URL path; None for one that no route may answer."""
+    if _PLAIN(path) and "/." not in path:
+        return path[1:].split("/")
     segments = []
     for raw in path.removeprefix("/").split("/"):
         try:

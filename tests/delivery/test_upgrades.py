@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
@@ -30,7 +30,7 @@ class Asked(Chat):
 def ask(answer: Callable[[Any], Any], path: str = "/ws") -> Any:
     """Return what the front door gets: a result, a Failure, or None for nothing yet."""
     results: list[Any] = []
-    callUpgrade(Asked(answer), UpgradeRequest(path)).addBoth(results.append)
+    maybeDeferred(callUpgrade, Asked(answer), UpgradeRequest(path)).addBoth(results.append)
     return results[0] if results else None
 
 
@@ -46,9 +46,8 @@ async def later(value: Any) -> Any:
 
 def test_without() -> None:
     """A service without onUpgrade serves every connection itself."""
-    chat, results = Chat(), []
-    callUpgrade(chat, UpgradeRequest()).addCallback(results.append)
-    assert results == [(chat, ())]
+    chat = Chat()
+    assert callUpgrade(chat, UpgradeRequest()) == (chat, ())
 
 
 def test_unreadable() -> None:
@@ -59,10 +58,9 @@ def test_unreadable() -> None:
         def onUpgrade(self) -> Any:
             raise OSError("no database")
 
-    results: list[Any] = []
-    with capturedLogs() as events:
-        callUpgrade(Broken(), UpgradeRequest()).addErrback(results.append)
-    assert results[0].value.status == 500
+    with capturedLogs() as events, pytest.raises(Reject) as caught:
+        callUpgrade(Broken(), UpgradeRequest())
+    assert caught.value.status == 500
     assert [event["log_failure"].type for event in events] == [OSError]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from ipaddress import IPv4Address
@@ -7,6 +8,9 @@ from ipaddress import IPv4Address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.protocol import Factory
+from twisted.internet.tcp import Port
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 
 from twisted_ws.limits import Limits
@@ -26,11 +30,20 @@ class FakePort:
         self.reading = True
 
 
+class FakePeer:
+    """The socket of one connection."""
+
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+
 @pytest.mark.parametrize(
     ("address", "key"),
     [
-        ("192.0.2.1", IPv4Address("192.0.2.1")),
-        ("::ffff:192.0.2.1", IPv4Address("192.0.2.1")),
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
         ("2001:db8:1:2:3::4", 0x20010DB800010002),
         ("2001:db8:1:2:ffff::", 0x20010DB800010002),
         ("2001:db8:1:3::", 0x20010DB800010003),
@@ -122,6 +135,21 @@ def test_portsThatComeAndGo():
 
 
 @pytest.mark.usefixtures("descriptors")
+@pytest.mark.parametrize("state", [{"connected": False}, {"disconnecting": True}])
+def test_portThatHasStopped(state):
+    """A port that nobody unwatched when it stopped is not woken, which would fail in whoever leaves then; and it is forgotten."""
+    gate, port = Gate(Limits(descriptorReserve=64)), FakePort()
+    gate.watch(port)
+    for _ in range(6):
+        gate.admit("")
+    for name, value in state.items():
+        setattr(port, name, value)
+    gate.release("")
+    assert not port.reading
+    assert gate._ports == []
+
+
+@pytest.mark.usefixtures("descriptors")
 def test_openConnectionsAreNotCountedTwice():
     """A port that is watched later does not take open connections for other descriptors."""
     gate = Gate(Limits(descriptorReserve=64))
@@ -142,6 +170,91 @@ def test_watchedTwice():
     for _ in range(6):
         gate.admit("")
     assert port.reading
+
+
+class Sockets:
+    """A listening socket that accepts what it is given: connections, or errors."""
+
+    def __init__(self, *given):
+        self.given = list(given)
+
+    def accept(self):
+        each = self.given.pop(0) if self.given else BlockingIOError(errno.EAGAIN, "none")
+        if isinstance(each, Exception):
+            raise each
+        return each, ("192.0.2.1", 1)
+
+    def fileno(self):
+        return 7
+
+
+@pytest.fixture
+def port():
+    """A real port that listens nowhere, on a reactor whose clock is ours."""
+    reactor = MemoryReactorClock()
+    port = Port(0, Factory(), reactor=reactor)
+    port.socket, port.fileno, port.numberAccepts = Sockets(), lambda: 7, 100
+    port.connected, port.factory.buildProtocol = True, lambda address: None
+    port.startReading()
+    return port
+
+
+@pytest.mark.parametrize("code", ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"])
+def test_cannotAccept(port, code):
+    """A port that cannot accept rests for a second instead of spinning, and says so once, not in each second."""
+    gate, reactor, peer = Gate(Limits()), port.reactor, FakePeer()
+    port.socket = Sockets(*[OSError(getattr(errno, code), "none left")] * 3, peer)
+    gate.watch(port)
+    assert port.socket.fileno() == 7
+    with capturedLogs() as logs:
+        for _ in range(3):
+            port.doRead()
+            assert port not in reactor.getReaders()
+            reactor.advance(0.9)
+            assert port not in reactor.getReaders()
+            reactor.advance(0.1)
+            assert port in reactor.getReaders()
+        assert not peer.closed
+        port.doRead()
+    assert peer.closed
+    assert [formatEvent(event) for event in logs] == [
+        "accepting fails and is tried each second: none left",
+        "accepting goes on",
+    ]
+
+
+def test_otherErrorsOfAccept(port):
+    """What else may befall accept is Twisted's to judge."""
+    port.socket = Sockets(OSError(errno.ECONNABORTED, "gone"))
+    Gate(Limits()).watch(port)
+    port.doRead()
+    assert port in port.reactor.getReaders()
+    assert port.reactor.getDelayedCalls() == []
+
+
+def test_restAndStop(port):
+    """A port that stops while it rests does not begin anew."""
+    gate = Gate(Limits())
+    port.socket = Sockets(OSError(errno.ENFILE, "none left"))
+    gate.watch(port)
+    port.doRead()
+    gate.unwatch(port)
+    port.reactor.advance(2)
+    assert port not in port.reactor.getReaders()
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_pausedInTheSameTurn(port):
+    """Who comes in the very turn in which accepting pauses waits in the backlog like the others, and is not turned away."""
+    gate, peers = Gate(Limits(descriptorReserve=64)), [FakePeer() for _ in range(10)]
+    port.socket = Sockets(*peers)
+    port.factory.buildProtocol = lambda address: gate.admit(address.host) and None
+    gate.watch(port)
+    port.doRead()
+    assert (gate.open, len(port.socket.given)) == (6, 4)
+    gate.release("192.0.2.1")
+    port.doRead()
+    assert (gate.open, len(port.socket.given)) == (6, 3)
 
 
 def test_noLimitOfDescriptors(monkeypatch):

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from tests.memory import clientFrame
 from twisted_ws.wire.lane import LaneServer, PollGroup
-from twisted_ws.wire.secure import accelerate
+from twisted_ws.wire.ports import accelerate
 
 
 @implementer(IHalfCloseableProtocol)

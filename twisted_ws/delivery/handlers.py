@@ -9,7 +9,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -110,7 +110,11 @@ def examine(service: object) -> Handlers:
     if isinstance(service, type):
         raise ServiceError(f"{service.__name__} is a class: give an object of it, {service.__name__}()")
     kind = type(service)
-    own = any(_decides(kind, name, value) for name, value in getattr(service, "__dict__", {}).items())
+    own = False
+    for name, value in getattr(service, "__dict__", {}).items():
+        if _decides(kind, name, value):
+            own = True
+            break
     handlers = None if own else _examined.get(kind)
     if handlers is None:
         examination = _Examination(service)
@@ -118,7 +122,7 @@ def examine(service: object) -> Handlers:
         if not own and not examination.varies:
             _examined[kind] = handlers
     subProtocols, idleTimeout = _subProtocols(service), _idleTimeout(service)
-    if (subProtocols, idleTimeout) == (handlers.subProtocols, handlers.idleTimeout):
+    if subProtocols == handlers.subProtocols and idleTimeout == handlers.idleTimeout:
         return handlers
     return replace(handlers, subProtocols=subProtocols, idleTimeout=idleTimeout)
 
@@ -139,6 +143,7 @@ class _Examination:
 
     def __init__(self, service: object) -> None:
         self._service = service
+        self._hooks: Mapping[str, tuple[str, ...]] = _setting(service, "hooks", {})
         self.varies = any(inspect.isdatadescriptor(inspect.getattr_static(service, name, None)) for name in _KEYS)
 
     def handlers(self) -> Handlers:
@@ -147,6 +152,9 @@ class _Examination:
         if streamId and not key:
             raise _mistake(self._service, "dispatcherStreamId", "needs a dispatcherKey")
         found = self._candidates()
+        for name, parameters in self._hooks.items():
+            if name in found:
+                self._checkParameters(name, found.pop(name)[0], parameters)
         events = frozenset(name for name in found if name in EVENTS)
         for name in sorted(events):
             if found[name][1] is not None:
@@ -228,7 +236,8 @@ class _Examination:
         parameters of an event (``onClosed(caller, statusCode, reason)``) tell a mistake.
         """
         letters = _letters(name)
-        event = max(EVENTS, key=lambda each: difflib.SequenceMatcher(None, letters, _letters(each)).ratio())
+        known = {**EVENTS, **self._hooks}
+        event = max(known, key=lambda each: difflib.SequenceMatcher(None, letters, _letters(each)).ratio())
         likeness = difflib.SequenceMatcher(None, letters, _letters(event)).ratio()
         proper = len(name) > 2 and name.startswith("on") and not name[2].islower() and name[2] != "_"
         fits = _takes(method, _ERROR if name.endswith("Error") else _DISPATCHED)
@@ -236,7 +245,7 @@ class _Examination:
             inflected = name.startswith(event)
             wrong = likeness == 1 or (likeness >= _TYPO and not inflected) or (likeness >= _LIKENESS and not fits)
         else:
-            wrong = likeness >= _TYPO or (likeness >= _LIKENESS and _takes(method, EVENTS[event]))
+            wrong = likeness >= _TYPO or (likeness >= _LIKENESS and _takes(method, known[event]))
         if wrong:
             way = _MARKED if dispatching else "messages reach on<Event> methods with a dispatcherKey"
             raise self._mistake(name, f"is no event: did you mean {event}? ({way})")
@@ -300,7 +309,7 @@ def _mark(raw: object) -> str | None:
     return None
 
 
-def _parameters(method: Callable[..., Any]) -> typing.Mapping[str, inspect.Parameter]:
+def _parameters(method: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(method).parameters
     except (TypeError, ValueError):
@@ -362,6 +371,8 @@ def _subProtocols(service: object) -> tuple[str, ...]:
     value = _setting(service, "subProtocols", ())
     if not isinstance(value, (list, tuple, set, frozenset)):
         raise _mistake(service, "subProtocols", f"must be a list of names, not {type(value).__name__}")
+    if not value:
+        return ()
     for each in value:
         if not isinstance(each, str) or not isToken(each):
             raise _mistake(service, "subProtocols", f"has {each!r}, which is no token (letters, digits and !#$%&'*+-.^_`|~)")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -26,24 +26,27 @@ Upgrade = tuple[object, tuple[tuple[str, str], ...]]
 _log = Logger()
 
 
-def callUpgrade(service: object, request: UpgradeRequest) -> Deferred[Upgrade]:
+def callUpgrade(service: object, request: UpgradeRequest) -> Upgrade | Deferred[Upgrade]:
     """Ask `service` about a handshake.
 
     Returns:
-        A Deferred of the service object for the connection, examined, and the checked headers for the 101. It fails with
-        `Reject` and nothing else, but for the CancelledError of its own `cancel`, which also cancels what onUpgrade waits for
-        and is not logged.
+        The service object for the connection, examined, and the checked headers for the 101; a Deferred of them where the
+        service takes its time. That fails with `Reject` and nothing else, but for the CancelledError of its own `cancel`, which
+        also cancels what onUpgrade waits for and is not logged.
+
+    Raises:
+        Reject: the handshake is refused.
     """
     try:
         onUpgrade = getattr(service, "onUpgrade", None)
         if onUpgrade is None:
-            return succeed((service, ()))
+            return service, ()
         result = onUpgrade(request)
         pending = asDeferred(result)
         if pending is None:
-            return succeed(_checked(result, service))
+            return _checked(result, service)
     except BaseException:
-        return fail(_refusal(Failure(), service, request))
+        raise _refusal(Failure(), service, request) from None
     cancelled = False
 
     def cancel(answer: Deferred[Upgrade]) -> None:
@@ -62,7 +65,7 @@ def callUpgrade(service: object, request: UpgradeRequest) -> Deferred[Upgrade]:
     def failed(failure: Failure) -> Failure | None:
         if cancelled and failure.check(Reject, CancelledError, asyncio.CancelledError):
             return None
-        return _refusal(failure, service, request)
+        return Failure(_refusal(failure, service, request))
 
     def answered(result: Any) -> None:
         if not cancelled:
@@ -93,10 +96,10 @@ def _checked(result: Any, service: object) -> Upgrade:
     return result, checked
 
 
-def _refusal(failure: Failure, service: object, request: UpgradeRequest) -> Failure:
+def _refusal(failure: Failure, service: object, request: UpgradeRequest) -> Reject:
     """Return what the front door should answer: a Reject as it is; anything else is the service's, and tells the peer nothing."""
-    if failure.check(Reject):
-        return failure
+    if isinstance(failure.value, Reject):
+        return failure.value
     if failure.check(ServiceError):
         # Its text says it all.
         _log.error("{path} is answered with 500: {error}", path=printable(request.path), error=printable(failure.value))
@@ -107,4 +110,4 @@ def _refusal(failure: Failure, service: object, request: UpgradeRequest) -> Fail
             service=type(service).__name__,
             path=printable(request.path),
         )
-    return Failure(Reject(500, "Internal server error."))
+    return Reject(500, "Internal server error.")

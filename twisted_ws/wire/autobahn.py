@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from hashlib import sha1
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffer
 from autobahn.websocket.utf8validator import Utf8Validator
 
 from twisted_ws.limits import Limits
 from twisted_ws.wire.deflate import acceptOffer
 
 __all__ = ["QuietServerProtocol", "serverFactory", "serverOptions"]
+
+
+_SWITCHING = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
 class _Mute:
@@ -59,31 +66,34 @@ class QuietServerProtocol(WebSocketServerProtocol):
             self.utf8validator = Utf8Validator()
         self._dataReceived(data)
 
-    def acceptHandshake(
-        self, key: str, offered: list[str], chosen: str | None, extensions: list[Any], headers: dict[str, list[str]]
-    ) -> None:
-        """Have Autobahn answer a handshake that was judged already: it writes the 101 and calls `_onOpen`.
+    def acceptHandshake(self, key: str, chosen: str | None, extensions: list[Any], headers: tuple[tuple[str, str], ...]) -> None:
+        """Answer a handshake that was judged already with the 101, and open (RFC 6455 section 4.2.2).
+
+        Autobahn's own way is the same in four times the time.
 
         Args:
             key: the Sec-WebSocket-Key.
-            offered: the subprotocols that the client offers.
-            chosen: one of them, or None.
+            chosen: the subprotocol, or None.
             extensions: offers of permessage-deflate that can be taken.
             headers: more headers for the 101.
         """
-        self.websocket_protocols = offered
-        self.websocket_extensions = extensions
-        self._wskey = key
-        self.succeedHandshake((chosen, headers))
-        # A connection lives for hours; what only its handshake needed does not.
-        for name in ("protocols", "protocol_in_use", "extensions", "extensions_in_use"):
-            delattr(self, f"websocket_{name}")
-        del self._wskey, self.http_response_data
+        lines = [_SWITCHING + b64encode(sha1(key.encode() + _GUID).digest()).decode()]
+        if chosen is not None:
+            lines.append(f"Sec-WebSocket-Protocol: {chosen}")
+        if extensions:
+            lines.append(f"Sec-WebSocket-Extensions: {self._accept(extensions)}")
+        lines += [f"{name}: {value}" for name, value in headers]
+        lines.append("\r\n")
+        self.transport.write("\r\n".join(lines).encode("latin-1"))
+        self.state = self.STATE_OPEN
+        self._onOpen()
 
-    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        """Write the 101, the only thing that Autobahn itself sends here."""
-        # Autobahn has it in UTF-8; the values of headers are Latin-1, here as in every other answer.
-        self.transport.write(data.decode().encode("latin-1"))
+    def _accept(self, extensions: list[Any]) -> str:
+        """Take the first offer of permessage-deflate, and return what the 101 says of it (RFC 7692 section 7.1)."""
+        accept = acceptOffer([PerMessageDeflateOffer.parse(parameters) for _, parameters in extensions])
+        self._perMessageCompress = PerMessageDeflate.create_from_offer_accept(True, accept)
+        answer: str = accept.get_extension_string()
+        return answer
 
 
 def serverFactory(limits: Limits, reactor: Any) -> WebSocketServerFactory:

@@ -24,6 +24,7 @@ from twisted_ws.logs import printable
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.handshake import Accept, Deny, decide, isUpgrade
 from twisted_ws.wire.head import BadHead, RequestHead, parseHead
+from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.origins import AllowedOrigins
 from twisted_ws.wire.protocol import WebSocketConnection
 from twisted_ws.wire.proxies import TrustedProxies
@@ -32,14 +33,20 @@ from twisted_ws.wire.transports import abort, finishWriting, hasTLS, peerOf, set
 
 __all__ = ["FrontDoor", "FrontDoorFactory", "Host"]
 
+# The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
+_log = Logger()
+
 
 class Host(Protocol):
     """Who decides on handshakes that RFC 6455 allows; the server implements it."""
 
-    def upgrade(self, request: UpgradeRequest) -> Deferred[Welcome]:
-        """Find the service for `request` and ask it; fails with `Reject`, and with nothing else.
+    def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
+        """Find the service for `request` and ask it; a Deferred where that takes time.
 
         The Deferred may be cancelled: the peer has left, or the deadline has come.
+
+        Raises:
+            Reject: the handshake is refused; the Deferred fails with the same, and with nothing else.
         """
 
 
@@ -53,8 +60,6 @@ class _State(IntEnum):
 
 class FrontDoor(TwistedProtocol):
     """The first protocol of each connection (see the module)."""
-
-    _log = Logger()
 
     wheelSlot: int | None = None
     transport: Any
@@ -72,10 +77,11 @@ class FrontDoor(TwistedProtocol):
     def connectionMade(self) -> None:
         """Start the one deadline for TLS handshake and head."""
         wire = self.factory.wire
-        try:
-            self.transport.setTcpNoDelay(True)
-        except (AttributeError, OSError):
-            pass  # a UNIX socket
+        if not isinstance(self.transport, LaneServer):  # which has it from its port
+            try:
+                self.transport.setTcpNoDelay(True)
+            except (AttributeError, OSError):
+                pass  # a UNIX socket
         wire.wheel.set(self, wire.reactor.seconds() + wire.limits.headDeadline)
 
     def dataReceived(self, data: bytes) -> None:
@@ -136,10 +142,21 @@ class FrontDoor(TwistedProtocol):
             clientCertificate=factory.peerCertificate(self.transport) if factory.peerCertificate is not None else None,
         )
         self._state = _State.DECIDING
+        try:
+            answer = factory.host.upgrade(request)
+        except Exception as error:
+            self._rejected(Failure(error))
+            return
+        if not isinstance(answer, Deferred):
+            try:
+                self._welcome(answer, verdict)
+            except Exception as error:
+                self._failed(Failure(error))
+            return
         wheel, reactor = factory.wire.wheel, factory.wire.reactor
         wheel.set(self, reactor.seconds() + factory.wire.limits.upgradeDeadline)
-        self._upgrade = factory.host.upgrade(request)
-        self._upgrade.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict,)).addErrback(self._failed)
+        self._upgrade = answer
+        answer.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict,)).addErrback(self._failed)
 
     def _welcome(self, welcome: Welcome, accept: Accept) -> None:
         self._upgrade = None
@@ -160,11 +177,11 @@ class FrontDoor(TwistedProtocol):
         if isinstance(reject, Reject):
             self._refuse(reject.status, reject.body, reject.headers)
         else:
-            self._log.failure("the decision on a handshake failed inside the server", failure)
+            _log.failure("the decision on a handshake failed inside the server", failure)
             self._refuse(500, "Internal server error.")
 
     def _failed(self, failure: Failure) -> None:
-        self._log.failure("a connection failed inside the server while it opened", failure)
+        _log.failure("a connection failed inside the server while it opened", failure)
         abort(self.transport)
 
     def _becomeHTTP(self, received: bytes) -> None:
@@ -188,7 +205,7 @@ class FrontDoor(TwistedProtocol):
             upgrade.cancel()
         wire = self.factory.wire
         wire.throttle.info(
-            self._log,
+            _log,
             f"handshake refused with {status}",
             "{peer}: {status} {message}{hint}",
             peer=peerOf(self.transport.getPeer())[0] or "a local socket",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
+from ipaddress import IPv6Address
+from typing import Any, NoReturn
 
 from twisted.logger import Logger
 
@@ -13,23 +14,29 @@ from twisted_ws.limits import Limits
 
 __all__ = ["Gate", "addressKey"]
 
+# Why accept(2) fails on a port that is well: descriptors or memory are short, here or on the whole machine.
+_SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+# Seconds that a port rests then.
+REST = 1
 
-def addressKey(address: str) -> IPv4Address | int | None:
+
+def addressKey(address: str) -> str | int | None:
     """Return what counts as one peer: an IPv4 address, the /64 of an IPv6 address, None for what is no IP address."""
+    if ":" not in address:
+        return address if address[:1].isdigit() else None
     try:
-        parsed = ip_address(address.partition("%")[0])
+        parsed = IPv6Address(address.partition("%")[0])
     except ValueError:
         return None
-    if isinstance(parsed, IPv6Address):
-        return parsed.ipv4_mapped or int(parsed) >> 64
-    return parsed
+    return str(parsed.ipv4_mapped) if parsed.ipv4_mapped else int(parsed) >> 64
 
 
 class Gate:
     """Counts connections and keeps the process away from its descriptor limit.
 
     A process that runs out of descriptors cannot accept, and its listening ports spin; so accepting pauses `descriptorReserve`
-    before that and resumes when connections leave. Peers then wait in the kernel's backlog.
+    before that and resumes when connections leave. Peers then wait in the kernel's backlog. Where the system cannot accept all
+    the same, because services or other processes have used up what there is, a port rests for a second.
 
     Attributes:
         open: connections let in and not yet released.
@@ -39,7 +46,7 @@ class Gate:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._perAddress: dict[IPv4Address | int, int] = {}
+        self._perAddress: dict[str | int, int] = {}
         self._ports: list[Any] = []
         self._capacity: int | None = None
         self._paused = False
@@ -50,6 +57,8 @@ class Gate:
         if not hasattr(port, "stopReading") or port in self._ports:
             return
         self._ports.append(port)
+        if hasattr(port, "socket"):
+            port.socket = _ListeningSocket(port.socket, port, self)
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != resource.RLIM_INFINITY:
             inUse = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 32
@@ -62,6 +71,18 @@ class Gate:
         """Forget `port`, which stops listening."""
         if port in self._ports:
             self._ports.remove(port)
+
+    @property
+    def paused(self) -> bool:
+        """Whether nobody is accepted at present."""
+        return self._paused
+
+    def resume(self, port: Any) -> None:
+        """Let `port` accept again, if it still listens and accepting is not paused."""
+        if not getattr(port, "connected", True) or getattr(port, "disconnecting", False):
+            self.unwatch(port)
+        elif port in self._ports and not self._paused:
+            port.startReading()
 
     def full(self) -> bool:
         """Say whether the next connection would not be let in, whoever it is."""
@@ -101,5 +122,51 @@ class Gate:
         self.open -= 1
         if self._paused and self._capacity is not None and self.open < self._capacity:
             self._paused = False
-            for port in self._ports:
-                port.startReading()
+            for port in tuple(self._ports):
+                self.resume(port)
+
+
+class _ListeningSocket:
+    """The socket of a port that a gate watches: what Twisted asks when it accepts.
+
+    When accept fails for want of descriptors or memory, Twisted closes peers that it could not serve, or returns at once, to be
+    called again at once, with a line in the log each time. Here the port rests, and the peers wait in the backlog.
+    """
+
+    _log = Logger()
+
+    def __init__(self, socket: Any, port: Any, gate: Gate) -> None:
+        self._socket = socket
+        self._port = port
+        self._gate = gate
+        self._short = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def accept(self) -> Any:
+        """Accept one connection, or say that there is none."""
+        if self._gate.paused:
+            self._none()  # the pause began in this very turn
+        try:
+            accepted = self._socket.accept()
+        except OSError as error:
+            if error.errno not in _SHORT:
+                raise
+            self._rest(error)
+            self._none()
+        if self._short:
+            self._short = False
+            self._log.info("accepting goes on")
+        return accepted
+
+    def _rest(self, error: OSError) -> None:
+        if not self._short:
+            self._short = True
+            self._log.warn("accepting fails and is tried each second: {error}", error=error.strerror)
+        self._port.stopReading()
+        self._port.reactor.callLater(REST, self._gate.resume, self._port)
+
+    @staticmethod
+    def _none() -> NoReturn:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from dataclasses import dataclass, field
 
@@ -17,10 +15,13 @@ __all__ = ["Accept", "Deny", "decide", "isUpgrade", "parseExtensions"]
 _PARAMETER = re.compile(r'[ \t]*;[ \t]*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)(?:[ \t]*=[ \t]*("?)([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)\2)?')
 _NAME = re.compile(r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)")
 
+# 16 bytes in base64.
+_isKey = re.compile(r"[A-Za-z0-9+/]{22}==").fullmatch
+
 Extension = tuple[str, dict[str, list[str | bool]]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Accept:
     """A handshake that may go on.
 
@@ -54,7 +55,11 @@ class Deny:
 
 def isUpgrade(head: RequestHead) -> bool:
     """Say whether the client asks for WebSocket: an Upgrade header that names it."""
-    return any(token.lower() == "websocket" for token in head.tokens("upgrade"))
+    return _has(head, "upgrade", "websocket")
+
+
+def _has(head: RequestHead, name: str, wanted: str) -> bool:
+    return wanted in [token.lower() for token in head.tokens(name)]
 
 
 def decide(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Accept | Deny:
@@ -70,9 +75,9 @@ def decide(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Accept
     if head.version < (1, 1):
         return Deny(400, "A WebSocket handshake needs HTTP/1.1.")
     # A body would be read as frames; with both of these, a proxy and we could disagree on where it ends.
-    if head.getAll("transfer-encoding") or any(length != "0" for length in head.getAll("content-length")):
+    if head.getAll("transfer-encoding") or set(head.getAll("content-length")) - {"0"}:
         return Deny(400, "A WebSocket handshake has no body.")
-    if not any(token.lower() == "upgrade" for token in head.tokens("connection")):
+    if not _has(head, "connection", "upgrade"):
         return Deny(400, "The Connection header must say Upgrade.")
     if head.getAll("sec-websocket-version") != ["13"]:
         return Deny(426, "Only WebSocket version 13 is spoken here.", (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")))
@@ -99,13 +104,6 @@ def _checkOrigin(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> 
     if found and not origins.allows(found[0], head.host, isSecure):
         return Deny(403, "Pages of this origin may not connect.", hint=f"to allow it: --allowed-origin {found[0]}")
     return None
-
-
-def _isKey(key: str) -> bool:
-    try:
-        return len(key) == 24 and len(base64.b64decode(key, validate=True)) == 16
-    except (binascii.Error, ValueError):
-        return False
 
 
 def parseExtensions(values: list[str]) -> tuple[Extension, ...] | None:

@@ -6,7 +6,8 @@ parser has to be, because a head that two parsers read differently is how reques
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from twisted_ws.limits import Limits
 from twisted_ws.upgrade import isToken
@@ -15,6 +16,8 @@ __all__ = ["BadHead", "RequestHead", "parseHead"]
 
 # Bytes that end a line or a field for some parser (str.splitlines knows 0x0b, 0x0c, 0x1c-0x1e and 0x85), and controls.
 _FORBIDDEN = bytes(b for b in range(256) if (b < 0x20 and b != 0x09) or 0x7F <= b <= 0x9F)
+_CONTROLS = frozenset(_FORBIDDEN.decode("latin-1"))
+_NOT_IN_HOST = frozenset(" \t,/\\@?#\"'<>")
 _NO_TABLE = bytes.maketrans(b"", b"")
 
 
@@ -32,7 +35,7 @@ class BadHead(Exception):
         self.message = message
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestHead:
     """A checked request head.
 
@@ -49,14 +52,25 @@ class RequestHead:
     version: tuple[int, int]
     headers: tuple[tuple[str, str], ...]
     host: str
+    _values: dict[str, list[str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # A dozen names are asked for in each handshake.
+        values: dict[str, list[str]] = {}
+        for name, value in self.headers:
+            if name in values:
+                values[name].append(value)
+            else:
+                values[name] = [value]
+        self._values = values
 
     def getAll(self, name: str) -> list[str]:
         """Return each value of the header `name` (lower case)."""
-        return [value for key, value in self.headers if key == name]
+        return self._values.get(name, [])
 
     def tokens(self, name: str) -> list[str]:
         """Return the elements of a comma-separated header, stripped, empty ones left out (RFC 9110 section 5.6.1)."""
-        return [t for value in self.getAll(name) for t in (e.strip(" \t") for e in value.split(",")) if t]
+        return [t for value in self._values.get(name, ()) for e in value.split(",") if (t := e.strip(" \t"))]
 
 
 def parseHead(data: bytes, limits: Limits) -> RequestHead:
@@ -75,10 +89,14 @@ def parseHead(data: bytes, limits: Limits) -> RequestHead:
     if len(data) > limits.head:
         raise BadHead(431, "The request head is too large.")
     method, target, version = _requestLine(line)
-    lines = rest.split(b"\r\n")[:-1]
+    lines = rest.decode("latin-1").split("\r\n")
+    del lines[-1]
     if len(lines) > limits.headers:
         raise BadHead(431, "The request has too many headers.")
-    headers = tuple(_header(each) for each in lines)
+    # All the lines at once: without the ends of lines, no control character may be left.
+    bare = rest.replace(b"\r\n", b"")
+    clean = len(bare) == len(bare.translate(_NO_TABLE, _FORBIDDEN))
+    headers = tuple([_header(each, clean) for each in lines])
     return RequestHead(method, target, version, headers, _host(headers, version))
 
 
@@ -87,7 +105,7 @@ def _requestLine(line: bytes) -> tuple[str, str, tuple[int, int]]:
     if len(parts) != 3 or len(line) != len(line.translate(_NO_TABLE, _FORBIDDEN)):
         raise BadHead(400, "The request line is malformed.")
     method, target, version = parts
-    if not isToken(method.decode("latin-1")):
+    if method != b"GET" and not isToken(method.decode("latin-1")):
         raise BadHead(400, "The request method is malformed.")
     if version not in (b"HTTP/1.1", b"HTTP/1.0"):
         if version.startswith(b"HTTP/") and version[5:].replace(b".", b"", 1).isdigit():
@@ -102,23 +120,28 @@ def _requestLine(line: bytes) -> tuple[str, str, tuple[int, int]]:
     return method.decode("ascii"), target.decode("ascii"), (1, 1) if version == b"HTTP/1.1" else (1, 0)
 
 
-def _header(line: bytes) -> tuple[str, str]:
-    if line[:1] in (b" ", b"\t"):
+def _header(line: str, clean: bool) -> tuple[str, str]:
+    if line[:1] in (" ", "\t"):
         raise BadHead(400, "A header is folded over two lines.")
-    if len(line) != len(line.translate(_NO_TABLE, _FORBIDDEN)):
+    if not clean and not _CONTROLS.isdisjoint(line):
         raise BadHead(400, "A header has a control character.")
-    name, colon, value = line.decode("latin-1").partition(":")
+    name, colon, value = line.partition(":")
     if not colon:
         raise BadHead(400, "A header has no colon.")
+    return _name(name), value.strip(" \t")
+
+
+@lru_cache(512)  # the same few dozen in every request
+def _name(name: str) -> str:
     if not isToken(name):
         raise BadHead(400, "The name of a header is malformed.")
-    return name.lower(), value.strip(" \t")
+    return name.lower()
 
 
 def _host(headers: tuple[tuple[str, str], ...], version: tuple[int, int]) -> str:
     hosts = [value for name, value in headers if name == "host"]
     if len(hosts) > 1 or (not hosts and version == (1, 1)):
         raise BadHead(400, "The request must have one Host header.")
-    if hosts and (not hosts[0] or not hosts[0].isascii() or any(c in hosts[0] for c in " \t,/\\@?#\"'<>")):
+    if hosts and (not hosts[0] or not hosts[0].isascii() or not _NOT_IN_HOST.isdisjoint(hosts[0])):
         raise BadHead(400, "The Host header is malformed.")
     return hosts[0] if hosts else ""

@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 from OpenSSL import SSL
-from twisted.internet import main, tcp
+from twisted.internet import main
 from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ws.wire import speedups
-from twisted_ws.wire.lane import LaneServer, PollGroup
+from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.pure import WANT_READ
-from twisted_ws.wire.tls import PLAIN_HTTP, ServerTLS, TLSFactory, isPlainHTTP
+from twisted_ws.wire.tls import PLAIN_HTTP, ServerTLS, isPlainHTTP
 
-__all__ = ["SecureLaneServer", "accelerate"]
+__all__ = ["SecureLaneServer"]
 
 
 @implementer(ISSLTransport)
@@ -208,25 +208,3 @@ class SecureLaneServer(LaneServer):
     def readConnectionLost(self, reason: Failure) -> None:
         """End: TLS has no half that goes on (called by the reactor)."""
         self.connectionLost(reason)
-
-
-def accelerate(port: Any, group: PollGroup) -> bool:
-    """Have the connections that `port` accepts from now on be those of the fast lane; False where its kind is another."""
-    if getattr(port, "transport", None) is not tcp.Server:
-        return False
-    factory = port.factory
-    shaped: Any = group
-
-    def plain(sock: Any, protocol: Any, client: Any, server: Any, number: int, reactor: Any) -> LaneServer:
-        return LaneServer(sock, protocol, client, server, number, shaped)
-
-    def secure(sock: Any, protocol: Any, client: Any, server: Any, number: int, reactor: Any) -> LaneServer:
-        return SecureLaneServer(factory.tls, sock, protocol, client, server, number, shaped)
-
-    if isinstance(factory, TLSFactory):
-        # Its protocols would do in memory what is now done below them.
-        port.factory = factory.wrappedFactory
-        port.transport = secure
-    else:
-        port.transport = plain
-    return True

@@ -60,7 +60,7 @@ class Wire:
         self.group = PollGroup(self.reactor) if hasattr(select, "epoll") else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Welcome:
     """The answer to a handshake that is accepted.
 

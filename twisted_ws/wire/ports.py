@@ -1,0 +1,85 @@
+"""Listening ports of the fast lane: how a connection that the kernel has accepted gets its transport."""
+
+from __future__ import annotations
+
+import socket
+from functools import partial
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.logger import Logger
+
+from twisted_ws.wire.lane import LaneServer, PollGroup
+from twisted_ws.wire.secure import SecureLaneServer
+from twisted_ws.wire.tls import TLSFactory
+
+__all__ = ["accelerate"]
+
+# Connections accepted in one turn of the reactor: messages, timers and the HTTP sites come after at most so many.
+ACCEPTS_A_TURN = 64
+
+_log = Logger()
+
+
+class _Accepting:
+    """Accepts for one port of Twisted, in the place of its own `doRead`.
+
+    That one wraps each turn in a buffer for log events, asks for the name of each IPv6 address, and sets each socket up by calls of
+    its own.
+    """
+
+    def __init__(self, port: Any, group: PollGroup) -> None:
+        self._port = port
+        self._group: Any = group
+        self._stock = port.doRead
+        factory = port.factory
+        if isinstance(factory, TLSFactory):
+            # Its protocols would do in memory what is now done below them.
+            port.factory = factory.wrappedFactory
+            port.transport = partial(SecureLaneServer, factory.tls)
+        else:
+            port.transport = LaneServer
+        # A socket has it from the one that accepted it.
+        port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+
+    def doRead(self) -> Any:
+        """Accept those who wait (called by the reactor)."""
+        port = self._port
+        for _ in range(ACCEPTS_A_TURN):
+            try:
+                sock, address = port.socket.accept()
+            except BlockingIOError:
+                return None
+            except OSError:
+                # What is wrong shows again, and Twisted knows what to do, as when no descriptor is left.
+                return self._stock()
+            try:
+                self._take(sock, address)
+            except Exception:
+                _log.failure("a connection could not be taken")
+                sock.close()
+            if not port.connected:
+                return None  # closed by a service
+        return None
+
+    def _take(self, sock: socket.socket, address: Any) -> None:
+        port = self._port
+        if len(address) == 4 and address[3]:
+            # A link-local address counts with its scope.
+            host = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+            address = (host, *address[1:])
+        protocol = port.factory.buildProtocol(port._buildAddr(address))
+        if protocol is None:
+            sock.close()
+            return
+        number = port.sessionno
+        port.sessionno = number + 1
+        protocol.makeConnection(port.transport(sock, protocol, address, port, number, self._group))
+
+
+def accelerate(port: Any, group: PollGroup) -> bool:
+    """Have the connections that `port` accepts from now on be those of the fast lane; False where its kind is another."""
+    if getattr(port, "transport", None) is not tcp.Server:
+        return False
+    port.doRead = _Accepting(port, group).doRead
+    return True
