@@ -1,91 +1,178 @@
-"""Run the workloads against each server, in interleaved rounds, and print medians and ratios.
+"""Run the workloads against each server, in interleaved rounds, and print medians, ratios and targets.
 
-python -m bench [--quick]
+A whole run (neither --quick nor --only nor --peers) writes bench/results.json, docs/performance.svg and the tables of
+docs/performance.md; any other leaves what it found in bench/build/last.json.
 """
 
 from __future__ import annotations
 
-import re
-import subprocess
+import argparse
+import signal
 import sys
-from collections import defaultdict
-from collections.abc import Callable
-from statistics import median
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
-from bench.peers import HERE, PEERS, Running, pinned, started
+from bench.chart import chart
+from bench.installing import NotInstalled, compilePrograms, install, makeCertificate, versionOf
+from bench.machine import machine
+from bench.peers import PEERS, Peer
+from bench.places import BUILD, HERE, ROOT
+from bench.report import filled, markdown, text
+from bench.results import Results
+from bench.running import Failed, settle, started
+from bench.workloads import WORKLOADS, Effort, Workload
 
-BUILD = HERE / "build"
-PROGRAMS = {"wslimit": (), "wsload": ("-lssl", "-lcrypto"), "wspub": ()}
-
-
-def build() -> None:
-    """Compile what is older than its source."""
-    BUILD.mkdir(exist_ok=True)
-    for name, libraries in PROGRAMS.items():
-        source, program = HERE / f"{name}.c", BUILD / name
-        if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-            subprocess.run(["cc", "-O2", "-o", program, source, *libraries], check=True)
-
-
-def load(*arguments: object) -> dict[str, float]:
-    """Run the load on core 1 and return its figures."""
-    output = subprocess.run(
-        pinned(1, [str(BUILD / "wsload"), *map(str, arguments)]), capture_output=True, text=True, timeout=300, check=False
-    ).stdout
-    return {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]+)", output)}
+QUICK_PEERS = "yardstick,twisted_ws,pure,stock,picows"
+QUICK = Effort(rounds=1, seconds=1.0, quick=True)
+# A measurement is made again when something else had more than this share of the server's core, up to that many times.
+DISTURBED = 0.1
+TRIES = 3
+LAST = BUILD / "last.json"
+KEPT = HERE / "results.json"
+PAGE = ROOT / "docs" / "performance.md"
+PICTURE = ROOT / "docs" / "performance.svg"
+ROWS = [row for workload in WORKLOADS for row in workload.rows]
 
 
-def echo(size: int) -> Callable[[Running, float], float]:
-    """Return a workload: round trips a second of 64 clients."""
-    return lambda server, seconds: load("echo", "127.0.0.1", server.ws, server.peer.path, 64, size, seconds)["rate"]
-
-
-def fanOut(server: Running, seconds: float) -> float:
-    """Deliveries a second to 1,000 clients of messages posted one after another."""
-    publish = [str(BUILD / "wspub"), "127.0.0.1", str(server.http), server.peer.broadcast, "125", str(seconds + 2)]
-    publisher = subprocess.Popen(
-        ["sh", "-c", 'sleep 1; exec "$@"', "sh", *pinned(1, publish)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    try:
-        return load("fanout", "127.0.0.1", server.ws, server.peer.path, 1000, seconds + 1)["rate"] * (seconds + 1) / seconds
-    finally:
-        publisher.kill()
-        publisher.wait()
+    parser.add_argument("--quick", action="store_true", help="a look in less than three minutes")
+    parser.add_argument("--only", metavar="A,B", help="workloads: " + ", ".join(workload.name for workload in WORKLOADS))
+    parser.add_argument("--peers", metavar="A,B", help="servers: " + ", ".join(peer.key for peer in PEERS))
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds of each workload [{Effort.rounds}]")
+    parser.add_argument("--seconds", type=float, metavar="S", help=f"seconds of each measurement [{Effort.seconds:g}]")
+    parser.add_argument(
+        "--save", action="store_true", help="put what was measured among the kept results and into the documentation"
+    )
+    parser.add_argument(
+        "--write-docs", action="store_true", help="measure nothing: write the documentation from the kept results"
+    )
+    options = parser.parse_args(arguments)
+    if options.save and options.quick:
+        parser.error("a quick run is too short to be kept: leave out --save or --quick")
+    return options
 
 
-def connects(server: Running, seconds: float) -> float:
-    """Handshakes a second, 64 at a time."""
-    return load("connect", "127.0.0.1", server.ws, server.peer.path, 64, seconds)["open_rate"]
+def _chosen(names: str | None, known: Iterable[str]) -> list[str]:
+    """Return the known names that were asked for; all when none were."""
+    known = list(known)
+    if names is None:
+        return known
+    for name in names.split(","):
+        if name not in known:
+            raise SystemExit(f"bench: there is no {name!r}; there is {', '.join(known)}")
+    return [name for name in known if name in names.split(",")]
 
 
-WORKLOADS: dict[str, Callable[[Running, float], float]] = {
-    "echo 64 x 125 B, messages/s": echo(125),
-    "echo 64 x 16 KiB, messages/s": echo(16384),
-    "fan-out 1,000 x 125 B, deliveries/s": fanOut,
-    "connects/s": connects,
-}
+def _available(peers: Iterable[Peer]) -> list[Peer]:
+    """Install what can be installed, and say what cannot be."""
+    there = []
+    missing: dict[str, str] = {}
+    for peer in peers:
+        if peer.needs not in missing:
+            try:
+                install(peer.needs)
+            except NotInstalled as error:
+                missing[peer.needs] = str(error)
+        if peer.needs in missing:
+            print(f"left out: {peer.title}: {missing[peer.needs]}", file=sys.stderr)
+        else:
+            there.append(peer)
+    return there
 
 
-def main(arguments: list[str]) -> int:
-    """Run and print."""
-    quick = "--quick" in arguments
-    rounds, seconds = (1, 2.0) if quick else (3, 5.0)
-    build()
-    figures: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for _ in range(rounds):
-        for workload, run in WORKLOADS.items():
-            for peer in PEERS:
-                with started(peer) as server:
-                    figures[workload, peer.name].append(run(server, seconds))
-    print(f"median of {rounds} round(s) of {seconds:g} s; in brackets the ratio to the yardstick of the same run\n")
+def _say(line: str, end: str = "") -> None:
+    """Write over the line that shows the progress; nothing of it where no person looks."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{line}", end=end, file=sys.stderr, flush=True)
+    elif end:
+        print(line, end=end, file=sys.stderr)
+
+
+def _measure(workload: Workload, peers: Sequence[Peer], effort: Effort, results: Results) -> None:
+    rows = [row.key for row in workload.rows]
+    for number in range(min(effort.rounds, workload.rounds)):
+        for peer in filter(workload.takes, peers):
+            _say(f"{workload.name}, round {number + 1}: {peer.title}")
+            try:
+                for left in reversed(range(TRIES)):
+                    with started(peer) as server:
+                        sample = workload.run(server, effort)
+                    if sample.get("others", 0.0) < DISTURBED or not left:
+                        break
+                    _say(f"again: {workload.name}, {peer.title}: something else had {sample['others']:.0%} of its core", "\n")
+                results.add(workload.name, rows, peer.key, sample)
+            except Failed as error:
+                _say(f"failed: {workload.name}: {error}", "\n")
+
+
+def _writeDocs() -> None:
+    results = Results.load(KEPT)
+    PICTURE.write_text(chart(ROWS, results))
+    PAGE.write_text(filled(PAGE.read_text(), markdown(ROWS, results)))
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Measure, print and keep.
+
+    Raises:
+        NotInstalled: what all of it needs is not there.
+    """
+    effort = QUICK if options.quick else Effort()
+    effort = Effort(options.rounds or effort.rounds, options.seconds or effort.seconds, effort.quick)
+    names = _chosen(options.only, (workload.name for workload in WORKLOADS))
+    keys = _chosen(options.peers or (QUICK_PEERS if options.quick else None), (peer.key for peer in PEERS))
+    compilePrograms()
+    makeCertificate()
+    peers = _available(peer for peer in PEERS if peer.key in keys)
+    results = Results(
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        machine=machine(),
+        peers={peer.key: peer.title for peer in PEERS},
+        versions={peer.key: versionOf(peer.key) for peer in peers},
+        effort={"rounds": effort.rounds, "seconds": effort.seconds},
+    )
+    settle()
     for workload in WORKLOADS:
-        print(workload)
-        yardstick = median(figures[workload, PEERS[0].name])
-        for peer in PEERS:
-            value = median(figures[workload, peer.name])
-            print(f"  {peer.name:24} {value:12,.0f}   ({value / yardstick:.2f})")
+        if workload.name in names:
+            _measure(workload, peers, effort, results)
+    _say("")
+    print(f"medians of {effort.rounds} round(s) of {effort.seconds:g} s; ratios are those of the same round\n")
+    print(text(ROWS, results))
+    results.save(LAST)
+    if not (options.quick or options.only or options.peers):
+        results.save(KEPT)
+        _writeDocs()
+    elif options.save:
+        kept = Results.load(KEPT)
+        kept.replace(results)
+        kept.save(KEPT)
+        _writeDocs()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says.
+
+    Returns:
+        0, or 1 when nothing could be measured, or 130 after Ctrl-C.
+    """
+    options = _arguments(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if options.write_docs:
+            _writeDocs()
+        else:
+            _run(options)
+    except NotInstalled as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        _say("interrupted", "\n")
+        return 130
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,21 +1,16 @@
-"""The servers that are compared: each a command, and where its WebSocket and its broadcast site listen."""
+"""The servers that are compared: each a command that listens on three ports, for WebSockets, the same with TLS, and posts."""
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-__all__ = ["PEERS", "Peer", "Running", "pinned", "started"]
+from bench.places import BUILD, NODE, PYTHON, SERVERS
 
-HERE = Path(__file__).parent
-START_SECONDS = 20
+__all__ = ["PEERS", "Peer"]
+
+_PORTS = ("{ws}", "{tls}", "{http}", "{certificate}", "{key}")
 
 
 @dataclass(frozen=True)
@@ -23,88 +18,73 @@ class Peer:
     """One server.
 
     Attributes:
-        name: as the table has it.
-        command: what starts it; ``{ws}`` and ``{http}`` are replaced by ports.
+        key: its short name, for the command line and in results.
+        title: as tables have it.
+        command: what starts it. Replaced in each part: ``{ws}``, ``{tls}`` and ``{http}`` by ports of 127.0.0.1,
+            ``{certificate}`` and ``{key}`` by PEM files, ``{run}`` by a folder of its own, ``{conf}`` by what `template` became.
+        needs: which installation of `installing.INSTALL` it is part of.
         path: the path of its WebSocket.
-        broadcast: the path that takes a POST for all clients, "" without one.
+        broadcast: the path that takes a POST for all clients.
+        environment: more variables.
+        template: a configuration file, in which ``@ws@`` and so on are replaced.
+        echoes: whether it can echo.
+        secure: whether it can speak TLS.
     """
 
-    name: str
+    key: str
+    title: str
     command: tuple[str, ...]
+    needs: str = ""
     path: str = "/"
-    broadcast: str = ""
+    broadcast: str = "/"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    template: str = ""
+    echoes: bool = True
+    secure: bool = True
 
 
-@dataclass(frozen=True)
-class Running:
-    """A server that runs.
+def _twisted_ws(key: str, title: str, **environment: str) -> Peer:
+    return Peer(
+        key,
+        title,
+        (
+            *(sys.executable, "-m", "twisted_ws", "--port", "tcp:{ws}:interface=127.0.0.1:backlog=4096"),
+            *(
+                "--tls-port",
+                "tcp:{tls}:interface=127.0.0.1:backlog=4096",
+                "--certificate",
+                "{certificate}",
+                "--private-key",
+                "{key}",
+            ),
+            *("--broadcast-port", "{http}", "--service", "/ws=bench.services:Echo"),
+        ),
+        path="/ws",
+        broadcast="/broadcaster/broadcast",
+        environment=environment,
+    )
 
-    Attributes:
-        peer: what it is.
-        ws: its WebSocket port.
-        http: its broadcast port.
-        pid: its process.
-    """
 
-    peer: Peer
-    ws: int
-    http: int
-    pid: int
+def _python(name: str, title: str) -> Peer:
+    return Peer(name, title, (str(PYTHON), str(SERVERS / f"{name}_peer.py"), *_PORTS), needs="python")
 
 
 PEERS = (
-    Peer("yardstick (C)", (str(HERE / "build" / "wslimit"), "{ws}", "{http}"), "/", "/"),
+    Peer("yardstick", "yardstick (C)", (str(BUILD / "wslimit"), "{ws}", "{http}"), secure=False),
+    _twisted_ws("twisted_ws", "twisted_ws"),
+    _twisted_ws("pure", "twisted_ws, pure Python", TWISTED_WS_SPEEDUPS="0"),
+    Peer("stock", "Autobahn as it comes", (sys.executable, str(SERVERS / "autobahn_peer.py"), *_PORTS)),
+    _python("picows", "picows + uvloop"),
+    _python("aiohttp", "aiohttp + uvloop"),
+    _python("websockets", "websockets + uvloop"),
+    Peer("bun", "Bun (uWebSockets)", (str(NODE / ".bench" / "bun"), str(SERVERS / "bun_peer.js"), *_PORTS), needs="bun"),
+    Peer("ws", "ws (Node.js)", ("node", str(SERVERS / "ws_peer.cjs"), *_PORTS), needs="ws", environment={"NODE_PATH": str(NODE)}),
     Peer(
-        "twisted_ws",
-        (
-            *(sys.executable, "-m", "twisted_ws", "--port", "tcp:{ws}:interface=127.0.0.1:backlog=4096"),
-            *("--broadcast-port", "{http}", "--service", "/ws=bench.services:Echo"),
-        ),
-        "/ws",
-        "/broadcaster/broadcast",
+        "nchan",
+        "nchan (nginx)",
+        ("nginx", "-e", "stderr", "-p", "{run}", "-c", "{conf}"),
+        needs="nchan",
+        template="nchan.conf",
+        echoes=False,
     ),
-    Peer("Autobahn as it comes", (sys.executable, str(HERE / "stock_autobahn.py"), "{ws}", "{http}"), "/", "/"),
 )
-
-
-def pinned(core: int, command: list[str]) -> list[str]:
-    """Return `command` pinned to a core, where the system can do that."""
-    return ["taskset", "-c", str(core), *command] if shutil.which("taskset") else command
-
-
-def _freePort() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def started(peer: Peer) -> Iterator[Running]:
-    """Start a server on core 0 and stop it at the end.
-
-    Raises:
-        RuntimeError: it does not listen within `START_SECONDS`.
-    """
-    ws, http = _freePort(), _freePort()
-    command = pinned(0, [part.format(ws=ws, http=http) for part in peer.command])
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=HERE.parent)
-    try:
-        for port in (ws, http):
-            _waitFor(port, process, peer)
-        yield Running(peer, ws, http, process.pid)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _waitFor(port: int, process: subprocess.Popen[bytes], peer: Peer) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    process.kill()
-    raise RuntimeError(f"{peer.name} does not listen: {process.stderr.read().decode() if process.stderr else ''}")

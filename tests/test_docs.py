@@ -81,6 +81,7 @@ def test_nginx(sample: Block, tmp_path: Path) -> None:
     nginx = shutil.which("nginx")
     if nginx is not None:
         configuration = tmp_path / "nginx.conf"
-        http = "\n".join(line for line in sample.text.splitlines() if "ssl_certificate" not in line)
+        # Its certificates are on another machine.
+        http = "\n".join(line for line in sample.text.replace(" ssl;", ";").splitlines() if "ssl_certificate" not in line)
         configuration.write_text(f"pid {tmp_path}/pid; error_log stderr;\nevents {{}}\nhttp {{\n{http}\n}}\n")
         subprocess.run([nginx, "-t", "-q", "-c", configuration, "-p", tmp_path], check=True, timeout=30)

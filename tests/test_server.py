@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
@@ -14,6 +16,7 @@ from twisted.trial.unittest import TestCase
 from tests.memory import MemoryClient, clientFrame, upgrade
 from twisted_ws import Caller, ConfigurationError, Limits, Reject, ServiceError, WebSocketServer, WebSocketService
 from twisted_ws.delivery.dispatch import Dispatcher
+from twisted_ws.delivery.replies import Replies, Stream
 from twisted_ws.wire.frontdoor import FrontDoor
 from twisted_ws.wire.protocol import WebSocketConnection
 
@@ -330,6 +333,114 @@ def test_nothingIsLeft(world):
     del client
     world.room.heard.clear()
     assert count() == before
+    assert len(world.server.callers) == 0
+    assert world.server.gate.open == 0
+    assert world.clock.getDelayedCalls() == []
+
+
+class Hanging(WebSocketService):
+    """Waits for ever, for something that nobody else knows, in whatever a message asks for."""
+
+    idleTimeout = 20
+
+    async def onUpgrade(self, request):
+        if request.path.endswith("never"):
+            await Deferred()
+        return self
+
+    async def onTextMessage(self, caller, text):
+        return await getattr(self, text)(caller)
+
+    async def hang(self, caller):
+        await Deferred()
+
+    async def hold(self, caller):
+        try:
+            await Deferred()
+        finally:
+            caller.close()
+
+    async def write(self, caller):
+        await caller.writeBinaryMessage(b"x" * 300_000)
+
+    async def close(self, caller):
+        await caller.close(4000, timeout=3)
+
+    async def iterator(self, caller):
+        return iter(lambda: "item", None)
+
+    async def waiting(self, caller):
+        return self.items()
+
+    async def stubborn(self, caller):
+        return self.items(Deferred())
+
+    async def items(self, end=None):
+        try:
+            yield "item"
+            await Deferred()
+        finally:
+            await end if end else None
+
+    async def onBinaryMessage(self, caller, data):
+        caller.user = caller
+        await Deferred()
+
+    onPing = onPong = onBinaryMessage
+
+    def onIdleTimeout(self, caller):
+        return Deferred()
+
+    def onError(self, caller, error):
+        return Deferred()
+
+    async def onClose(self, caller, statusCode, reason):
+        await Deferred()
+
+
+@pytest.mark.parametrize("ending", ["leaves", "breaks", "closes", "is silent", "misbehaves"])
+def test_nothingOfHandlersIsLeft(world, ending):
+    """Handlers that hang for ever, streams, and writes that wait leave no object behind when peer and deadlines are gone."""
+    world.server.mount("/hanging", Hanging())
+    kinds = (WebSocketConnection, Caller, Dispatcher, FrontDoor, Replies, Stream)
+
+    def count():
+        gc.collect()
+        return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds))
+
+    before = count()
+    doings = [clientFrame(1, name.encode()) for name in ("hang", "hold", "write", "close", "iterator", "waiting", "stubborn")]
+    doings += [clientFrame(2, b"binary"), clientFrame(9, b"ping"), clientFrame(10, b"pong"), clientFrame(1, b"rest")[:-1], b""]
+    clients = []
+    for number in range(20 * len(doings)):
+        client = MemoryClient(world.server.factory(), world.clock)
+        client.connect("/hanging/never" if number % 20 == 19 else "/hanging")
+        if number % 3 == 0:
+            client.transport.room = 100  # a peer that does not read
+        client.send(doings[number % len(doings)] * (1 + number % 2))
+        clients.append(client)
+    with capturedLogs() as events:
+        for number, client in enumerate(clients):
+            if number % 20 == 0:
+                client.advance(1)
+            if ending == "leaves":
+                client.hangUp()
+            elif ending == "breaks":
+                client.hangUp(ConnectionLost())
+            elif ending == "closes":
+                client.send(clientFrame(8, (1000).to_bytes(2, "big")))
+            elif ending == "misbehaves":
+                client.send(clientFrame(3))
+        for _ in range(200):
+            world.clock.advance(1)
+            for client in clients:
+                client.transport.settle()
+    # Twisted keeps events until a log begins, and others may for longer.
+    assert events
+    assert not [each for each in events if isinstance(each.get("log_source"), kinds)]
+    del client
+    clients.clear()
+    assert not count() - before  # more may be gone than came, of other tests
     assert len(world.server.callers) == 0
     assert world.server.gate.open == 0
     assert world.clock.getDelayedCalls() == []

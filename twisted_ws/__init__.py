@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from twisted_ws.caller import Caller
 from twisted_ws.errors import (
     BindingError,
+    ChannelError,
     CloseCode,
     ConfigurationError,
     ConnectionClosed,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BindingError",
     "Caller",
+    "ChannelError",
     "CloseCode",
     "CloseFrame",
     "ConfigurationError",

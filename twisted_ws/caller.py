@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,17 +14,18 @@ from twisted_ws.service import checkClose
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
+    from twisted_ws.delivery.publication import Position, Start
     from twisted_ws.upgrade import UpgradeRequest
     from twisted_ws.wire.framing import OutgoingMessage
 
-__all__ = ["Caller", "Link"]
+__all__ = ["Caller", "Link", "Membership"]
 
 TEXT = 1
 BINARY = 2
 PING = 9
 PONG = 10
 
-_ids = count(1)
+connectionIds = count(1)  # of all transports of this process
 
 
 class Link(Protocol):
@@ -55,6 +57,25 @@ class Link(Protocol):
         """Return how many bytes wait to be handed to the kernel."""
 
 
+class Membership(Protocol):
+    """A caller's part in channels; delivery implements it.
+
+    Attributes:
+        channels: the names it is subscribed to.
+    """
+
+    channels: tuple[str, ...]
+
+    def subscribe(self, channel: str, after: str | Position | None = None) -> Deferred[Start]:
+        """See `Caller.subscribe`."""
+
+    def unsubscribe(self, channel: str) -> bool:
+        """See `Caller.unsubscribe`."""
+
+    def leave(self) -> None:
+        """End every subscription: the caller has gone."""
+
+
 class Caller:
     """One open connection; a handler may keep it as long as it likes and call it from anywhere in the reactor's thread.
 
@@ -66,18 +87,37 @@ class Caller:
         request: the opening handshake, an `UpgradeRequest`.
         negotiatedSubProtocol: the chosen subprotocol, None without one.
         attributes: a dict of the service's own.
-        user: who this is, set by the service (any object); None until then.
+        membership: its part in channels, None until it has one; for those who make another kind of it.
+        user: who this is: what onUpgrade has set as ``request.user``, or the service later (any object; a str for presence).
     """
 
-    __slots__ = ("__weakref__", "_attributes", "_link", "connectionId", "negotiatedSubProtocol", "request", "user")
+    __slots__ = (
+        "__weakref__",
+        "_attributes",
+        "_enroll",
+        "_link",
+        "connectionId",
+        "membership",
+        "negotiatedSubProtocol",
+        "request",
+        "user",
+    )
 
-    def __init__(self, link: Link, request: UpgradeRequest, negotiatedSubProtocol: str | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        request: UpgradeRequest,
+        negotiatedSubProtocol: str | None = None,
+        enroll: Callable[[Caller], Membership] | None = None,
+    ) -> None:
         self._link = link
+        self._enroll = enroll
+        self.membership: Membership | None = None
         self._attributes: dict[str, Any] | None = None
-        self.connectionId = str(next(_ids))
+        self.connectionId = str(next(connectionIds))
         self.request = request
         self.negotiatedSubProtocol = negotiatedSubProtocol
-        self.user: Any = None
+        self.user: Any = request.user
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -98,6 +138,42 @@ class Caller:
     def isSecure(self) -> bool:
         """Say whether the connection has TLS."""
         return self._link.isSecure()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The names of the channels and patterns that this caller is subscribed to."""
+        return () if self.membership is None else self.membership.channels
+
+    def subscribe(self, channel: str, after: str | Position | None = None) -> Deferred[Start]:
+        """Send this caller what is published to a channel from now on, each message as it was published.
+
+        Args:
+            channel: a name, or a pattern as ``orders.*``.
+            after: a position, as the id of a message; what came since is sent first. "0": everything that is kept.
+
+        Returns:
+            A Deferred of the `Start`, which says whether everything since `after` is there (`recovered`). It fires before this
+            returns, unless the engine has to ask another process.
+
+        Raises:
+            ChannelError: no name or no position, subscribed already, or more than `Limits.channelsPerCaller`.
+            ConnectionClosed: the Deferred fails with it when the caller has left.
+            RuntimeError: the caller belongs to no server.
+        """
+        if self.membership is None:
+            if self._enroll is None:
+                raise RuntimeError("this caller belongs to no server, so there are no channels")
+            self.membership = self._enroll(self)
+        return self.membership.subscribe(channel, after)
+
+    def unsubscribe(self, channel: str) -> bool:
+        """Send no more of a channel; return whether this caller was subscribed to it."""
+        return self.membership is not None and self.membership.unsubscribe(channel)
+
+    def leaveChannels(self) -> None:
+        """End every subscription; the server does it when nothing can be written any more."""
+        if self.membership is not None:
+            self.membership.leave()
 
     def writeTextMessage(self, text: str) -> Deferred[None]:
         """Send one text message.

@@ -14,6 +14,7 @@ Errors carry blame, because blame decides what happens next::
     ├── HandlerError                1011  the service's handler raised: traceback in the log, no detail to the peer
     └── InternalError               1011  a bug of this package: traceback in the log, no detail to the peer
     ConnectionClosed                a write that can never reach the peer
+    ChannelError                    a request about a channel that is refused; the connection goes on
     ConfigurationError              the operator's: one line on standard error, exit code 1
     └── ServiceError                the service author's: a service object that cannot be mounted
 """
@@ -21,9 +22,11 @@ Errors carry blame, because blame decides what happens next::
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import ClassVar
 
 __all__ = [
     "BindingError",
+    "ChannelError",
     "CloseCode",
     "ConfigurationError",
     "ConnectionClosed",
@@ -170,6 +173,38 @@ class ConnectionClosed(Exception):
         super().__init__(f"the connection is closed ({int(statusCode)}{': ' + reason if reason else ''})")
         self.statusCode = int(statusCode)
         self.reason = reason
+
+
+class ChannelError(Exception):
+    """A request about a channel that is refused: to subscribe, to publish, to look at it.
+
+    Attributes:
+        code: what is wrong, for programs: one of `STATUSES`, the same word in every transport.
+        status: the HTTP status that belongs to it.
+        message: what is wrong, for people; it goes to whoever asked.
+    """
+
+    STATUSES: ClassVar = {
+        "bad-request": 400,
+        "bad-channel": 400,
+        "bad-position": 400,
+        "unauthorized": 401,
+        "forbidden": 403,
+        "not-found": 404,
+        "already-subscribed": 409,
+        "not-subscribed": 409,
+        "too-large": 413,
+        "too-many-channels": 429,
+        "too-many-requests": 429,
+        "internal-error": 500,
+        "unavailable": 503,
+    }
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status: int = self.STATUSES[code]
+        self.message = message
 
 
 class ConfigurationError(Exception):

@@ -91,6 +91,36 @@ class Limits:
     maxSendBufferTotal: int = _limit(1 * GIB, "bytes", "1013 to the largest", "what all callers together may leave unread")
     replyBuffer: int = _limit(64 * KIB, "bytes", "reading pauses", "who does not read its replies is not read from")
     writeDeadline: float = _limit(30, "seconds", "dropped", "no progress on queued bytes: the peer is gone or does not read")
+    # Channels
+    channels: int = _limit(1_000_000, "channels", "503", "each costs some 400 bytes, and who may subscribe can make them up")
+    channelsPerCaller: int = _limit(128, "channels", "429", "for each connection; who needs more subscribes to a pattern")
+    channelName: int = _limit(128, "characters", "400", "names stand in URLs and logs, and many of them in one Last-Event-ID")
+    historyMessages: int = _limit(
+        1000, "messages", "the oldest is forgotten", "kept for each channel, to be resumed from", "nothing is kept"
+    )
+    historyAge: float = _limit(300, "seconds", "forgotten", "a phone in a tunnel, a laptop that changes its network")
+    historyBytes: int = _limit(
+        1 * MIB, "bytes", "the oldest is forgotten", "kept for each channel; a message is charged 256 bytes on top of its payload"
+    )
+    historyTotal: int = _limit(
+        256 * MIB,
+        "bytes",
+        "the channel that publishes keeps less",
+        "kept for all channels together: many names must not fill the memory",
+    )
+    idempotencyAge: float = _limit(300, "seconds", "published again", "a publisher that had no answer tries again within that")
+    idempotencyKeys: int = _limit(
+        500_000, "keys", "503", "each costs some 300 bytes; one that was dropped early would publish a message twice"
+    )
+    subscriberLag: float = _limit(
+        30, "seconds", "1013, or dropped by the policy", "the longest that a message of a channel may wait for a slow subscriber"
+    )
+    presenceDelay: float = _limit(
+        5, "seconds", "the leave is told", "who is back by then was never away: a page loaded anew, another network"
+    )
+    reconnectDelay: float = _limit(
+        1, "seconds", "", "told to clients: the base of the random time after which they come back; raise it for many clients"
+    )
     # Times
     pingInterval: float = _limit(
         25, "seconds", "", "below the 30 to 60 s after which proxies and NATs forget an idle connection", "no pings"

@@ -6,13 +6,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
 from twisted_ws.caller import Caller, encodeMessage
+from twisted_ws.delivery.channels import Channels
 from twisted_ws.delivery.dispatch import Dispatcher, callUpgrade
+from twisted_ws.delivery.engine import Engine, MemoryEngine
 from twisted_ws.delivery.handlers import examine
+from twisted_ws.delivery.publication import Published
 from twisted_ws.errors import CloseCode, ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.routes import Routes
@@ -24,9 +27,9 @@ from twisted_ws.wire.framing import OutgoingMessage
 from twisted_ws.wire.frontdoor import FrontDoorFactory
 from twisted_ws.wire.gate import Gate
 from twisted_ws.wire.origins import AllowedOrigins
+from twisted_ws.wire.ports import accelerate
 from twisted_ws.wire.protocol import WebSocketConnection, connectionClass
 from twisted_ws.wire.proxies import TrustedProxies
-from twisted_ws.wire.secure import accelerate
 from twisted_ws.wire.shared import Welcome, Wire
 from twisted_ws.wire.speedups import sayWhich
 
@@ -36,16 +39,19 @@ __all__ = ["WebSocketServer"]
 class Callers(Collection[Caller]):
     """The open callers of a server, as they are now: count, iterate, ask for one."""
 
-    __slots__ = ("_callers",)
+    __slots__ = ("_callers", "_connections", "_senders")
 
-    def __init__(self, callers: set[Caller]) -> None:
-        self._callers = callers
+    def __init__(self) -> None:
+        # In the order they came: their sockets lie in the kernel's memory in much the same order.
+        self._callers: dict[Caller, None] = {}
+        self._connections: list[Any] | None = None
+        self._senders: list[Any] = []
 
     def __len__(self) -> int:
         return len(self._callers)
 
     def __iter__(self) -> Iterator[Caller]:
-        # A copy: whoever iterates writes and closes, and that may change the set.
+        # A copy: whoever iterates writes and closes, and that may change it.
         return iter(tuple(self._callers))
 
     def __contains__(self, caller: object) -> bool:
@@ -53,6 +59,29 @@ class Callers(Collection[Caller]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} callers>"
+
+
+class _OpenCallers(Callers):
+    """The same for the server itself."""
+
+    __slots__ = ()
+
+    def add(self, caller: Caller) -> None:
+        """Add one who came."""
+        self._callers[caller] = None
+        self._connections = None
+
+    def discard(self, caller: Caller) -> None:
+        """Take one away who leaves."""
+        self._callers.pop(caller, None)
+        self._connections = None
+
+    def send(self, message: OutgoingMessage, now: float) -> int:
+        """Send a message to all, and return to how many."""
+        if self._connections is None:
+            self._connections = [caller._link for caller in self._callers]
+            self._senders = [connection.sender for connection in self._connections]
+        return fanOut(self._connections, message, now, self._senders)
 
 
 class WebSocketServer:
@@ -69,11 +98,13 @@ class WebSocketServer:
         allowedOrigins: the web pages that may connect, beside those of the server's own host (``https://app.example``, ``*``).
         compression: whether permessage-deflate is accepted.
         trustedProxies: the networks whose X-Forwarded-For and X-Forwarded-Proto are believed.
+        engine: numbers and keeps the messages of channels; None for one in memory.
         reactor: the reactor; None for the global one.
 
     Attributes:
         limits: the limits it was made with.
         callers: the open callers of all services.
+        channels: the channels, for those who build a transport on them.
         services: the mounted services, by path.
         gate: the count of connections, to be told of each listening port.
 
@@ -90,6 +121,7 @@ class WebSocketServer:
         allowedOrigins: Iterable[str] = (),
         compression: bool = False,
         trustedProxies: Iterable[str] = (),
+        engine: Engine | None = None,
         reactor: Any = None,
     ) -> None:
         if reactor is None:
@@ -104,10 +136,14 @@ class WebSocketServer:
         self._connectionClass = connectionClass(self._wire)
         self._routes: Routes[object] = Routes()
         sayWhich()
-        self._callers: set[Caller] = set()
+        self._callers = _OpenCallers()
         self._leaving: dict[Dispatcher, Deferred[None]] = {}
         self._stopping: Deferred[None] | None = None
-        self.callers = Callers(self._callers)
+        self.callers: Callers = self._callers
+        wheel, seconds = self._wire.wheel, reactor.seconds
+        self.channels = Channels(
+            engine or MemoryEngine(self.limits, wheel, seconds), self.limits, wheel, self._wire.backlog, seconds
+        )
 
     @property
     def gate(self) -> Gate:
@@ -171,8 +207,28 @@ class WebSocketServer:
             TypeError: JSON has no form for `message`.
             ValueError: text with a lone surrogate.
         """
-        outgoing = OutgoingMessage(*encodeMessage(message))
-        return fanOut([caller._link for caller in self._callers], outgoing)
+        return self._callers.send(OutgoingMessage(*encodeMessage(message)), self._wire.wheel.now)
+
+    def publish(
+        self, channel: str, message: Any, *, key: str | None = None, idempotencyKey: str | None = None
+    ) -> Deferred[Published]:
+        """Send one message to everyone who is subscribed to a channel, and keep it for those who come back.
+
+        Args:
+            channel: the name, as ``orders.42``.
+            message: str for text, bytes for binary, anything else as JSON text.
+            key: of several messages with one key, those who are slow may get the newest only; see `ChannelService`.
+            idempotencyKey: a second call with the same key, within 5 minutes, publishes nothing and has the same answer.
+
+        Returns:
+            A Deferred of `Published`: the message's id, and to how many it was written.
+
+        Raises:
+            ChannelError: no name, too large, or the server has all the channels it can hold.
+            TypeError: JSON has no form for `message`.
+            ValueError: text with a lone surrogate.
+        """
+        return self.channels.publish(channel, message, key, idempotencyKey)
 
     def readiness(self) -> str | None:
         """Return why the server should get no new traffic ("draining", "full"), None when it may."""
@@ -222,15 +278,16 @@ class WebSocketServer:
 
     # Host: what the front door asks.
 
-    def upgrade(self, request: UpgradeRequest) -> Deferred[Welcome]:
+    def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
         """Find the service for a handshake and ask it (see `twisted_ws.wire.frontdoor.Host`)."""
         if self._stopping is not None:
-            return fail(Reject(503, "The server stops.", {"Retry-After": "5"}))
+            raise Reject(503, "The server stops.", {"Retry-After": "5"})
         match = self._routes.find(request.target.partition("?")[0])
         if match is None:
-            return fail(Reject(404, "Nothing answers this path."))
+            raise Reject(404, "Nothing answers this path.")
         request.pathParams = match.parameters
-        return callUpgrade(match.value, request).addCallback(self._welcome, request)
+        answer = callUpgrade(match.value, request)
+        return answer.addCallback(self._welcome, request) if isinstance(answer, Deferred) else self._welcome(answer, request)
 
     def _welcome(self, answer: tuple[object, tuple[tuple[str, str], ...]], request: UpgradeRequest) -> Welcome:
         service, headers = answer
@@ -241,8 +298,10 @@ class WebSocketServer:
         chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
 
         def attend(connection: WebSocketConnection) -> Events:
-            caller = Caller(connection, request, chosen)
-            return Dispatcher(service, caller, connection, self.limits, self._wire.reactor, self._callers, self._leaving)
+            caller = Caller(connection, request, chosen, self.channels.enroll)
+            return Dispatcher(
+                service, handlers, caller, connection, self.limits, self._wire.reactor, self._callers, self._leaving
+            )
 
         return Welcome(chosen, headers, handlers.idleTimeout, attend)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted_ws.errors import CloseCode
@@ -40,6 +41,8 @@ class WebSocketService:
         idleTimeout: seconds without a data frame in either direction until onIdleTimeout; 0: never.
         dispatcherKey: the field of a JSON message that names the event; "" turns dispatching off.
         dispatcherStreamId: the field of a request that is copied into its reply; "" copies nothing.
+        hooks: methods that the service itself calls, and their parameters: they may be named as events are, and are none. For
+            those who write services for others to subclass.
         server: the server that this service is mounted on; set when it is mounted.
     """
 
@@ -47,6 +50,7 @@ class WebSocketService:
     idleTimeout: float = 0
     dispatcherKey: str = ""
     dispatcherStreamId: str = ""
+    hooks: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     server: WebSocketServer
 
 

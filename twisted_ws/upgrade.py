@@ -108,6 +108,7 @@ class UpgradeRequest:
         peerPort: the peer's port; 0 where there is none.
         isSecure: whether the connection has TLS (with a trusted proxy: whether the proxy says so).
         clientCertificate: the client's certificate (`twisted.internet.ssl.Certificate`), None without mutual TLS.
+        user: for onUpgrade to set: who this is, and so the caller's `user` (any object; a str for presence). None until then.
     """
 
     __slots__ = (
@@ -120,6 +121,7 @@ class UpgradeRequest:
         "peerPort",
         "subProtocols",
         "target",
+        "user",
     )
 
     def __init__(
@@ -145,6 +147,7 @@ class UpgradeRequest:
         self.peerPort = peerPort
         self.isSecure = isSecure
         self.clientCertificate = clientCertificate
+        self.user: Any = None
 
     # The next three are made anew at each reading: a connection lives for hours, and most services read them once.
 

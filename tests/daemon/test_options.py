@@ -66,9 +66,16 @@ def test_flagsOverFile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auth(tmp_path: Path) -> None:
     """--auth makes checkers of Twisted's plugins, as many as are given; one that is unknown is refused."""
     (tmp_path / "passwords").write_text("me:secret\n")
-    assert len(_settings("--auth", f"file:{tmp_path / 'passwords'}", "--auth", "memory:me:secret").checkers) == 2
+    assert len(_settings("--auth", f"file:{tmp_path / 'passwords'}", "--auth", "unix").checkers) == 2
     with pytest.raises(UsageError):
         _settings("--auth", "carrier-pigeon:x")
+
+
+def test_authInMemory() -> None:
+    """A password on the command line, where every user of the machine can read it, is refused without being repeated."""
+    with pytest.raises(ConfigurationError, match="--auth file:PATH") as caught:
+        _settings("--auth", "memory:me:hidden")
+    assert "hidden" not in str(caught.value)
 
 
 def test_helpServices(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +85,7 @@ def test_helpServices(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.value.code == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("demo"))
     assert "twisted_ws.services.demo:Demo" in line
-    assert "Keep every caller, and echo" in line
+    assert "echo what it sends: text as Echo: <text>, binary" in line
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

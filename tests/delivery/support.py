@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from twisted_ws.caller import TEXT, Caller, encodeMessage
 from twisted_ws.delivery.dispatch import Dispatcher
+from twisted_ws.delivery.handlers import examine
 from twisted_ws.errors import ConnectionClosed, WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.upgrade import UpgradeRequest
@@ -52,7 +53,9 @@ class Peer:
         self.callers: set[Caller] = set() if callers is None else callers
         self.leaving: dict[Dispatcher, Deferred[None]] = {}
         self.caller = Caller(self, UpgradeRequest("/ws"))
-        self.dispatcher = Dispatcher(service, self.caller, self, limits or Limits(), self.clock, self.callers, self.leaving)
+        self.dispatcher = Dispatcher(
+            service, examine(service), self.caller, self, limits or Limits(), self.clock, self.callers, self.leaving
+        )
 
     # What the peer does.
 
@@ -73,11 +76,16 @@ class Peer:
             each.callback(None)
 
     def leave(self, code: int = 1006, reason: str = "") -> None:
-        self._open = False
+        self.end()
         unread, self.unread = self.unread, []
         for each in unread:
             failedWrite(ConnectionClosed(code, reason), each)
         self.dispatcher.closed(code, reason)
+
+    def end(self) -> None:
+        if self._open:
+            self._open = False
+            self.dispatcher.closing()
 
     def texts(self) -> list[str]:
         return [payload.decode() for opcode, payload in self.sent if opcode == TEXT]
@@ -106,7 +114,7 @@ class Peer:
 
     def startClose(self, payload: bytes, timeout: float) -> Deferred[None]:
         if self._open:
-            self._open = False
+            self.end()
             self.closedWith = int.from_bytes(payload[:2], "big"), payload[2:].decode()
         return Deferred()
 
@@ -133,7 +141,7 @@ class Peer:
         self.errors.append(error)
         if self._open:
             self.dispatcher.failed(error)
-            self._open = False
+            self.end()
 
     def activity(self) -> int:
         return len(self.sent)

@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests.delivery.support import Peer, Recorder
 from twisted_ws.caller import BINARY, TEXT, Caller
-from twisted_ws.delivery.dispatch import CHARGE
+from twisted_ws.delivery.waiting import CHARGE
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, ProtocolError
 from twisted_ws.limits import Limits
 from twisted_ws.service import CloseFrame, dispatches
@@ -139,6 +139,16 @@ def test_callers() -> None:
     peer.open()
     peer.leave()
     assert seen == [True, False]
+
+
+def test_closing() -> None:
+    """Who is not open any more is no caller for others, long before onClose; a stop still knows of it."""
+    peer = Peer(Story()).open()
+    peer.caller.close(4000, "enough")
+    assert peer.callers == set()
+    assert [dispatcher.caller for dispatcher in peer.leaving] == [peer.caller]
+    peer.leave()
+    assert peer.leaving == {}
 
 
 def test_neverOpened() -> None:
@@ -277,7 +287,7 @@ class Waiting(TestCase):
         assert peer.texts() == ["answer"]
         service.go()
         assert service.heard[-2:] == ["b done", b"c"]
-        assert peer.dispatcher._queue is None
+        assert peer.dispatcher._waiting is None
 
     def test_onOpenWaits(self) -> None:
         """Messages wait for an async onOpen, whose value is sent."""
@@ -325,7 +335,7 @@ class Waiting(TestCase):
         assert service.heard == ["0"]
         service.first.callback(None)  # type: ignore[union-attr]
         assert service.heard == messages
-        assert peer.dispatcher._queued == 0
+        assert peer.dispatcher._waiting is None
 
     def test_reading(self) -> None:
         """Reading pauses when more waits than may be read ahead, and goes on below; each message is charged on top."""
@@ -448,6 +458,23 @@ class Waiting(TestCase):
         service.closing.errback(KeyError("a bug"))
         assert peer.leaving == {}
         assert len(self.flushLoggedErrors(KeyError)) == 1
+
+    def test_onCloseThatHangs(self) -> None:
+        """An onClose that never ends is not kept for ever: a stop would not wait longer for it; one line in the log says so."""
+
+        class Chat:
+            async def onClose(self, caller: Caller, statusCode: int, reason: str) -> None:
+                await Deferred()
+
+        peer = Peer(Chat(), Limits(drainTimeout=20)).open()
+        peer.leave()
+        with capturedLogs() as events:
+            peer.clock.advance(19)
+            assert (list(peer.leaving), events) == ([peer.dispatcher], [])
+            peer.clock.advance(1)
+        assert peer.leaving == {}
+        assert [formatEvent(event) for event in events] == ["Chat.onClose takes its time; a stop does not wait for it any more"]
+        assert not peer.clock.getDelayedCalls()
 
     def test_giveUp(self) -> None:
         """When nobody waits any longer, onClose is called at once, and only once."""
@@ -797,5 +824,5 @@ def test_lean() -> None:
     peer = Peer(Echo()).open().say("a", "", b"b")
     assert peer.sent == [(TEXT, b"a"), (BINARY, b"b")]
     assert peer.dispatcher._replies is None
-    assert peer.dispatcher._queue is None
+    assert peer.dispatcher._waiting is None
     assert not hasattr(peer.dispatcher, "__dict__")

@@ -42,7 +42,6 @@ def bodyFor(*headers: str, method: str = "POST", version: str = "1.1") -> Body |
         (["Transfer-Encoding: identity"], 501),
         (["Transfer-Encoding: xchunked"], 501),
         (["Transfer-Encoding: \x20chunked;q=1"], 501),
-        ([], 411),
     ],
 )
 def test_badFraming(headers: list[str], status: int) -> None:
@@ -50,6 +49,15 @@ def test_badFraming(headers: list[str], status: int) -> None:
     with pytest.raises(HttpError) as caught:
         bodyFor(*headers)
     assert caught.value.status == status
+
+
+def test_noLength() -> None:
+    """A body without a length is refused when it is read."""
+    body = bodyFor()
+    assert body is not None
+    with pytest.raises(HttpError) as caught:
+        body.take(bytearray())
+    assert caught.value.status == 411
 
 
 def test_chunkedInHttp10() -> None:

@@ -142,16 +142,18 @@ def test_method(open_: World, method: bytes) -> None:
     assert (response.status, response.header("allow")) == (405, "POST, OPTIONS")
 
 
-@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"DELETE"])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"DELETE", b"PUT", b"PATCH"])
 def test_methodWithoutBody(open_: World, method: bytes) -> None:
-    """A GET of the broadcast path does nothing."""
+    """Another method is refused as such, also without the body that it should have."""
     response = open_.get(b"/broadcaster/broadcast", method)
     assert (response.status, response.header("allow")) == (405, "POST, OPTIONS")
 
 
 def test_noLength(open_: World) -> None:
-    """A POST that says nothing of its body is told to."""
+    """A POST that says nothing of its body is told to, where there is something to post to and by those who may."""
     assert open_.get(b"/broadcaster/broadcast", b"POST").status == 411
+    assert open_.get(b"/broadcaster", b"POST").status == 404
+    assert World(Guard(Unauthenticated("No."))).get(b"/broadcaster/broadcast", b"POST").status == 401
 
 
 def test_tooLarge() -> None:

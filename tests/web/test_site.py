@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from tests.web.conftest import World, readResponses
 from twisted_ws.limits import Limits
+from twisted_ws.web.channel import HttpChannel
 from twisted_ws.web.site import HttpSite
 from twisted_ws.wire.gate import Gate
 
@@ -28,7 +29,7 @@ GET = b"GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 def test_gate() -> None:
     """A site counts its connections, closes those it has no place for, and has the place again when one leaves."""
-    gate = Gate(Limits(maxConnections=1))
+    gate = Gate(Limits(maxConnections=1, descriptorReserve=1))
     site = World(options={"gate": gate}).site
     address = IPv4Address("TCP", "192.0.2.1", 1)
     first = site.buildProtocol(address)
@@ -44,6 +45,16 @@ def test_gate() -> None:
     assert gate.open == 0
     assert site.buildProtocol(UNIXAddress("x")) is not second
     assert gate.open == 1
+
+
+def test_fullServer() -> None:
+    """When callers have taken all places the site is still reached: health must be told from death, and callers be sent to."""
+    gate = Gate(Limits(maxConnections=3, descriptorReserve=10))
+    site, address = World(options={"gate": gate}).site, IPv4Address("TCP", "192.0.2.1", 1)
+    assert site.essential
+    assert [gate.admit("192.0.2.2") for _ in range(4)] == [True, True, True, False]
+    protocols = [site.buildProtocol(address) for _ in range(6)]
+    assert [isinstance(each, HttpChannel) for each in protocols] == [True] * 5 + [False]
 
 
 def test_noGate() -> None:
@@ -185,7 +196,7 @@ class Loopback(TestCase):
     async def test_noPlaceWithTLS(self) -> None:
         """A TLS connection without a place is closed, and nothing breaks in Twisted's wrapper."""
         await self.serve(True)
-        self.site._gate = Gate(Limits(maxConnections=1))
+        self.site._gate = Gate(Limits(maxConnections=1, descriptorReserve=1))
         self.site._gate.admit("192.0.2.1")
         client = await connectProtocol(self.plain, Client())
         await client.lost

@@ -25,6 +25,7 @@ class Recorder:
         self.connection = connection
         self.events: list[tuple[Any, ...]] = []
         self.answersPings = False
+        self.isClosing = False
         self.onMessage: Any = None
 
     def opened(self) -> None:
@@ -48,7 +49,11 @@ class Recorder:
     def failed(self, error: WebSocketError) -> None:
         self.events.append(("failed", type(error).__name__, error.code))
 
+    def closing(self) -> None:
+        self.isClosing = True
+
     def closed(self, statusCode: int, reason: str) -> None:
+        assert self.isClosing
         self.events.append(("closed", int(statusCode), reason))
 
     def messages(self) -> list[str | bytes]:

@@ -6,74 +6,65 @@ from twisted_ws.wire import fanout
 from twisted_ws.wire.framing import OutgoingMessage
 
 
-class Lane:
-    """A transport that can be sent to at once; of its kind, descriptor 5 takes two bytes and 6 takes none."""
-
-    def __init__(self, log, handle, kind):
-        self.handle = handle
-        self.sendMany = kind
-
-
 class Connection:
-    """Writes down what is asked of it, in one list for all."""
+    """Writes down what is asked of it, in one list for all; its sender is a name."""
 
-    def __init__(self, log, fileno, takes=True, kind=None):
+    def __init__(self, log, name, takes=True):
         self.log = log
-        self.fileno = fileno
+        self.sender = name
         self.takes = takes
-        self.kind = kind
-
-    def readyLane(self):
-        return None if self.fileno < 0 else Lane(self.log, self.fileno, self.kind)
 
     def noteRest(self, rest):
-        self.log.append(("rest", self.fileno, rest))
+        self.log.append(("rest", self.sender, rest))
 
     def goOn(self):
-        self.log.append(("go on", self.fileno))
+        self.log.append(("go on", self.sender))
 
     def send(self, message):
-        self.log.append(("send", message.plain))
+        self.log.append(("send", self.sender))
         return self.takes
 
 
 @pytest.fixture
-def log():
-    return []
+def log(monkeypatch):
+    """A kernel in which b takes two bytes, c none, and never is no way to send."""
+    log = []
+
+    def sendMany(senders, data, now):
+        log.append(("sent", list(senders), data, now))
+        return [(i, {"b": 2, "c": 0, "never": -1}[n]) for i, n in enumerate(senders) if n in ("b", "c", "never")]
+
+    monkeypatch.setattr(fanout, "sendMany", sendMany)
+    return log
 
 
-@pytest.fixture
-def kinds(log):
-    """The functions that send to many, of two kinds of transport: in each, descriptor 5 takes two bytes and 6 takes none."""
-
-    def kind(name):
-        def sendMany(handles, data):
-            log.append((name, list(handles)))
-            return [(i, {5: 2, 6: 0}[n]) for i, n in enumerate(handles) if n in (5, 6)]
-
-        return sendMany
-
-    return kind("plain"), kind("TLS")
-
-
-def test_order(log, kinds):
+def test_order(log):
     """All rests are noted before anybody goes on or is written to otherwise: each of these may call a service."""
-    plain, secure = kinds
-    connections = [Connection(log, n, kind=kind) for n, kind in ((4, plain), (-1, None), (5, plain), (7, secure), (6, secure))]
-    assert fanout.fanOut(connections, OutgoingMessage(1, b"hello")) == 5
+    connections = [Connection(log, name) for name in ("a", "never", "b", "c")]
+    assert fanout.fanOut(connections, OutgoingMessage(1, b"hello"), 5.0) == 4
     assert log == [
-        ("plain", [4, 5]),
-        ("rest", 5, b"hello"),
-        ("TLS", [7, 6]),
-        ("rest", 6, b"\x81\x05hello"),
-        ("go on", 5),
-        ("go on", 6),
-        ("send", b"\x81\x05hello"),
+        ("sent", ["a", "never", "b", "c"], b"\x81\x05hello", 5.0),
+        ("rest", "b", b"hello"),
+        ("rest", "c", b"\x81\x05hello"),
+        ("send", "never"),
+        ("go on", "b"),
+        ("go on", "c"),
     ]
 
 
-def test_count(log, kinds):
+def test_count(log):
     """Who is not open is not counted; nobody at all is 0."""
-    connections = [Connection(log, -1, False), Connection(log, 4, kind=kinds[0])]
-    assert fanout.fanOut(connections, OutgoingMessage(2, b"x")) == 1
-    assert fanout.fanOut([], OutgoingMessage(2, b"x")) == 0
+    assert fanout.fanOut([Connection(log, "never", False), Connection(log, "a")], OutgoingMessage(2, b"x"), 0.0) == 1
+    assert fanout.fanOut([], OutgoingMessage(2, b"x"), 0.0) == 0
+
+
+def test_keptSenders(log):
+    """Who has kept the senders of the connections is not asked for them again."""
+    fanout.fanOut([Connection(log, "b")], OutgoingMessage(2, b"x"), 0.0, ["a"])
+    assert log == [("sent", ["a"], b"\x82\x01x", 0.0)]
+
+
+def test_otherMessages(log):
+    """What is no frame for all goes by each one's own way."""
+    assert fanout.fanOut([Connection(log, "a"), Connection(log, "b", False)], object(), 0.0) == 1
+    assert log == [("send", "a"), ("send", "b")]

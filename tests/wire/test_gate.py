@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from ipaddress import IPv4Address
 
 import pytest
 from hypothesis import given
@@ -12,6 +11,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Port
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
+from twisted.protocols.policies import WrappingFactory
 
 from twisted_ws.limits import Limits
 from twisted_ws.wire.gate import Gate, addressKey
@@ -119,6 +119,47 @@ def test_descriptors():
 
 
 @pytest.mark.usefixtures("descriptors")
+def test_warnedOnce():
+    """Who leaves a full server and comes again writes no line; only when half of all have left is it said again."""
+    gate = Gate(Limits(descriptorReserve=64))
+    gate.watch(FakePort())
+    with capturedLogs() as logs:
+        for _ in range(6):
+            gate.admit("")
+        for _ in range(100):
+            gate.release("")
+            gate.admit("")
+    assert len(logs) == 1
+    with capturedLogs() as logs:
+        for _ in range(4):
+            gate.release("")
+        for _ in range(4):
+            gate.admit("")
+    assert len(logs) == 1
+
+
+@pytest.mark.usefixtures("descriptors")
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_essential(wrapped):
+    """An essential port goes on when accepting pauses, and its connections have half of the reserve; TLS changes nothing."""
+    gate, port, other = Gate(Limits(descriptorReserve=64)), FakePort(), FakePort()
+    port.factory = Factory()
+    port.factory.essential = True
+    if wrapped:
+        port.factory = WrappingFactory(port.factory)
+    gate.watch(other)
+    gate.watch(port)
+    for _ in range(6):
+        gate.admit("")
+    assert (port.reading, other.reading) == (True, False)
+    assert [gate.admit("", essential=True) for _ in range(33)] == [True] * 32 + [False]
+    assert not gate.admit("")
+    for _ in range(33):
+        gate.release("")
+    assert other.reading
+
+
+@pytest.mark.usefixtures("descriptors")
 def test_portsThatComeAndGo():
     """A port that begins to listen while accepting is paused is paused too; one that has stopped is left alone."""
     gate, first, second = Gate(Limits(descriptorReserve=64)), FakePort(), FakePort()
@@ -146,7 +187,7 @@ def test_portThatHasStopped(state):
         setattr(port, name, value)
     gate.release("")
     assert not port.reading
-    assert gate._ports == []
+    assert not gate._ports
 
 
 @pytest.mark.usefixtures("descriptors")

@@ -271,6 +271,7 @@ class Through(LaneServer):
     disconnecting = False
 
     def __init__(self):
+        self.sender = None
         self.taken = bytearray()
         self.room = 10**9
         self.held = bytearray()

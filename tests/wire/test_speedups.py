@@ -6,8 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from OpenSSL import SSL
 
 from tests.memory import clientFrame
 from twisted_ws.wire import pure, speedups
@@ -110,26 +114,51 @@ def test_readBroken(impl):
         impl.readFrames(999_999, 100)
 
 
+def sender(impl, sock, **attributes):
+    """Return an open sender of a socket."""
+    made = impl.Sender()
+    made.handle = sock.fileno()
+    made.open = True
+    for name, value in attributes.items():
+        setattr(made, name, value)
+    return made
+
+
 @BOTH
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
-def test_sendFrame(impl, pair, size):
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 2048, 2049, 65535, 65536])
+def test_send(impl, pair, size):
     """A frame goes out whole: str as UTF-8, bytes as they are; the rest comes back when the kernel is full."""
     ours, theirs = pair
     data = b"\x82" + clientFrame(2, b"x" * size, mask=None)[1:]
-    rest = impl.sendFrame(ours.fileno(), 0x82, b"x" * size)
+    one = sender(impl, ours)
+    rest = one.send(0x82, b"x" * size, 5.0)
     assert theirs.recv(200_000) + (rest or b"") == data
-    assert impl.sendFrame(ours.fileno(), 0x81, "grüß") is None
+    assert one.send(0x81, "grüß", 7.5) is None
     assert theirs.recv(100) == b"\x81\x06" + "grüß".encode()
+    assert (one.lastData, one.written) == (7.5, 2)
 
 
 @BOTH
-def test_sendFrameToAFullSocket(impl, pair):
+@pytest.mark.parametrize("attribute", [{"open": False}, {"waiting": True}])
+def test_sendNotThisWay(impl, pair, attribute):
+    """Nothing is sent, and nothing counted, on a connection that takes no messages or where others must go first."""
+    ours, theirs = pair
+    one = sender(impl, ours, **attribute)
+    assert one.send(0x82, b"x", 5.0) is False
+    assert impl.sendMany([sender(impl, ours), one], b"frame", 6.0) == [(1, -1)]
+    assert theirs.recv(100) == b"frame"
+    assert (one.lastData, one.written) == (0.0, 0)
+
+
+@BOTH
+def test_sendToAFullSocket(impl, pair):
     """What the kernel does not take comes back, to the byte, also when that is all."""
     ours, theirs = pair
     whole = b"".join(bytes([n]) * 4000 for n in range(250))
-    rest = impl.sendFrame(ours.fileno(), 0x82, whole)
+    one = sender(impl, ours)
+    rest = one.send(0x82, whole, 0.0)
     assert rest
-    again = impl.sendFrame(ours.fileno(), 0x82, b"more")
+    again = one.send(0x82, b"more", 0.0)
     assert again == b"\x82\x04more"
     theirs.setblocking(True)
     received = b""
@@ -139,13 +168,14 @@ def test_sendFrameToAFullSocket(impl, pair):
 
 
 @BOTH
-def test_sendFrameErrors(impl, pair):
+def test_sendErrors(impl, pair):
     """A broken connection takes nothing and raises nothing; a lone surrogate and other types are the caller's mistake."""
     ours, theirs = pair
     theirs.close()
-    assert impl.sendFrame(ours.fileno(), 0x82, b"x") == b"\x82\x01x"
+    one = sender(impl, ours)
+    assert one.send(0x82, b"x", 0.0) == b"\x82\x01x"
     with pytest.raises(UnicodeEncodeError):
-        impl.sendFrame(ours.fileno(), 0x81, "\ud800")
+        one.send(0x81, "\ud800", 0.0)
 
 
 @BOTH
@@ -155,19 +185,148 @@ def test_sendMany(impl):
     try:
         for ours, _ in pairs:
             ours.setblocking(False)
+        senders = [sender(impl, ours) for ours, _ in pairs]
         pairs[1][1].close()
         data = b"y" * 100_000
         pairs[2][0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        behind = dict(impl.sendMany([ours.fileno() for ours, _ in pairs], data[:1000]))
+        behind = dict(impl.sendMany(senders, data[:1000], 3.0))
         assert behind == {1: 0}
-        behind = dict(impl.sendMany([ours.fileno() for ours, _ in pairs], data))
+        behind = dict(impl.sendMany(senders, data, 4.0))
         assert behind[1] == 0
         assert 0 <= behind[2] < len(data)
-        assert impl.sendMany([], data) == []
+        assert impl.sendMany([], data, 4.0) == []
+        assert [(one.lastData, one.written) for one in senders] == [(4.0, 2)] * 4
     finally:
         for ours, theirs in pairs:
             ours.close()
             theirs.close()
+
+
+# TLS.
+
+
+@pytest.fixture
+def secure(pair):
+    """The two ends of a connection with TLS, on non-blocking sockets."""
+    ours, theirs = pair
+    context = SSL.Context(SSL.TLS_METHOD)
+    issued = trustme.CA().issue_cert("localhost")
+    context.use_privatekey(load_pem_private_key(issued.private_key_pem.bytes(), None))
+    context.use_certificate(x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes()))
+    ends = SSL.Connection(context, ours), SSL.Connection(SSL.Context(SSL.TLS_METHOD), theirs)
+    ends[0].set_accept_state()
+    ends[1].set_connect_state()
+    unfinished = list(ends)
+    while unfinished:
+        for end in [*unfinished]:
+            try:
+                end.do_handshake()
+            except SSL.WantReadError:
+                continue
+            unfinished.remove(end)
+    with pytest.raises(SSL.WantReadError):
+        ends[1].recv(1)  # takes the session tickets
+    return ends
+
+
+def handle(impl, connection):
+    return connection if impl is pure else speedups.tlsHandle(connection)
+
+
+def everything(connection):
+    """Return what can be read now."""
+    received = b""
+    while True:
+        try:
+            received += connection.recv(65536)
+        except SSL.WantReadError:
+            return received
+
+
+TLS = pytest.mark.parametrize(
+    "impl",
+    [
+        pytest.param(pure, id="python"),
+        # Where OpenSSL's functions could not be found, Python is compared with itself.
+        pytest.param(_speedups if speedups.tlsCompiled else pure, id="compiled"),
+    ],
+)
+
+
+@TLS
+@pytest.mark.parametrize(("data", "messages"), COMMON)
+def test_tlsReadCommon(impl, secure, data, messages):
+    """Frames that come by TLS are read as those that come without, a long one in several reads."""
+    ours, theirs = secure
+    sent, got, rest = 0, [], b""
+    while sent < len(data):
+        try:
+            sent += theirs.send(data[sent:])
+        except SSL.WantWriteError:
+            pass
+        came = impl.tlsReadFrames(handle(impl, ours), 70_000)
+        while came is not None:
+            got, rest = (came, b"") if isinstance(came, list) else (got, rest + came)
+            came = impl.tlsReadFrames(handle(impl, ours), 70_000)
+    assert got == messages or rest == data
+
+
+@TLS
+def test_tlsRead(impl, secure):
+    """Nothing there is None; with a negative limit bytes are not taken for frames; the end is empty bytes."""
+    ours, theirs = secure
+    assert impl.tlsReadFrames(handle(impl, ours), 100) is None
+    theirs.send(clientFrame(1, b"a") + b"rest")
+    assert impl.tlsReadFrames(handle(impl, ours), 100) == (["a"], b"rest")
+    theirs.send(clientFrame(1, b"a"))
+    assert impl.tlsReadFrames(handle(impl, ours), -1) == clientFrame(1, b"a")
+    theirs.shutdown()
+    assert impl.tlsReadFrames(handle(impl, ours), 100) == b""
+    assert impl.tlsReadFrames(handle(impl, ours), 100) == b""
+
+
+@TLS
+def test_tlsReadBroken(impl, secure, pair):
+    """What breaks TLS is an SSL.Error, or its number: the reason is where pyOpenSSL finds it."""
+    ours, _ = secure
+    pair[1].send(b"GET / HTTP/1.1\r\n\r\n")
+    with pytest.raises(SSL.Error, match="SSL routines"):
+        number = impl.tlsReadFrames(handle(impl, ours), 100)
+        assert number == 1
+        ours._raise_ssl_error(ours._ssl, -1)
+
+
+@TLS
+def test_tlsSend(impl, secure):
+    """Frames go out by TLS, straight and to many; what the socket does not take comes back, and can follow."""
+    ours, theirs = secure
+    one = impl.Sender()
+    one.handle, one.secure, one.open = handle(impl, ours), True, True
+    assert one.send(0x81, "grüß", 1.0) is None
+    assert impl.sendMany([one], b"frame", 2.0) == []
+    assert everything(theirs) == b"\x81\x06" + "grüß".encode() + b"frame"
+    whole = bytes(range(256)) * 4000
+    rest = one.send(0x82, whole, 3.0)
+    assert rest
+    assert impl.tlsWriteSome(handle(impl, ours), rest) == 0
+    received = b""
+    while rest:
+        received += everything(theirs)
+        rest = rest[impl.tlsWriteSome(handle(impl, ours), rest) :]
+    assert received + everything(theirs) == clientFrame(2, whole, mask=None)
+    assert (one.lastData, one.written) == (3.0, 3)
+
+
+@TLS
+def test_tlsSendToTheGone(impl, secure, pair):
+    """A broken connection takes nothing; asked by the transport, it says so by a negative number."""
+    ours, _ = secure
+    pair[1].close()
+    one = impl.Sender()
+    one.handle, one.secure, one.open = handle(impl, ours), True, True
+    assert one.send(0x82, b"x", 1.0) == b"\x82\x01x"
+    assert impl.sendMany([one], b"frame", 1.0) == [(0, 0)]
+    assert impl.tlsWriteSome(handle(impl, ours), b"x") < 0
 
 
 @settings(max_examples=int(os.environ.get("TWISTED_WS_EXAMPLES", "300")), deadline=None, derandomize=True)
@@ -200,12 +359,13 @@ def test_whichOne():
         ("split", ("text", 1)),
         ("readFrames", (0,)),
         ("readFrames", ("x", 1)),
-        ("sendFrame", (0, 1)),
-        ("sendFrame", (0, "x", b"")),
-        ("sendFrame", (0, 1, 2)),
-        ("sendMany", (1, b"")),
-        ("sendMany", (["x"], b"")),
-        ("sendMany", ([0], "text")),
+        ("sendMany", (1, b"", 0.0)),
+        ("sendMany", (["x"], b"", 0.0)),
+        ("sendMany", ([_speedups.Sender()], "text", 0.0)),
+        ("sendMany", ([], b"")),
+        ("tlsReadFrames", ("x", 1)),
+        ("tlsReadFrames", (0,)),
+        ("tlsWriteSome", ("x", b"")),
     ],
 )
 def test_wrongCalls(name, arguments):

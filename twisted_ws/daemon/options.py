@@ -6,12 +6,14 @@ import os
 import sys
 from typing import Any
 
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.python.usage import CompleteFiles, CompleteList, CompleteNetInterfaces, Completions, Options
 
 from twisted_ws import __version__
 from twisted_ws.daemon.settings import KEYS, Key, Settings, absolute, load, merge
+from twisted_ws.errors import ConfigurationError
 
 __all__ = ["ServiceOptions"]
 
@@ -77,7 +79,13 @@ class ServiceOptions(Options, AuthOptionMixin):
         document = load(self["config"]) if self["config"] else {}
         given = {key.name: self[key.name] for key in KEYS if self[key.name] not in (None, [])}
         flags = absolute({**given, "service": self["service"]}, os.getcwd())
-        return merge(document, flags, self.get("credCheckers") or ())
+        checkers = self.get("credCheckers") or ()
+        if any(isinstance(each, InMemoryUsernamePasswordDatabaseDontUse) for each in checkers):
+            raise ConfigurationError(
+                "--auth memory has a password on the command line, where every user of this machine can read it: "
+                "write it to a file, and give --auth file:PATH."
+            )
+        return merge(document, flags, checkers)
 
 
 def _repeatable(key: Key) -> Any:

@@ -51,7 +51,7 @@ class Settings:
     broadcastPort: str = "8081"
     broadcastTlsPort: str = "off"
     broadcastInterface: str = "127.0.0.1"
-    services: tuple[Mount, ...] = (Mount("/ws", "demo"),)
+    services: tuple[Mount, ...] = (Mount("/ws", "demo"), Mount("/channels/{channel}", "channels"), Mount("/channels", "channels"))
     certificate: str | None = None
     privateKey: str | None = None
     chain: str | None = None

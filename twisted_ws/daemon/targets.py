@@ -102,6 +102,6 @@ def describeInstalled() -> str:
 
 def _summary(entryPoint: EntryPoint) -> str:
     try:
-        return (inspect.getdoc(entryPoint.load()) or "").partition("\n")[0]
+        return (inspect.getdoc(entryPoint.load()) or "").partition("\n")[0].replace("``", "")
     except Exception as error:
         return f"(cannot be imported: {type(error).__name__}: {error})"

@@ -11,9 +11,8 @@ it is logged like any other, and ends that connection.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Raw
 from twisted.internet.defer import Deferred
@@ -22,36 +21,47 @@ from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller
 from twisted_ws.delivery.binding import parseObject, rawField
-from twisted_ws.delivery.handlers import Dispatch, examine
+from twisted_ws.delivery.handlers import Dispatch, Handlers
 from twisted_ws.delivery.replies import Replies, asDeferred
 from twisted_ws.delivery.upgrades import callUpgrade
+from twisted_ws.delivery.waiting import Waiting
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.wire.events import Connection
 
 __all__ = ["Dispatcher", "callUpgrade"]
 
-# What a message that waits for a handler is charged on top of its payload.
-CHARGE = 64
-
 _log = Logger()
+
+
+class Registry(Protocol):
+    """The open callers of a server, for who comes and goes."""
+
+    def add(self, caller: Caller, /) -> None:
+        """Add one who came."""
+
+    def discard(self, caller: Caller, /) -> None:
+        """Take one away who leaves; nothing where it is not there."""
 
 
 class Dispatcher:
     """Calls the handlers of one service object for one caller; implements `twisted_ws.wire.events.Events`.
 
     Args:
-        service: the service object, examined.
-        caller: what its handlers get.
+        service: the service object.
+        handlers: what it handles (`twisted_ws.delivery.handlers.examine`).
+        caller: the other end.
         connection: the wire's side.
-        limits: `readAhead`, `streams` and `handlerGrace` are used.
+        limits: `readAhead`, `streams`, `handlerGrace`, and `drainTimeout` for onClose are used.
         reactor: for deadlines and turns.
-        callers: the open callers of the server; this one joins before onOpen and leaves before onClose.
-        leaving: those whose caller has left and whose handlers, or onClose, still run; each with what fires at the end of that.
+        callers: the open callers of the server; this one joins before onOpen and leaves when it is not open any more.
+        leaving: those whose caller has left, until handlers and onClose have ended; each with what fires at the end of that.
+
+    Attributes:
+        caller: what its handlers get.
     """
 
     __slots__ = (
-        "_caller",
         "_callers",
         "_closedWith",
         "_connection",
@@ -64,43 +74,41 @@ class Dispatcher:
         "_onBinary",
         "_onText",
         "_opened",
-        "_paused",
-        "_queue",
-        "_queued",
         "_reactor",
         "_replies",
         "_running",
         "_service",
+        "_waiting",
+        "caller",
     )
 
     def __init__(
         self,
         service: Any,
+        handlers: Handlers,
         caller: Caller,
         connection: Connection,
         limits: Limits,
         reactor: Any,
-        callers: set[Caller],
+        callers: Registry,
         leaving: dict[Dispatcher, Deferred[None]],
     ) -> None:
         self._service = service
-        self._caller = caller
+        self.caller = caller
         self._connection = connection
         self._limits = limits
         self._reactor = reactor
         self._callers = callers
         self._leaving = leaving
-        self._handlers = handlers = examine(service)
+        self._handlers = handlers
         # The handlers that take a message as it came; None where there is more to decide.
         isPlain = not handlers.dispatcherKey
         self._onText = service.onTextMessage if isPlain and "onTextMessage" in handlers.events else None
         self._onBinary = service.onBinaryMessage if isPlain and "onBinaryMessage" in handlers.events else None
         self._opened = False
         self._running = False  # the handler whose turn it is: on the stack, or its awaitable pending
-        self._queue: deque[tuple[str | bytes, int]] | None = None  # messages that wait for it, and what each is charged
-        self._queued = 0
+        self._waiting: Waiting | None = None  # made when the first message waits for it
         self._draining = False
-        self._paused = False
         self._idling = False
         self._replies: Replies | None = None  # made for the first that is more than a str or bytes
         self._closedWith: tuple[int, str] | None = None
@@ -110,7 +118,7 @@ class Dispatcher:
 
     def opened(self) -> None:
         """Join the callers and call onOpen; messages wait for its end."""
-        self._callers.add(self._caller)
+        self._callers.add(self.caller)
         self._opened = True
         if "onOpen" in self._handlers.events:
             self._running = True
@@ -131,13 +139,13 @@ class Dispatcher:
             if handler is None:
                 done = self._route(message)
             else:
-                result = handler(self._caller, message)
+                result = handler(self.caller, message)
                 done = result is None or self._take(result, event)
         except BaseException:
             done = self._raised(Failure(), event)
         if done:
             self._running = False
-            if self._queue is not None or self._closedWith is not None:
+            if self._waiting is not None or self._closedWith is not None:
                 self._drain()
 
     def pingReceived(self, data: bytes) -> bool:
@@ -160,8 +168,8 @@ class Dispatcher:
 
         def handled() -> None:
             self._idling = False
-            if self._connection.activity() == before and self._caller.isOpen():
-                self._caller.close(1000, "idle timeout")
+            if self._connection.activity() == before and self.caller.isOpen():
+                self.caller.close(1000, "idle timeout")
 
         if "onIdleTimeout" in self._handlers.events:
             self._idling = True
@@ -174,13 +182,17 @@ class Dispatcher:
         if "onError" in self._handlers.events:
             self._tell("onError", self._service.onError, error)
 
-    def closed(self, statusCode: int, reason: str) -> None:
-        """Leave the callers; call onClose when the messages that came before are handled, or the grace is over."""
-        self._callers.discard(self._caller)
-        self._closedWith = (statusCode, reason)
-        self._paused = False
-        if self._running:
+    def closing(self) -> None:
+        """Leave the callers."""
+        self._callers.discard(self.caller)
+        self.caller.leaveChannels()
+        if self._opened:
             self._leaving[self] = Deferred()
+
+    def closed(self, statusCode: int, reason: str) -> None:
+        """Call onClose when the messages that came before are handled, or the grace is over."""
+        self._closedWith = (statusCode, reason)
+        if self._running:
             self._grace = self._reactor.callLater(self._limits.handlerGrace, self._graceOver)
         if self._replies is not None:
             self._replies.stop()
@@ -189,38 +201,47 @@ class Dispatcher:
 
     def giveUp(self) -> None:
         """Wait no longer for what runs, as at the end of the server: onClose is called now."""
-        if self._grace is not None:
-            self._grace.cancel()
+        if self._opened:
             self._graceOver()
         self._gone()
 
     def _graceOver(self) -> None:
-        self._grace = None
+        self._endGrace()
+        name = type(self._service).__name__
+        if not self._opened:
+            _log.warn("{service}.onClose takes its time; a stop does not wait for it any more", service=name)
+            self._gone()
+            return
         _log.warn(
             "{service}: a handler still runs, though its caller has left and its time is over; {count} messages are dropped",
-            service=type(self._service).__name__,
-            count=len(self._queue or ()),
+            service=name,
+            count=len(self._waiting or ()),
         )
-        self._queue = None
+        self._waiting = None
         self._sayClosed()
 
-    def _sayClosed(self) -> None:
-        if self._grace is not None:
+    def _endGrace(self) -> None:
+        if self._grace is not None and self._grace.active():
             self._grace.cancel()
-            self._grace = None
-        self._replies = None
+        self._grace = None
+
+    def _sayClosed(self) -> None:
         if not self._opened:
             return  # said already
         self._opened = False
+        self._endGrace()
+        self._replies = None
         if "onClose" in self._handlers.events:
             pending = self._tell("onClose", self._service.onClose, *(self._closedWith or ()))
             if pending is not None:
-                self._leaving.setdefault(self, Deferred())
                 pending.addCallback(self._gone)
+                if self in self._leaving:
+                    self._grace = self._reactor.callLater(self._limits.drainTimeout, self._graceOver)
                 return
         self._gone()
 
     def _gone(self, _: object = None) -> None:
+        self._endGrace()
         end = self._leaving.pop(self, None)
         if end is not None:
             end.callback(None)
@@ -228,15 +249,9 @@ class Dispatcher:
     # Messages that wait.
 
     def _keep(self, message: str | bytes) -> None:
-        # A str says at once whether it is ASCII, where a character is a byte.
-        size = CHARGE + len(message.encode(errors="replace") if isinstance(message, str) and not message.isascii() else message)
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.append((message, size))
-        self._queued += size
-        if self._queued > self._limits.readAhead and not self._paused:
-            self._paused = True
-            self._connection.pauseReading()
+        if self._waiting is None:
+            self._waiting = Waiting(self._connection, self._limits.readAhead)
+        self._waiting.put(message)
 
     def _finished(self) -> None:
         self._running = False
@@ -247,17 +262,14 @@ class Dispatcher:
         if self._draining:
             return
         self._draining = True
-        while self._queue and not self._running:
-            message, size = self._queue.popleft()
-            self._queued -= size
-            self.messageReceived(message)
+        while self._waiting and not self._running:
+            self.messageReceived(self._waiting.take())
         self._draining = False
-        if not self._queue:
-            self._queue = None
-            self._queued = 0
-        if self._paused and self._queued <= self._limits.readAhead:
-            self._paused = False
-            self._connection.resumeReading()
+        waiting = self._waiting
+        if waiting is not None and self._closedWith is None:
+            if not waiting:
+                self._waiting = None
+            waiting.ease()
         if self._closedWith is not None and not self._running:
             self._sayClosed()
 
@@ -306,7 +318,7 @@ class Dispatcher:
     def _call(self, event: str, handler: Callable[..., Any], *arguments: Any, streamId: Raw | None = None) -> bool:
         """Call a handler whose turn it is; False: it is not done, and `_finished` follows."""
         try:
-            result = handler(self._caller, *arguments)
+            result = handler(self.caller, *arguments)
             return result is None or self._take(result, event, streamId)
         except BaseException:
             return self._raised(Failure(), event)
@@ -341,7 +353,7 @@ class Dispatcher:
                 then()
 
         try:
-            result = handler(self._caller, *arguments)
+            result = handler(self.caller, *arguments)
             pending = asDeferred(result)
             if pending is None:
                 replied(result)
@@ -356,7 +368,7 @@ class Dispatcher:
     def _tell(self, event: str, handler: Callable[..., Any], *arguments: Any) -> Deferred[Any] | None:
         """Call a handler of the end: what it returns is not sent, what it raises is only logged; return what it waits for."""
         try:
-            pending = asDeferred(handler(self._caller, *arguments))
+            pending = asDeferred(handler(self.caller, *arguments))
         except BaseException:
             self._logFailure(Failure(), event)
             return None
@@ -366,7 +378,7 @@ class Dispatcher:
         """Send what a handler returned; False: the next message has to wait."""
         if self._replies is None:
             self._replies = Replies(
-                self._caller, self._handlers.streamId, self._limits.streams, self._reactor, self._raised, self._finished
+                self.caller, self._handlers.streamId, self._limits.streams, self._reactor, self._raised, self._finished
             )
         return self._replies.send(value, event, streamId, mayHold)
 
@@ -374,7 +386,7 @@ class Dispatcher:
 
     def _raised(self, failure: Failure, event: str) -> bool:
         """End the connection for an exception of a handler; True: the handler is done."""
-        if failure.check(ConnectionClosed) and not self._caller.isOpen():
+        if failure.check(ConnectionClosed) and not self.caller.isOpen():
             return True  # it waited for a write, and the peer has left: no mistake
         self._logFailure(failure, event)
         if self._closedWith is None:
@@ -384,10 +396,9 @@ class Dispatcher:
         return True
 
     def _fail(self, error: WebSocketError) -> None:
-        if self._caller.isOpen():
+        if self.caller.isOpen():
             # This is what ends the connection, so what the peer sent after it does not count; as little as what was not read yet.
-            self._queue = None
-            self._queued = 0
+            self._waiting = None
         self._connection.fail(error)
 
     def _logFailure(self, failure: Failure, event: str) -> None:

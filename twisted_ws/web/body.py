@@ -36,7 +36,7 @@ class Body(Protocol):
         """Remove from the front of `buffer` what belongs to the body, and return its content; the rest stays.
 
         Raises:
-            HttpError: 400 for framing that is malformed, 413 for a body over the limit.
+            HttpError: 400 for framing that is malformed, 411 for none, 413 for a body over the limit.
         """
 
 
@@ -46,7 +46,7 @@ def bodyOf(head: RequestHead, limits: Limits) -> Body | None:
     The rules are stricter than RFC 9112's: no framing passes that two parsers read in two ways.
 
     Raises:
-        HttpError: 400, 411, 413 or 501. The connection cannot be used any further, because the end of the request is unknown or
+        HttpError: 400, 413 or 501. The connection cannot be used any further, because the end of the request is unknown or
             too far away.
     """
     lengths, codings = head.getAll("content-length"), head.getAll("transfer-encoding")
@@ -60,9 +60,7 @@ def bodyOf(head: RequestHead, limits: Limits) -> Body | None:
         _wantsBody(head)
         return ChunkedBody(limits)
     if not lengths:
-        if head.method in _WITH_BODY:
-            raise HttpError(411, "The request needs a Content-Length.")
-        return None
+        return UnknownBody() if head.method in _WITH_BODY else None
     # str.isdigit alone takes "²", and int() takes "+5", "5_0" and digits of every script.
     digits = lengths[0]
     if len(lengths) > 1 or not (digits.isascii() and digits.isdigit() and len(digits) <= _LENGTH_DIGITS):
@@ -83,6 +81,16 @@ def _wantsBody(head: RequestHead) -> None:
 
 def _tooLarge(limits: Limits) -> HttpError:
     return HttpError(413, f"The body is larger than {limits.body} bytes.")
+
+
+class UnknownBody:
+    """A body of which nobody says where it ends. It is refused only when it would be read: a wrong path or method comes first."""
+
+    done = False
+
+    def take(self, buffer: bytearray) -> bytes:
+        """See `Body.take`."""
+        raise HttpError(411, "The request needs a Content-Length.")
 
 
 class LengthBody:

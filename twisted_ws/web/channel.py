@@ -35,6 +35,9 @@ _LINE_END = re.compile(rb"\r\n\r\n|(?<!\r)\n")
 # What a method may begin with, or half an empty line. Anything else (a TLS handshake, say) is no HTTP, and not worth waiting for.
 _TOKEN_START = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]|\r\Z")
 
+# The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
+_log = Logger()
+
 
 class _State(IntEnum):
     HEAD = 0  # a head comes, or nothing yet
@@ -50,8 +53,6 @@ class HttpChannel(HTTPChannel):
 
     It is made by `HttpSite.buildProtocol`, and may be given a connection whose first bytes somebody else has read.
     """
-
-    _log = Logger()
 
     site: HttpSite
     transport: Any
@@ -93,7 +94,7 @@ class HttpChannel(HTTPChannel):
             while self._step():
                 pass
         except Exception:
-            self._log.failure("an HTTP connection failed inside the server")
+            _log.failure("an HTTP connection failed inside the server")
             self.drop()
         finally:
             self._advancing = False

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpRequest"]
 
+# The module's: that of a class puts the instance into each event, and who keeps events would keep requests.
+_log = Logger()
+
 
 class _Star(Endpoint):
     """The target "*": the server as a whole (RFC 9110 section 9.3.7)."""
@@ -44,8 +47,6 @@ class HttpRequest(Request):
         gone: whether the peer has left, so that nothing can be answered any more.
         publisher: the name of who sends it, set by a resource that asks for credentials; "" until then.
     """
-
-    _log = Logger()
 
     channel: HttpChannel
     content: BytesIO
@@ -124,7 +125,7 @@ class HttpRequest(Request):
     def refuse(self, error: HttpError) -> None:
         """Answer with an error, and log one line."""
         self.channel.site.throttle.info(
-            self._log,
+            _log,
             f"request refused with {error.status}",
             "{peer}: {status} {slug}: {message} ({method} {path})",
             peer=getattr(self.client, "host", None) or "a local socket",
@@ -144,7 +145,7 @@ class HttpRequest(Request):
             if not self.gone:
                 self.refuse(error)
             return
-        self._log.failure("{method} {path} failed", reason, method=printable(self.method), path=printable(self.path))
+        _log.failure("{method} {path} failed", reason, method=printable(self.method), path=printable(self.path))
         if self.gone:
             return
         if self.startedWriting:

@@ -41,8 +41,10 @@ class HttpSite(Site):
 
     Attributes:
         throttle: keeps refused requests from filling the log.
+        essential: it is reached by way of its own port even when there is no place for more callers.
     """
 
+    essential = True
     protocol = HttpChannel  # type: ignore[assignment]
     noisy = False
 
@@ -61,7 +63,7 @@ class HttpSite(Site):
         if self._gate is None:
             return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
         address = peerOf(addr)[0]
-        if not self._gate.admit(address):
+        if not self._gate.admit(address, essential=True):
             return _Refusal()
         channel: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
         channel.address = address

@@ -6,6 +6,7 @@
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
 #include <Python.h>
+#include <structmember.h>
 
 #include <errno.h>
 #include <limits.h>
@@ -22,6 +23,7 @@ enum {
     BINARY = 2,
     HEADER_MAX = 10,
     READ_SIZE = 256 * 1024,
+    SMALL = 2048,
 };
 
 /* OpenSSL's functions, by the addresses that `useOpenSSL` was given: this part is not linked to any OpenSSL, and works on the
@@ -239,29 +241,22 @@ payloadOf(PyObject *object, const char **payload, Py_ssize_t *length)
     return 0;
 }
 
-/* sendFrame(fileno, first, payload): str is sent as its UTF-8. None when the kernel took all, else what it did not take. */
+/* Send one frame by a descriptor. None when the kernel took all, else what it did not take. */
 static PyObject *
-sendFrame(PyObject *module, PyObject *const *args, Py_ssize_t count)
+sendPlain(int fd, int first, const char *payload, Py_ssize_t length)
 {
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "sendFrame(fileno, first, payload)");
-        return NULL;
+    unsigned char frame[HEADER_MAX + SMALL];
+    int size = writeHeader(frame, first, (uint64_t)length);
+    ssize_t sent;
+    if (length <= SMALL) {
+        /* To copy a small payload costs less than to have the kernel gather it. */
+        memcpy(frame + size, payload, (size_t)length);
+        sent = send(fd, frame, (size_t)(size + length), MSG_DONTWAIT | MSG_NOSIGNAL);
+    } else {
+        struct iovec parts[2] = {{frame, (size_t)size}, {(void *)payload, (size_t)length}};
+        struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+        sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
-    long fd = PyLong_AsLong(args[0]);
-    if (fd == -1 && PyErr_Occurred())
-        return NULL;
-    long first = PyLong_AsLong(args[1]);
-    if (first == -1 && PyErr_Occurred())
-        return NULL;
-    const char *payload;
-    Py_ssize_t length;
-    if (!payloadOf(args[2], &payload, &length))
-        return NULL;
-    unsigned char header[HEADER_MAX];
-    int size = writeHeader(header, (int)first, (uint64_t)length);
-    struct iovec parts[2] = {{header, (size_t)size}, {(void *)payload, (size_t)length}};
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
-    ssize_t sent = sendmsg((int)fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent == size + length)
         Py_RETURN_NONE;
     if (sent < 0)
@@ -271,7 +266,7 @@ sendFrame(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     char *bytes = PyBytes_AS_STRING(rest);
     if (sent < size) {
-        memcpy(bytes, header + sent, (size_t)(size - sent));
+        memcpy(bytes, frame + sent, (size_t)(size - sent));
         if (length)
             memcpy(bytes + (size - sent), payload, (size_t)length);
     } else {
@@ -301,50 +296,155 @@ tlsSend(void *ssl, const char *data, Py_ssize_t length)
     return sent;
 }
 
-/* One of those that `sendMany` and `tlsSendMany` send to: its descriptor or connection, and what it took. */
-typedef struct {
-    intptr_t handle;
-    Py_ssize_t sent;
-} Target;
-
+/* Send one frame by TLS, as sendPlain does. */
 static PyObject *
-sendToAll(PyObject *const *args, Py_ssize_t count, int tls)
+sendSecure(void *ssl, int first, const char *payload, Py_ssize_t length)
 {
-    Py_buffer data;
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "sendMany(handles, data)");
+    /* One record wants its bytes in one piece. */
+    char *frame = (char *)readBuffer;
+    PyObject *large = NULL;
+    if (length > READ_SIZE - HEADER_MAX) {
+        large = PyBytes_FromStringAndSize(NULL, HEADER_MAX + length);
+        if (large == NULL)
+            return NULL;
+        frame = PyBytes_AS_STRING(large);
+    }
+    Py_ssize_t size = writeHeader((unsigned char *)frame, first, (uint64_t)length);
+    memcpy(frame + size, payload, (size_t)length);
+    size += length;
+    Py_ssize_t sent = tlsSend(ssl, frame, size);
+    if (sent < 0)
+        sent = 0;
+    PyObject *rest = sent == size ? Py_NewRef(Py_None) : PyBytes_FromStringAndSize(frame + sent, size - sent);
+    Py_XDECREF(large);
+    return rest;
+}
+
+/* Sender: what is needed to send a frame straight out on one connection. */
+typedef struct {
+    PyObject_HEAD
+    Py_ssize_t handle; /* the descriptor, or the address of OpenSSL's connection, whose owner keeps it alive */
+    double lastData;
+    long long written;
+    char secure;
+    char open;
+    char waiting;
+} Sender;
+
+static PyTypeObject SenderType;
+
+static PyMemberDef senderMembers[] = {
+    {"handle", T_PYSSIZET, offsetof(Sender, handle), 0, NULL},
+    {"lastData", T_DOUBLE, offsetof(Sender, lastData), 0, NULL},
+    {"written", T_LONGLONG, offsetof(Sender, written), 0, NULL},
+    {"secure", T_BOOL, offsetof(Sender, secure), 0, NULL},
+    {"open", T_BOOL, offsetof(Sender, open), 0, NULL},
+    {"waiting", T_BOOL, offsetof(Sender, waiting), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+/* Whether a frame can go out now; if so, note that it does. */
+static int
+goesNow(Sender *sender, double now)
+{
+    if (!sender->open || sender->waiting || (sender->secure && tlsWrite == NULL))
+        return 0;
+    sender->lastData = now;
+    sender->written++;
+    return 1;
+}
+
+/* send(first, payload, now) */
+static PyObject *
+senderSend(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    Sender *sender = (Sender *)self;
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "send(first, payload, now)");
         return NULL;
     }
-    PyObject *handles = PySequence_Fast(args[0], "handles must be a sequence");
-    if (handles == NULL)
+    long first = PyLong_AsLong(args[0]);
+    if (first == -1 && PyErr_Occurred())
         return NULL;
-    Py_ssize_t number = PySequence_Fast_GET_SIZE(handles);
+    const char *payload;
+    Py_ssize_t length;
+    if (!payloadOf(args[1], &payload, &length))
+        return NULL;
+    double now = PyFloat_AsDouble(args[2]);
+    if (now == -1 && PyErr_Occurred())
+        return NULL;
+    if (!goesNow(sender, now))
+        Py_RETURN_FALSE;
+    return sender->secure ? sendSecure((void *)sender->handle, (int)first, payload, length)
+                          : sendPlain((int)sender->handle, (int)first, payload, length);
+}
+
+static PyMethodDef senderMethods[] = {
+    {"send", (PyCFunction)(void (*)(void))senderSend, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyTypeObject SenderType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "twisted_ws.wire._speedups.Sender",
+    .tp_basicsize = sizeof(Sender),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = PyType_GenericNew,
+    .tp_members = senderMembers,
+    .tp_methods = senderMethods,
+};
+
+/* sendMany(senders, data, now) */
+static PyObject *
+sendMany(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    typedef struct {
+        Py_ssize_t handle, sent;
+        char secure, goes;
+    } Target;
+    Py_buffer data;
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "sendMany(senders, data, now)");
+        return NULL;
+    }
+    double now = PyFloat_AsDouble(args[2]);
+    if (now == -1 && PyErr_Occurred())
+        return NULL;
+    PyObject *senders = PySequence_Fast(args[0], "senders must be a sequence");
+    if (senders == NULL)
+        return NULL;
+    if (PyObject_GetBuffer(args[1], &data, PyBUF_SIMPLE) < 0) {
+        Py_DECREF(senders);
+        return NULL;
+    }
+    Py_ssize_t number = PySequence_Fast_GET_SIZE(senders);
     Target *targets = PyMem_Malloc((number ? (size_t)number : 1) * sizeof *targets);
+    PyObject *behind = NULL;
     if (targets == NULL) {
-        Py_DECREF(handles);
-        return PyErr_NoMemory();
+        PyErr_NoMemory();
+        goto done;
     }
     for (Py_ssize_t i = 0; i < number; i++) {
-        targets[i].handle = (intptr_t)PyLong_AsSsize_t(PySequence_Fast_GET_ITEM(handles, i));
-        if (targets[i].handle == -1 && PyErr_Occurred()) {
-            PyMem_Free(targets);
-            Py_DECREF(handles);
-            return NULL;
+        PyObject *each = PySequence_Fast_GET_ITEM(senders, i);
+        if (!Py_IS_TYPE(each, &SenderType)) {
+            PyErr_SetString(PyExc_TypeError, "each must be a Sender");
+            goto done;
         }
     }
-    Py_DECREF(handles);
-    if (PyObject_GetBuffer(args[1], &data, PyBUF_SIMPLE) < 0) {
-        PyMem_Free(targets);
-        return NULL;
+    for (Py_ssize_t i = 0; i < number; i++) {
+        Sender *sender = (Sender *)PySequence_Fast_GET_ITEM(senders, i);
+        targets[i] = (Target){sender->handle, -1, sender->secure, (char)goesNow(sender, now)};
     }
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < number; i++) {
-        ssize_t n = tls ? tlsSend((void *)targets[i].handle, data.buf, data.len)
-                        : send((int)targets[i].handle, data.buf, (size_t)data.len, MSG_DONTWAIT | MSG_NOSIGNAL);
-        targets[i].sent = n < 0 ? 0 : n;
+        Target *target = &targets[i];
+        if (!target->goes)
+            continue;
+        ssize_t n = target->secure ? tlsSend((void *)target->handle, data.buf, data.len)
+                                   : send((int)target->handle, data.buf, (size_t)data.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        target->sent = n < 0 ? 0 : n;
     }
     Py_END_ALLOW_THREADS
-    PyObject *behind = PyList_New(0);
+    behind = PyList_New(0);
     for (Py_ssize_t i = 0; behind != NULL && i < number; i++) {
         if (targets[i].sent == data.len)
             continue;
@@ -353,15 +453,11 @@ sendToAll(PyObject *const *args, Py_ssize_t count, int tls)
             Py_CLEAR(behind);
         Py_XDECREF(pair);
     }
+done:
     PyMem_Free(targets);
     PyBuffer_Release(&data);
+    Py_DECREF(senders);
     return behind;
-}
-
-static PyObject *
-sendMany(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    return sendToAll(args, count, 0);
 }
 
 /* TLS. A connection is the address of OpenSSL's object, whose owner keeps it alive. */
@@ -447,64 +543,13 @@ tlsWriteSome(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return PyLong_FromSsize_t(sent);
 }
 
-/* tlsSendFrame(connection, first, payload): as sendFrame. */
-static PyObject *
-tlsSendFrame(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "tlsSendFrame(connection, first, payload)");
-        return NULL;
-    }
-    void *ssl = tlsConnection(args[0]);
-    if (ssl == NULL)
-        return NULL;
-    long first = PyLong_AsLong(args[1]);
-    if (first == -1 && PyErr_Occurred())
-        return NULL;
-    const char *payload;
-    Py_ssize_t length;
-    if (!payloadOf(args[2], &payload, &length))
-        return NULL;
-    /* One record wants its bytes in one piece. */
-    char *frame = (char *)readBuffer;
-    PyObject *large = NULL;
-    if (length > READ_SIZE - HEADER_MAX) {
-        large = PyBytes_FromStringAndSize(NULL, HEADER_MAX + length);
-        if (large == NULL)
-            return NULL;
-        frame = PyBytes_AS_STRING(large);
-    }
-    Py_ssize_t size = writeHeader((unsigned char *)frame, (int)first, (uint64_t)length);
-    memcpy(frame + size, payload, (size_t)length);
-    size += length;
-    Py_ssize_t sent = tlsSend(ssl, frame, size);
-    if (sent < 0)
-        sent = 0; /* an error shows again, and is told, when the transport sends the rest */
-    PyObject *rest = sent == size ? Py_NewRef(Py_None) : PyBytes_FromStringAndSize(frame + sent, size - sent);
-    Py_XDECREF(large);
-    return rest;
-}
-
-static PyObject *
-tlsSendMany(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    if (tlsRead == NULL) {
-        PyErr_SetString(PyExc_ValueError, "useOpenSSL was not called");
-        return NULL;
-    }
-    return sendToAll(args, count, 1);
-}
-
 static PyMethodDef methods[] = {
     {"split", (PyCFunction)(void (*)(void))split, METH_FASTCALL, NULL},
     {"readFrames", (PyCFunction)(void (*)(void))readFrames, METH_FASTCALL, NULL},
-    {"sendFrame", (PyCFunction)(void (*)(void))sendFrame, METH_FASTCALL, NULL},
     {"sendMany", (PyCFunction)(void (*)(void))sendMany, METH_FASTCALL, NULL},
     {"useOpenSSL", (PyCFunction)(void (*)(void))useOpenSSL, METH_FASTCALL, NULL},
     {"tlsReadFrames", (PyCFunction)(void (*)(void))tlsReadFrames, METH_FASTCALL, NULL},
     {"tlsWriteSome", (PyCFunction)(void (*)(void))tlsWriteSome, METH_FASTCALL, NULL},
-    {"tlsSendFrame", (PyCFunction)(void (*)(void))tlsSendFrame, METH_FASTCALL, NULL},
-    {"tlsSendMany", (PyCFunction)(void (*)(void))tlsSendMany, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -518,5 +563,8 @@ PyInit__speedups(void)
     readBuffer = PyMem_Malloc(READ_SIZE);
     if (readBuffer == NULL)
         return PyErr_NoMemory();
-    return PyModule_Create(&definition);
+    PyObject *module = PyModule_Create(&definition);
+    if (module == NULL || PyType_Ready(&SenderType) < 0 || PyModule_AddObjectRef(module, "Sender", (PyObject *)&SenderType) < 0)
+        return NULL;
+    return module;
 }

@@ -12,7 +12,7 @@ __all__ = ["Events"]
 class Events(Protocol):
     """The receiver of one connection's events; the wire calls it and delivery implements it.
 
-    Order: `opened` once; then any of the others; `closed` last and exactly once. No method raises: user code is guarded
+    Order: `opened` once; then any of the others; `closing` once, `closed` last and once. No method raises: user code is guarded
     behind it.
     """
 
@@ -33,6 +33,9 @@ class Events(Protocol):
 
     def failed(self, error: WebSocketError) -> None:
         """The connection is about to be closed (or has broken) because of `error`."""
+
+    def closing(self) -> None:
+        """Nothing can be written any more; `closed` follows when the transport is gone."""
 
     def closed(self, statusCode: int, reason: str) -> None:
         """The connection is closed: the peer's code and reason; 1005 without a code, 1006 without a Close frame."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from twisted_ws.wire.framing import OutgoingMessage
+from twisted_ws.wire.speedups import sendMany
 
 __all__ = ["fanOut"]
 
 
-def fanOut(connections: Iterable[Any], message: OutgoingMessage) -> int:
+def fanOut(connections: Collection[Any], message: Any, now: float, senders: Sequence[Any] | None = None) -> int:
     """Send a message to each connection that is open, and return how many took it.
 
     Those with nothing waiting are sent the same frame in one call; the kernel's answer is all that is looked at. The others, and
@@ -18,30 +19,26 @@ def fanOut(connections: Iterable[Any], message: OutgoingMessage) -> int:
 
     Args:
         connections: `twisted_ws.wire.protocol.WebSocketConnection` objects.
-        message: the message.
+        message: an `OutgoingMessage`; or something else, which goes by their `send` alone.
+        now: the wheel's time.
+        senders: the `sender` of each connection, for who has kept them.
     """
-    # Plain connections and those with TLS each have a function that sends to many.
-    kinds: dict[Any, tuple[list[Any], list[Any]]] = {}
-    later: list[Any] = []
-    count = 0
-    for connection in connections:
-        lane = connection.readyLane()
-        if lane is None:
-            later.append(connection)
-            continue
-        kind = kinds.get(lane.sendMany)
-        if kind is None:
-            kind = kinds[lane.sendMany] = ([], [])
-        kind[0].append(lane.handle)
-        kind[1].append(connection)
-        count += 1
-    # No service is called before each rest is noted: it might close a connection whose handle is in the list, or write into the
-    # middle of a frame.
-    behind: list[Any] = []
-    for sendMany, (handles, ready) in kinds.items():
-        for index, sent in sendMany(handles, message.plain):
-            ready[index].noteRest(message.plain[sent:])
-            behind.append(ready[index])
-    for connection in behind:
-        connection.goOn()
-    return count + sum([bool(connection.send(message)) for connection in later])
+    if not isinstance(message, OutgoingMessage):
+        return sum([bool(connection.send(message)) for connection in connections])
+    frame = message.plain
+    behind = sendMany([connection.sender for connection in connections] if senders is None else senders, frame, now)
+    count = len(connections)
+    if not behind:
+        return count
+    # A copy: who is called from here on may close connections.
+    connections = list(connections)
+    # No service is called before each rest is noted: it might write into the middle of a frame.
+    for index, sent in behind:
+        if sent >= 0:
+            connections[index].noteRest(frame[sent:])
+    for index, sent in behind:
+        if sent >= 0:
+            connections[index].goOn()
+        elif not connections[index].send(message):
+            count -= 1
+    return count

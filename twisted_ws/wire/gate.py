@@ -38,6 +38,9 @@ class Gate:
     before that and resumes when connections leave. Peers then wait in the kernel's backlog. Where the system cannot accept all
     the same, because services or other processes have used up what there is, a port rests for a second.
 
+    A full server must still be told from a dead one, and be reached by those who publish. So a port whose factory says that it is
+    `essential` is not paused, and its connections may take some of the reserve.
+
     Attributes:
         open: connections let in and not yet released.
     """
@@ -47,16 +50,18 @@ class Gate:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._perAddress: dict[str | int, int] = {}
-        self._ports: list[Any] = []
+        self._ports: dict[Any, bool] = {}  # each with whether it is essential
         self._capacity: int | None = None
         self._paused = False
+        self._told = False
         self.open = 0
 
     def watch(self, port: Any) -> None:
         """Pause and resume `port` (an `IListeningPort` that is a read descriptor) as the descriptors run short."""
         if not hasattr(port, "stopReading") or port in self._ports:
             return
-        self._ports.append(port)
+        factory = getattr(port, "factory", None)
+        self._ports[port] = bool(getattr(getattr(factory, "wrappedFactory", factory), "essential", False))
         if hasattr(port, "socket"):
             port.socket = _ListeningSocket(port.socket, port, self)
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -64,33 +69,37 @@ class Gate:
             inUse = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 32
             # What is open now beside our connections will stay open.
             self._capacity = max(soft - self._limits.descriptorReserve - (inUse - self.open), 1)
-        if self._paused:
+        if self.isPaused(port):
             port.stopReading()
 
     def unwatch(self, port: Any) -> None:
         """Forget `port`, which stops listening."""
-        if port in self._ports:
-            self._ports.remove(port)
+        self._ports.pop(port, None)
 
-    @property
-    def paused(self) -> bool:
-        """Whether nobody is accepted at present."""
-        return self._paused
+    def isPaused(self, port: Any) -> bool:
+        """Say whether nobody is accepted on `port` at present."""
+        return self._paused and not self._ports.get(port, False)
 
     def resume(self, port: Any) -> None:
-        """Let `port` accept again, if it still listens and accepting is not paused."""
+        """Let `port` accept again, if it still listens and is not paused."""
         if not getattr(port, "connected", True) or getattr(port, "disconnecting", False):
             self.unwatch(port)
-        elif port in self._ports and not self._paused:
+        elif port in self._ports and not self.isPaused(port):
             port.startReading()
 
-    def full(self) -> bool:
+    def full(self, essential: bool = False) -> bool:
         """Say whether the next connection would not be let in, whoever it is."""
-        return bool(0 < self._limits.maxConnections <= self.open or (self._capacity is not None and self.open >= self._capacity))
+        taken = self.open - (self._limits.descriptorReserve // 2 if essential else 0)
+        return bool(0 < self._limits.maxConnections <= taken or (self._capacity is not None and taken >= self._capacity))
 
-    def admit(self, address: str) -> bool:
-        """Count one connection from `address` (an IP address as text, "" without one), or say that it has to be closed."""
-        if self.full():
+    def admit(self, address: str, essential: bool = False) -> bool:
+        """Count one connection, or say that it has to be closed.
+
+        Args:
+            address: where it comes from: an IP address as text, "" without one.
+            essential: whether it may have a place of the reserve.
+        """
+        if self.full(essential):
             return False
         key = addressKey(address)
         if key is not None:
@@ -101,14 +110,21 @@ class Gate:
         self.open += 1
         if self._capacity is not None and self.open >= self._capacity and not self._paused:
             self._paused = True
+            self._tell()
+            for port in self._ports:
+                if self.isPaused(port):
+                    port.stopReading()
+        return True
+
+    def _tell(self) -> None:
+        # Once, and not for each that leaves a full server and makes a place for the next.
+        if not self._told:
+            self._told = True
             self._log.warn(
                 "accepting pauses: {open} connections are open, {reserve} below the limit of descriptors (raise LimitNOFILE)",
                 open=self.open,
                 reserve=self._limits.descriptorReserve,
             )
-            for port in self._ports:
-                port.stopReading()
-        return True
 
     def release(self, address: str) -> None:
         """Uncount one connection that `admit` let in."""
@@ -120,6 +136,8 @@ class Gate:
             else:
                 del self._perAddress[key]
         self.open -= 1
+        if self._told and self._capacity is not None and self.open < self._capacity // 2:
+            self._told = False
         if self._paused and self._capacity is not None and self.open < self._capacity:
             self._paused = False
             for port in tuple(self._ports):
@@ -146,7 +164,7 @@ class _ListeningSocket:
 
     def accept(self) -> Any:
         """Accept one connection, or say that there is none."""
-        if self._gate.paused:
+        if self._gate.isPaused(self._port):
             self._none()  # the pause began in this very turn
         try:
             accepted = self._socket.accept()

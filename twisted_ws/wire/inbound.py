@@ -22,11 +22,12 @@ FEED = 4096
 
 FIRST_CONTROL = 8  # opcodes from here on are control frames (RFC 6455 section 5.5)
 
+# The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
+_log = Logger()
+
 
 class Inbound(QuietServerProtocol):
     """The receiving half of a connection; `twisted_ws.wire.protocol.WebSocketConnection` is the whole."""
-
-    _log = Logger()
 
     phase = Phase.OPENING
     wire: Wire
@@ -65,7 +66,7 @@ class Inbound(QuietServerProtocol):
             self._setLane()
         except Exception as error:
             # Nothing below should raise; if it does, it must not tear down the reactor's read loop with a traceback per chunk.
-            self._log.failure("a connection failed inside the server")
+            _log.failure("a connection failed inside the server")
             self.fail(InternalError(f"{type(error).__name__} inside the server"))
 
     # The lane: common frames do without Autobahn, wherever they come from.

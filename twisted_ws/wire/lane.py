@@ -170,21 +170,20 @@ class LaneServer(tcp.Server):
 
     Attributes:
         lane: who takes frames straight from the socket; None: bytes go to the protocol.
-        handle: what `sendFrame` and `sendMany` take for this connection: its descriptor; None when it is lost.
-        sendFrame: sends one frame now (`twisted_ws.wire.speedups`).
-        sendMany: sends the same bytes to many connections of this kind.
+        handle: what `readFrames` takes for this connection: its descriptor.
+        sender: sends frames straight out (`twisted_ws.wire.speedups.makeSender`).
     """
 
     lane: Receiver | None
     handle: Any
-    sendFrame = staticmethod(speedups.sendFrame)
-    sendMany = staticmethod(speedups.sendMany)
+    sender: Any
 
     def __init__(self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
         super().__init__(sock, protocol, client, server, sessionno, reactor)
         self.lane = None
         # It does not change, and asking the socket for it costs.
         self.handle = sock.fileno()
+        self.sender = speedups.makeSender(self.handle, False)
 
     def doRead(self) -> Any:
         """Read once (called by the reactor)."""
@@ -251,4 +250,6 @@ class LaneServer(tcp.Server):
     def connectionLost(self, reason: Failure) -> None:
         """End."""
         self.lane = self.handle = None
+        if self.sender is not None:
+            self.sender.open = False
         super().connectionLost(reason)

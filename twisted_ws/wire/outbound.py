@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from twisted.internet.defer import Deferred
 
 from twisted_ws.caller import BINARY, TEXT, encodeMessage
@@ -9,9 +12,10 @@ from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire.deflate import compressedFrame
 from twisted_ws.wire.framing import FIN, OutgoingMessage, frame
 from twisted_ws.wire.inbound import FIRST_CONTROL, Inbound
-from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.outbox import Outbox, failedWrite
 from twisted_ws.wire.phase import Phase
+from twisted_ws.wire.speedups import NEVER
+from twisted_ws.wire.wheel import Wheel
 
 __all__ = ["Outbound"]
 
@@ -22,7 +26,10 @@ FIN_BINARY = FIN | BINARY
 class Outbound(Inbound):
     """The sending half of a connection; `twisted_ws.wire.protocol.WebSocketConnection` is the whole."""
 
+    _wheel: Wheel
+    sender: Any = NEVER  # where frames can go straight out, for `twisted_ws.wire.fanout`
     _outbox: Outbox
+    _whenEased: Callable[[], None] | None = None  # called when the kernel has taken some of what waited
 
     def _endedWith(self) -> tuple[int, str]:
         """Return the code and reason of the connection's end."""
@@ -54,30 +61,15 @@ class Outbound(Inbound):
         Raises:
             ValueError: text with a lone surrogate.
         """
-        if self.phase is not Phase.OPEN:
+        rest = self.sender.send(FIN_TEXT if message.__class__ is str else FIN_BINARY, message, self._wheel.now)
+        if rest is None:
             return
-        outbox = self._outbox
-        if self._lane is None or outbox.size or self._perMessageCompress is not None:
-            opcode, payload = encodeMessage(message)
-            self.send(OutgoingMessage(opcode, payload))
-            self._pauseForReplies()
-            return
-        self._lastData = self.wire.wheel.now
-        outbox.written += 1
-        rest = self._lane.sendFrame(self._lane.handle, FIN_TEXT if message.__class__ is str else FIN_BINARY, message)
-        if rest is not None:
-            outbox.noteRest(rest)
-            outbox.goOn()
-            self._pauseForReplies()
-
-    def readyLane(self) -> LaneServer | None:
-        """Return the transport to send a frame to at once, None where it has to go by `send`; see `twisted_ws.wire.fanout`."""
-        outbox = self._outbox
-        if self._lane is None or outbox.size or self.phase is not Phase.OPEN or self._perMessageCompress is not None:
-            return None
-        self._lastData = self.wire.wheel.now
-        outbox.written += 1
-        return self._lane
+        if rest is not False:
+            self._outbox.noteRest(rest)
+            self._outbox.goOn()
+        elif self.phase is Phase.OPEN:
+            self.send(OutgoingMessage(*encodeMessage(message)))
+        self._pauseForReplies()
 
     def noteRest(self, rest: bytes) -> None:
         """Note the rest of a frame of which the kernel has taken the beginning; calls nobody. `goOn` follows."""
@@ -86,6 +78,17 @@ class Outbound(Inbound):
     def goOn(self) -> None:
         """Go on with what was noted."""
         self._outbox.goOn()
+        if self._whenEased is not None:
+            self._whenEased()
+
+    def hold(self, goOn: Callable[[], None] | None) -> None:
+        """Let no frame of a `fanOut` go straight out, for others wait elsewhere that must go first.
+
+        Args:
+            goOn: called when there may be room for them; None: nothing waits there any more.
+        """
+        self._whenEased = goOn
+        self._outbox.hold(goOn is not None)
 
     def send(self, message: OutgoingMessage) -> bool:
         """Send a message that goes to many; say whether this connection took it."""
@@ -113,7 +116,7 @@ class Outbound(Inbound):
 
     def activity(self) -> int:
         """Return a number that grows with each frame the service writes."""
-        return self._outbox.written
+        return self._outbox.written + int(self.sender.written)
 
     # Who does not read its replies is not read from.
 
@@ -124,3 +127,5 @@ class Outbound(Inbound):
     def outboxEased(self) -> None:
         """Read again what the peer sends."""
         self._resume(self._FOR_REPLIES)
+        if self._whenEased is not None:
+            self._whenEased()

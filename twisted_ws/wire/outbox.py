@@ -18,10 +18,11 @@ from zope.interface import implementer
 
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire.lane import LaneServer
+from twisted_ws.wire.speedups import Sender
 from twisted_ws.wire.transports import innermost
 from twisted_ws.wire.wheel import Wheel
 
-__all__ = ["Backlog", "Outbox", "OutboxOwner", "failedWrite"]
+__all__ = ["Backlog", "Outbox", "OutboxOwner", "Waiting", "failedWrite"]
 
 # Bytes given to the transport at once when it is behind. Progress is seen a slice at a time, so this over the write deadline
 # (16 KiB in 30 s: 546 bytes a second) is the slowest peer that is not taken for dead.
@@ -45,8 +46,27 @@ class OutboxOwner(Protocol):
         """What waits is less than `Limits.replyBuffer` again; told after each slice while there is something left."""
 
 
+class Overflowing(Protocol):
+    """Whoever can give way."""
+
+    def outboxOverflowed(self, atOnce: bool) -> None:
+        """See `OutboxOwner`."""
+
+
+class Waiting(Protocol):
+    """Something where bytes wait for one peer: an outbox, a mailbox."""
+
+    @property
+    def size(self) -> int:
+        """How many."""
+
+    @property
+    def owner(self) -> Overflowing:
+        """Who is told to give way."""
+
+
 class Backlog:
-    """The bytes that wait in all outboxes of one server together.
+    """The bytes that wait for all peers of one server together.
 
     Attributes:
         total: bytes now.
@@ -56,10 +76,10 @@ class Backlog:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: set[Outbox] = set()
+        self._waiting: set[Waiting] = set()
         self.total = 0
 
-    def note(self, outbox: Outbox, before: int) -> None:
+    def note(self, outbox: Waiting, before: int) -> None:
         """Note that `outbox` held `before` bytes and holds ``outbox.size`` now."""
         self.total += outbox.size - before
         if outbox.size:
@@ -74,7 +94,7 @@ class Backlog:
                 break
             largest.owner.outboxOverflowed(True)
 
-    def changed(self, outbox: Outbox, before: int) -> None:
+    def changed(self, outbox: Waiting, before: int) -> None:
         """Do both."""
         self.note(outbox, before)
         self.relieve()
@@ -86,7 +106,7 @@ class _Quiet:
     failResult: Failure | None = None
 
 
-def failedWrite(error: ConnectionClosed, waiter: Deferred[None] | None = None) -> Deferred[None]:
+def failedWrite(error: ConnectionClosed, waiter: Deferred[Any] | None = None) -> Deferred[Any]:
     """Fail `waiter` (or a new Deferred) with `error`, without the "Unhandled error in Deferred" when nobody looks.
 
     Most callers write and forget; that a peer has gone is told to them by onClose.
@@ -105,6 +125,7 @@ class Outbox:
         owner: who is told of overflow and drain.
         size: bytes that wait, those with the transport included.
         progressAt: when the transport was last given bytes, or had handed them all on (the wheel's seconds).
+        sender: where frames can go straight out when nothing waits.
         busy: whether the transport still has bytes of ours that the kernel did not take.
         written: messages and control frames taken so far, those of the server itself left out.
     """
@@ -115,6 +136,7 @@ class Outbox:
         "_control",
         "_ease",
         "_give",
+        "_held",
         "_inFlight",
         "_messages",
         "_partial",
@@ -126,6 +148,7 @@ class Outbox:
         "busy",
         "owner",
         "progressAt",
+        "sender",
         "size",
         "written",
     )
@@ -152,6 +175,7 @@ class Outbox:
         self._waiters: Sequence[Deferred[None]] = ()
         self._inFlight = 0
         self._pumping = False
+        self._held = False
         self.size = 0
         self.progressAt = wheel.now
         self.busy = False
@@ -160,6 +184,7 @@ class Outbox:
         # known. Below TLS, for TLS itself would ask without end; it keeps no bytes back once its handshake is done.
         self._socket = innermost(transport)
         self._socket.registerProducer(self, False)
+        self.sender = (transport.sender if isinstance(transport, LaneServer) else None) or Sender()
         # One that writes through says at once when the kernel took all.
         self._give: Callable[[bytes], Any] = transport.writeNow if isinstance(transport, LaneServer) else transport.write
 
@@ -186,7 +211,12 @@ class Outbox:
         before = self.size
         self.size += len(rest)
         self._partial = (memoryview(rest), None)
-        self._backlog.note(self, before)
+        self._note(before)
+
+    def hold(self, held: bool) -> None:
+        """Send nothing straight out, or do that again: what waits elsewhere has to go first."""
+        self._held = held
+        self.sender.waiting = self.size > 0 or held
 
     def goOn(self) -> None:
         """Go on with what was noted."""
@@ -212,7 +242,7 @@ class Outbox:
         before = self.size
         self.size += len(frame) - len(self._pong or b"")
         self._pong = frame
-        self._backlog.changed(self, before)
+        self._changed(before)
         self._pump()
 
     def clear(self, error: ConnectionClosed) -> None:
@@ -222,7 +252,7 @@ class Outbox:
         self._messages = self._control = _NOTHING
         self._pong = None
         self.size = self._inFlight + (len(self._partial[0]) if self._partial else 0)
-        self._backlog.changed(self, before)
+        self._changed(before)
         for waiter in dropped:
             failedWrite(error, waiter)
 
@@ -266,6 +296,14 @@ class Outbox:
 
     # How bytes get to the transport.
 
+    def _note(self, before: int) -> None:
+        self.sender.waiting = self.size > 0 or self._held
+        self._backlog.note(self, before)
+
+    def _changed(self, before: int) -> None:
+        self._note(before)
+        self._backlog.relieve()
+
     def _wait(self, frame: bytes, waiter: Deferred[None] | None) -> None:
         if self._messages is _NOTHING:
             self._messages = deque()
@@ -275,7 +313,7 @@ class Outbox:
         before = self.size
         queue.append((frame, waiter))
         self.size = before + len(frame)
-        self._backlog.changed(self, before)
+        self._changed(before)
         # A message of any size is taken when nothing waits; the cap is on what piles up.
         if before and self.size > self._cap and queue is self._messages:
             self.owner.outboxOverflowed(False)
@@ -284,7 +322,7 @@ class Outbox:
         """Send a frame when nothing waits."""
         before = self.size
         self.size += len(frame)
-        self._backlog.changed(self, before)
+        self._changed(before)
         self._partial = (memoryview(frame), waiter)
         self._pump()
 
@@ -294,7 +332,7 @@ class Outbox:
         before = self.size
         self.size -= self._inFlight
         self._inFlight = 0
-        self._backlog.changed(self, before)
+        self._changed(before)
         waiters, self._waiters = self._waiters, ()
         for waiter in waiters:
             waiter.callback(None)

@@ -24,8 +24,7 @@ _log = Logger()
 class _Accepting:
     """Accepts for one port of Twisted, in the place of its own `doRead`.
 
-    That one wraps each turn in a buffer for log events, asks for the name of each IPv6 address, and sets each socket up by calls of
-    its own.
+    That one wraps each turn in a buffer for log events, asks for the name of each IPv6 address, and has more to set up.
     """
 
     def __init__(self, port: Any, group: PollGroup) -> None:

@@ -44,6 +44,9 @@ CLOSE = 8
 # Bytes that excuse a peer in the middle of a frame from one pong: fewer, and it only keeps the connection busy.
 UPLOAD = 512
 
+# The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
+_log = Logger()
+
 
 class WebSocketConnection(Outbound):
     """One connection, from the 101 to the end of its transport.
@@ -55,8 +58,6 @@ class WebSocketConnection(Outbound):
         welcome: the answer to the handshake.
         admittedAs: the address that the gate has counted.
     """
-
-    _log = Logger()
 
     wheelSlot: int | None = None
     _closeAt = 0.0  # when to abort; counts from CLOSING on
@@ -82,11 +83,8 @@ class WebSocketConnection(Outbound):
         """
         welcome = self._welcome
         assert welcome is not None
-        headers: dict[str, list[str]] = {}
-        for name, value in welcome.headers:
-            headers.setdefault(name, []).append(value)
         offers = usableOffers(accept.extensions) if self.wire.compression else []
-        self.acceptHandshake(accept.key, list(accept.subProtocols), welcome.subProtocol, offers, headers)
+        self.acceptHandshake(accept.key, welcome.subProtocol, offers, welcome.headers)
         if early:
             self.dataReceived(early)
 
@@ -96,6 +94,7 @@ class WebSocketConnection(Outbound):
         assert welcome is not None
         limits, wheel = self.wire.limits, self.wire.wheel
         self._outbox = Outbox(self, self.transport, wheel, self.wire.backlog, limits.maxSendBuffer, limits.replyBuffer)
+        self._events = welcome.attend(self)
         self.phase = Phase.OPEN
         self._idleTimeout = welcome.idleTimeout
         # The wheel's clock stands still while nothing is on the wheel.
@@ -104,10 +103,11 @@ class WebSocketConnection(Outbound):
         if limits.pingInterval:
             self._keepAlive = KeepAlive(now, limits.pingInterval)
         wheel.set(self, self._nextDeadline(now))
-        self._events = welcome.attend(self)
         self._deliver = self._events.messageReceived
         # Only itself: a TLS transport above one would pass on what it is asked, and plain bytes with it.
         self._lane = self.transport if isinstance(self.transport, LaneServer) else None
+        self.sender = self._outbox.sender
+        self.sender.open = self._lane is not None and self._lane.sender is not None and self._perMessageCompress is None
         self._events.opened()
         self._setLane()
 
@@ -115,7 +115,8 @@ class WebSocketConnection(Outbound):
         """End: every write that waits fails, and the service hears of it once."""
         if self.phase is Phase.CLOSED:
             return
-        wasOpening, wasFinishing, self.phase = self.phase is Phase.OPENING, self.phase is Phase.FINISHING, Phase.CLOSED
+        wasOpening, wasFinishing = self.phase is Phase.OPENING, self.phase is Phase.FINISHING
+        self._enter(Phase.CLOSED)
         self.state = self.STATE_CLOSED
         self.wire.wheel.drop(self)
         self.wire.gate.release(self._admittedAs)
@@ -124,8 +125,8 @@ class WebSocketConnection(Outbound):
         self._message = None
         code, text = self._endedWith()
         self._outbox.abandon(ConnectionClosed(code, text))
-        if self._failure is None and not wasFinishing and not self._closedByPeer and not reason.check(ConnectionDone):
-            self._tellFailed(TransportError(f"the connection broke: {printable(reason.getErrorMessage())}"))
+        if self._failure is None and not wasFinishing and not self._closedByPeer and not isinstance(reason.value, ConnectionDone):
+            self._tellFailed(TransportError(f"the connection broke: {reason.getErrorMessage()}"))
         self._events.closed(code, text)
         waiters, self._closeWaiters = self._closeWaiters, ()
         for waiter in waiters:
@@ -172,7 +173,7 @@ class WebSocketConnection(Outbound):
         code, reason = self.remoteCloseCode, self.remoteCloseReason or ""
         payload = b"" if code is None else code.to_bytes(2, "big") + reason.encode()
         self.state = self.STATE_CLOSING
-        self.phase = Phase.CLOSING
+        self._enter(Phase.CLOSING)
         self._outbox.clear(ConnectionClosed(CloseCode.NO_STATUS if code is None else code, reason))
         self._outbox.last(frame(CLOSE, payload))
 
@@ -214,21 +215,24 @@ class WebSocketConnection(Outbound):
 
     def _tellFailed(self, error: WebSocketError) -> None:
         self._failure = error
-        self.wire.throttle.info(
-            self._log,
-            "connection failed" if error.code is None else f"failed with {int(error.code)}",
-            "{peer}: {error} ({code})",
-            peer=self._peer(),
-            error=printable(error),
-            code="no close frame" if error.code is None else int(error.code),
-        )
+        if self.wire.throttle.allows(_log, "connection failed" if error.code is None else f"failed with {int(error.code)}"):
+            code = "no close frame" if error.code is None else int(error.code)
+            _log.info("{peer}: {error} ({code})", peer=self._peer(), error=printable(error), code=code)
         self._events.failed(error)
+
+    def _enter(self, phase: Phase) -> None:
+        """Go on to `phase`; who leaves OPEN is no caller for others any more."""
+        wasOpen, self.phase = self.phase is Phase.OPEN, phase
+        if wasOpen:
+            self.sender.open = False
+            self._events.closing()
 
     def _finish(self) -> None:
         """Let the last bytes go out, then close; the deadline sees to it that this ends."""
         if self.phase >= Phase.FINISHING:
             return
-        wasClosing, self.phase = self.phase is Phase.CLOSING, Phase.FINISHING
+        wasClosing = self.phase is Phase.CLOSING
+        self._enter(Phase.FINISHING)
         self.state = self.STATE_CLOSING
         self._resumeAll()
         deadline = self.wire.reactor.seconds() + self.wire.limits.closeDeadline
@@ -247,7 +251,7 @@ class WebSocketConnection(Outbound):
 
     def _abort(self) -> None:
         if self.phase < Phase.CLOSED:
-            self.phase = Phase.FINISHING
+            self._enter(Phase.FINISHING)
             self.state = self.STATE_CLOSED
             self._outbox.release()
             self._outbox.abandon(ConnectionClosed(*self._endedWith()))
@@ -271,11 +275,15 @@ class WebSocketConnection(Outbound):
         else:
             if self._keepAlive is not None and self._keepAlive.dueAt <= now:
                 self._ask(self._keepAlive, now)
-            if self.phase is Phase.OPEN and self._idleTimeout and now - self._lastData >= self._idleTimeout:
+            if self.phase is Phase.OPEN and self._idleTimeout and now - self._lastDataAt() >= self._idleTimeout:
                 self._lastData = now
                 self._events.idle()
         if self.phase < Phase.CLOSED and self.wheelSlot is None:
             self.wire.wheel.set(self, self._nextDeadline(now))
+
+    def _lastDataAt(self) -> float:
+        straight: float = self.sender.lastData
+        return max(self._lastData, straight)
 
     def _nextDeadline(self, now: float) -> float:
         if self.phase >= Phase.CLOSING:
@@ -285,7 +293,7 @@ class WebSocketConnection(Outbound):
         if self._keepAlive is not None:
             due = min(due, self._keepAlive.dueAt)
         if self._idleTimeout:
-            due = min(due, self._lastData + self._idleTimeout)
+            due = min(due, self._lastDataAt() + self._idleTimeout)
         return max(due, now)
 
     def _ask(self, keepAlive: KeepAlive, now: float) -> None:
@@ -343,7 +351,7 @@ class WebSocketConnection(Outbound):
         self._closeWaiters += (closed,)
         now = self.wire.reactor.seconds()
         if self.phase is Phase.OPEN:
-            self.phase = Phase.CLOSING
+            self._enter(Phase.CLOSING)
             # Autobahn: the next Close of the peer is the answer to ours.
             self.state = self.STATE_CLOSING
             self._resumeAll()
@@ -368,5 +376,5 @@ class WebSocketConnection(Outbound):
 def connectionClass(wire: Wire) -> type[WebSocketConnection]:
     """Return the class of the connections of one server."""
     options = serverOptions(wire.limits, wire.reactor)
-    own = {"wire": wire, "laneMaximum": wire.limits.maxMessageSize}
+    own = {"wire": wire, "_wheel": wire.wheel, "laneMaximum": wire.limits.maxMessageSize}
     return type("WebSocketConnection", (WebSocketConnection,), {**options, **own})

@@ -8,22 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from OpenSSL import SSL
 
 from twisted_ws.wire.framing import frame
 
-__all__ = [
-    "readFrames",
-    "sendFrame",
-    "sendMany",
-    "split",
-    "tlsHandle",
-    "tlsReadFrames",
-    "tlsSendFrame",
-    "tlsSendMany",
-    "tlsWriteSome",
-]
+__all__ = ["Sender", "readFrames", "sendMany", "split", "tlsHandle", "tlsReadFrames", "tlsWriteSome"]
 
 _TEXT = 0x81
 _BINARY = 0x82
@@ -99,38 +90,63 @@ def _whatCame(data: bytes, maximum: int) -> list[str | bytes] | bytes | tuple[li
     return (messages, data[taken:]) if taken else data
 
 
-def sendFrame(fileno: int, first: int, payload: str | bytes) -> bytes | None:
-    """Send one frame; return what the kernel did not take, None when it took all.
+class Sender:
+    """What is needed to send a frame straight out on one connection.
 
-    A broken connection takes nothing here: the error shows again when the rest is written by the transport.
-
-    Args:
-        fileno: a non-blocking socket.
-        first: the first byte of the frame.
-        payload: a str is sent as its UTF-8.
-
-    Raises:
-        UnicodeEncodeError: a str with a lone surrogate.
+    Attributes:
+        handle: the socket's descriptor, or what `tlsHandle` returned.
+        secure: which of the two.
+        open: whether the connection takes messages, and without compression.
+        waiting: whether bytes wait that must go first.
+        lastData: when a frame last went this way (the caller's clock).
+        written: how many did.
     """
-    data = frame(first & 0x0F, payload.encode() if isinstance(payload, str) else payload, first & 0x70)
-    try:
-        sent = os.write(fileno, data)
-    except OSError:
-        sent = 0
-    return None if sent == len(data) else data[sent:]
 
+    __slots__ = ("handle", "lastData", "open", "secure", "waiting", "written")
 
-def sendMany(filenos: Sequence[int], data: bytes) -> list[tuple[int, int]]:
-    """Send the same bytes to many sockets; return index and bytes sent for each that did not take them all."""
-    behind = []
-    for index, fileno in enumerate(filenos):
+    def __init__(self) -> None:
+        self.handle: Any = 0
+        self.secure = self.open = self.waiting = False
+        self.lastData = 0.0
+        self.written = 0
+
+    def send(self, first: int, payload: str | bytes, now: float) -> bytes | bool | None:
+        """Send one frame, if frames can go this way now.
+
+        A broken connection takes nothing here: the error shows again when the rest is written by the transport.
+
+        Args:
+            first: the first byte of the frame.
+            payload: a str is sent as its UTF-8.
+            now: the present time.
+
+        Returns:
+            None when the kernel took all; else what it did not take; False when nothing was done.
+
+        Raises:
+            UnicodeEncodeError: a str with a lone surrogate.
+        """
+        data = frame(first & 0x0F, payload.encode() if isinstance(payload, str) else payload, first & 0x70)
+        sent = self.take(data, now)
+        return False if sent < 0 else None if sent == len(data) else data[sent:]
+
+    def take(self, data: bytes, now: float) -> int:
+        """Send bytes, if frames can go this way now; return how many went, -1 for "not this way"."""
+        if not self.open or self.waiting:
+            return -1
+        self.lastData = now
+        self.written += 1
+        if self.secure:
+            return max(tlsWriteSome(self.handle, data), 0)
         try:
-            sent = os.write(fileno, data)
+            return os.write(self.handle, data)
         except OSError:
-            sent = 0
-        if sent != len(data):
-            behind.append((index, sent))
-    return behind
+            return 0
+
+
+def sendMany(senders: Sequence[Sender], data: bytes, now: float) -> list[tuple[int, int]]:
+    """Send the same frame to many; return index and bytes sent, -1 for "not this way", for each that did not take it all."""
+    return [(index, sent) for index, sender in enumerate(senders) if (sent := sender.take(data, now)) != len(data)]
 
 
 # The same by TLS, on an OpenSSL connection that has the socket.
@@ -179,20 +195,3 @@ def tlsWriteSome(connection: SSL.Connection, data: bytes | memoryview) -> int:
     except SSL.Error:
         return sent or BROKEN
     return sent
-
-
-def tlsSendFrame(connection: SSL.Connection, first: int, payload: str | bytes) -> bytes | None:
-    """Send one frame as `sendFrame` does."""
-    data = frame(first & 0x0F, payload.encode() if isinstance(payload, str) else payload, first & 0x70)
-    sent = max(tlsWriteSome(connection, data), 0)
-    return None if sent == len(data) else data[sent:]
-
-
-def tlsSendMany(connections: Sequence[SSL.Connection], data: bytes) -> list[tuple[int, int]]:
-    """Send the same bytes to many as `sendMany` does."""
-    behind = []
-    for index, connection in enumerate(connections):
-        sent = max(tlsWriteSome(connection, data), 0)
-        if sent != len(data):
-            behind.append((index, sent))
-    return behind

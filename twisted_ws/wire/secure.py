@@ -39,9 +39,6 @@ class SecureLaneServer(LaneServer):
 
     _log = Logger()
 
-    sendFrame = staticmethod(speedups.tlsSendFrame)
-    sendMany = staticmethod(speedups.tlsSendMany)
-
     _handshaking = True
     _ending = False  # our close_notify has gone, or the peer's has come
     # Rare, and of old versions of TLS or a new key: OpenSSL cannot go on one way before the socket is ready the other way.
@@ -53,6 +50,7 @@ class SecureLaneServer(LaneServer):
         self._tls = tls.connection(sock)
         self._tls.set_accept_state()
         self.handle = speedups.tlsHandle(self._tls)
+        self.sender = speedups.makeSender(self.handle, True)
 
     def getHandle(self) -> SSL.Connection:  # type: ignore[override]
         """Return the OpenSSL connection, as Twisted's TLS transports do."""

@@ -14,28 +14,28 @@ from twisted.logger import Logger
 from twisted_ws.wire import pure
 
 __all__ = [
+    "NEVER",
+    "Sender",
     "compiled",
+    "makeSender",
     "readFrames",
     "sayWhich",
-    "sendFrame",
     "sendMany",
     "split",
     "tlsCompiled",
     "tlsHandle",
     "tlsReadFrames",
-    "tlsSendFrame",
-    "tlsSendMany",
     "tlsWriteSome",
 ]
 
 compiled = tlsCompiled = False
 
-readFrames, sendFrame, sendMany, split = pure.readFrames, pure.sendFrame, pure.sendMany, pure.split
+Sender: Any = pure.Sender
+sendMany: Any = pure.sendMany
+readFrames, split = pure.readFrames, pure.split
 tlsHandle: Any = pure.tlsHandle
 tlsReadFrames: Any = pure.tlsReadFrames
 tlsWriteSome: Any = pure.tlsWriteSome
-tlsSendFrame: Any = pure.tlsSendFrame
-tlsSendMany: Any = pure.tlsSendMany
 
 
 def _address(connection: SSL.Connection) -> int:
@@ -49,7 +49,8 @@ if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
         pass
     else:
         compiled = True
-        readFrames, sendFrame, sendMany, split = _speedups.readFrames, _speedups.sendFrame, _speedups.sendMany, _speedups.split
+        Sender, sendMany = _speedups.Sender, _speedups.sendMany
+        readFrames, split = _speedups.readFrames, _speedups.split
         try:
             # Private names: where OpenSSL's own functions are, and its object in pyOpenSSL's. Without them TLS works by
             # pyOpenSSL's methods.
@@ -65,7 +66,19 @@ if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
             _speedups.useOpenSSL(*_addresses)
             tlsCompiled = True
             tlsHandle, tlsReadFrames, tlsWriteSome = _address, _speedups.tlsReadFrames, _speedups.tlsWriteSome
-            tlsSendFrame, tlsSendMany = _speedups.tlsSendFrame, _speedups.tlsSendMany
+
+
+def makeSender(handle: Any, secure: bool) -> Any:
+    """Return a `Sender`; None where there can be none: beside the compiled part, for TLS by pyOpenSSL's methods."""
+    if secure and compiled and not tlsCompiled:
+        return None
+    sender = Sender()
+    sender.handle, sender.secure = handle, secure
+    return sender
+
+
+# For what frames never go straight out to.
+NEVER = Sender()
 
 _said = False
 

@@ -1,6 +1,6 @@
 """Autobahn on Twisted as the documentation of both has it: an echo server, and an HTTP site that broadcasts.
 
-python bench/stock_autobahn.py WSPORT HTTPPORT
+python autobahn_peer.py WSPORT TLSPORT HTTPPORT CERTIFICATE KEY
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from twisted.internet import reactor
+from twisted.internet.endpoints import serverFromString
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -45,8 +46,13 @@ class Broadcast(Resource):
         return b"OK"
 
 
+ws, tls, http, certificate, key = sys.argv[1:6]
 factory = WebSocketServerFactory()
 factory.protocol = Echo
-reactor.listenTCP(int(sys.argv[1]), factory, backlog=4096, interface="127.0.0.1")
-reactor.listenTCP(int(sys.argv[2]), Site(Broadcast()), interface="127.0.0.1")
+for description, what in (
+    (f"tcp:{ws}:interface=127.0.0.1:backlog=4096", factory),
+    (f"ssl:{tls}:interface=127.0.0.1:backlog=4096:privateKey={key}:certKey={certificate}", factory),
+    (f"tcp:{http}:interface=127.0.0.1", Site(Broadcast())),
+):
+    serverFromString(reactor, description).listen(what)
 reactor.run()

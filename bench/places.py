@@ -1,0 +1,17 @@
+"""Where things are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["BUILD", "CERTIFICATE", "HERE", "KEY", "NODE", "PYTHON", "ROOT", "SERVERS"]
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+SERVERS = HERE / "servers"
+# Everything that is made here: programs, peers, certificate, logs.
+BUILD = HERE / "build"
+PYTHON = BUILD / "python" / "bin" / "python"
+NODE = BUILD / "node" / "node_modules"
+CERTIFICATE = BUILD / "certificate.pem"
+KEY = BUILD / "key.pem"

@@ -1,0 +1,315 @@
+"""What the servers have to do, and the rows of figures that it gives: a workload more is one entry more in `WORKLOADS`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bench.figures import Row, Target
+from bench.peers import Peer
+from bench.running import Failed, Load, Server, publishing, taken0
+
+__all__ = ["WORKLOADS", "Effort", "Sample", "Workload"]
+
+# Seconds of the same work before the figures count: compilers of the just-in-time kind and caches have got warm.
+WARM = 0.5
+# What one workload found out about one server: figures by row; "busy", the share of core 0 that it had; and "others", the share
+# that went to processes beside it, or to other machines on the same processor.
+Sample = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
+
+    Attributes:
+        rounds: how often each workload runs for each peer.
+        seconds: how long each takes.
+        quick: whether the long ones may be cut short.
+    """
+
+    rounds: int = 3
+    seconds: float = 2.5
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One kind of work.
+
+    Attributes:
+        name: its short name, for the command line.
+        run: does it once to a server.
+        rows: what figures it gives.
+        peers: the keys of those who take part; () for all that can.
+        needs: what a peer must be able to do.
+        rounds: how often at most.
+    """
+
+    name: str
+    run: Callable[[Server, Effort], Sample]
+    rows: tuple[Row, ...]
+    peers: tuple[str, ...] = ()
+    needs: Callable[[Peer], bool] = lambda peer: True
+    rounds: int = 99
+
+    def takes(self, peer: Peer) -> bool:
+        """Say whether a peer takes part."""
+        return (not self.peers or peer.key in self.peers) and self.needs(peer)
+
+
+def _shares(server: Server, seconds: float) -> dict[str, float]:
+    """Wait that long, and return "busy" and "others" of the middle of it."""
+    time.sleep(seconds * 0.15)
+    begin, used, taken = time.monotonic(), server.cpu(), taken0()
+    time.sleep(seconds * 0.7)
+    used, taken, passed = server.cpu() - used, taken0() - taken, time.monotonic() - begin
+    return {"busy": used / passed, "others": max(taken - used, 0.0) / passed}
+
+
+def _echo(row: str, size: int, tls: bool = False) -> Callable[[Server, Effort], Sample]:
+    """Round trips of 64 clients, each with one message under way."""
+
+    def run(server: Server, effort: Effort) -> Sample:
+        with Load("echo", server, 64, size, effort.seconds, tls=tls, options=("-w", WARM)) as load:
+            load.opened()
+            time.sleep(WARM)
+            shares = _shares(server, effort.seconds)
+            return {row: load.figures()["rate"], **shares}
+
+    return run
+
+
+def _fanOut(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
+    """Deliveries to 1,000 clients of messages of 125 bytes that are posted one after another."""
+
+    def run(server: Server, effort: Effort) -> Sample:
+        with Load("fanout", server, 1000, effort.seconds, tls=tls, options=("-w", WARM)) as load:
+            load.opened()
+            with publishing(server, 125, effort.seconds + WARM + 10):
+                time.sleep(WARM)
+                shares = _shares(server, effort.seconds)
+                return {row: load.figures()["rate"], **shares}
+
+    return run
+
+
+def _connects(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
+    """Handshakes in a second of the server's time, 64 at a time; each connection ends as soon as it is open.
+
+    A client has about as much work with a handshake as a fast server, so that the load cannot always fill the server's core.
+    """
+
+    def run(server: Server, effort: Effort) -> Sample:
+        with Load("connect", server, 64, effort.seconds, tls=tls, options=("-w", WARM)) as load:
+            load.opened()
+            time.sleep(WARM)
+            shares = _shares(server, effort.seconds)
+            rate = load.figures()["open_rate"]
+            return {row: rate / min(max(shares["busy"], 0.01), 1.0), **shares, "rate": rate}
+
+    return run
+
+
+def _idle(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
+    """Resident memory of a connection that is open and silent."""
+
+    def run(server: Server, effort: Effort) -> Sample:
+        connections = 2000 if effort.quick else 5000
+        with Load("connect", server, 16, 60, tls=tls, options=("-n", 100)) as few:  # what the first connections load and build
+            few.figures()
+        time.sleep(0.2)
+        before = server.memory()
+        with Load("idle", server, connections, 60, tls=tls) as load:
+            load.opened()
+            time.sleep(0.5)
+            return {row: (server.memory() - before) / connections}
+
+    return run
+
+
+def _stalled(server: Server, effort: Effort) -> Sample:
+    """What one client that never reads costs the others, and the server.
+
+    First the kernel's buffers for it are filled, so that what comes then waits in the server; 50 messages of 1 KiB a second for
+    1,000 clients give the latency; and at the end come more messages than the server may keep for it.
+    """
+
+    def post(posts: int) -> None:
+        with publishing(server, 16384, 60, posts=posts) as publisher:
+            if publisher.wait():
+                raise Failed(f"{server.peer.title}: not all messages could be posted")
+
+    def delivery(stalled: int) -> tuple[float, int]:
+        options = ("-g", "-k", "-w", WARM, "-r", stalled)
+        with Load("fanout", server, 1000, 2 * effort.seconds, options=options) as load:
+            load.opened()
+            peak = before = server.memory()
+            kept = -1
+            while server.unsent() > kept:
+                kept = server.unsent()
+                post(20)
+            load.begin()
+            with publishing(server, 1024, 60, rate=50):
+                latency = load.figures()["p99"]
+            for _ in range(20):
+                post(5)
+                peak = max(peak, server.memory())
+            return latency, peak - before
+
+    without, usual = delivery(0)
+    time.sleep(0.5)
+    beside, grown = delivery(1)
+    return {"stalled": beside / without, "stalledMemory": max(grown - usual, 0), "p99 without": without, "p99 beside": beside}
+
+
+GROWTH = (100, 1000, 5000, 15000)
+
+
+def _growth(server: Server, effort: Effort) -> Sample:
+    """Processor time of a delivery, at the same number of deliveries to ever more clients."""
+    total = 300_000 if effort.quick else 1_500_000
+    found: dict[str, float] = {}
+    for clients in GROWTH[:-1] if effort.quick else GROWTH:
+        posts = total // clients
+        with Load("fanout", server, clients, 120, options=("-n", posts * clients)) as load:
+            load.opened()
+            time.sleep(0.5)
+            used = server.cpu()
+            with publishing(server, 125, 120, posts=posts) as publisher:
+                if publisher.wait():
+                    raise Failed(f"{server.peer.title}: not all messages could be posted")
+            found[f"growth{clients}"] = (server.cpu() - used) / (posts * clients) * 1e6
+            load.figures()
+        time.sleep(0.5)  # the end of so many connections is work as well
+    found["growth"] = max(found.values()) / found[f"growth{GROWTH[0]}"]
+    return found
+
+
+def _flat(server: Server, effort: Effort) -> Sample:
+    """Resident memory after the first tenth of many connects, and after all."""
+    total = 20_000 if effort.quick else 200_000
+    found, done = {}, 0
+    for count in (total // 10, total // 2, total):
+        with Load("connect", server, 64, 120, options=("-n", count - done)) as load:
+            load.figures()
+        done = count
+        time.sleep(0.5)
+        found[f"after {count}"] = float(server.memory())
+    return {**found, "flat": found[f"after {total}"] / found[f"after {total // 10}"]}
+
+
+def _echoes(peer: Peer) -> bool:
+    return peer.echoes
+
+
+def _secure(peer: Peer) -> bool:
+    return peer.secure and peer.key != "pure"
+
+
+def _secureEcho(peer: Peer) -> bool:
+    return peer.echoes and _secure(peer)
+
+
+_KIB = 1024
+WORKLOADS = (
+    Workload(
+        "fanout",
+        _fanOut("fanout"),
+        (
+            Row(
+                "fanout",
+                "fan-out, 1,000 x 125 B, deliveries",
+                targets=(
+                    Target(0.90, "yardstick"),
+                    Target(1.0, "picows"),
+                    Target(1.0, "nchan"),
+                    Target(1.0, "bun"),
+                    Target(2.0, "stock", "pure"),
+                ),
+            ),
+        ),
+    ),
+    Workload(
+        "echo",
+        _echo("echo", 125),
+        (
+            Row(
+                "echo",
+                "echo, 64 x 125 B, messages",
+                targets=(Target(0.80, "yardstick"), Target(1.0, "picows"), Target(2.0, "stock", "pure")),
+            ),
+        ),
+        needs=_echoes,
+    ),
+    Workload(
+        "echo16k",
+        _echo("echo16k", 16384),
+        (Row("echo16k", "echo, 64 x 16 KiB, messages", targets=(Target(1.0, "picows"),)),),
+        needs=_echoes,
+    ),
+    Workload(
+        "connects",
+        _connects("connects"),
+        (Row("connects", "connects, per second of the server's core", targets=(Target(2.0, "stock"), Target(0.9, "picows"))),),
+    ),
+    Workload(
+        "idle",
+        _idle("idle"),
+        (Row("idle", "idle memory of a connection", "bytes", less=True, targets=(Target(6 * _KIB),)),),
+        needs=lambda peer: peer.key not in ("yardstick", "pure"),
+    ),
+    Workload(
+        "tls-fanout",
+        _fanOut("tls-fanout", tls=True),
+        (Row("tls-fanout", "TLS fan-out, 1,000 x 125 B, deliveries", targets=(Target(1.0, "picows"),)),),
+        needs=_secure,
+    ),
+    Workload(
+        "tls-echo",
+        _echo("tls-echo", 125, tls=True),
+        (Row("tls-echo", "TLS echo, 64 x 125 B, messages", targets=(Target(0.8, "picows"),)),),
+        needs=_secureEcho,
+    ),
+    Workload(
+        "tls-connects",
+        _connects("tls-connects", tls=True),
+        (Row("tls-connects", "TLS handshakes, per second of the server's core", targets=(Target(1.0, "picows"),)),),
+        needs=_secure,
+    ),
+    Workload(
+        "tls-idle",
+        _idle("tls-idle", tls=True),
+        (Row("tls-idle", "idle memory of a TLS connection", "bytes", less=True, targets=(Target(24 * _KIB),)),),
+        needs=_secure,
+    ),
+    Workload(
+        "stalled",
+        _stalled,
+        (
+            Row("stalled", "delivery, p99: beside a stalled reader / without", "x", less=True, targets=(Target(1.10),)),
+            Row("stalledMemory", "memory that a stalled reader takes", "bytes", less=True, targets=(Target(1.25 * _KIB * _KIB),)),
+        ),
+        peers=("twisted_ws",),
+    ),
+    Workload(
+        "growth",
+        _growth,
+        (
+            *(
+                Row(f"growth{clients}", f"processor time of a delivery, {clients:,} clients", "us", less=True)
+                for clients in GROWTH
+            ),
+            Row("growth", "the dearest of these / that of 100 clients", "x", less=True, targets=(Target(1.15),)),
+        ),
+        peers=("yardstick", "twisted_ws"),
+    ),
+    Workload(
+        "flat",
+        _flat,
+        (Row("flat", "memory after 200,000 connects / after the first tenth", "x", less=True, targets=(Target(1.05),)),),
+        peers=("twisted_ws",),
+        rounds=1,
+    ),
+)

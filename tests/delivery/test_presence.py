@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.delivery.listeners import Ear, World
+from twisted_ws import ChannelError
+
+
+@pytest.fixture
+def world():
+    return World(presenceDelay=5)
+
+
+def notices(ear):
+    """Return what an ear was told since the last call: (type, user)."""
+    told, ear.notices[:] = [json.loads(frame) for frame in ear.notices], []
+    return [(each["type"], each["member"]["user"]) for each in told]
+
+
+def members(world, channel="a"):
+    return [(each.user, each.info, each.connections) for each in world.channels.presence.members(channel)]
+
+
+def watcher(world, channel="a"):
+    ear = Ear()
+    world.subscribe(ear, channel)
+    world.channels.presence.watch(channel, ear)
+    return ear
+
+
+def test_members(world):
+    """Users are listed with the info of their first connection and how many they have; others are counted only."""
+    ann, again, bob, nobody = Ear("ann"), Ear("ann"), Ear("bob"), Ear()
+    nobody.caller.user = object()
+    world.subscribe(ann, "a", info={"name": "Ann"})
+    world.subscribe(again, "a", info="other")
+    world.subscribe(bob, "a")
+    world.subscribe(nobody, "a")
+    world.subscribe(Ear("eve"), "*")
+    assert members(world) == [("ann", {"name": "Ann"}, 2), ("bob", None, 1)]
+    assert world.channels.who("a")["count"] == 4
+    assert members(world, "b") == []
+
+
+def test_joinAndLeave(world):
+    """The others are told of a user's first connection at once, and of its last when it has not come back."""
+    watching = watcher(world)
+    first, second = Ear("ann"), Ear("ann")
+    world.subscribe(first, "a", info={"n": 1})
+    assert json.loads(watching.notices[0]) == {"type": "join", "channel": "a", "member": {"user": "ann", "info": {"n": 1}}}
+    world.subscribe(second, "a")
+    world.channels.unsubscribe(first, "a")
+    world.advance(10)
+    assert notices(watching) == [("join", "ann")]
+    world.channels.leave(second)
+    world.advance(4.75)
+    assert notices(watching) == []
+    assert members(world) == [("ann", {"n": 1}, 0)]
+    world.advance(0.5)
+    assert notices(watching) == [("leave", "ann")]
+    assert members(world) == []
+    assert len(world.wheel) == 1  # the channel
+
+
+def test_quickReconnect(world):
+    """Who is back within the delay was never away; the info is the new one."""
+    watching, ann, back = watcher(world), Ear("ann"), Ear("ann")
+    world.subscribe(ann, "a", info=1)
+    world.channels.leave(ann)
+    world.advance(4)
+    world.subscribe(back, "a", info=2)
+    world.advance(10)
+    assert notices(watching) == [("join", "ann")]
+    assert members(world) == [("ann", 2, 1)]
+
+
+def test_restless(world):
+    """Each absence is timed on its own."""
+    watching, ann = watcher(world), Ear("ann")
+    world.subscribe(ann, "a")
+    for _ in range(3):
+        world.channels.unsubscribe(ann, "a")
+        world.advance(4)
+        world.subscribe(ann, "a")
+    world.channels.unsubscribe(ann, "a")
+    world.subscribe(ann, "a")
+    world.channels.unsubscribe(ann, "a")
+    world.advance(4.75)
+    assert notices(watching) == [("join", "ann")]
+    world.advance(0.5)
+    assert notices(watching) == [("leave", "ann")]
+    world.subscribe(ann, "a")
+    assert notices(watching) == [("join", "ann")]
+
+
+def test_manyLeave(world):
+    """Those who leave one after the other are told of one after the other, by one timer."""
+    watching = watcher(world)
+    for user in ("ann", "bob"):
+        ear = Ear(user)
+        world.subscribe(ear, "a")
+        world.channels.leave(ear)
+        world.advance(3)
+    notices(watching)
+    world.advance(2.25)
+    assert notices(watching) == [("leave", "bob")]
+    assert members(world) == []
+
+
+def test_watchersLeave(world):
+    """Who leaves the channel is told no more."""
+    one, two = watcher(world), watcher(world)
+    world.channels.unsubscribe(one, "a")
+    world.subscribe(Ear("ann"), "a")
+    assert (notices(one), notices(two)) == ([], [("join", "ann")])
+    world.channels.leave(two)
+    world.subscribe(Ear("bob"), "a")
+    assert notices(two) == []
+
+
+def test_changedUser(world):
+    """A user that a service changes meanwhile leaves as who it came."""
+    ann, nobody = Ear("ann"), Ear()
+    world.subscribe(ann, "a")
+    world.subscribe(nobody, "a")
+    ann.caller.user = nobody.caller.user = "bob"
+    world.channels.leave(ann)
+    world.channels.leave(nobody)
+    world.advance(6)
+    assert members(world) == []
+
+
+def test_refused():
+    """Who could not subscribe leaves again."""
+    world = World(channels=1)
+    world.subscribe(Ear(), "b")
+    ann = Ear("ann")
+    with pytest.raises(ChannelError):
+        world.channels.subscribe(ann, "a")
+    world.advance(6)
+    assert members(world) == []

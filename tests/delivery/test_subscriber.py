@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+from twisted.internet.task import Clock
+
+from tests.delivery.listeners import Ear
+from tests.memory import MemoryClient, clientFrame
+from twisted_ws import ConnectionClosed, Limits, WebSocketServer, WebSocketService
+from twisted_ws.delivery.channels import ROOM
+from twisted_ws.delivery.mailbox import Policy
+from twisted_ws.delivery.publication import Start
+from twisted_ws.delivery.subscriber import CallerSubscriber, Subscriber
+
+BIG = ROOM // 2 + 1  # of two of these, the second does not fit
+
+
+class Service(WebSocketService):
+    """Keeps its callers, and what it hears of their end."""
+
+    def __init__(self):
+        self.callers = []
+        self.heard = []
+
+    def onOpen(self, caller):
+        self.callers.append(caller)
+
+    def onError(self, caller, error):
+        self.heard.append(error.code)
+
+    def onClose(self, caller, statusCode, reason):
+        self.heard.append((statusCode, caller.channels))
+
+
+class World:
+    """A server in memory."""
+
+    def __init__(self, policy=None, **limits):
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.server = WebSocketServer(limits=Limits(pingInterval=0, **limits), reactor=self.clock)
+        self.service = Service()
+        self.server.mount("/ws", self.service)
+        self.policy = policy
+        self.channels = self.server.channels
+
+    def connect(self, *channels):
+        """Return a client and its caller."""
+        client = MemoryClient(self.server.factory(), self.clock)
+        client.connect("/ws")
+        caller = self.service.callers[-1]
+        if self.policy is not None:
+            CallerSubscriber(caller, self.channels, self.policy)
+        for channel in channels:
+            caller.subscribe(channel)
+        return client, caller
+
+    def publish(self, *messages, channel="a", key=None):
+        return [self.server.publish(channel, message, key=key).result for message in messages]
+
+
+def big(text):
+    """Return a message of which two do not fit."""
+    return text * BIG
+
+
+def heads(messages):
+    """Return the first characters of messages."""
+    return "".join([message[0] for message in messages])
+
+
+def test_raw():
+    """A caller gets messages as they were published: text, JSON text, binary."""
+    world = World()
+    client, caller = world.connect("a")
+    assert caller.channels == ("a",)
+    assert [answer.recipients for answer in world.publish("hi", {"a": 1}, b"\xff")] == [1, 1, 1]
+    assert client.messages() == ["hi", '{"a":1}', b"\xff"]
+    assert caller.unsubscribe("a")
+    assert not caller.unsubscribe("a")
+    assert caller.channels == ()
+    assert world.publish("x")[0].recipients == 0
+
+
+def test_resume():
+    """What a caller missed comes before the handler goes on."""
+    world = World()
+    world.publish("1", "2")
+    client, caller = world.connect()
+    assert isinstance(caller.subscribe("a", "0").result, Start)
+    assert client.messages() == ["1", "2"]
+
+
+def test_afterTheEnd():
+    """A caller that has gone is in no channel when onClose runs, and gets into none any more."""
+    world = World()
+    client, caller = world.connect("a", "b")
+    client.send(clientFrame(8, (1000).to_bytes(2, "big")))
+    assert world.service.heard == [(1000, ())]
+    assert world.channels.count("a") == 0
+    refused = []
+    caller.subscribe("c").addErrback(lambda failure: refused.append(failure.check(ConnectionClosed)))
+    assert refused == [ConnectionClosed]
+    assert world.channels.count("c") == 0
+
+
+def test_noServer():
+    """A caller that belongs to no server says so."""
+    world = World()
+    _, caller = world.connect()
+    caller._enroll = None
+    assert caller.unsubscribe("a") is False
+    with pytest.raises(RuntimeError, match="no server"):
+        caller.subscribe("a")
+
+
+def test_slow():
+    """What does not fit waits, in order, with frames and what comes live among it; nothing is lost or doubled."""
+    world = World()
+    client, caller = world.connect("a")
+    client.transport.room = 0
+    assert [answer.recipients for answer in world.publish(big("1"), big("2"), "3")] == [1] * 3
+    caller.membership.write(b"4")
+    world.publish("5")
+    assert caller.bufferedAmount < ROOM
+    assert world.server._wire.backlog.total > 2 * BIG
+    client.transport.room = BIG // 2
+    client.transport.settle()
+    world.publish("6")
+    client.transport.room = None
+    assert heads(client.messages()) == "123456"
+    assert world.server._wire.backlog.total == 0
+    world.publish("7")
+    assert client.messages() == ["7"]
+
+
+def test_anySize():
+    """A message of any size goes out when nothing waits, and waits when something does."""
+    world = World(maxSendBuffer=200_000)
+    client, _ = world.connect("a")
+    client.transport.room = 100
+    world.publish("1" * 100_000, "2" * 100_000)
+    client.transport.room = None
+    assert heads(client.messages()) == "12"
+
+
+def test_longResume():
+    """A resume that is longer than the send buffer goes out at the peer's pace, and what is live comes behind it."""
+    world = World(maxSendBuffer=BIG, historyBytes=100 * BIG)
+    world.publish(*[big(letter) for letter in "abcdefgh"])
+    client, caller = world.connect()
+    client.transport.room = 100
+    assert caller.subscribe("a", "0").result.missed == 8
+    world.publish("i")
+    assert caller.bufferedAmount < ROOM
+    client.transport.room = None
+    assert heads(client.messages()) == "abcdefghi"
+
+
+def test_tooSlow():
+    """A caller that leaves too much is closed with 1013, is out of its channels, and holds nothing."""
+    world = World(maxSendBuffer=4 * BIG)
+    client, caller = world.connect("a")
+    other, _ = world.connect("a")
+    client.transport.room = 0
+    counts = []
+    for each in "123456":
+        counts += [answer.recipients for answer in world.publish(big(each))]
+        other.transport.settle()
+    assert counts == [2, 2, 2, 2, 1, 1]
+    assert world.service.heard[0] == 1013
+    assert caller.channels == ()
+    assert heads(other.messages()) == "123456"
+    client.transport.room = None
+    assert client.frames()[-1].payload == (1013, "too slow")
+    assert world.server._wire.backlog.total == 0
+
+
+def test_tooOld():
+    """A caller that leaves a message for too long is closed, too, when the next one comes."""
+    world = World(subscriberLag=10)
+    client, caller = world.connect("a")
+    client.transport.room = 10
+    world.publish(big("1"), big("2"))
+    world.clock.advance(9)
+    world.publish("3")
+    assert caller.isOpen()
+    world.clock.advance(1.25)
+    world.publish("4")
+    assert not caller.isOpen()
+    assert world.service.heard[0] == 1013
+
+
+@pytest.mark.parametrize(("policy", "seen"), [(Policy.DROP_OLDEST, "1789"), (Policy.LATEST, "169")])
+def test_policies(policy, seen):
+    """With another policy a slow caller stays, and gets what the policy leaves: the newest, or the newest of each key."""
+    world = World(policy, maxSendBuffer=4 * BIG)
+    client, caller = world.connect("a")
+    client.transport.room = 10
+    world.publish(*[big(each) for each in "123456"], key="k")
+    world.publish(*[big(each) for each in "789"])
+    assert caller.isOpen()
+    assert world.server._wire.backlog.total <= 6 * BIG
+    client.transport.room = None
+    assert heads(client.messages()) == seen
+    world.publish("!")
+    assert client.messages() == ["!"]
+
+
+def test_droppedWhileWaiting():
+    """What has become too old for its policy by the time the peer reads is not sent; the rest of the way is clear."""
+    world = World(Policy.DROP_OLDEST, subscriberLag=10)
+    client, _ = world.connect("a")
+    client.transport.room = 10
+    world.publish(big("1"), big("2"), big("3"))
+    world.clock.advance(11)
+    client.transport.room = None
+    assert heads(client.messages()) == "13"
+    assert world.server._wire.backlog.total == 0
+    world.publish("4")
+    assert client.messages() == ["4"]
+
+
+def test_frames():
+    """Frames that nobody reads are too much some day, whatever the policy."""
+    world = World(Policy.DROP_OLDEST, maxSendBuffer=BIG)
+    client, caller = world.connect("a")
+    client.transport.room = 0
+    for _ in range(4):
+        caller.membership.write(b"x" * BIG)
+    assert not caller.isOpen()
+    caller.membership.write(b"x" * BIG)
+    assert world.service.heard[0] == 1013
+
+
+def test_allTogether():
+    """What waits for all together is bounded: the largest goes."""
+    world = World(maxSendBufferTotal=6 * BIG)
+    (small, one), (large, two) = world.connect("a"), world.connect("a", "b")
+    small.transport.room = large.transport.room = 0
+    world.publish(big("1"), big("2"))
+    world.publish(big("3"), channel="b")
+    world.publish(big("4"), channel="b")
+    assert (one.isOpen(), two.isOpen()) == (True, False)
+    small.transport.room = None
+    assert heads(small.messages()) == "12"
+
+
+def test_closedWithMail():
+    """A peer that leaves with mail waiting leaves nothing behind."""
+    world = World()
+    client, caller = world.connect("a")
+    client.transport.room = 0
+    world.publish(big("1"), big("2"), big("3"))
+    client.hangUp()
+    assert world.server._wire.backlog.total == 0
+    assert caller.membership._mailbox is None
+    assert world.publish("4")[0].recipients == 0
+
+
+@pytest.fixture
+def pipe():
+    """A socket with little room: (what reads, what writes)."""
+    reading, writing = socket.socketpair()
+    writing.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+    for each in (reading, writing):
+        each.setblocking(False)
+    yield reading, writing
+    reading.close()
+    writing.close()
+
+
+def test_fastLane(pipe):
+    """A caller in the fast lane is sent the frame itself, but for the time in which something waits: then all goes one way."""
+    world = World()
+    client, caller = world.connect("a")
+    reading, writing = pipe
+    sender = caller._link.sender
+    sender.handle, sender.open = writing.fileno(), True
+    assert world.publish("hi")[0].recipients == 1
+    assert reading.recv(100) == b"\x81\x02hi"
+    client.transport.room = 0
+    assert [answer.recipients for answer in world.publish("1" * ROOM, "2" * ROOM, "3")] == [1, 1, 1]
+    begun = len(reading.recv(100_000))
+    assert 0 < begun < ROOM
+    assert caller.bufferedAmount == ROOM + 4 - begun
+    assert len(caller.membership._mailbox) == 2
+    client.transport.room = None
+    client.transport.settle()
+    rest = client.received()
+    assert rest[: ROOM + 4 - begun] == b"1" * (ROOM + 4 - begun)
+    assert rest.endswith(b"2\x81\x013")
+    world.publish("4")
+    assert reading.recv(100) == b"\x81\x014"
+
+
+def test_nothingOvertakesMail(pipe):
+    """What is published when the outbox has just become empty goes behind what waits in the mailbox."""
+    world = World()
+    client, caller = world.connect("a")
+    client.transport.room = 0
+    caller.writeTextMessage(big("0")).addCallback(lambda result: world.publish("3"))
+    world.publish(big("1"), big("2"))
+    caller._link.sender.handle, caller._link.sender.open = pipe[1].fileno(), True
+    client.transport.room = None
+    assert heads(client.messages()) == "0123"
+    with pytest.raises(BlockingIOError):
+        pipe[0].recv(1)
+
+
+def test_promises():
+    """What a transport does not say is said to be missing, but for what it need not care about."""
+    subscriber = Subscriber(Ear().caller)
+    subscriber.ended("a", "")
+    subscriber.notice(b"")
+    assert not subscriber.sender.open
+    for call in (
+        lambda: subscriber.send(None),
+        lambda: subscriber.begin(None, []),
+        lambda: subscriber.disconnect(4000, ""),
+        lambda: subscriber.noteRest(b""),
+        lambda: subscriber.goOn(),
+    ):
+        with pytest.raises(NotImplementedError):
+            call()
+
+
+def test_disconnect():
+    """A caller is disconnected with a code, and as much of a reason as a Close frame can have."""
+    world = World()
+    client, caller = world.connect("a")
+    caller.membership.disconnect(4403, "é" * 100)
+    assert client.closeFrame() == (4403, "é" * 61)

@@ -1,0 +1,500 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+
+from tests.memory import MemoryClient, clientFrame
+from twisted_ws import ChannelError, Limits, Reject, WebSocketServer
+from twisted_ws.delivery.subscriber import Subscriber
+from twisted_ws.delivery.visitor import Visitor
+from twisted_ws.services.channels import ChannelService
+from twisted_ws.upgrade import UpgradeRequest
+
+
+class World:
+    """A server in memory, with channels as they are mounted by default."""
+
+    def __init__(self, service=None, **limits):
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.server = WebSocketServer(limits=Limits(**limits), reactor=self.clock)
+        self.service = service or ChannelService(publish=True, wildcards=True, presence=True)
+        for path in ("/channels/{channel}", "/channels"):
+            self.server.mount(path, self.service)
+
+    def raw(self, path):
+        client = MemoryClient(self.server.factory(), self.clock)
+        client.head = client.connect(path)
+        return client
+
+    def v1(self, path="/channels"):
+        """Return a client of the subprotocol, and what it was sent first."""
+        client = MemoryClient(self.server.factory(), self.clock)
+        client.head = client.connect(path, Sec_WebSocket_Protocol="twisted-ws.v1")
+        return client, answers(client)
+
+    def publish(self, channel, *messages):
+        return [self.server.publish(channel, message).result for message in messages]
+
+
+def ask(client, text, **fields):
+    """Send a frame, and return what comes."""
+    client.send(clientFrame(1, (text or json.dumps(fields)).encode()))
+    return answers(client)
+
+
+def answers(client):
+    """Return the frames that came; an id without its epoch, which is another one in each run."""
+    found = [json.loads(message) for message in client.messages()]
+    for each in found:
+        if each.get("id"):
+            each["id"] = int(each["id"].partition(":")[2])
+    return found
+
+
+def subscribed(channel, number=0, recovered=False, count=0, **more):
+    return {"type": "subscribed", "channel": channel, "id": number, "recovered": recovered, "count": count, **more}
+
+
+def message(channel, number, data, **more):
+    return {"type": "message", "channel": channel, "id": number, "data": data, **more}
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+# What can be mounted.
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"publish": "yes"}, "publish must be true or false, not 'yes'"),
+        ({"policy": "drop"}, "close, drop-oldest, latest, not 'drop'"),
+    ],
+)
+def test_options(options, text):
+    """An option that is none is named."""
+    with pytest.raises(ValueError, match=text):
+        ChannelService(**options)
+
+
+# Raw.
+
+
+def test_raw(world):
+    """The address is the channel, and messages come as they were published."""
+    client = world.raw("/channels/orders.42")
+    assert client.head.startswith("HTTP/1.1 101")
+    assert world.publish("orders.42", "hi", b"\xff")[0].recipients == 1
+    assert client.messages() == ["hi", b"\xff"]
+
+
+def test_rawSeveral(world):
+    """Several channels come over one connection, each once, patterns too."""
+    client = world.raw("/channels/a?channel=b&channel=a&channel=c.*")
+    world.publish("a", "1")
+    world.publish("b", "2")
+    world.publish("c.d", "3")
+    world.publish("c", "4")
+    assert client.messages() == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/channels", 400),
+        ("/channels/a%20b", 400),
+        ("/channels?channel=a..b", 400),
+        ("/channels/a/b", 404),
+        ("/channels/a?" + "&".join([f"channel={n}" for n in range(128)]), 429),
+    ],
+)
+def test_rawRefusals(world, path, status):
+    """A URL that cannot be served is refused before there is a connection."""
+    assert world.raw(path).head.startswith(f"HTTP/1.1 {status}")
+
+
+def test_trailingSlash(world):
+    """A slash at the end changes nothing."""
+    client = world.raw("/channels/a/")
+    world.publish("a", "1")
+    assert client.messages() == ["1"]
+
+
+def test_rawResume(world):
+    """With after, what was missed comes first; when that is not all, the connection says so by its end."""
+    last = world.publish("a", "1", "2", "3")[0].id
+    assert world.raw(f"/channels/a?after={last}").messages() == ["2", "3"]
+    assert world.raw("/channels/a?after=0").messages() == ["1", "2", "3"]
+    assert world.raw(f"/channels?channel=a&channel=b&after=a={last}").messages() == ["2", "3"]
+    assert world.raw("/channels/a?after=old:1").closeFrame() == (4410, "not recovered")
+    assert world.raw("/channels/a?after=nonsense").closeFrame()[0] == 4400
+    assert world.server.channels.count("a") == 3
+
+
+def test_rawPublish(world):
+    """What a raw client sends is published as text or binary, to itself as well."""
+    client, other = world.raw("/channels/a"), world.raw("/channels?channel=a&channel=b")
+    client.send(clientFrame(1, b"text"))
+    client.send(clientFrame(2, b"\xff"))
+    assert client.messages() == other.messages() == ["text", b"\xff"]
+    other.send(clientFrame(1, b"which?"))
+    assert other.closeFrame() == (4403, "To publish, connect to one channel.")
+    pattern = world.raw("/channels?channel=a.*")
+    pattern.send(clientFrame(1, b"which?"))
+    assert pattern.closeFrame()[0] == 4403
+
+
+def test_defaults():
+    """By default clients may neither publish, nor use patterns, nor see who is there."""
+    world = World(ChannelService())
+    client = world.raw("/channels/a")
+    client.send(clientFrame(1, b"x"))
+    assert client.closeFrame() == (4403, "Publishing is not allowed here.")
+    assert world.raw("/channels?channel=*").closeFrame() == (4403, "Patterns are not allowed here.")
+    client, _ = world.v1()
+    assert ask(client, "", type="subscribe", channel="a", presence=True)[0]["code"] == "forbidden"
+    assert ask(client, "", type="presence", channel="a")[0]["message"] == "Presence is not shown here."
+    assert world.server.channels.count("a") == 0
+
+
+# The subprotocol.
+
+
+def test_welcome():
+    """The first frame says how to come back; the channels of the URL follow."""
+    world = World(reconnectDelay=2.5, pingInterval=20)
+    last = world.publish("a", "1", "2")[0].id
+    client, first = world.v1(f"/channels/a?channel=b&after=a={last}")
+    assert "Sec-WebSocket-Protocol: twisted-ws.v1" in client.head
+    welcome = first.pop(0)
+    assert int(welcome.pop("connection")) > 0
+    assert welcome == {"type": "welcome", "version": 1, "retry": 2500, "ping": 20}
+    assert first == [subscribed("a", 1, True, 1), message("a", 2, "2"), subscribed("b")]
+
+
+def test_subscribe(world):
+    """Subscribe, get what was missed and what is live, unsubscribe: each answer has the request's ref."""
+    last = world.publish("a", "1", {"x": [2]})[0].id
+    client, first = world.v1()
+    assert [each["type"] for each in first] == ["welcome"]
+    assert ask(client, "", type="subscribe", channel="a", after=last, ref=1) == [
+        subscribed("a", 1, True, 1, ref=1),
+        message("a", 2, {"x": [2]}),
+    ]
+    world.publish("a", b"\x00\xff")
+    world.server.publish("a", "k", key="key")
+    live = answers(client)
+    assert live == [{"type": "message", "channel": "a", "id": 3, "base64": "AP8="}, message("a", 4, "k", key="key")]
+    assert ask(client, "", type="unsubscribe", channel="a", ref="u") == [{"type": "unsubscribed", "channel": "a", "ref": "u"}]
+    world.publish("a", "5")
+    assert ask(client, "", type="subscribe", channel="a") == [subscribed("a", 5)]
+    assert ask(client, "", type="subscribe", channel="*", ref=0) == [subscribed("*", None, ref=0)]
+
+
+def test_publishFrame(world):
+    """A publication is answered with its id, after the message itself; a key publishes once."""
+    client, _ = world.v1("/channels/a")
+    for data in ("text", {"x": 1}, None, 5):
+        got = ask(client, "", type="publish", channel="a", data=data, ref=9)
+        number = got[1]["id"]
+        assert got == [message("a", number, data), {"type": "published", "channel": "a", "id": number, "recipients": 1, "ref": 9}]
+    assert ask(client, "", type="publish", channel="a", base64="AP8=")[0]["base64"] == "AP8="
+    once = {"type": "publish", "channel": "a", "data": "x", "key": "k", "idempotencyKey": "i"}
+    assert [each["type"] for each in ask(client, "", **once)] == ["message", "published"]
+    assert [each["type"] for each in ask(client, "", **once)] == ["published"]
+
+
+def test_ping(world):
+    """A ping is answered."""
+    client, _ = world.v1()
+    assert ask(client, '{"type":"ping","ref":"a"}') == [{"type": "pong", "ref": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "ref"),
+    [
+        ("", "bad-request", None),
+        ("[]", "bad-request", None),
+        ("{", "bad-request", None),
+        ('{"ref":7}', "bad-request", 7),
+        ('{"type":"nonsense","ref":"x"}', "bad-request", "x"),
+        ('{"type":"welcome"}', "bad-request", None),
+        ('{"type":"ping","ref":1.5}', "bad-request", None),
+        ('{"type":"ping","ref":"' + "x" * 65 + '"}', "bad-request", None),
+        ('{"type":"subscribe","ref":1}', "bad-request", 1),
+        ('{"type":"subscribe","channel":5,"ref":1}', "bad-request", 1),
+        ('{"type":"subscribe","channel":"","ref":1}', "bad-channel", 1),
+        ('{"type":"subscribe","channel":"b","after":"5","ref":1}', "bad-position", 1),
+        ('{"type":"subscribe","channel":"a","ref":1}', "already-subscribed", 1),
+        ('{"type":"subscribe","channel":"b.*","presence":true,"ref":1}', "bad-channel", 1),
+        ('{"type":"unsubscribe","channel":"b","ref":1}', "not-subscribed", 1),
+        ('{"type":"publish","channel":"a","ref":1}', "bad-request", 1),
+        ('{"type":"publish","channel":"a","data":1,"base64":"","ref":1}', "bad-request", 1),
+        ('{"type":"publish","channel":"a","base64":"!","ref":1}', "bad-request", 1),
+        ('{"type":"publish","channel":"a.*","data":1,"ref":1}', "bad-channel", 1),
+        ('{"type":"publish","channel":"a","data":1,"key":"' + "k" * 129 + '","ref":1}', "too-large", 1),
+        ('{"type":"presence","channel":"*","ref":1}', "bad-channel", 1),
+    ],
+)
+def test_errors(world, text, code, ref):
+    """What cannot be done is an error with a word for programs and the request's ref; the connection goes on."""
+    client, _ = world.v1("/channels/a")
+    (error,) = ask(client, text or " ")
+    assert (error["type"], error["code"], error.get("ref")) == ("error", code, ref)
+    assert error["message"]
+    assert ask(client, '{"type":"ping"}') == [{"type": "pong"}]
+
+
+def test_binaryFrame(world):
+    """A binary message is no frame."""
+    client, _ = world.v1()
+    client.send(clientFrame(2, b"{}"))
+    assert answers(client) == [{"type": "error", "code": "bad-request", "message": "Frames are text."}]
+
+
+def test_badURL():
+    """A URL whose after cannot be read, or whose channels the service did not look at, is an error, and frames still work."""
+
+    class Open(ChannelService):
+        def onUpgrade(self, request):
+            return self
+
+    world = World(Open())
+    for path, code in ("/channels/a?after=x", "bad-position"), ("/channels/a/b", "not-found"):
+        client, first = world.v1(path)
+        assert first[1]["code"] == code
+        assert ask(client, '{"type":"ping"}') == [{"type": "pong"}]
+    assert world.raw("/channels/a%20b").closeFrame()[0] == 4400
+
+
+# Hooks.
+
+
+class Guarded(ChannelService):
+    """Asks for names, and writes down what it is asked."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.asked = []
+        self.answer = None
+
+    def onUpgrade(self, request):
+        request.user = request.query.get("user", [None])[0]
+        return self
+
+    def onSubscribe(self, caller, channel):
+        self.asked.append(("subscribe", caller.user, channel))
+        return self.answer
+
+    def onPublish(self, caller, channel, message):
+        self.asked.append(("publish", channel, message))
+        return self.answer
+
+    def onUnsubscribe(self, caller, channel):
+        self.asked.append(("unsubscribe", caller.user, channel, caller.channels))
+        return self.answer
+
+    def onPresence(self, caller, channel):
+        self.asked.append(("presence", caller.user, channel))
+        return {"name": caller.user}
+
+    def onClose(self, caller, statusCode, reason):
+        self.asked.append(("close", caller.channels))
+
+
+def test_hooks():
+    """Each hook is asked in its time, and every end of a subscription is told before onClose."""
+    world = World(Guarded())
+    client, _ = world.v1("/channels/a?user=ann")
+    ask(client, '{"type":"subscribe","channel":"b.*"}')
+    ask(client, '{"type":"publish","channel":"c","data":{"x":1}}')
+    ask(client, '{"type":"unsubscribe","channel":"a"}')
+    client.hangUp()
+    assert world.service.asked == [
+        ("subscribe", "ann", "a"),
+        ("presence", "ann", "a"),
+        ("subscribe", "ann", "b.*"),
+        ("publish", "c", {"x": 1}),
+        ("unsubscribe", "ann", "a", ("b.*",)),
+        ("unsubscribe", "ann", "b.*", ()),
+        ("close", ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "bad-request"),
+        (401, "unauthorized"),
+        (402, "forbidden"),
+        (404, "not-found"),
+        (429, "too-many-requests"),
+        (500, "unavailable"),
+    ],
+)
+def test_refuse(status, code):
+    """A hook refuses by Reject: its status decides the code, its body is the reason."""
+
+    class Closed(ChannelService):
+        def onSubscribe(self, caller, channel):
+            raise Reject(status, "not your order")
+
+        async def onPublish(self, caller, channel, message):
+            raise Reject(status)
+
+    world = World(Closed())
+    client, first = world.v1("/channels/a")
+    refused = {"type": "error", "code": code, "message": "not your order", "channel": "a"}
+    assert first[1:] == [refused]
+    assert ask(client, '{"type":"subscribe","channel":"a","ref":1}') == [{**refused, "ref": 1}]
+    assert ask(client, '{"type":"publish","channel":"a","data":1}')[0]["message"] == "The service refuses."
+    assert world.raw("/channels/a").closeFrame() == (4000 + ChannelError.STATUSES[code], "not your order")
+
+
+def test_laterAnswers():
+    """While a hook waits, later requests wait, and are answered in their order."""
+    world = World(Guarded())
+    client, _ = world.v1()
+    world.service.answer = Deferred()
+    assert ask(client, '{"type":"subscribe","channel":"a","ref":1}') == []
+    assert ask(client, '{"type":"ping","ref":2}') == []
+    answer, world.service.answer = world.service.answer, None
+    answer.callback(None)
+    assert [each["ref"] for each in answers(client)] == [1, 2]
+
+
+def test_leftWhileAsked():
+    """Who leaves while a hook waits is subscribed to nothing."""
+    world = World(Guarded())
+    client, _ = world.v1()
+    answer = world.service.answer = Deferred()
+    ask(client, '{"type":"subscribe","channel":"a","ref":1}')
+    client.hangUp()
+    world.service.answer = None
+    answer.callback(None)
+    assert world.server.channels.count("a") == 0
+
+
+def test_instead():
+    """What onPublish returns is published instead; what has no form is the service's mistake."""
+    world = World(Guarded())
+    client, _ = world.v1("/channels/a")
+    world.service.answer = {"stamped": True}
+    assert ask(client, '{"type":"publish","channel":"a","data":"x"}')[0]["data"] == {"stamped": True}
+    world.service.answer = {"set": object()}
+    with capturedLogs() as logs:
+        assert ask(client, '{"type":"publish","channel":"a","data":"x"}')[0]["code"] == "internal-error"
+    assert logs[0]["hook"] == "onPublish"
+
+
+@pytest.mark.parametrize("hook", ["onSubscribe", "onPublish", "onPresence", "onUnsubscribe"])
+@pytest.mark.parametrize("late", [False, True])
+def test_brokenHook(hook, late):
+    """A hook that raises is logged; the peer is told nothing of it, and its connection goes on."""
+
+    def broken(self, caller, channel, *rest):
+        if late:
+            return fail(RuntimeError("secret"))
+        raise RuntimeError("secret")
+
+    world = World(type("Broken", (ChannelService,), {hook: broken})(publish=True))
+    client, _ = world.v1()
+    with capturedLogs() as logs:
+        got = ask(client, '{"type":"subscribe","channel":"a"}')
+        got += ask(client, '{"type":"publish","channel":"a","data":1}')
+        got += ask(client, '{"type":"unsubscribe","channel":"a"}')
+    assert [event["hook"] for event in logs if "log_failure" in event] == [hook]
+    assert "secret" not in repr(got)
+    assert [each["code"] for each in got if each["type"] == "error"][:1] == (
+        ["internal-error"] if hook != "onUnsubscribe" else []
+    )
+    assert ask(client, '{"type":"ping"}') == [{"type": "pong"}]
+
+
+def test_refusedByCode(world):
+    """A hook may raise a ChannelError, with a code of its own choice."""
+
+    class Full(ChannelService):
+        def onSubscribe(self, caller, channel):
+            raise ChannelError("too-many-channels", "five are enough")
+
+    _, first = World(Full()).v1("/channels/a")
+    assert first[1]["code"] == "too-many-channels"
+
+
+def test_otherMembership(world):
+    """A subclass that makes its own subscribers is not spoken to in frames."""
+
+    class Own(ChannelService):
+        async def onOpen(self, caller):
+            caller.subscribe("a")
+
+    world = World(Own(publish=True))
+    client = world.raw("/channels/a")
+    client.send(clientFrame(1, b"x"))
+    client.send(clientFrame(2, b"x"))
+    world.publish("a", "1")
+    assert client.messages() == ["1"]
+
+
+# Presence, and what others command.
+
+
+def test_presence():
+    """Who wants to know is told who is there, who comes and who goes."""
+    world = World(Guarded(presence=True))
+    watcher, _ = world.v1("/channels?user=bob")
+    ann, _ = world.v1("/channels/a?user=ann")
+    member = {"user": "ann", "info": {"name": "ann"}}
+    bob = {"user": "bob", "info": {"name": "bob"}, "connections": 1}
+    (got,) = ask(watcher, '{"type":"subscribe","channel":"a","presence":true}')
+    there = {"count": 2, "members": [{**member, "connections": 1}, bob]}
+    assert got == subscribed("a", presence=there)
+    assert ask(watcher, '{"type":"presence","channel":"a","ref":1}') == [{"type": "presence", "channel": "a", **there, "ref": 1}]
+    eve, _ = world.v1("/channels/a?user=eve")
+    ann.hangUp()
+    world.clock.advance(6)
+    assert answers(watcher) == [
+        {"type": "join", "channel": "a", "member": {"user": "eve", "info": {"name": "eve"}}},
+        {"type": "leave", "channel": "a", "member": member},
+    ]
+    assert answers(eve) == []
+
+
+def test_unsubscribedByOthers(world):
+    """A subscription that somebody else ends is told with the reason; a raw connection ends with its last one."""
+    client, _ = world.v1("/channels/a")
+    raw = world.raw("/channels/a?channel=b")
+    for channel in ("a", "b"):
+        for subscriber in list(world.server.channels.subscribers()):
+            world.server.channels.unsubscribe(subscriber, channel, "moved")
+    assert answers(client) == [{"type": "unsubscribed", "channel": "a", "reason": "moved"}]
+    assert raw.closeFrame() == (4403, "moved")
+
+
+# What HTTP asks.
+
+
+def test_visitor(world):
+    """The same rules count for what comes by HTTP: it has a visitor where a socket has a caller."""
+    request = UpgradeRequest("/channels/a?channel=b", pathParams={"channel": "a"}, isSecure=True)
+    request.user = "ann"
+    visitor = Visitor(request)
+    assert (visitor.user, visitor.channels, visitor.isSecure(), visitor.negotiatedSubProtocol) == ("ann", (), True, None)
+    assert repr(visitor).endswith("'/channels/a'>")
+    assert world.service.channelsOf(request) == ["a", "b"]
+    visitor.subscriber = Subscriber(visitor)
+    visitor.subscriber.channels = ("a",)
+    assert visitor.channels == ("a",)
+    info = Deferred.fromCoroutine(world.service.permit(visitor, "a", True))
+    assert info.result is None
+    published = Deferred.fromCoroutine(world.service.publishFor(visitor, "a", "hi", "k", "i"))
+    assert published.result.recipients == 0

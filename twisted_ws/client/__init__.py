@@ -1,0 +1,69 @@
+"""A WebSocket client that bounds what a server can do to it, names what went wrong, and comes back by itself.
+
+`connect` is where to begin; `twisted_ws.client.sync` is the same for scripts without a reactor. To import this installs no
+reactor.
+"""
+
+from twisted_ws.client.answer import Response
+from twisted_ws.client.client import WebSocketClient
+from twisted_ws.client.connecting import Connecting, connect
+from twisted_ws.client.credentials import Basic, Bearer
+from twisted_ws.client.errors import (
+    BadHandshake,
+    ConnectError,
+    ConnectFailed,
+    HandshakeRefused,
+    HandshakeTimeout,
+    InvalidURL,
+    ProxyRefused,
+    ReadTimeout,
+    Redirected,
+    TLSFailed,
+    UnexpectedMessage,
+    UntrustedCertificate,
+    WriteBufferFull,
+    WrongName,
+)
+from twisted_ws.client.retry import Retry
+from twisted_ws.client.stores import Store
+from twisted_ws.errors import (
+    ConfigurationError,
+    ConnectionClosed,
+    InvalidPayload,
+    MessageTooBig,
+    ProtocolError,
+    TransportError,
+    WebSocketError,
+)
+
+__all__ = [
+    "BadHandshake",
+    "Basic",
+    "Bearer",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectFailed",
+    "Connecting",
+    "ConnectionClosed",
+    "HandshakeRefused",
+    "HandshakeTimeout",
+    "InvalidPayload",
+    "InvalidURL",
+    "MessageTooBig",
+    "ProtocolError",
+    "ProxyRefused",
+    "ReadTimeout",
+    "Redirected",
+    "Response",
+    "Retry",
+    "Store",
+    "TLSFailed",
+    "TransportError",
+    "UnexpectedMessage",
+    "UntrustedCertificate",
+    "WebSocketClient",
+    "WebSocketError",
+    "WriteBufferFull",
+    "WrongName",
+    "connect",
+]

@@ -1,0 +1,122 @@
+"""What Autobahn is told to do for a client, and to leave to us."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketClientProtocol
+from autobahn.websocket.compress import (
+    PerMessageDeflate,
+    PerMessageDeflateOffer,
+    PerMessageDeflateResponse,
+    PerMessageDeflateResponseAccept,
+)
+from autobahn.websocket.protocol import WebSocketProtocol
+
+from twisted_ws.client.errors import BadHandshake
+from twisted_ws.client.framing import maskedFrame
+from twisted_ws.wire.deflate import COMPRESS_FROM
+from twisted_ws.wire.framing import RSV1
+from twisted_ws.wire.handshake import Extension
+
+__all__ = ["QuietClientProtocol", "agreed", "messageFrame", "offer"]
+
+
+class _Mute:
+    """Autobahn's logger: says nothing, for what it would say holds the peer's own words."""
+
+    def _drop(self, *args: object, **kwargs: object) -> None:
+        """Drop one line."""
+
+    debug = info = warn = error = critical = trace = failure = _drop
+
+
+class _Role:
+    """Stands for Autobahn's factory, of which a protocol asks no more; a real one would reseed Python's random numbers."""
+
+    isServer = False
+    proxy = None
+
+
+class QuietClientProtocol(WebSocketClientProtocol):
+    """Autobahn's client protocol, from the 101 on: it parses frames, checks UTF-8 and inflates.
+
+    Its logging, its timers, its handshake and its ends of a connection are ours.
+    """
+
+    log = _Mute()
+    CONFIG_ATTRS: list[str] = []  # noqa: RUF012 - as Autobahn declares it
+    transport: Any
+    current_frame: Any
+    _isMessageCompressed = False
+
+    # Its options.
+    logOctets = logFrames = trackTimings = False
+    utf8validateIncoming = True
+    applyMask = True
+    acceptMaskedServerFrames = False
+    maskClientFrames = True
+    failByDrop = False
+    autoFragmentSize = 0
+    # Its timers are floored to whole seconds, and take any data frame for a pong.
+    openHandshakeTimeout = closeHandshakeTimeout = serverConnectionDropTimeout = 0
+    autoPingInterval = autoPingTimeout = 0
+
+    def __init__(self, maxMessageSize: int) -> None:
+        super().__init__()
+        self.factory = _Role()
+        self.maxFramePayloadSize = self.maxMessagePayloadSize = maxMessageSize
+
+    def begin(self, deflate: PerMessageDeflate | None) -> None:
+        """Enter Autobahn's state after the handshake."""
+        WebSocketProtocol._connectionMade(self)
+        self.inside_message = False
+        self.current_frame = None
+        self.websocket_version = 13
+        self._perMessageCompress = deflate  # type: ignore[assignment]  # Autobahn's own annotation is None
+        self.state = self.STATE_OPEN
+
+    def connectionMade(self) -> None:
+        """Nothing: `begin` follows."""
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """Nothing: Autobahn itself has nothing to send here."""
+        raise AssertionError("Autobahn sends nothing itself")
+
+
+def offer() -> str:
+    """Return the offer of permessage-deflate (RFC 7692 section 7.1)."""
+    return str(PerMessageDeflateOffer(accept_no_context_takeover=True, accept_max_window_bits=True).get_extension_string())
+
+
+def agreed(extensions: tuple[Extension, ...], offered: bool) -> PerMessageDeflate | None:
+    """Return the compression that the server agreed to, None for none.
+
+    Raises:
+        BadHandshake: the server uses what was not offered, or parameters that RFC 7692 forbids.
+    """
+    if not extensions:
+        return None
+    if not offered or [name for name, _ in extensions] != ["permessage-deflate"]:
+        raise BadHandshake("the server uses an extension that was not offered")
+    try:
+        response = PerMessageDeflateResponse.parse(extensions[0][1])
+    except Exception:
+        # Autobahn raises plain Exceptions for invalid parameters.
+        raise BadHandshake("the server's answer to permessage-deflate has invalid parameters") from None
+    deflate: PerMessageDeflate = PerMessageDeflate.create_from_response_accept(False, PerMessageDeflateResponseAccept(response))
+    return deflate
+
+
+def messageFrame(deflate: Any, opcode: int, payload: bytes) -> bytes:
+    """Return the frame of a message; a short one goes uncompressed.
+
+    Args:
+        deflate: from `agreed`.
+        opcode: 1 text, 2 binary.
+        payload: the message.
+    """
+    if deflate is None or len(payload) < COMPRESS_FROM:
+        return maskedFrame(opcode, payload)
+    deflate.start_compress_message()
+    return maskedFrame(opcode, deflate.compress_message_data(payload) + deflate.end_compress_message(), RSV1)

@@ -1,0 +1,158 @@
+"""`connect`: a URL in, an open client out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from twisted_ws.client.address import parseURL
+from twisted_ws.client.client import WebSocketClient
+from twisted_ws.client.credentials import Credentials
+from twisted_ws.client.dialing import dial
+from twisted_ws.client.options import HANDSHAKE_TIMEOUT, READ_BUFFER, WRITE_BUFFER, Options
+from twisted_ws.client.proxies import Proxy, proxyFor
+from twisted_ws.client.request import checkSubProtocols, headerPairs
+from twisted_ws.client.retry import Retry
+from twisted_ws.client.session import Session
+from twisted_ws.client.stores import StorePath, loadIdentity, loadTrust
+from twisted_ws.client.trust import ClientTLS
+from twisted_ws.client.tunnel import TunnelEndpoint
+from twisted_ws.limits import Limits
+
+__all__ = ["Connecting", "connect"]
+
+_DEFAULTS = Limits()
+
+
+class Connecting(Deferred[WebSocketClient]):
+    """What `connect` returns: ``await`` it, or use it in ``async with``, which closes the client at its end."""
+
+    _client: WebSocketClient
+
+    async def __aenter__(self) -> WebSocketClient:
+        self._client = await self
+        return self._client
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._client.close()
+
+
+def connect(
+    url: str,
+    *,
+    subProtocols: Iterable[str] = (),
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+    cookies: Mapping[str, str] | None = None,
+    credentials: Credentials | None = None,
+    compression: bool = False,
+    retry: Retry | None = None,
+    readTimeout: float | None = None,
+    handshakeTimeout: float = HANDSHAKE_TIMEOUT,
+    pingInterval: float = _DEFAULTS.pingInterval,
+    pingTimeout: float = _DEFAULTS.pingTimeout,
+    maxMessageSize: int = _DEFAULTS.maxMessageSize,
+    readBuffer: int = READ_BUFFER,
+    writeBuffer: int = WRITE_BUFFER,
+    onPing: Callable[[WebSocketClient, bytes], Any] | None = None,
+    onPong: Callable[[WebSocketClient, bytes], Any] | None = None,
+    onReconnect: Callable[[WebSocketClient], Any] | None = None,
+    trustStore: StorePath | None = None,
+    clientCertificate: StorePath | None = None,
+    verify: bool = True,
+    proxy: bool | str = True,
+    endpoint: IStreamClientEndpoint | None = None,
+    reactor: Any = None,
+) -> Connecting:
+    """Open a WebSocket.
+
+    ::
+
+        async with connect("ws://localhost:8080/ws") as client:
+            await client.writeTextMessage("hello")
+            print(await client.readTextMessage())
+
+    Args:
+        url: ``ws://host:port/path`` or ``wss://...``.
+        subProtocols: to offer, the most wanted first; `WebSocketClient.negotiatedSubProtocol` is the server's choice.
+        headers: more headers for the handshake, as Origin or User-Agent.
+        cookies: names and values.
+        credentials: `Basic` or `Bearer`.
+        compression: whether to offer permessage-deflate. It costs memory and can leak secrets that are sent beside what others
+            wrote (RFC 7692 section 8).
+        retry: when to connect again by itself; None: never.
+        readTimeout: seconds until a read fails with `ReadTimeout`; None: never.
+        handshakeTimeout: seconds for one attempt: DNS, TCP, proxy, TLS and HTTP together.
+        pingInterval: seconds between two pings that show that the server is there; 0: none.
+        pingTimeout: seconds for their pongs, after which the connection counts as lost.
+        maxMessageSize: bytes of a message, inflated; the connection fails with `MessageTooBig` before more is kept.
+        readBuffer: bytes of messages that wait to be read, until the server is read from no more.
+        writeBuffer: bytes of messages that wait to be sent (also during an outage), until a write fails with `WriteBufferFull`.
+        onPing: called with the client and the data of each ping, in place of the automatic pong; may be async.
+        onPong: called with the client and the data of each pong that no `ping` waits for; may be async.
+        onReconnect: called with the client each time that it is connected again. What it writes at once (before its first
+            await) goes out before all that waits.
+        trustStore: a file of the certificates to trust, in place of the system's: PEM, or PKCS #12 as ``Store(path, password)``.
+        clientCertificate: a file with the client's certificate, its key and its chain; PEM, or PKCS #12.
+        verify: False takes any certificate of the server: for tests only, and the log says it aloud.
+        proxy: the proxy's URL, ``http://user:password@host:port`` or ``socks5://...`` (which asks DNS itself); True: HTTPS_PROXY
+            for wss:, HTTP_PROXY for ws:, else ALL_PROXY, unless NO_PROXY has the host; False: none.
+        endpoint: connects in place of DNS, TCP and proxy, as to a UNIX socket.
+        reactor: the reactor; None for the global one.
+
+    Returns:
+        A Deferred that fires with a `WebSocketClient` or fails with a `ConnectError`; with `retry`, not before that gives up.
+        Cancelled, it makes no more attempts. ``async with`` takes it too.
+
+    Raises:
+        InvalidURL: the URL is not that of a WebSocket, or the proxy's cannot be used.
+        ConfigurationError: a file cannot be used; the text names it.
+        ValueError: another argument cannot be used; the text names it.
+        TypeError: an argument is of the wrong type.
+    """
+    if reactor is None:
+        from twisted.internet import reactor  # installs the default reactor, so not before somebody needs one
+    options = Options(
+        address=parseURL(url),
+        subProtocols=checkSubProtocols(subProtocols),
+        headers=headerPairs(headers, cookies, credentials),
+        compression=compression,
+        limits=Limits(maxMessageSize=maxMessageSize, pingInterval=pingInterval, pingTimeout=pingTimeout),
+        readTimeout=readTimeout,
+        handshakeTimeout=handshakeTimeout,
+        readBuffer=readBuffer,
+        writeBuffer=writeBuffer,
+        retry=retry,
+        onPing=onPing,
+        onPong=onPong,
+        onReconnect=onReconnect,
+    )
+    tls = _tls(options, trustStore, clientCertificate, verify)
+    way = endpoint or _way(options, proxyFor(options.address, proxy), reactor)
+    session = Session(reactor, options, lambda receiver: dial(reactor, options, way, tls, receiver))
+    WebSocketClient(session)
+    connecting = Connecting(session.cancel)
+    session.start().chainDeferred(connecting)
+    return connecting
+
+
+def _way(options: Options, proxy: Proxy | None, reactor: Any) -> IStreamClientEndpoint:
+    if proxy is None:
+        return HostnameEndpoint(reactor, options.address.host, options.address.port)
+    return TunnelEndpoint(HostnameEndpoint(reactor, proxy.host, proxy.port), proxy, options.address)
+
+
+def _tls(options: Options, trust: StorePath | None, certificate: StorePath | None, verify: bool) -> ClientTLS | None:
+    if not options.address.isSecure:
+        if trust is not None or certificate is not None or not verify:
+            raise ValueError("trustStore, clientCertificate and verify are for wss:// URLs: a ws:// connection has no TLS")
+        return None
+    return ClientTLS(
+        options.address.host,
+        None if trust is None else loadTrust(trust),
+        None if certificate is None else loadIdentity(certificate),
+        verify,
+    )

@@ -1,0 +1,341 @@
+"""One connection of a client, from the 101 to the end of its transport."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from twisted_ws.caller import PING, PONG
+from twisted_ws.client.answer import Response
+from twisted_ws.client.autobahn import messageFrame
+from twisted_ws.client.errors import seconds
+from twisted_ws.client.framing import maskedFrame
+from twisted_ws.client.inbound import Inbound
+from twisted_ws.client.pings import Pings
+from twisted_ws.errors import CloseCode, ConnectionClosed, InvalidPayload, ProtocolError, TransportError, WebSocketError
+from twisted_ws.limits import Limits
+from twisted_ws.logs import printable
+from twisted_ws.service import checkClose
+from twisted_ws.wire.keepalive import KeepAlive, Verdict
+from twisted_ws.wire.outbox import Backlog, Outbox, failedWrite
+from twisted_ws.wire.phase import Phase
+from twisted_ws.wire.transports import abort, finishWriting, unsentInKernel
+from twisted_ws.wire.wheel import Wheel
+
+__all__ = ["ClientConnection", "Receiver"]
+
+CLOSE = 8
+
+
+class Receiver(Protocol):
+    """Who has the connection: the client."""
+
+    def messageReceived(self, message: str | bytes) -> None:
+        """A message came; may call `ClientConnection.pauseReading`."""
+
+    def pingReceived(self, data: bytes) -> bool:
+        """A ping came; say whether its pong is taken care of."""
+
+    def pongReceived(self, data: bytes) -> None:
+        """A pong came that answers none of our pings."""
+
+    def ended(self, error: ConnectionClosed | WebSocketError) -> None:
+        """Nothing more will come; told once."""
+
+    def gone(self) -> None:
+        """The transport is gone, and what becomes of each write is known; told once, after `ended`."""
+
+
+class ClientConnection(Inbound):
+    """One open connection.
+
+    Args:
+        reactor: tells the time.
+        limits: maxMessageSize, fragmentCharge, pingInterval, pingTimeout, writeDeadline and closeDeadline are used.
+        receiver: told of what comes.
+        response: the answer to the handshake.
+        subProtocol: the chosen one.
+        deflate: the compression that was agreed on, or None.
+
+    Attributes:
+        response: as given.
+        subProtocol: as given.
+    """
+
+    wheelSlot: int | None = None
+    _closeAt = 0.0  # when to abort; counts from CLOSING on
+    _closeHanded = False
+    _closedByPeer = False
+    _ended = False
+    _failure: WebSocketError | None = None
+    _cause: TransportError | None = None
+    _keepAlive: KeepAlive | None = None
+    _outbox: Outbox
+
+    def __init__(
+        self, reactor: Any, limits: Limits, receiver: Receiver, response: Response, subProtocol: str | None, deflate: Any
+    ) -> None:
+        super().__init__(limits)
+        self.response = response
+        self.subProtocol = subProtocol
+        self._reactor = reactor
+        self._receiver = receiver
+        self._deflate = deflate
+        self._pings = Pings()
+        self._wheel = Wheel(reactor)
+        self._closeWaiters: list[Deferred[None]] = []
+
+    def connectionMade(self) -> None:
+        """Enter OPEN: the transport is past the 101."""
+        self.begin(self._deflate)
+        # No cap: what may wait is counted by who writes.
+        self._outbox = Outbox(self, self.transport, self._wheel, Backlog(sys.maxsize), sys.maxsize, 0)
+        self.phase = Phase.OPEN
+        now = self._reactor.seconds()
+        if self.limits.pingInterval:
+            self._keepAlive = KeepAlive(now, self.limits.pingInterval)
+        self._wheel.set(self, self._nextDeadline(now))
+
+    def deliver(self, message: str | bytes) -> None:
+        """Hand a message on."""
+        self._receiver.messageReceived(message)
+
+    # Writing.
+
+    def writeMessage(self, opcode: int, payload: bytes) -> Deferred[None]:
+        """Send one message; the Deferred fires when the kernel has it, and fails with `ConnectionClosed` if it never will."""
+        if self.phase is not Phase.OPEN:
+            return failedWrite(self._closed())
+        return self._outbox.message(messageFrame(self._perMessageCompress, opcode, payload))
+
+    def ping(self, payload: bytes) -> Deferred[float]:
+        """Send a ping; the Deferred fires with the seconds until its pong, or fails with `ConnectionClosed`."""
+        answered = self._pings.sent(payload, self._reactor.seconds())
+        if self.phase is Phase.OPEN:
+            self._outbox.control(maskedFrame(PING, payload))
+        else:
+            self._pings.end(self._closed())
+        return answered
+
+    def pong(self, payload: bytes) -> Deferred[None]:
+        """Send a pong; see `writeMessage` for the Deferred."""
+        if self.phase is not Phase.OPEN:
+            return failedWrite(self._closed())
+        handed: Deferred[None] = Deferred()
+        self._outbox.control(maskedFrame(PONG, payload), handed)
+        return handed
+
+    def bufferedAmount(self) -> int:
+        """Return how many bytes wait to be handed to the kernel."""
+        return self._outbox.size
+
+    def isOpen(self) -> bool:
+        """Say whether messages can be written."""
+        return self.phase is Phase.OPEN
+
+    # Control frames in.
+
+    def onPing(self, payload: bytes) -> None:
+        """Answer a ping, unless the user does."""
+        if self.phase is Phase.OPEN and not self._receiver.pingReceived(payload) and self.phase is Phase.OPEN:
+            self._outbox.pong(maskedFrame(PONG, payload))
+
+    def onPong(self, payload: bytes) -> None:
+        """Take the answer to one of our pings; any other pong is the user's."""
+        if self.phase is not Phase.OPEN:
+            return
+        now = self._reactor.seconds()
+        if self._keepAlive is not None and self._keepAlive.answers(payload, now, self.limits.pingInterval):
+            self._wheel.set(self, self._nextDeadline(now))
+        elif not self._pings.answered(payload, now):
+            self._receiver.pongReceived(payload)
+
+    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
+        """Take the server's Close, and answer it with its own code (RFC 6455 section 5.5.1)."""
+        try:
+            reason = (reasonRaw or b"").decode()
+            if code is not None:
+                checkClose(code, reason)
+        except UnicodeDecodeError:
+            self.fail(InvalidPayload("the reason of the server's Close is not UTF-8"))
+            return True
+        except ValueError:
+            self.fail(ProtocolError(f"the server's Close has the code {code}, which cannot be sent"))
+            return True
+        self._closedByPeer = True
+        self.remoteCloseCode, self.remoteCloseReason = code, reason
+        self._end()
+        if self.phase is Phase.OPEN:
+            self.state = self.STATE_CLOSING
+            self.phase = Phase.CLOSING
+            # A server that has sent Close delivers nothing to its application any more.
+            self._outbox.clear(self._closed())
+            self._outbox.last(maskedFrame(CLOSE, b"" if code is None else checkClose(code, reason)))
+        self._finish()
+        return True
+
+    # The ends of a connection.
+
+    def fail(self, error: WebSocketError) -> None:
+        """Send Close with the code of `error`, and take no more input (RFC 6455 section 7.1.7)."""
+        if self.phase >= Phase.FINISHING:
+            return
+        self._failure = error
+        self._end()
+        if error.code is None:
+            self.abort()
+        elif self.phase < Phase.FINISHING:  # still
+            if self.phase is Phase.OPEN:
+                self._outbox.clear(self._closed())
+                self._outbox.last(maskedFrame(CLOSE, checkClose(error.code, error.reason)))
+            self._finish()
+
+    def startClose(self, payload: bytes, timeout: float) -> Deferred[None]:
+        """Send what is queued, then Close, and wait at most `timeout` seconds for the server; fires when closed."""
+        closed: Deferred[None] = Deferred()
+        if self.phase is Phase.CLOSED:
+            closed.callback(None)
+            return closed
+        self._closeWaiters.append(closed)
+        now = self._reactor.seconds()
+        if self.phase is Phase.OPEN:
+            self.phase = Phase.CLOSING
+            self.state = self.STATE_CLOSING
+            # Without a wait for the server there is still one for what is queued.
+            self._closeAt = now + (timeout or self.limits.closeDeadline)
+            self._wheel.set(self, self._closeAt)
+            self._outbox.last(maskedFrame(CLOSE, payload))
+            self.resumeReading()
+            if timeout == 0:
+                self._finish()
+        elif now + timeout < self._closeAt:
+            self._closeAt = now + timeout
+            self._wheel.set(self, self._closeAt)
+        return closed
+
+    def _finish(self) -> None:
+        """Let the last bytes go out, and wait for the server to hang up; the deadline sees to it that this ends."""
+        if self.phase >= Phase.FINISHING:
+            return
+        wasClosing, self.phase = self.phase is Phase.CLOSING, Phase.FINISHING
+        self.state = self.STATE_CLOSING
+        self.resumeReading()
+        deadline = self._reactor.seconds() + self.limits.closeDeadline
+        self._closeAt = min(self._closeAt, deadline) if wasClosing and self._closeAt else deadline
+        self._wheel.set(self, self._closeAt)
+        if self._outbox.size == 0:
+            self._hangUp()
+
+    def _hangUp(self) -> None:
+        self._outbox.release()
+        finishWriting(self.transport)
+
+    def abort(self) -> None:
+        """Drop the connection now, without a Close frame."""
+        if self.phase < Phase.CLOSED:
+            self.phase = Phase.FINISHING
+            self.state = self.STATE_CLOSED
+            self._outbox.release()
+            abort(self.transport)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
+        """End: everything that waits fails."""
+        if self.phase is Phase.CLOSED:
+            return
+        self._parseRest()
+        self.phase = Phase.CLOSED
+        self.state = self.STATE_CLOSED
+        self._wheel.drop(self)
+        if self._failure is None and not reason.check(ConnectionDone):
+            self._cause = TransportError(f"the connection broke: {printable(reason.getErrorMessage())}")
+        self._end()
+        self._outbox.abandon(self._closed())
+        self._receiver.gone()
+        waiters, self._closeWaiters = self._closeWaiters, []
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.callback(None)
+
+    def _end(self) -> None:
+        """Tell that nothing more will come."""
+        if not self._ended:
+            self._ended = True
+            self._message = None
+            self._waiting.clear()
+            self._receiver.ended(self._failure or self._closed())
+            self._pings.end(self._closed())
+
+    def _closed(self) -> ConnectionClosed:
+        """Return what writes fail with: the code and reason of the connection's end."""
+        error = ConnectionClosed(*self._endedWith())
+        error.__cause__ = self._failure or self._cause
+        return error
+
+    def _endedWith(self) -> tuple[int, str]:
+        if self._closedByPeer:
+            code = self.remoteCloseCode
+            return (CloseCode.NO_STATUS if code is None else code), self.remoteCloseReason or ""
+        if self._failure is not None and self._failure.code is not None:
+            return self._failure.code, self._failure.reason
+        return CloseCode.ABNORMAL, ""
+
+    # Deadlines.
+
+    def deadlineReached(self, now: float) -> None:
+        """Do what is due; called by the wheel."""
+        if self.phase >= Phase.CLOSING:
+            if now >= self._closeAt:
+                self.abort()
+                return
+        elif self._outbox.busy and now - self._outbox.progressAt >= self.limits.writeDeadline:
+            self.fail(
+                TransportError(f"the server took none of the bytes that wait for it in {seconds(self.limits.writeDeadline)}")
+            )
+            return
+        elif self._keepAlive is not None and self._keepAlive.dueAt <= now:
+            self._ask(self._keepAlive, now)
+        if self.phase < Phase.CLOSED and self.wheelSlot is None:
+            self._wheel.set(self, self._nextDeadline(now))
+
+    def _nextDeadline(self, now: float) -> float:
+        if self.phase >= Phase.CLOSING:
+            return self._closeAt
+        # At least once in every write deadline, so that no stall is seen more than a turn late.
+        due = (self._outbox.progressAt if self._outbox.busy else now) + self.limits.writeDeadline
+        return max(min(due, self._keepAlive.dueAt) if self._keepAlive is not None else due, now)
+
+    def _ask(self, keepAlive: KeepAlive, now: float) -> None:
+        """Send a keep-alive ping, or judge the one that is not answered."""
+        heard, self._heard = self._heard, 0
+        # While nobody reads, the pong may lie behind what is not read; else any byte shows that the server is there.
+        excused = self._paused or heard > 0
+        timeout = self.limits.pingTimeout
+        verdict = keepAlive.due(now, timeout, unsentInKernel(self.transport), excused)
+        if verdict is Verdict.PING:
+            handed: Deferred[None] = Deferred()
+            handed.addCallbacks(lambda _: keepAlive.handed(self._reactor.seconds(), timeout), lambda _: None)
+            self._outbox.control(maskedFrame(PING, keepAlive.payload or b""), handed)
+        elif verdict is Verdict.DEAD:
+            self.fail(TransportError(f"the server sent no pong for {seconds(timeout)}: it is gone, or the way to it is"))
+
+    # What the outbox says.
+
+    def outboxOverflowed(self, atOnce: bool) -> None:
+        """Nothing: there is no cap."""
+
+    def outboxEased(self) -> None:
+        """Nothing: reading does not wait for writing."""
+
+    def outboxDrained(self) -> None:
+        """Go on with a close that waited for the last bytes."""
+        if self.phase is Phase.CLOSING and not self._closeHanded:
+            # From here on it is the server's turn.
+            self._closeHanded = True
+            self._closeAt = min(self._closeAt, self._reactor.seconds() + self.limits.closeDeadline)
+            self._wheel.set(self, self._closeAt)
+        elif self.phase is Phase.FINISHING:
+            self._hangUp()

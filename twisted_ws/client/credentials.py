@@ -1,0 +1,56 @@
+"""Who the client is: the value of the Authorization header (RFC 7617, RFC 6750)."""
+
+from __future__ import annotations
+
+import base64
+
+__all__ = ["Basic", "Bearer", "Credentials"]
+
+
+class Basic:
+    """A user and a password (RFC 7617).
+
+    Raises:
+        ValueError: the user has a colon, or one of them a control character.
+    """
+
+    __slots__ = ("_header",)
+
+    def __init__(self, user: str, password: str) -> None:
+        if ":" in user:
+            raise ValueError("a user with a colon cannot be sent by Basic (RFC 7617)")
+        if any(c < " " or c == "\x7f" for c in user + password):
+            raise ValueError("user and password must have no control characters")
+        self._header = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+    def header(self) -> str:
+        """Return the value of the Authorization header."""
+        return self._header
+
+    def __repr__(self) -> str:
+        return "Basic(...)"
+
+
+class Bearer:
+    """A token (RFC 6750).
+
+    Raises:
+        ValueError: the token is empty, or has a space, a control character or one outside ASCII.
+    """
+
+    __slots__ = ("_header",)
+
+    def __init__(self, token: str) -> None:
+        if not token or not token.isascii() or any(c <= " " or c == "\x7f" for c in token):
+            raise ValueError("a bearer token is ASCII without spaces and control characters, and not empty")
+        self._header = f"Bearer {token}"
+
+    def header(self) -> str:
+        """Return the value of the Authorization header."""
+        return self._header
+
+    def __repr__(self) -> str:
+        return "Bearer(...)"
+
+
+Credentials = Basic | Bearer

@@ -1,0 +1,153 @@
+"""What can go wrong for a client, one class for each cause; each message says what to do.
+
+::
+
+    twisted_ws.WebSocketError
+    ├── ConnectError                no connection came about: raised by `connect`, and ends one that is to be made again
+    │   ├── InvalidURL              not a URL of a WebSocket (a ValueError too)
+    │   ├── ConnectFailed           no such host, nothing listens, no way there, broken off
+    │   ├── ProxyRefused            the proxy would not, has status
+    │   ├── TLSFailed               TLS could not be agreed on
+    │   │   ├── UntrustedCertificate
+    │   │   └── WrongName
+    │   ├── HandshakeTimeout        (a TimeoutError too)
+    │   ├── HandshakeRefused        an HTTP answer that is no 101, has status, headers and body
+    │   │   └── Redirected          3xx, has location
+    │   └── BadHandshake            an answer that breaks RFC 6455
+    ├── PeerError                   the server broke a rule after the 101, or went silent: ProtocolError, InvalidPayload,
+    │   │                           MessageTooBig, TransportError (see `twisted_ws.errors`)
+    │   └── BindingError
+    │       └── UnexpectedMessage   a message of another kind or shape than was asked for, has received
+    ├── ReadTimeout                 nothing came in time; the connection stays open (a TimeoutError too)
+    └── WriteBufferFull             more waits to be sent than may
+    twisted_ws.ConnectionClosed     closed by a Close frame, or by an end without one (1006)
+"""
+
+from __future__ import annotations
+
+from twisted_ws.errors import BindingError, WebSocketError
+from twisted_ws.logs import printable
+from twisted_ws.upgrade import Headers
+
+__all__ = [
+    "BadHandshake",
+    "ConnectError",
+    "ConnectFailed",
+    "HandshakeRefused",
+    "HandshakeTimeout",
+    "InvalidURL",
+    "ProxyRefused",
+    "ReadTimeout",
+    "Redirected",
+    "TLSFailed",
+    "UnexpectedMessage",
+    "UntrustedCertificate",
+    "WriteBufferFull",
+    "WrongName",
+]
+
+
+class ConnectError(WebSocketError):
+    """No connection came about."""
+
+
+class InvalidURL(ConnectError, ValueError):
+    """The URL is not that of a WebSocket."""
+
+
+class ConnectFailed(ConnectError):
+    """The server could not be reached, or the connection broke before it was open."""
+
+
+class ProxyRefused(ConnectError):
+    """The proxy did not make the connection.
+
+    Attributes:
+        status: the HTTP status of the proxy's answer; 0 where there is none (SOCKS, or no answer).
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class TLSFailed(ConnectError):
+    """TLS could not be agreed on."""
+
+
+class UntrustedCertificate(TLSFailed):
+    """The server's certificate was not issued by an authority that is trusted, or is not valid now."""
+
+
+class WrongName(TLSFailed):
+    """The server's certificate is for another name."""
+
+
+class HandshakeTimeout(ConnectError, TimeoutError):
+    """The connection was not open in time."""
+
+
+class HandshakeRefused(ConnectError):
+    """The server answered with something else than 101.
+
+    Attributes:
+        status: the HTTP status.
+        headers: of the answer; names in any case.
+        body: the beginning of the answer's body, at most 16 KiB.
+        retryAfter: the seconds that Retry-After asks for; None without.
+    """
+
+    def __init__(self, message: str, status: int, headers: Headers, body: bytes = b"", retryAfter: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.retryAfter = retryAfter
+
+
+class Redirected(HandshakeRefused):
+    """The server answered with a redirect, which is not followed.
+
+    Attributes:
+        location: where to, as the server wrote it.
+    """
+
+    @property
+    def location(self) -> str:
+        """Return the Location header, "" without one."""
+        return self.headers.get("location", "")
+
+
+class BadHandshake(ConnectError):
+    """The answer breaks RFC 6455: the server is no WebSocket server, or something between changes what it says."""
+
+
+class ReadTimeout(WebSocketError, TimeoutError):
+    """No message came in time; the connection is still open, and no message is lost."""
+
+
+class WriteBufferFull(WebSocketError):
+    """More bytes wait to be sent than may: the server takes them too slowly, or is away; the message was not queued."""
+
+
+class UnexpectedMessage(BindingError):
+    """The next message is of another kind or shape than was asked for; it is taken off the queue.
+
+    Attributes:
+        received: the message, str or bytes.
+        field: the path of the field that does not fit; "" for the message as a whole.
+    """
+
+    def __init__(self, message: str, received: str | bytes, field: str = "") -> None:
+        super().__init__(message, field=field)
+        self.received = received
+
+
+def seconds(value: float) -> str:
+    """Return a time for a message: "1 second", "2.5 seconds"."""
+    return f"{value:g} second{'' if value == 1 else 's'}"
+
+
+def quoted(text: object, limit: int = 100) -> str:
+    """Return what a server sent, for a message: escaped, cut, in quotes."""
+    return f'"{printable(text, limit)}"'

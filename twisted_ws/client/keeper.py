@@ -1,0 +1,107 @@
+"""Connects, and connects again: one attempt at a time, as a `Retry` says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ws.client.connection import ClientConnection
+from twisted_ws.client.errors import seconds
+from twisted_ws.client.retry import Retry
+from twisted_ws.logs import printable
+
+__all__ = ["Keeper"]
+
+
+class Keeper:
+    """Sees to it that there is a connection.
+
+    Args:
+        reactor: tells the time.
+        retry: when to try again; None: never.
+        dial: makes one attempt.
+        opened: told of each connection.
+        givenUp: told why there will be none any more.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        retry: Retry | None,
+        dial: Callable[[], Deferred[ClientConnection]],
+        opened: Callable[[ClientConnection], None],
+        givenUp: Callable[[Exception], None],
+    ) -> None:
+        self._reactor = reactor
+        self._retry = retry
+        self._dial = dial
+        self._opened = opened
+        self._givenUp = givenUp
+        self._count = 0  # attempts in a row, the first one aside
+        self._since = 0.0
+        self._dialing: Deferred[None] | None = None
+        self._next: IDelayedCall | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Make an attempt, now."""
+        self._next = None
+        self._dialing = self._dial().addCallbacks(self._done, self._failed)
+        self._dialing.addErrback(lambda failure: self._log.failure("a client failed when its connection opened", failure))
+
+    def lost(self, error: Exception, hadMessage: bool) -> None:
+        """The connection is gone.
+
+        Args:
+            error: why.
+            hadMessage: whether it has brought a message.
+        """
+        if self._retry is not None and (hadMessage or self._reactor.seconds() - self._since >= self._retry.maxInterval):
+            self._count = 0
+        self._again(error)
+
+    def stop(self) -> None:
+        """Make no more attempts."""
+        self._stopped = True
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        if self._dialing is not None:
+            self._dialing.cancel()
+
+    def _done(self, connection: ClientConnection) -> None:
+        self._dialing = None
+        self._since = self._reactor.seconds()
+        self._opened(connection)
+
+    def _failed(self, failure: Failure) -> None:
+        self._dialing = None
+        if not self._stopped:
+            error = failure.value
+            assert isinstance(error, Exception)
+            self._again(error)
+
+    def _again(self, error: Exception) -> None:
+        retry = self._retry
+        if self._stopped:
+            return
+        if retry is None or not retry.again(error) or (retry.maxCount and self._count >= retry.maxCount):
+            self._stopped = True
+            self._givenUp(error)
+            return
+        self._count += 1
+        wait = retry.wait(self._count, error)
+        self._log.info(
+            "not connected: {error}; attempt {count} in {wait}",
+            error=printable(error),
+            count=self._count,
+            wait=seconds(round(wait, 1)),
+        )
+        self._next = self._reactor.callLater(wait, self.start)

@@ -1,0 +1,48 @@
+"""The pings that wait for their pongs. Pure, but for the Deferreds."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+__all__ = ["Pings"]
+
+
+class Pings:
+    """The user's pings that are not answered yet, in the order they were sent."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[bytes, float, Deferred[float]]] = deque()
+
+    def sent(self, payload: bytes, now: float) -> Deferred[float]:
+        """Note a ping; the Deferred fires with the seconds until its pong, or fails when `end` is called."""
+        answered: Deferred[float] = Deferred()
+        self._waiting.append((payload, now, answered))
+        return answered
+
+    def answered(self, payload: bytes, now: float) -> bool:
+        """Say whether a pong answers a ping that waits; those before it are answered too (RFC 6455 section 5.5.3)."""
+        if not any(payload == each for each, _, _ in self._waiting):
+            return False
+        while True:
+            sent, at, answered = self._waiting.popleft()
+            _fire(answered, now - at)
+            if sent == payload:
+                return True
+
+    def end(self, error: Exception) -> None:
+        """Fail all that wait."""
+        waiting, self._waiting = self._waiting, deque()
+        for _, _, answered in waiting:
+            _fire(answered, Failure(error))
+
+
+def _fire(answered: Deferred[float], result: float | Failure) -> None:
+    if answered.called:
+        return  # it was cancelled
+    if isinstance(result, Failure):
+        answered.errback(result)
+    else:
+        answered.callback(result)

@@ -1,0 +1,132 @@
+"""The messages that nobody has read yet, and the readers that wait for one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from twisted_ws.client.errors import ReadTimeout, seconds
+
+__all__ = ["ReadQueue"]
+
+_T = TypeVar("_T")
+
+# Bytes that a message in the queue is charged on top of its own: empty messages are not free.
+CHARGE = 64
+
+
+class _Reader(Generic[_T]):
+    """Somebody who waits for a message."""
+
+    __slots__ = ("deadline", "result", "take")
+
+    def __init__(self, take: Callable[[str | bytes], _T], queue: deque[_Reader[Any]]) -> None:
+        self.take = take
+        self.deadline: IDelayedCall | None = None
+        self.result: Deferred[_T] = Deferred(lambda _: self.leave(queue))
+
+    def leave(self, queue: deque[_Reader[Any]]) -> None:
+        """Wait no more; no message is lost by it."""
+        queue.remove(self)
+        self.stopClock()
+
+    def stopClock(self) -> None:
+        if self.deadline is not None and self.deadline.active():
+            self.deadline.cancel()
+
+
+class ReadQueue:
+    """First in, first out, for messages and for readers alike.
+
+    Args:
+        reactor: has the time-outs.
+        limit: bytes that wait before `pause` is called.
+        pause: have no more messages put.
+        resume: undo that; called when less than half of the limit waits.
+
+    Attributes:
+        size: bytes that wait, `CHARGE` for each message included.
+        paused: whether `pause` was called last.
+    """
+
+    def __init__(self, reactor: Any, limit: int, pause: Callable[[], object], resume: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._limit = limit
+        self._pause = pause
+        self._resume = resume
+        self._messages: deque[str | bytes] = deque()
+        self._readers: deque[_Reader[Any]] = deque()
+        self.paused = False
+        self._end: Exception | None = None
+        self.size = 0
+
+    def put(self, message: str | bytes) -> None:
+        """Add a message; it is never refused."""
+        self._messages.append(message)
+        self.size += len(message) + CHARGE
+        self._serve()
+        if self.size >= self._limit and not self.paused:
+            self.paused = True
+            self._pause()
+
+    def get(self, take: Callable[[str | bytes], _T], timeout: float | None) -> Deferred[_T]:
+        """Return a Deferred for the next message that no other reader has asked for before.
+
+        Args:
+            take: makes what is wanted of the message; what it raises is what the Deferred fails with.
+            timeout: seconds until it fails with `ReadTimeout`; None: never.
+        """
+        if self._messages and not self._readers:
+            message = self._next()
+            try:
+                result = succeed(take(message))
+            except Exception:
+                result = fail(Failure())
+            self._ease()
+            return result
+        if self._end is not None:
+            return fail(Failure(self._end.with_traceback(None)))
+        reader: _Reader[_T] = _Reader(take, self._readers)
+        self._readers.append(reader)
+        if timeout is not None:
+            reader.deadline = self._reactor.callLater(timeout, self._late, reader, timeout)
+        return reader.result
+
+    def end(self, error: Exception) -> None:
+        """No more messages will come: whoever reads when there is none left gets `error`."""
+        self._end = error
+        while self._readers:  # whom this wakes may make another one leave
+            reader = self._readers.popleft()
+            reader.stopClock()
+            reader.result.errback(Failure(error.with_traceback(None)))
+
+    def _next(self) -> str | bytes:
+        message = self._messages.popleft()
+        self.size -= len(message) + CHARGE
+        return message
+
+    def _serve(self) -> None:
+        # Readers wait only while there is no message, so this is one of each; whom it wakes may read on, or leave.
+        while self._messages and self._readers:
+            reader, message = self._readers.popleft(), self._next()
+            reader.stopClock()
+            try:
+                result = reader.take(message)
+            except Exception:
+                reader.result.errback(Failure())
+            else:
+                reader.result.callback(result)
+
+    def _ease(self) -> None:
+        if self.paused and self.size * 2 <= self._limit:
+            self.paused = False
+            self._resume()
+
+    def _late(self, reader: _Reader[Any], timeout: float) -> None:
+        self._readers.remove(reader)
+        reader.result.errback(Failure(ReadTimeout(f"no message came in {seconds(timeout)}; the connection is still open")))

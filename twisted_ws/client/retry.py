@@ -1,0 +1,109 @@
+"""When to connect again, and when not to. Pure.
+
+Twisted's own `ClientService` knows how often an attempt has failed, and nothing of why: it cannot stop at a 403, nor wait as
+long as a Retry-After says. So its place is taken by `twisted_ws.client.keeper`, and its policy by this.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+
+from twisted_ws.client.errors import ConnectFailed, HandshakeRefused, HandshakeTimeout, ProxyRefused
+from twisted_ws.errors import CloseCode, ConnectionClosed, TransportError
+
+__all__ = ["Retry"]
+
+# Beyond what a server may ask for by Retry-After, in seconds: one that says a year would have the client lost.
+MAX_HINT = 3600.0
+
+# A server that goes away tells everybody at the same time; they should not all come back at the same time.
+SPREAD = (1.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Connect again after a loss, and after an attempt that failed for a reason that may pass.
+
+    The wait before attempt n (1, 2, ...) is ``interval * factor ** (n - 1)``, at most `maxInterval`, less a random part of it:
+    `jitter` 0 none, 1 all. A server's hint makes it longer: Retry-After with 503 or 429 (up to an hour), and Close 1001 and
+    1012, after which all clients would come at once (1 to 10 seconds at random, at most `maxInterval`).
+
+    Attributes:
+        interval: seconds before the first attempt.
+        maxInterval: seconds before any attempt, at most.
+        factor: by which the wait grows.
+        jitter: the part of the wait that is random, 0 to 1.
+        maxCount: attempts in a row, after which it is given up; 0: no limit. A connection counts as good, and the count begins
+            anew, when it has lasted for `maxInterval` seconds or has brought a message.
+        statusCodes: answers to the handshake (and of an HTTP proxy) that may pass.
+        closeCodes: ends of a connection after which to come back; 1006 is one without a Close.
+        random: gives numbers from 0 to 1; for tests.
+
+    Raises:
+        ValueError: a number is out of range.
+        TypeError: one is no number.
+    """
+
+    interval: float = 1.0
+    maxInterval: float = 30.0
+    factor: float = 2.0
+    jitter: float = 0.5
+    maxCount: int = 0
+    statusCodes: frozenset[int] = frozenset({408, 425, 429, 500, 502, 503, 504})
+    closeCodes: frozenset[int] = frozenset(
+        {
+            CloseCode.GOING_AWAY,
+            CloseCode.ABNORMAL,
+            CloseCode.INTERNAL_ERROR,
+            CloseCode.SERVICE_RESTART,
+            CloseCode.TRY_AGAIN_LATER,
+            CloseCode.BAD_GATEWAY,
+        }
+    )
+    random: Callable[[], float] = field(default=random.random, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("interval", 0.0, inf),
+            ("maxInterval", 0.0, inf),
+            ("factor", 1.0, inf),
+            ("jitter", 0.0, 1.0),
+            ("maxCount", 0, inf),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+            if not least <= value <= most or value == inf:
+                raise ValueError(f"{name} must be {least:g} or more{'' if most == inf else f', at most {most:g}'}, not {value}")
+        if self.maxInterval < self.interval:
+            raise ValueError(f"maxInterval must be interval ({self.interval:g}) or more, not {self.maxInterval:g}")
+
+    def again(self, error: Exception) -> bool:
+        """Say whether to connect again after `error` ended a connection, or an attempt.
+
+        Not when it would only happen again: a wrong certificate or URL, an answer that is no WebSocket, a 4xx, a redirect, a
+        server that breaks the protocol, a Close that says that the fault is ours (1002, 1003, 1007, 1008, 1009, 1010) or that
+        all is done (1000, 1005), or one of the application's own (3000 and up).
+        """
+        if isinstance(error, ConnectionClosed):
+            return error.statusCode in self.closeCodes
+        if isinstance(error, HandshakeRefused):
+            return error.status in self.statusCodes
+        if isinstance(error, ProxyRefused):
+            return error.status == 0 or error.status in self.statusCodes
+        return isinstance(error, (ConnectFailed, HandshakeTimeout, TransportError))
+
+    def wait(self, attempt: int, error: Exception) -> float:
+        """Return the seconds to wait before `attempt` (1, 2, ...), of which `error` is the cause."""
+        # Far enough for any interval, and no OverflowError.
+        delay = min(self.interval * self.factor ** min(attempt - 1, 64), self.maxInterval)
+        delay *= 1 - self.jitter * self.random()
+        if isinstance(error, HandshakeRefused) and error.retryAfter is not None:
+            return max(delay, min(error.retryAfter, MAX_HINT))
+        if isinstance(error, ConnectionClosed) and error.statusCode in (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART):
+            first, last = SPREAD
+            return max(delay, min(first + (last - first) * self.random(), self.maxInterval))
+        return delay

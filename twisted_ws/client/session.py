@@ -1,0 +1,184 @@
+"""What is behind a client: its connection, those that follow it, and what waits on either side of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ws.client.connection import ClientConnection
+from twisted_ws.client.keeper import Keeper
+from twisted_ws.client.options import Options
+from twisted_ws.client.reads import ReadQueue
+from twisted_ws.client.writes import WriteQueue
+from twisted_ws.errors import CloseCode, ConnectionClosed, WebSocketError
+
+if TYPE_CHECKING:
+    from twisted_ws.client.client import WebSocketClient
+
+__all__ = ["Dial", "Session"]
+
+Dial = Callable[["Session"], Deferred[ClientConnection]]
+
+
+class Session:
+    """The receiver of one connection after the other (see `twisted_ws.client.connection.Receiver`).
+
+    Args:
+        reactor: tells the time.
+        options: what was asked for.
+        dial: makes one attempt to connect.
+
+    Attributes:
+        client: whom the handlers get; set by the client.
+        connection: the present connection, or the last one; None before the first.
+        reads: what came.
+        writes: what waits to be sent.
+        closing: whether the client was told to close.
+        isOver: whether there will be no connection any more.
+    """
+
+    _log = Logger()
+
+    client: WebSocketClient
+
+    def __init__(self, reactor: Any, options: Options, dial: Dial) -> None:
+        self.connection: ClientConnection | None = None
+        self.reads = ReadQueue(reactor, options.readBuffer, self._pause, self._resume)
+        self.writes = WriteQueue(options.writeBuffer, oneByOne=options.retry is not None)
+        self.options = options
+        self.closing = False
+        self.isOver = False
+        self._keeper = Keeper(reactor, options.retry, lambda: dial(self), self._opened, self._over)
+        self._begun: Deferred[WebSocketClient] = Deferred()
+        self._isAway = True  # no transport now
+        self._hadMessage = False
+        self._error: Exception = ConnectionClosed()  # of the last connection
+        self._closeWaiters: list[Deferred[None]] = []
+
+    def start(self) -> Deferred[WebSocketClient]:
+        """Connect; the Deferred fires with the client when it is open for the first time, or fails when it never will be."""
+        self._keeper.start()
+        return self._begun
+
+    def cancel(self, _: object) -> None:
+        """Make no more attempts to open it for the first time."""
+        self._keeper.stop()
+        self._over(CancelledError())
+
+    def close(self, payload: bytes, timeout: float) -> Deferred[None]:
+        """Send what waits and a Close frame with `payload`; fires when closed."""
+        self.closing = True
+        self._keeper.stop()
+        error = ConnectionClosed(int.from_bytes(payload[:2], "big"), payload[2:].decode())
+        if self._isAway or self.connection is None:
+            self._over(error)
+        else:
+            self.writes.refuse(error)
+            self.writes.flush()
+            self.connection.startClose(payload, timeout)
+        return self.whenClosed()
+
+    def whenClosed(self) -> Deferred[None]:
+        """Return a Deferred that fires when there will be no connection any more."""
+        closed: Deferred[None] = Deferred()
+        if self.isOver:
+            closed.callback(None)
+        else:
+            self._closeWaiters.append(closed)
+        return closed
+
+    # Receiver.
+
+    def messageReceived(self, message: str | bytes) -> None:
+        """Keep a message for the next reader."""
+        self._hadMessage = True
+        self.reads.put(message)
+
+    def pingReceived(self, data: bytes) -> bool:
+        """Tell the handler, which then answers itself."""
+        handler = self.options.onPing
+        if handler is None:
+            return False
+        self._call(handler, self.client, data)
+        return True
+
+    def pongReceived(self, data: bytes) -> None:
+        """Tell the handler."""
+        if self.options.onPong is not None:
+            self._call(self.options.onPong, self.client, data)
+
+    def ended(self, error: ConnectionClosed | WebSocketError) -> None:
+        """Note why; where no connection will follow, nobody need wait for the transport to go."""
+        self._error = error
+        retry = self.options.retry
+        if self.closing or retry is None or not retry.again(error):
+            self.reads.end(error)
+            self.writes.refuse(_closed(error))
+
+    def gone(self) -> None:
+        """Have another connection made, or come to the end."""
+        self._isAway = True
+        self.writes.detach()
+        if self.closing:
+            self._over(self._error)
+        else:
+            self._keeper.lost(self._error, self._hadMessage)
+
+    # Keeper.
+
+    def _opened(self, connection: ClientConnection) -> None:
+        isFirst = self.connection is None
+        self.connection = connection
+        self._isAway = self._hadMessage = False
+        if self.reads.paused:
+            connection.pauseReading()
+        if not isFirst and self.options.onReconnect is not None:
+            # What it writes, to log in or to subscribe, the server has to see before all that waits.
+            self.writes.putFirst(True)
+            self._call(self.options.onReconnect, self.client)
+            self.writes.putFirst(False)
+        self.writes.attach(connection)
+        if isFirst:
+            self._begun.callback(self.client)
+
+    def _over(self, error: Exception) -> None:
+        if self.isOver:
+            return
+        self.isOver = True
+        self.reads.end(error)
+        self.writes.end(_closed(error))
+        waiters, self._closeWaiters = self._closeWaiters, []
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.callback(None)
+        if self.connection is None and not self._begun.called:
+            self._begun.errback(Failure(error))
+
+    # Backpressure.
+
+    def _pause(self) -> None:
+        if self.connection is not None:
+            self.connection.pauseReading()
+
+    def _resume(self) -> None:
+        if self.connection is not None:
+            self.connection.resumeReading()
+
+    def _call(self, handler: Callable[..., Any], *arguments: object) -> None:
+        """Call the user's code: what it raises is the user's mistake, and must not hurt the connection."""
+        maybeDeferred(handler, *arguments).addErrback(
+            lambda failure: self._log.failure("a handler of the client failed", failure)
+        )
+
+
+def _closed(error: Exception) -> ConnectionClosed:
+    """Return what writes fail with when a connection ended by `error`."""
+    if isinstance(error, ConnectionClosed):
+        return error
+    closed = ConnectionClosed((isinstance(error, WebSocketError) and error.code) or CloseCode.ABNORMAL)
+    closed.__cause__ = error
+    return closed

@@ -1,0 +1,319 @@
+"""Channels: names, those who are subscribed to them, and the way of a message from one to the others.
+
+The engine numbers and keeps messages; here they meet those who want them. All subscribers with one framing are sent the same
+bytes in one call (`twisted_ws.wire.fanout`), so a channel costs what a broadcast costs.
+
+Three rules keep each subscriber's messages gapless, single and in order:
+
+1. A subscriber joins before anything is sent to it, and what it missed goes into its own queue before that: what is published
+   meanwhile stands behind.
+2. One publication is passed on at a time. Sending may run a service's code (onError of a caller that is too slow), and that may
+   publish: its message waits until all have the one before it.
+3. With an engine that answers later, messages that come before its answer are held, and those that the answer has are dropped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+
+from twisted_ws.caller import Caller
+from twisted_ws.delivery.audience import Audience
+from twisted_ws.delivery.engine import Description, Engine
+from twisted_ws.delivery.framings import Framing
+from twisted_ws.delivery.names import checkName, checkNameOrPattern, isPattern
+from twisted_ws.delivery.presence import Presence
+from twisted_ws.delivery.publication import History, Position, Publication, Published, Start, encode, parsePosition
+from twisted_ws.delivery.subscriber import CallerSubscriber, Subscriber
+from twisted_ws.errors import ChannelError, ConnectionClosed
+from twisted_ws.limits import Limits
+from twisted_ws.wire.outbox import Backlog
+from twisted_ws.wire.wheel import Wheel
+
+__all__ = ["Channels"]
+
+# Bytes that channels may put behind others in a caller's outbox; more waits in its mailbox, where the mount's policy decides.
+ROOM = 32 * 1024
+
+LONGEST_KEY = 128  # characters of a conflation or idempotency key
+
+
+class Channels:
+    """All channels of one server.
+
+    Args:
+        engine: numbers and keeps.
+        limits: the server's.
+        wheel: its deadlines.
+        backlog: its count of bytes that wait.
+        seconds: its clock.
+
+    Attributes:
+        presence: who is there.
+        room: bytes that may wait in a caller's outbox when one more message is put there.
+        limits, backlog, seconds: as given.
+    """
+
+    def __init__(self, engine: Engine, limits: Limits, wheel: Wheel, backlog: Backlog, seconds: Callable[[], float]) -> None:
+        self.limits = limits
+        self.backlog = backlog
+        self.seconds = seconds
+        self.room = min(ROOM, limits.maxSendBuffer // 2)
+        self.presence = Presence(limits.presenceDelay, wheel, seconds)
+        self._wheel = wheel
+        self._engine = engine
+        engine.receive = self._receive
+        self._audiences: dict[Framing, Audience] = {}
+        self._patterns = 0  # subscriptions to patterns
+        self._joining: dict[str, list[_Joining]] = {}
+        self._publishing = False
+        self._waiting: deque[tuple[tuple[Any, ...], Deferred[Published]]] = deque()
+
+    # Subscribers.
+
+    def enroll(self, caller: Caller) -> CallerSubscriber:
+        """Return what takes part in channels for a caller: raw, and closed when it is too slow."""
+        return CallerSubscriber(caller, self)
+
+    def subscribe(
+        self, subscriber: Subscriber, channel: str, after: str | Position | None = None, info: Any = None
+    ) -> Deferred[Start]:
+        """Subscribe to a channel or pattern; nobody is asked whether that is allowed.
+
+        Args:
+            subscriber: who.
+            channel: the name.
+            after: the position that the subscriber has seen; see `parsePosition`.
+            info: what presence says of its user.
+
+        Returns:
+            A Deferred of what `Subscriber.begin` was called with. It fires before this returns, unless the engine answers later.
+
+        Raises:
+            ChannelError: no name or position, subscribed already, too many channels. The Deferred may fail with one, too.
+            ConnectionClosed: the subscriber has left, as it may have done while a hook was asked.
+        """
+        if subscriber.gone:
+            raise ConnectionClosed
+        checkNameOrPattern(channel, self.limits.channelName)
+        position = parsePosition(after) if isinstance(after, str) else after
+        pending = [joining for joinings in self._joining.values() for joining in joinings if joining.subscriber is subscriber]
+        if channel in subscriber.channels or any(joining.channel == channel for joining in pending):
+            raise ChannelError("already-subscribed", "This connection is subscribed to the channel already.")
+        if len(subscriber.channels) + len(pending) >= self.limits.channelsPerCaller:
+            raise ChannelError("too-many-channels", f"A connection has at most {self.limits.channelsPerCaller} channels.")
+        self.presence.enter(channel, subscriber, info)
+        try:
+            history = self._engine.watch(channel, position)
+        except ChannelError:
+            self.presence.leave(channel, subscriber)
+            raise
+        if not isinstance(history, Deferred):
+            return succeed(self._join(subscriber, channel, history))
+        joining = _Joining(subscriber, channel)
+        self._joining.setdefault(channel, []).append(joining)
+        return history.addCallbacks(self._joined, self._notJoined, callbackArgs=(joining,), errbackArgs=(joining,))
+
+    def unsubscribe(self, subscriber: Subscriber, channel: str, reason: str = "") -> bool:
+        """End a subscription; return whether there was one. `reason` tells the subscriber why, where it did not ask for this."""
+        if self._cancelJoining(subscriber, channel):
+            return True
+        if channel not in subscriber.channels:
+            return False
+        subscriber.channels = tuple([each for each in subscriber.channels if each != channel])
+        self._audiences[subscriber.framing].remove(channel, subscriber)
+        self._patterns -= isPattern(channel)
+        self.presence.leave(channel, subscriber)
+        self._unwatch(channel)
+        subscriber.ended(channel, reason)
+        return True
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """End all subscriptions of one that has gone; it can subscribe no more."""
+        subscriber.gone = True
+        for channel in [
+            channel for channel, joinings in self._joining.items() if any(j.subscriber is subscriber for j in joinings)
+        ]:
+            self._cancelJoining(subscriber, channel)
+        for channel in subscriber.channels:
+            self.unsubscribe(subscriber, channel)
+
+    def subscribers(self) -> Iterator[Subscriber]:
+        """Yield each that is subscribed to anything, as they are now."""
+        return iter(dict.fromkeys([each for audience in self._audiences.values() for each in audience]))
+
+    def find(self, connection: str | None = None, user: str | None = None) -> list[Subscriber]:
+        """Return the subscribers with this connection id, or of this user."""
+        return [
+            each
+            for each in self.subscribers()
+            if (connection is not None and each.caller.connectionId == connection)
+            or (user is not None and each.caller.user == user)
+        ]
+
+    def count(self, channel: str) -> int:
+        """Return how many are subscribed to a channel itself, not by a pattern."""
+        return sum([audience.count(channel) for audience in self._audiences.values()])
+
+    def who(self, channel: str) -> dict[str, Any]:
+        """Return who is on a channel, as JSON has it: the `count` of connections, and the `members` that are users."""
+        return {"count": self.count(channel), "members": self.presence.members(channel)}
+
+    # Messages.
+
+    def publish(
+        self, channel: str, message: Any, key: str | None = None, idempotencyKey: str | None = None
+    ) -> Deferred[Published]:
+        """Publish a message to all who are subscribed to `channel`, and keep it for those who come back.
+
+        Args:
+            channel: a name, no pattern.
+            message: str for text, bytes for binary, anything else as JSON (`msgspec.Raw`: JSON that is encoded already).
+            key: conflation; see `Publication`.
+            idempotencyKey: publish once only, however often this is called with it within `Limits.idempotencyAge`.
+
+        Returns:
+            A Deferred of the answer. It fires before this returns, unless the engine answers later, or another message is being
+            passed on just now.
+
+        Raises:
+            ChannelError: no name, a message or key that is too long; or the engine has no room.
+            TypeError: JSON has no form for `message`.
+            ValueError: text with a lone surrogate.
+        """
+        checkName(channel, self.limits.channelName)
+        kind, payload = encode(message)
+        if len(payload) > self.limits.maxMessageSize:
+            raise ChannelError("too-large", f"A message has at most {self.limits.maxMessageSize} bytes.")
+        for each in (key, idempotencyKey):
+            if each is not None and len(each) > LONGEST_KEY:
+                raise ChannelError("too-large", f"A key has at most {LONGEST_KEY} characters.")
+        if self._publishing:
+            later: Deferred[Published] = Deferred()
+            self._waiting.append(((channel, kind, payload, key, idempotencyKey), later))
+            return later
+        self._publishing = True
+        try:
+            answer = self._engine.publish(channel, kind, payload, key, idempotencyKey)
+            if self._waiting:
+                self._publishWaiting()
+        finally:
+            self._publishing = False
+        return answer if isinstance(answer, Deferred) else succeed(answer)
+
+    def _publishWaiting(self) -> None:
+        while self._waiting:
+            arguments, later = self._waiting.popleft()
+            try:
+                answer = self._engine.publish(*arguments)
+            except ChannelError:
+                later.errback(Failure())
+                continue
+            if isinstance(answer, Deferred):
+                answer.chainDeferred(later)
+            else:
+                later.callback(answer)
+
+    def _receive(self, publication: Publication) -> int:
+        """Pass one message on; called by the engine."""
+        for joining in self._joining.get(publication.channel, ()):
+            if len(joining.held) <= self.limits.historyMessages:
+                joining.held.append(publication)
+        # All are found before the first is sent to: a service may subscribe somebody then, who has this message from history.
+        found = [audience.listeners(publication.channel, self._patterns > 0) for audience in self._audiences.values()]
+        now = self._wheel.now
+        return sum([each.send(each.framing(publication), now) for each in found if each is not None])
+
+    # What is kept.
+
+    def history(self, channel: str, after: str | Position | None = None) -> Deferred[History]:
+        """Return what is kept of a channel since `after`; who wants to go on from there has to subscribe."""
+        checkName(channel, self.limits.channelName)
+        return _later(self._engine.history(channel, parsePosition(after) if isinstance(after, str) else after))
+
+    def forget(self, channel: str) -> Deferred[int]:
+        """Drop what is kept of a channel, and return how many messages that were."""
+        checkName(channel, self.limits.channelName)
+        return _later(self._engine.forget(channel))
+
+    def describe(self, channel: str) -> Deferred[Description | None]:
+        """Return what is known of a channel, None for one that is not there."""
+        checkName(channel, self.limits.channelName)
+        return _later(self._engine.describe(channel))
+
+    def list(self, prefix: str = "", after: str = "", limit: int = 100) -> Deferred[list[Description]]:
+        """Return at most `limit` channels by name: of those that begin with `prefix`, the first ones after the name `after`."""
+        return _later(self._engine.list(prefix, after, limit))
+
+    # From history to live.
+
+    def _join(self, subscriber: Subscriber, channel: str, history: History) -> Start:
+        audience = self._audiences.get(subscriber.framing)
+        if audience is None:
+            audience = self._audiences[subscriber.framing] = Audience(subscriber.framing)
+        audience.add(channel, subscriber)
+        subscriber.channels += (channel,)
+        self._patterns += isPattern(channel)
+        start = Start(channel, history.position, history.recovered, len(history.publications))
+        subscriber.begin(start, history.publications)
+        return start
+
+    def _joined(self, history: History, joining: _Joining) -> Start:
+        if not self._removeJoining(joining):
+            if joining.subscriber.gone:
+                raise ConnectionClosed
+            raise ChannelError("not-subscribed", "The subscription was ended before it began.")
+        if len(joining.held) > self.limits.historyMessages:
+            self.presence.leave(joining.channel, joining.subscriber)
+            self._unwatch(joining.channel)
+            raise ChannelError("unavailable", "The channel's history came too late.")
+        last = history.publications[-1].position if history.publications else history.position
+        held = [each for each in joining.held if last is None or each.epoch != last.epoch or each.offset > last.offset]
+        return self._join(joining.subscriber, joining.channel, history._replace(publications=history.publications + held))
+
+    def _notJoined(self, failure: Failure, joining: _Joining) -> Failure:
+        if self._removeJoining(joining):
+            self.presence.leave(joining.channel, joining.subscriber)
+            self._unwatch(joining.channel)
+        return failure
+
+    def _removeJoining(self, joining: _Joining) -> bool:
+        joinings = self._joining.get(joining.channel, [])
+        if joining not in joinings:
+            return False
+        joinings.remove(joining)
+        if not joinings:
+            del self._joining[joining.channel]
+        return True
+
+    def _cancelJoining(self, subscriber: Subscriber, channel: str) -> bool:
+        for joining in self._joining.get(channel, ()):
+            if joining.subscriber is subscriber:
+                self._removeJoining(joining)
+                self.presence.leave(channel, subscriber)
+                self._unwatch(channel)
+                return True
+        return False
+
+    def _unwatch(self, channel: str) -> None:
+        if channel not in self._joining and not any(channel in audience for audience in self._audiences.values()):
+            self._engine.unwatch(channel)
+
+
+class _Joining:
+    """A subscription that waits for the engine's answer, and what was published meanwhile."""
+
+    __slots__ = ("channel", "held", "subscriber")
+
+    def __init__(self, subscriber: Subscriber, channel: str) -> None:
+        self.subscriber = subscriber
+        self.channel = channel
+        self.held: list[Publication] = []
+
+
+def _later(answer: Any) -> Deferred[Any]:
+    return answer if isinstance(answer, Deferred) else succeed(answer)

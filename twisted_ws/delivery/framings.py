@@ -1,0 +1,67 @@
+"""How a message of a channel looks on the wire: a framing makes, of one publication, what all who share it are sent."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Protocol
+
+import msgspec
+
+from twisted_ws.caller import BINARY, TEXT
+from twisted_ws.delivery.publication import Kind, Publication
+from twisted_ws.wire.framing import OutgoingMessage
+
+__all__ = ["ChannelMessage", "Framing", "jsonFields", "jsonFrame", "jsonFraming", "raw"]
+
+
+class Framing(Protocol):
+    """Makes, of one publication, what `Subscriber.send` of all who share the framing gets; called once for all of them."""
+
+    def __call__(self, publication: Publication, /) -> Any:
+        """Return a `ChannelMessage`, or whatever the transport has."""
+
+
+class ChannelMessage(OutgoingMessage):
+    """A WebSocket message that knows what it was made of.
+
+    Attributes:
+        publication: that; for one who cannot take it now, and is to have it later.
+    """
+
+    __slots__ = ("publication",)
+
+    def __init__(self, opcode: int, payload: bytes, publication: Publication) -> None:
+        super().__init__(opcode, payload)
+        self.publication = publication
+
+
+def raw(publication: Publication) -> ChannelMessage:
+    """Frame a message as it was published: text and JSON as text, binary as binary."""
+    return ChannelMessage(BINARY if publication.kind is Kind.BINARY else TEXT, publication.payload, publication)
+
+
+def jsonFraming(publication: Publication) -> ChannelMessage:
+    """Frame a message as the subprotocol ``twisted-ws.v1`` has it."""
+    return ChannelMessage(TEXT, jsonFrame(publication), publication)
+
+
+def jsonFrame(publication: Publication) -> bytes:
+    """Return the ``message`` frame of ``twisted-ws.v1``: one line of JSON."""
+    return b'{"type":"message",' + jsonFields(publication) + b"}"
+
+
+def jsonFields(publication: Publication) -> bytes:
+    """Return the fields of a message in JSON, without braces."""
+    # Names and ids are ASCII without quotes: they need no encoding.
+    head = f'"channel":"{publication.channel}","id":"{publication.epoch}:{publication.offset}",'.encode("ascii")
+    if publication.key is not None:
+        head += b'"key":' + msgspec.json.encode(publication.key) + b","
+    payload = publication.payload
+    if publication.kind is Kind.BINARY:
+        return head + b'"base64":"' + base64.b64encode(payload) + b'"'
+    if publication.kind is Kind.TEXT:
+        return head + b'"data":' + msgspec.json.encode(payload.decode())
+    if b"\n" in payload or b"\r" in payload:
+        # White space of who published it; a line end would end the line of an event stream.
+        payload = msgspec.json.format(payload, indent=-1)
+    return head + b'"data":' + payload

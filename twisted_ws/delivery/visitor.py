@@ -1,0 +1,48 @@
+"""Whoever uses channels by HTTP, as a service sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted_ws.caller import connectionIds
+
+if TYPE_CHECKING:
+    from twisted_ws.delivery.subscriber import Subscriber
+    from twisted_ws.upgrade import UpgradeRequest
+
+__all__ = ["Visitor"]
+
+
+class Visitor:
+    """One event stream, poll or POST: what hooks get where a WebSocket connection has a `Caller`.
+
+    Attributes:
+        connectionId: unique in this process, also among callers.
+        request: the request, as `onUpgrade` has seen it.
+        user: ``request.user``, or what a service has set since.
+        attributes: a dict of the service's own.
+        subscriber: what takes its messages; None for one that only publishes.
+    """
+
+    __slots__ = ("attributes", "connectionId", "request", "subscriber", "user")
+
+    negotiatedSubProtocol = None
+
+    def __init__(self, request: UpgradeRequest) -> None:
+        self.connectionId = str(next(connectionIds))
+        self.request = request
+        self.user: Any = request.user
+        self.attributes: dict[str, Any] = {}
+        self.subscriber: Subscriber | None = None
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The names of the channels and patterns that it is subscribed to."""
+        return () if self.subscriber is None else self.subscriber.channels
+
+    def isSecure(self) -> bool:
+        """Say whether the connection has TLS."""
+        return self.request.isSecure
+
+    def __repr__(self) -> str:
+        return f"<Visitor {self.connectionId} {self.request.path!r}>"

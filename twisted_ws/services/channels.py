@@ -1,0 +1,234 @@
+"""The service ``channels``: publish and subscribe by name, over WebSocket; its rules count for HTTP, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any
+
+from msgspec import Raw
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ws.caller import Caller
+from twisted_ws.delivery.mailbox import Policy
+from twisted_ws.delivery.names import checkName, checkNameOrPattern, isPattern
+from twisted_ws.delivery.publication import Published, decode, encode, parseAfter
+from twisted_ws.delivery.replies import asDeferred
+from twisted_ws.errors import ChannelError
+from twisted_ws.service import WebSocketService
+from twisted_ws.services.frames import SUBPROTOCOL
+from twisted_ws.services.subscribers import JsonSubscriber, RawSubscriber, ServiceSubscriber
+from twisted_ws.upgrade import Reject, UpgradeRequest
+
+__all__ = ["ChannelService"]
+
+_log = Logger()
+
+_CODES = {
+    400: "bad-request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not-found",
+    413: "too-large",
+    429: "too-many-requests",
+    503: "unavailable",
+}
+
+
+class ChannelService(WebSocketService):
+    """Whoever connects is subscribed to the channels that the URL names; a subclass says who may, by hooks.
+
+    The hooks may be plain, async, or return a Deferred; they refuse by raising `Reject` (its body is the reason), and count for
+    each transport. `caller` is a `Caller`, or a `Visitor` for what came by HTTP.
+
+    - ``onSubscribe(caller, channel)``: before a subscription.
+    - ``onPublish(caller, channel, message)``: before a message of a client (a str, bytes or JSON value) is published. Returns
+      None, or what is published instead.
+    - ``onUnsubscribe(caller, channel)``: after a subscription has ended, also by a close.
+    - ``onPresence(caller, channel)``: what presence says of the caller's user: any JSON value.
+
+    Args:
+        publish: whether clients may publish.
+        wildcards: whether they may subscribe to patterns.
+        presence: whether they may ask who is there.
+        policy: what happens to those who are slow: "close", "drop-oldest" or "latest"; see `Policy`.
+
+    Raises:
+        ValueError: an argument is none of these.
+    """
+
+    subProtocols: list[str] = [SUBPROTOCOL]  # noqa: RUF012 - as the base class has it
+    hooks = MappingProxyType(
+        {
+            "onSubscribe": ("caller", "channel"),
+            "onPublish": ("caller", "channel", "message"),
+            "onUnsubscribe": ("caller", "channel"),
+            "onPresence": ("caller", "channel"),
+        }
+    )
+
+    def __init__(self, publish: bool = False, wildcards: bool = False, presence: bool = False, policy: str = "close") -> None:
+        for name, value in ("publish", publish), ("wildcards", wildcards), ("presence", presence):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false, not {value!r}")
+        try:
+            self.policy = Policy(policy)
+        except ValueError:
+            raise ValueError(f"policy must be {', '.join([each.value for each in Policy])}, not {policy!r}") from None
+        self.publish = publish
+        self.wildcards = wildcards
+        self.presence = presence
+
+    # Hooks.
+
+    def onSubscribe(self, caller: Any, channel: str) -> Any:
+        """Refuse patterns, unless `wildcards` allows them."""
+        if isPattern(channel) and not self.wildcards:
+            raise Reject(403, "Patterns are not allowed here.")
+
+    def onPublish(self, caller: Any, channel: str, message: Any) -> Any:
+        """Refuse, unless `publish` allows it."""
+        if not self.publish:
+            raise Reject(403, "Publishing is not allowed here.")
+
+    def onUnsubscribe(self, caller: Any, channel: str) -> Any:
+        """Do nothing."""
+
+    def onPresence(self, caller: Any, channel: str) -> Any:
+        """Say nothing."""
+
+    # What each transport asks.
+
+    def channelsOf(self, request: UpgradeRequest) -> list[str]:
+        """Return the channels and patterns that the URL of a request names, each once.
+
+        Raises:
+            ChannelError: a name is none, there are too many, or the path goes on below a channel ("not-found").
+        """
+        limits = self.server.limits
+        names = list(request.query.get("channel", ()))
+        name = request.pathParams.get("channel")
+        if name is not None:
+            if not request.path.rstrip("/").endswith(f"/{name}"):
+                raise ChannelError("not-found", "There is nothing below a channel.")
+            names.insert(0, str(name))
+        names = list(dict.fromkeys(names))
+        if len(names) > limits.channelsPerCaller:
+            raise ChannelError("too-many-channels", f"A connection has at most {limits.channelsPerCaller} channels.")
+        return [checkNameOrPattern(each, limits.channelName) for each in names]
+
+    async def permit(self, caller: Any, channel: str, presence: bool = False) -> Any:
+        """Ask whether `caller` may subscribe; return what presence says of it, for `Channels.subscribe`.
+
+        Args:
+            caller: who.
+            channel: a name or pattern, checked here.
+            presence: whether it wants to know who is there, too.
+
+        Raises:
+            ChannelError: it may not.
+        """
+        checkNameOrPattern(channel, self.server.limits.channelName)
+        await self._ask("onSubscribe", self.onSubscribe, caller, channel)
+        if presence:
+            self.checkPresence(channel)
+        return None if isPattern(channel) else await self._ask("onPresence", self.onPresence, caller, channel)
+
+    def checkPresence(self, channel: str) -> None:
+        """Raise ChannelError where clients may not know who is on a channel."""
+        checkName(channel, self.server.limits.channelName)
+        if not self.presence:
+            raise ChannelError("forbidden", "Presence is not shown here.")
+
+    async def publishFor(
+        self, caller: Any, channel: str, message: Any, key: str | None = None, idempotencyKey: str | None = None
+    ) -> Published:
+        """Publish a message of a client, when `onPublish` allows it.
+
+        Args:
+            caller: who.
+            channel: the name.
+            message: a str, bytes, or JSON as it came (`msgspec.Raw`).
+            key: see `Channels.publish`.
+            idempotencyKey: the same.
+
+        Raises:
+            ChannelError: it may not.
+        """
+        checkName(channel, self.server.limits.channelName)
+        asked = decode(*encode(message)) if isinstance(message, Raw) else message
+        instead = await self._ask("onPublish", self.onPublish, caller, channel, asked)
+        if instead is not None:
+            message = instead
+        try:
+            return await self.server.publish(channel, message, key=key, idempotencyKey=idempotencyKey)
+        except (TypeError, ValueError):
+            # It came from the hook: what a client sends has a form.
+            self._failed(Failure(), "onPublish")
+            raise ChannelError("internal-error", "The service failed.") from None
+
+    def left(self, caller: Any, channel: str) -> None:
+        """Tell onUnsubscribe that a subscription has ended; for `Subscriber.ended`."""
+        try:
+            pending = asDeferred(self.onUnsubscribe(caller, channel))
+        except BaseException:
+            self._failed(Failure(), "onUnsubscribe")
+        else:
+            if pending is not None:
+                pending.addErrback(self._failed, "onUnsubscribe")
+
+    async def _ask(self, name: str, hook: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            answer = hook(*arguments)
+            pending = asDeferred(answer)
+            return answer if pending is None else await pending
+        except Reject as refusal:
+            code = _CODES.get(refusal.status, "forbidden" if refusal.status < 500 else "unavailable")
+            raise ChannelError(code, refusal.body or "The service refuses.") from None
+        except ChannelError:
+            raise
+        except Exception:
+            self._failed(Failure(), name)
+            raise ChannelError("internal-error", "The service failed.") from None
+
+    def _failed(self, failure: Failure, hook: str) -> None:
+        _log.failure("{service}.{hook} raised", failure, service=type(self).__name__, hook=hook)
+
+    # WebSocket.
+
+    def onUpgrade(self, request: UpgradeRequest) -> Any:
+        """Refuse a URL that names no channel where one is needed; a subclass need not call this."""
+        try:
+            names = self.channelsOf(request)
+        except ChannelError as error:
+            raise Reject(error.status, error.message) from None
+        if not names and SUBPROTOCOL not in request.subProtocols:
+            raise Reject(400, f"No channel: name one in the path, or by ?channel=, or speak {SUBPROTOCOL}.")
+        return self
+
+    async def onOpen(self, caller: Caller) -> None:
+        """Subscribe to the channels of the URL."""
+        kind = JsonSubscriber if caller.negotiatedSubProtocol == SUBPROTOCOL else RawSubscriber
+        subscriber = kind(caller, self)
+        subscriber.welcome()
+        try:
+            names = self.channelsOf(caller.request)
+            after = parseAfter(caller.request.query.get("after", [None])[-1], names)
+        except ChannelError as error:
+            subscriber.refuse(error)
+            return
+        for name in names:
+            await subscriber.enter(name, after.get(name))
+
+    async def onTextMessage(self, caller: Caller, text: str) -> None:
+        """Do what a client asks, or publish what it sends."""
+        subscriber = caller.membership
+        if isinstance(subscriber, ServiceSubscriber):
+            await subscriber.received(text)
+
+    async def onBinaryMessage(self, caller: Caller, data: bytes) -> None:
+        """Publish what a client sends."""
+        subscriber = caller.membership
+        if isinstance(subscriber, ServiceSubscriber):
+            await subscriber.received(data)
