@@ -24,7 +24,7 @@ from bench.workloads import WORKLOADS, Effort, Workload
 
 QUICK_PEERS = "yardstick,twisted_ws,pure,stock,picows"
 QUICK = Effort(rounds=1, seconds=1.0, quick=True)
-# A measurement is made again when something else had more than this share of the server's core, up to that many times.
+# A measurement is made again when something else had more than this share of a core, up to that many times.
 DISTURBED = 0.1
 TRIES = 3
 LAST = BUILD / "last.json"
@@ -102,7 +102,7 @@ def _measure(workload: Workload, peers: Sequence[Peer], effort: Effort, results:
                         sample = workload.run(server, effort)
                     if sample.get("others", 0.0) < DISTURBED or not left:
                         break
-                    _say(f"again: {workload.name}, {peer.title}: something else had {sample['others']:.0%} of its core", "\n")
+                    _say(f"again: {workload.name}, {peer.title}: something else had {sample['others']:.0%} of a core", "\n")
                 results.add(workload.name, rows, peer.key, sample)
             except Failed as error:
                 _say(f"failed: {workload.name}: {error}", "\n")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import platform
 import re
 import resource
 import shutil
@@ -10,15 +12,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.peers import Peer
 from bench.places import BUILD, CERTIFICATE, KEY, ROOT, SERVERS
 
-__all__ = ["Failed", "Load", "Server", "publishing", "settle", "started", "taken0"]
+__all__ = ["Failed", "Load", "Server", "others", "publishing", "settle", "started"]
 
 START_SECONDS = 20.0
 DESCRIPTORS = 20_000
@@ -43,6 +46,58 @@ def _pinned(core: int, command: list[str]) -> list[str]:
     return ["taskset", "-c", str(core), *command] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else command
 
 
+# The sessions of all processes that run now: each is started as the leader of its own.
+_sessions: set[int] = set()
+
+
+def _processes(sessions: Collection[int]) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the folder of each process of these sessions in /proc, and the fields of its stat behind the name."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) in sessions:
+            yield folder, fields
+
+
+def _cpu(sessions: Collection[int]) -> float:
+    return sum(int(fields[11]) + int(fields[12]) for _, fields in _processes(sessions)) / TICKS
+
+
+def _interruptsCounted() -> bool:
+    """Say whether this kernel keeps interrupts, among them much of a loopback network's work, out of the times of processes."""
+    try:
+        with gzip.open("/proc/config.gz", "rt") as config:
+            return "CONFIG_IRQ_TIME_ACCOUNTING=y" in config.read()
+    except OSError:
+        pass
+    try:
+        return "CONFIG_IRQ_TIME_ACCOUNTING=y" in Path(f"/boot/config-{platform.release()}").read_text()
+    except OSError:
+        return False
+
+
+# Of /proc/stat: user, nice, system, irq, softirq, steal; the two in the middle where they are in the times of processes too.
+_TAKEN = (1, 2, 3, 8) if _interruptsCounted() else (1, 2, 3, 6, 7, 8)
+
+
+def others() -> float:
+    """Return the seconds of cores 0 and 1 that went to what was not started here, or to other machines on the processor.
+
+    Only differences mean something.
+    """
+    lines = (line.split() for line in Path("/proc/stat").read_text().splitlines()[1:3])
+    taken = sum(int(fields[index]) for fields in lines for index in _TAKEN) / TICKS
+    return taken - _cpu(_sessions) - time.process_time()
+
+
+def _start(command: list[str], **more: Any) -> subprocess.Popen[Any]:
+    process = subprocess.Popen(command, start_new_session=True, **more)
+    _sessions.add(process.pid)
+    return process
+
+
 @dataclass(frozen=True)
 class Server:
     """One server that runs.
@@ -61,19 +116,9 @@ class Server:
     http: int
     pid: int
 
-    def _processes(self) -> Iterator[tuple[Path, list[str]]]:
-        """Yield the folder of each process of the session in /proc, and the fields of its stat behind the name."""
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == self.pid:
-                yield folder, fields
-
     def cpu(self) -> float:
         """Return the seconds of processor time that it has had, to 10 ms."""
-        return sum(int(fields[11]) + int(fields[12]) for _, fields in self._processes()) / TICKS
+        return _cpu({self.pid})
 
     def memory(self) -> int:
         """Return its resident bytes; counted page by page, for the sum that the kernel keeps lags behind.
@@ -82,7 +127,7 @@ class Server:
             Failed: it has ended.
         """
         total = 0
-        for folder, _ in self._processes():
+        for folder, _ in _processes({self.pid}):
             try:
                 rollup = (folder / "smaps_rollup").read_text()
             except OSError:
@@ -100,13 +145,6 @@ class Server:
         return max((int(fields[4][:8], 16) for fields in lines if fields[1].endswith(local)), default=0)
 
 
-def taken0() -> float:
-    """Return the seconds of core 0 that any process has had, or another machine on the same processor, to 10 ms."""
-    fields = Path("/proc/stat").read_text().splitlines()[1].split()
-    user, nice, system, steal = (int(fields[index]) for index in (1, 2, 3, 8))
-    return (user + nice + system + steal) / TICKS
-
-
 def _freePorts(count: int) -> list[int]:
     probes = [socket.socket() for _ in range(count)]
     try:
@@ -118,13 +156,14 @@ def _freePorts(count: int) -> list[int]:
             probe.close()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[Any]) -> None:
     """Kill a process and the whole session that it leads."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
     process.wait()
+    _sessions.discard(process.pid)
 
 
 @contextmanager
@@ -144,14 +183,13 @@ def started(peer: Peer) -> Iterator[Server]:
         conf.write_text(re.sub(r"@(\w+)@", lambda match: str(words[match[1]]), (SERVERS / peer.template).read_text()))
     command = _pinned(0, [part.format(**words) for part in peer.command])
     with open(run / "log", "wb") as log:
-        process = subprocess.Popen(
+        process = _start(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,
             cwd=ROOT,
             env={**os.environ, **peer.environment},
-            start_new_session=True,
         )
     try:
         for port in (ws, tls, http) if peer.secure else (ws, http):
@@ -199,20 +237,13 @@ class Load:
         self._command = _pinned(1, [str(word) for word in words])
 
     def __enter__(self) -> Load:
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        self._process = _start(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        _end(self._process)  # type: ignore[arg-type]
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            stream.close()  # type: ignore[union-attr]
+        _end(self._process)
+        self._process.stdout.close()
+        self._process.stderr.close()
 
     def opened(self) -> None:
         """Wait until all connections are open.
@@ -220,7 +251,7 @@ class Load:
         Raises:
             Failed: not all can be.
         """
-        line = self._process.stderr.readline()  # type: ignore[union-attr]
+        line = self._process.stderr.readline()
         if not line.startswith("open=") or "failed=0" not in line:
             raise Failed(f"{self._name}: {line.strip() or 'the load ended'}")
 
@@ -234,9 +265,9 @@ class Load:
         Raises:
             Failed: there are none.
         """
-        line = self._process.stdout.readline()  # type: ignore[union-attr]
+        line = self._process.stdout.readline()
         if not line:
-            raise Failed(f"{self._name}: {self._process.stderr.read().strip()[-300:] or 'no figures'}")  # type: ignore[union-attr]
+            raise Failed(f"{self._name}: {self._process.stderr.read().strip()[-300:] or 'no figures'}")
         return _figures(line)
 
 
@@ -254,7 +285,7 @@ def publishing(server: Server, size: int, seconds: float, rate: float = 0, posts
     options = ("-n", posts) if posts else ()
     words = (BUILD / "wspub", *options, "127.0.0.1", server.http, server.peer.broadcast, size, seconds, rate)
     command = _pinned(1, [str(word) for word in words])
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = _start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield process
     finally:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.figures import Row, Target
 from bench.peers import Peer
-from bench.running import Failed, Load, Server, publishing, taken0
+from bench.running import Failed, Load, Server, others, publishing
 
 __all__ = ["WORKLOADS", "Effort", "Sample", "Workload"]
 
@@ -62,10 +62,10 @@ class Workload:
 def _shares(server: Server, seconds: float) -> dict[str, float]:
     """Wait that long, and return "busy" and "others" of the middle of it."""
     time.sleep(seconds * 0.15)
-    begin, used, taken = time.monotonic(), server.cpu(), taken0()
+    begin, used, lost = time.monotonic(), server.cpu(), others()
     time.sleep(seconds * 0.7)
-    used, taken, passed = server.cpu() - used, taken0() - taken, time.monotonic() - begin
-    return {"busy": used / passed, "others": max(taken - used, 0.0) / passed}
+    used, lost, passed = server.cpu() - used, others() - lost, time.monotonic() - begin
+    return {"busy": used / passed, "others": max(lost, 0.0) / passed}
 
 
 def _echo(row: str, size: int, tls: bool = False) -> Callable[[Server, Effort], Sample]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from twisted_ws.upgrade import UpgradeRequest
     from twisted_ws.wire.framing import OutgoingMessage
 
-__all__ = ["Caller", "Link", "Membership"]
+__all__ = ["Caller", "Link", "Membership", "asBytes", "controlPayload", "encodeMessage", "encodeText"]
 
 TEXT = 1
 BINARY = 2
@@ -190,7 +190,7 @@ class Caller:
         Raises:
             TypeError: `data` is not bytes-like.
         """
-        return self._link.writeFrame(BINARY, _asBytes(data))
+        return self._link.writeFrame(BINARY, asBytes(data))
 
     def writeMessage(self, value: Any) -> Deferred[None]:
         """Send `value`: a str as text, bytes as binary, anything else as JSON text.
@@ -209,7 +209,7 @@ class Caller:
             ValueError: `data` is longer than 125 bytes (RFC 6455 section 5.5).
             TypeError: `data` is not bytes-like.
         """
-        return self._link.writeFrame(PING, _controlPayload(data))
+        return self._link.writeFrame(PING, controlPayload(data))
 
     def pong(self, data: bytes = b"") -> Deferred[None]:
         """Send a pong with at most 125 bytes.
@@ -218,7 +218,7 @@ class Caller:
             ValueError: `data` is longer than 125 bytes (RFC 6455 section 5.5).
             TypeError: `data` is not bytes-like.
         """
-        return self._link.writeFrame(PONG, _controlPayload(data))
+        return self._link.writeFrame(PONG, controlPayload(data))
 
     def close(self, code: int = 1000, reason: str = "", timeout: float = 60) -> Deferred[None]:
         """Send what is queued, then a Close frame, and wait for the peer's.
@@ -265,14 +265,14 @@ def encodeMessage(value: Any) -> tuple[int, bytes]:
     return TEXT, msgspec.json.encode(value)
 
 
-def _asBytes(data: bytes | bytearray | memoryview) -> bytes:
+def asBytes(data: bytes | bytearray | memoryview) -> bytes:
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
     raise TypeError(f"a binary message must be bytes, not {type(data).__name__}")
 
 
-def _controlPayload(data: bytes) -> bytes:
-    data = _asBytes(data)
+def controlPayload(data: bytes) -> bytes:
+    data = asBytes(data)
     if len(data) > 125:
         raise ValueError(f"a control frame carries at most 125 bytes, not {len(data)}")
     return data

@@ -655,3 +655,57 @@ def test_attributes():
     client, _, _ = opened()
     client.attributes["a"] = 1
     assert client.attributes == {"a": 1}
+
+
+@pytest.mark.parametrize("data", [frame(CLOSE, b"\x03\xe8"), b"\x83\x00"])
+def test_closedFromWithin(data):
+    """Whoever hears of the end may close at once."""
+    client, peer, _ = opened()
+    client.readMessage().addErrback(lambda _: client.close(timeout=0) and None)
+    peer.send(data)
+    assert len(peer.frames()) == 1
+    closed = client.whenClosed()
+    peer.hangUp()
+    assert result(closed) is None
+
+
+def test_moreFromWithin():
+    """What comes while a message is handed on waits for its turn."""
+    client, peer, _ = opened()
+    seen: list[Any] = []
+
+    def more(message: Any) -> None:
+        seen.append(message)
+        if len(seen) < 3:
+            client.readMessage().addCallback(more)
+            peer.text(f"{len(seen)}")
+
+    client.readMessage().addCallback(more)
+    peer.text("0")
+    assert seen == ["0", "1", "2"]
+
+
+def test_pauseAfterTheEnd():
+    """Too much that comes with the end of the connection fills the queue, and pauses nothing."""
+    client, peer, _ = opened(readBuffer=1000)
+    client._last.pauseReading()
+    peer.text("x" * 2000)
+    peer.hangUp()
+    assert result(client.readMessage()) == "x" * 2000
+
+
+def test_latePong():
+    """A pong, a ping or a message behind our Close is nobody's business any more."""
+    seen: list[Any] = []
+    client, peer, _ = opened(onPong=lambda client, data: seen.append(data), onPing=lambda client, data: seen.append(data))
+    client.close()
+    peer.send(frame(PONG, b"x") + frame(PING, b"y") + frame(TEXT, b"z"))
+    assert seen == []
+    peer.hangUp()
+
+
+def test_pongsForNobody():
+    """Without a handler, a pong that nobody asked for is passed over."""
+    client, peer, _ = opened()
+    peer.send(frame(PONG, b"x"))
+    assert client.isOpen()

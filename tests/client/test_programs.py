@@ -10,10 +10,13 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from tests.client.live import LiveCase
+from tests.client.live import Echo, LiveCase
 from twisted_ws import WebSocketServer
+from twisted_ws.client import connect
 from twisted_ws.wire.tls import ServerTLS, TLSSettings
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -92,3 +95,24 @@ class ProgramTest(LiveCase):
         port = await self.listen(tls.wrap(server.factory(), reactor))
         client = (EXAMPLES / "secure_echo_client.py").read_text().replace("8443", str(port))
         assert await deferToThread(run, "-c", client, cwd=self.directory) == "Response: Echo: Hello!\n"
+
+    async def test_flood(self) -> None:
+        """A server that sends faster than is read fills no memory, and none of what it sends is lost."""
+        service = Echo()
+        callers: list[Any] = []
+        service.onOpen = callers.append  # type: ignore[attr-defined]
+        client = await connect(f"ws://127.0.0.1:{await self.serve(service)}/ws", readBuffer=200_000)
+        (caller,) = callers
+
+        async def flood() -> None:
+            for n in range(1000):
+                await caller.writeBinaryMessage(n.to_bytes(4, "big") * 5000)
+
+        flooded = Deferred.fromCoroutine(flood())
+        while not client._session.reads.paused:
+            await deferLater(reactor, 0)  # type: ignore[arg-type]
+        for n in range(1000):
+            assert client._session.reads.size < 300_000
+            assert (await client.readBinaryMessage())[:4] == n.to_bytes(4, "big")
+        await flooded
+        await client.close()

@@ -35,7 +35,8 @@ def test_defaults() -> None:
     assert (settings.port, settings.tlsPort) == ("8080", "off")
     assert (settings.broadcastPort, settings.broadcastTlsPort, settings.broadcastInterface) == ("8081", "off", "127.0.0.1")
     assert (settings.interface, settings.listen, settings.tlsMinimum, settings.compression) == ("", (), "1.2", False)
-    assert settings.services == (Mount("/ws", "demo"),)
+    channels = (Mount("/channels/{channel}", "channels"), Mount("/channels", "channels"))
+    assert settings.services == (Mount("/ws", "demo"), *channels)
     assert settings.limits == Limits()
 
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar, overload
 from twisted.internet.defer import Deferred
 
 from twisted_ws.caller import BINARY, TEXT, encodeMessage, encodeText
-from twisted_ws.caller import _asBytes as asBytes
-from twisted_ws.caller import _controlPayload as controlPayload
+from twisted_ws.caller import asBytes as asBytes
+from twisted_ws.caller import controlPayload as controlPayload
 from twisted_ws.client.answer import Response
 from twisted_ws.client.connection import ClientConnection
 from twisted_ws.client.errors import UnexpectedMessage
@@ -72,7 +72,7 @@ class WebSocketClient:
 
     @property
     def response(self) -> Response:
-        """The server's answer to the (last) handshake: `status` and `headers`."""
+        """The server's answer to the last handshake, with `status` and `headers`."""
         return self._last.response
 
     @property

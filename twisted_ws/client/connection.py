@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -16,6 +16,7 @@ from twisted_ws.client.errors import seconds
 from twisted_ws.client.framing import maskedFrame
 from twisted_ws.client.inbound import Inbound
 from twisted_ws.client.pings import Pings
+from twisted_ws.client.receiver import Receiver
 from twisted_ws.errors import CloseCode, ConnectionClosed, InvalidPayload, ProtocolError, TransportError, WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import printable
@@ -26,28 +27,9 @@ from twisted_ws.wire.phase import Phase
 from twisted_ws.wire.transports import abort, finishWriting, unsentInKernel
 from twisted_ws.wire.wheel import Wheel
 
-__all__ = ["ClientConnection", "Receiver"]
+__all__ = ["ClientConnection"]
 
 CLOSE = 8
-
-
-class Receiver(Protocol):
-    """Who has the connection: the client."""
-
-    def messageReceived(self, message: str | bytes) -> None:
-        """A message came; may call `ClientConnection.pauseReading`."""
-
-    def pingReceived(self, data: bytes) -> bool:
-        """A ping came; say whether its pong is taken care of."""
-
-    def pongReceived(self, data: bytes) -> None:
-        """A pong came that answers none of our pings."""
-
-    def ended(self, error: ConnectionClosed | WebSocketError) -> None:
-        """Nothing more will come; told once."""
-
-    def gone(self) -> None:
-        """The transport is gone, and what becomes of each write is known; told once, after `ended`."""
 
 
 class ClientConnection(Inbound):
@@ -87,7 +69,6 @@ class ClientConnection(Inbound):
         self._deflate = deflate
         self._pings = Pings()
         self._wheel = Wheel(reactor)
-        self._closeWaiters: list[Deferred[None]] = []
 
     def connectionMade(self) -> None:
         """Enter OPEN: the transport is past the 101."""
@@ -194,13 +175,8 @@ class ClientConnection(Inbound):
                 self._outbox.last(maskedFrame(CLOSE, checkClose(error.code, error.reason)))
             self._finish()
 
-    def startClose(self, payload: bytes, timeout: float) -> Deferred[None]:
-        """Send what is queued, then Close, and wait at most `timeout` seconds for the server; fires when closed."""
-        closed: Deferred[None] = Deferred()
-        if self.phase is Phase.CLOSED:
-            closed.callback(None)
-            return closed
-        self._closeWaiters.append(closed)
+    def startClose(self, payload: bytes, timeout: float) -> None:
+        """Send what is queued, then Close, and wait at most `timeout` seconds for the server."""
         now = self._reactor.seconds()
         if self.phase is Phase.OPEN:
             self.phase = Phase.CLOSING
@@ -215,7 +191,6 @@ class ClientConnection(Inbound):
         elif now + timeout < self._closeAt:
             self._closeAt = now + timeout
             self._wheel.set(self, self._closeAt)
-        return closed
 
     def _finish(self) -> None:
         """Let the last bytes go out, and wait for the server to hang up; the deadline sees to it that this ends."""
@@ -244,8 +219,6 @@ class ClientConnection(Inbound):
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
         """End: everything that waits fails."""
-        if self.phase is Phase.CLOSED:
-            return
         self._parseRest()
         self.phase = Phase.CLOSED
         self.state = self.STATE_CLOSED
@@ -255,10 +228,6 @@ class ClientConnection(Inbound):
         self._end()
         self._outbox.abandon(self._closed())
         self._receiver.gone()
-        waiters, self._closeWaiters = self._closeWaiters, []
-        for waiter in waiters:
-            if not waiter.called:
-                waiter.callback(None)
 
     def _end(self) -> None:
         """Tell that nothing more will come."""
@@ -288,22 +257,17 @@ class ClientConnection(Inbound):
     def deadlineReached(self, now: float) -> None:
         """Do what is due; called by the wheel."""
         if self.phase >= Phase.CLOSING:
-            if now >= self._closeAt:
-                self.abort()
-                return
-        elif self._outbox.busy and now - self._outbox.progressAt >= self.limits.writeDeadline:
-            self.fail(
-                TransportError(f"the server took none of the bytes that wait for it in {seconds(self.limits.writeDeadline)}")
-            )
+            self.abort()
             return
-        elif self._keepAlive is not None and self._keepAlive.dueAt <= now:
+        if self._outbox.busy and now - self._outbox.progressAt >= self.limits.writeDeadline:
+            self.fail(TransportError(f"the server took none of what waits for it in {seconds(self.limits.writeDeadline)}"))
+            return
+        if self._keepAlive is not None and self._keepAlive.dueAt <= now:
             self._ask(self._keepAlive, now)
-        if self.phase < Phase.CLOSED and self.wheelSlot is None:
+        if self.phase is Phase.OPEN:
             self._wheel.set(self, self._nextDeadline(now))
 
     def _nextDeadline(self, now: float) -> float:
-        if self.phase >= Phase.CLOSING:
-            return self._closeAt
         # At least once in every write deadline, so that no stall is seen more than a turn late.
         due = (self._outbox.progressAt if self._outbox.busy else now) + self.limits.writeDeadline
         return max(min(due, self._keepAlive.dueAt) if self._keepAlive is not None else due, now)

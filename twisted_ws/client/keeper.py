@@ -90,8 +90,6 @@ class Keeper:
 
     def _again(self, error: Exception) -> None:
         retry = self._retry
-        if self._stopped:
-            return
         if retry is None or not retry.again(error) or (retry.maxCount and self._count >= retry.maxCount):
             self._stopped = True
             self._givenUp(error)

@@ -13,9 +13,10 @@ from twisted.python.failure import Failure
 
 from twisted_ws.client.answer import Response, bodyOf, judge, parseResponse, refusal
 from twisted_ws.client.autobahn import agreed, offer
-from twisted_ws.client.connection import ClientConnection, Receiver
+from twisted_ws.client.connection import ClientConnection
 from twisted_ws.client.errors import BadHandshake, ConnectError, ConnectFailed
 from twisted_ws.client.options import Options
+from twisted_ws.client.receiver import Receiver
 from twisted_ws.client.request import newKey, request
 from twisted_ws.client.trust import explain
 from twisted_ws.logs import printable

@@ -25,7 +25,7 @@ Dial = Callable[["Session"], Deferred[ClientConnection]]
 
 
 class Session:
-    """The receiver of one connection after the other (see `twisted_ws.client.connection.Receiver`).
+    """The receiver of one connection after the other (see `twisted_ws.client.receiver.Receiver`).
 
     Args:
         reactor: tells the time.
@@ -161,12 +161,12 @@ class Session:
     # Backpressure.
 
     def _pause(self) -> None:
-        if self.connection is not None:
-            self.connection.pauseReading()
+        assert self.connection is not None  # from which the message came
+        self.connection.pauseReading()
 
     def _resume(self) -> None:
-        if self.connection is not None:
-            self.connection.resumeReading()
+        assert self.connection is not None
+        self.connection.resumeReading()
 
     def _call(self, handler: Callable[..., Any], *arguments: object) -> None:
         """Call the user's code: what it raises is the user's mistake, and must not hurt the connection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -33,12 +34,12 @@ class Store:
         password: what opens it.
     """
 
-    path: str | os.PathLike[str]
+    path: str | Path
     password: str | bytes | None = field(default=None, repr=False)
 
 
 # A path alone is a file without a password.
-StorePath = str | os.PathLike[str] | Store
+StorePath = str | Path | Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,7 @@ class WebSocketClient:
 
     @property
     def response(self) -> Response:
-        """The server's answer to the (last) handshake: `status` and `headers`."""
+        """The server's answer to the last handshake, with `status` and `headers`."""
         return self._client.response
 
     @property

@@ -21,8 +21,8 @@ from twisted_ws.client.errors import TLSFailed, UntrustedCertificate, WrongName,
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import printable
 from twisted_ws.wire.certificates import Identity
-from twisted_ws.wire.tls import _openSSLReason as _reason
-from twisted_ws.wire.tls import _TLSTransport
+from twisted_ws.wire.tls import TLSTransport
+from twisted_ws.wire.tls import openSSLReason as _reason
 
 __all__ = ["ClientTLS", "explain"]
 
@@ -35,7 +35,7 @@ _EXPIRED = 10
 _UNKNOWN_ISSUER = {2, 18, 19, 20, 21, 27}
 
 
-class _ClientTransport(_TLSTransport):
+class _ClientTransport(TLSTransport):
     """The TLS of one connection.
 
     Attributes:

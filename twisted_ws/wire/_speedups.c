@@ -12,9 +12,13 @@
 #include <limits.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/epoll.h>
+#endif
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 enum {
     FIN = 0x80,
@@ -112,38 +116,47 @@ commonFrame(const unsigned char *data, size_t size, size_t maximum, size_t *payl
     return header;
 }
 
-/* Take the common frames at the head of `data`, which is ours to change; append their messages to `messages`.
- * Return how many bytes were taken, -1 with an exception. What is not taken is as it was. */
+/* Take the common frame at the head of `data`, which is ours to change, and set `*message` to what it carries.
+ * Return how many bytes it has; 0 if there is none, and `data` is as it was; -1 with an exception. */
+static Py_ssize_t
+takeFrame(unsigned char *data, size_t size, size_t maximum, PyObject **message)
+{
+    size_t length;
+    int header = commonFrame(data, size, maximum, &length);
+    if (header == 0)
+        return 0;
+    unsigned char *payload = data + header;
+    const unsigned char *mask = payload - 4;
+    applyMask(payload, length, mask);
+    if (data[0] == (FIN | TEXT)) {
+        *message = PyUnicode_DecodeUTF8((const char *)payload, (Py_ssize_t)length, "strict");
+        if (*message == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+            /* Not ours to judge: the one who does gets it as it came. */
+            PyErr_Clear();
+            applyMask(payload, length, mask);
+            return 0;
+        }
+    } else {
+        *message = PyBytes_FromStringAndSize((const char *)payload, (Py_ssize_t)length);
+    }
+    return *message == NULL ? -1 : header + (Py_ssize_t)length;
+}
+
+/* Take all the common frames at the head of `data`; append their messages to `messages`.
+ * Return how many bytes were taken, -1 with an exception. */
 static Py_ssize_t
 takeFrames(unsigned char *data, size_t size, size_t maximum, PyObject *messages)
 {
-    size_t position = 0, length;
-    int header;
-    while ((header = commonFrame(data + position, size - position, maximum, &length)) != 0) {
-        unsigned char *payload = data + position + header;
-        const unsigned char *mask = payload - 4;
-        PyObject *message;
-        applyMask(payload, length, mask);
-        if (data[position] == (FIN | TEXT)) {
-            message = PyUnicode_DecodeUTF8((const char *)payload, (Py_ssize_t)length, "strict");
-            if (message == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
-                /* Not ours to judge: the one who does gets it as it came. */
-                PyErr_Clear();
-                applyMask(payload, length, mask);
-                break;
-            }
-        } else {
-            message = PyBytes_FromStringAndSize((const char *)payload, (Py_ssize_t)length);
-        }
-        if (message == NULL)
-            return -1;
+    Py_ssize_t position = 0, taken;
+    PyObject *message;
+    while ((taken = takeFrame(data + position, size - (size_t)position, maximum, &message)) > 0) {
         int failed = PyList_Append(messages, message);
         Py_DECREF(message);
         if (failed)
             return -1;
-        position += (size_t)header + length;
+        position += taken;
     }
-    return (Py_ssize_t)position;
+    return taken < 0 ? -1 : position;
 }
 
 static PyObject *
@@ -175,53 +188,19 @@ split(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return result;
 }
 
-/* What `readFrames` returns for the first `size` bytes of the read buffer; no frame is taken with a negative `maximum`. */
+/* readSome(fileno) */
 static PyObject *
-whatCame(Py_ssize_t size, Py_ssize_t maximum)
+readSome(PyObject *module, PyObject *fileno)
 {
-    if (size == 0 || maximum < 0)
-        return PyBytes_FromStringAndSize((const char *)readBuffer, size);
-    PyObject *messages = PyList_New(0), *rest, *result;
-    if (messages == NULL)
-        return NULL;
-    Py_ssize_t taken = takeFrames(readBuffer, (size_t)size, (size_t)maximum, messages);
-    if (taken == size)
-        return messages;
-    if (taken < 0) {
-        Py_DECREF(messages);
-        return NULL;
-    }
-    rest = PyBytes_FromStringAndSize((const char *)readBuffer + taken, size - taken);
-    if (rest == NULL || taken == 0) {
-        Py_DECREF(messages);
-        return rest;
-    }
-    result = PyTuple_Pack(2, messages, rest);
-    Py_DECREF(messages);
-    Py_DECREF(rest);
-    return result;
-}
-
-static PyObject *
-readFrames(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "readFrames(fileno, maximum)");
-        return NULL;
-    }
-    long fd = PyLong_AsLong(args[0]);
+    long fd = PyLong_AsLong(fileno);
     if (fd == -1 && PyErr_Occurred())
         return NULL;
-    Py_ssize_t maximum = PyLong_AsSsize_t(args[1]);
-    if (maximum == -1 && PyErr_Occurred())
-        return NULL;
     ssize_t size = recv((int)fd, readBuffer, READ_SIZE, MSG_DONTWAIT);
-    if (size < 0) {
-        if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
-            Py_RETURN_NONE;
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    return whatCame(size, maximum);
+    if (size >= 0)
+        return PyBytes_FromStringAndSize((const char *)readBuffer, size);
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
+        Py_RETURN_NONE;
+    return PyErr_SetFromErrno(PyExc_OSError);
 }
 
 /* Find the bytes of a str, as UTF-8, or of bytes; 0 with an exception for anything else. They are the object's own. */
@@ -494,36 +473,44 @@ tlsConnection(PyObject *object)
     return tlsRead == NULL ? NULL : ssl;
 }
 
-/* tlsReadFrames(connection, maximum): as readFrames; an int is OpenSSL's error, whose reason is still in its queue. */
-static PyObject *
-tlsReadFrames(PyObject *module, PyObject *const *args, Py_ssize_t count)
+/* Read what has come by TLS into the read buffer. Return how many bytes that is, 0 at the end, -1 if nothing is there, or -1 and
+ * OpenSSL's error, the reason for which is still in its queue. */
+static Py_ssize_t
+tlsReceive(void *ssl, int *error)
 {
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "tlsReadFrames(connection, maximum)");
-        return NULL;
-    }
-    void *ssl = tlsConnection(args[0]);
-    if (ssl == NULL)
-        return NULL;
-    Py_ssize_t maximum = PyLong_AsSsize_t(args[1]);
-    if (maximum == -1 && PyErr_Occurred())
-        return NULL;
-    /* A record is read whole, or its rest would stay in OpenSSL, of which no poll tells. After a full one more is on its way. */
     int size = 0, n;
+    *error = 0;
+    /* A record is read whole, or its rest would stay in OpenSSL, of which no poll tells. After a full one more is on its way. */
     do {
         n = tlsRead(ssl, readBuffer + size, READ_SIZE - size);
         if (n > 0)
             size += n;
     } while (n == TLS_RECORD && READ_SIZE - size >= TLS_RECORD);
-    if (n <= 0) {
-        int error = tlsGetError(ssl, n);
-        if (size == 0 && error == TLS_WANT_READ)
-            Py_RETURN_NONE;
-        if (size == 0 && error != TLS_ZERO_RETURN)
-            return PyLong_FromLong(error);
-        tlsClearErrors(); /* it shows again at the next read */
+    if (n > 0)
+        return size;
+    int why = tlsGetError(ssl, n);
+    if (size == 0 && why != TLS_WANT_READ && why != TLS_ZERO_RETURN) {
+        *error = why;
+        return -1;
     }
-    return whatCame(size, maximum);
+    tlsClearErrors(); /* it shows again at the next read */
+    return size > 0 ? size : why == TLS_ZERO_RETURN ? 0 : -1;
+}
+
+/* tlsReadSome(connection): as readSome; an int is OpenSSL's error. */
+static PyObject *
+tlsReadSome(PyObject *module, PyObject *connection)
+{
+    int error;
+    void *ssl = tlsConnection(connection);
+    if (ssl == NULL)
+        return NULL;
+    Py_ssize_t size = tlsReceive(ssl, &error);
+    if (size >= 0)
+        return PyBytes_FromStringAndSize((const char *)readBuffer, size);
+    if (error)
+        return PyLong_FromLong(error);
+    Py_RETURN_NONE;
 }
 
 /* tlsWriteSome(connection, data): how many bytes went, or a negative error; see tlsSend. */
@@ -543,12 +530,496 @@ tlsWriteSome(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return PyLong_FromSsize_t(sent);
 }
 
+#ifdef __linux__
+
+/* PollSet: see pure.py. An entry for each descriptor, by its number. */
+typedef struct {
+    PyObject *transport; /* NULL: the descriptor is not polled */
+    PyObject *deliver;   /* NULL: no lane */
+    Sender *sender;      /* along with `deliver` */
+    size_t maximum;
+    uint32_t events;
+    uint32_t watch; /* which registration this is, as the kernel's events say it: a descriptor may be another's by the time they come */
+    uint32_t lane;  /* which attachment this is; 0: none */
+} Entry;
+
+typedef struct {
+    PyObject_HEAD
+    int epoll;
+    uint32_t number; /* the last that was given to a registration or an attachment */
+    Py_ssize_t count;
+    size_t size;
+    Entry *entries;
+    PyObject *ready;
+    PyObject *failed;
+} PollSet;
+
+enum { EVENTS_AT_ONCE = 128 };
+
+/* The entry of a descriptor, NULL if there is none. Who has called Python since must ask again: the table moves. */
+static Entry *
+entryOf(PollSet *set, long fd)
+{
+    return fd >= 0 && (size_t)fd < set->size ? &set->entries[fd] : NULL;
+}
+
+static uint32_t
+nextNumber(PollSet *set)
+{
+    return ++set->number ? set->number : ++set->number;
+}
+
+/* Undo `attach`. Calls Python: it may be the last to know of what it forgets. */
+static void
+detachEntry(Entry *entry)
+{
+    PyObject *deliver = entry->deliver;
+    Sender *sender = entry->sender;
+    entry->deliver = NULL;
+    entry->sender = NULL;
+    entry->lane = 0;
+    Py_XDECREF(sender);
+    Py_XDECREF(deliver);
+}
+
+/* Note that a descriptor is not polled any more. Calls Python too. */
+static void
+forgetTransport(PollSet *set, Entry *entry)
+{
+    PyObject *transport = entry->transport;
+    entry->transport = NULL;
+    entry->events = 0;
+    set->count--;
+    Py_DECREF(transport);
+}
+
+/* Make room for the entry of `fd`; 0 with an exception. */
+static int
+makeRoom(PollSet *set, long fd)
+{
+    size_t size = set->size * 2;
+    if ((size_t)fd < set->size)
+        return 1;
+    if (size < 64)
+        size = 64;
+    if (size <= (size_t)fd)
+        size = (size_t)fd + 1;
+    Entry *entries = PyMem_Realloc(set->entries, size * sizeof *entries);
+    if (entries == NULL) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    memset(entries + set->size, 0, (size - set->size) * sizeof *entries);
+    set->entries = entries;
+    set->size = size;
+    return 1;
+}
+
+static int
+control(PollSet *set, int operation, long fd, uint32_t events, uint32_t watch)
+{
+    struct epoll_event event = {.events = events, .data.u64 = (uint64_t)watch << 32 | (uint32_t)fd};
+    return epoll_ctl(set->epoll, operation, (int)fd, &event);
+}
+
+/* ask(fd, transport, wanted, unwanted) */
+static PyObject *
+pollSetAsk(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    PollSet *set = (PollSet *)self;
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "ask(fd, transport, wanted, unwanted)");
+        return NULL;
+    }
+    PyObject *transport = args[1];
+    long numbers[3];
+    for (int i = 0; i < 3; i++) {
+        numbers[i] = PyLong_AsLong(args[i > 0 ? i + 1 : 0]);
+        if (numbers[i] == -1 && PyErr_Occurred())
+            return NULL;
+    }
+    long fd = numbers[0], wanted = numbers[1], unwanted = numbers[2];
+    Entry *entry = entryOf(set, fd);
+    int known = entry != NULL && entry->transport == transport;
+    uint32_t before = known ? entry->events : 0;
+    uint32_t events = (before | (uint32_t)wanted) & ~(uint32_t)unwanted;
+    if (events == before)
+        Py_RETURN_NONE;
+    if (events == 0) {
+        control(set, EPOLL_CTL_DEL, fd, 0, 0); /* fails if it is closed already, and the kernel has forgotten it */
+        forgetTransport(set, entry);
+        Py_RETURN_NONE;
+    }
+    if (known) {
+        if (control(set, EPOLL_CTL_MOD, fd, events, entry->watch) < 0 && (wanted || (errno != ENOENT && errno != EBADF)))
+            return PyErr_SetFromErrno(PyExc_OSError);
+        entry->events = events;
+        Py_RETURN_NONE;
+    }
+    uint32_t watch = nextNumber(set);
+    if (fd < 0 || fd > INT_MAX)
+        errno = EBADF;
+    if (fd < 0 || fd > INT_MAX ||
+        (control(set, EPOLL_CTL_ADD, fd, events, watch) < 0 &&
+         (errno != EEXIST || control(set, EPOLL_CTL_MOD, fd, events, watch) < 0)))
+        return PyErr_SetFromErrno(PyExc_OSError);
+    if (!makeRoom(set, fd)) {
+        control(set, EPOLL_CTL_DEL, fd, 0, 0);
+        return NULL;
+    }
+    entry = &set->entries[fd];
+    PyObject *former = entry->transport; /* its descriptor was closed, and it never said so */
+    entry->transport = Py_NewRef(transport);
+    entry->events = events;
+    entry->watch = watch;
+    if (former == NULL) {
+        set->count++;
+    } else {
+        detachEntry(entry);
+        Py_DECREF(former);
+    }
+    Py_RETURN_NONE;
+}
+
+/* asked(fd) */
+static PyObject *
+pollSetAsked(PyObject *self, PyObject *fileno)
+{
+    long fd = PyLong_AsLong(fileno);
+    if (fd == -1 && PyErr_Occurred())
+        return NULL;
+    Entry *entry = entryOf((PollSet *)self, fd);
+    return PyLong_FromLong(entry == NULL ? 0 : (long)entry->events);
+}
+
+/* attach(fd, sender, maximum, deliver) */
+static PyObject *
+pollSetAttach(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    PollSet *set = (PollSet *)self;
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "attach(fd, sender, maximum, deliver)");
+        return NULL;
+    }
+    long fd = PyLong_AsLong(args[0]);
+    if (fd == -1 && PyErr_Occurred())
+        return NULL;
+    size_t maximum = PyLong_AsSize_t(args[2]);
+    if (maximum == (size_t)-1 && PyErr_Occurred())
+        return NULL;
+    if (!Py_IS_TYPE(args[1], &SenderType)) {
+        PyErr_SetString(PyExc_TypeError, "the second must be a Sender");
+        return NULL;
+    }
+    Sender *sender = (Sender *)args[1];
+    if (sender->secure && (tlsRead == NULL || sender->handle == 0)) {
+        PyErr_SetString(PyExc_ValueError, "no connection, or useOpenSSL was not called");
+        return NULL;
+    }
+    Entry *entry = entryOf(set, fd);
+    if (entry == NULL) {
+        PyErr_SetString(PyExc_ValueError, "never asked for");
+        return NULL;
+    }
+    entry->maximum = maximum;
+    if (entry->deliver == args[3] && entry->sender == sender)
+        Py_RETURN_NONE;
+    PyObject *formerDeliver = entry->deliver;
+    Sender *formerSender = entry->sender;
+    entry->deliver = Py_NewRef(args[3]);
+    entry->sender = (Sender *)Py_NewRef(sender);
+    entry->lane = nextNumber(set);
+    Py_XDECREF(formerSender);
+    Py_XDECREF(formerDeliver);
+    Py_RETURN_NONE;
+}
+
+/* detach(fd) */
+static PyObject *
+pollSetDetach(PyObject *self, PyObject *fileno)
+{
+    long fd = PyLong_AsLong(fileno);
+    if (fd == -1 && PyErr_Occurred())
+        return NULL;
+    Entry *entry = entryOf((PollSet *)self, fd);
+    if (entry != NULL)
+        detachEntry(entry);
+    Py_RETURN_NONE;
+}
+
+/* transports() */
+static PyObject *
+pollSetTransports(PyObject *self, PyObject *nothing)
+{
+    PollSet *set = (PollSet *)self;
+    PyObject *found = PyList_New(0);
+    for (size_t fd = 0; found != NULL && fd < set->size; fd++)
+        if (set->entries[fd].transport != NULL && PyList_Append(found, set->entries[fd].transport) < 0)
+            Py_CLEAR(found);
+    return found;
+}
+
+/* Call `ready` with `came`, a reference that is given up here. Return 0, or -1 with an exception, also if `came` is none. */
+static int
+tellReady(PollSet *set, PyObject *transport, uint32_t events, PyObject *came)
+{
+    if (came == NULL)
+        return -1;
+    PyObject *number = PyLong_FromUnsignedLong(events), *ready = Py_XNewRef(set->ready), *result = NULL;
+    if (number != NULL && ready != NULL) {
+        PyObject *args[] = {transport, number, came};
+        result = PyObject_Vectorcall(ready, args, 3, NULL);
+    } else if (number != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the set is garbage already");
+    }
+    Py_XDECREF(ready);
+    Py_XDECREF(number);
+    Py_DECREF(came);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static int
+deliverOne(PyObject *deliver, PyObject *message)
+{
+    PyObject *result = PyObject_CallOneArg(deliver, message);
+    Py_DECREF(message);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Deliver what remains of a read after its first message, which is in the list: more messages, then the rest for `ready`. All of them
+ * are objects before the first call: what is called may read and write too, by the same buffer. */
+static int
+deliverAll(PollSet *set, int fd, uint32_t lane, PyObject *transport, PyObject *deliver, PyObject *messages, PyObject *rest)
+{
+    Py_ssize_t number = PyList_GET_SIZE(messages);
+    for (Py_ssize_t i = 0; i < number; i++) {
+        Entry *entry = entryOf(set, fd);
+        if (i > 0 && (entry == NULL || entry->lane != lane)) {
+            if (tellReady(set, transport, EPOLLIN, PyList_GetSlice(messages, i, number)) < 0)
+                return -1;
+            break;
+        }
+        if (deliverOne(deliver, Py_NewRef(PyList_GET_ITEM(messages, i))) < 0)
+            return -1;
+    }
+    return rest == NULL ? 0 : tellReady(set, transport, EPOLLIN, Py_NewRef(rest));
+}
+
+/* Read a descriptor that has a lane. */
+static int
+serveLane(PollSet *set, int fd, PyObject *transport, PyObject *deliver, double now)
+{
+    Entry *entry = &set->entries[fd];
+    Sender *sender = entry->sender;
+    size_t maximum = entry->maximum;
+    uint32_t lane = entry->lane;
+    Py_ssize_t size;
+    int error = 0;
+    if (sender->secure) {
+        size = tlsReceive((void *)sender->handle, &error);
+    } else {
+        size = recv(fd, readBuffer, READ_SIZE, MSG_DONTWAIT);
+        if (size < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+            error = errno;
+    }
+    if (error)
+        return tellReady(set, transport, EPOLLIN, PyLong_FromLong(error));
+    if (size < 0)
+        return 0;
+    PyObject *message, *messages, *rest = NULL;
+    Py_ssize_t taken = takeFrame(readBuffer, (size_t)size, maximum, &message);
+    if (taken < 0)
+        return -1;
+    if (taken == 0)
+        return tellReady(set, transport, EPOLLIN, PyBytes_FromStringAndSize((const char *)readBuffer, size));
+    sender->lastData = now;
+    if (taken == size)
+        return deliverOne(deliver, message);
+    messages = PyList_New(1);
+    if (messages == NULL) {
+        Py_DECREF(message);
+        return -1;
+    }
+    PyList_SET_ITEM(messages, 0, message);
+    Py_ssize_t more = takeFrames(readBuffer + taken, (size_t)(size - taken), maximum, messages);
+    taken += more;
+    if (more >= 0 && taken < size)
+        rest = PyBytes_FromStringAndSize((const char *)readBuffer + taken, size - taken);
+    int failed = more < 0 || (taken < size && rest == NULL) ? -1 : deliverAll(set, fd, lane, transport, deliver, messages, rest);
+    Py_XDECREF(rest);
+    Py_DECREF(messages);
+    return failed;
+}
+
+/* Serve one event. */
+static int
+serveEvent(PollSet *set, const struct epoll_event *event, double now)
+{
+    int fd = (int)(uint32_t)event->data.u64;
+    Entry *entry = entryOf(set, fd);
+    if (entry == NULL || entry->transport == NULL || entry->watch != (uint32_t)(event->data.u64 >> 32))
+        return 0; /* gone, by another one's event of this batch */
+    uint32_t events = event->events & (entry->events | EPOLLERR | EPOLLHUP);
+    if (events == 0)
+        return 0; /* not wanted any more */
+    PyObject *transport = Py_NewRef(entry->transport), *deliver = Py_XNewRef(entry->deliver);
+    int failed = events == EPOLLIN && deliver != NULL ? serveLane(set, fd, transport, deliver, now)
+                                                      : tellReady(set, transport, events, Py_NewRef(Py_None));
+    Py_XDECREF(deliver);
+    if (failed)
+        Py_XSETREF(set->failed, transport);
+    else
+        Py_DECREF(transport);
+    return failed;
+}
+
+/* serve(maximum, now) */
+static PyObject *
+pollSetServe(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    PollSet *set = (PollSet *)self;
+    struct epoll_event events[EVENTS_AT_ONCE];
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "serve(maximum, now)");
+        return NULL;
+    }
+    long left = PyLong_AsLong(args[0]);
+    if (left == -1 && PyErr_Occurred())
+        return NULL;
+    double now = PyFloat_AsDouble(args[1]);
+    if (now == -1 && PyErr_Occurred())
+        return NULL;
+    while (left > 0) {
+        int number = epoll_wait(set->epoll, events, left < EVENTS_AT_ONCE ? (int)left : EVENTS_AT_ONCE, 0);
+        if (number < 0 && errno != EINTR)
+            return PyErr_SetFromErrno(PyExc_OSError);
+        if (number <= 0)
+            break;
+        for (int i = 0; i < number; i++)
+            if (serveEvent(set, &events[i], now) < 0)
+                return NULL;
+        left -= number;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+pollSetFileno(PyObject *self, PyObject *nothing)
+{
+    return PyLong_FromLong(((PollSet *)self)->epoll);
+}
+
+static Py_ssize_t
+pollSetLength(PyObject *self)
+{
+    return ((PollSet *)self)->count;
+}
+
+static PyObject *
+pollSetNew(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    PyObject *ready;
+    if (!PyArg_ParseTuple(args, "O:PollSet", &ready))
+        return NULL;
+    PollSet *set = (PollSet *)type->tp_alloc(type, 0);
+    if (set == NULL)
+        return NULL;
+    set->ready = Py_NewRef(ready);
+    set->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (set->epoll < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        Py_DECREF(set);
+        return NULL;
+    }
+    return (PyObject *)set;
+}
+
+static int
+pollSetTraverse(PyObject *self, visitproc visit, void *arg)
+{
+    PollSet *set = (PollSet *)self;
+    Py_VISIT(set->ready);
+    Py_VISIT(set->failed);
+    for (size_t fd = 0; fd < set->size; fd++) {
+        Py_VISIT(set->entries[fd].transport);
+        Py_VISIT(set->entries[fd].deliver);
+        Py_VISIT((PyObject *)set->entries[fd].sender);
+    }
+    return 0;
+}
+
+static int
+pollSetClear(PyObject *self)
+{
+    PollSet *set = (PollSet *)self;
+    /* Not by position in one walk: what is dropped may come back and ask, and the table moves. */
+    Entry *entries = set->entries;
+    size_t size = set->size;
+    set->entries = NULL;
+    set->size = 0;
+    set->count = 0;
+    for (size_t fd = 0; fd < size; fd++) {
+        detachEntry(&entries[fd]);
+        Py_CLEAR(entries[fd].transport);
+    }
+    PyMem_Free(entries);
+    Py_CLEAR(set->ready);
+    Py_CLEAR(set->failed);
+    return 0;
+}
+
+static void
+pollSetDealloc(PyObject *self)
+{
+    PollSet *set = (PollSet *)self;
+    PyObject_GC_UnTrack(self);
+    pollSetClear(self);
+    if (set->epoll >= 0)
+        close(set->epoll);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyMemberDef pollSetMembers[] = {
+    {"failed", T_OBJECT, offsetof(PollSet, failed), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyMethodDef pollSetMethods[] = {
+    {"fileno", pollSetFileno, METH_NOARGS, NULL},
+    {"ask", (PyCFunction)(void (*)(void))pollSetAsk, METH_FASTCALL, NULL},
+    {"asked", pollSetAsked, METH_O, NULL},
+    {"attach", (PyCFunction)(void (*)(void))pollSetAttach, METH_FASTCALL, NULL},
+    {"detach", pollSetDetach, METH_O, NULL},
+    {"transports", pollSetTransports, METH_NOARGS, NULL},
+    {"serve", (PyCFunction)(void (*)(void))pollSetServe, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PySequenceMethods pollSetSequence = {.sq_length = pollSetLength};
+
+static PyTypeObject PollSetType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "twisted_ws.wire._speedups.PollSet",
+    .tp_basicsize = sizeof(PollSet),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = pollSetNew,
+    .tp_dealloc = pollSetDealloc,
+    .tp_traverse = pollSetTraverse,
+    .tp_clear = pollSetClear,
+    .tp_as_sequence = &pollSetSequence,
+    .tp_members = pollSetMembers,
+    .tp_methods = pollSetMethods,
+};
+
+#endif
+
 static PyMethodDef methods[] = {
     {"split", (PyCFunction)(void (*)(void))split, METH_FASTCALL, NULL},
-    {"readFrames", (PyCFunction)(void (*)(void))readFrames, METH_FASTCALL, NULL},
+    {"readSome", readSome, METH_O, NULL},
     {"sendMany", (PyCFunction)(void (*)(void))sendMany, METH_FASTCALL, NULL},
     {"useOpenSSL", (PyCFunction)(void (*)(void))useOpenSSL, METH_FASTCALL, NULL},
-    {"tlsReadFrames", (PyCFunction)(void (*)(void))tlsReadFrames, METH_FASTCALL, NULL},
+    {"tlsReadSome", tlsReadSome, METH_O, NULL},
     {"tlsWriteSome", (PyCFunction)(void (*)(void))tlsWriteSome, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -566,5 +1037,9 @@ PyInit__speedups(void)
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL || PyType_Ready(&SenderType) < 0 || PyModule_AddObjectRef(module, "Sender", (PyObject *)&SenderType) < 0)
         return NULL;
+#ifdef __linux__
+    if (PyType_Ready(&PollSetType) < 0 || PyModule_AddObjectRef(module, "PollSet", (PyObject *)&PollSetType) < 0)
+        return NULL;
+#endif
     return module;
 }

@@ -20,6 +20,11 @@ __all__ = ["Inbound"]
 # Autobahn copies the tail of what it has for each frame it takes, so many small frames in one large read cost quadratic time.
 FEED = 4096
 
+# So many seconds of one connection's input are handled in one turn of the reactor; then it is the turn of the others. A read may
+# hold tens of thousands of small frames, each with a handler to call.
+TURN = 0.01
+BATCH = 64  # messages between two looks at the clock
+
 FIRST_CONTROL = 8  # opcodes from here on are control frames (RFC 6455 section 5.5)
 
 # The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
@@ -39,6 +44,7 @@ class Inbound(QuietServerProtocol):
     _lastData = 0.0  # when the last data frame came or went (the wheel's seconds)
     _message: bytearray | None = None
     _pauses = 0
+    _rest: tuple[list[str | bytes], bytearray] | None = None  # what has come and waits for the next turn: messages, then bytes
     _controlRate: Rate | None = None
     _messageRate: Rate | None = None
 
@@ -51,23 +57,55 @@ class Inbound(QuietServerProtocol):
         if self.phase >= Phase.FINISHING:
             return
         self._heard += len(data)
+        if self._rest is not None:
+            self._rest[1].extend(data)
+        else:
+            self._take([], data)
+
+    def _take(self, messages: list[str | bytes], data: bytes) -> None:
+        """Handle messages, and bytes that came after them, for as long as one turn of the reactor may take."""
+        seconds = self.wire.reactor.seconds
+        until = seconds() + TURN
         try:
-            if self._expectsFrame():
+            if not messages and self._expectsFrame():
                 messages, taken = split(data, self.laneMaximum)
-                if taken:
-                    self.framesReceived(messages)
-                    if taken == len(data) or self.phase >= Phase.FINISHING:
-                        return
-                    data = data[taken:]
-            for start in range(0, len(data), FEED):
-                self.feed(data[start : start + FEED])
+                data = data[taken:]
+            for end in range(BATCH, len(messages) + BATCH, BATCH):
+                self._deliverAll(messages[end - BATCH : end])
                 if self.phase >= Phase.FINISHING:
+                    return
+                if (end < len(messages) or data) and seconds() >= until:
+                    self._keep(messages[end:], data)
+                    return
+            for end in range(FEED, len(data) + FEED, FEED):
+                self.feed(data[end - FEED : end])
+                if self.phase >= Phase.FINISHING:
+                    return
+                if end < len(data) and seconds() >= until:
+                    self._keep([], data[end:])
                     return
             self._setLane()
         except Exception as error:
             # Nothing below should raise; if it does, it must not tear down the reactor's read loop with a traceback per chunk.
             _log.failure("a connection failed inside the server")
             self.fail(InternalError(f"{type(error).__name__} inside the server"))
+
+    def _keep(self, messages: list[str | bytes], data: bytes) -> None:
+        """Keep what is left for the next turn; reading pauses until then."""
+        self._rest = messages, bytearray(data)
+        if self._lane is not None:
+            self._lane.setLane(None)
+        if not self._pauses:
+            self.transport.pauseProducing()
+        self._pauses |= self._FOR_OTHERS
+        self.wire.reactor.callLater(0, self._goOn)
+
+    def _goOn(self) -> None:
+        rest, self._rest = self._rest, None
+        if rest is not None and self.phase < Phase.FINISHING:
+            self._take(rest[0], bytes(rest[1]))
+            if self._rest is None:
+                self._resume(self._FOR_OTHERS)
 
     # The lane: common frames do without Autobahn, wherever they come from.
 
@@ -82,22 +120,33 @@ class Inbound(QuietServerProtocol):
         )
 
     def _setLane(self) -> None:
-        """Have the transport read frames for us while we expect them, where it can."""
+        """Have the transport deliver messages for us while we expect them, where it can."""
         if self._lane is not None:
-            self._lane.lane = self if self._expectsFrame() else None
+            self._lane.setLane(self._deliver if self._expectsFrame() else None, self.laneMaximum)
 
     def framesReceived(self, messages: list[str | bytes]) -> None:
         """Deliver the messages of common frames."""
+        if len(messages) <= BATCH:
+            self._deliverAll(messages)
+        else:
+            self._take(messages, b"")
+
+    def _deliverAll(self, messages: list[str | bytes]) -> None:
         self._lastData = self.wire.wheel.now
-        limit = self.wire.limits.messageRate
         deliver = self._deliver
         for message in messages:
             if self.phase is not Phase.OPEN:
                 return
-            if limit and not self._withinMessageRate(limit):
-                self.fail(PolicyViolation(f"more than {limit} messages a second", "too many messages"))
-                return
             deliver(message)
+
+    def _deliverWithinRate(self, message: str | bytes) -> None:
+        if self._messageRate is None:
+            self._messageRate = Rate()
+        limit = self.wire.limits.messageRate
+        if self._messageRate.within(limit, self.wire.reactor.seconds()):
+            self._events.messageReceived(message)
+        else:
+            self.fail(PolicyViolation(f"more than {limit} messages a second", "too many messages"))
 
     # Everything else: Autobahn.
 
@@ -155,16 +204,7 @@ class Inbound(QuietServerProtocol):
         if message is None or self.phase is not Phase.OPEN:
             return
         self._lastData = self.wire.wheel.now
-        limit = self.wire.limits.messageRate
-        if limit and not self._withinMessageRate(limit):
-            self.fail(PolicyViolation(f"more than {limit} messages a second", "too many messages"))
-            return
         self._deliver(bytes(message) if self.message_is_binary else message.decode())
-
-    def _withinMessageRate(self, limit: int) -> bool:
-        if self._messageRate is None:
-            self._messageRate = Rate()
-        return self._messageRate.within(limit, self.wire.reactor.seconds())
 
     # Control frames in.
 
@@ -177,10 +217,11 @@ class Inbound(QuietServerProtocol):
         self.fail(PolicyViolation(f"more than {limit} control frames a second", "too many control frames"))
         return False
 
-    # Reading pauses for two reasons, which do not know of each other.
+    # Reading pauses for three reasons, which do not know of each other.
 
     _FOR_HANDLER = 1
     _FOR_REPLIES = 2
+    _FOR_OTHERS = 4
 
     def pauseReading(self) -> None:
         """Take no more bytes from the peer until `resumeReading`."""

@@ -2,14 +2,14 @@
 
 Three costs of a stock Twisted connection are gone here. Its `write` always waits for the next turn of the reactor, with two
 calls to change what is polled; the reactor wraps each event in a context, a log prefix and checks; and every byte goes through
-Autobahn's parser. A `LaneServer` sends at once what the kernel takes, its events come in a lean loop, and a connection that
-expects a new message reads common frames straight from its socket. Whatever is not common goes the usual way.
+Autobahn's parser. A `LaneServer` sends at once what the kernel takes, its events come in a lean loop, and the messages of a
+connection that expects one go straight from its socket to who handles them. Whatever is not common goes the usual way.
 """
 
 from __future__ import annotations
 
 import select
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from twisted.internet import main, tcp
@@ -26,26 +26,20 @@ __all__ = ["LaneServer", "PollGroup", "Receiver"]
 # Events taken in one turn of the reactor: timers, accepts and the HTTP sites come after at most so many.
 EVENTS_A_TURN = 256
 
-# Bits of epoll, as plain numbers: the loop below looks at nothing else for each event.
+# Bits of epoll, as plain numbers.
 _IN = getattr(select, "EPOLLIN", 0x001)
 _OUT = getattr(select, "EPOLLOUT", 0x004)
 _GONE = getattr(select, "EPOLLERR", 0x008) | getattr(select, "EPOLLHUP", 0x010)
 
 
 class Receiver(Protocol):
-    """Who can take messages from the lane: a connection that expects a new frame.
-
-    Attributes:
-        laneMaximum: bytes of the largest message it takes from the lane.
-    """
-
-    laneMaximum: int
+    """A protocol that has asked its transport for a lane (`LaneServer.setLane`)."""
 
     def framesReceived(self, messages: list[str | bytes]) -> None:
-        """Take the messages of whole common frames, in order."""
+        """Take messages that were read before the lane was given up, in order."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes that begin with anything else."""
+        """Take bytes that begin with anything but a whole common frame."""
 
 
 @implementer(IReadDescriptor)
@@ -63,9 +57,7 @@ class PollGroup:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._epoll = select.epoll()
-        self._transports: dict[int, Any] = {}
-        self._watched: dict[Any, tuple[int, int]] = {}  # transport: its descriptor, and the events asked for
+        self.sockets = speedups.PollSet(self._ready)
 
     def __getattr__(self, name: str) -> Any:
         # For everything but polling a transport has the real reactor.
@@ -73,7 +65,8 @@ class PollGroup:
 
     def fileno(self) -> int:
         """Return the descriptor of the set."""
-        return self._epoll.fileno()
+        fileno: int = self.sockets.fileno()
+        return fileno
 
     def logPrefix(self) -> str:
         """Return how the reactor names this in its log."""
@@ -81,135 +74,134 @@ class PollGroup:
 
     def addReader(self, transport: Any) -> None:
         """Tell `transport` when there is something to read."""
-        self._ask(transport, _IN, True)
+        self._ask(transport, _IN, 0)
 
     def removeReader(self, transport: Any) -> None:
         """Undo `addReader`."""
-        self._ask(transport, _IN, False)
+        self._ask(transport, 0, _IN)
 
     def addWriter(self, transport: Any) -> None:
         """Tell `transport` when it can write."""
-        self._ask(transport, _OUT, True)
+        self._ask(transport, _OUT, 0)
 
     def removeWriter(self, transport: Any) -> None:
         """Undo `addWriter`."""
-        self._ask(transport, _OUT, False)
+        self._ask(transport, 0, _OUT)
 
-    def _ask(self, transport: Any, event: int, wanted: bool) -> None:
-        watched = self._watched.get(transport)
-        if watched is None:
-            if not wanted:
-                return
-            fileno = transport.fileno()
-            self._epoll.register(fileno, event)
-            self._transports[fileno] = transport
-            self._watched[transport] = (fileno, event)
-            if len(self._watched) == 1:
-                self._reactor.addReader(self)
-            return
-        fileno, before = watched
-        events = before | event if wanted else before & ~event
-        if events == before:
-            return
-        if events:
-            self._epoll.modify(fileno, events)
-            self._watched[transport] = (fileno, events)
-            return
-        del self._watched[transport], self._transports[fileno]
-        try:
-            self._epoll.unregister(fileno)
-        except OSError:
-            pass  # closed already, and the kernel has forgotten it
-        if not self._watched:
+    def _ask(self, transport: Any, wanted: int, unwanted: int) -> None:
+        before = len(self.sockets)
+        self.sockets.ask(transport.descriptor, transport, wanted, unwanted)
+        after = len(self.sockets)
+        if not before and after:
+            self._reactor.addReader(self)
+        elif before and not after:
             self._reactor.removeReader(self)
 
     def doRead(self) -> None:
         """Serve the sockets that are ready, as many as one turn may have."""
-        transports = self._transports
-        for fileno, event in self._epoll.poll(0, EVENTS_A_TURN):
-            transport = transports.get(fileno)
+        try:
+            self.sockets.serve(EVENTS_A_TURN, self._reactor.seconds())
+        except Exception as error:
+            transport, self.sockets.failed = self.sockets.failed, None
             if transport is None:
-                continue  # closed by another one's event, in this very turn
-            try:
-                why = None
-                reading = bool(event & _IN)
-                if reading:
-                    why = transport.doRead()
-                elif event & _GONE:
-                    reading = bool(self._watched[transport][1] & _IN)
-                    why = main.CONNECTION_DONE if reading else main.CONNECTION_LOST
-                if why is None and event & _OUT and transport.connected:
-                    why = transport.doWrite()
-            except Exception as error:
-                self._log.failure("a connection failed in the reactor")
-                why = error
-            if why is not None:
-                self._disconnect(transport, why, reading)
+                raise
+            self._log.failure("a connection failed in the reactor")
+            self._disconnect(transport, error, True)
+
+    def _ready(self, transport: Any, events: int, came: Any) -> None:
+        """Serve a socket that is ready, and not for its lane alone (see `PollSet`)."""
+        try:
+            why = None
+            reading = bool(events & _IN)
+            if came is not None:
+                why = transport.take(came)
+            elif reading:
+                why = transport.doRead()
+            elif events & _GONE:
+                reading = bool(self.sockets.asked(transport.descriptor) & _IN)
+                why = main.CONNECTION_DONE if reading else main.CONNECTION_LOST
+            if why is None and events & _OUT and transport.connected:
+                why = transport.doWrite()
+        except Exception as error:
+            self._log.failure("a connection failed in the reactor")
+            why = error
+        if why is not None:
+            self._disconnect(transport, why, reading)
 
     def _disconnect(self, transport: Any, why: Exception, reading: bool) -> None:
-        # As the reactor does it (PosixReactorBase._disconnectSelectable).
-        self.removeReader(transport)
-        if reading and isinstance(why, ConnectionDone):
-            transport.readConnectionLost(Failure(why))
-        else:
-            self.removeWriter(transport)
-            transport.connectionLost(Failure(why))
+        # As the reactor does it (PosixReactorBase._disconnectSelectable), which would take an exception for the whole group's.
+        try:
+            self.removeReader(transport)
+            if reading and isinstance(why, ConnectionDone):
+                transport.readConnectionLost(Failure(why))
+            else:
+                self.removeWriter(transport)
+                transport.connectionLost(Failure(why))
+        except Exception:
+            self._log.failure("a connection failed at its end")
 
     def connectionLost(self, reason: Failure) -> None:
         """Pass on to all that the reactor ends."""
-        for transport in list(self._watched):
+        for transport in self.sockets.transports():
             self.removeReader(transport)
             self.removeWriter(transport)
             transport.connectionLost(reason)
 
 
 class LaneServer(tcp.Server):
-    """An accepted connection that writes through, and reads frames for a receiver that expects them.
+    """An accepted connection that writes through, and has a lane for a protocol that expects frames.
 
     Everything else is Twisted's own: order, producers, half-close, errors.
 
     Attributes:
-        lane: who takes frames straight from the socket; None: bytes go to the protocol.
-        handle: what `readFrames` takes for this connection: its descriptor.
+        descriptor: the socket's.
         sender: sends frames straight out (`twisted_ws.wire.speedups.makeSender`).
     """
 
-    lane: Receiver | None
-    handle: Any
+    descriptor: int
     sender: Any
 
     def __init__(self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
-        super().__init__(sock, protocol, client, server, sessionno, reactor)
-        self.lane = None
         # It does not change, and asking the socket for it costs.
-        self.handle = sock.fileno()
-        self.sender = speedups.makeSender(self.handle, False)
+        self.descriptor = sock.fileno()
+        super().__init__(sock, protocol, client, server, sessionno, reactor)
+        self.sender = self._makeSender()
+
+    def _makeSender(self) -> Any:
+        return speedups.makeSender(self.descriptor, False)
+
+    def setLane(self, deliver: Callable[[str | bytes], None] | None, maximum: int = 0) -> None:
+        """Have `deliver` called with each message that comes in a common frame; the rest is for the protocol, a `Receiver`.
+
+        Args:
+            deliver: None: everything is for the protocol, as in the beginning.
+            maximum: bytes of the largest message.
+        """
+        if deliver is None or not self.connected or self.sender is None:
+            self.reactor.sockets.detach(self.descriptor)
+        else:
+            self.reactor.sockets.attach(self.descriptor, self.sender, maximum, deliver)
 
     def doRead(self) -> Any:
         """Read once (called by the reactor)."""
-        receiver = self.lane
-        if receiver is None:
-            return super().doRead()
         try:
-            came = speedups.readFrames(self.handle, receiver.laneMaximum)
+            came = speedups.readSome(self.descriptor)
         except OSError:
             return main.CONNECTION_LOST
-        if came.__class__ is list:
-            receiver.framesReceived(came)
-            return None
-        return self.take(came, receiver)
+        return None if came is None else self.take(came)
 
-    def take(self, came: Any, receiver: Any) -> Any:
-        """Pass on what `readFrames` returned."""
-        if came is None:
-            return None
-        if came.__class__ is tuple:
-            receiver.framesReceived(came[0])
-            receiver.dataReceived(came[1])
-        elif came:
-            receiver.dataReceived(came)
+    def take(self, came: Any) -> Any:
+        """Pass on what was read (see `twisted_ws.wire.pure.PollSet`), and return what ends the connection."""
+        if not self.connected:
+            return None  # ended by what was read before it
+        if came.__class__ is bytes:
+            if not came:
+                return main.CONNECTION_DONE
+            self.protocol.dataReceived(came)
+        elif came.__class__ is list:
+            self.protocol.framesReceived(came)
         else:
-            return main.CONNECTION_DONE
+            return main.CONNECTION_LOST
         return None
 
     def isDrained(self) -> bool:
@@ -235,7 +227,11 @@ class LaneServer(tcp.Server):
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Write several pieces as one."""
-        self.write(b"".join(iovec))
+        pieces = list(iovec)
+        if all(isinstance(piece, bytes) for piece in pieces):
+            self.write(b"".join(pieces))
+        else:
+            super().writeSequence(pieces)  # says what is wrong
 
     def writeNow(self, data: bytes) -> bool:
         """Do as `write` does, and say whether the kernel took all; if so, a pull producer is not asked for more."""
@@ -249,7 +245,7 @@ class LaneServer(tcp.Server):
 
     def connectionLost(self, reason: Failure) -> None:
         """End."""
-        self.lane = self.handle = None
+        self.setLane(None)
         if self.sender is not None:
             self.sender.open = False
         super().connectionLost(reason)

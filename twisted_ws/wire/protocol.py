@@ -95,7 +95,7 @@ class WebSocketConnection(Outbound):
         limits, wheel = self.wire.limits, self.wire.wheel
         self._outbox = Outbox(self, self.transport, wheel, self.wire.backlog, limits.maxSendBuffer, limits.replyBuffer)
         self._events = welcome.attend(self)
-        self.phase = Phase.OPEN
+        self._enter(Phase.OPEN)
         self._idleTimeout = welcome.idleTimeout
         # The wheel's clock stands still while nothing is on the wheel.
         now = self.wire.reactor.seconds()
@@ -103,7 +103,7 @@ class WebSocketConnection(Outbound):
         if limits.pingInterval:
             self._keepAlive = KeepAlive(now, limits.pingInterval)
         wheel.set(self, self._nextDeadline(now))
-        self._deliver = self._events.messageReceived
+        self._deliver = self._deliverWithinRate if limits.messageRate else self._events.messageReceived
         # Only itself: a TLS transport above one would pass on what it is asked, and plain bytes with it.
         self._lane = self.transport if isinstance(self.transport, LaneServer) else None
         self.sender = self._outbox.sender
@@ -221,10 +221,11 @@ class WebSocketConnection(Outbound):
         self._events.failed(error)
 
     def _enter(self, phase: Phase) -> None:
-        """Go on to `phase`; who leaves OPEN is no caller for others any more."""
+        """Go on to `phase`; who leaves OPEN has no lane any more, and is no caller for others."""
         wasOpen, self.phase = self.phase is Phase.OPEN, phase
         if wasOpen:
             self.sender.open = False
+            self._setLane()
             self._events.closing()
 
     def _finish(self) -> None:

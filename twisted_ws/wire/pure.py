@@ -7,14 +7,16 @@ within the limit, and valid UTF-8 where it is text (RFC 6455 section 5.2). Every
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import select
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from OpenSSL import SSL
 
 from twisted_ws.wire.framing import frame
 
-__all__ = ["Sender", "readFrames", "sendMany", "split", "tlsHandle", "tlsReadFrames", "tlsWriteSome"]
+__all__ = ["PollSet", "Sender", "readSome", "sendMany", "split", "tlsHandle", "tlsReadSome", "tlsWriteSome"]
 
 _TEXT = 0x81
 _BINARY = 0x82
@@ -22,6 +24,10 @@ _READ_SIZE = 64 * 1024
 
 WANT_READ = -2  # OpenSSL's SSL_ERROR_WANT_READ, as `tlsWriteSome` has it
 BROKEN = -1  # SSL_ERROR_SSL, which stands for all others
+
+# Bits of epoll.
+_IN = getattr(select, "EPOLLIN", 0x001)
+_GONE = getattr(select, "EPOLLERR", 0x008) | getattr(select, "EPOLLHUP", 0x010)
 
 
 def split(data: bytes, maximum: int) -> tuple[list[str | bytes], int]:
@@ -62,32 +68,16 @@ def _unmask(data: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(data, "little") ^ int.from_bytes(key, "little")).to_bytes(size, "little")
 
 
-def readFrames(fileno: int, maximum: int) -> list[str | bytes] | bytes | tuple[list[str | bytes], bytes] | None:
-    """Read a socket once and return what came.
-
-    Args:
-        fileno: a non-blocking socket.
-        maximum: bytes of the largest message; negative: no frame is taken.
-
-    Returns:
-        None when nothing is there; b"" at the end of the stream; a list of messages when all that came were common frames; other
-        bytes when they begin with something else; messages and the rest otherwise.
+def readSome(fileno: int) -> bytes | None:
+    """Read a non-blocking socket once: what came, b"" at the end of the stream, None when nothing is there.
 
     Raises:
         OSError: the connection is broken.
     """
     try:
-        data = os.read(fileno, _READ_SIZE)
+        return os.read(fileno, _READ_SIZE)
     except (BlockingIOError, InterruptedError):
         return None
-    return _whatCame(data, maximum)
-
-
-def _whatCame(data: bytes, maximum: int) -> list[str | bytes] | bytes | tuple[list[str | bytes], bytes]:
-    messages, taken = split(data, maximum)
-    if taken == len(data) and data:
-        return messages
-    return (messages, data[taken:]) if taken else data
 
 
 class Sender:
@@ -157,24 +147,21 @@ def tlsHandle(connection: SSL.Connection) -> SSL.Connection:
     return connection
 
 
-def tlsReadFrames(
-    connection: SSL.Connection, maximum: int
-) -> list[str | bytes] | bytes | tuple[list[str | bytes], bytes] | int | None:
-    """Read as `readFrames` does: whole records, so that nothing stays in OpenSSL, of which no poll tells.
+def tlsReadSome(connection: SSL.Connection) -> bytes | int | None:
+    """Read as `readSome` does: whole records, so that nothing stays in OpenSSL, of which no poll tells.
 
     Returns:
-        As `readFrames`; b"" when the peer has ended TLS; an int, OpenSSL's error, from the compiled part.
+        As `readSome`; b"" when the peer has ended TLS; an int, OpenSSL's error, from the compiled part.
 
     Raises:
         SSL.Error: anything else; also `SSL.WantWriteError`.
     """
     try:
-        data = connection.recv(_READ_SIZE)
+        return connection.recv(_READ_SIZE)
     except SSL.WantReadError:
         return None
     except SSL.ZeroReturnError:
-        data = b""
-    return _whatCame(data, maximum)
+        return b""
 
 
 def tlsWriteSome(connection: SSL.Connection, data: bytes | memoryview) -> int:
@@ -195,3 +182,167 @@ def tlsWriteSome(connection: SSL.Connection, data: bytes | memoryview) -> int:
     except SSL.Error:
         return sent or BROKEN
     return sent
+
+
+# Many sockets.
+
+# Who reads, by what, the largest message, and who takes each.
+_Lane = tuple[Sender, int, Callable[[str | bytes], Any]]
+
+
+class _Entry:
+    """What a `PollSet` knows of one descriptor."""
+
+    __slots__ = ("events", "lane", "transport", "watch")
+
+    def __init__(self) -> None:
+        self.transport: Any = None  # None: it is not polled
+        self.events = 0
+        self.watch = object()  # another one for each registration: a descriptor may be another's by the time an event comes
+        self.lane: _Lane | None = None
+
+
+class PollSet:
+    """Sockets behind one epoll set; the messages of those that have a lane are delivered straight away.
+
+    Args:
+        ready: called as ``ready(transport, events, came)`` for all that is not the lane's. `came` says what was read already.
+            None: nothing; bytes: these, b"" for the end of the stream; a list: messages for a lane that the one before them has
+            detached; an int or an SSL.Error: what went wrong, as errno or as OpenSSL's error.
+
+    Attributes:
+        failed: the transport that was being served when `serve` raised.
+    """
+
+    def __init__(self, ready: Callable[[Any, int, Any], object]) -> None:
+        self._ready = ready
+        self._epoll = select.epoll()
+        self._entries: dict[int, _Entry] = {}
+        self.failed: Any = None
+
+    def __len__(self) -> int:
+        return len(self.transports())
+
+    def fileno(self) -> int:
+        """Return the descriptor of the set, which is readable when one of its sockets is ready."""
+        return self._epoll.fileno()
+
+    def transports(self) -> list[Any]:
+        """Return those that are polled."""
+        return [entry.transport for entry in self._entries.values() if entry.transport is not None]
+
+    def ask(self, fd: int, transport: Any, wanted: int, unwanted: int) -> None:
+        """Change the events (bits of epoll) for which `transport` is polled.
+
+        One that lost its descriptor to another without a word has nothing more to say of it.
+
+        Raises:
+            OSError: it cannot be polled; never for `unwanted` alone.
+        """
+        entry = self._entries.get(fd) or _Entry()
+        known = entry.transport is transport
+        before = entry.events if known else 0
+        events = (before | wanted) & ~unwanted
+        if events == before:
+            return
+        if not events:
+            entry.transport, entry.events = None, 0
+            with suppress(OSError):  # closed already, and the kernel has forgotten it
+                self._epoll.unregister(fd)
+            return
+        if known:
+            try:
+                self._epoll.modify(fd, events)
+            except OSError:
+                if wanted:
+                    raise
+        else:
+            try:
+                self._epoll.register(fd, events)
+            except FileExistsError:
+                self._epoll.modify(fd, events)
+            if entry.transport is not None:
+                entry.lane = None
+            entry.transport, entry.watch = transport, object()
+            self._entries[fd] = entry
+        entry.events = events
+
+    def asked(self, fd: int) -> int:
+        """Return the events for which a descriptor is polled."""
+        entry = self._entries.get(fd)
+        return 0 if entry is None else entry.events
+
+    def attach(self, fd: int, sender: Sender, maximum: int, deliver: Callable[[str | bytes], Any]) -> None:
+        """Give a descriptor a lane, in the place of the one it has.
+
+        Args:
+            fd: one that was polled, now or before.
+            sender: of the same connection; its `lastData` becomes the time of each read that has messages.
+            maximum: bytes of the largest message.
+            deliver: called with each message.
+
+        Raises:
+            ValueError: `fd` was never polled.
+        """
+        entry = self._entries.get(fd)
+        if entry is None:
+            raise ValueError("never polled")
+        lane = (sender, maximum, deliver)
+        if entry.lane != lane:
+            entry.lane = lane
+
+    def detach(self, fd: int) -> None:
+        """Take a descriptor's lane away, if it has one; messages that were read with the present one go to `ready`."""
+        entry = self._entries.get(fd)
+        if entry is not None:
+            entry.lane = None
+
+    def serve(self, maximum: int, now: float) -> None:
+        """Serve what is ready, at most `maximum` events.
+
+        Raises:
+            Exception: what `deliver` or `ready` raised; see `failed`. What was ready besides is ready the next time too.
+        """
+        entries = self._entries
+        while maximum > 0:
+            happened = self._epoll.poll(0, maximum)
+            if not happened:
+                return
+            maximum -= len(happened)
+            for entry, watch, events in [(entries[fd], entries[fd].watch, events) for fd, events in happened]:
+                transport, lane = entry.transport, entry.lane
+                wanted = events & (entry.events | _GONE)
+                if transport is None or entry.watch is not watch or not wanted:
+                    continue  # gone, or not wanted any more, by another one's event
+                try:
+                    if wanted == _IN and lane is not None:
+                        self._serveLane(entry, transport, lane, now)
+                    else:
+                        self._ready(transport, wanted, None)
+                except BaseException:
+                    self.failed = transport
+                    raise
+
+    def _serveLane(self, entry: _Entry, transport: Any, lane: _Lane, now: float) -> None:
+        sender, maximum, deliver = lane
+        came: Any
+        try:
+            came = (tlsReadSome if sender.secure else readSome)(sender.handle)
+        except OSError as error:
+            came = error.errno
+        except SSL.Error as error:
+            came = error
+        if came is None:
+            return
+        messages, taken = split(came, maximum) if isinstance(came, bytes) else ([], 0)
+        if not messages:
+            self._ready(transport, _IN, came)
+            return
+        sender.lastData = now
+        for number, message in enumerate(messages):
+            if number and entry.lane is not lane:
+                self._ready(transport, _IN, messages[number:])
+                break
+            deliver(message)
+        if taken < len(came):
+            self._ready(transport, _IN, came[taken:])

@@ -46,11 +46,13 @@ class SecureLaneServer(LaneServer):
     _writeWantsRead = False
 
     def __init__(self, tls: ServerTLS, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
-        super().__init__(sock, protocol, client, server, sessionno, reactor)
         self._tls = tls.connection(sock)
         self._tls.set_accept_state()
-        self.handle = speedups.tlsHandle(self._tls)
-        self.sender = speedups.makeSender(self.handle, True)
+        self.handle: Any = speedups.tlsHandle(self._tls)
+        super().__init__(sock, protocol, client, server, sessionno, reactor)
+
+    def _makeSender(self) -> Any:
+        return speedups.makeSender(self.handle, True)
 
     def getHandle(self) -> SSL.Connection:  # type: ignore[override]
         """Return the OpenSSL connection, as Twisted's TLS transports do."""
@@ -69,29 +71,30 @@ class SecureLaneServer(LaneServer):
         if self._writeWantsRead:
             self._writeWantsRead = False
             self.startWriting()  # type: ignore[no-untyped-call]
-        receiver: Any = self.lane
         try:
-            if receiver is None:
-                came = speedups.tlsReadFrames(self.handle, -1)
-                receiver = self.protocol
-            else:
-                came = speedups.tlsReadFrames(self.handle, receiver.laneMaximum)
-                if came.__class__ is list:
-                    receiver.framesReceived(came)
-                    return None
-            if came.__class__ is int:
+            came = speedups.tlsReadSome(self.handle)
+        except SSL.Error as error:
+            came = error
+        return None if came is None else self.take(came)
+
+    def take(self, came: Any) -> Any:
+        """Pass on what was read, and return what ends the connection."""
+        if came.__class__ is int:
+            try:
                 self._tls._raise_ssl_error(self._tls._ssl, -1)
-        except SSL.WantWriteError:
+            except SSL.Error as error:
+                came = error
+        if isinstance(came, SSL.WantWriteError):
             self._readWantsWrite = True
             self.startWriting()  # type: ignore[no-untyped-call]
             return None
-        except SSL.Error as error:
-            return self._broken(error)
+        if isinstance(came, SSL.Error):
+            return self._broken(came)
         if came == b"":
             return self._peerEnded()
         if self.disconnecting:
             return None  # who has closed hears nothing more but the end
-        return self.take(came, receiver)
+        return super().take(came)
 
     def _shakeHands(self) -> Any:
         try:
@@ -128,6 +131,7 @@ class SecureLaneServer(LaneServer):
         if sent != WANT_READ:
             return main.CONNECTION_LOST
         self._writeWantsRead = True
+        self.setLane(None)  # until the protocol asks again, when something has come
         self.stopWriting()  # type: ignore[no-untyped-call]
         return 0
 

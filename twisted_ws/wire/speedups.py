@@ -15,26 +15,28 @@ from twisted_ws.wire import pure
 
 __all__ = [
     "NEVER",
+    "PollSet",
     "Sender",
     "compiled",
     "makeSender",
-    "readFrames",
+    "readSome",
     "sayWhich",
     "sendMany",
     "split",
     "tlsCompiled",
     "tlsHandle",
-    "tlsReadFrames",
+    "tlsReadSome",
     "tlsWriteSome",
 ]
 
 compiled = tlsCompiled = False
 
+PollSet: Any = pure.PollSet
 Sender: Any = pure.Sender
 sendMany: Any = pure.sendMany
-readFrames, split = pure.readFrames, pure.split
+readSome, split = pure.readSome, pure.split
 tlsHandle: Any = pure.tlsHandle
-tlsReadFrames: Any = pure.tlsReadFrames
+tlsReadSome: Any = pure.tlsReadSome
 tlsWriteSome: Any = pure.tlsWriteSome
 
 
@@ -50,7 +52,8 @@ if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
     else:
         compiled = True
         Sender, sendMany = _speedups.Sender, _speedups.sendMany
-        readFrames, split = _speedups.readFrames, _speedups.split
+        readSome, split = _speedups.readSome, _speedups.split
+        PollSet = getattr(_speedups, "PollSet", None)  # where the system has epoll
         try:
             # Private names: where OpenSSL's own functions are, and its object in pyOpenSSL's. Without them TLS works by
             # pyOpenSSL's methods.
@@ -65,7 +68,7 @@ if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
         else:
             _speedups.useOpenSSL(*_addresses)
             tlsCompiled = True
-            tlsHandle, tlsReadFrames, tlsWriteSome = _address, _speedups.tlsReadFrames, _speedups.tlsWriteSome
+            tlsHandle, tlsReadSome, tlsWriteSome = _address, _speedups.tlsReadSome, _speedups.tlsWriteSome
 
 
 def makeSender(handle: Any, secure: bool) -> Any:

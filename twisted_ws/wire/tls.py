@@ -33,7 +33,7 @@ from twisted_ws.logs import printable
 from twisted_ws.wire.certificates import Identity, loadAuthorities, loadKeyStore, loadPEM, loadSelfSigned
 from twisted_ws.wire.transports import hasTLS
 
-__all__ = ["PLAIN_HTTP", "ServerTLS", "TLSFactory", "TLSSettings", "isPlainHTTP", "peerCertificate"]
+__all__ = ["PLAIN_HTTP", "ServerTLS", "TLSFactory", "TLSSettings", "TLSTransport", "isPlainHTTP", "openSSLReason", "peerCertificate"]
 
 _log = Logger()
 
@@ -214,7 +214,7 @@ def _makeContext(identity: Identity, authorities: Sequence[x509.Certificate], mi
             context.add_extra_chain_cert(each)
     except SSL.Error as error:
         raise ConfigurationError(
-            f"OpenSSL refuses the certificate {identity.source} ({_openSSLReason(error)}): have a new one issued."
+            f"OpenSSL refuses the certificate {identity.source} ({openSSLReason(error)}): have a new one issued."
         ) from None
     if authorities:
         store = context.get_cert_store()
@@ -227,7 +227,7 @@ def _makeContext(identity: Identity, authorities: Sequence[x509.Certificate], mi
     return context
 
 
-def _openSSLReason(error: BaseException | None) -> str:
+def openSSLReason(error: BaseException | None) -> str:
     """Return the reason of an error of pyOpenSSL: the last of the three words of its first entry; "" where it has none."""
     entries = error.args[0] if error is not None and error.args else ()
     return str(entries[0][2]) if isinstance(entries, list) and entries else ""
@@ -235,7 +235,7 @@ def _openSSLReason(error: BaseException | None) -> str:
 
 def isPlainHTTP(error: BaseException | None) -> bool:
     """Say whether a handshake failed because the client spoke HTTP without TLS; it can be told by `PLAIN_HTTP`."""
-    return _openSSLReason(error) == "http request"
+    return openSSLReason(error) == "http request"
 
 
 def _selectProtocol(connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
@@ -267,12 +267,13 @@ def _report(identity: Identity, now: datetime) -> None:
         _log.warn("The certificate {path} expires in {days} days, on {until}: renew it, then reload.", days=int(days), **facts)
 
 
-class _TLSTransport(TLSMemoryBIOProtocol):
+class TLSTransport(TLSMemoryBIOProtocol):
     """Twisted's TLS transport, without the turn of delay that its buffering kind adds, and with what stock lacks."""
 
     transport: Any
 
     def makeConnection(self, transport: ITransport) -> None:
+        """Begin, with small packets sent at once."""
         if ITCPTransport.providedBy(transport):
             try:
                 transport.setTcpNoDelay(True)
@@ -281,10 +282,12 @@ class _TLSTransport(TLSMemoryBIOProtocol):
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
 
     def abortConnection(self) -> None:
+        """Drop the connection now."""
         if self.connected:  # stock raises AttributeError once the connection is lost
             super().abortConnection()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End."""
         # The TCP transport has stopped it already. Stock keeps it: a cycle through the producer, and AttributeError when
         # it is unregistered later.
         self._producer = None
@@ -321,7 +324,7 @@ class TLSFactory(TLSMemoryBIOFactory):
         tls: whose context.
     """
 
-    protocol = _TLSTransport
+    protocol = TLSTransport
 
     def __init__(self, tls: ServerTLS, isClient: bool, wrappedFactory: IProtocolFactory, reactor: Any) -> None:
         super().__init__(tls, isClient, wrappedFactory, reactor)
