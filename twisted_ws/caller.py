@@ -266,12 +266,14 @@ def encodeMessage(value: Any) -> tuple[int, bytes]:
 
 
 def asBytes(data: bytes | bytearray | memoryview) -> bytes:
+    """Return the payload of a binary message."""
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
     raise TypeError(f"a binary message must be bytes, not {type(data).__name__}")
 
 
 def controlPayload(data: bytes) -> bytes:
+    """Return the payload of a ping or pong."""
     data = asBytes(data)
     if len(data) > 125:
         raise ValueError(f"a control frame carries at most 125 bytes, not {len(data)}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
-__all__ = ["Throttle", "printable"]
+__all__ = ["Throttle", "printable", "shown"]
 
 # What moves the cursor, ends a line or turns the direction of writing: C0 and C1 controls, line and paragraph separators, bidi
 # controls, and surrogates, which no log file can encode.
@@ -24,6 +24,7 @@ _UNSAFE = (
     0xFEFF,
 )
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in _UNSAFE} | {ord("\\"): "\\\\"}
+_ESCAPES_IN_LINES = {code: repr(chr(code))[1:-1] for code in _UNSAFE if code not in (ord("\n"), ord("\t"))}
 
 
 def printable(text: object, limit: int = 256) -> str:
@@ -36,6 +37,20 @@ def printable(text: object, limit: int = 256) -> str:
     plain = text[: limit + 1].decode("latin-1") if isinstance(text, (bytes, bytearray)) else str(text)[: limit + 1]
     escaped = plain.translate(_ESCAPES)
     return escaped if len(escaped) <= limit else escaped[:limit] + "…"
+
+
+def shown(text: str, limit: int = 32 * 1024) -> str:
+    """Return a text of several lines, as a traceback, in a form that is safe in a log: escaped, and shortened in its middle.
+
+    A traceback ends with the text of the exception, which may well have what a peer sent in it.
+
+    Args:
+        text: the text.
+        limit: about how many characters to keep.
+    """
+    if len(text) > limit:
+        text = f"{text[: limit // 2]}… ({len(text) - limit} characters) …{text[-limit // 2 :]}"
+    return text.translate(_ESCAPES_IN_LINES)
 
 
 class Throttle:

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import stat
+import string
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from twisted.logger import LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
 
 from twisted_ws.daemon import logs
-from twisted_ws.daemon.logs import LossCounter, jsonObserver, observerFor, openLogFile
+from twisted_ws.daemon.logs import LossCounter, jsonObserver, observerFor, openLogFile, textObserver
 from twisted_ws.errors import ConfigurationError
 
 
@@ -54,6 +55,39 @@ def test_jsonOfLittle() -> None:
     event = json.loads(file.getvalue())
     assert (event["level"], event["namespace"], event["message"]) == ("info", "", "")
     assert event["time"].startswith("1970-01-01T00:00:00.000+00:00")
+
+
+HOSTILE = "two\nlines \x1b[31m\r2026-01-01 [forged#info] \x9b \u202e \udcff " + "A" * 100_000 + "the end"
+
+
+def test_textOfAFailure() -> None:
+    """What a peer sent is in the text of many an exception: it gets into the log escaped and shortened."""
+    file = io.StringIO()
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        _logger(textObserver(file)).failure("it failed")
+    text = file.getvalue()
+    assert "it failed\n\tTraceback" in text
+    assert "two\n\tlines \\x1b[31m\\r2026-01-01 [forged#info] \\x9b \\u202e \\udcff AAA" in text
+    assert "characters) …" in text
+    assert text.rstrip().endswith("the end")
+    assert len(text) < 40_000
+    assert not set(text) - {"\n", "\t", "…"} - set(string.printable[:95])
+
+
+def test_textOfNothing() -> None:
+    """An event that says nothing leaves no line."""
+    file = io.StringIO()
+    textObserver(file)({})
+    assert file.getvalue() == ""
+
+
+def test_jsonIsShort() -> None:
+    """A traceback has a bound in JSON as well."""
+    file = io.StringIO()
+    jsonObserver(file)({"log_failure": Failure(ValueError(HOSTILE))})
+    assert len(json.loads(file.getvalue())["traceback"]) < 40_000
 
 
 def test_losses() -> None:

@@ -13,9 +13,10 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tests.web.conftest import Connection, World, readResponses
+from tests.web.conftest import Connection, Echo, World, readResponses
 from twisted_ws.limits import Limits
 from twisted_ws.web.answers import HttpError
+from twisted_ws.web.channel import TURN
 
 GET = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
 GONE = Failure(ConnectionDone())
@@ -470,6 +471,32 @@ def test_async(world: World) -> None:
     request.answer(b"late")
     assert [r.body for r in connection.responses()] == [b"late"] + [b"hello"] * 600
     assert connection.transport.producerState == "producing"
+
+
+@pytest.mark.parametrize("last", ["", "part", "leaves"])
+def test_pipelineInTurns(world: World, monkeypatch: pytest.MonkeyPatch, last: str) -> None:
+    """Many requests in one read are answered in order over many turns of the reactor, with reading paused in between."""
+
+    def slow(self: Any, request: Any) -> bytes:
+        world.clock.rightNow += TURN / 4
+        return request.uri
+
+    monkeypatch.setattr(Echo, "render_GET", slow)
+    connection = world.connect()
+    requests = [b"GET /echo?%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(100)]
+    connection.send(b"".join(requests) + (b"GET" if last == "part" else b""))
+    assert connection.transport.producerState == "paused"
+    responses = connection.responses()
+    assert len(responses) == 4
+    if last == "leaves":
+        connection.channel.connectionLost(GONE)
+        world.clock.advance(0)
+        assert connection.responses() == []
+    else:
+        world.clock.advance(0)
+        assert connection.transport.producerState == "producing"
+        responses += connection.responses()
+        assert [response.body for response in responses] == [b"/echo?%d" % number for number in range(100)]
 
 
 def test_peerLeavesWhileAnswered(world: World, logged: list[Any]) -> None:

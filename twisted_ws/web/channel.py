@@ -35,6 +35,9 @@ _LINE_END = re.compile(rb"\r\n\r\n|(?<!\r)\n")
 # What a method may begin with, or half an empty line. Anything else (a TLS handshake, say) is no HTTP, and not worth waiting for.
 _TOKEN_START = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]|\r\Z")
 
+# So many seconds of one connection's requests are answered in one turn of the reactor; then it is the turn of the others.
+TURN = 0.01
+
 # The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
 _log = Logger()
 
@@ -90,9 +93,14 @@ class HttpChannel(HTTPChannel):
         if self._advancing:
             return
         self._advancing = True
+        seconds = self.site.reactor.seconds
+        until = seconds() + TURN
         try:
             while self._step():
-                pass
+                if self._input and seconds() >= until:
+                    self._networkProducer.pauseProducing()
+                    self.site.reactor.callLater(0, self._goOn)
+                    return
         except Exception:
             _log.failure("an HTTP connection failed inside the server")
             self.drop()
@@ -100,6 +108,12 @@ class HttpChannel(HTTPChannel):
             self._advancing = False
         if self._handlingRequest and len(self._input) > self.site.limits.head:
             self._networkProducer.pauseProducing()
+
+    def _goOn(self) -> None:
+        if self._state < _State.CLOSING:
+            if not self._handlingRequest:
+                self._resumeReading()
+            self._advance()
 
     def _step(self) -> bool:
         """Take one head, or one piece of a body; say whether there may be more to do."""

@@ -123,6 +123,10 @@ class SecureLaneServer(LaneServer):
         sent: int = speedups.tlsWriteSome(self.handle, data)
         return max(sent, 0)
 
+    def writeNow(self, data: bytes) -> bool:
+        """Do as the lane does; what is written after `loseConnection` is dropped, as by Twisted's own TLS."""
+        return (self.disconnecting and self.producer is None) or super().writeNow(data)
+
     def writeSomeData(self, data: bytes) -> Any:
         """Send what was buffered (called by `doWrite`)."""
         sent = speedups.tlsWriteSome(self.handle, data)

@@ -33,7 +33,16 @@ from twisted_ws.logs import printable
 from twisted_ws.wire.certificates import Identity, loadAuthorities, loadKeyStore, loadPEM, loadSelfSigned
 from twisted_ws.wire.transports import hasTLS
 
-__all__ = ["PLAIN_HTTP", "ServerTLS", "TLSFactory", "TLSSettings", "TLSTransport", "isPlainHTTP", "openSSLReason", "peerCertificate"]
+__all__ = [
+    "PLAIN_HTTP",
+    "ServerTLS",
+    "TLSFactory",
+    "TLSSettings",
+    "TLSTransport",
+    "isPlainHTTP",
+    "openSSLReason",
+    "peerCertificate",
+]
 
 _log = Logger()
 
