@@ -1,8 +1,8 @@
-# make run | test | lint | bench | docs | sanitize: each does its own set-up, and is quick the second time.
+# make run | test | lanes | lint | bench | docs | sanitize: each does its own set-up, and is quick the second time.
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench docs sanitize clean
+.PHONY: run test lanes lint bench docs sanitize clean
 
 run: $(VENV)/.run
 	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443
@@ -13,6 +13,11 @@ test: $(VENV)/.test
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
+
+# The same promises by the slower ways: without the fast lane, and without the compiled part.
+lanes: $(VENV)/.test
+	TWISTED_WS_LANE=0 $(BIN)/python -m pytest -q -p no:cacheprovider tests/live tests/test_server.py tests/test_lane_differential.py
+	TWISTED_WS_SPEEDUPS=0 $(BIN)/python -m pytest -q -p no:cacheprovider tests/live tests/wire tests/test_server.py tests/test_lane_differential.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

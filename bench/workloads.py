@@ -132,8 +132,9 @@ def _idle(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
 def _stalled(server: Server, effort: Effort) -> Sample:
     """What one client that never reads costs the others, and the server.
 
-    First the kernel's buffers for it are filled, so that what comes then waits in the server; 50 messages of 1 KiB a second for
-    1,000 clients give the latency; and at the end come more messages than the server may keep for it.
+    First the kernel's buffers for it are filled, so that what comes then waits in the server. Then 100 messages of 512 bytes a
+    second for 1,000 clients give the latency, of which the lower of two counts; and at the end come more messages than the server
+    may keep.
     """
 
     def post(posts: int) -> None:
@@ -151,16 +152,18 @@ def _stalled(server: Server, effort: Effort) -> Sample:
                 kept = server.unsent()
                 post(20)
             load.begin()
-            with publishing(server, 1024, 60, rate=50):
+            with publishing(server, 512, 60, rate=100):
                 latency = load.figures()["p99"]
             for _ in range(20):
                 post(5)
                 peak = max(peak, server.memory())
             return latency, peak - before
 
-    without, usual = delivery(0)
-    time.sleep(0.5)
-    beside, grown = delivery(1)
+    found: dict[int, list[tuple[float, int]]] = {0: [], 1: []}
+    for stalled in (0, 1, 0, 1):
+        found[stalled].append(delivery(stalled))
+        time.sleep(0.5)
+    (without, usual), (beside, grown) = (tuple(map(min, zip(*found[stalled], strict=True))) for stalled in (0, 1))
     return {"stalled": beside / without, "stalledMemory": max(grown - usual, 0), "p99 without": without, "p99 beside": beside}
 
 

@@ -17,7 +17,11 @@ from twisted_ws.limits import Limits
 # Documented by its own sentence in the page, because they are no settings of the file.
 _FLAGS_ONLY = (
     ("--config FILE", "", "TOML file with these settings and one table for each service"),
-    ("--service PATH=TARGET", "`/ws=demo`", "a service and where it is mounted; repeatable"),
+    (
+        "--service PATH=TARGET",
+        "`/ws=demo`, `/channels/{channel}=channels`, `/channels=channels`",
+        "a service and where it is mounted; repeatable",
+    ),
     (
         "--auth METHOD:ARGUMENTS",
         "none",

@@ -6,7 +6,7 @@ import pytest
 
 from twisted_ws.limits import Limits
 
-ZERO_ALLOWED = {"maxConnections", "maxConnectionsPerIp", "messageRate", "pingInterval", "drainTimeout"}
+ZERO_ALLOWED = {"historyMessages", "maxConnections", "maxConnectionsPerIp", "messageRate", "pingInterval", "drainTimeout"}
 
 
 def test_defaults():

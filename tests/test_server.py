@@ -10,7 +10,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests.memory import MemoryClient, clientFrame, upgrade
@@ -309,6 +309,18 @@ def test_full():
     world.client()
     assert world.server.readiness() == "full"
     assert MemoryClient(world.server.factory(), world.clock).refused
+
+
+def test_failuresDoNotFillTheLog(world):
+    """A handler that anybody can make fail is logged ten times in ten seconds; then one line says how many more there were."""
+    with capturedLogs() as events:
+        for _ in range(50):
+            world.client().send(clientFrame(2, b"binary"))
+        assert len([event for event in events if "log_failure" in event]) == 10
+        world.clock.advance(10)
+        world.client().send(clientFrame(2, b"binary"))
+    assert len([event for event in events if "log_failure" in event]) == 11
+    assert "40 more of the kind: Room.onBinaryMessage raised RuntimeError" in map(formatEvent, events)
 
 
 def test_nothingIsLeft(world):

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from twisted_ws.caller import Caller
+from twisted_ws.delivery.publication import Position, Published, Start
 from twisted_ws.errors import (
     BindingError,
     ChannelError,
@@ -44,10 +45,13 @@ __all__ = [
     "MessageTooBig",
     "PeerError",
     "PolicyViolation",
+    "Position",
     "ProtocolError",
+    "Published",
     "Reject",
     "ServiceError",
     "SlowConsumer",
+    "Start",
     "TransportError",
     "UpgradeRequest",
     "WebSocketError",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from twisted_ws.upgrade import UpgradeRequest
     from twisted_ws.wire.framing import OutgoingMessage
 
-__all__ = ["Caller", "Link", "Membership", "asBytes", "controlPayload", "encodeMessage", "encodeText"]
+__all__ = ["Caller", "Link", "Membership", "Registry", "asBytes", "controlPayload", "encodeMessage", "encodeText"]
 
 TEXT = 1
 BINARY = 2
@@ -74,6 +74,16 @@ class Membership(Protocol):
 
     def leave(self) -> None:
         """End every subscription: the caller has gone."""
+
+
+class Registry(Protocol):
+    """The open callers of a server, for who comes and goes."""
+
+    def add(self, caller: Caller, /) -> None:
+        """Add one who came."""
+
+    def discard(self, caller: Caller, /) -> None:
+        """Take one away who leaves; nothing where it is not there."""
 
 
 class Caller:

@@ -87,7 +87,12 @@ class Limits:
     )
     streams: int = _limit(16, "iterators", "later messages wait", "replies that are being sent item by item to one caller")
     # Bytes that wait to be sent
-    maxSendBuffer: int = _limit(1 * MIB, "bytes", "1013", "what one caller may leave unread")
+    maxSendBuffer: int = _limit(
+        1 * MIB,
+        "bytes",
+        "1013",
+        "what one caller may leave unread; each message that waits is charged 64 bytes more, 256 with a Deferred",
+    )
     maxSendBufferTotal: int = _limit(1 * GIB, "bytes", "1013 to the largest", "what all callers together may leave unread")
     replyBuffer: int = _limit(64 * KIB, "bytes", "reading pauses", "who does not read its replies is not read from")
     writeDeadline: float = _limit(30, "seconds", "dropped", "no progress on queued bytes: the peer is gone or does not read")

@@ -286,8 +286,11 @@ class WebSocketServer:
         if match is None:
             raise Reject(404, "Nothing answers this path.")
         request.pathParams = match.parameters
-        answer = callUpgrade(match.value, request)
+        answer = callUpgrade(match.value, request, self._mayLog)
         return answer.addCallback(self._welcome, request) if isinstance(answer, Deferred) else self._welcome(answer, request)
+
+    def _mayLog(self, kind: str) -> bool:
+        return self._wire.throttle.allows(self._log, kind)
 
     def _welcome(self, answer: tuple[object, tuple[tuple[str, str], ...]], request: UpgradeRequest) -> Welcome:
         service, headers = answer

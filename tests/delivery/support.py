@@ -143,6 +143,9 @@ class Peer:
             self.dispatcher.failed(error)
             self.end()
 
+    def mayLog(self, kind: str) -> bool:
+        return True
+
     def activity(self) -> int:
         return len(self.sent)
 

@@ -323,11 +323,12 @@ def test_lateRefusal(late, end, error, answers):
 
 
 def test_lateTogether(late):
-    """Two who wait for one channel do not disturb each other."""
-    one, two, engine = Ear(), Ear(), late.engine
+    """Those who wait for one channel do not disturb each other."""
+    one, two, three, engine = Ear(), Ear(), Ear(), late.engine
     late.channels.subscribe(one, "a")
     late.channels.subscribe(two, "a")
     engine.receive(engine.message(5))
+    late.channels.leave(three)
     late.channels.leave(one)
     assert "a" in engine.watched
     engine.asked[0].addErrback(lambda failure: None)

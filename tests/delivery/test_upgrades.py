@@ -9,12 +9,16 @@ from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
-from twisted_ws.delivery.dispatch import callUpgrade
+from twisted_ws.delivery import dispatch
 from twisted_ws.upgrade import Reject, UpgradeRequest
 
 
 class Chat:
     def onOpen(self, caller: Any) -> None: ...
+
+
+def callUpgrade(service: Any, request: UpgradeRequest, mayLog: Callable[[str], bool] = lambda kind: True) -> Any:
+    return dispatch.callUpgrade(service, request, mayLog)
 
 
 class Asked(Chat):
@@ -189,3 +193,23 @@ def test_cancelBreaks(breaks: Callable[[Any], Any]) -> None:
         answer.cancel()
     assert results[0].check(CancelledError)
     assert [event["log_failure"].type for event in events] == [KeyError]
+
+
+def test_linesAreCounted() -> None:
+    """Whoever can make onUpgrade fail cannot fill the log with it: each line is asked for by its kind."""
+    kinds: list[str] = []
+
+    def mayLog(kind: str) -> bool:
+        kinds.append(kind)
+        return len(kinds) == 1
+
+    def broken(request: UpgradeRequest) -> Any:
+        raise KeyError("a bug")
+
+    with capturedLogs() as events:
+        for _ in range(3):
+            with pytest.raises(Reject) as caught:
+                callUpgrade(Asked(broken), UpgradeRequest(), mayLog)
+            assert caught.value.status == 500
+    assert len(events) == 1
+    assert kinds == ["Asked.onUpgrade raised KeyError"] * 3

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from tests.memory import MemoryClient, clientFrame
-from twisted_ws import ChannelError, Limits, Reject, WebSocketServer
+from twisted_ws import ChannelError, Limits, Reject, ServiceError, WebSocketServer, WebSocketService
 from twisted_ws.delivery.subscriber import Subscriber
 from twisted_ws.delivery.visitor import Visitor
 from twisted_ws.services.channels import ChannelService
@@ -83,6 +83,31 @@ def test_options(options, text):
     """An option that is none is named."""
     with pytest.raises(ValueError, match=text):
         ChannelService(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "hook", "text"),
+    [
+        ("onSubscribe", lambda self, caller: None, r"onSubscribe must take \(caller, channel\)"),
+        ("onSubscibe", lambda self, caller, channel: None, "onSubscibe is no event: did you mean onSubscribe?"),
+    ],
+)
+def test_wrongHooks(name, hook, text):
+    """A hook with the wrong parameters, or a misspelt one, is a mistake that is named when the service is mounted."""
+    with pytest.raises(ServiceError, match=text):
+        World(type("Wrong", (ChannelService,), {name: hook})())
+
+
+def test_hooksWithoutMethods():
+    """A service may have fewer hooks than it names."""
+
+    class Bare(WebSocketService):
+        hooks = {"onRing": ("bell",)}
+
+        def onOpen(self, caller):
+            pass
+
+    World(Bare())
 
 
 # Raw.

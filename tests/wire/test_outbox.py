@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs
 from tests.memory import MemoryTransport
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire.lane import LaneServer
-from twisted_ws.wire.outbox import SLICE, Backlog, Outbox, failedWrite
+from twisted_ws.wire.outbox import CHARGE, CHARGE_AWAITED, SLICE, Backlog, Outbox, failedWrite
 from twisted_ws.wire.wheel import Wheel
 
 
@@ -104,7 +104,7 @@ def test_order():
     for n in range(3):
         world.outbox.pong(b"<pong%d>" % n)
     world.outbox.last(b"<close>")
-    assert world.outbox.size == world.backlog.total == 20_000 + 1 + 6 + 7 + 7
+    assert world.outbox.size == world.backlog.total == 20_000 + 1 + 6 + 7 + 7 + 3 * CHARGE
     world.transport.room = None
     world.transport.settle()
     assert bytes(world.transport.sent) == b"A" * 20_000 + b"<pong2><ping>B<close>"
@@ -132,6 +132,26 @@ def test_overflow():
     assert world.owner.said == [("overflowed", False)]
 
 
+@pytest.mark.parametrize("awaited", [False, True])
+def test_charges(awaited):
+    """Small frames count for the memory that they take, so that the caps hold for them; nothing of that is left when they go."""
+    world = World(cap=100_000, room=0)
+    count = 0
+    while not world.owner.said:
+        (world.outbox.message if awaited else world.outbox.send)(b"x")
+        count += 1
+    assert count == 100_000 // (1 + (CHARGE_AWAITED if awaited else CHARGE)) + 2
+    assert world.outbox.size == world.backlog.total == count + world.outbox.charges > 100_000
+    world.transport.room = None
+    world.transport.settle()
+    assert (world.outbox.size, world.outbox.charges, world.backlog.total) == (0, 0, 0)
+    world.transport.room = 0
+    for _ in range(3):
+        world.outbox.send(b"x")
+    world.outbox.clear(CLOSED)
+    assert (world.outbox.size, world.outbox.charges, world.backlog.total) == (1, 0, 1)
+
+
 def test_eased():
     """The owner hears when less than its mark waits."""
     world = World(ease=10_000, room=0)
@@ -140,7 +160,7 @@ def test_eased():
     for left in (2 * SLICE, SLICE):
         world.transport.room = SLICE
         world.transport.settle()
-        assert world.outbox.size == left
+        assert world.outbox.size - world.outbox.charges == left
         assert world.owner.said == []
     world.transport.room = None
     world.transport.settle()
@@ -355,7 +375,7 @@ def test_backlog():
     assert [world.owner.said for world in worlds] == [[], [], []]
     worlds[2].outbox.send(b"x")
     assert [world.owner.said for world in worlds] == [[], [("overflowed", True)], []]
-    assert backlog.total == 50_001
+    assert backlog.total == 50_001 + CHARGE
 
 
 def test_backlogThatCannotShrink():
@@ -418,5 +438,5 @@ def test_anyOrder(moves):
     assert found[b"M"] == messages
     assert found[b"C"] == controls
     assert len(fired) == sum(move == "message" for move, _ in moves)
-    assert world.outbox.size == world.backlog.total == 0
+    assert world.outbox.size == world.outbox.charges == world.backlog.total == 0
     assert not world.outbox.busy

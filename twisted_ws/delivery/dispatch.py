@@ -12,14 +12,14 @@ it is logged like any other, and ends that connection.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.caller import Caller
+from twisted_ws.caller import Caller, Registry
 from twisted_ws.delivery.binding import parseObject, rawField
 from twisted_ws.delivery.handlers import Dispatch, Handlers
 from twisted_ws.delivery.replies import Replies, asDeferred
@@ -32,16 +32,6 @@ from twisted_ws.wire.events import Connection
 __all__ = ["Dispatcher", "callUpgrade"]
 
 _log = Logger()
-
-
-class Registry(Protocol):
-    """The open callers of a server, for who comes and goes."""
-
-    def add(self, caller: Caller, /) -> None:
-        """Add one who came."""
-
-    def discard(self, caller: Caller, /) -> None:
-        """Take one away who leaves; nothing where it is not there."""
 
 
 class Dispatcher:
@@ -209,14 +199,16 @@ class Dispatcher:
         self._endGrace()
         name = type(self._service).__name__
         if not self._opened:
-            _log.warn("{service}.onClose takes its time; a stop does not wait for it any more", service=name)
+            if self._connection.mayLog(f"{name}.onClose takes its time"):
+                _log.warn("{service}.onClose takes its time; a stop does not wait for it any more", service=name)
             self._gone()
             return
-        _log.warn(
-            "{service}: a handler still runs, though its caller has left and its time is over; {count} messages are dropped",
-            service=name,
-            count=len(self._waiting or ()),
-        )
+        if self._connection.mayLog(f"{name}: a handler still runs"):
+            _log.warn(
+                "{service}: a handler still runs, though its caller has left and its time is over; {count} messages are dropped",
+                service=name,
+                count=len(self._waiting or ()),
+            )
         self._waiting = None
         self._sayClosed()
 
@@ -402,4 +394,6 @@ class Dispatcher:
         self._connection.fail(error)
 
     def _logFailure(self, failure: Failure, event: str) -> None:
-        _log.failure("{service}.{event} raised", failure, service=type(self._service).__name__, event=event)
+        name = type(self._service).__name__
+        if self._connection.mayLog(f"{name}.{event} raised {type(failure.value).__name__}"):
+            _log.failure("{service}.{event} raised", failure, service=name, event=event)

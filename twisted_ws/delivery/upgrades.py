@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -21,13 +21,20 @@ __all__ = ["Upgrade", "callUpgrade"]
 # Headers of the 101 that are the handshake's own, as all Sec-WebSocket ones: a service that could set them could break it.
 _OWN_HEADERS = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
 
+MayLog = Callable[[str], bool]
+
 Upgrade = tuple[object, tuple[tuple[str, str], ...]]
 
 _log = Logger()
 
 
-def callUpgrade(service: object, request: UpgradeRequest) -> Upgrade | Deferred[Upgrade]:
+def callUpgrade(service: object, request: UpgradeRequest, mayLog: MayLog) -> Upgrade | Deferred[Upgrade]:
     """Ask `service` about a handshake.
+
+    Args:
+        service: the service.
+        request: the handshake.
+        mayLog: says whether one more line of a kind may be written.
 
     Returns:
         The service object for the connection, examined, and the checked headers for the 101; a Deferred of them where the
@@ -46,7 +53,7 @@ def callUpgrade(service: object, request: UpgradeRequest) -> Upgrade | Deferred[
         if pending is None:
             return _checked(result, service)
     except BaseException:
-        raise _refusal(Failure(), service, request) from None
+        raise _refusal(Failure(), service, request, mayLog) from None
     cancelled = False
 
     def cancel(answer: Deferred[Upgrade]) -> None:
@@ -57,7 +64,7 @@ def callUpgrade(service: object, request: UpgradeRequest) -> Upgrade | Deferred[
         try:
             pending.cancel()
         except BaseException:
-            _refusal(Failure(), service, request)
+            _refusal(Failure(), service, request, mayLog)
 
     def checked(result: Any) -> Upgrade | None:
         return None if cancelled else _checked(result, service)
@@ -65,7 +72,7 @@ def callUpgrade(service: object, request: UpgradeRequest) -> Upgrade | Deferred[
     def failed(failure: Failure) -> Failure | None:
         if cancelled and failure.check(Reject, CancelledError, asyncio.CancelledError):
             return None
-        return Failure(_refusal(failure, service, request))
+        return Failure(_refusal(failure, service, request, mayLog))
 
     def answered(result: Any) -> None:
         if not cancelled:
@@ -96,18 +103,21 @@ def _checked(result: Any, service: object) -> Upgrade:
     return result, checked
 
 
-def _refusal(failure: Failure, service: object, request: UpgradeRequest) -> Reject:
+def _refusal(failure: Failure, service: object, request: UpgradeRequest, mayLog: MayLog) -> Reject:
     """Return what the front door should answer: a Reject as it is; anything else is the service's, and tells the peer nothing."""
     if isinstance(failure.value, Reject):
         return failure.value
-    if failure.check(ServiceError):
+    name = type(service).__name__
+    if not mayLog(f"{name}.onUpgrade raised {type(failure.value).__name__}"):
+        pass  # said often enough
+    elif failure.check(ServiceError):
         # Its text says it all.
         _log.error("{path} is answered with 500: {error}", path=printable(request.path), error=printable(failure.value))
     else:
         _log.failure(
             "{service}.onUpgrade raised, {path} is answered with 500",
             failure,
-            service=type(service).__name__,
+            service=name,
             path=printable(request.path),
         )
     return Reject(500, "Internal server error.")

@@ -18,7 +18,7 @@ from twisted_ws.delivery.replies import asDeferred
 from twisted_ws.errors import ChannelError
 from twisted_ws.service import WebSocketService
 from twisted_ws.services.frames import SUBPROTOCOL
-from twisted_ws.services.subscribers import JsonSubscriber, RawSubscriber, ServiceSubscriber
+from twisted_ws.services.subscribers import JsonSubscriber, RawSubscriber
 from twisted_ws.upgrade import Reject, UpgradeRequest
 
 __all__ = ["ChannelService"]
@@ -209,8 +209,8 @@ class ChannelService(WebSocketService):
 
     async def onOpen(self, caller: Caller) -> None:
         """Subscribe to the channels of the URL."""
-        kind = JsonSubscriber if caller.negotiatedSubProtocol == SUBPROTOCOL else RawSubscriber
-        subscriber = kind(caller, self)
+        json = caller.negotiatedSubProtocol == SUBPROTOCOL
+        subscriber = JsonSubscriber(caller, self) if json else RawSubscriber(caller, self)
         subscriber.welcome()
         try:
             names = self.channelsOf(caller.request)
@@ -224,11 +224,11 @@ class ChannelService(WebSocketService):
     async def onTextMessage(self, caller: Caller, text: str) -> None:
         """Do what a client asks, or publish what it sends."""
         subscriber = caller.membership
-        if isinstance(subscriber, ServiceSubscriber):
+        if isinstance(subscriber, (JsonSubscriber, RawSubscriber)):
             await subscriber.received(text)
 
     async def onBinaryMessage(self, caller: Caller, data: bytes) -> None:
         """Publish what a client sends."""
         subscriber = caller.membership
-        if isinstance(subscriber, ServiceSubscriber):
+        if isinstance(subscriber, (JsonSubscriber, RawSubscriber)):
             await subscriber.received(data)

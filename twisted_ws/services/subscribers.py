@@ -9,20 +9,20 @@ from twisted_ws.delivery.names import isPattern
 from twisted_ws.delivery.publication import Position, Publication, Start
 from twisted_ws.delivery.subscriber import CallerSubscriber
 from twisted_ws.errors import ChannelError
-from twisted_ws.services.frames import AnyRequest, Ping, Presence, Publish, Ref, Subscribe, Unsubscribe, frame, readRequest, refOf
+from twisted_ws.services.frames import AnyRequest, Presence, Publish, Ref, Subscribe, Unsubscribe, frame, readRequest, refOf
 
 if TYPE_CHECKING:
     from twisted_ws.caller import Caller
     from twisted_ws.services.channels import ChannelService
 
-__all__ = ["JsonSubscriber", "RawSubscriber", "ServiceSubscriber"]
+__all__ = ["JsonSubscriber", "RawSubscriber"]
 
 # Close codes: 4000 and the HTTP status that says the same.
 REFUSED = 4000
 NOT_RECOVERED = 4410
 
 
-class ServiceSubscriber(CallerSubscriber):
+class _ServiceSubscriber(CallerSubscriber):
     """A caller of a `ChannelService`; the service's hooks are asked for what it wants."""
 
     __slots__ = ("_service",)
@@ -31,27 +31,12 @@ class ServiceSubscriber(CallerSubscriber):
         super().__init__(caller, service.server.channels, service.policy)
         self._service = service
 
-    def welcome(self) -> None:
-        """Say what comes first."""
-
-    async def enter(self, channel: str, after: Position | None) -> None:
-        """Subscribe to a channel of the URL."""
-        raise NotImplementedError
-
-    async def received(self, message: str | bytes) -> None:
-        """Handle a message of the client."""
-        raise NotImplementedError
-
-    def refuse(self, error: ChannelError) -> None:
-        """Tell the client that its URL cannot be served."""
-        raise NotImplementedError
-
     def ended(self, channel: str, reason: str) -> None:
         """Tell the service."""
         self._service.left(self.caller, channel)
 
 
-class RawSubscriber(ServiceSubscriber):
+class RawSubscriber(_ServiceSubscriber):
     """Gets messages as they were published, and publishes what it sends to the one channel of its URL."""
 
     __slots__ = ("_resuming",)
@@ -60,8 +45,11 @@ class RawSubscriber(ServiceSubscriber):
         super().__init__(caller, service)
         self._resuming = False
 
+    def welcome(self) -> None:
+        """Say nothing: what comes are messages."""
+
     async def enter(self, channel: str, after: Position | None) -> None:
-        """Subscribe, or close with the reason why not."""
+        """Subscribe to a channel of the URL, or close with the reason why not."""
         self._resuming = after is not None
         try:
             info = await self._service.permit(self.caller, channel)
@@ -96,7 +84,7 @@ class RawSubscriber(ServiceSubscriber):
         self.disconnect(REFUSED + error.status, error.message)
 
 
-class JsonSubscriber(ServiceSubscriber):
+class JsonSubscriber(_ServiceSubscriber):
     """Speaks ``twisted-ws.v1`` (see `twisted_ws.services.frames`)."""
 
     __slots__ = ("_asked",)
@@ -121,7 +109,7 @@ class JsonSubscriber(ServiceSubscriber):
         )
 
     async def enter(self, channel: str, after: Position | None) -> None:
-        """Subscribe as if the client had asked."""
+        """Subscribe to a channel of the URL, as if the client had asked."""
         await self._do(Subscribe(channel=channel), after)
 
     async def received(self, message: str | bytes) -> None:
@@ -150,7 +138,7 @@ class JsonSubscriber(ServiceSubscriber):
                 case Presence():
                     self._service.checkPresence(request.channel)
                     self.write(frame("presence", request.ref, channel=request.channel, **self._channels.who(request.channel)))
-                case Ping():
+                case _:  # Ping
                     self.write(frame("pong", request.ref))
         except ChannelError as error:
             self._answer(error, request.ref, getattr(request, "channel", None))

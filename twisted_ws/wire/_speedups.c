@@ -142,14 +142,15 @@ takeFrame(unsigned char *data, size_t size, size_t maximum, PyObject **message)
     return *message == NULL ? -1 : header + (Py_ssize_t)length;
 }
 
-/* Take all the common frames at the head of `data`; append their messages to `messages`.
+/* Take the common frames at the head of `data`, until there are `most` messages in `messages`, to which they are appended.
  * Return how many bytes were taken, -1 with an exception. */
 static Py_ssize_t
-takeFrames(unsigned char *data, size_t size, size_t maximum, PyObject *messages)
+takeFrames(unsigned char *data, size_t size, size_t maximum, PyObject *messages, Py_ssize_t most)
 {
-    Py_ssize_t position = 0, taken;
+    Py_ssize_t position = 0, taken = 0;
     PyObject *message;
-    while ((taken = takeFrame(data + position, size - (size_t)position, maximum, &message)) > 0) {
+    while (PyList_GET_SIZE(messages) < most &&
+           (taken = takeFrame(data + position, size - (size_t)position, maximum, &message)) > 0) {
         int failed = PyList_Append(messages, message);
         Py_DECREF(message);
         if (failed)
@@ -178,7 +179,7 @@ split(PyObject *module, PyObject *const *args, Py_ssize_t count)
         PyErr_NoMemory();
     if (messages != NULL && copy != NULL) {
         memcpy(copy, data.buf, (size_t)data.len);
-        Py_ssize_t taken = takeFrames(copy, (size_t)data.len, maximum, messages);
+        Py_ssize_t taken = takeFrames(copy, (size_t)data.len, maximum, messages, PY_SSIZE_T_MAX);
         if (taken >= 0)
             result = Py_BuildValue("(On)", messages, taken);
     }
@@ -554,7 +555,10 @@ typedef struct {
     PyObject *failed;
 } PollSet;
 
-enum { EVENTS_AT_ONCE = 128 };
+enum {
+    EVENTS_AT_ONCE = 64,
+    MESSAGES_AT_ONCE = 64, /* of one connection; what came after them is the rest */
+};
 
 /* The entry of a descriptor, NULL if there is none. Who has called Python since must ask again: the table moves. */
 static Entry *
@@ -843,7 +847,7 @@ serveLane(PollSet *set, int fd, PyObject *transport, PyObject *deliver, double n
         return -1;
     }
     PyList_SET_ITEM(messages, 0, message);
-    Py_ssize_t more = takeFrames(readBuffer + taken, (size_t)(size - taken), maximum, messages);
+    Py_ssize_t more = takeFrames(readBuffer + taken, (size_t)(size - taken), maximum, messages, MESSAGES_AT_ONCE);
     taken += more;
     if (more >= 0 && taken < size)
         rest = PyBytes_FromStringAndSize((const char *)readBuffer + taken, size - taken);
@@ -885,24 +889,25 @@ pollSetServe(PyObject *self, PyObject *const *args, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "serve(maximum, now)");
         return NULL;
     }
-    long left = PyLong_AsLong(args[0]);
-    if (left == -1 && PyErr_Occurred())
+    long maximum = PyLong_AsLong(args[0]), served = 0;
+    if (maximum == -1 && PyErr_Occurred())
         return NULL;
     double now = PyFloat_AsDouble(args[1]);
     if (now == -1 && PyErr_Occurred())
         return NULL;
-    while (left > 0) {
-        int number = epoll_wait(set->epoll, events, left < EVENTS_AT_ONCE ? (int)left : EVENTS_AT_ONCE, 0);
+    while (served < maximum) {
+        int number = epoll_wait(set->epoll, events, maximum - served < EVENTS_AT_ONCE ? (int)(maximum - served) : EVENTS_AT_ONCE, 0);
         if (number < 0 && errno != EINTR)
             return PyErr_SetFromErrno(PyExc_OSError);
         if (number <= 0)
             break;
+        /* All of them: those that have more are before the others the next time. */
         for (int i = 0; i < number; i++)
             if (serveEvent(set, &events[i], now) < 0)
                 return NULL;
-        left -= number;
+        served += number;
     }
-    Py_RETURN_NONE;
+    return PyLong_FromLong(served);
 }
 
 static PyObject *

@@ -60,5 +60,8 @@ class Connection(Protocol):
     def fail(self, error: WebSocketError) -> None:
         """Tell `Events.failed`, then close with the error's code and reason."""
 
+    def mayLog(self, kind: str) -> bool:
+        """Say whether one more line of this kind may be written: a peer that makes a service fail must not fill the log."""
+
     def activity(self) -> int:
         """Return a number that grows with each message or control frame the service writes to this caller."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from twisted.internet import main, tcp
+from twisted.internet.address import IPv6Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
@@ -23,8 +24,9 @@ from twisted_ws.wire import speedups
 
 __all__ = ["LaneServer", "PollGroup", "Receiver"]
 
-# Events taken in one turn of the reactor: timers, accepts and the HTTP sites come after at most so many.
-EVENTS_A_TURN = 256
+# Timers, accepts and the HTTP sites come after so many seconds at the latest; after each so many events it is looked how late it is.
+TURN = 0.01
+EVENTS = 64
 
 # Bits of epoll, as plain numbers.
 _IN = getattr(select, "EPOLLIN", 0x001)
@@ -98,9 +100,13 @@ class PollGroup:
             self._reactor.removeReader(self)
 
     def doRead(self) -> None:
-        """Serve the sockets that are ready, as many as one turn may have."""
+        """Serve the sockets that are ready, for as long as one turn may take."""
+        seconds = self._reactor.seconds
+        now = seconds()
+        until = now + TURN
         try:
-            self.sockets.serve(EVENTS_A_TURN, self._reactor.seconds())
+            while self.sockets.serve(EVENTS, now) == EVENTS and (now := seconds()) < until:
+                pass
         except Exception as error:
             transport, self.sockets.failed = self.sockets.failed, None
             if transport is None:
@@ -158,14 +164,45 @@ class LaneServer(tcp.Server):
         sender: sends frames straight out (`twisted_ws.wire.speedups.makeSender`).
     """
 
+    reactor: Any
+    protocol: Any
     descriptor: int
     sender: Any
 
     def __init__(self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
         # It does not change, and asking the socket for it costs.
         self.descriptor = sock.fileno()
-        super().__init__(sock, protocol, client, server, sessionno, reactor)
+        # All that Twisted's own __init__ sets, but for texts that hardly anybody asks for and every connection would keep.
+        self.reactor = reactor
+        self._tempDataBuffer: list[bytes] = []
+        self._tempDataLen = 0
+        self.socket = sock
+        self.socket.setblocking(False)
+        self.fileno = sock.fileno
+        self.protocol = protocol
+        self.server = server
+        self.client = client
+        if len(client) != 2:
+            self._addressType = IPv6Address
+        self.sessionno = sessionno
         self.sender = self._makeSender()
+        self.startReading()  # type: ignore[no-untyped-call]
+        self.connected = 1
+
+    @property
+    def hostname(self) -> str:  # type: ignore[override]
+        """The peer's address, as Twisted names it."""
+        return str(self.client[0])
+
+    @property
+    def logstr(self) -> str:  # type: ignore[override]
+        """How the reactor names this in its log."""
+        return f"{type(getattr(self, 'protocol', None)).__name__},{self.sessionno},{self.hostname}"
+
+    @property
+    def repstr(self) -> str:  # type: ignore[override]
+        """What `repr` shows."""
+        return f"<{type(getattr(self, 'protocol', None)).__name__} #{self.sessionno} on {self.server._realPortNumber}>"
 
     def _makeSender(self) -> Any:
         return speedups.makeSender(self.descriptor, False)
@@ -231,7 +268,7 @@ class LaneServer(tcp.Server):
         if all(isinstance(piece, bytes) for piece in pieces):
             self.write(b"".join(pieces))
         else:
-            super().writeSequence(pieces)  # says what is wrong
+            super().writeSequence(pieces)  # type: ignore[no-untyped-call]  # says what is wrong
 
     def writeNow(self, data: bytes) -> bool:
         """Do as `write` does, and say whether the kernel took all; if so, a pull producer is not asked for more."""

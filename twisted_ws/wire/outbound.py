@@ -112,7 +112,7 @@ class Outbound(Inbound):
 
     def bufferedAmount(self) -> int:
         """Return how many bytes wait to be handed to the kernel."""
-        return self._outbox.size
+        return self._outbox.size - self._outbox.charges
 
     def activity(self) -> int:
         """Return a number that grows with each frame the service writes."""

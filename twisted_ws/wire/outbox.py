@@ -28,6 +28,11 @@ __all__ = ["Backlog", "Outbox", "OutboxOwner", "Waiting", "failedWrite"]
 # (16 KiB in 30 s: 546 bytes a second) is the slowest peer that is not taken for dead.
 SLICE = 16 * 1024
 
+# What a frame in the queue is charged on top of its bytes, and one with a Deferred: the smallest messages would otherwise take
+# a hundred times the memory that the caps allow.
+CHARGE = 64
+CHARGE_AWAITED = 256
+
 
 # Stands for a queue that is not needed yet: an empty deque has 600 bytes, and most connections never wait.
 _NOTHING: deque[tuple[bytes, Deferred[None] | None]] = deque(maxlen=0)
@@ -123,7 +128,8 @@ class Outbox:
 
     Attributes:
         owner: who is told of overflow and drain.
-        size: bytes that wait, those with the transport included.
+        size: bytes that wait, those with the transport included, and `charges`.
+        charges: what the frames in the queue are charged on top of their bytes.
         progressAt: when the transport was last given bytes, or had handed them all on (the wheel's seconds).
         sender: where frames can go straight out when nothing waits.
         busy: whether the transport still has bytes of ours that the kernel did not take.
@@ -146,6 +152,7 @@ class Outbox:
         "_waiters",
         "_wheel",
         "busy",
+        "charges",
         "owner",
         "progressAt",
         "sender",
@@ -177,6 +184,7 @@ class Outbox:
         self._pumping = False
         self._held = False
         self.size = 0
+        self.charges = 0
         self.progressAt = wheel.now
         self.busy = False
         self.written = 0
@@ -251,6 +259,7 @@ class Outbox:
         dropped = [waiter for queue in (self._control, self._messages) for _, waiter in queue if waiter is not None]
         self._messages = self._control = _NOTHING
         self._pong = None
+        self.charges = 0
         self.size = self._inFlight + (len(self._partial[0]) if self._partial else 0)
         self._changed(before)
         for waiter in dropped:
@@ -312,7 +321,9 @@ class Outbox:
     def _enqueue(self, queue: deque[tuple[bytes, Deferred[None] | None]], frame: bytes, waiter: Deferred[None] | None) -> None:
         before = self.size
         queue.append((frame, waiter))
-        self.size = before + len(frame)
+        charge = _charge(waiter)
+        self.charges += charge
+        self.size = before + len(frame) + charge
         self._changed(before)
         # A message of any size is taken when nothing waits; the cap is on what piles up.
         if before and self.size > self._cap and queue is self._messages:
@@ -357,18 +368,16 @@ class Outbox:
         """Take the next bytes: the rest of a frame that was begun, then control frames, then messages."""
         parts: list[bytes | memoryview] = []
         waiters: list[Deferred[None]] = []
-        room = SLICE
+        room, charged = SLICE, 0
         while room > 0:
             if self._partial is None:
                 if self._pong is not None:
                     self._partial = (memoryview(self._pong), None)
                     self._pong = None
-                elif self._control:
-                    frame, waiter = self._control.popleft()
+                elif self._control or self._messages:
+                    frame, waiter = (self._control or self._messages).popleft()
                     self._partial = (memoryview(frame), waiter)
-                elif self._messages:
-                    frame, waiter = self._messages.popleft()
-                    self._partial = (memoryview(frame), waiter)
+                    charged += _charge(waiter)
                 else:
                     break
             rest, waiter = self._partial
@@ -380,4 +389,12 @@ class Outbox:
             self._partial = None
             if waiter is not None:
                 waiters.append(waiter)
+        before = self.size
+        self.charges -= charged
+        self.size -= charged
+        self._note(before)
         return (bytes(parts[0]) if len(parts) == 1 else b"".join(parts)), waiters
+
+
+def _charge(waiter: Deferred[None] | None) -> int:
+    return CHARGE if waiter is None else CHARGE_AWAITED

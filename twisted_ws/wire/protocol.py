@@ -213,6 +213,10 @@ class WebSocketConnection(Outbound):
             self._outbox.last(frame(CLOSE, checkClose(error.code, error.reason)))
         self._finish()
 
+    def mayLog(self, kind: str) -> bool:
+        """Say whether one more line of this kind may be written (see `twisted_ws.wire.events.Connection`)."""
+        return self.wire.throttle.allows(_log, kind)
+
     def _tellFailed(self, error: WebSocketError) -> None:
         self._failure = error
         if self.wire.throttle.allows(_log, "connection failed" if error.code is None else f"failed with {int(error.code)}"):

@@ -21,6 +21,7 @@ __all__ = ["PollSet", "Sender", "readSome", "sendMany", "split", "tlsHandle", "t
 _TEXT = 0x81
 _BINARY = 0x82
 _READ_SIZE = 64 * 1024
+_MESSAGES_AT_ONCE = 64
 
 WANT_READ = -2  # OpenSSL's SSL_ERROR_WANT_READ, as `tlsWriteSome` has it
 BROKEN = -1  # SSL_ERROR_SSL, which stands for all others
@@ -32,9 +33,13 @@ _GONE = getattr(select, "EPOLLERR", 0x008) | getattr(select, "EPOLLHUP", 0x010)
 
 def split(data: bytes, maximum: int) -> tuple[list[str | bytes], int]:
     """Return the messages of the common frames at the head of `data`, and how many bytes those frames have."""
+    return _take(data, maximum, len(data))
+
+
+def _take(data: bytes, maximum: int, most: int) -> tuple[list[str | bytes], int]:
     messages: list[str | bytes] = []
     position, end = 0, len(data)
-    while end - position >= 6:
+    while end - position >= 6 and len(messages) < most:
         first, second = data[position], data[position + 1]
         if first not in (_TEXT, _BINARY) or second < 0x80:
             break
@@ -297,18 +302,17 @@ class PollSet:
         if entry is not None:
             entry.lane = None
 
-    def serve(self, maximum: int, now: float) -> None:
-        """Serve what is ready, at most `maximum` events.
+    def serve(self, maximum: int, now: float) -> int:
+        """Serve what is ready, at most `maximum` events, and return how many that was.
+
+        Of one connection at most 64 messages are delivered; `ready` has the rest, if more have come.
 
         Raises:
             Exception: what `deliver` or `ready` raised; see `failed`. What was ready besides is ready the next time too.
         """
-        entries = self._entries
-        while maximum > 0:
-            happened = self._epoll.poll(0, maximum)
-            if not happened:
-                return
-            maximum -= len(happened)
+        entries, served = self._entries, 0
+        while served < maximum and (happened := self._epoll.poll(0, maximum - served)):
+            served += len(happened)
             for entry, watch, events in [(entries[fd], entries[fd].watch, events) for fd, events in happened]:
                 transport, lane = entry.transport, entry.lane
                 wanted = events & (entry.events | _GONE)
@@ -322,6 +326,7 @@ class PollSet:
                 except BaseException:
                     self.failed = transport
                     raise
+        return served
 
     def _serveLane(self, entry: _Entry, transport: Any, lane: _Lane, now: float) -> None:
         sender, maximum, deliver = lane
@@ -334,7 +339,7 @@ class PollSet:
             came = error
         if came is None:
             return
-        messages, taken = split(came, maximum) if isinstance(came, bytes) else ([], 0)
+        messages, taken = _take(came, maximum, _MESSAGES_AT_ONCE) if isinstance(came, bytes) else ([], 0)
         if not messages:
             self._ready(transport, _IN, came)
             return

@@ -108,6 +108,8 @@ class SecureLaneServer(LaneServer):
         except SSL.Error as error:
             return self._broken(error)
         self._handshaking = False
+        # By it pyOpenSSL finds whose handshake calls back, which is over.
+        getattr(self._tls, "_reverse_mapping", {}).pop(getattr(self._tls, "_ssl", None), None)
         if self.isDrained() and not self.disconnecting:
             self.stopWriting()  # type: ignore[no-untyped-call]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Wire:
         backlog: the bytes that wait in all outboxes.
         gate: the count of connections.
         throttle: keeps a peer from filling the log.
-        group: polls the sockets of the fast lane; None where the system has no epoll.
+        group: polls the sockets of the fast lane; None where the system has no epoll, or ``TWISTED_WS_LANE=0`` is set.
     """
 
     reactor: Any
@@ -57,7 +58,8 @@ class Wire:
         self.backlog = Backlog(self.limits.maxSendBufferTotal)
         self.gate = Gate(self.limits)
         self.throttle = Throttle(self.reactor.seconds)
-        self.group = PollGroup(self.reactor) if hasattr(select, "epoll") else None
+        usable = hasattr(select, "epoll") and os.environ.get("TWISTED_WS_LANE") != "0"
+        self.group = PollGroup(self.reactor) if usable else None
 
 
 @dataclass(slots=True)
