@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import gc
 import os
+import select
 import socket
 import subprocess
 import sys
+import weakref
 
 import pytest
 import trustme
@@ -78,40 +81,199 @@ def test_notCommon(impl, data):
 
 
 @BOTH
-@pytest.mark.parametrize(("data", "messages"), COMMON)
-def test_readCommon(impl, pair, data, messages):
-    """What is read is split; nothing there is None; the end is empty."""
+def test_readSome(impl, pair):
+    """What is there is read; nothing there is None; the end is empty; a descriptor that is no connection is an OSError."""
     ours, theirs = pair
-    assert impl.readFrames(ours.fileno(), 70_000) is None
-    theirs.sendall(data)
-    found, rest = [], b""
-    while len(found) < len(messages):
-        came = impl.readFrames(ours.fileno(), 70_000)
-        if isinstance(came, list):
-            found += came
-        else:  # a read may end within a frame
-            rest += came
-            found += pure.split(rest, 70_000)[0]
-    assert found == messages
+    assert impl.readSome(ours.fileno()) is None
+    theirs.sendall(b"some")
+    assert impl.readSome(ours.fileno()) == b"some"
     theirs.close()
-    assert impl.readFrames(ours.fileno(), 70_000) == b""
-
-
-@BOTH
-def test_readMixed(impl, pair):
-    """Messages and what follows them come apart, the rest as it was sent."""
-    ours, theirs = pair
-    theirs.sendall(clientFrame(1, b"a") + clientFrame(1, b"\xff"))
-    assert impl.readFrames(ours.fileno(), 100) == (["a"], clientFrame(1, b"\xff"))
-    theirs.sendall(clientFrame(9, b"ping"))
-    assert impl.readFrames(ours.fileno(), 100) == clientFrame(9, b"ping")
-
-
-@BOTH
-def test_readBroken(impl):
-    """A descriptor that is no connection any more is an OSError."""
+    assert impl.readSome(ours.fileno()) == b""
     with pytest.raises(OSError, match="descriptor"):
-        impl.readFrames(999_999, 100)
+        impl.readSome(999_999)
+
+
+# PollSet.
+
+IN, OUT = select.EPOLLIN, select.EPOLLOUT
+
+
+class Polled:
+    """A set with one socket that has a lane, and what came of it."""
+
+    def __init__(self, impl, ours, maximum=70_000, **attributes):
+        self.told = []
+        self.sockets = impl.PollSet(lambda transport, events, came: self.told.append((transport, events, came)))
+        self.fd = ours.fileno()
+        self.sender = sender(impl, ours, **attributes)
+        self.maximum = maximum
+        self.sockets.ask(self.fd, "transport", IN, 0)
+        self.attach(self.told.append)
+
+    def attach(self, deliver):
+        self.sockets.attach(self.fd, self.sender, self.maximum, deliver)
+
+    def serve(self, now=1.0):
+        return self.sockets.serve(1, now)
+
+
+@BOTH
+@pytest.mark.parametrize(("data", "messages"), COMMON)
+def test_lane(impl, pair, data, messages):
+    """The messages of common frames are delivered, with the time noted; what is none of them is for the transport."""
+    ours, theirs = pair
+    polled = Polled(impl, ours)
+    assert polled.serve() == 0
+    theirs.sendall(data)
+    while polled.serve(7.0):
+        pass
+    rest = b"".join(came for _, _, came in [each for each in polled.told if isinstance(each, tuple)])
+    found = [each for each in polled.told if not isinstance(each, tuple)]
+    assert found + pure.split(rest, 70_000)[0] == messages  # a read may end within a frame
+    assert polled.sender.lastData == (7.0 if found else 0.0)
+    polled.told.clear()
+    theirs.close()
+    polled.serve()
+    assert [(name, came) for name, _, came in polled.told] in ([("transport", b"")], [("transport", None)])
+
+
+@BOTH
+def test_laneMixed(impl, pair):
+    """What follows the messages goes to the transport as it was sent."""
+    ours, theirs = pair
+    polled = Polled(impl, ours, 100)
+    theirs.sendall(clientFrame(1, b"a") + clientFrame(1, b"\xff"))
+    polled.serve()
+    theirs.sendall(clientFrame(9, b"ping"))
+    polled.serve()
+    assert polled.told == ["a", ("transport", IN, clientFrame(1, b"\xff")), ("transport", IN, clientFrame(9, b"ping"))]
+
+
+@BOTH
+def test_laneDetached(impl, pair):
+    """Who detaches the lane while messages are delivered gets the rest of them at the transport, in order."""
+    ours, theirs = pair
+    polled = Polled(impl, ours)
+
+    def deliver(message):
+        polled.told.append(message)
+        polled.sockets.detach(polled.fd)
+
+    polled.attach(deliver)
+    theirs.sendall(clientFrame(1, b"a") + clientFrame(1, b"b") + clientFrame(1, b"c") + b"rest")
+    polled.serve()
+    assert polled.told == ["a", ("transport", IN, ["b", "c"]), ("transport", IN, b"rest")]
+    theirs.sendall(b"more")
+    polled.serve()
+    assert polled.told[3:] == [("transport", IN, None)]
+
+
+@BOTH
+def test_laneThatRaises(impl, pair):
+    """What a handler raises comes out, with whose it was; the set can be served again."""
+    ours, theirs = pair
+    polled = Polled(impl, ours)
+    polled.attach(lambda message: 1 / 0)
+    theirs.sendall(clientFrame(1, b"a"))
+    with pytest.raises(ZeroDivisionError):
+        polled.serve()
+    assert polled.sockets.failed == "transport"
+    polled.attach(polled.told.append)
+    theirs.sendall(clientFrame(1, b"b"))
+    polled.serve()
+    assert polled.told == ["b"]
+
+
+@BOTH
+def test_laneBatches(impl, pair):
+    """Of one connection at most 64 messages are delivered in a turn, so that a flood starves nobody; none is lost."""
+    ours, theirs = pair
+    polled = Polled(impl, ours)
+    theirs.sendall(b"".join(clientFrame(1, b"%d" % n) for n in range(100)))
+    polled.serve()
+    assert polled.told[:64] == [str(n) for n in range(64)]
+    (rest,) = polled.told[64:]
+    assert pure.split(rest[2], 100)[0] == [str(n) for n in range(64, 100)]
+
+
+@BOTH
+def test_ask(impl, pair):
+    """A socket is polled for what was asked, until nothing is asked any more; a closed one is forgotten without a word."""
+    ours, theirs = pair
+    told = []
+    sockets = impl.PollSet(lambda transport, events, came: told.append((transport, events, came)))
+    fd = ours.fileno()
+    assert len(sockets) == 0
+    sockets.ask(fd, "a", IN, 0)
+    sockets.ask(fd, "a", OUT, 0)
+    assert (len(sockets), sockets.transports(), sockets.asked(fd)) == (1, ["a"], IN | OUT)
+    sockets.serve(1, 0.0)
+    assert told == [("a", OUT, None)]
+    sockets.ask(fd, "a", 0, OUT)
+    theirs.sendall(b"x")
+    sockets.serve(1, 0.0)
+    assert told[1:] == [("a", IN, None)]
+    ours.close()
+    sockets.ask(fd, "a", 0, IN)
+    assert (len(sockets), sockets.asked(fd), sockets.serve(1, 0.0)) == (0, 0, 0)
+    with pytest.raises(OSError, match="descriptor"):
+        sockets.ask(fd, "b", IN, 0)
+
+
+@BOTH
+def test_asksOfAnother(impl):
+    """One that is closed by another one's event, in the same turn, hears of nothing any more."""
+    pairs = [socket.socketpair() for _ in range(3)]
+    try:
+        told = []
+
+        def ready(transport, events, came):
+            told.append(transport)
+            for number in range(3):
+                if number != transport:
+                    sockets.ask(pairs[number][0].fileno(), number, 0, IN)
+
+        sockets = impl.PollSet(ready)
+        for number, (ours, theirs) in enumerate(pairs):
+            ours.setblocking(False)
+            sockets.ask(ours.fileno(), number, IN, 0)
+            theirs.sendall(b"x")
+        sockets.serve(1, 0.0)
+        assert set(told) in ({0}, {1}, {2})
+    finally:
+        for ours, theirs in pairs:
+            ours.close()
+            theirs.close()
+
+
+@BOTH
+def test_attachedUnknown(impl, pair):
+    """A lane for a socket that was never polled is the caller's mistake; to take one away is none."""
+    ours, _ = pair
+    sockets = impl.PollSet(print)
+    with pytest.raises(ValueError, match="never"):
+        sockets.attach(ours.fileno(), sender(impl, ours), 100, print)
+    sockets.detach(ours.fileno())
+    assert sockets.asked(ours.fileno()) == 0
+
+
+@BOTH
+def test_setsAreCollected(impl, pair):
+    """A set that refers to itself through its transports goes when nobody else has it."""
+    ours, _ = pair
+
+    class Owner:
+        def __init__(self):
+            self.sockets = impl.PollSet(self.ready)
+            self.sockets.ask(ours.fileno(), self, IN, 0)
+            self.sockets.attach(ours.fileno(), sender(impl, ours), 100, self.ready)
+
+        def ready(self, *arguments):
+            pass
+
+    gone = weakref.ref(Owner())
+    gc.collect()
+    assert gone() is None
 
 
 def sender(impl, sock, **attributes):
@@ -254,35 +416,46 @@ TLS = pytest.mark.parametrize(
 
 
 @TLS
-@pytest.mark.parametrize(("data", "messages"), COMMON)
-def test_tlsReadCommon(impl, secure, data, messages):
-    """Frames that come by TLS are read as those that come without, a long one in several reads."""
+def test_tlsLane(impl, secure, pair):
+    """Frames that come by TLS are delivered as those that come without; the end and what breaks TLS is for the transport."""
     ours, theirs = secure
-    sent, got, rest = 0, [], b""
-    while sent < len(data):
+    polled = Polled(impl, pair[0], handle=handle(impl, ours), secure=True)
+    theirs.send(clientFrame(1, b"a") + clientFrame(2, b"b") + b"rest")
+    polled.serve(5.0)
+    assert polled.told == ["a", b"b", ("transport", IN, b"rest")]
+    assert polled.sender.lastData == 5.0
+    polled.told.clear()
+    whole = clientFrame(2, bytes(60_000))
+    sent, received = 0, b""
+    while sent < len(whole):
         try:
-            sent += theirs.send(data[sent:])
+            sent += theirs.send(whole[sent:])
         except SSL.WantWriteError:
             pass
-        came = impl.tlsReadFrames(handle(impl, ours), 70_000)
-        while came is not None:
-            got, rest = (came, b"") if isinstance(came, list) else (got, rest + came)
-            came = impl.tlsReadFrames(handle(impl, ours), 70_000)
-    assert got == messages or rest == data
+        polled.serve()
+    while len(received) < len(whole) and polled.told != [bytes(60_000)]:
+        polled.serve()
+        received = b"".join(came for _, _, came in [each for each in polled.told if isinstance(each, tuple)])
+    polled.told.clear()
+    theirs.shutdown()
+    polled.serve()
+    assert polled.told == [("transport", IN, b"")]
+    polled.told.clear()
+    pair[1].send(b"GET / HTTP/1.1\r\n\r\n")
+    polled.serve()
+    assert [name for name, _, _ in polled.told] == ["transport"]
 
 
 @TLS
 def test_tlsRead(impl, secure):
-    """Nothing there is None; with a negative limit bytes are not taken for frames; the end is empty bytes."""
+    """Nothing there is None; what is there is read; the end is empty bytes."""
     ours, theirs = secure
-    assert impl.tlsReadFrames(handle(impl, ours), 100) is None
-    theirs.send(clientFrame(1, b"a") + b"rest")
-    assert impl.tlsReadFrames(handle(impl, ours), 100) == (["a"], b"rest")
-    theirs.send(clientFrame(1, b"a"))
-    assert impl.tlsReadFrames(handle(impl, ours), -1) == clientFrame(1, b"a")
+    assert impl.tlsReadSome(handle(impl, ours)) is None
+    theirs.send(b"some")
+    assert impl.tlsReadSome(handle(impl, ours)) == b"some"
     theirs.shutdown()
-    assert impl.tlsReadFrames(handle(impl, ours), 100) == b""
-    assert impl.tlsReadFrames(handle(impl, ours), 100) == b""
+    assert impl.tlsReadSome(handle(impl, ours)) == b""
+    assert impl.tlsReadSome(handle(impl, ours)) == b""
 
 
 @TLS
@@ -292,7 +465,7 @@ def test_tlsReadBroken(impl, secure, pair):
     pair[1].send(b"GET / HTTP/1.1\r\n\r\n")
 
     def read():
-        assert impl.tlsReadFrames(handle(impl, ours), 100) == 1
+        assert impl.tlsReadSome(handle(impl, ours)) == 1
         ours._raise_ssl_error(ours._ssl, -1)
 
     with pytest.raises(SSL.Error, match="SSL routines"):
@@ -360,14 +533,14 @@ def test_whichOne():
     [
         ("split", (b"",)),
         ("split", ("text", 1)),
-        ("readFrames", (0,)),
-        ("readFrames", ("x", 1)),
+        ("readSome", ()),
+        ("readSome", ("x",)),
+        ("PollSet", ()),
         ("sendMany", (1, b"", 0.0)),
         ("sendMany", (["x"], b"", 0.0)),
         ("sendMany", ([_speedups.Sender()], "text", 0.0)),
         ("sendMany", ([], b"")),
-        ("tlsReadFrames", ("x", 1)),
-        ("tlsReadFrames", (0,)),
+        ("tlsReadSome", ("x",)),
         ("tlsWriteSome", ("x", b"")),
     ],
 )

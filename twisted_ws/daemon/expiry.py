@@ -8,16 +8,15 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_ws.wire.tls import ServerTLS
+from twisted_ws.wire.tls import WARN_DAYS, ServerTLS
 
 __all__ = ["ExpiryWatch"]
 
 DAY = 24 * 3600.0
-WARN_DAYS = 14
 
 
 class ExpiryWatch(Service):
-    """Warns each day while the certificate in use has less than 14 days.
+    """Warns each day while the certificate in use has less than `WARN_DAYS`.
 
     Args:
         tls: whose certificate.

@@ -24,7 +24,7 @@ from twisted_ws.wire import speedups
 
 __all__ = ["LaneServer", "PollGroup", "Receiver"]
 
-# Timers, accepts and the HTTP sites come after so many seconds at the latest; after each so many events it is looked how late it is.
+# Timers, accepts and the HTTP sites come after so many seconds at the latest; how late it is, is looked at after so many events.
 TURN = 0.01
 EVENTS = 64
 

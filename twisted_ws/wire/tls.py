@@ -35,6 +35,7 @@ from twisted_ws.wire.transports import hasTLS
 
 __all__ = [
     "PLAIN_HTTP",
+    "WARN_DAYS",
     "ServerTLS",
     "TLSFactory",
     "TLSSettings",
@@ -52,7 +53,8 @@ _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _PROTOCOL = b"http/1.1"
 # A resumed session shows the client certificate of its first handshake without verifying it again, so not for long.
 _TICKET_SECONDS = 3600
-_WARN_DAYS = 14
+# A certificate that has fewer is worth a warning: at its load, and each day.
+WARN_DAYS = 14
 _READ = 2**15
 
 _HINT = b"This port speaks TLS: use https:// or wss://\n"
@@ -272,7 +274,7 @@ def _report(identity: Identity, now: datetime) -> None:
         _log.warn(
             "The certificate {path} is NOT VALID BEFORE {since}, and clients refuse it: check this machine's clock.", **facts
         )
-    elif days < _WARN_DAYS:
+    elif days < WARN_DAYS:
         _log.warn("The certificate {path} expires in {days} days, on {until}: renew it, then reload.", days=int(days), **facts)
 
 
