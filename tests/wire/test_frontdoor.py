@@ -335,6 +335,23 @@ class TestDeadlines:
         client.send(upgrade())
         assert host.requests == []
 
+    @pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00\x01\x00", b"\x00", b"\n", b" GET / HTTP/1.1", b"\r\n\x80", b"\r\r"])
+    def test_noHTTP(self, data):
+        """What cannot be the beginning of a request, as a TLS handshake on the wrong port, is refused at once."""
+        host = WireHost()
+        client = host.client()
+        client.send(data)
+        assert statusOf(client) == 400
+
+    @pytest.mark.parametrize("cut", [1, 2, 3])
+    def test_emptyLineBefore(self, cut):
+        """An empty line before the request is no reason to refuse it, wherever it is cut."""
+        client = WireHost().client()
+        data = b"\r\n" + upgrade()
+        client.send(data[:cut])
+        client.send(data[cut:])
+        assert client.received().startswith(b"HTTP/1.1 101 ")
+
     def test_refusedAndStays(self):
         """A peer that is refused and goes on sending is dropped after five seconds, and nothing of it is kept."""
         host = WireHost()

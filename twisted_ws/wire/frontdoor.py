@@ -23,7 +23,7 @@ from zope.interface import implementer
 from twisted_ws.logs import printable
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.handshake import Accept, Deny, decide, isUpgrade
-from twisted_ws.wire.head import BadHead, RequestHead, parseHead
+from twisted_ws.wire.head import HEAD_START, BadHead, RequestHead, parseHead
 from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.origins import AllowedOrigins
 from twisted_ws.wire.protocol import WebSocketConnection
@@ -105,7 +105,9 @@ class FrontDoor(TwistedProtocol):
         if end < 0:
             self._searched = max(len(received) - 3, 0)
             line = received.find(b"\r\n")
-            if (len(received) if line < 0 else line) > limits.requestLine:
+            if received and HEAD_START.match(received) is None:
+                self._refuse(400, "This is no HTTP request.")
+            elif (len(received) if line < 0 else line) > limits.requestLine:
                 self._refuse(414, "The request line is too long.")
             elif len(received) > limits.head:
                 self._refuse(431, "The request head is too large.")

@@ -6,13 +6,17 @@ parser has to be, because a head that two parsers read differently is how reques
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from twisted_ws.limits import Limits
 from twisted_ws.upgrade import isToken
 
-__all__ = ["BadHead", "RequestHead", "parseHead"]
+__all__ = ["HEAD_START", "BadHead", "RequestHead", "parseHead"]
+
+# What a method may begin with, or half an empty line. Anything else (a TLS handshake, say) is no HTTP, and not worth waiting for.
+HEAD_START = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]|\r\Z")
 
 # Bytes that end a line or a field for some parser (str.splitlines knows 0x0b, 0x0c, 0x1c-0x1e and 0x85), and controls.
 _FORBIDDEN = bytes(b for b in range(256) if (b < 0x20 and b != 0x09) or 0x7F <= b <= 0x9F)

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_ws.wire.lane import LaneServer, PollGroup
 from twisted_ws.wire.secure import SecureLaneServer
@@ -73,7 +74,13 @@ class _Accepting:
             return
         number = port.sessionno
         port.sessionno = number + 1
-        protocol.makeConnection(port.transport(sock, protocol, address, port, number, self._group))
+        try:
+            transport = port.transport(sock, protocol, address, port, number, self._group)
+        except Exception as error:
+            # The gate has counted it, and the end uncounts it.
+            protocol.connectionLost(Failure(error))
+            raise
+        protocol.makeConnection(transport)
 
 
 def accelerate(port: Any, group: PollGroup) -> bool:
