@@ -17,7 +17,7 @@ test: $(VENV)/.test
 # The same promises by the slower ways: without the fast lane, and without the compiled part.
 lanes: $(VENV)/.test
 	TWISTED_WS_LANE=0 $(BIN)/python -m pytest -q -p no:cacheprovider tests/live tests/test_server.py tests/test_lane_differential.py
-	TWISTED_WS_SPEEDUPS=0 $(BIN)/python -m pytest -q -p no:cacheprovider tests/live tests/wire tests/test_server.py tests/test_lane_differential.py
+	TWISTED_WS_SPEEDUPS=0 $(BIN)/python -m pytest -q -p no:cacheprovider tests/wire tests/test_server.py tests/test_lane_differential.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

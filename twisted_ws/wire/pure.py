@@ -222,7 +222,8 @@ class PollSet:
     def __init__(self, ready: Callable[[Any, int, Any], object]) -> None:
         self._ready = ready
         self._epoll = select.epoll()
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, _Entry] = {}  # of those that are polled or have a lane
+        self._polled: set[int] = set()
         self.failed: Any = None
 
     def __len__(self) -> int:
@@ -254,6 +255,8 @@ class PollSet:
             entry.transport, entry.events = None, 0
             with suppress(OSError):  # closed already, and the kernel has forgotten it
                 self._epoll.unregister(fd)
+            if entry.lane is None:
+                self._entries.pop(fd, None)
             return
         if known:
             try:
@@ -270,6 +273,7 @@ class PollSet:
                 entry.lane = None
             entry.transport, entry.watch = transport, object()
             self._entries[fd] = entry
+            self._polled.add(fd)
         entry.events = events
 
     def asked(self, fd: int) -> int:
@@ -289,9 +293,9 @@ class PollSet:
         Raises:
             ValueError: `fd` was never polled.
         """
-        entry = self._entries.get(fd)
-        if entry is None:
+        if fd not in self._polled:
             raise ValueError("never polled")
+        entry = self._entries.setdefault(fd, _Entry())
         lane = (sender, maximum, deliver)
         if entry.lane != lane:
             entry.lane = lane
@@ -301,6 +305,8 @@ class PollSet:
         entry = self._entries.get(fd)
         if entry is not None:
             entry.lane = None
+            if entry.transport is None:
+                del self._entries[fd]
 
     def serve(self, maximum: int, now: float) -> int:
         """Serve what is ready, at most `maximum` events, and return how many that was.
