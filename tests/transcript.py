@@ -5,7 +5,8 @@ In a page,
 - a ``console`` block has commands (``$ ``), and beneath each what it prints; ``...`` stands for anything;
 - ``twistd``, ``twisted-ws`` and ``python embed.py`` run on in a terminal of their own, until the page starts another server
   (``Ctrl-C``), and what is beneath them must be in the log;
-- ``websockets`` runs on too; ``> `` is what the reader types there, ``^D`` ends it, and the other lines are what it shows;
+- ``websockets`` and ``curl -N`` run on too; ``> `` is what the reader types there, ``^D`` ends it, and the other lines are what it
+  shows;
 - a ``console`` block without a command goes on with the clients that are open: all of them show these lines;
 - a ``text`` block is what the server's log says by then;
 - a ``python`` or ``toml`` block whose first line is a comment with a file name is saved under it, another Python block is run;
@@ -35,7 +36,7 @@ PATIENCE = 30
 _FENCE = re.compile(r"^(?P<fence>`{3,})(?P<kind>[^\n]*)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;]*[A-Za-z]|[78])|\r")
 _SERVER = re.compile(r"^(?:\w+=\S+ )*(?:twistd|twisted-ws|python embed\.py)\b(?!.*--(?:help|version))")
-_CLIENT = re.compile(r"^(?:\w+=\S+ )*websockets ws")
+_CLIENT = re.compile(r"^(?:\w+=\S+ )*(?:websockets ws|curl -N )")
 _PORTS = re.compile(r"\b(8080|8081|8443|8444)\b")
 _FILE = re.compile(r"^# (?P<name>[\w.-]+\.(?:py|tac|toml))$", re.MULTILINE)
 
@@ -219,7 +220,7 @@ class Reader:
         elif _CLIENT.match(command):
             client = Running(command, self.directory, self.environment)
             self.clients.append(client)
-            if not lines or not lines[0].startswith(("Connected", "Failed")):
+            if "websockets" in command and (not lines or not lines[0].startswith(("Connected", "Failed"))):
                 client.expect("Connected to")
             self._talk(client, lines)
         else:

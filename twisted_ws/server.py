@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -16,6 +16,7 @@ from twisted_ws.delivery.dispatch import Dispatcher, callUpgrade
 from twisted_ws.delivery.engine import Engine, MemoryEngine
 from twisted_ws.delivery.handlers import examine
 from twisted_ws.delivery.publication import Published
+from twisted_ws.delivery.upgrades import Upgrade
 from twisted_ws.errors import CloseCode, ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.routes import Routes
@@ -84,6 +85,13 @@ class _OpenCallers(Callers):
         return fanOut(self._connections, message, now, self._senders)
 
 
+class Visit(Protocol):
+    """An answer by HTTP that has no end of its own: an event stream, a poll that waits."""
+
+    def stop(self, timeout: float) -> Deferred[None]:
+        """End it, so that the client comes back later; fires when its connection has gone, after `timeout` at most."""
+
+
 class WebSocketServer:
     """A WebSocket server as an object: mount services, give its `factory` to any endpoint, broadcast.
 
@@ -107,6 +115,10 @@ class WebSocketServer:
         channels: the channels, for those who build a transport on them.
         services: the mounted services, by path.
         gate: the count of connections, to be told of each listening port.
+        origins: the web pages that may connect, as `allowedOrigins` says.
+        namedOrigins: the same without ``*``: those that were meant, and not just anybody.
+        proxies: whose word on a client's address counts.
+        visits: what is being answered by HTTP and has no end of its own; a transport adds it, and takes it away.
 
     Raises:
         ConfigurationError: an origin or a network cannot be read; the text names it.
@@ -127,9 +139,11 @@ class WebSocketServer:
         if reactor is None:
             from twisted.internet import reactor  # installs the default reactor, so not before somebody needs one
         self.limits = limits or Limits()
+        allowedOrigins = tuple(allowedOrigins)
         try:
-            self._origins = AllowedOrigins(allowedOrigins)
-            self._proxies = TrustedProxies(trustedProxies)
+            self.origins = AllowedOrigins(allowedOrigins)
+            self.namedOrigins = AllowedOrigins([origin for origin in allowedOrigins if origin != "*"])
+            self.proxies = TrustedProxies(trustedProxies)
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
         self._wire = Wire(reactor, self.limits, compression)
@@ -139,6 +153,7 @@ class WebSocketServer:
         self._callers = _OpenCallers()
         self._leaving: dict[Dispatcher, Deferred[None]] = {}
         self._stopping: Deferred[None] | None = None
+        self.visits: set[Visit] = set()
         self.callers: Callers = self._callers
         wheel, seconds = self._wire.wheel, reactor.seconds
         self.channels = Channels(
@@ -184,7 +199,7 @@ class WebSocketServer:
             http: makes the protocols for requests that are not WebSocket; None: they get 426.
             peerCertificate: reads the client's certificate from a transport (with mutual TLS).
         """
-        return FrontDoorFactory(self._wire, self._connectionClass, self, self._origins, self._proxies, http, peerCertificate)
+        return FrontDoorFactory(self._wire, self._connectionClass, self, self.origins, self.proxies, http, peerCertificate)
 
     def adopt(self, port: IListeningPort) -> None:
         """Take a port that listens with `factory` into the fast lane, and pause it when descriptors run short.
@@ -265,7 +280,8 @@ class WebSocketServer:
         until = reactor.seconds() + deadline
         payload = checkClose(CloseCode.GOING_AWAY, "server stops")
         callers = [*self._callers, *(dispatcher.caller for dispatcher in self._leaving)]
-        await DeferredList([caller._link.startClose(payload, deadline) for caller in callers])
+        visits = [visit.stop(deadline) for visit in tuple(self.visits)]
+        await DeferredList([*visits, *(caller._link.startClose(payload, deadline) for caller in callers)])
         if self._leaving:
             late = reactor.callLater(max(until - reactor.seconds(), 0), self._giveUp)
             await DeferredList([*self._leaving.values()])
@@ -280,14 +296,25 @@ class WebSocketServer:
 
     def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
         """Find the service for a handshake and ask it (see `twisted_ws.wire.frontdoor.Host`)."""
+        answer = self.ask(request)
+        return answer.addCallback(self._welcome, request) if isinstance(answer, Deferred) else self._welcome(answer, request)
+
+    def ask(self, request: UpgradeRequest) -> Upgrade | Deferred[Upgrade]:
+        """Find the service for a request and ask its onUpgrade; for transports beside WebSocket, too.
+
+        Returns:
+            The service object and more headers for the answer (see `twisted_ws.delivery.upgrades.callUpgrade`).
+
+        Raises:
+            Reject: the request is refused; the Deferred fails with the same.
+        """
         if self._stopping is not None:
             raise Reject(503, "The server stops.", {"Retry-After": "5"})
         match = self._routes.find(request.target.partition("?")[0])
         if match is None:
             raise Reject(404, "Nothing answers this path.")
         request.pathParams = match.parameters
-        answer = callUpgrade(match.value, request, self._mayLog)
-        return answer.addCallback(self._welcome, request) if isinstance(answer, Deferred) else self._welcome(answer, request)
+        return callUpgrade(match.value, request, self._mayLog)
 
     def _mayLog(self, kind: str) -> bool:
         return self._wire.throttle.allows(self._log, kind)

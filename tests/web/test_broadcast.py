@@ -165,7 +165,10 @@ def test_tooLarge() -> None:
     assert world.post(b"x" * 10).status == 200
 
 
-@pytest.mark.parametrize("path", [b"/", b"/broadcaster", b"/broadcaster/", b"/broadcaster/broadcast/", b"/channels/news", b"/x"])
+@pytest.mark.parametrize(
+    "path",
+    [b"/", b"/broadcaster", b"/broadcaster/", b"/broadcaster/broadcast/", b"/channels", b"/api", b"/api/channels/a/b", b"/x"],
+)
 def test_notFound(open_: World, path: bytes) -> None:
     """Every other path is a 404 in JSON, whatever the method."""
     assert open_.post(b"x", path=path).status == 404

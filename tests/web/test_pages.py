@@ -82,7 +82,7 @@ def test_upgradeRequired(server: Server, path: str) -> None:
     response = get(server, path)
     assert response.status == 426
     assert response.header("upgrade") == "websocket"
-    assert response.headers["connection"] == ["Upgrade", "close"]
+    assert response.headers["connection"] == ["Upgrade"]
     assert response.header("content-type") == "text/plain; charset=utf-8"
     assert b"WebSocket" in response.body
     assert server.asked == [path.partition("?")[0]]
@@ -211,10 +211,37 @@ def test_strictTransport(server: Server, host: str, sent: bool) -> None:
     assert get(server, "/", "x-tls", host=host).header("strict-transport-security") is None
 
 
-def test_oneRequest(server: Server) -> None:
-    """Each response closes its connection: the next request could be a handshake, which only the front door understands."""
+HANDSHAKE = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\r\n"
+
+
+def test_keepAlive(server: Server) -> None:
+    """A connection has more than one request."""
     connection = Connection(pagesSite(server, reactor=Clock()))  # type: ignore[arg-type]
-    assert connection.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /ws HTTP/1.1\r\n").header("connection") == "close"
+    for _ in range(3):
+        assert connection.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").header("connection") is None
+    assert not connection.closing
+
+
+def test_handshakeLater(server: Server) -> None:
+    """A handshake on a connection that had other requests is handed back with all that came after it."""
+    connection = Connection(pagesSite(server, reactor=Clock()))  # type: ignore[arg-type]
+    taken: list[bytes] = []
+    connection.channel.handBack = taken.append
+    first = connection.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + HANDSHAKE + b"more")
+    assert first.status == 200
+    assert taken == [HANDSHAKE + b"more"]
+    assert connection.transport.producer is None
+    assert not connection.closing
+    connection.send(b"and more")
+    assert (taken, connection.take()) == ([HANDSHAKE + b"more"], b"")
+
+
+def test_handshakeNobodyTakes(server: Server) -> None:
+    """Where nobody takes it back the connection is closed without an answer, which tells a proxy to try another one."""
+    connection = Connection(pagesSite(server, reactor=Clock()))  # type: ignore[arg-type]
+    assert connection.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
+    connection.send(HANDSHAKE)
+    assert connection.take() == b""
     assert connection.closing
 
 

@@ -55,7 +55,7 @@ class Channels:
     Attributes:
         presence: who is there.
         room: bytes that may wait in a caller's outbox when one more message is put there.
-        limits, backlog, seconds: as given.
+        limits, wheel, backlog, seconds: as given.
     """
 
     def __init__(self, engine: Engine, limits: Limits, wheel: Wheel, backlog: Backlog, seconds: Callable[[], float]) -> None:
@@ -64,7 +64,7 @@ class Channels:
         self.seconds = seconds
         self.room = min(ROOM, limits.maxSendBuffer // 2)
         self.presence = Presence(limits.presenceDelay, wheel, seconds)
-        self._wheel = wheel
+        self.wheel = wheel
         self._engine = engine
         engine.receive = self._receive
         self._audiences: dict[Framing, Audience] = {}
@@ -225,7 +225,7 @@ class Channels:
                 joining.held.append(publication)
         # All are found before the first is sent to: a service may subscribe somebody then, who has this message from history.
         found = [audience.listeners(publication.channel, self._patterns > 0) for audience in self._audiences.values()]
-        now = self._wheel.now
+        now = self.wheel.now
         return sum([each.send(each.framing(publication), now) for each in found if each is not None])
 
     # What is kept.

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 from twisted_ws.errors import ChannelError
 
-__all__ = ["checkName", "checkNameOrPattern", "isPattern", "patternsOf"]
+__all__ = ["NAME", "checkName", "checkNameOrPattern", "isPattern", "patternsOf"]
 
 # Only what a URL, a query, a cookie and a file can hold unescaped, so that there is one form of each name.
 _TOKEN = r"[A-Za-z0-9_~-]+"
-_NAME = re.compile(rf"{_TOKEN}(?:\.{_TOKEN})*")
+NAME = rf"{_TOKEN}(?:\.{_TOKEN})*"  # a regular expression, as JSON Schema takes them, too
+_NAME = re.compile(NAME)
 _PATTERN = re.compile(rf"(?:{_TOKEN}\.)*\*")
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from msgspec import Raw
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -21,9 +22,22 @@ from twisted_ws.services.frames import SUBPROTOCOL
 from twisted_ws.services.subscribers import JsonSubscriber, RawSubscriber
 from twisted_ws.upgrade import Reject, UpgradeRequest
 
-__all__ = ["ChannelService"]
+__all__ = ["ChannelReject", "ChannelService"]
 
 _log = Logger()
+
+
+class ChannelReject(Reject):
+    """A request that is refused because of the channels in its URL.
+
+    Attributes:
+        error: why.
+    """
+
+    def __init__(self, error: ChannelError) -> None:
+        super().__init__(error.status, error.message)
+        self.error = error
+
 
 _CODES = {
     400: "bad-request",
@@ -186,8 +200,8 @@ class ChannelService(WebSocketService):
         except Reject as refusal:
             code = _CODES.get(refusal.status, "forbidden" if refusal.status < 500 else "unavailable")
             raise ChannelError(code, refusal.body or "The service refuses.") from None
-        except ChannelError:
-            raise
+        except (ChannelError, CancelledError):
+            raise  # the latter: whoever asked has left, or has waited long enough
         except Exception:
             self._failed(Failure(), name)
             raise ChannelError("internal-error", "The service failed.") from None
@@ -202,7 +216,7 @@ class ChannelService(WebSocketService):
         try:
             names = self.channelsOf(request)
         except ChannelError as error:
-            raise Reject(error.status, error.message) from None
+            raise ChannelReject(error) from None
         if not names and SUBPROTOCOL not in request.subProtocols:
             raise Reject(400, f"No channel: name one in the path, or by ?channel=, or speak {SUBPROTOCOL}.")
         return self

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+import msgspec
 from twisted.web.resource import IResource, Resource
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from twisted_ws.web.request import HttpRequest
 
-__all__ = ["Directory", "Endpoint", "HttpError", "jsonBody", "notAllowed", "retryAfter"]
+__all__ = ["Directory", "Endpoint", "HttpError", "jsonBody", "notAllowed", "retryAfter", "spaced"]
 
 _SLUGS = {
     400: "bad-request",
@@ -54,13 +55,17 @@ class HttpError(Exception):
         super().__init__(f"{status} {message}")
         self.status = status
         self.message = message
-        self.slug = slug or _SLUGS[status]
+        # A service may refuse with any status.
+        self.slug = slug or _SLUGS.get(status) or ("forbidden" if status < 500 else "unavailable")
         self.headers = dict(headers or {})
 
     @property
     def phrase(self) -> bytes:
         """The reason phrase; Twisted's own table lacks some statuses."""
-        return HTTPStatus(self.status).phrase.encode("ascii")
+        try:
+            return HTTPStatus(self.status).phrase.encode("ascii")
+        except ValueError:
+            return b"Refused"
 
     def body(self) -> bytes:
         """Return the body of the response."""
@@ -70,6 +75,14 @@ class HttpError(Exception):
 def jsonBody(value: object) -> bytes:
     """Return one line of JSON."""
     return json.dumps(value).encode("ascii") + b"\n"
+
+
+def spaced(body: bytes) -> bytes:
+    """Return encoded JSON as one line for people to read, with spaces, as `jsonBody` has it."""
+    try:
+        return msgspec.json.format(body, indent=0) + b"\n"
+    except RecursionError:  # somebody's message is a thousand lists in each other
+        return body + b"\n"
 
 
 def retryAfter(seconds: float) -> dict[str, str]:

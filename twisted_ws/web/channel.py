@@ -9,6 +9,7 @@ puts off.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from twisted.web.http import HTTPChannel
 from twisted_ws.web.answers import HttpError
 from twisted_ws.web.body import Body, bodyOf
 from twisted_ws.web.request import HttpRequest
-from twisted_ws.wire.head import BadHead, RequestHead, parseHead
+from twisted_ws.wire.handshake import isUpgrade
+from twisted_ws.wire.head import HEAD_START, BadHead, RequestHead, parseHead
 from twisted_ws.wire.transports import abort, finishWriting
 
 if TYPE_CHECKING:
@@ -32,8 +34,6 @@ __all__ = ["HttpChannel"]
 
 # The end of a head, or a line feed alone, which some parsers take for the end of a line.
 _LINE_END = re.compile(rb"\r\n\r\n|(?<!\r)\n")
-# What a method may begin with, or half an empty line. Anything else (a TLS handshake, say) is no HTTP, and not worth waiting for.
-_TOKEN_START = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]|\r\Z")
 
 # So many seconds of one connection's requests are answered in one turn of the reactor; then it is the turn of the others.
 TURN = 0.01
@@ -55,12 +55,17 @@ class HttpChannel(HTTPChannel):
     """One HTTP connection: one request at a time, the next ones wait in a bounded buffer (see the module).
 
     It is made by `HttpSite.buildProtocol`, and may be given a connection whose first bytes somebody else has read.
+
+    Attributes:
+        handBack: takes the connection back, with the bytes from there on, when a later request is a WebSocket handshake (a proxy
+            uses its connections for both). None: it is closed, and the peer tries again (RFC 9112 section 9.3.1).
     """
 
     site: HttpSite
     transport: Any
     requestFactory: type[HttpRequest] = HttpRequest
     address: str | None = None  # as the gate counts it; None where it does not
+    handBack: Callable[[bytes], None] | None = None
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -68,12 +73,14 @@ class HttpChannel(HTTPChannel):
         self._input = bytearray()
         self._searched = 0
         self._idle = False
+        self._answered = False  # whether there was a request before
         self._body: Body | None = None
         self._wantsContinue = False
         self._keepAlive = False
         self._timer: Any = None
         self._admission: Deferred[None] | None = None
         self._advancing = False
+        self._waiters: list[Deferred[None]] = []
 
     def connectionMade(self) -> None:
         """Start the one deadline for TLS handshake and head."""
@@ -136,6 +143,9 @@ class HttpChannel(HTTPChannel):
         if data is None:
             return False
         head = parseHead(data, self.site.limits)
+        if self._answered and isUpgrade(head) and self.site.sharesPort:
+            self._leave(data)
+            return False
         request = self._newRequest()
         request.begin(head)
         self._body = bodyOf(head, self.site.limits)
@@ -149,6 +159,17 @@ class HttpChannel(HTTPChannel):
         self._admission.addCallbacks(self._admitted, self._notAdmitted)
         return True
 
+    def _leave(self, head: bytes) -> None:
+        """Give the connection back, which is to become a WebSocket."""
+        if self.handBack is None:
+            self.loseConnection()
+            return
+        rest, self._input = head + self._input, bytearray()
+        self._state = _State.LOST
+        self._disarm()
+        self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]  # a transport, or Twisted's stand-in
+        self.handBack(bytes(rest))
+
     def _nextHead(self) -> bytes | None:
         """Remove the next head from the buffer and return it; None when it is not whole yet."""
         buffer, limits = self._input, self.site.limits
@@ -159,7 +180,7 @@ class HttpChannel(HTTPChannel):
         if self._idle:
             self._idle = False
             self._arm(limits.headDeadline)
-        if _TOKEN_START.match(buffer) is None:
+        if HEAD_START.match(buffer) is None:
             raise BadHead(400, "This is no HTTP request.")
         end = _LINE_END.search(buffer, self._searched)
         if end is None:
@@ -251,6 +272,7 @@ class HttpChannel(HTTPChannel):
         """Go on to the next request, or close; called by a request that is answered."""
         self.requests.remove(request)
         self._handlingRequest = False
+        self._answered = True
         if self._state >= _State.CLOSING:
             return
         if not self.persistent:
@@ -286,7 +308,30 @@ class HttpChannel(HTTPChannel):
         if not self._waitingForTransport:
             self._networkProducer.resumeProducing()
 
+    # Streams: an answer that is written past this channel
+
+    def lend(self) -> Any:
+        """Return the transport to who writes to it from now on, at its own pace and until `reclaim`."""
+        self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]
+        return self.transport
+
+    def reclaim(self) -> None:
+        """Take the writing side of the transport back; its borrower has no producer there any more."""
+        if self._state is not _State.LOST:
+            self._networkProducer.registerProducer(self, True)  # type: ignore[attr-defined]
+
     # Ending
+
+    def whenLost(self, timeout: float) -> Deferred[None]:
+        """Return a Deferred that fires when the connection has gone; it is dropped after `timeout` seconds."""
+        waiter: Deferred[None] = Deferred()
+        if self._state is _State.LOST:
+            waiter.callback(None)
+        else:
+            self._waiters.append(waiter)
+            late = self.site.reactor.callLater(timeout, self.drop)
+            waiter.addCallback(lambda result: late.cancel() if late.active() else None)
+        return waiter
 
     def loseConnection(self) -> None:
         """Close when what is written was taken, and so that the peer can read it even while it still sends."""
@@ -321,6 +366,9 @@ class HttpChannel(HTTPChannel):
             admission.cancel()
         self.site.left(self.address)
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
 
     # Deadlines: one timer, because one state at a time has one
 

@@ -1,4 +1,4 @@
-"""Plain HTTP on a WebSocket port: a word to those who forgot the upgrade, and the demo page."""
+"""Plain HTTP on a WebSocket port: channels, a word to those who forgot the upgrade, and the demo page."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.web.resource import IResource, Resource
 
+from twisted_ws.services.channels import ChannelService
 from twisted_ws.services.demo import Demo
 from twisted_ws.web.answers import Endpoint, HttpError
 from twisted_ws.web.site import HttpSite
+from twisted_ws.web.visits import ChannelEndpoint
 from twisted_ws.wire.transports import hasTLS
 
 if TYPE_CHECKING:
@@ -46,15 +48,16 @@ def pagesSite(
 ) -> HttpSite:
     """Return the factory for plain HTTP on a WebSocket port: ``server.factory(pagesSite(server))``.
 
-    Each response closes its connection (see `HttpSite`); the front door has counted it. For the arguments see `PagesResource`.
+    The front door has counted its connections. For the arguments see `PagesResource`.
     """
-    return HttpSite(PagesResource(server, broadcastURL, needsKey, hsts), server.limits, reactor=reactor, keepAlive=False)
+    return HttpSite(PagesResource(server, broadcastURL, needsKey, hsts), server.limits, reactor=reactor, sharesPort=True)
 
 
 class PagesResource(Resource):
     """The root of a WebSocket port's plain HTTP.
 
-    A path that a service answers gets 426 (RFC 9110 section 15.5.22), every other one 404. While a `Demo` is mounted, ``/`` is a
+    A path of a `ChannelService` is read and written to (see `ChannelEndpoint`), one of any other service gets 426 (RFC 9110
+    section 15.5.22), and every other one 404. While a `Demo` is mounted, ``/`` is a
     page that talks to it.
 
     Args:
@@ -90,7 +93,10 @@ class PagesResource(Resource):
                 return self._demoPage(demo)
             if request.path in self._files:
                 return self._files[request.path]
-        if self._server.find(request.path.decode("ascii")) is not None:
+        service = self._server.find(request.path.decode("ascii"))
+        if isinstance(service, ChannelService):
+            return ChannelEndpoint(self._server)
+        if service is not None:
             return UpgradeRequired()
         raise HttpError(404, "There is nothing here.")
 

@@ -46,6 +46,7 @@ class HttpRequest(Request):
         head: the checked head; None when it could not be parsed.
         gone: whether the peer has left, so that nothing can be answered any more.
         publisher: the name of who sends it, set by a resource that asks for credentials; "" until then.
+        found: what the resource found out when it was asked, for when it answers.
     """
 
     channel: HttpChannel
@@ -54,6 +55,7 @@ class HttpRequest(Request):
     head: RequestHead | None = None
     gone = False
     publisher = ""
+    found: Any = None
     _resource: IResource
 
     def __init__(self, channel: HttpChannel) -> None:
@@ -117,7 +119,7 @@ class HttpRequest(Request):
             raise TypeError(f"a resource renders bytes or NOT_DONE_YET, not {type(body).__name__}")
         if self.gone:
             return
-        if self.code != 204:
+        if self.code not in (204, 304):
             self._set("Content-Length", b"%d" % len(body))
         self.write(body)  # type: ignore[no-untyped-call]
         self.finish()  # type: ignore[no-untyped-call]
@@ -131,7 +133,7 @@ class HttpRequest(Request):
             peer=getattr(self.client, "host", None) or "a local socket",
             status=error.status,
             slug=error.slug,
-            message=error.message,
+            message=printable(error.message),  # a service's own text may have anything in it
             # Without the query: secrets travel there.
             method=printable(self.method) if self.head is not None else "?",
             path=printable(self.path) if self.head is not None else "?",

@@ -36,8 +36,8 @@ class HttpSite(Site):
         limits: all limits; see `Limits`.
         gate: counts the connections; None where somebody else has counted them.
         reactor: the reactor; None for the global one.
-        keepAlive: whether a connection may have a second request. On a WebSocket port it must not: that could be a
-            handshake (a proxy uses its connections for both), and only the front door understands those.
+        keepAlive: whether a connection may have a second request.
+        sharesPort: whether the port is one for WebSocket, too: a later request that is a handshake is not for this site.
 
     Attributes:
         throttle: keeps refused requests from filling the log.
@@ -49,12 +49,19 @@ class HttpSite(Site):
     noisy = False
 
     def __init__(
-        self, resource: IResource, limits: Limits, gate: Gate | None = None, reactor: Any = None, keepAlive: bool = True
+        self,
+        resource: IResource,
+        limits: Limits,
+        gate: Gate | None = None,
+        reactor: Any = None,
+        keepAlive: bool = True,
+        sharesPort: bool = False,
     ) -> None:
         # Twisted's own timeout is off: the channel has deadlines.
         super().__init__(resource, HttpRequest, parsePOSTFormSubmission=False, timeout=None, reactor=reactor)  # type: ignore[no-untyped-call]
         self.limits = limits
         self.keepAlive = keepAlive
+        self.sharesPort = sharesPort
         self.throttle = Throttle(self.reactor.seconds)
         self._gate = gate
 

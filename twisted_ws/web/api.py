@@ -1,0 +1,123 @@
+"""The HTTP API of the broadcast port: routes requests by the table of operations, reads them, and writes their answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from twisted_ws.logs import printable
+from twisted_ws.web.answers import HttpError, notAllowed, spaced
+from twisted_ws.web.compression import compressed
+from twisted_ws.web.guarded import Guarded
+from twisted_ws.web.later import answerLater
+from twisted_ws.web.messages import checkBodyType, contentType
+from twisted_ws.web.openapi import PATH, openAPI
+from twisted_ws.web.operations import OPERATIONS, Call, Operation
+
+if TYPE_CHECKING:
+    from twisted_ws.access.credentials import Credentials
+    from twisted_ws.server import WebSocketServer
+    from twisted_ws.web.request import HttpRequest
+
+__all__ = ["Api"]
+
+# What a body of JSON may be called: curl says form data of everything.
+_JSON_TYPES = ("", "application/json", "text/plain", "application/x-www-form-urlencoded")
+# How long an operation may take. Only an engine that asks another process takes any time.
+SECONDS = 30
+
+_ROUTES: dict[str, dict[bytes, Operation]] = {}
+for _operation in OPERATIONS:
+    _ROUTES.setdefault(_operation.path, {})[_operation.method.encode("ascii")] = _operation
+
+
+class Api(Guarded):
+    """All paths of the API (see `OPERATIONS`)."""
+
+    def __init__(self, server: WebSocketServer, credentials: Credentials) -> None:
+        super().__init__(server, credentials)
+        self._document = openAPI(server.limits, credentials.challenges)
+
+    def admit(self, request: HttpRequest) -> Deferred[None] | None:
+        """Find the operation, and check the credentials, before the body is asked for."""
+        path, channel = _route(request.path.decode("ascii"))
+        if path != PATH and path not in _ROUTES:
+            raise HttpError(404, "There is nothing here.")
+        found = _ROUTES.get(path, {})
+        allowed = self._allowed(found)
+        request.found = found.get(b"GET" if request.method == b"HEAD" else request.method), channel, allowed
+        if request.method not in allowed:
+            raise notAllowed(allowed)
+        if request.method == b"OPTIONS" or path == PATH:
+            return None
+        operation: Operation = request.found[0]
+        if operation.body is not None and contentType(request) not in _JSON_TYPES:
+            raise HttpError(415, "The body must be JSON.")
+        if operation.body is not None or operation.posts:
+            checkBodyType(request)
+        return self.authorize(request)
+
+    def render(self, request: HttpRequest) -> Any:
+        """Do what was asked."""
+        operation, channel, allowed = request.found
+        if request.method == b"OPTIONS":
+            request.setResponseCode(204)
+            request.responseHeaders.setRawHeaders(b"Allow", [b", ".join(allowed)])
+            return b""
+        if operation is None:
+            return self._send(request, self._document)
+        self.refuseWhileDraining()  # that may have begun while the body came
+        return answerLater(request, self._run(request, operation, channel), SECONDS)
+
+    async def _run(self, request: HttpRequest, operation: Operation, channel: str) -> None:
+        call = Call(self._server, request, channel, _query(request, operation), _body(request, operation))
+        answer = await operation.run(call)
+        request.answer(self._send(request, spaced(msgspec.json.encode(answer))))
+
+    def _send(self, request: HttpRequest, body: bytes) -> bytes:
+        request.responseHeaders.setRawHeaders("Content-Type", ["application/json"])
+        request.responseHeaders.setRawHeaders("Vary", ["Accept-Encoding"])
+        return compressed(request, body, self._server.limits.gzipFrom)
+
+    @staticmethod
+    def _allowed(found: dict[bytes, Operation]) -> tuple[bytes, ...]:
+        methods = tuple(found) or (b"GET",)
+        return (*methods, *((b"HEAD",) if b"GET" in methods else ()), b"OPTIONS")
+
+
+def _route(path: str) -> tuple[str, str]:
+    """Return the path as the table has it, and the channel in it: the segment after ``channels``."""
+    head, mark, rest = path.partition("/channels/")
+    if not mark:
+        return path, ""
+    channel, slash, tail = rest.partition("/")
+    return f"{head}{mark}{{channel}}{slash}{tail}", unquote(channel)
+
+
+def _query(request: HttpRequest, operation: Operation) -> Any:
+    text = request.uri.decode("ascii").partition("?")[2]
+    named = _read(lambda: parse_qs(text, keep_blank_values=True, errors="strict"))
+    if any(len(values) > 1 for values in named.values()):
+        raise HttpError(400, "A parameter of the query stands twice.")
+    flat = {name: values[0] for name, values in named.items()}
+    if operation.query is None:
+        if flat:
+            raise HttpError(400, "This takes no query.")
+        return None
+    return _read(lambda: msgspec.convert(flat, operation.query, strict=False))
+
+
+def _body(request: HttpRequest, operation: Operation) -> Any:
+    if operation.body is None:
+        return None
+    return _read(lambda: msgspec.json.decode(request.content.read(), type=operation.body))
+
+
+def _read(read: Any) -> Any:
+    try:
+        return read()
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise HttpError(400, f"{printable(error)}.") from None

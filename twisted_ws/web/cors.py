@@ -1,0 +1,67 @@
+"""Which pages of other origins may use the channels of a WebSocket port by HTTP (the Fetch standard's CORS protocol)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted_ws.web.answers import HttpError
+
+if TYPE_CHECKING:
+    from twisted_ws.web.request import HttpRequest
+    from twisted_ws.wire.origins import AllowedOrigins
+
+__all__ = ["Cors"]
+
+_METHODS = "GET, HEAD, POST"
+_TAKEN = "Authorization, Content-Type, If-None-Match, Last-Event-ID, Idempotency-Key"
+_SHOWN = "ETag, Retry-After"
+# How long a browser may keep the answer to a preflight: as long as Chromium keeps it at most, within a factor of 12.
+_PREFLIGHT_SECONDS = 600
+
+
+class Cors:
+    """Lets in the pages that may also connect by WebSocket.
+
+    Args:
+        origins: those.
+        named: the same without ``*``. Who is let in only because anybody is does not get the visitor's cookies along.
+    """
+
+    def __init__(self, origins: AllowedOrigins, named: AllowedOrigins) -> None:
+        self._origins = origins
+        self._named = named
+
+    def check(self, request: HttpRequest, isSecure: bool) -> None:
+        """Put what the page's browser wants to know into the answer, whatever that will be.
+
+        Args:
+            request: the request; one without an Origin is no page's.
+            isSecure: whether the client's connection has TLS.
+
+        Raises:
+            HttpError: 403 for a page that may not connect, 400 for two origins.
+        """
+        headers = request.responseHeaders
+        headers.setRawHeaders("Vary", ["Origin"])
+        # Without CORS a page may still load an answer as a script or picture, into its own process.
+        headers.setRawHeaders("Cross-Origin-Resource-Policy", ["same-origin"])
+        found = request.fields.getAll("origin")
+        if not found:
+            return
+        if len(found) > 1:
+            raise HttpError(400, "The Origin header must not be repeated.")
+        origin, host = found[0], request.fields.get("host", "")
+        if not self._origins.allows(origin, host, isSecure):
+            raise HttpError(403, "Pages of this origin may not connect.")
+        headers.setRawHeaders("Access-Control-Allow-Origin", [origin])
+        if self._named.allows(origin, host, isSecure):
+            headers.setRawHeaders("Access-Control-Allow-Credentials", ["true"])
+        headers.setRawHeaders("Access-Control-Expose-Headers", [_SHOWN])
+
+    def preflight(self, request: HttpRequest) -> None:
+        """Answer a browser that asks before it sends; `check` has let the page in."""
+        headers = request.responseHeaders
+        if headers.hasHeader("Access-Control-Allow-Origin") and request.fields.get("access-control-request-method"):
+            headers.setRawHeaders("Access-Control-Allow-Methods", [_METHODS])
+            headers.setRawHeaders("Access-Control-Allow-Headers", [_TAKEN])
+            headers.setRawHeaders("Access-Control-Max-Age", [str(_PREFLIGHT_SECONDS)])

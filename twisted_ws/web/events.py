@@ -1,0 +1,268 @@
+"""Server-sent events: the messages of channels as ``text/event-stream`` (WHATWG HTML, "Server-sent events")."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import msgspec
+
+from twisted_ws.delivery.framings import Framing, jsonFrame
+from twisted_ws.delivery.names import isPattern
+from twisted_ws.delivery.publication import Kind, Position, Publication, Start, cursor, parseAfter
+from twisted_ws.delivery.subscriber import CallerSubscriber
+from twisted_ws.errors import ChannelError
+from twisted_ws.services.frames import frame
+from twisted_ws.web.stream import Event, HttpVisitor, Stream
+from twisted_ws.wire.speedups import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted_ws.caller import Caller
+    from twisted_ws.server import WebSocketServer
+    from twisted_ws.services.channels import ChannelService
+    from twisted_ws.web.request import HttpRequest
+    from twisted_ws.web.visits import Visit
+
+__all__ = ["EventSubscriber", "openEvents", "wantsEvents"]
+
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+# The id of the last event of a stream whose client is not to come back. An EventSource does come back, and shows it: only then
+# it can be told, by a 204.
+LEFT = "disconnected"
+
+
+def wantsEvents(request: HttpRequest) -> bool:
+    """Say whether the client takes an event stream: Accept names it."""
+    ranges = [each.lower().replace(" ", "") for each in request.fields.get("accept", "").split(",")]
+    return any(each.partition(";")[0] == "text/event-stream" and not each.endswith(";q=0") for each in ranges)
+
+
+# One publication, encoded once for all streams of a kind.
+
+
+def rawEvent(publication: Publication) -> Event:
+    """Frame a message as it was published, for streams of its channel alone."""
+    head = b"id: %s:%d\n" % (publication.epoch.encode("ascii"), publication.offset)
+    if publication.kind is Kind.BINARY:
+        return Event(head + b"event: binary\ndata: " + base64.b64encode(publication.payload) + b"\n\n", publication)
+    return Event(head + _data(publication.payload), publication)
+
+
+def jsonEvent(publication: Publication) -> Event:
+    """Frame a message in JSON, for streams of its channel alone."""
+    head = b"id: %s:%d\ndata: " % (publication.epoch.encode("ascii"), publication.offset)
+    return Event(head + jsonFrame(publication) + b"\n\n", publication)
+
+
+def cursorEvent(publication: Publication) -> Event:
+    """Frame a message in JSON but for its id, which each stream of several channels has for itself."""
+    return Event(b"data: " + jsonFrame(publication) + b"\n\n", publication)
+
+
+def _data(payload: bytes) -> bytes:
+    if b"\n" in payload or b"\r" in payload:
+        return b"".join([b"data: " + line + b"\n" for line in _LINE_END.split(payload)]) + b"\n"
+    return b"data: " + payload + b"\n\n"
+
+
+class EventSubscriber(CallerSubscriber):
+    """An event stream of one channel, as its messages were published.
+
+    Subscriptions are made before the stream begins, for any may still be refused; what comes meanwhile is kept for `open`.
+    """
+
+    __slots__ = ("_early", "_service", "_starts", "_stream", "_watched")
+
+    framing: ClassVar[Framing] = staticmethod(rawEvent)
+
+    def __init__(self, visitor: HttpVisitor, stream: Stream, service: ChannelService, watched: bool) -> None:
+        visitor._link = stream
+        super().__init__(cast("Caller", visitor), service.server.channels, service.policy)
+        visitor.subscriber = self
+        self._service = service
+        self._stream = stream
+        self._watched = watched
+        self._starts: list[Start] = []
+        self._early: list[Publication | bytes] | None = []
+
+    def open(self) -> None:
+        """Begin the stream: where the subscriptions begin, what was missed, and then what comes."""
+        early, self._early = self._early or [], None
+        self._stream.open()
+        retry = b"retry: %d\n\n" % round(self._channels.limits.reconnectDelay * 1000)
+        self.takePast([retry, *map(self._subscribed, self._starts), *early])
+
+    def begin(self, start: Start, publications: list[Publication]) -> None:
+        """Keep where the subscription begins."""
+        assert self._early is not None
+        self._starts.append(start)
+        self._early.extend(publications)
+        if self._watched:
+            self._channels.presence.watch(start.channel, self)
+
+    def send(self, message: Any) -> bool:
+        """Send an event, or keep it."""
+        if self._early is None:
+            return super().send(message)
+        self._early.append(message.publication)
+        return True
+
+    def ended(self, channel: str, reason: str) -> None:
+        """Tell the service, and the client what it did not ask for; without any channel the stream ends."""
+        self._service.left(self.caller, channel)
+        if reason and self._early is None:
+            self.write(self._unsubscribed(channel, reason))
+            if not self.channels:
+                self._end()
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """End the stream; the client is told that it is not wanted."""
+        for channel in self.channels:
+            self._channels.unsubscribe(self, channel, reason or "disconnected")
+
+    def _end(self) -> None:
+        # What waits for a slow client is not waited for.
+        self._drop()
+        self._stream.end(b"id: %s\n\n" % LEFT.encode("ascii"))
+
+    def _subscribed(self, start: Start) -> bytes:
+        answer = msgspec.json.encode(self._answer(start))
+        return b"event: subscribed\n" + self._idOf(start) + b"data: " + answer + b"\n\n"
+
+    def _unsubscribed(self, channel: str, reason: str) -> bytes:
+        return b"event: unsubscribed\ndata: " + msgspec.json.encode({"channel": channel, "reason": reason}) + b"\n\n"
+
+    def _idOf(self, start: Start) -> bytes:
+        return b"" if start.position is None else b"id: %s\n" % str(start.position).encode("ascii")
+
+    def _answer(self, start: Start) -> dict[str, Any]:
+        place = None if start.position is None else str(start.position)
+        return {"channel": start.channel, "id": place, "recovered": start.recovered, "count": start.missed}
+
+
+class JsonEventSubscriber(EventSubscriber):
+    """An event stream of one channel, in the JSON frames of ``twisted-ws.v1``."""
+
+    __slots__ = ()
+
+    framing: ClassVar[Framing] = staticmethod(jsonEvent)
+
+    def notice(self, frame: bytes) -> None:
+        """Tell who comes and goes."""
+        event = b"data: " + frame + b"\n\n"
+        if self._early is None:
+            self.write(event)
+        else:
+            self._early.append(event)
+
+    def _subscribed(self, start: Start) -> bytes:
+        answer = self._answer(start)
+        if self._watched:
+            answer["presence"] = self._channels.who(start.channel)
+        return self._idOf(start) + b"data: " + frame("subscribed", **answer) + b"\n\n"
+
+    def _unsubscribed(self, channel: str, reason: str) -> bytes:
+        return b"data: " + frame("unsubscribed", channel=channel, reason=reason) + b"\n\n"
+
+
+class CursorEventSubscriber(JsonEventSubscriber):
+    """An event stream of several channels, or of patterns: each event's id says where the stream is in all of them."""
+
+    __slots__ = ("_positions",)
+
+    framing: ClassVar[Framing] = staticmethod(cursorEvent)
+
+    def __init__(self, visitor: HttpVisitor, stream: Stream, service: ChannelService, watched: bool) -> None:
+        super().__init__(visitor, stream, service, watched)
+        self._positions: dict[str, Position] = {}
+        self.sender = NEVER  # no two streams have the same bytes
+        stream.prefix = self._prefix
+
+    def begin(self, start: Start, publications: list[Publication]) -> None:
+        """Note where the subscription begins, too."""
+        super().begin(start, publications)
+        if start.position is not None:
+            self._positions[start.channel] = start.position
+
+    def ended(self, channel: str, reason: str) -> None:
+        """Leave its place out."""
+        self._positions.pop(channel, None)
+        super().ended(channel, reason)
+
+    def _idOf(self, start: Start) -> bytes:
+        return self._id()
+
+    def _id(self) -> bytes:
+        return b"id: %s\n" % cursor(self._positions).encode("ascii") if self._positions else b""
+
+    def _prefix(self, publication: Publication) -> bytes:
+        # A pattern's channels have no place in the cursor: who comes back by a pattern begins with what is new.
+        if publication.channel in self._positions:
+            self._positions[publication.channel] = publication.position
+        return self._id()
+
+
+async def openEvents(request: HttpRequest, visit: Visit, server: WebSocketServer) -> None:
+    """Answer a GET with an event stream.
+
+    Raises:
+        ChannelError: any of the channels is refused, or the position is none.
+    """
+    names, service, visitor, query = visit.names, visit.service, visit.visitor, visit.query
+    after = request.fields.get("last-event-id") or query.get("after") or query.get("lastEventId")
+    if after == LEFT:
+        request.setResponseCode(204)
+        request.answer(b"")
+        return
+    if not names:
+        raise ChannelError("bad-request", "No channel: name one in the path, or by ?channel=.")
+    positions = parseAfter(after, names)
+    alone = len(names) == 1 and not isPattern(names[0])
+    json = not alone or query.get("format") == "json"
+    watched = json and query.get("presence") == "true"
+    infos = {name: await service.permit(visitor, name, watched) for name in names}
+    _describe(request)
+    if request.method == b"HEAD":
+        request.finish()  # type: ignore[no-untyped-call]
+        return
+    kind = CursorEventSubscriber if not alone else JsonEventSubscriber if json else EventSubscriber
+    await _begin(request, visit, server, kind, infos, positions, watched)
+
+
+async def _begin(
+    request: HttpRequest,
+    visit: Visit,
+    server: WebSocketServer,
+    kind: type[EventSubscriber],
+    infos: Mapping[str, Any],
+    positions: Mapping[str, Position],
+    watched: bool,
+) -> None:
+    def whenGone() -> None:
+        server.visits.discard(stream)
+        subscriber.leave()
+
+    if server.readiness() == "draining":
+        raise ChannelError("unavailable", "The server stops.")
+    stream = Stream(request, server.channels, whenGone)
+    subscriber = kind(visit.visitor, stream, visit.service, watched)
+    try:
+        for name, info in infos.items():
+            await server.channels.subscribe(subscriber, name, positions.get(name), info)
+    except BaseException:
+        if not request.gone:
+            stream.giveUp()
+        subscriber.leave()
+        raise
+    server.visits.add(stream)
+    subscriber.open()
+
+
+def _describe(request: HttpRequest) -> None:
+    headers = request.responseHeaders
+    headers.setRawHeaders("Content-Type", ["text/event-stream; charset=utf-8"])
+    headers.setRawHeaders("Cache-Control", ["no-store"])
+    headers.setRawHeaders("X-Accel-Buffering", ["no"])  # nginx would keep events back until it has a page of them

@@ -1,0 +1,81 @@
+"""Resources for those who have credentials."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from twisted_ws.access.credentials import CheckFailed, Credentials, TooManyFailures, Unauthenticated
+from twisted_ws.web.answers import Endpoint, HttpError, retryAfter
+from twisted_ws.web.health import RETRY_SECONDS
+from twisted_ws.wire.transports import peerOf
+
+if TYPE_CHECKING:
+    from twisted_ws.access.credentials import Identity
+    from twisted_ws.server import WebSocketServer
+    from twisted_ws.web.request import HttpRequest
+
+__all__ = ["Guarded"]
+
+
+class Guarded(Endpoint):
+    """An endpoint for those who have credentials, while the server does not stop."""
+
+    def __init__(self, server: WebSocketServer, credentials: Credentials) -> None:
+        super().__init__()
+        self._server = server
+        self._credentials = credentials
+
+    def admit(self, request: HttpRequest) -> Deferred[None] | None:
+        """Check path and method, then the credentials, before the body is asked for."""
+        super().admit(request)
+        return None if request.method == b"OPTIONS" else self.authorize(request)
+
+    def authorize(self, request: HttpRequest) -> Deferred[None]:
+        """Check the credentials.
+
+        Raises:
+            HttpError: a page without a key, or the server stops; for wrong credentials the Deferred fails with one.
+        """
+        authorization = request.fields.getAll("authorization")
+        if len(authorization) > 1:
+            raise HttpError(400, "The request has more than one Authorization header.")
+        self._refuseBrowsers(request, authorization[0] if authorization else "")
+        self.refuseWhileDraining()
+        checked = self._credentials.check(authorization[0] if authorization else None, peerOf(request.client)[0])
+        return checked.addCallbacks(self._known, self._unknown, callbackArgs=(request,))
+
+    def _refuseBrowsers(self, request: HttpRequest, authorization: str) -> None:
+        """Refuse a request that a web page sent with what the browser has, and not the page.
+
+        Any page in the world can make its visitor's browser POST plain text to localhost, and the browser adds the passwords it
+        remembers. It never adds a bearer token of its own, and it names the page in Origin.
+        """
+        bearer = self._credentials.requiresCredentials and authorization.lower().startswith("bearer ")
+        if request.fields.getAll("origin") and not bearer:
+            raise HttpError(403, "A web page may publish only with an API key of its own.")
+
+    def refuseWhileDraining(self) -> None:
+        """Refuse what would reach nobody any more.
+
+        Raises:
+            HttpError: 503.
+        """
+        # A server that is merely full still serves the callers it has.
+        if self._server.readiness() == "draining":
+            raise HttpError(503, "The server stops: nothing was sent.", headers=retryAfter(RETRY_SECONDS))
+
+    def _known(self, identity: Identity, request: HttpRequest) -> None:
+        request.publisher = identity.name
+
+    def _unknown(self, failure: Failure) -> Failure:
+        error = failure.value
+        if isinstance(error, Unauthenticated):
+            raise HttpError(401, str(error), headers={"WWW-Authenticate": self._credentials.challenges})
+        if isinstance(error, TooManyFailures):
+            raise HttpError(429, str(error), headers=retryAfter(error.wait))
+        if isinstance(error, CheckFailed):
+            raise HttpError(503, str(error), headers=retryAfter(RETRY_SECONDS))
+        return failure

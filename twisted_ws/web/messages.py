@@ -1,0 +1,97 @@
+"""The body of a POST as a message: text, JSON or binary, by its type."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from twisted_ws.web.answers import HttpError
+
+if TYPE_CHECKING:
+    from twisted_ws.web.request import HttpRequest
+
+__all__ = ["checkBodyType", "contentType", "idempotencyKey", "messageOf", "textOf"]
+
+_CHARSET = re.compile(r";[ \t]*charset=\"?([^\";]*)", re.IGNORECASE)
+IDEMPOTENCY_KEY = r"[!-~]{1,128}"
+_isIdempotencyKey = re.compile(IDEMPOTENCY_KEY).fullmatch
+
+
+def contentType(request: HttpRequest) -> str:
+    """Return the media type of the body, without parameters, in lower case; "" for none."""
+    return request.fields.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def checkBodyType(request: HttpRequest) -> None:
+    """Refuse a body that could not be passed on as it is.
+
+    Raises:
+        HttpError: 415.
+    """
+    codings = [coding.strip().lower() for coding in request.fields.get("content-encoding", "identity").split(",")]
+    if codings != ["identity"]:
+        raise HttpError(415, "The body must not be compressed.", headers={"Accept-Encoding": "identity"})
+    if contentType(request).startswith("multipart/"):
+        raise HttpError(415, "The body is sent on as it is, so it must not be a multipart form (with curl: -d, not -F).")
+    charset = _CHARSET.search(request.fields.get("content-type", ""))
+    if charset is not None and charset[1].strip().lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise HttpError(415, "Text must be UTF-8.")
+
+
+def messageOf(request: HttpRequest) -> str | bytes | msgspec.Raw:
+    """Return the body of a POST to a channel as what is to be published.
+
+    Raises:
+        HttpError: 400 for an empty body, for text that is not UTF-8, and for JSON that is none.
+    """
+    body = request.content.read()
+    if not body:
+        raise HttpError(400, "The body is empty: nothing was sent.", "empty-body")
+    kind = contentType(request)
+    if kind == "application/octet-stream":
+        return body
+    if kind == "application/json":
+        return jsonOf(body)
+    return textOf(body)
+
+
+def textOf(body: bytes) -> str:
+    """Return a text.
+
+    Raises:
+        HttpError: 400.
+    """
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise HttpError(400, "The body is not UTF-8; binary needs Content-Type: application/octet-stream.", "not-utf-8") from None
+
+
+def jsonOf(body: bytes) -> msgspec.Raw:
+    """Return one JSON value as it came.
+
+    Raises:
+        HttpError: 400.
+    """
+    try:
+        found: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        raise HttpError(400, "The body is no JSON.") from None
+    del found
+    return msgspec.Raw(body)
+
+
+def idempotencyKey(request: HttpRequest) -> str | None:
+    """Return the Idempotency-Key of a request, None without one.
+
+    Raises:
+        HttpError: 400 for one that is malformed, or stands twice.
+    """
+    found = request.fields.getAll("idempotency-key")
+    if not found:
+        return None
+    if len(found) > 1 or not _isIdempotencyKey(found[0]):
+        raise HttpError(400, "An Idempotency-Key has 1 to 128 visible ASCII characters.")
+    return found[0]

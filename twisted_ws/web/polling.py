@@ -1,0 +1,270 @@
+"""Polling: what is new on channels, as one JSON answer; a long poll waits for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from heapq import merge
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from twisted_ws.delivery.framings import Framing, jsonFields
+from twisted_ws.delivery.names import isPattern
+from twisted_ws.delivery.publication import Position, Publication, Start, cursor, parseAfter
+from twisted_ws.delivery.subscriber import Subscriber
+from twisted_ws.errors import ChannelError
+from twisted_ws.web.answers import HttpError, spaced
+from twisted_ws.web.compression import compressed
+
+if TYPE_CHECKING:
+    from twisted_ws.limits import Limits
+    from twisted_ws.server import WebSocketServer
+    from twisted_ws.web.request import HttpRequest
+    from twisted_ws.web.visits import Visit
+
+__all__ = ["Gathered", "Poll", "poll"]
+
+_SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
+_COUNT = re.compile(r"[0-9]{1,9}")
+_TAG = re.compile(r'(?:W/)?"([^"]*)"')
+
+
+class Gathered:
+    """The messages of one answer, up to its limits, and where they end.
+
+    Args:
+        most: how many it may have.
+        limits: `answerBytes` is used.
+
+    Attributes:
+        recovered: whether all that were asked for by a position are there.
+        messages: each as JSON fields without braces.
+    """
+
+    def __init__(self, most: int, limits: Limits) -> None:
+        self._most = most
+        self._room = limits.answerBytes
+        self._positions: dict[str, Position] = {}
+        self._full = False
+        self._answers: list[bool] = []
+        self.messages: list[bytes] = []
+
+    @property
+    def recovered(self) -> bool:
+        """Whether nothing was lost; False when nothing was asked for."""
+        return bool(self._answers) and all(self._answers)
+
+    def begin(self, channel: str, position: Position | None, recovered: bool, asked: bool) -> None:
+        """Note where the messages of a channel begin, and whether that was asked for by a position."""
+        if position is not None:
+            self._positions[channel] = position
+        if asked:
+            self._answers.append(recovered)
+
+    def add(self, publication: Publication, fields: bytes) -> bool:
+        """Add a message; False: it does not fit, and so does none after it."""
+        if self._full or len(self.messages) >= self._most or (self.messages and len(fields) > self._room):
+            self._full = True
+            return False
+        self._room -= len(fields)
+        self.messages.append(fields)
+        if publication.channel in self._positions:
+            self._positions[publication.channel] = publication.position
+        return True
+
+    def addAll(self, runs: Iterable[list[Publication]]) -> None:
+        """Add the messages of several channels, in the order of their time."""
+        for publication in merge(*runs, key=_time):
+            if not self.add(publication, jsonFields(publication)):
+                return
+
+    def place(self, bare: bool) -> str | None:
+        """Return the position after the last message; as a cursor unless `bare`. None where only patterns are asked for."""
+        if bare:
+            return next((str(position) for position in self._positions.values()), None)
+        return cursor(self._positions) or None
+
+
+def _time(publication: Publication) -> float:
+    return publication.at
+
+
+class _Question:
+    """What a poll asks.
+
+    Raises:
+        ChannelError: it cannot be read.
+    """
+
+    def __init__(self, request: HttpRequest, visit: Visit, limits: Limits) -> None:
+        query = visit.query
+        self.names = visit.names
+        if not self.names:
+            raise ChannelError("bad-request", "No channel: name one in the path, or by ?channel=.")
+        self.alone = len(self.names) == 1
+        self.presence = query.get("presence") == "true"
+        wait, limit = query.get("wait", "0"), query.get("limit", str(limits.answerMessages))
+        if not _SECONDS.fullmatch(wait) or float(wait) > limits.pollWait:
+            raise ChannelError("bad-request", f"wait is 0 to {limits.pollWait:g} seconds.")
+        if not _COUNT.fullmatch(limit) or not 1 <= int(limit) <= limits.answerMessages:
+            raise ChannelError("bad-request", f"limit is 1 to {limits.answerMessages} messages.")
+        self.wait = 0.0 if request.method == b"HEAD" else float(wait)
+        self.limit = int(limit)
+        tag = _TAG.search(request.fields.get("if-none-match", ""))
+        self.tag = None if tag is None else tag[1]
+        self.positions = self._positions(query.get("after"))
+
+    def _positions(self, after: str | None) -> dict[str, Position]:
+        if after:
+            return parseAfter(after, self.names)
+        try:
+            return parseAfter(self.tag, self.names)
+        except ChannelError:
+            return {}  # a tag that is none of ours is no error: the answer is new to whoever has it
+
+
+class Poll(Subscriber):
+    """A poll that waits; implements `twisted_ws.server.Visit`.
+
+    It is answered in the turn after its first message came, with all that came until then.
+    """
+
+    __slots__ = ("_answering", "_gathered", "_question", "_request", "_runs", "_server", "_visit", "_waiting", "wheelSlot")
+
+    framing: ClassVar[Framing] = staticmethod(lambda publication: (publication, jsonFields(publication)))
+
+    def __init__(self, request: HttpRequest, visit: Visit, server: WebSocketServer, question: _Question) -> None:
+        super().__init__(visit.visitor)
+        visit.visitor.subscriber = self
+        self._request = request
+        self._visit = visit
+        self._server = server
+        self._question = question
+        self._gathered = Gathered(question.limit, server.limits)
+        self._runs: dict[str, list[Publication]] = {}  # until it waits
+        self._waiting = False
+        self._answering: Any = None
+        self.wheelSlot: int | None = None
+
+    def wait(self) -> None:
+        """All subscriptions are made: answer, or wait for what comes."""
+        self._waiting = True
+        self._gathered.addAll(self._runs.values())
+        self._runs.clear()
+        channels = self._server.channels
+        if self._gathered.messages:
+            self._answer()
+            return
+        self._server.visits.add(self)
+        self._request.notifyFinish().addErrback(lambda gone: self.leave())
+        channels.wheel.set(self, channels.seconds() + self._question.wait)
+
+    def leave(self) -> None:
+        """End: it was answered, or the peer has left."""
+        self._waiting = False
+        if self._answering is not None and self._answering.active():
+            self._answering.cancel()
+        self._server.visits.discard(self)
+        self._server.channels.wheel.drop(self)
+        self._server.channels.leave(self)
+
+    # Subscriber.
+
+    def begin(self, start: Start, publications: list[Publication]) -> None:
+        """Keep what was missed."""
+        self._gathered.begin(start.channel, start.position, start.recovered, start.channel in self._question.positions)
+        self._runs.setdefault(start.channel, []).extend(publications)
+
+    def send(self, message: tuple[Publication, bytes]) -> bool:
+        """Take a message, and answer soon."""
+        if not self._waiting:
+            if not self.gone:
+                self._runs.setdefault(message[0].channel, []).append(message[0])
+            return not self.gone
+        if self._answering is None:
+            self._answering = self._request.channel.site.reactor.callLater(0, self._answer)
+        return self._gathered.add(*message)
+
+    def ended(self, channel: str, reason: str) -> None:
+        """Tell the service; a poll without channels is answered."""
+        self._visit.service.left(self.caller, channel)
+        if reason and not self.channels and self._waiting:
+            self.leave()
+            self._request.refuse(HttpError(403, reason))
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """Answer that it is not wanted."""
+        for channel in self.channels:
+            self._server.channels.unsubscribe(self, channel, reason or "disconnected")
+
+    def deadlineReached(self, now: float) -> None:
+        """Nothing came in time; called by the wheel."""
+        self._answer()
+
+    def stop(self, timeout: float) -> Deferred[None]:
+        """Answer at once: the client has a position then, and comes back with it."""
+        channel = self._request.channel
+        channel.persistent = False
+        lost = channel.whenLost(timeout)
+        self._answer()
+        return lost
+
+    def _answer(self) -> None:
+        presence = self._question.presence and _presence(self._server, self._question)
+        self.leave()
+        _answer(self._request, self._question, self._gathered, self._server.limits, presence)
+
+
+async def poll(request: HttpRequest, visit: Visit, server: WebSocketServer) -> None:
+    """Answer a GET with what is new, or have it answered later.
+
+    Raises:
+        ChannelError: any of the channels is refused, or the query cannot be read.
+    """
+    question, channels = _Question(request, visit, server.limits), server.channels
+    infos = {name: await visit.service.permit(visit.visitor, name, question.presence) for name in question.names}
+    if not question.wait:
+        gathered, runs = Gathered(question.limit, server.limits), []
+        for name in question.names:
+            if not isPattern(name):  # which has no history
+                history = await channels.history(name, question.positions.get(name))
+                gathered.begin(name, history.position, history.recovered, name in question.positions)
+                runs.append(history.publications)
+        gathered.addAll(runs)
+        _answer(request, question, gathered, server.limits, question.presence and _presence(server, question))
+        return
+    if server.readiness() == "draining":
+        raise ChannelError("unavailable", "The server stops.")
+    waiting = Poll(request, visit, server, question)
+    try:
+        for name, info in infos.items():
+            await channels.subscribe(waiting, name, question.positions.get(name), info)
+    except BaseException:
+        waiting.leave()
+        raise
+    waiting.wait()
+
+
+def _presence(server: WebSocketServer, question: _Question) -> Any:
+    found = {name: server.channels.who(name) for name in question.names}
+    return found[question.names[0]] if question.alone else found
+
+
+def _answer(request: HttpRequest, question: _Question, gathered: Gathered, limits: Limits, presence: Any) -> None:
+    headers = request.responseHeaders
+    place = gathered.place(question.alone)
+    headers.setRawHeaders("Cache-Control", ["no-cache"])
+    if place is not None:
+        headers.setRawHeaders("ETag", [f'"{place}"'])
+        if place == question.tag and not gathered.messages and not presence:
+            request.setResponseCode(304)
+            request.answer(b"")
+            return
+    body = [b'{"id":', msgspec.json.encode(place), b',"recovered":', b"true" if gathered.recovered else b"false"]
+    body += [b',"messages":[', b",".join([b"{" + fields + b"}" for fields in gathered.messages]), b"]"]
+    if presence:
+        body += [b',"presence":', msgspec.json.encode(presence)]
+    headers.setRawHeaders("Content-Type", ["application/json"])
+    request.answer(compressed(request, spaced(b"".join([*body, b"}"])), limits.gzipFrom))

@@ -1,0 +1,261 @@
+"""An HTTP answer without an end: bytes go out as they come, and never wait without a bound.
+
+After its head, such an answer has the outbox of a WebSocket connection (`twisted_ws.wire.outbox`): what the peer does not take is
+counted, bounded and given up there, and one event for many goes straight to their sockets (`twisted_ws.wire.fanout`).
+
+The answer has no length and no chunks: it ends with its connection (RFC 9112 section 6.3), so that all get the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import uniform
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from twisted_ws.caller import TEXT
+from twisted_ws.delivery.visitor import Visitor
+from twisted_ws.errors import ConnectionClosed, SlowConsumer
+from twisted_ws.logs import printable
+from twisted_ws.wire.framing import OutgoingMessage
+from twisted_ws.wire.lane import LaneServer
+from twisted_ws.wire.outbox import SLICE, Outbox
+from twisted_ws.wire.transports import peerOf
+
+if TYPE_CHECKING:
+    from twisted_ws.caller import Membership
+    from twisted_ws.delivery.channels import Channels
+    from twisted_ws.delivery.publication import Publication
+    from twisted_ws.errors import WebSocketError
+    from twisted_ws.upgrade import UpgradeRequest
+    from twisted_ws.web.channel import HttpChannel
+    from twisted_ws.web.request import HttpRequest
+
+__all__ = ["Event", "HttpVisitor", "Stream"]
+
+HEARTBEAT = b":\n\n"
+# Seconds over which the clients of a server that stops come back, so that they do not all come at once.
+SPREAD = 5
+
+_log = Logger()
+
+
+class HttpVisitor(Visitor):
+    """A visitor that can be a subscriber's caller: with a link, once it has a stream."""
+
+    __slots__ = ("_link", "membership")
+
+    def __init__(self, request: UpgradeRequest) -> None:
+        super().__init__(request)
+        self._link: Stream | None = None
+        self.membership: Membership | None = None
+
+
+class Event(OutgoingMessage):
+    """One event for many streams, encoded once.
+
+    Attributes:
+        publication: what it was made of.
+    """
+
+    __slots__ = ("publication",)
+
+    def __init__(self, event: bytes, publication: Publication) -> None:
+        # What goes out is the event itself, in no frame.
+        self.opcode = TEXT
+        self.payload = self.plain = event
+        self.deflated = {}
+        self.publication = publication
+
+
+class Stream:
+    """The writing end of one event stream; to a subscriber, its link (`twisted_ws.delivery.subscriber.Outlet`).
+
+    It has the connection from the moment it is made: until `open` its request can still be answered otherwise, after `giveUp`.
+
+    Args:
+        request: what it answers.
+        channels: whose limits and clock it has.
+        whenGone: called once when nothing can be written any more.
+
+    Attributes:
+        sender: see `twisted_ws.wire.fanout.fanOut`.
+        prefix: makes what is sent before an `Event`, for what differs from one stream to the next; None: nothing does.
+    """
+
+    wheelSlot: int | None = None
+
+    def __init__(self, request: HttpRequest, channels: Channels, whenGone: Callable[[], None]) -> None:
+        self._request = request
+        self._channel: HttpChannel = request.channel
+        self._channels = channels
+        self._whenGone: Callable[[], None] | None = whenGone
+        self._goOn: Callable[[], None] | None = None
+        self._ending = False
+        self._pingAt = 0.0
+        self.prefix: Callable[[Publication], bytes] | None = None
+        limits = channels.limits
+        transport = self._channel.lend()
+        self._lane: LaneServer | None = transport if isinstance(transport, LaneServer) and transport.sender is not None else None
+        self._outbox = Outbox(self, transport, channels.wheel, channels.backlog, limits.maxSendBuffer, limits.replyBuffer)
+        self.sender: Any = self._outbox.sender
+        request.notifyFinish().addBoth(self._finished)
+
+    def open(self) -> None:
+        """Write the head of the answer; from now on it is the stream's."""
+        request, channel = self._request, self._channel
+        channel.persistent = False
+        request.startedWriting = 1
+        channel.writeHeaders(b"HTTP/1.1", b"200", b"OK", request.responseHeaders)
+        self._openLane()
+        now = self._channels.seconds()
+        self._pingAt = now + self._channels.limits.pingInterval
+        self._wait(now)
+
+    def giveUp(self) -> None:
+        """Give the connection back, with nothing written."""
+        self._ending, self._whenGone = True, None
+        self._outbox.release()
+        self._channel.reclaim()
+
+    # Link.
+
+    def isOpen(self) -> bool:
+        """Say whether events can be written."""
+        return not self._ending
+
+    def bufferedAmount(self) -> int:
+        """Return how many bytes wait to be handed to the kernel."""
+        return self._outbox.size
+
+    def send(self, message: OutgoingMessage) -> bool:
+        """Write an `Event`, or the payload of any other message as it is; say whether the stream took it."""
+        if self._ending:
+            return False
+        event = message.payload
+        if self.prefix is not None and isinstance(message, Event):
+            event = self.prefix(message.publication) + event
+        self._outbox.send(event)
+        return not self._ending
+
+    def hold(self, goOn: Callable[[], None] | None) -> None:
+        """See `twisted_ws.delivery.subscriber.Outlet`."""
+        self._goOn = goOn
+        self._outbox.hold(goOn is not None)
+
+    def noteRest(self, rest: bytes) -> None:
+        """See `twisted_ws.wire.fanout.fanOut`."""
+        self._outbox.noteRest(rest)
+
+    def goOn(self) -> None:
+        """See `twisted_ws.wire.fanout.fanOut`."""
+        self._outbox.goOn()
+        self.outboxEased()
+
+    def fail(self, error: WebSocketError) -> None:
+        """End because the peer is too slow: after the event that was begun, so that it comes back for the others."""
+        if self._ending:
+            return
+        self._ending = True
+        self._channel.site.throttle.info(
+            _log,
+            "event stream failed",
+            "{peer}: the event stream ends: {error}",
+            peer=peerOf(self._request.client)[0] or "a local socket",
+            error=printable(error),
+        )
+        self._outbox.clear(ConnectionClosed())
+        self._close()
+
+    # OutboxOwner.
+
+    def outboxOverflowed(self, atOnce: bool) -> None:
+        """Too much waits."""
+        self.fail(SlowConsumer(f"{self._outbox.size} bytes wait for it"))
+        if atOnce and self._outbox.size > SLICE:
+            # A large event was begun, and the memory is wanted now.
+            self._outbox.abandon(ConnectionClosed())
+            self._channel.drop()
+
+    def outboxDrained(self) -> None:
+        """The kernel has everything."""
+        if self._ending:
+            self._finish()
+        else:
+            self._openLane()
+
+    def outboxEased(self) -> None:
+        """There is room again."""
+        if self._goOn is not None:
+            self._goOn()
+
+    # The end.
+
+    def end(self, last: bytes = b"") -> None:
+        """Write these last bytes, and close when the peer has taken them."""
+        if self._ending:
+            return
+        if last:
+            self._outbox.send(last)
+        self._ending = True
+        self._close()
+
+    def _close(self) -> None:
+        self.sender.open = False
+        self._gone()
+        if not self._outbox.size and not self._outbox.busy:
+            self._finish()
+        else:
+            self._wait(self._channels.seconds())
+
+    def stop(self, timeout: float) -> Deferred[None]:
+        """End because the server does, with a hint when to come back (see `twisted_ws.server.Visit`)."""
+        lost = self._channel.whenLost(timeout)
+        self.end(b"retry: %d\n\n" % round(1000 * (self._channels.limits.reconnectDelay + uniform(0, SPREAD))))
+        return lost
+
+    def deadlineReached(self, now: float) -> None:
+        """Drop a peer that takes nothing, or send a heartbeat; called by the wheel."""
+        waits = self._outbox.size > 0
+        if waits and now >= self._outbox.progressAt + self._channels.limits.writeDeadline:
+            self._channel.drop()
+            return
+        interval = self._channels.limits.pingInterval
+        if interval and now >= self._pingAt:
+            self._pingAt = now + interval
+            # Behind others, it would tell nobody anything.
+            if not waits and not self._ending:
+                self._outbox.send(HEARTBEAT)
+        self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        limits = self._channels.limits
+        due = (self._outbox.progressAt if self._outbox.size else now) + limits.writeDeadline
+        self._channels.wheel.set(self, min(due, self._pingAt) if limits.pingInterval and not self._ending else due)
+
+    def _openLane(self) -> None:
+        # Only when nothing of the answers before, or of the head, is left in the transport.
+        if self._lane is not None and self._lane.isDrained():
+            self.sender.open = True
+
+    def _gone(self) -> None:
+        whenGone, self._whenGone = self._whenGone, None
+        if whenGone is not None:
+            whenGone()
+
+    def _finish(self) -> None:
+        """Close, all being written."""
+        self._channels.wheel.drop(self)
+        self._outbox.release()
+        self._channel.reclaim()
+        self._request.finish()  # type: ignore[no-untyped-call]
+
+    def _finished(self, result: object) -> None:
+        """The answer has come to its end, or the peer has left."""
+        self._ending = True
+        self.sender.open = False
+        self._channels.wheel.drop(self)
+        self._outbox.abandon(ConnectionClosed())
+        self._gone()

@@ -1,0 +1,137 @@
+"""A request to the URL of a channels service: who may make it, and what it wants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import defer
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
+
+from twisted_ws.delivery.names import isPattern
+from twisted_ws.errors import ChannelError
+from twisted_ws.services.channels import ChannelReject, ChannelService
+from twisted_ws.upgrade import Reject, UpgradeRequest
+from twisted_ws.web.answers import Endpoint, HttpError, jsonBody
+from twisted_ws.web.cors import Cors
+from twisted_ws.web.events import openEvents, wantsEvents
+from twisted_ws.web.later import answerLater, httpError, late
+from twisted_ws.web.messages import checkBodyType, idempotencyKey, messageOf
+from twisted_ws.web.polling import poll
+from twisted_ws.web.stream import HttpVisitor
+from twisted_ws.wire.tls import peerCertificate
+from twisted_ws.wire.transports import hasTLS, peerOf
+
+if TYPE_CHECKING:
+    from twisted_ws.server import WebSocketServer
+    from twisted_ws.web.request import HttpRequest
+
+__all__ = ["ChannelEndpoint", "Visit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request that the service lets in.
+
+    Attributes:
+        service: the service.
+        visitor: what its hooks get.
+        names: the channels and patterns of the URL, each once.
+    """
+
+    service: ChannelService
+    visitor: HttpVisitor
+    names: list[str]
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query; of several values of a name, the last."""
+        return {name: values[-1] for name, values in self.visitor.request.query.items()}
+
+
+class ChannelEndpoint(Endpoint):
+    """All URLs of all channels services of a WebSocket port: event streams, polls, and publishing by clients."""
+
+    allowedMethods = (b"GET", b"HEAD", b"POST", b"OPTIONS")
+
+    def __init__(self, server: WebSocketServer) -> None:
+        super().__init__()
+        self._server = server
+        self._cors = Cors(server.origins, server.namedOrigins)
+
+    def admit(self, request: HttpRequest) -> Deferred[None] | None:
+        """Check page and method, and ask the service's onUpgrade, before a body is asked for."""
+        request.postpath = []
+        assert request.head is not None
+        address, port = peerOf(request.client)
+        address, isSecure = self._server.proxies.client(address, hasTLS(request.transport), request.head)
+        self._cors.check(request, isSecure)
+        super().admit(request)
+        if request.method == b"OPTIONS":
+            return None
+        if request.method == b"POST":
+            checkBodyType(request)
+        upgrade = UpgradeRequest(
+            request.head.target,
+            request.head.headers,
+            peerAddress=address,
+            peerPort=port,
+            isSecure=isSecure,
+            clientCertificate=peerCertificate(request.transport),
+        )
+        asked: Deferred[Any] = maybeDeferred(self._server.ask, upgrade)
+        asked.addTimeout(self._server.limits.upgradeDeadline, request.channel.site.reactor)
+        return asked.addCallbacks(self._admitted, _refusal, callbackArgs=(request, upgrade))
+
+    def _admitted(
+        self, answer: tuple[object, tuple[tuple[str, str], ...]], request: HttpRequest, upgrade: UpgradeRequest
+    ) -> None:
+        service, headers = answer
+        for name, value in headers:
+            request.responseHeaders.addRawHeader(name, value)
+        if not isinstance(service, ChannelService):
+            raise HttpError(426, "This is a WebSocket service.", "upgrade-required", {"Upgrade": "websocket"})
+        service.server = self._server
+        try:
+            names = service.channelsOf(upgrade)
+        except ChannelError as error:
+            raise httpError(error) from None
+        request.found = Visit(service, HttpVisitor(upgrade), names)
+
+    def render_OPTIONS(self, request: HttpRequest) -> bytes:
+        """Answer a preflight, or say what this resource takes."""
+        self._cors.preflight(request)
+        return super().render_OPTIONS(request)
+
+    def render_GET(self, request: HttpRequest) -> int:
+        """Begin an event stream, or answer a poll."""
+        request.responseHeaders.setRawHeaders("Vary", ["Accept, Accept-Encoding, Origin"])
+        answer = openEvents if wantsEvents(request) else poll
+        return answerLater(request, answer(request, request.found, self._server), self._server.limits.upgradeDeadline)
+
+    def render_POST(self, request: HttpRequest) -> int:
+        """Publish."""
+        return answerLater(request, self._publish(request, request.found), self._server.limits.upgradeDeadline)
+
+    async def _publish(self, request: HttpRequest, visit: Visit) -> None:
+        if len(visit.names) != 1 or isPattern(visit.names[0]):
+            raise ChannelError("bad-channel", "To publish, name one channel.")
+        message, idempotency = messageOf(request), idempotencyKey(request)
+        published = await visit.service.publishFor(visit.visitor, visit.names[0], message, visit.query.get("key"), idempotency)
+        request.responseHeaders.setRawHeaders("Content-Type", ["application/json"])
+        request.answer(jsonBody(published._asdict()))
+
+
+def _refusal(failure: Failure) -> Failure:
+    error = failure.value
+    if isinstance(error, ChannelReject):
+        raise httpError(error.error)
+    if isinstance(error, Reject):
+        headers: dict[str, str | tuple[str, ...]] = {}
+        for name, value in error.headers:
+            headers[name] = (*headers.get(name, ()), value)
+        raise HttpError(error.status, error.body or "The service refuses.", headers=headers)
+    if isinstance(error, defer.TimeoutError):
+        raise late()
+    return failure
