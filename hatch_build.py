@@ -13,6 +13,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = Path("twisted_ws/wire/_speedups.c")
+SOURCES = (SOURCE, SOURCE.with_name("_head.c"))
 
 
 class CompiledPart(BuildHookInterface):  # type: ignore[type-arg]
@@ -28,7 +29,7 @@ class CompiledPart(BuildHookInterface):  # type: ignore[type-arg]
         target = SOURCE.with_name("_speedups" + str(sysconfig.get_config_var("EXT_SUFFIX")))
         compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
         include = sysconfig.get_paths()["include"]
-        command = [*shlex.split(compiler), "-O3", "-shared", "-fPIC", f"-I{include}", "-o", str(target), str(SOURCE)]
+        command = [*shlex.split(compiler), "-O3", "-shared", "-fPIC", f"-I{include}", "-o", str(target), *map(str, SOURCES)]
         try:
             subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
         except (OSError, subprocess.CalledProcessError) as error:

@@ -163,7 +163,8 @@ class MemoryTransport:
         if not self.closed:
             self.closed = True
             self.reading = False
-            self.protocol.connectionLost(Failure(error))
+            protocol, self.protocol, self._producer = self.protocol, None, None
+            protocol.connectionLost(Failure(error))
 
 
 class MemoryClient:

@@ -18,6 +18,7 @@ from twisted_ws import Caller, ConfigurationError, Limits, Reject, ServiceError,
 from twisted_ws.delivery.dispatch import Dispatcher
 from twisted_ws.delivery.replies import Replies, Stream
 from twisted_ws.wire.frontdoor import FrontDoor
+from twisted_ws.wire.outbox import Outbox
 from twisted_ws.wire.protocol import WebSocketConnection
 
 
@@ -321,6 +322,25 @@ def test_failuresDoNotFillTheLog(world):
         world.client().send(clientFrame(2, b"binary"))
     assert len([event for event in events if "log_failure" in event]) == 11
     assert "40 more of the kind: Room.onBinaryMessage raised RuntimeError" in map(formatEvent, events)
+
+
+def test_noCycles(world):
+    """What a connection was made of goes with it: nothing is left to the collector of cycles."""
+    kinds = (WebSocketConnection, Caller, Dispatcher, FrontDoor, Outbox)
+    world.client("/ws").hangUp()
+    gc.collect()
+    gc.disable()
+    try:
+        before = [each for each in gc.get_objects() if isinstance(each, kinds)]
+        client = world.client("/ws")
+        client.send(clientFrame(1, b"hello"))
+        assert [each for each in gc.get_objects() if isinstance(each, kinds)] != before
+        client.hangUp()
+        del client
+        world.room.heard.clear()
+        assert [each for each in gc.get_objects() if isinstance(each, kinds)] == before
+    finally:
+        gc.enable()
 
 
 def test_nothingIsLeft(world):

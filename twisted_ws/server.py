@@ -151,7 +151,7 @@ class WebSocketServer:
         self._routes: Routes[object] = Routes()
         sayWhich()
         self._callers = _OpenCallers()
-        self._leaving: dict[Dispatcher, Deferred[None]] = {}
+        self._leaving: dict[Dispatcher, Deferred[None] | None] = {}
         self._stopping: Deferred[None] | None = None
         self.visits: set[Visit] = set()
         self.callers: Callers = self._callers
@@ -284,7 +284,8 @@ class WebSocketServer:
         await DeferredList([*visits, *(caller._link.startClose(payload, deadline) for caller in callers)])
         if self._leaving:
             late = reactor.callLater(max(until - reactor.seconds(), 0), self._giveUp)
-            await DeferredList([*self._leaving.values()])
+            self._leaving.update({dispatcher: Deferred() for dispatcher, end in self._leaving.items() if end is None})
+            await DeferredList([end for end in self._leaving.values() if end is not None])
             if late.active():
                 late.cancel()
 

@@ -15,7 +15,7 @@ from twisted_ws.delivery.subscriber import Subscriber
 from twisted_ws.delivery.visitor import Visitor
 from twisted_ws.limits import Limits
 from twisted_ws.upgrade import UpgradeRequest
-from twisted_ws.wire.outbox import Backlog
+from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.wheel import Wheel
 
 

@@ -7,9 +7,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twisted_ws.limits import Limits
+from twisted_ws.wire import pure, speedups
 from twisted_ws.wire.head import BadHead, RequestHead, parseHead
 
 LIMITS = Limits()
+
+
+@pytest.fixture(autouse=True, params=[pytest.param(pure.plainHead, id="python"), pytest.param(speedups.plainHead, id="compiled")])
+def plainHead(request):
+    """Each promise holds with and without the compiled part."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speedups, "plainHead", request.param)
+        yield
 
 
 def parse(*lines, limits=LIMITS):

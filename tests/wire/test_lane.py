@@ -219,6 +219,21 @@ class LaneTests(TestCase):
         assert isinstance(await protocol.lost, ConnectionDone)
         await self.close(protocol)
 
+    async def test_socket(self) -> None:
+        """The socket is there for who asks, always the same; it has its descriptor's settings, and goes with the connection."""
+        protocol, _ = await self.connect()
+        transport = protocol.transport
+        made = transport.socket
+        assert made is transport.socket
+        assert made.fileno() == transport.fileno() == transport.descriptor
+        assert (made.family, made.gettimeout()) == (socket.AF_INET, 0.0)
+        assert transport.getTcpNoDelay()
+        transport.abortConnection()
+        await protocol.lost
+        assert made.fileno() == -1
+        assert not hasattr(transport, "socket")
+        assert transport.fileno() == -1
+
     async def test_writeAfterTheEnd(self) -> None:
         """What is written after the end is dropped, without an error."""
         protocol, client = await self.connect()

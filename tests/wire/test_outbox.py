@@ -11,8 +11,9 @@ from twisted.logger import capturedLogs
 
 from tests.memory import MemoryTransport
 from twisted_ws.errors import ConnectionClosed
+from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.lane import LaneServer
-from twisted_ws.wire.outbox import CHARGE, CHARGE_AWAITED, SLICE, Backlog, Outbox, failedWrite
+from twisted_ws.wire.outbox import CHARGE, CHARGE_AWAITED, SLICE, Outbox, failedWrite
 from twisted_ws.wire.wheel import Wheel
 
 

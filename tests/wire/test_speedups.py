@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from tests.memory import clientFrame
+from twisted_ws.limits import Limits
 from twisted_ws.wire import pure, speedups
+from twisted_ws.wire.head import RequestHead, parseHead
 
 try:
     from twisted_ws.wire import _speedups
@@ -91,6 +93,107 @@ def test_readSome(impl, pair):
     assert impl.readSome(ours.fileno()) == b""
     with pytest.raises(OSError, match="descriptor"):
         impl.readSome(999_999)
+
+
+# Accepting, and the heads of requests.
+
+
+@BOTH
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_acceptOne(impl, family):
+    """A connection comes as a descriptor that does not wait and is not inherited, with the address that Python gives its peer."""
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with socket.create_server((host, 0), family=family) as port, socket.socket(family) as client:
+        port.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            impl.acceptOne(port)
+        client.connect(port.getsockname())
+        descriptor, address = impl.acceptOne(port)
+        with socket.socket(fileno=descriptor) as accepted:
+            assert address == accepted.getpeername() == client.getsockname()
+            assert not os.get_blocking(descriptor)
+            assert not os.get_inheritable(descriptor)
+    with pytest.raises((OSError, ValueError)):
+        impl.acceptOne(port)
+
+
+@BOTH
+def test_acceptOneOfAnotherFamily(impl, tmp_path):
+    """What listens on no address at all is Python's to accept; the compiled part keeps nothing open."""
+    with socket.socket(socket.AF_UNIX) as port, socket.socket(socket.AF_UNIX) as client:
+        port.bind(str(tmp_path / "socket"))
+        port.listen()
+        client.connect(port.getsockname())
+        if impl is pure:
+            os.close(impl.acceptOne(port)[0])
+            return
+        with pytest.raises(ValueError, match="family"):
+            impl.acceptOne(port)
+        assert client.recv(1) == b""
+
+
+PLAIN = b"GET /ws?a=%20 HTTP/1.1\r\nHost: a.example:8080\r\nX-A:\t one \r\nX-Text: gr\xfc\xdf\r\nx-a: two\r\n\r\n"
+
+
+def test_plainHead():
+    """The compiled part reads a plain head; Python reads none, and what it leaves is read by `parseHead`."""
+    assert pure.plainHead(PLAIN) is None
+    if _speedups is not pure:
+        headers = (("host", "a.example:8080"), ("x-a", "one"), ("x-text", "grüß"), ("x-a", "two"))
+        values = {"host": ["a.example:8080"], "x-a": ["one", "two"], "x-text": ["grüß"]}
+        assert _speedups.plainHead(PLAIN) == ("GET", "/ws?a=%20", headers, "a.example:8080", values)
+        with pytest.raises(TypeError):
+            _speedups.plainHead("text")
+
+
+# A plain head with a few bytes put in, taken out, or others; and pieces of heads in any order.
+_PIECES = st.sampled_from(
+    (
+        *(
+            b"GET ",
+            b"POST ",
+            b"/",
+            b"//",
+            b"*",
+            b"/a#b",
+            b"/\xc3",
+            b" HTTP/1.1",
+            b" HTTP/1.0",
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b"\r\n\r\n",
+        ),
+        *(b"Host: a", b"Host:", b"Host: a/b", b"X: \x00", b"X: \x85", b"X: \xa0", b"X : y", b" folded", b":", b"\t", b" "),
+        b"x" * 70 + b": long",
+    )
+)
+
+
+@st.composite
+def heads(draw):
+    """Return bytes that a peer may send for a head."""
+    if draw(st.booleans()):
+        return b"".join(draw(st.lists(_PIECES, max_size=12)))
+    head = bytearray(PLAIN)
+    for _ in range(draw(st.integers(0, 3))):
+        start = draw(st.integers(0, len(head)))
+        head[start : start + draw(st.integers(0, 2))] = draw(st.binary(max_size=2))
+    return bytes(head)
+
+
+@settings(max_examples=int(os.environ.get("TWISTED_WS_EXAMPLES", "300")), deadline=None, derandomize=True)
+@given(heads())
+def test_plainHeadAsInPython(data):
+    """Whatever the compiled part takes for plain, Python reads in the same way; it refuses nothing itself."""
+    plain = _speedups.plainHead(data)
+    if plain is not None:
+        method, target, headers, host, values = plain
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(speedups, "plainHead", pure.plainHead)
+            head = parseHead(data, Limits())
+        assert head == RequestHead(method, target, (1, 1), headers, host)
+        assert head.values == values
 
 
 # PollSet.

@@ -21,8 +21,9 @@ from twisted_ws.errors import CloseCode, ConnectionClosed, InvalidPayload, Proto
 from twisted_ws.limits import Limits
 from twisted_ws.logs import printable
 from twisted_ws.service import checkClose
+from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.keepalive import KeepAlive, Verdict
-from twisted_ws.wire.outbox import Backlog, Outbox, failedWrite
+from twisted_ws.wire.outbox import Outbox, failedWrite
 from twisted_ws.wire.phase import Phase
 from twisted_ws.wire.transports import abort, finishWriting, unsentInKernel
 from twisted_ws.wire.wheel import Wheel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -98,6 +99,9 @@ class ProcessDaemon(Daemon):
 
     def _begin(self) -> None:
         signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self.reload))
+        # All that is here by now stays: the collector of cycles need not go through it again and again.
+        gc.collect()
+        gc.freeze()
         notify("READY=1")
 
     def stopService(self) -> Deferred[None]:

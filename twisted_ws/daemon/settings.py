@@ -51,7 +51,12 @@ class Settings:
     broadcastPort: str = "8081"
     broadcastTlsPort: str = "off"
     broadcastInterface: str = "127.0.0.1"
-    services: tuple[Mount, ...] = (Mount("/ws", "demo"), Mount("/channels/{channel}", "channels"), Mount("/channels", "channels"))
+    services: tuple[Mount, ...] = (
+        Mount("/ws", "demo"),
+        Mount("/channels/{channel}", "channels"),
+        Mount("/channels", "channels"),
+        Mount("/playground", "twisted_ws.services.playground:Playground"),
+    )
     certificate: str | None = None
     privateKey: str | None = None
     chain: str | None = None

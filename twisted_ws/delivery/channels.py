@@ -31,7 +31,7 @@ from twisted_ws.delivery.publication import History, Position, Publication, Publ
 from twisted_ws.delivery.subscriber import CallerSubscriber, Subscriber
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.limits import Limits
-from twisted_ws.wire.outbox import Backlog
+from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.wheel import Wheel
 
 __all__ = ["Channels"]

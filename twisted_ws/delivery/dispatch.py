@@ -81,7 +81,7 @@ class Dispatcher:
         limits: Limits,
         reactor: Any,
         callers: Registry,
-        leaving: dict[Dispatcher, Deferred[None]],
+        leaving: dict[Dispatcher, Deferred[None] | None],
     ) -> None:
         self._service = service
         self.caller = caller
@@ -177,7 +177,7 @@ class Dispatcher:
         self._callers.discard(self.caller)
         self.caller.leaveChannels()
         if self._opened:
-            self._leaving[self] = Deferred()
+            self._leaving[self] = None  # a Deferred for those who wait
 
     def closed(self, statusCode: int, reason: str) -> None:
         """Call onClose when the messages that came before are handled, or the grace is over."""

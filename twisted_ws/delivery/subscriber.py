@@ -178,7 +178,7 @@ class CallerSubscriber(Subscriber):
         """Pass on; see `fanOut`."""
         self._link.goOn()
 
-    # What waits. The server counts it with the outboxes (`twisted_ws.wire.outbox.Waiting`).
+    # What waits. The server counts it with the outboxes (`twisted_ws.wire.backlog.Waiting`).
 
     @property
     def size(self) -> int:

@@ -20,6 +20,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "_head.h"
+
 enum {
     FIN = 0x80,
     MASKED = 0x80,
@@ -1022,6 +1024,8 @@ static PyTypeObject PollSetType = {
 static PyMethodDef methods[] = {
     {"split", (PyCFunction)(void (*)(void))split, METH_FASTCALL, NULL},
     {"readSome", readSome, METH_O, NULL},
+    {"plainHead", plainHead, METH_O, NULL},
+    {"acceptOne", acceptOne, METH_O, NULL},
     {"sendMany", (PyCFunction)(void (*)(void))sendMany, METH_FASTCALL, NULL},
     {"useOpenSSL", (PyCFunction)(void (*)(void))useOpenSSL, METH_FASTCALL, NULL},
     {"tlsReadSome", tlsReadSome, METH_O, NULL},
@@ -1039,6 +1043,7 @@ PyInit__speedups(void)
     readBuffer = PyMem_Malloc(READ_SIZE);
     if (readBuffer == NULL)
         return PyErr_NoMemory();
+    prepareHead();
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL || PyType_Ready(&SenderType) < 0 || PyModule_AddObjectRef(module, "Sender", (PyObject *)&SenderType) < 0)
         return NULL;

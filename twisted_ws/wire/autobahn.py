@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
+from binascii import b2a_base64
 from hashlib import sha1
 from typing import Any
 
@@ -77,7 +77,7 @@ class QuietServerProtocol(WebSocketServerProtocol):
             extensions: offers of permessage-deflate that can be taken.
             headers: more headers for the 101.
         """
-        lines = [_SWITCHING + b64encode(sha1(key.encode() + _GUID).digest()).decode()]
+        lines = [_SWITCHING + b2a_base64(sha1(key.encode() + _GUID).digest(), newline=False).decode()]
         if chosen is not None:
             lines.append(f"Sec-WebSocket-Protocol: {chosen}")
         if extensions:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted_ws.errors import WebSocketError
 
-__all__ = ["Events"]
+__all__ = ["ENDED", "Connection", "Events"]
 
 
 class Events(Protocol):
@@ -39,6 +39,24 @@ class Events(Protocol):
 
     def closed(self, statusCode: int, reason: str) -> None:
         """The connection is closed: the peer's code and reason; 1005 without a code, 1006 without a Close frame."""
+
+
+class _Ended:
+    """The receiver of a connection that has ended: hears nothing.
+
+    A connection and its receiver know each other. Cut here, they go as soon as nobody has them, and not when the collector of
+    cycles comes by.
+    """
+
+    __slots__ = ()
+
+    def _nothing(self, *_: object) -> Any:
+        return False
+
+    opened = messageReceived = pingReceived = pongReceived = idle = failed = closing = closed = _nothing
+
+
+ENDED: Events = _Ended()
 
 
 class Connection(Protocol):

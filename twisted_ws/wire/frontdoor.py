@@ -65,9 +65,9 @@ class FrontDoor(TwistedProtocol):
     transport: Any
     factory: FrontDoorFactory
 
-    def __init__(self, factory: FrontDoorFactory, admittedAs: str) -> None:
+    def __init__(self, factory: FrontDoorFactory, peer: tuple[str, int]) -> None:
         self.factory = factory
-        self._admittedAs = admittedAs
+        self._peer = peer  # as the gate has counted it
         self._state = _State.HEAD
         self._received = bytearray()
         self._searched = 0
@@ -124,8 +124,11 @@ class FrontDoor(TwistedProtocol):
             self._becomeHTTP(raw + rest)
             return
         self._received = bytearray(rest)
-        address, port = peerOf(self.transport.getPeer())
-        secure = hasTLS(self.transport)
+        transport = self.transport
+        # On anything else the PROXY protocol may have said who it really is.
+        onLane = isinstance(transport, LaneServer)
+        address, port = self._peer if onLane else peerOf(transport.getPeer())
+        secure = transport.isSecure if onLane else hasTLS(transport)
         address, secure = factory.proxies.client(address, secure, head)
         verdict = decide(head, factory.origins, secure)
         if isinstance(verdict, Deny):
@@ -166,7 +169,7 @@ class FrontDoor(TwistedProtocol):
             return
         self._state = _State.DONE
         self.factory.wire.wheel.drop(self)
-        connection = self.factory.connectionClass(welcome, self._admittedAs)
+        connection = self.factory.connectionClass(welcome, self._peer[0])
         setProtocol(self.transport, connection)
         connection.makeConnection(self.transport)  # type: ignore[no-untyped-call]
         connection.open(accept, bytes(self._received))
@@ -232,7 +235,7 @@ class FrontDoor(TwistedProtocol):
         """The peer has left before there was a WebSocket, or HTTP is done."""
         state, self._state = self._state, _State.DONE
         self.factory.wire.wheel.drop(self)
-        self.factory.wire.gate.release(self._admittedAs)
+        self.factory.wire.gate.release(self._peer[0])
         upgrade, self._upgrade = self._upgrade, None
         if upgrade is not None:
             upgrade.cancel()
@@ -304,8 +307,8 @@ class FrontDoorFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Let a connection in, or have it closed at once where there is no place for it."""
-        address = peerOf(addr)[0]
-        return FrontDoor(self, address) if self.wire.gate.admit(address) else None
+        peer = peerOf(addr)
+        return FrontDoor(self, peer) if self.wire.gate.admit(peer[0]) else None
 
     def doStart(self) -> None:
         """Start the HTTP factory along with this one."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import resource
+from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Any, NoReturn
 
 from twisted.logger import Logger
 
 from twisted_ws.limits import Limits
+from twisted_ws.wire import speedups
 
 __all__ = ["Gate", "addressKey"]
 
@@ -164,10 +166,18 @@ class _ListeningSocket:
 
     def accept(self) -> Any:
         """Accept one connection, or say that there is none."""
+        return self._try(self._socket.accept)
+
+    def acceptOne(self) -> tuple[int, Any]:
+        """Do the same for who wants the descriptor alone (see `twisted_ws.wire.pure.acceptOne`)."""
+        accepted: tuple[int, Any] = self._try(speedups.acceptOne, self._socket)
+        return accepted
+
+    def _try(self, accept: Callable[..., Any], *arguments: Any) -> Any:
         if self._gate.isPaused(self._port):
             self._none()  # the pause began in this very turn
         try:
-            accepted = self._socket.accept()
+            accepted = accept(*arguments)
         except OSError as error:
             if error.errno not in _SHORT:
                 raise

@@ -59,7 +59,10 @@ def isUpgrade(head: RequestHead) -> bool:
 
 
 def _has(head: RequestHead, name: str, wanted: str) -> bool:
-    return wanted in [token.lower() for token in head.tokens(name)]
+    values = head.values.get(name)
+    if values is None:
+        return False
+    return (len(values) == 1 and values[0].lower() == wanted) or wanted in [token.lower() for token in head.tokens(name)]
 
 
 def decide(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Accept | Deny:
@@ -75,18 +78,22 @@ def decide(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Accept
     if head.version < (1, 1):
         return Deny(400, "A WebSocket handshake needs HTTP/1.1.")
     # A body would be read as frames; with both of these, a proxy and we could disagree on where it ends.
-    if head.getAll("transfer-encoding") or set(head.getAll("content-length")) - {"0"}:
+    values = head.values
+    if "transfer-encoding" in values or set(values.get("content-length", ())) - {"0"}:
         return Deny(400, "A WebSocket handshake has no body.")
     if not _has(head, "connection", "upgrade"):
         return Deny(400, "The Connection header must say Upgrade.")
-    if head.getAll("sec-websocket-version") != ["13"]:
+    if values.get("sec-websocket-version") != ["13"]:
         return Deny(426, "Only WebSocket version 13 is spoken here.", (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")))
-    keys = head.getAll("sec-websocket-key")
-    if len(keys) != 1 or not _isKey(keys[0]):
+    keys = values.get("sec-websocket-key")
+    if keys is None or len(keys) != 1 or not _isKey(keys[0]):
         return Deny(400, "Sec-WebSocket-Key must be 16 bytes in base64, once.")
-    denied = _checkOrigin(head, origins, isSecure)
-    if denied is not None:
-        return denied
+    if "origin" in values:  # without one: no browser, so no foreign page behind it
+        denied = _checkOrigin(head, origins, isSecure)
+        if denied is not None:
+            return denied
+    if "sec-websocket-protocol" not in values and "sec-websocket-extensions" not in values:
+        return Accept(keys[0])
     subProtocols = head.tokens("sec-websocket-protocol")
     if not all(map(isToken, subProtocols)) or len(set(subProtocols)) != len(subProtocols):
         return Deny(400, "Sec-WebSocket-Protocol must be a list of different tokens.")
@@ -100,8 +107,7 @@ def _checkOrigin(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> 
     found = head.getAll("origin")
     if len(found) > 1:
         return Deny(400, "The Origin header must not be repeated.")
-    # No Origin: no browser, so no foreign page behind it.
-    if found and not origins.allows(found[0], head.host, isSecure):
+    if not origins.allows(found[0], head.host, isSecure):
         return Deny(403, "Pages of this origin may not connect.", hint=f"to allow it: --allowed-origin {found[0]}")
     return None
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from twisted_ws.limits import Limits
 from twisted_ws.upgrade import isToken
+from twisted_ws.wire import speedups
 
 __all__ = ["HEAD_START", "BadHead", "RequestHead", "parseHead"]
 
@@ -49,6 +50,7 @@ class RequestHead:
         version: (1, 0) or (1, 1).
         headers: pairs of lower-case name and value (Latin-1, stripped), in the order they came.
         host: the value of Host, "" where an HTTP/1.0 request has none.
+        values: the values of each name; a dozen are asked for in each handshake.
     """
 
     method: str
@@ -56,25 +58,20 @@ class RequestHead:
     version: tuple[int, int]
     headers: tuple[tuple[str, str], ...]
     host: str
-    _values: dict[str, list[str]] = field(init=False, repr=False, compare=False)
+    values: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # A dozen names are asked for in each handshake.
-        values: dict[str, list[str]] = {}
-        for name, value in self.headers:
-            if name in values:
-                values[name].append(value)
-            else:
-                values[name] = [value]
-        self._values = values
+        if not self.values:
+            for name, value in self.headers:
+                self.values.setdefault(name, []).append(value)
 
     def getAll(self, name: str) -> list[str]:
         """Return each value of the header `name` (lower case)."""
-        return self._values.get(name, [])
+        return self.values.get(name, [])
 
     def tokens(self, name: str) -> list[str]:
         """Return the elements of a comma-separated header, stripped, empty ones left out (RFC 9110 section 5.6.1)."""
-        return [t for value in self._values.get(name, ()) for e in value.split(",") if (t := e.strip(" \t"))]
+        return [t for value in self.values.get(name, ()) for e in value.split(",") if (t := e.strip(" \t"))]
 
 
 def parseHead(data: bytes, limits: Limits) -> RequestHead:
@@ -87,11 +84,21 @@ def parseHead(data: bytes, limits: Limits) -> RequestHead:
     Raises:
         BadHead: the request must be refused; says with which status.
     """
-    line, _, rest = data[:-2].partition(b"\r\n")
-    if len(line) > limits.requestLine:
+    if data.find(b"\r\n") > limits.requestLine:
         raise BadHead(414, "The request line is too long.")
     if len(data) > limits.head:
         raise BadHead(431, "The request head is too large.")
+    plain = speedups.plainHead(data)
+    if plain is None:
+        return _parse(data, limits)
+    method, target, headers, host, values = plain
+    if len(headers) > limits.headers:
+        raise BadHead(431, "The request has too many headers.")
+    return RequestHead(method, target, (1, 1), headers, host, values)
+
+
+def _parse(data: bytes, limits: Limits) -> RequestHead:
+    line, _, rest = data[:-2].partition(b"\r\n")
     method, target, version = _requestLine(line)
     lines = rest.decode("latin-1").split("\r\n")
     del lines[-1]

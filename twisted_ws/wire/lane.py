@@ -8,13 +8,16 @@ connection that expects one go straight from its socket to who handles them. Wha
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable, Iterable
+from socket import socket as Socket
 from typing import Any, Protocol
 
 from twisted.internet import main, tcp
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv6Address
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -32,6 +35,10 @@ EVENTS = 64
 _IN = getattr(select, "EPOLLIN", 0x001)
 _OUT = getattr(select, "EPOLLOUT", 0x004)
 _GONE = getattr(select, "EPOLLERR", 0x008) | getattr(select, "EPOLLHUP", 0x010)
+
+
+# What nearly every connection ends with.
+_REASONS: dict[type[Exception], Failure] = {type(why): Failure(why) for why in (main.CONNECTION_DONE, main.CONNECTION_LOST)}
 
 
 class Receiver(Protocol):
@@ -60,6 +67,7 @@ class PollGroup:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self.sockets = speedups.PollSet(self._ready)
+        self._polled = False
 
     def __getattr__(self, name: str) -> Any:
         # For everything but polling a transport has the real reactor.
@@ -91,13 +99,14 @@ class PollGroup:
         self._ask(transport, 0, _OUT)
 
     def _ask(self, transport: Any, wanted: int, unwanted: int) -> None:
-        before = len(self.sockets)
-        self.sockets.ask(transport.descriptor, transport, wanted, unwanted)
-        after = len(self.sockets)
-        if not before and after:
-            self._reactor.addReader(self)
-        elif before and not after:
-            self._reactor.removeReader(self)
+        sockets = self.sockets
+        sockets.ask(transport.descriptor, transport, wanted, unwanted)
+        if self._polled != (len(sockets) > 0):
+            self._polled = not self._polled
+            if self._polled:
+                self._reactor.addReader(self)
+            else:
+                self._reactor.removeReader(self)
 
     def doRead(self) -> None:
         """Serve the sockets that are ready, for as long as one turn may take."""
@@ -137,12 +146,12 @@ class PollGroup:
     def _disconnect(self, transport: Any, why: Exception, reading: bool) -> None:
         # As the reactor does it (PosixReactorBase._disconnectSelectable), which would take an exception for the whole group's.
         try:
-            self.removeReader(transport)
+            reason = _REASONS.get(type(why)) or Failure(why)
             if reading and isinstance(why, ConnectionDone):
-                transport.readConnectionLost(Failure(why))
+                self.removeReader(transport)
+                transport.readConnectionLost(reason)
             else:
-                self.removeWriter(transport)
-                transport.connectionLost(Failure(why))
+                transport.connectionLost(reason)
         except Exception:
             self._log.failure("a connection failed at its end")
 
@@ -160,25 +169,26 @@ class LaneServer(tcp.Server):
     Everything else is Twisted's own: order, producers, half-close, errors.
 
     Attributes:
+        isSecure: whether its bytes are encrypted here.
         descriptor: the socket's.
         sender: sends frames straight out (`twisted_ws.wire.speedups.makeSender`).
     """
 
     reactor: Any
     protocol: Any
+    isSecure = False
     descriptor: int
     sender: Any
+    _socket: Socket | None = None
+    _closed = False
 
-    def __init__(self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
-        # It does not change, and asking the socket for it costs.
-        self.descriptor = sock.fileno()
+    def __init__(self, descriptor: int, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
+        self.descriptor = descriptor
         # All that Twisted's own __init__ sets, but for texts that hardly anybody asks for and every connection would keep.
         self.reactor = reactor
         self._tempDataBuffer: list[bytes] = []
         self._tempDataLen = 0
-        self.socket = sock
-        self.socket.setblocking(False)
-        self.fileno = sock.fileno
+        self.fileno = descriptor.__int__  # Twisted takes it away at the end
         self.protocol = protocol
         self.server = server
         self.client = client
@@ -188,6 +198,21 @@ class LaneServer(tcp.Server):
         self.sender = self._makeSender()
         self.startReading()  # type: ignore[no-untyped-call]
         self.connected = 1
+
+    @property
+    def socket(self) -> Socket:  # type: ignore[override]
+        """The socket, made for the first who asks: most connections live by their descriptor alone.
+
+        Raises:
+            AttributeError: the connection has ended.
+        """
+        if self._closed:
+            raise AttributeError("socket")
+        made = self._socket
+        if made is None:
+            made = self._socket = Socket(fileno=self.descriptor)
+            made.setblocking(False)
+        return made
 
     @property
     def hostname(self) -> str:  # type: ignore[override]
@@ -253,7 +278,7 @@ class LaneServer(tcp.Server):
         if not self.connected or self.disconnecting or self._writeDisconnected:
             return 0
         try:
-            return self.socket.send(data)
+            return os.write(self.descriptor, data)
         except OSError:
             return 0  # it cannot now; and what else is wrong the next try tells, as the reactor can take it
 
@@ -281,8 +306,20 @@ class LaneServer(tcp.Server):
         return False
 
     def connectionLost(self, reason: Failure) -> None:
-        """End."""
+        """End, as Twisted's connections do."""
+        if self._closed:
+            return  # as after an abort in the middle of what then raises
         self.setLane(None)
         if self.sender is not None:
             self.sender.open = False
-        super().connectionLost(reason)
+        FileDescriptor.connectionLost(self, reason)
+        if self._socket is None and reason.type is ConnectionLost:
+            # The peer has reset it, or it has failed: the kernel has nothing left to shut down.
+            os.close(self.descriptor)
+        else:
+            self._closeSocket(not isinstance(reason.value, ConnectionAborted))  # type: ignore[no-untyped-call]
+        self._closed, self._socket = True, None
+        protocol = self.protocol
+        del self.protocol
+        del self.fileno
+        protocol.connectionLost(reason)

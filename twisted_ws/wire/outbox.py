@@ -17,12 +17,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ws.errors import ConnectionClosed
+from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.speedups import Sender
 from twisted_ws.wire.transports import innermost
 from twisted_ws.wire.wheel import Wheel
 
-__all__ = ["Backlog", "Outbox", "OutboxOwner", "Waiting", "failedWrite"]
+__all__ = ["Outbox", "OutboxOwner", "failedWrite"]
 
 # Bytes given to the transport at once when it is behind. Progress is seen a slice at a time, so this over the write deadline
 # (16 KiB in 30 s: 546 bytes a second) is the slowest peer that is not taken for dead.
@@ -51,58 +52,20 @@ class OutboxOwner(Protocol):
         """What waits is less than `Limits.replyBuffer` again; told after each slice while there is something left."""
 
 
-class Overflowing(Protocol):
-    """Whoever can give way."""
+class _Nobody:
+    """The owner of an outbox that has ended."""
 
     def outboxOverflowed(self, atOnce: bool) -> None:
-        """See `OutboxOwner`."""
+        """Nothing waits."""
+
+    def outboxDrained(self) -> None:
+        """Nothing waits."""
+
+    def outboxEased(self) -> None:
+        """Nothing waits."""
 
 
-class Waiting(Protocol):
-    """Something where bytes wait for one peer: an outbox, a mailbox."""
-
-    @property
-    def size(self) -> int:
-        """How many."""
-
-    @property
-    def owner(self) -> Overflowing:
-        """Who is told to give way."""
-
-
-class Backlog:
-    """The bytes that wait for all peers of one server together.
-
-    Attributes:
-        total: bytes now.
-    """
-
-    __slots__ = ("_limit", "_waiting", "total")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._waiting: set[Waiting] = set()
-        self.total = 0
-
-    def note(self, outbox: Waiting, before: int) -> None:
-        """Note that `outbox` held `before` bytes and holds ``outbox.size`` now."""
-        self.total += outbox.size - before
-        if outbox.size:
-            self._waiting.add(outbox)
-        else:
-            self._waiting.discard(outbox)
-
-    def relieve(self) -> None:
-        """Over the limit, have the largest give way; this may call any service's onError."""
-        for largest in sorted(self._waiting, key=lambda o: -o.size) if self.total > self._limit else ():
-            if self.total <= self._limit:
-                break
-            largest.owner.outboxOverflowed(True)
-
-    def changed(self, outbox: Waiting, before: int) -> None:
-        """Do both."""
-        self.note(outbox, before)
-        self.relieve()
+_NOBODY: OutboxOwner = _Nobody()
 
 
 class _Quiet:
@@ -267,6 +230,9 @@ class Outbox:
 
     def abandon(self, error: ConnectionClosed) -> None:
         """The transport is gone: drop everything; every Deferred that waits fails with `error`."""
+        if not self.size and not self._waiters:
+            self.busy = True
+            return
         waiters, self._waiters = [*self._waiters], ()
         if self._partial and self._partial[1] is not None:
             waiters.append(self._partial[1])
@@ -276,6 +242,11 @@ class Outbox:
         self.busy = True  # nothing is written any more
         for waiter in waiters:
             failedWrite(error, waiter)
+
+    def end(self, error: ConnectionClosed) -> None:
+        """Do the same for the last time: the owner hears nothing more, and is not kept."""
+        self.abandon(error)
+        self.owner = _NOBODY
 
     def release(self) -> None:
         """Give the writing side back, so that the transport can be closed."""

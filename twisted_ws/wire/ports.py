@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,6 +12,7 @@ from twisted.internet import tcp
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws.wire import speedups
 from twisted_ws.wire.lane import LaneServer, PollGroup
 from twisted_ws.wire.secure import SecureLaneServer
 from twisted_ws.wire.tls import TLSFactory
@@ -33,12 +36,13 @@ class _Accepting:
         self._group: Any = group
         self._stock = port.doRead
         factory = port.factory
+        self._transport: Callable[..., LaneServer] = LaneServer
         if isinstance(factory, TLSFactory):
             # Its protocols would do in memory what is now done below them.
             port.factory = factory.wrappedFactory
-            port.transport = partial(SecureLaneServer, factory.tls)
-        else:
-            port.transport = LaneServer
+            self._transport = partial(SecureLaneServer, factory.tls)
+        port.transport = self._accepted
+        self._accept = getattr(port.socket, "acceptOne", None) or partial(speedups.acceptOne, port.socket)
         # A socket has it from the one that accepted it.
         port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
 
@@ -47,40 +51,52 @@ class _Accepting:
         port = self._port
         for _ in range(ACCEPTS_A_TURN):
             try:
-                sock, address = port.socket.accept()
+                descriptor, address = self._accept()
             except BlockingIOError:
                 return None
             except OSError:
                 # What is wrong shows again, and Twisted knows what to do, as when no descriptor is left.
                 return self._stock()
             try:
-                self._take(sock, address)
+                self._take(descriptor, address)
             except Exception:
                 _log.failure("a connection could not be taken")
-                sock.close()
             if not port.connected:
                 return None  # closed by a service
         return None
 
-    def _take(self, sock: socket.socket, address: Any) -> None:
+    def _accepted(self, sock: socket.socket, protocol: Any, address: Any, port: Any, number: int, _reactor: Any) -> LaneServer:
+        # One that Twisted has accepted.
+        sock.setblocking(False)
+        return self._transport(sock.detach(), protocol, address, port, number, self._group)
+
+    def _take(self, descriptor: int, address: Any) -> None:
         port = self._port
         if len(address) == 4 and address[3]:
             # A link-local address counts with its scope.
             host = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
             address = (host, *address[1:])
-        protocol = port.factory.buildProtocol(port._buildAddr(address))
-        if protocol is None:
-            sock.close()
-            return
-        number = port.sessionno
-        port.sessionno = number + 1
+        protocol = transport = None
         try:
-            transport = port.transport(sock, protocol, address, port, number, self._group)
+            protocol = port.factory.buildProtocol(port._buildAddr(address))
+            if protocol is not None:
+                number = port.sessionno
+                port.sessionno = number + 1
+                transport = self._transport(descriptor, protocol, address, port, number, self._group)
         except Exception as error:
-            # The gate has counted it, and the end uncounts it.
-            protocol.connectionLost(Failure(error))
+            if protocol is not None:
+                # The gate has counted it, and the end uncounts it.
+                protocol.connectionLost(Failure(error))
             raise
-        protocol.makeConnection(transport)
+        finally:
+            if transport is None:
+                os.close(descriptor)
+        if transport is not None:
+            try:
+                protocol.makeConnection(transport)
+            except Exception as error:
+                transport.connectionLost(Failure(error))
+                raise
 
 
 def accelerate(port: Any, group: PollGroup) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.internet.main import CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -27,6 +28,7 @@ from twisted_ws.logs import printable
 from twisted_ws.service import checkClose
 from twisted_ws.wire.autobahn import serverOptions
 from twisted_ws.wire.deflate import usableOffers
+from twisted_ws.wire.events import ENDED
 from twisted_ws.wire.framing import frame
 from twisted_ws.wire.handshake import Accept
 from twisted_ws.wire.keepalive import KeepAlive, Verdict
@@ -40,6 +42,8 @@ from twisted_ws.wire.transports import abort, finishWriting, hasTLS, peerOf, uns
 __all__ = ["WebSocketConnection", "connectionClass"]
 
 CLOSE = 8
+
+_LOST = str(CONNECTION_LOST)
 
 # Bytes that excuse a peer in the middle of a frame from one pong: fewer, and it only keeps the connection busy.
 UPLOAD = 512
@@ -124,10 +128,12 @@ class WebSocketConnection(Outbound):
             return  # a bug of ours, which the front door has logged
         self._message = None
         code, text = self._endedWith()
-        self._outbox.abandon(ConnectionClosed(code, text))
+        self._outbox.end(ConnectionClosed(code, text))
         if self._failure is None and not wasFinishing and not self._closedByPeer and not isinstance(reason.value, ConnectionDone):
-            self._tellFailed(TransportError(f"the connection broke: {reason.getErrorMessage()}"))
+            why = _LOST if reason.value is CONNECTION_LOST else reason.getErrorMessage()
+            self._tellFailed(TransportError(f"the connection broke: {why}"))
         self._events.closed(code, text)
+        self._events, self._deliver = ENDED, ENDED.messageReceived
         waiters, self._closeWaiters = self._closeWaiters, ()
         for waiter in waiters:
             waiter.callback(None)

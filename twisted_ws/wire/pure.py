@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,7 +17,18 @@ from OpenSSL import SSL
 
 from twisted_ws.wire.framing import frame
 
-__all__ = ["PollSet", "Sender", "readSome", "sendMany", "split", "tlsHandle", "tlsReadSome", "tlsWriteSome"]
+__all__ = [
+    "PollSet",
+    "Sender",
+    "acceptOne",
+    "plainHead",
+    "readSome",
+    "sendMany",
+    "split",
+    "tlsHandle",
+    "tlsReadSome",
+    "tlsWriteSome",
+]
 
 _TEXT = 0x81
 _BINARY = 0x82
@@ -29,6 +41,29 @@ BROKEN = -1  # SSL_ERROR_SSL, which stands for all others
 # Bits of epoll.
 _IN = getattr(select, "EPOLLIN", 0x001)
 _GONE = getattr(select, "EPOLLERR", 0x008) | getattr(select, "EPOLLHUP", 0x010)
+
+
+def acceptOne(listening: socket.socket) -> tuple[int, Any]:
+    """Accept one connection, and return its non-blocking descriptor and the peer's address, as Python has it.
+
+    Raises:
+        OSError: none waits (BlockingIOError), or it failed.
+    """
+    accepted, address = listening.accept()
+    accepted.setblocking(False)
+    return accepted.detach(), address
+
+
+def plainHead(data: bytes) -> tuple[str, str, tuple[tuple[str, str], ...], str, dict[str, list[str]]] | None:
+    """Return method, target, headers, Host, and the headers' values by name, of a head in which nothing is out of the ordinary.
+
+    That is an HTTP/1.1 request for a path, with one Host, of which every byte is as `twisted_ws.wire.head` wants it; that module
+    has the words for the others.
+
+    Returns:
+        None where it is not plain; here none is.
+    """
+    return None
 
 
 def split(data: bytes, maximum: int) -> tuple[list[str | bytes], int]:

@@ -39,17 +39,20 @@ class SecureLaneServer(LaneServer):
 
     _log = Logger()
 
+    isSecure = True
     _handshaking = True
     _ending = False  # our close_notify has gone, or the peer's has come
     # Rare, and of old versions of TLS or a new key: OpenSSL cannot go on one way before the socket is ready the other way.
     _readWantsWrite = False
     _writeWantsRead = False
 
-    def __init__(self, tls: ServerTLS, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
-        self._tls = tls.connection(sock)
+    def __init__(
+        self, tls: ServerTLS, descriptor: int, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any
+    ) -> None:
+        self._tls = tls.connection(descriptor)
         self._tls.set_accept_state()
         self.handle: Any = speedups.tlsHandle(self._tls)
-        super().__init__(sock, protocol, client, server, sessionno, reactor)
+        super().__init__(descriptor, protocol, client, server, sessionno, reactor)
 
     def _makeSender(self) -> Any:
         return speedups.makeSender(self.handle, True)

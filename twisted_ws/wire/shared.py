@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
+from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.events import Events
 from twisted_ws.wire.gate import Gate
 from twisted_ws.wire.lane import PollGroup
-from twisted_ws.wire.outbox import Backlog
 from twisted_ws.wire.wheel import Wheel
 
 if TYPE_CHECKING:

@@ -17,8 +17,10 @@ __all__ = [
     "NEVER",
     "PollSet",
     "Sender",
+    "acceptOne",
     "compiled",
     "makeSender",
+    "plainHead",
     "readSome",
     "sayWhich",
     "sendMany",
@@ -35,6 +37,8 @@ PollSet: Any = pure.PollSet
 Sender: Any = pure.Sender
 sendMany: Any = pure.sendMany
 readSome, split = pure.readSome, pure.split
+plainHead: Any = pure.plainHead
+acceptOne: Any = pure.acceptOne
 tlsHandle: Any = pure.tlsHandle
 tlsReadSome: Any = pure.tlsReadSome
 tlsWriteSome: Any = pure.tlsWriteSome
@@ -53,6 +57,7 @@ if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
         compiled = True
         Sender, sendMany = _speedups.Sender, _speedups.sendMany
         readSome, split = _speedups.readSome, _speedups.split
+        plainHead, acceptOne = _speedups.plainHead, _speedups.acceptOne
         PollSet = getattr(_speedups, "PollSet", None)  # where the system has epoll
         try:
             # Private names: where OpenSSL's own functions are, and its object in pyOpenSSL's. Without them TLS works by

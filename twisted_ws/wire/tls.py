@@ -138,9 +138,9 @@ class ServerTLS:
         """Return the OpenSSL side of one new connection (`IOpenSSLServerConnectionCreator`)."""
         return SSL.Connection(self._context, None)
 
-    def connection(self, sock: Any) -> SSL.Connection:
-        """Return the OpenSSL side of a connection on a socket."""
-        return SSL.Connection(self._context, sock)
+    def connection(self, descriptor: int) -> SSL.Connection:
+        """Return the OpenSSL side of a connection on a socket, by its descriptor."""
+        return SSL.Connection(self._context, descriptor)  # type: ignore[arg-type]  # all that it asks a socket for
 
     def wrap(self, factory: IProtocolFactory, reactor: Any) -> IProtocolFactory:
         """Return a factory for protocols that speak TLS below those of `factory`.

@@ -55,7 +55,8 @@ class Wheel:
 
     def set(self, entry: Deadline, when: float) -> None:
         """Call ``entry.deadlineReached`` at `when` (the reactor's seconds); an earlier place of `entry` is given up."""
-        self.drop(entry)
+        if entry.wheelSlot is not None:
+            self.drop(entry)
         if self._call is None:
             self.now = self._reactor.seconds()
             self._turned = int(self.now / TICK)
