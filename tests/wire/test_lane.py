@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.memory import clientFrame
-from twisted_ws.wire.lane import LaneServer, PollGroup
+from twisted_ws.wire.lane import LANE_NAMES, LaneServer, PollGroup
 from twisted_ws.wire.ports import accelerate
 
 
@@ -233,6 +233,15 @@ class LaneTests(TestCase):
         assert made.fileno() == -1
         assert not hasattr(transport, "socket")
         assert transport.fileno() == -1
+
+    async def test_names(self) -> None:
+        """A connection that was slow, and has ended, has no attribute but those that all share the names of."""
+        protocol, client = await self.connect(bufferSize=4096)
+        protocol.transport.write(b"x" * 1_000_000)
+        await deferToThread(client.recv, 4096)
+        transport = protocol.transport
+        await self.close(protocol)
+        assert vars(transport).keys() - set(LANE_NAMES) <= {"_aborting", "doRead", "doWrite"}
 
     async def test_writeAfterTheEnd(self) -> None:
         """What is written after the end is dropped, without an error."""

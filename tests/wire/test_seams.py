@@ -130,7 +130,7 @@ def test_nothingIsShared():
     plain = (type(None), bool, int, float, str, bytes, tuple, staticmethod)
     mutable = {name for name, value in options.items() if not isinstance(value, plain)}
     assert mutable == {
-        "autobahnFactory",  # the server's own
+        "factory",  # the server's own
         "versions",  # options, which nothing changes
         "allowedOrigins",
         "allowedOriginsPatterns",

@@ -46,15 +46,15 @@ class QuietServerProtocol(WebSocketServerProtocol):
     log = _Mute()
     is_open = is_closed = _Fired()
     CONFIG_ATTRS: list[str] = []  # noqa: RUF012 - as Autobahn declares it
-    autobahnFactory: WebSocketServerFactory
+    factory: WebSocketServerFactory
     transport: Any
     current_frame: Any
     utf8validator: Any
     _isMessageCompressed = False
 
     def __init__(self) -> None:
-        # Autobahn's own __init__ makes two Deferreds, an event table and details of the transport, none of which is used.
-        self.factory = self.autobahnFactory
+        # Autobahn's own makes two Deferreds, an event table and details of the transport, none of which is used.
+        pass
 
     def connectionMade(self) -> None:
         """Begin: Autobahn's state of a new connection stands on the class (see `serverOptions`) until it changes."""
@@ -137,7 +137,7 @@ def serverOptions(limits: Limits, reactor: Any) -> dict[str, Any]:
     options: dict[str, Any] = {name: getattr(factory, name) for name in WebSocketServerProtocol.CONFIG_ATTRS}
     # A function on a class would become a method.
     options["perMessageCompressionAccept"] = staticmethod(acceptOffer)
-    return {**options, **_initialState(factory, options), "autobahnFactory": factory}
+    return {**options, **_initialState(factory, options), "factory": factory}
 
 
 def _initialState(factory: WebSocketServerFactory, options: dict[str, Any]) -> dict[str, Any]:

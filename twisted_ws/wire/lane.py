@@ -24,8 +24,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ws.wire import speedups
+from twisted_ws.wire.memory import shareNames
 
-__all__ = ["LaneServer", "PollGroup", "Receiver"]
+__all__ = ["LANE_NAMES", "LaneServer", "PollGroup", "Receiver"]
 
 # Timers, accepts and the HTTP sites come after so many seconds at the latest; how late it is, is looked at after so many events.
 TURN = 0.01
@@ -323,3 +324,12 @@ class LaneServer(tcp.Server):
         del self.protocol
         del self.fileno
         protocol.connectionLost(reason)
+
+
+# Ours and Twisted's own, in the order they come.
+LANE_NAMES = (
+    *("descriptor", "reactor", "_tempDataBuffer", "_tempDataLen", "fileno", "protocol", "server", "client", "_addressType"),
+    *("sessionno", "sender", "connected", "producer", "streamingProducer", "dataBuffer", "offset", "disconnecting"),
+    *("disconnected", "_socket", "_closed"),
+)
+shareNames(LaneServer, LANE_NAMES)

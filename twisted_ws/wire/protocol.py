@@ -33,6 +33,7 @@ from twisted_ws.wire.framing import frame
 from twisted_ws.wire.handshake import Accept
 from twisted_ws.wire.keepalive import KeepAlive, Verdict
 from twisted_ws.wire.lane import LaneServer
+from twisted_ws.wire.memory import shareNames
 from twisted_ws.wire.outbound import Outbound
 from twisted_ws.wire.outbox import SLICE, Outbox
 from twisted_ws.wire.phase import Phase
@@ -384,8 +385,19 @@ class WebSocketConnection(Outbound):
         return hasTLS(self.transport)
 
 
+# What every connection has, and what Autobahn gives those that have sent it a ping or a part of a message.
+_NAMES = (
+    *("_welcome", "_admittedAs", "connected", "transport", "state", "_outbox", "_events", "phase", "_idleTimeout"),
+    *("_lastData", "_keepAlive", "wheelSlot", "_deliver", "_lane", "sender", "_heard", "utf8validator", "data"),
+    *("current_frame_masker", "current_frame", "inside_message", "_isMessageCompressed", "utf8validateIncomingCurrentMessage"),
+    *("utf8validateLast", "message_is_binary", "message_data_total_length", "_message", "control_frame_data", "_controlRate"),
+)
+
+
 def connectionClass(wire: Wire) -> type[WebSocketConnection]:
     """Return the class of the connections of one server."""
     options = serverOptions(wire.limits, wire.reactor)
     own = {"wire": wire, "_wheel": wire.wheel, "laneMaximum": wire.limits.maxMessageSize}
-    return type("WebSocketConnection", (WebSocketConnection,), {**options, **own})
+    kind = type("WebSocketConnection", (WebSocketConnection,), {**options, **own})
+    shareNames(kind, _NAMES)
+    return kind

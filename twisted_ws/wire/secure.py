@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ws.wire import speedups
-from twisted_ws.wire.lane import LaneServer
+from twisted_ws.wire.lane import LANE_NAMES, LaneServer
+from twisted_ws.wire.memory import shareNames
 from twisted_ws.wire.pure import WANT_READ
 from twisted_ws.wire.tls import PLAIN_HTTP, ServerTLS, isPlainHTTP
 
@@ -219,3 +220,6 @@ class SecureLaneServer(LaneServer):
     def readConnectionLost(self, reason: Failure) -> None:
         """End: TLS has no half that goes on (called by the reactor)."""
         self.connectionLost(reason)
+
+
+shareNames(SecureLaneServer, ("_tls", "handle", *LANE_NAMES, "_handshaking", "_ending"))
