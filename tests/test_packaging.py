@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STATIC = ("demo.css", "demo.html", "demo.js", "favicon.svg")
+STATIC = (
+    *("demo.css", "demo.html", "demo.js", "favicon.svg", "journal.js", "playground.js"),
+    *("twisted-ws.d.ts", "twisted-ws.mjs"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +111,13 @@ def test_theCommandWorksAfterAnInstall(installed: Path) -> None:
     assert "demo" in listed
     assert "twisted_ws.services.demo:Demo" in listed
     assert "cannot be imported" not in listed
+
+
+def test_theTestingRoomWorksAfterAnInstall(installed: Path) -> None:
+    """Whoever has the package can test a service with it, with no plugin and no checkout."""
+    code = (
+        "from twisted_ws.services.demo import Demo; from twisted_ws.testing import serve\n"
+        "with serve({'/ws': Demo()}) as server:\n"
+        "    client = server.connect('/ws'); client.writeTextMessage('hi'); print(client.readTextMessage())"
+    )
+    assert _run(installed, "python", "-c", code) == "Echo: hi\n"

@@ -15,8 +15,10 @@ from twisted.trial.unittest import TestCase
 
 from tests.memory import MemoryClient, clientFrame, upgrade
 from twisted_ws import Caller, ConfigurationError, Limits, Reject, ServiceError, WebSocketServer, WebSocketService
+from twisted_ws.client import HandshakeRefused
 from twisted_ws.delivery.dispatch import Dispatcher
 from twisted_ws.delivery.replies import Replies, Stream
+from twisted_ws.testing import serve
 from twisted_ws.wire.frontdoor import FrontDoor
 from twisted_ws.wire.outbox import Outbox
 from twisted_ws.wire.protocol import WebSocketConnection
@@ -64,6 +66,17 @@ def world():
     return World()
 
 
+@pytest.fixture
+def room():
+    return Room()
+
+
+@pytest.fixture
+def memory(room):
+    with serve({"/ws": room}) as memory:
+        yield memory
+
+
 def test_mount(world):
     """Mounting sets the server, and names mistakes of the service and of the path."""
     assert world.room.server is world.server
@@ -83,7 +96,7 @@ def test_wrongOptions(name, value):
         World(**{name: value})
 
 
-def test_paths(world):
+def test_paths(memory):
     """The longest path wins, parameters are given to the service, and an unknown path is 404."""
     requests = []
 
@@ -93,29 +106,30 @@ def test_paths(world):
             return self
 
     orders = Orders()
-    world.server.mount("/ws/orders/{id:int}", orders)
-    assert world.client("/ws/orders/42/items?a=1&a=2", "Cookie: user=me").head.startswith("HTTP/1.1 101")
+    memory.server.mount("/ws/orders/{id:int}", orders)
+    memory.connect("/ws/orders/42/items?a=1&a=2", cookies={"user": "me"})
     request = requests[0]
     assert (request.pathParams, request.query, request.cookies) == ({"id": 42}, {"a": ["1", "2"]}, {"user": "me"})
-    assert world.client("/ws/orders/x").head.startswith("HTTP/1.1 101")
+    memory.connect("/ws/orders/x")
     assert len(requests) == 1
-    assert world.client("/nothing").head.startswith("HTTP/1.1 404")
-    assert world.server.find("/ws/orders/1") is orders
-    assert world.server.find("/nothing") is None
+    with pytest.raises(HandshakeRefused) as refused:
+        memory.connect("/nothing")
+    assert refused.value.status == 404
+    assert memory.server.find("/ws/orders/1") is orders
+    assert memory.server.find("/nothing") is None
 
 
 @pytest.mark.parametrize(
-    ("offered", "chosen"), [("json, mqtt", "json"), ("mqtt, json", "mqtt"), ("x, json", "json"), ("x", None), (None, None)]
+    ("offered", "chosen"),
+    [(["json", "mqtt"], "json"), (["mqtt", "json"], "mqtt"), (["x", "json"], "json"), (["x"], None), ([], None)],
 )
-def test_subProtocols(world, offered, chosen):
+def test_subProtocols(memory, offered, chosen):
     """Of the client's list, in its order, the first that the service speaks; none in common is no refusal."""
-    client = world.client(Sec_WebSocket_Protocol=offered)
-    assert client.head.startswith("HTTP/1.1 101")
-    assert (f"Sec-WebSocket-Protocol: {chosen}" in client.head) is (chosen is not None)
-    assert world.room.heard[0][1].negotiatedSubProtocol == chosen
+    client = memory.connect("/ws", subProtocols=offered)
+    assert client.negotiatedSubProtocol == client.caller.negotiatedSubProtocol == chosen
 
 
-def test_oneObjectForEachConnection(world):
+def test_oneObjectForEachConnection(memory):
     """OnUpgrade may return another object for each connection, with headers for the 101, and its own settings count."""
     made = []
 
@@ -128,30 +142,30 @@ def test_oneObjectForEachConnection(world):
             made.append(One())
             return made[-1], {"X-Number": str(len(made))}
 
-    world.server.mount("/each", Factory())
-    clients = [world.client("/each") for _ in range(2)]
-    assert ["X-Number: 1" in clients[0].head, "X-Number: 2" in clients[1].head] == [True, True]
+    memory.server.mount("/each", Factory())
+    clients = [memory.connect("/each") for _ in range(2)]
+    assert [client.response.headers["x-number"] for client in clients] == ["1", "2"]
     for client in clients:
-        client.send(clientFrame(1, b"hi"))
-    assert [client.messages() for client in clients] == [["0: hi"], ["1: hi"]]
-    assert made[0].server is world.server
+        client.writeTextMessage("hi")
+    assert [client.readTextMessage() for client in clients] == ["0: hi", "1: hi"]
+    assert made[0].server is memory.server
 
 
-def test_reject(world):
+def test_reject(memory):
     """A Reject is the answer, word for word."""
 
     class Closed(Room):
         def onUpgrade(self, request):
             raise Reject(401, "no token", {"WWW-Authenticate": "Bearer"})
 
-    world.server.mount("/closed", Closed())
-    client = world.client("/closed")
-    assert client.head.startswith("HTTP/1.1 401 Unauthorized")
-    assert "WWW-Authenticate: Bearer" in client.head
-    assert client.received() == b"no token\n"
+    memory.server.mount("/closed", Closed())
+    with pytest.raises(HandshakeRefused) as refused:
+        memory.connect("/closed")
+    answer = refused.value
+    assert (answer.status, answer.headers["www-authenticate"], answer.body) == (401, "Bearer", b"no token\n")
 
 
-def test_slotsWithoutAPlace(world):
+def test_slotsWithoutAPlace(memory):
     """A service that has no place for the server works without."""
 
     class Small:
@@ -160,54 +174,49 @@ def test_slotsWithoutAPlace(world):
         def onTextMessage(self, caller, text):
             return text
 
-    world.server.mount("/small", Small())
-    client = world.client("/small")
-    client.send(clientFrame(1, b"x"))
-    assert client.messages() == ["x"]
+    memory.server.mount("/small", Small())
+    client = memory.connect("/small")
+    client.writeTextMessage("x")
+    assert client.readTextMessage() == "x"
 
 
-def test_broadcast(world):
+def test_broadcast(memory):
     """A broadcast reaches the callers of all services, past slow and closed ones; what it cannot say it refuses."""
-    world.server.mount("/other", Room())
-    clients = [world.client(), world.client("/other"), world.client(), world.client()]
-    clients[2].transport.room = 0
-    clients[3].send(clientFrame(8))
-    assert len(world.server.callers) == 3
-    assert world.server.broadcast("Hello!") == 3
-    assert world.server.broadcast(b"bytes") == 3
-    assert world.server.broadcast({"json": 1}) == 3
-    assert [client.messages() for client in clients[:2]] == [["Hello!", b"bytes", '{"json":1}']] * 2
-    clients[2].transport.room = None
-    assert clients[2].messages() == ["Hello!", b"bytes", '{"json":1}']
+    memory.server.mount("/other", Room())
+    clients = [memory.connect(path) for path in ("/ws", "/other", "/ws", "/ws")]
+    slow = clients[2]
+    slow.pause()
+    clients.pop().close()
+    assert len(memory.callers) == 3
+    assert [memory.broadcast(each) for each in ("Hello!", b"bytes", {"json": 1})] == [3, 3, 3]
+    slow.resume()
+    assert [client.readMessages() for client in clients] == [["Hello!", b"bytes", '{"json":1}']] * 3
     with pytest.raises(TypeError):
-        world.server.broadcast(object())
+        memory.broadcast(object())
     with pytest.raises(ValueError, match="surrogate"):
-        world.server.broadcast("\ud800")
+        memory.broadcast("\ud800")
 
 
-def test_callers(world):
+def test_callers(memory, room):
     """The callers can be counted, asked for, and closed while one iterates."""
-    clients = [world.client() for _ in range(3)]
-    callers = world.server.callers
+    clients = [memory.connect("/ws") for _ in range(3)]
+    callers = memory.server.callers
     assert repr(callers) == "<3 callers>"
-    assert world.room.heard[0][1] in callers
+    assert room.heard[0][1] in callers
     for caller in callers:
         caller.close(4000, "bye")
-    assert [client.closeFrame() for client in clients] == [(4000, "bye")] * 3
-    for client in clients:
-        client.send(clientFrame(8, (4000).to_bytes(2, "big")))
+    assert [client.closed for client in clients] == [(4000, "bye")] * 3
     assert len(callers) == 0
 
 
-def test_oneBadServiceHurtsNobodyElse(world):
+def test_oneBadServiceHurtsNobodyElse(memory):
     """A handler that raises closes its own connection with 1011, and the others go on."""
-    good, bad = world.client(), world.client()
-    with capturedLogs() as logs:
-        bad.send(clientFrame(2, b"x"))
-    assert bad.closeFrame() == (1011, "internal error")
-    assert [event["log_failure"].type for event in logs if "log_failure" in event] == [RuntimeError]
-    good.send(clientFrame(1, b"still here"))
-    assert good.messages() == ["Echo: still here"]
+    good, bad = memory.connect("/ws"), memory.connect("/ws")
+    bad.writeBinaryMessage(b"x")
+    assert bad.closed == (1011, "internal error")
+    assert [type(error) for error in memory.flushErrors()] == [RuntimeError]
+    good.writeTextMessage("still here")
+    assert good.readTextMessage() == "Echo: still here"
 
 
 def test_stop(world):
@@ -288,7 +297,7 @@ def test_stopAndDropAll(world):
     assert (heard, ended) == ([1006], [None])
 
 
-def test_stopWhileAServiceDecides(world):
+def test_stopWhileAServiceDecides(memory):
     """A handshake that is decided after the stop began is refused."""
     decision = Deferred()
 
@@ -297,11 +306,14 @@ def test_stopWhileAServiceDecides(world):
             return decision
 
     slow = Slow()
-    world.server.mount("/slow", slow)
-    client = world.client("/slow")
-    world.server.stop()
+    memory.server.mount("/slow", slow)
+    connecting = memory.connecting("/slow")
+    memory.server.stop()
     decision.callback(slow)
-    assert client.received().startswith(b"HTTP/1.1 503")
+    refused = []
+    connecting.addErrback(lambda failure: refused.append(failure.value.status))
+    memory.settle()
+    assert refused == [503]
 
 
 def test_full():

@@ -1,30 +1,26 @@
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
 
 import pytest
-from twisted.internet.task import Clock
 
 from tests.delivery.listeners import Ear
-from tests.memory import MemoryClient, clientFrame
-from twisted_ws import ConnectionClosed, Limits, WebSocketServer, WebSocketService
+from twisted_ws import ConnectionClosed, Limits, WebSocketService
 from twisted_ws.delivery.channels import ROOM
 from twisted_ws.delivery.mailbox import Policy
 from twisted_ws.delivery.publication import Start
 from twisted_ws.delivery.subscriber import CallerSubscriber, Subscriber
+from twisted_ws.testing import serve
 
 BIG = ROOM // 2 + 1  # of two of these, the second does not fit
 
 
 class Service(WebSocketService):
-    """Keeps its callers, and what it hears of their end."""
+    """Keeps what it hears of the end of its callers."""
 
     def __init__(self):
-        self.callers = []
         self.heard = []
-
-    def onOpen(self, caller):
-        self.callers.append(caller)
 
     def onError(self, caller, error):
         self.heard.append(error.code)
@@ -37,27 +33,23 @@ class World:
     """A server in memory."""
 
     def __init__(self, policy=None, **limits):
-        self.clock = Clock()
-        self.clock.advance(1000)
-        self.server = WebSocketServer(limits=Limits(pingInterval=0, **limits), reactor=self.clock)
         self.service = Service()
-        self.server.mount("/ws", self.service)
+        self.memory = serve({"/ws": self.service}, limits=Limits(pingInterval=0, **limits))
+        self.server = self.memory.server
         self.policy = policy
         self.channels = self.server.channels
 
     def connect(self, *channels):
         """Return a client and its caller."""
-        client = MemoryClient(self.server.factory(), self.clock)
-        client.connect("/ws")
-        caller = self.service.callers[-1]
+        client = self.memory.connect("/ws")
         if self.policy is not None:
-            CallerSubscriber(caller, self.channels, self.policy)
+            CallerSubscriber(client.caller, self.channels, self.policy)
         for channel in channels:
-            caller.subscribe(channel)
-        return client, caller
+            client.caller.subscribe(channel)
+        return client, client.caller
 
     def publish(self, *messages, channel="a", key=None):
-        return [self.server.publish(channel, message, key=key).result for message in messages]
+        return [self.memory.publish(channel, message, key=key) for message in messages]
 
 
 def big(text):
@@ -76,7 +68,7 @@ def test_raw():
     client, caller = world.connect("a")
     assert caller.channels == ("a",)
     assert [answer.recipients for answer in world.publish("hi", {"a": 1}, b"\xff")] == [1, 1, 1]
-    assert client.messages() == ["hi", '{"a":1}', b"\xff"]
+    assert client.readMessages() == ["hi", '{"a":1}', b"\xff"]
     assert caller.unsubscribe("a")
     assert not caller.unsubscribe("a")
     assert caller.channels == ()
@@ -89,14 +81,14 @@ def test_resume():
     world.publish("1", "2")
     client, caller = world.connect()
     assert isinstance(caller.subscribe("a", "0").result, Start)
-    assert client.messages() == ["1", "2"]
+    assert client.readMessages() == ["1", "2"]
 
 
 def test_afterTheEnd():
     """A caller that has gone is in no channel when onClose runs, and gets into none any more."""
     world = World()
     client, caller = world.connect("a", "b")
-    client.send(clientFrame(8, (1000).to_bytes(2, "big")))
+    client.close()
     assert world.service.heard == [(1000, ())]
     assert world.channels.count("a") == 0
     refused = []
@@ -119,30 +111,29 @@ def test_slow():
     """What does not fit waits, in order, with frames and what comes live among it; nothing is lost or doubled."""
     world = World()
     client, caller = world.connect("a")
-    client.transport.room = 0
+    client.pause()
     assert [answer.recipients for answer in world.publish(big("1"), big("2"), "3")] == [1] * 3
     caller.membership.write(b"4")
     world.publish("5")
     assert caller.bufferedAmount < ROOM
     assert world.server._wire.backlog.total > 2 * BIG
-    client.transport.room = BIG // 2
-    client.transport.settle()
+    client.pause(BIG // 2)
     world.publish("6")
-    client.transport.room = None
-    assert heads(client.messages()) == "123456"
+    client.resume()
+    assert heads(client.readMessages()) == "123456"
     assert world.server._wire.backlog.total == 0
     world.publish("7")
-    assert client.messages() == ["7"]
+    assert client.readMessages() == ["7"]
 
 
 def test_anySize():
     """A message of any size goes out when nothing waits, and waits when something does."""
     world = World(maxSendBuffer=200_000)
     client, _ = world.connect("a")
-    client.transport.room = 100
+    client.pause(100)
     world.publish("1" * 100_000, "2" * 100_000)
-    client.transport.room = None
-    assert heads(client.messages()) == "12"
+    client.resume()
+    assert heads(client.readMessages()) == "12"
 
 
 def test_longResume():
@@ -150,12 +141,12 @@ def test_longResume():
     world = World(maxSendBuffer=BIG, historyBytes=100 * BIG)
     world.publish(*[big(letter) for letter in "abcdefgh"])
     client, caller = world.connect()
-    client.transport.room = 100
+    client.pause(100)
     assert caller.subscribe("a", "0").result.missed == 8
     world.publish("i")
     assert caller.bufferedAmount < ROOM
-    client.transport.room = None
-    assert heads(client.messages()) == "abcdefghi"
+    client.resume()
+    assert heads(client.readMessages()) == "abcdefghi"
 
 
 def test_tooSlow():
@@ -163,17 +154,16 @@ def test_tooSlow():
     world = World(maxSendBuffer=4 * BIG)
     client, caller = world.connect("a")
     other, _ = world.connect("a")
-    client.transport.room = 0
+    client.pause()
     counts = []
     for each in "123456":
         counts += [answer.recipients for answer in world.publish(big(each))]
-        other.transport.settle()
     assert counts == [2, 2, 2, 2, 1, 1]
     assert world.service.heard[0] == 1013
     assert caller.channels == ()
-    assert heads(other.messages()) == "123456"
-    client.transport.room = None
-    assert client.frames()[-1].payload == (1013, "too slow")
+    assert heads(other.readMessages()) == "123456"
+    client.resume()
+    assert client.closed == (1013, "too slow")
     assert world.server._wire.backlog.total == 0
 
 
@@ -181,12 +171,12 @@ def test_tooOld():
     """A caller that leaves a message for too long is closed, too, when the next one comes."""
     world = World(subscriberLag=10)
     client, caller = world.connect("a")
-    client.transport.room = 10
+    client.pause(10)
     world.publish(big("1"), big("2"))
-    world.clock.advance(9)
+    world.memory.advance(9)
     world.publish("3")
     assert caller.isOpen()
-    world.clock.advance(1.25)
+    world.memory.advance(1.25)
     world.publish("4")
     assert not caller.isOpen()
     assert world.service.heard[0] == 1013
@@ -197,36 +187,36 @@ def test_policies(policy, seen):
     """With another policy a slow caller stays, and gets what the policy leaves: the newest, or the newest of each key."""
     world = World(policy, maxSendBuffer=4 * BIG)
     client, caller = world.connect("a")
-    client.transport.room = 10
+    client.pause(10)
     world.publish(*[big(each) for each in "123456"], key="k")
     world.publish(*[big(each) for each in "789"])
     assert caller.isOpen()
     assert world.server._wire.backlog.total <= 6 * BIG
-    client.transport.room = None
-    assert heads(client.messages()) == seen
+    client.resume()
+    assert heads(client.readMessages()) == seen
     world.publish("!")
-    assert client.messages() == ["!"]
+    assert client.readMessages() == ["!"]
 
 
 def test_droppedWhileWaiting():
     """What has become too old for its policy by the time the peer reads is not sent; the rest of the way is clear."""
     world = World(Policy.DROP_OLDEST, subscriberLag=10)
     client, _ = world.connect("a")
-    client.transport.room = 10
+    client.pause(10)
     world.publish(big("1"), big("2"), big("3"))
-    world.clock.advance(11)
-    client.transport.room = None
-    assert heads(client.messages()) == "13"
+    world.memory.advance(11)
+    client.resume()
+    assert heads(client.readMessages()) == "13"
     assert world.server._wire.backlog.total == 0
     world.publish("4")
-    assert client.messages() == ["4"]
+    assert client.readMessages() == ["4"]
 
 
 def test_frames():
     """Frames that nobody reads are too much some day, whatever the policy."""
     world = World(Policy.DROP_OLDEST, maxSendBuffer=BIG)
     client, caller = world.connect("a")
-    client.transport.room = 0
+    client.pause()
     for _ in range(4):
         caller.membership.write(b"x" * BIG)
     assert not caller.isOpen()
@@ -238,22 +228,23 @@ def test_allTogether():
     """What waits for all together is bounded: the largest goes."""
     world = World(maxSendBufferTotal=6 * BIG)
     (small, one), (large, two) = world.connect("a"), world.connect("a", "b")
-    small.transport.room = large.transport.room = 0
+    small.pause()
+    large.pause()
     world.publish(big("1"), big("2"))
     world.publish(big("3"), channel="b")
     world.publish(big("4"), channel="b")
     assert (one.isOpen(), two.isOpen()) == (True, False)
-    small.transport.room = None
-    assert heads(small.messages()) == "12"
+    small.resume()
+    assert heads(small.readMessages()) == "12"
 
 
 def test_closedWithMail():
     """A peer that leaves with mail waiting leaves nothing behind."""
     world = World()
     client, caller = world.connect("a")
-    client.transport.room = 0
+    client.pause()
     world.publish(big("1"), big("2"), big("3"))
-    client.hangUp()
+    client.cut()
     assert world.server._wire.backlog.total == 0
     assert caller.membership._mailbox is None
     assert world.publish("4")[0].recipients == 0
@@ -280,15 +271,16 @@ def test_fastLane(pipe):
     sender.handle, sender.open = writing.fileno(), True
     assert world.publish("hi")[0].recipients == 1
     assert reading.recv(100) == b"\x81\x02hi"
-    client.transport.room = 0
+    client.pause()
     assert [answer.recipients for answer in world.publish("1" * ROOM, "2" * ROOM, "3")] == [1, 1, 1]
     begun = len(reading.recv(100_000))
     assert 0 < begun < ROOM
     assert caller.bufferedAmount == ROOM + 4 - begun
     assert len(caller.membership._mailbox) == 2
-    client.transport.room = None
-    client.transport.settle()
-    rest = client.received()
+    received = bytearray()
+    client._endpoint.link.client.protocol = SimpleNamespace(dataReceived=received.extend)  # the lane has the beginning
+    client.resume()
+    rest = bytes(received)
     assert rest[: ROOM + 4 - begun] == b"1" * (ROOM + 4 - begun)
     assert rest.endswith(b"2\x81\x013")
     world.publish("4")
@@ -299,12 +291,12 @@ def test_nothingOvertakesMail(pipe):
     """What is published when the outbox has just become empty goes behind what waits in the mailbox."""
     world = World()
     client, caller = world.connect("a")
-    client.transport.room = 0
+    client.pause()
     caller.writeTextMessage(big("0")).addCallback(lambda result: world.publish("3"))
     world.publish(big("1"), big("2"))
     caller._link.sender.handle, caller._link.sender.open = pipe[1].fileno(), True
-    client.transport.room = None
-    assert heads(client.messages()) == "0123"
+    client.resume()
+    assert heads(client.readMessages()) == "0123"
     with pytest.raises(BlockingIOError):
         pipe[0].recv(1)
 
@@ -331,4 +323,4 @@ def test_disconnect():
     world = World()
     client, caller = world.connect("a")
     caller.membership.disconnect(4403, "é" * 100)
-    assert client.closeFrame() == (4403, "é" * 61)
+    assert client.closed == (4403, "é" * 61)

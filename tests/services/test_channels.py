@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 
 import pytest
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from tests.memory import MemoryClient, clientFrame
-from twisted_ws import ChannelError, Limits, Reject, ServiceError, WebSocketServer, WebSocketService
+from twisted_ws import ChannelError, Limits, Reject, ServiceError, WebSocketService
+from twisted_ws.client import HandshakeRefused
 from twisted_ws.delivery.subscriber import Subscriber
 from twisted_ws.delivery.visitor import Visitor
 from twisted_ws.services.channels import ChannelService
+from twisted_ws.testing import serve
 from twisted_ws.upgrade import UpgradeRequest
 
 
@@ -19,37 +20,31 @@ class World:
     """A server in memory, with channels as they are mounted by default."""
 
     def __init__(self, service=None, **limits):
-        self.clock = Clock()
-        self.clock.advance(1000)
-        self.server = WebSocketServer(limits=Limits(**limits), reactor=self.clock)
         self.service = service or ChannelService(publish=True, wildcards=True, presence=True)
-        for path in ("/channels/{channel}", "/channels"):
-            self.server.mount(path, self.service)
+        self.memory = serve({"/channels/{channel}": self.service, "/channels": self.service}, limits=Limits(**limits))
+        self.server = self.memory.server
 
     def raw(self, path):
-        client = MemoryClient(self.server.factory(), self.clock)
-        client.head = client.connect(path)
-        return client
+        return self.memory.connect(path)
 
     def v1(self, path="/channels"):
         """Return a client of the subprotocol, and what it was sent first."""
-        client = MemoryClient(self.server.factory(), self.clock)
-        client.head = client.connect(path, Sec_WebSocket_Protocol="twisted-ws.v1")
+        client = self.memory.connect(path, subProtocols=["twisted-ws.v1"])
         return client, answers(client)
 
     def publish(self, channel, *messages):
-        return [self.server.publish(channel, message).result for message in messages]
+        return [self.memory.publish(channel, message) for message in messages]
 
 
 def ask(client, text, **fields):
     """Send a frame, and return what comes."""
-    client.send(clientFrame(1, (text or json.dumps(fields)).encode()))
+    client.writeTextMessage(text or json.dumps(fields))
     return answers(client)
 
 
 def answers(client):
     """Return the frames that came; an id without its epoch, which is another one in each run."""
-    found = [json.loads(message) for message in client.messages()]
+    found = [json.loads(message) for message in client.readMessages()]
     for each in found:
         if each.get("id"):
             each["id"] = int(each["id"].partition(":")[2])
@@ -65,8 +60,20 @@ def message(channel, number, data, **more):
 
 
 @pytest.fixture
-def world():
-    return World()
+def worlds():
+    with ExitStack() as stack:
+
+        def world(*arguments, **options):
+            made = World(*arguments, **options)
+            stack.enter_context(made.memory)
+            return made
+
+        yield world
+
+
+@pytest.fixture
+def world(worlds):
+    return worlds()
 
 
 # What can be mounted.
@@ -92,13 +99,13 @@ def test_options(options, text):
         ("onSubscibe", lambda self, caller, channel: None, "onSubscibe is no event: did you mean onSubscribe?"),
     ],
 )
-def test_wrongHooks(name, hook, text):
+def test_wrongHooks(worlds, name, hook, text):
     """A hook with the wrong parameters, or a misspelt one, is a mistake that is named when the service is mounted."""
     with pytest.raises(ServiceError, match=text):
-        World(type("Wrong", (ChannelService,), {name: hook})())
+        worlds(type("Wrong", (ChannelService,), {name: hook})())
 
 
-def test_hooksWithoutMethods():
+def test_hooksWithoutMethods(worlds):
     """A service may have fewer hooks than it names."""
 
     class Bare(WebSocketService):
@@ -107,7 +114,7 @@ def test_hooksWithoutMethods():
         def onOpen(self, caller):
             pass
 
-    World(Bare())
+    worlds(Bare())
 
 
 # Raw.
@@ -116,9 +123,8 @@ def test_hooksWithoutMethods():
 def test_raw(world):
     """The address is the channel, and messages come as they were published."""
     client = world.raw("/channels/orders.42")
-    assert client.head.startswith("HTTP/1.1 101")
     assert world.publish("orders.42", "hi", b"\xff")[0].recipients == 1
-    assert client.messages() == ["hi", b"\xff"]
+    assert client.readMessages() == ["hi", b"\xff"]
 
 
 def test_rawSeveral(world):
@@ -128,7 +134,7 @@ def test_rawSeveral(world):
     world.publish("b", "2")
     world.publish("c.d", "3")
     world.publish("c", "4")
-    assert client.messages() == ["1", "2", "3"]
+    assert client.readMessages() == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -143,47 +149,49 @@ def test_rawSeveral(world):
 )
 def test_rawRefusals(world, path, status):
     """A URL that cannot be served is refused before there is a connection."""
-    assert world.raw(path).head.startswith(f"HTTP/1.1 {status}")
+    with pytest.raises(HandshakeRefused) as refused:
+        world.raw(path)
+    assert refused.value.status == status
 
 
 def test_trailingSlash(world):
     """A slash at the end changes nothing."""
     client = world.raw("/channels/a/")
     world.publish("a", "1")
-    assert client.messages() == ["1"]
+    assert client.readMessages() == ["1"]
 
 
 def test_rawResume(world):
     """With after, what was missed comes first; when that is not all, the connection says so by its end."""
     last = world.publish("a", "1", "2", "3")[0].id
-    assert world.raw(f"/channels/a?after={last}").messages() == ["2", "3"]
-    assert world.raw("/channels/a?after=0").messages() == ["1", "2", "3"]
-    assert world.raw(f"/channels?channel=a&channel=b&after=a={last}").messages() == ["2", "3"]
-    assert world.raw("/channels/a?after=old:1").closeFrame() == (4410, "not recovered")
-    assert world.raw("/channels/a?after=nonsense").closeFrame()[0] == 4400
+    assert world.raw(f"/channels/a?after={last}").readMessages() == ["2", "3"]
+    assert world.raw("/channels/a?after=0").readMessages() == ["1", "2", "3"]
+    assert world.raw(f"/channels?channel=a&channel=b&after=a={last}").readMessages() == ["2", "3"]
+    assert world.raw("/channels/a?after=old:1").closed == (4410, "not recovered")
+    assert world.raw("/channels/a?after=nonsense").closed[0] == 4400
     assert world.server.channels.count("a") == 3
 
 
 def test_rawPublish(world):
     """What a raw client sends is published as text or binary, to itself as well."""
     client, other = world.raw("/channels/a"), world.raw("/channels?channel=a&channel=b")
-    client.send(clientFrame(1, b"text"))
-    client.send(clientFrame(2, b"\xff"))
-    assert client.messages() == other.messages() == ["text", b"\xff"]
-    other.send(clientFrame(1, b"which?"))
-    assert other.closeFrame() == (4403, "To publish, connect to one channel.")
+    client.writeTextMessage("text")
+    client.writeBinaryMessage(b"\xff")
+    assert client.readMessages() == other.readMessages() == ["text", b"\xff"]
+    other.writeTextMessage("which?")
+    assert other.closed == (4403, "To publish, connect to one channel.")
     pattern = world.raw("/channels?channel=a.*")
-    pattern.send(clientFrame(1, b"which?"))
-    assert pattern.closeFrame()[0] == 4403
+    pattern.writeTextMessage("which?")
+    assert pattern.closed[0] == 4403
 
 
-def test_defaults():
+def test_defaults(worlds):
     """By default clients may neither publish, nor use patterns, nor see who is there."""
-    world = World(ChannelService())
+    world = worlds(ChannelService())
     client = world.raw("/channels/a")
-    client.send(clientFrame(1, b"x"))
-    assert client.closeFrame() == (4403, "Publishing is not allowed here.")
-    assert world.raw("/channels?channel=*").closeFrame() == (4403, "Patterns are not allowed here.")
+    client.writeTextMessage("x")
+    assert client.closed == (4403, "Publishing is not allowed here.")
+    assert world.raw("/channels?channel=*").closed == (4403, "Patterns are not allowed here.")
     client, _ = world.v1()
     assert ask(client, "", type="subscribe", channel="a", presence=True)[0]["code"] == "forbidden"
     assert ask(client, "", type="presence", channel="a")[0]["message"] == "Presence is not shown here."
@@ -193,12 +201,12 @@ def test_defaults():
 # The subprotocol.
 
 
-def test_welcome():
+def test_welcome(worlds):
     """The first frame says how to come back; the channels of the URL follow."""
-    world = World(reconnectDelay=2.5, pingInterval=20)
+    world = worlds(reconnectDelay=2.5, pingInterval=20)
     last = world.publish("a", "1", "2")[0].id
     client, first = world.v1(f"/channels/a?channel=b&after=a={last}")
-    assert "Sec-WebSocket-Protocol: twisted-ws.v1" in client.head
+    assert client.negotiatedSubProtocol == "twisted-ws.v1"
     welcome = first.pop(0)
     assert int(welcome.pop("connection")) > 0
     assert welcome == {"type": "welcome", "version": 1, "retry": 2500, "ping": 20}
@@ -281,23 +289,23 @@ def test_errors(world, text, code, ref):
 def test_binaryFrame(world):
     """A binary message is no frame."""
     client, _ = world.v1()
-    client.send(clientFrame(2, b"{}"))
+    client.writeBinaryMessage(b"{}")
     assert answers(client) == [{"type": "error", "code": "bad-request", "message": "Frames are text."}]
 
 
-def test_badURL():
+def test_badURL(worlds):
     """A URL whose after cannot be read, or whose channels the service did not look at, is an error, and frames still work."""
 
     class Open(ChannelService):
         def onUpgrade(self, request):
             return self
 
-    world = World(Open())
+    world = worlds(Open())
     for path, code in ("/channels/a?after=x", "bad-position"), ("/channels/a/b", "not-found"):
         client, first = world.v1(path)
         assert first[1]["code"] == code
         assert ask(client, '{"type":"ping"}') == [{"type": "pong"}]
-    assert world.raw("/channels/a%20b").closeFrame()[0] == 4400
+    assert world.raw("/channels/a%20b").closed[0] == 4400
 
 
 # Hooks.
@@ -335,14 +343,14 @@ class Guarded(ChannelService):
         self.asked.append(("close", caller.channels))
 
 
-def test_hooks():
+def test_hooks(worlds):
     """Each hook is asked in its time, and every end of a subscription is told before onClose."""
-    world = World(Guarded())
+    world = worlds(Guarded())
     client, _ = world.v1("/channels/a?user=ann")
     ask(client, '{"type":"subscribe","channel":"b.*"}')
     ask(client, '{"type":"publish","channel":"c","data":{"x":1}}')
     ask(client, '{"type":"unsubscribe","channel":"a"}')
-    client.hangUp()
+    client.cut()
     assert world.service.asked == [
         ("subscribe", "ann", "a"),
         ("presence", "ann", "a"),
@@ -365,7 +373,7 @@ def test_hooks():
         (500, "unavailable"),
     ],
 )
-def test_refuse(status, code):
+def test_refuse(worlds, status, code):
     """A hook refuses by Reject: its status decides the code, its body is the reason."""
 
     class Closed(ChannelService):
@@ -375,18 +383,18 @@ def test_refuse(status, code):
         async def onPublish(self, caller, channel, message):
             raise Reject(status)
 
-    world = World(Closed())
+    world = worlds(Closed())
     client, first = world.v1("/channels/a")
     refused = {"type": "error", "code": code, "message": "not your order", "channel": "a"}
     assert first[1:] == [refused]
     assert ask(client, '{"type":"subscribe","channel":"a","ref":1}') == [{**refused, "ref": 1}]
     assert ask(client, '{"type":"publish","channel":"a","data":1}')[0]["message"] == "The service refuses."
-    assert world.raw("/channels/a").closeFrame() == (4000 + ChannelError.STATUSES[code], "not your order")
+    assert world.raw("/channels/a").closed == (4000 + ChannelError.STATUSES[code], "not your order")
 
 
-def test_laterAnswers():
+def test_laterAnswers(worlds):
     """While a hook waits, later requests wait, and are answered in their order."""
-    world = World(Guarded())
+    world = worlds(Guarded())
     client, _ = world.v1()
     world.service.answer = Deferred()
     assert ask(client, '{"type":"subscribe","channel":"a","ref":1}') == []
@@ -396,21 +404,21 @@ def test_laterAnswers():
     assert [each["ref"] for each in answers(client)] == [1, 2]
 
 
-def test_leftWhileAsked():
+def test_leftWhileAsked(worlds):
     """Who leaves while a hook waits is subscribed to nothing."""
-    world = World(Guarded())
+    world = worlds(Guarded())
     client, _ = world.v1()
     answer = world.service.answer = Deferred()
     ask(client, '{"type":"subscribe","channel":"a","ref":1}')
-    client.hangUp()
+    client.cut()
     world.service.answer = None
     answer.callback(None)
     assert world.server.channels.count("a") == 0
 
 
-def test_instead():
+def test_instead(worlds):
     """What onPublish returns is published instead; what has no form is the service's mistake."""
-    world = World(Guarded())
+    world = worlds(Guarded())
     client, _ = world.v1("/channels/a")
     world.service.answer = {"stamped": True}
     assert ask(client, '{"type":"publish","channel":"a","data":"x"}')[0]["data"] == {"stamped": True}
@@ -418,11 +426,12 @@ def test_instead():
     with capturedLogs() as logs:
         assert ask(client, '{"type":"publish","channel":"a","data":"x"}')[0]["code"] == "internal-error"
     assert logs[0]["hook"] == "onPublish"
+    assert len(world.memory.flushErrors(TypeError)) == 1
 
 
 @pytest.mark.parametrize("hook", ["onSubscribe", "onPublish", "onPresence", "onUnsubscribe"])
 @pytest.mark.parametrize("late", [False, True])
-def test_brokenHook(hook, late):
+def test_brokenHook(worlds, hook, late):
     """A hook that raises is logged; the peer is told nothing of it, and its connection goes on."""
 
     def broken(self, caller, channel, *rest):
@@ -430,13 +439,14 @@ def test_brokenHook(hook, late):
             return fail(RuntimeError("secret"))
         raise RuntimeError("secret")
 
-    world = World(type("Broken", (ChannelService,), {hook: broken})(publish=True))
+    world = worlds(type("Broken", (ChannelService,), {hook: broken})(publish=True))
     client, _ = world.v1()
     with capturedLogs() as logs:
         got = ask(client, '{"type":"subscribe","channel":"a"}')
         got += ask(client, '{"type":"publish","channel":"a","data":1}')
         got += ask(client, '{"type":"unsubscribe","channel":"a"}')
     assert [event["hook"] for event in logs if "log_failure" in event] == [hook]
+    assert len(world.memory.flushErrors(RuntimeError)) == 1
     assert "secret" not in repr(got)
     assert [each["code"] for each in got if each["type"] == "error"][:1] == (
         ["internal-error"] if hook != "onUnsubscribe" else []
@@ -444,38 +454,38 @@ def test_brokenHook(hook, late):
     assert ask(client, '{"type":"ping"}') == [{"type": "pong"}]
 
 
-def test_refusedByCode(world):
+def test_refusedByCode(worlds):
     """A hook may raise a ChannelError, with a code of its own choice."""
 
     class Full(ChannelService):
         def onSubscribe(self, caller, channel):
             raise ChannelError("too-many-channels", "five are enough")
 
-    _, first = World(Full()).v1("/channels/a")
+    _, first = worlds(Full()).v1("/channels/a")
     assert first[1]["code"] == "too-many-channels"
 
 
-def test_otherMembership(world):
+def test_otherMembership(worlds):
     """A subclass that makes its own subscribers is not spoken to in frames."""
 
     class Own(ChannelService):
         async def onOpen(self, caller):
             caller.subscribe("a")
 
-    world = World(Own(publish=True))
+    world = worlds(Own(publish=True))
     client = world.raw("/channels/a")
-    client.send(clientFrame(1, b"x"))
-    client.send(clientFrame(2, b"x"))
+    client.writeTextMessage("x")
+    client.writeBinaryMessage(b"x")
     world.publish("a", "1")
-    assert client.messages() == ["1"]
+    assert client.readMessages() == ["1"]
 
 
 # Presence, and what others command.
 
 
-def test_presence():
+def test_presence(worlds):
     """Who wants to know is told who is there, who comes and who goes."""
-    world = World(Guarded(presence=True))
+    world = worlds(Guarded(presence=True))
     watcher, _ = world.v1("/channels?user=bob")
     ann, _ = world.v1("/channels/a?user=ann")
     member = {"user": "ann", "info": {"name": "ann"}}
@@ -485,8 +495,8 @@ def test_presence():
     assert got == subscribed("a", presence=there)
     assert ask(watcher, '{"type":"presence","channel":"a","ref":1}') == [{"type": "presence", "channel": "a", **there, "ref": 1}]
     eve, _ = world.v1("/channels/a?user=eve")
-    ann.hangUp()
-    world.clock.advance(6)
+    ann.cut()
+    world.memory.advance(6)
     assert answers(watcher) == [
         {"type": "join", "channel": "a", "member": {"user": "eve", "info": {"name": "eve"}}},
         {"type": "leave", "channel": "a", "member": member},
@@ -502,7 +512,7 @@ def test_unsubscribedByOthers(world):
         for subscriber in list(world.server.channels.subscribers()):
             world.server.channels.unsubscribe(subscriber, channel, "moved")
     assert answers(client) == [{"type": "unsubscribed", "channel": "a", "reason": "moved"}]
-    assert raw.closeFrame() == (4403, "moved")
+    assert raw.closed == (4403, "moved")
 
 
 # What HTTP asks.

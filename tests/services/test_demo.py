@@ -1,30 +1,42 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+
+import pytest
 
 from twisted_ws.services.demo import Demo
+from twisted_ws.testing import MemoryServer, serve
 
 
-def test_callers() -> None:
+@pytest.fixture
+def demo() -> Demo:
+    return Demo()
+
+
+@pytest.fixture
+def server(demo: Demo) -> Iterator[MemoryServer]:
+    with serve({"/ws": demo}) as server:
+        yield server
+
+
+def test_callers(server: MemoryServer, demo: Demo) -> None:
     """The demo keeps every caller from its open to its close."""
-    demo, first, second = Demo(), object(), object()
-    caller: Any = first
-    demo.onOpen(caller)
-    other: Any = second
-    demo.onOpen(other)
-    assert demo.callers == {first, second}
-    demo.onClose(caller, 1000, "")
-    demo.onClose(caller, 1000, "")
-    assert demo.callers == {second}
+    first, second = server.connect("/ws"), server.connect("/ws/below")
+    assert demo.callers == {first.caller, second.caller}
+    first.close()
+    assert demo.callers == {second.caller}
+    second.cut()
+    assert demo.callers == set()
 
 
-def test_echo() -> None:
+def test_echo(server: MemoryServer) -> None:
     """Text comes back with "Echo: " before it, and binary as it came."""
-    demo, caller = Demo(), object()
-    someone: Any = caller
-    assert demo.onTextMessage(someone, "Hällo") == "Echo: Hällo"
-    assert demo.onTextMessage(someone, "") == "Echo: "
-    assert demo.onBinaryMessage(someone, b"\x00\xff") == b"\x00\xff"
+    client = server.connect("/ws")
+    for text in ("Hällo", ""):
+        client.writeTextMessage(text)
+        assert client.readTextMessage() == f"Echo: {text}"
+    client.writeBinaryMessage(b"\x00\xff")
+    assert client.readBinaryMessage() == b"\x00\xff"
 
 
 def test_separateDemos() -> None:

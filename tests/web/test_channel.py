@@ -10,6 +10,7 @@ from twisted.internet.defer import fail
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.testing import StringTransport
+from twisted.logger import LegacyLogObserverWrapper, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -41,6 +42,16 @@ def test_get(world: World) -> None:
     assert response.header("date")
     assert response.header("server") is None
     assert response.header("connection") is None
+
+
+@pytest.mark.parametrize("request_", [GET, post(b"x"), GET.replace(b"GET", b"HEAD", 1), GET.replace(b"/echo", b"/none", 1)])
+def test_oneWrite(world: World, monkeypatch: pytest.MonkeyPatch, request_: bytes) -> None:
+    """Head and body of an answer are written at once, and so leave in one packet where they are small."""
+    connection = world.connect()
+    writes: list[bytes] = []
+    monkeypatch.setattr(connection.transport, "write", writes.append)
+    connection.send(request_)
+    assert len(writes) == 1
 
 
 def test_head(world: World) -> None:
@@ -662,6 +673,19 @@ def test_log(world: World, logged: list[Any]) -> None:
     text = event["log_format"].format(**event)
     assert text == "192.0.2.7: 404 not-found: There is nothing here. (GET /a%1B[31m)"
     assert event["log_level"].name == "info"
+
+
+def test_logBesideAnOlderObserver(world: World, logged: list[Any]) -> None:
+    """An observer of Twisted's older log, which rewrites the event for itself, leaves the line whole for the others."""
+    older = LegacyLogObserverWrapper(lambda event: None)
+    globalLogPublisher.addObserver(older)
+    try:
+        world.connect().send(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+    finally:
+        globalLogPublisher.removeObserver(older)
+    (event,) = [event for event in logged if "status" in event]
+    older(event)  # in whatever order they come
+    assert event["log_format"].format(**event) == "192.0.2.7: 404 not-found: There is nothing here. (GET /a)"
 
 
 def test_logIsBounded(world: World, logged: list[Any]) -> None:

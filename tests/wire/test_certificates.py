@@ -5,7 +5,9 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -292,6 +294,18 @@ def test_aPasswordFileIsReadOrNamed(tmp_path: Path) -> None:
     with capturedLogs() as events:
         readPassword(write(tmp_path / "pw", b"secret", 0o644))
     assert [e["log_level"].name for e in events] == ["warn"]
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, os.mkdir, lambda path: os.symlink(os.devnull, path)], ids=["pipe", "directory", "device"]
+)
+def test_onlyRegularFilesAreRead(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """A pipe, a directory or a device is one clear line at once: none is waited for."""
+    path = tmp_path / "file"
+    make(path)
+    for load in (loadPEM, loadAuthorities, readPassword, partial(loadKeyStore, password=b"")):
+        with pytest.raises(ConfigurationError, match=f"{path} cannot be read .*(no regular file|directory)"):
+            load(str(path))
 
 
 def test_authoritiesAreAllCertificatesOfTheFile(tmp_path: Path) -> None:

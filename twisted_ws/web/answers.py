@@ -13,10 +13,11 @@ from twisted.web.resource import IResource, Resource
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
+    from twisted.web.http_headers import Headers
 
     from twisted_ws.web.request import HttpRequest
 
-__all__ = ["Directory", "Endpoint", "HttpError", "jsonBody", "notAllowed", "retryAfter", "spaced"]
+__all__ = ["Directory", "Endpoint", "HttpError", "jsonBody", "notAllowed", "responseHead", "retryAfter", "spaced"]
 
 _SLUGS = {
     400: "bad-request",
@@ -142,3 +143,13 @@ class Directory(Endpoint):
     def getChild(self, path: bytes, request: object) -> IResource:
         """Refuse a child that was not put here."""
         raise HttpError(404, "There is nothing here.")
+
+
+def responseHead(version: bytes, code: bytes, reason: bytes, headers: Headers) -> bytes:
+    """Return the head of a response, with its empty line."""
+    head = [version, b" ", code, b" ", reason, b"\r\n"]
+    for name, values in headers.getAllRawHeaders():
+        for value in values:
+            head += (name, b": ", value, b"\r\n")
+    head.append(b"\r\n")
+    return b"".join(head)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
-from twisted_ws.logs import printable
 from twisted_ws.web.answers import Directory, HttpError
 from twisted_ws.web.api import Api
 from twisted_ws.web.guarded import Guarded
@@ -50,8 +48,6 @@ class Broadcast(Guarded):
     ``application/octet-stream``. An empty one is refused: it is a legal message, but more often a mistake of a script.
     """
 
-    _log = Logger()
-
     allowedMethods = (b"POST", b"OPTIONS")
 
     def admit(self, request: HttpRequest) -> Deferred[None] | None:
@@ -68,6 +64,5 @@ class Broadcast(Guarded):
         if not body:
             raise HttpError(400, "The body is empty: nothing was sent.", "empty-body")
         message = body if contentType(request) == "application/octet-stream" else textOf(body)
-        count = self._server.broadcast(message)
-        self._log.debug("{user} sent to {count} callers", user=printable(request.publisher) or "somebody", count=count)
+        self._server.broadcast(message)
         return b"OK"

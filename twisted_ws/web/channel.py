@@ -18,8 +18,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
-from twisted_ws.web.answers import HttpError
+from twisted_ws.web.answers import HttpError, responseHead
 from twisted_ws.web.body import Body, bodyOf
+from twisted_ws.web.deadline import Deadline
 from twisted_ws.web.request import HttpRequest
 from twisted_ws.wire.handshake import isUpgrade
 from twisted_ws.wire.head import HEAD_START, BadHead, RequestHead, parseHead
@@ -77,7 +78,7 @@ class HttpChannel(HTTPChannel):
         self._body: Body | None = None
         self._wantsContinue = False
         self._keepAlive = False
-        self._timer: Any = None
+        self._corked: list[bytes] | None = None
         self._admission: Deferred[None] | None = None
         self._advancing = False
         self._waiters: list[Deferred[None]] = []
@@ -85,7 +86,8 @@ class HttpChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """Start the one deadline for TLS handshake and head."""
         super().connectionMade()  # type: ignore[no-untyped-call]
-        self._arm(self.site.limits.headDeadline)
+        self._deadline = Deadline(self.site.reactor, self._deadlineReached)
+        self._deadline.set(self.site.limits.headDeadline)
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the peer sent, as far as it can be used now."""
@@ -149,12 +151,12 @@ class HttpChannel(HTTPChannel):
         request = self._newRequest()
         request.begin(head)
         self._body = bodyOf(head, self.site.limits)
-        self._keepAlive = self.site.keepAlive and head.version == (1, 1) and not _hasToken(head, "connection", "close")
+        self._keepAlive = self.site.keepAlive and head.version == (1, 1) and not head.hasToken("connection", "close")
         self.persistent = self._keepAlive and self._body is None
         self._wantsContinue = self._expects(head)
         self._state = _State.ADMITTING
         self._handlingRequest = True
-        self._disarm()
+        self._deadline.clear()
         self._admission = maybeDeferred(request.admit)  # type: ignore[call-overload]  # of a Deferred or None
         self._admission.addCallbacks(self._admitted, self._notAdmitted)
         return True
@@ -166,7 +168,7 @@ class HttpChannel(HTTPChannel):
             return
         rest, self._input = head + self._input, bytearray()
         self._state = _State.LOST
-        self._disarm()
+        self._deadline.clear()
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]  # a transport, or Twisted's stand-in
         self.handBack(bytes(rest))
 
@@ -179,7 +181,7 @@ class HttpChannel(HTTPChannel):
             return None
         if self._idle:
             self._idle = False
-            self._arm(limits.headDeadline)
+            self._deadline.set(limits.headDeadline)
         if HEAD_START.match(buffer) is None:
             raise BadHead(400, "This is no HTTP request.")
         end = _LINE_END.search(buffer, self._searched)
@@ -216,7 +218,7 @@ class HttpChannel(HTTPChannel):
         else:
             self._state = _State.BODY
             self._handlingRequest = False
-            self._arm(self.site.limits.bodyDeadline)
+            self._deadline.set(self.site.limits.bodyDeadline)
             if self._wantsContinue and not self._input:
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._resumeReading()
@@ -239,7 +241,7 @@ class HttpChannel(HTTPChannel):
     def _answer(self) -> None:
         self._state = _State.ANSWERING
         self._handlingRequest = True
-        self._disarm()
+        self._deadline.clear()
         request = self.requests[-1]
         request.content.seek(0)
         request.process()
@@ -254,7 +256,7 @@ class HttpChannel(HTTPChannel):
     def _refuse(self, error: HttpError) -> None:
         """Answer the present request with `error`; where its end is unknown, as its `persistent` says, the connection ends."""
         self._state = _State.ANSWERING
-        self._disarm()
+        self._deadline.clear()
         request = self.requests[-1] if self.requests else self._newRequest()
         request.refuse(error)
 
@@ -266,7 +268,23 @@ class HttpChannel(HTTPChannel):
             headers.setRawHeaders("Cache-Control", ["no-store"])
         if not self.persistent:
             headers.addRawHeader("Connection", "close")
-        super().writeHeaders(version, code, reason, headers)  # type: ignore[no-untyped-call]
+        self.write(responseHead(version, code, reason, headers))
+
+    def cork(self) -> None:
+        """Keep what is written until `uncork`."""
+        self._corked = []
+
+    def uncork(self) -> None:
+        """Write what was kept, at once: in one packet where it is small."""
+        corked, self._corked = self._corked or [], None
+        self.transport.write(b"".join(corked))
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of a response."""
+        if self._corked is None:
+            self.transport.write(data)
+        else:
+            self._corked.append(data)
 
     def requestDone(self, request: HttpRequest) -> None:
         """Go on to the next request, or close; called by a request that is answered."""
@@ -280,7 +298,7 @@ class HttpChannel(HTTPChannel):
             return
         self._state = _State.HEAD
         self._idle = True
-        self._arm(self.site.limits.keepAlive)
+        self._deadline.set(self.site.limits.keepAlive)
         self._resumeReading()
         self._advance()
 
@@ -289,20 +307,20 @@ class HttpChannel(HTTPChannel):
     def pauseProducing(self) -> None:
         """Wait with further answers until the peer has taken those that are written."""
         super().pauseProducing()  # type: ignore[no-untyped-call]
-        self._arm(self.site.limits.writeDeadline)
+        self._deadline.set(self.site.limits.writeDeadline)
 
     def resumeProducing(self) -> None:
         """Go on: the peer has taken what was written."""
         super().resumeProducing()  # type: ignore[no-untyped-call]
-        self._disarm()
+        self._deadline.clear()
         if self._state is _State.CLOSING:
             self._finish()
         elif self._state is _State.HEAD:
             self._idle = True
-            self._arm(self.site.limits.keepAlive)
+            self._deadline.set(self.site.limits.keepAlive)
             self._advance()
         elif self._state is _State.BODY:
-            self._arm(self.site.limits.bodyDeadline)
+            self._deadline.set(self.site.limits.bodyDeadline)
 
     def _resumeReading(self) -> None:
         if not self._waitingForTransport:
@@ -346,20 +364,20 @@ class HttpChannel(HTTPChannel):
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]  # a transport, or Twisted's stand-in
         self._networkProducer.resumeProducing()  # to see the peer's end of stream
         finishWriting(self.transport)
-        self._arm(self.site.limits.lingerDeadline)
+        self._deadline.set(self.site.limits.lingerDeadline)
 
     def drop(self) -> None:
         """End the connection at once; what was written and not sent is lost."""
         if self._state is not _State.LOST:
             self._state = _State.CLOSING
             self._input.clear()
-            self._disarm()
+            self._deadline.clear()
             abort(self.transport)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # as HTTPChannel has it
         """Let go of everything; called once."""
         self._state = _State.LOST
-        self._disarm()
+        self._deadline.end()
         self._input.clear()
         admission, self._admission = self._admission, None
         if admission is not None:
@@ -370,19 +388,7 @@ class HttpChannel(HTTPChannel):
         for waiter in waiters:
             waiter.callback(None)
 
-    # Deadlines: one timer, because one state at a time has one
-
-    def _arm(self, seconds: float) -> None:
-        self._disarm()
-        self._timer = self.site.reactor.callLater(seconds, self._deadlineReached)
-
-    def _disarm(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-
     def _deadlineReached(self) -> None:
-        self._timer = None
         if self._state is _State.CLOSING or self._waitingForTransport:
             self.drop()
         elif self._state is _State.BODY:
@@ -392,7 +398,3 @@ class HttpChannel(HTTPChannel):
             self._refuse(HttpError(408, "The request head did not come in time."))
         else:
             self.loseConnection()
-
-
-def _hasToken(head: RequestHead, name: str, token: str) -> bool:
-    return token in [each.lower() for each in head.tokens(name)]

@@ -13,7 +13,6 @@ from twisted_ws.web.health import RETRY_SECONDS
 from twisted_ws.wire.transports import peerOf
 
 if TYPE_CHECKING:
-    from twisted_ws.access.credentials import Identity
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.request import HttpRequest
 
@@ -45,7 +44,7 @@ class Guarded(Endpoint):
         self._refuseBrowsers(request, authorization[0] if authorization else "")
         self.refuseWhileDraining()
         checked = self._credentials.check(authorization[0] if authorization else None, peerOf(request.client)[0])
-        return checked.addCallbacks(self._known, self._unknown, callbackArgs=(request,))
+        return checked.addCallbacks(lambda identity: None, self._unknown)
 
     def _refuseBrowsers(self, request: HttpRequest, authorization: str) -> None:
         """Refuse a request that a web page sent with what the browser has, and not the page.
@@ -66,9 +65,6 @@ class Guarded(Endpoint):
         # A server that is merely full still serves the callers it has.
         if self._server.readiness() == "draining":
             raise HttpError(503, "The server stops: nothing was sent.", headers=retryAfter(RETRY_SECONDS))
-
-    def _known(self, identity: Identity, request: HttpRequest) -> None:
-        request.publisher = identity.name
 
     def _unknown(self, failure: Failure) -> Failure:
         error = failure.value

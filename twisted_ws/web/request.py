@@ -44,8 +44,8 @@ class HttpRequest(Request):
 
     Attributes:
         head: the checked head; None when it could not be parsed.
+        fields: the request's headers as text, by name in any case.
         gone: whether the peer has left, so that nothing can be answered any more.
-        publisher: the name of who sends it, set by a resource that asks for credentials; "" until then.
         found: what the resource found out when it was asked, for when it answers.
     """
 
@@ -53,8 +53,8 @@ class HttpRequest(Request):
     content: BytesIO
     defaultContentType = b"text/plain; charset=utf-8"
     head: RequestHead | None = None
+    fields = Headers(())
     gone = False
-    publisher = ""
     found: Any = None
     _resource: IResource
 
@@ -64,18 +64,14 @@ class HttpRequest(Request):
         self.content = BytesIO()
         self._set("Date", datetimeToString())
 
-    @property
-    def fields(self) -> Headers:
-        """The request's headers as text, by name in any case."""
-        return Headers(self.head.headers if self.head is not None else ())
-
     def begin(self, head: RequestHead) -> None:
         """Take over the head."""
         self.head = head
+        self.fields = Headers(head.headers)
         self.method = head.method.encode("ascii")
         self.uri = head.target.encode("ascii")
         self.path, _, query = self.uri.partition(b"?")
-        self.args = parse_qs(query, keep_blank_values=True)
+        self.args = parse_qs(query, keep_blank_values=True) if query else {}
         self.clientproto = b"HTTP/%d.%d" % head.version
         for name, value in head.headers:
             self.requestHeaders.addRawHeader(name.encode("ascii"), value.encode("latin-1"))
@@ -121,7 +117,9 @@ class HttpRequest(Request):
             return
         if self.code not in (204, 304):
             self._set("Content-Length", b"%d" % len(body))
+        self.channel.cork()
         self.write(body)  # type: ignore[no-untyped-call]
+        self.channel.uncork()
         self.finish()  # type: ignore[no-untyped-call]
 
     def refuse(self, error: HttpError) -> None:
@@ -129,11 +127,12 @@ class HttpRequest(Request):
         self.channel.site.throttle.info(
             _log,
             f"request refused with {error.status}",
-            "{peer}: {status} {slug}: {message} ({method} {path})",
+            "{peer}: {status} {slug}: {reason} ({method} {path})",
             peer=getattr(self.client, "host", None) or "a local socket",
             status=error.status,
             slug=error.slug,
-            message=printable(error.message),  # a service's own text may have anything in it
+            # Not "message", which Twisted overwrites for observers of its older log.
+            reason=printable(error.message),  # a service's own text may have anything in it
             # Without the query: secrets travel there.
             method=printable(self.method) if self.head is not None else "?",
             path=printable(self.path) if self.head is not None else "?",

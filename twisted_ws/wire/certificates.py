@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import os
+import stat
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -225,8 +226,11 @@ def loadSelfSigned(directory: str | None, now: datetime) -> Identity:
 
 def _read(path: str, what: str) -> _File:
     try:
-        with open(path, "rb") as file:
+        # Without O_NONBLOCK, a pipe would hold up the reactor until somebody writes to it.
+        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:
             mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise ValueError("it is no regular file")
             data = file.read(_MAX_FILE + 1)
     except (OSError, ValueError) as error:
         raise ConfigurationError(

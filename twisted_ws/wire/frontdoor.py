@@ -212,10 +212,10 @@ class FrontDoor(TwistedProtocol):
         wire.throttle.info(
             _log,
             f"handshake refused with {status}",
-            "{peer}: {status} {message}{hint}",
+            "{peer}: {status} {reason}{hint}",
             peer=peerOf(self.transport.getPeer())[0] or "a local socket",
             status=status,
-            message=printable(message),
+            reason=printable(message),  # "message" is taken: Twisted overwrites it for observers of its older log
             hint=f" ({printable(hint)})" if hint else "",
         )
         self.transport.write(response(status, message, headers))

@@ -55,14 +55,7 @@ class Deny:
 
 def isUpgrade(head: RequestHead) -> bool:
     """Say whether the client asks for WebSocket: an Upgrade header that names it."""
-    return _has(head, "upgrade", "websocket")
-
-
-def _has(head: RequestHead, name: str, wanted: str) -> bool:
-    values = head.values.get(name)
-    if values is None:
-        return False
-    return (len(values) == 1 and values[0].lower() == wanted) or wanted in [token.lower() for token in head.tokens(name)]
+    return head.hasToken("upgrade", "websocket")
 
 
 def decide(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Accept | Deny:
@@ -81,7 +74,7 @@ def decide(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Accept
     values = head.values
     if "transfer-encoding" in values or set(values.get("content-length", ())) - {"0"}:
         return Deny(400, "A WebSocket handshake has no body.")
-    if not _has(head, "connection", "upgrade"):
+    if not head.hasToken("connection", "upgrade"):
         return Deny(400, "The Connection header must say Upgrade.")
     if values.get("sec-websocket-version") != ["13"]:
         return Deny(426, "Only WebSocket version 13 is spoken here.", (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")))

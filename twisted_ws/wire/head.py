@@ -73,6 +73,13 @@ class RequestHead:
         """Return the elements of a comma-separated header, stripped, empty ones left out (RFC 9110 section 5.6.1)."""
         return [t for value in self.values.get(name, ()) for e in value.split(",") if (t := e.strip(" \t"))]
 
+    def hasToken(self, name: str, token: str) -> bool:
+        """Say whether a comma-separated header has an element, in any case; `token` in lower case."""
+        values = self.values.get(name)
+        if values is None:
+            return False
+        return (len(values) == 1 and values[0].lower() == token) or token in [each.lower() for each in self.tokens(name)]
+
 
 def parseHead(data: bytes, limits: Limits) -> RequestHead:
     """Return the head in `data`, which is everything up to and including the empty line.

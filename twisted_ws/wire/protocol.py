@@ -43,7 +43,6 @@ from twisted_ws.wire.transports import abort, finishWriting, hasTLS, peerOf, uns
 __all__ = ["WebSocketConnection", "connectionClass"]
 
 CLOSE = 8
-
 _LOST = str(CONNECTION_LOST)
 
 # Bytes that excuse a peer in the middle of a frame from one pong: fewer, and it only keeps the connection busy.
@@ -398,6 +397,4 @@ def connectionClass(wire: Wire) -> type[WebSocketConnection]:
     """Return the class of the connections of one server."""
     options = serverOptions(wire.limits, wire.reactor)
     own = {"wire": wire, "_wheel": wire.wheel, "laneMaximum": wire.limits.maxMessageSize}
-    kind = type("WebSocketConnection", (WebSocketConnection,), {**options, **own})
-    shareNames(kind, _NAMES)
-    return kind
+    return shareNames(type("WebSocketConnection", (WebSocketConnection,), {**options, **own}), _NAMES)

@@ -1,0 +1,11 @@
+"""Test service objects: the real server and the real client, without sockets, and in no time.
+
+`serve` is where to begin. To import this installs no reactor, and none has to run.
+"""
+
+from twisted_ws.testing.client import MemoryClient
+from twisted_ws.testing.network import Restless
+from twisted_ws.testing.problems import Complaint, NoMessage, StillOpen, Unflushed
+from twisted_ws.testing.server import MemoryServer, serve
+
+__all__ = ["Complaint", "MemoryClient", "MemoryServer", "NoMessage", "Restless", "StillOpen", "Unflushed", "serve"]

@@ -1,0 +1,96 @@
+"""The way from a client to the server, without sockets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IStreamClientEndpoint
+from zope.interface import implementer
+
+from twisted_ws.delivery.dispatch import Dispatcher
+from twisted_ws.server import WebSocketServer
+from twisted_ws.testing.ends import Link
+from twisted_ws.testing.network import Network
+from twisted_ws.upgrade import UpgradeRequest
+from twisted_ws.wire.events import Events
+from twisted_ws.wire.protocol import WebSocketConnection
+from twisted_ws.wire.shared import Welcome
+
+__all__ = ["MemoryEndpoint"]
+
+
+@implementer(IStreamClientEndpoint)
+class MemoryEndpoint:
+    """Connects one client, again for each of its attempts.
+
+    It stands before the server as the host of its front door, too (see `twisted_ws.wire.frontdoor.Host`), and sees who is there.
+
+    Args:
+        server: where to.
+        network: carries the bytes.
+        user: of the request, before onUpgrade.
+        address: the client's IP address.
+        isSecure: whether the server takes the connection for one with TLS.
+        certificate: the client's.
+        segment: the most bytes that arrive at once; None: any number.
+
+    Attributes:
+        link: the present connection, or the last.
+        dispatcher: what calls the service for it, once it is open.
+    """
+
+    link: Link
+    dispatcher: Dispatcher
+
+    def __init__(
+        self,
+        server: WebSocketServer,
+        network: Network,
+        user: Any,
+        address: str,
+        isSecure: bool,
+        certificate: Any,
+        segment: int | None,
+    ) -> None:
+        self._server = server
+        self._network = network
+        self._user = user
+        self._address = address
+        self._isSecure = isSecure
+        self._certificate = certificate
+        self._segment = segment
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        """Connect at once."""
+        link = self.link = Link(self._address, next(self._network.ports), self._isSecure)
+        link.client.segment = link.server.segment = self._segment
+        frontDoor = self._server.factory(peerCertificate=lambda _: self._certificate)
+        frontDoor.host = self
+        client, theirs = factory.buildProtocol(link.server.getHost()), frontDoor.buildProtocol(link.client.getHost())
+        link.client.protocol, link.server.protocol = client, theirs
+        self._network.add(link)
+        client.makeConnection(link.client)
+        if theirs is None:
+            link.refuse()
+        else:
+            theirs.makeConnection(link.server)
+        return succeed(client)
+
+    def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
+        """Ask the server, and look at its answer."""
+        request.user = self._user
+        answer = self._server.upgrade(request)
+        return answer.addCallback(self._observed) if isinstance(answer, Deferred) else self._observed(answer)
+
+    def _observed(self, welcome: Welcome) -> Welcome:
+        attend = welcome.attend
+
+        def observed(connection: WebSocketConnection) -> Events:
+            events = attend(connection)
+            assert isinstance(events, Dispatcher)
+            self.dispatcher = events
+            return events
+
+        welcome.attend = observed
+        return welcome

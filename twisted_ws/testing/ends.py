@@ -1,0 +1,214 @@
+"""The two ends of a connection in memory: each behaves as Twisted's TCP transport does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import ISSLTransport, ITCPTransport
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
+
+__all__ = ["End", "Link"]
+
+# Bytes of one read, as Twisted has it.
+READ = 64 * 1024
+
+
+@implementer(ITCPTransport)
+class End:
+    """One end: what is written here waits until `turn`, which hands it to the protocol at the other end.
+
+    Args:
+        host: this end's address.
+        peer: the other end's.
+
+    Attributes:
+        protocol: who gets what comes to this end.
+        other: the other end.
+        room: how many bytes more the network takes from here; None: any number.
+        segment: the most bytes that arrive at once; None: as many as one read has.
+        closed: whether the protocol was told of the end.
+        certificate: the peer's, with TLS.
+    """
+
+    protocol: Any
+    other: End
+
+    def __init__(self, host: IPv4Address | IPv6Address, peer: IPv4Address | IPv6Address) -> None:
+        self.room: int | None = None
+        self.segment: int | None = None
+        self.closed = False
+        self.certificate: Any = None
+        self.disconnecting = False
+        self._host = host
+        self._peer = peer
+        self._buffer = bytearray()
+        self._producer: Any = None
+        self._reading = True
+        self._finishing = False
+        self._finished = False  # the other end was told that nothing more comes
+        self._ended = False  # nothing more comes from the other end
+        self._broken: Exception | None = None
+
+    # What a reactor does.
+
+    def turn(self) -> bool:
+        """Do what is due at this end; say whether that was anything."""
+        if self.closed:
+            return False
+        if self._broken is not None:
+            self._lose(self._broken)
+            return True
+        moved = self._carry()
+        if not self._buffer and not self.closed:
+            if self.disconnecting and self._producer is None:
+                self._lose(ConnectionDone())
+                return True
+            if self._finishing and not self._finished:
+                self._finished = self.other._ended = moved = True
+        if self._ended and self._reading and not self.closed:
+            self._lose(ConnectionDone())
+            return True
+        return moved
+
+    def _carry(self) -> bool:
+        other = self.other
+        if other.closed:
+            self._buffer.clear()
+        size = min(len(self._buffer), READ, *(limit for limit in (self.room, self.segment) if limit is not None))
+        if not size or not other._reading:
+            return False
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        if self.room is not None:
+            self.room -= size
+        if not self._buffer and self._producer is not None:
+            self._producer.resumeProducing()
+        other.protocol.dataReceived(data)
+        return True
+
+    def _lose(self, error: Exception) -> None:
+        self.closed = True
+        self._buffer.clear()
+        other, producer, self._producer = self.other, self._producer, None
+        if isinstance(error, ConnectionDone):
+            other._ended = True
+        elif other._broken is None:
+            other._broken = ConnectionLost()
+        if producer is not None:
+            producer.stopProducing()
+        self.protocol.connectionLost(Failure(error))
+
+    def lose(self) -> None:
+        """Break: the protocol is told in the next turn that the connection was lost; what is on the way is lost with it."""
+        self._broken = self._broken or ConnectionLost()
+
+    # ITransport and IConsumer: what a protocol asks.
+
+    def write(self, data: bytes) -> None:
+        """Keep bytes for the next turns."""
+        if not isinstance(data, bytes):
+            raise TypeError(f"data must be bytes, not {type(data).__name__}")
+        if not (self.closed or self._finishing):
+            self._buffer += data
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Keep bytes for the next turns."""
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """Close when all has gone out."""
+        self.disconnecting = True
+
+    def loseWriteConnection(self) -> None:
+        """Say that nothing more will come, when all has gone out."""
+        self._finishing = True
+
+    def abortConnection(self) -> None:
+        """Close in the next turn, whatever waits."""
+        self._broken = self._broken or ConnectionAborted()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Ask `producer` for more each time that all has gone out."""
+        if self._producer is not None:
+            raise RuntimeError("there is a producer already")
+        self._producer = producer
+        if not streaming:
+            producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        """Ask no more."""
+        self._producer = None
+
+    def pauseProducing(self) -> None:
+        """Take nothing from the other end."""
+        self._reading = False
+
+    def resumeProducing(self) -> None:
+        """Take what comes from the other end."""
+        self._reading = True
+
+    def stopProducing(self) -> None:
+        """Close when all has gone out."""
+        self.loseConnection()
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """Return the address of this end."""
+        return self._host
+
+    def getPeer(self) -> IPv4Address | IPv6Address:
+        """Return the address of the other end."""
+        return self._peer
+
+    def getPeerCertificate(self) -> Any:
+        """Return the peer's certificate, None without one."""
+        return self.certificate
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Nothing: there are no packets."""
+
+    def getTcpNoDelay(self) -> bool:
+        """Say that nothing is held back."""
+        return True
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """Nothing: there are no packets."""
+
+    def getTcpKeepAlive(self) -> bool:
+        """Say that the system does not look after the connection."""
+        return False
+
+
+class Link:
+    """A connection: a client's end and a server's end.
+
+    Args:
+        address: the client's IP address.
+        port: the client's port.
+        isSecure: whether the server takes it for one with TLS.
+    """
+
+    def __init__(self, address: str, port: int, isSecure: bool) -> None:
+        kind = IPv6Address if ":" in address else IPv4Address
+        mine, theirs = kind("TCP", address, port), IPv4Address("TCP", "127.0.0.1", 443 if isSecure else 80)
+        self.client, self.server = End(mine, theirs), End(theirs, mine)
+        self.client.other, self.server.other = self.server, self.client
+        if isSecure:
+            alsoProvides(self.server, ISSLTransport)
+
+    def turn(self) -> bool:
+        """Do what is due at both ends; say whether that was anything."""
+        moved = self.client.turn()
+        return self.server.turn() or moved
+
+    def refuse(self) -> None:
+        """Close the server's end, where there is no protocol; the client's is told in the next turn."""
+        self.server.closed = self.client._ended = True
+
+    @property
+    def closed(self) -> bool:
+        """Whether both ends know of the end."""
+        return self.client.closed and self.server.closed

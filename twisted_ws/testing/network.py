@@ -1,0 +1,106 @@
+"""The network and the time of a test: both stand still, until they are told to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.logger import Logger
+
+from twisted_ws.testing.ends import Link
+
+__all__ = ["Network", "Restless"]
+
+# Turns after which what goes on without an end is given up: a large stream takes some ten thousand.
+TURNS = 100_000
+
+_log = Logger()
+
+
+class Restless(AssertionError):
+    """Something calls itself again and again, with no time between: a test of it would never end."""
+
+
+class Network:
+    """The connections of a test, and its clock.
+
+    Args:
+        clock: tells the time.
+
+    Attributes:
+        clock: as given.
+        ports: numbers for the clients' ends.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.ports = count(40000)
+        self._links: list[Link] = []
+
+    def add(self, link: Link) -> None:
+        """Carry the bytes of a connection from now on."""
+        self._links.append(link)
+
+    def settle(self, until: Callable[[], bool] = lambda: False) -> bool:
+        """Let everything happen that needs no time; return at once when `until` says so.
+
+        Returns:
+            What `until` says at the end.
+
+        Raises:
+            Restless: it does not end.
+        """
+        for _ in range(TURNS):
+            if until():
+                return True
+            if not self._turn():
+                return False
+        names = sorted({_nameOf(call) for call in self._due()})
+        raise Restless(f"{' and '.join(names) or 'a message'} comes again and again, with no time between")
+
+    def advance(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Let `seconds` pass, from one timer to the next; stop early when `until` says so.
+
+        Returns:
+            What `until` says at the end.
+
+        Raises:
+            Restless: something happens without end in no time.
+        """
+        clock = self.clock
+        end = clock.seconds() + seconds
+        while not self.settle(until):
+            # `end` itself, not a sum of steps: no timer is missed for a rounding error.
+            clock.rightNow = min([end, *(call.getTime() for call in clock.getDelayedCalls())])
+            if not self._due() and clock.seconds() >= end:
+                return False
+        return True
+
+    def _turn(self) -> bool:
+        """Be a reactor for one turn; say whether there was anything to do."""
+        moved = False
+        for link in tuple(self._links):
+            moved = link.turn() or moved
+            if link.closed:
+                self._links.remove(link)
+        # As a reactor does it: what these make due comes in the next turn.
+        for call in self._due():
+            if call.active() and call.getTime() <= self.clock.seconds():
+                moved = True
+                self.clock.calls.remove(call)
+                call.called = 1
+                try:
+                    call.func(*call.args, **call.kw)
+                except Exception:
+                    _log.failure("{call} raised, which the clock called", call=_nameOf(call))
+        return moved
+
+    def _due(self) -> list[Any]:
+        now = self.clock.seconds()
+        return [call for call in self.clock.calls if call.getTime() <= now]
+
+
+def _nameOf(call: Any) -> str:
+    return str(getattr(call.func, "__qualname__", None) or repr(call.func))

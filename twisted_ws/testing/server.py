@@ -1,0 +1,301 @@
+"""A server in a test: the real one, on a network in memory and a clock that is told to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock, deferLater
+from twisted.python.failure import Failure
+
+from twisted_ws.caller import Caller
+from twisted_ws.client import connect
+from twisted_ws.delivery.publication import Published
+from twisted_ws.server import WebSocketServer
+from twisted_ws.testing.client import MemoryClient
+from twisted_ws.testing.endpoint import MemoryEndpoint
+from twisted_ws.testing.network import Network
+from twisted_ws.testing.problems import Problems, Unflushed
+
+__all__ = ["MemoryServer", "serve"]
+
+_T = TypeVar("_T")
+
+# Real seconds between two looks of `waitFor`.
+LOOK = 0.005
+
+
+class MemoryServer:
+    """A `WebSocketServer` in memory; made by `serve`, and a context manager.
+
+    At the end of its ``with`` block the server is stopped, and what the log said of mistakes in the service is raised as
+    `Unflushed`.
+
+    Attributes:
+        server: the `WebSocketServer`.
+        clock: the fake clock of server and clients: the reactor to give to a service that wants one.
+    """
+
+    def __init__(self, server: WebSocketServer, clock: Clock) -> None:
+        self.server = server
+        self.clock = clock
+        self._network = Network(clock)
+        self._problems = Problems()
+
+    # Clients.
+
+    def connect(
+        self,
+        path: str = "/",
+        *,
+        user: Any = None,
+        address: str = "127.0.0.1",
+        secure: bool = False,
+        clientCertificate: Any = None,
+        segment: int | None = None,
+        timeout: float = 0,
+        **options: Any,
+    ) -> MemoryClient:
+        """Open a WebSocket to a service.
+
+        Args:
+            path: path and query, or a whole URL (``ws://chat.example/ws``).
+            user: what `UpgradeRequest.user` is before onUpgrade is called.
+            address: the client's IP address.
+            secure: whether the server takes the connection for one with TLS; no byte is encrypted.
+            clientCertificate: what `UpgradeRequest.clientCertificate` is.
+            segment: the most bytes that arrive at once, in either direction: 1 shows what a service makes of any cut.
+            timeout: seconds of fake time that the handshake may take.
+            options: those of `twisted_ws.client.connect`: subProtocols, headers, cookies, credentials, compression, retry …
+
+        Raises:
+            ConnectError: as `twisted_ws.client.connect` fails: `HandshakeRefused` has the `status` of a refusal.
+            AssertionError: the handshake was not decided within `timeout`.
+        """
+        connecting = self.connecting(
+            path,
+            user=user,
+            address=address,
+            secure=secure,
+            clientCertificate=clientCertificate,
+            segment=segment,
+            **options,
+        )
+        late = f"the handshake for {path} was not decided in {timeout:g} seconds of fake time: onUpgrade still runs"
+        return self._result(connecting, timeout, late)
+
+    def connecting(
+        self,
+        path: str = "/",
+        *,
+        user: Any = None,
+        address: str = "127.0.0.1",
+        secure: bool = False,
+        clientCertificate: Any = None,
+        segment: int | None = None,
+        **options: Any,
+    ) -> Deferred[MemoryClient]:
+        """Begin to open a WebSocket, as `connect` does; for a handshake that has to wait for what the test does next.
+
+        Returns:
+            A Deferred that fires with the client, in a later call of this server's methods; cancelled, the client gives up.
+
+        Raises:
+            ValueError: the URL is one for TLS.
+        """
+        if path.startswith("wss:"):
+            raise ValueError("nothing is encrypted in memory: give a path, or ws://, and secure=True")
+        endpoint = MemoryEndpoint(self.server, self._network, user, address, secure, clientCertificate, segment)
+        url = path if "://" in path else f"ws://testserver{path}"
+        client = MemoryClient(self, path, endpoint)
+        opening = connect(url, endpoint=endpoint, reactor=self.clock, **options)
+
+        def opened(found: Any) -> MemoryClient:
+            client.client = found
+            return client
+
+        connecting = opening.addCallback(opened)
+        self.settle()
+        return connecting
+
+    # Time.
+
+    def settle(self) -> None:
+        """Let everything happen that needs no time. The other methods do this, too; it is for what a test does by itself.
+
+        Raises:
+            Restless: something happens without end.
+        """
+        self._network.settle()
+
+    def advance(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Let fake time pass: pings are sent, timers end, and everything happens that follows from it.
+
+        Args:
+            seconds: how long.
+            until: asked after each step; True ends it early.
+
+        Returns:
+            What `until` says at the end.
+
+        Raises:
+            Restless: something happens without end in no time.
+        """
+        if seconds < 0:
+            raise ValueError(f"time does not go back by {-seconds:g} seconds")
+        return self._network.advance(seconds, until)
+
+    def waitFor(self, what: Callable[[], _T] | Deferred[_T], timeout: float = 5) -> Deferred[_T]:
+        """Wait in real time, for what comes from outside of the test: a thread, a process, the real reactor, which must run.
+
+        ::
+
+            text = await server.waitFor(client.readTextMessage)
+
+        Args:
+            what: a Deferred; or a function, called again and again until it raises no AssertionError any more.
+            timeout: real seconds.
+
+        Returns:
+            A Deferred that fires with the result of `what`, or fails with what that raised last.
+        """
+        from twisted.internet import reactor  # not before somebody needs it
+
+        real: Any = reactor
+        return Deferred.fromCoroutine(self._waitFor(_fired(what, timeout) if isinstance(what, Deferred) else what, real, timeout))
+
+    async def _waitFor(self, look: Callable[[], _T], reactor: Any, timeout: float) -> _T:
+        until = reactor.seconds() + timeout
+        while True:
+            self.settle()
+            try:
+                return look()
+            except AssertionError:
+                if reactor.seconds() >= until:
+                    raise
+            await deferLater(reactor, LOOK)
+
+    # What the server does.
+
+    @property
+    def callers(self) -> Collection[Caller]:
+        """The open callers of all services."""
+        self.settle()
+        return self.server.callers
+
+    def broadcast(self, message: Any) -> int:
+        """Send one message to every open caller, and return to how many; see `WebSocketServer.broadcast`."""
+        reached = self.server.broadcast(message)
+        self.settle()
+        return reached
+
+    def publish(self, channel: str, message: Any, **options: Any) -> Published:
+        """Send one message to the subscribers of a channel; see `WebSocketServer.publish`."""
+        return self._result(self.server.publish(channel, message, **options), 0, f"{channel} is not published yet")
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Drain the server: every caller is closed with 1001. The fake time passes that this takes, where anything holds it up.
+
+        Args:
+            timeout: seconds until those are dropped that do not answer; None for `Limits.drainTimeout`.
+        """
+        longest = self.server.limits.drainTimeout if timeout is None else timeout
+        self._result(self.server.stop(timeout), longest + 1, "the server does not come to its end")
+        self.settle()
+
+    def _result(self, waiting: Deferred[_T], timeout: float, late: str) -> _T:
+        results: list[_T] = []
+        failures: list[Failure] = []
+        waiting.addCallbacks(results.append, failures.append)
+        self.advance(timeout, lambda: bool(results or failures))
+        if not (results or failures):
+            waiting.cancel()
+            self.settle()
+            raise AssertionError(late)
+        if failures:
+            failures[0].raiseException()
+        self.settle()
+        return results[0]
+
+    # What went wrong.
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """What handlers raised and the log said since the ``with`` block began, and was not flushed."""
+        return [error for _, error in self._problems.found()]
+
+    def flushErrors(self, *kinds: type[BaseException]) -> list[BaseException]:
+        """Return the errors of some classes (without any: all), and expect them: they are not raised at the end.
+
+        Those that trial's TestCase has noted are flushed as well, so that there is no need for its flushLoggedErrors.
+        """
+        self.settle()
+        return self._problems.flush(kinds)
+
+    def __enter__(self) -> MemoryServer:
+        self._problems.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None) -> None:
+        try:
+            self.stop()
+        except AssertionError:
+            if raised is None:
+                raise
+        finally:
+            found = self._problems.found()
+            self._problems.stop()
+        if raised is None and found:
+            raise Unflushed(found)
+        if raised is not None and found and not any(raised.__cause__ is error for _, error in found):
+            raised.add_note(f"meanwhile the log said:\n{self._problems.text()}")
+
+
+def _fired(waiting: Deferred[_T], timeout: float) -> Callable[[], _T]:
+    """Return a function that returns, or raises, what a Deferred has fired with; an AssertionError before that."""
+    results: list[_T] = []
+    failures: list[Failure] = []
+    waiting.addCallbacks(results.append, failures.append)
+
+    def look() -> _T:
+        if failures:
+            failures[0].raiseException()
+        if not results:
+            raise AssertionError(f"the Deferred has not fired in {timeout:g} seconds of real time")
+        return results[0]
+
+    return look
+
+
+def serve(services: Mapping[str, object] | WebSocketServer, *, clock: Clock | None = None, **options: Any) -> MemoryServer:
+    """Serve service objects in memory, with a fake clock.
+
+    ::
+
+        with serve({"/chat": Chat()}) as server:
+            ann, bob = server.connect("/chat?name=ann"), server.connect("/chat?name=bob")
+            ann.writeTextMessage("hi")
+            assert bob.readTextMessage() == "ann: hi"
+
+    Args:
+        services: the services by path; or a `WebSocketServer` of yours, made with ``reactor=clock``.
+        clock: a `twisted.internet.task.Clock` that services have, too; None for a new one.
+        options: those of `WebSocketServer`: limits, allowedOrigins, compression, trustedProxies, engine.
+
+    Raises:
+        ServiceError: a service has a mistake, as a misspelt event; the text names it.
+        ConfigurationError: a path is malformed or taken, or an option cannot be used.
+        TypeError: the server has another clock.
+    """
+    if isinstance(services, WebSocketServer):
+        reactor = services._wire.reactor
+        if not isinstance(reactor, Clock) or clock not in (None, reactor) or options:
+            raise TypeError("a server of yours brings its options along, and its clock: WebSocketServer(reactor=Clock(), ...)")
+        return MemoryServer(services, reactor)
+    clock = clock or Clock()
+    server = WebSocketServer(reactor=clock, **options)
+    for path, service in services.items():
+        server.mount(path, service)
+    return MemoryServer(server, clock)
