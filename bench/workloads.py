@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.figures import Row, Target
 from bench.peers import Peer
@@ -93,6 +93,20 @@ def _fanOut(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
                 return {row: load.figures()["rate"], **shares}
 
     return run
+
+
+CHANNEL = "/channels/bench"
+
+
+def _channel(server: Server, effort: Effort) -> Sample:
+    """Deliveries by a channel that keeps its history, beside those of the plain broadcast, in turns."""
+    by = {"plain": server, "channel": replace(server, peer=replace(server.peer, path=CHANNEL, broadcast=CHANNEL))}
+    rates: dict[str, list[float]] = {"plain": [], "channel": []}
+    for way in ("plain", "channel", "channel", "plain"):
+        rates[way].append(_fanOut(way)(by[way], effort)[way])
+        time.sleep(0.3)  # the end of so many connections is work as well
+    plain, channel = sum(rates["plain"]), sum(rates["channel"])
+    return {"channel": channel / plain, "plain rate": plain / 2, "channel rate": channel / 2}
 
 
 def _connects(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
@@ -286,6 +300,12 @@ WORKLOADS = (
         _idle("tls-idle", tls=True),
         (Row("tls-idle", "idle memory of a TLS connection", "bytes", less=True, targets=(Target(24 * _KIB),)),),
         needs=_secure,
+    ),
+    Workload(
+        "channel",
+        _channel,
+        (Row("channel", "fan-out through a channel with history / plain broadcast", "x", targets=(Target(0.90),)),),
+        peers=("twisted_ws",),
     ),
     Workload(
         "stalled",
