@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from twisted_ws.daemon.main import main
+from twisted_ws.commands.main import main
 
 __all__ = ["main"]
 

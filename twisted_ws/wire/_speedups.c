@@ -16,6 +16,7 @@
 #include <sys/epoll.h>
 #endif
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -48,6 +49,18 @@ enum {
 
 /* One buffer for all reads: between a recv and the end of the call that made it, nobody else runs. */
 static unsigned char *readBuffer;
+
+/* Send without waiting. In a process with threads the C library surrounds its own `send` with two calls, for the case that one
+ * thread cancels another, which nobody does to one of Python's. */
+static ssize_t
+sendNow(int fd, const void *data, size_t size)
+{
+#ifdef SYS_sendto
+    return syscall(SYS_sendto, fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+#else
+    return send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+#endif
+}
 
 /* XOR `length` bytes with the mask, which begins with its first byte. */
 static void
@@ -233,7 +246,7 @@ sendPlain(int fd, int first, const char *payload, Py_ssize_t length)
     if (length <= SMALL) {
         /* To copy a small payload costs less than to have the kernel gather it. */
         memcpy(frame + size, payload, (size_t)length);
-        sent = send(fd, frame, (size_t)(size + length), MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent = sendNow(fd, frame, (size_t)(size + length));
     } else {
         struct iovec parts[2] = {{frame, (size_t)size}, {(void *)payload, (size_t)length}};
         struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
@@ -422,7 +435,7 @@ sendMany(PyObject *module, PyObject *const *args, Py_ssize_t count)
         if (!target->goes)
             continue;
         ssize_t n = target->secure ? tlsSend((void *)target->handle, data.buf, data.len)
-                                   : send((int)target->handle, data.buf, (size_t)data.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+                                   : sendNow((int)target->handle, data.buf, (size_t)data.len);
         target->sent = n < 0 ? 0 : n;
     }
     Py_END_ALLOW_THREADS

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import twisted_ws.client
+from twisted_ws.commands.mends import _NAMES, explained
+from twisted_ws.errors import ConnectionClosed
+
+
+def test_names() -> None:
+    """Each phrase that is translated is still one that the library says."""
+    source = "".join(path.read_text() for path in Path(twisted_ws.client.__file__).parent.glob("*.py"))
+    # Long texts are cut over lines in the source.
+    said = re.sub(r'"\s*f?"', "", source)
+    for phrase in _NAMES:
+        assert phrase in said, phrase
+
+
+def test_explained() -> None:
+    """The library's arguments become options; closes say who closed."""
+    assert explained(ValueError("allow more with handshakeTimeout")) == "allow more with --timeout"
+    assert explained(ConnectionClosed(4001, "why")) == "the server closed the connection with 4001 (why)"
+    assert explained(ConnectionClosed(4001)) == "the server closed the connection with 4001"
+    assert "without a Close (1006)" in explained(ConnectionClosed(1006))

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.live.support import PATIENCE
+
+PROGRAM = """
+import os, signal, sys
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted_ws.commands import running
+
+running.GRACE = 0.1
+runner = running.Runner()
+
+async def main(reactor):
+    {body}
+
+code = runner.run(main)
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+sys.exit(code)
+"""
+
+
+def run(*lines: str) -> tuple[int, str, str]:
+    """Run a coroutine in a process of its own; return exit code, output and errors."""
+    code = PROGRAM.format(body="\n    ".join(lines))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_code() -> None:
+    """What the coroutine returns is the exit code, and everything is as before."""
+    assert run("return 5") == (5, "", "")
+
+
+def test_bug() -> None:
+    """What the coroutine raises is a bug: a traceback, a line, and 1; without standard error there is nobody to tell."""
+    code, _, error = run("raise RuntimeError('o\\x1bps')")
+    assert code == 1
+    assert error.startswith("Traceback")
+    assert error.splitlines()[-1] == "twisted-ws: this is a bug of twisted_ws: RuntimeError: o\\x1bps; please report it"
+    assert run("sys.stderr = None", "raise RuntimeError") == (1, "", "")
+
+
+def test_signal() -> None:
+    """The first signal is told to whoever can end it in order."""
+    lines = ("ended = Deferred()", "runner.interrupted = ended.callback", "os.kill(os.getpid(), {})", "return await ended + 1")
+    for name, code in (("signal.SIGINT", 131), ("signal.SIGTERM", 144), ("signal.SIGHUP", 130)):
+        assert run(*lines[:2], lines[2].format(name), lines[3]) == (code, "", "")
+
+
+def test_deaf() -> None:
+    """Whoever does not end in time is ended, and so is whoever gets a second signal; the terminal is seen to before."""
+    lines = ("runner.atOnce = lambda: os.write(1, b'restored')", "os.kill(os.getpid(), signal.SIGINT)", "await Deferred()")
+    assert run(*lines) == (130, "restored", "")
+    second = "reactor.callLater(0, os.kill, os.getpid(), signal.SIGTERM)"
+    assert run("running.GRACE = 600", lines[0], second, *lines[1:]) == (143, "restored", "")
+
+
+def test_log() -> None:
+    """What this package logs is noted, in one line; what others say is not, but for what fails."""
+    code, _, error = run(
+        "Logger('twisted_ws.client.x').info('a {b}', b=1)",
+        "Logger('twisted_ws.client.x').debug('too much')",
+        "Logger('twisted.internet').warn('not ours')",
+        "try: raise RuntimeError('o\\nps')",
+        "except RuntimeError: Logger('twisted.internet').failure('it failed')",
+        "return 0",
+    )
+    assert code == 0
+    assert error.splitlines() == ["twisted-ws: a 1", "twisted-ws: it failed: RuntimeError('o\\nps')"]

@@ -1,0 +1,112 @@
+"""From the options of a command to the arguments of `twisted_ws.client.connect`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted_ws.client import Basic, Bearer, Retry, Store
+from twisted_ws.commands.secrets import header, headersIn, secret
+from twisted_ws.errors import ConfigurationError
+
+__all__ = ["connectArguments", "credentials", "headers", "store"]
+
+# Headers that tend to be secrets.
+_SECRET = ("authorization", "proxy-authorization", "cookie")
+
+
+def headers(texts: list[str], note: Callable[[str], None]) -> list[tuple[str, str]]:
+    """Return the headers: ``Name: value``, or ``@FILE`` with one a line.
+
+    Args:
+        texts: as they were given.
+        note: told of a secret that everybody can read.
+
+    Raises:
+        ConfigurationError: one cannot be used.
+    """
+    found: list[tuple[str, str]] = []
+    for text in texts:
+        if text.startswith("@"):
+            found += headersIn(text[1:])
+            continue
+        name, value = header(text)
+        if name.lower() in _SECRET:
+            note(f"every user of this machine can read the {name} on the command line: put it into a file for --header @FILE")
+        found.append((name, value))
+    return found
+
+
+def credentials(options: Mapping[str, Any], given: list[tuple[str, str]]) -> Basic | Bearer | None:
+    """Return who we are: from a file, else from the environment, unless a header says it.
+
+    Raises:
+        ConfigurationError: there are two, or a file cannot be used.
+    """
+    user, token = options["user-file"], options["token-file"]
+    if user is not None and token is not None:
+        raise ConfigurationError("--user-file and --token-file are two ways to say who you are: give one of them.")
+    if user is None and token is None and any(name.lower() == "authorization" for name, _ in given):
+        return None
+    if user is None and (found := secret(token, "TWISTED_WS_TOKEN", "token file")) is not None:
+        return Bearer(found)
+    found = secret(user, "TWISTED_WS_USER", "user file")
+    if found is None:
+        return None
+    name, colon, password = found.partition(":")
+    if not colon:
+        raise ConfigurationError("--user-file (or TWISTED_WS_USER) has no colon: write user:password.")
+    return Basic(name, password)
+
+
+def store(options: Mapping[str, Any], name: str, passwordName: str) -> Store | None:
+    """Return the file of certificates that an option names, with its password; None without the option.
+
+    Args:
+        options: those of the command.
+        name: that of the option.
+        passwordName: what that of its password begins with.
+
+    Raises:
+        ConfigurationError: there is a password without a file, or it cannot be read.
+    """
+    path, password = options[name], options[f"{passwordName}-password-file"]
+    if path is None:
+        if password is not None:
+            raise ConfigurationError(f"--{passwordName}-password-file belongs to a file with a password: give --{name} too.")
+        return None
+    variable = f"TWISTED_WS_{passwordName.replace('-', '_').upper()}_PASSWORD"
+    return Store(path, secret(password, variable, f"{name} password file"))
+
+
+def connectArguments(options: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
+    """Return the arguments that the options come to.
+
+    Args:
+        options: those of ``twisted-ws connect``.
+        note: told what the user should know.
+
+    Raises:
+        ConfigurationError: something cannot be used.
+        ValueError: the same.
+    """
+    given = headers(options["header"], note)
+    arguments: dict[str, Any] = {
+        "subProtocols": options["subprotocol"],
+        "headers": given,
+        "credentials": credentials(options, given),
+        "compression": bool(options["compression"]),
+        "retry": Retry() if options["retry"] else None,
+        "trustStore": store(options, "trust-store", "trust-store"),
+        "clientCertificate": store(options, "client-certificate", "client"),
+        "verify": not options["insecure"],
+        # Beyond the longest line, and what comes with it.
+        "writeBuffer": 128 * 1024 * 1024,
+    }
+    if options["timeout"] is not None:
+        arguments["handshakeTimeout"] = options["timeout"]
+    if options["max-message-size"] is not None:
+        arguments["maxMessageSize"] = options["max-message-size"]
+    if options["ping"] == 0:
+        arguments["pingInterval"] = 0
+    return arguments

@@ -1,0 +1,178 @@
+"""``twisted-ws broadcast``: one message to all callers, or to a channel, by the broadcast site."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.usage import UsageError
+
+from twisted_ws.commands.display import complain
+from twisted_ws.commands.running import Runner
+from twisted_ws.commands.streams import Input, occupy
+from twisted_ws.commands.usage import CommandOptions, number
+from twisted_ws.errors import ConfigurationError, WebSocketError
+from twisted_ws.logs import printable
+
+if TYPE_CHECKING:
+    from twisted_ws.commands.post import Answer
+
+__all__ = ["BroadcastOptions", "main"]
+
+# Bytes of a message; what a server takes is less, by default 1 MiB.
+MOST = 64 * 1024 * 1024
+
+
+class BroadcastOptions(CommandOptions):
+    """The options of ``twisted-ws broadcast``."""
+
+    synopsis = "Usage: twisted-ws broadcast [options] URL [MESSAGE]"
+    longdesc = (
+        "Sends one message to all callers, or to those of a channel, with one POST to the broadcast site. Without MESSAGE and "
+        "--file, the message is standard input."
+    )
+    examples = (
+        'twisted-ws broadcast http://localhost:8081/broadcaster/broadcast "Hello!"\n'
+        "twisted-ws broadcast --key-file key \\\n      http://localhost:8081/channels/orders.42 < order\n"
+    )
+    optFlags = [  # noqa: RUF012 - as Twisted declares it
+        ["binary", "b", "send a binary message; else it is text, and UTF-8"],
+        ["json", "j", "send JSON, to a channel; else it is text"],
+        ["insecure", None, "take any certificate of the server: for tests only"],
+    ]
+    optParameters = [  # noqa: RUF012
+        ["file", "f", None, "file with the message"],
+        ["key-file", None, None, "file with the API key; also the server's own file of keys (else $TWISTED_WS_API_KEY)"],
+        ["user-file", None, None, "file with user:password for HTTP Basic (else $TWISTED_WS_USER)"],
+        ["timeout", None, "20", "seconds for all of it"],
+        ["trust-store", None, None, "file of the certificates to trust in place of the system's: PEM or PKCS #12"],
+        ["trust-store-password-file", None, None, "file with its password (else $TWISTED_WS_TRUST_STORE_PASSWORD)"],
+        ["client-certificate", None, None, "file with our certificate, its key and its chain: PEM or PKCS #12"],
+        ["client-password-file", None, None, "file with its password (else $TWISTED_WS_CLIENT_PASSWORD)"],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["url"] = ""
+        self["message"] = None
+
+    def parseArgs(self, *arguments: str) -> None:
+        """Take the URL, and the message."""
+        if not 0 < len(arguments) < 3:
+            raise UsageError("give one URL, as http://localhost:8081/broadcaster/broadcast, and one message, in quotes")
+        self["url"], self["message"] = arguments[0], (arguments[1:] or (None,))[0]
+
+    def postOptions(self) -> None:
+        """Check what can be checked without a file."""
+        self["timeout"] = number(self, "timeout", 0.001)
+        if self["message"] is not None and self["file"] is not None:
+            raise UsageError("the message is given twice: as an argument, and with --file")
+        if self["binary"] and self["json"]:
+            raise UsageError("--binary and --json are two kinds of message: give one of them")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command, and return its exit code."""
+    options = BroadcastOptions()
+    options.parseOptions(arguments)
+    occupy()
+    runner = Runner()
+    return runner.run(lambda reactor: _broadcast(reactor, options, runner))
+
+
+async def _broadcast(reactor: Any, options: BroadcastOptions, runner: Runner) -> int:
+    from twisted_ws.commands.codes import Exit, codeOf
+    from twisted_ws.commands.mends import explained
+
+    work = Deferred.fromCoroutine(_send(reactor, options))
+    interruptedBy: list[int] = []
+
+    def interrupt(code: int) -> None:
+        interruptedBy.append(code)
+        work.cancel()
+
+    runner.interrupted = interrupt
+    try:
+        answer = await work
+    except CancelledError:
+        return interruptedBy[0] if interruptedBy else Exit.FAILED
+    except (WebSocketError, ConfigurationError, ValueError, TypeError) as error:
+        complain(explained(error).replace("use ws://", "use http://"))
+        return codeOf(error)
+    return _tell(answer)
+
+
+def _tell(answer: Answer) -> int:
+    """Print what became of the message, and return the exit code."""
+    from twisted_ws.commands.codes import Exit, forStatus
+
+    fields = answer.fields
+    if not 200 <= answer.status < 300:
+        said = printable(fields["message"]) if "message" in fields else answer.text
+        reason = f" ({said})" if said else ""
+        complain(f"the site refused the message with {answer.status}{reason}: {_mend(answer)}")
+        return forStatus(answer.status)
+    count = fields.get("recipients")
+    text = (
+        f"{count} recipient{'' if count == 1 else 's'}, id {printable(fields.get('id', ''))}"
+        if isinstance(count, int)
+        else answer.text
+    )
+    try:
+        # Past Python's buffer, which would be flushed once more at the end, with a traceback.
+        os.write(1, f"{text}\n".encode())
+    except OSError:
+        return Exit.BROKEN_PIPE
+    return Exit.OK
+
+
+def _mend(answer: Answer) -> str:
+    if answer.status == 401:
+        return "give a key that it takes with --key-file, or TWISTED_WS_API_KEY"
+    if answer.status == 404:
+        return "check the path of the URL: /broadcaster/broadcast, or /channels/NAME"
+    if answer.status == 413:
+        return "send it in parts"
+    if answer.status in (405, 426):
+        return "this is the port for WebSockets: take the broadcast port (by default 8081)"
+    if answer.status in (408, 425, 429) or answer.status >= 500:
+        wait = answer.retryAfter
+        return f"try again in {wait} second{'' if wait == '1' else 's'}" if wait.isdigit() else "try again later"
+    return "redirects are not followed" if answer.status < 400 else "mend it, and send it again"
+
+
+async def _send(reactor: Any, options: BroadcastOptions) -> Answer:
+    from twisted_ws.commands.post import post
+
+    return await post(reactor, options, await _message(reactor, options))
+
+
+async def _message(reactor: Any, options: BroadcastOptions) -> bytes:
+    """Return the message.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is empty.
+    """
+    if options["message"] is not None:
+        data = os.fsencode(options["message"])
+    elif options["file"] is not None:
+        name = printable(options["file"])
+        try:
+            with open(options["file"], "rb") as file:
+                data = file.read(MOST + 1)
+        except (OSError, ValueError) as error:
+            why = (isinstance(error, OSError) and error.strerror) or error
+            raise ConfigurationError(f"The file {name} cannot be read ({why}): check the path and its permissions.") from None
+    else:
+        source, blocks, size = Input(reactor, 0), [], 0
+        while size <= MOST and (block := await source.read()):
+            blocks.append(block)
+            size += len(block)
+        data = b"".join(blocks)
+    if len(data) > MOST:
+        raise ConfigurationError(f"The message has more than {MOST} bytes, which no server takes: send it in parts.")
+    if not data:
+        raise ConfigurationError("The message is empty: give it as an argument, with --file, or on standard input.")
+    return data

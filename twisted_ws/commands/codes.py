@@ -1,0 +1,70 @@
+"""What a command's exit code says."""
+
+from __future__ import annotations
+
+import signal
+from enum import IntEnum
+
+from twisted_ws.client.errors import BadHandshake, ConnectError, HandshakeRefused, HandshakeTimeout, ProxyRefused, TLSFailed
+from twisted_ws.errors import CloseCode, ConfigurationError, ConnectionClosed, WebSocketError
+
+__all__ = ["Exit", "codeOf", "forClose", "forStatus"]
+
+# Closes that say that all is well.
+_FINE = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
+# Answers that may be others later: a script may try again.
+_LATER = (408, 425, 429)
+
+
+class Exit(IntEnum):
+    """The exit codes; closes have theirs from `forClose`."""
+
+    OK = 0
+    FAILED = 1  # what was to be sent cannot be, or a bug
+    USAGE = 2
+    UNREACHABLE = 3
+    TLS = 4
+    REFUSED = 5
+    LATER = 6
+    TIMEOUT = 7
+    NO_WEBSOCKET = 8
+    INTERRUPTED = 128 + signal.SIGINT
+    BROKEN_PIPE = 128 + signal.SIGPIPE
+    TERMINATED = 128 + signal.SIGTERM
+
+
+def forClose(code: int) -> int:
+    """Return the exit code for a close code: 12 for 1002, ... 24 for 1014; 30 for 3000-3999, 40 for 4000-4999."""
+    if code in _FINE:
+        return Exit.OK
+    if 1000 < code < 1016:
+        return code - 990
+    return 30 if code < 4000 else 40
+
+
+def forStatus(status: int) -> int:
+    """Return the exit code for an HTTP status that is a refusal."""
+    return Exit.LATER if status in _LATER or status >= 500 else Exit.REFUSED
+
+
+def codeOf(error: BaseException) -> int:
+    """Return the exit code for what ended a command."""
+    if isinstance(error, ConnectionClosed):
+        return forClose(error.statusCode)
+    if isinstance(error, HandshakeRefused):
+        return forStatus(error.status)
+    if isinstance(error, HandshakeTimeout):
+        return Exit.TIMEOUT
+    if isinstance(error, TLSFailed):
+        return Exit.TLS
+    if isinstance(error, BadHandshake):
+        return Exit.NO_WEBSOCKET
+    if isinstance(error, ProxyRefused) and error.status in (401, 403, 407):
+        return Exit.REFUSED
+    if isinstance(error, (ConfigurationError, ValueError)):  # an InvalidURL too
+        return Exit.USAGE
+    if isinstance(error, ConnectError):
+        return Exit.UNREACHABLE
+    if isinstance(error, WebSocketError):
+        return forClose(CloseCode.ABNORMAL if error.code is None else error.code)
+    return Exit.FAILED

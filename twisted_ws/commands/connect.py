@@ -1,0 +1,147 @@
+"""``twisted-ws connect``: a WebSocket on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import TimeoutError as TimedOut
+from twisted.python.usage import CompleteFiles, Completions, UsageError
+
+from twisted_ws.commands.display import complain
+from twisted_ws.commands.running import Runner
+from twisted_ws.commands.streams import occupy
+from twisted_ws.commands.usage import CommandOptions, number, size
+
+if TYPE_CHECKING:
+    from twisted_ws.client import Connecting
+
+__all__ = ["ConnectOptions", "main"]
+
+# Seconds for whoever reads our output to take the rest of it, after a signal.
+HURRY = 0.5
+
+
+class ConnectOptions(CommandOptions):
+    """The options of ``twisted-ws connect``."""
+
+    synopsis = "Usage: twisted-ws connect [options] URL"
+    longdesc = (
+        "Each line of standard input goes out as a text message, each message comes in as a line. At the end of the input, "
+        "what is still on its way is waited for; then the connection is closed with 1000. The exit code says how it ended: 0 for "
+        "1000 and 1001, the others are in the documentation (reference, command line)."
+    )
+    examples = (
+        "twisted-ws connect ws://localhost:8080/ws\n"
+        "echo hello | twisted-ws connect ws://localhost:8080/ws\n"
+        "twisted-ws connect -n --json wss://example.org/feed | jq .data\n"
+    )
+    optFlags = [  # noqa: RUF012 - as Twisted declares it
+        ["binary", "b", "send blocks of standard input as binary messages as they come, and write messages as they are"],
+        ["whole", "w", "send all of standard input as one message"],
+        ["json", "j", "write each event as one JSON object a line"],
+        ["no-stdin", "n", "do not read standard input: only receive, until the server closes"],
+        ["keep-open", "k", "stay connected after the end of standard input, until the server closes"],
+        ["one", "1", "exit after the first message that comes"],
+        ["retry", "r", "connect again when the connection is lost, or there is none yet"],
+        ["insecure", None, "take any certificate of the server: for tests only"],
+        ["compression", None, "offer permessage-deflate"],
+    ]
+    optParameters = [  # noqa: RUF012
+        ["wait", None, None, "seconds without a message, after the end of standard input, until the connection is closed [0]"],
+        ["ping", None, None, "seconds between two pings, whose round trip is shown; 0: no pings at all [25, not shown]"],
+        ["timeout", None, None, "seconds for the connection to open [20]"],
+        ["max-message-size", None, None, "the largest message to take, as 64KiB [1MiB]"],
+        ["trust-store", None, None, "file of the certificates to trust in place of the system's: PEM or PKCS #12"],
+        ["trust-store-password-file", None, None, "file with its password (else $TWISTED_WS_TRUST_STORE_PASSWORD)"],
+        ["client-certificate", None, None, "file with our certificate, its key and its chain: PEM or PKCS #12"],
+        ["client-password-file", None, None, "file with its password (else $TWISTED_WS_CLIENT_PASSWORD)"],
+        ["user-file", None, None, "file with user:password for HTTP Basic (else $TWISTED_WS_USER)"],
+        ["token-file", None, None, "file with a bearer token (else $TWISTED_WS_TOKEN)"],
+    ]
+    compData = Completions(
+        optActions={
+            name: CompleteFiles()
+            for name in (
+                "trust-store",
+                "trust-store-password-file",
+                "client-certificate",
+                "client-password-file",
+                "user-file",
+                "token-file",
+            )
+        }
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["url"] = ""
+        self["header"] = []
+        self["subprotocol"] = []
+
+    def opt_header(self, text: str) -> None:
+        """'Name: value' for the handshake, or @FILE with one header a line (a secret belongs in a file); repeatable"""  # noqa: D415
+        self["header"].append(text)
+
+    def opt_subprotocol(self, name: str) -> None:
+        """a subprotocol to offer, the most wanted first; repeatable"""  # noqa: D403, D415 - this is the help text
+        self["subprotocol"].append(name)
+
+    def parseArgs(self, *arguments: str) -> None:
+        """Take the URL."""
+        if len(arguments) != 1:
+            raise UsageError("give one URL, as ws://localhost:8080/ws")
+        self["url"] = arguments[0]
+
+    def postOptions(self) -> None:
+        """Check what can be checked without a file."""
+        for name in ("wait", "ping"):
+            self[name] = number(self, name)
+        self["timeout"] = number(self, "timeout", 0.001)
+        self["max-message-size"] = size(self, "max-message-size")
+        if self["no-stdin"] and (self["whole"] or self["keep-open"]):
+            raise UsageError("--no-stdin goes with neither --whole nor --keep-open: there is no input")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command, and return its exit code."""
+    options = ConnectOptions()
+    options.parseOptions(arguments)
+    occupy()
+    runner = Runner()
+    return runner.run(lambda reactor: _talk(reactor, options, runner))
+
+
+async def _talk(reactor: Any, options: ConnectOptions, runner: Runner) -> int:
+    from twisted_ws.client import connect
+    from twisted_ws.commands.arguments import connectArguments
+    from twisted_ws.commands.screen import Screen
+    from twisted_ws.commands.talk import Manner, Talk
+
+    screen = Screen(reactor, options)
+    runner.note = screen.display.note
+    runner.atOnce = screen.giveBack
+    manner = Manner(
+        keepOpen=bool(options["keep-open"]), one=bool(options["one"]), wait=options["wait"] or 0, ping=options["ping"] or 0
+    )
+    talk = Talk(reactor, options["url"].partition("?")[0], manner, screen.display, screen.source, screen.output)
+    runner.interrupted = talk.interrupt
+
+    def dial() -> Connecting:
+        arguments = connectArguments(options, screen.display.note)
+        handlers: Any = {"onPing": talk.onPing, "onPong": talk.onPong, "onReconnect": talk.onReconnect}
+        return connect(options["url"], reactor=reactor, **handlers, **arguments)
+
+    screen.open()
+    try:
+        code = await talk.run(dial)
+    finally:
+        screen.close()
+    drained = screen.output.drained()
+    if code > 128:
+        # Whoever reads our output may take as long as it likes, but not after a signal.
+        drained.addTimeout(HURRY, reactor).addErrback(lambda failure: failure.trap(TimedOut))
+    await drained
+    if talk.trouble:
+        complain(talk.trouble)
+    return code

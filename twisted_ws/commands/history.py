@@ -1,0 +1,64 @@
+"""The lines that were typed before, kept in a file of the user's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["History", "place"]
+
+# Lines that are kept, and bytes of one.
+MOST = 1000
+LONGEST = 4096
+
+
+def place() -> Path:
+    """Return where the history is: below $XDG_STATE_HOME, as the XDG Base Directory Specification has it."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    # A relative one is to be ignored, says the specification.
+    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    return base / "twisted-ws" / "history"
+
+
+class History:
+    """The last lines; a file that cannot be read or written is none, and keeps nobody from talking.
+
+    Args:
+        path: the file; None: nothing is kept beyond the process.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.lines: list[str] = []
+        if path is not None:
+            try:
+                self._load(path)
+            except OSError:
+                pass
+
+    def _load(self, path: Path) -> None:
+        with open(path, "rb") as file:
+            # Several sessions may have added to it; it is cut when the next begins.
+            data = file.read(2 * MOST * LONGEST + 1)
+        found = data.decode(errors="replace").splitlines()
+        self.lines = found[-MOST:]
+        if len(found) > MOST:
+            cut = path.with_name(f"{path.name}.{os.getpid()}")
+            with os.fdopen(os.open(cut, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write("".join(f"{line}\n" for line in self.lines).encode())
+            cut.replace(path)
+
+    def add(self, line: str) -> None:
+        """Keep a line, unless it is blank, begins with a space (so that a secret can be kept out) or is the last one again."""
+        if not line.strip() or line.startswith(" ") or len(line.encode()) > LONGEST or self.lines[-1:] == [line]:
+            return
+        self.lines.append(line)
+        del self.lines[:-MOST]
+        if self._path is not None:
+            try:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
+                    os.fchmod(file.fileno(), 0o600)
+                    file.write(f"{line}\n".encode())
+            except OSError:
+                self._path = None

@@ -1,0 +1,57 @@
+"""The command ``twisted-ws``: one of the commands by its name, else the server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+__all__ = ["COMMANDS", "main"]
+
+# Each is a module of this room with `main(arguments)`, loaded when it is called.
+COMMANDS = {
+    "connect": "talk to a WebSocket: lines go out, messages come in",
+    "broadcast": "send a message to all callers, or to a channel",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, or the server.
+
+    Args:
+        arguments: what is behind ``twisted-ws``; None: the command line's.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] and given[0] in COMMANDS:
+        return _command(given[0], given[1:])
+    if "--help" in given:
+        print(_help())
+        return 0
+    from twisted_ws.daemon.main import main as serve
+
+    return serve(given)
+
+
+def _command(name: str, arguments: list[str]) -> int:
+    from twisted.python.usage import UsageError
+
+    from twisted_ws.commands.display import complain
+
+    try:
+        code: int = import_module(f"twisted_ws.commands.{name}").main(arguments)
+    except UsageError as error:
+        complain(f"{error} (see twisted-ws {name} --help)")
+        return 2
+    except KeyboardInterrupt:  # before the reactor runs
+        return 130
+    return code
+
+
+def _help() -> str:
+    from twisted_ws.daemon.options import ServiceOptions
+
+    commands = "".join(f"  {name:<12}{purpose}\n" for name, purpose in COMMANDS.items())
+    return f"{ServiceOptions()}\nCommands, in place of the options (each has its own --help):\n{commands}".rstrip()

@@ -1,0 +1,91 @@
+"""Secrets, and headers that may be some: they come from files or from the environment, never from the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.logs import printable
+
+__all__ = ["header", "headersIn", "line", "readKey", "secret"]
+
+# What is longer is another file, given by mistake.
+_MOST = 64 * 1024
+
+
+def _read(path: str, what: str) -> str:
+    name = printable(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MOST + 1)
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"The {what} {name} is not UTF-8: give a text file.") from None
+    except (OSError, ValueError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise ConfigurationError(f"The {what} {name} cannot be read ({why}): check the path and its permissions.") from None
+    if len(data) > _MOST:
+        raise ConfigurationError(f"The {what} {name} is larger than {_MOST // 1024} KiB: it must be another file.")
+    return text
+
+
+def line(path: str, what: str) -> str:
+    """Return the one line in a file, without its end.
+
+    Args:
+        path: the file.
+        what: what to call it in an error.
+
+    Raises:
+        ConfigurationError: it cannot be read, is empty, or has more than one line.
+    """
+    text = _read(path, what).removesuffix("\n").removesuffix("\r")
+    if not text or "\n" in text:
+        raise ConfigurationError(f"The {what} {printable(path)} must have one line, with nothing else in it.")
+    return text
+
+
+def secret(path: str | None, variable: str, what: str) -> str | None:
+    """Return a secret: from a file where there is one, else from an environment variable; None without either."""
+    return line(path, what) if path is not None else os.environ.get(variable) or None
+
+
+def readKey(path: str | None, variable: str) -> str | None:
+    """Return the API key in a file, or in a variable; of the server's own file of keys (``name: key``), the first.
+
+    Raises:
+        ConfigurationError: there is none in the file.
+    """
+    if path is None:
+        lines: list[str] = [os.environ.get(variable, "")]
+    else:
+        lines = _read(path, "key file").splitlines()
+    keys = [text.rpartition(":")[2].strip() for text in map(str.strip, lines) if text and not text.startswith("#")]
+    if path is not None and not keys:
+        raise ConfigurationError(f"The key file {printable(path)} has no key: put one into it, or name: key.")
+    return keys[0] if keys else None
+
+
+def header(text: str) -> tuple[str, str]:
+    """Return name and value of ``Name: value``.
+
+    Raises:
+        ConfigurationError: there is no colon.
+    """
+    name, colon, value = text.partition(":")
+    if not colon:
+        # The text may be a secret that lost its name: it is not repeated.
+        raise ConfigurationError("A header is written 'Name: value': one has no colon.")
+    return name.strip(), value.strip()
+
+
+def headersIn(path: str) -> Iterator[tuple[str, str]]:
+    """Yield the headers in a file, one a line; empty lines and those that begin with ``#`` are skipped.
+
+    Raises:
+        ConfigurationError: it cannot be read, or a line is no header.
+    """
+    for text in _read(path, "header file").splitlines():
+        if text.strip() and not text.startswith("#"):
+            yield header(text)

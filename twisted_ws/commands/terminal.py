@@ -1,0 +1,56 @@
+"""The terminal: what it can do, and the mode in which it hands over each key."""
+
+from __future__ import annotations
+
+import os
+import termios
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["Keys", "canColour", "canMove", "columns"]
+
+
+def canMove(environment: Mapping[str, str]) -> bool:
+    """Say whether a terminal knows the sequences that move its cursor."""
+    return environment.get("TERM", "dumb") not in ("", "dumb")
+
+
+def canColour(environment: Mapping[str, str]) -> bool:
+    """Say whether a terminal may be coloured (https://no-color.org: any value but an empty one says no)."""
+    return canMove(environment) and not environment.get("NO_COLOR")
+
+
+def columns(descriptor: int) -> int:
+    """Return how wide a terminal is."""
+    try:
+        return os.get_terminal_size(descriptor).columns or 80
+    except OSError:
+        return 80
+
+
+class Keys:
+    """Has a terminal hand over each key as it is pressed, without showing it; Ctrl-C and Ctrl-Z stay signals."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._before: list[Any] | None = None
+
+    def take(self) -> None:
+        """Begin, or begin again after somebody else (as the shell, after Ctrl-Z) has set the terminal."""
+        mode = termios.tcgetattr(self._descriptor)
+        if self._before is None:
+            self._before = list(mode)
+        mode[0] &= ~termios.IXON
+        mode[3] &= ~(termios.ICANON | termios.ECHO | termios.IEXTEN)
+        mode[6] = [*mode[6]]
+        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, mode)
+
+    def giveBack(self) -> None:
+        """Set the terminal as it was."""
+        before, self._before = self._before, None
+        if before is not None:
+            try:
+                termios.tcsetattr(self._descriptor, termios.TCSANOW, before)
+            except termios.error:
+                pass  # it has been hung up

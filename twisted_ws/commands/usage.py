@@ -1,0 +1,91 @@
+"""How the commands read their command lines."""
+
+from __future__ import annotations
+
+import getopt
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.python.usage import Options, UsageError
+
+__all__ = ["CommandOptions", "number", "size"]
+
+_SIZE = re.compile(r"(\d{1,15})\s*(?:([kmg])i?)?b?", re.IGNORECASE)
+
+
+class CommandOptions(Options):
+    """Options that may also stand behind the arguments, as people write them; ``--`` ends them."""
+
+    # Shown below the options, as it is.
+    examples = ""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse what is behind the command's name.
+
+        Raises:
+            UsageError: the text says what cannot be understood.
+        """
+        given = list(options or ())
+        try:
+            pairs, arguments = getopt.gnu_getopt(given, self.shortOpt, self.longOpt)
+        except getopt.error as error:
+            raise UsageError(str(error)) from None
+        flags: list[str] = []
+        for flag, value in pairs:
+            flags += [flag, value] if self._takesValue(flag) else [flag]
+        super().parseOptions([*flags, "--", *arguments])  # type: ignore[no-untyped-call]
+
+    def _takesValue(self, flag: str) -> bool:
+        return f"{flag[2:]}=" in self.longOpt if flag.startswith("--") else f"{flag[1]}:" in self.shortOpt
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the help: what it is for, its options, and examples."""
+        text = super().getUsage(width)
+        return f"{text}\nExamples:\n{textwrap.indent(self.examples, '  ')}" if self.examples else text
+
+    def opt_version(self) -> None:
+        """Show the version, and exit."""
+        from twisted_ws import __version__
+
+        print(f"twisted_ws {__version__}")
+        raise SystemExit(0)
+
+
+def number(options: Options, name: str, least: float = 0) -> float | None:
+    """Return the seconds in an option; None where it was not given.
+
+    Raises:
+        UsageError: it is no number, or out of range.
+    """
+    text: Any = options[name]
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value < 1e9:
+        raise UsageError(f"--{name} must be a number of seconds{f', {least:g} or more' if least else ''}, not {text!r}")
+    return value
+
+
+def size(options: Options, name: str) -> int | None:
+    """Return the bytes in an option; None where it was not given.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    text: Any = options[name]
+    if text is None:
+        return None
+    match = _SIZE.fullmatch(text)
+    value = 0 if match is None else int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[(match[2] or "").lower()]
+    if not 0 < value < 1 << 40:
+        raise UsageError(f"--{name} must be a number of bytes, as 65536, 64KiB or 1MiB, not {text!r}")
+    return value
