@@ -19,7 +19,7 @@ _FLAGS_ONLY = (
     ("--config FILE", "", "TOML file with these settings and one table for each service"),
     (
         "--service PATH=TARGET",
-        "`/ws=demo`, `/channels/{channel}=channels`, `/channels=channels`, `/playground=twisted_ws.services.playground:Playground`",
+        "`/ws=demo`, `/channels/{channel}=channels`, `/channels=channels`, the page's `/playground`",
         "a service and where it is mounted; repeatable",
     ),
     (

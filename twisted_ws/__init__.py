@@ -28,11 +28,13 @@ from twisted_ws.upgrade import Headers, Reject, UpgradeRequest
 
 if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
+    from twisted_ws.services.channels import ChannelService
 
 __all__ = [
     "BindingError",
     "Caller",
     "ChannelError",
+    "ChannelService",
     "CloseCode",
     "CloseFrame",
     "ConfigurationError",
@@ -69,4 +71,8 @@ def __getattr__(name: str) -> object:
         from twisted_ws.server import WebSocketServer
 
         return WebSocketServer
+    if name == "ChannelService":
+        from twisted_ws.services.channels import ChannelService
+
+        return ChannelService
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

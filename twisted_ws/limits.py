@@ -130,13 +130,13 @@ class Limits:
     pollWait: float = _limit(
         60, "seconds", "400", "the longest that a poll may ask to wait: proxies cut what is silent for about as long"
     )
-    answerMessages: int = _limit(1000, "messages", "the rest comes with the next", "in one answer to a poll, or entries of a list")
+    answerMessages: int = _limit(1000, "messages", "the rest comes with the next", "in one answer to a poll, entries of a list")
     answerBytes: int = _limit(
-        1 * MIB, "bytes", "the rest comes with the next", "messages in one answer: it is made in one piece, and held until it is read"
+        1 * MIB, "bytes", "the rest comes with the next", "messages in one answer: it is made whole, and held until it is read"
     )
     batchMessages: int = _limit(1000, "messages", "400", "published by one request: its answer waits for all of them")
     gzipFrom: int = _limit(
-        1 * KIB, "bytes", "compressed where the client can", "below that an answer is one packet either way, and gzip only costs time"
+        1 * KIB, "bytes", "compressed where the client can", "below that an answer is one packet either way"
     )
     # Times
     pingInterval: float = _limit(

@@ -71,6 +71,11 @@ class Tab:
         look = f"const look = () => {{ const found = ({condition}); found ? done(found) : setTimeout(look, 20) }}"
         return self.run(f"new Promise(done => {{ {look}; look() }})")
 
+    def offline(self, isOffline: bool) -> None:
+        """Take the network away from the page, or give it back; the page is told, as of any other network."""
+        self.call("Network.enable")
+        self.call("Network.emulateNetworkConditions", offline=isOffline, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+
     def resize(self, width: int, height: int) -> None:
         """Set the size of the page."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)

@@ -36,7 +36,8 @@ def test_defaults() -> None:
     assert (settings.broadcastPort, settings.broadcastTlsPort, settings.broadcastInterface) == ("8081", "off", "127.0.0.1")
     assert (settings.interface, settings.listen, settings.tlsMinimum, settings.compression) == ("", (), "1.2", False)
     channels = (Mount("/channels/{channel}", "channels"), Mount("/channels", "channels"))
-    assert settings.services == (Mount("/ws", "demo"), *channels)
+    playground = Mount("/playground", "twisted_ws.services.playground:Playground")
+    assert settings.services == (Mount("/ws", "demo"), *channels, playground)
     assert settings.limits == Limits()
 
 

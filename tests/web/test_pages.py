@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -10,8 +11,11 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from tests.web.conftest import Connection, Response
 from twisted_ws.limits import Limits
+from twisted_ws.services.channels import ChannelService
 from twisted_ws.services.demo import Demo
+from twisted_ws.services.playground import Playground
 from twisted_ws.web.pages import pagesSite
+from twisted_ws.web.scripts import CLIENT
 
 URL = "http://localhost:8081/broadcaster/broadcast"
 
@@ -108,7 +112,7 @@ def test_notFound(server: Server, path: str) -> None:
 
 def test_noDemo() -> None:
     """Without a demo service there is no page."""
-    for path in ("/", "/demo.js", "/demo.css", "/favicon.ico"):
+    for path in ("/", "/demo.js", "/playground.js", "/demo.css", "/favicon.ico"):
         assert get(Server(rooms=object()), path).status == 404
 
 
@@ -126,7 +130,7 @@ def test_page(server: Server) -> None:
     page = Page(response.body.decode())
     assert page.attributes["body"]["data-path"] == "/ws/subscribe"
     assert page.text["curl"] == f'curl -d "Hello!" {URL}'
-    assert sorted(page.references) == ["/demo.css", "/demo.js", "/favicon.ico"]
+    assert sorted(page.references) == ["/demo.css", "/demo.js", "/favicon.ico", "/playground.js"]
     assert "".join(page.scripts).strip() == ""
     assert page.attributes["html"]["lang"] == "en"
     assert page.attributes["log"]["aria-live"] == "polite"
@@ -163,6 +167,8 @@ def test_command(server: Server) -> None:
     ("path", "kind"),
     [
         ("/demo.js", "text/javascript; charset=utf-8"),
+        ("/journal.js", "text/javascript; charset=utf-8"),
+        ("/playground.js", "text/javascript; charset=utf-8"),
         ("/demo.css", "text/css; charset=utf-8"),
         ("/favicon.ico", "image/svg+xml"),
     ],
@@ -172,6 +178,61 @@ def test_files(server: Server, path: str, kind: str) -> None:
     response = get(server, path)
     assert (response.status, response.header("content-type")) == (200, kind)
     assert response.header("content-length") == str(len(response.body)) != "0"
+
+
+@pytest.mark.parametrize("path", ["/", "/demo.js", "/twisted-ws.js"])
+def test_unchanged(server: Server, path: str) -> None:
+    """A browser that has a file asks each time, and gets it again only when it is another; compressed where it takes that."""
+    server.services["/channels"] = ChannelService()
+    whole = get(server, path)
+    tag = str(whole.header("etag"))
+    assert (whole.header("cache-control"), whole.header("vary")) == ("no-cache", "Accept-Encoding")
+    for known in (tag, f'"other", {tag}'):
+        again = get(server, path, f"If-None-Match: {known}")
+        assert (again.status, again.body, again.header("etag"), again.header("cache-control")) == (304, b"", tag, "no-cache")
+    assert get(server, path, 'If-None-Match: W/"other"').body == whole.body
+    packed = get(server, path, "Accept-Encoding: br, gzip")
+    assert (packed.header("content-encoding"), packed.header("etag")) == ("gzip", tag)
+    assert gzip.decompress(packed.body) == whole.body
+    assert whole.header("content-encoding") is None
+    if path == "/":
+        assert get(server, path, broadcastURL=URL).header("etag") != tag
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/twisted-ws.js", "text/javascript; charset=utf-8"),
+        ("/twisted-ws.mjs", "text/javascript; charset=utf-8"),
+        ("/twisted-ws.d.ts", "text/plain; charset=utf-8"),
+    ],
+)
+def test_browserClient(server: Server, path: str, kind: str) -> None:
+    """The browser client is there where there are channels, for pages of every origin."""
+    assert get(server, path).status == 404
+    for mounted in ("/channels", "/channels/{channel}"):
+        response = get(Server(**{mounted.strip("/"): ChannelService()}), path)
+        assert (response.status, response.header("content-type"), response.header("cache-control")) == (200, kind, "no-cache")
+        assert response.header("cross-origin-resource-policy") == "cross-origin"
+        assert response.header("access-control-allow-origin") == "*"
+        assert response.header("content-security-policy") is None
+        assert response.body == CLIENT[path[1:]]
+
+
+def test_playground(server: Server) -> None:
+    """The page knows where the channels are: at the playground before any other, and not where each path has a parameter."""
+
+    def found() -> tuple[str | None, bool]:
+        page = Page(get(server, "/", broadcastURL=URL).body.decode())
+        return page.attributes["body"]["data-channels"], "hidden" in page.attributes["playground"]
+
+    assert found() == ("", True)
+    server.services["/channels/{channel}"] = ChannelService()
+    assert found() == ("", True)
+    server.services["/channels"] = ChannelService()
+    assert found() == ("/channels", False)
+    server.services["/play&ground"] = Playground()
+    assert found() == ("/play&ground", False)
 
 
 @pytest.mark.parametrize("path", ["/", "/demo.js", "/demo.css", "/favicon.ico"])
@@ -248,4 +309,4 @@ def test_handshakeNobodyTakes(server: Server) -> None:
 def test_template(server: Server) -> None:
     """No placeholder is left in the page."""
     assert b"$path" not in get(server, "/").body
-    assert b"$curl" not in get(server, "/").body
+    assert not re.search(rb"\$[a-zA-Z]", get(server, "/").body)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from twisted_ws.web.request import HttpRequest
 
-__all__ = ["compressed"]
+__all__ = ["compressed", "takesGzip"]
 
 _NOTHING = re.compile(r";[ \t]*q=0(?:\.0*)?[ \t]*$", re.IGNORECASE)
 _GZIP = 16 + zlib.MAX_WBITS  # with gzip's own head
@@ -30,14 +30,14 @@ def compressed(request: HttpRequest, body: bytes, threshold: int) -> bytes:
         body: the whole answer.
         threshold: bytes below which nothing is gained.
     """
-    if len(body) < threshold or not _takesGzip(request.fields.get("accept-encoding", "")):
+    if len(body) < threshold or not takesGzip(request.fields.get("accept-encoding", "")):
         return body
     request.responseHeaders.setRawHeaders("Content-Encoding", ["gzip"])
     coder = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     return coder.compress(body) + coder.flush()
 
 
-def _takesGzip(accepted: str) -> bool:
+def takesGzip(accepted: str) -> bool:
     """Read Accept-Encoding (RFC 9110 section 12.5.3): what is not named is not taken, but for a ``*``."""
     codings = {each.partition(";")[0].strip().lower(): _NOTHING.search(each) is None for each in accepted.split(",")}
     return codings.get("gzip", codings.get("x-gzip", codings.get("*", False)))

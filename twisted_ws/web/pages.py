@@ -1,10 +1,12 @@
-"""Plain HTTP on a WebSocket port: channels, a word to those who forgot the upgrade, and the demo page."""
+"""Plain HTTP on a WebSocket port: channels and their browser client, a word to those who forgot the upgrade, the demo page."""
 
 from __future__ import annotations
 
+import gzip
 import shlex
+from functools import cached_property
+from hashlib import sha256
 from html import escape
-from importlib.resources import files
 from ipaddress import ip_address
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -13,12 +15,17 @@ from twisted.web.resource import IResource, Resource
 
 from twisted_ws.services.channels import ChannelService
 from twisted_ws.services.demo import Demo
+from twisted_ws.services.playground import Playground
 from twisted_ws.web.answers import Endpoint, HttpError
+from twisted_ws.web.compression import takesGzip
+from twisted_ws.web.scripts import CLIENT, resource
 from twisted_ws.web.site import HttpSite
 from twisted_ws.web.visits import ChannelEndpoint
 from twisted_ws.wire.transports import hasTLS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.request import HttpRequest
 
@@ -34,8 +41,11 @@ _PAGE_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
-    "Cache-Control": "no-cache",
 }
+# The browser client is public, and a page of another origin may load it from here.
+_CLIENT_HEADERS = {"Cross-Origin-Resource-Policy": "cross-origin", "Access-Control-Allow-Origin": "*"}
+_SCRIPT = "text/javascript; charset=utf-8"
+_TYPES = "text/plain; charset=utf-8"  # of TypeScript: its own suffix stands for a video
 _HSTS_SECONDS = 365 * 24 * 3600
 
 
@@ -57,8 +67,8 @@ class PagesResource(Resource):
     """The root of a WebSocket port's plain HTTP.
 
     A path of a `ChannelService` is read and written to (see `ChannelEndpoint`), one of any other service gets 426 (RFC 9110
-    section 15.5.22), and every other one 404. While a `Demo` is mounted, ``/`` is a
-    page that talks to it.
+    section 15.5.22), and every other one 404. While any `ChannelService` is mounted, its browser client is at
+    ``/twisted-ws.js`` (and ``.mjs``, ``.d.ts``); while a `Demo` is, ``/`` is a page that talks to it.
 
     Args:
         server: whose services these are.
@@ -71,13 +81,19 @@ class PagesResource(Resource):
     def __init__(self, server: WebSocketServer, broadcastURL: str = "", needsKey: bool = False, hsts: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._server = server
-        self._page = Template(_read("demo.html").decode())
+        self._page = Template(resource("demo.html").decode())
         self.broadcastURL = broadcastURL
         self._needsKey = needsKey
-        self._files: dict[bytes, Endpoint] = {
-            b"/demo.js": File(_read("demo.js"), "text/javascript; charset=utf-8", hsts),
-            b"/demo.css": File(_read("demo.css"), "text/css; charset=utf-8", hsts),
-            b"/favicon.ico": File(_read("favicon.svg"), "image/svg+xml", hsts),
+        self._files = {
+            b"/demo.js": File(resource("demo.js"), _SCRIPT, _PAGE_HEADERS, hsts),
+            b"/journal.js": File(resource("journal.js"), _SCRIPT, _PAGE_HEADERS, hsts),
+            b"/playground.js": File(resource("playground.js"), _SCRIPT, _PAGE_HEADERS, hsts),
+            b"/demo.css": File(resource("demo.css"), "text/css; charset=utf-8", _PAGE_HEADERS, hsts),
+            b"/favicon.ico": File(resource("favicon.svg"), "image/svg+xml", _PAGE_HEADERS, hsts),
+        }
+        self._client = {
+            f"/{name}".encode("ascii"): File(content, _TYPES if name.endswith(".ts") else _SCRIPT, _CLIENT_HEADERS)
+            for name, content in CLIENT.items()
         }
         self._hsts = hsts
 
@@ -93,6 +109,8 @@ class PagesResource(Resource):
                 return self._demoPage(demo)
             if request.path in self._files:
                 return self._files[request.path]
+        if request.path in self._client and self._channelPath() is not None:
+            return self._client[request.path]
         service = self._server.find(request.path.decode("ascii"))
         if isinstance(service, ChannelService):
             return ChannelEndpoint(self._server)
@@ -106,12 +124,23 @@ class PagesResource(Resource):
                 return path
         return None
 
+    def _channelPath(self) -> str | None:
+        """Return where the browser client connects to: the playground before any other; "" when each has a parameter."""
+        found = {path: service for path, service in self._server.services.items() if isinstance(service, ChannelService)}
+        plain = sorted((path for path in found if "{" not in path), key=lambda path: not isinstance(found[path], Playground))
+        return plain[0] if plain else "" if found else None
+
     def _demoPage(self, path: str) -> Endpoint:
         curl = _curl(self.broadcastURL, self._needsKey) if self.broadcastURL else ""
+        channels = self._channelPath()
         page = self._page.substitute(
-            path=escape(path.rstrip("/") + "/subscribe"), curl=escape(curl), hidden="" if curl else "hidden"
+            path=escape(path.rstrip("/") + "/subscribe"),
+            channels=escape(channels or ""),
+            noChannels="" if channels else "hidden",
+            curl=escape(curl),
+            hidden="" if curl else "hidden",
         )
-        return File(page.encode(), "text/html; charset=utf-8", self._hsts)
+        return File(page.encode(), "text/html; charset=utf-8", _PAGE_HEADERS, self._hsts)
 
 
 class UpgradeRequired(Endpoint):
@@ -133,13 +162,25 @@ class UpgradeRequired(Endpoint):
 
 
 class File(Endpoint):
-    """A file of a page."""
+    """A file that browsers keep, and ask about each time whether it is still the same.
 
-    def __init__(self, content: bytes, kind: str, hsts: bool) -> None:
+    Args:
+        content: what is in it.
+        kind: its type.
+        fields: more headers of the answer.
+        hsts: see `PagesResource`.
+    """
+
+    def __init__(self, content: bytes, kind: str, fields: Mapping[str, str], hsts: bool = False) -> None:
         super().__init__()
         self._content = content
-        self._kind = kind
+        self._fields = {"Content-Type": kind, "Cache-Control": "no-cache", "Vary": "Accept-Encoding", **fields}
+        self._tag = sha256(content).hexdigest()[:24]
         self._hsts = hsts
+
+    @cached_property
+    def _compressed(self) -> bytes:
+        return gzip.compress(self._content, mtime=0)
 
     def admit(self, request: HttpRequest) -> None:
         """Check the method only: the whole path was compared."""
@@ -149,16 +190,19 @@ class File(Endpoint):
     def render_GET(self, request: HttpRequest) -> bytes:
         """Return the file, with what browsers should know about it."""
         headers = request.responseHeaders
-        headers.setRawHeaders("Content-Type", [self._kind])
-        for name, value in _PAGE_HEADERS.items():
+        for name, value in self._fields.items():
             headers.setRawHeaders(name, [value])
+        # Weak, because it is the same for the compressed file (RFC 9110 section 8.8.1).
+        headers.setRawHeaders("ETag", [f'W/"{self._tag}"'])
         if self._hsts and hasTLS(request.transport) and _hasName(request.fields.get("host", "")):
             headers.setRawHeaders("Strict-Transport-Security", [f"max-age={_HSTS_SECONDS}"])
+        if f'"{self._tag}"' in request.fields.get("if-none-match", ""):
+            request.setResponseCode(304)
+            return b""
+        if takesGzip(request.fields.get("accept-encoding", "")):
+            headers.setRawHeaders("Content-Encoding", ["gzip"])
+            return self._compressed
         return self._content
-
-
-def _read(name: str) -> bytes:
-    return files("twisted_ws.web").joinpath("static", name).read_bytes()
 
 
 def _curl(url: str, needsKey: bool) -> str:

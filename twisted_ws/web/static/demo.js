@@ -1,17 +1,15 @@
-"use strict";
-
 // One WebSocket, kept open: what arrives goes into the log, and a lost connection is made again after a random wait.
 
-const MOST_ENTRIES = 500;
+import { Journal, copies, describe } from "/journal.js";
+
 const FIRST_WAIT = 1000; // milliseconds: the bound of the first wait; it doubles with each failure
 const LONGEST_WAIT = 30000;
 
 const element = (id) => document.getElementById(id);
 const state = element("state");
-const log = element("log");
+const log = new Journal(element("log"), element("empty"), element("clear"));
 const message = element("message");
 const address = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${document.body.dataset.path}`;
-const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 
 let socket = null;
 let failures = 0;
@@ -25,36 +23,6 @@ function show(name, text, countdown = "") {
   element("send").disabled = name !== "connected";
 }
 
-// text is what a peer sent: it only ever becomes text, never markup.
-function add(kind, label, text) {
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-  const entry = document.createElement("li");
-  entry.className = kind;
-  const now = new Date();
-  const time = document.createElement("time");
-  time.dateTime = now.toISOString();
-  time.textContent = clock.format(now);
-  const what = document.createElement("span");
-  what.className = "kind";
-  what.textContent = label;
-  const body = document.createElement("span");
-  body.className = "text";
-  body.textContent = text;
-  entry.append(time, what, body);
-  log.append(entry);
-  while (log.childElementCount > MOST_ENTRIES) log.firstElementChild.remove();
-  log.hidden = element("clear").hidden = false;
-  element("empty").hidden = true;
-  if (atEnd) log.scrollTop = log.scrollHeight;
-}
-
-function describe(data) {
-  if (typeof data === "string") return data;
-  const bytes = new Uint8Array(data);
-  const shown = Array.from(bytes.subarray(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
-  return `${bytes.length} bytes: ${shown}${bytes.length > 16 ? " …" : ""}`;
-}
-
 function connect() {
   clearTimeout(timer);
   show("connecting", "connecting …");
@@ -63,13 +31,13 @@ function connect() {
   socket.onopen = () => {
     failures = 0;
     show("connected", "connected");
-    add("note", "• opened", address);
+    log.add("note", "• opened", address);
   };
-  socket.onmessage = (event) => add("received", "← received", describe(event.data));
+  socket.onmessage = (event) => log.add("received", "← received", describe(typeof event.data === "string" ? event.data : new Uint8Array(event.data)));
   socket.onclose = (event) => {
     const reason = `closed ${event.code}${event.reason ? ` ${event.reason}` : ""}`;
     // A connection that never opened says nothing new: the state line is enough.
-    if (state.dataset.state === "connected") add("note", "• closed", reason.replace("closed", "code"));
+    if (state.dataset.state === "connected") log.add("note", "• closed", reason.replace("closed", "code"));
     // Full jitter: when a server comes back, its clients do not all come in the same moment.
     retry(reason, Date.now() + Math.random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures));
     failures += 1;
@@ -90,30 +58,14 @@ element("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (socket.readyState !== WebSocket.OPEN || message.value === "") return;
   socket.send(message.value);
-  add("sent", "→ sent", message.value);
+  log.add("sent", "→ sent", message.value);
   message.value = "";
   message.focus();
 });
 
-element("clear").addEventListener("click", () => {
-  log.replaceChildren();
-  log.hidden = element("clear").hidden = true;
-  element("empty").hidden = false;
-  message.focus();
-});
+element("clear").addEventListener("click", () => message.focus());
 
-element("copy").addEventListener("click", async () => {
-  const button = element("copy");
-  try {
-    await navigator.clipboard.writeText(element("curl").textContent);
-    button.textContent = "Copied";
-  } catch {
-    // Browsers give the clipboard to secure pages only (and to localhost): elsewhere, mark the text for Ctrl-C.
-    getSelection().selectAllChildren(element("curl"));
-    button.textContent = "Selected";
-  }
-  setTimeout(() => { button.textContent = "Copy"; }, 2000);
-});
+copies(element("copy"), element("curl"));
 
 // No need to wait when the network comes back.
 addEventListener("online", () => {

@@ -1,0 +1,374 @@
+// When the client comes back, when it does not, and that nothing of it stays.
+
+import assert from "node:assert/strict";
+import { afterEach, test } from "node:test";
+
+import { TwistedWS } from "../twisted-ws.mjs";
+import { Request, Socket, opened, request, socket, start, stop, tick, timers, turn, watched } from "./doubles.mjs";
+
+afterEach(stop);
+
+test("full jitter: each wait is random below a bound that doubles up to the cap", async () => {
+  const client = start({ transports: ["sse"], base: 1000, cap: 8000 });
+  client.subscribe("a");
+  await turn();
+  for (const delay of [500, 1000, 2000, 4000, 4000]) {
+    await request().fail();
+    assert.equal(client.seen("retry").at(-1).delay, delay);
+    const before = Request.all.length;
+    await tick(delay - 1);
+    assert.equal(Request.all.length, before);
+    await tick(1);
+    assert.equal(Request.all.length, before + 1);
+  }
+});
+
+test("the server's retry is the base: in its welcome, and in an event stream", async () => {
+  const { client } = await opened();
+  socket().welcome({ retry: 4000 });
+  socket().lose();
+  assert.equal(client.seen("retry")[0].delay, 2000);
+  client.close();
+
+  const other = start({ transports: ["sse"] });
+  other.subscribe("a");
+  await turn();
+  await request().open();
+  await request().bytes("retry: 6000\n\n");
+  await request().frames({ type: "subscribed", channel: "a", id: "e:0", recovered: false, count: 0 });
+  await request().end();
+  assert.equal(other.seen("retry")[0].delay, 3000);
+});
+
+test("Retry-After is the least wait, in seconds or as a date, and ends the search for another transport", async () => {
+  const client = start({ transports: ["sse", "poll"] });
+  client.subscribe("a");
+  await turn();
+  await request().answer({ error: "unavailable", message: "The server stops." }, 503, { "Retry-After": "5" });
+  assert.equal(Request.all.length, 1);
+  assert.deepEqual(client.seen("retry").map(({ delay, error }) => [delay, error.code, error.status]), [[5500, "unavailable", 503]]);
+  await tick(5500);
+  await request().answer(null, 429, { "Retry-After": new Date(Date.now() + 10000).toUTCString() });
+  assert.ok(Request.all.every(({ init }) => init.headers.Accept === "text/event-stream"));
+  const { delay } = client.seen("retry")[1];
+  assert.ok(delay > 10000 && delay <= 11000, `${delay}`);
+});
+
+test("a connection that has lived begins a new row of failures, one that was lost at once does not", async () => {
+  const { client } = await opened();
+  for (const delay of [500, 1000, 2000]) {
+    socket().lose();
+    assert.equal(client.seen("retry").at(-1).delay, delay);
+    await tick(delay);
+    socket().welcome();
+  }
+  await tick(5000);
+  socket().lose();
+  assert.equal(client.seen("retry").at(-1).delay, 500);
+});
+
+for (const code of [1001, 1005, 1006, 1011, 1012, 1013, 4429]) {
+  test(`comes back after ${code}`, async () => {
+    const { client } = await opened();
+    socket().lose(code, "why");
+    assert.equal(client.state, "waiting");
+    assert.deepEqual(client.seen("close").map((each) => [each.closeCode, each.message, each.final]), [[code, "why", false]]);
+    await tick(500);
+    assert.equal(Socket.all.length, 2);
+  });
+}
+
+for (const code of [1000, 1002, 1003, 1007, 1008, 3000, 4400, 4401, 4403, 4404]) {
+  test(`stays away after ${code}, and tells why`, async () => {
+    const { client, subscription, log } = await opened();
+    const publishing = assert.rejects(client.publish("a", 1), { message: "why" });
+    socket().lose(code, "why");
+    assert.equal(client.state, "closed");
+    assert.deepEqual(client.seen("close").map((each) => [each.closeCode, each.message, each.final]), [[code, "why", true]]);
+    assert.deepEqual(log.at(-1), ["error", "lost"]);
+    assert.equal(subscription.active, false);
+    await publishing;
+    await tick(1e6);
+    assert.equal(Socket.all.length, 1);
+    assert.throws(() => client.subscribe("b"), { code: "closed" });
+  });
+}
+
+test("stays away after 1009, unless it was a publication that was too large", async () => {
+  const { client } = await opened();
+  socket().lose(1009);
+  assert.equal(client.state, "closed");
+});
+
+for (const status of [400, 401, 403, 404, 413]) {
+  for (const transport of ["sse", "poll"]) {
+    test(`${transport}: never again after ${status}, and tells why`, async () => {
+      const client = start({ transports: [transport, "poll"] });
+      const [subscription, log] = watched(client, "a");
+      await turn();
+      await request().answer({ error: "forbidden", message: "not your order" }, status);
+      assert.deepEqual(log, [["error", "forbidden"]]);
+      assert.deepEqual(client.seen("error").map((each) => [each.message, each.status, each.final]), [["not your order", status, true]]);
+      assert.deepEqual([subscription.active, client.state], [false, "idle"]);
+      await tick(1e6);
+      assert.equal(Request.all.length, 1);
+    });
+  }
+}
+
+test("a WebSocket that is refused is looked into, because a browser does not say why", async () => {
+  const client = start({ transports: ["websocket"] });
+  const [, log] = watched(client, "a");
+  await turn();
+  socket().lose();
+  await turn();
+  assert.deepEqual([request().query.channel, request().query.wait], ["a", "0"]);
+  await request().answer({ id: "e:0", recovered: false, messages: [] });
+  assert.equal(client.state, "waiting"); // the service would have it: something else is in the way
+  await tick(500);
+  socket().lose();
+  await turn();
+  await request().answer({ error: "unauthorized", message: "log in" }, 401);
+  assert.deepEqual(log, [["error", "unauthorized"]]);
+  await tick(1e6);
+  assert.equal(Socket.all.length, 2);
+});
+
+test("a sign of life is asked for as often as the server says", async () => {
+  await opened();
+  socket().welcome({ ping: 5 });
+  await tick(5000);
+  assert.equal(socket().sent.at(-1).type, "ping");
+});
+
+test("a silent WebSocket is asked, and is dead when it does not answer", async () => {
+  const { client } = await opened();
+  await tick(24999);
+  assert.equal(socket().sent.at(-1).type, "subscribe");
+  await tick(1);
+  assert.equal(socket().sent.at(-1).type, "ping");
+  await tick(9999);
+  socket().frame({ type: "pong" });
+  await tick(25000);
+  await tick(9999);
+  assert.equal(client.state, "open");
+  await tick(1);
+  assert.equal(client.state, "waiting");
+  assert.equal(client.seen("close")[0].code, "timeout");
+  assert.ok(socket().closed);
+  await tick(1000);
+  assert.equal(Socket.all.length, 2);
+});
+
+test("an event stream without even a heartbeat is dead", async () => {
+  const client = start({ transports: ["sse"] });
+  client.subscribe("a");
+  await turn();
+  await request().open({ type: "subscribed", channel: "a", id: "e:0", recovered: false, count: 0 });
+  await tick(34999);
+  await request().bytes(":\n\n");
+  await tick(34999);
+  assert.equal(client.state, "open");
+  await tick(1);
+  assert.equal(client.state, "waiting");
+  assert.ok(request().aborted);
+});
+
+test("what does not answer in time is given up", async () => {
+  for (const [transport, all] of [["websocket", Socket.all], ["sse", Request.all], ["poll", Request.all]]) {
+    const client = start({ transports: [transport, "poll"], timeout: 3000 });
+    client.subscribe("a");
+    await turn();
+    const [first] = all;
+    await tick(3000);
+    assert.ok(first.closed || first.aborted);
+    assert.equal(Request.all.at(-1).query.wait, "0");
+    stop();
+  }
+});
+
+test("offline it waits without a timer; online it comes back at once", async () => {
+  const wakes = new EventTarget();
+  globalThis.addEventListener = wakes.addEventListener.bind(wakes);
+  globalThis.removeEventListener = wakes.removeEventListener.bind(wakes);
+  try {
+    const { client } = await opened();
+    wakes.dispatchEvent(new Event("offline"));
+    assert.deepEqual([client.state, client.seen("offline").length, socket().closed, timers.size], ["offline", 1, true, 0]);
+    assert.deepEqual(client.seen("close").map(({ code, final }) => [code, final]), [["network", false]]);
+    wakes.dispatchEvent(new Event("offline"));
+    assert.equal(client.seen("offline").length, 1);
+    const late = client.publish("a", "later");
+    await tick(30000);
+    assert.equal(Socket.all.length, 1);
+    wakes.dispatchEvent(new Event("online"));
+    await turn();
+    assert.equal(Socket.all.length, 2);
+    socket().welcome();
+    const { ref } = socket().sent.at(-1);
+    socket().frame({ type: "published", channel: "a", id: "e:1", recipients: 1, ref });
+    assert.equal((await late).id, "e:1");
+
+    // It is no use to wait any longer then.
+    socket().lose();
+    assert.equal(client.state, "waiting");
+    wakes.dispatchEvent(new Event("online"));
+    await turn();
+    assert.deepEqual([client.state, Socket.all.length, timers.size], ["connecting", 3, 1]);
+    socket().welcome();
+
+    // Between two attempts, too.
+    socket().lose();
+    wakes.dispatchEvent(new Event("offline"));
+    await tick(1e6);
+    assert.equal(Socket.all.length, 3);
+    wakes.dispatchEvent(new Event("online"));
+    await turn();
+    assert.equal(Socket.all.length, 4);
+
+    // But not while it is paused.
+    client.pause();
+    for (const type of ["offline", "online"]) wakes.dispatchEvent(new Event(type));
+    await turn();
+    assert.deepEqual([client.state, Socket.all.length], ["paused", 4]);
+    client.resume();
+    await turn();
+    assert.equal(Socket.all.length, 5);
+
+    client.close();
+    for (const type of ["offline", "online"]) wakes.dispatchEvent(new Event(type));
+    await turn();
+    assert.deepEqual([client.state, Socket.all.length], ["closed", 5]);
+  } finally {
+    delete globalThis.addEventListener;
+    delete globalThis.removeEventListener;
+  }
+});
+
+test("a failure while the browser says that it is offline waits for online", async () => {
+  const had = Object.getOwnPropertyDescriptor(globalThis, "navigator");
+  Object.defineProperty(globalThis, "navigator", { value: { onLine: false }, configurable: true });
+  try {
+    const { client } = await opened();
+    socket().lose();
+    assert.deepEqual([client.state, client.seen("retry")], ["offline", []]);
+    await tick(1e6);
+    assert.equal(Socket.all.length, 1);
+  } finally {
+    if (had) Object.defineProperty(globalThis, "navigator", had);
+    else delete globalThis.navigator;
+  }
+});
+
+test("it tells what it does", async () => {
+  const client = start({ transports: ["websocket"] });
+  assert.deepEqual([client.state, client.transport], ["idle", null]);
+  const subscription = client.subscribe("a");
+  await turn();
+  socket().welcome();
+  socket().lose();
+  await tick(500);
+  socket().welcome();
+  client.pause();
+  subscription.unsubscribe();
+  client.resume();
+  assert.deepEqual(client.seen("state"), ["connecting", "open", "waiting", "connecting", "open", "paused", "connecting", "idle"]);
+  assert.equal(timers.size, 0);
+});
+
+test("what is asked for an address does not connect when it is paused meanwhile", async () => {
+  start();
+  let answer;
+  const client = new TwistedWS(() => new Promise((done) => { answer = done; }), { WebSocket: Socket, fetch: Request.fetch });
+  client.subscribe("a");
+  client.pause();
+  answer("http://host/channels");
+  await turn();
+  assert.equal(Socket.all.length, 0);
+  client.close();
+});
+
+test("paused it stays away, whatever happens, until it is resumed", async () => {
+  const { client } = await opened();
+  client.pause();
+  client.pause();
+  assert.equal(client.state, "paused");
+  client.subscribe("b");
+  await tick(1e6);
+  assert.equal(Socket.all.length, 1);
+  client.resume();
+  client.resume();
+  await turn();
+  client.resume();
+  await turn();
+  assert.equal(Socket.all.length, 2);
+  client.close();
+  client.pause();
+  client.resume();
+  assert.deepEqual([client.state, socket().closed], ["closed", true]);
+  await assert.rejects(client.presence("a"), { code: "closed" });
+});
+
+for (const [when, prepare] of Object.entries({
+  "it is open": async () => (await opened()).client,
+  "it waits": async () => {
+    const { client } = await opened();
+    socket().lose();
+    return client;
+  },
+  "a publication waits to be tried again": async () => {
+    const client = start({ transports: ["sse"] });
+    client.subscribe("a");
+    client.publish("a", 1).catch(() => {});
+    await turn();
+    await request().open({ type: "subscribed", channel: "a", id: "e:0", recovered: false, count: 0 });
+    await request().fail();
+    return client;
+  },
+  "it publishes": async () => {
+    const client = start({ transports: ["poll"] });
+    client.publish("a", 1).catch(() => {});
+    await turn();
+    return client;
+  },
+  "it polls": async () => {
+    const client = start({ transports: ["poll"] });
+    client.subscribe("a");
+    await turn();
+    return client;
+  },
+})) {
+  test(`close leaves no timer when ${when}, and is told once`, async () => {
+    const client = await prepare();
+    assert.notEqual(timers.size, 0);
+    client.close();
+    client.close();
+    assert.equal(timers.size, 0);
+    assert.ok(Request.all.every(({ aborted, settled }) => aborted || settled));
+    const before = [Socket.all.length, Request.all.length];
+    client.resume();
+    await tick(1e7);
+    assert.deepEqual([Socket.all.length, Request.all.length], before);
+    assert.equal(timers.size, 0);
+    assert.equal(client.seen("close").filter(({ code }) => code === "closed").length, 1);
+  });
+}
+
+test("an impossible transport or address is a mistake that is told at once", () => {
+  assert.throws(() => new TwistedWS("http://host/", { transports: ["carrier-pigeon"] }), TypeError);
+  assert.throws(() => new TwistedWS("http://host/", { transports: [] }), TypeError);
+  assert.throws(() => new TwistedWS("/channels"), TypeError); // there is no page that it could be relative to
+});
+
+test("the address may be a function, asked before each connection", async () => {
+  start();
+  let count = 0;
+  const client = new TwistedWS(async () => `ws://host/channels?token=${++count}`, { WebSocket: Socket, fetch: Request.fetch, transports: ["websocket", "sse"] });
+  client.subscribe("a");
+  await turn();
+  assert.equal(socket().url, "ws://host/channels?token=1");
+  socket().lose();
+  await turn();
+  assert.equal(request().url.search, "?token=2&channel=a&format=json");
+  client.close();
+});

@@ -1,0 +1,43 @@
+// Compiled, not run: what the types let one write.
+
+import { TwistedWS, TwistedWSError, type Message, type Presence, type Published } from "twisted-ws";
+
+interface Order {
+  state: "paid" | "sent";
+}
+
+const client = new TwistedWS("/channels", { transports: ["websocket", "sse", "poll"], credentials: "include" });
+new TwistedWS(new URL("https://ws.example/channels"));
+new TwistedWS(async () => "wss://ws.example/channels?token=1", { WebSocket: undefined });
+
+const orders = client.subscribe<Order>("orders.42", ({ id, data }) => console.log(id, data.state), { after: "0", presence: true });
+const off: () => void = orders.on("message", (message: Message<Order>) => console.log(message.key?.length));
+orders.on("lost", ({ recovered, after }) => console.log(recovered, after));
+orders.on("presence", ({ count, members }: Presence) => console.log(count, members[0]?.user));
+orders.on("error", (error) => console.log(error.code, error.final));
+off();
+orders.unsubscribe();
+
+const plain = client.subscribe("news");
+plain.on("message", ({ data }) => {
+  // @ts-expect-error what is in a message is not known
+  data.length;
+});
+
+client.on("close", ({ closeCode, final }) => console.log(closeCode?.toFixed(), final));
+client.on("retry", ({ delay, error }) => console.log(delay.toFixed(), error.message));
+client.on("transport", (transport) => console.log(transport === "sse"));
+
+const published: Published = await client.publish("orders.42", { state: "sent" }, { key: "state" }).catch((error: unknown) => {
+  if (error instanceof TwistedWSError && error.status === 403) console.log(error.message);
+  throw error;
+});
+console.log(published.id);
+window.TwistedWS === TwistedWS;
+
+// @ts-expect-error no such event
+client.on("opened", () => {});
+// @ts-expect-error no such transport
+new TwistedWS("/channels", { transports: ["flash"] });
+// @ts-expect-error made by subscribe
+client.state = "open";

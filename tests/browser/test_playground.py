@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.chromium import PATIENCE, Tab, chromium
+from tests.live.support import Running, curl, running
+
+# Below this contrast of a text to what is behind it, people with weak sight cannot read it (WCAG 2.2, 1.4.3).
+_READABLE = 4.5
+_CONTRASTS = """(() => {
+    const light = color => {
+        const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map(each => each / 255)
+            .map(each => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = element => {
+        for (let each = element; each; each = each.parentElement) {
+            const color = getComputedStyle(each).backgroundColor;
+            if (!color.startsWith("rgba(0, 0, 0, 0")) return color;
+        }
+    };
+    return [...document.querySelectorAll("body *")].filter(each =>
+        each.checkVisibility() && !each.disabled &&
+        [...each.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.textContent.trim())
+    ).map(each => {
+        const [dark, bright] = [light(getComputedStyle(each).color), light(behind(each))].sort((a, b) => a - b);
+        return [each.outerHTML.slice(0, 80), (bright + 0.05) / (dark + 0.05)];
+    });
+})()"""
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """Yield one tab for all tests of this file."""
+    with chromium(tmp_path_factory.mktemp("chromium")) as tab:
+        yield tab
+
+
+def _open(tab: Tab, server: Running, scheme: str = "http") -> None:
+    tab.open("about:blank")
+    tab.call("Log.clear")
+    tab.messages.clear()
+    tab.open(f"{scheme}://localhost:{server.port('ws' if scheme == 'http' else 'wss')}/")
+    tab.wait("document.getElementById('channel-status').textContent === 'connected'")
+    tab.wait("document.getElementById('position').textContent.includes(':')")
+
+
+def _click(tab: Tab, name: str) -> None:
+    tab.run(f"document.getElementById({name!r}).click()")
+
+
+def _fill(tab: Tab, name: str, text: str) -> None:
+    tab.run(f"document.getElementById({name!r}).value = {text!r}")
+
+
+def _submit(tab: Tab, name: str) -> None:
+    tab.run(f"document.getElementById({name!r}).requestSubmit()")
+
+
+def _shows(tab: Tab, name: str, text: str) -> None:
+    """Wait until an element's text has `text` in it."""
+    tab.wait(f"document.getElementById({name!r}).textContent.includes({text!r})")
+
+
+def _logged(tab: Tab) -> list[list[str]]:
+    """Return what the log of the channel shows, without the times."""
+    found = tab.run(
+        "[...document.querySelectorAll('#channel-log li')].map(each =>"
+        " [each.querySelector('.kind').textContent.slice(2), each.querySelector('.text').textContent])"
+    )
+    return list(found)
+
+
+@pytest.mark.parametrize(
+    ("transport", "by"), [("", "WebSocket"), ("websocket", "WebSocket"), ("sse", "server-sent events"), ("poll", "long polling")]
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_play(tab: Tab, tmp_path: Path, scheme: str, transport: str, by: str) -> None:
+    """A person picks channel and transport, publishes, sees who is there, goes offline, and sees what was recovered."""
+    with running(tmp_path, "--tls-port", "0") as server:
+        _open(tab, server, scheme)
+        _fill(tab, "channel", "playground.chess")
+        _fill(tab, "transport", transport)
+        _submit(tab, "subscribe")
+        _shows(tab, "channel-log", "playground.chess")
+        _shows(tab, "by", by)
+        _shows(tab, "here", "1")
+        for text in ("e4 <b>!</b>", '{"move": 2}'):
+            _fill(tab, "publication", text)
+            _submit(tab, "publish")
+            _shows(tab, "published", "published as")
+            _shows(tab, "channel-log", text.replace(": ", ":"))
+            tab.run("document.getElementById('published').textContent = ''")
+
+        command = shlex.split(tab.run("document.getElementById('channel-curl').textContent"))
+        assert command[-1].endswith("/channels/playground.chess")
+
+        def publish() -> None:
+            subprocess.run([*command, "--noproxy", "*"], capture_output=True, timeout=PATIENCE, check=True)
+
+        publish()
+        _shows(tab, "channel-log", "Hello!")
+        _click(tab, "network")
+        _shows(tab, "channel-status", "offline")
+        _shows(tab, "network", "Go online")
+        publish()
+        publish()
+        _click(tab, "network")
+        _shows(tab, "recovered", "2 messages recovered, nothing lost")
+        _shows(tab, "position", ":5")
+        _shows(tab, "network", "Go offline")
+
+        log = [each for each in _logged(tab) if each[0] == "received"]
+        assert [text for _, text in log] == ["e4 <b>!</b>", '{"move":2}', "Hello!", "Hello!", "Hello!"]
+        assert tab.run("document.querySelectorAll('#channel-log b').length") == 0
+        assert tab.messages == []
+        _click(tab, "channel-clear")
+        assert _logged(tab) == []
+        assert tab.run("document.getElementById('channel-log').hidden")
+
+
+def test_whatIsLostIsTold(tab: Tab, tmp_path: Path) -> None:
+    """When the server has forgotten what was published, the page says that it may be lost, and shows what is still there."""
+    with running(tmp_path) as server:
+        port = server.port("ws")
+        _open(tab, server)
+        _click(tab, "network")
+        _shows(tab, "channel-status", "offline")
+        curl("-d", "forgotten", f"http://localhost:{server.port('http')}/channels/playground")
+    with running(tmp_path, ports=("--port", str(port), "--broadcast-port", "0")) as server:
+        curl("-d", "still here", f"http://localhost:{server.port('http')}/channels/playground")
+        _click(tab, "network")
+        _shows(tab, "recovered", "1 message still there, others may be lost")
+        _shows(tab, "channel-log", "still here")
+        assert "forgotten" not in [text for _, text in _logged(tab)]
+
+
+def test_whatIsRefusedIsTold(tab: Tab, tmp_path: Path) -> None:
+    """The reason of a refusal is shown: of a publication outside of the playground, and of a name that is none."""
+    with running(tmp_path) as server:
+        _open(tab, server)
+        _fill(tab, "channel", "orders.42")
+        _submit(tab, "subscribe")
+        _shows(tab, "target", "orders.42")
+        _fill(tab, "publication", "paid")
+        _submit(tab, "publish")
+        _shows(tab, "published", "not published: From this page, publish to playground")
+        curl("-d", "paid", f"http://localhost:{server.port('http')}/channels/orders.42")
+        _shows(tab, "channel-log", "paid")
+        _fill(tab, "channel", "no name")
+        _submit(tab, "subscribe")
+        _shows(tab, "channel-log", "A channel is named by")
+
+
+def test_twoPeople(tab: Tab, tmp_path: Path) -> None:
+    """Who is there is counted, whatever they came by, and a broadcast to everybody is shown."""
+    with running(tmp_path) as server:
+        _open(tab, server)
+        with server.client("/playground?channel=playground"):
+            _shows(tab, "here", "2")
+        assert server.curl("-d", "to everybody") == "OK"
+        _shows(tab, "channel-log", "to everybody")
+
+
+def test_whereThePresenceIsSecret(tab: Tab, tmp_path: Path) -> None:
+    """With a service that does not show who is there, the rest works."""
+    with running(tmp_path, "--service", "/ws=demo", "--service", "/channels=channels") as server:
+        _open(tab, server)
+        _shows(tab, "here", "not shown")
+        curl("-d", "news", f"http://localhost:{server.port('http')}/channels/playground")
+        _shows(tab, "channel-log", "news")
+
+
+def test_withoutChannels(tab: Tab, tmp_path: Path) -> None:
+    """Where there are no channels, there is no playground, and the console stays empty."""
+    with running(tmp_path, "--service", "/ws=demo") as server:
+        tab.open("about:blank")
+        tab.messages.clear()
+        tab.open(f"http://localhost:{server.port('ws')}/")
+        tab.wait("document.getElementById('status').textContent === 'connected'")
+        assert tab.run("document.getElementById('playground').checkVisibility()") is False
+        assert tab.messages == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybodyCanUseIt(tab: Tab, tmp_path: Path, scheme: str) -> None:
+    """Each text is readable, each field has a label, each button a text, and all are reached by the keyboard in their order."""
+    with running(tmp_path) as server:
+        tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        tab.resize(1280, 800)
+        _open(tab, server)
+        for name, text in ("publication", "hello"), ("message", "hello"):
+            _fill(tab, name, text)
+        _submit(tab, "publish")
+        _shows(tab, "channel-log", "hello")
+        _submit(tab, "form")
+        _shows(tab, "log", "Echo")
+        weak = [each for each in tab.run(_CONTRASTS) if each[1] < _READABLE]
+        assert weak == []
+        fields = "[...document.querySelectorAll('input, select')]"
+        assert tab.run(f"{fields}.filter(each => !each.labels.length).length") == 0
+        assert tab.run("[...document.querySelectorAll('button')].filter(each => !each.textContent.trim()).length") == 0
+        tab.run("document.getElementById('message').focus()")
+        reached = []
+        for _ in range(16):
+            for kind in ("rawKeyDown", "keyUp"):
+                tab.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+            reached.append(tab.run("document.activeElement.id || document.activeElement.textContent.trim()"))
+        wanted = ["channel", "transport", "Subscribe", "network", "channel-log", "channel-clear", "publication", "Publish"]
+        assert [each for each in reached if each in wanted] == wanted
+        assert "channel-copy" in reached

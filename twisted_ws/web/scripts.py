@@ -1,0 +1,39 @@
+"""The browser client as it is served and published: the module and the plain script are made of one source."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+__all__ = ["CLIENT", "resource"]
+
+# Whole lines of comment, and what lines are indented by. The source has no text that goes over several lines.
+_SPARE = re.compile(rb"(?m)^ *//.*\n|^ +|^\n")
+_EXPORT = re.compile(rb"(?m)^export \{ (.+) \};\n")
+
+
+def resource(name: str) -> bytes:
+    """Return a file that is served as it is, or from which what is served is made."""
+    return files("twisted_ws.web").joinpath("static", name).read_bytes()
+
+
+def _module() -> bytes:
+    return _SPARE.sub(b"", resource("twisted-ws.mjs"))
+
+
+def _script(module: bytes) -> bytes:
+    """Return a script that does what a module does, but puts what the module exports into the global scope."""
+    return b'"use strict";\n(() => {\n' + _EXPORT.sub(rb"Object.assign(globalThis, { \1 });\n", module) + b"})();\n"
+
+
+def _client() -> dict[str, bytes]:
+    module = _module()
+    return {
+        "twisted-ws.js": _script(module),
+        "twisted-ws.mjs": module,
+        "twisted-ws.d.ts": resource("twisted-ws.d.ts"),
+    }
+
+
+# The files of the client, by name.
+CLIENT = _client()

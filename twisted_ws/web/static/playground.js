@@ -1,0 +1,128 @@
+// One channel at a time, by a transport of choice: what comes, who is there, and what was missed while offline.
+
+import { Journal, copies, describe } from "/journal.js";
+
+const PRESENCE_EVERY = 2000; // milliseconds: a visitor without a name is counted, but its coming and going is not told
+const NAMES = { websocket: "WebSocket", sse: "server-sent events", poll: "long polling" };
+const STATES = {
+  idle: "not connected", connecting: "connecting …", open: "connected", waiting: "trying again …",
+  offline: "no network", paused: "offline", closed: "closed",
+};
+
+const element = (id) => document.getElementById(id);
+const show = (id, text) => {
+  if (element(id).textContent !== text) element(id).textContent = text; // what is read out is read out once
+};
+
+const log = new Journal(element("channel-log"), element("channel-empty"), element("channel-clear"));
+
+let TwistedWS;
+let client = null;
+let subscription = null;
+let since = null;
+
+function connect() {
+  client?.close();
+  const transport = element("transport").value;
+  client = new TwistedWS(document.body.dataset.channels, transport ? { transports: [transport] } : {});
+  client.on("state", (state) => {
+    element("channel-state").dataset.state = state === "open" ? "connected" : state;
+    show("channel-status", STATES[state]);
+    show("network", state === "paused" ? "Go online" : "Go offline");
+  });
+  client.on("open", ({ transport: by }) => show("by", NAMES[by]));
+  client.on("close", ({ message, code }) => {
+    since = Date.now();
+    if (code !== "closed") log.add("note", "• cut", message);
+  });
+  client.on("broadcast", (text) => log.add("received", "← to all", describe(text)));
+  for (const id of ["by", "position", "here", "recovered"]) show(id, "–");
+}
+
+function subscribe(channel, presence = true) {
+  const mine = client;
+  show("target", channel);
+  show("channel-curl", element("curl").textContent.replace(/\/broadcaster\/broadcast\b/, `/channels/${channel}`));
+  subscription = client.subscribe(channel, (message) => {
+    log.add("received", "← received", message.channel === channel ? describe(message.data) : `${message.channel}: ${describe(message.data)}`);
+    show("position", subscription.id ?? "–");
+  }, { presence });
+  subscription.on("subscribed", ({ id, count, recovered, after }) => {
+    show("position", id ?? "–");
+    if (after === null) log.add("note", "• joined", channel);
+    else tell(count, recovered);
+  });
+  for (const type of ["join", "leave"]) {
+    subscription.on(type, ({ user }) => {
+      log.add("note", `• ${type}`, user);
+      look();
+    });
+  }
+  subscription.on("presence", who);
+  subscription.on("error", ({ code, message }) => {
+    if (mine !== client) return;
+    if (presence && code === "forbidden") { // perhaps only that is
+      subscribe(channel, false);
+      show("here", "not shown for this channel");
+    } else {
+      log.add("note", "• refused", message);
+    }
+  });
+}
+
+function tell(count, recovered) {
+  const away = since === null ? "" : `, ${Math.round((Date.now() - since) / 1000)} s away`;
+  const messages = `${count} ${count === 1 ? "message" : "messages"}`;
+  const text = recovered ? `${messages} recovered, nothing lost${away}` : `${messages} still there, others may be lost${away}`;
+  log.add("note", recovered ? "• recovered" : "• lost", text);
+  show("recovered", text);
+}
+
+function who({ count, members }) {
+  const names = members.map(({ user }) => user);
+  show("here", `${count}${names.length ? ` (${names.join(", ")})` : ""}`);
+}
+
+function look() {
+  const asked = subscription;
+  if (client?.state !== "open" || document.hidden || !asked?.active) return;
+  client.presence(asked.channel).then((found) => asked === subscription && who(found), () => {});
+}
+
+// A text that reads as a JSON object or array is published as that.
+function read(text) {
+  try {
+    const value = JSON.parse(text);
+    return typeof value === "object" && value !== null ? value : text;
+  } catch {
+    return text;
+  }
+}
+
+if (document.body.dataset.channels) {
+  ({ TwistedWS } = await import("/twisted-ws.mjs"));
+  element("subscribe").addEventListener("submit", (event) => {
+    event.preventDefault();
+    connect();
+    subscribe(element("channel").value.trim());
+  });
+  element("network").addEventListener("click", () => client.state === "paused" ? client.resume() : client.pause());
+  element("publish").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const text = element("publication").value;
+    if (text === "") return;
+    element("publication").value = "";
+    show("published", "publishing …");
+    try {
+      const { id, recipients } = await client.publish(subscription.channel, read(text));
+      show("published", `published as ${id}, to ${recipients} ${recipients === 1 ? "connection" : "connections"}`);
+      look();
+    } catch (error) {
+      show("published", `not published: ${error.message}`);
+    }
+  });
+  copies(element("channel-copy"), element("channel-curl"));
+  setInterval(look, PRESENCE_EVERY);
+  connect();
+  subscribe(element("channel").value);
+}
