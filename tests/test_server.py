@@ -316,6 +316,11 @@ def test_stopWhileAServiceDecides(memory):
     assert refused == [503]
 
 
+def test_reactor(world):
+    """A service finds the server's reactor, for timers of its own."""
+    assert world.server.reactor is world.clock
+
+
 def test_full():
     """At the limit of connections the next is closed at accept, and readiness says so."""
     world = World(limits=Limits(maxConnections=1))

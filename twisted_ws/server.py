@@ -111,6 +111,7 @@ class WebSocketServer:
 
     Attributes:
         limits: the limits it was made with.
+        reactor: its reactor: the one for a service's own timers, so that they stand still with it in a test.
         callers: the open callers of all services.
         channels: the channels, for those who build a transport on them.
         services: the mounted services, by path.
@@ -139,6 +140,7 @@ class WebSocketServer:
         if reactor is None:
             from twisted.internet import reactor  # installs the default reactor, so not before somebody needs one
         self.limits = limits or Limits()
+        self.reactor: Any = reactor
         allowedOrigins = tuple(allowedOrigins)
         try:
             self.origins = AllowedOrigins(allowedOrigins)
