@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import parse_qs, unquote
 
 if TYPE_CHECKING:
     from twisted.internet.ssl import Certificate
 
 __all__ = ["Headers", "Reject", "UpgradeRequest"]
+
+T = TypeVar("T")
 
 # What RFC 9110 section 5.6.2 calls a token: the names of headers and of subprotocols.
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -84,6 +86,17 @@ class Headers(Mapping[str, str]):
         if not values:
             raise KeyError(name)
         return ", ".join(values)
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+
+    @overload
+    def get(self, name: str, /, default: T) -> str | T: ...
+
+    def get(self, name: str, /, default: T | None = None) -> str | T | None:
+        """Return the value of the header `name`, `default` where there is none."""
+        values = self.getAll(name)
+        return ", ".join(values) if values else default
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict(self._pairs))

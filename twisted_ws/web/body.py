@@ -10,7 +10,7 @@ from twisted_ws.limits import Limits
 from twisted_ws.web.answers import HttpError
 from twisted_ws.wire.head import RequestHead
 
-__all__ = ["Body", "bodyOf"]
+__all__ = ["Body", "bodyOf", "expectsContinue"]
 
 # The methods whose requests have a body. Another one with a body is a mistake or an attack: who does not expect a body takes it
 # for the next request.
@@ -72,6 +72,20 @@ def bodyOf(head: RequestHead, limits: Limits) -> Body | None:
     if length > limits.body:
         raise _tooLarge(limits)
     return LengthBody(length)
+
+
+def expectsContinue(head: RequestHead) -> bool:
+    """Say whether the peer waits for a 100 Continue (RFC 9110 section 10.1.1).
+
+    Raises:
+        HttpError: 417 for another expectation.
+    """
+    expected = [each.lower() for each in head.tokens("expect")]
+    if head.version == (1, 0) or not expected:
+        return False
+    if expected != ["100-continue"]:
+        raise HttpError(417, "The only expectation met is 100-continue.")
+    return True
 
 
 def _wantsBody(head: RequestHead) -> None:

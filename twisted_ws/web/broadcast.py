@@ -54,8 +54,10 @@ class Broadcast(Guarded):
         """Check the credentials, and whether the body's type can be sent on."""
         admitted = super().admit(request)
         if admitted is not None:
-            admitted.addCallback(lambda result: checkBodyType(request))
-        return admitted
+            return admitted.addCallback(lambda result: checkBodyType(request))
+        if request.method == b"POST":
+            checkBodyType(request)
+        return None
 
     def render_POST(self, request: HttpRequest) -> bytes:
         """Send the body on."""

@@ -13,17 +13,17 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
 from twisted_ws.web.answers import HttpError, responseHead
-from twisted_ws.web.body import Body, bodyOf
+from twisted_ws.web.body import Body, bodyOf, expectsContinue
 from twisted_ws.web.deadline import Deadline
 from twisted_ws.web.request import HttpRequest
 from twisted_ws.wire.handshake import isUpgrade
-from twisted_ws.wire.head import HEAD_START, BadHead, RequestHead, parseHead
+from twisted_ws.wire.head import HEAD_START, BadHead, parseHead
 from twisted_ws.wire.transports import abort, finishWriting
 
 if TYPE_CHECKING:
@@ -153,12 +153,20 @@ class HttpChannel(HTTPChannel):
         self._body = bodyOf(head, self.site.limits)
         self._keepAlive = self.site.keepAlive and head.version == (1, 1) and not head.hasToken("connection", "close")
         self.persistent = self._keepAlive and self._body is None
-        self._wantsContinue = self._expects(head)
+        self._wantsContinue = expectsContinue(head) and self._body is not None
         self._state = _State.ADMITTING
         self._handlingRequest = True
         self._deadline.clear()
-        self._admission = maybeDeferred(request.admit)  # type: ignore[call-overload]  # of a Deferred or None
-        self._admission.addCallbacks(self._admitted, self._notAdmitted)
+        try:
+            admission = request.admit()
+        except Exception:
+            self._notAdmitted(Failure())
+            return True
+        if admission is None:
+            self._admitted(None)
+        else:
+            self._admission = admission
+            admission.addCallbacks(self._admitted, self._notAdmitted)
         return True
 
     def _leave(self, head: bytes) -> None:
@@ -199,15 +207,6 @@ class HttpChannel(HTTPChannel):
         head = bytes(buffer[: end.end()])
         del buffer[: end.end()]
         return head
-
-    def _expects(self, head: RequestHead) -> bool:
-        """Say whether the peer waits for a 100 Continue (RFC 9110 section 10.1.1)."""
-        expected = [each.lower() for each in head.tokens("expect")]
-        if head.version == (1, 0) or not expected:
-            return False
-        if expected != ["100-continue"]:
-            raise HttpError(417, "The only expectation met is 100-continue.")
-        return self._body is not None
 
     def _admitted(self, result: object) -> None:
         self._admission = None

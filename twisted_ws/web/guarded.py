@@ -32,8 +32,8 @@ class Guarded(Endpoint):
         super().admit(request)
         return None if request.method == b"OPTIONS" else self.authorize(request)
 
-    def authorize(self, request: HttpRequest) -> Deferred[None]:
-        """Check the credentials.
+    def authorize(self, request: HttpRequest) -> Deferred[None] | None:
+        """Check the credentials, where there is anything to check.
 
         Raises:
             HttpError: a page without a key, or the server stops; for wrong credentials the Deferred fails with one.
@@ -43,6 +43,8 @@ class Guarded(Endpoint):
             raise HttpError(400, "The request has more than one Authorization header.")
         self._refuseBrowsers(request, authorization[0] if authorization else "")
         self.refuseWhileDraining()
+        if not self._credentials.requiresCredentials:
+            return None
         checked = self._credentials.check(authorization[0] if authorization else None, peerOf(request.client)[0])
         return checked.addCallbacks(lambda identity: None, self._unknown)
 

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.error import UnsupportedMethod
 from twisted.web.http import datetimeToString, parse_qs
-from twisted.web.http_headers import Headers as ResponseHeaders
+from twisted.web.http_headers import Headers as RawHeaders
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -54,6 +54,7 @@ class HttpRequest(Request):
     defaultContentType = b"text/plain; charset=utf-8"
     head: RequestHead | None = None
     fields = Headers(())
+    _requestHeaders: RawHeaders | None = None
     gone = False
     found: Any = None
     _resource: IResource
@@ -64,6 +65,20 @@ class HttpRequest(Request):
         self.content = BytesIO()
         self._set("Date", datetimeToString())
 
+    @property
+    def requestHeaders(self) -> RawHeaders:
+        """The request's headers as twisted.web has them, made for the first who asks; ours read `fields`."""
+        made = self._requestHeaders
+        if made is None:
+            made = self._requestHeaders = RawHeaders()
+            for name, value in self.head.headers if self.head is not None else ():
+                made.addRawHeader(name.encode("ascii"), value.encode("latin-1"))
+        return made
+
+    @requestHeaders.setter
+    def requestHeaders(self, headers: RawHeaders) -> None:
+        """Forget those that twisted.web begins with."""
+
     def begin(self, head: RequestHead) -> None:
         """Take over the head."""
         self.head = head
@@ -73,9 +88,8 @@ class HttpRequest(Request):
         self.path, _, query = self.uri.partition(b"?")
         self.args = parse_qs(query, keep_blank_values=True) if query else {}
         self.clientproto = b"HTTP/%d.%d" % head.version
-        for name, value in head.headers:
-            self.requestHeaders.addRawHeader(name.encode("ascii"), value.encode("latin-1"))
-        self.parseCookies()  # type: ignore[no-untyped-call]
+        if "cookie" in head.values:
+            self.parseCookies()  # type: ignore[no-untyped-call]
 
     def admit(self) -> Deferred[None] | None:
         """Find the resource, and ask it whether the body should be read.
@@ -153,7 +167,7 @@ class HttpRequest(Request):
             # Half a response: only an abrupt end tells the peer that it is none.
             self.channel.drop()
         else:
-            self.responseHeaders = ResponseHeaders()
+            self.responseHeaders = RawHeaders()
             self._set("Date", datetimeToString())
             self._sendError(HttpError(500, "The server failed to answer; its log says why."))
 
