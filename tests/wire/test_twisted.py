@@ -5,6 +5,7 @@ What they promise of a transport (order, producers, half-close, aborts, addresse
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -25,6 +26,11 @@ class OnTheLane:
     """Has the ports of the reactor accept for the lane."""
 
     def buildReactor(self) -> Any:
+        # The asyncio reactor wants one, and whoever has called asyncio.run before has left none.
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        self.addCleanup(loop.close)  # type: ignore[attr-defined]
+        self.addCleanup(asyncio.set_event_loop, None)  # type: ignore[attr-defined]
         reactor: Any = super().buildReactor()  # type: ignore[misc]
         group, listen = PollGroup(reactor), reactor.listenTCP
 
