@@ -15,7 +15,6 @@ from socket import socket as Socket
 from typing import Any, Protocol
 
 from twisted.internet import main, tcp
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv6Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReadDescriptor
@@ -98,6 +97,11 @@ class PollGroup:
     def removeWriter(self, transport: Any) -> None:
         """Undo `addWriter`."""
         self._ask(transport, 0, _OUT)
+
+    def forget(self, transport: Any) -> None:
+        """Tell `transport` nothing more; it has no lane either."""
+        self.sockets.detach(transport.descriptor)
+        self._ask(transport, 0, _IN | _OUT)
 
     def _ask(self, transport: Any, wanted: int, unwanted: int) -> None:
         sockets = self.sockets
@@ -310,10 +314,13 @@ class LaneServer(tcp.Server):
         """End, as Twisted's connections do."""
         if self._closed:
             return  # as after an abort in the middle of what then raises
-        self.setLane(None)
         if self.sender is not None:
             self.sender.open = False
-        FileDescriptor.connectionLost(self, reason)
+        self.disconnected, self.connected = 1, 0
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.stopProducing()
+        self.reactor.forget(self)
         if self._socket is None and reason.type is ConnectionLost:
             # The peer has reset it, or it has failed: the kernel has nothing left to shut down.
             os.close(self.descriptor)
