@@ -242,6 +242,7 @@ def test_head_method() -> None:
         ("text/event-stream", True),
         ("application/json, Text/Event-Stream;q=0.5", True),
         ("text/event-stream;q=0", False),
+        ("text/event-stream; q=0.0", False),
         ("*/*", False),
     ],
 )

@@ -127,6 +127,8 @@ def test_etag() -> None:
     assert [message["data"] for message in response.json["messages"]] == ["2"]
     assert client.get("/channels/a", 'If-None-Match: "other"').json["messages"] == []
     assert client.get("/channels/a", "If-None-Match: *").json["messages"] == []
+    assert client.get("/channels/a", 'If-None-Match: "other", W/"e:2"').status == 304
+    assert [each["data"] for each in client.get("/channels/a", 'If-None-Match: "other", "e:1"').json["messages"]] == ["2"]
 
 
 def test_wait() -> None:
@@ -294,6 +296,7 @@ def test_drain() -> None:
     (response,) = client.responses()
     assert response.json == {"id": "e:1", "recovered": False, "messages": []}
     assert response.header("connection") == "close"
+    assert 1 <= int(response.header("retry-after") or 0) <= 6
     client.transport._lost(ConnectionLost())
     assert stopped.called
     late = world.client().get("/channels/a?wait=30")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from twisted_ws.web.request import HttpRequest
 
-__all__ = ["compressed", "takesGzip"]
+__all__ = ["compressed", "takesGzip", "weighsNothing"]
 
 _NOTHING = re.compile(r";[ \t]*q=0(?:\.0*)?[ \t]*$", re.IGNORECASE)
 _GZIP = 16 + zlib.MAX_WBITS  # with gzip's own head
@@ -37,7 +37,12 @@ def compressed(request: HttpRequest, body: bytes, threshold: int) -> bytes:
     return coder.compress(body) + coder.flush()
 
 
+def weighsNothing(element: str) -> bool:
+    """Say whether an element of an Accept header says that it is not wanted (RFC 9110 section 12.4.2)."""
+    return _NOTHING.search(element) is not None
+
+
 def takesGzip(accepted: str) -> bool:
     """Read Accept-Encoding (RFC 9110 section 12.5.3): what is not named is not taken, but for a ``*``."""
-    codings = {each.partition(";")[0].strip().lower(): _NOTHING.search(each) is None for each in accepted.split(",")}
+    codings = {each.partition(";")[0].strip().lower(): not weighsNothing(each) for each in accepted.split(",")}
     return codings.get("gzip", codings.get("x-gzip", codings.get("*", False)))

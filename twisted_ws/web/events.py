@@ -14,6 +14,7 @@ from twisted_ws.delivery.publication import Kind, Position, Publication, Start, 
 from twisted_ws.delivery.subscriber import CallerSubscriber
 from twisted_ws.errors import ChannelError
 from twisted_ws.services.frames import frame
+from twisted_ws.web.compression import weighsNothing
 from twisted_ws.web.stream import Event, HttpVisitor, Stream
 from twisted_ws.wire.speedups import NEVER
 
@@ -36,8 +37,8 @@ LEFT = "disconnected"
 
 def wantsEvents(request: HttpRequest) -> bool:
     """Say whether the client takes an event stream: Accept names it."""
-    ranges = [each.lower().replace(" ", "") for each in request.fields.get("accept", "").split(",")]
-    return any(each.partition(";")[0] == "text/event-stream" and not each.endswith(";q=0") for each in ranges)
+    ranges = request.fields.get("accept", "").lower().split(",")
+    return any(each.partition(";")[0].strip() == "text/event-stream" and not weighsNothing(each) for each in ranges)
 
 
 # One publication, encoded once for all streams of a kind.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from heapq import merge
+from random import uniform
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -15,8 +16,9 @@ from twisted_ws.delivery.names import isPattern
 from twisted_ws.delivery.publication import Position, Publication, Start, cursor, parseAfter
 from twisted_ws.delivery.subscriber import Subscriber
 from twisted_ws.errors import ChannelError
-from twisted_ws.web.answers import HttpError, spaced
+from twisted_ws.web.answers import HttpError, retryAfter, spaced
 from twisted_ws.web.compression import compressed
+from twisted_ws.web.stream import SPREAD
 
 if TYPE_CHECKING:
     from twisted_ws.limits import Limits
@@ -112,17 +114,18 @@ class _Question:
             raise ChannelError("bad-request", f"limit is 1 to {limits.answerMessages} messages.")
         self.wait = 0.0 if request.method == b"HEAD" else float(wait)
         self.limit = int(limit)
-        tag = _TAG.search(request.fields.get("if-none-match", ""))
-        self.tag = None if tag is None else tag[1]
+        self.tags: list[str] = _TAG.findall(request.fields.get("if-none-match", ""))
         self.positions = self._positions(query.get("after"))
 
     def _positions(self, after: str | None) -> dict[str, Position]:
         if after:
             return parseAfter(after, self.names)
-        try:
-            return parseAfter(self.tag, self.names)
-        except ChannelError:
-            return {}  # a tag that is none of ours is no error: the answer is new to whoever has it
+        for tag in self.tags:
+            try:
+                return parseAfter(tag, self.names)
+            except ChannelError:
+                pass  # a tag that is none of ours is no error: the answer is new to whoever has it
+        return {}
 
 
 class Poll(Subscriber):
@@ -207,6 +210,9 @@ class Poll(Subscriber):
         """Answer at once: the client has a position then, and comes back with it."""
         channel = self._request.channel
         channel.persistent = False
+        delay = self._server.limits.reconnectDelay + uniform(0, SPREAD)  # for not all come back at once
+        for name, value in retryAfter(delay).items():
+            self._request.responseHeaders.setRawHeaders(name, [value])
         lost = channel.whenLost(timeout)
         self._answer()
         return lost
@@ -258,7 +264,7 @@ def _answer(request: HttpRequest, question: _Question, gathered: Gathered, limit
     headers.setRawHeaders("Cache-Control", ["no-cache"])
     if place is not None:
         headers.setRawHeaders("ETag", [f'"{place}"'])
-        if place == question.tag and not gathered.messages and not presence:
+        if place in question.tags and not gathered.messages and not presence:
             request.setResponseCode(304)
             request.answer(b"")
             return

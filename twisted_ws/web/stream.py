@@ -108,7 +108,7 @@ class Stream:
         request, channel = self._request, self._channel
         channel.persistent = False
         request.startedWriting = 1
-        channel.writeHeaders(b"HTTP/1.1", b"200", b"OK", request.responseHeaders)
+        channel.writeHeaders(request.clientproto, b"200", b"OK", request.responseHeaders)
         self._openLane()
         now = self._channels.seconds()
         self._pingAt = now + self._channels.limits.pingInterval
