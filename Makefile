@@ -14,10 +14,13 @@ test: $(VENV)/.test
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
-# The same promises by the slower ways: without the fast lane, and without the compiled part.
+# The same promises by the slower ways: without the fast lane, and without the compiled part. A mistake at the start comes before
+# either of them.
+lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider --ignore=tests/live/test_start_errors.py \
+	tests/live tests/test_server.py tests/test_lane_differential.py
 lanes: $(VENV)/.test
-	TWISTED_WS_LANE=0 $(BIN)/python -m pytest -q -p no:cacheprovider tests/live tests/test_server.py tests/test_lane_differential.py
-	TWISTED_WS_SPEEDUPS=0 $(BIN)/python -m pytest -q -p no:cacheprovider tests/wire tests/test_server.py tests/test_lane_differential.py
+	TWISTED_WS_LANE=0 $(SLOWER)
+	TWISTED_WS_SPEEDUPS=0 $(SLOWER) tests/wire
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections import Counter
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
@@ -209,6 +210,19 @@ def test_callers(memory, room):
     assert len(callers) == 0
 
 
+def test_nothingIsKeptOfWhoHasLeft(world):
+    """Once its caller has left, a broadcast that it got holds nothing of a connection, even when no other one follows."""
+    client = world.client()
+    sender = world.room.heard.pop()[1]._link.sender
+    only = sys.getrefcount(object())
+    assert world.server.broadcast("to all") == 1
+    assert sys.getrefcount(sender) > only + 1
+    client.hangUp()
+    del client
+    gc.collect()
+    assert sys.getrefcount(sender) == only + 1  # the name `sender`
+
+
 def test_oneBadServiceHurtsNobodyElse(memory):
     """A handler that raises closes its own connection with 1011, and the others go on."""
     good, bad = memory.connect("/ws"), memory.connect("/ws")
@@ -314,6 +328,57 @@ def test_stopWhileAServiceDecides(memory):
     connecting.addErrback(lambda failure: refused.append(failure.value.status))
     memory.settle()
     assert refused == [503]
+
+
+@pytest.fixture
+def deciding(world):
+    """Return two clients whose handshakes wait for ever, and what has become of their decisions."""
+    decisions = []
+
+    class Slow(Room):
+        async def onUpgrade(self, request):
+            try:
+                await Deferred()
+            except BaseException as error:
+                decisions.append(type(error))
+                raise
+
+    world.server.mount("/slow", Slow())
+    clients = [world.client("/slow"), world.client("/slow")]
+    assert [client.head for client in clients] == ["", ""]
+    return clients, decisions
+
+
+def test_stopAnswersHandshakesThatAreNotDecided(world, deciding):
+    """A stop without callers refuses who still waits for a decision with 503, cancels that, and waits until they have it."""
+    (polite, mute), decisions = deciding
+    ended = []
+    world.server.stop(3).addCallback(ended.append)
+    for client in (polite, mute):
+        head = client.received().decode()
+        assert head.startswith("HTTP/1.1 503 ")
+        assert "Retry-After: 5\r\n" in head
+        assert client.transport.writeClosed
+    assert decisions == [CancelledError, CancelledError]
+    polite.hangUp()
+    assert ended == []
+    mute.advance(2.5)
+    assert (ended, mute.transport.aborted) == ([], False)
+    mute.advance(1)
+    assert (ended, mute.transport.aborted) == ([None], True)
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_stopKnowsOnlyHandshakesThatAreNotDecided(world, deciding):
+    """Whose decision was given up before, or who has left, has had its answer, and a stop does not wait for it."""
+    (left, late), _ = deciding
+    left.hangUp()
+    late.advance(world.server.limits.upgradeDeadline + 0.5)
+    assert late.received().startswith(b"HTTP/1.1 503 ")
+    ended = []
+    world.server.stop(3).addCallback(ended.append)
+    assert ended == [None]
+    assert late.received() == b""
 
 
 def test_reactor(world):

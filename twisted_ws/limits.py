@@ -135,9 +135,7 @@ class Limits:
         1 * MIB, "bytes", "the rest comes with the next", "messages in one answer: it is made whole, and held until it is read"
     )
     batchMessages: int = _limit(1000, "messages", "400", "published by one request: its answer waits for all of them")
-    gzipFrom: int = _limit(
-        1 * KIB, "bytes", "compressed where the client can", "below that an answer is one packet either way"
-    )
+    gzipFrom: int = _limit(1 * KIB, "bytes", "compressed where the client can", "below that an answer is one packet either way")
     # Times
     pingInterval: float = _limit(
         25, "seconds", "", "below the 30 to 60 s after which proxies and NATs forget an idle connection", "no pings"

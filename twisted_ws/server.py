@@ -75,7 +75,7 @@ class _OpenCallers(Callers):
     def discard(self, caller: Caller) -> None:
         """Take one away who leaves."""
         self._callers.pop(caller, None)
-        self._connections = None
+        self._connections, self._senders = None, []  # nothing is kept of who has left
 
     def send(self, message: OutgoingMessage, now: float) -> int:
         """Send a message to all, and return to how many."""
@@ -254,7 +254,7 @@ class WebSocketServer:
         return "full" if self._wire.gate.full() else None
 
     def stop(self, timeout: float | None = None) -> Deferred[None]:
-        """Drain: refuse new handshakes with 503, close every caller with 1001, and drop those left at the deadline.
+        """Drain: refuse handshakes, undecided ones too, with 503, close callers with 1001, and drop who is left at the deadline.
 
         What runs for callers that have left, async handlers and onClose, has the same time to come to its end.
 
@@ -282,7 +282,7 @@ class WebSocketServer:
         until = reactor.seconds() + deadline
         payload = checkClose(CloseCode.GOING_AWAY, "server stops")
         callers = [*self._callers, *(dispatcher.caller for dispatcher in self._leaving)]
-        visits = [visit.stop(deadline) for visit in tuple(self.visits)]
+        visits = [visit.stop(deadline) for visit in (*self.visits, *self._wire.deciding)]
         await DeferredList([*visits, *(caller._link.startClose(payload, deadline) for caller in callers)])
         if self._leaving:
             late = reactor.callLater(max(until - reactor.seconds(), 0), self._giveUp)

@@ -625,6 +625,34 @@ def test_tooBigBeforeItIsKept():
     assert "more than 10000 bytes" in str(failed(client.readMessage()))
 
 
+@pytest.mark.parametrize("extra", [1, 9, 4000])
+def test_aLittleTooBig(extra):
+    """A compressed message that ends soon after the limit, when zlib has taken all its bytes already, is refused and not cut."""
+    client, peer, _ = opened(
+        "Sec-WebSocket-Extensions: permessage-deflate", compression=True, maxMessageSize=65_536, url="ws://server.example/"
+    )
+    for size in (65_536, 65_536 + extra):
+        deflate = zlib.compressobj(9, wbits=-15)
+        peer.send(frame(BINARY, (deflate.compress(bytes(size)) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4], RSV1))
+    assert result(client.readMessage()) == bytes(65_536)
+    assert isinstance(failed(client.readMessage()), MessageTooBig)
+
+
+def test_afterTheLastBlock():
+    """What follows the last block of a compressed message, which zlib keeps, counts against the limit in all its frames."""
+    client, peer, _ = opened(
+        "Sec-WebSocket-Extensions: permessage-deflate", compression=True, maxMessageSize=10_000, url="ws://server.example/"
+    )
+    last = zlib.compressobj(wbits=-15)
+    waiting = client.readMessage()
+    for number, payload in enumerate((last.compress(b"x") + last.flush(zlib.Z_FINISH), bytes(9_000), bytes(9_000))):
+        assert not waiting.called
+        data = bytearray(frame(0 if number else BINARY, payload, 0 if number else RSV1))
+        data[0] &= 0x7F  # not the last frame of the message
+        peer.send(bytes(data))
+    assert isinstance(failed(waiting), MessageTooBig)
+
+
 def test_afterFailure():
     """What was written before the server broke the rules, and is not yet under way, fails."""
     client, peer, _ = opened()

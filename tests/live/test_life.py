@@ -35,6 +35,10 @@ from tests.live.support import (
 
 ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef"
+_HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 def _closed(client: ClientConnection) -> int:
@@ -48,10 +52,7 @@ def _mute(port: int) -> socket.socket:
     """Return a connection whose handshake is done, and that answers nothing from then on."""
     client = socket.create_connection(("localhost", port))
     client.settimeout(PATIENCE)
-    client.sendall(
-        b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
+    client.sendall(_HANDSHAKE)
     head = b""
     while b"\r\n\r\n" not in head:
         head += client.recv(4096)
@@ -105,6 +106,36 @@ def test_aClientThatDoesNotAnswerHoldsTheDrainUntilItsDeadline(tmp_path: Path) -
         assert mute.recv(4096)[:4] == b"\x88\x0e\x03\xe9"
         with pytest.raises(ConnectionResetError):
             mute.recv(4096)
+        server.waitForEnd()
+
+
+_UNDECIDED = """
+from twisted.internet.defer import Deferred
+
+
+class Slow:
+    async def onUpgrade(self, request):
+        print("undecided", flush=True)
+        await Deferred()
+"""
+
+
+def test_sigtermAnswersHandshakesThatAreNotDecided(tmp_path: Path) -> None:
+    """Who waits for the decision of a service when SIGTERM comes gets 503 and Retry-After, though there is no caller."""
+    writeService(tmp_path, _UNDECIDED)
+    with (
+        running(tmp_path, "--service", "/ws=rooms:Slow") as server,
+        socket.create_connection(("localhost", server.port("ws"))) as client,
+    ):
+        client.settimeout(PATIENCE)
+        client.sendall(_HANDSHAKE)
+        server.waitFor("undecided")
+        server.signal(signal.SIGTERM)
+        with client.makefile("rb") as answer:
+            head, _, _ = answer.read().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 5\r\n" in head
+        client.close()
         server.waitForEnd()
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import tracemalloc
 import zlib
+from random import Random
 
 import pytest
 from twisted.internet.error import ConnectionLost
@@ -557,6 +559,12 @@ class TestReading:
         assert not client.transport.closed
 
 
+def _deflated(message):
+    """Return the payload of a compressed message (RFC 7692 section 7.2.1)."""
+    compressor = zlib.compressobj(9, wbits=-15)
+    return (compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
 class TestDeflate:
     OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
 
@@ -584,8 +592,6 @@ class TestDeflate:
 
     def test_atTheLimit(self):
         """A message of the limit is taken, also when it does not compress."""
-        from random import Random
-
         host = WireHost(Limits(maxMessageSize=100_000), compression=True)
         client, recorder = host.open(self.OFFER)
         for extra in (0, 1):
@@ -606,6 +612,61 @@ class TestDeflate:
         client.send(clientFrame(BINARY, bomb[:-4], rsv=4))
         assert client.closeFrame() == (1009, "message too big")
         assert recorder.messages() == []
+
+    @pytest.mark.parametrize("extra", [1, 9, 258, 4000])
+    def test_aLittleOverTheLimit(self, extra):
+        """A message that ends soon after the limit, when zlib has taken all its bytes already, is refused and not cut."""
+        host = WireHost(Limits(maxMessageSize=65_536), compression=True)
+        client, recorder = host.open(self.OFFER)
+        for size in (65_536, 65_536 + extra):
+            client.send(clientFrame(BINARY, _deflated(bytes(size)), rsv=4))
+            assert recorder.messages() == [bytes(65_536)]
+        assert client.closeFrame() == (1009, "message too big")
+
+    @pytest.mark.parametrize("step", [100, None])
+    @pytest.mark.parametrize("fragments", [False, True])
+    def test_bombsAreNotInflatedBeyondTheLimit(self, step, fragments):
+        """While 64 MB come as 64 KB, no more memory is taken than the limit, what was read, and one chunk of it inflated."""
+        limit = 1_000_000
+        host = WireHost(Limits(maxMessageSize=limit), compression=True)
+        client, recorder = host.open(self.OFFER)
+        bomb = _deflated(bytes(1 << 26))
+        half = 300 if fragments else len(bomb)
+        data = clientFrame(BINARY, bomb[:half], fin=not fragments, rsv=4)
+        if fragments:
+            data += clientFrame(0, bomb[half:])
+        tracemalloc.start()
+        try:
+            client.send(data, step)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert client.closeFrame() == (1009, "message too big")
+        assert recorder.messages() == []
+        # A chunk is inflated in zlib's blocks, which are then joined.
+        chunk = limit if step is None else 1032 * step
+        assert peak < limit + 2 * chunk + 4 * len(data)
+
+    def test_afterTheLastBlock(self):
+        """What follows the last block of a compressed message, which zlib keeps, counts against the limit in all its frames."""
+        host = WireHost(Limits(maxMessageSize=10_000), compression=True)
+        client, recorder = host.open(self.OFFER)
+        last = zlib.compressobj(wbits=-15)
+        client.send(clientFrame(BINARY, last.compress(b"x") + last.flush(zlib.Z_FINISH), fin=False, rsv=4))
+        client.send(clientFrame(0, bytes(9_000), fin=False))
+        assert client.closeFrame() is None
+        client.send(clientFrame(0, bytes(9_000), fin=False))
+        assert client.closeFrame() == (1009, "message too big")
+        assert recorder.messages() == []
+
+    def test_manyCompressedMessages(self):
+        """Each message has the limit for itself."""
+        host = WireHost(Limits(maxMessageSize=10_000), compression=True)
+        client, recorder = host.open(self.OFFER)
+        noise = Random(1).randbytes(9_000)
+        for _ in range(3):
+            client.send(clientFrame(BINARY, _deflated(noise), rsv=4))
+        assert recorder.messages() == [noise] * 3
 
     def test_garbage(self):
         """What does not inflate is 1007."""

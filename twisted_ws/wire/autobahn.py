@@ -110,7 +110,8 @@ def serverFactory(limits: Limits, reactor: Any) -> WebSocketServerFactory:
         maskServerFrames=False,
         applyMask=True,
         maxFramePayloadSize=limits.maxMessageSize,
-        maxMessagePayloadSize=limits.maxMessageSize,
+        # It asks zlib for no more than this, and takes what zlib still has of the message for its end: a byte too many shows it.
+        maxMessagePayloadSize=limits.maxMessageSize + 1,
         autoFragmentSize=0,
         failByDrop=False,
         echoCloseCodeReason=False,

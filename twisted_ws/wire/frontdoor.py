@@ -62,6 +62,7 @@ class FrontDoor(TwistedProtocol):
     """The first protocol of each connection (see the module)."""
 
     wheelSlot: int | None = None
+    _gone: Deferred[None] | None = None  # who waits for the end of the connection
     transport: Any
     factory: FrontDoorFactory
 
@@ -161,10 +162,11 @@ class FrontDoor(TwistedProtocol):
         wheel, reactor = factory.wire.wheel, factory.wire.reactor
         wheel.set(self, reactor.seconds() + factory.wire.limits.upgradeDeadline)
         self._upgrade = answer
+        factory.wire.deciding.add(self)
         answer.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict,)).addErrback(self._failed)
 
     def _welcome(self, welcome: Welcome, accept: Accept) -> None:
-        self._upgrade = None
+        self._decided()
         if self._state is not _State.DECIDING:
             return
         self._state = _State.DONE
@@ -175,7 +177,7 @@ class FrontDoor(TwistedProtocol):
         connection.open(accept, bytes(self._received))
 
     def _rejected(self, failure: Failure) -> None:
-        self._upgrade = None
+        self._decided()
         if self._state is not _State.DECIDING:
             return  # as after our own cancel
         reject = failure.value
@@ -184,6 +186,13 @@ class FrontDoor(TwistedProtocol):
         else:
             _log.failure("the decision on a handshake failed inside the server", failure)
             self._refuse(500, "Internal server error.")
+
+    def _decided(self) -> Deferred[Welcome] | None:
+        """End the wait for the service; return what was waited for."""
+        upgrade, self._upgrade = self._upgrade, None
+        if upgrade is not None:
+            self.factory.wire.deciding.discard(self)
+        return upgrade
 
     def _failed(self, failure: Failure) -> None:
         _log.failure("a connection failed inside the server while it opened", failure)
@@ -203,7 +212,7 @@ class FrontDoor(TwistedProtocol):
 
     def _refuse(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = (), hint: str = "") -> None:
         """Answer with an error and close, so that the peer can read it."""
-        upgrade, self._upgrade = self._upgrade, None
+        upgrade = self._decided()
         self._state = _State.REFUSED
         self._received = bytearray()
         if upgrade is not None:
@@ -231,17 +240,29 @@ class FrontDoor(TwistedProtocol):
         else:
             abort(self.transport)
 
+    def stop(self, timeout: float) -> Deferred[None]:
+        """Refuse a handshake that is not decided, as the server stops (see `twisted_ws.server.Visit`)."""
+        gone: Deferred[None] = Deferred()
+        self._gone = gone
+        self._refuse(503, "The server stops.", (("Retry-After", "5"),))
+        wire = self.factory.wire
+        wire.wheel.set(self, wire.reactor.seconds() + min(timeout, wire.limits.closeDeadline))
+        return gone
+
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
         """The peer has left before there was a WebSocket, or HTTP is done."""
         state, self._state = self._state, _State.DONE
         self.factory.wire.wheel.drop(self)
         self.factory.wire.gate.release(self._peer[0])
-        upgrade, self._upgrade = self._upgrade, None
+        upgrade = self._decided()
         if upgrade is not None:
             upgrade.cancel()
         if state is _State.HTTP:
             http, self._http = self._http, None
             http.connectionLost(reason)
+        gone, self._gone = self._gone, None
+        if gone is not None:
+            gone.callback(None)
 
 
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})

@@ -43,6 +43,7 @@ class Inbound(QuietServerProtocol):
     _heard = 0  # bytes of uncommon frames that came since the last look
     _lastData = 0.0  # when the last data frame came or went (the wheel's seconds)
     _message: bytearray | None = None
+    _deflated = 0  # bytes of a compressed message, as they came
     _pauses = 0
     _rest: tuple[list[str | bytes], bytearray] | None = None  # what has come and waits for the next turn: messages, then bytes
     _controlRate: Rate | None = None
@@ -165,6 +166,8 @@ class Inbound(QuietServerProtocol):
         """Begin to collect a message."""
         self.message_is_binary = isBinary
         self.message_data_total_length = 0
+        if self._isMessageCompressed:
+            self._deflated = 0
         self._message = bytearray()
 
     def onMessageFrameBegin(self, length: int) -> None:
@@ -174,8 +177,10 @@ class Inbound(QuietServerProtocol):
         if not header.fin or header.opcode == 0:
             self.message_data_total_length += self.wire.limits.fragmentCharge
         if self._isMessageCompressed:
-            # How long it is shows when it is inflated; what does not compress is a little longer compressed.
-            tooLong = length > limit + length // 1000 + 64
+            # How long it is shows when it is inflated; what does not compress is a little longer compressed. All frames count:
+            # zlib keeps what comes after the last block of its stream.
+            self._deflated += length
+            tooLong = self._deflated > limit + limit // 1000 + 64
         else:
             self.message_data_total_length += length
             tooLong = False
@@ -183,11 +188,15 @@ class Inbound(QuietServerProtocol):
             self.fail(MessageTooBig(f"a message of more than {limit} bytes"))
 
     def onFrameData(self, payload: bytes) -> bool | None:
-        """Inflate a piece of a frame: Autobahn bounds that by what the total leaves of the limit."""
-        if self.current_frame.opcode < FIRST_CONTROL and self._isMessageCompressed:
+        """Inflate a piece of a frame, up to one byte more than the total leaves of the limit (see `serverFactory`)."""
+        inflates = self.current_frame.opcode < FIRST_CONTROL and self._isMessageCompressed
+        if inflates:
             # Autobahn takes the compressed length off again, and puts the inflated one in its place.
             self.message_data_total_length += len(payload)
         result: bool | None = super().onFrameData(payload)
+        if inflates and self.message_data_total_length > self.wire.limits.maxMessageSize:
+            self.fail(MessageTooBig(f"a message of more than {self.wire.limits.maxMessageSize} bytes"))
+            return False
         return result
 
     def onMessageFrameData(self, payload: bytes) -> None:

@@ -17,6 +17,7 @@ from twisted_ws.wire.lane import PollGroup
 from twisted_ws.wire.wheel import Wheel
 
 if TYPE_CHECKING:
+    from twisted_ws.wire.frontdoor import FrontDoor
     from twisted_ws.wire.protocol import WebSocketConnection
 
 __all__ = ["Welcome", "Wire"]
@@ -34,6 +35,7 @@ class Wire:
         backlog: the bytes that wait in all outboxes.
         gate: the count of connections.
         throttle: keeps a peer from filling the log.
+        deciding: the front doors whose handshake waits for the service's decision.
         group: polls the sockets of the fast lane; None where the system has no epoll, or ``TWISTED_WS_LANE=0`` is set.
     """
 
@@ -44,6 +46,7 @@ class Wire:
     backlog: Backlog = field(init=False)
     gate: Gate = field(init=False)
     throttle: Throttle = field(init=False)
+    deciding: set[FrontDoor] = field(default_factory=set, init=False)
     group: PollGroup | None = field(init=False)
 
     _handed: int = field(default=0, init=False)
