@@ -193,6 +193,7 @@ class ChannelError(Exception):
         "not-found": 404,
         "already-subscribed": 409,
         "not-subscribed": 409,
+        "key-reused": 409,
         "too-large": 413,
         "too-many-channels": 429,
         "too-many-requests": 429,

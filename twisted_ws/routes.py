@@ -34,10 +34,12 @@ class Match(Generic[T]):
     Attributes:
         value: what was added.
         parameters: the path's parameters, decoded.
+        rest: the decoded segments under the path that was added: ``["b", ""]`` for ``/a/b/`` under ``/a``.
     """
 
     value: T
     parameters: dict[str, Any]
+    rest: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Routes(Generic[T]):
         for route in self._routes:
             parameters = route.match(segments)
             if parameters is not None:
-                return Match(route.value, parameters)
+                return Match(route.value, parameters, segments[len(route.segments) :])
         return None
 
     def __iter__(self) -> Iterator[tuple[str, T]]:

@@ -241,7 +241,8 @@ class WebSocketServer:
             A Deferred of `Published`: the message's id, and to how many it was written.
 
         Raises:
-            ChannelError: no name, too large, or the server has all the channels it can hold.
+            ChannelError: no name, too large, an idempotency key that another message had, or the server has all the channels it
+                can hold.
             TypeError: JSON has no form for `message`.
             ValueError: text with a lone surrogate.
         """
@@ -316,7 +317,7 @@ class WebSocketServer:
         match = self._routes.find(request.target.partition("?")[0])
         if match is None:
             raise Reject(404, "Nothing answers this path.")
-        request.pathParams = match.parameters
+        request.pathParams, request.pathRest = match.parameters, tuple(match.rest)
         return callUpgrade(match.value, request, self._mayLog)
 
     def _mayLog(self, kind: str) -> bool:

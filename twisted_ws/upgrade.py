@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import parse_qs, unquote
 
@@ -116,6 +116,7 @@ class UpgradeRequest:
         path: the path, percent-decoded.
         target: path and query as they came.
         pathParams: the parameters of the mounted path: ``{"room": "lobby"}``; `{id:int}` gives an int.
+        pathRest: the decoded segments under the mounted path: ``["b"]`` for ``/a/b`` where the service is mounted at ``/a``.
         subProtocols: what the client offers, in its order of preference.
         peerAddress: the peer's IP address as text; "" for a UNIX socket. Behind a trusted proxy: the address it reports.
         peerPort: the peer's port; 0 where there is none.
@@ -130,6 +131,7 @@ class UpgradeRequest:
         "isSecure",
         "path",
         "pathParams",
+        "pathRest",
         "peerAddress",
         "peerPort",
         "subProtocols",
@@ -144,6 +146,7 @@ class UpgradeRequest:
         *,
         path: str | None = None,
         pathParams: Mapping[str, Any] | None = None,
+        pathRest: Iterable[str] = (),
         subProtocols: tuple[str, ...] = (),
         peerAddress: str = "127.0.0.1",
         peerPort: int = 0,
@@ -155,6 +158,7 @@ class UpgradeRequest:
         # One text instead of a tuple of tuples: a connection lives for hours, and its headers are read once.
         self._headers = "\n".join([f"{name}:{value}" for name, value in headers])
         self.pathParams = dict(pathParams or {})
+        self.pathRest = tuple(pathRest)
         self.subProtocols = list(subProtocols)
         self.peerAddress = peerAddress
         self.peerPort = peerPort

@@ -41,6 +41,7 @@ def test_read(url, proxy):
         "http://s3cret@a:x",
         "http://s3cret@[::1",
         f"socks5://{'s3cret' * 50}@a",
+        "http://s3cret\udcff@a",
     ],
 )
 def test_refused(url):

@@ -36,6 +36,9 @@ def test_waits():
     assert [retry.wait(n, LOST) for n in range(1, 7)] == [1, 2, 4, 8, 10, 10]
     assert retry.wait(10**9, LOST) == 10
     assert Retry(interval=3, factor=1, jitter=0).wait(50, LOST) == 3
+    for factor in (1e10, 10**10, 1e308):
+        assert Retry(interval=1, maxInterval=60, factor=factor, jitter=0).wait(70, LOST) == 60
+    assert Retry(interval=0, maxInterval=60, factor=1e10, jitter=0).wait(70, LOST) == 0
 
 
 def test_jitter():

@@ -15,6 +15,10 @@ def test_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for value in ("", "relative"):
         monkeypatch.setenv("XDG_STATE_HOME", value)
         assert place() == Path.home() / ".local" / "state" / "twisted-ws" / "history"
+    # A user without an entry, and without $HOME: nothing is kept, and nobody is kept from talking.
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
+    assert place() is None
 
 
 def test_kept(tmp_path: Path) -> None:

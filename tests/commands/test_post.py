@@ -130,6 +130,12 @@ def test_answerUntilTheEnd() -> None:
     assert len(wire.answer.body) == BODY
 
 
+def test_nestedAnswer() -> None:
+    """An answer that is nested without end is no JSON of a site's."""
+    assert Answer(200, "", b"[" * BODY).fields == {}
+    assert Answer(200, "", b"[]").fields == Answer(200, "", b"{").fields == {}
+
+
 def test_noAnswer() -> None:
     """What is no answer, or none in time, is an error that says so, and the connection is dropped."""
     wire = Wire()

@@ -51,6 +51,16 @@ def test_signal() -> None:
         assert run(*lines[:2], lines[2].format(name), lines[3]) == (code, "", "")
 
 
+def test_ignored() -> None:
+    """A signal that was ignored from the beginning, as by nohup, ends nothing."""
+    code = "import signal, sys, subprocess\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    code += "sys.exit(subprocess.run([sys.executable, '-c', sys.argv[1]]).returncode)"
+    lines = ("runner.interrupted = lambda code: print(code)", "os.kill(os.getpid(), signal.SIGHUP)")
+    program = PROGRAM.format(body="\n    ".join((*lines, "assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN", "return 0")))
+    done = subprocess.run([sys.executable, "-c", code, program], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_deaf() -> None:
     """Whoever does not end in time is ended, and so is whoever gets a second signal; the terminal is seen to before."""
     lines = ("runner.atOnce = lambda: os.write(1, b'restored')", "os.kill(os.getpid(), signal.SIGINT)", "await Deferred()")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import pty
+import select
 import subprocess
 import sys
 from typing import Any
@@ -85,6 +86,26 @@ class InputTest(TestCase):
         asked += 1
         assert await source.read() == b""
         assert not early
+
+    async def test_nonBlocking(self) -> None:
+        """A stream that somebody has made non-blocking is not at its end because it has nothing now."""
+        end, begin = os.pipe()
+        self.addCleanup(os.close, end)
+        os.set_blocking(end, False)
+        empty: Deferred[None] = Deferred()
+        wait = select.select
+
+        def told(readers: Any, *others: Any) -> Any:
+            if end in readers:
+                reactor.callFromThread(empty.callback, None)
+            return wait(readers, *others)
+
+        self.patch(select, "select", told)  # type: ignore[no-untyped-call]
+        block = Input(reactor, end).read()
+        await empty
+        os.write(begin, b"one")
+        os.close(begin)
+        assert await block == b"one"
 
     async def test_hungUp(self) -> None:
         """A terminal that is gone, or a stream that cannot be read, is at its end."""

@@ -61,8 +61,9 @@ class Client:
         self.onPing()
         return succeed(0.001) if self.answersPings else Deferred()
 
-    def pong(self, data: bytes) -> None:
+    def pong(self, data: bytes) -> Deferred[None]:
         self.pongs.append(data)
+        return self.writes()
 
     def close(self, timeout: float = 60) -> Deferred[None]:
         self.closes.append(timeout)
@@ -378,6 +379,32 @@ def test_handlers() -> None:
     scene.talk.onReconnect(client)
     assert client.pongs == [b"p"]
     assert scene.kinds() == ["open", "ping", "pong", "open"]
+
+
+def test_pingFlood() -> None:
+    """A server that pings without end, and takes no pong, fills neither what waits for it nor what waits for our reader."""
+    scene = Scene().begin()
+    client: Any = scene.client
+    pongs: list[Deferred[None]] = []
+
+    def waits() -> Deferred[None]:
+        pongs.append(Deferred())
+        return pongs[-1]
+
+    client.writes = waits
+    for number in range(100):
+        scene.talk.onPing(client, b"%d" % number)
+    assert client.pongs == [b"0"]
+    pongs[0].callback(None)
+    assert client.pongs == [b"0", b"99"]
+    pongs[1].errback(ConnectionClosed())
+    scene.talk.onPing(client, b"again")
+    assert client.pongs == [b"0", b"99", b"again"]
+    shown = len(scene.kinds())
+    scene.output.isFull = True
+    scene.talk.onPing(client, b"p")
+    scene.talk.onPong(client, b"q")
+    assert len(scene.kinds()) == shown
 
 
 def test_pings() -> None:

@@ -262,6 +262,17 @@ def test_idempotency():
     assert world.publish("a", "1", idempotencyKey="k")[0].id == "e:3"
 
 
+def test_idempotencyOfAnother():
+    """A key that comes with another message than before is refused, and neither message is published again."""
+    world = World()
+    world.publish("a", "1", idempotencyKey="k", fingerprint=b"1")
+    with pytest.raises(ChannelError) as caught:
+        world.publish("a", "2", idempotencyKey="k", fingerprint=b"2")
+    assert (caught.value.code, caught.value.status) == ("key-reused", 409)
+    assert world.publish("a", "1", idempotencyKey="k", fingerprint=b"1")[0].id == "e:1"
+    assert len(world.passed) == 1
+
+
 def test_idempotencyForgotten():
     """Keys are forgotten when their time is over, though no other comes."""
     world = World(idempotencyAge=10, historyAge=1)

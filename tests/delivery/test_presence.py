@@ -44,6 +44,25 @@ def test_members(world):
     assert members(world, "b") == []
 
 
+def test_churnAmongMany(world):
+    """Whoever leaves is found without a look at the others, named or not, and whatever its user is now."""
+
+    class Users(dict):
+        def items(self):
+            raise AssertionError("all users were looked at")
+
+    ann, bob, nobody = Ear("ann"), Ear("bob"), Ear()
+    for ear in ann, bob, nobody:
+        world.subscribe(ear, "a")
+    users = world.channels.presence._users
+    users["a"] = Users(users["a"])
+    ann.caller.user, bob.caller.user = None, "ann"
+    for ear in nobody, ann, bob:
+        world.channels.leave(ear)
+    assert [present.connections for present in users["a"].values()] == [0, 0]
+    assert not world.channels.presence._entered
+
+
 def test_joinAndLeave(world):
     """The others are told of a user's first connection at once, and of its last when it has not come back."""
     watching = watcher(world)

@@ -144,6 +144,8 @@ def test_rawSeveral(world):
         ("/channels/a%20b", 400),
         ("/channels?channel=a..b", 400),
         ("/channels/a/b", 404),
+        ("/channels/a/a", 404),
+        ("/channels/a//", 404),
         ("/channels/a?" + "&".join([f"channel={n}" for n in range(128)]), 429),
     ],
 )
@@ -152,6 +154,24 @@ def test_rawRefusals(world, path, status):
     with pytest.raises(HandshakeRefused) as refused:
         world.raw(path)
     assert refused.value.status == status
+
+
+def test_idempotencyOfAsked(worlds):
+    """A key belongs to what the client sent, whatever the service makes of it each time."""
+
+    class Stamping(ChannelService):
+        count = 0
+
+        def onPublish(self, caller, channel, message):
+            self.count += 1
+            return f"{message} {self.count}"
+
+    client, _ = worlds(Stamping()).v1("/channels/a")
+    frame = '{"type":"publish","channel":"a","data":"%s","idempotencyKey":"k"}'
+    first = ask(client, frame % "one")[-1]
+    assert first["type"] == "published"
+    assert ask(client, frame % "one") == [first]
+    assert ask(client, frame % "two")[-1]["code"] == "key-reused"
 
 
 def test_trailingSlash(world):
@@ -426,6 +446,21 @@ def test_instead(worlds):
     with capturedLogs() as logs:
         assert ask(client, '{"type":"publish","channel":"a","data":"x"}')[0]["code"] == "internal-error"
     assert logs[0]["hook"] == "onPublish"
+    assert len(world.memory.flushErrors(TypeError)) == 1
+
+
+def test_presenceThatIsNoJSON(worlds):
+    """What a service says of a user must have a form in JSON: else only its own subscription fails, and nobody is there."""
+
+    class Odd(Guarded):
+        def onPresence(self, caller, channel):
+            return object()
+
+    world = worlds(Odd())
+    client, _ = world.v1("/channels?user=ann")
+    assert ask(client, '{"type":"subscribe","channel":"a"}')[0]["code"] == "internal-error"
+    assert ask(client, '{"type":"ping"}') == [{"type": "pong"}]
+    assert world.server.channels.who("a") == {"count": 0, "members": []}
     assert len(world.memory.flushErrors(TypeError)) == 1
 
 

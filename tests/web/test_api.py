@@ -124,6 +124,20 @@ def test_idempotency() -> None:
     assert world.call("/api/publish", channel="a", data=1, idempotencyKey="x")["id"] == "e:2"
 
 
+def test_idempotencyKeyOfAnother() -> None:
+    """A key that comes with another message, of another kind or key too, is a 409, and nothing is published."""
+    world = Back()
+    world.call("/api/publish", channel="a", data="1", idempotencyKey="x")
+    others: list[dict[str, Any]] = [{"data": "2"}, {"data": 1}, {"base64": "MQ=="}, {"data": "1", "key": "k"}]
+    for other in others:
+        response = world.back.post("/api/publish", json.dumps({"channel": "a", "idempotencyKey": "x", **other}).encode())
+        assert (response.status, response.json["error"]) == (409, "key-reused")
+    assert world.back.post("/channels/a", b"2", "Idempotency-Key: x").status == 409
+    (result,) = world.call("/api/batch", messages=[{"channel": "a", "data": "2", "idempotencyKey": "x"}])["results"]
+    assert result["error"] == "key-reused"
+    assert len(world.read("/api/channels/a/history")["messages"]) == 1
+
+
 def test_batch() -> None:
     """Several messages are published in order; one that is refused does not stop the others."""
     world = Back()
@@ -298,6 +312,26 @@ def test_disconnect() -> None:
     assert world.call("/api/disconnect", user="nobody") == {"disconnected": 0}
 
 
+def test_disconnectIdle() -> None:
+    """Who is subscribed to nothing, or to nothing any more, is disconnected as well."""
+    world = Back()
+    idle = MemoryClient(world.factory, world.clock)
+    idle.connect("/channels?user=ann", "Sec-WebSocket-Protocol: twisted-ws.v1")
+    left = MemoryClient(world.factory, world.clock)
+    left.connect("/channels/a?user=ann")
+    other = MemoryClient(world.factory, world.clock)
+    other.connect("/channels?user=bob", "Sec-WebSocket-Protocol: twisted-ws.v1")
+    for caller in world.server.callers:
+        if caller.channels:
+            caller.unsubscribe("a")
+            caller.membership = None  # as the callers of services without channels have none
+    assert world.call("/api/disconnect", user="ann", reason="é" * 123) == {"disconnected": 2}
+    assert idle.closeFrame()[0] == left.closeFrame()[0] == 4403
+    assert world.call("/api/disconnect", connection="none") == {"disconnected": 0}
+    (caller,) = [each for each in world.server.callers if each.user == "bob"]
+    assert world.call("/api/disconnect", connection=caller.connectionId) == {"disconnected": 1}
+
+
 def test_disconnectCode() -> None:
     """The close code can be chosen."""
     world = Back()
@@ -328,6 +362,7 @@ def test_unsubscribe() -> None:
         ("/api/publish", b"{", "bad-request"),
         ("/api/publish", b"[]", "bad-request"),
         ("/api/publish", b"\xff", "bad-request"),
+        ("/api/publish", b'{"channel": "a", "data": "\xff"}', "bad-request"),
         ("/api/publish", b"[" * 5000, "bad-request"),
         ("/api/publish", b'{"channel": "a"}', "bad-request"),
         ("/api/publish", b'{"data": 1}', "bad-request"),

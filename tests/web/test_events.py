@@ -191,6 +191,8 @@ def test_presenceRefused() -> None:
         ("/channels/a%20b", 400, "bad-channel"),
         ("/channels/a/b", 404, "not-found"),
         ("/channels/a?after=x", 400, "bad-position"),
+        ("/channels/a?after=", 400, "bad-position"),
+        ("/channels/a/a", 404, "not-found"),
         ("/channels?channel=a&channel=b&after=e:1", 400, "bad-position"),
         ("/channels?" + "&".join(f"channel=c{n}" for n in range(129)), 429, "too-many-channels"),
     ],

@@ -245,7 +245,8 @@ def test_presence() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["wait=61", "wait=-1", "wait=nan", "wait=1e1", "wait=", "limit=0", "limit=1001", "limit=x", "after=x", "after=a=1"]
+    "query",
+    ["wait=61", "wait=-1", "wait=nan", "wait=1e1", "wait=", "limit=0", "limit=1001", "limit=x", "after=x", "after=", "after=a=1"],
 )
 def test_badQuery(query: str) -> None:
     """A query that cannot be read is refused, and nothing waits."""

@@ -78,6 +78,7 @@ def test_postKeys() -> None:
         ("/channels/a", b"", (), 400, "empty-body"),
         ("/channels/a", b"\xff", (), 400, "not-utf-8"),
         ("/channels/a", b"{", ("Content-Type: application/json",), 400, "bad-request"),
+        ("/channels/a", b'"\xff"', ("Content-Type: application/json",), 400, "bad-request"),
         ("/channels/a", b"[" * 5000, ("Content-Type: application/json",), 400, "bad-request"),
         ("/channels/a", b"x", ("Idempotency-Key: a b",), 400, "bad-request"),
         ("/channels/a", b"x", ("Idempotency-Key: a", "Idempotency-Key: b"), 400, "bad-request"),
@@ -87,6 +88,7 @@ def test_postKeys() -> None:
         ("/channels", b"x", (), 400, "bad-request"),
         ("/channels?channel=a&channel=b", b"x", (), 400, "bad-channel"),
         ("/channels/a/b", b"x", (), 404, "not-found"),
+        ("/channels/a/a", b"x", (), 404, "not-found"),
     ],
 )
 def test_postRefused(path: str, body: bytes, headers: tuple[str, ...], status: int, error: str) -> None:
@@ -94,6 +96,37 @@ def test_postRefused(path: str, body: bytes, headers: tuple[str, ...], status: i
     world = World()
     response = world.client().post(path, body, *headers)
     assert (response.status, response.json["error"]) == (status, error)
+    assert world.server.channels.describe("a").result is None
+
+
+def test_postWhileDraining() -> None:
+    """A body whose end comes when the server stops is not published: a 503 says so, and when to come back."""
+    world = World()
+    client = world.client()
+    client.send(b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nh")
+    world.server.stop()
+    client.send(b"i")
+    (response,) = client.responses()
+    assert (response.status, response.json["error"]) == (503, "unavailable")
+    assert response.header("retry-after")
+    assert world.server.channels.describe("a").result is None
+
+
+def test_postDecidedWhileDraining() -> None:
+    """A message that the service lets in when the server stops already is not published either."""
+    asked: Deferred[None] = Deferred()
+
+    class Asking(ChannelService):
+        def onPublish(self, caller: Any, channel: str, message: Any) -> Any:
+            return asked
+
+    world = World(Asking())
+    client = world.client()
+    client.ask("/channels/a", method="POST", body=b"x")
+    world.server.stop()
+    asked.callback(None)
+    (response,) = client.responses()
+    assert (response.status, response.json["error"]) == (503, "unavailable")
     assert world.server.channels.describe("a").result is None
 
 

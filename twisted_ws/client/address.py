@@ -12,7 +12,7 @@ from twisted_ws.client.errors import InvalidURL, quoted
 __all__ = ["Address", "asciiHost", "isIP", "parseURL"]
 
 _PORTS = {"ws": 80, "wss": 443}
-_UNSAFE = re.compile(r"[\x00-\x20\x7f]")
+_UNSAFE = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")  # surrogates: bytes of a command line that are no UTF-8
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)\Z")
 
 
@@ -61,7 +61,7 @@ def parseURL(url: str) -> Address:
         raise TypeError(f"the URL must be a str, not {type(url).__name__}")
     shown = quoted(re.sub(r"//[^/?#]*@", "//", url).partition("?")[0])
     if _UNSAFE.search(url):
-        raise InvalidURL(f"{shown} has a space or a control character: percent-encode it")
+        raise InvalidURL(f"{shown} has a space, a control character or one that is no text: percent-encode it")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -101,7 +101,7 @@ def isIP(host: str) -> bool:
 def asciiHost(host: str) -> str | None:
     """Return a host name in ASCII and lower case, or an IP address as it is; None for what can be neither."""
     if isIP(host):
-        return host
+        return host if host.isascii() else None  # the zone of an IPv6 address may be anything
     try:
         name = host.encode("idna").decode("ascii").lower()
     except UnicodeError:

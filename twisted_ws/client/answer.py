@@ -18,6 +18,7 @@ __all__ = ["Response", "acceptFor", "bodyOf", "judge", "parseResponse", "refusal
 
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: (.*))?\Z", re.DOTALL)
+_FOREVER = 1e9  # seconds: nobody waits longer, however many digits are sent
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 
@@ -118,8 +119,8 @@ def _retryAfter(value: str | None, now: datetime) -> float | None:
     """Return the seconds in a Retry-After header (RFC 9110 section 10.2.3), None for none that can be read."""
     if value is None:
         return None
-    if value.isascii() and value.isdigit() and len(value) < 10:
-        return float(value)
+    if value.isascii() and value.isdigit():
+        return min(float(value), _FOREVER)
     try:
         when = parsedate_to_datetime(value)
         seconds = ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()

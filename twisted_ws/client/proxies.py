@@ -77,6 +77,7 @@ def parseProxy(url: str, source: str) -> Proxy:
         InvalidURL: no proxy can be made of it.
     """
     try:
+        url.encode()  # of the environment, it may be no text
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
     except ValueError:

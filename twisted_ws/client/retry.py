@@ -98,8 +98,10 @@ class Retry:
 
     def wait(self, attempt: int, error: Exception) -> float:
         """Return the seconds to wait before `attempt` (1, 2, ...), of which `error` is the cause."""
-        # Far enough for any interval, and no OverflowError.
-        delay = min(self.interval * self.factor ** min(attempt - 1, 64), self.maxInterval)
+        try:
+            delay = min(self.interval * float(self.factor) ** (attempt - 1), self.maxInterval)
+        except OverflowError:
+            delay = self.maxInterval if self.interval else 0.0
         delay *= 1 - self.jitter * self.random()
         if isinstance(error, HandshakeRefused) and error.retryAfter is not None:
             return max(delay, min(error.retryAfter, MAX_HINT))

@@ -78,6 +78,7 @@ class Session:
             self._over(error)
         else:
             self.writes.refuse(error)
+            self.writes.attach(self.connection)  # an onReconnect that closes comes before that
             self.writes.flush()
             self.connection.startClose(payload, timeout)
         return self.whenClosed()

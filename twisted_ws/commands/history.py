@@ -12,11 +12,14 @@ MOST = 1000
 LONGEST = 4096
 
 
-def place() -> Path:
-    """Return where the history is: below $XDG_STATE_HOME, as the XDG Base Directory Specification has it."""
+def place() -> Path | None:
+    """Return where the history is: below $XDG_STATE_HOME, as the XDG Base Directory Specification has it; None: no home."""
     state = os.environ.get("XDG_STATE_HOME", "")
     # A relative one is to be ignored, says the specification.
-    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    try:
+        base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    except RuntimeError:
+        return None  # a user that the system does not know, as in a container
     return base / "twisted-ws" / "history"
 
 

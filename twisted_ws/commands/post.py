@@ -61,7 +61,7 @@ class Answer:
         """The body as a JSON object; empty, if it is none."""
         try:
             found = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or nested as no site does it
             return {}
         return found if isinstance(found, dict) else {}
 

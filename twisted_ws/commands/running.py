@@ -47,7 +47,9 @@ class Runner:
 
         reactor: Any = chosen
         _beginLogging(self._log)
-        before = {number: signal.signal(number, self._signal) for number in _SIGNALS}
+        # What whoever started us has turned off stays off: nohup, and & in a script.
+        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._signal) for number in heard}
 
         def start() -> None:
             Deferred.fromCoroutine(main(reactor)).addCallbacks(self._done, _bug).addBoth(lambda _: reactor.stop())

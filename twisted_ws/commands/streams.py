@@ -63,12 +63,20 @@ class Input:
     def _work(self) -> None:
         while self._wanted.acquire():
             try:
-                block = os.read(self._descriptor, BLOCK)
+                block = self._block()
             except OSError:
                 block = b""  # as after the end of a terminal: there will be no more
             self._reactor.callFromThread(self._came, block)
             if not block:
                 return
+
+    def _block(self) -> bytes:
+        while True:
+            try:
+                return os.read(self._descriptor, BLOCK)
+            except BlockingIOError:
+                # Somebody else, whose terminal or pipe it is too, has made it non-blocking: this is no end.
+                select.select((self._descriptor,), (), ())
 
     def _came(self, block: bytes) -> None:
         waiting, self._waiting = self._waiting, None

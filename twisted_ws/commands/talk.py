@@ -76,18 +76,36 @@ class Talk:
         self._code: int | None = None  # decided already, however the connection ends
         self._received = 0
         self._receivedAt = 0.0
+        self._due: bytes | None = None  # the newest ping that is not answered
+        self._answering = False  # a pong waits
         output.broken.addCallback(self._brokenPipe)
 
     # Handlers of the client.
 
     def onPing(self, client: WebSocketClient, data: bytes) -> None:
-        """Answer, and display it."""
-        client.pong(data)
-        self._display.ping(data)
+        """Answer, and display it.
+
+        A server may ping without end, and take neither pongs nor pauses. So of pings that wait for their pongs only the newest
+        is answered (RFC 6455 section 5.5.3), and what the output has no room for is not displayed.
+        """
+        self._due = data
+        self._answer(client)
+        if not self._output.isFull:
+            self._display.ping(data)
+
+    def _answer(self, client: WebSocketClient) -> None:
+        if self._due is not None and not self._answering:
+            data, self._due, self._answering = self._due, None, True
+            client.pong(data).addBoth(self._answered, client)
+
+    def _answered(self, _: object, client: WebSocketClient) -> None:
+        self._answering = False
+        self._answer(client)
 
     def onPong(self, client: WebSocketClient, data: bytes) -> None:
-        """Display it."""
-        self._display.pong(data, None)
+        """Display it, where there is room."""
+        if not self._output.isFull:
+            self._display.pong(data, None)
 
     def onReconnect(self, client: WebSocketClient) -> None:
         """Display it."""

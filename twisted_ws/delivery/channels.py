@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -27,7 +28,7 @@ from twisted_ws.delivery.engine import Description, Engine
 from twisted_ws.delivery.framings import Framing
 from twisted_ws.delivery.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.delivery.presence import Presence
-from twisted_ws.delivery.publication import History, Position, Publication, Published, Start, encode, parsePosition
+from twisted_ws.delivery.publication import History, Kind, Position, Publication, Published, Start, encode, parsePosition
 from twisted_ws.delivery.subscriber import CallerSubscriber, Subscriber
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.limits import Limits
@@ -166,7 +167,7 @@ class Channels:
     # Messages.
 
     def publish(
-        self, channel: str, message: Any, key: str | None = None, idempotencyKey: str | None = None
+        self, channel: str, message: Any, key: str | None = None, idempotencyKey: str | None = None, asked: Any = None
     ) -> Deferred[Published]:
         """Publish a message to all who are subscribed to `channel`, and keep it for those who come back.
 
@@ -175,13 +176,15 @@ class Channels:
             message: str for text, bytes for binary, anything else as JSON (`msgspec.Raw`: JSON that is encoded already).
             key: conflation; see `Publication`.
             idempotencyKey: publish once only, however often this is called with it within `Limits.idempotencyAge`.
+            asked: what the publisher has sent, where a service has put `message` in its place; None: the same.
 
         Returns:
             A Deferred of the answer. It fires before this returns, unless the engine answers later, or another message is being
             passed on just now.
 
         Raises:
-            ChannelError: no name, a message or key that is too long; or the engine has no room.
+            ChannelError: no name, a message or key that is too long, an idempotency key that another message had; or the engine
+                has no room.
             TypeError: JSON has no form for `message`.
             ValueError: text with a lone surrogate.
         """
@@ -192,13 +195,14 @@ class Channels:
         for each in (key, idempotencyKey):
             if each is not None and len(each) > LONGEST_KEY:
                 raise ChannelError("too-large", f"A key has at most {LONGEST_KEY} characters.")
+        fingerprint = b"" if idempotencyKey is None else _fingerprint(key, *((kind, payload) if asked is None else encode(asked)))
         if self._publishing:
             later: Deferred[Published] = Deferred()
-            self._waiting.append(((channel, kind, payload, key, idempotencyKey), later))
+            self._waiting.append(((channel, kind, payload, key, idempotencyKey, fingerprint), later))
             return later
         self._publishing = True
         try:
-            answer = self._engine.publish(channel, kind, payload, key, idempotencyKey)
+            answer = self._engine.publish(channel, kind, payload, key, idempotencyKey, fingerprint)
             if self._waiting:
                 self._publishWaiting()
         finally:
@@ -313,6 +317,11 @@ class _Joining:
         self.subscriber = subscriber
         self.channel = channel
         self.held: list[Publication] = []
+
+
+def _fingerprint(key: str | None, kind: Kind, payload: bytes) -> bytes:
+    """Tell a message that is sent again from another one."""
+    return blake2b(repr((key, kind.value)).encode("ascii", "backslashreplace") + payload, digest_size=16).digest()
 
 
 def _later(answer: Any) -> Deferred[Any]:

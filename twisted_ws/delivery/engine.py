@@ -53,11 +53,12 @@ class Engine(Protocol):
     receive: Callable[[Publication], int]
 
     def publish(
-        self, channel: str, kind: Kind, payload: bytes, key: str | None, idempotencyKey: str | None
+        self, channel: str, kind: Kind, payload: bytes, key: str | None, idempotencyKey: str | None, fingerprint: bytes
     ) -> Published | Deferred[Published]:
         """Give a message the channel's next offset, keep it, and pass it to `receive` wherever the channel is watched.
 
-        With an `idempotencyKey` that the channel had within `Limits.idempotencyAge`: do nothing, and give that answer again.
+        With an `idempotencyKey` that the channel had within `Limits.idempotencyAge`: do nothing, and give that answer again;
+        or refuse ("key-reused"), when it had another `fingerprint` then: of a message that the publisher believes to be new.
         """
 
     def watch(self, channel: str, after: Position | None) -> History | Deferred[History]:
@@ -125,27 +126,31 @@ class _Receipts:
         self._wheel = wheel
         self._age = age
         self._most = most
-        self._kept: dict[tuple[str, str], tuple[Published, float]] = {}  # all live equally long, so the first is the oldest
+        self._kept: dict[
+            tuple[str, str], tuple[Published, bytes, float]
+        ] = {}  # all live equally long, so the first is the oldest
         self.wheelSlot: int | None = None
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, channel: str, key: str, now: float) -> Published | None:
+    def find(self, channel: str, key: str, fingerprint: bytes, now: float) -> Published | None:
         """Return the answer that was given, None for a new key.
 
         Raises:
-            ChannelError: there is no room for a new key.
+            ChannelError: the key was another message's, or there is no room for a new one.
         """
         self.deadlineReached(now)
         found = self._kept.get((channel, key))
         if found is None and len(self._kept) >= self._most:
             raise ChannelError("unavailable", "The server has as many idempotency keys as it can hold: try later, or without.")
+        if found is not None and found[1] != fingerprint:
+            raise ChannelError("key-reused", "The idempotency key was used for another message: nothing was published.")
         return None if found is None else found[0]
 
-    def keep(self, channel: str, key: str, published: Published, now: float) -> None:
+    def keep(self, channel: str, key: str, fingerprint: bytes, published: Published, now: float) -> None:
         """Keep an answer."""
-        self._kept[channel, key] = published, now + self._age
+        self._kept[channel, key] = published, fingerprint, now + self._age
         if self.wheelSlot is None:
             self._wheel.set(self, now + self._age)
 
@@ -153,7 +158,7 @@ class _Receipts:
         """Forget those whose time is over."""
         while self._kept:
             first = next(iter(self._kept))
-            due = self._kept[first][1]
+            due = self._kept[first][2]
             if due > now:
                 if self.wheelSlot is None:
                     self._wheel.set(self, due)
@@ -193,12 +198,18 @@ class MemoryEngine:
         return channel in self._streams
 
     def publish(
-        self, channel: str, kind: Kind, payload: bytes, key: str | None = None, idempotencyKey: str | None = None
+        self,
+        channel: str,
+        kind: Kind,
+        payload: bytes,
+        key: str | None = None,
+        idempotencyKey: str | None = None,
+        fingerprint: bytes = b"",
     ) -> Published:
         """Number a message, keep it, and pass it on (see `Engine`)."""
         now = self._seconds()
         if idempotencyKey is not None:
-            known = self._receipts.find(channel, idempotencyKey, now)
+            known = self._receipts.find(channel, idempotencyKey, fingerprint, now)
             if known is not None:
                 return known
         stream = self._streams.get(channel) or self._create(channel, now)
@@ -210,7 +221,7 @@ class MemoryEngine:
             self._wheel.set(stream, now + self._limits.historyAge)
         published = Published(stream.channel, f"{self.epoch}:{publication.offset}", self.receive(publication))
         if idempotencyKey is not None:
-            self._receipts.keep(channel, idempotencyKey, published, now)
+            self._receipts.keep(channel, idempotencyKey, fingerprint, published, now)
         return published
 
     def watch(self, channel: str, after: Position | None) -> History:

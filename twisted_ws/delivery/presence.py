@@ -35,7 +35,7 @@ class _Present:
 
     def __init__(self, info: Any) -> None:
         self.info = info
-        self.connections: dict[Subscriber, None] = {}
+        self.connections = 0
         self.leftAt = 0.0
 
 
@@ -55,13 +55,15 @@ class Presence:
         self._wheel = wheel
         self._seconds = seconds
         self._users: dict[str, dict[str, _Present]] = {}  # by channel
+        # As whom each one has entered: a service may give its caller another user since.
+        self._entered: dict[tuple[str, Subscriber], str] = {}
         self._watchers: dict[str, dict[Subscriber, None]] = {}
         self._leaving: deque[tuple[float, str, str]] = deque()  # when, channel, user; all wait equally long
         self.wheelSlot: int | None = None
 
     def members(self, channel: str) -> list[Member]:
         """Return the users on a channel, in the order in which they came."""
-        return [Member(user, present.info, len(present.connections)) for user, present in self._users.get(channel, {}).items()]
+        return [Member(user, present.info, present.connections) for user, present in self._users.get(channel, {}).items()]
 
     def watch(self, channel: str, subscriber: Subscriber) -> None:
         """Tell a subscriber of the channel who comes and goes, until it leaves itself."""
@@ -79,7 +81,8 @@ class Presence:
             self._tell(channel, "join", user, info)
         elif not present.connections:
             present.info = info  # it is back: nobody knows that it was away
-        present.connections[subscriber] = None
+        present.connections += 1
+        self._entered[channel, subscriber] = user
 
     def leave(self, channel: str, subscriber: Subscriber) -> None:
         """Note the end of a subscription; tell the others when its user does not come back."""
@@ -88,15 +91,11 @@ class Presence:
             watchers.pop(subscriber, None)
             if not watchers:
                 del self._watchers[channel]
-        users = self._users.get(channel, {})
-        user = subscriber.caller.user
-        if user not in users or subscriber not in users[user].connections:
-            # A service has given it another user since, or it is nobody.
-            user = next((each for each, present in users.items() if subscriber in present.connections), None)
-            if user is None:
-                return
-        present = users[user]
-        del present.connections[subscriber]
+        user = self._entered.pop((channel, subscriber), None)
+        if user is None:
+            return
+        present = self._users[channel][user]
+        present.connections -= 1
         if not present.connections:
             present.leftAt = self._seconds()
             self._leaving.append((present.leftAt, channel, user))

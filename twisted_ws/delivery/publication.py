@@ -165,7 +165,7 @@ def fromJson(value: msgspec.Raw) -> Any:
     """
     try:
         found = msgspec.json.decode(value)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ChannelError("bad-request", "The data is no JSON.") from None
     return found if isinstance(found, str) else value
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from msgspec import Raw
+from msgspec.json import encode as encodeJson
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -124,7 +125,7 @@ class ChannelService(WebSocketService):
         names = list(request.query.get("channel", ()))
         name = request.pathParams.get("channel")
         if name is not None:
-            if not request.path.rstrip("/").endswith(f"/{name}"):
+            if request.pathRest not in ((), ("",)):  # one slash at the end changes nothing
                 raise ChannelError("not-found", "There is nothing below a channel.")
             names.insert(0, str(name))
         names = list(dict.fromkeys(names))
@@ -147,7 +148,15 @@ class ChannelService(WebSocketService):
         await self._ask("onSubscribe", self.onSubscribe, caller, channel)
         if presence:
             self.checkPresence(channel)
-        return None if isPattern(channel) else await self._ask("onPresence", self.onPresence, caller, channel)
+        if isPattern(channel):
+            return None
+        info = await self._ask("onPresence", self.onPresence, caller, channel)
+        try:
+            encodeJson(info)  # it is told to many, later: here is who it came from
+        except Exception:
+            self._failed(Failure(), "onPresence")
+            raise ChannelError("internal-error", "The service failed.") from None
+        return info
 
     def checkPresence(self, channel: str) -> None:
         """Raise ChannelError where clients may not know who is on a channel."""
@@ -173,10 +182,13 @@ class ChannelService(WebSocketService):
         checkName(channel, self.server.limits.channelName)
         asked = decode(*encode(message)) if isinstance(message, Raw) else message
         instead = await self._ask("onPublish", self.onPublish, caller, channel, asked)
-        if instead is not None:
-            message = instead
+        if self.server.readiness() == "draining":  # that may have begun since the client asked: it would reach nobody any more
+            raise ChannelError("unavailable", "The server stops: nothing was sent.")
         try:
-            return await self.server.publish(channel, message, key=key, idempotencyKey=idempotencyKey)
+            # What a service makes of a message may differ each time, with the time for instance: what was sent does not.
+            return await self.server.channels.publish(
+                channel, message if instead is None else instead, key, idempotencyKey, message
+            )
         except (TypeError, ValueError):
             # It came from the hook: what a client sends has a form.
             self._failed(Failure(), "onPublish")

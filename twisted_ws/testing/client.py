@@ -182,7 +182,11 @@ class MemoryClient:
         results: list[_T] = []
         failures: list[Any] = []
         waiting.addCallbacks(results.append, failures.append)
-        self._server.advance(timeout, lambda: bool(results or failures))
+        try:
+            self._server.advance(timeout, lambda: bool(results or failures))
+        except BaseException:
+            waiting.cancel()  # it would take the message of the next one
+            raise
         if results:
             return results[0]
         error = failures[0].value if failures else None

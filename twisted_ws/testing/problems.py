@@ -49,9 +49,11 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: list[tuple[str, BaseException]] = []
+        self._looks = 0  # of the collector at all but the youngest objects, when it began
 
     def start(self) -> None:
         """Listen to the log."""
+        self._looks = _looks()
         globalLogPublisher.addObserver(self)
 
     def stop(self) -> None:
@@ -73,8 +75,8 @@ class Problems:
     def found(self) -> list[tuple[str, BaseException]]:
         """Return what was logged of each exception, and the exception."""
         # A Deferred that failed says so when it is collected, and often is in a cycle with its own traceback. Those of a test
-        # are young; to look at all objects would take longer than most tests.
-        gc.collect(1)
+        # are young, but for what the collector has met before; to look at all objects would take longer than most tests.
+        gc.collect(1 if _looks() == self._looks else 2)
         return self._found
 
     def flush(self, kinds: tuple[type[BaseException], ...]) -> list[BaseException]:
@@ -88,6 +90,10 @@ class Problems:
     def text(self) -> str:
         """Return all of it, with tracebacks."""
         return "\n".join(f"{where}\n{''.join(traceback.format_exception(error))}" for where, error in self._found)
+
+
+def _looks() -> int:
+    return sum(generation["collections"] for generation in gc.get_stats()[1:])
 
 
 def _line(where: str, error: BaseException) -> str:

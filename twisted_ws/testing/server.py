@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from math import inf
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -143,8 +144,8 @@ class MemoryServer:
         Raises:
             Restless: something happens without end in no time.
         """
-        if seconds < 0:
-            raise ValueError(f"time does not go back by {-seconds:g} seconds")
+        if not 0 <= seconds < inf:
+            raise ValueError(f"time goes on by seconds, 0 or more and not endless, not by {seconds:g}")
         return self._network.advance(seconds, until)
 
     def waitFor(self, what: Callable[[], _T] | Deferred[_T], timeout: float = 5) -> Deferred[_T]:

@@ -213,7 +213,7 @@ async def openEvents(request: HttpRequest, visit: Visit, server: WebSocketServer
         ChannelError: any of the channels is refused, or the position is none.
     """
     names, service, visitor, query = visit.names, visit.service, visit.visitor, visit.query
-    after = request.fields.get("last-event-id") or query.get("after") or query.get("lastEventId")
+    after = request.fields.get("last-event-id") or query.get("after", query.get("lastEventId") or None)
     if after == LEFT:
         request.setResponseCode(204)
         request.answer(b"")

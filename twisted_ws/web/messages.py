@@ -77,7 +77,7 @@ def jsonOf(body: bytes) -> msgspec.Raw:
     """
     try:
         found: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise HttpError(400, "The body is no JSON.") from None
     del found
     return msgspec.Raw(body)

@@ -160,9 +160,13 @@ async def presence(call: Call) -> schemas.PresenceList:
 
 
 async def disconnect(call: Call) -> schemas.Disconnected:
-    """End connections."""
-    found = call.channels.find(_given(call.body.connection), _given(call.body.user))
-    for subscriber in found:
+    """End connections, those that are subscribed to nothing, too."""
+    connection, user = _given(call.body.connection), _given(call.body.user)
+    found: dict[Any, Any] = {each.caller: each for each in call.channels.find(connection, user)}
+    for caller in call.server.callers:
+        if caller not in found and (caller.connectionId == connection or (user is not None and caller.user == user)):
+            found[caller] = caller.membership or call.channels.enroll(caller)
+    for subscriber in found.values():
         subscriber.disconnect(int(call.body.code), call.body.reason or "disconnected")
     return schemas.Disconnected(len(found))
 
@@ -184,9 +188,11 @@ OPERATIONS = (
         schemas.Published,
         query=schemas.PostQuery,
         posts=True,
-        errors=(413, 415),
+        errors=(409, 413, 415),
     ),
-    Operation("POST", "/api/publish", "Publish one message", publish, schemas.Published, body=schemas.Publish, errors=(413, 415)),
+    Operation(
+        "POST", "/api/publish", "Publish one message", publish, schemas.Published, body=schemas.Publish, errors=(409, 413, 415)
+    ),
     Operation(
         "POST", "/api/batch", "Publish several messages, in order", batch, schemas.Results, body=schemas.Batch, errors=(413, 415)
     ),

@@ -118,7 +118,7 @@ class _Question:
         self.positions = self._positions(query.get("after"))
 
     def _positions(self, after: str | None) -> dict[str, Position]:
-        if after:
+        if after is not None:
             return parseAfter(after, self.names)
         for tag in self.tags:
             try:
