@@ -173,6 +173,7 @@ def test_otherKind():
     error = failed(waiting)
     assert isinstance(error, UnexpectedMessage)
     assert error.received == "hello"
+    assert str(error).startswith("a text message came: read it with readTextMessage")
     peer.send(frame(BINARY, b"x"))
     assert failed(client.readTextMessage()).received == b"x"
     peer.text("again")

@@ -425,6 +425,13 @@ def test_credentialsChecked():
         assert "secr" not in str(caught.value)
 
 
+@pytest.mark.parametrize("make", [lambda: Basic("a", None), lambda: Basic(b"a", "b"), lambda: Bearer(None)])
+def test_credentialsMissing(make):
+    """What an environment without the variable gives is refused by its name."""
+    with pytest.raises(TypeError, match=r"^the (user|password|token) must be a str, not (NoneType|bytes)$"):
+        make()
+
+
 @given(st.lists(st.one_of(st.binary(max_size=40), st.sampled_from(PIECES)), max_size=8))
 def test_anything(pieces):
     """Whatever a server answers leads to an open client, to a `ConnectError`, or to waiting; never to anything else."""

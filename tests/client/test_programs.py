@@ -57,6 +57,34 @@ async def main(url):
 react(lambda reactor: Deferred.fromFuture(loop.create_task(main(sys.argv[1]))))
 """
 
+WITHOUT_REACTOR = """
+import asyncio
+from twisted_ws.client import connect
+
+async def main():
+    try:
+        await connect("ws://127.0.0.1:1/ws").asFuture(asyncio.get_running_loop())
+    except RuntimeError as error:
+        print(error)
+
+asyncio.run(asyncio.wait_for(main(), 20))
+"""
+
+INSTALLED = """
+import asyncio
+from twisted.internet import asyncioreactor
+from twisted_ws.client import connect
+
+async def main():
+    asyncioreactor.install(asyncio.get_running_loop())
+    opening = connect("ws://127.0.0.1:1/ws")
+    print(type(opening).__name__)
+    opening.addErrback(lambda failure: None)
+    opening.cancel()
+
+asyncio.run(main())
+"""
+
 
 def run(*arguments: str, cwd: Path | None = None) -> str:
     """Run a Python program, and return what it prints."""
@@ -71,6 +99,15 @@ class ProgramTest(LiveCase):
         port = await self.serve()
         output = await deferToThread(run, "-c", ASYNCIO, f"ws://127.0.0.1:{port}/ws")
         assert output.splitlines() == ["nothing came", "Echo: hello", "['Echo: 0', 'Echo: 1', 'Echo: 2']"]
+
+    async def test_asyncioWithoutReactor(self) -> None:
+        """Under asyncio.run, where Twisted's reactor does not run, connect says so, and does not wait for ever."""
+        output = await deferToThread(run, "-c", WITHOUT_REACTOR)
+        assert "asyncio runs here, but Twisted's reactor does not" in output
+
+    async def test_asyncioInstalled(self) -> None:
+        """Where asyncio's loop is the reactor's, connect takes it, though nobody has run the reactor yet."""
+        assert await deferToThread(run, "-c", INSTALLED) == "Connecting\n"
 
     async def test_secureEcho(self) -> None:
         """The secure echo: a server with a PKCS #12 key store, and a client with a PKCS #12 trust store."""

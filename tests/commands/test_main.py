@@ -42,6 +42,16 @@ def test_server(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert served == [arguments]
 
 
+@pytest.mark.parametrize(
+    ("word", "mend"),
+    [("conect", "did you mean connect?"), ("serve", "the commands are connect and broadcast, and without one it is the server")],
+)
+def test_unknown(word: str, mend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A word that is no command is told from an option that is wrong."""
+    assert main([word, "ws://localhost/ws"]) == 2
+    assert capsys.readouterr().err == f"twisted-ws: there is no command '{word}': {mend} (see twisted-ws --help)\n"
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     """The help has the server's options, and the commands."""
     assert main(["--help"]) == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import twisted_ws.client
 from twisted_ws.commands.mends import _NAMES, explained
-from twisted_ws.errors import ConnectionClosed
+from twisted_ws.errors import ConfigurationError, ConnectionClosed
 
 
 def test_names() -> None:
@@ -20,6 +20,9 @@ def test_names() -> None:
 def test_explained() -> None:
     """The library's arguments become options; closes say who closed."""
     assert explained(ValueError("allow more with handshakeTimeout")) == "allow more with --timeout"
+    for what, option in (("trust store", "--trust-store-password-file"), ("client certificate", "--client-password-file")):
+        closed = f"The {what} a.p12 does not open: give its password with"
+        assert explained(ConfigurationError(f"{closed} Store(path, password).")) == f"{closed} {option}."
     assert explained(ConnectionClosed(4001, "why")) == "the server closed the connection with 4001 (why)"
     assert explained(ConnectionClosed(4001)) == "the server closed the connection with 4001"
     assert "without a Close (1006)" in explained(ConnectionClosed(1006))

@@ -70,6 +70,18 @@ def test_serveMineWithAnotherClock(make, options):
         serve(make(), **options)
 
 
+def test_serveWithoutPath():
+    """A service that is given without its path is refused with what to write."""
+    with pytest.raises(TypeError, match=r'as serve\(\{"/chat": Chat\(\)\}\), not as object'):
+        serve(object())
+
+
+def test_pathWithoutSlash(server):
+    """A path without its slash is a mistake of the test, and no 404 of the server."""
+    with pytest.raises(ValueError, match=r"begins with a slash: '/chat\?name=ann', not 'chat\?name=ann'"):
+        server.connect("chat?name=ann")
+
+
 def test_whoConnects(server, odd):
     """The test says who the client is, and where it comes from."""
     server.connect("/odd", user="ann", address="192.0.2.7", secure=True, clientCertificate=sentinel.certificate)

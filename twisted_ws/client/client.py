@@ -34,13 +34,13 @@ _binder = lru_cache(maxsize=256)(Binder)
 def _text(message: str | bytes) -> str:
     if isinstance(message, str):
         return message
-    raise UnexpectedMessage("a binary message came: readBinaryMessage or readMessage would take it", message)
+    raise UnexpectedMessage("a binary message came: read it with readBinaryMessage, or either kind with readMessage", message)
 
 
 def _binary(message: str | bytes) -> bytes:
     if isinstance(message, bytes):
         return message
-    raise UnexpectedMessage("a text message came: readTextMessage or readMessage would take it", message)
+    raise UnexpectedMessage("a text message came: read it with readTextMessage, or either kind with readMessage", message)
 
 
 class WebSocketClient:

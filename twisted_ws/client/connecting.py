@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -112,9 +113,12 @@ def connect(
         ConfigurationError: a file cannot be used; the text names it.
         ValueError: another argument cannot be used; the text names it.
         TypeError: an argument is of the wrong type.
+        RuntimeError: an asyncio loop runs here, and no reactor: nothing would ever come of it.
     """
     if reactor is None:
         from twisted.internet import reactor  # installs the default reactor, so not before somebody needs one
+
+        _checkLoop(reactor)
     options = Options(
         address=parseURL(url),
         subProtocols=checkSubProtocols(subProtocols),
@@ -137,6 +141,21 @@ def connect(
     connecting = Connecting(session.cancel)
     session.start().chainDeferred(connecting)
     return connecting
+
+
+def _checkLoop(reactor: Any) -> None:
+    """Under ``asyncio.run``, with a reactor that nobody runs, the Deferred would never fire, and the program stand still."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+    if not reactor.running and not isinstance(reactor, AsyncioSelectorReactor):
+        raise RuntimeError(
+            "asyncio runs here, but Twisted's reactor does not: install asyncioreactor before any other, and start with react "
+            "in place of asyncio.run; or call twisted_ws.client.sync in threads (asyncio.to_thread)"
+        )
 
 
 def _way(options: Options, proxy: Proxy | None, reactor: Any) -> IStreamClientEndpoint:

@@ -12,11 +12,15 @@ class Basic:
 
     Raises:
         ValueError: the user has a colon, or one of them a control character.
+        TypeError: one of them is no str.
     """
 
     __slots__ = ("_header",)
 
     def __init__(self, user: str, password: str) -> None:
+        for name, value in (("user", user), ("password", password)):
+            if not isinstance(value, str):
+                raise TypeError(f"the {name} must be a str, not {type(value).__name__}")
         if ":" in user:
             raise ValueError("a user with a colon cannot be sent by Basic (RFC 7617)")
         if any(c < " " or c == "\x7f" for c in user + password):
@@ -36,11 +40,14 @@ class Bearer:
 
     Raises:
         ValueError: the token is empty, or has a space, a control character or one outside ASCII.
+        TypeError: it is no str.
     """
 
     __slots__ = ("_header",)
 
     def __init__(self, token: str) -> None:
+        if not isinstance(token, str):
+            raise TypeError(f"the token must be a str, not {type(token).__name__}")
         if not token or not token.isascii() or any(c <= " " or c == "\x7f" for c in token):
             raise ValueError("a bearer token is ASCII without spaces and control characters, and not empty")
         self._header = f"Bearer {token}"

@@ -130,7 +130,7 @@ def _tell(answer: Answer) -> int:
 
 def _mend(answer: Answer) -> str:
     if answer.status == 401:
-        return "give a key that it takes with --key-file, or TWISTED_WS_API_KEY"
+        return "give credentials that it takes (--key-file, --user-file)"
     if answer.status == 404:
         return "check the path of the URL: /broadcaster/broadcast, or /channels/NAME"
     if answer.status == 413:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 
 __all__ = ["COMMANDS", "main"]
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--help" in given:
         print(_help())
         return 0
+    if given and not given[0].startswith("-"):
+        return _unknown(given[0])
     from twisted_ws.daemon.main import main as serve
 
     return serve(given)
@@ -48,6 +51,15 @@ def _command(name: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:  # before the reactor runs
         return 130
     return code
+
+
+def _unknown(name: str) -> int:
+    from twisted_ws.commands.display import complain
+
+    near = get_close_matches(name, COMMANDS, n=1)
+    mend = f"did you mean {near[0]}?" if near else f"the commands are {' and '.join(COMMANDS)}, and without one it is the server"
+    complain(f"there is no command {name!r}: {mend} (see twisted-ws --help)")
+    return 2
 
 
 def _help() -> str:

@@ -17,7 +17,6 @@ _NAMES = {
     "trustStore, clientCertificate and verify": "--trust-store, --client-certificate and --insecure",
     "give credentials=Basic(user, password)": "put user:password into a file for --user-file",
     "give credentials that it takes": "give credentials that it takes (--user-file, --token-file, --header @FILE)",
-    "with Store(path, password)": "with the option that ends in -password-file",
     "credentials are given twice: in credentials, and in the header Authorization": "the header Authorization is given twice",
     "(there are subProtocols and compression)": "(there are --subprotocol and --compression)",
 }
@@ -31,4 +30,6 @@ def explained(error: BaseException) -> str:
             return "the connection ended without a Close (1006): the server, or the way to it, is gone; --retry comes back"
         reason = f" ({error.reason})" if error.reason else ""
         return f"the server closed the connection with {error.statusCode}{reason}"
-    return _PATTERN.sub(lambda match: _NAMES[match[0]], str(error))
+    text = str(error)
+    password = "--trust-store-password-file" if text.startswith("The trust store ") else "--client-password-file"
+    return _PATTERN.sub(lambda match: _NAMES[match[0]], text).replace("Store(path, password)", password)

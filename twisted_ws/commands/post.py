@@ -141,8 +141,12 @@ class _Factory(Factory):
 def _address(url: str) -> Address:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in ("http", "https"):
-        shown = printable(rest or url, 100).partition("?")[0].rpartition("@")[2]
-        raise InvalidURL(f'"{shown}" does not begin with http:// or https://: write http://host:port/broadcaster/broadcast')
+        shown = (rest or url).partition("?")[0].rpartition("@")[2]
+        if separator and scheme.isalpha():
+            shown = f"{scheme}://{shown}"
+        raise InvalidURL(
+            f'"{printable(shown, 100)}" does not begin with http:// or https://: write http://host:port/broadcaster/broadcast'
+        )
     try:
         return parseURL(f"{'ws' if scheme == 'http' else 'wss'}://{rest}")
     except InvalidURL as error:

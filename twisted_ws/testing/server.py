@@ -104,10 +104,12 @@ class MemoryServer:
             A Deferred that fires with the client, in a later call of this server's methods; cancelled, the client gives up.
 
         Raises:
-            ValueError: the URL is one for TLS.
+            ValueError: the URL is one for TLS, or the path does not begin with a slash.
         """
         if path.startswith("wss:"):
             raise ValueError("nothing is encrypted in memory: give a path, or ws://, and secure=True")
+        if "://" not in path and not path.startswith("/"):
+            raise ValueError(f"a path begins with a slash: {'/' + path!r}, not {path!r}")
         endpoint = MemoryEndpoint(self.server, self._network, user, address, secure, clientCertificate, segment)
         url = path if "://" in path else f"ws://testserver{path}"
         client = MemoryClient(self, path, endpoint)
@@ -288,13 +290,15 @@ def serve(services: Mapping[str, object] | WebSocketServer, *, clock: Clock | No
     Raises:
         ServiceError: a service has a mistake, as a misspelt event; the text names it.
         ConfigurationError: a path is malformed or taken, or an option cannot be used.
-        TypeError: the server has another clock.
+        TypeError: the services are no mapping, or the server has another clock.
     """
     if isinstance(services, WebSocketServer):
         reactor = services._wire.reactor
         if not isinstance(reactor, Clock) or clock not in (None, reactor) or options:
             raise TypeError("a server of yours brings its options along, and its clock: WebSocketServer(reactor=Clock(), ...)")
         return MemoryServer(services, reactor)
+    if not isinstance(services, Mapping):
+        raise TypeError(f'services are given by path, as serve({{"/chat": Chat()}}), not as {type(services).__name__}')
     clock = clock or Clock()
     server = WebSocketServer(reactor=clock, **options)
     for path, service in services.items():
