@@ -284,7 +284,8 @@ subscription.active = false;
 this.#subs.delete(subscription.channel);
 this.#patterns.delete(subscription);
 }
-#fail(subscription, error) {
+#fail(subscription, why) {
+const error = new TwistedWSError(why.code, why.message, { ...why, channel: subscription.channel });
 if (error.final) this.#remove(subscription);
 subscription._emit("error", error);
 this._emit("error", error);

@@ -282,6 +282,7 @@ for (const transport of ["sse", "poll"]) {
     assert.deepEqual(request().query, { channel: "b", wait: "0" });
     await request().answer({ error: "forbidden", message: "not b" }, 403);
     assert.deepEqual([request().url.searchParams.getAll("channel"), a, b], [["a"], [], [["error", "forbidden"]]]);
+    assert.deepEqual(client.seen("error").map(({ code, message, channel, status, final }) => [code, message, channel, status, final]), [["forbidden", "not b", "b", 403, true]]);
   });
 }
 
@@ -292,6 +293,7 @@ test("when each channel by itself is allowed and all are not, all have failed", 
   await request().answer(null, 414);
   for (const _ of logs) await request().answer({ id: "e:0", recovered: false, messages: [] });
   assert.deepEqual(logs, [[["error", "http-414"]], [["error", "http-414"]]]);
+  assert.deepEqual(client.seen("error").map(({ channel }) => channel), ["a", "b"]);
   assert.equal(client.state, "idle");
 });
 

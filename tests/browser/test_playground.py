@@ -150,11 +150,13 @@ def test_whatIsRefusedIsTold(tab: Tab, tmp_path: Path) -> None:
         _fill(tab, "publication", "paid")
         _submit(tab, "publish")
         _shows(tab, "published", "not published: From this page, publish to playground")
+        assert tab.run("document.getElementById('publication').value") == "paid"  # to be sent again
         curl("-d", "paid", f"http://localhost:{server.port('http')}/channels/orders.42")
         _shows(tab, "channel-log", "paid")
         _fill(tab, "channel", "no name")
         _submit(tab, "subscribe")
         _shows(tab, "channel-log", "A channel is named by")
+        assert tab.run("document.getElementById('published').textContent") == ""
 
 
 def test_twoPeople(tab: Tab, tmp_path: Path) -> None:

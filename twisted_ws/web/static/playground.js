@@ -42,6 +42,7 @@ function connect() {
 function subscribe(channel, presence = true) {
   const mine = client;
   show("target", channel);
+  show("published", "");
   show("channel-curl", element("curl").textContent.replace(/\/broadcaster\/broadcast\b/, `/channels/${channel}`));
   subscription = client.subscribe(channel, (message) => {
     log.add("received", "← received", message.channel === channel ? describe(message.data) : `${message.channel}: ${describe(message.data)}`);
@@ -119,6 +120,7 @@ if (document.body.dataset.channels) {
       look();
     } catch (error) {
       show("published", `not published: ${error.message}`);
+      element("publication").value ||= text; // unless there is another by now
     }
   });
   copies(element("channel-copy"), element("channel-curl"));

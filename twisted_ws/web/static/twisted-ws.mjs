@@ -331,7 +331,8 @@ class TwistedWS extends Emitter {
     this.#patterns.delete(subscription);
   }
 
-  #fail(subscription, error) {
+  #fail(subscription, why) {
+    const error = new TwistedWSError(why.code, why.message, { ...why, channel: subscription.channel });
     if (error.final) this.#remove(subscription);
     subscription._emit("error", error);
     this._emit("error", error);
