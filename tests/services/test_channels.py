@@ -218,6 +218,20 @@ def test_defaults(worlds):
     assert world.server.channels.count("a") == 0
 
 
+def test_patternsAreNotForHooksToRemember():
+    """An onSubscribe that looks at names is not asked about a pattern, which would be all of them, unless `wildcards` says so."""
+    asked = []
+
+    class Own(ChannelService):
+        def onSubscribe(self, caller, channel):
+            asked.append(channel)
+
+    assert World(Own()).raw("/channels?channel=*").closed == (4403, "Patterns are not allowed here.")
+    assert asked == []
+    assert World(Own(wildcards=True)).raw("/channels?channel=*").isOpen()
+    assert asked == ["*"]
+
+
 # The subprotocol.
 
 
@@ -365,7 +379,7 @@ class Guarded(ChannelService):
 
 def test_hooks(worlds):
     """Each hook is asked in its time, and every end of a subscription is told before onClose."""
-    world = worlds(Guarded())
+    world = worlds(Guarded(wildcards=True))
     client, _ = world.v1("/channels/a?user=ann")
     ask(client, '{"type":"subscribe","channel":"b.*"}')
     ask(client, '{"type":"publish","channel":"c","data":{"x":1}}')

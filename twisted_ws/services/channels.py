@@ -98,9 +98,7 @@ class ChannelService(WebSocketService):
     # Hooks.
 
     def onSubscribe(self, caller: Any, channel: str) -> Any:
-        """Refuse patterns, unless `wildcards` allows them."""
-        if isPattern(channel) and not self.wildcards:
-            raise Reject(403, "Patterns are not allowed here.")
+        """Let anybody subscribe; a pattern comes here only where `wildcards` allows them."""
 
     def onPublish(self, caller: Any, channel: str, message: Any) -> Any:
         """Refuse, unless `publish` allows it."""
@@ -145,6 +143,9 @@ class ChannelService(WebSocketService):
             ChannelError: it may not.
         """
         checkNameOrPattern(channel, self.server.limits.channelName)
+        # Not for onSubscribe to remember: who looks at names there would let "*" in, which is all of them.
+        if isPattern(channel) and not self.wildcards:
+            raise ChannelError("forbidden", "Patterns are not allowed here.")
         await self._ask("onSubscribe", self.onSubscribe, caller, channel)
         if presence:
             self.checkPresence(channel)
