@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Any
 
@@ -14,6 +15,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.memory import clientFrame
+from twisted_ws.wire import speedups
 from twisted_ws.wire.lane import LANE_NAMES, LaneServer, PollGroup
 from twisted_ws.wire.ports import accelerate
 
@@ -58,6 +60,10 @@ class Recorder(Protocol):
 
     def connectionLost(self, reason: Any = None) -> None:
         self.lost.callback(reason.value)
+
+
+def _raise(error: Exception) -> Any:
+    raise error
 
 
 class PullProducer:
@@ -217,6 +223,17 @@ class LaneTests(TestCase):
 
         assert await deferToThread(drain) == 500_000
         assert isinstance(await protocol.lost, ConnectionDone)
+        await self.close(protocol)
+
+    async def test_acceptedByTwisted(self) -> None:
+        """When accept fails once, Twisted judges that, and who it then accepts has a lane all the same."""
+        accept, failures = speedups.acceptOne, [OSError(errno.ECONNABORTED, "gone")]
+        self.patch(speedups, "acceptOne", lambda listening: accept(listening) if not failures else _raise(failures.pop()))  # type: ignore[no-untyped-call]
+        protocol, client = await self.connect()
+        assert failures == []
+        client.sendall(b"hello")
+        await protocol.until(lambda events: events == [b"hello"])
+        assert protocol.transport.reactor is self.group
         await self.close(protocol)
 
     async def test_socket(self) -> None:

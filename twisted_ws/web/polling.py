@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from heapq import merge
-from random import uniform
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -18,7 +17,7 @@ from twisted_ws.delivery.subscriber import Subscriber
 from twisted_ws.errors import ChannelError
 from twisted_ws.web.answers import HttpError, retryAfter, spaced
 from twisted_ws.web.compression import compressed
-from twisted_ws.web.stream import SPREAD
+from twisted_ws.web.stream import returnDelay
 
 if TYPE_CHECKING:
     from twisted_ws.limits import Limits
@@ -210,8 +209,7 @@ class Poll(Subscriber):
         """Answer at once: the client has a position then, and comes back with it."""
         channel = self._request.channel
         channel.persistent = False
-        delay = self._server.limits.reconnectDelay + uniform(0, SPREAD)  # for not all come back at once
-        for name, value in retryAfter(delay).items():
+        for name, value in retryAfter(returnDelay(self._server.limits)).items():
             self._request.responseHeaders.setRawHeaders(name, [value])
         lost = channel.whenLost(timeout)
         self._answer()

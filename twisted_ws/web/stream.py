@@ -29,15 +29,22 @@ if TYPE_CHECKING:
     from twisted_ws.delivery.channels import Channels
     from twisted_ws.delivery.publication import Publication
     from twisted_ws.errors import WebSocketError
+    from twisted_ws.limits import Limits
     from twisted_ws.upgrade import UpgradeRequest
     from twisted_ws.web.channel import HttpChannel
     from twisted_ws.web.request import HttpRequest
 
-__all__ = ["Event", "HttpVisitor", "Stream"]
+__all__ = ["Event", "HttpVisitor", "Stream", "returnDelay"]
 
 HEARTBEAT = b":\n\n"
 # Seconds over which the clients of a server that stops come back, so that they do not all come at once.
 SPREAD = 5
+
+
+def returnDelay(limits: Limits) -> float:
+    """Return after how many seconds one client of a server that stops should come back."""
+    return limits.reconnectDelay + uniform(0, SPREAD)
+
 
 _log = Logger()
 
@@ -213,7 +220,7 @@ class Stream:
     def stop(self, timeout: float) -> Deferred[None]:
         """End because the server does, with a hint when to come back (see `twisted_ws.server.Visit`)."""
         lost = self._channel.whenLost(timeout)
-        self.end(b"retry: %d\n\n" % round(1000 * (self._channels.limits.reconnectDelay + uniform(0, SPREAD))))
+        self.end(b"retry: %d\n\n" % round(1000 * returnDelay(self._channels.limits)))
         return lost
 
     def deadlineReached(self, now: float) -> None:
