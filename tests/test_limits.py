@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from twisted_ws.limits import Limits
+from twisted_ws.limits import Limits, parseSize
 
 ZERO_ALLOWED = {"historyMessages", "maxConnections", "maxConnectionsPerIp", "messageRate", "pingInterval", "drainTimeout"}
 
@@ -54,3 +54,16 @@ def test_kinds():
         Limits(maxMessageSize=1.5)  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         Limits().head = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("text", "size"), [("0", 0), ("65536", 65536), ("64KiB", 65536), ("1 m", 1 << 20), ("2GB", 2 << 30)])
+def test_parseSize(text, size):
+    """A size is a number of bytes, or of their multiples by 1024."""
+    assert parseSize(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5M", "1T", "KiB", "²"])
+def test_parseNoSize(text):
+    """What is no size is refused with what would be one."""
+    with pytest.raises(ValueError, match="64KiB"):
+        parseSize(text)

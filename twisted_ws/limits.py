@@ -6,11 +6,12 @@ so a limit is added here and nowhere else.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any
 
-__all__ = ["Limits"]
+__all__ = ["Limits", "parseSize"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -165,3 +166,18 @@ class Limits:
             if not number or not 0 <= value < inf or (value == 0 and not each.metadata["zero"]):
                 least = "0 or more" if each.metadata["zero"] else "more than 0"
                 raise ValueError(f"{each.name} must be {wanted} of {each.metadata['unit']}, {least}, not {value!r}")
+
+
+_SIZE = re.compile(r"([0-9]{1,15})\s*(?:([kmg])i?)?b?", re.IGNORECASE)
+
+
+def parseSize(text: str) -> int:
+    """Return the bytes that somebody has written: ``65536``, ``64KiB``, ``1 m``.
+
+    Raises:
+        ValueError: it is no size; the text says what would be.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError("a number of bytes, as 65536, 64KiB or 1MiB")
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[(match[2] or "").lower()]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import getopt
 import math
-import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from twisted.python.usage import Options, UsageError
 
-__all__ = ["CommandOptions", "number", "size"]
+from twisted_ws.limits import parseSize
 
-_SIZE = re.compile(r"(\d{1,15})\s*(?:([kmg])i?)?b?", re.IGNORECASE)
+__all__ = ["CommandOptions", "number", "size"]
 
 
 class CommandOptions(Options):
@@ -84,8 +83,10 @@ def size(options: Options, name: str) -> int | None:
     text: Any = options[name]
     if text is None:
         return None
-    match = _SIZE.fullmatch(text)
-    value = 0 if match is None else int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[(match[2] or "").lower()]
+    try:
+        value = parseSize(text)
+    except ValueError:
+        value = 0
     if not 0 < value < 1 << 40:
         raise UsageError(f"--{name} must be a number of bytes, as 65536, 64KiB or 1MiB, not {text!r}")
     return value

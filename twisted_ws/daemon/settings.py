@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.limits import Limits
+from twisted_ws.limits import Limits, parseSize
 
 __all__ = ["KEYS", "Key", "Mount", "Settings", "absolute", "load", "merge"]
 
@@ -90,16 +89,10 @@ def _port(value: Any) -> str:
     raise ValueError("a port from 0 to 65535, an endpoint string as tcp:8080:interface=127.0.0.1, or off")
 
 
-_SIZE = re.compile(r"(\d{1,15})\s*(?:([kmg])i?)?b?", re.IGNORECASE)
-
-
 def _size(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("a number of bytes, as 65536, 64KiB or 1MiB")
-    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[(match[2] or "").lower()]
+    return parseSize(value if isinstance(value, str) else "")
 
 
 def _count(value: Any) -> int:
