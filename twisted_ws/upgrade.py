@@ -69,16 +69,23 @@ class Headers(Mapping[str, str]):
     """The headers of a request: names in any case; several of one name are joined by ", " (RFC 9110 section 5.3).
 
     `getAll` gives them one by one, in the order they came.
+
+    Args:
+        pairs: lower-case name and value of each.
+        values: the same by name, where somebody has it.
     """
 
-    __slots__ = ("_pairs",)
+    __slots__ = ("_pairs", "_values")
 
-    def __init__(self, pairs: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, pairs: tuple[tuple[str, str], ...], values: Mapping[str, list[str]] | None = None) -> None:
         self._pairs = pairs
+        self._values = values
 
     def getAll(self, name: str) -> list[str]:
         """Return each value of the header `name`, in the order they came; [] where there is none."""
         name = name.lower()
+        if self._values is not None:
+            return list(self._values.get(name, ()))
         return [value for key, value in self._pairs if key == name]
 
     def __getitem__(self, name: str) -> str:

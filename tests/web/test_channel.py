@@ -54,6 +54,46 @@ def test_oneWrite(world: World, monkeypatch: pytest.MonkeyPatch, request_: bytes
     assert len(writes) == 1
 
 
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_plainAnswer(world: World, monkeypatch: pytest.MonkeyPatch, version: bytes) -> None:
+    """An answer that says nothing of its own is made in one step, with the same headers as one that is put together."""
+    request = GET.replace(b"1.1", version)
+    plain = world.connect().ask(request)
+    render = Echo.render_GET
+
+    def touches(self: Echo, request: Any) -> bytes:
+        request.responseHeaders.removeHeader("X-Nothing")
+        return render(self, request)
+
+    monkeypatch.setattr(Echo, "render_GET", touches)
+    made = world.connect().ask(request)
+    assert plain.headers.pop("date")
+    assert made.headers.pop("date")
+    assert plain == made
+
+
+def test_cookie(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cookie that a resource adds is sent."""
+
+    def render(self: Echo, request: Any) -> bytes:
+        request.addCookie("a", "b")
+        return b"x"
+
+    monkeypatch.setattr(Echo, "render_GET", render)
+    assert world.connect().ask(GET).header("set-cookie") == "a=b"
+
+
+def test_addresses(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resource is told who asks, and whom."""
+
+    def render(self: Echo, request: Any) -> bytes:
+        return f"{request.client.host} {request.host.host}".encode()
+
+    monkeypatch.setattr(Echo, "render_GET", render)
+    connection = world.connect()
+    assert connection.ask(GET).body.decode() == f"192.0.2.7 {connection.transport.getHost().host}"
+
+
 def test_head(world: World) -> None:
     """HEAD gives the head of GET, and no body."""
     response = world.connect().ask(GET.replace(b"GET", b"HEAD", 1))

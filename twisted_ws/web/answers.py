@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import msgspec
+from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource, Resource
 
 if TYPE_CHECKING:
@@ -17,7 +20,18 @@ if TYPE_CHECKING:
 
     from twisted_ws.web.request import HttpRequest
 
-__all__ = ["Directory", "Endpoint", "HttpError", "jsonBody", "notAllowed", "responseHead", "retryAfter", "spaced"]
+__all__ = [
+    "Directory",
+    "Endpoint",
+    "HttpError",
+    "dateNow",
+    "jsonBody",
+    "notAllowed",
+    "responseHead",
+    "retryAfter",
+    "spaced",
+    "textAnswer",
+]
 
 _SLUGS = {
     400: "bad-request",
@@ -143,6 +157,35 @@ class Directory(Endpoint):
     def getChild(self, path: bytes, request: object) -> IResource:
         """Refuse a child that was not put here."""
         raise HttpError(404, "There is nothing here.")
+
+
+def dateNow() -> bytes:
+    """Return the time as the Date header has it."""
+    return _date(int(time.time()))
+
+
+@lru_cache(1)
+def _date(second: int) -> bytes:
+    date: bytes = datetimeToString(second)
+    return date
+
+
+# What an answer says that says nothing of its own; the same as of any other (`HttpChannel.writeHeaders`).
+_TEXT = (
+    b"%b 200 OK\r\nDate: %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
+    b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%b\r\n%b"
+)
+
+
+def textAnswer(version: bytes, body: bytes, closes: bool) -> bytes:
+    """Return a whole answer that is nothing but a text.
+
+    Args:
+        version: "HTTP/1.1" or "HTTP/1.0".
+        body: UTF-8.
+        closes: whether the connection ends after it.
+    """
+    return _TEXT % (version, dateNow(), len(body), b"Connection: close\r\n" if closes else b"", body)
 
 
 def responseHead(version: bytes, code: bytes, reason: bytes, headers: Headers) -> bytes:

@@ -76,9 +76,9 @@ class HttpChannel(HTTPChannel):
         self._idle = False
         self._answered = False  # whether there was a request before
         self._body: Body | None = None
-        self._wantsContinue = False
-        self._keepAlive = False
+        self._wantsContinue = self._keepAlive = False
         self._corked: list[bytes] | None = None
+        self._paused = False  # whether we do not read; for the transport's own pauses see `resumeProducing`
         self._admission: Deferred[None] | None = None
         self._advancing = False
         self._waiters: list[Deferred[None]] = []
@@ -107,7 +107,7 @@ class HttpChannel(HTTPChannel):
         try:
             while self._step():
                 if self._input and seconds() >= until:
-                    self._networkProducer.pauseProducing()
+                    self._pauseReading()
                     self.site.reactor.callLater(0, self._goOn)
                     return
         except Exception:
@@ -116,7 +116,7 @@ class HttpChannel(HTTPChannel):
         finally:
             self._advancing = False
         if self._handlingRequest and len(self._input) > self.site.limits.head:
-            self._networkProducer.pauseProducing()
+            self._pauseReading()
 
     def _goOn(self) -> None:
         if self._state < _State.CLOSING:
@@ -127,7 +127,7 @@ class HttpChannel(HTTPChannel):
     def _step(self) -> bool:
         """Take one head, or one piece of a body; say whether there may be more to do."""
         try:
-            if self._state is _State.HEAD and not self._waitingForTransport:
+            if self._state is _State.HEAD and self._input and not self._waitingForTransport:
                 return self._takeHead()
             if self._state is _State.BODY:
                 return self._takeBody()
@@ -187,13 +187,13 @@ class HttpChannel(HTTPChannel):
             del buffer[:2]
         if not buffer:
             return None
-        if self._idle:
-            self._idle = False
-            self._deadline.set(limits.headDeadline)
         if HEAD_START.match(buffer) is None:
             raise BadHead(400, "This is no HTTP request.")
         end = _LINE_END.search(buffer, self._searched)
         if end is None:
+            if self._idle:
+                self._idle = False
+                self._deadline.set(limits.headDeadline)
             self._searched = max(len(buffer) - 3, 0)
             line = buffer.find(b"\r\n")
             if (len(buffer) if line < 0 else line) > limits.requestLine:
@@ -205,7 +205,7 @@ class HttpChannel(HTTPChannel):
             raise BadHead(400, "A line of the head does not end with CRLF.")
         self._searched = 0
         head = bytes(buffer[: end.end()])
-        del buffer[: end.end()]
+        del buffer[: len(head)]
         return head
 
     def _admitted(self, result: object) -> None:
@@ -217,7 +217,6 @@ class HttpChannel(HTTPChannel):
         else:
             self._state = _State.BODY
             self._handlingRequest = False
-            self._deadline.set(self.site.limits.bodyDeadline)
             if self._wantsContinue and not self._input:
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._resumeReading()
@@ -235,6 +234,8 @@ class HttpChannel(HTTPChannel):
         if self._body.done:
             self.persistent = self._keepAlive
             self._answer()
+        elif not self._deadline.isSet:
+            self._deadline.set(self.site.limits.bodyDeadline)
         return self._state is not _State.BODY
 
     def _answer(self) -> None:
@@ -248,8 +249,7 @@ class HttpChannel(HTTPChannel):
     # Answering
 
     def _newRequest(self) -> HttpRequest:
-        request = self.requestFactory(self)
-        self.requests.append(request)
+        self.requests.append(request := self.requestFactory(self))
         return request
 
     def _refuse(self, error: HttpError) -> None:
@@ -280,10 +280,7 @@ class HttpChannel(HTTPChannel):
 
     def write(self, data: bytes) -> None:
         """Write a piece of a response."""
-        if self._corked is None:
-            self.transport.write(data)
-        else:
-            self._corked.append(data)
+        (self.transport.write if self._corked is None else self._corked.append)(data)
 
     def requestDone(self, request: HttpRequest) -> None:
         """Go on to the next request, or close; called by a request that is answered."""
@@ -321,8 +318,13 @@ class HttpChannel(HTTPChannel):
         elif self._state is _State.BODY:
             self._deadline.set(self.site.limits.bodyDeadline)
 
+    def _pauseReading(self) -> None:
+        self._paused = True
+        self._networkProducer.pauseProducing()
+
     def _resumeReading(self) -> None:
-        if not self._waitingForTransport:
+        if self._paused and not self._waitingForTransport:
+            self._paused = False
             self._networkProducer.resumeProducing()
 
     # Streams: an answer that is written past this channel
@@ -344,11 +346,10 @@ class HttpChannel(HTTPChannel):
         waiter: Deferred[None] = Deferred()
         if self._state is _State.LOST:
             waiter.callback(None)
-        else:
-            self._waiters.append(waiter)
-            late = self.site.reactor.callLater(timeout, self.drop)
-            waiter.addCallback(lambda result: late.cancel() if late.active() else None)
-        return waiter
+            return waiter
+        self._waiters.append(waiter)
+        late = self.site.reactor.callLater(timeout, self.drop)
+        return waiter.addCallback(lambda result: late.cancel() if late.active() else None)
 
     def loseConnection(self) -> None:
         """Close when what is written was taken, and so that the peer can read it even while it still sends."""

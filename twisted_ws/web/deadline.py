@@ -36,6 +36,11 @@ class Deadline:
         if self._timer is None:
             self._timer = self._reactor.callLater(seconds, self._look)
 
+    @property
+    def isSet(self) -> bool:
+        """Whether there is a deadline now."""
+        return self._due is not None
+
     def clear(self) -> None:
         """Have no deadline for now; the timer runs on."""
         self._due = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,7 +22,15 @@ _isIdempotencyKey = re.compile(IDEMPOTENCY_KEY).fullmatch
 
 def contentType(request: HttpRequest) -> str:
     """Return the media type of the body, without parameters, in lower case; "" for none."""
-    return request.fields.get("content-type", "").partition(";")[0].strip().lower()
+    return _bodyType(request.fields.get("content-type", ""))[0]
+
+
+@lru_cache(64)  # who publishes does it with one type
+def _bodyType(text: str) -> tuple[str, bool]:
+    """Return the media type in a Content-Type, and whether its charset is UTF-8."""
+    charset = _CHARSET.search(text)
+    isUtf8 = charset is None or charset[1].strip().lower() in ("utf-8", "utf8", "us-ascii")
+    return text.partition(";")[0].strip().lower(), isUtf8
 
 
 def checkBodyType(request: HttpRequest) -> None:
@@ -30,13 +39,13 @@ def checkBodyType(request: HttpRequest) -> None:
     Raises:
         HttpError: 415.
     """
-    codings = [coding.strip().lower() for coding in request.fields.get("content-encoding", "identity").split(",")]
-    if codings != ["identity"]:
+    coding = request.fields.get("content-encoding")
+    if coding is not None and coding.strip().lower() != "identity":
         raise HttpError(415, "The body must not be compressed.", headers={"Accept-Encoding": "identity"})
-    if contentType(request).startswith("multipart/"):
+    kind, isUtf8 = _bodyType(request.fields.get("content-type", ""))
+    if kind.startswith("multipart/"):
         raise HttpError(415, "The body is sent on as it is, so it must not be a multipart form (with curl: -d, not -F).")
-    charset = _CHARSET.search(request.fields.get("content-type", ""))
-    if charset is not None and charset[1].strip().lower() not in ("utf-8", "utf8", "us-ascii"):
+    if not isUtf8:
         raise HttpError(415, "Text must be UTF-8.")
 
 

@@ -9,14 +9,14 @@ from urllib.parse import unquote_to_bytes
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.error import UnsupportedMethod
-from twisted.web.http import datetimeToString, parse_qs
+from twisted.web.http import parse_qs
 from twisted.web.http_headers import Headers as RawHeaders
-from twisted.web.resource import IResource
+from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Request
 
 from twisted_ws.logs import printable
 from twisted_ws.upgrade import Headers
-from twisted_ws.web.answers import Endpoint, HttpError, notAllowed
+from twisted_ws.web.answers import Endpoint, HttpError, dateNow, notAllowed, textAnswer
 from twisted_ws.wire.head import RequestHead
 
 if TYPE_CHECKING:
@@ -50,20 +50,51 @@ class HttpRequest(Request):
     """
 
     channel: HttpChannel
+    transport: Any
     content: BytesIO
     defaultContentType = b"text/plain; charset=utf-8"
     head: RequestHead | None = None
     fields = Headers(())
+    queued = False
     _requestHeaders: RawHeaders | None = None
+    _responseHeaders: RawHeaders | None = None
     gone = False
     found: Any = None
     _resource: IResource
 
     def __init__(self, channel: HttpChannel) -> None:
-        super().__init__(channel, parsePOSTFormSubmission=False)  # type: ignore[no-untyped-call]
+        # All that Twisted's own __init__ sets, but for what is made for the first who asks.
+        self.channel = channel
+        self.transport = channel.transport
+        self.notifications = []
+        self.cookies = []
+        self.received_cookies = {}
+        self._adapterCache: dict[str, object] = {}
         self.clientproto = b"HTTP/1.1"
         self.content = BytesIO()
-        self._set("Date", datetimeToString())
+
+    @property
+    def client(self) -> Any:
+        """The peer's address (`twisted.internet.interfaces.IAddress`)."""
+        return self.transport.getPeer()
+
+    @property
+    def host(self) -> Any:
+        """The address that the peer has connected to."""
+        return self.transport.getHost()
+
+    @property
+    def responseHeaders(self) -> RawHeaders:
+        """The headers of the answer; one that says nothing of its own does without."""
+        made = self._responseHeaders
+        if made is None:
+            made = self._responseHeaders = RawHeaders()
+            made.setRawHeaders("Date", [dateNow()])
+        return made
+
+    @responseHeaders.setter
+    def responseHeaders(self, headers: RawHeaders) -> None:
+        self._responseHeaders = headers
 
     @property
     def requestHeaders(self) -> RawHeaders:
@@ -82,7 +113,7 @@ class HttpRequest(Request):
     def begin(self, head: RequestHead) -> None:
         """Take over the head."""
         self.head = head
-        self.fields = Headers(head.headers)
+        self.fields = Headers(head.headers, head.values)
         self.method = head.method.encode("ascii")
         self.uri = head.target.encode("ascii")
         self.path, _, query = self.uri.partition(b"?")
@@ -99,12 +130,14 @@ class HttpRequest(Request):
         """
         self.site = self.channel.site
         self.prepath = []
-        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+        self.sitepath: list[bytes] = []
+        segments = self.path[1:].split(b"/")
+        self.postpath = [unquote_to_bytes(segment) for segment in segments] if b"%" in self.path else segments
         if self.path == b"*":
             self.postpath = []
             self._resource = _Star()
         else:
-            self._resource = self.site.getResourceFor(self)  # type: ignore[no-untyped-call]
+            self._resource = getChildForRequest(self.site.resource, self)
         return self._resource.admit(self) if isinstance(self._resource, Endpoint) else None
 
     def process(self) -> None:
@@ -128,6 +161,12 @@ class HttpRequest(Request):
         if not isinstance(body, bytes):
             raise TypeError(f"a resource renders bytes or NOT_DONE_YET, not {type(body).__name__}")
         if self.gone:
+            return
+        said = self._responseHeaders or self.cookies or self.etag or self.lastModified
+        if not said and self.code == 200 and self.method != b"HEAD":
+            self.startedWriting = 1
+            self.channel.transport.write(textAnswer(self.clientproto, body, not self.channel.persistent))
+            self.finish()  # type: ignore[no-untyped-call]
             return
         if self.code not in (204, 304):
             self._set("Content-Length", b"%d" % len(body))
@@ -167,8 +206,7 @@ class HttpRequest(Request):
             # Half a response: only an abrupt end tells the peer that it is none.
             self.channel.drop()
         else:
-            self.responseHeaders = RawHeaders()
-            self._set("Date", datetimeToString())
+            self._responseHeaders = None
             self._sendError(HttpError(500, "The server failed to answer; its log says why."))
 
     def _set(self, name: str, value: bytes) -> None:
