@@ -72,6 +72,8 @@ class Routes(Generic[T]):
 
     def __init__(self) -> None:
         self._routes: list[_Route[T]] = []
+        # By paths without parameters: nothing is longer than a route that has all of a path, nor is a parameter before it.
+        self._literal: dict[str, _Route[T]] = {}
 
     def add(self, path: str, value: T) -> None:
         """Let `value` answer `path` and everything under it.
@@ -89,11 +91,16 @@ class Routes(Generic[T]):
             if [s if isinstance(s, str) else None for s in other.segments] == shape:
                 raise ConfigurationError(f"the path {path} is taken already (by {other.path})")
         self._routes.append(route)
+        if route.segments and None not in shape:
+            self._literal["/" + "/".join(map(str, route.segments))] = route
         # Longest first; of equal length, the one with the literal in the first place where they differ.
         self._routes.sort(key=lambda r: (-len(r.segments), [not isinstance(s, str) for s in r.segments]))
 
     def find(self, path: str) -> Match[T] | None:
         """Return what answers `path`, a URL path as it came (percent-encoded), None where nothing does."""
+        literal = self._literal.get(path)
+        if literal is not None:
+            return Match(literal.value, {}, [])
         segments = _split(path)
         if segments is None:
             return None

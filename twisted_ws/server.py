@@ -329,7 +329,9 @@ class WebSocketServer:
             raise Reject(503, "The server stops.", {"Retry-After": "5"})
         _setServer(service, self)
         handlers = examine(service)
-        chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
+        chosen = None
+        if request.subProtocols:
+            chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
 
         def attend(connection: WebSocketConnection) -> Events:
             caller = Caller(connection, request, chosen, self.channels.enroll)

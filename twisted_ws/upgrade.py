@@ -161,7 +161,11 @@ class UpgradeRequest:
         clientCertificate: Certificate | None = None,
     ) -> None:
         self.target = target
-        self.path = unquote(target.partition("?")[0]) if path is None else path
+        if path is None:
+            path = target if "?" not in target else target.partition("?")[0]
+            if "%" in path:
+                path = unquote(path)
+        self.path = path
         # One text instead of a tuple of tuples: a connection lives for hours, and its headers are read once.
         self._headers = "\n".join([f"{name}:{value}" for name, value in headers])
         self.pathParams = dict(pathParams or {})

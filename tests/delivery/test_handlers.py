@@ -373,6 +373,28 @@ def test_rightSettings() -> None:
     assert (handlers.dispatcherKey, handlers.streamId) == ("e", "id")
 
 
+def test_changedSettings() -> None:
+    """Settings count as they are at each handshake, and what an object or the class had before is not forgotten for the others."""
+    protocols = ["a"]
+    kind = type(service(onPing=nothing, subProtocols=protocols))
+    assert examine(kind()).subProtocols == ("a",)
+    chat = kind()
+    chat.idleTimeout = 5
+    assert (examine(chat).subProtocols, examine(chat).idleTimeout) == (("a",), 5)
+    assert examine(kind()).idleTimeout == 0
+    assert examine(kind()) is examine(kind())
+    protocols.append("b")
+    assert examine(kind()).subProtocols == examine(chat).subProtocols == ("a", "b")
+    protocols.append("b")
+    assert "has a name twice" in mistake(kind())
+    # More of them than are kept.
+    for seconds in range(1, 200):
+        chat.idleTimeout = seconds
+        chat.subProtocols = (f"v{seconds}",)
+        assert examine(chat) == examine(chat)
+        assert (examine(chat).idleTimeout, examine(chat).subProtocols) == (seconds, (f"v{seconds}",))
+
+
 @pytest.mark.parametrize(
     ("members", "text"),
     [

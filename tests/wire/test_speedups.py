@@ -19,7 +19,9 @@ from OpenSSL import SSL
 from tests.memory import clientFrame
 from twisted_ws.limits import Limits
 from twisted_ws.wire import pure, speedups
+from twisted_ws.wire.handshake import Accept, decide, isUpgrade
 from twisted_ws.wire.head import RequestHead, parseHead
+from twisted_ws.wire.origins import AllowedOrigins
 
 try:
     from twisted_ws.wire import _speedups
@@ -141,9 +143,44 @@ def test_plainHead():
     if _speedups is not pure:
         headers = (("host", "a.example:8080"), ("x-a", "one"), ("x-text", "grüß"), ("x-a", "two"))
         values = {"host": ["a.example:8080"], "x-a": ["one", "two"], "x-text": ["grüß"]}
-        assert _speedups.plainHead(PLAIN) == ("GET", "/ws?a=%20", headers, "a.example:8080", values)
+        assert _speedups.plainHead(PLAIN) == ("GET", "/ws?a=%20", headers, "a.example:8080", values, None)
         with pytest.raises(TypeError):
             _speedups.plainHead("text")
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nconnection: upgrade\r\nSec-WebSocket-Version:13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "isPlain"),
+    [
+        (b"", b"", True),
+        (b"Host: a", b"Host: a\r\nOrigin: b\r\nSec-WebSocket-Protocol: c", True),  # what is not looked at here
+        (b"GET", b"POST", False),
+        (b"GET", b"get", False),
+        (b"WebSocket", b"websockets", False),
+        (b"WebSocket", b"h2c, websocket", False),
+        (b": upgrade", b": keep-alive, Upgrade", False),
+        (b"Upgrade: WebSocket\r\n", b"", False),
+        (b"Upgrade: WebSocket\r\n", b"Upgrade: WebSocket\r\nUpgrade: WebSocket\r\n", False),
+        (b":13", b": 8", False),
+        (b":13", b": 13\r\nSec-WebSocket-Version: 13", False),
+        (b"A==", b"A=", False),
+        (b"A==", b"A===", False),
+        (b"AA==", b"A-==", False),
+        (b"\r\n\r\n", b"\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", False),
+        (b"Host: a", b"Host: a\r\nContent-Length: 0", False),
+        (b"Host: a", b"Host: a\r\nContent-Length: 5", False),
+        (b"Host: a", b"Host: a\r\nTransfer-Encoding: chunked", False),
+    ],
+)
+def test_plainHandshake(before, after, isPlain):
+    """The compiled part gives the key of a handshake in which there is nothing to decide; the rest is for `decide`."""
+    if _speedups is not pure:
+        assert _speedups.plainHead(HANDSHAKE.replace(before, after, 1))[5] == ("A" * 22 + "==" if isPlain else None)
 
 
 # A plain head with a few bytes put in, taken out, or others; and pieces of heads in any order.
@@ -175,7 +212,7 @@ def heads(draw):
     """Return bytes that a peer may send for a head."""
     if draw(st.booleans()):
         return b"".join(draw(st.lists(_PIECES, max_size=12)))
-    head = bytearray(PLAIN)
+    head = bytearray(draw(st.sampled_from((PLAIN, HANDSHAKE))))
     for _ in range(draw(st.integers(0, 3))):
         start = draw(st.integers(0, len(head)))
         head[start : start + draw(st.integers(0, 2))] = draw(st.binary(max_size=2))
@@ -188,12 +225,15 @@ def test_plainHeadAsInPython(data):
     """Whatever the compiled part takes for plain, Python reads in the same way; it refuses nothing itself."""
     plain = _speedups.plainHead(data)
     if plain is not None:
-        method, target, headers, host, values = plain
+        method, target, headers, host, values, key = plain
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(speedups, "plainHead", pure.plainHead)
             head = parseHead(data, Limits())
         assert head == RequestHead(method, target, (1, 1), headers, host)
         assert head.values == values
+        if key is not None:
+            assert isUpgrade(head)
+            assert decide(head, AllowedOrigins(()), False) == Accept(key)
 
 
 # PollSet.

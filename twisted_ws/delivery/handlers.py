@@ -96,7 +96,10 @@ def handlerName(value: str) -> str:
     return "on" + "".join(part[0].upper() + part[1:] for part in re.split(r"[\W_]+", value) if part)
 
 
-_examined: WeakKeyDictionary[type, Handlers] = WeakKeyDictionary()
+# By class; in each: None for its methods alone, and what they make with the settings that objects of it have had.
+_Known = dict[tuple[tuple[str, ...], float] | None, Handlers]
+_examined: WeakKeyDictionary[type, _Known] = WeakKeyDictionary()
+_SETTINGS = 64  # so many of a class are kept
 
 
 def examine(service: object) -> Handlers:
@@ -112,24 +115,36 @@ def examine(service: object) -> Handlers:
     kind = type(service)
     own = False
     for name, value in getattr(service, "__dict__", {}).items():
-        if _decides(kind, name, value):
+        if (name[:2] in _ON or name in _KEYS or callable(value)) and _decides(kind, name, value):
             own = True
             break
-    handlers = None if own else _examined.get(kind)
-    if handlers is None:
+    known: _Known | None = None if own else _examined.get(kind)
+    if known is None:
         examination = _Examination(service)
-        handlers = examination.handlers()
+        known = {None: examination.handlers()}
         if not own and not examination.varies:
-            _examined[kind] = handlers
+            _examined[kind] = known
+    else:
+        # Each handshake comes by here.
+        try:
+            found = known.get((tuple(getattr(service, "subProtocols", ())), getattr(service, "idleTimeout", 0)))
+        except Exception:
+            found = None  # what is wrong is said below
+        if found is not None:
+            return found
     subProtocols, idleTimeout = _subProtocols(service), _idleTimeout(service)
-    if subProtocols == handlers.subProtocols and idleTimeout == handlers.idleTimeout:
-        return handlers
-    return replace(handlers, subProtocols=subProtocols, idleTimeout=idleTimeout)
+    found = replace(known[None], subProtocols=subProtocols, idleTimeout=idleTimeout)
+    if len(known) <= _SETTINGS:
+        known[subProtocols, idleTimeout] = found
+    return found
+
+
+_ON = frozenset(("on", "On", "oN", "ON"))
 
 
 def _decides(kind: type, name: str, value: object) -> bool:
     """Say whether an attribute of an object makes its handlers others than those of its class."""
-    if name[:2].lower() == "on":
+    if name[:2] in _ON:
         return callable(value) or name in EVENTS or hasattr(kind, name)
     return name in _KEYS or (callable(value) and _mark(value) is not None)
 

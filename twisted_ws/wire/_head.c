@@ -22,6 +22,9 @@ enum {
     VALUE = 2,   /* of a value: no control character of ASCII or Latin-1, but a tab */
     TARGET = 4,  /* of a target that needs no percent-encoding */
     HOST = 8,    /* of a Host: ASCII, and nothing that could begin something else */
+    BASE64 = 16, /* of a Sec-WebSocket-Key, but for its end */
+    KEY = 3,     /* the place of Sec-WebSocket-Key among what a handshake has to say */
+    ALL_SAID = 15,
 };
 
 static unsigned char kinds[256];
@@ -40,6 +43,8 @@ prepareHead(void)
             kind |= TARGET;
         if (c > 0x20 && c < 0x7F && strchr(",/\\@?#\"'<>", c) == NULL)
             kind |= HOST;
+        if (letter || c == '+' || c == '/')
+            kind |= BASE64;
         kinds[c] = kind;
     }
 }
@@ -72,9 +77,61 @@ addValue(PyObject *values, PyObject *name, PyObject *value)
     return added;
 }
 
+/* What a head says of a WebSocket handshake (RFC 6455 section 4.2.1). */
+typedef struct {
+    int said;     /* a bit for each of `required` */
+    int spoilt;   /* something of it is said twice or otherwise, or there may be a body: handshake.py decides */
+    PyObject *key; /* borrowed from `values` */
+} Handshake;
+
+/* Whether a text is `expected`, which is in lower case, whatever its own case is. */
+static int
+isSame(const char *text, size_t size, const char *expected)
+{
+    if (size != strlen(expected))
+        return 0;
+    for (size_t i = 0; i < size; i++)
+        if ((text[i] >= 'A' && text[i] <= 'Z' ? text[i] + 32 : text[i]) != expected[i])
+            return 0;
+    return 1;
+}
+
+/* Whether a text is 16 bytes in base64. */
+static int
+isKey(const char *text, size_t size)
+{
+    if (size != 24 || text[22] != '=' || text[23] != '=')
+        return 0;
+    for (size_t i = 0; i < 22; i++)
+        if (!(kinds[(unsigned char)text[i]] & BASE64))
+            return 0;
+    return 1;
+}
+
+/* Note what a header says of a handshake. */
+static void
+noteHeader(Handshake *handshake, const char *name, size_t length, const char *value, size_t size, PyObject *text)
+{
+    static const struct {
+        const char *name, *value; /* no value: not of a plain handshake */
+    } required[] = {{"upgrade", "websocket"}, {"connection", "upgrade"}, {"sec-websocket-version", "13"}, {"sec-websocket-key", ""},
+                    {"content-length", NULL}, {"transfer-encoding", NULL}};
+    for (int i = 0; i < 6; i++) {
+        if (!isSame(name, length, required[i].name))
+            continue;
+        int fits = required[i].value != NULL && (i == KEY ? isKey(value, size) : isSame(value, size, required[i].value));
+        if (!fits || handshake->said & 1 << i)
+            handshake->spoilt = 1;
+        handshake->said |= 1 << i;
+        if (i == KEY)
+            handshake->key = text;
+        return;
+    }
+}
+
 /* Take one header line (without its CRLF) into `headers` and `values`: 1, 0 for one that is not plain, -1 with an exception. */
 static int
-takeHeader(const unsigned char *line, size_t size, PyObject *headers, PyObject *values)
+takeHeader(const unsigned char *line, size_t size, PyObject *headers, PyObject *values, Handshake *handshake)
 {
     char name[NAME_MAX_SIZE];
     const unsigned char *colon = memchr(line, ':', size);
@@ -98,6 +155,8 @@ takeHeader(const unsigned char *line, size_t size, PyObject *headers, PyObject *
     PyObject *text = PyUnicode_DecodeLatin1((const char *)value, end - value, NULL);
     PyObject *pair = key != NULL && text != NULL ? PyTuple_Pack(2, key, text) : NULL;
     int done = pair != NULL && addValue(values, key, text) && PyList_Append(headers, pair) == 0;
+    if (done)
+        noteHeader(handshake, name, length, (const char *)value, (size_t)(end - value), text);
     Py_XDECREF(key);
     Py_XDECREF(text);
     Py_XDECREF(pair);
@@ -127,7 +186,8 @@ takeRequestLine(const unsigned char *line, size_t size, PyObject **method, PyObj
 
 /* Take all of a head: 1, 0 for one that is not plain, -1 with an exception. */
 static int
-takeHead(const unsigned char *data, size_t size, PyObject **method, PyObject **target, PyObject *headers, PyObject *values)
+takeHead(const unsigned char *data, size_t size, PyObject **method, PyObject **target, PyObject *headers, PyObject *values,
+         Handshake *handshake)
 {
     const unsigned char *line = data, *end = data + size;
     for (;;) {
@@ -137,7 +197,8 @@ takeHead(const unsigned char *data, size_t size, PyObject **method, PyObject **t
         size_t length = (size_t)(feed - line) - 1;
         if (length == 0)
             return line != data && feed + 1 == end; /* the empty line has to be the last */
-        int taken = line == data ? takeRequestLine(line, length, method, target) : takeHeader(line, length, headers, values);
+        int taken =
+            line == data ? takeRequestLine(line, length, method, target) : takeHeader(line, length, headers, values, handshake);
         if (taken <= 0)
             return taken;
         line = feed + 1;
@@ -166,15 +227,18 @@ plainHead(PyObject *module, PyObject *data)
     }
     PyObject *method = NULL, *target = NULL, *host = NULL, *found = NULL;
     PyObject *headers = PyList_New(0), *values = PyDict_New();
+    Handshake handshake = {0};
     int taken = -1;
     if (headers != NULL && values != NULL)
-        taken = takeHead((const unsigned char *)PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), &method, &target, headers, values);
+        taken = takeHead((const unsigned char *)PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), &method, &target, headers, values,
+                         &handshake);
     if (taken == 0 || (taken > 0 && !isHostPlain(values, &host))) {
         found = Py_NewRef(Py_None);
     } else if (taken > 0) {
         PyObject *pairs = PyList_AsTuple(headers);
         if (pairs != NULL) {
-            found = PyTuple_Pack(5, method, target, pairs, host, values);
+            int isPlain = handshake.said == ALL_SAID && !handshake.spoilt && PyUnicode_CompareWithASCIIString(method, "GET") == 0;
+            found = PyTuple_Pack(6, method, target, pairs, host, values, isPlain ? handshake.key : Py_None);
             Py_DECREF(pairs);
         }
     }

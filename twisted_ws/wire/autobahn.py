@@ -16,7 +16,9 @@ from twisted_ws.wire.deflate import acceptOffer
 __all__ = ["QuietServerProtocol", "serverFactory", "serverOptions"]
 
 
-_SWITCHING = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+_SWITCHING = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n%b\r\n"
+)
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
@@ -77,14 +79,14 @@ class QuietServerProtocol(WebSocketServerProtocol):
             extensions: offers of permessage-deflate that can be taken.
             headers: more headers for the 101.
         """
-        lines = [_SWITCHING + b2a_base64(sha1(key.encode() + _GUID).digest(), newline=False).decode()]
-        if chosen is not None:
-            lines.append(f"Sec-WebSocket-Protocol: {chosen}")
-        if extensions:
-            lines.append(f"Sec-WebSocket-Extensions: {self._accept(extensions)}")
-        lines += [f"{name}: {value}" for name, value in headers]
-        lines.append("\r\n")
-        self.transport.write("\r\n".join(lines).encode("latin-1"))
+        lines = b""
+        if chosen is not None or extensions or headers:
+            more = [("Sec-WebSocket-Protocol", chosen)] if chosen is not None else []
+            if extensions:
+                more.append(("Sec-WebSocket-Extensions", self._accept(extensions)))
+            lines = "".join([f"{name}: {value}\r\n" for name, value in (*more, *headers)]).encode("latin-1")
+        accept = b2a_base64(sha1(key.encode() + _GUID).digest(), newline=False)
+        self.transport.write(_SWITCHING % (accept, lines))
         self.state = self.STATE_OPEN
         self._onOpen()
 

@@ -70,7 +70,7 @@ class FrontDoor(TwistedProtocol):
         self.factory = factory
         self._peer = peer  # as the gate has counted it
         self._state = _State.HEAD
-        self._received = bytearray()
+        self._received = b""
         self._searched = 0
         self._upgrade: Deferred[Welcome] | None = None
         self._http: Any = None
@@ -101,7 +101,7 @@ class FrontDoor(TwistedProtocol):
         limits = self.factory.wire.limits
         received = self._received
         if received.startswith(b"\r\n"):  # an empty line before the request is ignored (RFC 9112 section 2.2)
-            del received[:2]
+            received = self._received = received[2:]
         end = received.find(b"\r\n\r\n", self._searched)
         if end < 0:
             self._searched = max(len(received) - 3, 0)
@@ -113,7 +113,7 @@ class FrontDoor(TwistedProtocol):
             elif len(received) > limits.head:
                 self._refuse(431, "The request head is too large.")
             return
-        head, rest = bytes(received[: end + 4]), bytes(received[end + 4 :])
+        head, rest = received[: end + 4], received[end + 4 :]
         try:
             self._judge(parseHead(head, limits), head, rest)
         except BadHead as bad:
@@ -124,7 +124,7 @@ class FrontDoor(TwistedProtocol):
         if not isUpgrade(head):
             self._becomeHTTP(raw + rest)
             return
-        self._received = bytearray(rest)
+        self._received = rest
         transport = self.transport
         # On anything else the PROXY protocol may have said who it really is.
         onLane = isinstance(transport, LaneServer)
@@ -174,7 +174,7 @@ class FrontDoor(TwistedProtocol):
         connection = self.factory.connectionClass(welcome, self._peer[0])
         setProtocol(self.transport, connection)
         connection.makeConnection(self.transport)  # type: ignore[no-untyped-call]
-        connection.open(accept, bytes(self._received))
+        connection.open(accept, self._received)
 
     def _rejected(self, failure: Failure) -> None:
         self._decided()
@@ -206,7 +206,7 @@ class FrontDoor(TwistedProtocol):
         self.factory.wire.wheel.drop(self)
         self._state = _State.HTTP
         self._http = http
-        self._received = bytearray()
+        self._received = b""
         http.makeConnection(self.transport)
         http.dataReceived(received)
 
@@ -214,7 +214,7 @@ class FrontDoor(TwistedProtocol):
         """Answer with an error and close, so that the peer can read it."""
         upgrade = self._decided()
         self._state = _State.REFUSED
-        self._received = bytearray()
+        self._received = b""
         if upgrade is not None:
             upgrade.cancel()
         wire = self.factory.wire

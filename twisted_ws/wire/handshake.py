@@ -55,7 +55,7 @@ class Deny:
 
 def isUpgrade(head: RequestHead) -> bool:
     """Say whether the client asks for WebSocket: an Upgrade header that names it."""
-    return head.hasToken("upgrade", "websocket")
+    return head.key is not None or head.hasToken("upgrade", "websocket")
 
 
 def decide(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Accept | Deny:
@@ -66,6 +66,26 @@ def decide(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Accept
         origins: the pages that may connect.
         isSecure: whether the client's connection has TLS.
     """
+    key = head.key or _keyOf(head)
+    if isinstance(key, Deny):
+        return key
+    values = head.values
+    if "origin" in values:  # without one: no browser, so no foreign page behind it
+        denied = _checkOrigin(head, origins, isSecure)
+        if denied is not None:
+            return denied
+    if "sec-websocket-protocol" not in values and "sec-websocket-extensions" not in values:
+        return Accept(key)
+    subProtocols = head.tokens("sec-websocket-protocol")
+    if not all(map(isToken, subProtocols)) or len(set(subProtocols)) != len(subProtocols):
+        return Deny(400, "Sec-WebSocket-Protocol must be a list of different tokens.")
+    extensions = parseExtensions(head.getAll("sec-websocket-extensions"))
+    if extensions is None:
+        return Deny(400, "Sec-WebSocket-Extensions is malformed.")
+    return Accept(key, tuple(subProtocols), extensions)
+
+
+def _keyOf(head: RequestHead) -> str | Deny:
     if head.method != "GET":
         return Deny(405, "A WebSocket handshake is a GET.", (("Allow", "GET"),))
     if head.version < (1, 1):
@@ -81,19 +101,7 @@ def decide(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Accept
     keys = values.get("sec-websocket-key")
     if keys is None or len(keys) != 1 or not _isKey(keys[0]):
         return Deny(400, "Sec-WebSocket-Key must be 16 bytes in base64, once.")
-    if "origin" in values:  # without one: no browser, so no foreign page behind it
-        denied = _checkOrigin(head, origins, isSecure)
-        if denied is not None:
-            return denied
-    if "sec-websocket-protocol" not in values and "sec-websocket-extensions" not in values:
-        return Accept(keys[0])
-    subProtocols = head.tokens("sec-websocket-protocol")
-    if not all(map(isToken, subProtocols)) or len(set(subProtocols)) != len(subProtocols):
-        return Deny(400, "Sec-WebSocket-Protocol must be a list of different tokens.")
-    extensions = parseExtensions(head.getAll("sec-websocket-extensions"))
-    if extensions is None:
-        return Deny(400, "Sec-WebSocket-Extensions is malformed.")
-    return Accept(keys[0], tuple(subProtocols), extensions)
+    return keys[0]
 
 
 def _checkOrigin(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Deny | None:

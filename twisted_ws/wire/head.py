@@ -51,6 +51,7 @@ class RequestHead:
         headers: pairs of lower-case name and value (Latin-1, stripped), in the order they came.
         host: the value of Host, "" where an HTTP/1.0 request has none.
         values: the values of each name; a dozen are asked for in each handshake.
+        key: the Sec-WebSocket-Key of a plain handshake (`twisted_ws.wire.pure.PlainHead`); None: `decide` finds out.
     """
 
     method: str
@@ -59,6 +60,7 @@ class RequestHead:
     headers: tuple[tuple[str, str], ...]
     host: str
     values: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
+    key: str | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.values:
@@ -98,10 +100,10 @@ def parseHead(data: bytes, limits: Limits) -> RequestHead:
     plain = speedups.plainHead(data)
     if plain is None:
         return _parse(data, limits)
-    method, target, headers, host, values = plain
+    method, target, headers, host, values, key = plain
     if len(headers) > limits.headers:
         raise BadHead(431, "The request has too many headers.")
-    return RequestHead(method, target, (1, 1), headers, host, values)
+    return RequestHead(method, target, (1, 1), headers, host, values, key)
 
 
 def _parse(data: bytes, limits: Limits) -> RequestHead:

@@ -99,7 +99,7 @@ class WebSocketConnection(Outbound):
         limits, wheel = self.wire.limits, self.wire.wheel
         self._outbox = Outbox(self, self.transport, wheel, self.wire.backlog, limits.maxSendBuffer, limits.replyBuffer)
         self._events = welcome.attend(self)
-        self._enter(Phase.OPEN)
+        self.phase = Phase.OPEN
         self._idleTimeout = welcome.idleTimeout
         # The wheel's clock stands still while nothing is on the wheel.
         now = self.wire.reactor.seconds()

@@ -54,8 +54,13 @@ def acceptOne(listening: socket.socket) -> tuple[int, Any]:
     return accepted.detach(), address
 
 
-def plainHead(data: bytes) -> tuple[str, str, tuple[tuple[str, str], ...], str, dict[str, list[str]]] | None:
-    """Return method, target, headers, Host, and the headers' values by name, of a head in which nothing is out of the ordinary.
+# Method, target, headers, Host, the headers' values by name; and the Sec-WebSocket-Key of a handshake in which nothing is out of
+# the ordinary either, before its origin, subprotocols and extensions are looked at (`twisted_ws.wire.handshake.decide`).
+PlainHead = tuple[str, str, tuple[tuple[str, str], ...], str, dict[str, list[str]], str | None]
+
+
+def plainHead(data: bytes) -> PlainHead | None:
+    """Return what is in a head in which nothing is out of the ordinary.
 
     That is an HTTP/1.1 request for a path, with one Host, of which every byte is as `twisted_ws.wire.head` wants it; that module
     has the words for the others.

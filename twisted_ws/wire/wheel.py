@@ -61,7 +61,9 @@ class Wheel:
             self.now = self._reactor.seconds()
             self._turned = int(self.now / TICK)
             self._wait()
-        slot = max(ceil(when / TICK), self._turned + 1)
+        slot = ceil(when / TICK)
+        if slot <= self._turned:
+            slot = self._turned + 1
         bucket = self._buckets.get(slot)
         if bucket is None:
             bucket = self._buckets[slot] = set()
