@@ -374,7 +374,7 @@ def test_rightSettings() -> None:
 
 
 def test_changedSettings() -> None:
-    """Settings count as they are at each handshake, and what an object or the class had before is not forgotten for the others."""
+    """Settings count as they are at each handshake; what another object of the class has, or had before, does not."""
     protocols = ["a"]
     kind = type(service(onPing=nothing, subProtocols=protocols))
     assert examine(kind()).subProtocols == ("a",)
