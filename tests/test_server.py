@@ -237,9 +237,11 @@ def test_stop(world):
     """A stop closes every caller with 1001, refuses new ones with 503, and drops who does not answer; each call waits."""
     good, mute = world.client(), world.client()
     assert world.server.readiness() is None
+    assert not world.server.isStopping
     ended = []
     world.server.stop(3).addCallback(ended.append)
     assert world.server.readiness() == "draining"
+    assert world.server.isStopping
     assert good.closeFrame() == mute.closeFrame() == (1001, "server stops")
     late = world.client()
     assert late.head.startswith("HTTP/1.1 503")

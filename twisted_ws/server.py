@@ -248,9 +248,14 @@ class WebSocketServer:
         """
         return self.channels.publish(channel, message, key, idempotencyKey)
 
+    @property
+    def isStopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping is not None
+
     def readiness(self) -> str | None:
         """Return why the server should get no new traffic ("draining", "full"), None when it may."""
-        if self._stopping is not None:
+        if self.isStopping:
             return "draining"
         return "full" if self._wire.gate.full() else None
 
@@ -312,7 +317,7 @@ class WebSocketServer:
         Raises:
             Reject: the request is refused; the Deferred fails with the same.
         """
-        if self._stopping is not None:
+        if self.isStopping:
             raise Reject(503, "The server stops.", {"Retry-After": "5"})
         match = self._routes.find(request.target.partition("?")[0])
         if match is None:
@@ -325,7 +330,7 @@ class WebSocketServer:
 
     def _welcome(self, answer: tuple[object, tuple[tuple[str, str], ...]], request: UpgradeRequest) -> Welcome:
         service, headers = answer
-        if self._stopping is not None:
+        if self.isStopping:
             raise Reject(503, "The server stops.", {"Retry-After": "5"})
         _setServer(service, self)
         handlers = examine(service)

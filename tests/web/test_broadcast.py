@@ -31,6 +31,10 @@ class Server:
     def readiness(self) -> str | None:
         return self.reason
 
+    @property
+    def isStopping(self) -> bool:
+        return self.reason == "draining"
+
 
 class Guard:
     """Credentials that answer as the test says."""

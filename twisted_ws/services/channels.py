@@ -183,7 +183,7 @@ class ChannelService(WebSocketService):
         checkName(channel, self.server.limits.channelName)
         asked = decode(*encode(message)) if isinstance(message, Raw) else message
         instead = await self._ask("onPublish", self.onPublish, caller, channel, asked)
-        if self.server.readiness() == "draining":  # that may have begun since the client asked: it would reach nobody any more
+        if self.server.isStopping:  # that may have begun since the client asked: it would reach nobody any more
             raise ChannelError("unavailable", "The server stops: nothing was sent.")
         try:
             # What a service makes of a message may differ each time, with the time for instance: what was sent does not.

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpChannel"]
 
-# The end of a head, or a line feed alone, which some parsers take for the end of a line.
-_LINE_END = re.compile(rb"\r\n\r\n|(?<!\r)\n")
+# Some parsers take it for the end of a line; a head in which it stands might never come to an end for us.
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 
 # So many seconds of one connection's requests are answered in one turn of the reactor; then it is the turn of the others.
 TURN = 0.01
@@ -145,7 +145,7 @@ class HttpChannel(HTTPChannel):
         if data is None:
             return False
         head = parseHead(data, self.site.limits)
-        if self._answered and isUpgrade(head) and self.site.sharesPort:
+        if self._answered and self.site.sharesPort and isUpgrade(head):
             self._leave(data)
             return False
         request = self._newRequest()
@@ -153,7 +153,7 @@ class HttpChannel(HTTPChannel):
         self._body = bodyOf(head, self.site.limits)
         self._keepAlive = self.site.keepAlive and head.version == (1, 1) and not head.hasToken("connection", "close")
         self.persistent = self._keepAlive and self._body is None
-        self._wantsContinue = expectsContinue(head) and self._body is not None
+        self._wantsContinue = "expect" in head.values and expectsContinue(head) and self._body is not None
         self._state = _State.ADMITTING
         self._handlingRequest = True
         self._deadline.clear()
@@ -189,8 +189,10 @@ class HttpChannel(HTTPChannel):
             return None
         if HEAD_START.match(buffer) is None:
             raise BadHead(400, "This is no HTTP request.")
-        end = _LINE_END.search(buffer, self._searched)
-        if end is None:
+        end = buffer.find(b"\r\n\r\n", self._searched) + 4
+        if end < 4:
+            if _BARE_LF.search(buffer, self._searched) is not None:
+                raise BadHead(400, "A line of the head does not end with CRLF.")
             if self._idle:
                 self._idle = False
                 self._deadline.set(limits.headDeadline)
@@ -201,11 +203,9 @@ class HttpChannel(HTTPChannel):
             if len(buffer) > limits.head:
                 raise BadHead(431, "The request head is too large.")
             return None
-        if end[0] == b"\n":
-            raise BadHead(400, "A line of the head does not end with CRLF.")
         self._searched = 0
-        head = bytes(buffer[: end.end()])
-        del buffer[: len(head)]
+        head = bytes(buffer[:end])
+        del buffer[:end]
         return head
 
     def _admitted(self, result: object) -> None:

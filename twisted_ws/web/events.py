@@ -246,7 +246,7 @@ async def _begin(
         server.visits.discard(stream)
         subscriber.leave()
 
-    if server.readiness() == "draining":
+    if server.isStopping:
         raise ChannelError("unavailable", "The server stops.")
     stream = Stream(request, server.channels, whenGone)
     subscriber = kind(visit.visitor, stream, visit.service, watched)

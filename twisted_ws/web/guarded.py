@@ -64,8 +64,7 @@ class Guarded(Endpoint):
         Raises:
             HttpError: 503.
         """
-        # A server that is merely full still serves the callers it has.
-        if self._server.readiness() == "draining":
+        if self._server.isStopping:
             raise HttpError(503, "The server stops: nothing was sent.", headers=retryAfter(RETRY_SECONDS))
 
     def _unknown(self, failure: Failure) -> Failure:

@@ -239,7 +239,7 @@ async def poll(request: HttpRequest, visit: Visit, server: WebSocketServer) -> N
         gathered.addAll(runs)
         _answer(request, question, gathered, server.limits, question.presence and _presence(server, question))
         return
-    if server.readiness() == "draining":
+    if server.isStopping:
         raise ChannelError("unavailable", "The server stops.")
     waiting = Poll(request, visit, server, question)
     try:
