@@ -172,7 +172,7 @@ def _date(second: int) -> bytes:
 
 # What an answer says that says nothing of its own; the same as of any other (`HttpChannel.writeHeaders`).
 _TEXT = (
-    b"%b 200 OK\r\nDate: %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
+    b"%b 200 OK\r\nDate: %b\r\nContent-Length: %d\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%b\r\n%b"
 )
 
