@@ -117,6 +117,8 @@ class Echo(Endpoint):
 class Later(Endpoint):
     """Answers when the test says so."""
 
+    allowedMethods = (b"GET", b"HEAD", b"POST")
+
     def __init__(self) -> None:
         super().__init__()
         self.requests: list[Any] = []
@@ -124,6 +126,8 @@ class Later(Endpoint):
     def render_GET(self, request: Any) -> int:
         self.requests.append(request)
         return NOT_DONE_YET
+
+    render_POST = render_GET
 
 
 class Asks(Echo):

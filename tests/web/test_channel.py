@@ -603,6 +603,21 @@ def test_slowReader(world: World) -> None:
     assert connection.dropped
 
 
+def test_slowReaderWhileBodyComes(world: World) -> None:
+    """Reading that stopped before a request was whole goes on after its answer, when the peer has taken all in between."""
+    connection = world.connect()
+    whole = post(b"x", path=b"/later")
+    connection.send(whole[:-1])
+    connection.channel.pauseProducing()
+    assert connection.transport.producerState == "paused"
+    connection.send(whole[-1:])
+    (request,) = world.later.requests
+    connection.channel.resumeProducing()
+    request.answer(b"late")
+    assert connection.transport.producerState == "producing"
+    assert [r.body for r in connection.responses()] == [b"late"]
+
+
 def test_slowReaderGoesOn(world: World) -> None:
     """When the peer takes its responses after all, what waits is answered, and the next head has its time."""
     connection = world.connect()

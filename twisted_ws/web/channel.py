@@ -73,12 +73,11 @@ class HttpChannel(HTTPChannel):
         self._state = _State.HEAD
         self._input = bytearray()
         self._searched = 0
-        self._idle = False
-        self._answered = False  # whether there was a request before
+        self._idle = self._answered = False  # between two requests; whether there was one before
         self._body: Body | None = None
         self._wantsContinue = self._keepAlive = False
         self._corked: list[bytes] | None = None
-        self._paused = False  # whether we do not read; for the transport's own pauses see `resumeProducing`
+        self._paused = False  # whether reading may have to be resumed
         self._admission: Deferred[None] | None = None
         self._advancing = False
         self._waiters: list[Deferred[None]] = []
@@ -303,6 +302,7 @@ class HttpChannel(HTTPChannel):
     def pauseProducing(self) -> None:
         """Wait with further answers until the peer has taken those that are written."""
         super().pauseProducing()  # type: ignore[no-untyped-call]
+        self._paused = True  # where no request is handled
         self._deadline.set(self.site.limits.writeDeadline)
 
     def resumeProducing(self) -> None:
