@@ -64,6 +64,12 @@ def test_find(path, value, parameters):
     assert (None if found is None else (found.value, found.parameters)) == (None if value is None else (value, parameters))
 
 
+@pytest.mark.parametrize("path", ["/a\x7f", "/a/\x01/b"])
+def test_controls(path):
+    """A route with control characters answers nothing, as no path with them does."""
+    assert routes(path).find(path) is None
+
+
 def test_root():
     """The path / answers everything that nothing else does."""
     made = routes("/", "/ws")

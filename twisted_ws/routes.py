@@ -91,8 +91,9 @@ class Routes(Generic[T]):
             if [s if isinstance(s, str) else None for s in other.segments] == shape:
                 raise ConfigurationError(f"the path {path} is taken already (by {other.path})")
         self._routes.append(route)
-        if route.segments and None not in shape:
-            self._literal["/" + "/".join(map(str, route.segments))] = route
+        literal = "/" + "/".join([segment for segment in route.segments if isinstance(segment, str)])
+        if None not in shape and _split(literal) == shape:
+            self._literal[literal] = route
         # Longest first; of equal length, the one with the literal in the first place where they differ.
         self._routes.sort(key=lambda r: (-len(r.segments), [not isinstance(s, str) for s in r.segments]))
 

@@ -387,6 +387,17 @@ def test_changedSettings() -> None:
     assert examine(kind()).subProtocols == examine(chat).subProtocols == ("a", "b")
     protocols.append("b")
     assert "has a name twice" in mistake(kind())
+    # What is wrong stays wrong, though it looks like what was right.
+    for name, wrong in (
+        *(("subProtocols", wrong) for wrong in ("cd", {"c": 1, "d": 2}, iter(["c", "d"]), "", None, [["c"]])),
+        *(("idleTimeout", wrong) for wrong in (True, False, 5 + 0j, "5", None)),
+    ):
+        good, bad = kind(), kind()
+        good.subProtocols, good.idleTimeout = ["c", "d"], 1
+        examine(good)
+        bad.subProtocols, bad.idleTimeout = ["c", "d"], 1
+        setattr(bad, name, wrong)
+        assert f"Chat.{name}" in mistake(bad)
     # More of them than are kept.
     for seconds in range(1, 200):
         chat.idleTimeout = seconds

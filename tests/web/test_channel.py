@@ -83,15 +83,49 @@ def test_cookie(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.connect().ask(GET).header("set-cookie") == "a=b"
 
 
-def test_addresses(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A resource is told who asks, and whom."""
+@pytest.mark.parametrize("body", [b"", b"x"])
+@pytest.mark.parametrize(
+    ("says", "status", "header"),
+    [
+        (lambda request: request.setResponseCode(200, b"Fine"), "200 Fine", ()),
+        (lambda request: request.setResponseCode(201), "201 Created", ()),
+        (lambda request: request.setLastModified(0), "200 OK", ("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")),
+        (lambda request: request.setETag(b'"a"'), "200 OK", ("etag", '"a"')),
+        (lambda request: None, "200 OK", ()),
+    ],
+)
+def test_answerSaysMore(
+    world: World, monkeypatch: pytest.MonkeyPatch, says: Any, status: str, header: tuple[str, str], body: bytes
+) -> None:
+    """What a resource says of its answer is sent; an empty one has no type."""
 
     def render(self: Echo, request: Any) -> bytes:
-        return f"{request.client.host} {request.host.host}".encode()
+        says(request)
+        return body
 
     monkeypatch.setattr(Echo, "render_GET", render)
     connection = world.connect()
-    assert connection.ask(GET).body.decode() == f"192.0.2.7 {connection.transport.getHost().host}"
+    connection.send(GET)
+    data = connection.take()
+    assert data.startswith(b"HTTP/1.1 %b\r\n" % status.encode())
+    (response,) = readResponses(data)
+    assert (response.body, response.header("content-length")) == (body, str(len(body)))
+    assert (response.header("content-type") is None) == (not body)
+    if header:
+        assert response.header(header[0]) == header[1]
+
+
+def test_addresses(world: World) -> None:
+    """A resource is told who asks, and whom, also when the peer has left; and what a proxy says, it may set."""
+    connection = world.connect()
+    connection.send(GET.replace(b"echo", b"later"))
+    (request,) = world.later.requests
+    host = connection.transport.getHost()
+    connection.transport.getHost = connection.transport.getPeer = lambda: 1 / 0
+    connection.channel.connectionLost(GONE)
+    assert (request.client.host, request.host) == ("192.0.2.7", host)
+    request.setHost(b"a.example", 443, True)
+    assert (request.host.port, request.isSecure()) == (443, True)
 
 
 def test_head(world: World) -> None:
@@ -600,6 +634,31 @@ def test_slowReader(world: World) -> None:
     world.clock.advance(29)
     assert not connection.closing
     world.clock.advance(1)
+    assert connection.dropped
+
+
+def test_slowReaderFloods(world: World) -> None:
+    """A peer that sends requests and takes no answers is not read from once one of them waits, and has thirty seconds."""
+    connection = world.connect()
+    write = connection.transport.write
+
+    def full(data: bytes) -> None:
+        write(data)
+        connection.channel.pauseProducing()
+
+    connection.transport.write = full
+    connection.send(GET)
+    assert connection.transport.producerState == "paused"
+    world.clock.advance(29)
+    assert not connection.dropped
+    connection.transport.write = write
+    connection.channel.resumeProducing()
+    assert connection.transport.producerState == "producing"
+    connection.transport.write = full
+    connection.send(GET + GET)
+    assert connection.transport.producerState == "paused"
+    assert len(connection.responses()) == 2
+    world.clock.advance(30)
     assert connection.dropped
 
 

@@ -124,21 +124,24 @@ def examine(service: object) -> Handlers:
         known = {None: examination.handlers()}
         if not own and not examination.varies:
             _examined[kind] = known
-    else:
-        # Each handshake comes by here.
+    subProtocols, idleTimeout = _setting(service, "subProtocols", ()), _setting(service, "idleTimeout", 0)
+    # Each handshake comes by here. By their exact types: True is 1, and the letters of a text are as good as a list.
+    if subProtocols.__class__ in _LISTS and idleTimeout.__class__ in _NUMBERS:
         try:
-            found = known.get((tuple(getattr(service, "subProtocols", ())), getattr(service, "idleTimeout", 0)))
-        except Exception:
-            found = None  # what is wrong is said below
+            found = known.get((tuple(subProtocols), idleTimeout))
+        except TypeError:
+            found = None  # not hashable, and so no name either
         if found is not None:
             return found
-    subProtocols, idleTimeout = _subProtocols(service), _idleTimeout(service)
+    subProtocols, idleTimeout = _subProtocols(service, subProtocols), _idleTimeout(service, idleTimeout)
     found = replace(known[None], subProtocols=subProtocols, idleTimeout=idleTimeout)
     if len(known) <= _SETTINGS:
         known[subProtocols, idleTimeout] = found
     return found
 
 
+_LISTS = frozenset((list, tuple, set, frozenset))
+_NUMBERS = frozenset((int, float))
 _ON = frozenset(("on", "On", "oN", "ON"))
 
 
@@ -374,16 +377,14 @@ def _text(service: object, name: str) -> str:
     return value
 
 
-def _idleTimeout(service: object) -> float:
-    value = _setting(service, "idleTimeout", 0)
+def _idleTimeout(service: object, value: Any) -> float:
     # An int can be larger than any float, which is what it is added to.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
         raise _mistake(service, "idleTimeout", f"must be a number of seconds, 0 or more (0: never), not {value!r}")
     return value
 
 
-def _subProtocols(service: object) -> tuple[str, ...]:
-    value = _setting(service, "subProtocols", ())
+def _subProtocols(service: object, value: Any) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple, set, frozenset)):
         raise _mistake(service, "subProtocols", f"must be a list of names, not {type(value).__name__}")
     if not value:

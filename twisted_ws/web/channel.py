@@ -8,7 +8,6 @@ puts off.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -21,9 +20,10 @@ from twisted.web.http import HTTPChannel
 from twisted_ws.web.answers import HttpError, responseHead
 from twisted_ws.web.body import Body, bodyOf, expectsContinue
 from twisted_ws.web.deadline import Deadline
+from twisted_ws.web.heads import HeadReader
 from twisted_ws.web.request import HttpRequest
 from twisted_ws.wire.handshake import isUpgrade
-from twisted_ws.wire.head import HEAD_START, BadHead, parseHead
+from twisted_ws.wire.head import BadHead, parseHead
 from twisted_ws.wire.transports import abort, finishWriting
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from twisted_ws.web.site import HttpSite
 
 __all__ = ["HttpChannel"]
-
-# Some parsers take it for the end of a line; a head in which it stands might never come to an end for us.
-_BARE_LF = re.compile(rb"(?<!\r)\n")
 
 # So many seconds of one connection's requests are answered in one turn of the reactor; then it is the turn of the others.
 TURN = 0.01
@@ -66,13 +63,14 @@ class HttpChannel(HTTPChannel):
     transport: Any
     requestFactory: type[HttpRequest] = HttpRequest
     address: str | None = None  # as the gate counts it; None where it does not
+    addresses: tuple[Any, Any] | None = None  # of peer and host, as requests have them; None before the first
     handBack: Callable[[bytes], None] | None = None
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._state = _State.HEAD
         self._input = bytearray()
-        self._searched = 0
+        self._heads = HeadReader()
         self._idle = self._answered = False  # between two requests; whether there was one before
         self._body: Body | None = None
         self._wantsContinue = self._keepAlive = False
@@ -140,8 +138,11 @@ class HttpChannel(HTTPChannel):
 
     def _takeHead(self) -> bool:
         self.persistent = False  # until the end of this request is known
-        data = self._nextHead()
+        data = self._heads.take(self._input, self.site.limits)
         if data is None:
+            if self._idle and self._input:
+                self._idle = False
+                self._deadline.set(self.site.limits.headDeadline)
             return False
         head = parseHead(data, self.site.limits)
         if self._answered and self.site.sharesPort and isUpgrade(head):
@@ -178,34 +179,6 @@ class HttpChannel(HTTPChannel):
         self._deadline.clear()
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]  # a transport, or Twisted's stand-in
         self.handBack(bytes(rest))
-
-    def _nextHead(self) -> bytes | None:
-        """Remove the next head from the buffer and return it; None when it is not whole yet."""
-        buffer, limits = self._input, self.site.limits
-        while buffer.startswith(b"\r\n"):  # empty lines before a request are ignored (RFC 9112 section 2.2)
-            del buffer[:2]
-        if not buffer:
-            return None
-        if HEAD_START.match(buffer) is None:
-            raise BadHead(400, "This is no HTTP request.")
-        end = buffer.find(b"\r\n\r\n", self._searched) + 4
-        if end < 4:
-            if _BARE_LF.search(buffer, self._searched) is not None:
-                raise BadHead(400, "A line of the head does not end with CRLF.")
-            if self._idle:
-                self._idle = False
-                self._deadline.set(limits.headDeadline)
-            self._searched = max(len(buffer) - 3, 0)
-            line = buffer.find(b"\r\n")
-            if (len(buffer) if line < 0 else line) > limits.requestLine:
-                raise BadHead(414, "The request line is too long.")
-            if len(buffer) > limits.head:
-                raise BadHead(431, "The request head is too large.")
-            return None
-        self._searched = 0
-        head = bytes(buffer[:end])
-        del buffer[:end]
-        return head
 
     def _admitted(self, result: object) -> None:
         self._admission = None
@@ -292,6 +265,13 @@ class HttpChannel(HTTPChannel):
             self.loseConnection()
             return
         self._state = _State.HEAD
+        if self._waitingForTransport:  # `resumeProducing` goes on
+            self._pauseReading()
+            self._deadline.set(self.site.limits.writeDeadline)
+            return
+        self._awaitRequest()
+
+    def _awaitRequest(self) -> None:
         self._idle = True
         self._deadline.set(self.site.limits.keepAlive)
         self._resumeReading()
@@ -312,9 +292,7 @@ class HttpChannel(HTTPChannel):
         if self._state is _State.CLOSING:
             self._finish()
         elif self._state is _State.HEAD:
-            self._idle = True
-            self._deadline.set(self.site.limits.keepAlive)
-            self._advance()
+            self._awaitRequest()
         elif self._state is _State.BODY:
             self._deadline.set(self.site.limits.bodyDeadline)
 

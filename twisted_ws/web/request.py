@@ -66,22 +66,15 @@ class HttpRequest(Request):
         # All that Twisted's own __init__ sets, but for what is made for the first who asks.
         self.channel = channel
         self.transport = channel.transport
+        if channel.addresses is None:  # once for all requests, and not before the PROXY protocol has said what they are
+            channel.addresses = self.transport.getPeer(), self.transport.getHost()
+        self.client, self.host = channel.addresses
         self.notifications = []
         self.cookies = []
         self.received_cookies = {}
         self._adapterCache: dict[str, object] = {}
         self.clientproto = b"HTTP/1.1"
         self.content = BytesIO()
-
-    @property
-    def client(self) -> Any:
-        """The peer's address (`twisted.internet.interfaces.IAddress`)."""
-        return self.transport.getPeer()
-
-    @property
-    def host(self) -> Any:
-        """The address that the peer has connected to."""
-        return self.transport.getHost()
 
     @property
     def responseHeaders(self) -> RawHeaders:
@@ -162,8 +155,8 @@ class HttpRequest(Request):
             raise TypeError(f"a resource renders bytes or NOT_DONE_YET, not {type(body).__name__}")
         if self.gone:
             return
-        said = self._responseHeaders or self.cookies or self.etag or self.lastModified
-        if not said and self.code == 200 and self.method != b"HEAD":
+        said = self._responseHeaders or self.cookies or self.etag is not None or self.lastModified is not None
+        if body and not said and (self.code, self.code_message) == (200, b"OK") and self.method != b"HEAD":
             self.startedWriting = 1
             self.channel.transport.write(textAnswer(self.clientproto, body, not self.channel.persistent))
             self.finish()  # type: ignore[no-untyped-call]
