@@ -161,6 +161,7 @@ class WebSocketServer:
         self.channels = Channels(
             engine or MemoryEngine(self.limits, wheel, seconds), self.limits, wheel, self._wire.backlog, seconds
         )
+        self._enroll = self.channels.enroll  # one object for all callers
 
     @property
     def gate(self) -> Gate:
@@ -339,7 +340,7 @@ class WebSocketServer:
             chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
 
         def attend(connection: WebSocketConnection) -> Events:
-            caller = Caller(connection, request, chosen, self.channels.enroll)
+            caller = Caller(connection, request, chosen, self._enroll)
             return Dispatcher(
                 service, handlers, caller, connection, self.limits, self._wire.reactor, self._callers, self._leaving
             )

@@ -168,6 +168,10 @@ class PollGroup:
             transport.connectionLost(reason)
 
 
+# Stands for a list that Twisted has for what it cannot send at once: most connections never need one.
+_NOTHING: list[bytes] = []
+
+
 class LaneServer(tcp.Server):
     """An accepted connection that writes through, and has a lane for a protocol that expects frames.
 
@@ -184,6 +188,7 @@ class LaneServer(tcp.Server):
     isSecure = False
     descriptor: int
     sender: Any
+    _tempDataBuffer = _NOTHING
     _socket: Socket | None = None
     _closed = False
 
@@ -191,9 +196,7 @@ class LaneServer(tcp.Server):
         self.descriptor = descriptor
         # All that Twisted's own __init__ sets, but for texts that hardly anybody asks for and every connection would keep.
         self.reactor = reactor
-        self._tempDataBuffer: list[bytes] = []
         self._tempDataLen = 0
-        self.fileno = descriptor.__int__  # Twisted takes it away at the end
         self.protocol = protocol
         self.server = server
         self.client = client
@@ -218,6 +221,10 @@ class LaneServer(tcp.Server):
             made = self._socket = Socket(fileno=self.descriptor)
             made.setblocking(False)
         return made
+
+    def fileno(self) -> int:
+        """Return the descriptor; -1 when the connection has ended."""
+        return -1 if self._closed else self.descriptor
 
     @property
     def hostname(self) -> str:  # type: ignore[override]
@@ -307,6 +314,8 @@ class LaneServer(tcp.Server):
             if sent == len(data):
                 return True
             data = data[sent:]
+        if self._tempDataBuffer is _NOTHING:
+            self._tempDataBuffer = []
         super().write(data)  # type: ignore[no-untyped-call]
         return False
 
@@ -329,14 +338,13 @@ class LaneServer(tcp.Server):
         self._closed, self._socket = True, None
         protocol = self.protocol
         del self.protocol
-        del self.fileno
         protocol.connectionLost(reason)
 
 
 # Ours and Twisted's own, in the order they come.
 LANE_NAMES = (
-    *("descriptor", "reactor", "_tempDataBuffer", "_tempDataLen", "fileno", "protocol", "server", "client", "_addressType"),
+    *("descriptor", "reactor", "_tempDataLen", "protocol", "server", "client", "_addressType"),
     *("sessionno", "sender", "connected", "producer", "streamingProducer", "dataBuffer", "offset", "disconnecting"),
-    *("disconnected", "_socket", "_closed"),
+    *("disconnected", "_socket", "_closed", "_tempDataBuffer"),
 )
 shareNames(LaneServer, LANE_NAMES)
