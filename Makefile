@@ -43,7 +43,7 @@ clean:
 	rm -rf $(VENV) build dist docs/_build bench/build
 
 # A stamp for each dependency group: made again when what it depends on changes.
-$(VENV)/.run: pyproject.toml
+$(VENV)/.run: pyproject.toml hatch_build.py $(wildcard twisted_ws/wire/*.[ch])
 	tools/venv $(VENV)
 	$(BIN)/pip install --quiet --editable .
 	touch $@
