@@ -272,38 +272,12 @@ def test_strictTransport(server: Server, host: str, sent: bool) -> None:
     assert get(server, "/", "x-tls", host=host).header("strict-transport-security") is None
 
 
-HANDSHAKE = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\r\n"
-
-
 def test_keepAlive(server: Server) -> None:
     """A connection has more than one request."""
     connection = Connection(pagesSite(server, reactor=Clock()))  # type: ignore[arg-type]
     for _ in range(3):
         assert connection.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").header("connection") is None
     assert not connection.closing
-
-
-def test_handshakeLater(server: Server) -> None:
-    """A handshake on a connection that had other requests is handed back with all that came after it."""
-    connection = Connection(pagesSite(server, reactor=Clock()))  # type: ignore[arg-type]
-    taken: list[bytes] = []
-    connection.channel.handBack = taken.append
-    first = connection.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + HANDSHAKE + b"more")
-    assert first.status == 200
-    assert taken == [HANDSHAKE + b"more"]
-    assert connection.transport.producer is None
-    assert not connection.closing
-    connection.send(b"and more")
-    assert (taken, connection.take()) == ([HANDSHAKE + b"more"], b"")
-
-
-def test_handshakeNobodyTakes(server: Server) -> None:
-    """Where nobody takes it back the connection is closed without an answer, which tells a proxy to try another one."""
-    connection = Connection(pagesSite(server, reactor=Clock()))  # type: ignore[arg-type]
-    assert connection.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
-    connection.send(HANDSHAKE)
-    assert connection.take() == b""
-    assert connection.closing
 
 
 def test_template(server: Server) -> None:

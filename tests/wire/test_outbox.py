@@ -307,6 +307,9 @@ class Through(LaneServer):
         self.room -= size
         return size == len(data)
 
+    def unsent(self):
+        return len(self.held)
+
     def go(self, room):
         self.room = room
         held, self.held = bytes(self.held), bytearray()
@@ -329,6 +332,23 @@ def test_writesThrough():
     transport.go(10**9)
     assert fired == [None, None]
     assert bytes(transport.taken) == b"x" * 50_000 + b"y" * 50_000 + b"z"
+
+
+def test_afterAnAnswer():
+    """What the transport still holds from before goes first, is counted, and lets no frame go straight out past it."""
+    world = World()
+    transport = Through()
+    transport.room = 0
+    transport.writeNow(b"the end of a page")
+    outbox = Outbox(world.owner, transport, Wheel(world.clock), world.backlog, 100_000, 30_000)
+    assert (outbox.size, outbox.sender.waiting) == (17, True)
+    fired = []
+    outbox.message(b"x").addCallback(fired.append)
+    assert fired == []
+    transport.go(10**9)
+    assert fired == [None]
+    assert bytes(transport.taken) == b"the end of a pagex"
+    assert (outbox.size, outbox.sender.waiting, world.backlog.total) == (0, False, 0)
 
 
 @pytest.mark.parametrize("rest", [[], [b"c" * 20_000]])

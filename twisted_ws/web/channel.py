@@ -23,7 +23,7 @@ from twisted_ws.web.deadline import Deadline
 from twisted_ws.web.heads import HeadReader
 from twisted_ws.web.request import HttpRequest
 from twisted_ws.wire.handshake import isUpgrade
-from twisted_ws.wire.head import BadHead, parseHead
+from twisted_ws.wire.head import BadHead, RequestHead, parseHead
 from twisted_ws.wire.transports import abort, finishWriting
 
 if TYPE_CHECKING:
@@ -52,11 +52,7 @@ class _State(IntEnum):
 class HttpChannel(HTTPChannel):
     """One HTTP connection: one request at a time, the next ones wait in a bounded buffer (see the module).
 
-    It is made by `HttpSite.buildProtocol`, and may be given a connection whose first bytes somebody else has read.
-
-    Attributes:
-        handBack: takes the connection back, with the bytes from there on, when a later request is a WebSocket handshake (a proxy
-            uses its connections for both). None: it is closed, and the peer tries again (RFC 9112 section 9.3.1).
+    It is made by `HttpSite.buildProtocol`, and on a port for WebSocket, too, it is a `twisted_ws.wire.frontdoor.PlainHTTP`.
     """
 
     site: HttpSite
@@ -64,14 +60,15 @@ class HttpChannel(HTTPChannel):
     requestFactory: type[HttpRequest] = HttpRequest
     address: str | None = None  # as the gate counts it; None where it does not
     addresses: tuple[Any, Any] | None = None  # of peer and host, as requests have them; None before the first
-    handBack: Callable[[bytes], None] | None = None
+    _handBack: Callable[[RequestHead, bytes], None] | None = None
+    _given: RequestHead | None = None  # a head that somebody else has read
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._state = _State.HEAD
         self._input = bytearray()
         self._heads = HeadReader()
-        self._idle = self._answered = False  # between two requests; whether there was one before
+        self._idle = False  # between two requests
         self._body: Body | None = None
         self._wantsContinue = self._keepAlive = False
         self._corked: list[bytes] | None = None
@@ -85,6 +82,12 @@ class HttpChannel(HTTPChannel):
         super().connectionMade()  # type: ignore[no-untyped-call]
         self._deadline = Deadline(self.site.reactor, self._deadlineReached)
         self._deadline.set(self.site.limits.headDeadline)
+
+    def takeOver(self, head: RequestHead, rest: bytes, handBack: Callable[[RequestHead, bytes], None]) -> None:
+        """Go on behind a head, and hand the connection back with the first handshake (see `PlainHTTP`)."""
+        self._given, self._handBack = head, handBack
+        self._input += rest
+        self._advance()
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the peer sent, as far as it can be used now."""
@@ -124,7 +127,7 @@ class HttpChannel(HTTPChannel):
     def _step(self) -> bool:
         """Take one head, or one piece of a body; say whether there may be more to do."""
         try:
-            if self._state is _State.HEAD and self._input and not self._waitingForTransport:
+            if self._state is _State.HEAD and (self._input or self._given) and not self._waitingForTransport:
                 return self._takeHead()
             if self._state is _State.BODY:
                 return self._takeBody()
@@ -138,16 +141,18 @@ class HttpChannel(HTTPChannel):
 
     def _takeHead(self) -> bool:
         self.persistent = False  # until the end of this request is known
-        data = self._heads.take(self._input, self.site.limits)
-        if data is None:
-            if self._idle and self._input:
-                self._idle = False
-                self._deadline.set(self.site.limits.headDeadline)
-            return False
-        head = parseHead(data, self.site.limits)
-        if self._answered and self.site.sharesPort and isUpgrade(head):
-            self._leave(data)
-            return False
+        head, self._given = self._given, None
+        if head is None:
+            data = self._heads.take(self._input, self.site.limits)
+            if data is None:
+                if self._idle and self._input:
+                    self._idle = False
+                    self._deadline.set(self.site.limits.headDeadline)
+                return False
+            head = parseHead(data, self.site.limits)
+            if self._handBack is not None and isUpgrade(head):
+                self._leave(head, self._handBack)
+                return False
         request = self._newRequest()
         request.begin(head)
         self._body = bodyOf(head, self.site.limits)
@@ -169,16 +174,14 @@ class HttpChannel(HTTPChannel):
             admission.addCallbacks(self._admitted, self._notAdmitted)
         return True
 
-    def _leave(self, head: bytes) -> None:
+    def _leave(self, head: RequestHead, handBack: Callable[[RequestHead, bytes], None]) -> None:
         """Give the connection back, which is to become a WebSocket."""
-        if self.handBack is None:
-            self.loseConnection()
-            return
-        rest, self._input = head + self._input, bytearray()
+        rest, self._input, self._handBack = bytes(self._input), bytearray(), None
         self._state = _State.LOST
-        self._deadline.clear()
+        self._deadline.end()
+        self._resumeReading()
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]  # a transport, or Twisted's stand-in
-        self.handBack(bytes(rest))
+        handBack(head, rest)
 
     def _admitted(self, result: object) -> None:
         self._admission = None
@@ -258,7 +261,6 @@ class HttpChannel(HTTPChannel):
         """Go on to the next request, or close; called by a request that is answered."""
         self.requests.remove(request)
         self._handlingRequest = False
-        self._answered = True
         if self._state >= _State.CLOSING:
             return
         if not self.persistent:
@@ -357,6 +359,7 @@ class HttpChannel(HTTPChannel):
         self._state = _State.LOST
         self._deadline.end()
         self._input.clear()
+        self._given = self._handBack = None
         admission, self._admission = self._admission, None
         if admission is not None:
             admission.cancel()

@@ -60,7 +60,7 @@ def pagesSite(
 
     The front door has counted its connections. For the arguments see `PagesResource`.
     """
-    return HttpSite(PagesResource(server, broadcastURL, needsKey, hsts), server.limits, reactor=reactor, sharesPort=True)
+    return HttpSite(PagesResource(server, broadcastURL, needsKey, hsts), server.limits, reactor=reactor)
 
 
 class PagesResource(Resource):

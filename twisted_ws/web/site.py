@@ -37,7 +37,6 @@ class HttpSite(Site):
         gate: counts the connections; None where somebody else has counted them.
         reactor: the reactor; None for the global one.
         keepAlive: whether a connection may have a second request.
-        sharesPort: whether the port is one for WebSocket, too: a later request that is a handshake is not for this site.
 
     Attributes:
         throttle: keeps refused requests from filling the log.
@@ -55,13 +54,11 @@ class HttpSite(Site):
         gate: Gate | None = None,
         reactor: Any = None,
         keepAlive: bool = True,
-        sharesPort: bool = False,
     ) -> None:
         # Twisted's own timeout is off: the channel has deadlines.
         super().__init__(resource, HttpRequest, parsePOSTFormSubmission=False, timeout=None, reactor=reactor)  # type: ignore[no-untyped-call]
         self.limits = limits
         self.keepAlive = keepAlive
-        self.sharesPort = sharesPort
         self.throttle = Throttle(self.reactor.seconds)
         self._gate = gate
 

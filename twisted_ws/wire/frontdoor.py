@@ -31,7 +31,7 @@ from twisted_ws.wire.proxies import TrustedProxies
 from twisted_ws.wire.shared import Welcome, Wire
 from twisted_ws.wire.transports import abort, finishWriting, hasTLS, peerOf, setProtocol
 
-__all__ = ["FrontDoor", "FrontDoorFactory", "Host"]
+__all__ = ["FrontDoor", "FrontDoorFactory", "Host", "PlainHTTP"]
 
 # The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
 _log = Logger()
@@ -50,10 +50,27 @@ class Host(Protocol):
         """
 
 
+class PlainHTTP(Protocol):
+    """A protocol for plain HTTP that takes a connection over from the front door, and gives it back.
+
+    One that cannot do that, as any other of Twisted, is given the bytes of the head, and keeps the connection.
+    """
+
+    def takeOver(self, head: RequestHead, rest: bytes, handBack: Callable[[RequestHead, bytes], None]) -> None:
+        """Answer the request of which `head` was read; called right after `makeConnection`.
+
+        Args:
+            head: the head.
+            rest: what has come after it.
+            handBack: to be called when a later request is a handshake, with its head and what has come after that, once every
+                answer before it is written and the transport has no producer. From then on the connection is somebody else's.
+        """
+
+
 class _State(IntEnum):
     HEAD = 0  # the head is not whole yet
     DECIDING = 1  # the service decides
-    HTTP = 2  # an HTTP protocol has the connection
+    HTTP = 2  # an HTTP protocol has the connection, until it hands it back
     REFUSED = 3  # the answer is on its way; input is dropped until the peer closes
     DONE = 4  # handed to a WebSocketConnection, or lost
 
@@ -113,17 +130,19 @@ class FrontDoor(TwistedProtocol):
             elif len(received) > limits.head:
                 self._refuse(431, "The request head is too large.")
             return
-        head, rest = received[: end + 4], received[end + 4 :]
+        raw, rest = received[: end + 4], received[end + 4 :]
         try:
-            self._judge(parseHead(head, limits), head, rest)
+            head = parseHead(raw, limits)
         except BadHead as bad:
             self._refuse(bad.status, bad.message)
-
-    def _judge(self, head: RequestHead, raw: bytes, rest: bytes) -> None:
-        factory = self.factory
-        if not isUpgrade(head):
-            self._becomeHTTP(raw + rest)
             return
+        if isUpgrade(head):
+            self._judge(head, rest)
+        else:
+            self._becomeHTTP(head, raw, rest)
+
+    def _judge(self, head: RequestHead, rest: bytes) -> None:
+        factory = self.factory
         self._received = rest
         transport = self.transport
         # On anything else the PROXY protocol may have said who it really is.
@@ -198,7 +217,7 @@ class FrontDoor(TwistedProtocol):
         _log.failure("a connection failed inside the server while it opened", failure)
         abort(self.transport)
 
-    def _becomeHTTP(self, received: bytes) -> None:
+    def _becomeHTTP(self, head: RequestHead, raw: bytes, rest: bytes) -> None:
         http = None if self.factory.http is None else self.factory.http.buildProtocol(self.transport.getPeer())
         if http is None:
             self._refuse(426, "This port speaks WebSocket.", (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")))
@@ -208,7 +227,19 @@ class FrontDoor(TwistedProtocol):
         self._http = http
         self._received = b""
         http.makeConnection(self.transport)
-        http.dataReceived(received)
+        takeOver = getattr(http, "takeOver", None)
+        if takeOver is None:
+            http.dataReceived(raw + rest)
+        else:
+            takeOver(head, rest, self._takeBack)
+
+    def _takeBack(self, head: RequestHead, rest: bytes) -> None:
+        """Go on with a handshake after plain requests, as with the first of a connection (see `PlainHTTP`)."""
+        self._http = None
+        try:
+            self._judge(head, rest)
+        except Exception as error:
+            self._failed(Failure(error))
 
     def _refuse(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = (), hint: str = "") -> None:
         """Answer with an error and close, so that the peer can read it."""
@@ -302,7 +333,7 @@ class FrontDoorFactory(ServerFactory):
         host: who decides on handshakes.
         origins: the web pages that may connect.
         proxies: whose forwarding headers count.
-        http: makes the protocols for plain HTTP requests; None: they get 426.
+        http: makes the protocols for plain HTTP requests (`PlainHTTP`, or any other); None: they get 426.
         peerCertificate: reads the client's certificate from a transport, None without mutual TLS.
     """
 

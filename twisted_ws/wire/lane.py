@@ -278,6 +278,10 @@ class LaneServer(tcp.Server):
             return main.CONNECTION_LOST
         return None
 
+    def unsent(self) -> int:
+        """Return how many bytes that were written the kernel has not taken."""
+        return self._tempDataLen + len(self.dataBuffer) - self.offset
+
     def isDrained(self) -> bool:
         """Say whether the kernel has everything that was written."""
         return not self._tempDataLen and self.offset == len(self.dataBuffer)

@@ -158,6 +158,11 @@ class Outbox:
         self.sender = (transport.sender if isinstance(transport, LaneServer) else None) or Sender()
         # One that writes through says at once when the kernel took all.
         self._give: Callable[[bytes], Any] = transport.writeNow if isinstance(transport, LaneServer) else transport.write
+        if isinstance(transport, LaneServer) and (unsent := transport.unsent()):
+            # The end of an answer to a plain request before the handshake: it goes first, as a slice of ours would.
+            self.busy = True
+            self._inFlight = self.size = unsent
+            self._note(0)
 
     def message(self, frame: bytes) -> Deferred[None]:
         """Send a frame of the service; see `Caller.writeTextMessage` for the Deferred."""
