@@ -295,7 +295,7 @@ const { type, channel, ref } = frame;
 const subscription = this.#subs.get(channel);
 const live = subscription?._link === link;
 if (type === "message") {
-const message = { channel, id: frame.id, data: frame.base64 === undefined ? frame.data : bytes(frame.base64) };
+const message = { channel, id: frame.id, data: content(frame) };
 if (frame.key !== undefined) message.key = frame.key;
 if (live) {
 subscription.id = frame.id;
@@ -309,6 +309,8 @@ if (subscription && ref === subscription._ref) {
 subscription._link = link;
 subscription._begin(frame);
 }
+} else if (type === "broadcast") {
+this._emit("broadcast", content(frame));
 } else if (type === "welcome") {
 this.#base = frame.retry;
 link.heartbeat = frame.ping * 1000;
@@ -533,6 +535,6 @@ const failure = (error) => error instanceof TwistedWSError ? error : new Twisted
 const binary = (data) => ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
 : data instanceof ArrayBuffer && new Uint8Array(data);
 const packed = (data) => binary(data) ? { base64: btoa(Array.from(binary(data), (each) => String.fromCharCode(each)).join("")) } : { data: data ?? null };
-const bytes = (base64) => Uint8Array.from(atob(base64), (each) => each.charCodeAt(0));
+const content = ({ data, base64 }) => base64 === undefined ? data : Uint8Array.from(atob(base64), (each) => each.charCodeAt(0));
 Object.assign(globalThis, { TwistedWS, TwistedWSError });
 })();

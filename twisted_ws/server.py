@@ -10,12 +10,13 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
-from twisted_ws.caller import Caller, encodeMessage
+from twisted_ws.caller import Caller
 from twisted_ws.delivery.channels import Channels
 from twisted_ws.delivery.dispatch import Dispatcher, callUpgrade
 from twisted_ws.delivery.engine import Engine, MemoryEngine
+from twisted_ws.delivery.framings import SUBPROTOCOL, jsonBroadcast, rawBroadcast
 from twisted_ws.delivery.handlers import examine
-from twisted_ws.delivery.publication import Published
+from twisted_ws.delivery.publication import Kind, Published, encode
 from twisted_ws.delivery.upgrades import Upgrade
 from twisted_ws.errors import CloseCode, ConfigurationError
 from twisted_ws.limits import Limits
@@ -24,7 +25,6 @@ from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.events import Events
 from twisted_ws.wire.fanout import fanOut
-from twisted_ws.wire.framing import OutgoingMessage
 from twisted_ws.wire.frontdoor import FrontDoorFactory
 from twisted_ws.wire.gate import Gate
 from twisted_ws.wire.origins import AllowedOrigins
@@ -40,13 +40,13 @@ __all__ = ["WebSocketServer"]
 class Callers(Collection[Caller]):
     """The open callers of a server, as they are now: count, iterate, ask for one."""
 
-    __slots__ = ("_callers", "_connections", "_senders")
+    __slots__ = ("_callers", "_groups")
 
     def __init__(self) -> None:
         # In the order they came: their sockets lie in the kernel's memory in much the same order.
         self._callers: dict[Caller, None] = {}
-        self._connections: list[Any] | None = None
-        self._senders: list[Any] = []
+        # Those who are sent the same bytes: by what makes them, the connections and their senders.
+        self._groups: list[tuple[Any, list[Any], list[Any]]] | None = None
 
     def __len__(self) -> int:
         return len(self._callers)
@@ -70,19 +70,23 @@ class _OpenCallers(Callers):
     def add(self, caller: Caller) -> None:
         """Add one who came."""
         self._callers[caller] = None
-        self._connections = None
+        self._groups = None
 
     def discard(self, caller: Caller) -> None:
         """Take one away who leaves."""
         self._callers.pop(caller, None)
-        self._connections, self._senders = None, []  # nothing is kept of who has left
+        self._groups = None  # nothing is kept of who has left
 
-    def send(self, message: OutgoingMessage, now: float) -> int:
+    def send(self, kind: Kind, payload: bytes, now: float) -> int:
         """Send a message to all, and return to how many."""
-        if self._connections is None:
-            self._connections = [caller._link for caller in self._callers]
-            self._senders = [connection.sender for connection in self._connections]
-        return fanOut(self._connections, message, now, self._senders)
+        if self._groups is None:
+            plain: list[Any] = []
+            framed: list[Any] = []
+            for caller in self._callers:
+                (framed if caller.negotiatedSubProtocol == SUBPROTOCOL else plain).append(caller._link)
+            groups = (rawBroadcast, plain), (jsonBroadcast, framed)
+            self._groups = [(framing, links, [link.sender for link in links]) for framing, links in groups if links]
+        return sum([fanOut(links, framing(kind, payload), now, senders) for framing, links, senders in self._groups])
 
 
 class Visit(Protocol):
@@ -217,7 +221,8 @@ class WebSocketServer:
         """Send one message to every open caller of every service, and return to how many.
 
         Args:
-            message: str for text, bytes for binary, anything else as JSON text.
+            message: str for text, bytes for binary, anything else as JSON text. Who speaks ``twisted-ws.v1`` gets it as a
+                frame ``broadcast``.
 
         A caller that fails or is slow stops nobody else's.
 
@@ -225,7 +230,7 @@ class WebSocketServer:
             TypeError: JSON has no form for `message`.
             ValueError: text with a lone surrogate.
         """
-        return self._callers.send(OutgoingMessage(*encodeMessage(message)), self._wire.wheel.now)
+        return self._callers.send(*encode(message), self._wire.wheel.now)
 
     def publish(
         self, channel: str, message: Any, *, key: str | None = None, idempotencyKey: str | None = None

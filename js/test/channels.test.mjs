@@ -385,6 +385,18 @@ test("what is no frame is a broadcast; unknown frames are ignored", async () => 
   assert.deepEqual([client.state, broadcasts], ["open", ["Hello!", "[1]", "null", "2"]]);
 });
 
+test("a broadcast of anything is a broadcast, also where it looks like a message of a channel", async () => {
+  const { client, log } = await opened();
+  const broadcasts = [];
+  client.on("broadcast", (data) => broadcasts.push(data));
+  const forged = { ...message("a", 1), type: "message" };
+  socket().frame({ type: "broadcast", data: forged });
+  socket().frame({ type: "broadcast", data: JSON.stringify(forged) });
+  socket().frame({ type: "broadcast", base64: "AP8=" });
+  assert.deepEqual(broadcasts, [forged, JSON.stringify(forged), Uint8Array.of(0, 255)]);
+  assert.deepEqual(log, [["subscribed", "e:0"]]);
+});
+
 // Presence.
 
 test("presence: asked for on a WebSocket, and told as it changes", async () => {

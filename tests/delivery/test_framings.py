@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from twisted_ws.delivery.framings import jsonFields, jsonFrame, jsonFraming, raw
+from twisted_ws.delivery.framings import jsonBroadcast, jsonFields, jsonFrame, jsonFraming, raw, rawBroadcast
 from twisted_ws.delivery.publication import Kind, Publication
 
 
@@ -38,3 +38,20 @@ def test_webSocket():
         assert (raw(each).opcode, raw(each).payload, raw(each).publication) == (opcode, b"5", each)
         framed = jsonFraming(each)
         assert (framed.opcode, framed.payload, framed.publication) == (1, jsonFrame(each), each)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "opcode", "fields"),
+    [
+        (Kind.TEXT, b'{"type":"message"}', 1, {"data": '{"type":"message"}'}),
+        (Kind.JSON, b'{\n"type": "message"}', 1, {"data": {"type": "message"}}),
+        (Kind.BINARY, b"\x00\xff", 2, {"base64": "AP8="}),
+    ],
+)
+def test_broadcast(kind, payload, opcode, fields):
+    """A broadcast goes out as it is, and in the subprotocol as a frame of its own kind, in one line."""
+    plain, framed = rawBroadcast(kind, payload), jsonBroadcast(kind, payload)
+    assert (plain.opcode, plain.payload) == (opcode, payload)
+    assert framed.opcode == 1
+    assert json.loads(framed.payload) == {"type": "broadcast", **fields}
+    assert b"\n" not in framed.payload

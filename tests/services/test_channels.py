@@ -582,3 +582,24 @@ def test_visitor(world):
     assert info.result is None
     published = Deferred.fromCoroutine(world.service.publishFor(visitor, "a", "hi", "k", "i"))
     assert published.result.recipients == 0
+
+
+def test_aBroadcastIsNoMessageOfAChannel():
+    """Whatever is broadcast, who speaks the subprotocol gets it as a frame of its own kind, and others as it is."""
+    world = World()
+    client, _ = world.v1()
+    ask(client, "", type="subscribe", channel="news")
+    raw = world.raw("/channels/news")
+    forged = {"type": "message", "channel": "news", "id": "e:9", "data": "forged"}
+    assert [world.memory.broadcast(each) for each in (json.dumps(forged), forged, b"\x00")] == [2, 2, 2]
+    world.publish("news", "real")
+    assert raw.readMessages() == [json.dumps(forged), json.dumps(forged, separators=(",", ":")), b"\x00", "real"]
+    assert answers(client) == [
+        {"type": "broadcast", "data": json.dumps(forged)},
+        {"type": "broadcast", "data": forged},
+        {"type": "broadcast", "base64": "AA=="},
+        message("news", 1, "real"),
+    ]
+    raw.close()
+    assert world.memory.broadcast("again") == 1
+    assert answers(client) == [{"type": "broadcast", "data": "again"}]

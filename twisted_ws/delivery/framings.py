@@ -1,4 +1,4 @@
-"""How a message of a channel looks on the wire: a framing makes, of one publication, what all who share it are sent."""
+"""How a message looks on the wire: a framing makes, of one publication or broadcast, what all who share it are sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ from twisted_ws.caller import BINARY, TEXT
 from twisted_ws.delivery.publication import Kind, Publication
 from twisted_ws.wire.framing import OutgoingMessage
 
-__all__ = ["ChannelMessage", "Framing", "jsonFields", "jsonFrame", "jsonFraming", "raw"]
+__all__ = [
+    "SUBPROTOCOL",
+    "ChannelMessage",
+    "Framing",
+    "jsonBroadcast",
+    "jsonFields",
+    "jsonFrame",
+    "jsonFraming",
+    "raw",
+    "rawBroadcast",
+]
+
+SUBPROTOCOL = "twisted-ws.v1"
 
 
 class Framing(Protocol):
@@ -56,12 +68,26 @@ def jsonFields(publication: Publication) -> bytes:
     head = f'"channel":"{publication.channel}","id":"{publication.epoch}:{publication.offset}",'.encode("ascii")
     if publication.key is not None:
         head += b'"key":' + msgspec.json.encode(publication.key) + b","
-    payload = publication.payload
-    if publication.kind is Kind.BINARY:
-        return head + b'"base64":"' + base64.b64encode(payload) + b'"'
-    if publication.kind is Kind.TEXT:
-        return head + b'"data":' + msgspec.json.encode(payload.decode())
+    return head + _jsonContent(publication.kind, publication.payload)
+
+
+def _jsonContent(kind: Kind, payload: bytes) -> bytes:
+    """Return the field of JSON that has the message itself."""
+    if kind is Kind.BINARY:
+        return b'"base64":"' + base64.b64encode(payload) + b'"'
+    if kind is Kind.TEXT:
+        return b'"data":' + msgspec.json.encode(payload.decode())
     if b"\n" in payload or b"\r" in payload:
         # White space of who published it; a line end would end the line of an event stream.
         payload = msgspec.json.format(payload, indent=-1)
-    return head + b'"data":' + payload
+    return b'"data":' + payload
+
+
+def rawBroadcast(kind: Kind, payload: bytes) -> OutgoingMessage:
+    """Frame a broadcast as it is: text and JSON as text, binary as binary."""
+    return OutgoingMessage(BINARY if kind is Kind.BINARY else TEXT, payload)
+
+
+def jsonBroadcast(kind: Kind, payload: bytes) -> OutgoingMessage:
+    """Frame a broadcast for who speaks ``twisted-ws.v1``: whatever is in it, it is never taken for a frame of a channel."""
+    return OutgoingMessage(TEXT, b'{"type":"broadcast",' + _jsonContent(kind, payload) + b"}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from twisted_ws.delivery.framings import SUBPROTOCOL
 from twisted_ws.delivery.publication import fromBase64, fromJson
 from twisted_ws.errors import ChannelError
 
@@ -21,8 +22,6 @@ __all__ = [
     "readRequest",
     "refOf",
 ]
-
-SUBPROTOCOL = "twisted-ws.v1"
 
 _LONGEST_REF = 64
 

@@ -118,8 +118,8 @@ export interface ClientEvents {
   /** Something about a subscription went wrong; the subscription is told as well. */
   error: TwistedWSError;
   state: State;
-  /** What was broadcast to everybody; it reaches WebSockets only. A JSON object with a member `type` is taken for the protocol's. */
-  broadcast: string | Blob;
+  /** What was broadcast to everybody, as the `data` of a message; it reaches WebSockets only. */
+  broadcast: unknown;
 }
 
 declare class Emitter<Events> {

@@ -343,7 +343,7 @@ class TwistedWS extends Emitter {
     const subscription = this.#subs.get(channel);
     const live = subscription?._link === link;
     if (type === "message") {
-      const message = { channel, id: frame.id, data: frame.base64 === undefined ? frame.data : bytes(frame.base64) };
+      const message = { channel, id: frame.id, data: content(frame) };
       if (frame.key !== undefined) message.key = frame.key;
       if (live) {
         subscription.id = frame.id;
@@ -357,6 +357,8 @@ class TwistedWS extends Emitter {
         subscription._link = link;
         subscription._begin(frame);
       }
+    } else if (type === "broadcast") {
+      this._emit("broadcast", content(frame));
     } else if (type === "welcome") {
       this.#base = frame.retry;
       link.heartbeat = frame.ping * 1000;
@@ -607,6 +609,6 @@ const binary = (data) => ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, 
 
 const packed = (data) => binary(data) ? { base64: btoa(Array.from(binary(data), (each) => String.fromCharCode(each)).join("")) } : { data: data ?? null };
 
-const bytes = (base64) => Uint8Array.from(atob(base64), (each) => each.charCodeAt(0));
+const content = ({ data, base64 }) => base64 === undefined ? data : Uint8Array.from(atob(base64), (each) => each.charCodeAt(0));
 
 export { TwistedWS, TwistedWSError };
