@@ -8,7 +8,7 @@ run: $(VENV)/.run
 	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443
 
 test: $(VENV)/.test
-	@tools/need chromium curl nodejs npm nginx
+	@tools/need chromium curl nodejs npm nginx haproxy varnish
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine -q

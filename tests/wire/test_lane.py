@@ -165,6 +165,7 @@ class LaneTests(TestCase):
         for piece in pieces:
             protocol.transport.write(piece)
         assert not protocol.transport.isDrained()
+        assert 0 < protocol.transport.unsent() < 1_000_000
 
         def receive() -> bytes:
             received = b""
@@ -173,6 +174,7 @@ class LaneTests(TestCase):
             return received
 
         assert await deferToThread(receive) == b"".join(pieces)
+        assert protocol.transport.unsent() == 0
         await self.close(protocol)
 
     async def test_pullProducer(self) -> None:

@@ -1,0 +1,152 @@
+"""Proxies that we did not write, each before a server: started on a free port with a configuration of its own."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import trustme
+
+from tests.live.support import PATIENCE
+
+_HAPROXY = """
+global
+    nbthread 1  # idle connections belong to a thread
+defaults
+    mode http
+    http-reuse always
+    timeout connect {patience}s
+    timeout client {patience}s
+    timeout server {patience}s
+    timeout tunnel {patience}s
+frontend plain
+    bind 127.0.0.1:{plain}
+    default_backend ws
+frontend secure
+    bind 127.0.0.1:{secure} ssl crt {certificate} alpn h2,http/1.1
+    default_backend ws
+backend ws
+    server one 127.0.0.1:{behind}
+"""
+
+# As Varnish's documentation has it for WebSocket.
+_VARNISH = """
+vcl 4.1;
+backend default {{ .host = "127.0.0.1"; .port = "{behind}"; }}
+sub vcl_recv {{
+    if (req.http.upgrade ~ "(?i)websocket") {{ return (pipe); }}
+    return (pass);
+}}
+sub vcl_pipe {{
+    if (req.http.upgrade) {{
+        set bereq.http.upgrade = req.http.upgrade;
+        set bereq.http.connection = req.http.connection;
+    }}
+}}
+"""
+
+_NGINX = """
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log notice;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {directory};
+    proxy_temp_path {directory};
+    fastcgi_temp_path {directory};
+    uwsgi_temp_path {directory};
+    scgi_temp_path {directory};
+    server {{
+        listen 127.0.0.1:{plain};
+        location / {{
+            proxy_pass http://127.0.0.1:{behind};
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $http_connection;
+            proxy_set_header Host {host};
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        }}
+    }}
+}}
+"""
+
+
+def freePorts(count: int) -> list[int]:
+    """Return ports on which nothing listens."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _program(name: str, package: str) -> str:
+    found = shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    assert found is not None, f"{name} is needed (tools/need {package})"
+    return found
+
+
+@contextmanager
+def _started(command: Sequence[str | Path], ports: Sequence[int]) -> Iterator[None]:
+    """Start a program, wait until it listens on `ports`, and end it at the end."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            end = time.monotonic() + PATIENCE
+            for port in ports:
+                while True:
+                    try:
+                        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
+                        break
+                    except ConnectionRefusedError:
+                        if process.poll() is not None or time.monotonic() > end:
+                            output.seek(0)
+                            raise AssertionError(output.read().decode(errors="replace")) from None
+                        time.sleep(0.05)  # another process begins to listen: there is nothing to wait on
+            yield
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+
+
+@contextmanager
+def haproxy(directory: Path, behind: int) -> Iterator[tuple[int, int]]:
+    """Start HAProxy, which uses each of its connections for any request; return its plain port, and that with TLS and HTTP/2."""
+    plain, secure = freePorts(2)
+    certificate = directory / "haproxy.pem"
+    certificate.write_bytes(trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.bytes())
+    configuration = directory / "haproxy.cfg"
+    configuration.write_text(
+        _HAPROXY.format(patience=PATIENCE, plain=plain, secure=secure, certificate=certificate, behind=behind)
+    )
+    with _started([_program("haproxy", "haproxy"), "-f", configuration], [plain, secure]):
+        yield plain, secure
+
+
+@contextmanager
+def varnish(directory: Path, behind: int) -> Iterator[int]:
+    """Start Varnish, and return its port."""
+    (port,) = freePorts(1)
+    configuration = directory / "varnish.vcl"
+    configuration.write_text(_VARNISH.format(behind=behind))
+    command = [_program("varnishd", "varnish"), "-F", "-j", "none", "-n", directory / "varnish", "-f", configuration]
+    with _started([*command, "-a", f"127.0.0.1:{port}", "-T", "none", "-s", "malloc,16m"], [port]):
+        yield port
+
+
+@contextmanager
+def nginx(directory: Path, behind: int, host: str = "$http_host") -> Iterator[int]:
+    """Start nginx, which says for whom it asks, and return its port; `host` is the Host header that it sends."""
+    (port,) = freePorts(1)
+    configuration = directory / "nginx.conf"
+    configuration.write_text(_NGINX.format(directory=directory, plain=port, behind=behind, host=host))
+    with _started([_program("nginx", "nginx"), "-c", configuration, "-e", directory / "error.log"], [port]):
+        yield port
