@@ -1,8 +1,8 @@
-# make run | test | lanes | lint | bench | docs | sanitize: each does its own set-up, and is quick the second time.
+# make run | test | lanes | lint | conformance | bench | docs | sanitize: each does its own set-up, and is quick the second time.
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lanes lint bench docs sanitize clean
+.PHONY: run test lanes lint conformance bench docs sanitize clean
 
 run: $(VENV)/.run
 	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443
@@ -10,17 +10,25 @@ run: $(VENV)/.run
 test: $(VENV)/.test
 	@tools/need chromium curl nodejs npm nginx haproxy varnish
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest $(PARALLEL)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
+# Workers wait for processes and browsers most of the time, so there are more of them than cores. Modules stay whole: their tests
+# share what they start.
+PARALLEL := --numprocesses=$(shell echo $$((2 * $$(nproc)))) --dist=loadfile
+
 # The same promises by the slower ways: without the fast lane, and without the compiled part. A mistake at the start comes before
 # either of them.
-lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider --ignore=tests/live/test_start_errors.py \
+lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider $(PARALLEL) --ignore=tests/live/test_start_errors.py \
 	tests/live tests/test_server.py tests/test_lane_differential.py
 lanes: $(VENV)/.test
 	TWISTED_WS_LANE=0 $(SLOWER)
 	TWISTED_WS_SPEEDUPS=0 $(SLOWER) tests/wire
+
+# The Autobahn|Testsuite: 517 cases against the server, four ways, and against the client; QUICK=1 leaves out the long ones.
+conformance: $(VENV)/.run
+	$(BIN)/python tools/conformance $(if $(QUICK),--quick)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

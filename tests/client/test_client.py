@@ -613,6 +613,30 @@ def test_violations(data, kind, code, together):
     assert not setup.clock.getDelayedCalls()
 
 
+@pytest.mark.parametrize(("data", "kind", "code"), VIOLATIONS[:1] + VIOLATIONS[-4:-3] + VIOLATIONS[13:15])
+def test_violationWhileInUse(data, kind, code):
+    """A violation is answered with its own code also where the reader leaves by closing, as `async with` does, at once."""
+    client, peer, _ = opened()
+
+    async def use() -> None:
+        async with client:
+            await client.readMessage()
+
+    using = Deferred.fromCoroutine(use())
+    peer.send(data)
+    assert [each.payload[0] for each in peer.frames()] == [code]
+    peer.hangUp()
+    assert type(failed(using)) is kind
+
+
+def test_peerClosesWhileInUse():
+    """The server's Close is answered with its own code, whatever the reader closes with when it hears of it."""
+    client, peer, _ = opened()
+    client.readMessage().addErrback(lambda failure: client.close(4321))
+    peer.close(4000, "maintenance")
+    assert [each.payload[0] for each in peer.frames()] == [4000]
+
+
 def test_tooBigBeforeItIsKept():
     """An oversize frame fails by its header; a bomb fails when it inflates beyond the limit, not after."""
     client, peer, _ = opened(

@@ -152,7 +152,9 @@ async def endless(events: list[str], waiting: Deferred[Any], after: Callable[[],
 
 
 @pytest.mark.parametrize(
-    "after", [lambda: None, Chat, lambda: throw(Reject(503)), lambda: throw(asyncio.CancelledError())], ids=str
+    "after",
+    [lambda: None, Chat, lambda: throw(Reject(503)), lambda: throw(asyncio.CancelledError())],
+    ids=["None", "service", "Reject", "CancelledError"],
 )
 def test_cancel(after: Callable[[], Any]) -> None:
     """When the peer leaves, the coroutine is cancelled where it waits, and whatever it does then interests nobody."""

@@ -150,14 +150,7 @@ class ClientConnection(Inbound):
             return True
         self._closedByPeer = True
         self.remoteCloseCode, self.remoteCloseReason = code, reason
-        self._end()
-        if self.phase is Phase.OPEN:
-            self.state = self.STATE_CLOSING
-            self.phase = Phase.CLOSING
-            # A server that has sent Close delivers nothing to its application any more.
-            self._outbox.clear(self._closed())
-            self._outbox.last(maskedFrame(CLOSE, b"" if code is None else checkClose(code, reason)))
-        self._finish()
+        self._lastWord(b"" if code is None else checkClose(code, reason))
         return True
 
     # The ends of a connection.
@@ -167,14 +160,24 @@ class ClientConnection(Inbound):
         if self.phase >= Phase.FINISHING:
             return
         self._failure = error
-        self._end()
         if error.code is None:
             self.abort()
-        elif self.phase < Phase.FINISHING:  # still
-            if self.phase is Phase.OPEN:
-                self._outbox.clear(self._closed())
-                self._outbox.last(maskedFrame(CLOSE, checkClose(error.code, error.reason)))
-            self._finish()
+            self._end()
+        else:
+            self._lastWord(checkClose(error.code, error.reason))
+
+    def _lastWord(self, payload: bytes) -> None:
+        """Send Close with `payload`, unless one has gone, and take no more input.
+
+        All that before the user is told: who hears of the end closes, and that Close, of another code, must not be the one sent.
+        """
+        if self.phase is Phase.OPEN:
+            self.phase = Phase.CLOSING
+            # Whoever fails a connection, or has sent Close, delivers nothing to its application any more.
+            self._outbox.clear(self._closed())
+            self._outbox.last(maskedFrame(CLOSE, payload))
+        self._finish()
+        self._end()
 
     def startClose(self, payload: bytes, timeout: float) -> None:
         """Send what is queued, then Close, and wait at most `timeout` seconds for the server."""
