@@ -62,7 +62,7 @@ def frame(rng: random.Random) -> bytes:
         return first + rng.choice([b"", clientFrame(9, b"within")]) + last
     return rng.choice(
         [
-            clientFrame(9, b"ping"),
+            b"".join([clientFrame(9, rng.randbytes(rng.choice([0, 3, 125]))) for _ in range(rng.randrange(1, 9))]),
             clientFrame(10, b"pong"),
             # No valid Close: what waits then is dropped, and without the lane that is what came in the same turn.
             clientFrame(8, (1005).to_bytes(2, "big") + b"bye"),
@@ -109,18 +109,17 @@ def talk(port: int, pieces: list[bytes]) -> bytes:
     return received
 
 
-def answers(received: bytes) -> list[bytes]:
-    """Return the head and the frames of the server, but for pongs: of several that wait, only the newest is sent."""
+def answers(received: bytes) -> tuple[list[bytes], list[bytes]]:
+    """Return the head and the frames of the server; and its pongs, which overtake the messages that wait."""
     head, _, rest = received.partition(b"\r\n\r\n")
-    frames = [head]
+    frames, pongs = [head], []
     while rest:
         size, start = rest[1], 2
         if size == 126:
             size, start = int.from_bytes(rest[2:4], "big"), 4
-        if rest[0] != 0x8A:
-            frames.append(rest[: start + size])
+        (pongs if rest[0] == 0x8A else frames).append(rest[: start + size])
         rest = rest[start + size :]
-    return frames
+    return frames, pongs
 
 
 class LaneOnAndOff(TestCase):

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import zlib
+from random import Random
 
 import pytest
+from autobahn.exception import PayloadCorruptError
 from autobahn.websocket.compress import (
     PERMESSAGE_COMPRESSION_EXTENSION,
     PerMessageDeflate,
     PerMessageDeflateOffer,
 )
 
-from twisted_ws.wire.deflate import COMPRESS_FROM, WINDOW_BITS, acceptOffer, compressedFrame, usableOffers
+from twisted_ws.wire.deflate import COMPRESS_FROM, WINDOW_BITS, Deflate, acceptOffer, compressedFrame, usableOffers
 from twisted_ws.wire.handshake import parseExtensions
 
 
@@ -99,3 +101,60 @@ def test_onlyDeflate():
     """Whatever other compressions Autobahn could speak on this machine, none of their offers is usable."""
     for name in PERMESSAGE_COMPRESSION_EXTENSION:
         assert bool(offered(name)) is (name == "permessage-deflate")
+
+
+def inflated(deflate, body, step=None):
+    """Return what a message of these bytes is, None for one that is not whole."""
+    step = step or max(len(body), 1)
+    deflate.start_decompress_message()
+    try:
+        found = b"".join([deflate.decompress_message_data(body[n : n + step], 10**6) for n in range(0, len(body), step)])
+        deflate.end_decompress_message()
+    except PayloadCorruptError:
+        return None
+    return found
+
+
+def server(takeover=False):
+    """Return the end of a server; with `takeover`, of a client whose server uses one context for all messages."""
+    return Deflate(not takeover, False, not takeover, 15, 15, 8)
+
+
+MESSAGES = [b"", b"a", b"some words " * 50, bytes(70_000), Random(1).randbytes(70_000)]
+
+
+def body(compressor, message):
+    return (compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+@pytest.mark.parametrize("takeover", [False, True])
+@pytest.mark.parametrize("message", MESSAGES, ids=len)
+@pytest.mark.parametrize(
+    "options", [(0,), (1,), (9,), (6, zlib.Z_FIXED), (6, zlib.Z_HUFFMAN_ONLY), (6, zlib.Z_RLE)], ids=lambda options: str(options)
+)
+def test_whole(takeover, message, options):
+    """Messages of all kinds of blocks are taken whole, in any pieces, one after the other; cut anywhere, they are not taken."""
+    level, *strategy = options
+    ours = server(takeover)
+    theirs = None
+    for step in (None, 1, 1000):
+        if theirs is None or not takeover:
+            theirs = zlib.compressobj(level, zlib.DEFLATED, -15, 8, *strategy)
+        assert inflated(ours, body(theirs, message), step) == message
+    cut = body(zlib.compressobj(level, zlib.DEFLATED, -15, 8, *strategy), message)
+    for size in {*range(1, min(len(cut), 60)), *range(max(1, len(cut) - 60), len(cut)), len(cut) // 2 or 1} - {len(cut)}:
+        # The first byte of a block that is not compressed is all there is of an empty message.
+        assert inflated(server(takeover), cut[:size]) == (b"" if cut[:size] == b"\0" else None), size
+
+
+@pytest.mark.parametrize("takeover", [False, True])
+def test_lastBlocks(takeover):
+    """A stream may say that a block is its last (RFC 7692 section 7.2.3.4); a message is not cut where more follows."""
+    ours = server(takeover)
+    whole = bytes.fromhex("f348cdc9c9070000")  # the RFC's own, of which the last byte begins the empty block
+    assert inflated(ours, whole) == b"Hello"
+    assert inflated(ours, whole, 1) == b"Hello"
+    assert inflated(ours, whole[:-1]) == b"Hello"
+    assert inflated(ours, whole + whole) is None
+    assert inflated(ours, b"") == b""
+    assert inflated(ours, whole) == b"Hello"

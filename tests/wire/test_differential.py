@@ -4,6 +4,7 @@ Left out, because the two differ on purpose or wsproto is wrong:
 
 - what only this server limits: more than 1 MiB in a message, many fragments, more than 100 control frames a second;
 - a bad frame, or a bad character, that is not whole yet: both refuse it, but not at the same byte;
+- a Close with 1014, which was registered after RFC 6455 and which wsproto does not know;
 - a control frame between the fragments of a compressed message, after which wsproto takes the rest for uncompressed;
 - a new data frame within a compressed message, which wsproto inflates before it sees that it may not be there.
 """
@@ -87,8 +88,8 @@ def messages(draw, compressed=False, bad=False):
 @st.composite
 def closes(draw):
     """A Close frame of any kind, good or bad."""
-    code = draw(st.one_of(st.sampled_from([1000, 1001, 1004, 1005, 1006, 1011, 1012, 1013, 1014, 1015, 2999, 3000, 4999, 5000]),
-                          st.integers(0, 65535)))  # fmt: skip
+    code = draw(st.one_of(st.sampled_from([1000, 1001, 1004, 1005, 1006, 1011, 1012, 1013, 1015, 2999, 3000, 4999, 5000]),
+                          st.integers(0, 65535).filter(lambda code: code != 1014)))  # fmt: skip
     reason = draw(
         st.one_of(
             st.just(b""), st.text(max_size=30).map(str.encode), st.just(b"x" * 123), st.sampled_from([b"\xff", b"\xe2\x82"])

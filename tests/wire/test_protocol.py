@@ -13,7 +13,7 @@ from twisted_ws.caller import BINARY, TEXT
 from twisted_ws.errors import ConnectionClosed, HandlerError
 from twisted_ws.limits import Limits
 from twisted_ws.service import checkClose
-from twisted_ws.wire.framing import OutgoingMessage
+from twisted_ws.wire.framing import OutgoingMessage, frame
 from twisted_ws.wire.phase import Phase
 
 MIB = 1024 * 1024
@@ -165,16 +165,35 @@ class TestMessages:
 
 
 class TestControlFrames:
-    def test_onlyTheNewestPingIsAnswered(self):
-        """While the peer takes nothing, its pings do not pile up as pongs."""
+    @pytest.mark.parametrize("step", [1, 7, None])
+    def test_onePongForEachPing(self, step):
+        """Each ping has its pong, in order, whether they come one by one or at once, and though others wait before them."""
         host = WireHost()
         client, recorder = host.open()
+        pings = [b"%d" % n for n in range(99)]
         client.transport.room = 0
         recorder.connection.writeFrame(TEXT, b"first")
-        client.send(b"".join(clientFrame(9, b"%d" % n) for n in range(50)))
-        assert recorder.connection.bufferedAmount() < 20
+        recorder.connection.writeFrame(TEXT, b"second")
+        client.send(b"".join(clientFrame(9, ping) for ping in pings), step)
         client.transport.room = None
-        assert [bytes(f.payload) for f in client.frames() if f.opcode.value == 10] == [b"49"]
+        frames = client.frames()
+        assert [bytes(f.payload) for f in frames if f.opcode.value == 10] == pings
+        assert [f.payload for f in frames if f.opcode.value == 1] == ["first", "second"]
+
+    def test_pingsThatAreNotHeard(self):
+        """Who pings and takes no pongs is not read from, once as much waits as for other replies; who takes them gets all."""
+        host = WireHost(Limits(replyBuffer=5_000))
+        client, recorder = host.open()
+        client.transport.room = 0
+        sent = 0
+        while client.transport.reading:
+            client.send(clientFrame(9, b"%0100d" % sent))
+            sent += 1
+            assert sent < 99
+        assert recorder.connection.bufferedAmount() <= 5_000
+        client.transport.room = None
+        assert [int(bytes(f.payload)) for f in client.frames()] == list(range(sent))
+        assert client.transport.reading
 
     def test_controlRate(self):
         """More than 100 control frames a second close with 1008."""
@@ -387,6 +406,30 @@ class TestClosing:
         assert client.transport.closed
         assert not client.transport.aborted
         assert recorder.events == [("opened",), ("closed", 4001, "bye")]
+
+    @pytest.mark.parametrize("code", [1000, 1003, 1007, 1011, 1012, 1013, 1014, 3000, 4999])
+    def test_codesOfThePeer(self, code):
+        """Every code that may be sent is taken: in a Close of the peer, and in its answer to ours."""
+        host = WireHost()
+        client, recorder = host.open()
+        client.send(clientFrame(8, checkClose(code, "why")))
+        assert client.received() == frame(8, checkClose(code, "why"))
+        assert recorder.events == [("opened",), ("closed", code, "why")]
+        client, recorder = host.open()
+        recorder.connection.startClose(checkClose(code, ""), 60)
+        client.send(clientFrame(8, checkClose(code, "")))
+        assert client.received() == frame(8, checkClose(code, ""))
+        assert client.transport.closed
+        assert recorder.events == [("opened",), ("closed", code, "")]
+
+    @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535])
+    def test_codesThatCannotBe(self, code):
+        """A Close with any other code is a protocol error."""
+        host = WireHost()
+        client, recorder = host.open()
+        client.send(clientFrame(8, code.to_bytes(2, "big")))
+        assert client.closeFrame() == (1002, "protocol error")
+        assert recorder.events[1] == ("failed", "ProtocolError", 1002)
 
     def test_byThePeerWithoutCode(self):
         """A Close without a code is 1005."""
@@ -674,6 +717,28 @@ class TestDeflate:
         client, _ = host.open(self.OFFER)
         client.send(clientFrame(BINARY, b"\xff\xff\xff\xff", rsv=4))
         assert client.closeFrame() == (1007, "invalid payload")
+
+    @pytest.mark.parametrize("fragments", [False, True])
+    def test_cutInItsStream(self, fragments):
+        """A message that ends inside its DEFLATE stream, wherever, is 1007 and not delivered; what comes whole is."""
+        host = WireHost(compression=True)
+        noise = Random(1).randbytes(300)
+        for message, level in ((b"some words, some more words, and some words" * 3, 9), (noise, 9), (noise, 0)):
+            compressor = zlib.compressobj(level, wbits=-15)
+            body = (compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+            for size in (2, 3, len(body) // 2, len(body) - 1, len(body)):
+                client, recorder = host.open(self.OFFER)
+                if fragments:
+                    client.send(clientFrame(TEXT + (message == noise), body[: size // 2], fin=False, rsv=4))
+                    client.send(clientFrame(0, body[size // 2 : size]))
+                else:
+                    client.send(clientFrame(TEXT + (message == noise), body[:size], rsv=4))
+                if size == len(body):
+                    assert client.closeFrame() is None
+                    assert recorder.messages() == [message if message == noise else message.decode()]
+                else:
+                    assert client.closeFrame() == (1007, "invalid payload")
+                    assert recorder.messages() == []
 
     def test_compressedOnce(self):
         """A broadcast is compressed once for all callers of one window."""

@@ -15,7 +15,7 @@ from autobahn.websocket.protocol import WebSocketProtocol
 
 from twisted_ws.client.errors import BadHandshake
 from twisted_ws.client.framing import maskedFrame
-from twisted_ws.wire.deflate import COMPRESS_FROM
+from twisted_ws.wire.deflate import COMPRESS_FROM, Deflate
 from twisted_ws.wire.framing import RSV1
 from twisted_ws.wire.handshake import Extension
 
@@ -106,7 +106,7 @@ def agreed(extensions: tuple[Extension, ...], offered: bool) -> PerMessageDeflat
     except Exception:
         # Autobahn raises plain Exceptions for invalid parameters.
         raise BadHandshake("the server's answer to permessage-deflate has invalid parameters") from None
-    deflate: PerMessageDeflate = PerMessageDeflate.create_from_response_accept(False, PerMessageDeflateResponseAccept(response))
+    deflate: PerMessageDeflate = Deflate.create_from_response_accept(False, PerMessageDeflateResponseAccept(response))
     return deflate
 
 

@@ -7,11 +7,11 @@ from hashlib import sha1
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffer
+from autobahn.websocket.compress import PerMessageDeflateOffer
 from autobahn.websocket.utf8validator import Utf8Validator
 
 from twisted_ws.limits import Limits
-from twisted_ws.wire.deflate import acceptOffer
+from twisted_ws.wire.deflate import Deflate, acceptOffer
 
 __all__ = ["QuietServerProtocol", "serverFactory", "serverOptions"]
 
@@ -93,7 +93,7 @@ class QuietServerProtocol(WebSocketServerProtocol):
     def _accept(self, extensions: list[Any]) -> str:
         """Take the first offer of permessage-deflate, and return what the 101 says of it (RFC 7692 section 7.1)."""
         accept = acceptOffer([PerMessageDeflateOffer.parse(parameters) for _, parameters in extensions])
-        self._perMessageCompress = PerMessageDeflate.create_from_offer_accept(True, accept)
+        self._perMessageCompress = Deflate.create_from_offer_accept(True, accept)
         answer: str = accept.get_extension_string()
         return answer
 

@@ -1,15 +1,20 @@
-"""permessage-deflate (RFC 7692): which offers are taken, and how a message is compressed. Autobahn does the rest."""
+"""permessage-deflate (RFC 7692): which offers are taken, how a message is compressed, and where one has to end.
+
+Autobahn does the rest.
+"""
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
-from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
+from autobahn.exception import PayloadCorruptError
+from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 
 from twisted_ws.wire.framing import RSV1, frame
 from twisted_ws.wire.handshake import Extension
 
-__all__ = ["acceptOffer", "compressedFrame", "usableOffers"]
+__all__ = ["Deflate", "acceptOffer", "compressedFrame", "usableOffers"]
 
 # Bytes below which deflate makes a message longer, or no shorter worth the time.
 COMPRESS_FROM = 64
@@ -17,6 +22,58 @@ COMPRESS_FROM = 64
 # Window and memory level of what we send: 4 KiB and 16 KiB while a message is compressed, a tenth of zlib's defaults.
 WINDOW_BITS = 12
 MEMORY_LEVEL = 5
+
+# A last block, not compressed, with something that hardly any other state of zlib makes of these bytes (RFC 1951 section 3.2.4).
+_PROBED = b"end of a message"
+_PROBE = b"\x01" + len(_PROBED).to_bytes(2, "little") + (0xFFFF - len(_PROBED)).to_bytes(2, "little") + _PROBED
+
+
+class Deflate(PerMessageDeflate):  # type: ignore[misc]  # Autobahn's has no types
+    """Autobahn's permessage-deflate, for messages that are whole.
+
+    zlib does not say that its input ends in the middle of a block: the rest of a message would be missing without a word.
+    """
+
+    _begun = False  # whether the present message has any bytes
+
+    def start_decompress_message(self) -> None:
+        """Begin a message; a stream that has had its last block takes no more of them."""
+        self._begun = False
+        if self._decompressor is not None and self._decompressor.eof:
+            self._decompressor = None
+        super().start_decompress_message()
+
+    def decompress_message_data(self, data: bytes, max_output_len: int | None = None) -> bytes:
+        """Inflate a piece of a message."""
+        self._begun = self._begun or bool(data)
+        inflated: bytes = super().decompress_message_data(data, max_output_len)
+        return inflated
+
+    def end_decompress_message(self) -> None:
+        """End a message, which has to end with an empty block whose last four bytes were left out (RFC 7692 section 7.2.2).
+
+        After a block that says it is the last one, nothing but such a block may come. A message without any bytes is empty: some
+        peers leave out that block, too.
+
+        Raises:
+            PayloadCorruptError: it ends elsewhere.
+        """
+        if self._begun and not self._isWhole():
+            raise PayloadCorruptError("the message ends inside its DEFLATE stream")
+
+    def _isWhole(self) -> bool:
+        inflate = self._decompressor
+        if inflate.eof:
+            return inflate.unused_data in (b"", b"\0")
+        try:
+            if inflate.decompress(b"\0\0\xff\xff", 1):
+                return False
+            # Between two blocks, and only there, a block is taken as what it is. A stream that goes on must not see it.
+            goesOn = not (self.client_no_context_takeover if self._is_server else self.server_no_context_takeover)
+            probed = inflate.copy() if goesOn else inflate
+            return bool(probed.decompress(_PROBE) == _PROBED and probed.eof)
+        except zlib.error:
+            return False
 
 
 def usableOffers(extensions: tuple[Extension, ...]) -> list[Extension]:

@@ -158,7 +158,7 @@ class WebSocketConnection(Outbound):
         if self.phase is not Phase.OPEN or not self._withinControlRate() or self._events.pingReceived(payload):
             return
         if self.phase is Phase.OPEN:  # still: the handler may have closed
-            self._outbox.pong(frame(PONG, payload))
+            self._outbox.control(frame(PONG, payload))
             self._pauseForReplies()
 
     def onPong(self, payload: bytes) -> None:
@@ -171,28 +171,31 @@ class WebSocketConnection(Outbound):
             return
         self._events.pongReceived(payload)
 
-    def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
-        """Answer the peer's Close with its own code and reason, as RFC 6455 section 5.5.1 has it; Autobahn calls this.
+    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
+        """Take the peer's Close, and answer it with its own code and reason (RFC 6455 section 5.5.1); Autobahn calls this.
 
         What still waits is dropped: a peer that has sent Close delivers nothing to its application any more.
         """
-        code, reason = self.remoteCloseCode, self.remoteCloseReason or ""
-        payload = b"" if code is None else code.to_bytes(2, "big") + reason.encode()
-        self.state = self.STATE_CLOSING
-        self._enter(Phase.CLOSING)
-        self._outbox.clear(ConnectionClosed(CloseCode.NO_STATUS if code is None else code, reason))
-        self._outbox.last(frame(CLOSE, payload))
+        try:
+            payload = b"" if code is None else checkClose(code, "")
+            reason = (reasonRaw or b"").decode()
+        except UnicodeDecodeError:
+            self.fail(InvalidPayload("the reason of its Close is not UTF-8"))
+            return True
+        except ValueError:
+            self.fail(ProtocolError(f"its Close has the code {code}, which cannot be sent"))
+            return True
+        self.remoteCloseCode, self.remoteCloseReason = code, reason
+        if self.phase is Phase.OPEN:
+            self.state = self.STATE_CLOSING
+            self._enter(Phase.CLOSING)
+            self._outbox.clear(ConnectionClosed(CloseCode.NO_STATUS if code is None else code, reason))
+            self._outbox.last(frame(CLOSE, payload + (reasonRaw or b"")))
+        self._closedByPeer = True
+        self._finish()
+        return True
 
     # The ends of a connection.
-
-    def dropConnection(self, abort: bool = False) -> None:
-        """Close the transport once our last bytes have gone.
-
-        Autobahn calls this when it has the peer's Close, and asks for a reset where none is due.
-        """
-        if self._failure is None:
-            self._closedByPeer = True
-        self._finish()
 
     def _fail_connection(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
         # Autobahn's one way to fail a connection.
