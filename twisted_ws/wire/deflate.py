@@ -28,7 +28,10 @@ _PROBED = b"end of a message"
 _PROBE = b"\x01" + len(_PROBED).to_bytes(2, "little") + (0xFFFF - len(_PROBED)).to_bytes(2, "little") + _PROBED
 
 
-class Deflate(PerMessageDeflate):  # type: ignore[misc]  # Autobahn's has no types
+_Autobahns: Any = PerMessageDeflate  # which has no types
+
+
+class Deflate(_Autobahns):  # type: ignore[misc]
     """Autobahn's permessage-deflate, for messages that are whole.
 
     zlib does not say that its input ends in the middle of a block: the rest of a message would be missing without a word.
