@@ -106,7 +106,7 @@ def agreed(extensions: tuple[Extension, ...], offered: bool) -> PerMessageDeflat
     except Exception:
         # Autobahn raises plain Exceptions for invalid parameters.
         raise BadHandshake("the server's answer to permessage-deflate has invalid parameters") from None
-    deflate: PerMessageDeflate = Deflate.create_from_response_accept(False, PerMessageDeflateResponseAccept(response))
+    deflate: PerMessageDeflate = Deflate.create_from_response_accept(False, PerMessageDeflateResponseAccept(response))  # type: ignore[no-untyped-call]
     return deflate
 
 

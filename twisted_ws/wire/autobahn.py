@@ -93,7 +93,7 @@ class QuietServerProtocol(WebSocketServerProtocol):
     def _accept(self, extensions: list[Any]) -> str:
         """Take the first offer of permessage-deflate, and return what the 101 says of it (RFC 7692 section 7.1)."""
         accept = acceptOffer([PerMessageDeflateOffer.parse(parameters) for _, parameters in extensions])
-        self._perMessageCompress = Deflate.create_from_offer_accept(True, accept)
+        self._perMessageCompress = Deflate.create_from_offer_accept(True, accept)  # type: ignore[no-untyped-call]
         answer: str = accept.get_extension_string()
         return answer
 

@@ -28,15 +28,13 @@ _PROBED = b"end of a message"
 _PROBE = b"\x01" + len(_PROBED).to_bytes(2, "little") + (0xFFFF - len(_PROBED)).to_bytes(2, "little") + _PROBED
 
 
-_Autobahns: Any = PerMessageDeflate  # which has no types
-
-
-class Deflate(_Autobahns):  # type: ignore[misc]
+class Deflate(PerMessageDeflate):
     """Autobahn's permessage-deflate, for messages that are whole.
 
     zlib does not say that its input ends in the middle of a block: the rest of a message would be missing without a word.
     """
 
+    _decompressor: Any
     _begun = False  # whether the present message has any bytes
 
     def start_decompress_message(self) -> None:
@@ -44,12 +42,12 @@ class Deflate(_Autobahns):  # type: ignore[misc]
         self._begun = False
         if self._decompressor is not None and self._decompressor.eof:
             self._decompressor = None
-        super().start_decompress_message()
+        super().start_decompress_message()  # type: ignore[no-untyped-call]
 
     def decompress_message_data(self, data: bytes, max_output_len: int | None = None) -> bytes:
         """Inflate a piece of a message."""
         self._begun = self._begun or bool(data)
-        inflated: bytes = super().decompress_message_data(data, max_output_len)
+        inflated: bytes = super().decompress_message_data(data, max_output_len)  # type: ignore[no-untyped-call]
         return inflated
 
     def end_decompress_message(self) -> None:
