@@ -116,7 +116,7 @@ class Limits:
     )
     idempotencyAge: float = _limit(300, "seconds", "published again", "a publisher that had no answer tries again within that")
     idempotencyKeys: int = _limit(
-        500_000, "keys", "503", "each costs some 300 bytes; one that was dropped early would publish a message twice"
+        500_000, "keys", "503", "each costs some 500 bytes; one that was dropped early would publish a message twice"
     )
     subscriberLag: float = _limit(
         30, "seconds", "1013, or dropped by the policy", "the longest that a message of a channel may wait for a slow subscriber"

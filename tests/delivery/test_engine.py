@@ -3,17 +3,18 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
+from tests.delivery.support import Turns
 from twisted_ws import ChannelError, Limits
-from twisted_ws.delivery.engine import CHARGE, MemoryEngine
+from twisted_ws.delivery.engine import CHARGE, FORGOTTEN_AT_ONCE, MemoryEngine
 from twisted_ws.delivery.publication import START, Kind, Position
-from twisted_ws.wire.wheel import Wheel
+from twisted_ws.wire.wheel import AT_ONCE, TICK, Wheel
 
 NOW = 1000.0
 
 
 class World:
-    def __init__(self, **limits):
-        self.clock = Clock()
+    def __init__(self, clock=None, **limits):
+        self.clock = clock or Clock()
         self.clock.advance(NOW)
         self.wheel = Wheel(self.clock)
         self.engine = MemoryEngine(Limits(**limits), self.wheel, self.clock.seconds, "e")
@@ -284,6 +285,55 @@ def test_idempotencyForgotten():
     world.clock.advance(5)
     assert len(world.engine._receipts) == 0
     assert len(world.wheel) == 0
+
+
+def test_manyIdempotencyKeys():
+    """Keys of one moment are forgotten a bounded number at a time, and none counts when its time is over."""
+    world = World(idempotencyAge=10)
+    count = 2 * FORGOTTEN_AT_ONCE + 100
+    for number in range(count):
+        world.publish("a", "1", idempotencyKey=str(number), fingerprint=b"1")
+    receipts = world.engine._receipts
+    world.clock.rightNow += 11  # no turn of the wheel
+    assert world.publish("a", "2", idempotencyKey="new", fingerprint=b"2")[0].id == f"e:{count + 1}"
+    last = str(count - 1)
+    assert world.publish("a", "2", idempotencyKey=last, fingerprint=b"2")[0].id == f"e:{count + 2}"
+    assert count - len(receipts) < 10
+    before = len(receipts)
+    while before > 2:
+        world.clock.advance(TICK)
+        assert before - len(receipts) <= FORGOTTEN_AT_ONCE
+        assert len(receipts) < before
+        before = len(receipts)
+    assert world.publish("a", "2", idempotencyKey=last, fingerprint=b"2")[0].id == f"e:{count + 2}"
+    world.clock.advance(20)
+    assert (len(receipts), world.engine._receipts.wheelSlot) == (0, None)
+
+
+def test_fullOfOldKeys():
+    """Keys whose time is over take no place, though there was no time yet to forget them."""
+    world = World(idempotencyAge=10, idempotencyKeys=3)
+    for key in "abc":
+        world.publish("a", "1", idempotencyKey=key)
+    world.clock.rightNow += 11
+    for key in "defd":
+        world.publish("a", "1", idempotencyKey=key)
+    assert world.engine.describe("a").position.offset == 6
+
+
+def test_manyStreamsAtOnce():
+    """Channels of one moment are forgotten a bounded number in one turn of the reactor."""
+    world = World(historyAge=10, clock=Turns())
+    for number in range(10 * AT_ONCE):
+        world.publish(str(number), "1")
+    world.clock.rightNow += 11
+    before = len(world.engine)
+    while before:
+        world.clock.turn()
+        assert 0 < before - len(world.engine) <= AT_ONCE
+        before = len(world.engine)
+    assert world.engine.bytes == 0
+    assert world.engine.list("", "", 10) == []
 
 
 def test_idempotencyFull():

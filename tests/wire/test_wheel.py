@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
-from twisted_ws.wire.wheel import TICK, Wheel
+from tests.delivery.support import Turns
+from twisted_ws.wire.wheel import AT_ONCE, TICK, Wheel
 
 
 class Entry:
@@ -167,6 +168,33 @@ def test_oneThatFails(clock, wheel):
         run(clock, 2)
     assert [len(entry.reached) for entry in entries] == [1, 1, 1, 1]
     assert [event["log_level"] for event in logs] == [LogLevel.critical] * 3
+
+
+def test_manyAtOnce():
+    """Of very many that are due together, the reactor turns between a bounded number; each comes once, dropped ones do not."""
+    clock = Turns()
+    clock.advance(1000)
+    wheel = Wheel(clock)
+    entries = [Entry() for _ in range(10 * AT_ONCE)]
+    for number, entry in enumerate(entries):
+        wheel.set(entry, 1001 + number % 2 * TICK)
+    again = Entry()
+    entries.append(Entry(lambda: wheel.set(again, 1002.5)))  # in the middle of a turn that is one too long
+    wheel.set(entries[-1], 1001)
+    clock.rightNow = 1002.0
+    came = [0]
+    while len(came) < 2 or came[-1] > came[-2]:
+        clock.turn()
+        came.append(sum(len(entry.reached) for entry in entries))
+        assert came[-1] - came[-2] <= AT_ONCE
+        late = [entry for entry in entries if not entry.reached]
+        if late and len(came) == 3:
+            wheel.drop(late[0])
+            wheel.set(late[1], 1002.5)
+    assert sum(len(entry.reached) for entry in entries) == len(entries) - 2
+    clock.advance(1)
+    assert (len(late[0].reached), len(late[1].reached), len(again.reached)) == (0, 1, 1)
+    assert clock.getDelayedCalls() == []
 
 
 def test_clock(clock, wheel):

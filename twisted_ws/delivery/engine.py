@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
-from heapq import nsmallest
 from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.delivery.names import isPattern
+from twisted_ws.delivery.names import SortedNames, isPattern
 from twisted_ws.delivery.publication import START, History, Kind, Position, Publication, Published
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
@@ -19,6 +19,9 @@ __all__ = ["Description", "Engine", "MemoryEngine"]
 
 # What a kept message is charged on top of its payload: about what Python's objects around it take.
 CHARGE = 256
+
+# Idempotency keys that are forgotten in one turn of the wheel: some two milliseconds.
+FORGOTTEN_AT_ONCE = 4096
 
 
 class Description(NamedTuple):
@@ -120,15 +123,18 @@ class Stream:
 
 
 class _Receipts:
-    """The answers to publications with an idempotency key, for as long as they count; waits on the wheel for their end."""
+    """The answers to publications with an idempotency key, for as long as they count; waits on the wheel for their end.
+
+    Forgetting is bounded: each new key makes room for a few that are too old, and the wheel takes some thousand at a time. One
+    that is too old and still there does not count.
+    """
 
     def __init__(self, wheel: Wheel, age: float, most: int) -> None:
         self._wheel = wheel
         self._age = age
         self._most = most
-        self._kept: dict[
-            tuple[str, str], tuple[Published, bytes, float]
-        ] = {}  # all live equally long, so the first is the oldest
+        # All live equally long, so the first is the oldest. In a dict, to find the first is to step over all that have left it.
+        self._kept: OrderedDict[tuple[str, str], tuple[Published, bytes, float]] = OrderedDict()
         self.wheelSlot: int | None = None
 
     def __len__(self) -> int:
@@ -140,8 +146,11 @@ class _Receipts:
         Raises:
             ChannelError: the key was another message's, or there is no room for a new one.
         """
-        self.deadlineReached(now)
+        self._forget(now, 2)
         found = self._kept.get((channel, key))
+        if found is not None and found[2] <= now:
+            found = None
+            del self._kept[channel, key]
         if found is None and len(self._kept) >= self._most:
             raise ChannelError("unavailable", "The server has as many idempotency keys as it can hold: try later, or without.")
         if found is not None and found[1] != fingerprint:
@@ -155,15 +164,19 @@ class _Receipts:
             self._wheel.set(self, now + self._age)
 
     def deadlineReached(self, now: float) -> None:
-        """Forget those whose time is over."""
-        while self._kept:
-            first = next(iter(self._kept))
-            due = self._kept[first][2]
-            if due > now:
-                if self.wheelSlot is None:
-                    self._wheel.set(self, due)
-                return
-            del self._kept[first]
+        """Forget those whose time is over, or as many as one turn has time for; called by the wheel."""
+        due = self._forget(now, FORGOTTEN_AT_ONCE)
+        if due is not None:
+            self._wheel.set(self, due)
+
+    def _forget(self, now: float, most: int) -> float | None:
+        """Forget at most so many; return when the next is due."""
+        kept = self._kept
+        for _ in range(most):
+            if not kept or next(iter(kept.values()))[2] > now:
+                break
+            kept.popitem(last=False)
+        return next(iter(kept.values()))[2] if kept else None
 
 
 class MemoryEngine:
@@ -188,6 +201,7 @@ class MemoryEngine:
         self._wheel = wheel
         self._seconds = seconds
         self._streams: dict[str, Stream] = {}
+        self._names = SortedNames()  # of these
         self._floor = 0  # the highest offset of a channel that was forgotten
         self._receipts = _Receipts(wheel, limits.idempotencyAge, limits.idempotencyKeys)
 
@@ -267,8 +281,8 @@ class MemoryEngine:
 
     def list(self, prefix: str, after: str, limit: int) -> list[Description]:
         """Return some channels by name (see `Engine`)."""
-        found = nsmallest(limit, [name for name in self._streams if name > after and name.startswith(prefix)])
-        return [described for described in map(self.describe, found) if described is not None]
+        found = map(self.describe, self._names.page(prefix, after, limit))
+        return [described for described in found if described is not None]
 
     def sweep(self, stream: Stream, now: float) -> None:
         """Forget what is too old of a stream, and the stream when nobody needs it; called by the wheel."""
@@ -282,11 +296,13 @@ class MemoryEngine:
             else:
                 self._floor = max(self._floor, stream.top)
                 del self._streams[stream.channel]
+                self._names.remove(stream.channel)
 
     def _create(self, channel: str, now: float) -> Stream:
         if len(self._streams) >= self._limits.channels:
             raise ChannelError("unavailable", "The server has as many channels as it can hold.")
         stream = self._streams[channel] = Stream(self, channel, self._floor, now)
+        self._names.add(channel)
         self._wheel.set(stream, now + self._limits.historyAge)
         return stream
 

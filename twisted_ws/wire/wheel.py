@@ -17,6 +17,10 @@ __all__ = ["Deadline", "Wheel"]
 # Seconds between two turns: how late a deadline may fire. It never fires early.
 TICK = 0.25
 
+# Deadlines in one turn of the reactor: some milliseconds at the most. Of more than that, as of very many who came together once,
+# the others wait for the next turns.
+AT_ONCE = 128
+
 
 class Deadline(Protocol):
     """Something that waits on a wheel.
@@ -95,10 +99,15 @@ class Wheel:
         # Few buckets after a short turn: walk the slots. A long one (a blocked reactor, a fake clock): walk the buckets.
         slots = range(self._turned + 1, slot + 1) if slot - self._turned < 64 else sorted(s for s in self._buckets if s <= slot)
         self._turned = slot
+        left = AT_ONCE
         for each in slots:
             # The bucket stays where it is, so that a deadline can drop another one of the same turn, or give it a new place.
             bucket = self._buckets.get(each)
             while bucket:
+                if not left:
+                    self._goOn(each)
+                    return
+                left -= 1
                 entry = bucket.pop()
                 entry.wheelSlot = None
                 try:
@@ -113,3 +122,10 @@ class Wheel:
         elif not self._buckets:
             self._call.cancel()
             self._call = None
+
+    def _goOn(self, slot: int) -> None:
+        """Have the reactor turn, and then go on with this slot."""
+        self._turned = slot - 1
+        if self._call is not None:
+            self._call.cancel()
+        self._call = self._reactor.callLater(0, self._turn)
