@@ -1,8 +1,8 @@
-# make run | test | lanes | lint | conformance | bench | docs | sanitize: each does its own set-up, and is quick the second time.
+# make run | test | lanes | lint | conformance | bench | hostile | docs | sanitize: each does its own set-up, and is quick the second time.
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lanes lint conformance bench docs sanitize clean
+.PHONY: run test lanes lint conformance bench hostile docs sanitize clean
 
 run: $(VENV)/.run
 	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443
@@ -42,13 +42,18 @@ bench: $(VENV)/.run
 	@tools/need gcc libssl-dev
 	$(BIN)/python -m bench $(if $(QUICK),--quick)
 
+# A real daemon under attack; ONLY="slow heads,frames" for some of it.
+hostile: $(VENV)/.run
+	@tools/need gcc libssl-dev
+	$(BIN)/python -m hostile $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)")
+
 # The compiled part under AddressSanitizer and UndefinedBehaviorSanitizer, against Python with random input.
 sanitize: $(VENV)/.test
 	@tools/need gcc
 	$(BIN)/python tools/sanitize
 
 clean:
-	rm -rf $(VENV) build dist docs/_build bench/build
+	rm -rf $(VENV) build dist docs/_build bench/build hostile/build
 
 # A stamp for each dependency group: made again when what it depends on changes.
 $(VENV)/.run: pyproject.toml hatch_build.py $(wildcard twisted_ws/wire/*.[ch])

@@ -1,0 +1,141 @@
+"""Attack a real daemon, make connections fail, or wear it out, among good clients that count what they get.
+
+A whole run of a part writes its results into hostile/results.json and docs/reliability.md; with --only or --quick they are left
+in hostile/build/last.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from bench.machine import machine
+from hostile import report
+from hostile.attack import Attack
+from hostile.attacks import ATTACKS
+from hostile.places import BUILD, HERE, ROOT
+from hostile.results import Results
+from hostile.stage import Stage
+
+__all__ = ["main"]
+
+KEPT = HERE / "results.json"
+LAST = BUILD / "last.json"
+PAGE = ROOT / "docs" / "reliability.md"
+PARTS = ("attacks",)
+QUICK_GOOD, QUICK_SCALE = 3, 0.1
+# The cores of the daemon, and of everything else.
+CORES = 0, 1
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m hostile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} [attacks]")
+    parser.add_argument("--only", metavar="A,B", help="attacks or kinds of attacks; --list shows them")
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything, among few good clients")
+    parser.add_argument("--good", type=int, metavar="N", help="good clients, of each of four kinds [25]")
+    parser.add_argument(
+        "--save", action="store_true", help="put what was found among the kept results and into the documentation"
+    )
+    parser.add_argument("--list", action="store_true", help="show the attacks")
+    parser.add_argument("--write-docs", action="store_true", help="run nothing: write the documentation from the kept results")
+    options = parser.parse_args(arguments)
+    for part in options.parts:
+        if part not in PARTS:
+            parser.error(f"there is no {part!r}; there is {', '.join(PARTS)}")
+    if options.save and options.quick:
+        parser.error("a quick run is too small to be kept: leave out --save or --quick")
+    return options
+
+
+def chosen(names: str | None) -> list[Attack]:
+    """Return the attacks that were asked for, by name or kind; all when none were.
+
+    Raises:
+        SystemExit: there is no such attack.
+    """
+    wanted = [name.strip() for name in names.split(",")] if names else []
+    known = {name for each in ATTACKS for name in (each.name, each.group)}
+    for name in wanted:
+        if name not in known:
+            raise SystemExit(f"hostile: there is no attack {name!r}; python -m hostile --list shows all")
+    return [each for each in ATTACKS if not wanted or each.name in wanted or each.group in wanted]
+
+
+def _attacks(options: argparse.Namespace, results: Results) -> bool:
+    """Make the attacks, and print what came of each; say whether the daemon held."""
+    good = options.good or (QUICK_GOOD if options.quick else 25)
+    scale = QUICK_SCALE if options.quick else 1.0
+    attacks = chosen(options.only)
+    print(report.HEAD)
+    for variant in {each.variant.name: each.variant for each in attacks}.values():
+        with Stage(variant, BUILD / "run" / variant.name, good, scale, CORES) as stage:
+            for each in attacks:
+                if each.variant.name == variant.name:
+                    row = results.attacks[each.name] = stage.play(each).asData()
+                    print(report.attackLine(row), flush=True)
+    held = sum(not row["faults"] for row in results.attacks.values())
+    print(f"{held} of {len(results.attacks)} held")
+    return held == len(results.attacks)
+
+
+RUNS = {"attacks": _attacks}
+
+
+def parts(results: Results) -> dict[str, str]:
+    """Return what the page says, by part."""
+    return {"attacks": f"{_when(results, 'attacks')} {report.attacks(ATTACKS, results.attacks)}"}
+
+
+def _when(results: Results, part: str) -> str:
+    return report.machine(results.dates[part], results.machine[part])
+
+
+def _writeDocs() -> None:
+    PAGE.write_text(report.filled(PAGE.read_text(), parts(Results.load(KEPT))))
+
+
+def _run(options: argparse.Namespace) -> bool:
+    BUILD.mkdir(exist_ok=True)
+    held, results = True, Results()
+    for part in options.parts or ("attacks",):
+        held = RUNS[part](options, results) and held
+        results.dates[part] = f"{datetime.now(UTC):%Y-%m-%d}"
+        results.machine[part] = machine()
+    results.save(LAST)
+    if options.save or not (options.only or options.quick or options.good):
+        kept = Results.load(KEPT)
+        kept.replace(results, whole=not options.only)
+        kept.save(KEPT)
+        _writeDocs()
+    return held
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says.
+
+    Returns:
+        0, or 1 when the daemon did not hold, or 130 after Ctrl-C.
+    """
+    options = _arguments(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if options.list:
+            for each in ATTACKS:
+                print(f"{each.group:12}{each.name:32}{each.sentence}")
+        elif options.write_docs:
+            _writeDocs()
+        else:
+            return 0 if _run(options) else 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

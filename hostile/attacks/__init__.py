@@ -1,0 +1,19 @@
+"""The attacks: importing this package fills `ATTACKS`. A kind more is a module more, imported here and named in `KINDS`."""
+
+from hostile.attack import ATTACKS, Attack
+from hostile.attacks import frames, handshakes
+
+__all__ = ["ATTACKS", "KINDS", "named"]
+
+# In the order of the table.
+KINDS = {module.__name__.rpartition(".")[2]: module for module in (handshakes, frames)}
+ATTACKS.sort(key=lambda each: list(KINDS).index(each.group))
+
+
+def named(name: str) -> Attack:
+    """Return the attack of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {each.name: each for each in ATTACKS}[name]

@@ -1,0 +1,78 @@
+"""The process of the good clients, seen from who looks after it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from hostile.daemon import Daemon, pinned
+from hostile.places import ROOT
+
+__all__ = ["Crowd"]
+
+
+class Crowd:
+    """Good clients around a daemon, while the context lasts.
+
+    Args:
+        daemon: to which they connect.
+        count: how many of each of the four kinds.
+        core: on which core they run; None for any.
+    """
+
+    def __init__(self, daemon: Daemon, count: int, core: int | None = None) -> None:
+        ports = {"ws": daemon.ws, "tls": daemon.tls, "http": daemon.http}
+        arguments = json.dumps({"ports": ports, "count": count})
+        self._command = pinned(core, [sys.executable, "-m", "hostile.good", arguments])
+
+    def __enter__(self) -> Crowd:
+        self._process = subprocess.Popen(
+            self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.connect()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def connect(self) -> None:
+        """Connect all.
+
+        Raises:
+            RuntimeError: not all can.
+        """
+        self._tell("connect")
+
+    def talk(self) -> None:
+        """Let them talk, and begin a new account.
+
+        Raises:
+            RuntimeError: they have failed themselves.
+        """
+        self._tell("talk")
+
+    def rest(self) -> dict[str, Any]:
+        """Let them say nothing more, and return their account once all has arrived, or will not arrive any more.
+
+        Raises:
+            RuntimeError: they have failed themselves.
+        """
+        return self._tell("rest")
+
+    def _tell(self, command: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(command + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        line = self._process.stdout.readline()
+        if not line:
+            said = self._process.communicate()[1].strip().splitlines() or ["no word"]
+            raise RuntimeError(f"the good clients have ended: {said[-1]}")
+        found: dict[str, Any] = json.loads(line)
+        return found

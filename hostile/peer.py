@@ -1,0 +1,223 @@
+"""A hostile connection: a plain blocking socket that knows a few words of HTTP, WebSocket and TLS, and keeps to nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import select
+import socket
+import ssl
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+
+__all__ = ["HANDSHAKE", "PATIENCE", "Peer", "close", "frame", "tally", "unverified", "upgrade"]
+
+# An attacker that waits this long, in seconds, for the server to end it gives up, and says that it is still open.
+PATIENCE = 20.0
+_KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+_UPGRADE = f"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n{_KEY}\r\n"
+_SO_ATTACH_FILTER = 26
+
+
+def upgrade(path: str = "/ws", *lines: str) -> bytes:
+    """Return a handshake with more header lines."""
+    more = "".join(f"{line}\r\n" for line in lines)
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{_UPGRADE}{more}\r\n".encode("latin-1")
+
+
+HANDSHAKE = upgrade()
+
+
+def frame(opcode: int, payload: bytes = b"", *, final: bool = True, reserved: int = 0, masked: bool = True) -> bytes:
+    """Return a frame, masked with zeros."""
+    first = (final << 7) | (reserved << 4) | opcode
+    return struct.pack("!B", first) + length(len(payload), masked) + (bytes(4) if masked else b"") + payload
+
+
+def length(size: int, masked: bool = True) -> bytes:
+    """Return the second byte of a frame and what follows it to say its length."""
+    bit = masked << 7
+    if size < 126:
+        return struct.pack("!B", bit | size)
+    if size < 1 << 16:
+        return struct.pack("!BH", bit | 126, size)
+    return struct.pack("!BQ", bit | 127, size)
+
+
+def close(code: int, reason: bytes = b"") -> bytes:
+    """Return a Close frame."""
+    return frame(8, struct.pack("!H", code) + reason)
+
+
+def unverified() -> ssl.SSLContext:
+    """Return TLS settings of a client that takes any certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class Peer:
+    """One connection of an attacker.
+
+    Args:
+        port: of 127.0.0.1.
+        secure: whether it speaks TLS.
+        buffer: the size of its receive buffer, in bytes; 0 for what the system gives.
+        patience: the seconds that anything may take.
+    """
+
+    def __init__(self, port: int, *, secure: bool = False, buffer: int = 0, patience: float = PATIENCE) -> None:
+        self.raw = socket.socket()
+        if buffer:
+            self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self.raw.settimeout(patience)
+        self._patience = patience
+        self.raw.connect(("127.0.0.1", port))
+        self.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = unverified().wrap_socket(self.raw, server_hostname="localhost") if secure else self.raw
+        self.received = bytearray()
+
+    def send(self, data: bytes) -> bool:
+        """Send all of it; False when the server has ended the connection, or takes nothing for as long as patience lasts."""
+        try:
+            self.socket.sendall(data)
+        except OSError:
+            return False
+        return True
+
+    def pour(self, data: bytes, seconds: float) -> int:
+        """Send the same bytes again and again for that long, or to the end; return how many bytes were taken."""
+        taken, end = 0, time.monotonic() + seconds
+        self.socket.setblocking(False)
+        try:
+            while (left := end - time.monotonic()) > 0:
+                try:
+                    taken += self.socket.send(data[taken % len(data) :])
+                except (BlockingIOError, ssl.SSLWantWriteError):
+                    select.select([], [self.socket], [], min(left, 0.2))
+                except OSError:
+                    break
+        finally:
+            self.socket.settimeout(self._patience)
+        return taken
+
+    def read(self, until: bytes) -> bytes:
+        """Return what comes up to and with these bytes; less at the end of the connection."""
+        while (found := self.received.find(until)) < 0:
+            if not self._more():
+                return bytes(self.received)
+        end = found + len(until)
+        taken = bytes(self.received[:end])
+        del self.received[:end]
+        return taken
+
+    def _more(self) -> bool:
+        try:
+            data = self.socket.recv(1 << 16)
+        except OSError:
+            return False
+        self.received += data
+        return bool(data)
+
+    def upgrade(self, path: str = "/ws", *lines: str) -> Peer:
+        """Do a handshake.
+
+        Raises:
+            ConnectionError: it was not answered with 101.
+        """
+        self.send(upgrade(path, *lines))
+        answer = self.read(b"\r\n\r\n")
+        if not answer.startswith(b"HTTP/1.1 101 "):
+            raise ConnectionError(f"no 101 but {answer[:60]!r}")
+        return self
+
+    def status(self) -> int:
+        """Return the status of the next HTTP answer, its body left to be read; 0 when none comes."""
+        head = self.read(b"\r\n\r\n")
+        return int(head[9:12]) if head.startswith(b"HTTP/1.1 ") else 0
+
+    def answer(self) -> tuple[int, bytes]:
+        """Return status and body of the next HTTP answer with a Content-Length; (0, b"") when none comes."""
+        head = self.read(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 "):
+            return 0, b""
+        lines = (line.partition(b":") for line in head.lower().split(b"\r\n")[1:])
+        size = next((int(value) for name, _, value in lines if name == b"content-length"), 0)
+        while len(self.received) < size and self._more():
+            pass
+        body = bytes(self.received[:size])
+        del self.received[:size]
+        return int(head[9:12]), body
+
+    def end(self, patience: float | None = None) -> str:
+        """Read to the end, and say what the server made of this peer.
+
+        Returns:
+            "HTTP 400", "close 1002", "dropped" for an end without a word, "reset", or "open" when nothing ends it in time.
+        """
+        self.socket.settimeout(patience or self._patience)
+        how = ""
+        while not how:
+            try:
+                data = self.socket.recv(1 << 16)
+                self.received += data
+                how = "" if data else "dropped"
+                if self._closed():
+                    break
+            except TimeoutError:
+                how = "open"
+            except ssl.SSLEOFError:
+                how = "dropped"
+            except OSError:
+                how = "reset"
+        said = self._closed() or self._refused()
+        self.cut()
+        return said or how
+
+    def _refused(self) -> str:
+        """Return the last status of HTTP that was received, as "HTTP 400"."""
+        start = self.received.rfind(b"HTTP/1.1 ")
+        return f"HTTP {self.received[start + 9 : start + 12].decode()}" if start >= 0 else ""
+
+    def _closed(self) -> str:
+        """Return the Close that was received, as "close 1002"."""
+        position = 0
+        while position + 2 <= len(self.received):
+            size, head = self.received[position + 1] & 127, 2
+            if size > 125:
+                head = 4 if size == 126 else 10
+                size = int.from_bytes(self.received[position + 2 : position + head])
+            if self.received[position] not in (0x81, 0x82, 0x88, 0x89, 0x8A, 0xC1, 0xC2):
+                return ""
+            if self.received[position] == 0x88:
+                body = self.received[position + head : position + head + size]
+                return f"close {int.from_bytes(body[:2])}" if size >= 2 else "close 1005"
+            position += head + size
+        return ""
+
+    def cut(self, reset: bool = True) -> None:
+        """End the connection with a reset, or without."""
+        with suppress(OSError):
+            if reset:
+                self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.socket.close()
+
+    def vanish(self) -> None:
+        """Be gone without a word.
+
+        Whatever comes for this socket is thrown away before TCP sees it, so nothing is answered, not even with a reset.
+        """
+        instruction = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # BPF: return 0, "keep no byte"
+        program = struct.pack("HL", 1, ctypes.addressof(instruction))
+        self.raw.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def tally(ends: Iterable[str]) -> str:
+    """Return what came how often: "40 x close 1002, 2 x reset"; the number is left out for what is all."""
+    found = Counter(ends).most_common()
+    if len(found) == 1:
+        return found[0][0]
+    return ", ".join(f"{count:,} x {what}" for what, count in found)

@@ -1,0 +1,129 @@
+"""What the daemon serves while it is attacked: a service for the good clients, and services that misbehave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from twisted_ws import Caller, UpgradeRequest, WebSocketService
+
+__all__ = ["Evil", "Good", "Hesitant", "Raising"]
+
+
+class Good(WebSocketService):
+    """What the good clients talk to: it echoes, and sends the channel ``good`` and every broadcast."""
+
+    async def onOpen(self, caller: Caller) -> str:
+        """Subscribe, and say so."""
+        await caller.subscribe("good")
+        return "ready"
+
+    def onTextMessage(self, caller: Caller, text: str) -> str:
+        """Echo."""
+        return text
+
+
+class Hesitant(WebSocketService):
+    """Takes a second for each handshake."""
+
+    def onUpgrade(self, request: UpgradeRequest) -> Deferred[WebSocketService]:
+        """Decide later."""
+        return deferLater(reactor, 1.0, lambda: self)
+
+    def onTextMessage(self, caller: Caller, text: str) -> str:
+        """Echo."""
+        return text
+
+
+class Evil(WebSocketService):
+    """Does with each message what it says, and nothing of it is right."""
+
+    def onTextMessage(self, caller: Caller, text: str) -> Any:
+        """Misbehave."""
+        match text.split():
+            case ["raise"]:
+                raise RuntimeError("a bug")
+            case ["hang"]:
+                return Deferred()
+            case ["block"]:
+                time.sleep(0.05)
+                return "blocked"
+            case ["forever"]:
+                return (f"{number} {'x' * 1000}" for number in iter(int, 1))
+            case ["million"]:
+                return (str(number) for number in range(1_000_000))
+            case ["empty"]:
+                return iter(())
+            case ["object"]:
+                return object()
+            case ["surrogate"]:
+                return "\ud800"
+            case ["hoard", count]:
+                for _ in range(int(count)):
+                    caller.writeTextMessage("x" * 1000)
+            case ["recurse"]:
+                # A broadcast out of each of a thousand handlers of one turn reaches its own sender again.
+                self.server.publish("evil", text)
+            case ["broken"]:
+                return self._broken()
+            case ["twice"]:
+                caller.close(4000, "first")
+                caller.close(4001, "second")
+                caller.writeTextMessage("after the end")
+        return None
+
+    def _broken(self) -> Iterator[str]:
+        yield "one"
+        raise RuntimeError("a bug in an iterator")
+
+
+class Raising(WebSocketService):
+    """Raises in the event that the path names."""
+
+    idleTimeout = 1
+
+    def _raise(self, request: UpgradeRequest, event: str) -> None:
+        if request.pathParams["event"] == event:
+            raise RuntimeError(f"a bug in {event}")
+
+    def onUpgrade(self, request: UpgradeRequest) -> WebSocketService:
+        """Raise, or accept."""
+        self._raise(request, "onUpgrade")
+        return self
+
+    def onOpen(self, caller: Caller) -> None:
+        """Raise, or do nothing."""
+        self._raise(caller.request, "onOpen")
+
+    def onTextMessage(self, caller: Caller, text: str) -> None:
+        """Raise, or do nothing."""
+        self._raise(caller.request, "onTextMessage")
+
+    def onBinaryMessage(self, caller: Caller, data: bytes) -> None:
+        """Raise, or do nothing."""
+        self._raise(caller.request, "onBinaryMessage")
+
+    def onPing(self, caller: Caller, data: bytes) -> None:
+        """Raise, or do nothing."""
+        self._raise(caller.request, "onPing")
+
+    def onPong(self, caller: Caller, data: bytes) -> None:
+        """Raise, or do nothing."""
+        self._raise(caller.request, "onPong")
+
+    def onIdleTimeout(self, caller: Caller) -> None:
+        """Raise, or do nothing."""
+        self._raise(caller.request, "onIdleTimeout")
+
+    def onError(self, caller: Caller, error: Exception) -> None:
+        """Raise, or do nothing."""
+        self._raise(caller.request, "onError")
+
+    def onClose(self, caller: Caller, statusCode: int, reason: str) -> None:
+        """Raise, or do nothing."""
+        self._raise(caller.request, "onClose")
