@@ -182,6 +182,7 @@ class ChannelError(Exception):
         code: what is wrong, for programs: one of `STATUSES`, the same word in every transport.
         status: the HTTP status that belongs to it.
         message: what is wrong, for people; it goes to whoever asked.
+        channel: which channel is concerned, where a request that names several is refused for one of them; None otherwise.
     """
 
     STATUSES: ClassVar = {
@@ -206,6 +207,7 @@ class ChannelError(Exception):
         self.code = code
         self.status: int = self.STATUSES[code]
         self.message = message
+        self.channel: str | None = None
 
 
 class ConfigurationError(Exception):

@@ -216,7 +216,7 @@ def test_refusedByService() -> None:
 
     world = World(Strict())
     response = world.client().get("/channels?channel=a&channel=secret", "Accept: text/event-stream")
-    assert (response.status, response.json) == (403, {"error": "forbidden", "message": "not your channel"})
+    assert (response.status, response.json) == (403, {"error": "forbidden", "message": "not your channel", "channel": "secret"})
     assert world.server.channels.count("a") == 0
     assert not world.server.visits
 

@@ -36,6 +36,41 @@ class Recording(ChannelService):
         return None
 
 
+# Subscribing.
+
+
+class Guarding(ChannelService):
+    """Has secrets, and channels that are full for now."""
+
+    async def onSubscribe(self, caller: Any, channel: str) -> None:
+        if channel.startswith("secret"):
+            raise Reject(403, "not yours")
+        if channel.startswith("full"):
+            raise Reject(429, "later")
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+@pytest.mark.parametrize("wait", ["", "&wait=1"])
+@pytest.mark.parametrize(
+    ("query", "status", "error", "channel"),
+    [
+        ("channel=a&channel=secret&channel=secret.b", 403, "forbidden", "secret"),
+        ("channel=full&channel=a", 429, "too-many-requests", "full"),
+        ("channel=a&channel=b%23", 400, "bad-channel", "b#"),
+        ("channel=a&channel=b&after=a=e:0,b=x", 400, "bad-position", "b"),
+        ("channel=a&channel=b.*", 403, "forbidden", "b.*"),
+        ("channel=a&channel=b&presence=true&format=json", 403, "forbidden", "a"),
+        ("channel=a&channel=b&after=e:0", 400, "bad-position", None),
+        ("&".join([f"channel={number}" for number in range(5)]), 429, "too-many-channels", None),
+    ],
+)
+def test_whichIsRefused(query: str, wait: str, accept: str, status: int, error: str, channel: str | None) -> None:
+    """Of several channels in one request, the one that is refused is named; what is wrong with all of them names none."""
+    client = World(Guarding(), channelsPerCaller=4).client()
+    response = client.get(f"/channels?{query}{wait}", f"Accept: {accept}")
+    assert (response.status, response.json["error"], response.json.get("channel")) == (status, error, channel)
+
+
 # Publishing.
 
 
@@ -46,6 +81,8 @@ class Recording(ChannelService):
         (b"a=b", "application/x-www-form-urlencoded", "a=b"),
         (b'{"x": 1}', "application/json; charset=utf-8", {"x": 1}),
         (b"\0\xff", "application/octet-stream", b"\0\xff"),
+        (b"", "text/plain;charset=UTF-8", ""),
+        (b"", "application/octet-stream", b""),
     ],
 )
 def test_post(body: bytes, kind: str, message: Any) -> None:
@@ -76,6 +113,8 @@ def test_postKeys() -> None:
     ("path", "body", "headers", "status", "error"),
     [
         ("/channels/a", b"", (), 400, "empty-body"),
+        ("/channels/a", b"", ("Content-Type: application/json",), 400, "empty-body"),
+        ("/channels/a", b"", ("Content-Type: application/x-www-form-urlencoded",), 400, "empty-body"),
         ("/channels/a", b"\xff", (), 400, "not-utf-8"),
         ("/channels/a", b"{", ("Content-Type: application/json",), 400, "bad-request"),
         ("/channels/a", b'"\xff"', ("Content-Type: application/json",), 400, "bad-request"),

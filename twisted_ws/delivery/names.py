@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
+from contextlib import contextmanager
 from operator import itemgetter
 
 from twisted_ws.errors import ChannelError
 
-__all__ = ["NAME", "SortedNames", "checkName", "checkNameOrPattern", "isPattern", "patternsOf"]
+__all__ = ["NAME", "SortedNames", "checkName", "checkNameOrPattern", "concerning", "isPattern", "patternsOf"]
 
 # Only what a URL, a query, a cookie and a file can hold unescaped, so that there is one form of each name.
 _TOKEN = r"[A-Za-z0-9_~-]+"
@@ -40,6 +41,17 @@ def checkNameOrPattern(name: str, longest: int) -> str:
     if isPattern(name) and len(name) <= longest and _PATTERN.fullmatch(name):
         return name
     return checkName(name, longest)
+
+
+@contextmanager
+def concerning(channel: str) -> Iterator[None]:
+    """Note, in a `ChannelError` that is raised meanwhile, which of a request's channels it is about."""
+    try:
+        yield
+    except ChannelError as error:
+        if error.code != "too-many-channels":  # which is about them all
+            error.channel = channel
+        raise
 
 
 def isPattern(name: str) -> bool:

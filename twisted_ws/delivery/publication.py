@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from twisted_ws.caller import BINARY, encodeMessage
+from twisted_ws.delivery.names import concerning
 from twisted_ws.errors import ChannelError
 
 __all__ = [
@@ -217,7 +218,8 @@ def parseAfter(text: str | None, channels: Iterable[str]) -> dict[str, Position]
     found = {}
     for part in text.split(","):
         name, _, place = part.partition("=")
-        found[name] = parsePosition(place)
+        with concerning(name):
+            found[name] = parsePosition(place)
     return {name: found[name] for name in wanted if name in found}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller
 from twisted_ws.delivery.mailbox import Policy
-from twisted_ws.delivery.names import checkName, checkNameOrPattern, isPattern
+from twisted_ws.delivery.names import checkName, checkNameOrPattern, concerning, isPattern
 from twisted_ws.delivery.publication import Published, decode, encode, parseAfter
 from twisted_ws.delivery.replies import asDeferred
 from twisted_ws.errors import ChannelError
@@ -129,7 +129,10 @@ class ChannelService(WebSocketService):
         names = list(dict.fromkeys(names))
         if len(names) > limits.channelsPerCaller:
             raise ChannelError("too-many-channels", f"A connection has at most {limits.channelsPerCaller} channels.")
-        return [checkNameOrPattern(each, limits.channelName) for each in names]
+        for each in names:
+            with concerning(each):
+                checkNameOrPattern(each, limits.channelName)
+        return names
 
     async def permit(self, caller: Any, channel: str, presence: bool = False) -> Any:
         """Ask whether `caller` may subscribe; return what presence says of it, for `Channels.subscribe`.
@@ -158,6 +161,18 @@ class ChannelService(WebSocketService):
             self._failed(Failure(), "onPresence")
             raise ChannelError("internal-error", "The service failed.") from None
         return info
+
+    async def permitAll(self, caller: Any, channels: Iterable[str], presence: bool = False) -> dict[str, Any]:
+        """Ask the same of each of several channels; return what presence says, by channel.
+
+        Raises:
+            ChannelError: it may not subscribe to one of them, which is the error's `channel`.
+        """
+        found = {}
+        for channel in channels:
+            with concerning(channel):
+                found[channel] = await self.permit(caller, channel, presence)
+        return found
 
     def checkPresence(self, channel: str) -> None:
         """Raise ChannelError where clients may not know who is on a channel."""

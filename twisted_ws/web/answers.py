@@ -55,17 +55,23 @@ _SLUGS = {
 
 
 class HttpError(Exception):
-    """Raised to answer a request with an error: ``{"error": <slug>, "message": <sentence>}``.
+    """Raised to answer a request with an error: ``{"error": <slug>, "message": <sentence>}``, and what `more` has.
 
     Attributes:
         status: the HTTP status.
         message: one fixed sentence for the peer; nothing the peer sent is in it.
         slug: what went wrong, for programs; by default what belongs to the status, as "not-found".
         headers: more response headers; a value with several header lines is a tuple.
+        more: more members of the body.
     """
 
     def __init__(
-        self, status: int, message: str, slug: str = "", headers: Mapping[str, str | tuple[str, ...]] | None = None
+        self,
+        status: int,
+        message: str,
+        slug: str = "",
+        headers: Mapping[str, str | tuple[str, ...]] | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(f"{status} {message}")
         self.status = status
@@ -73,6 +79,7 @@ class HttpError(Exception):
         # A service may refuse with any status.
         self.slug = slug or _SLUGS.get(status) or ("forbidden" if status < 500 else "unavailable")
         self.headers = dict(headers or {})
+        self.more = dict(more or {})
 
     @property
     def phrase(self) -> bytes:
@@ -84,7 +91,7 @@ class HttpError(Exception):
 
     def body(self) -> bytes:
         """Return the body of the response."""
-        return jsonBody({"error": self.slug, "message": self.message})
+        return jsonBody({"error": self.slug, "message": self.message, **self.more})
 
 
 def jsonBody(value: object) -> bytes:

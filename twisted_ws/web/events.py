@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import msgspec
 
 from twisted_ws.delivery.framings import Framing, jsonFrame
-from twisted_ws.delivery.names import isPattern
+from twisted_ws.delivery.names import concerning, isPattern
 from twisted_ws.delivery.publication import Kind, Position, Publication, Start, cursor, parseAfter
 from twisted_ws.delivery.subscriber import CallerSubscriber
 from twisted_ws.errors import ChannelError
@@ -224,7 +224,7 @@ async def openEvents(request: HttpRequest, visit: Visit, server: WebSocketServer
     alone = len(names) == 1 and not isPattern(names[0])
     json = not alone or query.get("format") == "json"
     watched = json and query.get("presence") == "true"
-    infos = {name: await service.permit(visitor, name, watched) for name in names}
+    infos = await service.permitAll(visitor, names, watched)
     _describe(request)
     if request.method == b"HEAD":
         request.finish()  # type: ignore[no-untyped-call]
@@ -252,7 +252,8 @@ async def _begin(
     subscriber = kind(visit.visitor, stream, visit.service, watched)
     try:
         for name, info in infos.items():
-            await server.channels.subscribe(subscriber, name, positions.get(name), info)
+            with concerning(name):
+                await server.channels.subscribe(subscriber, name, positions.get(name), info)
     except BaseException:
         if not request.gone:
             stream.giveUp()

@@ -50,7 +50,8 @@ def answerLater(request: HttpRequest, work: Coroutine[Any, Any, None], seconds: 
 def httpError(error: ChannelError) -> HttpError:
     """Return the answer that a refused request gets."""
     headers = retryAfter(RETRY_SECONDS) if error.status in (429, 503) else None
-    return HttpError(error.status, error.message, error.code, headers)
+    more = {} if error.channel is None else {"channel": error.channel}
+    return HttpError(error.status, error.message, error.code, headers, more)
 
 
 def late() -> HttpError:

@@ -52,13 +52,15 @@ def checkBodyType(request: HttpRequest) -> None:
 def messageOf(request: HttpRequest) -> str | bytes | msgspec.Raw:
     """Return the body of a POST to a channel as what is to be published.
 
+    An empty one is a message where its type says so, as that of a page's ``fetch`` does; else it is more often a mistake of a
+    script.
+
     Raises:
-        HttpError: 400 for an empty body, for text that is not UTF-8, and for JSON that is none.
+        HttpError: 400 for an empty body of another type, for text that is not UTF-8, and for JSON that is none.
     """
-    body = request.content.read()
-    if not body:
+    body, kind = request.content.read(), contentType(request)
+    if not body and kind not in ("text/plain", "application/octet-stream"):
         raise HttpError(400, "The body is empty: nothing was sent.", "empty-body")
-    kind = contentType(request)
     if kind == "application/octet-stream":
         return body
     if kind == "application/json":

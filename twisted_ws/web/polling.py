@@ -11,7 +11,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from twisted_ws.delivery.framings import Framing, jsonFields
-from twisted_ws.delivery.names import isPattern
+from twisted_ws.delivery.names import concerning, isPattern
 from twisted_ws.delivery.publication import Position, Publication, Start, cursor, parseAfter
 from twisted_ws.delivery.subscriber import Subscriber
 from twisted_ws.errors import ChannelError
@@ -228,12 +228,13 @@ async def poll(request: HttpRequest, visit: Visit, server: WebSocketServer) -> N
         ChannelError: any of the channels is refused, or the query cannot be read.
     """
     question, channels = _Question(request, visit, server.limits), server.channels
-    infos = {name: await visit.service.permit(visit.visitor, name, question.presence) for name in question.names}
+    infos = await visit.service.permitAll(visit.visitor, question.names, question.presence)
     if not question.wait:
         gathered, runs = Gathered(question.limit, server.limits), []
         for name in question.names:
             if not isPattern(name):  # which has no history
-                history = await channels.history(name, question.positions.get(name))
+                with concerning(name):
+                    history = await channels.history(name, question.positions.get(name))
                 gathered.begin(name, history.position, history.recovered, name in question.positions)
                 runs.append(history.publications)
         gathered.addAll(runs)
@@ -244,7 +245,8 @@ async def poll(request: HttpRequest, visit: Visit, server: WebSocketServer) -> N
     waiting = Poll(request, visit, server, question)
     try:
         for name, info in infos.items():
-            await channels.subscribe(waiting, name, question.positions.get(name), info)
+            with concerning(name):
+                await channels.subscribe(waiting, name, question.positions.get(name), info)
     except BaseException:
         waiting.leave()
         raise
