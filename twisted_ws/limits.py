@@ -68,6 +68,9 @@ class Limits:
     lingerDeadline: float = _limit(
         5, "seconds", "dropped", "after the last HTTP response: so long a peer may go on sending, so that it can read the answer"
     )
+    lingerBytes: int = _limit(
+        4 * MIB, "bytes", "dropped", "the same: who sends a body that is refused reads the answer when it has sent it"
+    )
     # Credentials
     credentialsDeadline: float = _limit(10, "seconds", "503", "a checker may ask a back end, but not for ever")
     authFailures: int = _limit(
@@ -76,7 +79,10 @@ class Limits:
     # Messages
     maxMessageSize: int = _limit(1 * MIB, "bytes", "1009", "after inflation; a message is held in memory until it is whole")
     fragmentCharge: int = _limit(
-        64, "bytes", "1009", "each fragment is charged this on top of its payload: empty fragments are not free"
+        64,
+        "bytes",
+        "1009, or 413 by HTTP",
+        "each fragment, and each chunk of a body, is charged this on top of its payload: empty fragments are not free",
     )
     messageRate: int = _limit(0, "messages/second", "1008", "for each caller; a burst of one second is allowed", "no limit")
     controlRate: int = _limit(100, "frames/second", "1008", "pings and pongs cost as much as messages and carry nothing")

@@ -33,6 +33,7 @@ from twisted_ws.wire.protocol import WebSocketConnection, connectionClass
 from twisted_ws.wire.proxies import TrustedProxies
 from twisted_ws.wire.shared import Welcome, Wire
 from twisted_ws.wire.speedups import sayWhich
+from twisted_ws.wire.turns import Turns
 
 __all__ = ["WebSocketServer"]
 
@@ -171,6 +172,11 @@ class WebSocketServer:
     def gate(self) -> Gate:
         """The count of connections of all ports."""
         return self._wire.gate
+
+    @property
+    def turns(self) -> Turns:
+        """The budget of work that can wait, in one turn of the reactor; who answers by HTTP counts against it."""
+        return self._wire.turns
 
     @property
     def services(self) -> Mapping[str, object]:

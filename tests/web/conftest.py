@@ -61,19 +61,39 @@ def readResponses(data: bytes, heads: tuple[int, ...] = ()) -> list[Response]:
     return responses
 
 
+def turn(clock: Any) -> bool:
+    """Let the reactor turn once, as a real one does: what is due is called, and what that asks for waits for the next turn."""
+    due = [call for call in clock.calls if call.getTime() <= clock.seconds()]
+    for call in due:
+        if call.active():
+            clock.calls.remove(call)
+            call.called = 1
+            call.func(*call.args, **call.kw)
+    return bool(due)
+
+
 class Connection:
     """One connection to a site, as its peer sees it."""
 
     def __init__(self, site: HttpSite, address: str = "192.0.2.7") -> None:
+        self.clock: Any = site.reactor
         peer = IPv4Address("TCP", address, 50000)
         self.transport = StringTransport(peerAddress=peer)
         self.channel = site.buildProtocol(peer)
         self.channel.makeConnection(self.transport)
 
     def send(self, *pieces: bytes) -> None:
-        """Send bytes, each piece as one read."""
+        """Send bytes, each piece as one read; then the reactor turns until nothing waits for its turn."""
         for piece in pieces:
             self.channel.dataReceived(piece)
+        self.settle()
+
+    def settle(self) -> int:
+        """Let the reactor turn until nothing waits for its turn, and return how many turns that took."""
+        turns = 0
+        while turn(self.clock):
+            turns += 1
+        return turns
 
     def take(self) -> bytes:
         """Return what came back since the last time."""

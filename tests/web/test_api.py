@@ -9,10 +9,12 @@ from twisted.internet.defer import Deferred
 
 from tests.memory import MemoryClient
 from tests.web.channels import Client, World
+from tests.web.conftest import turn
 from twisted_ws.access.credentials import Credentials
 from twisted_ws.services.channels import ChannelService
-from twisted_ws.web import operations
 from twisted_ws.web.broadcast import broadcastSite
+from twisted_ws.web.channel import REQUEST
+from twisted_ws.wire.turns import STEPS
 
 KEY = "0123456789abcdef"
 
@@ -150,26 +152,32 @@ def test_batch() -> None:
     assert [kind for kind, _, _ in stream.events()] == ["message", "binary"]
 
 
-def test_batchLetsOthersGo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long batch lets the reactor turn between its messages."""
-    monkeypatch.setattr(operations, "TURN", 0)
+def test_batchInTurns() -> None:
+    """Long batches, however many come at once, are published over many turns, with a bounded number in each."""
     world = Back()
-    body = b'{"messages": [{"channel": "a", "data": 1}, {"channel": "a", "data": 2}]}'
-    world.back.transport.protocol.dataReceived(
-        b"POST /api/batch HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-    )
-    published = []
-
-    def look() -> None:
+    stream = world.events("/channels/a")
+    stream.events()
+    messages = json.dumps({"messages": [{"channel": "a", "data": number} for number in range(1000)]}).encode()
+    clients = [world.connect() for _ in range(3)]
+    for client in clients:
+        client.transport.protocol.dataReceived(
+            b"POST /api/batch HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(messages) + messages
+        )
+    last, turns = 0, 0
+    while True:
         described = world.server.channels.describe("a").result
-        published.append(0 if described is None else described.position.offset)
-
-    look()
-    world.clock.callLater(0, look)
-    world.clock.advance(0)
-    look()
-    assert published == [0, 1, 2]
-    assert len(world.back.responses()) == 1
+        assert described.position.offset - last <= STEPS // REQUEST
+        last = described.position.offset
+        if not turn(world.clock):
+            break
+        turns += 1
+    assert last == 3000
+    assert turns >= 3000 // (STEPS // REQUEST)
+    for client in clients:
+        (response,) = client.responses()
+        ids = [int(result["id"].partition(":")[2]) for result in response.json["results"]]
+        assert ids == sorted(ids)
+    assert len(stream.events()) == 3000
 
 
 def test_engineThatTakesTime() -> None:

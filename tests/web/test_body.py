@@ -13,6 +13,11 @@ from twisted_ws.wire.head import parseHead
 LIMITS = Limits(body=1000)
 
 
+def take(body: Body, buffer: bytearray) -> bytes:
+    """Take what is there, in as many steps as that needs."""
+    return body.take(buffer, 1_000_000)[0]
+
+
 def bodyFor(*headers: str, method: str = "POST", version: str = "1.1") -> Body | None:
     lines = [f"{method} / HTTP/{version}", "Host: a", *headers, "", ""]
     return bodyOf(parseHead("\r\n".join(lines).encode("latin-1"), LIMITS), LIMITS)
@@ -56,7 +61,7 @@ def test_noLength() -> None:
     body = bodyFor()
     assert body is not None
     with pytest.raises(HttpError) as caught:
-        body.take(bytearray())
+        take(body, bytearray())
     assert caught.value.status == 411
 
 
@@ -89,9 +94,9 @@ def test_lengthBody() -> None:
     body = bodyFor("Content-Length: 5")
     assert body is not None
     buffer = bytearray(b"hel")
-    assert (body.take(buffer), body.done, buffer) == (b"hel", False, b"")
+    assert (take(body, buffer), body.done, buffer) == (b"hel", False, b"")
     buffer += b"loGET"
-    assert (body.take(buffer), body.done, buffer) == (b"lo", True, b"GET")
+    assert (take(body, buffer), body.done, buffer) == (b"lo", True, b"GET")
 
 
 @pytest.mark.parametrize("coding", ["chunked", "Chunked", "CHUNKED"])
@@ -100,7 +105,7 @@ def test_chunkedBody(coding: str) -> None:
     body = bodyFor(f"Transfer-Encoding: {coding}")
     assert body is not None
     buffer = bytearray(b'5;name="v"\r\nhello\r\n00A\r\n, world!!!\r\n0\r\nX-Trailer: 1\r\n\r\nGET')
-    assert (body.take(buffer), body.done, buffer) == (b"hello, world!!!", True, b"GET")
+    assert (take(body, buffer), body.done, buffer) == (b"hello, world!!!", True, b"GET")
 
 
 @pytest.mark.parametrize(
@@ -131,6 +136,12 @@ def test_chunkedBody(coding: str) -> None:
         ((b"1;" + b"a" * 200 + b"\r\nx\r\n") * 6, 413),
         (b"1\r\nx\r\n" * 400, 413),
         (b"0\r\n" + (b"A: " + b"b" * 100 + b"\r\n") * 11, 413),
+        (b"1\r\nx\r\n" * 20, 413),
+        (b"1\r\nx\r\n" * 10, None),
+        (b"0\r\n" + b"A:\r\n" * 20, 413),
+        (b'1;a="\r\nx\r\n', 400),
+        (b'1;a="\\"\r\nx\r\n', 400),
+        (b'1;a="b\\" ;"; c="d"\r\nx\r\n', None),
     ],
 )
 def test_badChunks(data: bytes, status: int | None) -> None:
@@ -140,11 +151,36 @@ def test_badChunks(data: bytes, status: int | None) -> None:
         try:
             for start in range(0, len(data), size):
                 buffer += data[start : start + size]
-                body.take(buffer)
+                take(body, buffer)
                 assert len(buffer) <= max(size, 260)
         except HttpError as error:
             seen = error.status
         assert seen == status
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"1\r\nx\r\n" * 300,
+        b"1;a=b\r\nx\r\n" * 300,
+        b"0\r\n" + b"a:\r\n" * 300,
+        (b"1;" + b"a" * 250 + b"\r\nx\r\n") * 3,
+    ],
+)
+def test_steps(data: bytes) -> None:
+    """However small its pieces are, a body is taken in steps, and those of any body within the limit are few."""
+    body, buffer, most = ChunkedBody(Limits(body=20_000)), bytearray(data), 10
+    seen = len(data)
+    try:
+        while True:
+            _, steps = body.take(buffer, most)
+            assert steps <= most
+            assert seen - len(buffer) <= most * 260
+            seen = len(buffer)
+            if steps < most:
+                break
+    except HttpError as error:
+        assert error.status == 413  # noqa: PT017 - not all are too many
 
 
 @given(
@@ -168,7 +204,7 @@ def test_likeH11(chunks: list[bytes], cuts: list[int], extension: bytes, trailer
         buffer += rest[:cut]
         rest = rest[cut:]
         if not body.done:
-            content += body.take(buffer)
+            content += take(body, buffer)
     assert body.done
     assert content == expected == b"".join(chunks)
     assert bytes(buffer) == other.trailing_data[0] == b"GET"
@@ -181,7 +217,7 @@ def test_anyBytes(data: bytes, size: int) -> None:
     try:
         for start in range(0, len(data), size):
             buffer += data[start : start + size]
-            body.take(buffer)
+            take(body, buffer)
             assert body.done or len(buffer) <= 260
     except HttpError as error:
         assert error.status in (400, 413)  # noqa: PT017 - most inputs raise, and some do not

@@ -14,10 +14,11 @@ from twisted.logger import LegacyLogObserverWrapper, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tests.web.conftest import Connection, Echo, World, readResponses
+from tests.web.conftest import Connection, Echo, World, readResponses, turn
 from twisted_ws.limits import Limits
 from twisted_ws.web.answers import HttpError
-from twisted_ws.web.channel import TURN
+from twisted_ws.web.channel import HEAD_BYTES, REQUEST
+from twisted_ws.wire.turns import QUANTUM, STEPS, TURN
 
 GET = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
 GONE = Failure(ConnectionDone())
@@ -554,6 +555,7 @@ def test_async(world: World) -> None:
     assert connection.take() == b""
     (request,) = world.later.requests
     request.answer(b"late")
+    connection.settle()
     assert [r.body for r in connection.responses()] == [b"late"] + [b"hello"] * 600
     assert connection.transport.producerState == "producing"
 
@@ -568,8 +570,8 @@ def test_pipelineInTurns(world: World, monkeypatch: pytest.MonkeyPatch, last: st
 
     monkeypatch.setattr(Echo, "render_GET", slow)
     connection = world.connect()
-    requests = [b"GET /echo?%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(100)]
-    connection.send(b"".join(requests) + (b"GET" if last == "part" else b""))
+    requests = [b"GET /echo?%d&%s HTTP/1.1\r\nHost: a\r\n\r\n" % (number, b"x" * 1000) for number in range(100)]
+    connection.channel.dataReceived(b"".join(requests) + (b"GET" if last == "part" else b""))
     assert connection.transport.producerState == "paused"
     responses = connection.responses()
     assert len(responses) == 4
@@ -578,10 +580,84 @@ def test_pipelineInTurns(world: World, monkeypatch: pytest.MonkeyPatch, last: st
         world.clock.advance(0)
         assert connection.responses() == []
     else:
-        world.clock.advance(0)
+        assert connection.settle() == 24
         assert connection.transport.producerState == "producing"
         responses += connection.responses()
-        assert [response.body for response in responses] == [b"/echo?%d" % number for number in range(100)]
+        assert [response.body.partition(b"&")[0] for response in responses] == [b"/echo?%d" % number for number in range(100)]
+
+
+CHUNKED = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+# Whatever makes the most work of the fewest bytes, and how many of it one peer sends.
+WORST = [
+    (CHUNKED + b"1\r\nx\r\n" * 17_000, 1),
+    (CHUNKED + b"1;a=b\r\nx\r\n" * 17_000, 1),
+    (CHUNKED + b"0\r\n" + b"a:b\r\n" * 17_000 + b"\r\n", 1),
+    ((CHUNKED + b"0\r\n\r\n"), 400),
+    (GET, 400),
+    (post(b""), 400),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\n" + b"a:\xe4\r\n" * 98 + b"\r\n", 200),
+    (b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: " + b"," * 16_000 + b"\r\n\r\n", 20),
+    (b"BREW /no HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+]
+
+
+@pytest.mark.parametrize(("unit", "count"), WORST)
+def test_stepsOfOneTurn(world: World, unit: bytes, count: int) -> None:
+    """Whatever a dozen peers send at once, one turn of the reactor has a bounded number of steps, for all of them together."""
+    turns, connections = world.site.turns, [world.connect() for _ in range(12)]
+    most = 0
+    for connection in connections:  # which is all in one turn: none of it has a bound of its own
+        connection.channel.dataReceived(unit * count)
+    while True:
+        most = max(most, STEPS - turns.left)
+        if not turn(world.clock):
+            break
+    largest = QUANTUM + 2 * REQUEST + len(unit) // HEAD_BYTES  # who is last may go over
+    assert STEPS <= most <= STEPS + largest
+    for connection in connections:
+        connection.settle()
+        answers = connection.responses()
+        assert answers
+        assert len(answers) == count or connection.closing
+
+
+def test_turnsAreShared(world: World) -> None:
+    """A small request does not wait for all that others have sent: each has its share of a turn, one after the other."""
+    for _ in range(12):
+        world.connect().channel.dataReceived(CHUNKED + b"1\r\nx\r\n" * 10_000)
+    good = world.connect()
+    good.channel.dataReceived(GET)
+    turn(world.clock)
+    assert [response.status for response in good.responses()] == [200]
+
+
+def test_smallChunks(world: World) -> None:
+    """Small chunks are charged as small fragments are, so that a body of them is refused long before it has many."""
+    connection = world.connect()
+    assert connection.ask(CHUNKED + b"1\r\nx\r\n" * 14_000 + b"0\r\n\r\n").body == b"x" * 14_000
+    connection.send(CHUNKED + b"1\r\nx\r\n" * 17_000)
+    assert [response.status for response in connection.responses()] == [413]
+    whole = b"".join(b"2000\r\n%b\r\n" % (b"x" * 8192) for _ in range(128))
+    assert len(world.connect().ask(CHUNKED + whole + b"0\r\n\r\n").body) == 2**20
+
+
+def test_deadlineWhileItWaits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has sent its request in time is not cut off because others are served before it."""
+    good, others = world.connect(), [world.connect() for _ in range(3)]
+    quick = Echo.render_GET
+
+    def slow(self: Any, request: Any) -> bytes:
+        world.clock.rightNow += 5
+        return quick(self, request)
+
+    monkeypatch.setattr(Echo, "render_GET", slow)
+    for other in others:
+        other.channel.dataReceived(GET * 4)
+    good.channel.dataReceived(GET)
+    while not (answers := good.responses()):
+        turn(world.clock)
+    assert world.clock.seconds() > world.site.limits.headDeadline
+    assert [answer.status for answer in answers] == [200]
 
 
 def test_peerLeavesWhileAnswered(world: World, logged: list[Any]) -> None:
@@ -741,6 +817,18 @@ def test_closeWaitsForReader(world: World) -> None:
         else:
             world.clock.advance(30)
             assert connection.dropped
+
+
+def test_lingerBound(world: World) -> None:
+    """Who goes on sending after the last response is read from up to a bound, and then dropped."""
+    connection = world.connect()
+    connection.send(post(b"").replace(b"Content-Length: 0", b"Content-Length: 9999999"))
+    for _ in range(world.site.limits.lingerBytes // 2**18):
+        assert not connection.dropped
+        connection.send(b"x" * 2**18)
+    connection.send(b"x")
+    assert connection.dropped
+    assert [r.status for r in connection.responses()] == [413]
 
 
 def test_linger(world: World) -> None:

@@ -17,8 +17,12 @@ __all__ = ["Body", "bodyOf", "expectsContinue"]
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 # Beyond these digits no length is meant (and int() refuses 4,300 of them).
 _LENGTH_DIGITS = 19
-# A chunk size with its extensions, which are read over (RFC 9112 section 7.1.1).
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
+# A chunk size with its extensions, which are read over (RFC 9112 section 7.1.1). A quoted string in them must end: who looks for
+# its end after the line, as some do, takes the chunk for a part of it.
+_CHUNK_SIZE = re.compile(
+    rb"([0-9A-Fa-f]{1,15})"
+    rb'(?:;(?:[\t\x20\x21\x23-\x7e\x80-\xff]|"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*")*)?'
+)
 _CHUNK_LINE = 256
 _TRAILER = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
@@ -32,8 +36,15 @@ class Body(Protocol):
 
     done: bool
 
-    def take(self, buffer: bytearray) -> bytes:
-        """Remove from the front of `buffer` what belongs to the body, and return its content; the rest stays.
+    def take(self, buffer: bytearray, most: int) -> tuple[bytes, int]:
+        """Remove from the front of `buffer` what belongs to the body; the rest stays.
+
+        Args:
+            buffer: what has come.
+            most: after so many steps it stops: there may be more in the buffer.
+
+        Returns:
+            The content, and how many steps that was (see `twisted_ws.wire.turns`).
 
         Raises:
             HttpError: 400 for framing that is malformed, 411 for none, 413 for a body over the limit.
@@ -70,7 +81,7 @@ def bodyOf(head: RequestHead, limits: Limits) -> Body | None:
         return None
     _wantsBody(head)
     if length > limits.body:
-        raise _tooLarge(limits)
+        raise _tooLarge(limits.body)
     return LengthBody(length)
 
 
@@ -93,8 +104,8 @@ def _wantsBody(head: RequestHead) -> None:
         raise HttpError(400, "A request with this method has no body.")
 
 
-def _tooLarge(limits: Limits) -> HttpError:
-    return HttpError(413, f"The body is larger than {limits.body} bytes.")
+def _tooLarge(most: int) -> HttpError:
+    return HttpError(413, f"The body is larger than {most} bytes.")
 
 
 class UnknownBody:
@@ -102,7 +113,7 @@ class UnknownBody:
 
     done = False
 
-    def take(self, buffer: bytearray) -> bytes:
+    def take(self, buffer: bytearray, most: int) -> tuple[bytes, int]:
         """See `Body.take`."""
         raise HttpError(411, "The request needs a Content-Length.")
 
@@ -114,13 +125,13 @@ class LengthBody:
         self._left = length
         self.done = False
 
-    def take(self, buffer: bytearray) -> bytes:
+    def take(self, buffer: bytearray, most: int) -> tuple[bytes, int]:
         """See `Body.take`."""
         content = bytes(buffer[: self._left])
         del buffer[: self._left]
         self._left -= len(content)
         self.done = not self._left
-        return content
+        return content, 1
 
 
 class _State(IntEnum):
@@ -131,63 +142,72 @@ class _State(IntEnum):
 
 
 class ChunkedBody:
-    """A body in chunks. Its framing (sizes, extensions, trailers) has the same limit as its content."""
+    """A body in chunks. Its framing (sizes, extensions, trailers) has the same limit as its content.
+
+    Each chunk and each trailer is charged `Limits.fragmentCharge` there, so that a body of the smallest chunks is no more work
+    than one of fragments is on a WebSocket.
+    """
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self._most = limits.body
+        self._charge = limits.fragmentCharge
         self._state = _State.SIZE
         self._left = 0
         self._content = 0
         self._framing = 0
         self.done = False
 
-    def take(self, buffer: bytearray) -> bytes:
-        """See `Body.take`."""
-        content = bytearray()
-        while not self.done:
-            if self._state is _State.DATA:
-                piece = buffer[: self._left]
-                if not piece:
+    def take(self, buffer: bytearray, most: int) -> tuple[bytes, int]:
+        """See `Body.take`; each line of the framing is a step."""
+        content, steps = bytearray(), 0
+        at = 0  # what is before it was taken: cutting it off at once costs one move, and not one for each chunk
+        try:
+            while not self.done:
+                if self._state is _State.DATA:
+                    piece = buffer[at : at + self._left]
+                    if not piece:
+                        break
+                    at += len(piece)
+                    content += piece
+                    self._left -= len(piece)
+                    if not self._left:
+                        self._state = _State.END
+                    continue
+                if self._state is _State.END and not b"\r\n".startswith(buffer[at : at + 2]):
+                    raise HttpError(400, "A chunk is longer than its size.")
+                if steps >= most:
                     break
-                del buffer[: self._left]
-                content += piece
-                self._left -= len(piece)
-                if not self._left:
-                    self._state = _State.END
-                continue
-            if self._state is _State.END and not b"\r\n".startswith(buffer[:2]):
-                raise HttpError(400, "A chunk is longer than its size.")
-            line = self._line(buffer)
-            if line is None:
-                break
-            self._lineReceived(line)
-        return bytes(content)
+                end = buffer.find(b"\r\n", at, at + _CHUNK_LINE + 2)
+                if end < 0:
+                    if len(buffer) - at >= _CHUNK_LINE + 2:
+                        raise HttpError(400, "A line of the chunked body is too long.")
+                    break
+                steps += 1
+                line, at = buffer[at:end], end + 2
+                self._framing += len(line) + 2
+                self._lineReceived(line)
+        finally:
+            del buffer[:at]
+        return bytes(content), steps
 
-    def _line(self, buffer: bytearray) -> bytes | None:
-        end = buffer.find(b"\r\n", 0, _CHUNK_LINE + 2)
-        if end < 0:
-            if len(buffer) >= _CHUNK_LINE + 2:
-                raise HttpError(400, "A line of the chunked body is too long.")
-            return None
-        line = bytes(buffer[:end])
-        del buffer[: end + 2]
-        self._framing += end + 2
-        if self._framing > self._limits.body:
-            raise _tooLarge(self._limits)
-        return line
-
-    def _lineReceived(self, line: bytes) -> None:
+    def _lineReceived(self, line: bytearray) -> None:
+        if self._state is _State.END:
+            self._state = _State.SIZE
+            return
+        self._framing += self._charge
+        if self._framing > self._most:
+            raise HttpError(
+                413, f"The body has too many chunks: all that is not its content has at most {self._most} bytes, too."
+            )
         if self._state is _State.SIZE:
             match = _CHUNK_SIZE.fullmatch(line)
             if match is None:
                 raise HttpError(400, "A chunk size is malformed.")
             self._left = int(match[1], 16)
             self._content += self._left
-            if self._content > self._limits.body:
-                raise _tooLarge(self._limits)
+            if self._content > self._most:
+                raise _tooLarge(self._most)
             self._state = _State.DATA if self._left else _State.TRAILERS
-        elif self._state is _State.END:
-            self._state = _State.SIZE
         elif not line:
             self.done = True
         elif _TRAILER.fullmatch(line) is None:

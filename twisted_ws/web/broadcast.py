@@ -38,7 +38,7 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials, reactor: An
     root.putChild(b"channels", api)
     root.putChild(b"healthz", Liveness())
     root.putChild(b"readyz", Readiness(server))
-    return HttpSite(root, server.limits, server.gate, reactor)
+    return HttpSite(root, server.limits, server.gate, reactor, turns=server.turns)
 
 
 class Broadcast(Guarded):

@@ -25,6 +25,7 @@ from twisted_ws.web.request import HttpRequest
 from twisted_ws.wire.handshake import isUpgrade
 from twisted_ws.wire.head import BadHead, RequestHead, parseHead
 from twisted_ws.wire.transports import abort, finishWriting
+from twisted_ws.wire.turns import QUANTUM, TURN
 
 if TYPE_CHECKING:
     from twisted.web.http_headers import Headers
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpChannel"]
 
-# So many seconds of one connection's requests are answered in one turn of the reactor; then it is the turn of the others.
-TURN = 0.01
+# Steps (see `twisted_ws.wire.turns`) that a request is, whatever it asks for; and how many bytes of its head are one more.
+REQUEST = 32
+HEAD_BYTES = 256
 
 # The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
 _log = Logger()
@@ -75,6 +77,8 @@ class HttpChannel(HTTPChannel):
         self._paused = False  # whether reading may have to be resumed
         self._admission: Deferred[None] | None = None
         self._advancing = False
+        self._waitsForTurn = False
+        self._lingered = 0  # bytes that were dropped since the last response
         self._waiters: list[Deferred[None]] = []
 
     def connectionMade(self) -> None:
@@ -94,35 +98,50 @@ class HttpChannel(HTTPChannel):
         if self._state < _State.CLOSING:
             self._input += data
             self._advance()
+        elif self._state is _State.CLOSING:
+            # To read on lets the peer read the answer: a reset, which is what bytes that are not read become, may overtake it.
+            self._lingered += len(data)
+            if self._lingered > self.site.limits.lingerBytes:
+                self.drop()
 
     # Reading
 
     def _advance(self) -> None:
-        """Go through the buffer. A loop, not a recursion: hundreds of requests may wait in it."""
+        """Go through the buffer, as far as this turn has room. A loop, not a recursion: hundreds of requests may wait in it."""
         if self._advancing:
             return
+        if self._waitsForTurn:
+            if len(self._input) > self.site.limits.head:
+                self._pauseReading()
+            return
         self._advancing = True
-        seconds = self.site.reactor.seconds
-        until = seconds() + TURN
+        turns = self.site.turns
+        outermost = turns.begin()
+        seconds, share = self.site.reactor.seconds, turns.share()
         try:
-            while self._step():
-                if self._input and seconds() >= until:
-                    self._pauseReading()
-                    self.site.reactor.callLater(0, self._goOn)
-                    return
+            while True:
+                if (self._input or self._given) and (turns.left <= share or seconds() >= turns.until):
+                    self._waitsForTurn = True
+                    turns.later(self._goOn)
+                    break
+                if not self._step():
+                    break
         except Exception:
             _log.failure("an HTTP connection failed inside the server")
             self.drop()
         finally:
+            if outermost:
+                turns.end()
             self._advancing = False
-        if self._handlingRequest and len(self._input) > self.site.limits.head:
+        if (self._handlingRequest or self._waitsForTurn) and len(self._input) > self.site.limits.head:
             self._pauseReading()
 
     def _goOn(self) -> None:
+        self._waitsForTurn = False
         if self._state < _State.CLOSING:
-            if not self._handlingRequest:
-                self._resumeReading()
             self._advance()
+            if not self._waitsForTurn and not self._handlingRequest and self._state < _State.CLOSING:
+                self._resumeReading()
 
     def _step(self) -> bool:
         """Take one head, or one piece of a body; say whether there may be more to do."""
@@ -141,14 +160,19 @@ class HttpChannel(HTTPChannel):
 
     def _takeHead(self) -> bool:
         self.persistent = False  # until the end of this request is known
+        turns = self.site.turns
         head, self._given = self._given, None
-        if head is None:
+        if head is not None:
+            turns.left -= REQUEST
+        else:
+            turns.left -= 1
             data = self._heads.take(self._input, self.site.limits)
             if data is None:
                 if self._idle and self._input:
                     self._idle = False
                     self._deadline.set(self.site.limits.headDeadline)
                 return False
+            turns.left -= REQUEST + len(data) // HEAD_BYTES
             head = parseHead(data, self.site.limits)
             if self._handBack is not None and isUpgrade(head):
                 self._leave(head, self._handBack)
@@ -205,13 +229,15 @@ class HttpChannel(HTTPChannel):
 
     def _takeBody(self) -> bool:
         assert self._body is not None
-        self.requests[-1].content.write(self._body.take(self._input))
+        content, steps = self._body.take(self._input, QUANTUM)
+        self.site.turns.left -= steps
+        self.requests[-1].content.write(content)
         if self._body.done:
             self.persistent = self._keepAlive
             self._answer()
         elif not self._deadline.isSet:
             self._deadline.set(self.site.limits.bodyDeadline)
-        return self._state is not _State.BODY
+        return self._state is not _State.BODY or steps >= QUANTUM
 
     def _answer(self) -> None:
         self._state = _State.ANSWERING
@@ -372,6 +398,8 @@ class HttpChannel(HTTPChannel):
     def _deadlineReached(self) -> None:
         if self._state is _State.CLOSING or self._waitingForTransport:
             self.drop()
+        elif self._waitsForTurn:
+            self._deadline.set(TURN)  # what it has sent was not looked at yet: that is nobody's delay but ours
         elif self._state is _State.BODY:
             self._refuse(HttpError(408, "The body did not come in time."))
         elif self._input:

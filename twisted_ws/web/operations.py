@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, Struct
-from twisted.internet.task import deferLater
 
 from twisted_ws.delivery.channels import Channels
 from twisted_ws.delivery.engine import Description
 from twisted_ws.delivery.names import checkName
 from twisted_ws.errors import ChannelError
 from twisted_ws.web import schemas
-from twisted_ws.web.channel import TURN
+from twisted_ws.web.channel import REQUEST
 from twisted_ws.web.messages import idempotencyKey, messageOf
 from twisted_ws.web.polling import Gathered
 
@@ -97,16 +96,16 @@ async def publish(call: Call) -> schemas.Published:
 
 async def batch(call: Call) -> schemas.Results:
     """Publish several messages, and let the others have their turn between them."""
-    messages, seconds = call.body.messages, call.channels.seconds
+    messages, turns = call.body.messages, call.server.turns
     if len(messages) > call.server.limits.batchMessages:
         raise ChannelError("bad-request", f"A batch has at most {call.server.limits.batchMessages} messages.")
-    reactor = call.request.channel.site.reactor
     results: list[Any] = []
-    until = seconds() + TURN
+    share = turns.share()
     for message in messages:
-        if seconds() >= until:
-            await deferLater(reactor, 0)
-            until = seconds() + TURN
+        if turns.left <= share or turns.over:
+            await turns.next()
+            share = turns.share()
+        turns.left -= REQUEST
         try:
             results.append(await _publish(call.server, message))
         except ChannelError as error:

@@ -60,7 +60,8 @@ def pagesSite(
 
     The front door has counted its connections. For the arguments see `PagesResource`.
     """
-    return HttpSite(PagesResource(server, broadcastURL, needsKey, hsts), server.limits, reactor=reactor)
+    pages = PagesResource(server, broadcastURL, needsKey, hsts)
+    return HttpSite(pages, server.limits, reactor=reactor, turns=server.turns)
 
 
 class PagesResource(Resource):

@@ -13,6 +13,7 @@ from twisted_ws.web.channel import HttpChannel
 from twisted_ws.web.request import HttpRequest
 from twisted_ws.wire.gate import Gate
 from twisted_ws.wire.transports import abort, peerOf
+from twisted_ws.wire.turns import Turns
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -37,6 +38,7 @@ class HttpSite(Site):
         gate: counts the connections; None where somebody else has counted them.
         reactor: the reactor; None for the global one.
         keepAlive: whether a connection may have a second request.
+        turns: the budget of its work in one turn of the reactor, which all sites of a server share; None: one of its own.
 
     Attributes:
         throttle: keeps refused requests from filling the log.
@@ -54,12 +56,14 @@ class HttpSite(Site):
         gate: Gate | None = None,
         reactor: Any = None,
         keepAlive: bool = True,
+        turns: Turns | None = None,
     ) -> None:
         # Twisted's own timeout is off: the channel has deadlines.
         super().__init__(resource, HttpRequest, parsePOSTFormSubmission=False, timeout=None, reactor=reactor)  # type: ignore[no-untyped-call]
         self.limits = limits
         self.keepAlive = keepAlive
         self.throttle = Throttle(self.reactor.seconds)
+        self.turns = turns or Turns(self.reactor)
         self._gate = gate
 
     def buildProtocol(self, addr: IAddress | None) -> Any:

@@ -14,6 +14,7 @@ from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.events import Events
 from twisted_ws.wire.gate import Gate
 from twisted_ws.wire.lane import PollGroup
+from twisted_ws.wire.turns import Turns
 from twisted_ws.wire.wheel import Wheel
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Wire:
         backlog: the bytes that wait in all outboxes.
         gate: the count of connections.
         throttle: keeps a peer from filling the log.
+        turns: the budget of work that can wait, in one turn of the reactor.
         deciding: the front doors whose handshake waits for the service's decision.
         group: polls the sockets of the fast lane; None where the system has no epoll, or ``TWISTED_WS_LANE=0`` is set.
     """
@@ -46,6 +48,7 @@ class Wire:
     backlog: Backlog = field(init=False)
     gate: Gate = field(init=False)
     throttle: Throttle = field(init=False)
+    turns: Turns = field(init=False)
     deciding: set[FrontDoor] = field(default_factory=set, init=False)
     group: PollGroup | None = field(init=False)
 
@@ -61,6 +64,7 @@ class Wire:
         self.backlog = Backlog(self.limits.maxSendBufferTotal)
         self.gate = Gate(self.limits)
         self.throttle = Throttle(self.reactor.seconds)
+        self.turns = Turns(self.reactor)
         usable = hasattr(select, "epoll") and os.environ.get("TWISTED_WS_LANE") != "0"
         self.group = PollGroup(self.reactor) if usable else None
 

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+
+from tests.web.conftest import turn
+from twisted_ws.wire.turns import QUANTUM, STEPS, TURN, Turns
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def turns(clock: Clock) -> Turns:
+    return Turns(clock)
+
+
+def test_lightWork(clock: Clock, turns: Turns) -> None:
+    """While the budget lasts, nothing is left with the reactor."""
+    for _ in range(10):
+        assert turns.begin()
+        turns.left -= 10
+        turns.end()
+    assert not turns.over
+    assert clock.getDelayedCalls() == []
+
+
+def test_steps(clock: Clock, turns: Turns) -> None:
+    """When the steps are used up, what is left waits for another turn, which has the whole budget again."""
+    done: list[int] = []
+
+    def work() -> None:
+        turns.left -= QUANTUM
+        done.append(turns.left)
+
+    turns.left = 0
+    for _ in range(2 * STEPS // QUANTUM + 1):
+        assert turns.over
+        turns.later(work)
+    counts = []
+    while turn(clock):
+        counts.append(len(done))
+    assert counts == [STEPS // QUANTUM, 2 * STEPS // QUANTUM, 2 * STEPS // QUANTUM + 1]
+    assert not turns.over
+    assert clock.getDelayedCalls() == []
+
+
+def test_seconds(clock: Clock, turns: Turns) -> None:
+    """Time counts as well as steps do: that of all together, and only while somebody works."""
+    for _ in range(3):
+        clock.advance(10)
+        assert turns.begin()
+        clock.advance(TURN / 4)
+        assert not turns.begin()  # in the work of the other: it is not counted twice
+        assert not turns.over
+        turns.end()
+    assert not turns.over
+    turns.begin()
+    clock.advance(TURN / 4)
+    assert turns.over
+    turns.end()
+    assert turns.over
+    turns.later(lambda: None)
+    turn(clock)
+    assert not turns.over
+
+
+def test_order(clock: Clock, turns: Turns) -> None:
+    """Who has more to do goes behind those who wait already."""
+    order: list[str] = []
+
+    def worker(name: str, rounds: int) -> None:
+        order.append(name)
+        if rounds:
+            turns.later(lambda: worker(name, rounds - 1))
+
+    turns.later(lambda: worker("a", 2))
+    turns.later(lambda: worker("b", 1))
+    turns.later(lambda: worker("c", 0))
+    assert turn(clock)
+    assert order == ["a", "b", "c", "a", "b", "a"]
+    assert not turn(clock)
+
+
+def test_raises(clock: Clock, turns: Turns) -> None:
+    """One that fails is logged, and stops none of those behind it."""
+    events: list[dict[str, Any]] = []
+    done: list[int] = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        turns.later(lambda: 1 / 0)
+        turns.later(lambda: done.append(1))
+        turn(clock)
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert done == [1]
+    assert len([event for event in events if "log_failure" in event]) == 1
+
+
+def test_next(clock: Clock, turns: Turns) -> None:
+    """A coroutine waits for its turn by a Deferred, which may be cancelled."""
+    first, second = turns.next(), turns.next()
+    failures: list[Any] = []
+    second.addErrback(failures.append)
+    second.cancel()
+    assert not first.called
+    turn(clock)
+    assert first.called
+    assert failures[0].check(CancelledError)

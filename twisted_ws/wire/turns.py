@@ -1,0 +1,109 @@
+"""How much work fits in one turn of the reactor, for all who share it.
+
+A bound for each connection is none: a hundred of them do a hundred times as much in one turn. So all count what they do against
+one budget, in steps (which a test can count, and no clock has to be asked for) and in seconds (for what runs in between, as a
+handler).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+__all__ = ["QUANTUM", "STEPS", "TURN", "Turns"]
+
+# A step is about two microseconds of work: a line of a chunked body, 128 bytes of gzip. So many make a turn, and so many one
+# of those who wait takes before it is the next one's.
+STEPS = 4096
+QUANTUM = 256
+# Seconds of work in one turn, whatever the steps were.
+TURN = 0.01
+
+_log = Logger()
+
+
+class Turns:
+    """The budget of one reactor for work that can wait.
+
+    It is made full again in a turn of its own when it was used up, so light traffic costs a subtraction and no timer. Who has
+    used up its `share`, or finds the turn `over`, waits by `later` or `next`; they get their shares in the order they came.
+
+    Args:
+        reactor: the reactor.
+
+    Attributes:
+        left: steps until it is over; who works subtracts.
+        until: while somebody works, the reactor's seconds at which it is over.
+    """
+
+    __slots__ = ("_call", "_reactor", "_seconds", "_since", "_spent", "_waiting", "left", "until")
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._seconds: Callable[[], float] = reactor.seconds
+        self._call: Any = None
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._spent = 0.0
+        self._since: float | None = None
+        self.left = STEPS
+        self.until = 0.0
+
+    def begin(self) -> bool:
+        """Begin to work; False: somebody does already, in whose work this is."""
+        if self._since is not None:
+            return False
+        self._since = now = self._seconds()
+        self.until = now + TURN - self._spent
+        return True
+
+    def end(self) -> None:
+        """Undo the `begin` that returned True."""
+        assert self._since is not None
+        self._spent += self._seconds() - self._since
+        self._since = None
+
+    def share(self) -> int:
+        """Return at how many steps `left` the one who begins now should wait for its next turn."""
+        return max(self.left - QUANTUM, 0)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more should be done in this turn."""
+        if self.left <= 0:
+            return True
+        return self._spent >= TURN if self._since is None else self._seconds() >= self.until
+
+    def later(self, goOn: Callable[[], object]) -> None:
+        """Call `goOn` when it is its turn."""
+        self._waiting.append(goOn)
+        if self._call is None:
+            self._call = self._reactor.callLater(0, self._turn)
+
+    def next(self) -> Deferred[None]:
+        """Return a Deferred that fires when it is the turn of whoever waits for it."""
+        turn: Deferred[None] = Deferred()
+
+        def come() -> None:
+            if not turn.called:  # cancelled
+                turn.callback(None)
+
+        self.later(come)
+        return turn
+
+    def _turn(self) -> None:
+        self.left, self._spent = STEPS, 0.0
+        self.begin()
+        try:
+            while self._waiting and not self.over:
+                try:
+                    self._waiting.popleft()()
+                except Exception:
+                    # Without this the others would wait for ever.
+                    _log.failure("what waited for its turn failed inside the server")
+        finally:
+            self.end()
+            self._call = self._reactor.callLater(0, self._turn) if self._waiting else None
