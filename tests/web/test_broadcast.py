@@ -20,7 +20,7 @@ class Server:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.gate = None
+        self.gate = self.turns = None
         self.reason: str | None = None
         self.sent: list[str | bytes] = []
 

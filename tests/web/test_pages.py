@@ -24,7 +24,7 @@ class Server:
     """What the pages need of a server."""
 
     def __init__(self, **services: object) -> None:
-        self.limits = Limits()
+        self.limits, self.turns = Limits(), None
         self.services = {"/" + path.replace("_", "/"): service for path, service in services.items()}
         self.asked: list[str] = []
 
