@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
+from twisted_ws.logs import printable
 from twisted_ws.upgrade import Headers, Reject, UpgradeRequest, checkHeaders, isToken
 
 
@@ -86,6 +89,32 @@ def test_headers():
         HEADERS["nothing"]
 
 
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("Пётр".encode(), "Пётр"),
+        ("voilà".encode(), "voilà"),
+        (b"voil\xe0", "voil\xe0"),
+        (b"\xc3", "\xc3"),
+        (b"\xed\xa0\x80", "\xed\xa0\x80"),  # a lone surrogate in UTF-8's way, which no encoder would take
+        (bytes(range(0x80, 0x100)), "".join(map(chr, range(0x80, 0x100)))),
+        ("\u202e\u2028".encode(), "\u202e\u2028"),
+    ],
+)
+def test_opaqueBytes(raw, text):
+    """A value that is valid UTF-8 is read as that, any other as Latin-1: it is text that can be sent and written down."""
+    value = raw.decode("latin-1")
+    for headers in (Headers((("x", value),)), Headers((), {"x": [value]}), UpgradeRequest(headers=(("x", value),)).headers):
+        assert (headers["x"], headers.get("X"), headers.getAll("x"), dict(headers)["x"] if len(headers) else text) == (
+            text,
+            text,
+            [text],
+            text,
+        )
+    assert text.encode()
+    assert not any(unicodedata.category(c) in ("Cc", "Zl", "Cs") or c == "\u202e" for c in printable(text))
+
+
 def test_noSecretsInRepr():
     """No value of a header and no query is in a repr, for they may be secrets."""
     request = UpgradeRequest("/ws?token=s3cret", (("cookie", "s3cret=1"),), peerAddress="192.0.2.1")
@@ -126,6 +155,12 @@ def test_longQuery():
         (("a=first; a=second",), {"a": "first"}),
         (('a="quoted"; b="',), {"a": "quoted", "b": '"'}),
         (("a=x=y; nothing; =1",), {"a": "x=y", "": "1"}),
+        (("city=Łódź; x=voilà".encode().decode("latin-1"),), {"city": "Łódź", "x": "voilà"}),
+        (
+            ("a=voilà; b=voilà; ключ=1".encode().replace("à".encode(), b"\xe0", 1).decode("latin-1"),),
+            {"a": "voilà", "b": "voilà", "ключ": "1"},
+        ),
+        (("a=\x85; \xa0b=\xa0",), {"a": "\x85", "\xa0b": "\xa0"}),
     ],
 )
 def test_cookies(headers, cookies):

@@ -65,13 +65,25 @@ class Reject(Exception):
         self.headers = checkHeaders(headers)
 
 
+def _readable(value: str) -> str:
+    """Return a value of which each character stands for a byte as text: it is UTF-8, or else it was Latin-1."""
+    if value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
+
+
 class Headers(Mapping[str, str]):
     """The headers of a request: names in any case; several of one name are joined by ", " (RFC 9110 section 5.3).
 
-    `getAll` gives them one by one, in the order they came.
+    `getAll` gives them one by one, in the order they came. What is not ASCII is opaque (RFC 9110 section 5.5): a value that is
+    valid UTF-8 is read as that, any other as Latin-1. So it is text in any case, without lone surrogates; but it may have any
+    character of Unicode, as the invisible ones.
 
     Args:
-        pairs: lower-case name and value of each.
+        pairs: lower-case name and value of each, a value with a character for each of its bytes.
         values: the same by name, where somebody has it.
     """
 
@@ -85,8 +97,8 @@ class Headers(Mapping[str, str]):
         """Return each value of the header `name`, in the order they came; [] where there is none."""
         name = name.lower()
         if self._values is not None:
-            return list(self._values.get(name, ()))
-        return [value for key, value in self._pairs if key == name]
+            return [_readable(value) for value in self._values.get(name, ())]
+        return [_readable(value) for key, value in self._pairs if key == name]
 
     def __getitem__(self, name: str) -> str:
         values = self.getAll(name)
@@ -193,11 +205,15 @@ class UpgradeRequest:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies (RFC 6265 section 4.2); of two with one name, the first, which has the longer path."""
+        """The cookies (RFC 6265 section 4.2); of two with one name, the first, which has the longer path.
+
+        Each is read for itself as UTF-8 or Latin-1 (see `Headers`), as they may have been set by different programs.
+        """
         cookies: dict[str, str] = {}
-        for value in self.headers.getAll("cookie"):
-            for pair in value.split(";"):
-                name, equals, text = pair.strip().partition("=")
+        for line in self._headers.split("\n"):
+            header, _, value = line.partition(":")
+            for pair in value.split(";") if header == "cookie" else ():
+                name, equals, text = map(_readable, pair.strip(" \t").partition("="))
                 if equals and name not in cookies:
                     cookies[name] = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
         return cookies

@@ -177,7 +177,7 @@ def test_noHTTP(answer, hint):
         (("Sec-WebSocket-Protocol: mqtt",), {}, 'subprotocol "mqtt"'),
         (("Sec-WebSocket-Protocol: json", "Sec-WebSocket-Protocol: json"), {}, 'subprotocol "json, json"'),
         (("Sec-WebSocket-Extensions: permessage-deflate",), {}, "not offered"),
-        (("Sec-WebSocket-Extensions: ,,",), {}, "malformed"),
+        (("Sec-WebSocket-Extensions: ,;",), {}, "malformed"),
     ],
 )
 def test_wrongAnswers(lines, replaced, hint):
@@ -190,7 +190,16 @@ def test_wrongAnswers(lines, replaced, hint):
     assert setup.peer.transport.aborted
 
 
-@pytest.mark.parametrize("extension", ["permessage-deflate; foo=1", "x-other", "permessage-deflate, permessage-deflate"])
+@pytest.mark.parametrize(
+    "extension",
+    [
+        "permessage-deflate; foo=1",
+        "permessage-deflate; client_max_window_bits=010",
+        "permessage-deflate; server_max_window_bits=+15",
+        "x-other",
+        "permessage-deflate, permessage-deflate",
+    ],
+)
 def test_wrongExtensions(extension):
     """An extension that was not offered, or has parameters that nobody knows, is refused."""
     setup = Setup(compression=True).start()

@@ -112,6 +112,13 @@ def test_messages(open_: World, type_: bytes, body: bytes, message: str | bytes)
     assert open_.server.sent == [message]
 
 
+@pytest.mark.parametrize("path", [b"/channels/a", b"/api/publish"])
+def test_twoTypes(open_: World, path: bytes) -> None:
+    """What has two types has none that everybody reads in the same way, on every path that takes a body."""
+    response = open_.post(b"{}", b"Content-Type: application/json", b"Content-Type: text/plain", path=path)
+    assert (response.status, response.json["error"]) == (400, "bad-request")
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "status", "error"),
     [
@@ -124,6 +131,8 @@ def test_messages(open_: World, type_: bytes, body: bytes, message: str | bytes)
         ([b"Content-Encoding: gzip, identity"], b"x", 415, "unsupported-media-type"),
         ([b"Content-Encoding: identity", b"Content-Encoding: br"], b"x", 415, "unsupported-media-type"),
         ([b"Content-Type: multipart/form-data; boundary=x"], b"x", 415, "unsupported-media-type"),
+        ([b"Content-Type: text/plain", b"Content-Type: application/octet-stream"], b"x", 400, "bad-request"),
+        ([b"Content-Type: text/plain", b"Content-Type: text/plain"], b"x", 400, "bad-request"),
         ([b"Content-Type: text/plain; charset=iso-8859-1"], b"x", 415, "unsupported-media-type"),
         ([b"Origin: https://evil.example"], b"x", 403, "forbidden"),
         ([b"Origin: http://localhost:8081"], b"x", 403, "forbidden"),

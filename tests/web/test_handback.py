@@ -30,6 +30,12 @@ BEFORE = {
     "body": (b"POST /channels/a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 200),
     "chunks": (b"POST /channels/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 200),
     "no body": (b"POST /channels/a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 400),
+    "two types": (
+        b"POST /channels/a HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nContent-Type: a/b\r\nContent-Length: 0\r\n\r\n",
+        400,
+    ),
+    "later version": (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 200),
+    "absolute": (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nCookie: a=\xc5\x81\x85\r\n\r\n", 200),
     "wrong method": (b"DELETE /channels/a HTTP/1.1\r\nHost: a\r\n\r\n", 405),
 }
 

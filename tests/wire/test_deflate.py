@@ -32,6 +32,12 @@ def offered(text):
         ("permessage-deflate; server_max_window_bits=16", 0),
         ("permessage-deflate; server_max_window_bits", 0),
         ("permessage-deflate; server_max_window_bits=x", 0),
+        *[
+            (f"permessage-deflate; {end}_max_window_bits={bits}", 0)
+            for end in ("server", "client")
+            for bits in ("010", "+15", "1_0")
+        ],
+        ("permessage-deflate; server_max_window_bits=010, permessage-deflate", 1),
         ("permessage-deflate; server_no_context_takeover=1", 0),
         ("permessage-deflate; client_max_window_bits=7", 0),
         ("permessage-deflate; client_max_window_bits; client_max_window_bits", 0),

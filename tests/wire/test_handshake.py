@@ -70,6 +70,7 @@ def test_accept():
         ({}, ("Sec-WebSocket-Protocol: a", "Sec-WebSocket-Protocol: a"), 400),
         ({}, ("Sec-WebSocket-Protocol: (a)",), 400),
         ({}, ("Sec-WebSocket-Extensions: ;",), 400),
+        ({}, ("Sec-WebSocket-Extensions: a, , b c",), 400),
     ],
 )
 def test_deny(replaced, lines, status):
@@ -95,6 +96,13 @@ def test_requestLine(line, status):
 def test_zeroLength():
     """A body of no bytes is no body."""
     assert isinstance(decided("Content-Length: 0"), Accept)
+
+
+@pytest.mark.parametrize("name", ["Protocol", "Extensions"])
+@pytest.mark.parametrize("value", ["", ",", " , \t,"])
+def test_emptyLists(name, value):
+    """A list of nothing is no error: its empty elements are ignored (RFC 9110 section 5.6.1.2)."""
+    assert decided(f"Sec-WebSocket-{name}: {value}") == Accept(KEY)
 
 
 def test_versionNamed():
@@ -129,9 +137,13 @@ def test_origins():
         (["a ; b = c , d"], (("a", {"b": ["c"]}), ("d", {}))),
         (['a; b="c"'], (("a", {"b": ["c"]}),)),
         (["a; b=1; b=2; b"], (("a", {"b": ["1", "2", True]}),)),
-        ([""], None),
-        (["a,"], None),
-        ([",a"], None),
+        ([""], ()),
+        (["", " ", ","], ()),
+        (["a,"], (("a", {}),)),
+        ([",a"], (("a", {}),)),
+        ([" , ,a;b ,\t,, c , "], (("a", {"b": [True]}), ("c", {}))),
+        ([",;"], None),
+        (["a,;"], None),
         (["a;"], None),
         (["a;;b"], None),
         (["a; b="], None),

@@ -15,7 +15,7 @@ from autobahn.websocket.protocol import WebSocketProtocol
 
 from twisted_ws.client.errors import BadHandshake
 from twisted_ws.client.framing import maskedFrame
-from twisted_ws.wire.deflate import COMPRESS_FROM, Deflate
+from twisted_ws.wire.deflate import COMPRESS_FROM, Deflate, isWindowBits
 from twisted_ws.wire.framing import RSV1
 from twisted_ws.wire.handshake import Extension
 
@@ -101,11 +101,15 @@ def agreed(extensions: tuple[Extension, ...], offered: bool) -> PerMessageDeflat
         return None
     if not offered or [name for name, _ in extensions] != ["permessage-deflate"]:
         raise BadHandshake("the server uses an extension that was not offered")
+    parameters = extensions[0][1]
     try:
-        response = PerMessageDeflateResponse.parse(extensions[0][1])
+        response = PerMessageDeflateResponse.parse(parameters)
+        valid = all(value is True or isWindowBits(str(value)) for values in parameters.values() for value in values)
     except Exception:
         # Autobahn raises plain Exceptions for invalid parameters.
-        raise BadHandshake("the server's answer to permessage-deflate has invalid parameters") from None
+        valid = False
+    if not valid:
+        raise BadHandshake("the server's answer to permessage-deflate has invalid parameters")
     deflate: PerMessageDeflate = Deflate.create_from_response_accept(False, PerMessageDeflateResponseAccept(response))  # type: ignore[no-untyped-call]
     return deflate
 

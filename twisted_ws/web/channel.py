@@ -20,10 +20,9 @@ from twisted.web.http import HTTPChannel
 from twisted_ws.web.answers import HttpError, responseHead
 from twisted_ws.web.body import Body, bodyOf, expectsContinue
 from twisted_ws.web.deadline import Deadline
-from twisted_ws.web.heads import HeadReader
 from twisted_ws.web.request import HttpRequest
 from twisted_ws.wire.handshake import isUpgrade
-from twisted_ws.wire.head import BadHead, RequestHead, parseHead
+from twisted_ws.wire.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
 from twisted_ws.wire.transports import abort, finishWriting
 from twisted_ws.wire.turns import QUANTUM, TURN
 
@@ -69,7 +68,7 @@ class HttpChannel(HTTPChannel):
         super().__init__()  # type: ignore[no-untyped-call]
         self._state = _State.HEAD
         self._input = bytearray()
-        self._heads = HeadReader()
+        self._searched = 0  # bytes at the front of the input in which no head ends
         self._idle = False  # between two requests
         self._body: Body | None = None
         self._wantsContinue = self._keepAlive = False
@@ -166,7 +165,7 @@ class HttpChannel(HTTPChannel):
             turns.left -= REQUEST
         else:
             turns.left -= 1
-            data = self._heads.take(self._input, self.site.limits)
+            data = self._nextHead()
             if data is None:
                 if self._idle and self._input:
                     self._idle = False
@@ -197,6 +196,19 @@ class HttpChannel(HTTPChannel):
             self._admission = admission
             admission.addCallbacks(self._admitted, self._notAdmitted)
         return True
+
+    def _nextHead(self) -> bytes | None:
+        """Take the next head from the input, None where it is not whole yet."""
+        received = self._input
+        if received.startswith(b"\r\n"):
+            del received[: emptyLines(received)]
+        end = headEnd(received, self._searched, self.site.limits)
+        self._searched = 0 if end else len(received)
+        if not end:
+            return None
+        data = bytes(received[:end])
+        del received[:end]
+        return data
 
     def _leave(self, head: RequestHead, handBack: Callable[[RequestHead, bytes], None]) -> None:
         """Give the connection back, which is to become a WebSocket."""

@@ -21,8 +21,19 @@ _isIdempotencyKey = re.compile(IDEMPOTENCY_KEY).fullmatch
 
 
 def contentType(request: HttpRequest) -> str:
-    """Return the media type of the body, without parameters, in lower case; "" for none."""
-    return _bodyType(request.fields.get("content-type", ""))[0]
+    """Return the media type of the body, without parameters, in lower case; "" for none.
+
+    Raises:
+        HttpError: 400 for two of them.
+    """
+    return _typeOf(request)[0]
+
+
+def _typeOf(request: HttpRequest) -> tuple[str, bool]:
+    found = request.fields.getAll("content-type")
+    if len(found) > 1:
+        raise HttpError(400, "The request has more than one Content-Type header.")
+    return _bodyType(found[0] if found else "")
 
 
 @lru_cache(64)  # who publishes does it with one type
@@ -37,12 +48,12 @@ def checkBodyType(request: HttpRequest) -> None:
     """Refuse a body that could not be passed on as it is.
 
     Raises:
-        HttpError: 415.
+        HttpError: 415; 400 for two types.
     """
     coding = request.fields.get("content-encoding")
     if coding is not None and coding.strip().lower() != "identity":
         raise HttpError(415, "The body must not be compressed.", headers={"Accept-Encoding": "identity"})
-    kind, isUtf8 = _bodyType(request.fields.get("content-type", ""))
+    kind, isUtf8 = _typeOf(request)
     if kind.startswith("multipart/"):
         raise HttpError(415, "The body is sent on as it is, so it must not be a multipart form (with curl: -d, not -F).")
     if not isUtf8:

@@ -19,7 +19,7 @@
 enum {
     NAME_MAX_SIZE = 64,
     TOKEN = 1,   /* of a name: RFC 9110 section 5.6.2 */
-    VALUE = 2,   /* of a value: no control character of ASCII or Latin-1, but a tab */
+    VALUE = 2,   /* of a value: no control character but a tab; the bytes from 80 on are opaque (RFC 9110 section 5.5) */
     TARGET = 4,  /* of a target that needs no percent-encoding */
     HOST = 8,    /* of a Host: ASCII, and nothing that could begin something else */
     BASE64 = 16, /* of a Sec-WebSocket-Key, but for its end */
@@ -37,7 +37,7 @@ prepareHead(void)
         unsigned char kind = 0;
         if (letter || (c && c < 0x80 && strchr("!#$%&'*+-.^_`|~", c) != NULL))
             kind |= TOKEN;
-        if (c == '\t' || (c >= 0x20 && c < 0x7F) || c >= 0xA0)
+        if (c == '\t' || (c >= 0x20 && c != 0x7F))
             kind |= VALUE;
         if (c > 0x20 && c < 0x7F && c != '#')
             kind |= TARGET;

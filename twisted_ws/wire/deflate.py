@@ -5,6 +5,7 @@ Autobahn does the rest.
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Any
 
@@ -14,7 +15,7 @@ from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffe
 from twisted_ws.wire.framing import RSV1, frame
 from twisted_ws.wire.handshake import Extension
 
-__all__ = ["Deflate", "acceptOffer", "compressedFrame", "usableOffers"]
+__all__ = ["Deflate", "acceptOffer", "compressedFrame", "isWindowBits", "usableOffers"]
 
 # Bytes below which deflate makes a message longer, or no shorter worth the time.
 COMPRESS_FROM = 64
@@ -77,11 +78,16 @@ class Deflate(PerMessageDeflate):
             return False
 
 
+# A decimal number without leading zeros (RFC 7692 section 7.1.2); Autobahn takes what int() takes, as "+15" and "010".
+isWindowBits = re.compile(r"[89]|1[0-5]").fullmatch
+
+
 def usableOffers(extensions: tuple[Extension, ...]) -> list[Extension]:
     """Return the offers of permessage-deflate that can be taken; others are declined (RFC 7692 section 5.1)."""
     offers = []
     for name, parameters in extensions:
-        if name != "permessage-deflate":
+        values = [value for each in parameters.values() for value in each if isinstance(value, str)]
+        if name != "permessage-deflate" or not all(map(isWindowBits, values)):
             continue
         try:
             PerMessageDeflateOffer.parse(parameters)

@@ -23,7 +23,7 @@ from zope.interface import implementer
 from twisted_ws.logs import printable
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.handshake import Accept, Deny, decide, isUpgrade
-from twisted_ws.wire.head import HEAD_START, BadHead, RequestHead, parseHead
+from twisted_ws.wire.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
 from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.origins import AllowedOrigins
 from twisted_ws.wire.protocol import WebSocketConnection
@@ -117,21 +117,14 @@ class FrontDoor(TwistedProtocol):
     def _lookForHead(self) -> None:
         limits = self.factory.wire.limits
         received = self._received
-        if received.startswith(b"\r\n"):  # an empty line before the request is ignored (RFC 9112 section 2.2)
-            received = self._received = received[2:]
-        end = received.find(b"\r\n\r\n", self._searched)
-        if end < 0:
-            self._searched = max(len(received) - 3, 0)
-            line = received.find(b"\r\n")
-            if received and HEAD_START.match(received) is None:
-                self._refuse(400, "This is no HTTP request.")
-            elif (len(received) if line < 0 else line) > limits.requestLine:
-                self._refuse(414, "The request line is too long.")
-            elif len(received) > limits.head:
-                self._refuse(431, "The request head is too large.")
-            return
-        raw, rest = received[: end + 4], received[end + 4 :]
+        if received.startswith(b"\r\n"):
+            received = self._received = received[emptyLines(received) :]
         try:
+            end = headEnd(received, self._searched, limits)
+            if not end:
+                self._searched = len(received)
+                return
+            raw, rest = received[:end], received[end:]
             head = parseHead(raw, limits)
         except BadHead as bad:
             self._refuse(bad.status, bad.message)

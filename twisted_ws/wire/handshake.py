@@ -13,7 +13,8 @@ __all__ = ["Accept", "Deny", "decide", "isUpgrade", "parseExtensions"]
 
 # token [ ";" token [ "=" ( token | quoted-string ) ] ]* - RFC 6455 section 9.1. A quoted value must be a token too once unquoted.
 _PARAMETER = re.compile(r'[ \t]*;[ \t]*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)(?:[ \t]*=[ \t]*("?)([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)\2)?')
-_NAME = re.compile(r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_END = re.compile(r"[ \t]*(?:,[ \t,]*|\Z)")
 
 # 16 bytes in base64.
 _isKey = re.compile(r"[A-Za-z0-9+/]{22}==").fullmatch
@@ -114,24 +115,25 @@ def _checkOrigin(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> 
 
 
 def parseExtensions(values: list[str]) -> tuple[Extension, ...] | None:
-    """Return the extensions in the values of Sec-WebSocket-Extensions, None where they are malformed (RFC 6455 section 9.1)."""
+    """Return the extensions in the values of Sec-WebSocket-Extensions, None where they are malformed (RFC 6455 section 9.1).
+
+    Empty elements of the list are nothing, and so is an empty one (RFC 9110 section 5.6.1.2).
+    """
     found: list[Extension] = []
     for value in values:
-        position = 0
-        while True:
+        position = len(value) - len(value.lstrip(" \t,"))
+        while position < len(value):
             match = _NAME.match(value, position)
             if match is None:
                 return None
             parameters: dict[str, list[str | bool]] = {}
-            name, position = match[1].lower(), match.end()
+            name, position = match[0].lower(), match.end()
             while (match := _PARAMETER.match(value, position)) is not None:
                 parameters.setdefault(match[1].lower(), []).append(True if match[3] is None else match[3])
                 position = match.end()
             found.append((name, parameters))
-            rest = value[position:].lstrip(" \t")
-            if not rest:
-                break
-            if not rest.startswith(","):
+            match = _END.match(value, position)
+            if match is None:
                 return None
-            position = len(value) - len(rest) + 1
+            position = match.end()
     return tuple(found)

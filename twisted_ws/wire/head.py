@@ -14,16 +14,24 @@ from twisted_ws.limits import Limits
 from twisted_ws.upgrade import isToken
 from twisted_ws.wire import speedups
 
-__all__ = ["HEAD_START", "BadHead", "RequestHead", "parseHead"]
+__all__ = ["BadHead", "RequestHead", "emptyLines", "headEnd", "parseHead"]
+
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 # What a method may begin with, or half an empty line. Anything else (a TLS handshake, say) is no HTTP, and not worth waiting for.
-HEAD_START = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]|\r\Z")
+_START = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]|\r\Z")
+# Some parsers take either for the end of a line; a head in which it stands might never come to an end for us.
+_HALF_AN_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 
-# Bytes that end a line or a field for some parser (str.splitlines knows 0x0b, 0x0c, 0x1c-0x1e and 0x85), and controls.
-_FORBIDDEN = bytes(b for b in range(256) if (b < 0x20 and b != 0x09) or 0x7F <= b <= 0x9F)
-_CONTROLS = frozenset(_FORBIDDEN.decode("latin-1"))
+# Control characters; the bytes from 80 on are opaque (RFC 9110 section 5.5).
+_FORBIDDEN = bytes(b for b in (*range(0x20), 0x7F) if b != 0x09)
+_CONTROLS = frozenset(_FORBIDDEN.decode("ascii"))
 _NOT_IN_HOST = frozenset(" \t,/\\@?#\"'<>")
 _NO_TABLE = bytes.maketrans(b"", b"")
+# A later minor version is taken for 1.1 (RFC 9110 section 2.5).
+_VERSION = re.compile(rb"HTTP/1\.[0-9]")
+# Whose absolute-form is taken (RFC 9112 section 3.2.2): scheme, authority, and path and query.
+_ABSOLUTE = re.compile(rb"(?:https?|wss?)://([^/?]*)(.*)", re.IGNORECASE)
 
 
 class BadHead(Exception):
@@ -47,9 +55,10 @@ class RequestHead:
     Attributes:
         method: a token, as it came ("GET").
         target: origin-form: begins with one "/", ASCII without controls and spaces; or "*".
-        version: (1, 0) or (1, 1).
-        headers: pairs of lower-case name and value (Latin-1, stripped), in the order they came.
-        host: the value of Host, "" where an HTTP/1.0 request has none.
+        version: (1, 0), or (1, 1) for that and what comes after it.
+        headers: pairs of lower-case name and value (its bytes as Latin-1, stripped), in the order they came.
+        host: whom the client asked: the value of Host, or the authority of a target in absolute-form, which is then the value of
+            Host among the headers, too (RFC 9112 section 3.2.2). "" where an HTTP/1.0 request has neither.
         values: the values of each name; a dozen are asked for in each handshake.
         key: the Sec-WebSocket-Key of a plain handshake (`twisted_ws.wire.pure.PlainHead`); None: `decide` finds out.
     """
@@ -83,6 +92,38 @@ class RequestHead:
         return (len(values) == 1 and values[0].lower() == token) or token in [each.lower() for each in self.tokens(name)]
 
 
+def emptyLines(data: bytes | bytearray) -> int:
+    """Return the size of the empty lines at the beginning of `data`: before a request they are ignored (RFC 9112 section 2.2)."""
+    match = _EMPTY_LINES.match(data)
+    return 0 if match is None else match.end()
+
+
+def headEnd(data: bytes | bytearray, searched: int, limits: Limits) -> int:
+    """Return where the head at the beginning of `data` ends, 0 where that has not come yet; no byte is looked at twice.
+
+    Args:
+        data: what has come, without empty lines before it.
+        searched: how long `data` was the last time that this was asked.
+        limits: `requestLine` and `head` are used.
+
+    Raises:
+        BadHead: it need not be waited for any longer: 400, 414 or 431.
+    """
+    again = max(searched - 3, 0)
+    end = data.find(b"\r\n\r\n", again)
+    if end >= 0:
+        return end + 4
+    if not data:
+        return 0
+    _refuseStart(data)
+    _refuseHalfEnds(data, again)
+    if data.find(b"\r\n", 0, limits.requestLine + 2) < 0 and len(data) > limits.requestLine + 1:
+        raise BadHead(414, "The request line is too long.")
+    if len(data) > limits.head:
+        raise BadHead(431, "The request head is too large.")
+    return 0
+
+
 def parseHead(data: bytes, limits: Limits) -> RequestHead:
     """Return the head in `data`, which is everything up to and including the empty line.
 
@@ -107,37 +148,60 @@ def parseHead(data: bytes, limits: Limits) -> RequestHead:
 
 
 def _parse(data: bytes, limits: Limits) -> RequestHead:
+    # All the lines at once: without the ends of lines, no control character may be left.
+    bare = data.replace(b"\r\n", b"")
+    clean = len(bare) == len(bare.translate(_NO_TABLE, _FORBIDDEN))
+    _refuseStart(data)
+    if not clean:
+        _refuseHalfEnds(data)
     line, _, rest = data[:-2].partition(b"\r\n")
-    method, target, version = _requestLine(line)
+    method, target, version, authority = _requestLine(line, clean)
     lines = rest.decode("latin-1").split("\r\n")
     del lines[-1]
     if len(lines) > limits.headers:
         raise BadHead(431, "The request has too many headers.")
-    # All the lines at once: without the ends of lines, no control character may be left.
-    bare = rest.replace(b"\r\n", b"")
-    clean = len(bare) == len(bare.translate(_NO_TABLE, _FORBIDDEN))
     headers = tuple([_header(each, clean) for each in lines])
-    return RequestHead(method, target, version, headers, _host(headers, version))
+    host = _host(headers, version)
+    if authority is not None:
+        host = _checkHost(authority, "The host of the request target is malformed.")
+        headers = (("host", host), *[pair for pair in headers if pair[0] != "host"])
+    return RequestHead(method, target, version, headers, host)
 
 
-def _requestLine(line: bytes) -> tuple[str, str, tuple[int, int]]:
+def _refuseStart(data: bytes | bytearray) -> None:
+    if _START.match(data) is None:
+        raise BadHead(400, "This is no HTTP request.")
+
+
+def _refuseHalfEnds(data: bytes | bytearray, start: int = 0) -> None:
+    if _HALF_AN_END.search(data, start) is not None:
+        raise BadHead(400, "A line of the head does not end with CRLF.")
+
+
+def _requestLine(line: bytes, clean: bool) -> tuple[str, str, tuple[int, int], str | None]:
+    """Return method, target, version, and the authority of a target in absolute-form."""
     parts = line.split(b" ")
-    if len(parts) != 3 or len(line) != len(line.translate(_NO_TABLE, _FORBIDDEN)):
+    if len(parts) != 3 or not (clean or len(line) == len(line.translate(_NO_TABLE, _FORBIDDEN))):
         raise BadHead(400, "The request line is malformed.")
     method, target, version = parts
     if method != b"GET" and not isToken(method.decode("latin-1")):
         raise BadHead(400, "The request method is malformed.")
-    if version not in (b"HTTP/1.1", b"HTTP/1.0"):
+    if version != b"HTTP/1.1" and _VERSION.fullmatch(version) is None:
         if version.startswith(b"HTTP/") and version[5:].replace(b".", b"", 1).isdigit():
             raise BadHead(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         raise BadHead(400, "The request line is malformed.")
-    # Origin-form only: parsers disagree on where the path of "//host/x" and "http://host/x" begins, so that a proxy's
-    # path rule could be walked around.
+    authority = None
+    absolute = None if target.startswith(b"/") else _ABSOLUTE.fullmatch(target)
+    if absolute is not None:
+        authority, target = absolute[1].decode("latin-1"), absolute[2]
+        if not target.startswith(b"/"):  # what has no path means the root, or with OPTIONS the server (RFC 9112 section 3.2.4)
+            target = b"*" if method == b"OPTIONS" and not target else b"/" + target
+    # Parsers disagree on where the path of "//host/x" begins, so that a proxy's path rule could be walked around.
     if target != b"*" and (not target.startswith(b"/") or target.startswith(b"//")):
         raise BadHead(400, "The request target must be a path that begins with one slash.")
     if not target.isascii() or b"#" in target or b"\t" in target:
         raise BadHead(400, "The request target has characters that must be percent-encoded.")
-    return method.decode("ascii"), target.decode("ascii"), (1, 1) if version == b"HTTP/1.1" else (1, 0)
+    return method.decode("ascii"), target.decode("ascii"), (1, 0) if version == b"HTTP/1.0" else (1, 1), authority
 
 
 def _header(line: str, clean: bool) -> tuple[str, str]:
@@ -162,6 +226,10 @@ def _host(headers: tuple[tuple[str, str], ...], version: tuple[int, int]) -> str
     hosts = [value for name, value in headers if name == "host"]
     if len(hosts) > 1 or (not hosts and version == (1, 1)):
         raise BadHead(400, "The request must have one Host header.")
-    if hosts and (not hosts[0] or not hosts[0].isascii() or not _NOT_IN_HOST.isdisjoint(hosts[0])):
-        raise BadHead(400, "The Host header is malformed.")
-    return hosts[0] if hosts else ""
+    return _checkHost(hosts[0], "The Host header is malformed.") if hosts else ""
+
+
+def _checkHost(host: str, message: str) -> str:
+    if not host or not host.isascii() or not _NOT_IN_HOST.isdisjoint(host):
+        raise BadHead(400, message)
+    return host
