@@ -14,15 +14,18 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
+from tests.delivery.support import Turns
 from tests.memory import MemoryClient, clientFrame, upgrade
 from twisted_ws import Caller, ConfigurationError, Limits, Reject, ServiceError, WebSocketServer, WebSocketService
 from twisted_ws.client import HandshakeRefused
 from twisted_ws.delivery.dispatch import Dispatcher
 from twisted_ws.delivery.replies import Replies, Stream
+from twisted_ws.server import CLOSING
 from twisted_ws.testing import serve
 from twisted_ws.wire.frontdoor import FrontDoor
 from twisted_ws.wire.outbox import Outbox
 from twisted_ws.wire.protocol import WebSocketConnection
+from twisted_ws.wire.turns import STEPS
 
 
 class Room(WebSocketService):
@@ -49,8 +52,8 @@ class Room(WebSocketService):
 class World:
     """A server in memory."""
 
-    def __init__(self, **options):
-        self.clock = Clock()
+    def __init__(self, reactor=None, **options):
+        self.clock = reactor or Clock()
         self.clock.advance(1000)
         self.server = WebSocketServer(reactor=self.clock, **options)
         self.room = Room()
@@ -255,6 +258,59 @@ def test_stop(world):
     assert mute.transport.aborted
     world.server.stop().addCallback(ended.append)
     assert ended == [None, None, None]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_stopOfMany(answers):
+    """A stop closes a bounded number of callers in one turn of the reactor, tells each, and gives all the same time."""
+    world = World(reactor=Turns())
+    clients = [world.client() for _ in range(500)]
+    world.clock.turn()
+    ended = []
+    world.server.stop(3).addCallback(ended.append)
+    counts = [500, len(world.server.callers)]
+    while counts[-1]:
+        world.clock.turn()
+        counts.append(len(world.server.callers))
+        assert 0 < counts[-2] - counts[-1] <= STEPS // CLOSING + 1
+    for client in clients:
+        assert client.closeFrame() == (1001, "server stops")
+        if answers:
+            client.send(clientFrame(8, (1001).to_bytes(2, "big")))
+    assert ended == [None] * answers
+    world.clock.advance(3)
+    assert [client.transport.aborted for client in clients] == [not answers] * 500
+    assert ended == [None]
+
+
+def test_stopOfManyHandlers():
+    """At the end of a stop, the handlers of a bounded number of callers are given up in one turn of the reactor."""
+    world, heard = World(reactor=Turns()), []
+
+    class Busy:
+        def onTextMessage(self, caller, text):
+            return Deferred()
+
+        def onClose(self, caller, statusCode, reason):
+            heard.append(caller)
+
+    world.server.mount("/busy", Busy())
+    for _ in range(500):
+        client = world.client("/busy")
+        client.send(clientFrame(1, b"go"))
+        client.hangUp()
+    world.clock.turn()
+    ended = []
+    world.server.stop(3).addCallback(ended.append)
+    world.clock.rightNow += 3
+    counts = [0]
+    while len(heard) < 500:
+        world.clock.turn()
+        counts.append(len(heard))
+        assert counts[-1] - counts[-2] <= STEPS // CLOSING + 1
+        assert len(counts) < 20
+    assert ended == [None]
+    assert len(set(heard)) == 500
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from twisted_ws.upgrade import UpgradeRequest
     from twisted_ws.wire.framing import OutgoingMessage
 
-__all__ = ["Caller", "Link", "Membership", "Registry", "asBytes", "controlPayload", "encodeMessage", "encodeText"]
+__all__ = ["Caller", "Home", "Link", "Membership", "Registry", "asBytes", "controlPayload", "encodeMessage", "encodeText"]
 
 TEXT = 1
 BINARY = 2
@@ -86,6 +85,16 @@ class Registry(Protocol):
         """Take one away who leaves; nothing where it is not there."""
 
 
+class Home(Protocol):
+    """What a caller asks of its server, beside its own connection; delivery implements it."""
+
+    def enroll(self, caller: Caller, /) -> Membership:
+        """Return what takes part in channels for a caller that has nothing of its own for it."""
+
+    def renamed(self, caller: Any, before: Any, /) -> None:
+        """Note that a caller has another user than `before`."""
+
+
 class Caller:
     """One open connection; a handler may keep it as long as it likes and call it from anywhere in the reactor's thread.
 
@@ -98,19 +107,18 @@ class Caller:
         negotiatedSubProtocol: the chosen subprotocol, None without one.
         attributes: a dict of the service's own.
         membership: its part in channels, None until it has one; for those who make another kind of it.
-        user: who this is: what onUpgrade has set as ``request.user``, or the service later (any object; a str for presence).
     """
 
     __slots__ = (
         "__weakref__",
         "_attributes",
-        "_enroll",
+        "_home",
         "_link",
+        "_user",
         "connectionId",
         "membership",
         "negotiatedSubProtocol",
         "request",
-        "user",
     )
 
     def __init__(
@@ -118,16 +126,27 @@ class Caller:
         link: Link,
         request: UpgradeRequest,
         negotiatedSubProtocol: str | None = None,
-        enroll: Callable[[Caller], Membership] | None = None,
+        home: Home | None = None,
     ) -> None:
         self._link = link
-        self._enroll = enroll
+        self._home = home
         self.membership: Membership | None = None
         self._attributes: dict[str, Any] | None = None
         self.connectionId = str(next(connectionIds))
         self.request = request
         self.negotiatedSubProtocol = negotiatedSubProtocol
-        self.user: Any = request.user
+        self._user: Any = request.user
+
+    @property
+    def user(self) -> Any:
+        """Who this is: what onUpgrade has set as ``request.user``, or the service later (any object; a str for presence)."""
+        return self._user
+
+    @user.setter
+    def user(self, user: Any) -> None:
+        before, self._user = self._user, user
+        if self._home is not None:
+            self._home.renamed(self, before)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -171,9 +190,9 @@ class Caller:
             RuntimeError: the caller belongs to no server.
         """
         if self.membership is None:
-            if self._enroll is None:
+            if self._home is None:
                 raise RuntimeError("this caller belongs to no server, so there are no channels")
-            self.membership = self._enroll(self)
+            self.membership = self._home.enroll(self)
         return self.membership.subscribe(channel, after)
 
     def unsubscribe(self, channel: str) -> bool:

@@ -6,16 +6,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
-from twisted_ws.caller import Caller
+from twisted_ws.caller import Caller, Membership
 from twisted_ws.delivery.channels import Channels
 from twisted_ws.delivery.dispatch import Dispatcher, callUpgrade
 from twisted_ws.delivery.engine import Engine, MemoryEngine
 from twisted_ws.delivery.framings import SUBPROTOCOL, jsonBroadcast, rawBroadcast
 from twisted_ws.delivery.handlers import examine
+from twisted_ws.delivery.people import People
 from twisted_ws.delivery.publication import Kind, Published, encode
 from twisted_ws.delivery.upgrades import Upgrade
 from twisted_ws.errors import CloseCode, ConfigurationError
@@ -35,47 +36,60 @@ from twisted_ws.wire.shared import Welcome, Wire
 from twisted_ws.wire.speedups import sayWhich
 from twisted_ws.wire.turns import Turns
 
-__all__ = ["WebSocketServer"]
+__all__ = ["CLOSING", "WebSocketServer"]
+
+# What it costs to close one caller, and to end one answer by HTTP, in steps of `Turns`.
+CLOSING = 12
+STOPPING = 40
 
 
 class Callers(Collection[Caller]):
-    """The open callers of a server, as they are now: count, iterate, ask for one."""
+    """The open callers of a server, as they are now: count, iterate, ask for one, find some."""
 
-    __slots__ = ("_callers", "_groups")
+    __slots__ = ("_groups", "_people")
 
     def __init__(self) -> None:
         # In the order they came: their sockets lie in the kernel's memory in much the same order.
-        self._callers: dict[Caller, None] = {}
+        self._people = People()
         # Those who are sent the same bytes: by what makes them, the connections and their senders.
         self._groups: list[tuple[Any, list[Any], list[Any]]] | None = None
 
     def __len__(self) -> int:
-        return len(self._callers)
+        return len(self._people)
 
     def __iter__(self) -> Iterator[Caller]:
-        # A copy: whoever iterates writes and closes, and that may change it.
-        return iter(tuple(self._callers))
+        return iter(self._people)
 
     def __contains__(self, caller: object) -> bool:
-        return caller in self._callers
+        return isinstance(caller, Caller) and caller in self._people
+
+    def find(self, connection: str | None = None, user: str | None = None) -> list[Caller]:
+        """Return those with this `Caller.connectionId`, or of this user (a str), without a look at the others."""
+        return self._people.find(connection, user)
 
     def __repr__(self) -> str:
         return f"<{len(self)} callers>"
 
 
 class _OpenCallers(Callers):
-    """The same for the server itself."""
+    """The same for the server itself; to a caller, its `twisted_ws.caller.Home`."""
 
-    __slots__ = ()
+    __slots__ = ("enroll",)
+
+    enroll: Callable[[Caller], Membership]
 
     def add(self, caller: Caller) -> None:
         """Add one who came."""
-        self._callers[caller] = None
+        self._people.add(caller)
         self._groups = None
+
+    def renamed(self, caller: Caller, before: Any) -> None:
+        """Note that a caller, open or not, has another user."""
+        self._people.renamed(caller, before)
 
     def discard(self, caller: Caller) -> None:
         """Take one away who leaves."""
-        self._callers.pop(caller, None)
+        self._people.discard(caller)
         self._groups = None  # nothing is kept of who has left
 
     def send(self, kind: Kind, payload: bytes, now: float) -> int:
@@ -83,11 +97,35 @@ class _OpenCallers(Callers):
         if self._groups is None:
             plain: list[Any] = []
             framed: list[Any] = []
-            for caller in self._callers:
+            for caller in self._people:
                 (framed if caller.negotiatedSubProtocol == SUBPROTOCOL else plain).append(caller._link)
             groups = (rawBroadcast, plain), (jsonBroadcast, framed)
             self._groups = [(framing, links, [link.sender for link in links]) for framing, links in groups if links]
         return sum([fanOut(links, framing(kind, payload), now, senders) for framing, links, senders in self._groups])
+
+
+class _Ends:
+    """The ends of many, of which the last is waited for."""
+
+    def __init__(self) -> None:
+        self._open = 1
+        self._all: Deferred[None] = Deferred()
+
+    def add(self, end: Deferred[None]) -> None:
+        """Wait for this one, too."""
+        self._open += 1
+        end.addBoth(self._ended)
+
+    def all(self) -> Deferred[None]:
+        """Return what fires when all have come that were added."""
+        self._ended(None)
+        return self._all
+
+    def _ended(self, result: object) -> object:
+        self._open -= 1
+        if not self._open:
+            self._all.callback(None)
+        return result
 
 
 class Visit(Protocol):
@@ -166,7 +204,7 @@ class WebSocketServer:
         self.channels = Channels(
             engine or MemoryEngine(self.limits, wheel, seconds), self.limits, wheel, self._wire.backlog, seconds
         )
-        self._enroll = self.channels.enroll  # one object for all callers
+        self._callers.enroll = self.channels.enroll
 
     @property
     def gate(self) -> Gate:
@@ -296,22 +334,36 @@ class WebSocketServer:
         return waiter
 
     async def _drain(self, deadline: float) -> None:
-        reactor = self._wire.reactor
-        until = reactor.seconds() + deadline
+        reactor, turns = self._wire.reactor, self._wire.turns
+        until: float = reactor.seconds() + deadline
+
+        def left() -> float:
+            rest: float = until - reactor.seconds()
+            return max(rest, 0)
+
         payload = checkClose(CloseCode.GOING_AWAY, "server stops")
         callers = [*self._callers, *(dispatcher.caller for dispatcher in self._leaving)]
-        visits = [visit.stop(deadline) for visit in (*self.visits, *self._wire.deciding)]
-        await DeferredList([*visits, *(caller._link.startClose(payload, deadline) for caller in callers)])
+        ends = _Ends()
+        async for visit in turns.through((*self.visits, *self._wire.deciding), STOPPING):
+            ends.add(visit.stop(left()))
+        async for caller in turns.through(callers, CLOSING):
+            ends.add(caller._link.startClose(payload, left()))
+        await ends.all()
         if self._leaving:
-            late = reactor.callLater(max(until - reactor.seconds(), 0), self._giveUp)
-            self._leaving.update({dispatcher: Deferred() for dispatcher, end in self._leaving.items() if end is None})
-            await DeferredList([end for end in self._leaving.values() if end is not None])
+            late = reactor.callLater(left(), lambda: Deferred.fromCoroutine(self._giveUp()))
+            ends = _Ends()
+            async for dispatcher in turns.through(tuple(self._leaving), 1):
+                if dispatcher in self._leaving:
+                    end = self._leaving[dispatcher] = Deferred()
+                    ends.add(end)
+            await ends.all()
             if late.active():
                 late.cancel()
 
-    def _giveUp(self) -> None:
-        for dispatcher in tuple(self._leaving):
-            dispatcher.giveUp()
+    async def _giveUp(self) -> None:
+        async for dispatcher in self._wire.turns.through(tuple(self._leaving), CLOSING):
+            if dispatcher in self._leaving:
+                dispatcher.giveUp()
 
     # Host: what the front door asks.
 
@@ -351,7 +403,7 @@ class WebSocketServer:
             chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
 
         def attend(connection: WebSocketConnection) -> Events:
-            caller = Caller(connection, request, chosen, self._enroll)
+            caller = Caller(connection, request, chosen, self._callers)
             return Dispatcher(
                 service, handlers, caller, connection, self.limits, self._wire.reactor, self._callers, self._leaving
             )

@@ -60,7 +60,6 @@ def test_many(world, count):
         assert world.channels.unsubscribe(ear, "a")
         assert world.publish("a", "x")[0].recipients == count - left
     assert world.channels.count("a") == 0
-    assert list(world.channels.subscribers()) == []
 
 
 def test_patterns(world):
@@ -111,16 +110,22 @@ def test_leave(world):
 
 
 def test_find(world):
-    """Subscribers are found by their connection or their user."""
+    """Visitors are found by their connection or their user while they are subscribed to something."""
     ann, bob = Ear("ann"), OtherEar("bob")
     world.subscribe(ann, "a")
     world.subscribe(ann, "b")
     world.subscribe(bob, "a")
-    assert list(world.channels.subscribers()) == [ann, bob]
-    assert world.channels.find(user="ann") == [ann]
-    assert world.channels.find(connection=bob.caller.connectionId) == [bob]
-    assert world.channels.find(user="eve") == []
-    assert world.channels.find() == []
+    visitors = world.channels.visitors
+    assert list(visitors) == [ann.caller, bob.caller]
+    assert visitors.find(user="ann") == [ann.caller]
+    assert visitors.find(connection=bob.caller.connectionId) == [bob.caller]
+    ann.caller.user = "bob"
+    assert visitors.find(user="ann") == visitors.find() == []
+    assert visitors.find(user="bob")[0].membership is bob
+    world.channels.leave(ann)
+    assert list(visitors) == visitors.find(user="bob") == [bob.caller]
+    ann.caller.user = "ann"
+    assert visitors.find(user="ann") == []
 
 
 def test_refusals():

@@ -101,7 +101,7 @@ def test_noServer():
     """A caller that belongs to no server says so."""
     world = World()
     _, caller = world.connect()
-    caller._enroll = None
+    caller._home = None
     assert caller.unsubscribe("a") is False
     with pytest.raises(RuntimeError, match="no server"):
         caller.subscribe("a")

@@ -558,8 +558,8 @@ def test_unsubscribedByOthers(world):
     client, _ = world.v1("/channels/a")
     raw = world.raw("/channels/a?channel=b")
     for channel in ("a", "b"):
-        for subscriber in list(world.server.channels.subscribers()):
-            world.server.channels.unsubscribe(subscriber, channel, "moved")
+        for caller in world.server.callers:
+            world.server.channels.unsubscribe(caller.membership, channel, "moved")
     assert answers(client) == [{"type": "unsubscribed", "channel": "a", "reason": "moved"}]
     assert raw.closed == (4403, "moved")
 
@@ -575,8 +575,8 @@ def test_visitor(world):
     assert (visitor.user, visitor.channels, visitor.isSecure(), visitor.negotiatedSubProtocol) == ("ann", (), True, None)
     assert repr(visitor).endswith("'/channels/a'>")
     assert world.service.channelsOf(request) == ["a", "b"]
-    visitor.subscriber = Subscriber(visitor)
-    visitor.subscriber.channels = ("a",)
+    visitor.membership = Subscriber(visitor)
+    visitor.membership.channels = ("a",)
     assert visitor.channels == ("a",)
     info = Deferred.fromCoroutine(world.service.permit(visitor, "a", True))
     assert info.result is None

@@ -264,8 +264,8 @@ class Machine(RuleBasedStateMachine):
             if one.socket is not None and not one.socket.transport.closed:
                 connection = one.socket.transport.protocol
                 assert connection.bufferedAmount() <= LIMITS.maxSendBuffer + LARGEST + 1000
-        for subscriber in self.server.channels.subscribers():
-            assert subscriber.size <= LIMITS.maxSendBuffer + LARGEST + CHARGE
+        for caller in self.server.callers:
+            assert caller.membership.size <= LIMITS.maxSendBuffer + LARGEST + CHARGE
 
     @invariant()
     def everythingHeard(self):
@@ -283,7 +283,7 @@ class Machine(RuleBasedStateMachine):
                 one.cut()
         self.everything.hangUp()
         self.everything = None
-        assert list(self.server.channels.subscribers()) == []
+        assert not list(self.server.callers)
         assert self.server._wire.backlog.total == 0
         self.clock.advance(100)
         assert len(self.server.channels._engine) == 0

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
+from tests.delivery.support import Turns
 from tests.memory import MemoryTransport
 from tests.web.conftest import Response, readResponses
 from twisted_ws import Limits, WebSocketServer
@@ -118,7 +119,7 @@ class World:
     """A server in memory, with channels at /channels, by HTTP."""
 
     def __init__(self, service: Any = None, origins: tuple[str, ...] = (), **limits: Any) -> None:
-        self.clock = Clock()
+        self.clock = Turns()
         self.clock.advance(1000)
         self.server = WebSocketServer(limits=Limits(**limits), allowedOrigins=origins, reactor=self.clock)
         self.server.channels._engine.epoch = "e"

@@ -11,6 +11,7 @@ from tests.memory import MemoryClient
 from tests.web.channels import Client, World
 from tests.web.conftest import turn
 from twisted_ws.access.credentials import Credentials
+from twisted_ws.server import CLOSING
 from twisted_ws.services.channels import ChannelService
 from twisted_ws.web.broadcast import broadcastSite
 from twisted_ws.web.channel import REQUEST
@@ -314,8 +315,8 @@ def test_disconnect() -> None:
     assert socket.closeFrame() == (4403, "bye")
     assert stream.events() == [("unsubscribed", "", '{"channel":"a","reason":"bye"}')]
     assert poll.responses()[0].status == 403
-    (subscriber,) = world.server.channels.find(user="bob")
-    assert world.call("/api/disconnect", connection=subscriber.caller.connectionId) == {"disconnected": 1}
+    (visitor,) = world.server.channels.visitors.find(user="bob")
+    assert world.call("/api/disconnect", connection=visitor.connectionId) == {"disconnected": 1}
     assert other.events() == [("unsubscribed", "", '{"channel":"a","reason":"disconnected"}')]
     assert world.call("/api/disconnect", user="nobody") == {"disconnected": 0}
 
@@ -347,6 +348,29 @@ def test_disconnectCode() -> None:
     socket.connect("/channels/a?user=ann")
     world.call("/api/disconnect", user="ann", code=3999)
     assert socket.closeFrame() == (3999, "disconnected")
+
+
+@pytest.mark.parametrize(("path", "more"), [("/api/disconnect", {}), ("/api/unsubscribe", {"channel": "a"})])
+def test_manyOfOneUser(path: str, more: dict[str, str]) -> None:
+    """The many connections of one user are ended a bounded number in one turn of the reactor; the answer comes after the last."""
+    world, ended = Back(), []
+    world.service.onUnsubscribe = lambda caller, channel: ended.append(caller)
+    for _ in range(400):
+        MemoryClient(world.factory, world.clock).connect("/channels/a?user=ann")
+    MemoryClient(world.factory, world.clock).connect("/channels/a?user=bob")
+    body = json.dumps({"user": "ann", **more})
+    world.clock.turn()
+    world.back.transport.protocol.dataReceived(
+        f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    )
+    counts = [len(ended)]
+    while len(ended) < 400:
+        assert not world.back.transport.sent
+        world.clock.turn()
+        counts.append(len(ended))
+        assert 0 < counts[-1] - counts[-2] <= STEPS // CLOSING + 1
+    assert list(world.back.responses()[0].json.values()) == [400]
+    assert world.server.channels.count("a") == len({each.user for each in world.server.callers}) == 1
 
 
 def test_unsubscribe() -> None:

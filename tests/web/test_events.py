@@ -401,9 +401,10 @@ def test_peerLeaves() -> None:
     service = Counting()
     world = World(service)
     client = world.events()
-    (subscriber,) = world.server.channels.subscribers()
+    (visitor,) = world.server.channels.visitors
     client.transport._lost(ConnectionLost())
-    assert service.gone == [(subscriber.caller, "a")]
+    assert service.gone == [(visitor, "a")]
+    assert not world.server.channels.visitors
     assert world.server.channels.count("a") == 0
     assert not world.server.visits
     assert world.publish("a", "x")[0].recipients == 0
@@ -466,8 +467,8 @@ def test_disconnected() -> None:
     world = World()
     client = world.events()
     client.events()
-    (subscriber,) = world.server.channels.find(connection=next(world.server.channels.subscribers()).caller.connectionId)
-    subscriber.disconnect(4403, "")
+    (visitor,) = world.server.channels.visitors
+    visitor.membership.disconnect(4403, "")
     assert client.events() == [("unsubscribed", "", '{"channel":"a","reason":"disconnected"}')]
     assert client.transport.writeClosed
     response = world.client().get("/channels/a", "Accept: text/event-stream", f"Last-Event-ID: {client.lastId}")
@@ -479,13 +480,13 @@ def test_unsubscribed() -> None:
     world = World()
     client = world.events("/channels?channel=a&channel=b")
     client.events()
-    (subscriber,) = world.server.channels.find(connection=next(world.server.channels.subscribers()).caller.connectionId)
-    world.server.channels.unsubscribe(subscriber, "a", "gone")
+    (visitor,) = world.server.channels.visitors
+    world.server.channels.unsubscribe(visitor.membership, "a", "gone")
     assert client.frames() == [{"type": "unsubscribed", "channel": "a", "reason": "gone"}]
     world.publish("b", "x")
     assert client.lastId != events.LEFT
     assert client.events()[0][1] == "b=e:1"
-    world.server.channels.unsubscribe(subscriber, "b", "gone")
+    world.server.channels.unsubscribe(visitor.membership, "b", "gone")
     assert client.frames() == [{"type": "unsubscribed", "channel": "b", "reason": "gone"}]
     assert client.transport.writeClosed
 

@@ -328,8 +328,8 @@ def test_disconnected() -> None:
     world = World()
     client = world.client()
     client.ask("/channels?channel=a&channel=b&wait=30")
-    (subscriber,) = world.server.channels.subscribers()
-    subscriber.disconnect(4403, "bye")
+    (visitor,) = world.server.channels.visitors
+    visitor.membership.disconnect(4403, "bye")
     (response,) = client.responses()
     assert (response.status, response.json) == (403, {"error": "forbidden", "message": "bye"})
     assert not world.server.visits
@@ -340,8 +340,8 @@ def test_unsubscribed() -> None:
     world = World()
     client = world.client()
     client.ask("/channels?channel=a&channel=b&wait=30")
-    (subscriber,) = world.server.channels.subscribers()
-    world.server.channels.unsubscribe(subscriber, "a", "gone")
+    (visitor,) = world.server.channels.visitors
+    world.server.channels.unsubscribe(visitor.membership, "a", "gone")
     assert client.take() == b""
     world.publish("b", "x")
     assert client.responses()[0].json["messages"][0]["channel"] == "b"

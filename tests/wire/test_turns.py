@@ -3,12 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 from tests.web.conftest import turn
-from twisted_ws.wire.turns import QUANTUM, STEPS, TURN, Turns
+from twisted_ws.wire.turns import FEW, QUANTUM, STEPS, TURN, Turns
 
 
 @pytest.fixture
@@ -113,3 +113,37 @@ def test_next(clock: Clock, turns: Turns) -> None:
     turn(clock)
     assert first.called
     assert failures[0].check(CancelledError)
+
+
+def test_spend(clock: Clock, turns: Turns) -> None:
+    """What costs little leaves nothing with the reactor, however often it comes; what costs more is forgotten with the turn."""
+    for _ in range(FEW):
+        turns.spend(1)
+    assert clock.getDelayedCalls() == []
+    turns.spend(1)
+    turns.spend(5 * STEPS)
+    assert len(clock.getDelayedCalls()) == 1
+    assert turns.over
+    assert turn(clock)
+    assert turns.left == STEPS
+    assert not turn(clock)
+
+
+def test_through(clock: Clock, turns: Turns) -> None:
+    """Who goes through very many does as much as fits in each turn, and shares them with others who do the same."""
+    done: list[str] = []
+
+    async def work(name: str) -> None:
+        async for _ in turns.through(range(STEPS // 2), 4):
+            done.append(name)
+
+    for name in "ab":
+        Deferred.fromCoroutine(work(name))
+    counts = [len(done)]
+    while turn(clock):
+        counts.append(len(done))
+        assert counts[-1] - counts[-2] <= STEPS // 4
+        assert counts[-1] == STEPS or {"a", "b"} == set(done[counts[-2] :])
+    assert counts == [*(STEPS * n // 4 for n in range(1, 5)), STEPS]
+    assert turns.left == STEPS
+    assert (done.count("a"), done.count("b")) == (STEPS // 2, STEPS // 2)

@@ -15,7 +15,7 @@ Three rules keep each subscriber's messages gapless, single and in order:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -27,9 +27,11 @@ from twisted_ws.delivery.audience import Audience
 from twisted_ws.delivery.engine import Description, Engine
 from twisted_ws.delivery.framings import Framing
 from twisted_ws.delivery.names import checkName, checkNameOrPattern, isPattern
+from twisted_ws.delivery.people import People
 from twisted_ws.delivery.presence import Presence
 from twisted_ws.delivery.publication import History, Kind, Position, Publication, Published, Start, encode, parsePosition
 from twisted_ws.delivery.subscriber import CallerSubscriber, Subscriber
+from twisted_ws.delivery.visitor import Visitor
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.limits import Limits
 from twisted_ws.wire.backlog import Backlog
@@ -55,6 +57,7 @@ class Channels:
 
     Attributes:
         presence: who is there.
+        visitors: those who are subscribed by HTTP.
         room: bytes that may wait in a caller's outbox when one more message is put there.
         limits, wheel, backlog, seconds: as given.
     """
@@ -64,6 +67,7 @@ class Channels:
         self.backlog = backlog
         self.seconds = seconds
         self.room = min(ROOM, limits.maxSendBuffer // 2)
+        self.visitors = People()
         self.presence = Presence(limits.presenceDelay, wheel, seconds)
         self.wheel = wheel
         self._engine = engine
@@ -136,25 +140,15 @@ class Channels:
     def leave(self, subscriber: Subscriber) -> None:
         """End all subscriptions of one that has gone; it can subscribe no more."""
         subscriber.gone = True
+        if isinstance(subscriber.caller, Visitor):
+            subscriber.caller.people = None
+            self.visitors.discard(subscriber.caller)
         for channel in [
             channel for channel, joinings in self._joining.items() if any(j.subscriber is subscriber for j in joinings)
         ]:
             self._cancelJoining(subscriber, channel)
         for channel in subscriber.channels:
             self.unsubscribe(subscriber, channel)
-
-    def subscribers(self) -> Iterator[Subscriber]:
-        """Yield each that is subscribed to anything, as they are now."""
-        return iter(dict.fromkeys([each for audience in self._audiences.values() for each in audience]))
-
-    def find(self, connection: str | None = None, user: str | None = None) -> list[Subscriber]:
-        """Return the subscribers with this connection id, or of this user."""
-        return [
-            each
-            for each in self.subscribers()
-            if (connection is not None and each.caller.connectionId == connection)
-            or (user is not None and each.caller.user == user)
-        ]
 
     def count(self, channel: str) -> int:
         """Return how many are subscribed to a channel itself, not by a pattern."""
@@ -260,6 +254,9 @@ class Channels:
         if audience is None:
             audience = self._audiences[subscriber.framing] = Audience(subscriber.framing)
         audience.add(channel, subscriber)
+        if not subscriber.channels and isinstance(subscriber.caller, Visitor):
+            subscriber.caller.people, subscriber.caller.membership = self.visitors, subscriber
+            self.visitors.add(subscriber.caller)
         subscriber.channels += (channel,)
         self._patterns += isPattern(channel)
         start = Start(channel, history.position, history.recovered, len(history.publications))

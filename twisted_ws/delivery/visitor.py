@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted_ws.caller import connectionIds
 
 if TYPE_CHECKING:
+    from twisted_ws.delivery.people import People
     from twisted_ws.delivery.subscriber import Subscriber
     from twisted_ws.upgrade import UpgradeRequest
 
@@ -19,26 +20,38 @@ class Visitor:
     Attributes:
         connectionId: unique in this process, also among callers.
         request: the request, as `onUpgrade` has seen it.
-        user: ``request.user``, or what a service has set since.
         attributes: a dict of the service's own.
-        subscriber: what takes its messages; None for one that only publishes.
+        membership: what takes its messages; None for one that only publishes.
+        people: where it is found; None while it is subscribed to nothing.
     """
 
-    __slots__ = ("attributes", "connectionId", "request", "subscriber", "user")
+    __slots__ = ("_user", "attributes", "connectionId", "membership", "people", "request")
 
     negotiatedSubProtocol = None
 
     def __init__(self, request: UpgradeRequest) -> None:
         self.connectionId = str(next(connectionIds))
         self.request = request
-        self.user: Any = request.user
+        self._user: Any = request.user
         self.attributes: dict[str, Any] = {}
-        self.subscriber: Subscriber | None = None
+        self.membership: Subscriber | None = None
+        self.people: People | None = None
+
+    @property
+    def user(self) -> Any:
+        """Who this is: ``request.user``, or what a service has set since."""
+        return self._user
+
+    @user.setter
+    def user(self, user: Any) -> None:
+        before, self._user = self._user, user
+        if self.people is not None:
+            self.people.renamed(self, before)
 
     @property
     def channels(self) -> tuple[str, ...]:
         """The names of the channels and patterns that it is subscribed to."""
-        return () if self.subscriber is None else self.subscriber.channels
+        return () if self.membership is None else self.membership.channels
 
     def isSecure(self) -> bool:
         """Say whether the connection has TLS."""

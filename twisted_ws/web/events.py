@@ -82,7 +82,6 @@ class EventSubscriber(CallerSubscriber):
     def __init__(self, visitor: HttpVisitor, stream: Stream, service: ChannelService, watched: bool) -> None:
         visitor._link = stream
         super().__init__(cast("Caller", visitor), service.server.channels, service.policy)
-        visitor.subscriber = self
         self._service = service
         self._stream = stream
         self._watched = watched

@@ -13,6 +13,7 @@ from twisted_ws.delivery.channels import Channels
 from twisted_ws.delivery.engine import Description
 from twisted_ws.delivery.names import checkName
 from twisted_ws.errors import ChannelError
+from twisted_ws.server import CLOSING
 from twisted_ws.web import schemas
 from twisted_ws.web.channel import REQUEST
 from twisted_ws.web.messages import idempotencyKey, messageOf
@@ -160,22 +161,20 @@ async def presence(call: Call) -> schemas.PresenceList:
 
 async def disconnect(call: Call) -> schemas.Disconnected:
     """End connections, those that are subscribed to nothing, too."""
-    connection, user = _given(call.body.connection), _given(call.body.user)
-    found: dict[Any, Any] = {each.caller: each for each in call.channels.find(connection, user)}
-    for caller in call.server.callers:
-        if caller not in found and (caller.connectionId == connection or (user is not None and caller.user == user)):
-            found[caller] = caller.membership or call.channels.enroll(caller)
-    for subscriber in found.values():
-        subscriber.disconnect(int(call.body.code), call.body.reason or "disconnected")
+    found = _people(call)
+    async for each in call.server.turns.through(found, CLOSING):
+        (each.membership or call.channels.enroll(each)).disconnect(int(call.body.code), call.body.reason or "disconnected")
     return schemas.Disconnected(len(found))
 
 
 async def unsubscribe(call: Call) -> schemas.Unsubscribed:
     """End subscriptions."""
     checkName(call.body.channel, call.server.limits.channelName)
-    found = call.channels.find(_given(call.body.connection), _given(call.body.user))
-    ended = [call.channels.unsubscribe(each, call.body.channel, call.body.reason or "unsubscribed") for each in found]
-    return schemas.Unsubscribed(sum(ended))
+    ended = 0
+    async for each in call.server.turns.through(_people(call), CLOSING):
+        if each.membership is not None:
+            ended += call.channels.unsubscribe(each.membership, call.body.channel, call.body.reason or "unsubscribed")
+    return schemas.Unsubscribed(ended)
 
 
 OPERATIONS = (
@@ -242,6 +241,12 @@ async def _find(call: Call) -> Description:
     if found is None:
         raise ChannelError("not-found", "There is no such channel.")
     return found
+
+
+def _people(call: Call) -> list[Any]:
+    """Return the callers and visitors that a request names."""
+    connection, user = _given(call.body.connection), _given(call.body.user)
+    return [*call.server.callers.find(connection, user), *call.channels.visitors.find(connection, user)]
 
 
 def _entry(channels: Channels, found: Description) -> schemas.Channel:

@@ -139,7 +139,7 @@ class Poll(Subscriber):
 
     def __init__(self, request: HttpRequest, visit: Visit, server: WebSocketServer, question: _Question) -> None:
         super().__init__(visit.visitor)
-        visit.visitor.subscriber = self
+        visit.visitor.membership = self
         self._request = request
         self._visit = visit
         self._server = server

@@ -25,7 +25,6 @@ from twisted_ws.wire.outbox import SLICE, Outbox
 from twisted_ws.wire.transports import peerOf
 
 if TYPE_CHECKING:
-    from twisted_ws.caller import Membership
     from twisted_ws.delivery.channels import Channels
     from twisted_ws.delivery.publication import Publication
     from twisted_ws.errors import WebSocketError
@@ -52,12 +51,11 @@ _log = Logger()
 class HttpVisitor(Visitor):
     """A visitor that can be a subscriber's caller: with a link, once it has a stream."""
 
-    __slots__ = ("_link", "membership")
+    __slots__ = ("_link",)
 
     def __init__(self, request: UpgradeRequest) -> None:
         super().__init__(request)
         self._link: Stream | None = None
-        self.membership: Membership | None = None
 
 
 class Event(OutgoingMessage):

@@ -8,8 +8,8 @@ handler).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -20,8 +20,12 @@ __all__ = ["QUANTUM", "STEPS", "TURN", "Turns"]
 # of those who wait takes before it is the next one's.
 STEPS = 4096
 QUANTUM = 256
+# So many, counted by `Turns.spend`, need no timer: most turns make no more, and it counts for the next one that does.
+FEW = 512
 # Seconds of work in one turn, whatever the steps were.
 TURN = 0.01
+
+T = TypeVar("T")
 
 _log = Logger()
 
@@ -29,14 +33,14 @@ _log = Logger()
 class Turns:
     """The budget of one reactor for work that can wait.
 
-    It is made full again in a turn of its own when it was used up, so light traffic costs a subtraction and no timer. Who has
-    used up its `share`, or finds the turn `over`, waits by `later` or `next`; they get their shares in the order they came.
+    It is made full again in a turn of its own when much of it was used, so light traffic costs a subtraction and no timer. Who
+    has used up its `share`, or finds the turn `over`, waits by `later` or `next`; they get their shares in the order they came.
 
     Args:
         reactor: the reactor.
 
     Attributes:
-        left: steps until it is over; who works subtracts.
+        left: steps until it is over; who works subtracts, or calls `spend`.
         until: while somebody works, the reactor's seconds at which it is over.
     """
 
@@ -65,6 +69,22 @@ class Turns:
         assert self._since is not None
         self._spent += self._seconds() - self._since
         self._since = None
+
+    def spend(self, steps: int) -> None:
+        """Count steps, whether or not so many are left; when they are many, the next turn begins with all of them again."""
+        self.left -= steps
+        if self.left < STEPS - FEW and self._call is None:
+            self._call = self._reactor.callLater(0, self._turn)
+
+    async def through(self, items: Iterable[T], steps: int) -> AsyncIterator[T]:
+        """Yield `items`, each of which costs so many steps, in as many turns as it takes."""
+        share = 0  # the rest of this turn, before anybody has to wait
+        for item in items:
+            if self.left <= share or self.over:
+                await self.next()
+                share = self.share()
+            self.spend(steps)
+            yield item
 
     def share(self) -> int:
         """Return at how many steps `left` the one who begins now should wait for its next turn."""
@@ -106,4 +126,5 @@ class Turns:
                     _log.failure("what waited for its turn failed inside the server")
         finally:
             self.end()
-            self._call = self._reactor.callLater(0, self._turn) if self._waiting else None
+            again = self._waiting or self.left < STEPS - FEW  # what was used here is not missing in the next turn
+            self._call = self._reactor.callLater(0, self._turn) if again else None

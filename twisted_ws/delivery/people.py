@@ -1,0 +1,81 @@
+"""Who is connected, by whatever transport: found by connection id and by user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+__all__ = ["People", "Person"]
+
+
+class Person(Protocol):
+    """A `twisted_ws.caller.Caller`, or a `twisted_ws.delivery.visitor.Visitor`.
+
+    Attributes:
+        connectionId: unique in this process.
+        user: who it is; found by it when it is a str. Whoever sets another one calls `People.renamed`.
+    """
+
+    connectionId: str
+
+    @property
+    def user(self) -> Any:
+        """See above."""
+
+
+class People:
+    """Those who are connected now, in the order they came; to find some costs nothing for the others."""
+
+    __slots__ = ("_byId", "_byUser")
+
+    def __init__(self) -> None:
+        self._byId: dict[str, Any] = {}
+        self._byUser: dict[str, dict[Any, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._byId)
+
+    def __iter__(self) -> Iterator[Any]:
+        # A copy: whoever iterates writes and closes, and that may change it.
+        return iter(tuple(self._byId.values()))
+
+    def __contains__(self, person: Person) -> bool:
+        return self._byId.get(person.connectionId) is person
+
+    def add(self, person: Person) -> None:
+        """Add one who came; nothing where it is there."""
+        if person not in self:
+            self._byId[person.connectionId] = person
+            self._name(person)
+
+    def discard(self, person: Person) -> None:
+        """Take one away who leaves; nothing where it is not there."""
+        if person in self:
+            del self._byId[person.connectionId]
+            self._unname(person, person.user)
+
+    def renamed(self, person: Person, before: Any) -> None:
+        """Note that somebody has another user than before; nothing where it is not there."""
+        if person in self:
+            self._unname(person, before)
+            self._name(person)
+
+    def find(self, connection: str | None = None, user: str | None = None) -> list[Any]:
+        """Return those with this connection id, or of this user, in the order in which they became that."""
+        found: dict[Any, None] = {}
+        if connection in self._byId:
+            found[self._byId[connection]] = None
+        if user is not None:
+            found.update(self._byUser.get(user, {}))
+        return list(found)
+
+    def _name(self, person: Person) -> None:
+        if isinstance(person.user, str):
+            self._byUser.setdefault(person.user, {})[person] = None
+
+    def _unname(self, person: Person, user: Any) -> None:
+        if isinstance(user, str):
+            others = self._byUser[user]
+            del others[person]
+            if not others:
+                del self._byUser[user]
