@@ -98,7 +98,8 @@ class Limits:
         1 * MIB,
         "bytes",
         "1013",
-        "what one caller may leave unread; each message that waits is charged 64 bytes more, 256 with a Deferred",
+        "what one caller may leave unread; a message that waits is charged the objects around it, too: 112 bytes, 288 with a "
+        "Deferred, 352 behind the outbox as a message of a channel",
     )
     maxSendBufferTotal: int = _limit(1 * GIB, "bytes", "1013 to the largest", "what all callers together may leave unread")
     replyBuffer: int = _limit(64 * KIB, "bytes", "reading pauses", "who does not read its replies is not read from")

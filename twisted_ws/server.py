@@ -202,7 +202,12 @@ class WebSocketServer:
         self.callers: Callers = self._callers
         wheel, seconds = self._wire.wheel, reactor.seconds
         self.channels = Channels(
-            engine or MemoryEngine(self.limits, wheel, seconds), self.limits, wheel, self._wire.backlog, seconds
+            engine or MemoryEngine(self.limits, wheel, seconds),
+            self.limits,
+            wheel,
+            self._wire.backlog,
+            seconds,
+            self._wire.turns,
         )
         self._callers.enroll = self.channels.enroll
 

@@ -16,6 +16,7 @@ from twisted_ws.delivery.visitor import Visitor
 from twisted_ws.limits import Limits
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.backlog import Backlog
+from twisted_ws.wire.turns import Turns
 from twisted_ws.wire.wheel import Wheel
 
 
@@ -90,7 +91,7 @@ class World:
         self.wheel = Wheel(self.clock)
         self.engine: Any = engine or MemoryEngine(self.limits, self.wheel, self.clock.seconds, "e")
         self.backlog = Backlog(self.limits.maxSendBufferTotal)
-        self.channels = Channels(self.engine, self.limits, self.wheel, self.backlog, self.clock.seconds)
+        self.channels = Channels(self.engine, self.limits, self.wheel, self.backlog, self.clock.seconds, Turns(self.clock))
 
     def publish(self, channel: str, *messages: Any) -> list[Published]:
         return [self.now(self.channels.publish(channel, message)) for message in messages]

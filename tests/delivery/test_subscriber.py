@@ -8,9 +8,10 @@ import pytest
 from tests.delivery.listeners import Ear
 from twisted_ws import ConnectionClosed, Limits, WebSocketService
 from twisted_ws.delivery.channels import ROOM
-from twisted_ws.delivery.mailbox import Policy
+from twisted_ws.delivery.mailbox import CHARGE, Policy
+from twisted_ws.delivery.past import PLACE
 from twisted_ws.delivery.publication import Start
-from twisted_ws.delivery.subscriber import CallerSubscriber, Subscriber
+from twisted_ws.delivery.subscriber import PIECE, TURN, CallerSubscriber, Subscriber
 from twisted_ws.testing import serve
 
 BIG = ROOM // 2 + 1  # of two of these, the second does not fit
@@ -38,6 +39,7 @@ class World:
         self.server = self.memory.server
         self.policy = policy
         self.channels = self.server.channels
+        self.backlog = self.server._wire.backlog
 
     def connect(self, *channels):
         """Return a client and its caller."""
@@ -149,6 +151,111 @@ def test_longResume():
     assert heads(client.readMessages()) == "abcdefghi"
 
 
+def test_resumesAndNothingElse():
+    """Resumes that are begun and ended again and again hold no more than one of them, however long the history is."""
+    world = World(historyBytes=1000 * BIG)
+    world.publish(*[big(letter) for letter in "abcdefgh"])
+    client, caller = world.connect()
+    client.pause()
+    caller.subscribe("a", "0")
+    held = world.backlog.total
+    for _ in range(100):
+        assert caller.unsubscribe("a")
+        assert caller.subscribe("a", "0").result.missed == 8
+    assert world.backlog.total <= held + PLACE
+    assert caller.isOpen()
+
+
+def test_manyHistories():
+    """Who resumes many full channels holds some bytes for each, and gets all, and what is published meanwhile, in order."""
+    world = World(maxSendBuffer=2 * BIG, historyBytes=100 * BIG)
+    channels = [str(number) for number in range(100)]
+    for channel in channels:
+        world.publish(*[big(letter) for letter in "abcd"], channel=channel)
+    client, caller = world.connect()
+    client.pause(100)
+    for channel in channels:
+        caller.subscribe(channel, "0")
+    assert world.backlog.total < 4 * BIG + 100 * PLACE
+    for _ in range(10):
+        for channel in channels:
+            world.publish(big("e"), channel=channel)
+    assert world.backlog.total < 4 * BIG + 100 * PLACE
+    client.resume()
+    found = ""
+    while more := heads(client.readMessages()):
+        found += more
+    assert sorted(found) == sorted("abcdeeeeeeeeee" * 100)
+    assert world.backlog.total == 0
+
+
+def test_forgotten():
+    """Who reads a resume more slowly than the history forgets it is closed: it comes back, and is told that some is missing."""
+    world = World(historyMessages=4, historyBytes=100 * BIG)
+    world.publish(*[big(letter) for letter in "abcd"])
+    client, caller = world.connect()
+    client.pause(100)
+    caller.subscribe("a", "0")
+    world.publish("e")
+    assert caller.isOpen()
+    world.publish("f")
+    assert not caller.isOpen()
+    client.resume()
+    assert client.closed == (1013, "too slow")
+    assert world.backlog.total == 0
+
+
+def test_inTurns():
+    """A long resume to a peer that takes all at once goes out some in each turn of the reactor, a piece at a time."""
+    world = World(historyMessages=1000)
+    world.publish(*["x" * 1000] * 500)
+    _, caller = world.connect()
+    sent = []
+    caller._link.sendAll = lambda messages: sent.append(len(messages))
+    caller.subscribe("a", "0")
+    assert sent == [PIECE // 1000] * (TURN // PIECE)
+    world.memory.advance(0)
+    assert sum(sent) == 500
+    assert set(sent[:-1]) == {PIECE // 1000}
+    assert world.backlog.total == 0
+
+
+def test_unsubscribed():
+    """What waits of a channel goes with the subscription, but for what another subscription wants."""
+    world = World()
+    world.publish(big("a"), big("b"), big("c"), channel="a.a")
+    client, caller = world.connect("b", "*")
+    client.pause()
+    world.publish(big("1"), big("2"), big("3"), channel="b")
+    full = world.backlog.total
+    assert caller.unsubscribe("b")
+    assert world.backlog.total == full
+    assert caller.unsubscribe("*")
+    world.publish("4", channel="b")
+    caller.subscribe("a.a", "0")
+    caller.subscribe("a.*")
+    world.publish("5", channel="a.a")
+    assert caller.unsubscribe("a.a")
+    client.resume()
+    assert heads(client.readMessages()) == "15"
+    assert world.backlog.total == 0
+
+
+def test_dropped():
+    """With the subscription, what waits is gone, and what comes goes straight out."""
+    world = World()
+    client, caller = world.connect("a", "b")
+    client.pause()
+    world.publish(big("1"), big("2"), big("3"))
+    assert world.backlog.total > 3 * BIG
+    assert caller.unsubscribe("a")
+    assert world.backlog.total < 2.1 * BIG
+    assert caller.membership._mailbox is None
+    world.publish("4", channel="b")
+    client.resume()
+    assert heads(client.readMessages()) == "14"
+
+
 def test_tooSlow():
     """A caller that leaves too much is closed with 1013, is out of its channels, and holds nothing."""
     world = World(maxSendBuffer=4 * BIG)
@@ -226,7 +333,7 @@ def test_frames():
 
 def test_allTogether():
     """What waits for all together is bounded: the largest goes."""
-    world = World(maxSendBufferTotal=6 * BIG)
+    world = World(maxSendBufferTotal=122_000)
     (small, one), (large, two) = world.connect("a"), world.connect("a", "b")
     small.pause()
     large.pause()
@@ -276,7 +383,7 @@ def test_fastLane(pipe):
     begun = len(reading.recv(100_000))
     assert 0 < begun < ROOM
     assert caller.bufferedAmount == ROOM + 4 - begun
-    assert len(caller.membership._mailbox) == 2
+    assert caller.membership._mailbox.size == 2 * CHARGE + ROOM + 1
     received = bytearray()
     client._endpoint.link.client.protocol = SimpleNamespace(dataReceived=received.extend)  # the lane has the beginning
     client.resume()

@@ -553,6 +553,39 @@ def test_presence(worlds):
     assert answers(eve) == []
 
 
+def test_unreadReplies(worlds):
+    """Who reads no replies is not listened to any more, loses nothing, and holds less than the cap; it goes on when it reads."""
+    world = worlds(replyBuffer=20_000)
+    client, _ = world.v1()
+    world.publish("a", *["x" * 100] * 1000)
+    client.pause()
+    for number in range(3000):
+        client.writeTextMessage(json.dumps({"type": "subscribe", "channel": "a", "after": "0", "ref": number}))
+        client.writeTextMessage(json.dumps({"type": "unsubscribe", "channel": "a"}))
+        client.writeTextMessage(json.dumps({"type": "ping"}))
+    world.memory.advance(0)
+    assert world.server._wire.backlog.total < 90_000
+    client.resume()
+    found = []
+    while more := answers(client):
+        found += more
+    assert [each["ref"] for each in found if each["type"] == "subscribed"] == [*range(3000)]
+    assert [each["type"] for each in found if each["type"] in ("unsubscribed", "pong")] == ["unsubscribed", "pong"] * 3000
+    assert world.server._wire.backlog.total == 0
+
+
+def test_leftWithReplies(worlds):
+    """Who leaves with replies that it did not read is gone at once: no handler waits for it."""
+    world = worlds(replyBuffer=20_000)
+    client, _ = world.v1()
+    client.pause()
+    for _ in range(2000):
+        client.writeTextMessage('{"type": "ping"}')
+    client.cut()
+    assert world.server._wire.backlog.total == 0
+    assert not world.server._leaving
+
+
 def test_unsubscribedByOthers(world):
     """A subscription that somebody else ends is told with the reason; a raw connection ends with its last one."""
     client, _ = world.v1("/channels/a")

@@ -364,7 +364,7 @@ def test_latest() -> None:
 
 def test_totalBound() -> None:
     """When all clients together leave too much unread, the largest goes."""
-    world = World(maxSendBufferTotal=60_000)
+    world = World(maxSendBufferTotal=100_000)
     slow, slower = world.events("/channels/a"), world.events("/channels/b")
     for client in (slow, slower):
         stall(client)

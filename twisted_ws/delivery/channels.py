@@ -35,6 +35,7 @@ from twisted_ws.delivery.visitor import Visitor
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.limits import Limits
 from twisted_ws.wire.backlog import Backlog
+from twisted_ws.wire.turns import Turns
 from twisted_ws.wire.wheel import Wheel
 
 __all__ = ["Channels"]
@@ -54,17 +55,21 @@ class Channels:
         wheel: its deadlines.
         backlog: its count of bytes that wait.
         seconds: its clock.
+        turns: its later turns.
 
     Attributes:
         presence: who is there.
         visitors: those who are subscribed by HTTP.
         room: bytes that may wait in a caller's outbox when one more message is put there.
-        limits, wheel, backlog, seconds: as given.
+        limits, wheel, backlog, seconds, turns: as given.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, wheel: Wheel, backlog: Backlog, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self, engine: Engine, limits: Limits, wheel: Wheel, backlog: Backlog, seconds: Callable[[], float], turns: Turns
+    ) -> None:
         self.limits = limits
         self.backlog = backlog
+        self.turns = turns
         self.seconds = seconds
         self.room = min(ROOM, limits.maxSendBuffer // 2)
         self.visitors = People()
@@ -272,9 +277,10 @@ class Channels:
             self.presence.leave(joining.channel, joining.subscriber)
             self._unwatch(joining.channel)
             raise ChannelError("unavailable", "The channel's history came too late.")
-        last = history.publications[-1].position if history.publications else history.position
+        past = [*history.publications]
+        last = past[-1].position if past else history.position
         held = [each for each in joining.held if last is None or each.epoch != last.epoch or each.offset > last.offset]
-        return self._join(joining.subscriber, joining.channel, history._replace(publications=history.publications + held))
+        return self._join(joining.subscriber, joining.channel, history._replace(publications=past + held))
 
     def _notJoined(self, failure: Failure, joining: _Joining) -> Failure:
         if self._removeJoining(joining):

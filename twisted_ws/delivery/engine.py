@@ -10,15 +10,13 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 
 from twisted_ws.delivery.names import SortedNames, isPattern
+from twisted_ws.delivery.past import CHARGE, Place
 from twisted_ws.delivery.publication import START, History, Kind, Position, Publication, Published
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
 from twisted_ws.wire.wheel import Wheel
 
 __all__ = ["Description", "Engine", "MemoryEngine"]
-
-# What a kept message is charged on top of its payload: about what Python's objects around it take.
-CHARGE = 256
 
 # Idempotency keys that are forgotten in one turn of the wheel: some two milliseconds.
 FORGOTTEN_AT_ONCE = 4096
@@ -259,7 +257,8 @@ class MemoryEngine:
     def history(self, channel: str, after: Position | None) -> History:
         """Return what is kept since `after` (see `Engine`)."""
         now = self._seconds()
-        return self._since(self._streams.get(channel) or Stream(self, channel, self._floor, now), after, now)
+        found = self._since(self._streams.get(channel) or Stream(self, channel, self._floor, now), after, now)
+        return found._replace(publications=[*found.publications])
 
     def forget(self, channel: str) -> int:
         """Drop what is kept (see `Engine`)."""
@@ -311,12 +310,11 @@ class MemoryEngine:
         before = Position(self.epoch, stream.oldest - 1)
         if after is None or (after.epoch == self.epoch and after.offset > stream.top):
             return History(Position(self.epoch, stream.top), False, [])
-        if after == START:
-            return History(before, True, stream.entries[:])
+        recovered = after == START
         if after.epoch == self.epoch and after.offset >= before.offset:
-            return History(after, True, stream.entries[after.offset - before.offset :])
+            before, recovered = after, True
         # Whoever has an older position, or one of another numbering, has seen nothing of what is kept.
-        return History(before, False, stream.entries[:])
+        return History(before, recovered, Place(stream, before.offset + 1, stream.top))
 
     def _keep(self, stream: Stream, publication: Publication) -> None:
         limits = self._limits

@@ -6,13 +6,16 @@ import base64
 import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from twisted_ws.caller import BINARY, encodeMessage
 from twisted_ws.delivery.names import concerning
 from twisted_ws.errors import ChannelError
+
+if TYPE_CHECKING:
+    from twisted_ws.delivery.past import Past
 
 __all__ = [
     "START",
@@ -114,12 +117,12 @@ class History(NamedTuple):
     Attributes:
         position: the position before the first of `publications`, or the channel's last one; None for a pattern.
         recovered: whether `publications` are all there were since the position that was asked for.
-        publications: in order.
+        publications: in order; a `Past` takes no memory, and may lose what the history forgets before it is taken.
     """
 
     position: Position | None
     recovered: bool
-    publications: list[Publication]
+    publications: Past | list[Publication]
 
 
 class Start(NamedTuple):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+from twisted.internet.defer import Deferred
 
 from twisted_ws.caller import TEXT, Link
 from twisted_ws.delivery.framings import ChannelMessage, Framing, raw
 from twisted_ws.delivery.mailbox import Mailbox, Policy
+from twisted_ws.delivery.names import isPattern, patternsOf
+from twisted_ws.delivery.past import Past
 from twisted_ws.delivery.publication import Position, Publication, Start
 from twisted_ws.errors import ConnectionClosed, SlowConsumer, WebSocketError
 from twisted_ws.wire.framing import OutgoingMessage
@@ -15,12 +19,16 @@ from twisted_ws.wire.outbox import failedWrite
 from twisted_ws.wire.speedups import NEVER
 
 if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-
     from twisted_ws.caller import Caller
     from twisted_ws.delivery.channels import Channels
 
 __all__ = ["CallerSubscriber", "Subscriber"]
+
+# A mailbox is emptied in writes of so many bytes, and of so many in one turn of the reactor.
+PIECE = 16 * 1024
+TURN = 4 * PIECE
+# What one item is (see `twisted_ws.wire.turns`).
+STEPS = 3
 
 
 class Subscriber:
@@ -45,7 +53,7 @@ class Subscriber:
         self.channels: tuple[str, ...] = ()
         self.gone = False
 
-    def begin(self, start: Start, publications: list[Publication]) -> None:
+    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
         """Take the answer to a subscription and what was missed, in this order and before anything that `send` gets."""
         raise NotImplementedError
 
@@ -85,8 +93,17 @@ class Outlet(Link, Protocol):
 
     sender: Any
 
+    def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
+        """Do as `send` does with each of them, in one piece."""
+
     def hold(self, goOn: Callable[[], None] | None) -> None:
         """Let no frame of a `fanOut` go out by itself, and call `goOn` when there is room; None: undo this."""
+
+    def waiting(self) -> int:
+        """Return how many bytes wait behind the frame that is on its way, with what they are charged."""
+
+    def keep(self, by: int) -> None:
+        """Count so many bytes more that are held for this peer elsewhere, or fewer; `twisted_ws.wire.outbox.Outbox.keep`."""
 
     def noteRest(self, rest: bytes) -> None:
         """See `twisted_ws.wire.fanout.fanOut`."""
@@ -102,10 +119,10 @@ class CallerSubscriber(Subscriber):
     """A WebSocket caller that gets messages as they were published; implements `twisted_ws.caller.Membership`.
 
     While it keeps up, everything goes straight to its link. What does not fit there waits in a mailbox, and goes on from there,
-    in order, as the link eases.
+    in order, as the link eases. The link counts what is in the mailbox with its own bytes.
     """
 
-    __slots__ = ("_channels", "_link", "_mailbox", "_policy", "sender")
+    __slots__ = ("_channels", "_easing", "_goesOn", "_link", "_mailbox", "_policy", "sender")
 
     framing: ClassVar[Framing] = staticmethod(raw)
 
@@ -115,6 +132,8 @@ class CallerSubscriber(Subscriber):
         self._link = cast("Outlet", caller._link)
         self.sender = self._link.sender
         self._mailbox: Mailbox | None = None
+        self._goesOn = False  # whether `_pump` is called in a later turn
+        self._easing: Deferred[None] | None = None
         self._policy = policy
         self.gone = not self._link.isOpen()
         caller.membership = self
@@ -138,15 +157,29 @@ class CallerSubscriber(Subscriber):
 
     # Subscriber.
 
-    def begin(self, start: Start, publications: list[Publication]) -> None:
+    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
         """Send what was missed."""
-        self.takePast(publications)
+        self.resume(start.channel, publications)
 
     def send(self, message: ChannelMessage) -> bool:
         """Send a message, or keep it until there is room."""
         if self._mailbox is None and self._fits(len(message.payload)):
             return self._link.send(message)
         return self._keep(message.publication)
+
+    def ended(self, channel: str, reason: str) -> None:
+        """Drop what waits of a channel, or came by a pattern, that is not wanted any more."""
+        mailbox = self._mailbox
+        if mailbox is None:
+            return
+        before = mailbox.size
+        if isPattern(channel):
+            mailbox.wanted = self._wants  # one after the other, as their turn comes: there may be thousands of channels
+        else:
+            mailbox.drop(channel, not self._wants(channel))
+        self._link.keep(mailbox.size - before)
+        if not mailbox:
+            self._drop()
 
     def write(self, frame: bytes) -> None:
         """Send a text of the subprotocol, in order with the messages; it is never dropped."""
@@ -155,15 +188,20 @@ class CallerSubscriber(Subscriber):
         else:
             self._keep(frame)
 
-    def takePast(self, items: Iterable[Publication | bytes]) -> None:
-        """Send all of these before anything that comes later, at the pace of the link."""
-        # All are in the mailbox before the first is sent: sending may run code of a service, which may publish.
-        if self._mailbox is None:
-            self._mailbox = self._newMailbox()
-        before = self._mailbox.size
-        self._mailbox.addPast(items, self._channels.seconds())
-        self._channels.backlog.changed(self, before)
+    def writeFirst(self, frames: Sequence[bytes]) -> None:
+        """Send texts before all that waits already, and that too."""
+        self._put(lambda mailbox, beside: mailbox.begin(frames, self._channels.seconds(), beside))
         self._pump()
+
+    def resume(self, channel: str, publications: Past | list[Publication], *frames: bytes) -> None:
+        """Send frames and then what was missed of a channel, before anything that comes later and at the pace of the link."""
+        if not publications:
+            for frame in frames:
+                self.write(frame)
+        elif self._link.isOpen():
+            # All is in the mailbox before the first is sent: sending may run code of a service, which may publish.
+            self._put(lambda mailbox, beside: mailbox.resume(channel, publications, frames, self._channels.seconds(), beside))
+            self._pump()
 
     def disconnect(self, code: int, reason: str) -> None:
         """Close the connection."""
@@ -178,65 +216,99 @@ class CallerSubscriber(Subscriber):
         """Pass on; see `fanOut`."""
         self._link.goOn()
 
-    # What waits. The server counts it with the outboxes (`twisted_ws.wire.backlog.Waiting`).
+    # What waits.
 
-    @property
-    def size(self) -> int:
-        """Bytes in the mailbox."""
-        return 0 if self._mailbox is None else self._mailbox.size
-
-    @property
-    def owner(self) -> CallerSubscriber:
-        """Who is told that all together have too much."""
-        return self
-
-    def outboxOverflowed(self, atOnce: bool) -> None:
-        """This is the largest, and all together are over their limit."""
-        self._tooSlow("its mailbox is the largest")
+    def eased(self) -> Deferred[None] | None:
+        """Return None, or a Deferred for the time when fewer frames wait: who does not read its replies is not listened to."""
+        if self._mailbox is None or self._mailbox.frames <= self._channels.limits.replyBuffer:
+            return None
+        self._easing = Deferred()
+        return self._easing
 
     def _fits(self, size: int) -> bool:
         # One message of any size is taken when nothing waits.
         waiting = self._link.bufferedAmount()
         return not waiting or waiting + size <= self._channels.room
 
-    def _newMailbox(self) -> Mailbox:
-        limits = self._channels.limits
-        self._link.hold(self._pump)
-        return Mailbox(self._policy, limits.maxSendBuffer, limits.subscriberLag)
+    def _wants(self, channel: str) -> bool:
+        return channel in self.channels or any(pattern in self.channels for pattern in patternsOf(channel))
 
     def _keep(self, item: Publication | bytes) -> bool:
         if not self._link.isOpen():
             return False
+        now = self._channels.seconds()
+        if isinstance(item, bytes):
+            return self._put(lambda mailbox, beside: mailbox.addFrame(item, now, beside))
+        return self._put(lambda mailbox, beside: mailbox.add(item, now, beside))
+
+    def _put(self, add: Callable[[Mailbox, int], bool]) -> bool:
+        """Put something into the mailbox; False: it was too much, or the link has ended."""
         if self._mailbox is None:
-            self._mailbox = self._newMailbox()
-        before = self._mailbox.size
-        kept = self._mailbox.add(item, self._channels.seconds())
-        self._channels.backlog.changed(self, before)
+            limits = self._channels.limits
+            self._link.hold(self._pump)
+            self._mailbox = Mailbox(self._policy, limits.maxSendBuffer, limits.subscriberLag)
+        mailbox = self._mailbox
+        before = mailbox.size
+        kept = add(mailbox, self._link.waiting())
+        self._link.keep(mailbox.size - before)
         if not kept:
-            self._tooSlow(f"{self.size} bytes of channels wait for it")
-        return kept and self._link.isOpen()
+            self._tooSlow(mailbox)
+            return False
+        self._channels.backlog.relieve()
+        return self._link.isOpen()
 
     def _pump(self) -> None:
-        """Give the link what it has room for."""
-        while self._mailbox is not None:
-            before = self._mailbox.size
-            size = self._mailbox.peek(self._channels.seconds())
-            if size is not None and not self._fits(size):
-                self._channels.backlog.note(self, before)
+        """Give the link what it has room for; so much at a time that others have their turn."""
+        left = TURN
+        while (mailbox := self._mailbox) is not None:
+            buffered = self._link.bufferedAmount()
+            room = self._channels.room - buffered
+            if buffered and room <= 0:
                 return
-            item = None if size is None else self._mailbox.pop()
-            self._channels.backlog.note(self, before)
-            if item is None:
-                self._drop()
+            if left <= 0:
+                # A peer that reads as fast as it is written to would go on for as long as the history is.
+                if not self._goesOn:
+                    self._goesOn = True
+                    self._channels.turns.later(self._pumpOn)
+                return
+            before = mailbox.size
+            items = mailbox.take(min(room, PIECE), self._channels.seconds(), not buffered)
+            self._link.keep(mailbox.size - before)
+            if mailbox.isLost:
+                self._tooSlow(mailbox)
+                return
+            if items:
+                left -= PIECE
+                self._channels.turns.spend(STEPS * len(items))
+                self._link.sendAll(
+                    [OutgoingMessage(TEXT, each) if isinstance(each, bytes) else self.framing(each) for each in items]
+                )
+            elif buffered and mailbox:
+                return
             else:
-                self._link.send(OutgoingMessage(TEXT, item) if isinstance(item, bytes) else self.framing(item))
+                left = 0
+            if self._mailbox is mailbox and not mailbox:
+                self._drop()
+            elif self._easing is not None and mailbox.frames <= self._channels.limits.replyBuffer:
+                self._ease()
 
-    def _tooSlow(self, why: str) -> None:
+    def _pumpOn(self) -> None:
+        self._goesOn = False
+        self._pump()
+
+    def _tooSlow(self, mailbox: Mailbox) -> None:
         self._drop()
+        why = "its history has gone on without it" if mailbox.isLost else f"{mailbox.size} bytes of channels wait for it"
         self._link.fail(SlowConsumer(why))
 
     def _drop(self) -> None:
         if self._mailbox is not None:
-            before, self._mailbox = self._mailbox.size, None
+            size, self._mailbox = self._mailbox.size, None
             self._link.hold(None)
-            self._channels.backlog.note(self, before)
+            self._link.keep(-size)
+            self._ease()
+
+    def _ease(self) -> None:
+        easing, self._easing = self._easing, None
+        if easing is not None:
+            easing.callback(None)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted_ws.delivery.framings import Framing, jsonFraming
 from twisted_ws.delivery.names import isPattern
+from twisted_ws.delivery.past import Past
 from twisted_ws.delivery.publication import Position, Publication, Start
 from twisted_ws.delivery.subscriber import CallerSubscriber
 from twisted_ws.errors import ChannelError
@@ -32,7 +33,8 @@ class _ServiceSubscriber(CallerSubscriber):
         self._service = service
 
     def ended(self, channel: str, reason: str) -> None:
-        """Tell the service."""
+        """Tell the service, too."""
+        super().ended(channel, reason)
         self._service.left(self.caller, channel)
 
 
@@ -57,7 +59,7 @@ class RawSubscriber(_ServiceSubscriber):
         except ChannelError as error:
             self.refuse(error)
 
-    def begin(self, start: Start, publications: list[Publication]) -> None:
+    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
         """Send what was missed; close when that is not all: a raw message has no place to say so."""
         if self._resuming and not start.recovered:
             self.caller.close(NOT_RECOVERED, "not recovered")
@@ -113,16 +115,19 @@ class JsonSubscriber(_ServiceSubscriber):
         await self._do(Subscribe(channel=channel), after)
 
     async def received(self, message: str | bytes) -> None:
-        """Do what a frame asks, and answer it."""
+        """Do what a frame asks, and answer it; end when the client has room for more answers."""
         if isinstance(message, bytes):
             self._answer(ChannelError("bad-request", "Frames are text."), None)
-            return
-        try:
-            request = readRequest(message)
-        except ChannelError as error:
-            self._answer(error, refOf(message))
         else:
-            await self._do(request)
+            try:
+                request = readRequest(message)
+            except ChannelError as error:
+                self._answer(error, refOf(message))
+            else:
+                await self._do(request)
+        easing = self.eased()
+        if easing is not None:
+            await easing
 
     async def _do(self, request: AnyRequest, after: Position | None = None) -> None:
         try:
@@ -157,7 +162,7 @@ class JsonSubscriber(_ServiceSubscriber):
         )
         self.write(frame("published", request.ref, **published._asdict()))
 
-    def begin(self, start: Start, publications: list[Publication]) -> None:
+    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
         """Say where the subscription begins, and send what was missed."""
         asked = self._asked if self._asked is not None and self._asked.channel == start.channel else None
         answer: dict[str, Any] = {
@@ -170,7 +175,7 @@ class JsonSubscriber(_ServiceSubscriber):
             self._channels.presence.watch(start.channel, self)
             answer["presence"] = self._channels.who(start.channel)
         ref = None if asked is None else asked.ref
-        self.takePast([frame("subscribed", ref, **answer), *publications])
+        self.resume(start.channel, publications, frame("subscribed", ref, **answer))
 
     def ended(self, channel: str, reason: str) -> None:
         """Tell the service, and the client what it does not know yet."""

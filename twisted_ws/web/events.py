@@ -10,6 +10,7 @@ import msgspec
 
 from twisted_ws.delivery.framings import Framing, jsonFrame
 from twisted_ws.delivery.names import concerning, isPattern
+from twisted_ws.delivery.past import Past
 from twisted_ws.delivery.publication import Kind, Position, Publication, Start, cursor, parseAfter
 from twisted_ws.delivery.subscriber import CallerSubscriber
 from twisted_ws.errors import ChannelError
@@ -75,7 +76,7 @@ class EventSubscriber(CallerSubscriber):
     Subscriptions are made before the stream begins, for any may still be refused; what comes meanwhile is kept for `open`.
     """
 
-    __slots__ = ("_early", "_service", "_starts", "_stream", "_watched")
+    __slots__ = ("_began", "_service", "_starts", "_stream", "_watched")
 
     framing: ClassVar[Framing] = staticmethod(rawEvent)
 
@@ -86,37 +87,37 @@ class EventSubscriber(CallerSubscriber):
         self._stream = stream
         self._watched = watched
         self._starts: list[Start] = []
-        self._early: list[Publication | bytes] | None = []
+        self._began = False
 
     def open(self) -> None:
         """Begin the stream: where the subscriptions begin, what was missed, and then what comes."""
-        early, self._early = self._early or [], None
         self._stream.open()
+        self._began = True
         retry = b"retry: %d\n\n" % round(self._channels.limits.reconnectDelay * 1000)
-        self.takePast([retry, *map(self._subscribed, self._starts), *early])
+        self.writeFirst([retry, *map(self._subscribed, self._starts)])
 
-    def begin(self, start: Start, publications: list[Publication]) -> None:
+    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
         """Keep where the subscription begins."""
-        assert self._early is not None
         self._starts.append(start)
-        self._early.extend(publications)
+        super().begin(start, publications)
         if self._watched:
             self._channels.presence.watch(start.channel, self)
 
-    def send(self, message: Any) -> bool:
-        """Send an event, or keep it."""
-        if self._early is None:
-            return super().send(message)
-        self._early.append(message.publication)
-        return True
-
     def ended(self, channel: str, reason: str) -> None:
         """Tell the service, and the client what it did not ask for; without any channel the stream ends."""
+        super().ended(channel, reason)
         self._service.left(self.caller, channel)
-        if reason and self._early is None:
+        if reason and self._began:
             self.write(self._unsubscribed(channel, reason))
             if not self.channels:
                 self._end()
+
+    def _fits(self, size: int) -> bool:
+        return self._began and super()._fits(size)
+
+    def _pump(self) -> None:
+        if self._began:
+            super()._pump()
 
     def disconnect(self, code: int, reason: str) -> None:
         """End the stream; the client is told that it is not wanted."""
@@ -152,11 +153,7 @@ class JsonEventSubscriber(EventSubscriber):
 
     def notice(self, frame: bytes) -> None:
         """Tell who comes and goes."""
-        event = b"data: " + frame + b"\n\n"
-        if self._early is None:
-            self.write(event)
-        else:
-            self._early.append(event)
+        self.write(b"data: " + frame + b"\n\n")
 
     def _subscribed(self, start: Start) -> bytes:
         answer = self._answer(start)
@@ -181,7 +178,7 @@ class CursorEventSubscriber(JsonEventSubscriber):
         self.sender = NEVER  # no two streams have the same bytes
         stream.prefix = self._prefix
 
-    def begin(self, start: Start, publications: list[Publication]) -> None:
+    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
         """Note where the subscription begins, too."""
         super().begin(start, publications)
         if start.position is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from heapq import merge
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -12,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_ws.delivery.framings import Framing, jsonFields
 from twisted_ws.delivery.names import concerning, isPattern
+from twisted_ws.delivery.past import Past
 from twisted_ws.delivery.publication import Position, Publication, Start, cursor, parseAfter
 from twisted_ws.delivery.subscriber import Subscriber
 from twisted_ws.errors import ChannelError
@@ -75,7 +77,7 @@ class Gathered:
             self._positions[publication.channel] = publication.position
         return True
 
-    def addAll(self, runs: Iterable[list[Publication]]) -> None:
+    def addAll(self, runs: Iterable[Iterable[Publication]]) -> None:
         """Add the messages of several channels, in the order of their time."""
         for publication in merge(*runs, key=_time):
             if not self.add(publication, jsonFields(publication)):
@@ -145,7 +147,8 @@ class Poll(Subscriber):
         self._server = server
         self._question = question
         self._gathered = Gathered(question.limit, server.limits)
-        self._runs: dict[str, list[Publication]] = {}  # until it waits
+        # Until it waits: what was missed of each channel, and what came since.
+        self._runs: dict[str, tuple[Past | list[Publication], list[Publication]]] = {}
         self._waiting = False
         self._answering: Any = None
         self.wheelSlot: int | None = None
@@ -153,7 +156,7 @@ class Poll(Subscriber):
     def wait(self) -> None:
         """All subscriptions are made: answer, or wait for what comes."""
         self._waiting = True
-        self._gathered.addAll(self._runs.values())
+        self._gathered.addAll([chain(*run) for run in self._runs.values()])
         self._runs.clear()
         channels = self._server.channels
         if self._gathered.messages:
@@ -174,16 +177,16 @@ class Poll(Subscriber):
 
     # Subscriber.
 
-    def begin(self, start: Start, publications: list[Publication]) -> None:
+    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
         """Keep what was missed."""
         self._gathered.begin(start.channel, start.position, start.recovered, start.channel in self._question.positions)
-        self._runs.setdefault(start.channel, []).extend(publications)
+        self._runs[start.channel] = publications, []
 
     def send(self, message: tuple[Publication, bytes]) -> bool:
         """Take a message, and answer soon."""
         if not self._waiting:
             if not self.gone:
-                self._runs.setdefault(message[0].channel, []).append(message[0])
+                self._runs.setdefault(message[0].channel, ([], []))[1].append(message[0])
             return not self.gone
         if self._answering is None:
             self._answering = self._request.channel.site.reactor.callLater(0, self._answer)

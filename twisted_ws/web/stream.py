@@ -8,7 +8,7 @@ The answer has no length and no chunks: it ends with its connection (RFC 9112 se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import uniform
 from typing import TYPE_CHECKING, Any
 
@@ -137,13 +137,27 @@ class Stream:
 
     def send(self, message: OutgoingMessage) -> bool:
         """Write an `Event`, or the payload of any other message as it is; say whether the stream took it."""
+        return self.sendAll((message,))
+
+    def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
+        """Do so with some of them in one piece."""
         if self._ending:
             return False
-        event = message.payload
-        if self.prefix is not None and isinstance(message, Event):
-            event = self.prefix(message.publication) + event
-        self._outbox.send(event)
+        self._outbox.send(b"".join([self._event(each) for each in messages]))
         return not self._ending
+
+    def _event(self, message: OutgoingMessage) -> bytes:
+        if self.prefix is not None and isinstance(message, Event):
+            return self.prefix(message.publication) + message.payload
+        return message.payload
+
+    def waiting(self) -> int:
+        """See `twisted_ws.delivery.subscriber.Outlet`."""
+        return self._outbox.waiting()
+
+    def keep(self, by: int) -> None:
+        """See `twisted_ws.delivery.subscriber.Outlet`."""
+        self._outbox.keep(by)
 
     def hold(self, goOn: Callable[[], None] | None) -> None:
         """See `twisted_ws.delivery.subscriber.Outlet`."""

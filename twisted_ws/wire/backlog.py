@@ -1,10 +1,15 @@
-"""The bytes that wait for all peers of a server together."""
+"""What waits for all peers of a server together."""
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Protocol
 
 __all__ = ["Backlog", "Overflowing", "Waiting"]
+
+# So many are asked to give way by one call, and of so many the largest is looked for. The others' turn comes with the next bytes.
+ASKED = 16
+LOOKED_AT = 64
 
 
 class Overflowing(Protocol):
@@ -15,11 +20,13 @@ class Overflowing(Protocol):
 
 
 class Waiting(Protocol):
-    """Something where bytes wait for one peer: an outbox, a mailbox."""
+    """Something where bytes wait for one peer.
 
-    @property
-    def size(self) -> int:
-        """How many."""
+    Attributes:
+        counted: the backlog's own note of how many. Begins as 0.
+    """
+
+    counted: int
 
     @property
     def owner(self) -> Overflowing:
@@ -29,6 +36,9 @@ class Waiting(Protocol):
 class Backlog:
     """The bytes that wait for all peers of one server together.
 
+    Those who wait are kept by the number of digits of what they have (in base 2), so that none has to look for the largest among
+    all: who is asked to give way has at least half as much.
+
     Attributes:
         total: bytes now.
     """
@@ -37,25 +47,45 @@ class Backlog:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: set[Waiting] = set()
+        self._waiting: list[dict[Waiting, None]] = [{} for _ in range(64)]
         self.total = 0
 
-    def note(self, outbox: Waiting, before: int) -> None:
-        """Note that `outbox` held `before` bytes and holds ``outbox.size`` now."""
-        self.total += outbox.size - before
-        if outbox.size:
-            self._waiting.add(outbox)
-        else:
-            self._waiting.discard(outbox)
+    def note(self, waiting: Waiting, count: int) -> None:
+        """Note that `waiting` has `count` bytes now."""
+        before = waiting.counted
+        waiting.counted = count
+        self.total += count - before
+        digits, digitsBefore = count.bit_length(), before.bit_length()
+        if digits != digitsBefore:
+            if before:
+                del self._waiting[digitsBefore][waiting]
+            if count:
+                self._waiting[digits][waiting] = None
 
     def relieve(self) -> None:
-        """Over the limit, have the largest give way; this may call any service's onError."""
-        for largest in sorted(self._waiting, key=lambda o: -o.size) if self.total > self._limit else ():
-            if self.total <= self._limit:
-                break
+        """Over the limit, have those with the most give way; this may call any service's onError."""
+        if self.total > self._limit:
+            self._relieve()
+
+    def _relieve(self) -> None:
+        asked: set[Waiting] = set()
+        while self.total > self._limit and len(asked) < ASKED:
+            largest = self._largest(asked)
+            if largest is None:
+                return
+            asked.add(largest)
             largest.owner.outboxOverflowed(True)
 
-    def changed(self, outbox: Waiting, before: int) -> None:
-        """Do both."""
-        self.note(outbox, before)
-        self.relieve()
+    def _largest(self, besides: set[Waiting]) -> Waiting | None:
+        for some in reversed(self._waiting):
+            found = [each for each in islice(some, LOOKED_AT) if each not in besides]
+            if found:
+                largest = max(found, key=_count)
+                # To the end: the next call asks others first, where this one cannot give way.
+                some[largest] = some.pop(largest)
+                return largest
+        return None
+
+
+def _count(waiting: Waiting) -> int:
+    return waiting.counted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -95,16 +95,35 @@ class Outbound(Inbound):
         if self.phase is not Phase.OPEN:
             return False
         self._lastData = self.wire.wheel.now
+        self._outbox.send(self._framed(message))
+        return self.phase is Phase.OPEN
+
+    def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
+        """Send some of them in one piece, as `send`."""
+        if self.phase is not Phase.OPEN:
+            return False
+        self._lastData = self.wire.wheel.now
+        self._outbox.written += len(messages) - 1
+        self._outbox.send(b"".join([self._framed(each) for each in messages]))
+        return self.phase is Phase.OPEN
+
+    def _framed(self, message: OutgoingMessage) -> bytes:
         deflate = self._perMessageCompress
         if deflate is None:
-            self._outbox.send(message.plain)
-        else:
-            # Without context takeover, peers with the same window can be sent the same bytes.
-            bits = deflate.server_max_window_bits
-            if bits not in message.deflated:
-                message.deflated[bits] = compressedFrame(deflate, message.opcode, message.payload)
-            self._outbox.send(message.deflated[bits])
-        return self.phase is Phase.OPEN
+            return message.plain
+        # Without context takeover, peers with the same window can be sent the same bytes.
+        bits = deflate.server_max_window_bits
+        if bits not in message.deflated:
+            message.deflated[bits] = compressedFrame(deflate, message.opcode, message.payload)
+        return message.deflated[bits]
+
+    def waiting(self) -> int:
+        """Return how many bytes wait behind the frame that is on its way, with what they are charged."""
+        return self._outbox.waiting()
+
+    def keep(self, by: int) -> None:
+        """Count so many bytes more that are held for this peer elsewhere, or fewer."""
+        self._outbox.keep(by)
 
     def isOpen(self) -> bool:
         """Say whether messages can be written."""

@@ -29,10 +29,10 @@ __all__ = ["Outbox", "OutboxOwner", "failedWrite"]
 # (16 KiB in 30 s: 546 bytes a second) is the slowest peer that is not taken for dead.
 SLICE = 16 * 1024
 
-# What a frame in the queue is charged on top of its bytes, and one with a Deferred: the smallest messages would otherwise take
-# a hundred times the memory that the caps allow.
-CHARGE = 64
-CHARGE_AWAITED = 256
+# What a frame in the queue is charged on top of its bytes, and one with a Deferred: what Python's objects around it take, so that
+# the smallest messages take no more memory than the caps allow.
+CHARGE = 112
+CHARGE_AWAITED = 288
 
 
 # Stands for a queue that is not needed yet: an empty deque has 600 bytes, and most connections never wait.
@@ -93,6 +93,7 @@ class Outbox:
         owner: who is told of overflow and drain.
         size: bytes that wait, those with the transport included, and `charges`.
         charges: what the frames in the queue are charged on top of their bytes.
+        counted: all that is held for this peer: `size`, what `keep` says, and what has gone of a frame while the rest waits.
         progressAt: when the transport was last given bytes, or had handed them all on (the wheel's seconds).
         sender: where frames can go straight out when nothing waits.
         busy: whether the transport still has bytes of ours that the kernel did not take.
@@ -105,8 +106,10 @@ class Outbox:
         "_control",
         "_ease",
         "_give",
+        "_gone",
         "_held",
         "_inFlight",
+        "_kept",
         "_messages",
         "_partial",
         "_pong",
@@ -116,6 +119,7 @@ class Outbox:
         "_wheel",
         "busy",
         "charges",
+        "counted",
         "owner",
         "progressAt",
         "sender",
@@ -144,9 +148,12 @@ class Outbox:
         self._partial: tuple[memoryview, Deferred[None] | None] | None = None
         self._waiters: Sequence[Deferred[None]] = ()
         self._inFlight = 0
+        self._gone = 0  # of the partial frame: the memory of all of it is held until the last byte has gone
+        self._kept = 0
         self._pumping = False
         self._held = False
         self.size = 0
+        self.counted = 0
         self.charges = 0
         self.progressAt = wheel.now
         self.busy = False
@@ -162,7 +169,7 @@ class Outbox:
             # The end of an answer to a plain request before the handshake: it goes first, as a slice of ours would.
             self.busy = True
             self._inFlight = self.size = unsent
-            self._note(0)
+            self._note()
 
     def message(self, frame: bytes) -> Deferred[None]:
         """Send a frame of the service; see `Caller.writeTextMessage` for the Deferred."""
@@ -184,15 +191,23 @@ class Outbox:
 
     def noteRest(self, rest: bytes) -> None:
         """Note the rest of a frame of which the kernel has taken the beginning; nothing waits. `goOn` has to follow."""
-        before = self.size
         self.size += len(rest)
         self._partial = (memoryview(rest), None)
-        self._note(before)
+        self._note()
 
     def hold(self, held: bool) -> None:
         """Send nothing straight out, or do that again: what waits elsewhere has to go first."""
         self._held = held
         self.sender.waiting = self.size > 0 or held
+
+    def keep(self, by: int) -> None:
+        """Count so many bytes more that are held elsewhere and wait for this peer, or (below 0) fewer."""
+        self._kept += by
+        self._note()
+
+    def waiting(self) -> int:
+        """Return how many bytes wait behind the frame that is on its way, with `charges`."""
+        return self.size - self._inFlight - (len(self._partial[0]) if self._partial else 0)
 
     def goOn(self) -> None:
         """Go on with what was noted."""
@@ -215,21 +230,19 @@ class Outbox:
 
     def pong(self, frame: bytes) -> None:
         """Answer a ping; of several that wait, only the newest is sent (RFC 6455 section 5.5.3)."""
-        before = self.size
         self.size += len(frame) - len(self._pong or b"")
         self._pong = frame
-        self._changed(before)
+        self._changed()
         self._pump()
 
     def clear(self, error: ConnectionClosed) -> None:
         """Drop what waits, but for the rest of a frame that was begun; the Deferreds of what is dropped fail with `error`."""
-        before = self.size
         dropped = [waiter for queue in (self._control, self._messages) for _, waiter in queue if waiter is not None]
         self._messages = self._control = _NOTHING
         self._pong = None
         self.charges = 0
         self.size = self._inFlight + (len(self._partial[0]) if self._partial else 0)
-        self._changed(before)
+        self._changed()
         for waiter in dropped:
             failedWrite(error, waiter)
 
@@ -241,7 +254,7 @@ class Outbox:
         waiters, self._waiters = [*self._waiters], ()
         if self._partial and self._partial[1] is not None:
             waiters.append(self._partial[1])
-        self._partial = None
+        self._endPartial()
         self._inFlight = 0
         self.clear(error)
         self.busy = True  # nothing is written any more
@@ -281,12 +294,12 @@ class Outbox:
 
     # How bytes get to the transport.
 
-    def _note(self, before: int) -> None:
+    def _note(self) -> None:
         self.sender.waiting = self.size > 0 or self._held
-        self._backlog.note(self, before)
+        self._backlog.note(self, self.size + self._kept)
 
-    def _changed(self, before: int) -> None:
-        self._note(before)
+    def _changed(self) -> None:
+        self._note()
         self._backlog.relieve()
 
     def _wait(self, frame: bytes, waiter: Deferred[None] | None) -> None:
@@ -300,26 +313,24 @@ class Outbox:
         charge = _charge(waiter)
         self.charges += charge
         self.size = before + len(frame) + charge
-        self._changed(before)
+        self._changed()
         # A message of any size is taken when nothing waits; the cap is on what piles up.
-        if before and self.size > self._cap and queue is self._messages:
+        if before and self.counted > self._cap and queue is self._messages:
             self.owner.outboxOverflowed(False)
 
     def _hand(self, frame: bytes, waiter: Deferred[None] | None) -> None:
         """Send a frame when nothing waits."""
-        before = self.size
         self.size += len(frame)
-        self._changed(before)
         self._partial = (memoryview(frame), waiter)
+        self._changed()
         self._pump()
 
     def _taken(self) -> None:
         self.busy = False
         self.progressAt = self._wheel.now
-        before = self.size
         self.size -= self._inFlight
         self._inFlight = 0
-        self._changed(before)
+        self._changed()
         waiters, self._waiters = self._waiters, ()
         for waiter in waiters:
             waiter.callback(None)
@@ -339,6 +350,12 @@ class Outbox:
                     self._taken()
         finally:
             self._pumping = False
+
+    def _endPartial(self) -> None:
+        self._partial = None
+        if self._gone:
+            self._kept -= self._gone
+            self._gone = 0
 
     def _slice(self) -> tuple[bytes, list[Deferred[None]]]:
         """Take the next bytes: the rest of a frame that was begun, then control frames, then messages."""
@@ -360,15 +377,16 @@ class Outbox:
             parts.append(rest[:room])
             if len(rest) > room:
                 self._partial = (rest[room:], waiter)
+                self._gone += room
+                self._kept += room
                 break
             room -= len(rest)
-            self._partial = None
+            self._endPartial()
             if waiter is not None:
                 waiters.append(waiter)
-        before = self.size
         self.charges -= charged
         self.size -= charged
-        self._note(before)
+        self._note()
         return (bytes(parts[0]) if len(parts) == 1 else b"".join(parts)), waiters
 
 

@@ -33,7 +33,7 @@ class Wire:
         limits: all limits.
         compression: whether permessage-deflate is accepted.
         wheel: every deadline.
-        backlog: the bytes that wait in all outboxes.
+        backlog: the bytes that wait for all peers.
         gate: the count of connections.
         throttle: keeps a peer from filling the log.
         turns: the budget of work that can wait, in one turn of the reactor.
