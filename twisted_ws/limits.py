@@ -146,9 +146,15 @@ class Limits:
     gzipFrom: int = _limit(1 * KIB, "bytes", "compressed where the client can", "below that an answer is one packet either way")
     # Times
     pingInterval: float = _limit(
-        25, "seconds", "", "below the 30 to 60 s after which proxies and NATs forget an idle connection", "no pings"
+        25,
+        "seconds",
+        "",
+        "pings, and heartbeats of event streams: below the 30 to 60 s after which proxies and NATs forget an idle connection",
+        "no pings, and nobody is asked whether it is there",
     )
-    pingTimeout: float = _limit(10, "seconds", "dropped", "a round trip on a bad mobile network, twice over")
+    pingTimeout: float = _limit(
+        10, "seconds", "dropped", "for a pong, or a machine's acknowledgement: a round trip on a bad mobile network, twice over"
+    )
     closeDeadline: float = _limit(
         5, "seconds", "dropped", "after our Close frame: a peer that never answers must not hold a descriptor"
     )

@@ -34,6 +34,7 @@ from twisted_ws.wire.protocol import WebSocketConnection, connectionClass
 from twisted_ws.wire.proxies import TrustedProxies
 from twisted_ws.wire.shared import Welcome, Wire
 from twisted_ws.wire.speedups import sayWhich
+from twisted_ws.wire.transports import noticeVanished
 from twisted_ws.wire.turns import Turns
 
 __all__ = ["CLOSING", "WebSocketServer"]
@@ -260,9 +261,13 @@ class WebSocketServer:
     def adopt(self, port: IListeningPort) -> None:
         """Take a port that listens with `factory` into the fast lane, and pause it when descriptors run short.
 
-        A server works without this, more slowly; the daemon does it for each port.
+        From then on peers that vanish while they wait for an answer by HTTP are noticed, too. A server works without this, more
+        slowly; the daemon does it for each port.
         """
         self._wire.gate.watch(port)
+        listening = getattr(port, "socket", None)
+        if listening is not None and self.limits.pingInterval:
+            noticeVanished(listening, self.limits.pingInterval, self.limits.pingTimeout)
         if self._wire.group is not None:
             accelerate(port, self._wire.group)
 

@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionLost
 from tests.web.channels import EventClient, World
 from twisted_ws import Reject
 from twisted_ws.services.channels import ChannelService
-from twisted_ws.web import events
+from twisted_ws.web import events, stream
 
 
 def subscribed(channel: str, place: str = "e:0", recovered: bool = False, count: int = 0) -> tuple[str, str, str]:
@@ -266,6 +266,33 @@ def test_heartbeat() -> None:
     assert client.take() == b":\n\n"
     client.advance(25)
     assert client.take() == b":\n\n"
+
+
+def test_vanished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose machine does not acknowledge a heartbeat is dropped as soon as a WebSocket would be that does not answer a ping."""
+    world = World()
+    here, gone = world.events(), world.events()
+    asked: list[float] = []
+
+    def hasVanished(transport: Any, seconds: float) -> bool:
+        asked.append(seconds)
+        return transport is gone.transport and world.clock.seconds() > begin + 25
+
+    def live(seconds: float) -> None:
+        for _ in range(round(seconds * 4)):
+            here.advance(0.25)
+            gone.transport.settle()
+
+    begin = world.clock.seconds()
+    monkeypatch.setattr(stream, "hasVanished", hasVanished)
+    live(34.5)
+    assert not gone.transport.closed
+    live(0.75)
+    assert gone.transport.aborted
+    assert {*asked} == {10}
+    assert world.server.channels.count("a") == 1
+    live(100)
+    assert not here.transport.closed
 
 
 def test_noHeartbeat() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import pytest
@@ -12,7 +13,19 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import directlyProvides
 
 from tests.memory import MemoryTransport
-from twisted_ws.wire.transports import abort, finishWriting, hasTLS, innermost, peerOf, setProtocol, unsentInKernel
+from twisted_ws.wire.transports import (
+    abort,
+    finishWriting,
+    hasTLS,
+    hasVanished,
+    innermost,
+    noticeVanished,
+    peerOf,
+    setProtocol,
+    unsentInKernel,
+)
+
+IP_MINTTL = 21  # as Linux has it: with 255 the kernel drops what comes for a socket, unless it came from a link away (RFC 5082)
 
 
 @pytest.fixture
@@ -157,3 +170,78 @@ def test_unsentInKernel(tcp):
         assert unsentInKernel(Socket(ours.fileno())) == 0
     assert unsentInKernel(Socket(-1)) == 0
     assert unsentInKernel(tcp) == 0
+
+
+@pytest.fixture
+def pair():
+    """Yield the accepted and the connecting end of a connection, and the listening socket."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        noticeVanished(listening, 25, 10)
+        with socket.create_connection(listening.getsockname()) as theirs:
+            ours, _ = listening.accept()
+            with ours:
+                yield ours, theirs
+
+
+def test_hasVanished(pair, tcp):
+    """A peer whose machine owes an acknowledgement has vanished, not one that does not read, or to which nothing was sent."""
+    ours, theirs = pair
+    transport = Socket(ours.fileno())
+    ours.setblocking(False)
+    assert not hasVanished(transport, 0)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            ours.send(bytes(1 << 20))
+    assert unsentInKernel(transport)
+    assert not hasVanished(transport, 30)
+    while unsentInKernel(transport):
+        theirs.recv(1 << 20)
+    theirs.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 255)
+    ours.send(b"are you there?")
+    assert not hasVanished(transport, 30)
+    while not hasVanished(transport, 0.05):
+        assert unsentInKernel(transport)
+    theirs.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 0)
+    while unsentInKernel(transport):
+        pass  # until it is sent again
+    assert not hasVanished(transport, 0.05)
+    assert ours.send(b"x")  # the socket is as it was
+    assert not hasVanished(tcp, 0)
+    assert not hasVanished(Socket(-1), 0)
+
+
+def test_hasVanishedLocally():
+    """On a UNIX socket nobody vanishes without a word."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.send(b"x")
+        assert not hasVanished(Socket(ours.fileno()), 0)
+
+
+@pytest.mark.parametrize(
+    ("interval", "timeout", "idle", "pause", "count"),
+    [
+        (25, 10, 27, 2, 4),
+        (1, 1, 1, 1, 1),
+        (0.1, 0.1, 1, 1, 1),
+        (1, 4, 2, 1, 3),
+        (20.5, 2.2, 21, 1, 2),
+        (60, 30, 66, 6, 4),
+        (100_000, 1_000_000, 32767, 32767, 4),
+    ],
+)
+def test_noticeVanished(interval, timeout, idle, pause, count):
+    """The kernel asks who is silent, more than once if there is time, and knows by the bound; accepted sockets inherit it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        noticeVanished(listening, interval, timeout)
+        with socket.create_connection(listening.getsockname()):
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                names = socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT
+                assert [accepted.getsockopt(socket.IPPROTO_TCP, name) for name in names] == [idle, pause, count]
+    if timeout < 1000:
+        assert idle + pause * count < interval + timeout + 2
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        noticeVanished(ours, interval, timeout)

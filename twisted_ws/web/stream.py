@@ -22,7 +22,7 @@ from twisted_ws.logs import printable
 from twisted_ws.wire.framing import OutgoingMessage
 from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.outbox import SLICE, Outbox
-from twisted_ws.wire.transports import peerOf
+from twisted_ws.wire.transports import hasVanished, peerOf
 
 if TYPE_CHECKING:
     from twisted_ws.delivery.channels import Channels
@@ -178,15 +178,18 @@ class Stream:
         if self._ending:
             return
         self._ending = True
+        self._tell(error)
+        self._outbox.clear(ConnectionClosed())
+        self._close()
+
+    def _tell(self, why: object) -> None:
         self._channel.site.throttle.info(
             _log,
             "event stream failed",
             "{peer}: the event stream ends: {error}",
             peer=peerOf(self._request.client)[0] or "a local socket",
-            error=printable(error),
+            error=printable(why),
         )
-        self._outbox.clear(ConnectionClosed())
-        self._close()
 
     # OutboxOwner.
 
@@ -236,12 +239,18 @@ class Stream:
         return lost
 
     def deadlineReached(self, now: float) -> None:
-        """Drop a peer that takes nothing, or send a heartbeat; called by the wheel."""
-        waits = self._outbox.size > 0
-        if waits and now >= self._outbox.progressAt + self._channels.limits.writeDeadline:
+        """Drop a peer that takes nothing or has vanished, or send a heartbeat; called by the wheel."""
+        limits = self._channels.limits
+        waits, interval = self._outbox.size > 0, limits.pingInterval
+        if waits and now >= self._outbox.progressAt + limits.writeDeadline:
+            self._tell(f"it took none of the bytes that wait for {limits.writeDeadline:g} seconds")
             self._channel.drop()
             return
-        interval = self._channels.limits.pingInterval
+        # Nobody answers a heartbeat, but a machine acknowledges it: in the time that a WebSocket has for its pong.
+        if interval and hasVanished(self._channel.transport, limits.pingTimeout):
+            self._tell(f"its machine has acknowledged nothing for {limits.pingTimeout:g} seconds")
+            self._channel.drop()
+            return
         if interval and now >= self._pingAt:
             self._pingAt = now + interval
             # Behind others, it would tell nobody anything.
@@ -252,7 +261,10 @@ class Stream:
     def _wait(self, now: float) -> None:
         limits = self._channels.limits
         due = (self._outbox.progressAt if self._outbox.size else now) + limits.writeDeadline
-        self._channels.wheel.set(self, min(due, self._pingAt) if limits.pingInterval and not self._ending else due)
+        if limits.pingInterval and not self._ending:
+            judged = self._pingAt - limits.pingInterval + limits.pingTimeout
+            due = min(due, self._pingAt, judged if judged > now else due)
+        self._channels.wheel.set(self, due)
 
     def _openLane(self) -> None:
         # Only when nothing of the answers before, or of the head, is left in the transport.

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import fcntl
+import socket
 import struct
 import termios
+from math import ceil
 from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-__all__ = ["abort", "finishWriting", "hasTLS", "innermost", "peerOf", "setProtocol", "unsentInKernel"]
+__all__ = [
+    "abort",
+    "finishWriting",
+    "hasTLS",
+    "hasVanished",
+    "innermost",
+    "noticeVanished",
+    "peerOf",
+    "setProtocol",
+    "unsentInKernel",
+]
+
+# Of Linux: TCP_INFO, and where in its answer the milliseconds since the last acknowledgement stand (tcpi_last_ack_recv).
+_TCP_INFO = getattr(socket, "TCP_INFO", None)
+_LAST_ACKNOWLEDGED = struct.Struct("56xI")
 
 
 def hasTLS(transport: Any) -> bool:
@@ -72,3 +88,42 @@ def unsentInKernel(transport: Any) -> int:
         return int(struct.unpack("i", fcntl.ioctl(innermost(transport).fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
     except (AttributeError, OSError, TypeError, ValueError):
         return 0
+
+
+def hasVanished(transport: Any, seconds: float) -> bool:
+    """Say whether the peer's machine owes an acknowledgement, and has sent none for `seconds`.
+
+    Cut off without a word, a peer is like one that has nothing to say, and the kernel tries for a quarter of an hour. A peer that
+    is there but does not read has a machine that answers. False where the system does not say (Linux does).
+    """
+    if _TCP_INFO is None or not unsentInKernel(transport):
+        return False
+    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, innermost(transport).fileno())
+    try:
+        (silence,) = _LAST_ACKNOWLEDGED.unpack(connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _LAST_ACKNOWLEDGED.size))
+    except (OSError, struct.error):
+        return False  # a UNIX socket
+    finally:
+        connection.detach()  # it is the transport's
+    return bool(silence >= 1000 * seconds)
+
+
+def noticeVanished(listening: Any, interval: float, timeout: float) -> None:
+    """Have the kernel ask the machines of the peers that a listening socket accepts whether they are there.
+
+    It asks who is silent and has nothing to acknowledge, as somebody who waits for an answer, and ends the connection `interval`
+    and `timeout` seconds (each rounded up) after the last sign of life. A socket has these options from the one that accepted it.
+
+    Args:
+        listening: the socket; nothing is done to one that is not TCP's, or where the system has no such options.
+        interval: seconds of silence that are normal.
+        timeout: seconds that the answer may take.
+    """
+    if listening.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_KEEPIDLE"):
+        return
+    pause = max(1, int(timeout / 5))  # one packet may get lost, and another
+    count = max(1, ceil(timeout / pause) - 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, min(32767, max(1, ceil(interval + timeout) - pause * count)))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, min(32767, pause))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, min(127, count))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
