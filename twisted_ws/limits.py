@@ -106,6 +106,13 @@ class Limits:
     writeDeadline: float = _limit(30, "seconds", "dropped", "no progress on queued bytes: the peer is gone or does not read")
     # Channels
     channels: int = _limit(1_000_000, "channels", "503", "each costs some 400 bytes, and who may subscribe can make them up")
+    channelsPerAddress: int = _limit(
+        50_000,
+        "channels",
+        "429, or forgotten once left",
+        "that nobody has published to, and that are there because one address (IPv6: one /64) has subscribed to them: it must "
+        "not make up all that there can be; behind a proxy that is not trusted all callers have one address",
+    )
     channelsPerCaller: int = _limit(128, "channels", "429", "for each connection; who needs more subscribes to a pattern")
     channelName: int = _limit(128, "characters", "400", "names stand in URLs and logs, and many of them in one Last-Event-ID")
     historyMessages: int = _limit(

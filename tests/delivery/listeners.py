@@ -129,7 +129,7 @@ class LateEngine:
     def history(self, channel: str, after: Position | None) -> Deferred[History]:
         return self._ask()
 
-    def watch(self, channel: str, after: Position | None) -> Deferred[History]:
+    def watch(self, channel: str, after: Position | None, by: Any = None) -> Deferred[History]:
         self.watched.append(channel)
         return self._ask()
 

@@ -249,6 +249,49 @@ def test_tooManyChannels():
     assert world.publish("a", "2")[0].id == "e:2"
 
 
+def made(world, *names, by="1.2.3.4"):
+    for name in names:
+        world.engine.watch(name, None, by)
+
+
+def test_channelsOfOneAddress():
+    """One address can watch so many channels that nobody has published to, whoever made others; a message makes place."""
+    world = World(channelsPerAddress=2)
+    made(world, "a", "b")
+    made(world, "a", "b", by="5.6.7.8")
+    made(world, "c", by="5.6.7.8")
+    with pytest.raises(ChannelError) as caught:
+        made(world, "d")
+    assert (caught.value.code, caught.value.status) == ("too-many-channels", 429)
+    world.publish("a", "1")
+    made(world, "d", "a", "c")
+    assert sorted(world.engine._streams) == ["a", "b", "c", "d"]
+    made(world, *"efgh", by=None)
+    for name in "bcdefgh":
+        world.engine.unwatch(name)
+    world.clock.advance(400)
+    assert sorted(world.engine._streams) == ["a"]
+    assert world.engine._makers == {}
+
+
+def test_leftChannelsOfOneAddress():
+    """Of channels that one address made up and left, so many are kept for who comes back; those left first go first."""
+    world = World(channelsPerAddress=3, channels=4)
+    world.engine.watch("other", None, "5.6.7.8")
+    for number in range(100):
+        made(world, str(number))
+        world.engine.unwatch(str(number))
+        assert len(world.engine) <= 4
+    made(world, "98")
+    made(world, "100")
+    assert sorted(world.engine._streams) == ["100", "98", "99", "other"]
+    assert world.engine.watch("98", Position("e", 0)).recovered
+    for name in ("98", "100", "other"):
+        world.engine.unwatch(name)
+    world.clock.advance(400)
+    assert (len(world.engine), world.engine._makers, len(world.wheel)) == (0, {}, 0)
+
+
 def test_idempotency():
     """A key publishes once in its channel for idempotencyAge, and has the same answer each time."""
     world = World(idempotencyAge=10)

@@ -553,6 +553,18 @@ def test_presence(worlds):
     assert answers(eve) == []
 
 
+def test_madeUpChannels(worlds):
+    """A client that makes up names, one after the other, leaves no more of them than its address may."""
+    world = worlds(channelsPerAddress=10)
+    client, _ = world.v1()
+    for number in range(100):
+        assert ask(client, "", type="subscribe", channel=f"c{number}")[0]["type"] == "subscribed"
+        assert ask(client, "", type="unsubscribe", channel=f"c{number}")[0]["type"] == "unsubscribed"
+    assert len(world.server.channels.list(limit=1000).result) == 10
+    refused = [ask(client, "", type="subscribe", channel=f"d{number}")[0] for number in range(11)]
+    assert [each.get("code") for each in refused] == [None] * 10 + ["too-many-channels"]
+
+
 def test_unreadReplies(worlds):
     """Who reads no replies is not listened to any more, loses nothing, and holds less than the cap; it goes on when it reads."""
     world = worlds(replyBuffer=20_000)

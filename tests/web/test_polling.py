@@ -362,8 +362,8 @@ def test_engineThatTakesTime() -> None:
     original = engine.watch
     answers: list[Deferred[Any]] = []
 
-    def watch(channel: str, after: Any) -> Any:
-        found = original(channel, after)
+    def watch(channel: str, after: Any, by: Any) -> Any:
+        found = original(channel, after, by)
         if channel == "a":
             return found
         answers.append(Deferred())

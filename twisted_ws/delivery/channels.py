@@ -35,6 +35,7 @@ from twisted_ws.delivery.visitor import Visitor
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.limits import Limits
 from twisted_ws.wire.backlog import Backlog
+from twisted_ws.wire.gate import addressKey
 from twisted_ws.wire.turns import Turns
 from twisted_ws.wire.wheel import Wheel
 
@@ -118,7 +119,7 @@ class Channels:
             raise ChannelError("too-many-channels", f"A connection has at most {self.limits.channelsPerCaller} channels.")
         self.presence.enter(channel, subscriber, info)
         try:
-            history = self._engine.watch(channel, position)
+            history = self._engine.watch(channel, position, addressKey(subscriber.caller.request.peerAddress) or "")
         except ChannelError:
             self.presence.leave(channel, subscriber)
             raise

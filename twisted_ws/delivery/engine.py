@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
@@ -62,8 +62,10 @@ class Engine(Protocol):
         or refuse ("key-reused"), when it had another `fingerprint` then: of a message that the publisher believes to be new.
         """
 
-    def watch(self, channel: str, after: Position | None) -> History | Deferred[History]:
+    def watch(self, channel: str, after: Position | None, by: Hashable = None) -> History | Deferred[History]:
         """Begin to pass on the messages of a channel or pattern, and return what is kept of it since `after`.
+
+        `by` is the address that asks, if any: one must not make up as many channels as there can be.
 
         Each message is in the answer, or is passed to `receive` after it, or (when the answer comes later) both; none is in
         neither. Called for each subscription; a pattern has no history.
@@ -96,9 +98,10 @@ class Stream:
         bytes: what they are charged.
         watched: whether somebody is subscribed.
         touched: when it last had a message or a subscriber (the reactor's seconds).
+        maker: on whose account it is, until it has its first message; None: on nobody's.
     """
 
-    __slots__ = ("_engine", "bytes", "channel", "entries", "top", "touched", "watched", "wheelSlot")
+    __slots__ = ("_engine", "bytes", "channel", "entries", "maker", "top", "touched", "watched", "wheelSlot")
 
     def __init__(self, engine: MemoryEngine, channel: str, top: int, now: float) -> None:
         self._engine = engine
@@ -108,6 +111,7 @@ class Stream:
         self.bytes = 0
         self.watched = False
         self.touched = now
+        self.maker: _Maker | None = None
         self.wheelSlot: int | None = None
 
     @property
@@ -118,6 +122,23 @@ class Stream:
     def deadlineReached(self, now: float) -> None:
         """Forget what is old, and then the channel."""
         self._engine.sweep(self, now)
+
+
+class _Maker:
+    """An address that has subscribed to channels which nobody has published to.
+
+    Attributes:
+        address: that.
+        count: how many such channels there are because of it.
+        left: those that nobody is subscribed to any more, as they were left: kept for who comes back.
+    """
+
+    __slots__ = ("address", "count", "left")
+
+    def __init__(self, address: Hashable) -> None:
+        self.address = address
+        self.count = 0
+        self.left: OrderedDict[Stream, None] = OrderedDict()
 
 
 class _Receipts:
@@ -180,12 +201,13 @@ class _Receipts:
 class MemoryEngine:
     """The engine of one process, in its memory: it answers at once, and a restart is a new epoch.
 
-    A channel is forgotten when `Limits.historyAge` has passed since its last message and its last subscriber. One of that name
-    that comes later goes on above the highest offset that any forgotten channel had: so no id stands for two messages, and a
-    position in the old one is never taken for one in the new, though all have one epoch.
+    A channel is forgotten when `Limits.historyAge` has passed since its last message and its last subscriber, or sooner when it
+    never had a message and one address makes up many (`Limits.channelsPerAddress`). One of that name that comes later goes on
+    above the highest offset that any forgotten channel had: so no id stands for two messages, and a position in the old one is
+    never taken for one in the new, though all have one epoch.
 
     Args:
-        limits: `channels`, those of history, those of idempotency.
+        limits: `channels`, `channelsPerAddress`, those of history, those of idempotency.
         wheel: the server's.
         seconds: the reactor's clock.
         epoch: the name of this numbering; a random one by default.
@@ -201,6 +223,7 @@ class MemoryEngine:
         self._streams: dict[str, Stream] = {}
         self._names = SortedNames()  # of these
         self._floor = 0  # the highest offset of a channel that was forgotten
+        self._makers: dict[Hashable, _Maker] = {}
         self._receipts = _Receipts(wheel, limits.idempotencyAge, limits.idempotencyKeys)
 
     def __len__(self) -> int:
@@ -225,6 +248,8 @@ class MemoryEngine:
             if known is not None:
                 return known
         stream = self._streams.get(channel) or self._create(channel, now)
+        if stream.maker is not None:
+            self._disown(stream, stream.maker)
         stream.top += 1
         stream.touched = now
         publication = Publication(stream.channel, self.epoch, stream.top, kind, payload, key, now)
@@ -236,13 +261,15 @@ class MemoryEngine:
             self._receipts.keep(channel, idempotencyKey, fingerprint, published, now)
         return published
 
-    def watch(self, channel: str, after: Position | None) -> History:
+    def watch(self, channel: str, after: Position | None, by: Hashable = None) -> History:
         """Return what is kept since `after`; everything from now on is passed on (see `Engine`)."""
         if isPattern(channel):
             return History(None, False, [])
         now = self._seconds()
-        stream = self._streams.get(channel) or self._create(channel, now)
+        stream = self._streams.get(channel) or self._create(channel, now, by)
         stream.watched = True
+        if stream.maker is not None:
+            stream.maker.left.pop(stream, None)
         return self._since(stream, after, now)
 
     def unwatch(self, channel: str) -> None:
@@ -251,6 +278,8 @@ class MemoryEngine:
         if stream is not None:
             stream.watched = False
             stream.touched = self._seconds()
+            if stream.maker is not None:
+                stream.maker.left[stream] = None
             if stream.wheelSlot is None:
                 self._wheel.set(stream, stream.touched + self._limits.historyAge)
 
@@ -293,17 +322,39 @@ class MemoryEngine:
             if due > now:
                 self._wheel.set(stream, due)
             else:
-                self._floor = max(self._floor, stream.top)
-                del self._streams[stream.channel]
-                self._names.remove(stream.channel)
+                self._remove(stream)
 
-    def _create(self, channel: str, now: float) -> Stream:
+    def _remove(self, stream: Stream) -> None:
+        if stream.maker is not None:
+            self._disown(stream, stream.maker)
+        self._floor = max(self._floor, stream.top)
+        del self._streams[stream.channel]
+        self._names.remove(stream.channel)
+        self._wheel.drop(stream)
+
+    def _create(self, channel: str, now: float, by: Hashable = None) -> Stream:
+        maker = None if by is None else self._makers.get(by) or _Maker(by)
+        if maker is not None and maker.count >= self._limits.channelsPerAddress:
+            if not maker.left:
+                raise ChannelError("too-many-channels", "This address is subscribed to too many channels that have no message.")
+            self._remove(next(iter(maker.left)))
         if len(self._streams) >= self._limits.channels:
             raise ChannelError("unavailable", "The server has as many channels as it can hold.")
         stream = self._streams[channel] = Stream(self, channel, self._floor, now)
+        if maker is not None:
+            stream.maker = self._makers[maker.address] = maker
+            maker.count += 1
         self._names.add(channel)
         self._wheel.set(stream, now + self._limits.historyAge)
         return stream
+
+    def _disown(self, stream: Stream, maker: _Maker) -> None:
+        """Take a channel off its maker's account."""
+        stream.maker = None
+        maker.left.pop(stream, None)
+        maker.count -= 1
+        if not maker.count:
+            del self._makers[maker.address]
 
     def _since(self, stream: Stream, after: Position | None, now: float) -> History:
         self._expire(stream, now)
