@@ -62,6 +62,8 @@ export interface Presence {
   readonly count: number;
   /** The users among them. */
   readonly members: readonly Member[];
+  /** Where there are more users: after whom to go on. */
+  readonly next?: string;
 }
 
 export interface Published {

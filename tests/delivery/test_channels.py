@@ -324,7 +324,7 @@ def test_lateRefusal(late, end, error, answers):
     assert engine.watched == ["b"]
     assert engine.receive(engine.message(1)) == 0
     late.advance(6)
-    assert late.channels.presence.members("a") == []
+    assert late.channels.who("a") == {"count": 0, "members": []}
 
 
 def test_lateTogether(late):

@@ -5,7 +5,12 @@ import json
 import pytest
 
 from tests.delivery.listeners import Ear, World
-from twisted_ws import ChannelError
+from twisted_ws import ChannelError, Limits
+from twisted_ws.delivery import presence
+from twisted_ws.delivery.channels import MEMBERS
+from twisted_ws.delivery.presence import FEW, LEAVES, Room
+from twisted_ws.wire.turns import STEPS
+from twisted_ws.wire.wheel import TICK
 
 
 @pytest.fixture
@@ -20,7 +25,9 @@ def notices(ear):
 
 
 def members(world, channel="a"):
-    return [(each.user, each.info, each.connections) for each in world.channels.presence.members(channel)]
+    found, more = world.channels.presence.members(channel, Room(world.limits))
+    assert more is None
+    return [(each.user, json.loads(bytes(each.info)), each.connections) for each in found]
 
 
 def watcher(world, channel="a"):
@@ -51,6 +58,8 @@ def test_churnAmongMany(world):
         def items(self):
             raise AssertionError("all users were looked at")
 
+        __iter__ = page = items
+
     ann, bob, nobody = Ear("ann"), Ear("bob"), Ear()
     for ear in ann, bob, nobody:
         world.subscribe(ear, "a")
@@ -61,6 +70,73 @@ def test_churnAmongMany(world):
         world.channels.leave(ear)
     assert [present.connections for present in users["a"].values()] == [0, 0]
     assert not world.channels.presence._entered
+
+
+def test_manyMembers():
+    """Of very many users an answer has some, by name, and says after whom to go on; no more are looked at for it."""
+    world = World(answerMessages=100)
+    users = [f"{number * 7919 % 5000:04}" for number in range(5000)]
+    ears = {user: Ear(user) for user in users}
+    for ear in ears.values():
+        world.subscribe(ear, "a")
+    turns, looked = world.channels.turns, []
+
+    class Watched(presence._Present):
+        @property
+        def info(self):
+            looked.append(self)
+            return b"null"
+
+    made = world.channels.presence._users["a"]
+    for user in users:
+        dict.__setitem__(made, user, Watched.__new__(Watched))
+        made[user].connections = 1
+    seen, cursor = [], ""
+    while cursor is not None:
+        before = turns.left
+        who = world.channels.who("a", cursor)
+        assert who["count"] == 5000
+        assert len(looked) <= 2 * 101
+        assert before - turns.left == 1 + 100 // MEMBERS
+        seen += [each.user for each in who["members"]]
+        looked.clear()
+        turns.left = STEPS
+        cursor = who.get("next")
+    assert seen == sorted(users)
+
+
+@pytest.mark.parametrize("count", [6, FEW, FEW + 1, 300])
+def test_membersComeAndGo(count):
+    """Few or many, whoever comes and goes, and wherever an answer begins: it has the users that are there, by name."""
+    world, ears = World(presenceDelay=1, answerMessages=10_000), [Ear(f"{n * 7919 % 1000:03}") for n in range(count)]
+    for ear in ears:
+        world.subscribe(ear, "a")
+    for ear in ears[::3]:
+        world.channels.leave(ear)
+    world.advance(2)
+    there = sorted(ear.caller.user for ear in ears if ear not in ears[::3])
+    assert [user for user, _, _ in members(world)] == there
+    room = Room(Limits(answerMessages=2))
+    found, last = world.channels.presence.members("a", room, there[0])
+    assert [each.user for each in found] == there[1:3]
+    assert last == (there[2] if len(there) > 3 else None)
+    assert world.channels.presence.members("a", room, "") == ([], "")
+    assert world.channels.presence.members("b", room, "") == ([], None)
+    for ear in ears:
+        world.channels.leave(ear)
+    world.advance(2)
+    assert members(world) == []
+
+
+def test_largeMembers():
+    """What a service says of its users takes at most about as many bytes as an answer has, but one of them is always there."""
+    world = World(answerBytes=1000)
+    for user in "abcde":
+        world.subscribe(Ear(user), "a", info="x" * 300)
+    world.subscribe(Ear("a"), "b", info="x" * 5000)
+    who = world.channels.who("a")
+    assert ([each.user for each in who["members"]], who["next"]) == (["a", "b", "c"], "c")
+    assert len(world.channels.who("b")["members"]) == 1
 
 
 def test_joinAndLeave(world):
@@ -125,6 +201,25 @@ def test_manyLeave(world):
     notices(watching)
     world.advance(2.25)
     assert notices(watching) == [("leave", "bob")]
+    assert members(world) == []
+
+
+def test_manyLeaveAtOnce(world):
+    """Of very many who left in one moment, a bounded number are told of in one turn of the wheel."""
+    watching, ears = watcher(world), [Ear(str(number)) for number in range(2 * LEAVES + 10)]
+    for ear in ears:
+        world.subscribe(ear, "a")
+    for ear in ears:
+        world.channels.leave(ear)
+    notices(watching)
+    world.advance(4.5)
+    told = []
+    while len(told) < len(ears):
+        world.advance(TICK)
+        came = notices(watching)
+        assert len(came) <= LEAVES
+        told += came
+    assert told == [("leave", ear.caller.user) for ear in ears]
     assert members(world) == []
 
 

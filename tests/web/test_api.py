@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.memory import MemoryClient
+from tests.memory import MemoryClient, clientFrame
 from tests.web.channels import Client, World
 from tests.web.conftest import turn
 from twisted_ws.access.credentials import Credentials
@@ -240,6 +240,36 @@ def test_describe() -> None:
     assert world.read("/api/channels/none/presence") == {"channel": "none", "count": 0, "members": []}
     world.read("/api/channels/a/history", "DELETE")
     assert world.read("/api/channels/a")["history"] == {"messages": 0, "bytes": 0, "oldest": None}
+
+
+def test_presencePages() -> None:
+    """Of very many members an answer has some, by name, and the cursor of the next; clients of the channel are answered so."""
+    world = Back(answerMessages=3)
+    for user in "edcba":
+        world.events(f"/channels/a?user={user}")
+    world.events("/channels/b?user=ann")
+
+    def page(answer: Any) -> tuple[str, str | None]:
+        assert answer["count"] == 5
+        return "".join(each["user"] for each in answer["members"]), answer.get("next")
+
+    assert page(world.read("/api/channels/a/presence")) == ("abc", "c")
+    assert page(world.read("/api/channels/a/presence?cursor=c")) == ("de", None)
+    assert page(world.read("/api/channels/a/presence?limit=2&cursor=a")) == ("bc", "c")
+    assert page(world.read("/api/channels/a")["presence"]) == ("abc", "c")
+    assert world.refused("/api/channels/a/presence?limit=4") == (400, "bad-request")
+    found = world.client().get("/channels?channel=a&channel=b&presence=true").json["presence"]
+    assert page(found["a"]) == ("abc", "c")
+    assert found["b"] == {"count": 1, "members": [], "next": ""}
+    stream = world.events("/channels?channel=b&channel=a&presence=true").frames()
+    assert stream[0]["presence"]["count"] == 2
+    assert page({**stream[1]["presence"], "count": 5}) == ("ab", "b")
+    socket = MemoryClient(world.factory, world.clock)
+    socket.connect("/channels", "Sec-WebSocket-Protocol: twisted-ws.v1")
+    socket.messages()
+    for cursor, there in ("", ("abc", "c")), ("c", ("de", None)):
+        socket.send(clientFrame(1, json.dumps({"type": "presence", "channel": "a", "cursor": cursor}).encode()))
+        assert page({**json.loads(socket.messages()[0]), "count": 5}) == there
 
 
 def test_history() -> None:

@@ -28,7 +28,7 @@ from twisted_ws.delivery.engine import Description, Engine
 from twisted_ws.delivery.framings import Framing
 from twisted_ws.delivery.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.delivery.people import People
-from twisted_ws.delivery.presence import Presence
+from twisted_ws.delivery.presence import Presence, Room
 from twisted_ws.delivery.publication import History, Kind, Position, Publication, Published, Start, encode, parsePosition
 from twisted_ws.delivery.subscriber import CallerSubscriber, Subscriber
 from twisted_ws.delivery.visitor import Visitor
@@ -44,6 +44,9 @@ __all__ = ["Channels"]
 # Bytes that channels may put behind others in a caller's outbox; more waits in its mailbox, where the mount's policy decides.
 ROOM = 32 * 1024
 
+# Members of presence in one step of `Turns`.
+MEMBERS = 2
+
 LONGEST_KEY = 128  # characters of a conflation or idempotency key
 
 
@@ -56,7 +59,7 @@ class Channels:
         wheel: its deadlines.
         backlog: its count of bytes that wait.
         seconds: its clock.
-        turns: its later turns.
+        turns: its budget of work in one turn of the reactor.
 
     Attributes:
         presence: who is there.
@@ -160,9 +163,23 @@ class Channels:
         """Return how many are subscribed to a channel itself, not by a pattern."""
         return sum([audience.count(channel) for audience in self._audiences.values()])
 
-    def who(self, channel: str) -> dict[str, Any]:
-        """Return who is on a channel, as JSON has it: the `count` of connections, and the `members` that are users."""
-        return {"count": self.count(channel), "members": self.presence.members(channel)}
+    def who(self, channel: str, after: str = "", room: Room | None = None) -> dict[str, Any]:
+        """Return who is on a channel, as JSON has it.
+
+        Args:
+            channel: its name.
+            after: the user after which `members` begin.
+            room: what they may take of an answer; None: all of `Limits.answerMessages` and `Limits.answerBytes`.
+
+        Returns:
+            The `count` of connections, the `members` that are users, and after whom to go on as `next`, where there are more.
+        """
+        members, last = self.presence.members(channel, room or Room(self.limits), after)
+        self.turns.spend(1 + len(members) // MEMBERS)
+        who = {"count": self.count(channel), "members": members}
+        if last is not None:
+            who["next"] = last
+        return who
 
     # Messages.
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from twisted_ws.delivery.names import SortedNames
 from twisted_ws.delivery.subscriber import Subscriber
+from twisted_ws.limits import Limits
 from twisted_ws.wire.wheel import Wheel
 
-__all__ = ["Member", "Presence"]
+__all__ = ["Member", "Presence", "Room"]
+
+# Leaves that are told of in one turn of the wheel.
+LEAVES = 512
+# What a member has in an answer beside its user and info.
+OVERHEAD = 40
+# Users on one channel that are put in order when they are asked for; more of them are kept in order.
+FEW = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(msgspec.Struct, frozen=True):
     """One user on a channel.
 
     Attributes:
@@ -26,17 +33,67 @@ class Member:
     """
 
     user: str
-    info: Any
+    info: msgspec.Raw
     connections: int
+
+
+class Room:
+    """What one answer still has room for.
+
+    Attributes:
+        members: how many.
+        bytes: what they may have, about; the first one is taken whatever it has.
+    """
+
+    __slots__ = ("bytes", "members")
+
+    def __init__(self, limits: Limits) -> None:
+        self.members = limits.answerMessages
+        self.bytes = limits.answerBytes
+
+
+_NO_INFO = b"null"
 
 
 class _Present:
     __slots__ = ("connections", "info", "leftAt")
 
-    def __init__(self, info: Any) -> None:
-        self.info = info
+    def __init__(self, info: bytes) -> None:
+        self.info = info  # JSON
         self.connections = 0
         self.leftAt = 0.0
+
+
+class _Users(dict[str, _Present]):
+    """The users on one channel."""
+
+    __slots__ = ("_names",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: SortedNames | None = None
+
+    def __setitem__(self, user: str, present: _Present) -> None:
+        """Add a user."""
+        super().__setitem__(user, present)
+        if self._names is not None:
+            self._names.add(user)
+        elif len(self) > FEW:
+            self._names = SortedNames()
+            for name in self:
+                self._names.add(name)
+
+    def __delitem__(self, user: str) -> None:
+        """Take a user away."""
+        super().__delitem__(user)
+        if self._names is not None:
+            self._names.remove(user)
+
+    def page(self, after: str, limit: int) -> list[str]:
+        """Return the first `limit` users after one, by name."""
+        if self._names is None:
+            return sorted([user for user in self if user > after])[:limit]
+        return self._names.page("", after, limit)
 
 
 class Presence:
@@ -54,16 +111,39 @@ class Presence:
         self._delay = delay
         self._wheel = wheel
         self._seconds = seconds
-        self._users: dict[str, dict[str, _Present]] = {}  # by channel
+        self._users: dict[str, _Users] = {}  # by channel
         # As whom each one has entered: a service may give its caller another user since.
         self._entered: dict[tuple[str, Subscriber], str] = {}
         self._watchers: dict[str, dict[Subscriber, None]] = {}
         self._leaving: deque[tuple[float, str, str]] = deque()  # when, channel, user; all wait equally long
         self.wheelSlot: int | None = None
 
-    def members(self, channel: str) -> list[Member]:
-        """Return the users on a channel, in the order in which they came."""
-        return [Member(user, present.info, present.connections) for user, present in self._users.get(channel, {}).items()]
+    def members(self, channel: str, room: Room, after: str = "") -> tuple[list[Member], str | None]:
+        """Return users on a channel, by name, as many as there is room for.
+
+        Args:
+            channel: its name.
+            room: is given less, by what is returned.
+            after: the user after which to begin.
+
+        Returns:
+            They, and after whom to go on, None when that is all.
+        """
+        users = self._users.get(channel)
+        found: list[Member] = []
+        if users is None:
+            return [], None
+        last = after
+        names = users.page(after, room.members + 1)
+        for user in names[: room.members]:
+            present = users[user]
+            if found and room.bytes <= 0:
+                break
+            room.bytes -= len(user) + len(present.info) + OVERHEAD
+            found.append(Member(user, msgspec.Raw(present.info), present.connections))
+            last = user
+        room.members -= len(found)
+        return found, last if len(found) < len(names) else None
 
     def watch(self, channel: str, subscriber: Subscriber) -> None:
         """Tell a subscriber of the channel who comes and goes, until it leaves itself."""
@@ -74,13 +154,16 @@ class Presence:
         user = subscriber.caller.user
         if not isinstance(user, str):
             return
-        users = self._users.setdefault(channel, {})
+        json = _NO_INFO if info is None else msgspec.json.encode(info)
+        users = self._users.get(channel)
+        if users is None:
+            users = self._users[channel] = _Users()
         present = users.get(user)
         if present is None:
-            present = users[user] = _Present(info)
-            self._tell(channel, "join", user, info)
+            present = users[user] = _Present(json)
+            self._tell(channel, "join", user, json)
         elif not present.connections:
-            present.info = info  # it is back: nobody knows that it was away
+            present.info = json  # it is back: nobody knows that it was away
         present.connections += 1
         self._entered[channel, subscriber] = user
 
@@ -104,11 +187,13 @@ class Presence:
 
     def deadlineReached(self, now: float) -> None:
         """Tell of those who have not come back; called by the wheel."""
-        while self._leaving and self._leaving[0][0] + self._delay <= now:
+        for _ in range(LEAVES):
+            if not self._leaving or self._leaving[0][0] + self._delay > now:
+                break
             leftAt, channel, user = self._leaving.popleft()
-            users = self._users.get(channel, {})
-            present = users.get(user)
-            if present is None or present.connections or present.leftAt != leftAt:
+            users = self._users.get(channel)
+            present = None if users is None else users.get(user)
+            if users is None or present is None or present.connections or present.leftAt != leftAt:
                 continue
             del users[user]
             if not users:
@@ -117,9 +202,9 @@ class Presence:
         if self._leaving:
             self._wheel.set(self, self._leaving[0][0] + self._delay)
 
-    def _tell(self, channel: str, what: str, user: str, info: Any) -> None:
+    def _tell(self, channel: str, what: str, user: str, info: bytes) -> None:
         watchers = self._watchers.get(channel)
         if watchers:
-            frame = msgspec.json.encode({"type": what, "channel": channel, "member": {"user": user, "info": info}})
+            frame = msgspec.json.encode({"type": what, "channel": channel, "member": {"user": user, "info": msgspec.Raw(info)}})
             for watcher in tuple(watchers):
                 watcher.notice(frame)

@@ -76,9 +76,10 @@ class Publish(_Request, tag="publish"):
 
 
 class Presence(_Request, tag="presence"):
-    """Ask who is on a channel."""
+    """Ask who is on a channel; with a cursor, for those who had no place in the answer before."""
 
     channel: str
+    cursor: str = ""
 
 
 class Ping(_Request, tag="ping"):

@@ -142,7 +142,10 @@ class JsonSubscriber(_ServiceSubscriber):
                     await self._publish(request)
                 case Presence():
                     self._service.checkPresence(request.channel)
-                    self.write(frame("presence", request.ref, channel=request.channel, **self._channels.who(request.channel)))
+                    if self._service.server.turns.over:
+                        await self._service.server.turns.next()
+                    who = self._channels.who(request.channel, request.cursor)
+                    self.write(frame("presence", request.ref, channel=request.channel, **who))
                 case _:  # Ping
                     self.write(frame("pong", request.ref))
         except ChannelError as error:

@@ -11,6 +11,7 @@ import msgspec
 from twisted_ws.delivery.framings import Framing, jsonFrame
 from twisted_ws.delivery.names import concerning, isPattern
 from twisted_ws.delivery.past import Past
+from twisted_ws.delivery.presence import Room
 from twisted_ws.delivery.publication import Kind, Position, Publication, Start, cursor, parseAfter
 from twisted_ws.delivery.subscriber import CallerSubscriber
 from twisted_ws.errors import ChannelError
@@ -94,7 +95,8 @@ class EventSubscriber(CallerSubscriber):
         self._stream.open()
         self._began = True
         retry = b"retry: %d\n\n" % round(self._channels.limits.reconnectDelay * 1000)
-        self.writeFirst([retry, *map(self._subscribed, self._starts)])
+        room = Room(self._channels.limits)
+        self.writeFirst([retry, *[self._subscribed(start, room) for start in self._starts]])
 
     def begin(self, start: Start, publications: Past | list[Publication]) -> None:
         """Keep where the subscription begins."""
@@ -129,7 +131,7 @@ class EventSubscriber(CallerSubscriber):
         self._drop()
         self._stream.end(b"id: %s\n\n" % LEFT.encode("ascii"))
 
-    def _subscribed(self, start: Start) -> bytes:
+    def _subscribed(self, start: Start, room: Room) -> bytes:
         answer = msgspec.json.encode(self._answer(start))
         return b"event: subscribed\n" + self._idOf(start) + b"data: " + answer + b"\n\n"
 
@@ -155,10 +157,10 @@ class JsonEventSubscriber(EventSubscriber):
         """Tell who comes and goes."""
         self.write(b"data: " + frame + b"\n\n")
 
-    def _subscribed(self, start: Start) -> bytes:
+    def _subscribed(self, start: Start, room: Room) -> bytes:
         answer = self._answer(start)
         if self._watched:
-            answer["presence"] = self._channels.who(start.channel)
+            answer["presence"] = self._channels.who(start.channel, room=room)
         return self._idOf(start) + b"data: " + frame("subscribed", **answer) + b"\n\n"
 
     def _unsubscribed(self, channel: str, reason: str) -> bytes:

@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct
 from twisted_ws.delivery.channels import Channels
 from twisted_ws.delivery.engine import Description
 from twisted_ws.delivery.names import checkName
+from twisted_ws.delivery.presence import Room
 from twisted_ws.errors import ChannelError
 from twisted_ws.server import CLOSING
 from twisted_ws.web import schemas
@@ -131,7 +132,7 @@ async def describe(call: Call) -> schemas.Described:
         entry.channel,
         entry.id,
         entry.subscribers,
-        schemas.Present(**_who(call)),
+        schemas.Present(**call.channels.who(call.channel)),
         schemas.Kept(found.messages, found.bytes, oldest),
     )
 
@@ -156,7 +157,9 @@ async def forget(call: Call) -> schemas.Deleted:
 async def presence(call: Call) -> schemas.PresenceList:
     """Return who is on a channel."""
     checkName(call.channel, call.server.limits.channelName)
-    return schemas.PresenceList(call.channel, **_who(call))
+    room = Room(call.server.limits)
+    room.members = _limit(call, room.members)
+    return schemas.PresenceList(call.channel, **call.channels.who(call.channel, call.query.cursor, room))
 
 
 async def disconnect(call: Call) -> schemas.Disconnected:
@@ -207,7 +210,14 @@ OPERATIONS = (
     Operation(
         "DELETE", "/api/channels/{channel}/history", "Forget what is kept of a channel", forget, schemas.Deleted, errors=(404,)
     ),
-    Operation("GET", "/api/channels/{channel}/presence", "Say who is on a channel", presence, schemas.PresenceList),
+    Operation(
+        "GET",
+        "/api/channels/{channel}/presence",
+        "Say who is on a channel",
+        presence,
+        schemas.PresenceList,
+        query=schemas.PresenceQuery,
+    ),
     Operation(
         "POST",
         "/api/disconnect",
@@ -251,11 +261,6 @@ def _people(call: Call) -> list[Any]:
 
 def _entry(channels: Channels, found: Description) -> schemas.Channel:
     return schemas.Channel(found.channel, str(found.position), channels.count(found.channel))
-
-
-def _who(call: Call) -> dict[str, Any]:
-    who = call.channels.who(call.channel)
-    return {"count": who["count"], "members": [schemas.User(each.user, each.info, each.connections) for each in who["members"]]}
 
 
 def _limit(call: Call, default: int) -> int:

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted_ws.delivery.framings import Framing, jsonFields
 from twisted_ws.delivery.names import concerning, isPattern
 from twisted_ws.delivery.past import Past
+from twisted_ws.delivery.presence import Room
 from twisted_ws.delivery.publication import Position, Publication, Start, cursor, parseAfter
 from twisted_ws.delivery.subscriber import Subscriber
 from twisted_ws.errors import ChannelError
@@ -257,7 +258,8 @@ async def poll(request: HttpRequest, visit: Visit, server: WebSocketServer) -> N
 
 
 def _presence(server: WebSocketServer, question: _Question) -> Any:
-    found = {name: server.channels.who(name) for name in question.names}
+    room = Room(server.limits)
+    found = {name: server.channels.who(name, room=room) for name in question.names}
     return found[question.names[0]] if question.alone else found
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "Message",
     "PostQuery",
     "PresenceList",
+    "PresenceQuery",
     "Publish",
     "Published",
     "Results",
@@ -173,6 +174,13 @@ class HistoryQuery(Struct, forbid_unknown_fields=True):
     limit: Limit | UnsetType = UNSET
 
 
+class PresenceQuery(Struct, forbid_unknown_fields=True):
+    """Which members are wanted."""
+
+    cursor: Annotated[str, _said("Those after this one: the next of the answer before.")] = ""
+    limit: Limit | UnsetType = UNSET
+
+
 # What is answered.
 
 
@@ -215,6 +223,9 @@ class Channels(Struct):
     next: Annotated[str | None, Meta(description="The cursor of the next page; null after the last one.")]
 
 
+Next = Annotated[str | UnsetType, _said("Where there are more members: the cursor of the next request.")]
+
+
 class User(Struct):
     """A user on a channel."""
 
@@ -236,6 +247,7 @@ class Present(Struct):
 
     count: Count
     members: list[User]
+    next: Next = UNSET
 
 
 class Described(Channel):
@@ -251,6 +263,7 @@ class PresenceList(Struct):
     channel: Name
     count: Count
     members: list[User]
+    next: Next = UNSET
 
 
 class Message(Struct):
