@@ -28,7 +28,8 @@ from twisted_ws.wire.events import Events
 from twisted_ws.wire.fanout import fanOut
 from twisted_ws.wire.frontdoor import FrontDoorFactory
 from twisted_ws.wire.gate import Gate
-from twisted_ws.wire.origins import AllowedOrigins
+from twisted_ws.wire.hosts import machineNames
+from twisted_ws.wire.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.ports import accelerate
 from twisted_ws.wire.protocol import WebSocketConnection, connectionClass
 from twisted_ws.wire.proxies import TrustedProxies
@@ -148,6 +149,8 @@ class WebSocketServer:
     Args:
         limits: all limits; see `Limits`.
         allowedOrigins: the web pages that may connect, beside those of the server's own host (``https://app.example``, ``*``).
+        allowedHosts: the names by which clients may ask for the server on a loopback address, beside this machine's own and those
+            of `allowedOrigins` (``app.example``, ``*.app.example``, ``*``); see `twisted_ws.wire.origins.AllowedHosts`.
         compression: whether permessage-deflate is accepted.
         trustedProxies: the networks whose X-Forwarded-For and X-Forwarded-Proto are believed.
         engine: numbers and keeps the messages of channels; None for one in memory.
@@ -162,11 +165,12 @@ class WebSocketServer:
         gate: the count of connections, to be told of each listening port.
         origins: the web pages that may connect, as `allowedOrigins` says.
         namedOrigins: the same without ``*``: those that were meant, and not just anybody.
+        hosts: the names by which it may be asked for on a loopback address, as `allowedHosts` says.
         proxies: whose word on a client's address counts.
         visits: what is being answered by HTTP and has no end of its own; a transport adds it, and takes it away.
 
     Raises:
-        ConfigurationError: an origin or a network cannot be read; the text names it.
+        ConfigurationError: an origin, a host or a network cannot be read; the text names it.
     """
 
     _log = Logger()
@@ -176,6 +180,7 @@ class WebSocketServer:
         *,
         limits: Limits | None = None,
         allowedOrigins: Iterable[str] = (),
+        allowedHosts: Iterable[str] = (),
         compression: bool = False,
         trustedProxies: Iterable[str] = (),
         engine: Engine | None = None,
@@ -189,6 +194,7 @@ class WebSocketServer:
         try:
             self.origins = AllowedOrigins(allowedOrigins)
             self.namedOrigins = AllowedOrigins([origin for origin in allowedOrigins if origin != "*"])
+            self.hosts = AllowedHosts(allowedHosts, allowedOrigins, machineNames())
             self.proxies = TrustedProxies(trustedProxies)
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
@@ -256,7 +262,9 @@ class WebSocketServer:
             http: makes the protocols for requests that are not WebSocket; None: they get 426.
             peerCertificate: reads the client's certificate from a transport (with mutual TLS).
         """
-        return FrontDoorFactory(self._wire, self._connectionClass, self, self.origins, self.proxies, http, peerCertificate)
+        return FrontDoorFactory(
+            self._wire, self._connectionClass, self, self.origins, self.hosts, self.proxies, http, peerCertificate
+        )
 
     def adopt(self, port: IListeningPort) -> None:
         """Take a port that listens with `factory` into the fast lane, and pause it when descriptors run short.

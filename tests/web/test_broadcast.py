@@ -11,6 +11,8 @@ from tests.web.conftest import Connection, Response
 from twisted_ws.access.credentials import CheckFailed, Credentials, Identity, TooManyFailures, Unauthenticated
 from twisted_ws.limits import Limits
 from twisted_ws.web.broadcast import broadcastSite
+from twisted_ws.wire.origins import AllowedHosts
+from twisted_ws.wire.proxies import TrustedProxies
 
 KEY = "0123456789abcdef"
 
@@ -21,6 +23,7 @@ class Server:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.gate = self.turns = None
+        self.hosts, self.proxies = AllowedHosts(), TrustedProxies()
         self.reason: str | None = None
         self.sent: list[str | bytes] = []
 

@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
-from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import alsoProvides
 
 from tests.web.conftest import Connection, Response
 from twisted_ws.limits import Limits
@@ -16,6 +17,8 @@ from twisted_ws.services.demo import Demo
 from twisted_ws.services.playground import Playground
 from twisted_ws.web.pages import pagesSite
 from twisted_ws.web.scripts import CLIENT
+from twisted_ws.wire.origins import AllowedHosts
+from twisted_ws.wire.proxies import TrustedProxies
 
 URL = "http://localhost:8081/broadcaster/broadcast"
 
@@ -25,6 +28,7 @@ class Server:
 
     def __init__(self, **services: object) -> None:
         self.limits, self.turns = Limits(), None
+        self.hosts, self.proxies = AllowedHosts(), TrustedProxies()
         self.services = {"/" + path.replace("_", "/"): service for path, service in services.items()}
         self.asked: list[str] = []
 
@@ -69,7 +73,7 @@ class Page(HTMLParser):
 def get(server: Server, path: str, *headers: str, method: str = "GET", host: str = "localhost:8080", **options: Any) -> Response:
     connection = Connection(pagesSite(server, reactor=Clock(), **options))  # type: ignore[arg-type]
     if "x-tls" in headers:
-        connection.channel.transport.__class__ = type("TLS", (type(connection.transport), TLSMemoryBIOProtocol), {})
+        alsoProvides(connection.transport, ISSLTransport)
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *[h for h in headers if h != "x-tls"], "", ""]
     return connection.ask("\r\n".join(lines).encode("latin-1"))
 

@@ -12,7 +12,7 @@ from twisted_ws.errors import WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.frontdoor import FrontDoorFactory
-from twisted_ws.wire.origins import AllowedOrigins
+from twisted_ws.wire.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.protocol import WebSocketConnection, connectionClass
 from twisted_ws.wire.proxies import TrustedProxies
 from twisted_ws.wire.shared import Welcome, Wire
@@ -69,6 +69,7 @@ class WireHost:
         *,
         compression: bool = False,
         origins: tuple[str, ...] = (),
+        hosts: tuple[str, ...] = (),
         proxies: tuple[str, ...] = (),
         http: Any = None,
         idleTimeout: float = 0,
@@ -83,7 +84,13 @@ class WireHost:
         self.welcome = Welcome(subProtocol, headers, idleTimeout, self.attend)
         self.answer: Any = lambda request: succeed(self.welcome)
         self.factory = FrontDoorFactory(
-            self.wire, connectionClass(self.wire), self, AllowedOrigins(origins), TrustedProxies(proxies), http
+            self.wire,
+            connectionClass(self.wire),
+            self,
+            AllowedOrigins(origins),
+            AllowedHosts(hosts, origins),
+            TrustedProxies(proxies),
+            http,
         )
 
     def upgrade(self, request: UpgradeRequest) -> Deferred[Welcome]:

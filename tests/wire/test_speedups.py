@@ -134,6 +134,38 @@ def test_acceptOneOfAnotherFamily(impl, tmp_path):
         assert client.recv(1) == b""
 
 
+@BOTH
+@pytest.mark.parametrize(
+    ("family", "host", "found"),
+    [
+        (socket.AF_INET, "127.0.0.1", True),
+        (socket.AF_INET, "127.8.9.1", True),
+        (socket.AF_INET6, "::1", True),
+        (socket.AF_INET6, "127.0.0.1", True),
+    ],
+)
+def test_isOnLoopback(impl, family, host, found):
+    """A connection to a loopback address is known by its descriptor, on a port for both families, too; which stays open."""
+    bound = "::" if family == socket.AF_INET6 else "0.0.0.0"
+    with socket.create_server((bound, 0), family=family, dualstack_ipv6=family == socket.AF_INET6) as port:
+        with socket.create_connection((host, port.getsockname()[1])) as client:
+            accepted, _ = port.accept()
+            with accepted:
+                assert impl.isOnLoopback(accepted.fileno()) is found
+                accepted.sendall(b"x")
+                assert client.recv(1) == b"x"
+        assert impl.isOnLoopback(port.fileno()) is False
+
+
+@BOTH
+def test_isOnLoopbackOfAnother(impl):
+    """What is no socket is an error."""
+    with open(os.devnull) as file, pytest.raises(OSError, match="socket"):
+        impl.isOnLoopback(file.fileno())
+    with pytest.raises(OSError, match="descriptor"):
+        impl.isOnLoopback(999_999)
+
+
 PLAIN = b"GET /ws?a=%20 HTTP/1.1\r\nHost: a.example:8080\r\nX-A:\t one \r\nX-Text: gr\xfc\xdf\r\nx-a: two\r\n\r\n"
 
 

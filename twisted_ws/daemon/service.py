@@ -55,6 +55,7 @@ class Daemon(MultiService):
         self.server = WebSocketServer(
             limits=settings.limits,
             allowedOrigins=settings.allowedOrigins,
+            allowedHosts=settings.allowedHosts,
             compression=settings.compression,
             trustedProxies=settings.trustedProxies,
             reactor=reactor,

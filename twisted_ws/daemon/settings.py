@@ -65,6 +65,7 @@ class Settings:
     tlsMinimum: str = "1.2"
     stateDirectory: str | None = None
     allowedOrigins: tuple[str, ...] = ()
+    allowedHosts: tuple[str, ...] = ()
     trustedProxies: tuple[str, ...] = ()
     compression: bool = False
     apiKeyFile: str | None = None
@@ -197,6 +198,13 @@ KEYS = (
         _list,
         "web pages that may connect, as https://app.example or *; repeatable",
         "same host",
+    ),
+    Key(
+        "allowed-host",
+        "allowedHosts",
+        _list,
+        "name by which the server may be asked for on a loopback address, as app.example, *.app.example or *; repeatable",
+        "this machine's",
     ),
     Key(
         "trusted-proxy",

@@ -193,7 +193,8 @@ class Link:
 
     def __init__(self, address: str, port: int, isSecure: bool) -> None:
         kind = IPv6Address if ":" in address else IPv4Address
-        mine, theirs = kind("TCP", address, port), IPv4Address("TCP", "127.0.0.1", 443 if isSecure else 80)
+        # No loopback address, on which not every name is answered.
+        mine, theirs = kind("TCP", address, port), IPv4Address("TCP", "192.0.2.1", 443 if isSecure else 80)
         self.client, self.server = End(mine, theirs), End(theirs, mine)
         self.client.other, self.server.other = self.server, self.client
         if isSecure:

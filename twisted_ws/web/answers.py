@@ -45,6 +45,7 @@ _SLUGS = {
     414: "target-too-long",
     415: "unsupported-media-type",
     417: "expectation-failed",
+    421: "misdirected",
     429: "too-many-requests",
     431: "head-too-large",
     500: "internal-error",
@@ -63,6 +64,7 @@ class HttpError(Exception):
         slug: what went wrong, for programs; by default what belongs to the status, as "not-found".
         headers: more response headers; a value with several header lines is a tuple.
         more: more members of the body.
+        hint: what the operator's log should say beyond the message; "" for nothing.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class HttpError(Exception):
         slug: str = "",
         headers: Mapping[str, str | tuple[str, ...]] | None = None,
         more: Mapping[str, str] | None = None,
+        hint: str = "",
     ) -> None:
         super().__init__(f"{status} {message}")
         self.status = status
         self.message = message
+        self.hint = hint
         # A service may refuse with any status.
         self.slug = slug or _SLUGS.get(status) or ("forbidden" if status < 500 else "unavailable")
         self.headers = dict(headers or {})

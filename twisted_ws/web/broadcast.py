@@ -38,7 +38,17 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials, reactor: An
     root.putChild(b"channels", api)
     root.putChild(b"healthz", Liveness())
     root.putChild(b"readyz", Readiness(server))
-    return HttpSite(root, server.limits, server.gate, reactor, turns=server.turns)
+    return HttpSite(
+        root,
+        server.limits,
+        server.gate,
+        reactor,
+        turns=server.turns,
+        # A page that needs a key has none.
+        hosts=None if credentials.requiresCredentials else server.hosts,
+        anyHost=(b"/healthz", b"/readyz"),
+        proxies=server.proxies,
+    )
 
 
 class Broadcast(Guarded):

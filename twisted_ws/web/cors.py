@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted_ws.web.answers import HttpError
+from twisted_ws.wire.origins import isFromElsewhere
 
 if TYPE_CHECKING:
     from twisted_ws.web.request import HttpRequest
@@ -31,12 +32,11 @@ class Cors:
         self._origins = origins
         self._named = named
 
-    def check(self, request: HttpRequest, isSecure: bool) -> None:
+    def check(self, request: HttpRequest) -> None:
         """Put what the page's browser wants to know into the answer, whatever that will be.
 
-        Args:
-            request: the request; one without an Origin is no page's.
-            isSecure: whether the client's connection has TLS.
+        A request without an Origin is no page's, unless the browser says that a page of another site has made it
+        (`isFromElsewhere`): that one has no origin that could be allowed, and gets in where any may.
 
         Raises:
             HttpError: 403 for a page that may not connect, 400 for two origins.
@@ -45,14 +45,18 @@ class Cors:
         headers.setRawHeaders("Vary", ["Origin"])
         # Without CORS a page may still load an answer as a script or picture, into its own process.
         headers.setRawHeaders("Cross-Origin-Resource-Policy", ["same-origin"])
-        found = request.fields.getAll("origin")
+        head = request.head
+        assert head is not None
+        found = head.getAll("origin")
         if not found:
+            if isFromElsewhere(head) and not self._origins.allows("null", head.host, request.isSecure()):
+                raise HttpError(403, "Pages of other sites may not connect.")
             return
         if len(found) > 1:
             raise HttpError(400, "The Origin header must not be repeated.")
-        origin, host = found[0], request.fields.get("host", "")
+        origin, host, isSecure = found[0], head.host, request.isSecure()
         if not self._origins.allows(origin, host, isSecure):
-            raise HttpError(403, "Pages of this origin may not connect.")
+            raise HttpError(403, "Pages of this origin may not connect.", hint=self._origins.hint(origin))
         headers.setRawHeaders("Access-Control-Allow-Origin", [origin])
         if self._named.allows(origin, host, isSecure):
             headers.setRawHeaders("Access-Control-Allow-Credentials", ["true"])

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted_ws.access.credentials import CheckFailed, Credentials, TooManyFailures, Unauthenticated
 from twisted_ws.web.answers import Endpoint, HttpError, retryAfter
 from twisted_ws.web.health import RETRY_SECONDS
-from twisted_ws.wire.transports import peerOf
+from twisted_ws.wire.origins import isFromElsewhere
 
 if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
@@ -45,17 +45,19 @@ class Guarded(Endpoint):
         self.refuseWhileDraining()
         if not self._credentials.requiresCredentials:
             return None
-        checked = self._credentials.check(authorization[0] if authorization else None, peerOf(request.client)[0])
+        checked = self._credentials.check(authorization[0] if authorization else None, request.peerAddress)
         return checked.addCallbacks(lambda identity: None, self._unknown)
 
     def _refuseBrowsers(self, request: HttpRequest, authorization: str) -> None:
         """Refuse a request that a web page sent with what the browser has, and not the page.
 
         Any page in the world can make its visitor's browser POST plain text to localhost, and the browser adds the passwords it
-        remembers. It never adds a bearer token of its own, and it names the page in Origin.
+        remembers. It never adds a bearer token of its own, and it names the page in Origin, or says at least that it is another
+        site's.
         """
         bearer = self._credentials.requiresCredentials and authorization.lower().startswith("bearer ")
-        if request.fields.getAll("origin") and not bearer:
+        assert request.head is not None
+        if ("origin" in request.head.values or isFromElsewhere(request.head)) and not bearer:
             raise HttpError(403, "A web page may publish only with an API key of its own.")
 
     def refuseWhileDraining(self) -> None:

@@ -24,7 +24,7 @@ __all__ = ["PATH", "openAPI"]
 PATH = "/api/openapi.json"
 _REF = "#/components/schemas/{name}"
 # Any request can have these answers: see docs/reference/http.md.
-_ERRORS = (400, 401, 403, 405, 408, 411, 429, 503)
+_ERRORS = (400, 401, 403, 405, 408, 411, 421, 429, 503)
 # What `x-limit` is called for a type.
 _BOUNDS = {"string": "maxLength", "integer": "maximum", "array": "maxItems"}
 

@@ -61,7 +61,7 @@ def pagesSite(
     The front door has counted its connections. For the arguments see `PagesResource`.
     """
     pages = PagesResource(server, broadcastURL, needsKey, hsts)
-    return HttpSite(pages, server.limits, reactor=reactor, turns=server.turns)
+    return HttpSite(pages, server.limits, reactor=reactor, turns=server.turns, hosts=server.hosts, proxies=server.proxies)
 
 
 class PagesResource(Resource):

@@ -18,11 +18,13 @@ from twisted_ws.logs import printable
 from twisted_ws.upgrade import Headers
 from twisted_ws.web.answers import Endpoint, HttpError, dateNow, notAllowed, textAnswer
 from twisted_ws.wire.head import RequestHead
+from twisted_ws.wire.transports import hasTLS, peerOf
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from twisted_ws.web.channel import HttpChannel
+    from twisted_ws.web.site import HttpSite
 
 __all__ = ["HttpRequest"]
 
@@ -50,6 +52,7 @@ class HttpRequest(Request):
     """
 
     channel: HttpChannel
+    site: HttpSite
     transport: Any
     content: BytesIO
     defaultContentType = b"text/plain; charset=utf-8"
@@ -65,6 +68,7 @@ class HttpRequest(Request):
     def __init__(self, channel: HttpChannel) -> None:
         # All that Twisted's own __init__ sets, but for what is made for the first who asks.
         self.channel = channel
+        self.site = channel.site
         self.transport = channel.transport
         if channel.addresses is None:  # once for all requests, and not before the PROXY protocol has said what they are
             channel.addresses = self.transport.getPeer(), self.transport.getHost()
@@ -115,13 +119,26 @@ class HttpRequest(Request):
         if "cookie" in head.values:
             self.parseCookies()  # type: ignore[no-untyped-call]
 
+    @property
+    def peerAddress(self) -> str:
+        """The client's IP address as text; "" for a UNIX socket. Behind a trusted proxy: the address it reports."""
+        return self._whose()[0]
+
+    def isSecure(self) -> bool:
+        """Say whether the client's connection has TLS (with a trusted proxy: whether the proxy says so)."""
+        return bool(self._forceSSL) or self._whose()[1]
+
+    def _whose(self) -> tuple[str, bool]:
+        address, secure = peerOf(self.client)[0], hasTLS(self.transport)
+        return (address, secure) if self.head is None else self.site.proxies.client(address, secure, self.head)
+
     def admit(self) -> Deferred[None] | None:
         """Find the resource, and ask it whether the body should be read.
 
         Raises:
             HttpError: the answer.
         """
-        self.site = self.channel.site
+        self.site.checkHost(self)
         self.prepath = []
         self.sitepath: list[bytes] = []
         segments = self.path[1:].split(b"/")
@@ -173,8 +190,8 @@ class HttpRequest(Request):
         self.channel.site.throttle.info(
             _log,
             f"request refused with {error.status}",
-            "{peer}: {status} {slug}: {reason} ({method} {path})",
-            peer=getattr(self.client, "host", None) or "a local socket",
+            "{peer}: {status} {slug}: {reason} ({method} {path}{hint})",
+            peer=self.peerAddress or "a local socket",
             status=error.status,
             slug=error.slug,
             # Not "message", which Twisted overwrites for observers of its older log.
@@ -182,6 +199,7 @@ class HttpRequest(Request):
             # Without the query: secrets travel there.
             method=printable(self.method) if self.head is not None else "?",
             path=printable(self.path) if self.head is not None else "?",
+            hint=f"; {printable(error.hint)}" if error.hint else "",
         )
         self._sendError(error)
 

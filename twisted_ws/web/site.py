@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import Protocol
@@ -9,9 +10,13 @@ from twisted.web.server import Site
 
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
+from twisted_ws.web.answers import HttpError
 from twisted_ws.web.channel import HttpChannel
 from twisted_ws.web.request import HttpRequest
 from twisted_ws.wire.gate import Gate
+from twisted_ws.wire.hosts import MISDIRECTED, isMisdirected
+from twisted_ws.wire.origins import AllowedHosts
+from twisted_ws.wire.proxies import TrustedProxies
 from twisted_ws.wire.transports import abort, peerOf
 from twisted_ws.wire.turns import Turns
 
@@ -39,6 +44,9 @@ class HttpSite(Site):
         reactor: the reactor; None for the global one.
         keepAlive: whether a connection may have a second request.
         turns: the budget of its work in one turn of the reactor, which all sites of a server share; None: one of its own.
+        hosts: the names by which it may be asked for on a loopback address; None: any.
+        anyHost: the paths that are answered all the same.
+        proxies: whose word on a client counts.
 
     Attributes:
         throttle: keeps refused requests from filling the log.
@@ -57,6 +65,9 @@ class HttpSite(Site):
         reactor: Any = None,
         keepAlive: bool = True,
         turns: Turns | None = None,
+        hosts: AllowedHosts | None = None,
+        anyHost: Collection[bytes] = (),
+        proxies: TrustedProxies | None = None,
     ) -> None:
         # Twisted's own timeout is off: the channel has deadlines.
         super().__init__(resource, HttpRequest, parsePOSTFormSubmission=False, timeout=None, reactor=reactor)  # type: ignore[no-untyped-call]
@@ -64,7 +75,10 @@ class HttpSite(Site):
         self.keepAlive = keepAlive
         self.throttle = Throttle(self.reactor.seconds)
         self.turns = turns or Turns(self.reactor)
+        self.proxies = proxies or TrustedProxies()
         self._gate = gate
+        self._hosts = hosts
+        self._anyHost = frozenset(anyHost)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return the channel for one connection, or a protocol that closes it where there is no place."""
@@ -76,6 +90,18 @@ class HttpSite(Site):
         channel: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
         channel.address = address
         return channel
+
+    def checkHost(self, request: HttpRequest) -> None:
+        """Refuse a request that was not meant for this server.
+
+        Raises:
+            HttpError: 421.
+        """
+        hosts, head = self._hosts, request.head
+        if hosts is None or head is None or request.path in self._anyHost:
+            return
+        if isMisdirected(head, request.transport, hosts, self.proxies):
+            raise HttpError(421, MISDIRECTED, hint=hosts.hint(head.host))
 
     def left(self, address: str | None) -> None:
         """Uncount a connection; called by its channel."""

@@ -22,7 +22,7 @@ from twisted_ws.logs import printable
 from twisted_ws.wire.framing import OutgoingMessage
 from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.outbox import SLICE, Outbox
-from twisted_ws.wire.transports import hasVanished, peerOf
+from twisted_ws.wire.transports import hasVanished
 
 if TYPE_CHECKING:
     from twisted_ws.delivery.channels import Channels
@@ -187,7 +187,7 @@ class Stream:
             _log,
             "event stream failed",
             "{peer}: the event stream ends: {error}",
-            peer=peerOf(self._request.client)[0] or "a local socket",
+            peer=self._request.peerAddress or "a local socket",
             error=printable(why),
         )
 

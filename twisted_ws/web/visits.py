@@ -21,7 +21,7 @@ from twisted_ws.web.messages import checkBodyType, idempotencyKey, messageOf
 from twisted_ws.web.polling import poll
 from twisted_ws.web.stream import HttpVisitor
 from twisted_ws.wire.tls import peerCertificate
-from twisted_ws.wire.transports import hasTLS, peerOf
+from twisted_ws.wire.transports import peerOf
 
 if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
@@ -64,9 +64,7 @@ class ChannelEndpoint(Endpoint):
         """Check page and method, and ask the service's onUpgrade, before a body is asked for."""
         request.postpath = []
         assert request.head is not None
-        address, port = peerOf(request.client)
-        address, isSecure = self._server.proxies.client(address, hasTLS(request.transport), request.head)
-        self._cors.check(request, isSecure)
+        self._cors.check(request)
         super().admit(request)
         if request.method == b"OPTIONS":
             return None
@@ -75,9 +73,9 @@ class ChannelEndpoint(Endpoint):
         upgrade = UpgradeRequest(
             request.head.target,
             request.head.headers,
-            peerAddress=address,
-            peerPort=port,
-            isSecure=isSecure,
+            peerAddress=request.peerAddress,
+            peerPort=peerOf(request.client)[1],
+            isSecure=request.isSecure(),
             clientCertificate=peerCertificate(request.transport),
         )
         asked: Deferred[Any] = maybeDeferred(self._server.ask, upgrade)

@@ -279,3 +279,24 @@ acceptOne(PyObject *module, PyObject *listening)
         close(fd);
     return found;
 }
+
+/* isOnLoopback(fileno) */
+PyObject *
+isOnLoopback(PyObject *module, PyObject *accepted)
+{
+    int fd = PyObject_AsFileDescriptor(accepted);
+    if (fd < 0)
+        return NULL;
+    struct sockaddr_storage address;
+    socklen_t size = sizeof address;
+    if (getsockname(fd, (struct sockaddr *)&address, &size) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    int found = 0;
+    if (address.ss_family == AF_INET) {
+        found = ntohl(((const struct sockaddr_in *)&address)->sin_addr.s_addr) >> 24 == 127;
+    } else if (address.ss_family == AF_INET6) {
+        const struct in6_addr *six = &((const struct sockaddr_in6 *)&address)->sin6_addr;
+        found = IN6_IS_ADDR_LOOPBACK(six) || (IN6_IS_ADDR_V4MAPPED(six) && six->s6_addr[12] == 127);
+    }
+    return PyBool_FromLong(found);
+}

@@ -1039,6 +1039,7 @@ static PyMethodDef methods[] = {
     {"readSome", readSome, METH_O, NULL},
     {"plainHead", plainHead, METH_O, NULL},
     {"acceptOne", acceptOne, METH_O, NULL},
+    {"isOnLoopback", isOnLoopback, METH_O, NULL},
     {"sendMany", (PyCFunction)(void (*)(void))sendMany, METH_FASTCALL, NULL},
     {"useOpenSSL", (PyCFunction)(void (*)(void))useOpenSSL, METH_FASTCALL, NULL},
     {"tlsReadSome", tlsReadSome, METH_O, NULL},

@@ -24,8 +24,9 @@ from twisted_ws.logs import printable
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.handshake import Accept, Deny, decide, isUpgrade
 from twisted_ws.wire.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
+from twisted_ws.wire.hosts import MISDIRECTED, isMisdirected
 from twisted_ws.wire.lane import LaneServer
-from twisted_ws.wire.origins import AllowedOrigins
+from twisted_ws.wire.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.protocol import WebSocketConnection
 from twisted_ws.wire.proxies import TrustedProxies
 from twisted_ws.wire.shared import Welcome, Wire
@@ -143,6 +144,9 @@ class FrontDoor(TwistedProtocol):
         address, port = self._peer if onLane else peerOf(transport.getPeer())
         secure = transport.isSecure if onLane else hasTLS(transport)
         address, secure = factory.proxies.client(address, secure, head)
+        if isMisdirected(head, transport, factory.allowedHosts, factory.proxies):
+            self._refuse(421, MISDIRECTED, hint=factory.allowedHosts.hint(head.host))
+            return
         verdict = decide(head, factory.origins, secure)
         if isinstance(verdict, Deny):
             self._refuse(verdict.status, verdict.message, verdict.headers, hint=verdict.hint)
@@ -325,6 +329,7 @@ class FrontDoorFactory(ServerFactory):
         connectionClass: the class of its WebSocket connections.
         host: who decides on handshakes.
         origins: the web pages that may connect.
+        allowedHosts: the names by which the server may be asked for on a loopback address.
         proxies: whose forwarding headers count.
         http: makes the protocols for plain HTTP requests (`PlainHTTP`, or any other); None: they get 426.
         peerCertificate: reads the client's certificate from a transport, None without mutual TLS.
@@ -338,6 +343,7 @@ class FrontDoorFactory(ServerFactory):
         connectionClass: type[WebSocketConnection],
         host: Host,
         origins: AllowedOrigins,
+        allowedHosts: AllowedHosts,
         proxies: TrustedProxies,
         http: IProtocolFactory | None = None,
         peerCertificate: Callable[[Any], Any] | None = None,
@@ -346,6 +352,7 @@ class FrontDoorFactory(ServerFactory):
         self.connectionClass = connectionClass
         self.host = host
         self.origins = origins
+        self.allowedHosts = allowedHosts
         self.proxies = proxies
         self.http = http
         self.peerCertificate = peerCertificate

@@ -110,7 +110,7 @@ def _checkOrigin(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> 
     if len(found) > 1:
         return Deny(400, "The Origin header must not be repeated.")
     if not origins.allows(found[0], head.host, isSecure):
-        return Deny(403, "Pages of this origin may not connect.", hint=f"to allow it: --allowed-origin {found[0]}")
+        return Deny(403, "Pages of this origin may not connect.", hint=origins.hint(found[0]))
     return None
 
 

@@ -244,6 +244,10 @@ class LaneServer(tcp.Server):
     def _makeSender(self) -> Any:
         return speedups.makeSender(self.descriptor, False)
 
+    def isOnLoopback(self) -> bool:
+        """Say whether the peer has connected to a loopback address."""
+        return not self._closed and speedups.isOnLoopback(self.descriptor)
+
     def setLane(self, deliver: Callable[[str | bytes], None] | None, maximum: int = 0) -> None:
         """Have `deliver` called with each message that comes in a common frame; the rest is for the protocol, a `Receiver`.
 

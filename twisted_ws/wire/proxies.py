@@ -38,7 +38,8 @@ class TrustedProxies:
             except ValueError as error:
                 raise ValueError(f"{network!r} is no network: {error}") from None
 
-    def _trusts(self, address: str) -> bool:
+    def trusts(self, address: str) -> bool:
+        """Say whether `address` ("" for a UNIX socket) is a proxy's."""
         if not address:
             return self._unix
         parsed = _parse(address)
@@ -52,7 +53,7 @@ class TrustedProxies:
             isSecure: whether that connection has TLS.
             head: the request; X-Forwarded-For and X-Forwarded-Proto count from a trusted proxy.
         """
-        if not (self._networks or self._unix) or not self._trusts(address):
+        if not (self._networks or self._unix) or not self.trusts(address):
             return address, isSecure
         protocols = head.tokens("x-forwarded-proto")
         if protocols:
@@ -62,7 +63,7 @@ class TrustedProxies:
             if parsed is None:
                 break  # what cannot be read says nothing; the proxy that sent it is the client
             address = str(parsed)
-            if not self._trusts(address):
+            if not self.trusts(address):
                 break
         return address, isSecure
 

@@ -21,6 +21,7 @@ __all__ = [
     "PollSet",
     "Sender",
     "acceptOne",
+    "isOnLoopback",
     "plainHead",
     "readSome",
     "sendMany",
@@ -52,6 +53,20 @@ def acceptOne(listening: socket.socket) -> tuple[int, Any]:
     accepted, address = listening.accept()
     accepted.setblocking(False)
     return accepted.detach(), address
+
+
+def isOnLoopback(fd: int) -> bool:
+    """Say whether the peer of an accepted TCP connection has connected to a loopback address: 127.0.0.0/8 or ::1.
+
+    Raises:
+        OSError: `fd` is no socket.
+    """
+    accepted = socket.socket(fileno=fd)
+    try:
+        host: str = accepted.getsockname()[0]
+    finally:
+        accepted.detach()
+    return host == "::1" or host.removeprefix("::ffff:").startswith("127.")
 
 
 # Method, target, headers, Host, the headers' values by name; and the Sec-WebSocket-Key of a handshake in which nothing is out of

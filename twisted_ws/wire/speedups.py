@@ -19,6 +19,7 @@ __all__ = [
     "Sender",
     "acceptOne",
     "compiled",
+    "isOnLoopback",
     "makeSender",
     "plainHead",
     "readSome",
@@ -37,6 +38,7 @@ PollSet: Any = pure.PollSet
 Sender: Any = pure.Sender
 sendMany: Any = pure.sendMany
 readSome, split = pure.readSome, pure.split
+isOnLoopback: Any = pure.isOnLoopback
 plainHead: Any = pure.plainHead
 acceptOne: Any = pure.acceptOne
 tlsHandle: Any = pure.tlsHandle
@@ -57,7 +59,7 @@ if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
         compiled = True
         Sender, sendMany = _speedups.Sender, _speedups.sendMany
         readSome, split = _speedups.readSome, _speedups.split
-        plainHead, acceptOne = _speedups.plainHead, _speedups.acceptOne
+        plainHead, acceptOne, isOnLoopback = _speedups.plainHead, _speedups.acceptOne, _speedups.isOnLoopback
         PollSet = getattr(_speedups, "PollSet", None)  # where the system has epoll
         try:
             # Private names: where OpenSSL's own functions are, and its object in pyOpenSSL's. Without them TLS works by

@@ -6,12 +6,16 @@ import fcntl
 import socket
 import struct
 import termios
+from ipaddress import ip_address
 from math import ceil
 from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+from twisted_ws.wire.lane import LaneServer
 
 __all__ = [
     "abort",
@@ -19,6 +23,7 @@ __all__ = [
     "hasTLS",
     "hasVanished",
     "innermost",
+    "isOnLoopback",
     "noticeVanished",
     "peerOf",
     "setProtocol",
@@ -40,6 +45,20 @@ def innermost(transport: Any) -> Any:
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
     return transport
+
+
+def isOnLoopback(transport: Any) -> bool:
+    """Say whether the peer has connected to a loopback address: not by a UNIX socket, nor (so far as is known) by a balancer."""
+    while isinstance(transport, ProtocolWrapper):
+        if isinstance(transport, HAProxyProtocolWrapper):
+            return False
+        transport = transport.transport
+    if isinstance(transport, LaneServer):
+        return transport.isOnLoopback()
+    try:
+        return ip_address(peerOf(transport.getHost())[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def setProtocol(transport: Any, protocol: Any) -> None:
