@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from twisted_ws import ChannelError
+from twisted_ws.delivery.names import NAME
 from twisted_ws.delivery.publication import (
     START,
+    Cursor,
     Kind,
     Position,
     Publication,
@@ -46,6 +52,96 @@ def test_cursors():
     assert parseAfter(None, ["a"]) == {}
     assert parseAfter("e:5", ["a"]) == {"a": Position("e", 5)}
     assert parseAfter("0", ["a", "b"]) == {"a": START, "b": START}
+
+
+def test_shortCursors():
+    """A short cursor says the same to whoever knows the channels, in any order, and has neither names nor epochs in it."""
+    cursor = Cursor(["orders.2", "orders.1", "orders.*", "x"])
+    assert not cursor
+    cursor.begin("orders.1", Position("epoch1", 255))
+    cursor.begin("orders.2", Position("epoch1", 7))
+    cursor.begin("x", Position("epoch2", 2**53 - 1))
+    cursor.move("orders.2", "epoch1", 16)
+    cursor.move("orders.3", "epoch1", 99)  # by the pattern
+    cursor.move("orders.*", "epoch1", 99)
+    text = str(cursor)
+    assert cursor
+    assert re.fullmatch(r"~[\w-]{5}\.\.[\w-]{5}~ff\.10\.[\w-]{5}~1fffffffffffff", text)
+    found = parseAfter(text, ["x", "orders.1", "orders.*", "orders.2"])
+    assert {name: position.offset for name, position in found.items()} == {"orders.1": 255, "orders.2": 16, "x": 2**53 - 1}
+    assert [found[name].isIn("epoch1") for name in ("orders.1", "orders.2", "x")] == [True, True, False]
+    assert found["x"].isIn("epoch2")
+    cursor.move("orders.2", "epoch3", 1)  # somebody has begun the channel anew
+    cursor.end("orders.1")
+    cursor.move("orders.1", "epoch1", 256)
+    cursor.move("orders.2", "epoch3", 2)
+    found = parseAfter(str(cursor), ["x", "orders.1", "orders.*", "orders.2"])
+    assert {name: position.offset for name, position in found.items()} == {"orders.2": 2, "x": 2**53 - 1}
+    assert found["orders.2"].isIn("epoch3")
+    assert not found["orders.2"].isIn("epoch1")
+    cursor.end("x")
+    cursor.end("orders.2")
+    assert not cursor
+
+
+@pytest.mark.parametrize("channels", [["a"], ["a", "c"], ["a", "b", "c"]])
+def test_shortCursorOfOthers(channels):
+    """One that was made for other channels is a place in none of them: nothing of them was seen, for all it says."""
+    cursor = Cursor(["a", "b"])
+    cursor.begin("a", Position("e", 1))
+    found = parseAfter(str(cursor), channels)
+    assert list(found) == channels
+    assert not any(position.isIn("e") for position in found.values())
+    assert START not in found.values()
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(NAME, fullmatch=True).filter(str.isascii),
+        st.none() | st.tuples(st.from_regex("[A-Za-z0-9]{1,32}", fullmatch=True), st.integers(0, 2**53 - 1)),
+        min_size=1,
+        max_size=20,
+    ),
+    st.randoms(),
+)
+def test_anyShortCursor(places, chance):
+    """Whatever the positions are, and however they came about, what is written is read."""
+    names = list(places)
+    cursor = Cursor(names)
+    for name, place in places.items():
+        if place is not None:
+            cursor.begin(name, Position(place[0], 0))
+    for name in chance.sample(names, len(names)):
+        if chance.random() < 0.5:
+            str(cursor)
+        if places[name] is not None:
+            cursor.move(name, *places[name])
+    chance.shuffle(names)
+    found = parseAfter(str(cursor), names)
+    assert {name: position.offset for name, position in found.items()} == {
+        name: place[1] for name, place in places.items() if place is not None
+    }
+    assert all(position.isIn(places[name][0]) for name, position in found.items())
+
+
+@pytest.mark.parametrize(
+    "bad", ["1.1", "abcde~1", "abcde~1.g", "abcde~1.", "abcde~.1", "abcde~1.-1", "abcde~1.20000000000000", "a~1.1"]
+)
+def test_noShortCursors(bad):
+    """A short cursor that was cut or changed on its way is refused, or is a place in none of the channels."""
+    text = str(Cursor(["a", "b"])).partition(".")[0] + "." + bad
+    try:
+        found = parseAfter(text, ["a", "b"])
+    except ChannelError as error:
+        assert error.code == "bad-position"  # noqa: PT017 - some are read
+    else:
+        assert not any(position.isIn("e") for position in found.values())
+
+
+def test_longCursor():
+    """A cursor as long as a head can be costs no more than the channels that are meant."""
+    parts = [f"c{number}=e:1" for number in range(1400)]
+    assert parseAfter(",".join(parts), ["c7", "c1399"]) == {"c7": Position("e", 1), "c1399": Position("e", 1)}
 
 
 @pytest.mark.parametrize("text", ["e:5", "a=e:5,", "a=", "=e:1,b", "a=e:1;b=e:2", ""])

@@ -73,6 +73,8 @@ class EventClient(Client):
     head: Response
     lastId = ""
     retry = 0
+    ended = False  # whether the last chunk has come
+    _chunks = b""
 
     def open(self, path: str, *headers: str) -> EventClient:
         """Ask for an event stream and read the head of the answer."""
@@ -86,10 +88,24 @@ class EventClient(Client):
             (self.head,) = readResponses(head + end)
         return self
 
+    def content(self) -> bytes:
+        """Return what the whole chunks have that came since the last time."""
+        content, self._chunks = b"", self._chunks + self.take()
+        while self._chunks:
+            assert not self.ended
+            size, line, rest = self._chunks.partition(b"\r\n")
+            length = int(size, 16) if line else 0
+            if len(rest) < length + 2:
+                break
+            assert rest[length : length + 2] == b"\r\n"
+            content, self._chunks = content + rest[:length], rest[length + 2 :]
+            self.ended = not length
+        return content
+
     def events(self) -> list[tuple[str, str, str]]:
         """Return type, id and data of the events that came: those with data."""
         found = []
-        data = self.take().decode()
+        data = self.content().decode()
         assert data == "" or data.endswith("\n\n"), data
         for block in data.split("\n\n")[:-1]:
             kind, lines, number = "message", [], None
@@ -118,11 +134,16 @@ class EventClient(Client):
 class World:
     """A server in memory, with channels at /channels, by HTTP."""
 
-    def __init__(self, service: Any = None, origins: tuple[str, ...] = (), **limits: Any) -> None:
+    def __init__(self, service: Any = None, origins: tuple[str, ...] = (), engine: Any = None, **limits: Any) -> None:
         self.clock = Turns()
         self.clock.advance(1000)
         self.server = WebSocketServer(limits=Limits(**limits), allowedOrigins=origins, reactor=self.clock)
-        self.server.channels._engine.epoch = "e"
+        if engine is not None:
+            wheel = self.server.channels.wheel
+            made = engine(self.server.limits, wheel, self.clock.seconds)
+            self.server = WebSocketServer(limits=self.server.limits, engine=made, reactor=self.clock)
+        if engine is None:
+            self.server.channels._engine.epoch = "e"
         self.service = service or ChannelService(publish=True, wildcards=True, presence=True)
         for path in ("/channels/{channel}", "/channels"):
             self.server.mount(path, self.service)

@@ -65,7 +65,8 @@ class Engine(Protocol):
     def watch(self, channel: str, after: Position | None, by: Hashable = None) -> History | Deferred[History]:
         """Begin to pass on the messages of a channel or pattern, and return what is kept of it since `after`.
 
-        `by` is the address that asks, if any: one must not make up as many channels as there can be.
+        Whether `after` is a place in the channel's numbering is for `Position.isIn` to say. `by` is the address that asks, if
+        any: one must not make up as many channels as there can be.
 
         Each message is in the answer, or is passed to `receive` after it, or (when the answer comes later) both; none is in
         neither. Called for each subscription; a pattern has no history.
@@ -359,11 +360,12 @@ class MemoryEngine:
     def _since(self, stream: Stream, after: Position | None, now: float) -> History:
         self._expire(stream, now)
         before = Position(self.epoch, stream.oldest - 1)
-        if after is None or (after.epoch == self.epoch and after.offset > stream.top):
+        known = after is not None and after.isIn(self.epoch)
+        if after is None or (known and after.offset > stream.top):
             return History(Position(self.epoch, stream.top), False, [])
         recovered = after == START
-        if after.epoch == self.epoch and after.offset >= before.offset:
-            before, recovered = after, True
+        if known and after.offset >= before.offset:
+            before, recovered = Position(self.epoch, after.offset), True
         # Whoever has an older position, or one of another numbering, has seen nothing of what is kept.
         return History(before, recovered, Place(stream, before.offset + 1, stream.top))
 

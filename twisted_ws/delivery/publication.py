@@ -6,6 +6,8 @@ import base64
 import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from functools import lru_cache
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from twisted_ws.delivery.past import Past
 
 __all__ = [
+    "NOWHERE",
     "START",
+    "Cursor",
     "History",
     "Kind",
     "Position",
@@ -50,12 +54,16 @@ class Position(NamedTuple):
     """A place in a channel: everything up to here was seen. As text, ``epoch:offset``: the id of the message before it.
 
     Attributes:
-        epoch: which numbering the offset belongs to.
+        epoch: which numbering the offset belongs to; out of a `Cursor`, a mark of it (`isIn` knows both).
         offset: of one channel, each message has that of the one before it plus 1.
     """
 
     epoch: str
     offset: int
+
+    def isIn(self, epoch: str) -> bool:
+        """Say whether this is a place in the numbering `epoch`."""
+        return self.epoch == epoch or self.epoch == _mark(epoch)
 
     def __str__(self) -> str:
         return f"{self.epoch}:{self.offset}"
@@ -63,6 +71,8 @@ class Position(NamedTuple):
 
 # Before everything that is kept, whatever that is.
 START = Position("", 0)
+# A place in no numbering that there is: everything that is kept may be new to whoever is there.
+NOWHERE = Position("~", 0)
 
 
 class Publication:
@@ -196,16 +206,21 @@ def parsePosition(text: str) -> Position:
         return START
     match = _POSITION.fullmatch(text) if isinstance(text, str) else None
     if match is None or int(match[2]) > _FURTHEST:
-        raise ChannelError("bad-position", "A position is epoch:offset, as the id of a message has it, or 0.")
+        raise _badPosition()
     return Position(match[1], int(match[2]))
+
+
+def _badPosition() -> ChannelError:
+    return ChannelError("bad-position", "A position is epoch:offset, as the id of a message has it, or 0.")
 
 
 def parseAfter(text: str | None, channels: Iterable[str]) -> dict[str, Position]:
     """Return the positions that `text` says, by channel; {} for None.
 
     Args:
-        text: a cursor (``a=epoch:offset,b=epoch:offset``), a bare position where there is one channel, or ``0`` for all.
-        channels: those that are meant; others in the cursor do not count.
+        text: the text of a `Cursor`, one with names (``a=epoch:offset,b=epoch:offset``), a bare position where there is one
+            channel, or ``0`` for all.
+        channels: those that are meant; others in a cursor with names do not count.
 
     Raises:
         ChannelError: it cannot be read, or is a bare position for several channels.
@@ -213,19 +228,124 @@ def parseAfter(text: str | None, channels: Iterable[str]) -> dict[str, Position]
     wanted = list(channels)
     if text is None:
         return {}
-    if "=" not in text:
-        position = parsePosition(text)
-        if len(wanted) > 1 and position != START:
-            raise ChannelError("bad-position", "For several channels, after is channel=epoch:offset,channel=epoch:offset.")
-        return dict.fromkeys(wanted, position)
-    found = {}
-    for part in text.split(","):
-        name, _, place = part.partition("=")
-        with concerning(name):
-            found[name] = parsePosition(place)
-    return {name: found[name] for name in wanted if name in found}
+    if "=" in text:
+        found = dict([part.partition("=")[::2] for part in text.split(",")])
+        for name, place in found.items():
+            # The others in it are looked at, and not made into anything: there may be a thousand of them.
+            if name in wanted or (place != "0" and not _POSITION.fullmatch(place)):
+                with concerning(name):
+                    parsePosition(place)
+        return {name: parsePosition(found[name]) for name in wanted if name in found}
+    if text.startswith("~"):
+        return _parseCursor(text, wanted)
+    position = parsePosition(text)
+    if len(wanted) > 1 and position != START:
+        raise ChannelError("bad-position", "For several channels, after is channel=epoch:offset,channel=epoch:offset.")
+    return dict.fromkeys(wanted, position)
 
 
 def cursor(positions: Mapping[str, Position]) -> str:
-    """Return one text for positions in several channels; `parseAfter` reads it."""
+    """Return one text with names for positions in several channels; `parseAfter` reads it."""
     return ",".join(f"{channel}={position}" for channel, position in positions.items())
+
+
+# A place in a cursor: a hexadecimal offset. Before it, where the epoch is not that of the place before, stand its mark and "~".
+_PLACE = re.compile(r"(?:(?:([A-Za-z0-9_-]{5})~)?([0-9a-f]{1,14}))?")
+
+
+def _hash(text: str) -> str:
+    """Return 30 bits of a text's hash: enough to tell one epoch of a channel from the one before."""
+    return base64.urlsafe_b64encode(blake2b(text.encode("ascii"), digest_size=6).digest())[:5].decode("ascii")
+
+
+@lru_cache(4096)
+def _mark(epoch: str) -> str:
+    """Return what stands for an epoch in a position out of a cursor; no epoch has this form."""
+    return "~" + _hash(epoch)
+
+
+class Cursor:
+    """The positions of somebody in several channels, as one short text; `parseAfter` reads it, given the same channels.
+
+    The text stands in the id of each event, and comes back in one header, so it has no names: only a hash of them all, and then
+    the places in the order of the names. One that comes back with other channels says nothing of them (see `NOWHERE`).
+
+    Args:
+        channels: all that are meant, patterns too, in any order.
+    """
+
+    __slots__ = ("_epochs", "_isWritten", "_numbers", "_offsets", "_parts")
+
+    def __init__(self, channels: Iterable[str]) -> None:
+        names = sorted(channels)
+        # By number, from 1: 0 is nobody's, and -1 is no place.
+        self._numbers = {name: number for number, name in enumerate(names, 1)}
+        self._epochs = [""] * (len(names) + 1)
+        self._offsets = [-1] * (len(names) + 1)
+        self._parts = [_head(names), *[""] * len(names)]
+        self._isWritten = True
+
+    def __bool__(self) -> bool:
+        return any(offset >= 0 for offset in self._offsets)
+
+    def __str__(self) -> str:
+        if not self._isWritten:
+            self._write()
+        return ".".join(self._parts)
+
+    def begin(self, channel: str, position: Position) -> None:
+        """Note a channel for the first time; it has to be one of those that are meant."""
+        number = self._numbers[channel]
+        self._epochs[number], self._offsets[number] = position
+        self._isWritten = False
+
+    def move(self, channel: str, epoch: str, offset: int) -> None:
+        """Note the new position in a channel; one that has none is left out, as those that a pattern stands for."""
+        number = self._numbers.get(channel, 0)
+        if self._offsets[number] < 0:
+            return
+        self._offsets[number] = offset
+        if epoch != self._epochs[number]:
+            self._epochs[number] = epoch
+            self._isWritten = False
+        elif self._isWritten:
+            mark, tilde, _ = self._parts[number].rpartition("~")
+            self._parts[number] = f"{mark}{tilde}{offset:x}"
+
+    def end(self, channel: str) -> None:
+        """Leave the position in a channel out from now on."""
+        self._offsets[self._numbers.get(channel, 0)] = -1
+        self._isWritten = False
+
+    def _write(self) -> None:
+        before = None
+        for number, (epoch, offset) in enumerate(zip(self._epochs, self._offsets, strict=True)):
+            if offset >= 0:
+                self._parts[number] = f"{offset:x}" if epoch == before else f"{_mark(epoch)[1:]}~{offset:x}"
+                before = epoch
+            elif number:
+                self._parts[number] = ""
+        self._isWritten = True
+
+
+def _head(names: list[str]) -> str:
+    return "~" + _hash(",".join(names))
+
+
+def _parseCursor(text: str, wanted: list[str]) -> dict[str, Position]:
+    names = sorted(wanted)
+    head, *parts = text.split(".")
+    if head != _head(names) or len(parts) != len(names):
+        # It is one of other channels: better all that is kept once more than a message too few.
+        return dict.fromkeys(names, NOWHERE)
+    epoch, found = "", {}
+    for name, part in zip(names, parts, strict=True):
+        place = _PLACE.fullmatch(part)
+        if place is None:
+            raise ChannelError("bad-position", "The cursor is malformed.")
+        epoch = f"~{place[1]}" if place[1] else epoch
+        if part:
+            if not epoch or int(place[2], 16) > _FURTHEST:
+                raise ChannelError("bad-position", "The cursor is malformed.")
+            found[name] = Position(epoch, int(place[2], 16))
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from random import uniform
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
@@ -12,7 +13,7 @@ from twisted_ws.delivery.framings import Framing, jsonFrame
 from twisted_ws.delivery.names import concerning, isPattern
 from twisted_ws.delivery.past import Past
 from twisted_ws.delivery.presence import Room
-from twisted_ws.delivery.publication import Kind, Position, Publication, Start, cursor, parseAfter
+from twisted_ws.delivery.publication import Cursor, Kind, Position, Publication, Start, parseAfter
 from twisted_ws.delivery.subscriber import CallerSubscriber
 from twisted_ws.errors import ChannelError
 from twisted_ws.services.frames import frame
@@ -21,7 +22,7 @@ from twisted_ws.web.stream import Event, HttpVisitor, Stream
 from twisted_ws.wire.speedups import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from twisted_ws.caller import Caller
     from twisted_ws.server import WebSocketServer
@@ -81,9 +82,13 @@ class EventSubscriber(CallerSubscriber):
 
     framing: ClassVar[Framing] = staticmethod(rawEvent)
 
-    def __init__(self, visitor: HttpVisitor, stream: Stream, service: ChannelService, watched: bool) -> None:
+    def __init__(
+        self, visitor: HttpVisitor, stream: Stream, service: ChannelService, watched: bool, names: Iterable[str]
+    ) -> None:
         visitor._link = stream
         super().__init__(cast("Caller", visitor), service.server.channels, service.policy)
+        if not stream.chunked:
+            self.sender = NEVER
         self._service = service
         self._stream = stream
         self._watched = watched
@@ -94,9 +99,12 @@ class EventSubscriber(CallerSubscriber):
         """Begin the stream: where the subscriptions begin, what was missed, and then what comes."""
         self._stream.open()
         self._began = True
-        retry = b"retry: %d\n\n" % round(self._channels.limits.reconnectDelay * 1000)
+        # In the first event, for some clients show each block as an event; and not the same for all, so that they do not all come
+        # back at once when a proxy is restarted.
+        retry = b"retry: %d\n" % round(self._channels.limits.reconnectDelay * 1000 * uniform(1, 2))
         room = Room(self._channels.limits)
-        self.writeFirst([retry, *[self._subscribed(start, room) for start in self._starts]])
+        first, *others = [self._subscribed(start, room) for start in self._starts] or [b""]
+        self.writeFirst([retry + first, *others])
 
     def begin(self, start: Start, publications: Past | list[Publication]) -> None:
         """Keep where the subscription begins."""
@@ -170,13 +178,15 @@ class JsonEventSubscriber(EventSubscriber):
 class CursorEventSubscriber(JsonEventSubscriber):
     """An event stream of several channels, or of patterns: each event's id says where the stream is in all of them."""
 
-    __slots__ = ("_positions",)
+    __slots__ = ("_cursor",)
 
     framing: ClassVar[Framing] = staticmethod(cursorEvent)
 
-    def __init__(self, visitor: HttpVisitor, stream: Stream, service: ChannelService, watched: bool) -> None:
-        super().__init__(visitor, stream, service, watched)
-        self._positions: dict[str, Position] = {}
+    def __init__(
+        self, visitor: HttpVisitor, stream: Stream, service: ChannelService, watched: bool, names: Iterable[str]
+    ) -> None:
+        super().__init__(visitor, stream, service, watched, names)
+        self._cursor = Cursor(names)
         self.sender = NEVER  # no two streams have the same bytes
         stream.prefix = self._prefix
 
@@ -184,23 +194,22 @@ class CursorEventSubscriber(JsonEventSubscriber):
         """Note where the subscription begins, too."""
         super().begin(start, publications)
         if start.position is not None:
-            self._positions[start.channel] = start.position
+            self._cursor.begin(start.channel, start.position)
 
     def ended(self, channel: str, reason: str) -> None:
         """Leave its place out."""
-        self._positions.pop(channel, None)
+        self._cursor.end(channel)
         super().ended(channel, reason)
 
     def _idOf(self, start: Start) -> bytes:
         return self._id()
 
     def _id(self) -> bytes:
-        return b"id: %s\n" % cursor(self._positions).encode("ascii") if self._positions else b""
+        return b"id: %s\n" % str(self._cursor).encode("ascii") if self._cursor else b""
 
     def _prefix(self, publication: Publication) -> bytes:
         # A pattern's channels have no place in the cursor: who comes back by a pattern begins with what is new.
-        if publication.channel in self._positions:
-            self._positions[publication.channel] = publication.position
+        self._cursor.move(publication.channel, publication.epoch, publication.offset)
         return self._id()
 
 
@@ -247,7 +256,7 @@ async def _begin(
     if server.isStopping:
         raise ChannelError("unavailable", "The server stops.")
     stream = Stream(request, server.channels, whenGone)
-    subscriber = kind(visit.visitor, stream, visit.service, watched)
+    subscriber = kind(visit.visitor, stream, visit.service, watched, infos)
     try:
         for name, info in infos.items():
             with concerning(name):
@@ -264,5 +273,5 @@ async def _begin(
 def _describe(request: HttpRequest) -> None:
     headers = request.responseHeaders
     headers.setRawHeaders("Content-Type", ["text/event-stream; charset=utf-8"])
-    headers.setRawHeaders("Cache-Control", ["no-store"])
+    headers.setRawHeaders("Cache-Control", ["no-store, no-transform"])
     headers.setRawHeaders("X-Accel-Buffering", ["no"])  # nginx would keep events back until it has a page of them

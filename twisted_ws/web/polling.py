@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import merge
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -15,7 +15,7 @@ from twisted_ws.delivery.framings import Framing, jsonFields
 from twisted_ws.delivery.names import concerning, isPattern
 from twisted_ws.delivery.past import Past
 from twisted_ws.delivery.presence import Room
-from twisted_ws.delivery.publication import Position, Publication, Start, cursor, parseAfter
+from twisted_ws.delivery.publication import NOWHERE, Cursor, Position, Publication, Start, cursor, parseAfter
 from twisted_ws.delivery.subscriber import Subscriber
 from twisted_ws.errors import ChannelError
 from twisted_ws.web.answers import HttpError, retryAfter, spaced
@@ -32,7 +32,10 @@ __all__ = ["Gathered", "Poll", "poll"]
 
 _SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 _COUNT = re.compile(r"[0-9]{1,9}")
-_TAG = re.compile(r'(?:W/)?"([^"]*)"')
+# What is quoted, without what a proxy or server that compresses has put behind it; the weak ones (W/) are taken, too.
+_TAG = re.compile(r'"([^"]*?)(?:[-;]{1,2}(?:gzip|br|zstd|deflate))?"')
+# Somebody who has one answer has one tag; a proxy, or a person, may send some.
+_TAGS = 16
 
 
 class Gathered:
@@ -85,10 +88,19 @@ class Gathered:
                 return
 
     def place(self, bare: bool) -> str | None:
-        """Return the position after the last message; as a cursor unless `bare`. None where only patterns are asked for."""
+        """Return the position after the last message; with names unless `bare`. None where only patterns are asked for."""
         if bare:
             return next((str(position) for position in self._positions.values()), None)
         return cursor(self._positions) or None
+
+    def tag(self, names: Sequence[str]) -> str | None:
+        """Return the same in short, for the ETag of an answer about these channels and patterns."""
+        if len(names) == 1:
+            return self.place(True)
+        short = Cursor(names)
+        for channel, position in self._positions.items():
+            short.begin(channel, position)
+        return str(short) if short else None
 
 
 def _time(publication: Publication) -> float:
@@ -116,18 +128,20 @@ class _Question:
             raise ChannelError("bad-request", f"limit is 1 to {limits.answerMessages} messages.")
         self.wait = 0.0 if request.method == b"HEAD" else float(wait)
         self.limit = int(limit)
-        self.tags: list[str] = _TAG.findall(request.fields.get("if-none-match", ""))
-        self.positions = self._positions(query.get("after"))
+        seen = request.fields.get("if-none-match")
+        self.tags: list[str] = [tag[1] for tag in islice(_TAG.finditer(seen or ""), _TAGS)]
+        self.positions = self._positions(query.get("after"), seen)
 
-    def _positions(self, after: str | None) -> dict[str, Position]:
-        if after is not None:
+    def _positions(self, after: str | None, seen: str | None) -> dict[str, Position]:
+        if after is not None or seen is None:
             return parseAfter(after, self.names)
         for tag in self.tags:
             try:
                 return parseAfter(tag, self.names)
             except ChannelError:
-                pass  # a tag that is none of ours is no error: the answer is new to whoever has it
-        return {}
+                pass
+        # Whatever has become of the tag on its way, who sends one was here before: better something twice than lost.
+        return dict.fromkeys(self.names, NOWHERE)
 
 
 class Poll(Subscriber):
@@ -265,11 +279,11 @@ def _presence(server: WebSocketServer, question: _Question) -> Any:
 
 def _answer(request: HttpRequest, question: _Question, gathered: Gathered, limits: Limits, presence: Any) -> None:
     headers = request.responseHeaders
-    place = gathered.place(question.alone)
+    place, tag = gathered.place(question.alone), gathered.tag(question.names)
     headers.setRawHeaders("Cache-Control", ["no-cache"])
-    if place is not None:
-        headers.setRawHeaders("ETag", [f'"{place}"'])
-        if place in question.tags and not gathered.messages and not presence:
+    if tag is not None:
+        headers.setRawHeaders("ETag", [f'"{tag}"'])
+        if tag in question.tags and not gathered.messages and not presence:
             request.setResponseCode(304)
             request.answer(b"")
             return

@@ -3,7 +3,8 @@
 After its head, such an answer has the outbox of a WebSocket connection (`twisted_ws.wire.outbox`): what the peer does not take is
 counted, bounded and given up there, and one event for many goes straight to their sockets (`twisted_ws.wire.fanout`).
 
-The answer has no length and no chunks: it ends with its connection (RFC 9112 section 6.3), so that all get the same bytes.
+The answer comes in chunks (RFC 9112 section 7.1): of one that ends with its connection, many clients give their program nothing
+before they have a page. An event is one chunk, so that all get the same bytes. HTTP/1.0 has no chunks, and gets the events alone.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Event", "HttpVisitor", "Stream", "returnDelay"]
 
 HEARTBEAT = b":\n\n"
+LAST_CHUNK = b"0\r\n\r\n"
 # Seconds over which the clients of a server that stops come back, so that they do not all come at once.
 SPREAD = 5
 
@@ -43,6 +45,11 @@ SPREAD = 5
 def returnDelay(limits: Limits) -> float:
     """Return after how many seconds one client of a server that stops should come back."""
     return limits.reconnectDelay + uniform(0, SPREAD)
+
+
+def chunk(data: bytes) -> bytes:
+    """Return a chunk of an answer: not the last one, so there has to be something in it."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 _log = Logger()
@@ -68,9 +75,9 @@ class Event(OutgoingMessage):
     __slots__ = ("publication",)
 
     def __init__(self, event: bytes, publication: Publication) -> None:
-        # What goes out is the event itself, in no frame.
         self.opcode = TEXT
-        self.payload = self.plain = event
+        self.payload = event
+        self.plain = chunk(event)
         self.deflated = {}
         self.publication = publication
 
@@ -86,7 +93,8 @@ class Stream:
         whenGone: called once when nothing can be written any more.
 
     Attributes:
-        sender: see `twisted_ws.wire.fanout.fanOut`.
+        sender: see `twisted_ws.wire.fanout.fanOut`; only a stream that is `chunked` can be sent to like that.
+        chunked: whether its bytes go out in chunks.
         prefix: makes what is sent before an `Event`, for what differs from one stream to the next; None: nothing does.
     """
 
@@ -101,6 +109,7 @@ class Stream:
         self._ending = False
         self._pingAt = 0.0
         self.prefix: Callable[[Publication], bytes] | None = None
+        self.chunked = request.clientproto != b"HTTP/1.0"
         limits = channels.limits
         transport = self._channel.lend()
         self._lane: LaneServer | None = transport if isinstance(transport, LaneServer) and transport.sender is not None else None
@@ -113,6 +122,8 @@ class Stream:
         request, channel = self._request, self._channel
         channel.persistent = False
         request.startedWriting = 1
+        if self.chunked:
+            request.responseHeaders.setRawHeaders("Transfer-Encoding", ["chunked"])
         channel.writeHeaders(request.clientproto, b"200", b"OK", request.responseHeaders)
         self._openLane()
         now = self._channels.seconds()
@@ -143,7 +154,7 @@ class Stream:
         """Do so with some of them in one piece."""
         if self._ending:
             return False
-        self._outbox.send(b"".join([self._event(each) for each in messages]))
+        self._write(b"".join([self._event(each) for each in messages]))
         return not self._ending
 
     def _event(self, message: OutgoingMessage) -> bytes:
@@ -158,6 +169,9 @@ class Stream:
     def keep(self, by: int) -> None:
         """See `twisted_ws.delivery.subscriber.Outlet`."""
         self._outbox.keep(by)
+
+    def _write(self, events: bytes) -> None:
+        self._outbox.send(chunk(events) if self.chunked else events)
 
     def hold(self, goOn: Callable[[], None] | None) -> None:
         """See `twisted_ws.delivery.subscriber.Outlet`."""
@@ -220,11 +234,13 @@ class Stream:
         if self._ending:
             return
         if last:
-            self._outbox.send(last)
+            self._write(last)
         self._ending = True
         self._close()
 
     def _close(self) -> None:
+        if self.chunked:
+            self._outbox.last(LAST_CHUNK)
         self.sender.open = False
         self._gone()
         if not self._outbox.size and not self._outbox.busy:
@@ -255,7 +271,7 @@ class Stream:
             self._pingAt = now + interval
             # Behind others, it would tell nobody anything.
             if not waits and not self._ending:
-                self._outbox.send(HEARTBEAT)
+                self._write(HEARTBEAT)
         self._wait(now)
 
     def _wait(self, now: float) -> None:
