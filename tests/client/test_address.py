@@ -17,6 +17,11 @@ from twisted_ws.client.address import parseURL
         ("ws://[::1]:8080/ws?a=b&c", False, "::1", 8080, "/ws?a=b&c", "[::1]:8080"),
         ("ws://127.0.0.1?x=%20/", False, "127.0.0.1", 80, "/?x=%20/", "127.0.0.1"),
         ("ws://bücher.example/käse?grün", False, "xn--bcher-kva.example", 80, "/k%C3%A4se?gr%C3%BCn", "xn--bcher-kva.example"),
+        ("ws://[fe80::1%25eth0]:8080/", False, "fe80::1%eth0", 8080, "/", "[fe80::1]:8080"),
+        ("ws://[fe80::1%eth0]/", False, "fe80::1%eth0", 80, "/", "[fe80::1]"),
+        ("wss://[FE80::1%25Eth0]/", True, "fe80::1%Eth0", 443, "/", "[fe80::1]"),
+        ("ws://[fe80::1%2525]/", False, "fe80::1%25", 80, "/", "[fe80::1]"),
+        ("ws://[fe80::1%25]/", False, "fe80::1%25", 80, "/", "[fe80::1]"),
         ("ws://my_host.:1/;a=1", False, "my_host.", 1, "/;a=1", "my_host.:1"),
     ],
 )

@@ -148,6 +148,8 @@ def test_manyHeaders():
     ("answer", "hint"),
     [
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "does not speak HTTP/1.1"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", 'begins with "SSH-2.0-OpenSSH_9.2"'),  # and then it waits
+        (b"\x00", "does not speak HTTP/1.1"),
         (b"HTTP/2 101 Switching\r\n\r\n", "does not speak HTTP/1.1"),
         (b"HTTP/1.1 1010 Switching\r\n\r\n", "does not speak HTTP/1.1"),
         (b"HTTP/1.1 101 a\x00b\r\n\r\n", "does not speak HTTP/1.1"),

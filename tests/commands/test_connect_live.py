@@ -170,13 +170,25 @@ def test_brokenOff(tmp_path: Path) -> None:
 def test_refusals(server: Running, tmp_path: Path) -> None:
     """Each cause why no connection comes about has its exit code, and one line that says what to do."""
     port = server.port("ws")
-    with socket.create_server(("127.0.0.1", 0)) as silent, foreign(echo) as there:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        socket.create_server(("127.0.0.1", 0)) as talkative,
+        foreign(echo) as there,
+    ):
         closed = socket.create_server(("127.0.0.1", 0))
         nobody = closed.getsockname()[1]
         closed.close()
+
+        def greet() -> None:
+            with talkative.accept()[0] as guest:
+                guest.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                guest.recv(4096)
+
+        greeter = threading.Thread(target=greet)
+        greeter.start()
         for arguments, code, text in (
             ((), 2, "give one URL"),
-            (("--nonsense", "ws://localhost"), 2, "option --nonsense not recognized"),
+            (("--nonsense", "ws://localhost"), 2, "there is no option --nonsense"),
             (("--ping", "often", "ws://localhost"), 2, "--ping must be a number of seconds"),
             (("http://localhost",), 2, "does not begin with ws:// or wss://"),
             (("--trust-store", "nowhere", f"wss://localhost:{port}"), 2, "The trust store nowhere cannot be read"),
@@ -187,6 +199,7 @@ def test_refusals(server: Running, tmp_path: Path) -> None:
             ((url(server, "wss"),), 4, "give its certificate with --trust-store"),
             ((f"ws://localhost:{port}/nowhere",), 5, "404"),
             ((f"ws://localhost:{port}/echo?auth",), 5, "give credentials that it takes (--user-file,"),
+            ((f"ws://127.0.0.1:{talkative.getsockname()[1]}",), 8, "does not speak HTTP/1.1: its answer begins with"),
             (("--timeout", "0.2", f"ws://127.0.0.1:{silent.getsockname()[1]}"), 7, "allow more with --timeout"),
             (("--max-message-size", "1KiB", "-w", there), 19, "a larger --max-message-size would take it"),
         ):
@@ -195,6 +208,7 @@ def test_refusals(server: Running, tmp_path: Path) -> None:
             assert text in done.err
             assert done.err.startswith("twisted-ws: ")
             assert len(done.err.splitlines()) == 1
+        greeter.join(PATIENCE)
 
 
 def test_notUTF8(server: Running, tmp_path: Path) -> None:
@@ -394,7 +408,7 @@ def test_fullDisk(server: Running, tmp_path: Path) -> None:
 
 
 def test_closedOutput(server: Running, tmp_path: Path) -> None:
-    """With standard output closed, it does what it can, and takes no socket for it."""
+    """With standard output closed, nothing that comes can be written: an error, and no socket is taken for it."""
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "connect", url(server)],
         env=environment(tmp_path),
@@ -403,7 +417,8 @@ def test_closedOutput(server: Running, tmp_path: Path) -> None:
         timeout=PATIENCE,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"twisted-ws: standard output cannot be written (Bad file descriptor)")
 
 
 def test_slowReader(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_noAnswer() -> None:
     wire.protocol.dataReceived(b"SSH-2.0\r\n\r\n")
     assert "does not speak HTTP" in wire.failure(BadHandshake)
     wire = Wire()
-    wire.protocol.dataReceived(b"x" * 20_000)
+    wire.protocol.dataReceived(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000)
     assert "it is no broadcast site" in wire.failure(BadHandshake)
     wire = Wire()
     wire.protocol.dataReceived(b"HTTP/1.1 200 O")

@@ -7,7 +7,9 @@ import os
 import shlex
 import signal
 import socket
+import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,3 +147,97 @@ def test_pathsOutliveAChangeOfDirectory(tmp_path: Path) -> None:
         (tmp_path / "keys").write_text("# no key any more\n")
         server.signal(signal.SIGHUP)
         server.waitFor(f"The old API keys stay in use: the API key file {tmp_path}/keys has no key")
+
+
+def _lockOfALivingProcess(place: Path, process: int) -> None:
+    """Leave what a server leaves that was killed, under the number of a process that lives."""
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(f"{place}/s")
+    (place / "s.lock").symlink_to(str(process))
+
+
+def test_aUnixSocketFromAnotherLife(tmp_path: Path, short: Path) -> None:
+    """A lock of a killed server whose number another process has now, as in a container that is started anew, is no lock."""
+    _lockOfALivingProcess(short, os.getpid())
+    listen = ("--port", "off", "--broadcast-port", "off", "--listen", f"unix:{short}/s")
+    with running(tmp_path, ports=listen) as server:
+        assert os.readlink(short / "s.lock") == str(server.process.pid)
+
+
+def test_aUnixSocketOfOurOwnNumber(tmp_path: Path, short: Path) -> None:
+    """The same where the number is the server's own, with a socket that is left and with none."""
+    program = "import os, sys\nos.symlink(str(os.getpid()), sys.argv[1] + '/s.lock')\nos.execv(sys.argv[2], sys.argv[2:])"
+    command = [*TWISTD, "--port", "off", "--broadcast-port", "off", "--listen", f"unix:{short}/s"]
+    with starting(tmp_path, [sys.executable, "-c", program, str(short), *command]) as server:
+        server.waitForState("READY=1")
+        server.stop()
+
+
+SOCKET_OF_SYSTEMD = """
+import os, socket, sys
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(sys.argv[1])
+os.chmod(sys.argv[1], 0o620)
+listening.listen()
+os.dup2(listening.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="ws")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_aSocketFileOfSystemd(tmp_path: Path, short: Path) -> None:
+    """The socket file that systemd has made keeps its mode, and is there for the next start."""
+    listen = ("--port", "off", "--broadcast-port", "off", "--listen", "systemd:domain=UNIX:name=ws")
+    with starting(tmp_path, [sys.executable, "-c", SOCKET_OF_SYSTEMD, f"{short}/s", *TWISTD, *listen]) as server:
+        server.waitForState("READY=1")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(f"{short}/s")
+            client.sendall(b"nonsense\r\n\r\n")
+            assert client.recv(99).startswith(b"HTTP/1.1 400 ")
+        assert stat.S_IMODE((short / "s").stat().st_mode) == 0o620
+        server.stop()
+    assert (short / "s").is_socket()
+
+
+def test_whatBelongsToTheUser(tmp_path: Path, short: Path) -> None:
+    """With --uid the Unix socket and the log are that user's, and the log is rotated by SIGUSR1."""
+    uid = 65534 if os.geteuid() == 0 else os.geteuid()  # only root can become somebody else
+    short.chmod(0o777)
+    command = [TWISTD[0], "--pidfile=", "-n", "--logfile", f"{short}/log", "--uid", str(uid), "wsservice"]
+    listen = ("--port", "off", "--broadcast-port", "off", "--listen", f"unix:{short}/s")
+    with running(tmp_path, command=command, ports=listen) as server:
+        assert (short / "s").stat().st_uid == (short / "log").stat().st_uid == uid
+        assert stat.S_IMODE((short / "log").stat().st_mode) == 0o640
+        server.signal(signal.SIGUSR1)
+        while not (short / "log.1").exists():
+            server.signal(0)
+        assert (short / "log.1").stat().st_uid == uid
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(f"{short}/s")
+            client.sendall(b"nonsense\r\n\r\n")
+            assert client.recv(99)
+        assert (short / "log").stat().st_uid == uid
+    assert list(short.glob("s*")) == []
+
+
+@pytest.mark.parametrize("command", [TWISTD, COMMAND, TWIST], ids=["twistd", "twisted-ws", "twist"])
+def test_signalsForALogFile(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """SIGUSR1 and SIGUSR2, which have somebody's log files opened anew, do not end a server without one."""
+    with running(tmp_path, command=command) as server:
+        server.signal(signal.SIGUSR1)
+        server.signal(signal.SIGUSR2)
+        assert server.curl("--data", "x") == "OK"
+
+
+@pytest.mark.parametrize(
+    ("logFormat", "city"), [("text", r"\u0141\xf3d\u017a"), ("json", r"\u0141\u00f3d\u017a")], ids=["text", "json"]
+)
+def test_anEncodingThatLacksACharacter(tmp_path: Path, logFormat: str, city: str) -> None:
+    """What the encoding of the log lacks is escaped, and nothing of the line is lost."""
+    writeService(tmp_path, "class Prints:\n    def onOpen(self, caller):\n        print('from Łódź to here')\n")
+    arguments = ("--service", "/ws=rooms:Prints", "--log-format", logFormat)
+    with running(tmp_path, *arguments, more={"PYTHONIOENCODING": "ascii"}) as server, server.client():
+        server.waitFor(f"from {city} to here")

@@ -54,8 +54,8 @@ def test_runs() -> None:
 def test_mistakes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake is one line on standard error: status 2 for an option that does not exist, 1 for everything else."""
     monkeypatch.setattr(sys, "__stderr__", sys.stderr)
-    assert main(["--nonsense"]) == 2
-    assert capsys.readouterr().err == "twisted-ws: option --nonsense not recognized (see twisted-ws --help)\n"
+    assert main(["--prot"]) == 2
+    assert capsys.readouterr().err == "twisted-ws: there is no option --prot: did you mean --port? (see twisted-ws --help)\n"
     assert main(["--port", "x"]) == 1
     assert capsys.readouterr().err.startswith("twisted_ws: --port must be ")
     monkeypatch.setattr(_Daemon, "fails", "The port is taken.")

@@ -114,8 +114,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The log files that were opened; they are closed at the end."""
     files: list[Any] = []
 
-    def openLogFile(path: str) -> Any:
-        files.append(logs.openLogFile(path))
+    def openLogFile(path: str, *owner: int) -> Any:
+        files.append(logs.openLogFile(path, *owner))
         return files[-1]
 
     monkeypatch.setattr(process, "openLogFile", openLogFile)
@@ -206,9 +206,9 @@ def test_aLife(monkeypatch: pytest.MonkeyPatch, signals: dict[int, Any], states:
     monkeypatch.setattr(PortsReactor, "callFromThread", lambda self, call: call(), raising=False)
     daemon = ProcessDaemon(Settings(), reactor=reactor)
     daemon.startService()
-    assert (states, signals) == ([], {})
+    assert (states, set(signals.values())) == ([], {signal.SIG_IGN})
     reactor.run()  # type: ignore[no-untyped-call]
-    assert (states, set(signals)) == (["READY=1"], {signal.SIGHUP})
+    assert (states, set(signals)) == (["READY=1"], {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
     with capturedLogs() as events:
         signals[signal.SIGHUP](signal.SIGHUP, None)
     assert formatEvent(events[-1]) == "reloaded"

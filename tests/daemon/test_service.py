@@ -331,6 +331,7 @@ def test_reload(tmp_path: Path) -> None:
     errors = [event for event in events if event["log_level"].name == "error"]
     assert len(errors) == 1
     assert formatEvent(errors[0]).startswith(f"The old certificate stays in use: The certificate {certificate} ")
+    assert "reloaded" not in _messages(events)
     assert tls.fingerprint == first
     assert daemon._credentials._keys is not None
     assert len(daemon._credentials._keys) == 2
@@ -340,6 +341,10 @@ def test_reload(tmp_path: Path) -> None:
         daemon.reload()
     assert tls.fingerprint != first
     assert [message for message in _messages(events) if message.startswith("The old API keys stay in use: ")]
+    assert "reloaded" not in _messages(events)
+    _keys(tmp_path, KEY)
+    with capturedLogs() as events:
+        daemon.reload()
     assert _messages(events)[-1] == "reloaded"
 
 

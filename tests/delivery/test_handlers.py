@@ -514,10 +514,20 @@ def test_class() -> None:
     assert mistake(Chat) == "Chat is a class: give an object of it, Chat()"
 
 
-@pytest.mark.parametrize("what", [None, "chat", 5, object(), WebSocketService(), lambda caller: None])
+@pytest.mark.parametrize("what", [None, "chat", 5, object(), lambda caller: None])
 def test_nothing(what: object) -> None:
     """An object with no event is no service."""
     assert "handles no event: it has none of onUpgrade, onOpen" in mistake(what)
+
+
+def test_listensToBroadcasts() -> None:
+    """A subclass of the base without an event is a service: its callers hear broadcasts."""
+
+    class News(WebSocketService):
+        idleTimeout = 5
+
+    assert examine(WebSocketService()).events == frozenset()
+    assert examine(News()).idleTimeout == 5
 
 
 def test_disabled() -> None:

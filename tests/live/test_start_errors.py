@@ -25,6 +25,10 @@ class Misspelt(WebSocketService):
 class Good(WebSocketService):
     pass
 
+class Exits(WebSocketService):
+    def __init__(self):
+        raise SystemExit("no licence")
+
 class Failing(WebSocketService):
     def __init__(self):
         raise RuntimeError("no database")
@@ -52,6 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "unknown.toml").write_text("max-mesage-size = 5\n")
     (place / "limit.toml").write_text("[limits]\nbodydeadline = 5\n")
     (place / "type.toml").write_text('port = ["8080"]\n')
+    (place / "nested.toml").write_text("port = " + "[" * 3000 + "]" * 3000 + "\n")
     (place / "latin.toml").write_bytes(b'interface = "\xff"\n')
     (place / "options.toml").write_text('[services."/ws"]\ntarget = "rooms:Good"\ncolour = "red"\n')
     (place / "rooms.py").write_text(_SERVICES)
@@ -90,11 +95,13 @@ MISTAKES = {
     "noSuchInstalled": (("--service", "/ws=dmo"), "did you mean demo?"),
     "moduleBroken": (("--service", "/ws=unparsable:Chat"), "unparsable.py, line 1"),
     "classFails": (("--service", "/ws=rooms:Failing"), "no database"),
+    "classExits": (("--service", "/ws=rooms:Exits"), "SystemExit: no licence"),
     "eventMisspelt": (("--service", "/ws=rooms:Misspelt"), "onTextMesage"),
     "pathTwice": (("--service", "/ws=demo", "--service", "/ws=demo"), "/ws"),
     "pathMalformed": (("--service", "/ws/{room=demo"), "{room"),
     "serviceMalformed": (("--service", "demo"), "PATH=TARGET"),
     "noToml": (("--config", "broken.toml"), "line 1"),
+    "tomlNested": (("--config", "nested.toml"), "nested.toml"),
     "tomlMissing": (("--config", "none.toml"), "none.toml"),
     "tomlNotText": (("--config", "latin.toml"), "UTF-8"),
     "keyUnknown": (("--config", "unknown.toml"), "did you mean max-message-size?"),
@@ -111,7 +118,7 @@ MISTAKES = {
     "badInterface": (("--interface", "nowhere"), "--port"),
     "noPort": (("--port", "off"), "--port"),
     "badSize": (("--max-message-size", "big"), "--max-message-size"),
-    "noSize": (("--max-message-size", "0"), "maxMessageSize"),
+    "noSize": (("--max-message-size", "0"), "--max-message-size must be"),
     "badSeconds": (("--ping-interval", "soon"), "--ping-interval"),
     "badSwitch": (("--compression", "yes"), "on or off"),
     "badChoice": (("--tls-minimum", "1.1"), "1.2 or 1.3"),
@@ -184,6 +191,14 @@ def test_whatListensBeforeTheMistakeIsClosed(place: Path, ports: dict[str, str])
     )
     assert done.returncode == 1
     assert not path.exists()
+
+
+@pytest.mark.parametrize("runner", ["twistd", "daemon", "twist"])
+def test_anUnknownOptionUnderARunner(place: Path, runner: str) -> None:
+    """An option that does not exist is one line, with the nearest that there is, and not below a page of help."""
+    done = _start(place, [*RUNNERS[runner], "--prot", "8080"])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "twisted_ws: there is no option --prot: did you mean --port? (see wsservice --help)\n"
 
 
 @pytest.mark.parametrize("command", [(*COMMAND, "--nonsense"), (*COMMAND, "--port")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from twisted_ws.client.errors import InvalidURL, quoted
 
@@ -22,7 +22,7 @@ class Address:
 
     Attributes:
         isSecure: whether it is a ``wss:`` URL.
-        host: a host name in ASCII, lower case; or an IP address, without brackets.
+        host: a host name in ASCII, lower case; or an IP address without brackets, with its zone if it has one (``fe80::1%eth0``).
         port: 1 to 65535.
         target: path and query, as they go into the request.
     """
@@ -33,9 +33,14 @@ class Address:
     target: str = field(repr=False)  # its query may hold a token
 
     @property
+    def name(self) -> str:
+        """The host as the server knows it: a zone has a meaning on this machine only (RFC 6874 section 1)."""
+        return self.host.partition("%")[0]
+
+    @property
     def authority(self) -> str:
         """The value of the Host header: the port is left out where it is the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = f"[{self.name}]" if ":" in self.host else self.host
         return host if self.port == _PORTS["wss" if self.isSecure else "ws"] else f"{host}:{self.port}"
 
     @property
@@ -75,7 +80,9 @@ def parseURL(url: str) -> Address:
         raise InvalidURL(f"{shown} has a fragment, which RFC 6455 forbids: leave out what begins with # (or write it as %23)")
     if port == 0:
         raise InvalidURL(f"{shown} has the port 0: give the port that the server listens on")
-    host = asciiHost(parts.hostname or "")
+    address, percent, zone = (parts.hostname or "").partition("%")
+    # The percent sign before a zone is encoded (RFC 6874 section 2), but many write it as it is.
+    host = asciiHost(f"{address}%{unquote(zone.removeprefix('25') or zone)}" if percent else address)
     if host is None:
         raise InvalidURL(f"{shown} has no usable host name: write {parts.scheme}://host:port/path")
     # What is encoded already stays as it is.

@@ -14,7 +14,7 @@ from twisted_ws.logs import printable
 from twisted_ws.upgrade import Headers, isToken
 from twisted_ws.wire.handshake import Extension, parseExtensions
 
-__all__ = ["Response", "acceptFor", "bodyOf", "judge", "parseResponse", "refusal"]
+__all__ = ["Response", "acceptFor", "bodyOf", "checkStart", "judge", "parseResponse", "refusal"]
 
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: (.*))?\Z", re.DOTALL)
@@ -36,6 +36,20 @@ class Response:
     headers: Headers
 
 
+def checkStart(data: bytes) -> None:
+    """Look at the beginning of an answer, which may be all that ever comes.
+
+    Raises:
+        BadHandshake: it is no HTTP: some servers of other protocols speak first, and then wait.
+    """
+    if data[:5] != b"HTTP/"[: len(data)]:
+        raise _notHTTP(data.partition(b"\r\n")[0])
+
+
+def _notHTTP(line: bytes) -> BadHandshake:
+    return BadHandshake(f"the server does not speak HTTP/1.1: its answer begins with {quoted(line, 60)}; check the port")
+
+
 def parseResponse(data: bytes, maxHeaders: int) -> Response:
     """Return the response head in `data`, which ends with its empty line.
 
@@ -45,7 +59,7 @@ def parseResponse(data: bytes, maxHeaders: int) -> Response:
     line, *lines = data[:-4].split(b"\r\n")
     match = _STATUS.match(line)
     if match is None or _CONTROLS.search(line):
-        raise BadHandshake(f"the server does not speak HTTP/1.1: its answer begins with {quoted(line, 60)}; check the port")
+        raise _notHTTP(line)
     if len(lines) > maxHeaders:
         raise BadHandshake(f"the server's answer has more than {maxHeaders} headers")
     return Response(int(match[1]), Headers(tuple(map(_header, lines))))

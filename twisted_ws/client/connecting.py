@@ -170,7 +170,7 @@ def _tls(options: Options, trust: StorePath | None, certificate: StorePath | Non
             raise ValueError("trustStore, clientCertificate and verify are for wss:// URLs: a ws:// connection has no TLS")
         return None
     return ClientTLS(
-        options.address.host,
+        options.address.name,
         None if trust is None else loadTrust(trust),
         None if certificate is None else loadIdentity(certificate),
         verify,

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
-from twisted_ws.client.answer import Response, bodyOf, judge, parseResponse, refusal
+from twisted_ws.client.answer import Response, bodyOf, checkStart, judge, parseResponse, refusal
 from twisted_ws.client.autobahn import agreed, offer
 from twisted_ws.client.connection import ClientConnection
 from twisted_ws.client.errors import BadHandshake, ConnectError, ConnectFailed
@@ -78,6 +78,8 @@ class Opening(Protocol):
                     self._refuse()
             elif len(self._data) > self._room:
                 raise self._tooLarge()
+            else:
+                checkStart(self._data)
         except ConnectError as error:
             self._fail(error)
 

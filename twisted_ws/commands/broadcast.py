@@ -132,7 +132,7 @@ def _mend(answer: Answer) -> str:
     if answer.status == 401:
         return "give credentials that it takes (--key-file, --user-file)"
     if answer.status == 404:
-        return "check the path of the URL: /broadcaster/broadcast, or /channels/NAME"
+        return "check the URL: /broadcaster/broadcast or /channels/NAME, on the broadcast port (by default 8081)"
     if answer.status == 413:
         return "send it in parts"
     if answer.status in (405, 426):

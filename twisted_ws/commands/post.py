@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from twisted_ws.client.address import Address, parseURL
-from twisted_ws.client.answer import bodyOf, parseResponse
+from twisted_ws.client.answer import bodyOf, checkStart, parseResponse
 from twisted_ws.client.credentials import Basic, Bearer
 from twisted_ws.client.dialing import unreachable
 from twisted_ws.client.errors import BadHandshake, ConnectError, ConnectFailed, HandshakeTimeout, InvalidURL, seconds
@@ -100,6 +100,7 @@ class _Post(Protocol):
                 if not self.answered.called:
                     self.answered.callback(Answer(response.status, response.headers.get("retry-after", ""), body[:BODY]))
             return
+        checkStart(self._data)
         if len(self._data) >= HEAD:
             raise BadHandshake(f"the answer of {self._where} has no end in {HEAD} bytes: it is no broadcast site")
 
@@ -198,7 +199,7 @@ def _tls(address: Address, options: Mapping[str, Any]) -> ClientTLS | None:
             )
         return None
     return ClientTLS(
-        address.host,
+        address.name,
         None if trust is None else loadTrust(trust),
         None if certificate is None else loadIdentity(certificate),
         not options["insecure"],

@@ -25,13 +25,16 @@ WAITING = 1024 * 1024
 
 
 def occupy() -> None:
-    """Open /dev/null in place of standard streams that are closed, before a socket gets their numbers."""
+    """Open /dev/null in place of standard streams that are closed, before a socket gets their numbers.
+
+    What goes to standard output is somebody's data: where that is closed, writing to it fails.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
             # The lowest number that is free is this one: those below it are open by now.
-            os.open(os.devnull, os.O_RDWR)
+            os.open(os.devnull, os.O_RDONLY if descriptor == 1 else os.O_RDWR)
 
 
 class Input:

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.python.usage import Options, UsageError
 
 from twisted_ws.limits import parseSize
+from twisted_ws.nearest import explainOption
 
 __all__ = ["CommandOptions", "number", "size"]
 
@@ -34,7 +35,7 @@ class CommandOptions(Options):
         try:
             pairs, arguments = getopt.gnu_getopt(given, self.shortOpt, self.longOpt)
         except getopt.error as error:
-            raise UsageError(str(error)) from None
+            raise UsageError(explainOption(error, self.longOpt)) from None
         flags: list[str] = []
         for flag, value in pairs:
             flags += [flag, value] if self._takesValue(flag) else [flag]

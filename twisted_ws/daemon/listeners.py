@@ -71,6 +71,7 @@ class Listener(Service):
             failures.append(failure)
 
         self._asked = True
+        self.place.clear()
         self._endpoint.listen(self._factory).addCallbacks(self._started, failed)
         returned = True
         if failures:
@@ -81,6 +82,23 @@ class Listener(Service):
     def _started(self, port: Any) -> None:
         self.port = port
         self._server.adopt(port)
+
+    def give(self, uid: int, gid: int) -> None:
+        """Give a Unix socket to the user and group that the process is about to change to; -1 for what stays.
+
+        Raises:
+            ConfigurationError: this user may not.
+        """
+        path = self.place.path
+        if self.port is None or not path or (uid, gid) == (-1, -1):
+            return
+        try:
+            for each in (path, f"{path}.lock"):
+                os.chown(each, uid, gid, follow_symlinks=False)
+        except FileNotFoundError:
+            pass  # with lockfile=0 there is none
+        except OSError as error:
+            raise ConfigurationError(f"--{self.place.option}: {path} cannot be given to the user: {error.strerror}.") from None
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening; open connections stay."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -57,11 +58,15 @@ def jsonObserver(file: IO[str]) -> ILogObserver:
 
 
 def textObserver(file: IO[str]) -> ILogObserver:
-    """Return an observer that writes as Twisted's own does, but nothing that moves a terminal's cursor or forges a line."""
+    """Return an observer that writes as Twisted's own does, but nothing that moves a terminal's cursor or forges a line.
+
+    A character that the encoding of `file` lacks is escaped.
+    """
+    encoding = getattr(file, "encoding", None) or "utf-8"
 
     def text(event: LogEvent) -> str | None:
         line = formatEventAsClassicLogText(event)
-        return None if line is None else shown(line)
+        return None if line is None else shown(line).encode(encoding, "backslashreplace").decode(encoding)
 
     return FileLogObserver(file, text)
 
@@ -106,16 +111,45 @@ def observerFor(logFormat: str, file: IO[str]) -> ILogObserver:
     return FilteringLogObserver(LossCounter(observer, _complain), [levels])
 
 
-def openLogFile(path: str) -> Any:
+class _OwnedLogFile(LogFile):
+    """A log file of a given user and group: one that root has opened could not be rotated by them.
+
+    Attributes:
+        owner: their ids, -1 for one that stays.
+    """
+
+    owner = (-1, -1)
+
+    def _openFile(self) -> None:
+        super()._openFile()  # type: ignore[no-untyped-call]
+        self.give(*self.owner)
+
+    def give(self, uid: int, gid: int) -> None:
+        """Give the file to them, and each one that follows it."""
+        self.owner = uid, gid
+        if (uid, gid) != (-1, -1) and os.geteuid() == 0:
+            os.fchown(self._file.fileno(), uid, gid)
+
+
+def openLogFile(path: str, uid: int = -1, gid: int = -1) -> Any:
     """Return the log file (a `LogFile`), which is rotated at 10 MB and when its `rotate` is called; ten old ones are kept.
+
+    Args:
+        path: where.
+        uid: the user that it is for, when root opens it; -1: who opens it.
+        gid: the same of the group.
 
     Raises:
         ConfigurationError: it cannot be opened.
     """
     try:
-        return LogFile.fromFullPath(path, rotateLength=ROTATE_BYTES, maxRotatedFiles=ROTATED_FILES, defaultMode=FILE_MODE)
+        file = _OwnedLogFile.fromFullPath(  # type: ignore[no-untyped-call]
+            path, rotateLength=ROTATE_BYTES, maxRotatedFiles=ROTATED_FILES, defaultMode=FILE_MODE
+        )
+        file.give(uid, gid)
     except OSError as error:
         raise ConfigurationError(f"The log file {path} cannot be written: {error.strerror}.") from None
+    return file
 
 
 def _complain(line: str) -> None:

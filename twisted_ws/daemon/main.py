@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = ServiceOptions()
     try:
-        options.parseOptions(list(sys.argv[1:] if arguments is None else arguments))  # type: ignore[no-untyped-call]
+        options.parseOptions(list(sys.argv[1:] if arguments is None else arguments))
     except UsageError as error:
         print(f"twisted-ws: {error} (see twisted-ws --help)", file=sys.stderr)
         return 2

@@ -9,11 +9,12 @@ from typing import Any
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
-from twisted.python.usage import CompleteFiles, CompleteList, CompleteNetInterfaces, Completions, Options
+from twisted.python.usage import CompleteFiles, CompleteList, CompleteNetInterfaces, Completions, Options, UsageError
 
 from twisted_ws import __version__
 from twisted_ws.daemon.settings import KEYS, Key, Settings, absolute, load, merge
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.nearest import explainOption
 
 __all__ = ["ServiceOptions"]
 
@@ -51,6 +52,21 @@ class ServiceOptions(Options, AuthOptionMixin):
         for key in KEYS:
             if key.isList:
                 self[key.name] = []
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse a command line.
+
+        Raises:
+            UsageError: it cannot be understood; the text says why.
+            SystemExit: the same under twistd or twist, which would show all of the help, and what is wrong below it.
+        """
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except UsageError as error:
+            wrong = explainOption(error, self.longOpt)
+            if getattr(self, "parent", None) is None:
+                raise UsageError(wrong) from None
+            raise SystemExit(f"twisted_ws: {wrong} (see wsservice --help)") from None
 
     def opt_service(self, text: str) -> None:
         """PATH=TARGET: let a service answer PATH and everything under it; TARGET is package.module:Name or the name of an

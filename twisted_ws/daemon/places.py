@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+from twisted.internet import tcp, unix
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.python.failure import Failure
 
 from twisted_ws.errors import ConfigurationError
 
@@ -48,6 +50,11 @@ class Place:
     def isTLS(self) -> bool:
         """Whether the endpoint itself speaks TLS."""
         return self.kind in ("ssl", "tls")
+
+    @property
+    def path(self) -> str:
+        """The path of a Unix socket, "" for another kind."""
+        return self._parts()[0].removeprefix("address=") if self.kind == "unix" else ""
 
     def isLoopback(self) -> bool:
         """Say whether only this machine can reach it; what is not known counts as reachable from elsewhere."""
@@ -99,6 +106,8 @@ class Place:
             raise ConfigurationError(
                 f"--{self.option} {self.where} cannot be used as an endpoint: {type(error).__name__}: {error}."
             ) from None
+        if isinstance(endpoint, AdoptedStreamServerEndpoint) and endpoint.addressFamily == socket.AF_UNIX:
+            endpoint.reactor = _Adopting(reactor)
         return endpoint
 
     def _parts(self) -> list[str]:
@@ -130,7 +139,7 @@ class Place:
         Raises:
             ConfigurationError: something would.
         """
-        path = self._parts()[0].removeprefix("address=") if self.kind == "unix" else ""
+        path = self.path
         if not os.path.isabs(path):
             return  # a relative one may be relative to a directory that the runner changes to
         if len(os.fsencode(path)) > _UNIX_PATH_BYTES:
@@ -144,6 +153,19 @@ class Place:
             raise ConfigurationError(f"--{self.option}: this user may not write to the directory of {path}: choose another.")
         if _holder(path) is not None:
             raise ConfigurationError(self._taken(path))
+
+    def clear(self) -> None:
+        """Remove what a server that was killed has left of its Unix socket.
+
+        Twisted takes a lock for held while a process of its number lives: in a container that is started anew, our own.
+        """
+        path = self.path
+        if path and os.path.islink(f"{path}.lock") and _holder(path) is None:
+            for each in (f"{path}.lock", path):
+                try:
+                    os.unlink(each)
+                except OSError:
+                    pass  # listening shows what is wrong with it
 
     @staticmethod
     def _taken(path: str) -> str:
@@ -180,15 +202,55 @@ def _text(value: Any) -> str:
 
 
 def _holder(path: str) -> int | None:
-    """Return the process that holds Twisted's lock of a Unix socket (a symbolic link to its id), None where none lives."""
+    """Return the process that holds Twisted's lock of a Unix socket (a symbolic link to its id), None where none listens."""
     try:
         process = int(os.readlink(f"{path}.lock"))
         os.kill(process, 0)
     except PermissionError:
-        return process
+        pass  # another user's
     except (OSError, ValueError):
         return None
+    # A number is given again, soon in a container: who has it now may be another process, or ourselves.
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return None
+        except FileNotFoundError:  # somebody is about to make it, unless that was our number in another life
+            return None if process == os.getpid() else process
+        except OSError:
+            pass
     return process
+
+
+class _AdoptedUnixPort(unix.Port):
+    """A Unix socket that systemd has made, and has use for when we are gone: its file stays, with the mode of its unit."""
+
+    def startListening(self) -> None:
+        """Listen (see `unix.Port`)."""
+        mode = os.stat(self._bindPath).st_mode if self._bindPath[:1] != b"\0" else 0
+        super().startListening()  # type: ignore[no-untyped-call]
+        if mode:
+            os.chmod(self._bindPath, mode & 0o7777)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Stop listening."""
+        tcp.Port.connectionLost(self, reason)
+
+
+class _Adopting:
+    """Stands before the reactor for the endpoint of such a socket."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def adoptStreamPort(self, descriptor: int, family: int, factory: Any) -> Any:
+        """Listen (see `twisted.internet.interfaces.IReactorSocket`)."""
+        port = _AdoptedUnixPort._fromListeningDescriptor(  # type: ignore[no-untyped-call]
+            self._reactor, descriptor, factory
+        )
+        port.startListening()
+        return port
 
 
 def _isLoopbackAddress(address: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pwd
 import resource
 import signal
 import sys
@@ -77,9 +78,16 @@ class ProcessDaemon(Daemon):
             raise ConfigurationError("A daemon has no standard output to log to: give twistd --logfile, or -n.")
         if path == "-" or (foreground and not path):
             return sys.stdout
-        file = openLogFile(path or "twistd.log")
+        file = openLogFile(path or "twistd.log", *self._owner())
         signal.signal(signal.SIGUSR1, lambda number, frame: self._reactor.callFromThread(file.rotate))
         return file
+
+    def _owner(self) -> tuple[int, int]:
+        """Return the user and group that twistd will change to, -1 for what stays; a user alone brings the group of his."""
+        uid, gid = (self._runner.get(name) for name in ("uid", "gid"))
+        if uid is not None and gid is None:
+            gid = pwd.getpwuid(uid).pw_gid
+        return (-1 if uid is None else uid), (-1 if gid is None else gid)
 
     # Start and stop.
 
@@ -87,6 +95,8 @@ class ProcessDaemon(Daemon):
         """Listen, while the process may still be root."""
         try:
             super().privilegedStartService()
+            for listener in self._listeners:
+                listener.give(*self._owner())
         except ConfigurationError as error:
             if "statusPipe" in self._runner:  # a daemon already, whose standard error is gone
                 self._log.critical("{error}", error=str(error))
@@ -95,6 +105,10 @@ class ProcessDaemon(Daemon):
     def startService(self) -> None:
         """Run, and tell systemd once the reactor does."""
         super().startService()
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                # Whoever rotates logs signals each server, and one that logs to a pipe must not end by it.
+                signal.signal(number, signal.SIG_IGN)
         self._reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:

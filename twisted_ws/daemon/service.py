@@ -204,12 +204,15 @@ class Daemon(MultiService):
 
     def reload(self) -> None:
         """Read certificates, keys and passwords anew, without dropping a connection; what is wrong stays as it was."""
+        whole = True
         for stays, again in (("certificate stays", self._reloadTLS), ("API keys stay", self._credentials.reload)):
             try:
                 again()
             except ConfigurationError as error:
+                whole = False
                 self._log.error("The old {stays} in use: {error}", stays=stays, error=str(error))
-        self._log.info("reloaded")
+        if whole:
+            self._log.info("reloaded")
 
     def _reloadTLS(self) -> None:
         if self._tls is not None:

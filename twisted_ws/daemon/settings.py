@@ -5,17 +5,18 @@ Each key stands once, in `KEYS`: the flag, the key of the file, its default and 
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits, parseSize
+from twisted_ws.nearest import didYouMean
 
 __all__ = ["KEYS", "Key", "Mount", "Settings", "absolute", "load", "merge"]
 
@@ -243,6 +244,8 @@ def load(path: str) -> dict[str, Any]:
         raise ConfigurationError(f"The configuration file {path} is not UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"The configuration file {path} is no TOML: {error}.") from None
+    except RecursionError:
+        raise ConfigurationError(f"The configuration file {path} is nested too deep.") from None
     return absolute(document, str(Path(path).parent))
 
 
@@ -272,7 +275,7 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
     _refuseUnknown(document, [key.name for key in KEYS] + ["services", "limits"], "")
     table = _table(document, "limits")
     _refuseUnknown(table, sorted(_LIMITS), "limits.")
-    limits = {name: _limit(name, value) for name, value in table.items()}
+    limits = {name: _limit(f"limits.{name}", name, _limitSize(name, value)) for name, value in table.items()}
     values: dict[str, Any] = {}
     for source, prefix in ((document, ""), (flags, "--")):
         for key in KEYS:
@@ -281,20 +284,29 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
                     value = key.read(source[key.name])
                 except ValueError as expected:
                     raise ConfigurationError(f"{prefix}{key.name} must be {expected}, not {source[key.name]!r}.") from None
-                (limits if key.isLimit else values)[key.field] = value
+                if key.isLimit:
+                    limits[key.field] = _limit(f"{prefix}{key.name}", key.field, value)
+                else:
+                    values[key.field] = value
     mounts = [_mount(path, table) for path, table in _table(document, "services").items()]
     if flags.get("service"):
         mounts = [_parseMount(text) for text in flags["service"]]
     if mounts:
         values["services"] = tuple(mounts)
+    return Settings(**values, limits=Limits(**limits), checkers=tuple(checkers))
+
+
+def _limit(called: str, name: str, value: Any) -> Any:
+    """Return the value of a limit, which `Limits` has to take; what is wrong is told by the name that was written."""
     try:
-        return Settings(**values, limits=Limits(**limits), checkers=tuple(checkers))
+        Limits(**{name: value})
     except ValueError as error:
-        raise ConfigurationError(f"{error}.") from None
+        raise ConfigurationError(f"{str(error).replace(name, called, 1)}.") from None
+    return value
 
 
-def _limit(name: str, value: Any) -> Any:
-    """Return the value of a limit; sizes may be texts as 64KiB, and every other mistake is told by `Limits`."""
+def _limitSize(name: str, value: Any) -> Any:
+    """Return the value of a limit as a number, where it is a text as 64KiB; every other mistake is told by `Limits`."""
     if not isinstance(value, str) or _LIMITS[name] != "bytes":
         return value
     try:
@@ -313,13 +325,14 @@ def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _refuseUnknown(table: Mapping[str, Any], known: list[str], prefix: str) -> None:
     for name in table:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.4)
-            raise ConfigurationError(f"{prefix}{name} is no setting" + (f": did you mean {prefix}{near[0]}?" if near else "."))
+            raise ConfigurationError(f"{prefix}{name} is no setting{didYouMean(name, known, prefix)}")
 
 
 def _mount(path: str, table: Any) -> Mount:
     if not isinstance(table, dict) or not isinstance(table.get("target"), str):
-        raise ConfigurationError(f'services."{path}" must be a table with a target, as target = "package.module:Name".')
+        meant = get_close_matches("target", table, 1) if isinstance(table, dict) and "target" not in table else ()
+        hint = f": did you mean that by {meant[0]}?" if meant else "."
+        raise ConfigurationError(f'services."{path}" must be a table with a target, as target = "package.module:Name"{hint}')
     options = {name: value for name, value in table.items() if name != "target"}
     return Mount(path, table["target"], options)
 

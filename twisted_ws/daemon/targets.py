@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import sys
@@ -12,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.nearest import didYouMean
 
 __all__ = ["GROUP", "describeInstalled", "loadService"]
 
@@ -43,11 +43,11 @@ def loadService(target: str, options: Mapping[str, Any]) -> object:
         except TypeError as wrong:
             raise ConfigurationError(f"The service {target} cannot be made with these options: {wrong}.") from None
         raise _failed(target, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(target, error) from error
 
 
-def _failed(target: str, error: Exception) -> ConfigurationError:
+def _failed(target: str, error: BaseException) -> ConfigurationError:
     where = inspect.getinnerframes(error.__traceback__)[-1] if error.__traceback__ is not None else None
     place = f" ({where.filename}:{where.lineno})" if where is not None else ""
     return ConfigurationError(f"The service {target} cannot be made: {type(error).__name__}: {error}{place}.")
@@ -72,21 +72,19 @@ def _imported(target: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError:
-            near = difflib.get_close_matches(part, dir(found), 1)
-            hint = f": did you mean {near[0]}?" if near else "."
-            raise ConfigurationError(f"The module {module} has no {name}{hint}") from None
+            raise ConfigurationError(f"The module {module} has no {name}{didYouMean(part, dir(found))}") from None
     return found
 
 
 def _installed(name: str) -> Any:
     known = {each.name: each for each in entry_points(group=GROUP)}
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1, 0.4)
-        hint = f": did you mean {near[0]}?" if near else "."
-        raise ConfigurationError(f"There is no installed service {name}{hint} Write package.module:Name, or see --help-services.")
+        raise ConfigurationError(
+            f"There is no installed service {name}{didYouMean(name, known)} Write package.module:Name, or see --help-services."
+        )
     try:
         return known[name].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"The installed service {name} ({known[name].value}) cannot be imported: {type(error).__name__}: {error}."
         ) from error

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 from twisted_ws.delivery.binding import Binder
 from twisted_ws.errors import ServiceError
+from twisted_ws.service import WebSocketService
 from twisted_ws.upgrade import isToken
 
 __all__ = ["EVENTS", "Dispatch", "Handlers", "examine", "handlerName"]
@@ -184,7 +185,8 @@ class _Examination:
             if name in events and self._annotation(name, found[name][0]) not in (kind, Any, object, inspect.Parameter.empty):
                 raise self._mistake(name, f"takes {kind.__name__}: for another type write onMessage(caller, message: ...)")
         byValue, byName = self._dispatches({name: found[name] for name in found if name not in EVENTS}, bool(key))
-        if not events and not byValue and not byName:
+        # A subclass of the base listens to broadcasts; an object of another class was hardly meant to be a service.
+        if not events and not byValue and not byName and not isinstance(self._service, WebSocketService):
             raise ServiceError(f"{type(self._service).__name__} handles no event: it has none of {', '.join(EVENTS)}")
         message = self._binder("onMessage", found["onMessage"][0]) if "onMessage" in events else Binder()
         return Handlers(events, message, byValue, byName, dispatcherKey=key, streamId=streamId)

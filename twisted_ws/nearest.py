@@ -1,0 +1,31 @@
+"""What somebody may have meant who misspelt a name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["didYouMean", "explainOption"]
+
+_UNKNOWN = re.compile(r"option --(\S+) not recognized")
+
+
+def didYouMean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return the end of a sentence about `name`: ``: did you mean PREFIXport?``, or a full stop where nothing is near."""
+    near = get_close_matches(name, known, 1, 0.4)
+    return f": did you mean {prefix}{near[0]}?" if near else "."
+
+
+def explainOption(error: Exception, known: Iterable[str]) -> str:
+    """Return what is wrong with a command line, in one line.
+
+    Args:
+        error: what getopt, or `twisted.python.usage`, says.
+        known: the long options, without dashes; ``=`` at the end of those that take a value is left out.
+    """
+    unknown = _UNKNOWN.fullmatch(str(error))
+    if unknown is None:
+        return str(error)
+    name = unknown[1]
+    return f"there is no option --{name}{didYouMean(name, [each.removesuffix('=') for each in known], '--')}".removesuffix(".")
