@@ -48,13 +48,14 @@ STOPPING = 40
 class Callers(Collection[Caller]):
     """The open callers of a server, as they are now: count, iterate, ask for one, find some."""
 
-    __slots__ = ("_groups", "_people")
+    __slots__ = ("_groups", "_listing", "_people")
 
     def __init__(self) -> None:
         # In the order they came: their sockets lie in the kernel's memory in much the same order.
         self._people = People()
         # Those who are sent the same bytes: by what makes them, the connections and their senders.
         self._groups: list[tuple[Any, list[Any], list[Any]]] | None = None
+        self._listing: tuple[Caller, ...] | None = None  # of whom that is being made
 
     def __len__(self) -> int:
         return len(self._people)
@@ -83,7 +84,7 @@ class _OpenCallers(Callers):
     def add(self, caller: Caller) -> None:
         """Add one who came."""
         self._people.add(caller)
-        self._groups = None
+        self._groups = self._listing = None
 
     def renamed(self, caller: Caller, before: Any) -> None:
         """Note that a caller, open or not, has another user."""
@@ -92,18 +93,23 @@ class _OpenCallers(Callers):
     def discard(self, caller: Caller) -> None:
         """Take one away who leaves."""
         self._people.discard(caller)
-        self._groups = None  # nothing is kept of who has left
+        self._groups = self._listing = None  # nothing is kept of who has left
 
     def send(self, kind: Kind, payload: bytes, now: float) -> int:
         """Send a message to all, and return to how many."""
-        if self._groups is None:
+        groups = self._groups
+        if groups is None:
+            # Somebody may come, leave or broadcast in the middle of this, by a finaliser: what is kept is whole, and of now.
+            self._listing = callers = tuple(self._people)
             plain: list[Any] = []
             framed: list[Any] = []
-            for caller in self._people:
+            for caller in callers:
                 (framed if caller.negotiatedSubProtocol == SUBPROTOCOL else plain).append(caller._link)
-            groups = (rawBroadcast, plain), (jsonBroadcast, framed)
-            self._groups = [(framing, links, [link.sender for link in links]) for framing, links in groups if links]
-        return sum([fanOut(links, framing(kind, payload), now, senders) for framing, links, senders in self._groups])
+            kinds = (rawBroadcast, plain), (jsonBroadcast, framed)
+            groups = [(framing, links, [link.sender for link in links]) for framing, links in kinds if links]
+            if self._listing is callers:
+                self._groups, self._listing = groups, None
+        return sum([fanOut(links, framing(kind, payload), now, senders) for framing, links, senders in groups])
 
 
 class _Ends:

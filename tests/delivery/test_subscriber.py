@@ -418,7 +418,6 @@ def test_promises():
         lambda: subscriber.send(None),
         lambda: subscriber.begin(None, []),
         lambda: subscriber.disconnect(4000, ""),
-        lambda: subscriber.noteRest(b""),
         lambda: subscriber.goOn(),
     ):
         with pytest.raises(NotImplementedError):

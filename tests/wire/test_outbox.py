@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,8 @@ from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.outbox import CHARGE, CHARGE_AWAITED, SLICE, Outbox, failedWrite
+from twisted_ws.wire.pure import BEGUN
+from twisted_ws.wire.speedups import sendMany
 from twisted_ws.wire.wheel import Wheel
 
 
@@ -52,6 +55,15 @@ class World:
         fired = []
         self.outbox.message(data).addCallbacks(fired.append, lambda failure: fired.append(str(failure.value)))
         return fired
+
+    def begin(self, rest):
+        """Have the sender begin a frame of which `rest` is not taken."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.close()  # so the kernel takes nothing
+            sender = self.outbox.sender
+            sender.handle, sender.open = ours.fileno(), True
+            assert sendMany([sender], rest, 0.0) == bytes([BEGUN])
 
 
 CLOSED = ConnectionClosed(1001, "bye")
@@ -231,12 +243,13 @@ def test_abandonWithABegunFrameOfNobody():
 def test_begun():
     """The rest of a frame that the kernel took in part goes before everything that comes later."""
     world = World(room=0)
-    world.outbox.noteRest(b"rest")
+    world.begin(b"the rest")
     world.outbox.goOn()
     world.outbox.send(b"next")
+    assert world.outbox.size == world.backlog.total == 8 + 4 + CHARGE
     world.transport.room = None
     world.transport.settle()
-    assert bytes(world.transport.sent) == b"restnext"
+    assert bytes(world.transport.sent) == b"the restnext"
 
 
 def test_release():

@@ -273,11 +273,11 @@ class OnTheSocket(test_tls.OverLoopback):
         here.transport.pauseProducing()
         assert sender.send(0x81, "hi", 1.0) is None
         whole = bytes(1_000_000)
-        sent, rest = b"\x81\x02hi", None
-        while rest is None:
-            rest = sender.send(0x82, whole, 2.0)
+        sent = b"\x81\x02hi"
+        while not sender.begun:
+            sender.send(0x82, whole, 2.0)
             sent += clientFrame(2, whole, mask=None)
-        tls.write(rest)
+        tls.write(sender.rest())
         tls.write(b"after")
         here.transport.resumeProducing()
         await here.until(lambda: len(here.received) == len(sent) + 5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import select
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import weakref
+from itertools import chain
 
 import pytest
 import trustme
@@ -17,11 +19,13 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from tests.memory import clientFrame
+from tests.moments import LARGE, MOMENTS, collectAt, noMemory
 from twisted_ws.limits import Limits
 from twisted_ws.wire import pure, speedups
 from twisted_ws.wire.handshake import Accept, decide, isUpgrade
 from twisted_ws.wire.head import RequestHead, parseHead
 from twisted_ws.wire.origins import AllowedOrigins
+from twisted_ws.wire.pure import BEGUN, NOT_THIS_WAY, WHOLE
 
 try:
     from twisted_ws.wire import _speedups
@@ -39,6 +43,19 @@ def pair():
     theirs.setblocking(False)
     with ours, theirs:
         yield ours, theirs
+
+
+def readAll(sock):
+    """Return what can be read now."""
+    received = b""
+    while True:
+        try:
+            data = sock.recv(1_000_000)
+        except BlockingIOError:
+            return received
+        if not data:
+            return received
+        received += data
 
 
 COMMON = [
@@ -301,7 +318,7 @@ class Polled:
         self.attach(self.told.append)
 
     def attach(self, deliver):
-        self.sockets.attach(self.fd, self.sender, self.maximum, deliver)
+        self.sockets.attach(self.fd, "transport", self.sender, self.maximum, deliver)
 
     def serve(self, now=1.0):
         return self.sockets.serve(1, now)
@@ -347,7 +364,7 @@ def test_laneDetached(impl, pair):
 
     def deliver(message):
         polled.told.append(message)
-        polled.sockets.detach(polled.fd)
+        polled.sockets.detach(polled.fd, "transport")
 
     polled.attach(deliver)
     theirs.sendall(clientFrame(1, b"a") + clientFrame(1, b"b") + clientFrame(1, b"c") + b"rest")
@@ -384,6 +401,122 @@ def test_laneBatches(impl, pair):
     assert polled.told[:64] == [str(n) for n in range(64)]
     (rest,) = polled.told[64:]
     assert pure.split(rest[2], 100)[0] == [str(n) for n in range(64, 100)]
+
+
+@BOTH
+@pytest.mark.parametrize("last", ["text", "no UTF-8", "rest"])
+def test_readWhileOthersRun(impl, pair, last):
+    """What was read of one connection stays that, whatever others read and write in the middle of it."""
+    data, told = {
+        "text": (clientFrame(1, b"three"), "three"),
+        "no UTF-8": (clientFrame(1, b"\xff"), ("transport", IN, clientFrame(1, b"\xff"))),
+        "rest": (b"rest", ("transport", IN, b"rest")),
+    }[last]
+    ours, theirs = pair
+    polled = Polled(impl, ours)
+    mine, other = socket.socketpair()
+    with mine, other:
+        mine.setblocking(False)
+
+        def interrupt():
+            other.sendall(b"what another one sent " * 100)
+            while impl.readSome(mine.fileno()):
+                pass
+
+        for number in MOMENTS:
+            theirs.sendall(clientFrame(1, b"one") + clientFrame(1, b"two") + data)
+            with collectAt(number, interrupt):
+                polled.serve()
+            assert polled.told == ["one", "two", told]
+            polled.told.clear()
+
+
+@BOTH
+def test_servedWithin(impl, pair):
+    """Who serves the set from within a handler serves nothing: no message comes before one that was sent earlier."""
+    ours, theirs = pair
+    polled = Polled(impl, ours)
+    served = []
+
+    def deliver(message):
+        polled.told.append(message)
+        if message == "1":
+            theirs.sendall(clientFrame(1, b"4")[3:] + clientFrame(1, b"5"))
+            served.append(polled.serve())
+
+    polled.attach(deliver)
+    theirs.sendall(clientFrame(1, b"1") + clientFrame(1, b"2") + clientFrame(1, b"3") + clientFrame(1, b"4")[:3])
+    assert polled.serve() == 1
+    assert served == [0]
+    assert polled.told == ["1", "2", "3", ("transport", IN, clientFrame(1, b"4")[:3])]
+    polled.serve()
+    assert polled.told[4:] == [("transport", IN, clientFrame(1, b"4")[3:] + clientFrame(1, b"5"))]
+
+    def fail(message):
+        raise ZeroDivisionError
+
+    polled.attach(fail)
+    theirs.sendall(clientFrame(1, b"6"))
+    with pytest.raises(ZeroDivisionError):
+        polled.serve()
+    polled.attach(polled.told.append)
+    theirs.sendall(clientFrame(1, b"7"))
+    assert polled.serve() == 1
+    assert polled.told[5:] == ["7"]
+
+
+@BOTH
+@pytest.mark.parametrize("paused", [False, True])
+def test_laneOfAFormerOwner(impl, pair, paused):
+    """A lane is its transport's: the next owner of the descriptor has none, and who has left takes none away."""
+    ours, theirs = pair
+    polled = Polled(impl, ours)
+    if paused:
+        polled.sockets.ask(polled.fd, "transport", 0, IN)
+        assert (len(polled.sockets), polled.sockets.transports()) == (0, [])
+    polled.sockets.ask(polled.fd, "next", IN, 0)
+    assert polled.sockets.transports() == ["next"]
+    theirs.sendall(clientFrame(1, b"secret"))
+    polled.serve()
+    assert polled.told == [("next", IN, None)]
+    with pytest.raises(ValueError, match="another"):
+        polled.attach(polled.told.append)
+    polled.sockets.attach(polled.fd, "next", polled.sender, 100, polled.told.append)
+    polled.sockets.detach(polled.fd, "transport")
+    polled.sockets.ask(polled.fd, "transport", 0, IN)
+    polled.serve()
+    assert polled.told[1:] == ["secret"]
+
+
+@BOTH
+def test_laneWhilePaused(impl, pair):
+    """A lane stays while its transport is not polled, and can be given then; nothing is kept of who has neither."""
+    ours, theirs = pair
+
+    class Transport:
+        pass
+
+    transport, told = Transport(), []
+    gone = weakref.ref(transport)
+    sockets = impl.PollSet(lambda transport, events, came: told.append(came))
+    fd, one = ours.fileno(), sender(impl, ours)
+    for attachFirst in (True, False):
+        if attachFirst:
+            sockets.ask(fd, transport, IN, 0)
+            sockets.attach(fd, transport, one, 100, told.append)
+        sockets.ask(fd, transport, 0, IN)
+        if not attachFirst:
+            sockets.attach(fd, transport, one, 100, told.append)
+        theirs.sendall(clientFrame(1, b"x"))
+        assert sockets.serve(1, 0.0) == 0
+        sockets.ask(fd, transport, IN, 0)
+        sockets.serve(1, 0.0)
+        assert told.pop() == "x"
+        sockets.detach(fd, transport)
+    sockets.ask(fd, transport, 0, IN)
+    del transport
+    assert gone() is None
+    assert len(sockets) == 0
 
 
 @BOTH
@@ -442,8 +575,8 @@ def test_attachedUnknown(impl, pair):
     ours, _ = pair
     sockets = impl.PollSet(print)
     with pytest.raises(ValueError, match="never"):
-        sockets.attach(ours.fileno(), sender(impl, ours), 100, print)
-    sockets.detach(ours.fileno())
+        sockets.attach(ours.fileno(), "a", sender(impl, ours), 100, print)
+    sockets.detach(ours.fileno(), "a")
     assert sockets.asked(ours.fileno()) == 0
 
 
@@ -456,7 +589,7 @@ def test_setsAreCollected(impl, pair):
         def __init__(self):
             self.sockets = impl.PollSet(self.ready)
             self.sockets.ask(ours.fileno(), self, IN, 0)
-            self.sockets.attach(ours.fileno(), sender(impl, ours), 100, self.ready)
+            self.sockets.attach(ours.fileno(), self, sender(impl, ours), 100, self.ready)
 
         def ready(self, *arguments):
             pass
@@ -479,13 +612,14 @@ def sender(impl, sock, **attributes):
 @BOTH
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 2048, 2049, 65535, 65536])
 def test_send(impl, pair, size):
-    """A frame goes out whole: str as UTF-8, bytes as they are; the rest comes back when the kernel is full."""
+    """A frame goes out whole: str as UTF-8, bytes as they are."""
     ours, theirs = pair
     data = b"\x82" + clientFrame(2, b"x" * size, mask=None)[1:]
     one = sender(impl, ours)
-    rest = one.send(0x82, b"x" * size, 5.0)
-    assert theirs.recv(200_000) + (rest or b"") == data
+    assert one.send(0x82, b"x" * size, 5.0) is None
+    assert theirs.recv(200_000) == data
     assert one.send(0x81, "grüß", 7.5) is None
+    assert (one.begun, one.rest()) == (False, None)
     assert theirs.recv(100) == b"\x81\x06" + "grüß".encode()
     assert (one.lastData, one.written) == (7.5, 2)
 
@@ -497,26 +631,47 @@ def test_sendNotThisWay(impl, pair, attribute):
     ours, theirs = pair
     one = sender(impl, ours, **attribute)
     assert one.send(0x82, b"x", 5.0) is False
-    assert impl.sendMany([sender(impl, ours), one], b"frame", 6.0) == [(1, -1)]
+    assert impl.sendMany([sender(impl, ours), one], b"frame", 6.0) == bytes([WHOLE, NOT_THIS_WAY])
     assert theirs.recv(100) == b"frame"
     assert (one.lastData, one.written) == (0.0, 0)
 
 
 @BOTH
-def test_sendToAFullSocket(impl, pair):
-    """What the kernel does not take comes back, to the byte, also when that is all."""
+@pytest.mark.parametrize("payload", [b"".join(bytes([n]) * 4000 for n in range(250)), "grüß" * 100_000])
+def test_sendToAFullSocket(impl, pair, payload):
+    """What the kernel does not take of a frame is kept, to the byte, and nothing goes this way before somebody has it."""
     ours, theirs = pair
-    whole = b"".join(bytes([n]) * 4000 for n in range(250))
     one = sender(impl, ours)
-    rest = one.send(0x82, whole, 0.0)
-    assert rest
-    again = one.send(0x82, b"more", 0.0)
-    assert again == b"\x82\x04more"
-    theirs.setblocking(True)
-    received = b""
-    while len(received) < len(whole) + 10 - len(rest):
-        received += theirs.recv(1_000_000)
-    assert received + rest == clientFrame(2, whole, mask=None)
+    assert one.send(0x82 if isinstance(payload, bytes) else 0x81, payload, 0.0) is True
+    assert one.begun
+    assert one.send(0x82, b"more", 0.0) is False
+    assert impl.sendMany([one], b"more", 0.0) == bytes([NOT_THIS_WAY])
+    rest = one.rest()
+    assert rest == one.rest()
+    received = readAll(theirs)
+    assert received + rest == clientFrame(*((2, payload) if isinstance(payload, bytes) else (1, payload.encode())), mask=None)
+    one.restNoted()
+    assert (one.begun, one.rest()) == (False, None)
+    assert one.send(0x82, b"more", 0.0) is None
+    assert theirs.recv(100) == b"\x82\x04more"
+    assert one.written == 2
+
+
+@BOTH
+@pytest.mark.parametrize("size", [0, 1, 3000])
+def test_sendToAFullSocketNothing(impl, pair, size):
+    """A frame of which the kernel takes nothing at all is kept whole, whatever its size."""
+    ours, _ = pair
+    while True:
+        try:
+            ours.send(b"x" * 65536)
+        except BlockingIOError:
+            break
+    one, many = sender(impl, ours), sender(impl, ours)
+    assert one.send(0x82, b"y" * size, 0.0) is True
+    assert one.rest() == clientFrame(2, b"y" * size, mask=None)
+    assert impl.sendMany([many], b"frame", 0.0) == bytes([BEGUN])
+    assert many.rest() == b"frame"
 
 
 @BOTH
@@ -525,29 +680,110 @@ def test_sendErrors(impl, pair):
     ours, theirs = pair
     theirs.close()
     one = sender(impl, ours)
-    assert one.send(0x82, b"x", 0.0) == b"\x82\x01x"
+    assert one.send(0x82, b"x", 0.0) is True
+    assert one.rest() == b"\x82\x01x"
+    one.restNoted()
     with pytest.raises(UnicodeEncodeError):
         one.send(0x81, "\ud800", 0.0)
 
 
 @BOTH
+def test_handles(impl, pair):
+    """A handle may be any address; what is no descriptor is none, also where its lower half is one."""
+    ours, theirs = pair
+    one = sender(impl, ours)
+    one.handle = 2 ** (8 * ctypes.sizeof(ctypes.c_size_t) - 1)
+    assert one.handle == 2 ** (8 * ctypes.sizeof(ctypes.c_size_t) - 1)
+    one.handle = 2**32 + ours.fileno()
+    try:
+        assert one.send(0x82, b"x", 0.0) is True
+    except OverflowError:
+        assert impl is pure
+    assert readAll(theirs) == b""
+    with pytest.raises((OSError, OverflowError)):
+        impl.readSome(2**32 + ours.fileno())
+
+
+@BOTH
+@pytest.mark.parametrize("number", range(8))
+def test_sendWithoutMemory(impl, pair, number):
+    """Where no memory is left in the middle of sending, either nothing went, or what has not is known, or known to be lost."""
+    ours, theirs = pair
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    payload = bytes(LARGE)
+    for many in (False, True):
+        one = sender(impl, ours)
+        known = True
+        try:
+            with noMemory(number):
+                impl.sendMany([one], payload, 0.0) if many else one.send(0x82, payload, 0.0)
+        except MemoryError:
+            pass
+        try:
+            rest = one.rest() or b""
+        except OSError:
+            known = False
+        received = readAll(theirs)
+        if not known:
+            assert impl is pure
+        elif received or rest:
+            assert len(received) + len(rest) == LARGE + (0 if many else 10)
+
+
+def test_unknownRest(monkeypatch, pair):
+    """When sending fails in the middle in Python, nobody says that nothing went."""
+    one = sender(pure, pair[0])
+
+    def write(fd, data):
+        real(fd, data[:3])
+        raise MemoryError
+
+    real = os.write
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(MemoryError):
+        one.send(0x82, b"x" * 100, 0.0)
+    assert one.begun
+    with pytest.raises(OSError, match="nobody knows"):
+        one.rest()
+
+
+def test_sendMeanwhile(monkeypatch, pair):
+    """What wants to go out while a frame is being sent in Python, by a finaliser or in another thread, has to wait."""
+    ours, theirs = pair
+    one = sender(pure, ours)
+    outcomes = []
+
+    def write(fd, data):
+        outcomes.append((one.send(0x81, "other", 0.0), one.begun, one.rest()))
+        one.waiting = True
+        return real(fd, data)
+
+    real = os.write
+    monkeypatch.setattr(os, "write", write)
+    assert one.send(0x82, b"x", 0.0) is True  # who waits by now has to be asked
+    assert outcomes == [(False, True, None)]
+    assert (one.begun, readAll(theirs)) == (False, b"\x82\x01x")
+
+
+@BOTH
 def test_sendMany(impl):
-    """Everyone is sent the same, and those who are behind are named, with what they took."""
+    """Everyone is sent the same, and those who are behind are named, and keep what the kernel did not take."""
     pairs = [socket.socketpair() for _ in range(4)]
     try:
-        for ours, _ in pairs:
-            ours.setblocking(False)
+        for each in chain(*pairs):
+            each.setblocking(False)
         senders = [sender(impl, ours) for ours, _ in pairs]
         pairs[1][1].close()
         data = b"y" * 100_000
         pairs[2][0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        behind = dict(impl.sendMany(senders, data[:1000], 3.0))
-        assert behind == {1: 0}
-        behind = dict(impl.sendMany(senders, data, 4.0))
-        assert behind[1] == 0
-        assert 0 <= behind[2] < len(data)
-        assert impl.sendMany([], data, 4.0) == []
-        assert [(one.lastData, one.written) for one in senders] == [(4.0, 2)] * 4
+        assert impl.sendMany(senders, data[:1000], 3.0) == bytes([WHOLE, BEGUN, WHOLE, WHOLE])
+        assert senders[1].rest() == data[:1000]
+        assert impl.sendMany(senders, data, 4.0)[:3] == bytes([WHOLE, NOT_THIS_WAY, BEGUN])
+        rest = senders[2].rest()
+        assert readAll(pairs[2][1]) + rest == data[:1000] + data
+        assert impl.sendMany([], data, 4.0) is None
+        assert impl.sendMany(senders[:1], b"whole", 4.0) is None
+        assert [(one.lastData, one.written) for one in senders[:3]] == [(4.0, 3), (3.0, 1), (4.0, 2)]
     finally:
         for ours, theirs in pairs:
             ours.close()
@@ -669,11 +905,11 @@ def test_tlsSend(impl, secure):
     one = impl.Sender()
     one.handle, one.secure, one.open = handle(impl, ours), True, True
     assert one.send(0x81, "grüß", 1.0) is None
-    assert impl.sendMany([one], b"frame", 2.0) == []
+    assert impl.sendMany([one], b"frame", 2.0) is None
     assert everything(theirs) == b"\x81\x06" + "grüß".encode() + b"frame"
     whole = bytes(range(256)) * 4000
-    rest = one.send(0x82, whole, 3.0)
-    assert rest
+    assert one.send(0x82, whole, 3.0) is True
+    rest = one.rest()
     assert impl.tlsWriteSome(handle(impl, ours), rest) == 0
     received = b""
     while rest:
@@ -690,8 +926,10 @@ def test_tlsSendToTheGone(impl, secure, pair):
     pair[1].close()
     one = impl.Sender()
     one.handle, one.secure, one.open = handle(impl, ours), True, True
-    assert one.send(0x82, b"x", 1.0) == b"\x82\x01x"
-    assert impl.sendMany([one], b"frame", 1.0) == [(0, 0)]
+    assert one.send(0x82, b"x", 1.0) is True
+    assert one.rest() == b"\x82\x01x"
+    one.restNoted()
+    assert impl.sendMany([one], b"frame", 1.0) == bytes([BEGUN])
     assert impl.tlsWriteSome(handle(impl, ours), b"x") < 0
 
 

@@ -75,12 +75,8 @@ class Subscriber:
 
     sender: Any = NEVER
 
-    def noteRest(self, rest: bytes) -> None:
-        """Note the rest of a frame that was sent in part (see `twisted_ws.wire.fanout`)."""
-        raise NotImplementedError
-
     def goOn(self) -> None:
-        """Go on with that."""
+        """Go on with a frame that was sent in part (see `twisted_ws.wire.fanout`)."""
         raise NotImplementedError
 
 
@@ -104,9 +100,6 @@ class Outlet(Link, Protocol):
 
     def keep(self, by: int) -> None:
         """Count so many bytes more that are held for this peer elsewhere, or fewer; `twisted_ws.wire.outbox.Outbox.keep`."""
-
-    def noteRest(self, rest: bytes) -> None:
-        """See `twisted_ws.wire.fanout.fanOut`."""
 
     def goOn(self) -> None:
         """See `twisted_ws.wire.fanout.fanOut`."""
@@ -207,10 +200,6 @@ class CallerSubscriber(Subscriber):
         """Close the connection."""
         # A Close frame has room for 123 bytes; a character is not cut in two.
         self.caller.close(code, reason.encode(errors="replace")[:123].decode(errors="ignore"))
-
-    def noteRest(self, rest: bytes) -> None:
-        """Pass on; see `fanOut`."""
-        self._link.noteRest(rest)
 
     def goOn(self) -> None:
         """Pass on; see `fanOut`."""

@@ -178,10 +178,6 @@ class Stream:
         self._goOn = goOn
         self._outbox.hold(goOn is not None)
 
-    def noteRest(self, rest: bytes) -> None:
-        """See `twisted_ws.wire.fanout.fanOut`."""
-        self._outbox.noteRest(rest)
-
     def goOn(self) -> None:
         """See `twisted_ws.wire.fanout.fanOut`."""
         self._outbox.goOn()

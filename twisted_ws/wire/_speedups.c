@@ -1,7 +1,12 @@
 /* The bytes of a message, in C: the same functions as in pure.py, which says what each promises.
  *
- * Everything here works on one caller's buffers with the GIL held, but sendMany, which lets other threads run while the kernel copies.
- * Sockets are non-blocking; nothing here waits.
+ * Sockets are non-blocking; nothing here waits, and the GIL is never given up. Yet others run in the middle of a function here: any
+ * allocation of an object that the garbage collector knows may run it, and with it a finaliser; any Py_DECREF may run one; and both
+ * may write to any connection, close it, or accept another. MemoryError may come from every allocation. So:
+ *
+ * - What a connection has done is noted before anything of that can happen. What the kernel has taken of a frame is, without an
+ *   allocation, in its Sender.
+ * - No pointer into `readBuffer` or into the table of a PollSet is used after anything of that may have happened.
  */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
@@ -47,7 +52,8 @@ enum {
     TLS_RECORD = 16 * 1024, /* the most that one record carries (RFC 8446 section 5.1) */
 };
 
-/* One buffer for all reads: between a recv and the end of the call that made it, nobody else runs. */
+/* One buffer for all reads. Who reads into it makes str and bytes of all that came, which the collector does not know, before
+ * anything else. */
 static unsigned char *readBuffer;
 
 /* Send without waiting. In a process with threads the C library surrounds its own `send` with two calls, for the case that one
@@ -131,8 +137,29 @@ commonFrame(const unsigned char *data, size_t size, size_t maximum, size_t *payl
     return header;
 }
 
+/* Whether a str has a surrogate. What was decoded from UTF-8 has one for each byte that is none, and no other. */
+static int
+hasSurrogates(PyObject *text)
+{
+    Py_ssize_t length = PyUnicode_GET_LENGTH(text);
+    uint32_t found = 0;
+    switch (PyUnicode_KIND(text)) {
+    case PyUnicode_2BYTE_KIND:
+        for (const Py_UCS2 *c = PyUnicode_2BYTE_DATA(text), *end = c + length; c < end; c++)
+            found |= (*c & 0xF800) == 0xD800;
+        break;
+    case PyUnicode_4BYTE_KIND:
+        for (const Py_UCS4 *c = PyUnicode_4BYTE_DATA(text), *end = c + length; c < end; c++)
+            found |= (*c & 0xFFFFF800) == 0xD800;
+        break;
+    default:
+        break;
+    }
+    return found != 0;
+}
+
 /* Take the common frame at the head of `data`, which is ours to change, and set `*message` to what it carries.
- * Return how many bytes it has; 0 if there is none, and `data` is as it was; -1 with an exception. */
+ * Return how many bytes it has; 0 if there is none, and `data` is as it was; -1 with an exception. Nobody else runs. */
 static Py_ssize_t
 takeFrame(unsigned char *data, size_t size, size_t maximum, PyObject **message)
 {
@@ -144,10 +171,11 @@ takeFrame(unsigned char *data, size_t size, size_t maximum, PyObject **message)
     const unsigned char *mask = payload - 4;
     applyMask(payload, length, mask);
     if (data[0] == (FIN | TEXT)) {
-        *message = PyUnicode_DecodeUTF8((const char *)payload, (Py_ssize_t)length, "strict");
-        if (*message == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+        /* Not "strict": its exception is an object that may run the collector, and `data` may be the buffer of all reads. */
+        *message = PyUnicode_DecodeUTF8((const char *)payload, (Py_ssize_t)length, "surrogateescape");
+        if (*message != NULL && hasSurrogates(*message)) {
             /* Not ours to judge: the one who does gets it as it came. */
-            PyErr_Clear();
+            Py_CLEAR(*message);
             applyMask(payload, length, mask);
             return 0;
         }
@@ -155,24 +183,6 @@ takeFrame(unsigned char *data, size_t size, size_t maximum, PyObject **message)
         *message = PyBytes_FromStringAndSize((const char *)payload, (Py_ssize_t)length);
     }
     return *message == NULL ? -1 : header + (Py_ssize_t)length;
-}
-
-/* Take the common frames at the head of `data`, until there are `most` messages in `messages`, to which they are appended.
- * Return how many bytes were taken, -1 with an exception. */
-static Py_ssize_t
-takeFrames(unsigned char *data, size_t size, size_t maximum, PyObject *messages, Py_ssize_t most)
-{
-    Py_ssize_t position = 0, taken = 0;
-    PyObject *message;
-    while (PyList_GET_SIZE(messages) < most &&
-           (taken = takeFrame(data + position, size - (size_t)position, maximum, &message)) > 0) {
-        int failed = PyList_Append(messages, message);
-        Py_DECREF(message);
-        if (failed)
-            return -1;
-        position += taken;
-    }
-    return taken < 0 ? -1 : position;
 }
 
 static PyObject *
@@ -188,15 +198,24 @@ split(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     if (PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0)
         return NULL;
-    PyObject *messages = PyList_New(0), *result = NULL;
+    PyObject *messages = PyList_New(0), *result = NULL, *message;
     unsigned char *copy = PyMem_Malloc(data.len ? (size_t)data.len : 1);
     if (copy == NULL)
         PyErr_NoMemory();
     if (messages != NULL && copy != NULL) {
         memcpy(copy, data.buf, (size_t)data.len);
-        Py_ssize_t taken = takeFrames(copy, (size_t)data.len, maximum, messages, PY_SSIZE_T_MAX);
-        if (taken >= 0)
-            result = Py_BuildValue("(On)", messages, taken);
+        Py_ssize_t position = 0, taken;
+        while ((taken = takeFrame(copy + position, (size_t)(data.len - position), maximum, &message)) > 0) {
+            int failed = PyList_Append(messages, message);
+            Py_DECREF(message);
+            if (failed) {
+                taken = -1;
+                break;
+            }
+            position += taken;
+        }
+        if (taken == 0)
+            result = Py_BuildValue("(On)", messages, position);
     }
     PyMem_Free(copy);
     Py_XDECREF(messages);
@@ -211,7 +230,7 @@ readSome(PyObject *module, PyObject *fileno)
     long fd = PyLong_AsLong(fileno);
     if (fd == -1 && PyErr_Occurred())
         return NULL;
-    ssize_t size = recv((int)fd, readBuffer, READ_SIZE, MSG_DONTWAIT);
+    ssize_t size = recv(fd < 0 || fd > INT_MAX ? -1 : (int)fd, readBuffer, READ_SIZE, MSG_DONTWAIT);
     if (size >= 0)
         return PyBytes_FromStringAndSize((const char *)readBuffer, size);
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
@@ -236,38 +255,23 @@ payloadOf(PyObject *object, const char **payload, Py_ssize_t *length)
     return 0;
 }
 
-/* Send one frame by a descriptor. None when the kernel took all, else what it did not take. */
-static PyObject *
-sendPlain(int fd, int first, const char *payload, Py_ssize_t length)
+/* Send one frame by a descriptor, and return how many bytes of it the kernel took. */
+static Py_ssize_t
+sendPlain(int fd, const unsigned char *header, size_t size, const char *payload, size_t length)
 {
-    unsigned char frame[HEADER_MAX + SMALL];
-    int size = writeHeader(frame, first, (uint64_t)length);
     ssize_t sent;
     if (length <= SMALL) {
         /* To copy a small payload costs less than to have the kernel gather it. */
-        memcpy(frame + size, payload, (size_t)length);
-        sent = sendNow(fd, frame, (size_t)(size + length));
+        unsigned char frame[HEADER_MAX + SMALL];
+        memcpy(frame, header, size);
+        memcpy(frame + size, payload, length);
+        sent = sendNow(fd, frame, size + length);
     } else {
-        struct iovec parts[2] = {{frame, (size_t)size}, {(void *)payload, (size_t)length}};
+        struct iovec parts[2] = {{(void *)header, size}, {(void *)payload, length}};
         struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
         sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
-    if (sent == size + length)
-        Py_RETURN_NONE;
-    if (sent < 0)
-        sent = 0; /* an error shows again, and is told, when the transport sends the rest */
-    PyObject *rest = PyBytes_FromStringAndSize(NULL, size + length - sent);
-    if (rest == NULL)
-        return NULL;
-    char *bytes = PyBytes_AS_STRING(rest);
-    if (sent < size) {
-        memcpy(bytes, frame + sent, (size_t)(size - sent));
-        if (length)
-            memcpy(bytes + (size - sent), payload, (size_t)length);
-    } else {
-        memcpy(bytes, payload + (sent - size), (size_t)(length - (sent - size)));
-    }
-    return rest;
+    return sent < 0 ? 0 : sent; /* an error shows again, and is told, when the transport sends the rest */
 }
 
 /* Send `length` bytes by TLS, record by record. Return how many went; where none did, the error of OpenSSL as a negative number, or
@@ -276,6 +280,7 @@ static Py_ssize_t
 tlsSend(void *ssl, const char *data, Py_ssize_t length)
 {
     Py_ssize_t sent = 0;
+    tlsClearErrors();
     while (sent < length) {
         Py_ssize_t left = length - sent;
         int n = tlsWrite(ssl, data + sent, left > INT_MAX ? INT_MAX : (int)left);
@@ -292,35 +297,32 @@ tlsSend(void *ssl, const char *data, Py_ssize_t length)
 }
 
 /* Send one frame by TLS, as sendPlain does. */
-static PyObject *
-sendSecure(void *ssl, int first, const char *payload, Py_ssize_t length)
+static Py_ssize_t
+sendSecure(void *ssl, const unsigned char *header, size_t size, const char *payload, size_t length)
 {
-    /* One record wants its bytes in one piece. */
-    char *frame = (char *)readBuffer;
-    PyObject *large = NULL;
-    if (length > READ_SIZE - HEADER_MAX) {
-        large = PyBytes_FromStringAndSize(NULL, HEADER_MAX + length);
-        if (large == NULL)
-            return NULL;
-        frame = PyBytes_AS_STRING(large);
+    /* One record wants its bytes in one piece: the first one gets the header and what fits beside it. */
+    char record[TLS_RECORD];
+    size_t first = length < TLS_RECORD - size ? length : TLS_RECORD - size;
+    memcpy(record, header, size);
+    memcpy(record + size, payload, first);
+    Py_ssize_t sent = tlsSend(ssl, record, (Py_ssize_t)(size + first));
+    if (sent == (Py_ssize_t)(size + first) && first < length) {
+        Py_ssize_t more = tlsSend(ssl, payload + first, (Py_ssize_t)(length - first));
+        sent += more < 0 ? 0 : more;
     }
-    Py_ssize_t size = writeHeader((unsigned char *)frame, first, (uint64_t)length);
-    memcpy(frame + size, payload, (size_t)length);
-    size += length;
-    Py_ssize_t sent = tlsSend(ssl, frame, size);
-    if (sent < 0)
-        sent = 0;
-    PyObject *rest = sent == size ? Py_NewRef(Py_None) : PyBytes_FromStringAndSize(frame + sent, size - sent);
-    Py_XDECREF(large);
-    return rest;
+    return sent < 0 ? 0 : sent;
 }
 
 /* Sender: what is needed to send a frame straight out on one connection. */
 typedef struct {
     PyObject_HEAD
-    Py_ssize_t handle; /* the descriptor, or the address of OpenSSL's connection, whose owner keeps it alive */
+    size_t handle; /* the descriptor, or the address of OpenSSL's connection, whose owner keeps it alive */
     double lastData;
     long long written;
+    PyObject *payload; /* of a frame that was begun, str or bytes; NULL: none was, or the outbox has its rest */
+    Py_ssize_t sent;   /* how many bytes went of that frame, its header included */
+    unsigned char header[HEADER_MAX];
+    unsigned char headerSize; /* 0: `payload` is the whole frame */
     char secure;
     char open;
     char waiting;
@@ -329,7 +331,7 @@ typedef struct {
 static PyTypeObject SenderType;
 
 static PyMemberDef senderMembers[] = {
-    {"handle", T_PYSSIZET, offsetof(Sender, handle), 0, NULL},
+    {"handle", sizeof(size_t) == sizeof(long long) ? T_ULONGLONG : T_ULONG, offsetof(Sender, handle), 0, NULL},
     {"lastData", T_DOUBLE, offsetof(Sender, lastData), 0, NULL},
     {"written", T_LONGLONG, offsetof(Sender, written), 0, NULL},
     {"secure", T_BOOL, offsetof(Sender, secure), 0, NULL},
@@ -338,15 +340,32 @@ static PyMemberDef senderMembers[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+/* The descriptor of a sender without TLS; -1, by which everything fails, for what is none. */
+static int
+descriptorOf(const Sender *sender)
+{
+    return sender->handle > INT_MAX ? -1 : (int)sender->handle;
+}
+
 /* Whether a frame can go out now; if so, note that it does. */
 static int
 goesNow(Sender *sender, double now)
 {
-    if (!sender->open || sender->waiting || (sender->secure && tlsWrite == NULL))
+    if (!sender->open || sender->waiting || sender->payload != NULL || (sender->secure && tlsWrite == NULL))
         return 0;
     sender->lastData = now;
     sender->written++;
     return 1;
+}
+
+/* Note a frame that was begun, before anybody else can run: nothing here allocates. */
+static void
+noteBegun(Sender *sender, const unsigned char *header, int size, PyObject *payload, Py_ssize_t sent)
+{
+    memcpy(sender->header, header, (size_t)size);
+    sender->headerSize = (unsigned char)size;
+    sender->sent = sent;
+    sender->payload = Py_NewRef(payload);
 }
 
 /* send(first, payload, now) */
@@ -354,6 +373,7 @@ static PyObject *
 senderSend(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     Sender *sender = (Sender *)self;
+    unsigned char header[HEADER_MAX];
     if (count != 3) {
         PyErr_SetString(PyExc_TypeError, "send(first, payload, now)");
         return NULL;
@@ -370,21 +390,82 @@ senderSend(PyObject *self, PyObject *const *args, Py_ssize_t count)
         return NULL;
     if (!goesNow(sender, now))
         Py_RETURN_FALSE;
-    return sender->secure ? sendSecure((void *)sender->handle, (int)first, payload, length)
-                          : sendPlain((int)sender->handle, (int)first, payload, length);
+    int size = writeHeader(header, (int)first, (uint64_t)length);
+    Py_ssize_t sent = sender->secure ? sendSecure((void *)sender->handle, header, (size_t)size, payload, (size_t)length)
+                                     : sendPlain(descriptorOf(sender), header, (size_t)size, payload, (size_t)length);
+    if (sent == size + length)
+        Py_RETURN_NONE;
+    noteBegun(sender, header, size, args[1], sent);
+    Py_RETURN_TRUE;
 }
+
+/* rest() */
+static PyObject *
+senderRest(PyObject *self, PyObject *nothing)
+{
+    Sender *sender = (Sender *)self;
+    const char *payload;
+    Py_ssize_t length;
+    if (sender->payload == NULL)
+        Py_RETURN_NONE;
+    if (!payloadOf(sender->payload, &payload, &length))
+        return NULL;
+    Py_ssize_t size = sender->headerSize, sent = sender->sent;
+    PyObject *rest = PyBytes_FromStringAndSize(NULL, size + length - sent);
+    if (rest == NULL)
+        return NULL;
+    char *bytes = PyBytes_AS_STRING(rest);
+    if (sent < size) {
+        memcpy(bytes, sender->header + sent, (size_t)(size - sent));
+        bytes += size - sent;
+        sent = size;
+    }
+    memcpy(bytes, payload + (sent - size), (size_t)(length - (sent - size)));
+    return rest;
+}
+
+/* restNoted() */
+static PyObject *
+senderRestNoted(PyObject *self, PyObject *nothing)
+{
+    Py_CLEAR(((Sender *)self)->payload);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+senderBegun(PyObject *self, void *closure)
+{
+    return PyBool_FromLong(((Sender *)self)->payload != NULL);
+}
+
+static void
+senderDealloc(PyObject *self)
+{
+    Py_XDECREF(((Sender *)self)->payload);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyGetSetDef senderProperties[] = {
+    {"begun", senderBegun, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
 
 static PyMethodDef senderMethods[] = {
     {"send", (PyCFunction)(void (*)(void))senderSend, METH_FASTCALL, NULL},
+    {"rest", senderRest, METH_NOARGS, NULL},
+    {"restNoted", senderRestNoted, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
+/* Not known to the collector: a str or bytes is all that it may hold. */
 static PyTypeObject SenderType = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "twisted_ws.wire._speedups.Sender",
     .tp_basicsize = sizeof(Sender),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = PyType_GenericNew,
+    .tp_dealloc = senderDealloc,
     .tp_members = senderMembers,
+    .tp_getset = senderProperties,
     .tp_methods = senderMethods,
 };
 
@@ -392,67 +473,55 @@ static PyTypeObject SenderType = {
 static PyObject *
 sendMany(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    typedef struct {
-        Py_ssize_t handle, sent;
-        char secure, goes;
-    } Target;
-    Py_buffer data;
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "sendMany(senders, data, now)");
+    enum { WHOLE, BEGUN, NOT_THIS_WAY };
+    if (count != 3 || !PyBytes_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "sendMany(senders, bytes, now)");
         return NULL;
     }
+    const char *data = PyBytes_AS_STRING(args[1]);
+    Py_ssize_t length = PyBytes_GET_SIZE(args[1]);
     double now = PyFloat_AsDouble(args[2]);
     if (now == -1 && PyErr_Occurred())
         return NULL;
     PyObject *senders = PySequence_Fast(args[0], "senders must be a sequence");
     if (senders == NULL)
         return NULL;
-    if (PyObject_GetBuffer(args[1], &data, PyBUF_SIMPLE) < 0) {
+    Py_ssize_t number = PySequence_Fast_GET_SIZE(senders), behind = 0;
+    for (Py_ssize_t i = 0; i < number; i++) {
+        if (!Py_IS_TYPE(PySequence_Fast_GET_ITEM(senders, i), &SenderType)) {
+            PyErr_SetString(PyExc_TypeError, "each must be a Sender");
+            Py_DECREF(senders);
+            return NULL;
+        }
+    }
+    /* Made before the first is sent anything: from there on nothing can fail, and nobody else runs. */
+    PyObject *outcomes = PyBytes_FromStringAndSize(NULL, number);
+    if (outcomes == NULL) {
         Py_DECREF(senders);
         return NULL;
     }
-    Py_ssize_t number = PySequence_Fast_GET_SIZE(senders);
-    Target *targets = PyMem_Malloc((number ? (size_t)number : 1) * sizeof *targets);
-    PyObject *behind = NULL;
-    if (targets == NULL) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    for (Py_ssize_t i = 0; i < number; i++) {
-        PyObject *each = PySequence_Fast_GET_ITEM(senders, i);
-        if (!Py_IS_TYPE(each, &SenderType)) {
-            PyErr_SetString(PyExc_TypeError, "each must be a Sender");
-            goto done;
-        }
-    }
+    char *outcome = PyBytes_AS_STRING(outcomes);
     for (Py_ssize_t i = 0; i < number; i++) {
         Sender *sender = (Sender *)PySequence_Fast_GET_ITEM(senders, i);
-        targets[i] = (Target){sender->handle, -1, sender->secure, (char)goesNow(sender, now)};
-    }
-    Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t i = 0; i < number; i++) {
-        Target *target = &targets[i];
-        if (!target->goes)
+        outcome[i] = WHOLE;
+        if (!goesNow(sender, now)) {
+            outcome[i] = NOT_THIS_WAY;
+            behind++;
             continue;
-        ssize_t n = target->secure ? tlsSend((void *)target->handle, data.buf, data.len)
-                                   : sendNow((int)target->handle, data.buf, (size_t)data.len);
-        target->sent = n < 0 ? 0 : n;
-    }
-    Py_END_ALLOW_THREADS
-    behind = PyList_New(0);
-    for (Py_ssize_t i = 0; behind != NULL && i < number; i++) {
-        if (targets[i].sent == data.len)
+        }
+        Py_ssize_t sent = sender->secure ? tlsSend((void *)sender->handle, data, length)
+                                         : sendNow(descriptorOf(sender), data, (size_t)length);
+        if (sent == length)
             continue;
-        PyObject *pair = Py_BuildValue("(nn)", i, targets[i].sent);
-        if (pair == NULL || PyList_Append(behind, pair) < 0)
-            Py_CLEAR(behind);
-        Py_XDECREF(pair);
+        noteBegun(sender, (const unsigned char *)data, 0, args[1], sent < 0 ? 0 : sent);
+        outcome[i] = BEGUN;
+        behind++;
     }
-done:
-    PyMem_Free(targets);
-    PyBuffer_Release(&data);
     Py_DECREF(senders);
-    return behind;
+    if (behind)
+        return outcomes;
+    Py_DECREF(outcomes);
+    Py_RETURN_NONE;
 }
 
 /* TLS. A connection is the address of OpenSSL's object, whose owner keeps it alive. */
@@ -497,6 +566,7 @@ tlsReceive(void *ssl, int *error)
     int size = 0, n;
     *error = 0;
     /* A record is read whole, or its rest would stay in OpenSSL, of which no poll tells. After a full one more is on its way. */
+    tlsClearErrors(); /* what another connection has left there would be taken for this one's */
     do {
         n = tlsRead(ssl, readBuffer + size, READ_SIZE - size);
         if (n > 0)
@@ -550,11 +620,11 @@ tlsWriteSome(PyObject *module, PyObject *const *args, Py_ssize_t count)
 
 /* PollSet: see pure.py. An entry for each descriptor, by its number. */
 typedef struct {
-    PyObject *transport; /* NULL: the descriptor is not polled */
+    PyObject *transport; /* whose the descriptor is, while it is polled or has a lane; else NULL */
     PyObject *deliver;   /* NULL: no lane */
     Sender *sender;      /* along with `deliver` */
     size_t maximum;
-    uint32_t events;
+    uint32_t events; /* 0: it is not polled */
     uint32_t watch; /* which registration this is, as the kernel's events say it: a descriptor may be another's by the time they come */
     uint32_t lane;  /* which attachment this is; 0: none */
 } Entry;
@@ -568,6 +638,7 @@ typedef struct {
     Entry *entries;
     PyObject *ready;
     PyObject *failed;
+    char serving;
 } PollSet;
 
 enum {
@@ -588,28 +659,23 @@ nextNumber(PollSet *set)
     return ++set->number ? set->number : ++set->number;
 }
 
-/* Undo `attach`. Calls Python: it may be the last to know of what it forgets. */
+/* Undo `attach`; a descriptor that is not polled either is nobody's then. Calls Python: it may be the last to know of what it
+ * forgets. */
 static void
 detachEntry(Entry *entry)
 {
-    PyObject *deliver = entry->deliver;
+    PyObject *deliver = entry->deliver, *transport = NULL;
     Sender *sender = entry->sender;
     entry->deliver = NULL;
     entry->sender = NULL;
     entry->lane = 0;
+    if (entry->events == 0) {
+        transport = entry->transport;
+        entry->transport = NULL;
+    }
     Py_XDECREF(sender);
     Py_XDECREF(deliver);
-}
-
-/* Note that a descriptor is not polled any more. Calls Python too. */
-static void
-forgetTransport(PollSet *set, Entry *entry)
-{
-    PyObject *transport = entry->transport;
-    entry->transport = NULL;
-    entry->events = 0;
-    set->count--;
-    Py_DECREF(transport);
+    Py_XDECREF(transport);
 }
 
 /* Make room for the entry of `fd`; 0 with an exception. */
@@ -666,36 +732,38 @@ pollSetAsk(PyObject *self, PyObject *const *args, Py_ssize_t count)
         Py_RETURN_NONE;
     if (events == 0) {
         control(set, EPOLL_CTL_DEL, fd, 0, 0); /* fails if it is closed already, and the kernel has forgotten it */
-        forgetTransport(set, entry);
+        entry->events = 0;
+        set->count--;
+        if (entry->deliver == NULL)
+            detachEntry(entry);
         Py_RETURN_NONE;
     }
-    if (known) {
+    if (before) {
         if (control(set, EPOLL_CTL_MOD, fd, events, entry->watch) < 0 && (wanted || (errno != ENOENT && errno != EBADF)))
             return PyErr_SetFromErrno(PyExc_OSError);
         entry->events = events;
         Py_RETURN_NONE;
     }
-    uint32_t watch = nextNumber(set);
-    if (fd < 0 || fd > INT_MAX)
+    if (fd < 0 || fd > INT_MAX) {
         errno = EBADF;
-    if (fd < 0 || fd > INT_MAX ||
-        (control(set, EPOLL_CTL_ADD, fd, events, watch) < 0 &&
-         (errno != EEXIST || control(set, EPOLL_CTL_MOD, fd, events, watch) < 0)))
         return PyErr_SetFromErrno(PyExc_OSError);
-    if (!makeRoom(set, fd)) {
-        control(set, EPOLL_CTL_DEL, fd, 0, 0);
-        return NULL;
     }
+    if (!makeRoom(set, fd))
+        return NULL;
+    uint32_t watch = nextNumber(set);
+    if (control(set, EPOLL_CTL_ADD, fd, events, watch) < 0 && (errno != EEXIST || control(set, EPOLL_CTL_MOD, fd, events, watch) < 0))
+        return PyErr_SetFromErrno(PyExc_OSError);
     entry = &set->entries[fd];
-    PyObject *former = entry->transport; /* its descriptor was closed, and it never said so */
-    entry->transport = Py_NewRef(transport);
+    PyObject *former = entry->transport;
+    if (!entry->events)
+        set->count++;
     entry->events = events;
     entry->watch = watch;
-    if (former == NULL) {
-        set->count++;
-    } else {
+    if (former != transport) {
+        /* Its descriptor was closed, and it never said so. A lane of it is not the next one's. */
+        entry->transport = Py_NewRef(transport);
         detachEntry(entry);
-        Py_DECREF(former);
+        Py_XDECREF(former);
     }
     Py_RETURN_NONE;
 }
@@ -711,41 +779,43 @@ pollSetAsked(PyObject *self, PyObject *fileno)
     return PyLong_FromLong(entry == NULL ? 0 : (long)entry->events);
 }
 
-/* attach(fd, sender, maximum, deliver) */
+/* attach(fd, transport, sender, maximum, deliver) */
 static PyObject *
 pollSetAttach(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     PollSet *set = (PollSet *)self;
-    if (count != 4) {
-        PyErr_SetString(PyExc_TypeError, "attach(fd, sender, maximum, deliver)");
+    if (count != 5) {
+        PyErr_SetString(PyExc_TypeError, "attach(fd, transport, sender, maximum, deliver)");
         return NULL;
     }
     long fd = PyLong_AsLong(args[0]);
     if (fd == -1 && PyErr_Occurred())
         return NULL;
-    size_t maximum = PyLong_AsSize_t(args[2]);
+    size_t maximum = PyLong_AsSize_t(args[3]);
     if (maximum == (size_t)-1 && PyErr_Occurred())
         return NULL;
-    if (!Py_IS_TYPE(args[1], &SenderType)) {
-        PyErr_SetString(PyExc_TypeError, "the second must be a Sender");
+    if (!Py_IS_TYPE(args[2], &SenderType)) {
+        PyErr_SetString(PyExc_TypeError, "the third must be a Sender");
         return NULL;
     }
-    Sender *sender = (Sender *)args[1];
+    Sender *sender = (Sender *)args[2];
     if (sender->secure && (tlsRead == NULL || sender->handle == 0)) {
         PyErr_SetString(PyExc_ValueError, "no connection, or useOpenSSL was not called");
         return NULL;
     }
     Entry *entry = entryOf(set, fd);
-    if (entry == NULL) {
-        PyErr_SetString(PyExc_ValueError, "never asked for");
+    if (entry == NULL || (entry->transport != NULL && entry->transport != args[1])) {
+        PyErr_SetString(PyExc_ValueError, entry == NULL ? "never asked for" : "asked for by another");
         return NULL;
     }
     entry->maximum = maximum;
-    if (entry->deliver == args[3] && entry->sender == sender)
+    if (entry->deliver == args[4] && entry->sender == sender)
         Py_RETURN_NONE;
     PyObject *formerDeliver = entry->deliver;
     Sender *formerSender = entry->sender;
-    entry->deliver = Py_NewRef(args[3]);
+    if (entry->transport == NULL)
+        entry->transport = Py_NewRef(args[1]);
+    entry->deliver = Py_NewRef(args[4]);
     entry->sender = (Sender *)Py_NewRef(sender);
     entry->lane = nextNumber(set);
     Py_XDECREF(formerSender);
@@ -753,15 +823,19 @@ pollSetAttach(PyObject *self, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_NONE;
 }
 
-/* detach(fd) */
+/* detach(fd, transport) */
 static PyObject *
-pollSetDetach(PyObject *self, PyObject *fileno)
+pollSetDetach(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    long fd = PyLong_AsLong(fileno);
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "detach(fd, transport)");
+        return NULL;
+    }
+    long fd = PyLong_AsLong(args[0]);
     if (fd == -1 && PyErr_Occurred())
         return NULL;
     Entry *entry = entryOf((PollSet *)self, fd);
-    if (entry != NULL)
+    if (entry != NULL && entry->transport == args[1])
         detachEntry(entry);
     Py_RETURN_NONE;
 }
@@ -773,7 +847,7 @@ pollSetTransports(PyObject *self, PyObject *nothing)
     PollSet *set = (PollSet *)self;
     PyObject *found = PyList_New(0);
     for (size_t fd = 0; found != NULL && fd < set->size; fd++)
-        if (set->entries[fd].transport != NULL && PyList_Append(found, set->entries[fd].transport) < 0)
+        if (set->entries[fd].events && PyList_Append(found, set->entries[fd].transport) < 0)
             Py_CLEAR(found);
     return found;
 }
@@ -807,34 +881,45 @@ deliverOne(PyObject *deliver, PyObject *message)
     return result == NULL ? -1 : 0;
 }
 
-/* Deliver what remains of a read after its first message, which is in the list: more messages, then the rest for `ready`. All of them
- * are objects before the first call: what is called may read and write too, by the same buffer. */
+/* Deliver messages, whose references are given up here, then the rest for `ready`, which may be NULL. */
 static int
-deliverAll(PollSet *set, int fd, uint32_t lane, PyObject *transport, PyObject *deliver, PyObject *messages, PyObject *rest)
+deliverAll(PollSet *set, int fd, PyObject *transport, PyObject *deliver, PyObject **messages, Py_ssize_t number, PyObject *rest)
 {
-    Py_ssize_t number = PyList_GET_SIZE(messages);
-    for (Py_ssize_t i = 0; i < number; i++) {
+    uint32_t lane = set->entries[fd].lane;
+    int failed = 0;
+    Py_ssize_t i = 0;
+    while (i < number && !failed) {
         Entry *entry = entryOf(set, fd);
-        if (i > 0 && (entry == NULL || entry->lane != lane)) {
-            if (tellReady(set, transport, EPOLLIN, PyList_GetSlice(messages, i, number)) < 0)
-                return -1;
+        if (i > 0 && (entry == NULL || entry->lane != lane))
             break;
-        }
-        if (deliverOne(deliver, Py_NewRef(PyList_GET_ITEM(messages, i))) < 0)
-            return -1;
+        failed = deliverOne(deliver, messages[i++]);
     }
-    return rest == NULL ? 0 : tellReady(set, transport, EPOLLIN, Py_NewRef(rest));
+    PyObject *left = i < number && !failed ? PyList_New(number - i) : NULL;
+    if (i < number && left == NULL)
+        failed = -1;
+    for (Py_ssize_t first = i; i < number; i++) {
+        if (left != NULL)
+            PyList_SET_ITEM(left, i - first, messages[i]);
+        else
+            Py_DECREF(messages[i]);
+    }
+    if (left != NULL)
+        failed = tellReady(set, transport, EPOLLIN, left);
+    if (rest != NULL && !failed)
+        return tellReady(set, transport, EPOLLIN, rest);
+    Py_XDECREF(rest);
+    return failed;
 }
 
-/* Read a descriptor that has a lane. */
+/* Read a descriptor that has a lane. All that came is objects before the first of them is shown to anybody. What is read and cannot
+ * be made an object is lost, and an exception: the connection ends. */
 static int
 serveLane(PollSet *set, int fd, PyObject *transport, PyObject *deliver, double now)
 {
     Entry *entry = &set->entries[fd];
     Sender *sender = entry->sender;
-    size_t maximum = entry->maximum;
-    uint32_t lane = entry->lane;
-    Py_ssize_t size;
+    PyObject *messages[MESSAGES_AT_ONCE], *rest = NULL;
+    Py_ssize_t size, number = 0, position = 0, taken = 0;
     int error = 0;
     if (sender->secure) {
         size = tlsReceive((void *)sender->handle, &error);
@@ -847,29 +932,26 @@ serveLane(PollSet *set, int fd, PyObject *transport, PyObject *deliver, double n
         return tellReady(set, transport, EPOLLIN, PyLong_FromLong(error));
     if (size < 0)
         return 0;
-    PyObject *message, *messages, *rest = NULL;
-    Py_ssize_t taken = takeFrame(readBuffer, (size_t)size, maximum, &message);
-    if (taken < 0)
-        return -1;
-    if (taken == 0)
-        return tellReady(set, transport, EPOLLIN, PyBytes_FromStringAndSize((const char *)readBuffer, size));
-    sender->lastData = now;
-    if (taken == size)
-        return deliverOne(deliver, message);
-    messages = PyList_New(1);
-    if (messages == NULL) {
-        Py_DECREF(message);
+    while (number < MESSAGES_AT_ONCE && position < size &&
+           (taken = takeFrame(readBuffer + position, (size_t)(size - position), entry->maximum, &messages[number])) > 0) {
+        number++;
+        position += taken;
+    }
+    if (taken >= 0 && (position < size || size == 0)) {
+        rest = PyBytes_FromStringAndSize((const char *)readBuffer + position, size - position);
+        if (rest == NULL)
+            taken = -1;
+    }
+    if (taken < 0) {
+        while (number)
+            Py_DECREF(messages[--number]);
         return -1;
     }
-    PyList_SET_ITEM(messages, 0, message);
-    Py_ssize_t more = takeFrames(readBuffer + taken, (size_t)(size - taken), maximum, messages, MESSAGES_AT_ONCE);
-    taken += more;
-    if (more >= 0 && taken < size)
-        rest = PyBytes_FromStringAndSize((const char *)readBuffer + taken, size - taken);
-    int failed = more < 0 || (taken < size && rest == NULL) ? -1 : deliverAll(set, fd, lane, transport, deliver, messages, rest);
-    Py_XDECREF(rest);
-    Py_DECREF(messages);
-    return failed;
+    if (number)
+        sender->lastData = now;
+    if (number == 1 && rest == NULL)
+        return deliverOne(deliver, messages[0]);
+    return deliverAll(set, fd, transport, deliver, messages, number, rest);
 }
 
 /* Serve one event. */
@@ -878,7 +960,7 @@ serveEvent(PollSet *set, const struct epoll_event *event, double now)
 {
     int fd = (int)(uint32_t)event->data.u64;
     Entry *entry = entryOf(set, fd);
-    if (entry == NULL || entry->transport == NULL || entry->watch != (uint32_t)(event->data.u64 >> 32))
+    if (entry == NULL || entry->events == 0 || entry->watch != (uint32_t)(event->data.u64 >> 32))
         return 0; /* gone, by another one's event of this batch */
     uint32_t events = event->events & (entry->events | EPOLLERR | EPOLLHUP);
     if (events == 0)
@@ -894,35 +976,50 @@ serveEvent(PollSet *set, const struct epoll_event *event, double now)
     return failed;
 }
 
-/* serve(maximum, now) */
-static PyObject *
-pollSetServe(PyObject *self, PyObject *const *args, Py_ssize_t count)
+/* Serve what is ready; return how many events that was, -1 with an exception. */
+static long
+serveAll(PollSet *set, long maximum, double now)
 {
-    PollSet *set = (PollSet *)self;
     struct epoll_event events[EVENTS_AT_ONCE];
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "serve(maximum, now)");
-        return NULL;
-    }
-    long maximum = PyLong_AsLong(args[0]), served = 0;
-    if (maximum == -1 && PyErr_Occurred())
-        return NULL;
-    double now = PyFloat_AsDouble(args[1]);
-    if (now == -1 && PyErr_Occurred())
-        return NULL;
+    long served = 0;
     while (served < maximum) {
         int number = epoll_wait(set->epoll, events, maximum - served < EVENTS_AT_ONCE ? (int)(maximum - served) : EVENTS_AT_ONCE, 0);
-        if (number < 0 && errno != EINTR)
-            return PyErr_SetFromErrno(PyExc_OSError);
+        if (number < 0 && errno != EINTR) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
         if (number <= 0)
             break;
         /* All of them: those that have more are before the others the next time. */
         for (int i = 0; i < number; i++)
             if (serveEvent(set, &events[i], now) < 0)
-                return NULL;
+                return -1;
         served += number;
     }
-    return PyLong_FromLong(served);
+    return served;
+}
+
+/* serve(maximum, now) */
+static PyObject *
+pollSetServe(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    PollSet *set = (PollSet *)self;
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "serve(maximum, now)");
+        return NULL;
+    }
+    long maximum = PyLong_AsLong(args[0]);
+    if (maximum == -1 && PyErr_Occurred())
+        return NULL;
+    double now = PyFloat_AsDouble(args[1]);
+    if (now == -1 && PyErr_Occurred())
+        return NULL;
+    if (set->serving)
+        return PyLong_FromLong(0); /* who is being served now would be read again before what came is delivered */
+    set->serving = 1;
+    long served = serveAll(set, maximum, now);
+    set->serving = 0;
+    return served < 0 ? NULL : PyLong_FromLong(served);
 }
 
 static PyObject *
@@ -981,8 +1078,8 @@ pollSetClear(PyObject *self)
     set->size = 0;
     set->count = 0;
     for (size_t fd = 0; fd < size; fd++) {
+        entries[fd].events = 0;
         detachEntry(&entries[fd]);
-        Py_CLEAR(entries[fd].transport);
     }
     PyMem_Free(entries);
     Py_CLEAR(set->ready);
@@ -1011,7 +1108,7 @@ static PyMethodDef pollSetMethods[] = {
     {"ask", (PyCFunction)(void (*)(void))pollSetAsk, METH_FASTCALL, NULL},
     {"asked", pollSetAsked, METH_O, NULL},
     {"attach", (PyCFunction)(void (*)(void))pollSetAttach, METH_FASTCALL, NULL},
-    {"detach", pollSetDetach, METH_O, NULL},
+    {"detach", (PyCFunction)(void (*)(void))pollSetDetach, METH_FASTCALL, NULL},
     {"transports", pollSetTransports, METH_NOARGS, NULL},
     {"serve", (PyCFunction)(void (*)(void))pollSetServe, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},

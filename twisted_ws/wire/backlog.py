@@ -57,9 +57,9 @@ class Backlog:
         self.total += count - before
         digits, digitsBefore = count.bit_length(), before.bit_length()
         if digits != digitsBefore:
-            if before:
-                del self._waiting[digitsBefore][waiting]
-            if count:
+            self._waiting[digitsBefore].pop(waiting, None)
+            # Any call may run a finaliser that writes to the same peer: then the newer count has its place.
+            if count and waiting.counted == count:
                 self._waiting[digits][waiting] = None
 
     def relieve(self) -> None:

@@ -8,6 +8,7 @@ connection that expects one go straight from its socket to who handles them. Wha
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 from collections.abc import Callable, Iterable
@@ -100,10 +101,12 @@ class PollGroup:
 
     def forget(self, transport: Any) -> None:
         """Tell `transport` nothing more; it has no lane either."""
-        self.sockets.detach(transport.descriptor)
+        self.sockets.detach(transport.descriptor, transport)
         self._ask(transport, 0, _IN | _OUT)
 
     def _ask(self, transport: Any, wanted: int, unwanted: int) -> None:
+        if wanted and transport.disconnected:
+            return  # its descriptor may be another's by now
         sockets = self.sockets
         sockets.ask(transport.descriptor, transport, wanted, unwanted)
         if self._polled != (len(sockets) > 0):
@@ -124,7 +127,11 @@ class PollGroup:
         except Exception as error:
             transport, self.sockets.failed = self.sockets.failed, None
             if transport is None:
-                raise
+                if isinstance(error, OSError):
+                    raise
+                # Memory was short, and all connections are well: what was ready is ready the next time too.
+                self._log.failure("the reactor's turn for all connections failed")
+                return
             self._log.failure("a connection failed in the reactor")
             self._disconnect(transport, error, True)
 
@@ -167,6 +174,9 @@ class PollGroup:
             self.removeWriter(transport)
             transport.connectionLost(reason)
 
+
+# Bytes below which more of what waits is joined to what is being sent, as in Twisted.
+_GATHER = 128 * 1024
 
 # Stands for a list that Twisted has for what it cannot send at once: most connections never need one.
 _NOTHING: list[bytes] = []
@@ -256,9 +266,9 @@ class LaneServer(tcp.Server):
             maximum: bytes of the largest message.
         """
         if deliver is None or not self.connected or self.sender is None:
-            self.reactor.sockets.detach(self.descriptor)
+            self.reactor.sockets.detach(self.descriptor, self)
         else:
-            self.reactor.sockets.attach(self.descriptor, self.sender, maximum, deliver)
+            self.reactor.sockets.attach(self.descriptor, self, self.sender, maximum, deliver)
 
     def doRead(self) -> Any:
         """Read once (called by the reactor)."""
@@ -317,15 +327,56 @@ class LaneServer(tcp.Server):
 
     def writeNow(self, data: bytes) -> bool:
         """Do as `write` does, and say whether the kernel took all; if so, a pull producer is not asked for more."""
-        if isinstance(data, bytes) and self.isDrained():
+        if not isinstance(data, bytes) or not self.connected or self._writeDisconnected or not self.isDrained():
+            empty: list[bytes] = []
+            if self._tempDataBuffer is _NOTHING:
+                self._tempDataBuffer = empty
+            super().write(data)  # type: ignore[no-untyped-call]
+            return False
+        # It is noted before it is sent: what is written meanwhile, by a finaliser, comes after it.
+        self.dataBuffer = data
+        self.offset = 0
+        try:
             sent = self.sendSome(data)
-            if sent == len(data):
+        except BaseException:
+            self.abortConnection()  # type: ignore[no-untyped-call]  # nobody knows how much went
+            raise
+        if sent == len(data):
+            self.dataBuffer = b""
+            if not self._tempDataLen:
                 return True
-            data = data[sent:]
-        if self._tempDataBuffer is _NOTHING:
-            self._tempDataBuffer = []
-        super().write(data)  # type: ignore[no-untyped-call]
+        else:
+            self.offset = sent
+            self._maybePauseProducer()  # type: ignore[no-untyped-call]
+        self.startWriting()  # type: ignore[no-untyped-call]
         return False
+
+    def writeSomeData(self, data: bytes | memoryview) -> Any:
+        """Send what was buffered (called by `doWrite`)."""
+        try:
+            return os.write(self.descriptor, memoryview(data)[:_GATHER])
+        except OSError as error:
+            return 0 if error.errno in (errno.EAGAIN, errno.ENOBUFS) else main.CONNECTION_LOST
+
+    # Twisted's way to gather what waits would lose what is written in the middle of it.
+    SEND_LIMIT = 0
+
+    def doWrite(self) -> Any:
+        """Write once (called by the reactor)."""
+        if self._tempDataLen and self.unsent() - self._tempDataLen < _GATHER:
+            fresh: list[bytes] = []
+            pieces, self._tempDataBuffer = self._tempDataBuffer, fresh
+            gathered = b"".join(pieces)
+            data = self.dataBuffer[self.offset :] + gathered
+            size = len(gathered)
+            self.dataBuffer = data
+            self.offset = 0
+            self._tempDataLen -= size
+        sending = self.dataBuffer
+        why = super().doWrite()  # type: ignore[no-untyped-call]
+        if why is None and self.connected and self.dataBuffer is not sending and not self.isDrained():
+            self.startWriting()  # type: ignore[no-untyped-call]  # for what was written when the last of it had gone
+        return why
 
     def connectionLost(self, reason: Failure) -> None:
         """End, as Twisted's connections do."""

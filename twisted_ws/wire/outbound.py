@@ -61,22 +61,17 @@ class Outbound(Inbound):
         Raises:
             ValueError: text with a lone surrogate.
         """
-        rest = self.sender.send(FIN_TEXT if message.__class__ is str else FIN_BINARY, message, self._wheel.now)
-        if rest is None:
+        begun = self.sender.send(FIN_TEXT if message.__class__ is str else FIN_BINARY, message, self._wheel.now)
+        if begun is None:
             return
-        if rest is not False:
-            self._outbox.noteRest(rest)
+        if begun:
             self._outbox.goOn()
         elif self.phase is Phase.OPEN:
             self.send(OutgoingMessage(*encodeMessage(message)))
         self._pauseForReplies()
 
-    def noteRest(self, rest: bytes) -> None:
-        """Note the rest of a frame of which the kernel has taken the beginning; calls nobody. `goOn` follows."""
-        self._outbox.noteRest(rest)
-
     def goOn(self) -> None:
-        """Go on with what was noted."""
+        """Go on with a frame that the sender has begun."""
         self._outbox.goOn()
         if self._whenEased is not None:
             self._whenEased()

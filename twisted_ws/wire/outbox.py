@@ -3,6 +3,11 @@
 Twisted's transports take any amount of bytes and never refuse (only a registered producer learns that they pile up), and one
 that holds a megabyte for a slow peer cannot give back a byte of it. So at most one small slice is with the transport at any time;
 the rest waits here, where it can be counted, overtaken by a ping, and dropped.
+
+Whatever makes an object or calls a function may run the garbage collector, and with it a finaliser that writes to this very
+connection. So a frame is counted before it is queued, and only `_pump`, which never runs within itself, takes from the queues
+and gives to the transport: all that comes meanwhile is in a queue, in order, and goes out in its loop. The statements between a
+look at the state and the change that relies on it call nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPullProducer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -34,6 +40,8 @@ SLICE = 16 * 1024
 CHARGE = 112
 CHARGE_AWAITED = 288
 
+
+_log = Logger()
 
 # Stands for a queue that is not needed yet: an empty deque has 600 bytes, and most connections never wait.
 _NOTHING: deque[tuple[bytes, Deferred[None] | None]] = deque(maxlen=0)
@@ -96,7 +104,7 @@ class Outbox:
         counted: all that is held for this peer: `size`, what `keep` says, and what has gone of a frame while the rest waits.
         progressAt: when the transport was last given bytes, or had handed them all on (the wheel's seconds).
         sender: where frames can go straight out when nothing waits.
-        busy: whether the transport still has bytes of ours that the kernel did not take.
+        busy: whether the transport still has bytes of ours that the kernel did not take, or nothing is written any more.
         written: messages and control frames taken so far, those of the server itself left out.
     """
 
@@ -105,6 +113,7 @@ class Outbox:
         "_cap",
         "_control",
         "_ease",
+        "_ended",
         "_give",
         "_gone",
         "_held",
@@ -152,6 +161,7 @@ class Outbox:
         self._kept = 0
         self._pumping = False
         self._held = False
+        self._ended: ConnectionClosed | None = None  # why nothing is written any more
         self.size = 0
         self.counted = 0
         self.charges = 0
@@ -168,32 +178,20 @@ class Outbox:
         if isinstance(transport, LaneServer) and (unsent := transport.unsent()):
             # The end of an answer to a plain request before the handshake: it goes first, as a slice of ours would.
             self.busy = True
-            self._inFlight = self.size = unsent
-            self._note()
+            self._inFlight = unsent
+            self._count(unsent)
 
     def message(self, frame: bytes) -> Deferred[None]:
         """Send a frame of the service; see `Caller.writeTextMessage` for the Deferred."""
         self.written += 1
         waiter: Deferred[None] = Deferred()
-        if self.busy or self.size:
-            self._wait(frame, waiter)
-            return waiter
-        self._hand(frame, waiter)
+        self._enqueue(False, frame, waiter)
         return waiter
 
     def send(self, frame: bytes) -> None:
         """Send a frame of the service without a Deferred: the way of a broadcast and of returned values."""
         self.written += 1
-        if self.busy or self.size:
-            self._wait(frame, None)
-        else:
-            self._hand(frame, None)
-
-    def noteRest(self, rest: bytes) -> None:
-        """Note the rest of a frame of which the kernel has taken the beginning; nothing waits. `goOn` has to follow."""
-        self.size += len(rest)
-        self._partial = (memoryview(rest), None)
-        self._note()
+        self._enqueue(False, frame, None)
 
     def hold(self, held: bool) -> None:
         """Send nothing straight out, or do that again: what waits elsewhere has to go first."""
@@ -203,63 +201,54 @@ class Outbox:
     def keep(self, by: int) -> None:
         """Count so many bytes more that are held elsewhere and wait for this peer, or (below 0) fewer."""
         self._kept += by
-        self._note()
+        self._count(0)
 
     def waiting(self) -> int:
         """Return how many bytes wait behind the frame that is on its way, with `charges`."""
         return self.size - self._inFlight - (len(self._partial[0]) if self._partial else 0)
 
     def goOn(self) -> None:
-        """Go on with what was noted."""
-        self._backlog.relieve()
+        """Go on with a frame that `sender` has begun."""
         self._pump()
+        self._backlog.relieve()
 
     def control(self, frame: bytes, waiter: Deferred[None] | None = None) -> None:
         """Send a control frame before all messages that wait."""
-        if self._control is _NOTHING:
-            self._control = deque()
-        self._enqueue(self._control, frame, waiter)
-        self._pump()
+        self._enqueue(True, frame, waiter)
 
     def last(self, frame: bytes) -> None:
         """Send a Close frame after all messages that wait; the owner sends nothing after it."""
-        if self.busy or self.size:
-            self._wait(frame, None)
-        else:
-            self._hand(frame, None)
+        self._enqueue(False, frame, None)
 
     def pong(self, frame: bytes) -> None:
         """Answer a ping; of several that wait, only the newest is sent (RFC 6455 section 5.5.3)."""
-        self.size += len(frame) - len(self._pong or b"")
-        self._pong = frame
-        self._changed()
+        if self._ended is not None:
+            return
+        former, self._pong = self._pong, frame
+        self._count(len(frame) - len(former or b""))
+        self._backlog.relieve()
         self._pump()
 
     def clear(self, error: ConnectionClosed) -> None:
         """Drop what waits, but for the rest of a frame that was begun; the Deferreds of what is dropped fail with `error`."""
-        dropped = [waiter for queue in (self._control, self._messages) for _, waiter in queue if waiter is not None]
-        self._messages = self._control = _NOTHING
-        self._pong = None
-        self.charges = 0
-        self.size = self._inFlight + (len(self._partial[0]) if self._partial else 0)
-        self._changed()
-        for waiter in dropped:
-            failedWrite(error, waiter)
+        control, messages = self._control, self._messages
+        self._control = self._messages = _NOTHING
+        pong, self._pong = self._pong, None
+        dropped = [*control, *messages]
+        charges = sum([_charge(waiter) for _, waiter in dropped])
+        self.charges -= charges
+        self._count(-charges - len(pong or b"") - sum([len(frame) for frame, _ in dropped]))
+        for _, waiter in dropped:
+            if waiter is not None:
+                failedWrite(error, waiter)
 
     def abandon(self, error: ConnectionClosed) -> None:
         """The transport is gone: drop everything; every Deferred that waits fails with `error`."""
-        if not self.size and not self._waiters:
-            self.busy = True
-            return
-        waiters, self._waiters = [*self._waiters], ()
-        if self._partial and self._partial[1] is not None:
-            waiters.append(self._partial[1])
-        self._endPartial()
-        self._inFlight = 0
-        self.clear(error)
-        self.busy = True  # nothing is written any more
-        for waiter in waiters:
-            failedWrite(error, waiter)
+        if self._ended is None:
+            self._ended = error
+        self.busy = True
+        if not self._pumping and (self.size or self.sender.begun):
+            self._drop(self._ended)
 
     def end(self, error: ConnectionClosed) -> None:
         """Do the same for the last time: the owner hears nothing more, and is not kept."""
@@ -294,62 +283,85 @@ class Outbox:
 
     # How bytes get to the transport.
 
-    def _note(self) -> None:
+    def _count(self, more: int) -> None:
+        """Count bytes and charges that came, or (negative) went."""
+        self.size += more
         self.sender.waiting = self.size > 0 or self._held
-        self._backlog.note(self, self.size + self._kept)
+        while self.counted != (count := self.size + self._kept):  # which another one may change before it is noted
+            self._backlog.note(self, count)
 
-    def _changed(self) -> None:
-        self._note()
-        self._backlog.relieve()
-
-    def _wait(self, frame: bytes, waiter: Deferred[None] | None) -> None:
-        if self._messages is _NOTHING:
-            self._messages = deque()
-        self._enqueue(self._messages, frame, waiter)
-
-    def _enqueue(self, queue: deque[tuple[bytes, Deferred[None] | None]], frame: bytes, waiter: Deferred[None] | None) -> None:
-        before = self.size
-        queue.append((frame, waiter))
-        charge = _charge(waiter)
+    def _enqueue(self, urgent: bool, frame: bytes, waiter: Deferred[None] | None) -> None:
+        if self._ended is not None:
+            if waiter is not None:
+                failedWrite(self._ended, waiter)
+            return
+        entry, charge, before = (frame, waiter), _charge(waiter), self.size
+        self._count(len(frame) + charge)
         self.charges += charge
-        self.size = before + len(frame) + charge
-        self._changed()
+        empty: deque[tuple[bytes, Deferred[None] | None]] = deque()
+        if urgent:
+            if self._control is _NOTHING:
+                self._control = empty
+            self._control.append(entry)
+        else:
+            if self._messages is _NOTHING:
+                self._messages = empty
+            self._messages.append(entry)
+        if not self.busy:
+            self._pump()
+        self._backlog.relieve()
         # A message of any size is taken when nothing waits; the cap is on what piles up.
-        if before and self.counted > self._cap and queue is self._messages:
+        if before and self.counted > self._cap and not urgent:
             self.owner.outboxOverflowed(False)
 
-    def _hand(self, frame: bytes, waiter: Deferred[None] | None) -> None:
-        """Send a frame when nothing waits."""
-        self.size += len(frame)
-        self._partial = (memoryview(frame), waiter)
-        self._changed()
-        self._pump()
-
     def _taken(self) -> None:
-        self.busy = False
+        """Note that the kernel has what the transport was given."""
         self.progressAt = self._wheel.now
-        self.size -= self._inFlight
+        waiters, size = self._waiters, self._inFlight
+        self._waiters = ()
         self._inFlight = 0
-        self._changed()
-        waiters, self._waiters = self._waiters, ()
+        self.busy = self._ended is not None
+        self._count(-size)
         for waiter in waiters:
             waiter.callback(None)
 
     def _pump(self) -> None:
         """Give the transport slices until it is behind or nothing waits."""
         if self._pumping:
-            return  # a Deferred that fired wrote more: the loop below takes it
+            return  # whoever wrote more, a Deferred that fired or a finaliser: the loop below takes it
         self._pumping = True
         try:
-            while not self.busy and self.size:
-                chunk, self._waiters = self._slice()
-                self._inFlight = len(chunk)
+            while not self.busy and self._adopt() and self.size:
+                chunk, waiters = self._slice()
+                size = len(chunk)
+                if not size:
+                    break  # counted, and not queued yet
+                self._waiters = waiters
+                self._inFlight = size
                 self.busy = True
                 self.progressAt = self._wheel.now
                 if self._give(chunk):
                     self._taken()
+        except Exception:
+            # Memory was short, and nobody knows any more what of a frame has gone. The others who are sent the same go on.
+            self._socket.abortConnection()
+            _log.failure("a connection failed inside the server while it wrote")
         finally:
             self._pumping = False
+            if self._ended is not None:
+                self._drop(self._ended)
+
+    def _adopt(self) -> bool:
+        """Take over the rest of a frame that `sender` has begun; say whether what waits may follow."""
+        if not self.sender.begun:
+            return True
+        rest = self.sender.rest()
+        if rest is None:
+            return False  # it is being sent at this moment: who sends it goes on
+        self._partial = memoryview(rest), None
+        self._count(len(rest))
+        self.sender.restNoted()
+        return True
 
     def _endPartial(self) -> None:
         self._partial = None
@@ -365,8 +377,8 @@ class Outbox:
         while room > 0:
             if self._partial is None:
                 if self._pong is not None:
-                    self._partial = (memoryview(self._pong), None)
-                    self._pong = None
+                    pong, self._pong = self._pong, None
+                    self._partial = (memoryview(pong), None)
                 elif self._control or self._messages:
                     frame, waiter = (self._control or self._messages).popleft()
                     self._partial = (memoryview(frame), waiter)
@@ -384,10 +396,27 @@ class Outbox:
             self._endPartial()
             if waiter is not None:
                 waiters.append(waiter)
+        if not self._control:
+            self._control = _NOTHING
+        if not self._messages:
+            self._messages = _NOTHING
         self.charges -= charged
-        self.size -= charged
-        self._note()
+        self._count(-charged)
         return (bytes(parts[0]) if len(parts) == 1 else b"".join(parts)), waiters
+
+    def _drop(self, error: ConnectionClosed) -> None:
+        """Drop everything; nobody is giving anything to the transport."""
+        waiters, partial = [*self._waiters], self._partial
+        self._waiters = ()
+        self._endPartial()
+        self._inFlight = 0
+        self.sender.restNoted()
+        self.clear(error)
+        self._count(-self.size)
+        if partial is not None and partial[1] is not None:
+            waiters.append(partial[1])
+        for waiter in waiters:
+            failedWrite(error, waiter)
 
 
 def _charge(waiter: Deferred[None] | None) -> int:

@@ -6,6 +6,7 @@ within the limit, and valid UTF-8 where it is text (RFC 6455 section 5.2). Every
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -18,6 +19,9 @@ from OpenSSL import SSL
 from twisted_ws.wire.framing import frame
 
 __all__ = [
+    "BEGUN",
+    "NOT_THIS_WAY",
+    "WHOLE",
     "PollSet",
     "Sender",
     "acceptOne",
@@ -143,24 +147,31 @@ def readSome(fileno: int) -> bytes | None:
 class Sender:
     """What is needed to send a frame straight out on one connection.
 
+    Anything may run in the middle of a call here: the garbage collector and a finaliser that writes to this very connection, or
+    another thread while the kernel copies. So what went is noted here before anything else can happen, and whoever comes
+    meanwhile finds `begun`.
+
     Attributes:
         handle: the socket's descriptor, or what `tlsHandle` returned.
         secure: which of the two.
         open: whether the connection takes messages, and without compression.
         waiting: whether bytes wait that must go first.
+        begun: whether a frame was begun, and its rest has to go before anything else.
         lastData: when a frame last went this way (the caller's clock).
         written: how many did.
     """
 
-    __slots__ = ("handle", "lastData", "open", "secure", "waiting", "written")
+    __slots__ = ("_frame", "_sent", "begun", "handle", "lastData", "open", "secure", "waiting", "written")
 
     def __init__(self) -> None:
         self.handle: Any = 0
-        self.secure = self.open = self.waiting = False
+        self.secure = self.open = self.waiting = self.begun = False
         self.lastData = 0.0
         self.written = 0
+        self._frame: bytes | None = None  # that was begun; None: none was, or it is being sent
+        self._sent = 0  # bytes of it that went; negative: nobody knows
 
-    def send(self, first: int, payload: str | bytes, now: float) -> bytes | bool | None:
+    def send(self, first: int, payload: str | bytes, now: float) -> bool | None:
         """Send one frame, if frames can go this way now.
 
         A broken connection takes nothing here: the error shows again when the rest is written by the transport.
@@ -171,32 +182,69 @@ class Sender:
             now: the present time.
 
         Returns:
-            None when the kernel took all; else what it did not take; False when nothing was done.
+            None when the kernel took all; True when it did not, or others wait by now: the outbox has to go on; False when
+            nothing was done.
 
         Raises:
             UnicodeEncodeError: a str with a lone surrogate.
         """
-        data = frame(first & 0x0F, payload.encode() if isinstance(payload, str) else payload, first & 0x70)
-        sent = self.take(data, now)
-        return False if sent < 0 else None if sent == len(data) else data[sent:]
+        return self.take(frame(first & 0x0F, payload.encode() if isinstance(payload, str) else payload, first & 0x70), now)
 
-    def take(self, data: bytes, now: float) -> int:
-        """Send bytes, if frames can go this way now; return how many went, -1 for "not this way"."""
-        if not self.open or self.waiting:
-            return -1
+    def take(self, data: bytes, now: float) -> bool | None:
+        """Do the same with a whole frame."""
+        size = len(data)
+        if not self.open or self.waiting or self.begun:
+            return False
+        self.begun = True
         self.lastData = now
         self.written += 1
-        if self.secure:
-            return max(tlsWriteSome(self.handle, data), 0)
+        sent = -1
         try:
-            return os.write(self.handle, data)
-        except OSError:
-            return 0
+            if self.secure:
+                sent = max(tlsWriteSome(self.handle, data), 0)
+            else:
+                try:
+                    sent = os.write(self.handle, data)
+                except OSError:
+                    sent = 0
+        finally:
+            if sent == size:
+                self.begun = False
+            else:
+                self._frame, self._sent = data, sent
+        return True if self.begun or self.waiting else None
+
+    def rest(self) -> bytes | None:
+        """Return what the kernel did not take of the frame that was begun; None without one, or while it is being sent.
+
+        Raises:
+            OSError: nobody knows, because sending failed in the middle: the connection is of no use any more.
+        """
+        if self._sent < 0:
+            raise OSError(errno.EIO, "nobody knows how much was sent")
+        return None if self._frame is None else self._frame[self._sent :]
+
+    def restNoted(self) -> None:
+        """Forget that frame: who sends its rest keeps it."""
+        self._frame, self.begun = None, False
 
 
-def sendMany(senders: Sequence[Sender], data: bytes, now: float) -> list[tuple[int, int]]:
-    """Send the same frame to many; return index and bytes sent, -1 for "not this way", for each that did not take it all."""
-    return [(index, sent) for index, sender in enumerate(senders) if (sent := sender.take(data, now)) != len(data)]
+# What `sendMany` says of each.
+WHOLE, BEGUN, NOT_THIS_WAY = 0, 1, 2
+
+
+def sendMany(senders: Sequence[Sender], data: bytes, now: float) -> bytes | None:
+    """Send the same frame to many.
+
+    Returns:
+        None when all took it whole; else a byte for each: `WHOLE`; `BEGUN`, its outbox has to go on; or `NOT_THIS_WAY`.
+    """
+    outcomes = bytearray(len(senders))
+    for index, sender in enumerate(senders):
+        taken = sender.take(data, now)
+        if taken is not None:
+            outcomes[index] = BEGUN if taken else NOT_THIS_WAY
+    return bytes(outcomes) if any(outcomes) else None
 
 
 # The same by TLS, on an OpenSSL connection that has the socket.
@@ -256,8 +304,8 @@ class _Entry:
     __slots__ = ("events", "lane", "transport", "watch")
 
     def __init__(self) -> None:
-        self.transport: Any = None  # None: it is not polled
-        self.events = 0
+        self.transport: Any = None  # whose it is
+        self.events = 0  # none: it is not polled
         self.watch = object()  # another one for each registration: a descriptor may be another's by the time an event comes
         self.lane: _Lane | None = None
 
@@ -279,6 +327,7 @@ class PollSet:
         self._epoll = select.epoll()
         self._entries: dict[int, _Entry] = {}  # of those that are polled or have a lane
         self._polled: set[int] = set()
+        self._serving = False
         self.failed: Any = None
 
     def __len__(self) -> int:
@@ -290,7 +339,7 @@ class PollSet:
 
     def transports(self) -> list[Any]:
         """Return those that are polled."""
-        return [entry.transport for entry in self._entries.values() if entry.transport is not None]
+        return [entry.transport for entry in tuple(self._entries.values()) if entry.events]
 
     def ask(self, fd: int, transport: Any, wanted: int, unwanted: int) -> None:
         """Change the events (bits of epoll) for which `transport` is polled.
@@ -307,13 +356,12 @@ class PollSet:
         if events == before:
             return
         if not events:
-            entry.transport, entry.events = None, 0
+            entry.events = 0
             with suppress(OSError):  # closed already, and the kernel has forgotten it
                 self._epoll.unregister(fd)
-            if entry.lane is None:
-                self._entries.pop(fd, None)
+            self._forgetUnused(fd, entry)
             return
-        if known:
+        if before:
             try:
                 self._epoll.modify(fd, events)
             except OSError:
@@ -324,60 +372,83 @@ class PollSet:
                 self._epoll.register(fd, events)
             except FileExistsError:
                 self._epoll.modify(fd, events)
-            if entry.transport is not None:
+            former = entry.lane, entry.transport  # kept until all is said: with them somebody may go who asks, too
+            if not known:
+                # Another one's descriptor was closed, and it never said so. A lane of it is not the next one's.
+                entry.transport = transport
                 entry.lane = None
-            entry.transport, entry.watch = transport, object()
+            entry.watch = object()
             self._entries[fd] = entry
             self._polled.add(fd)
+            entry.events = events
+            del former
+            return
         entry.events = events
+
+    def _forgetUnused(self, fd: int, entry: _Entry) -> None:
+        if not entry.events and entry.lane is None and self._entries.get(fd) is entry:
+            del self._entries[fd]
 
     def asked(self, fd: int) -> int:
         """Return the events for which a descriptor is polled."""
         entry = self._entries.get(fd)
         return 0 if entry is None else entry.events
 
-    def attach(self, fd: int, sender: Sender, maximum: int, deliver: Callable[[str | bytes], Any]) -> None:
-        """Give a descriptor a lane, in the place of the one it has.
+    def attach(self, fd: int, transport: Any, sender: Sender, maximum: int, deliver: Callable[[str | bytes], Any]) -> None:
+        """Give a descriptor a lane, in the place of the one it has, until `transport` detaches it or another one asks.
 
         Args:
             fd: one that was polled, now or before.
+            transport: whose it is.
             sender: of the same connection; its `lastData` becomes the time of each read that has messages.
             maximum: bytes of the largest message.
             deliver: called with each message.
 
         Raises:
-            ValueError: `fd` was never polled.
+            ValueError: `fd` was never polled, or it is another one's.
         """
         if fd not in self._polled:
-            raise ValueError("never polled")
-        entry = self._entries.setdefault(fd, _Entry())
+            raise ValueError("never asked for")
+        entry = self._entries.get(fd) or _Entry()
+        if entry.transport is not None and entry.transport is not transport:
+            raise ValueError("asked for by another")
         lane = (sender, maximum, deliver)
         if entry.lane != lane:
-            entry.lane = lane
+            entry.transport, entry.lane = transport, lane
+            self._entries[fd] = entry
 
-    def detach(self, fd: int) -> None:
-        """Take a descriptor's lane away, if it has one; messages that were read with the present one go to `ready`."""
+    def detach(self, fd: int, transport: Any) -> None:
+        """Take away the lane of `transport`, if it has one; messages that were read with it go to `ready`."""
         entry = self._entries.get(fd)
-        if entry is not None:
+        if entry is not None and entry.transport is transport:
             entry.lane = None
-            if entry.transport is None:
-                del self._entries[fd]
+            self._forgetUnused(fd, entry)
 
     def serve(self, maximum: int, now: float) -> int:
         """Serve what is ready, at most `maximum` events, and return how many that was.
 
-        Of one connection at most 64 messages are delivered; `ready` has the rest, if more have come.
+        Of one connection at most 64 messages are delivered; `ready` has the rest, if more have come. Called by somebody who is
+        being served, it serves nothing.
 
         Raises:
             Exception: what `deliver` or `ready` raised; see `failed`. What was ready besides is ready the next time too.
         """
+        if self._serving:
+            return 0  # who is being served now would be read again before what came is delivered
+        self._serving = True
+        try:
+            return self._serveAll(maximum, now)
+        finally:
+            self._serving = False
+
+    def _serveAll(self, maximum: int, now: float) -> int:
         entries, served = self._entries, 0
         while served < maximum and (happened := self._epoll.poll(0, maximum - served)):
             served += len(happened)
-            for entry, watch, events in [(entries[fd], entries[fd].watch, events) for fd, events in happened]:
+            for entry, watch, events in [(entry, entry.watch, events) for fd, events in happened if (entry := entries.get(fd))]:
                 transport, lane = entry.transport, entry.lane
                 wanted = events & (entry.events | _GONE)
-                if transport is None or entry.watch is not watch or not wanted:
+                if not entry.events or entry.watch is not watch or not wanted:
                     continue  # gone, or not wanted any more, by another one's event
                 try:
                     if wanted == _IN and lane is not None:

@@ -133,7 +133,7 @@ class SecureLaneServer(LaneServer):
         """Do as the lane does; what is written after `loseConnection` is dropped, as by Twisted's own TLS."""
         return (self.disconnecting and self.producer is None) or super().writeNow(data)
 
-    def writeSomeData(self, data: bytes) -> Any:
+    def writeSomeData(self, data: bytes | memoryview) -> Any:
         """Send what was buffered (called by `doWrite`)."""
         sent = speedups.tlsWriteSome(self.handle, data)
         if sent >= 0:
@@ -154,7 +154,7 @@ class SecureLaneServer(LaneServer):
             why = self.doRead()
             if why is not None or not self.connected:
                 return why
-        return super().doWrite()  # type: ignore[no-untyped-call]
+        return super().doWrite()
 
     # The end.
 

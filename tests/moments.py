@@ -1,0 +1,99 @@
+"""Code that runs in the middle of other code: by a finaliser, at a moment of one's choice; and allocations that fail."""
+
+from __future__ import annotations
+
+import gc
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    from _testcapi import remove_mem_hooks, set_nomemory
+except ImportError:  # which some distributions leave out
+    set_nomemory = None
+
+__all__ = ["LARGE", "MOMENTS", "Moment", "collectAt", "noMemory"]
+
+
+class _Session:
+    """A cycle of garbage whose finaliser calls `action`, as an object of a service may be that says good-bye."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self.itself = self
+        self.action = action
+
+    def __del__(self) -> None:
+        self.action()
+
+
+class Moment:
+    """Whether it came, and what the finaliser raised."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self.error: BaseException | None = None
+
+
+@contextmanager
+def collectAt(number: int, action: Callable[[], object]) -> Iterator[Moment]:
+    """Have `action` called by a finaliser when `number` more objects were made that the collector counts.
+
+    CPython 3.11 collects in the middle of the allocation, in C too; later versions between two instructions of Python.
+    """
+    moment = Moment()
+
+    def act() -> None:
+        if not moment.came:
+            moment.came = True
+            try:
+                action()
+            except BaseException as error:
+                moment.error = error
+
+    threshold = gc.get_threshold()
+    gc.disable()
+    gc.freeze()  # nothing else is looked at, and found to be garbage, meanwhile
+    try:
+        _Session(act)
+        lists: list[list[None]] = [[] for _ in range(200)]  # none is left that could be had without an allocation
+        gc.set_threshold(gc.get_count()[0] + number, 1000, 1000)
+        gc.enable()
+        yield moment
+        del lists
+    finally:
+        gc.disable()
+        gc.set_threshold(*threshold)
+        came, moment.came = moment.came, True  # one that has not come by now does nothing
+        gc.collect()
+        moment.came = came
+        gc.unfreeze()
+        gc.enable()
+    if moment.error is not None:
+        raise moment.error
+
+
+# Enough for each of the allocations of what is tested with this; the last ones never come.
+MOMENTS = range(1, 60)
+
+# Bytes of an object that cannot be made while `noMemory` is in force by the second of its ways.
+LARGE = 100_000_000
+
+
+@contextmanager
+def noMemory(number: int = 0) -> Iterator[None]:
+    """Let the allocation after the next `number` fail; where Python cannot do that, all that are `LARGE`."""
+    if set_nomemory is not None:
+        set_nomemory(number, number + 1)
+        try:
+            yield
+        finally:
+            remove_mem_hooks()
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + LARGE // 2, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
