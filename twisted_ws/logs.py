@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
-__all__ = ["Throttle", "printable", "shown"]
+__all__ = ["Throttle", "peerName", "printable", "shown"]
 
 # What moves the cursor, ends a line or turns the direction of writing: C0 and C1 controls, line and paragraph separators, bidi
 # controls, and surrogates, which no log file can encode.
@@ -25,6 +25,20 @@ _UNSAFE = (
 )
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in _UNSAFE} | {ord("\\"): "\\\\"}
 _ESCAPES_IN_LINES = {code: repr(chr(code))[1:-1] for code in _UNSAFE if code not in (ord("\n"), ord("\t"))}
+
+
+def peerName(address: str, port: int = 0) -> str:
+    """Return what a log calls a peer.
+
+    Args:
+        address: its IP address as text; "" for one on a UNIX socket.
+        port: its port; 0: none is known.
+    """
+    if not address:
+        return "a local socket"
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def printable(text: object, limit: int = 256) -> str:

@@ -138,8 +138,8 @@ class UpgradeRequest:
         pathRest: the decoded segments under the mounted path: ``["b"]`` for ``/a/b`` where the service is mounted at ``/a``.
         subProtocols: what the client offers, in its order of preference.
         peerAddress: the peer's IP address as text; "" for a UNIX socket. Behind a trusted proxy: the address it reports.
-        peerPort: the peer's port; 0 where there is none.
-        isSecure: whether the connection has TLS (with a trusted proxy: whether the proxy says so).
+        peerPort: the peer's port; 0 where there is none, or where a proxy reports an address.
+        isSecure: whether the connection has TLS (with a trusted proxy, or the PROXY protocol's version 2: whether that says so).
         clientCertificate: the client's certificate (`twisted.internet.ssl.Certificate`), None without mutual TLS.
         user: for onUpgrade to set: who this is, and so the caller's `user` (any object; a str for presence). None until then.
     """

@@ -107,7 +107,7 @@ def test_reboundHandshake(world: World, logged: list[Any]) -> None:
     first = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for before in (b"", first):
         assert b"HTTP/1.1 421 Misdirected Request\r\n" in world.send("ws", before + handshake)
-        assert logged.pop()["hint"] == " (to answer it: --allowed-host rebound.example)"
+        assert logged.pop()["more"] == " (/ws; to answer it: --allowed-host rebound.example)"
     assert world.send("ws", upgrade("/ws", "Origin: http://localhost")).startswith(b"HTTP/1.1 101 ")
 
 

@@ -10,12 +10,14 @@ from twisted.internet.task import Clock
 from tests.memory import MemoryClient
 from twisted_ws.errors import WebSocketError
 from twisted_ws.limits import Limits
+from twisted_ws.logs import peerName
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.frontdoor import FrontDoorFactory
 from twisted_ws.wire.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.protocol import WebSocketConnection, connectionClass
 from twisted_ws.wire.proxies import TrustedProxies
 from twisted_ws.wire.shared import Welcome, Wire
+from twisted_ws.wire.transports import peerOf
 
 
 class Recorder:
@@ -27,6 +29,9 @@ class Recorder:
         self.answersPings = False
         self.isClosing = False
         self.onMessage: Any = None
+
+    def peer(self) -> str:
+        return peerName(*peerOf(self.connection.transport.getPeer()))
 
     def opened(self) -> None:
         self.events.append(("opened",))

@@ -236,8 +236,61 @@ class TestHandshakes:
         with capturedLogs() as logs:
             client.send(upgrade("/ws", "Origin: https://app.example"))
         (line,) = [formatEvent(event) for event in logs]
-        assert line == "127.0.0.1: 403 Pages of this origin may not connect. (to allow it: --allowed-origin https://app.example)"
+        assert (
+            line
+            == "127.0.0.1: 403 Pages of this origin may not connect. (/ws; to allow it: --allowed-origin https://app.example)"
+        )
         assert b"app.example" not in client.received()
+
+    @pytest.mark.parametrize("origin", ["garbage", "https://*.example", "http://$(id).example", "http://пример.example"])
+    def test_noHint(self, origin):
+        """There is no hint where the option would not take what it names, or would let in more."""
+        client = WireHost().client()
+        with capturedLogs() as logs:
+            client.send(upgrade("/ws", f"Origin: {origin}".encode().decode("latin-1")))
+        assert [formatEvent(event) for event in logs] == ["127.0.0.1: 403 Pages of this origin may not connect. (/ws)"]
+
+    @pytest.mark.parametrize(
+        ("head", "line"),
+        [
+            (upgrade("/ws/a?token=s3cret", Sec_WebSocket_Key="x"), "400 Sec-WebSocket-Key {more} (/ws/a)"),
+            (
+                upgrade("/ws", "X-Forwarded-For: 192.0.2.7", Sec_WebSocket_Key="x"),
+                "400 Sec-WebSocket-Key {more} (/ws)",
+            ),
+            (b"GET /ws\r\n\r\n", "400 The request line is malformed."),
+        ],
+    )
+    def test_path(self, head, line):
+        """The log of a refused handshake has its path, where there is one, and never its query."""
+        client = WireHost().client()
+        with capturedLogs() as logs:
+            client.send(head)
+        more = "must be 16 bytes in base64, once."
+        assert [formatEvent(event) for event in logs] == ["127.0.0.1: " + line.format(more=more)]
+
+    @pytest.mark.parametrize(
+        ("peer", "forwarded", "name"),
+        [
+            ("::ffff:10.0.0.1", "192.0.2.7:1234", "192.0.2.7"),
+            ("10.0.0.1", "[2001:DB8::0007]:443", "2001:db8::7"),
+            ("10.0.0.1", "::ffff:192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.9", "192.0.2.7", "192.0.2.9"),
+        ],
+    )
+    def test_nameOfTheClient(self, peer, forwarded, name):
+        """The log names the client that a trusted proxy names, in one spelling; refused by us, by the service, or cut off."""
+        host = WireHost(proxies=("10.0.0.0/8",))
+        host.answer = lambda request: fail(Reject(404, "none"))
+        who = f"X-Forwarded-For: {forwarded}"
+        with capturedLogs() as logs:
+            for head in (upgrade("/ws", who, "Origin: null"), upgrade("/x", who)):
+                host.client(peer).send(head)
+        assert [formatEvent(event) for event in logs] == [
+            f"{name}: 403 Pages of this origin may not connect. (/ws; to allow it: --allowed-origin null)",
+            f"{name}: 404 none (/x)",
+        ]
+        assert host.requests[0].peerPort == (0 if name != "192.0.2.9" else 40000)
 
     def test_trustedProxy(self):
         """Behind a trusted proxy the service sees the client's address, and the Origin rule its TLS."""

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.failure import Failure
 
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.wire.proxyprotocol import ProxiedEndpoint
 
 __all__ = ["Place"]
 
@@ -94,6 +95,8 @@ class Place:
         return (TCP4ServerEndpoint if version == 4 else TCP6ServerEndpoint)(reactor, port, backlog, interface)
 
     def _parsed(self, reactor: Any, backlog: int) -> IStreamServerEndpoint:
+        if self.kind == "haproxy":
+            return ProxiedEndpoint(Place(self.option, self.where.partition(":")[2])._parsed(reactor, backlog))
         if self.kind == "tls":
             self._refuseEmptyDirectory()
         try:

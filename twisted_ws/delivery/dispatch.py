@@ -27,6 +27,7 @@ from twisted_ws.delivery.upgrades import callUpgrade
 from twisted_ws.delivery.waiting import Waiting
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, WebSocketError
 from twisted_ws.limits import Limits
+from twisted_ws.logs import peerName
 from twisted_ws.wire.events import Connection
 
 __all__ = ["Dispatcher", "callUpgrade"]
@@ -105,6 +106,10 @@ class Dispatcher:
         self._grace: Any = None
 
     # Events of the wire.
+
+    def peer(self) -> str:
+        """Return what the log calls the caller."""
+        return peerName(self.caller.request.peerAddress, self.caller.request.peerPort)
 
     def opened(self) -> None:
         """Join the callers and call onOpen; messages wait for its end."""

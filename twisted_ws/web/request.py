@@ -14,11 +14,11 @@ from twisted.web.http_headers import Headers as RawHeaders
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Request
 
-from twisted_ws.logs import printable
+from twisted_ws.logs import peerName, printable
 from twisted_ws.upgrade import Headers
 from twisted_ws.web.answers import Endpoint, HttpError, dateNow, notAllowed, textAnswer
 from twisted_ws.wire.head import RequestHead
-from twisted_ws.wire.transports import hasTLS, peerOf
+from twisted_ws.wire.transports import isSecure, peerOf
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -129,7 +129,7 @@ class HttpRequest(Request):
         return bool(self._forceSSL) or self._whose()[1]
 
     def _whose(self) -> tuple[str, bool]:
-        address, secure = peerOf(self.client)[0], hasTLS(self.transport)
+        address, secure = peerOf(self.client)[0], isSecure(self.transport)
         return (address, secure) if self.head is None else self.site.proxies.client(address, secure, self.head)
 
     def admit(self) -> Deferred[None] | None:
@@ -191,7 +191,7 @@ class HttpRequest(Request):
             _log,
             f"request refused with {error.status}",
             "{peer}: {status} {slug}: {reason} ({method} {path}{hint})",
-            peer=self.peerAddress or "a local socket",
+            peer=peerName(self.peerAddress),
             status=error.status,
             slug=error.slug,
             # Not "message", which Twisted overwrites for observers of its older log.

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted_ws.caller import TEXT
 from twisted_ws.delivery.visitor import Visitor
 from twisted_ws.errors import ConnectionClosed, SlowConsumer
-from twisted_ws.logs import printable
+from twisted_ws.logs import peerName, printable
 from twisted_ws.wire.framing import OutgoingMessage
 from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.outbox import SLICE, Outbox
@@ -197,7 +197,7 @@ class Stream:
             _log,
             "event stream failed",
             "{peer}: the event stream ends: {error}",
-            peer=self._request.peerAddress or "a local socket",
+            peer=peerName(self._request.peerAddress),
             error=printable(why),
         )
 

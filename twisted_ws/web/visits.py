@@ -70,11 +70,12 @@ class ChannelEndpoint(Endpoint):
             return None
         if request.method == b"POST":
             checkBodyType(request)
+        address, port = peerOf(request.client)
         upgrade = UpgradeRequest(
             request.head.target,
             request.head.headers,
             peerAddress=request.peerAddress,
-            peerPort=peerOf(request.client)[1],
+            peerPort=port if address == request.peerAddress else 0,
             isSecure=request.isSecure(),
             clientCertificate=peerCertificate(request.transport),
         )

@@ -16,6 +16,9 @@ class Events(Protocol):
     behind it.
     """
 
+    def peer(self) -> str:
+        """Return what the log calls the peer: behind a proxy that is believed, the client that it names."""
+
     def opened(self) -> None:
         """The 101 was written."""
 
@@ -52,6 +55,9 @@ class _Ended:
 
     def _nothing(self, *_: object) -> Any:
         return False
+
+    def peer(self) -> str:
+        return "a peer that has left"
 
     opened = messageReceived = pingReceived = pongReceived = idle = failed = closing = closed = _nothing
 

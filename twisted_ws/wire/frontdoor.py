@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_ws.logs import printable
+from twisted_ws.logs import peerName, printable
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.handshake import Accept, Deny, decide, isUpgrade
 from twisted_ws.wire.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
@@ -30,7 +30,7 @@ from twisted_ws.wire.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.protocol import WebSocketConnection
 from twisted_ws.wire.proxies import TrustedProxies
 from twisted_ws.wire.shared import Welcome, Wire
-from twisted_ws.wire.transports import abort, finishWriting, hasTLS, peerOf, setProtocol
+from twisted_ws.wire.transports import abort, finishWriting, isSecure, peerOf, setProtocol
 
 __all__ = ["FrontDoor", "FrontDoorFactory", "Host", "PlainHTTP"]
 
@@ -81,6 +81,7 @@ class FrontDoor(TwistedProtocol):
 
     wheelSlot: int | None = None
     _gone: Deferred[None] | None = None  # who waits for the end of the connection
+    _asked: tuple[str, str] | None = None  # the client's address and the path, once a handshake has named them
     transport: Any
     factory: FrontDoorFactory
 
@@ -142,8 +143,9 @@ class FrontDoor(TwistedProtocol):
         # On anything else the PROXY protocol may have said who it really is.
         onLane = isinstance(transport, LaneServer)
         address, port = self._peer if onLane else peerOf(transport.getPeer())
-        secure = transport.isSecure if onLane else hasTLS(transport)
-        address, secure = factory.proxies.client(address, secure, head)
+        secure = transport.isSecure if onLane else isSecure(transport)
+        client, secure = factory.proxies.client(address, secure, head)
+        self._asked = client, head.target.partition("?")[0]
         if isMisdirected(head, transport, factory.allowedHosts, factory.proxies):
             self._refuse(421, MISDIRECTED, hint=factory.allowedHosts.hint(head.host))
             return
@@ -158,8 +160,8 @@ class FrontDoor(TwistedProtocol):
             head.target,
             head.headers,
             subProtocols=verdict.subProtocols,
-            peerAddress=address,
-            peerPort=port,
+            peerAddress=client,
+            peerPort=port if client == address else 0,
             isSecure=secure,
             clientCertificate=factory.peerCertificate(self.transport) if factory.peerCertificate is not None else None,
         )
@@ -246,14 +248,16 @@ class FrontDoor(TwistedProtocol):
         if upgrade is not None:
             upgrade.cancel()
         wire = self.factory.wire
+        address, path = self._asked or (peerOf(self.transport.getPeer())[0], "")
         wire.throttle.info(
             _log,
             f"handshake refused with {status}",
-            "{peer}: {status} {reason}{hint}",
-            peer=peerOf(self.transport.getPeer())[0] or "a local socket",
+            "{peer}: {status} {reason}{more}",
+            peer=peerName(address),
             status=status,
             reason=printable(message),  # "message" is taken: Twisted overwrites it for observers of its older log
-            hint=f" ({printable(hint)})" if hint else "",
+            # The path without the query: secrets travel there.
+            more=f" ({'; '.join(more)})" if (more := [printable(each) for each in (path, hint) if each]) else "",
         )
         self.transport.write(response(status, message, headers))
         finishWriting(self.transport)

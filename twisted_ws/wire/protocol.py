@@ -38,7 +38,7 @@ from twisted_ws.wire.outbound import Outbound
 from twisted_ws.wire.outbox import SLICE, Outbox
 from twisted_ws.wire.phase import Phase
 from twisted_ws.wire.shared import Welcome, Wire
-from twisted_ws.wire.transports import abort, finishWriting, hasTLS, peerOf, unsentInKernel
+from twisted_ws.wire.transports import abort, finishWriting, isSecure, unsentInKernel
 
 __all__ = ["WebSocketConnection", "connectionClass"]
 
@@ -147,10 +147,6 @@ class WebSocketConnection(Outbound):
             return self._failure.code, self._failure.reason
         return CloseCode.ABNORMAL, ""
 
-    def _peer(self) -> str:
-        host, port = peerOf(self.transport.getPeer())
-        return f"{host}:{port}" if host else "a local socket"
-
     # Control frames in.
 
     def onPing(self, payload: bytes) -> None:
@@ -230,7 +226,7 @@ class WebSocketConnection(Outbound):
         self._failure = error
         if self.wire.throttle.allows(_log, "connection failed" if error.code is None else f"failed with {int(error.code)}"):
             code = "no close frame" if error.code is None else int(error.code)
-            _log.info("{peer}: {error} ({code})", peer=self._peer(), error=printable(error), code=code)
+            _log.info("{peer}: {error} ({code})", peer=self._events.peer(), error=printable(error), code=code)
         self._events.failed(error)
 
     def _enter(self, phase: Phase) -> None:
@@ -384,7 +380,7 @@ class WebSocketConnection(Outbound):
 
     def isSecure(self) -> bool:
         """Say whether the connection has TLS."""
-        return hasTLS(self.transport)
+        return isSecure(self.transport)
 
 
 # What every connection has, and what Autobahn gives those that have sent it a ping or a part of a message.

@@ -6,6 +6,7 @@ address that it saw, so the last one that is no proxy of ours is the client.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -68,7 +69,14 @@ class TrustedProxies:
         return address, isSecure
 
 
+# An address with a port, or in brackets, as some proxies write it.
+_isWithPort = re.compile(r"\[([^]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}").fullmatch
+
+
 def _parse(address: str) -> IPv4Address | IPv6Address | None:
+    match = _isWithPort(address)
+    if match is not None:
+        address = match[1] or match[2] or ""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

@@ -16,6 +16,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from twisted_ws.wire.lane import LaneServer
+from twisted_ws.wire.proxyprotocol import ProxiedConnection
 
 __all__ = [
     "abort",
@@ -24,6 +25,7 @@ __all__ = [
     "hasVanished",
     "innermost",
     "isOnLoopback",
+    "isSecure",
     "noticeVanished",
     "peerOf",
     "setProtocol",
@@ -38,6 +40,17 @@ _LAST_ACKNOWLEDGED = struct.Struct("56xI")
 def hasTLS(transport: Any) -> bool:
     """Say whether the bytes of `transport` are encrypted here."""
     return isinstance(transport, TLSMemoryBIOProtocol) or bool(ISSLTransport.providedBy(transport))
+
+
+def isSecure(transport: Any) -> bool:
+    """Say whether the client's connection has TLS: here, or at a balancer that says so by the PROXY protocol."""
+    if hasTLS(transport):
+        return True
+    while isinstance(transport, ProtocolWrapper):
+        if isinstance(transport, ProxiedConnection):
+            return transport.isSecure
+        transport = transport.transport
+    return False
 
 
 def innermost(transport: Any) -> Any:

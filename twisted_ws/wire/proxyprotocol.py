@@ -1,0 +1,191 @@
+"""The PROXY protocol: a balancer says before the first byte of a connection whose it is (HAProxy's text, versions 1 and 2).
+
+Twisted's own reading of it wants the first 16 bytes at once, refuses the short form of UNKNOWN, keeps an IPv6 address as it is
+spelt, and does not look at what is said of TLS.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address as IPv4
+from ipaddress import IPv6Address as IPv6
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
+from zope.interface import implementer
+
+__all__ = ["BadProxyHeader", "ProxiedConnection", "ProxiedEndpoint", "ProxyHeader", "readHeader"]
+
+_TEXT, _BINARY = b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"
+# Of a header of version 1, with its CRLF.
+_MOST_TEXT = 107
+_isPort = re.compile(rb"[0-9]{1,5}").fullmatch
+_FIXED = struct.Struct("!12sBBH")
+_LOCAL, _PROXY = 0x20, 0x21
+# The sizes of the two addresses of a family, and of the two ports behind them.
+_SIZES = {1: (4, 4), 2: (16, 4), 3: (108, 0)}
+_TLV = struct.Struct("!BH")
+_OF_TLS = 0x20  # PP2_TYPE_SSL
+_HAS_TLS = 1  # PP2_CLIENT_SSL
+
+
+class BadProxyHeader(Exception):
+    """What comes is no header of the PROXY protocol, or a malformed one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyHeader:
+    """What a balancer says.
+
+    Attributes:
+        source: the client; None: nobody is named (UNKNOWN, or a check of the balancer's own), so it is whoever has connected.
+        destination: whom it has connected to.
+        isSecure: whether it has spoken TLS to the balancer.
+    """
+
+    source: IAddress | None = None
+    destination: IAddress | None = None
+    isSecure: bool = False
+
+
+def readHeader(data: bytes) -> tuple[ProxyHeader, int] | None:
+    """Return the header at the beginning of a connection, and its size; None where it is not whole yet.
+
+    Raises:
+        BadProxyHeader: there is none.
+    """
+    if data.startswith(_TEXT):
+        end = data.find(b"\r\n", 0, _MOST_TEXT)
+        if end >= 0:
+            return _readText(data[:end].split(b" ")), end + 2
+        if len(data) >= _MOST_TEXT:
+            raise BadProxyHeader("the line is too long")
+        return None
+    if data.startswith(_BINARY):
+        if len(data) < _FIXED.size:
+            return None
+        _, command, family, size = _FIXED.unpack_from(data)
+        if command not in (_LOCAL, _PROXY):
+            raise BadProxyHeader("another version, or another command")
+        end = _FIXED.size + size
+        if len(data) < end:
+            return None
+        return (ProxyHeader() if command == _LOCAL else _readBinary(family, data[_FIXED.size : end])), end
+    if _TEXT.startswith(data) or _BINARY.startswith(data):
+        return None
+    raise BadProxyHeader("something else")
+
+
+def _readText(words: list[bytes]) -> ProxyHeader:
+    kind = words[1]
+    if kind == b"UNKNOWN":  # whatever follows
+        return ProxyHeader()
+    if kind not in (b"TCP4", b"TCP6") or len(words) != 6 or not (_isPort(words[4]) and _isPort(words[5])):
+        raise BadProxyHeader("not two addresses and two ports")
+    made = IPv4 if kind == b"TCP4" else IPv6
+    try:
+        source, destination = (made(word.decode("ascii")) for word in words[2:4])
+    except ValueError:
+        raise BadProxyHeader("no IP address") from None
+    return ProxyHeader(_address(source, int(words[4])), _address(destination, int(words[5])))
+
+
+def _readBinary(kind: int, data: bytes) -> ProxyHeader:
+    family, transport = kind >> 4, kind & 15
+    if family > 3 or transport > 2:
+        raise BadProxyHeader("another family, or another transport")
+    source: IAddress | None = None
+    destination: IAddress | None = None
+    rest = 0
+    if family and transport:
+        each, ports = _SIZES[family]
+        rest = 2 * each + ports
+        if len(data) < rest:
+            raise BadProxyHeader("an address is missing")
+        one, other = data[:each], data[each : 2 * each]
+        if family == 3:
+            source, destination = (UNIXAddress(name.rstrip(b"\0")) for name in (one, other))
+        else:
+            made = IPv4 if family == 1 else IPv6
+            from_, to = struct.unpack_from("!HH", data, 2 * each)
+            source, destination = _address(made(one), from_), _address(made(other), to)
+    return ProxyHeader(source, destination, _saysTLS(data, rest))
+
+
+def _address(address: IPv4 | IPv6, port: int) -> IAddress:
+    """Return an address in the one spelling that it has everywhere."""
+    plain = (address.ipv4_mapped or address) if isinstance(address, IPv6) else address
+    return (IPv6Address if isinstance(plain, IPv6) else IPv4Address)("TCP", str(plain), port)
+
+
+def _saysTLS(data: bytes, position: int) -> bool:
+    found = False
+    while position < len(data):
+        if len(data) - position < _TLV.size:
+            raise BadProxyHeader("half an addition")
+        kind, size = _TLV.unpack_from(data, position)
+        position += _TLV.size + size
+        if position > len(data):
+            raise BadProxyHeader("half an addition")
+        if kind == _OF_TLS and size:
+            found = bool(data[position - size] & _HAS_TLS)
+    return found
+
+
+class ProxiedConnection(HAProxyProtocolWrapper):
+    """A connection from a balancer; to its protocol, one from the client.
+
+    Attributes:
+        isSecure: whether the client has spoken TLS to the balancer.
+    """
+
+    isSecure = False
+    _begun = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take the header, then what the client sends."""
+        if self._proxyInfo is not None:
+            self.wrappedProtocol.dataReceived(data)
+            return
+        self._begun += data
+        try:
+            found = readHeader(self._begun)
+        except BadProxyHeader:
+            self.loseConnection()  # type: ignore[no-untyped-call]
+            return
+        if found is not None:
+            header, size = found
+            rest, self._begun = self._begun[size:], b""
+            self._proxyInfo = header  # type: ignore[assignment]  # it has what is asked of Twisted's own
+            self.isSecure = header.isSecure
+            if rest:
+                self.wrappedProtocol.dataReceived(rest)
+
+
+class ProxiedFactory(HAProxyWrappingFactory):
+    """Makes connections of which a balancer says whose they are."""
+
+    protocol = ProxiedConnection  # type: ignore[assignment]
+    noisy = False
+
+
+@implementer(IStreamServerEndpoint)
+class ProxiedEndpoint:
+    """Listens for a balancer.
+
+    Args:
+        endpoint: where.
+    """
+
+    def __init__(self, endpoint: IStreamServerEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Listen with a factory for what the clients send."""
+        factory: Any = ProxiedFactory(protocolFactory)  # type: ignore[no-untyped-call]
+        return self._endpoint.listen(factory)
