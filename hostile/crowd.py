@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
-from hostile.daemon import Daemon, pinned
+from hostile.daemon import Daemon, endWithParent, pinned
 from hostile.places import ROOT
 
 __all__ = ["Crowd"]
@@ -29,7 +29,13 @@ class Crowd:
 
     def __enter__(self) -> Crowd:
         self._process = subprocess.Popen(
-            self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            self._command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=endWithParent,
         )
         self.connect()
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import resource
@@ -18,7 +19,7 @@ from types import MappingProxyType
 
 from hostile.places import ROOT
 
-__all__ = ["DESCRIPTORS", "Daemon", "Variant", "freePorts", "pinned"]
+__all__ = ["DESCRIPTORS", "Daemon", "Variant", "endWithParent", "freePorts", "pinned"]
 
 START_SECONDS = 60.0
 DESCRIPTORS = 20_000
@@ -89,6 +90,12 @@ def pinned(core: int | None, command: list[str]) -> list[str]:
     return ["taskset", "-c", str(sorted(os.sched_getaffinity(0))[core]), *command]
 
 
+def endWithParent() -> None:
+    """Let the kernel end this process when the one that started it ends, however that is; where there is such a thing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 class Daemon:
     """A server that can be started, ended and started again on the same ports.
 
@@ -141,6 +148,7 @@ class Daemon:
         """
 
         def limit() -> None:
+            endWithParent()
             resource.setrlimit(resource.RLIMIT_NOFILE, (self.variant.descriptors, self.variant.descriptors))
 
         state = {"HOME": str(self.directory), "XDG_STATE_HOME": str(self.directory / "state"), "PYTHONPATH": str(ROOT)}

@@ -265,6 +265,8 @@ class Client(asyncio.Protocol):
     def took(self, text: str) -> None:
         """Take a message."""
         kind, _, rest = text.partition(" ")
+        if kind == "attack":
+            return  # a broadcast of an attacker reaches everybody
         number, _, sent = rest.partition(" ")
         try:
             self.streams[kind].took(int(number), float(sent))

@@ -25,12 +25,15 @@ def attackLine(row: Mapping[str, Any]) -> str:
     descriptors = "/".join(f"{count}" for count in row["descriptors"])
     cells = (
         f"{row['name']:32}{row['got'][:58]:60}{bad:>6}{len(good['closed']):>8}",
-        f"{wait(good['longest']):>11}{memory:>14}{descriptors:>16}{row['seconds']:>6.0f} s",
+        f"{wait(good['longest']):>11}{memory:>14}{descriptors:>16}{row['cpu']:>6.1f}{row['seconds']:>6.0f} s",
     )
     return "\n".join(["".join(cells), *(f"    FAULT: {fault}" for fault in row["faults"])])
 
 
-HEAD = f"{'attack':32}{'the attacker got':60}{'amiss':>6}{'closed':>8}{'longest':>11}{'MiB':>14}{'descriptors':>16}{'took':>8}"
+HEAD = (
+    f"{'attack':32}{'the attacker got':60}{'amiss':>6}{'closed':>8}{'longest':>11}"
+    f"{'MiB':>14}{'descriptors':>16}{'cpu':>6}{'took':>8}"
+)
 
 
 def grid(head: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> list[str]:

@@ -55,8 +55,8 @@ class Evil(WebSocketService):
                 return "blocked"
             case ["forever"]:
                 return (f"{number} {'x' * 1000}" for number in iter(int, 1))
-            case ["million"]:
-                return (str(number) for number in range(1_000_000))
+            case ["many"]:
+                return (str(number) for number in range(100_000))
             case ["empty"]:
                 return iter(())
             case ["object"]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 from hostile.attack import Attack, Succeeded, Target
 from hostile.crowd import Crowd
-from hostile.daemon import Daemon, Variant
+from hostile.daemon import Daemon, Variant, endWithParent
 
 __all__ = ["Row", "Stage"]
 
@@ -60,7 +62,8 @@ class Row:
 
 def _child(run: Callable[[Target], str], target: Target, answers: Connection) -> None:
     os.setpgid(0, 0)
-    os.nice(5)
+    endWithParent()
+    os.nice(3)
     try:
         answers.send((True, run(target)))
     except Succeeded as success:
@@ -82,10 +85,9 @@ def _attack(attack: Attack, target: Target) -> tuple[bool, str]:
     except EOFError:
         found = (False, "the attack itself ended without a word")
     finally:
-        if process.is_alive() and not ours.closed:
-            process.join(1)
-        if process.is_alive():
-            process.kill()
+        process.join(1)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it, and what it has started
         process.join()
         ours.close()
     return found

@@ -45,6 +45,7 @@ def _row(name: str, got: str, faults: list[str], **good: object) -> dict[str, ob
         "memory": [64 << 20, 70 << 20, 65 << 20],
         "descriptors": [115, 200, 116],
         "seconds": 3.0,
+        "cpu": 1.0,
         "faults": faults,
     }
 

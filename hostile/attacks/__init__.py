@@ -1,13 +1,16 @@
 """The attacks: importing this package fills `ATTACKS`. A kind more is a module more, imported here and named in `KINDS`."""
 
 from hostile.attack import ATTACKS, Attack
-from hostile.attacks import frames, handshakes
+from hostile.attacks import bodies, bombs, channels, frames, handshakes, process, readers, services, tls
 
 __all__ = ["ATTACKS", "KINDS", "named"]
 
 # In the order of the table.
-KINDS = {module.__name__.rpartition(".")[2]: module for module in (handshakes, frames)}
-ATTACKS.sort(key=lambda each: list(KINDS).index(each.group))
+KINDS = [
+    module.__name__.rpartition(".")[2]
+    for module in (handshakes, frames, bombs, readers, channels, bodies, tls, services, process)
+]
+ATTACKS.sort(key=lambda each: KINDS.index(each.group))
 
 
 def named(name: str) -> Attack:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from hostile.attack import Succeeded, Target, attack
-from hostile.peer import Peer, close, frame, tally
+from hostile.peer import Peer, close, ends, frame, tally
 
 
 def _each(target: Target, *contents: bytes, peer: Callable[[], Peer] | None = None) -> str:
@@ -17,7 +17,7 @@ def _each(target: Target, *contents: bytes, peer: Callable[[], Peer] | None = No
             each = connect().upgrade()
             each.send(content)
             peers.append(each)
-    return tally(each.end() for each in peers)
+    return ends(peers)
 
 
 @attack("unmasked frames", "close 1002")

@@ -7,7 +7,7 @@ import random
 import time
 
 from hostile.attack import HASTY, Succeeded, Target, attack
-from hostile.peer import HANDSHAKE, Peer, frame, tally, upgrade
+from hostile.peer import HANDSHAKE, Peer, ends, frame, upgrade
 
 _HEAD = b"GET /ws HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -19,7 +19,7 @@ def _ask(target: Target, *requests: bytes) -> str:
         peer = target.ws()
         peer.send(request)
         peers.append(peer)
-    return tally(peer.end() for peer in peers)
+    return ends(peers)
 
 
 @attack("slow heads", "HTTP 408", variant=HASTY)
@@ -33,7 +33,7 @@ def slowHeads(target: Target) -> str:
         for peer in peers:
             peer.send(bytes([byte]))
         time.sleep(0.25)
-    return tally(peer.end() for peer in peers)
+    return ends(peers)
 
 
 @attack("silent connections", "(?:dropped|reset|, )+", variant=HASTY)
@@ -68,7 +68,7 @@ def garbage(target: Target) -> str:
     peers = [Peer(port) for port in (target.daemon.ws, target.daemon.tls, target.daemon.http) for _ in range(target.times(100))]
     for number, peer in enumerate(peers):
         peer.send(os.urandom(1000 + 10 * number) + b"\r\n\r\n")
-    return tally(peer.end() for peer in peers)
+    return ends(peers)
 
 
 @attack("smuggled lines", "HTTP 400")
