@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
+from twisted_ws.daemon.clock import countMonotonicTime
 from twisted_ws.daemon.logs import observerFor, openLogFile
 from twisted_ws.daemon.notify import Heart, notify
 from twisted_ws.daemon.service import Daemon
@@ -43,6 +44,9 @@ class ProcessDaemon(Daemon):
 
     def __init__(self, settings: Settings, runner: MutableMapping[str, Any] | None = None, reactor: Any = None) -> None:
         _raiseDescriptorLimit()  # first: as each port opens, the gate looks how many there are
+        if reactor is None:
+            from twisted.internet import reactor
+        countMonotonicTime(reactor)  # and who is made later may keep its clock
         super().__init__(settings, reactor)
         self._runner = {} if runner is None else runner
         Heart(self._reactor, settings.limits.reactorTurn).setServiceParent(self)  # type: ignore[no-untyped-call]
