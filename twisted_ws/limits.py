@@ -54,6 +54,12 @@ class Limits:
     requestLine: int = _limit(8 * KIB, "bytes", "414", "longer than any URL that browsers and proxies pass on reliably")
     head: int = _limit(16 * KIB, "bytes", "431", "the size that common servers and proxies take")
     headers: int = _limit(100, "headers", "431", "browsers send some 20")
+    parameters: int = _limit(
+        500,
+        "parameters",
+        "414",
+        "of the query: as many channels as one may have, and more; each is made into texts when it is asked for",
+    )
     headDeadline: float = _limit(
         10, "seconds", "closed (408 where HTTP can be spoken)", "TLS handshake and head together: slow heads hold descriptors"
     )

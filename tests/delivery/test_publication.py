@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import re
 
 import msgspec
@@ -174,12 +175,28 @@ def test_fromJson():
     assert fromJson(msgspec.Raw(b'"a\\n"')) == "a\n"
     assert bytes(fromJson(msgspec.Raw(b'{"a": 1}'))) == b'{"a": 1}'
     assert fromBase64("AP8=") == b"\x00\xff"
-    for wrong in (b"{", b'"\\ud800"', b"[" * 100_000):
+    for wrong in (b"{", b'"\\ud800"', b'["\\ud800"]', b'"\xff"', b'["\xc3"]', b"[" * 100_000, b"1 2", b""):
         with pytest.raises(ChannelError, match="no JSON"):
             fromJson(msgspec.Raw(wrong))
     for wrong in ("AP8", "A P8=", "é==="):
         with pytest.raises(ChannelError, match="base64"):
             fromBase64(wrong)
+
+
+def test_jsonIsNoObjects():
+    """A megabyte of JSON is checked without being made into half a million objects."""
+    collections = []
+
+    def collected(phase, info):
+        collections.append(info["generation"])
+
+    text = b"[" + b",".join([b"{}"] * 300_000) + b"]"
+    gc.callbacks.append(collected)  # each seven hundred lists or dicts are one
+    try:
+        assert bytes(fromJson(msgspec.Raw(text))) == text
+    finally:
+        gc.callbacks.remove(collected)
+    assert len(collections) < 5
 
 
 def test_repr():

@@ -182,6 +182,14 @@ def test_queryAndCookies(world: World) -> None:
     assert (request.path, request.uri) == (b"/later", b"/later?a=1&a=%41&b")
 
 
+def test_nothingIsParsedForNobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments and cookies, of which there may be thousands, are read when a resource asks for them."""
+    monkeypatch.setattr("twisted_ws.web.request.parse_qs", None)
+    monkeypatch.setattr("twisted_ws.web.request.HttpRequest.parseCookies", None)
+    head = b"GET /echo?" + b"&".join([b"a"] * 500) + b" HTTP/1.1\r\nHost: a\r\nCookie: " + b"a=b;" * 1000 + b"\r\n\r\n"
+    assert world.connect().ask(head).status == 200
+
+
 def test_formIsNotParsed(world: World) -> None:
     """A form is a body like any other: it is not parsed, and no file is made for a large one."""
     body = b"a=" + b"b" * 200_000
@@ -266,6 +274,7 @@ BAD_HEADS = [
     (b" GET /echo HTTP/1.1\r\n", 400),
     (b"GET /" + b"a" * 8192, 414),
     (b"GET /" + b"a" * 8192 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+    (b"GET /echo?" + b"&" * 500 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
     (b"GET /echo HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 17_000, 431),
     (b"GET /echo HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 17_000 + b"\r\n\r\n", 431),
     (b"GET /echo HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * 100 + b"\r\n", 431),

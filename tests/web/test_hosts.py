@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,3 +221,44 @@ def test_originHint(world: World, logged: list[Any]) -> None:
     assert logged.pop()["hint"] == "; to allow it: --allowed-origin https://app.example"
     assert world.ask("ws", "GET /channels/a", "Origin: garbage").status == 403
     assert logged.pop()["hint"] == ""
+
+
+CHANNEL = "POST /channels/a"
+BROADCAST = "POST /broadcaster/broadcast"
+
+
+@pytest.mark.parametrize(
+    ("port", "hasKey", "target", "lines", "status"),
+    [
+        ("broadcast", True, BROADCAST, (), 401),
+        ("broadcast", True, CHANNEL, ("Authorization: Bearer wrong",), 401),
+        ("broadcast", True, "POST /api/batch", (), 401),
+        ("broadcast", False, BROADCAST, ("Origin: https://evil.example",), 403),
+        ("broadcast", False, "POST /nothing", (), 404),
+        ("broadcast", False, "PUT /broadcaster/broadcast", (), 405),
+        ("broadcast", False, BROADCAST, ("Content-Length: 2000000",), 413),
+        ("broadcast", False, BROADCAST, ("Content-Type: multipart/form-data",), 415),
+        ("broadcast", False, CHANNEL, ("Content-Encoding: gzip",), 415),
+        ("broadcast", False, "POST /api/publish", ("Content-Type: image/png",), 415),
+        ("broadcast", False, BROADCAST, ("Host: evil.example",), 421),
+        ("ws", False, CHANNEL, ("Origin: https://evil.example",), 403),
+        ("ws", False, "POST /channels/a/b", (), 404),
+        ("ws", False, "POST /nothing", (), 404),
+        ("ws", False, "PUT /channels/a", (), 405),
+        ("ws", False, CHANNEL, ("Content-Length: 2000000",), 413),
+        ("ws", False, CHANNEL, ("Content-Type: text/plain; charset=latin-1",), 415),
+        ("ws", False, CHANNEL, ("Host: evil.example",), 421),
+        ("ws", False, "POST /channels/a.*", (), 400),
+        ("ws", False, CHANNEL, ("Idempotency-Key: a b",), 400),
+    ],
+)
+def test_refusedByTheHead(port: str, hasKey: bool, target: str, lines: tuple[str, ...], status: int, tmp_path: Path) -> None:
+    """A body that nobody wants is not asked for: its head alone is answered, without a 100, and the connection is closed."""
+    keys = tmp_path / "keys"
+    keys.touch(0o600)
+    keys.write_text("0123456789abcdef\n")
+    lines = ("Host: localhost", "Content-Length: 50", *lines)
+    fields = dict(line.split(": ") for line in lines)  # of two with one name, the last
+    head = [f"{target} HTTP/1.1", *[f"{name}: {value}" for name, value in fields.items()], "Expect: 100-continue", "", ""]
+    (response,) = readResponses(World(str(keys) if hasKey else "").send(port, "\r\n".join(head).encode()))
+    assert (response.status, response.header("connection")) == (status, "close")

@@ -97,6 +97,14 @@ def test_post(body: bytes, kind: str, message: Any) -> None:
     assert stream.events()[-1][1] == "e:1"
 
 
+def test_postOfJson() -> None:
+    """JSON that nobody asks for is passed on as it came; a hook that wants it, and cannot have it, refuses the message."""
+    body = b'{"n": 1e999}'
+    assert World().client().post("/channels/a", body, "Content-Type: application/json").status == 200
+    response = World(Recording(publish=True)).client().post("/channels/a", body, "Content-Type: application/json")
+    assert (response.status, response.json["error"]) == (400, "bad-request")
+
+
 def test_postKeys() -> None:
     """A POST has a conflation key in its query, and an idempotency key in its head."""
     world = World()

@@ -108,6 +108,7 @@ class TestHead:
             pytest.param(b"GET /" + b"x" * 8200 + b" HTTP/1.1\r\n\r\n", 414, id="long line"),
             pytest.param(upgrade("/" + "x" * 8170), 101, id="longest line"),
             pytest.param(upgrade("/" + "x" * 8200), 414, id="long line of a handshake"),
+            pytest.param(upgrade("/?" + "&" * 500), 414, id="parameters of a handshake"),
             pytest.param(b"GET / HTTP/1.1\r\nA: " + b"x" * 17_000, 431, id="header without an end"),
             pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: x\r\n" * 101 + b"\r\n", 431, id="many headers"),
             pytest.param(upgrade("/ws", *["A: x"] * 95), 101, id="most headers"),

@@ -204,6 +204,10 @@ def test_limits():
     assert refusal(line + b"1", b"Host: a", limits=small).status == 414
     assert parse(b"GET / HTTP/1.1", b"Host: a", b"A: 1", b"B: 2", limits=small)
     assert refusal(b"GET / HTTP/1.1", b"Host: a", b"A: 1", b"B: 2", b"C: 3", limits=small).status == 431
+    few = Limits(parameters=3)
+    for head in ((b"Host: a",), (b"Host: a", b"A: \xc3\xa4")):  # in C, and in Python
+        assert parse(b"GET /?a&b&c HTTP/1.1", *head, limits=few)
+        assert refusal(b"GET /?a&b&c&d HTTP/1.1", *head, limits=few).status == 414
     rest = 200 - len(b"GET / HTTP/1.1\r\nHost: a\r\nA: \r\n\r\n")
     assert parse(b"GET / HTTP/1.1", b"Host: a", b"A: " + b"x" * rest, limits=small)
     assert refusal(b"GET / HTTP/1.1", b"Host: a", b"A: " + b"x" * (rest + 1), limits=small).status == 431

@@ -29,6 +29,7 @@ __all__ = [
     "Publication",
     "Published",
     "Start",
+    "checkJson",
     "cursor",
     "decode",
     "encode",
@@ -177,11 +178,26 @@ def fromJson(value: msgspec.Raw) -> Any:
     Raises:
         ChannelError: it is no JSON.
     """
+    text = bytes(value)
     try:
-        found = msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        checkJson(text)
+        return msgspec.json.decode(text, type=str) if text.startswith(b'"') else value
+    except ValueError:
         raise ChannelError("bad-request", "The data is no JSON.") from None
-    return found if isinstance(found, str) else value
+
+
+def checkJson(text: bytes) -> None:
+    """Check that `text` is one JSON value, without making objects of it: a megabyte may have half a million.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+        if not text.isascii():
+            text.decode()  # which msgspec leaves to whoever makes texts of it
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def fromBase64(text: str) -> bytes:

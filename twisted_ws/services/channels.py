@@ -18,6 +18,7 @@ from twisted_ws.delivery.names import checkName, checkNameOrPattern, concerning,
 from twisted_ws.delivery.publication import Published, decode, encode, parseAfter
 from twisted_ws.delivery.replies import asDeferred
 from twisted_ws.errors import ChannelError
+from twisted_ws.logs import printable
 from twisted_ws.service import WebSocketService
 from twisted_ws.services.frames import SUBPROTOCOL
 from twisted_ws.services.subscribers import JsonSubscriber, RawSubscriber
@@ -196,7 +197,12 @@ class ChannelService(WebSocketService):
             ChannelError: it may not.
         """
         checkName(channel, self.server.limits.channelName)
-        asked = decode(*encode(message)) if isinstance(message, Raw) else message
+        asked = message
+        if isinstance(message, Raw) and getattr(self.onPublish, "__func__", None) is not ChannelService.onPublish:
+            try:
+                asked = decode(*encode(message))  # for who looks at it
+            except (ValueError, RecursionError) as error:
+                raise ChannelError("bad-request", f"The JSON cannot be read: {printable(error)}.") from None
         instead = await self._ask("onPublish", self.onPublish, caller, channel, asked)
         if self.server.isStopping:  # that may have begun since the client asked: it would reach nobody any more
             raise ChannelError("unavailable", "The server stops: nothing was sent.")

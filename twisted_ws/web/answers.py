@@ -103,8 +103,14 @@ def jsonBody(value: object) -> bytes:
     return json.dumps(value).encode("ascii") + b"\n"
 
 
+# Longer JSON is for programs.
+LEGIBLE = 16 * 1024
+
+
 def spaced(body: bytes) -> bytes:
-    """Return encoded JSON as one line for people to read, with spaces, as `jsonBody` has it."""
+    """Return encoded JSON as one line for people to read, with spaces, as `jsonBody` has it; a long one as it is."""
+    if len(body) > LEGIBLE:
+        return body + b"\n"
     try:
         return msgspec.json.format(body, indent=0) + b"\n"
     except RecursionError:  # somebody's message is a thousand lists in each other

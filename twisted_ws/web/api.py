@@ -7,10 +7,11 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.web.server import NOT_DONE_YET
 
 from twisted_ws.logs import printable
 from twisted_ws.web.answers import HttpError, notAllowed, spaced
-from twisted_ws.web.compression import compressed
+from twisted_ws.web.compression import answerCompressed
 from twisted_ws.web.guarded import Guarded
 from twisted_ws.web.later import answerLater
 from twisted_ws.web.messages import checkBodyType, contentType
@@ -68,19 +69,20 @@ class Api(Guarded):
             request.responseHeaders.setRawHeaders(b"Allow", [b", ".join(allowed)])
             return b""
         if operation is None:
-            return self._send(request, self._document)
+            self._send(request, self._document)
+            return NOT_DONE_YET
         self.refuseWhileDraining()  # that may have begun while the body came
         return answerLater(request, self._run(request, operation, channel), SECONDS)
 
     async def _run(self, request: HttpRequest, operation: Operation, channel: str) -> None:
         call = Call(self._server, request, channel, _query(request, operation), _body(request, operation))
         answer = await operation.run(call)
-        request.answer(self._send(request, spaced(msgspec.json.encode(answer))))
+        self._send(request, spaced(msgspec.json.encode(answer)))
 
-    def _send(self, request: HttpRequest, body: bytes) -> bytes:
+    def _send(self, request: HttpRequest, body: bytes) -> None:
         request.responseHeaders.setRawHeaders("Content-Type", ["application/json"])
         request.responseHeaders.setRawHeaders("Vary", ["Accept-Encoding"])
-        return compressed(request, body, self._server.limits.gzipFrom)
+        answerCompressed(request, body, self._server.limits.gzipFrom)
 
     @staticmethod
     def _allowed(found: dict[bytes, Operation]) -> tuple[bytes, ...]:

@@ -17,7 +17,7 @@ from twisted_ws.delivery.publication import Cursor, Kind, Position, Publication,
 from twisted_ws.delivery.subscriber import CallerSubscriber
 from twisted_ws.errors import ChannelError
 from twisted_ws.services.frames import frame
-from twisted_ws.web.compression import weighsNothing
+from twisted_ws.web.compression import listed, wanted
 from twisted_ws.web.stream import Event, HttpVisitor, Stream
 from twisted_ws.wire.speedups import NEVER
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventSubscriber", "openEvents", "wantsEvents"]
 
+_STREAMS = listed("text/event-stream")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # The id of the last event of a stream whose client is not to come back. An EventSource does come back, and shows it: only then
 # it can be told, by a 204.
@@ -40,8 +41,7 @@ LEFT = "disconnected"
 
 def wantsEvents(request: HttpRequest) -> bool:
     """Say whether the client takes an event stream: Accept names it."""
-    ranges = request.fields.get("accept", "").lower().split(",")
-    return any(each.partition(";")[0].strip() == "text/event-stream" and not weighsNothing(each) for each in ranges)
+    return any(isWanted for _, isWanted in wanted(request.fields.get("accept", ""), _STREAMS))
 
 
 # One publication, encoded once for all streams of a kind.

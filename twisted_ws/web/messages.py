@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from twisted_ws.delivery.publication import checkJson
 from twisted_ws.web.answers import HttpError
 
 if TYPE_CHECKING:
@@ -98,10 +99,9 @@ def jsonOf(body: bytes) -> msgspec.Raw:
         HttpError: 400.
     """
     try:
-        found: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        checkJson(body)
+    except ValueError:
         raise HttpError(400, "The body is no JSON.") from None
-    del found
     return msgspec.Raw(body)
 
 

@@ -19,7 +19,7 @@ from twisted_ws.delivery.publication import NOWHERE, Cursor, Position, Publicati
 from twisted_ws.delivery.subscriber import Subscriber
 from twisted_ws.errors import ChannelError
 from twisted_ws.web.answers import HttpError, retryAfter, spaced
-from twisted_ws.web.compression import compressed
+from twisted_ws.web.compression import answerCompressed
 from twisted_ws.web.stream import returnDelay
 
 if TYPE_CHECKING:
@@ -292,4 +292,4 @@ def _answer(request: HttpRequest, question: _Question, gathered: Gathered, limit
     if presence:
         body += [b',"presence":', msgspec.json.encode(presence)]
     headers.setRawHeaders("Content-Type", ["application/json"])
-    request.answer(compressed(request, spaced(b"".join([*body, b"}"])), limits.gzipFrom))
+    answerCompressed(request, spaced(b"".join([*body, b"}"])), limits.gzipFrom)

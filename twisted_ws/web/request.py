@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -75,7 +76,6 @@ class HttpRequest(Request):
         self.client, self.host = channel.addresses
         self.notifications = []
         self.cookies = []
-        self.received_cookies = {}
         self._adapterCache: dict[str, object] = {}
         self.clientproto = b"HTTP/1.1"
         self.content = BytesIO()
@@ -113,11 +113,25 @@ class HttpRequest(Request):
         self.fields = Headers(head.headers, head.values)
         self.method = head.method.encode("ascii")
         self.uri = head.target.encode("ascii")
-        self.path, _, query = self.uri.partition(b"?")
-        self.args = parse_qs(query, keep_blank_values=True) if query else {}
+        self.path = self.uri.partition(b"?")[0]
         self.clientproto = b"HTTP/%d.%d" % head.version
-        if "cookie" in head.values:
+
+    # The next two are for other people's resources: made for the first who asks.
+
+    @cached_property
+    def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
+        """The arguments of the query, as twisted.web has them."""
+        query = self.uri.partition(b"?")[2]
+        return parse_qs(query, keep_blank_values=True) if query else {}
+
+    @cached_property
+    def received_cookies(self) -> dict[bytes, bytes]:  # type: ignore[override]
+        """The cookies, as twisted.web has them."""
+        found: dict[bytes, bytes] = {}
+        self.__dict__["received_cookies"] = found
+        if self.head is not None and "cookie" in self.head.values:
             self.parseCookies()  # type: ignore[no-untyped-call]
+        return found
 
     @property
     def peerAddress(self) -> str:

@@ -70,6 +70,7 @@ class ChannelEndpoint(Endpoint):
             return None
         if request.method == b"POST":
             checkBodyType(request)
+            idempotencyKey(request)
         address, port = peerOf(request.client)
         upgrade = UpgradeRequest(
             request.head.target,
@@ -94,6 +95,8 @@ class ChannelEndpoint(Endpoint):
         service.server = self._server
         try:
             names = service.channelsOf(upgrade)
+            if request.method == b"POST" and (len(names) != 1 or isPattern(names[0])):
+                raise ChannelError("bad-channel", "To publish, name one channel.")
         except ChannelError as error:
             raise httpError(error) from None
         request.found = Visit(service, HttpVisitor(upgrade), names)
@@ -114,8 +117,6 @@ class ChannelEndpoint(Endpoint):
         return answerLater(request, self._publish(request, request.found), self._server.limits.upgradeDeadline)
 
     async def _publish(self, request: HttpRequest, visit: Visit) -> None:
-        if len(visit.names) != 1 or isPattern(visit.names[0]):
-            raise ChannelError("bad-channel", "To publish, name one channel.")
         message, idempotency = messageOf(request), idempotencyKey(request)
         published = await visit.service.publishFor(visit.visitor, visit.names[0], message, visit.query.get("key"), idempotency)
         request.responseHeaders.setRawHeaders("Content-Type", ["application/json"])

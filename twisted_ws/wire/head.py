@@ -129,7 +129,7 @@ def parseHead(data: bytes, limits: Limits) -> RequestHead:
 
     Args:
         data: at least the bytes of one head; ends with CRLF CRLF.
-        limits: `requestLine`, `head` and `headers` are used.
+        limits: `requestLine`, `head`, `headers` and `parameters` are used.
 
     Raises:
         BadHead: the request must be refused; says with which status.
@@ -144,7 +144,14 @@ def parseHead(data: bytes, limits: Limits) -> RequestHead:
     method, target, headers, host, values, key = plain
     if len(headers) > limits.headers:
         raise BadHead(431, "The request has too many headers.")
+    if len(target) > limits.parameters:
+        _checkParameters(target, limits)
     return RequestHead(method, target, (1, 1), headers, host, values, key)
+
+
+def _checkParameters(target: str, limits: Limits) -> None:
+    if target.count("&") >= limits.parameters:
+        raise BadHead(414, "The request target has too many parameters.")
 
 
 def _parse(data: bytes, limits: Limits) -> RequestHead:
@@ -156,6 +163,7 @@ def _parse(data: bytes, limits: Limits) -> RequestHead:
         _refuseHalfEnds(data)
     line, _, rest = data[:-2].partition(b"\r\n")
     method, target, version, authority = _requestLine(line, clean)
+    _checkParameters(target, limits)
     lines = rest.decode("latin-1").split("\r\n")
     del lines[-1]
     if len(lines) > limits.headers:
