@@ -1,5 +1,6 @@
 # make run | test | lanes | lint | conformance | bench | hostile | docs | sanitize: each does its own set-up, and is quick the second time.
 VENV := .venv
+export PYTHON
 BIN := $(VENV)/bin
 
 .PHONY: run test lanes lint conformance bench hostile docs sanitize clean
@@ -29,6 +30,13 @@ lanes: $(VENV)/.test
 # The Autobahn|Testsuite: 517 cases against the server, four ways, and against the client; QUICK=1 leaves out the long ones.
 conformance: $(VENV)/.run
 	$(BIN)/python tools/conformance $(if $(QUICK),--quick)
+
+# What is promised of the lowest versions that pyproject.toml allows. (PYTHON=python3.13 VENV=.venv-3.13 chooses another Python for
+# any target.)
+lowest:
+	$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.test
+	.venv-lowest/bin/pip install --quiet $$(tools/floors)
+	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider $(PARALLEL) tests/wire tests/delivery tests/client tests/test_server.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
