@@ -47,7 +47,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             check=True,
         ).stdout.strip()
     )
-    for folder in site.getsitepackages():
+    for folder in filter(os.path.isdir, site.getsitepackages()):  # Debian's Python names one that need not be there
         for each in Path(folder).iterdir():
             # All but this package: an editable install is a .pth file, with an import hook or without, and its metadata.
             if each.suffix != ".pth" and "twisted_ws" not in each.name and not (target / each.name).exists():
