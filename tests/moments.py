@@ -74,7 +74,7 @@ def collectAt(number: int, action: Callable[[], object]) -> Iterator[Moment]:
 
 
 # Enough for each of the allocations of what is tested with this; the last ones never come.
-MOMENTS = range(1, 60)
+MOMENTS = range(60)
 
 # Bytes of an object that cannot be made while `noMemory` is in force by the second of its ways.
 LARGE = 100_000_000

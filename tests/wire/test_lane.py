@@ -4,6 +4,7 @@ import errno
 import socket
 from typing import Any
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -11,10 +12,14 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.memory import clientFrame
+from tests.moments import MOMENTS, collectAt
+from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld, framesOf
+from twisted_ws import Limits
 from twisted_ws.wire import speedups
 from twisted_ws.wire.lane import LANE_NAMES, LaneServer, PollGroup
 from twisted_ws.wire.ports import accelerate
@@ -362,3 +367,151 @@ class LaneTests(TestCase):
 def test_otherPorts() -> None:
     """A port of another kind stays as it is."""
     assert not accelerate(object(), PollGroup(reactor))
+
+
+BIG = b"B" * 200_000
+
+
+class Console:
+    """Keeps its callers."""
+
+    def __init__(self) -> None:
+        self.callers: list[Any] = []
+
+    def onOpen(self, caller: Any) -> None:
+        self.callers.append(caller)
+
+
+@pytest.mark.parametrize("inner", ["text", "ping", "broadcast", "close"])
+@pytest.mark.parametrize("outer", ["reply", "broadcast"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_writesOfAFinaliser(monkeypatch, implementation, outer, inner):
+    """What a finaliser writes while the kernel has a part of a frame comes before or after it; all is sent and counted."""
+    service = Console()
+    world = LaneWorld(implementation, monkeypatch, service, Limits(maxSendBuffer=40_000_000))
+    came = 0
+    for number in MOMENTS:
+        client, other = world.connect(), world.connect()
+        caller = service.callers[-2]
+        counts = []
+
+        def act(caller=caller, counts=counts):
+            if inner == "text":
+                caller.writeTextMessage("LOG LINE")
+            elif inner == "ping":
+                caller.ping(b"LOG LINE")
+            elif inner == "broadcast":
+                counts.append(world.server.broadcast("LOG LINE"))
+            else:
+                caller.close(1000, "LOG LINE")
+
+        with collectAt(number, act) as moment:
+            if outer == "reply":
+                caller._link.reply(BIG)
+            else:
+                counts.append(world.server.broadcast(BIG))
+        came += moment.came
+        opcode = {"ping": 9, "close": 8}.get(inner, 1)
+        wanted = [(2, BIG), (opcode, b"\x03\xe8LOG LINE" if inner == "close" else b"LOG LINE")]
+        frames = framesOf(world.readAll(client))
+        if frames == wanted[1:]:
+            assert inner == "close"  # so early that nothing can follow
+        else:
+            assert sorted(frames) == sorted(wanted[: 1 + moment.came])
+            assert set(counts) <= {2}
+        others = framesOf(world.readAll(other))
+        assert others.count((2, BIG)) == (outer == "broadcast")
+        assert others.count(wanted[1]) == (inner == "broadcast" and moment.came)
+        for each in (client, other):
+            each.close()
+        while world.server.callers:
+            world.turn()
+        if not moment.came:
+            break
+    assert came
+    world.close()
+
+
+@pytest.mark.parametrize("state", ["drained", "behind", "gathering"])
+def test_writesWithinAWrite(monkeypatch, state):
+    """What a finaliser writes in the middle of a write, or of the sending of what waits, comes whole and in order."""
+    world = LaneWorld("compiled", monkeypatch, Console())
+    first, second = b"1" * 100_000, b"2" * 100_000
+    came = 0
+    for number in MOMENTS:
+        client = world.connect()
+        transport = next(each for each in world.server._wire.group.sockets.transports())
+        before = b""
+        if state != "drained":
+            before = b"0" * 100_000
+            transport.write(before)
+        if state == "gathering":
+            transport.write(b"0" * 1000)
+            transport.write(b"0" * 1000)
+            before += b"0" * 2000
+            received = b""
+            while transport.unsent() > 3000 and len(received) < 90_000:
+                received += world.read(client, 4096)
+                world.turn()
+        with collectAt(number, lambda transport=transport: transport.write(second)) as moment:
+            if state == "gathering":
+                transport.doWrite()
+            else:
+                transport.write(first)
+        came += moment.came
+        received = (received if state == "gathering" else b"") + world.readAll(client)
+        pieces = [before, *([first] if state != "gathering" else []), *([second] if moment.came else [])]
+        if state == "drained" and moment.came:
+            assert received in (first + second, second + first)
+        elif state == "behind" and moment.came:
+            assert received in (before + first + second, before + second + first)
+        else:
+            assert received == b"".join(pieces)
+        client.close()
+        while world.server.callers:
+            world.turn()
+        if not moment.came:
+            break
+    assert came or state == "drained"  # where nothing is made that the collector counts
+    world.close()
+
+
+def test_startReadingAfterTheEnd(monkeypatch):
+    """A transport that has ended is polled no more, whatever is asked of it; who has its descriptor next is left alone."""
+    world = LaneWorld("compiled", monkeypatch, Console())
+    world.connect().close()
+    (former,) = world.server._wire.group.sockets.transports()
+    while world.server.callers:
+        world.turn()
+    former.startReading()
+    former.startWriting()
+    assert len(world.server._wire.group.sockets) == 0
+    client = world.connect()
+    (transport,) = world.server._wire.group.sockets.transports()
+    assert transport.descriptor == former.descriptor
+    former.setLane(None)
+    former.startReading()
+    former.stopReading()
+    client.sendall(clientFrame(1, b"x") + clientFrame(9, b"ping"))
+    assert framesOf(world.readAll(client)) == [(10, b"ping")]
+    client.close()
+    world.close()
+
+
+def test_groupWithoutMemory(monkeypatch):
+    """A turn that fails for all connections, for want of memory, ends none of them."""
+    service = Console()
+    world = LaneWorld("python", monkeypatch, service)
+    client = world.connect()
+    sockets = world.server._wire.group.sockets
+
+    def serve(maximum, now):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, capturedLogs() as logs:
+        patch.setattr(sockets, "serve", serve)
+        world.turn()
+    assert len(logs) == 1
+    service.callers[0].writeTextMessage("still here")
+    assert framesOf(world.readAll(client)) == [(1, b"still here")]
+    world.close()

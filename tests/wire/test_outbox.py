@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from tests.memory import MemoryTransport
+from tests.moments import MOMENTS, collectAt
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.lane import LaneServer
@@ -57,13 +58,17 @@ class World:
         return fired
 
     def begin(self, rest):
-        """Have the sender begin a frame of which `rest` is not taken."""
+        """Send a frame as to many; the sender begins it, but none of it is taken."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             theirs.close()  # so the kernel takes nothing
             sender = self.outbox.sender
             sender.handle, sender.open = ours.fileno(), True
-            assert sendMany([sender], rest, 0.0) == bytes([BEGUN])
+            if sendMany([sender], rest, 0.0) == bytes([BEGUN]):
+                assert sender.begun or self.outbox.size
+                self.outbox.goOn()
+            else:
+                self.outbox.send(rest)
 
 
 CLOSED = ConnectionClosed(1001, "bye")
@@ -244,7 +249,6 @@ def test_begun():
     """The rest of a frame that the kernel took in part goes before everything that comes later."""
     world = World(room=0)
     world.begin(b"the rest")
-    world.outbox.goOn()
     world.outbox.send(b"next")
     assert world.outbox.size == world.backlog.total == 8 + 4 + CHARGE
     world.transport.room = None
@@ -474,3 +478,86 @@ def test_anyOrder(moves):
     assert len(fired) == sum(move == "message" for move, _ in moves)
     assert world.outbox.size == world.outbox.charges == world.backlog.total == 0
     assert not world.outbox.busy
+
+
+# What a finaliser may do, in the middle of what else is done.
+OTHERS = ["message", "send", "control", "pong", "last", "clear", "abandon", "taken"]
+
+
+@pytest.mark.parametrize("inner", OTHERS)
+@pytest.mark.parametrize("outer", [*OTHERS, "begun"])
+def test_interrupted(outer, inner):
+    """Whatever is done in the middle of what else, no frame is split or lost, each Deferred fires once, and all is counted."""
+    came = True
+    for number in MOMENTS:
+        if not came:
+            break
+        world = World(room=0, cap=10**9, total=10**9)
+        fired, frames = [], []
+
+        def act(what, world=world, fired=fired, frames=frames):
+            frame = b"%06d" % len(frames) + b"x" * 20_000
+            if what in ("message", "send", "control", "last"):
+                frames.append(frame)
+            if what == "message":
+                index = len(frames) - 1
+                world.outbox.message(frame).addCallbacks(lambda _: fired.append(index), lambda _: fired.append(index))
+            elif what in ("send", "control", "last"):
+                getattr(world.outbox, what)(frame)
+            elif what == "pong":
+                world.outbox.pong(b"pong")
+            elif what in ("clear", "abandon"):
+                getattr(world.outbox, what)(CLOSED)
+            elif what == "taken":
+                world.transport.room = 30_000
+                world.transport.turn()
+                world.transport.room = 0
+            elif what == "begun":
+                frames.append(frame)
+                world.begin(frame)
+
+        if outer in ("clear", "abandon", "taken"):
+            for what in ("message", "send", "control", "message"):
+                act(what)
+        with collectAt(number, lambda inner=inner, act=act: act(inner)) as moment:
+            act(outer)
+        came = moment.came
+        assert world.backlog.total == world.outbox.counted
+        act("message")
+        world.transport.room = None
+        world.transport.settle()
+        sent, found = bytes(world.transport.sent).replace(b"pong", b""), []
+        while sent:
+            index = int(sent[:6])
+            if sent[:20_006] != frames[index][: len(sent)]:
+                pytest.fail(f"frame {index} is split at moment {number}")
+            if len(sent) >= 20_006:
+                found.append(index)
+            sent = sent[20_006:]
+        dropped = "clear" in (outer, inner) or "abandon" in (outer, inner)
+        if not dropped:
+            assert sorted(found) == list(range(len(frames)))
+        assert len(found) == len(set(found))
+        assert len(fired) == len(set(fired))
+        assert len(frames) - 1 in fired
+        assert (world.outbox.size, world.outbox.charges, world.outbox.counted, world.backlog.total) == (0, 0, 0, 0)
+
+
+def test_writingFails():
+    """Where writing fails in the middle, the connection ends: nobody knows how much went; who wrote goes on."""
+    world = World()
+
+    class Broken(MemoryTransport):
+        def write(self, data):
+            super().write(data[:3])
+            raise MemoryError
+
+        def abortConnection(self):
+            self.aborted = True
+
+    transport = Broken()
+    outbox = Outbox(world.owner, transport, Wheel(world.clock), world.backlog, 10**9, 30_000)
+    with capturedLogs() as logs:
+        outbox.send(b"frame")
+    assert transport.aborted
+    assert len(logs) == 1

@@ -291,14 +291,15 @@ class Outbox:
             self._backlog.note(self, count)
 
     def _enqueue(self, urgent: bool, frame: bytes, waiter: Deferred[None] | None) -> None:
+        entry, charge, before = (frame, waiter), _charge(waiter), self.size
+        empty: deque[tuple[bytes, Deferred[None] | None]] = deque()
+        self._count(len(frame) + charge)
         if self._ended is not None:
+            self._count(-self.size)
             if waiter is not None:
                 failedWrite(self._ended, waiter)
             return
-        entry, charge, before = (frame, waiter), _charge(waiter), self.size
-        self._count(len(frame) + charge)
         self.charges += charge
-        empty: deque[tuple[bytes, Deferred[None] | None]] = deque()
         if urgent:
             if self._control is _NOTHING:
                 self._control = empty

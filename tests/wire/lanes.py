@@ -1,0 +1,114 @@
+"""A server with real sockets in one thread: the test says when the reactor turns, and which implementation is at work."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+from twisted.internet.tcp import Port
+from twisted.internet.testing import MemoryReactorClock
+
+from tests.memory import upgrade
+from twisted_ws import Limits, WebSocketServer
+from twisted_ws.wire import fanout, inbound, outbox, pure, speedups
+
+__all__ = ["IMPLEMENTATIONS", "LaneWorld", "framesOf"]
+
+IMPLEMENTATIONS = ["python", "compiled"]
+
+
+def framesOf(data: bytes) -> list[tuple[int, bytes]]:
+    """Return opcode and payload of each frame of a server.
+
+    Raises:
+        AssertionError: these are no whole frames.
+    """
+    frames = []
+    while data:
+        assert data[0] in (0x81, 0x82, 0x88, 0x89, 0x8A), f"no frame begins with {data[:20]!r}"
+        size, start = data[1], 2
+        if size == 126:
+            size, start = int.from_bytes(data[2:4], "big"), 4
+        elif size == 127:
+            size, start = int.from_bytes(data[2:10], "big"), 10
+        assert len(data) >= start + size, f"a frame of {size} bytes has {len(data) - start}"
+        frames.append((data[0] & 15, data[start : start + size]))
+        data = data[start + size :]
+    return frames
+
+
+class LaneWorld:
+    """A `WebSocketServer` with one port on loopback.
+
+    Args:
+        implementation: one of `IMPLEMENTATIONS`; where the part was not compiled, both are Python.
+        patch: puts the chosen one in place.
+        limits: of the server.
+        service: what answers ``/ws``.
+    """
+
+    def __init__(self, implementation: str, patch: pytest.MonkeyPatch, service: Any, limits: Limits | None = None) -> None:
+        if implementation == "python":
+            for name in ("PollSet", "Sender", "acceptOne", "plainHead", "readSome", "sendMany", "split"):
+                patch.setattr(speedups, name, getattr(pure, name))
+            patch.setattr(fanout, "sendMany", pure.sendMany)
+            patch.setattr(outbox, "Sender", pure.Sender)
+            patch.setattr(inbound, "split", pure.split)
+        self.reactor = MemoryReactorClock()
+        self.server = WebSocketServer(reactor=self.reactor, limits=limits)
+        self.server.mount("/ws", service)
+        self.port = Port(0, self.server.factory(), interface="127.0.0.1", reactor=self.reactor)
+        self.port.startListening()
+        # Those that it accepts have the same: a kernel that takes little.
+        self.port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self.server.adopt(self.port)
+        self.clients: list[socket.socket] = []
+
+    def turn(self) -> None:
+        """Have the reactor turn once."""
+        for reader in tuple(self.reactor.getReaders()):
+            reader.doRead()
+        self.reactor.advance(0.001)
+
+    def connect(self, bufferSize: int = 4096) -> socket.socket:
+        """Return the client's end of an open connection, whose kernel takes little."""
+        client = socket.socket()
+        self.clients.append(client)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, bufferSize)
+        client.connect(("127.0.0.1", self.port.getHost().port))
+        client.setblocking(False)
+        client.sendall(upgrade())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            self.turn()
+            head += self.read(client, 1)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        return client
+
+    def read(self, client: socket.socket, most: int = 1 << 20) -> bytes:
+        """Return what has come; b"" for nothing."""
+        try:
+            return client.recv(most)
+        except BlockingIOError:
+            return b""
+
+    def readAll(self, client: socket.socket) -> bytes:
+        """Turn until nothing more comes."""
+        received, idle = bytearray(), 0
+        while idle < 50:
+            self.turn()
+            data = self.read(client)
+            received += data
+            idle = 0 if data else idle + 1
+        return bytes(received)
+
+    def close(self) -> None:
+        """End all."""
+        for client in self.clients:
+            client.close()
+        for _ in range(10):
+            self.turn()
+        self.port.stopReading()
+        self.port.connectionLost(None)  # type: ignore[arg-type]
+        assert not self.server.callers
