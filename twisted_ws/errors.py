@@ -11,6 +11,7 @@ Errors carry blame, because blame decides what happens next::
     │   ├── MessageTooBig           1009  over the message limit
     │   ├── SlowConsumer            1013  more bytes queued for it than its cap
     │   └── TransportError          none  the connection broke, or the peer no longer answers
+    ├── Overloaded                  1013  all peers together hold too much of the server's memory, and this one the most
     ├── HandlerError                1011  the service's handler raised: traceback in the log, no detail to the peer
     └── InternalError               1011  a bug of this package: traceback in the log, no detail to the peer
     ConnectionClosed                a write that can never reach the peer
@@ -34,6 +35,7 @@ __all__ = [
     "InternalError",
     "InvalidPayload",
     "MessageTooBig",
+    "Overloaded",
     "PeerError",
     "PolicyViolation",
     "ProtocolError",
@@ -137,6 +139,13 @@ class SlowConsumer(PeerError):
 
 class TransportError(PeerError):
     """The connection broke, or the peer stopped answering or reading: nothing can be sent to it."""
+
+
+class Overloaded(WebSocketError):
+    """All peers together have sent more than the server can hold until it is whole or handled, and this one the most."""
+
+    code = CloseCode.TRY_AGAIN_LATER
+    reason = "overloaded"
 
 
 class HandlerError(WebSocketError):

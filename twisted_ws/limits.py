@@ -107,7 +107,16 @@ class Limits:
         "what one caller may leave unread; a message that waits is charged the objects around it, too: 112 bytes, 288 with a "
         "Deferred, 352 behind the outbox as a message of a channel",
     )
-    maxSendBufferTotal: int = _limit(1 * GIB, "bytes", "1013 to the largest", "what all callers together may leave unread")
+    maxSendBufferTotal: int = _limit(
+        1 * GIB, "bytes", "1013 to the largest", "what all callers together may leave unread; answers by HTTP, too"
+    )
+    maxReceiveBufferTotal: int = _limit(
+        1 * GIB,
+        "bytes",
+        "1013 or 503 to the largest",
+        "what all peers together have sent in part, and what waits for an async handler: each may have a large message, and "
+        "thousands may come",
+    )
     replyBuffer: int = _limit(64 * KIB, "bytes", "reading pauses", "who does not read its replies is not read from")
     writeDeadline: float = _limit(30, "seconds", "dropped", "no progress on queued bytes: the peer is gone or does not read")
     # Channels

@@ -24,6 +24,7 @@ from twisted_ws.limits import Limits
 from twisted_ws.routes import Routes
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject, UpgradeRequest
+from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.events import Events
 from twisted_ws.wire.fanout import fanOut
 from twisted_ws.wire.frontdoor import FrontDoorFactory
@@ -233,6 +234,16 @@ class WebSocketServer:
     def turns(self) -> Turns:
         """The budget of work that can wait, in one turn of the reactor; who answers by HTTP counts against it."""
         return self._wire.turns
+
+    @property
+    def backlog(self) -> Backlog:
+        """The count of bytes that wait for all peers, of whatever transport."""
+        return self._wire.backlog
+
+    @property
+    def intake(self) -> Backlog:
+        """The count of bytes that came from them, and are not whole or not handled yet."""
+        return self._wire.intake
 
     @property
     def services(self) -> Mapping[str, object]:

@@ -37,6 +37,7 @@ class Peer:
         errors: what the connection was failed with.
         closedWith: our Close: (code, reason).
         reading: whether the peer is read from.
+        waiting: the bytes of messages that wait for a handler, as they were told.
     """
 
     def __init__(self, service: object, limits: Limits | None = None, callers: set[Caller] | None = None) -> None:
@@ -46,6 +47,7 @@ class Peer:
         self.reads = True
         self.reading = True
         self.pauses = 0
+        self.waiting = 0
         self.errors: list[WebSocketError] = []
         self.closedWith: tuple[int, str] | None = None
         self.onResume: Callable[[], None] = lambda: None
@@ -142,6 +144,9 @@ class Peer:
         if self._open:
             self.dispatcher.failed(error)
             self.end()
+
+    def waits(self, size: int) -> None:
+        self.waiting = size
 
     def mayLog(self, kind: str) -> bool:
         return True

@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.delivery.support import Peer, Recorder
 from twisted_ws.caller import BINARY, TEXT, Caller
-from twisted_ws.delivery.waiting import CHARGE
+from twisted_ws.delivery.waiting import STEP, weight
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, ProtocolError
 from twisted_ws.limits import Limits
 from twisted_ws.service import CloseFrame, dispatches
@@ -340,7 +340,7 @@ class Waiting(TestCase):
     def test_reading(self) -> None:
         """Reading pauses when more waits than may be read ahead, and goes on below; each message is charged on top."""
         service = Slow()
-        limits = Limits(readAhead=3 * CHARGE + 6)
+        limits = Limits(readAhead=sum(map(weight, ("bb", b"cc", "ü"))))
         peer = Peer(service, limits).open().say("a", "bb", b"cc", "ü")
         assert peer.reading
         peer.say("d")
@@ -352,6 +352,31 @@ class Waiting(TestCase):
         service.go()
         service.go()
         assert peer.reading
+
+    def test_weight(self) -> None:
+        """The connection is told what waits, some KiB at a time, and as what Python takes for it, until nothing waits."""
+        service = Slow()
+        peer = Peer(service, Limits(readAhead=1 << 30)).open().say("a", "small")
+        assert peer.waiting == 0
+        peer.say("x" * 10_000)
+        assert 10_000 < peer.waiting < 10_000 + 2 * STEP
+        peer.say("x" * 10_000 + "\U0001f600")
+        assert 50_000 < peer.waiting < 50_000 + 2 * STEP
+        for _ in range(4):
+            service.go()
+        assert peer.waiting == 0
+        assert service.heard[-1].endswith("\U0001f600 done")
+
+    def test_weightAtTheEnd(self) -> None:
+        """What waited when the connection was failed, or when the grace is over, counts no more."""
+        for fails in (False, True):
+            peer = Peer(Slow(), Limits(handlerGrace=5)).open().say("a", "x" * 10_000)
+            assert peer.waiting
+            if fails:
+                peer.dispatcher._fail(ProtocolError("wrong"))
+            peer.leave()
+            peer.clock.advance(10)
+            assert peer.waiting == 0
 
     def test_moreWhenReading(self) -> None:
         """Messages that come at once when reading goes on keep their place."""

@@ -22,7 +22,7 @@ class Server:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.gate = self.turns = None
+        self.gate = self.turns = self.backlog = self.intake = None
         self.hosts, self.proxies = AllowedHosts(), TrustedProxies()
         self.reason: str | None = None
         self.sent: list[str | bytes] = []

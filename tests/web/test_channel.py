@@ -963,3 +963,55 @@ def test_syncFailureOfAsk(world: World, monkeypatch: pytest.MonkeyPatch) -> None
     """An Endpoint may also fail at once, by a Deferred that has failed."""
     monkeypatch.setattr(world.asks, "admit", lambda request: fail(HttpError(403, "No.")))
     assert world.connect().ask(GET.replace(b"echo", b"asks")).status == 403
+
+
+def test_intake(world: World) -> None:
+    """A body counts among all that was sent and not handled from its first byte to the answer; so do heads in part."""
+    connection, other = world.connect(), world.connect()
+    connection.send(post(b"b" * 50_000, path=b"/later")[:30_000])
+    assert 29_000 < world.site.intake.total <= 30_000
+    connection.send(post(b"b" * 50_000, path=b"/later")[30_000:])
+    assert world.site.intake.total == 50_000
+    world.later.requests[0].answer(b"done")
+    connection.settle()
+    assert world.site.intake.total == 0
+    other.send(GET[:10])
+    assert world.site.intake.total == 10
+    other.send(GET[10:])
+    assert world.site.intake.total == 0
+    other.send(post(b"b" * 50_000)[:30_000])
+    other.channel.connectionLost(Failure(ConnectionDone()))
+    assert world.site.intake.total == 0
+
+
+def test_tooMuchTogether(makeWorld: type[World]) -> None:
+    """When all together send bodies that are too much, the one that has sent the most is answered with 503, at once."""
+    world = makeWorld(Limits(maxReceiveBufferTotal=100_000))
+    some = [world.connect() for _ in range(3)]
+    for connection, size in zip(some, (20_000, 40_000, 30_000), strict=True):
+        connection.send(post(b"b" * 50_000)[:size])
+    some[0].send(b"b" * 15_000)
+    (response,) = some[1].responses()
+    assert (response.status, response.header("retry-after")) == (503, "5")
+    assert some[1].closing
+    assert [connection.take() for connection in (some[0], some[2])] == [b"", b""]
+    assert 60_000 < world.site.intake.total < 65_000
+
+
+def test_unreadAnswers(makeWorld: type[World]) -> None:
+    """Answers that are not read count among all that waits; over the limit of all together the largest is dropped."""
+    world = makeWorld(Limits(maxSendBufferTotal=450_000))
+    some = [world.connect() for _ in range(3)]
+    for connection, size in zip(some, (100_000, 300_000, 1), strict=True):
+        # As a transport does when its buffer is full.
+        connection.transport.write = lambda data, connection=connection: connection.channel.pauseProducing()  # type: ignore[method-assign]
+        connection.send(post(b"b" * size))
+    assert [connection.dropped for connection in some] == [False, True, False]
+    assert 160_000 < world.site.backlog.total < 170_000
+    for connection in (some[0], some[2]):
+        connection.channel.resumeProducing()
+    assert world.site.backlog.total == 0
+    some[0].send(post(b"b" * 100_000))
+    assert world.site.backlog.total > 100_000
+    some[0].channel.connectionLost(Failure(ConnectionDone()))
+    assert world.site.backlog.total == 0

@@ -28,6 +28,7 @@ class Server:
 
     def __init__(self, **services: object) -> None:
         self.limits, self.turns = Limits(), None
+        self.backlog = self.intake = None
         self.hosts, self.proxies = AllowedHosts(), TrustedProxies()
         self.services = {"/" + path.replace("_", "/"): service for path, service in services.items()}
         self.asked: list[str] = []

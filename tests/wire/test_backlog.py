@@ -8,17 +8,15 @@ from twisted_ws.wire.backlog import ASKED, LOOKED_AT, Backlog
 
 
 class Peer:
-    """Something that waits, and is its own owner."""
+    """Something that waits."""
 
     def __init__(self, backlog, canShrink=True):
         self.backlog = backlog
         self.canShrink = canShrink
         self.counted = 0
         self.asked = 0
-        self.owner = self
 
-    def outboxOverflowed(self, atOnce):
-        assert atOnce
+    def giveWay(self):
         self.asked += 1
         if self.canShrink:
             self.backlog.note(self, 0)

@@ -796,3 +796,36 @@ def test_aBugWhileItOpens():
     assert client.transport.closed
     assert [event["log_failure"].type for event in logs if "log_failure" in event] == [RuntimeError]
     assert host.wire.gate.open == 0
+
+
+def test_intake():
+    """What comes before the 101 counts among all that was sent and not handled, until it is handled or dropped."""
+    host = WireHost()
+    later = [Deferred(), Deferred()]
+    waiting = iter(later)
+    host.answer = lambda request: next(waiting)
+    client, other, third = (host.client() for _ in range(3))
+    client.send(upgrade())
+    client.send(b"x" * 20_000)
+    other.send(b"GET / HTTP/1.1\r\nA: " + b"x" * 5000)
+    third.send(upgrade() + b"x" * 1000)
+    assert host.wire.intake.total == 20_000 + 5019 + 1000
+    other.hangUp()
+    assert host.wire.intake.total == 21_000
+    third.send(b"x" * 70_000)
+    assert third.received().startswith(b"HTTP/1.1 400 ")
+    assert host.wire.intake.total == 20_000
+    later[0].callback(host.welcome)
+    assert host.wire.intake.total == 0
+
+
+def test_tooMuchTogether():
+    """When all together have sent too much, the one with the most is refused."""
+    host = WireHost(Limits(maxReceiveBufferTotal=30_000))
+    host.answer = lambda request: Deferred()
+    some = [host.client() for _ in range(3)]
+    for client, size in zip(some, (8_000, 17_000, 7_000), strict=True):
+        client.send(upgrade())
+        client.send(b"x" * size)
+    assert [client.received()[:13] for client in some] == [b"", b"HTTP/1.1 503 ", b""]
+    assert host.wire.intake.total == 15_000

@@ -214,7 +214,7 @@ class Dispatcher:
                 service=name,
                 count=len(self._waiting or ()),
             )
-        self._waiting = None
+        self._dropWaiting()
         self._sayClosed()
 
     def _endGrace(self) -> None:
@@ -249,6 +249,11 @@ class Dispatcher:
         if self._waiting is None:
             self._waiting = Waiting(self._connection, self._limits.readAhead)
         self._waiting.put(message)
+
+    def _dropWaiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.clear()
+            self._waiting = None
 
     def _finished(self) -> None:
         self._running = False
@@ -395,7 +400,7 @@ class Dispatcher:
     def _fail(self, error: WebSocketError) -> None:
         if self.caller.isOpen():
             # This is what ends the connection, so what the peer sent after it does not count; as little as what was not read yet.
-            self._waiting = None
+            self._dropWaiting()
         self._connection.fail(error)
 
     def _logFailure(self, failure: Failure, event: str) -> None:

@@ -6,10 +6,17 @@ from collections import deque
 
 from twisted_ws.wire.events import Connection
 
-__all__ = ["Waiting"]
+__all__ = ["Waiting", "weight"]
 
-# What a message is charged on top of its payload: many empty ones are not free.
-CHARGE = 64
+# What a message is charged on top of what it weighs itself: its place in the queue.
+CHARGE = 16
+# The connection hears of each so many bytes more or less.
+STEP = 4096
+
+
+def weight(message: str | bytes) -> int:
+    """Return the bytes that a message takes: a text with one character beyond the common ones has four for each."""
+    return CHARGE + message.__sizeof__()
 
 
 class Waiting:
@@ -20,13 +27,14 @@ class Waiting:
         limit: bytes above which reading pauses.
     """
 
-    __slots__ = ("_bytes", "_connection", "_limit", "_messages", "_paused")
+    __slots__ = ("_bytes", "_connection", "_limit", "_messages", "_paused", "_told")
 
     def __init__(self, connection: Connection, limit: int) -> None:
         self._connection = connection
         self._limit = limit
-        self._messages: deque[tuple[str | bytes, int]] = deque()
+        self._messages: deque[str | bytes] = deque()
         self._bytes = 0
+        self._told = 0
         self._paused = False
 
     def __len__(self) -> int:
@@ -34,24 +42,32 @@ class Waiting:
 
     def put(self, message: str | bytes) -> None:
         """Keep a message."""
-        # A str says at once whether it is ASCII, where a character is a byte.
-        size = CHARGE + len(message.encode(errors="replace") if isinstance(message, str) and not message.isascii() else message)
-        self._messages.append((message, size))
-        self._bytes += size
+        self._messages.append(message)
+        self._bytes += weight(message)
+        if self._bytes - self._told >= STEP:
+            self._tell()
         if self._bytes > self._limit and not self._paused:
             self._paused = True
             self._connection.pauseReading()
 
     def take(self) -> str | bytes:
         """Return the first message, which waits no longer."""
-        message, size = self._messages.popleft()
-        self._bytes -= size
+        message = self._messages.popleft()
+        # With the last all are gone: one that others have, too, may have come to weigh more.
+        self._bytes = self._bytes - weight(message) if self._messages else 0
+        if self._told and (self._told - self._bytes >= STEP or not self._messages):
+            self._tell()
         return message
 
     def clear(self) -> None:
         """Drop all."""
         self._messages.clear()
         self._bytes = 0
+        self._tell()
+
+    def _tell(self) -> None:
+        self._told = self._bytes
+        self._connection.waits(self._bytes)
 
     def ease(self) -> None:
         """Go on reading, if few enough are left."""

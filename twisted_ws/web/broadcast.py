@@ -44,6 +44,8 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials, reactor: An
         server.gate,
         reactor,
         turns=server.turns,
+        backlog=server.backlog,
+        intake=server.intake,
         # A page that needs a key has none.
         hosts=None if credentials.requiresCredentials else server.hosts,
         anyHost=(b"/healthz", b"/readyz"),

@@ -17,13 +17,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
-from twisted_ws.web.answers import HttpError, responseHead
+from twisted_ws.web.answers import HttpError, responseHead, retryAfter
 from twisted_ws.web.body import Body, bodyOf, expectsContinue
 from twisted_ws.web.deadline import Deadline
+from twisted_ws.web.health import RETRY_SECONDS
 from twisted_ws.web.request import HttpRequest
+from twisted_ws.wire.backlog import Part
 from twisted_ws.wire.handshake import isUpgrade
 from twisted_ws.wire.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
-from twisted_ws.wire.transports import abort, finishWriting
+from twisted_ws.wire.transports import abort, finishWriting, peerOf
 from twisted_ws.wire.turns import QUANTUM, TURN
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ __all__ = ["HttpChannel"]
 # Steps (see `twisted_ws.wire.turns`) that a request is, whatever it asks for; and how many bytes of its head are one more.
 REQUEST = 32
 HEAD_BYTES = 256
+# Bytes that wait in Twisted's transports when they ask for a pause.
+BEHIND = 64 * 1024
 
 # The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
 _log = Logger()
@@ -63,6 +67,10 @@ class HttpChannel(HTTPChannel):
     addresses: tuple[Any, Any] | None = None  # of peer and host, as requests have them; None before the first
     _handBack: Callable[[RequestHead, bytes], None] | None = None
     _given: RequestHead | None = None  # a head that somebody else has read
+    counted = 0  # bytes that it has of `HttpSite.intake`
+    _content = 0  # bytes of the present request's body
+    _size = 0  # bytes of the present answer
+    _unread: Part | None = None  # of `HttpSite.backlog`, while the peer is behind
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -134,6 +142,23 @@ class HttpChannel(HTTPChannel):
             self._advancing = False
         if (self._handlingRequest or self._waitsForTurn) and len(self._input) > self.site.limits.head:
             self._pauseReading()
+        if self._input or self._content or self.counted:
+            self._note()
+
+    def _note(self) -> None:
+        """Count what came and is not answered yet."""
+        intake, count = self.site.intake, len(self._input) + self._content
+        if count != self.counted:
+            intake.note(self, count)
+            intake.relieve()
+
+    def giveWay(self) -> None:
+        """Refuse, or end: all peers together have sent too much, and this one the most (see `Backlog`)."""
+        if self._state is _State.BODY:
+            self._content = 0
+            self._refuse(HttpError(503, "The server has no room at present.", headers=retryAfter(RETRY_SECONDS)))
+        else:
+            self.drop()
 
     def _goOn(self) -> None:
         self._waitsForTurn = False
@@ -244,6 +269,7 @@ class HttpChannel(HTTPChannel):
         content, steps = self._body.take(self._input, QUANTUM)
         self.site.turns.left -= steps
         self.requests[-1].content.write(content)
+        self._content += len(content)
         if self._body.done:
             self.persistent = self._keepAlive
             self._answer()
@@ -293,12 +319,14 @@ class HttpChannel(HTTPChannel):
 
     def write(self, data: bytes) -> None:
         """Write a piece of a response."""
+        self._size += len(data)
         (self.transport.write if self._corked is None else self._corked.append)(data)
 
     def requestDone(self, request: HttpRequest) -> None:
         """Go on to the next request, or close; called by a request that is answered."""
         self.requests.remove(request)
         self._handlingRequest = False
+        self._content = self._size = 0
         if self._state >= _State.CLOSING:
             return
         if not self.persistent:
@@ -324,17 +352,46 @@ class HttpChannel(HTTPChannel):
         super().pauseProducing()  # type: ignore[no-untyped-call]
         self._paused = True  # where no request is handled
         self._deadline.set(self.site.limits.writeDeadline)
+        # How much of it the transport has is its own secret; it is held until all of it has gone.
+        self._unread = self._unread or Part(self._dropUnread)
+        self.site.backlog.note(self._unread, max(self._size, BEHIND))
+        self.site.backlog.relieve()
 
     def resumeProducing(self) -> None:
         """Go on: the peer has taken what was written."""
         super().resumeProducing()  # type: ignore[no-untyped-call]
         self._deadline.clear()
+        self._read()
         if self._state is _State.CLOSING:
             self._finish()
         elif self._state is _State.HEAD:
             self._awaitRequest()
         elif self._state is _State.BODY:
             self._deadline.set(self.site.limits.bodyDeadline)
+
+    def _dropUnread(self) -> None:
+        """End: what waits for all together is too much, and this is the largest (see `Backlog`)."""
+        self.site.throttle.info(
+            _log,
+            "unread answer dropped",
+            "{peer}: an answer of {size} bytes is not read, and there is no room for it any more",
+            peer=peerOf(self.transport.getPeer())[0] or "a local socket",
+            size=self._unread.counted if self._unread else 0,
+        )
+        self.drop()
+
+    def _read(self) -> None:
+        """Nothing that was written waits any more."""
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            self.site.backlog.note(unread, 0)
+
+    def _letGo(self) -> None:
+        """Let go of what came, and count it and what was written no more."""
+        self._input.clear()
+        self._content = 0
+        self._note()
+        self._read()
 
     def _pauseReading(self) -> None:
         self._paused = True
@@ -375,6 +432,7 @@ class HttpChannel(HTTPChannel):
             return
         self._state = _State.CLOSING
         self._input.clear()
+        self._note()
         if not self._waitingForTransport:
             self._finish()
 
@@ -388,15 +446,15 @@ class HttpChannel(HTTPChannel):
         """End the connection at once; what was written and not sent is lost."""
         if self._state is not _State.LOST:
             self._state = _State.CLOSING
-            self._input.clear()
             self._deadline.clear()
+            self._letGo()
             abort(self.transport)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # as HTTPChannel has it
         """Let go of everything; called once."""
         self._state = _State.LOST
         self._deadline.end()
-        self._input.clear()
+        self._letGo()
         self._given = self._handBack = None
         admission, self._admission = self._admission, None
         if admission is not None:

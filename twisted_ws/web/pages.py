@@ -61,7 +61,16 @@ def pagesSite(
     The front door has counted its connections. For the arguments see `PagesResource`.
     """
     pages = PagesResource(server, broadcastURL, needsKey, hsts)
-    return HttpSite(pages, server.limits, reactor=reactor, turns=server.turns, hosts=server.hosts, proxies=server.proxies)
+    return HttpSite(
+        pages,
+        server.limits,
+        reactor=reactor,
+        turns=server.turns,
+        backlog=server.backlog,
+        intake=server.intake,
+        hosts=server.hosts,
+        proxies=server.proxies,
+    )
 
 
 class PagesResource(Resource):

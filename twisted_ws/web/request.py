@@ -189,7 +189,7 @@ class HttpRequest(Request):
         said = self._responseHeaders or self.cookies or self.etag is not None or self.lastModified is not None
         if body and not said and (self.code, self.code_message) == (200, b"OK") and self.method != b"HEAD":
             self.startedWriting = 1
-            self.channel.transport.write(textAnswer(self.clientproto, body, not self.channel.persistent))
+            self.channel.write(textAnswer(self.clientproto, body, not self.channel.persistent))
             self.finish()  # type: ignore[no-untyped-call]
             return
         if self.code not in (204, 304):

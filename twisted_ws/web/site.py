@@ -13,6 +13,7 @@ from twisted_ws.logs import Throttle
 from twisted_ws.web.answers import HttpError
 from twisted_ws.web.channel import HttpChannel
 from twisted_ws.web.request import HttpRequest
+from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.gate import Gate
 from twisted_ws.wire.hosts import MISDIRECTED, isMisdirected
 from twisted_ws.wire.origins import AllowedHosts
@@ -44,6 +45,8 @@ class HttpSite(Site):
         reactor: the reactor; None for the global one.
         keepAlive: whether a connection may have a second request.
         turns: the budget of its work in one turn of the reactor, which all sites of a server share; None: one of its own.
+        backlog: the server's count of bytes that wait for its peers, None: one of its own.
+        intake: the same of bytes that came from them.
         hosts: the names by which it may be asked for on a loopback address; None: any.
         anyHost: the paths that are answered all the same.
         proxies: whose word on a client counts.
@@ -65,6 +68,8 @@ class HttpSite(Site):
         reactor: Any = None,
         keepAlive: bool = True,
         turns: Turns | None = None,
+        backlog: Backlog | None = None,
+        intake: Backlog | None = None,
         hosts: AllowedHosts | None = None,
         anyHost: Collection[bytes] = (),
         proxies: TrustedProxies | None = None,
@@ -75,6 +80,8 @@ class HttpSite(Site):
         self.keepAlive = keepAlive
         self.throttle = Throttle(self.reactor.seconds)
         self.turns = turns or Turns(self.reactor)
+        self.backlog = backlog or Backlog(limits.maxSendBufferTotal)
+        self.intake = intake or Backlog(limits.maxReceiveBufferTotal)
         self.proxies = proxies or TrustedProxies()
         self._gate = gate
         self._hosts = hosts

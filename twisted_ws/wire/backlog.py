@@ -1,26 +1,20 @@
-"""What waits for all peers of a server together."""
+"""What is held for all peers of a server together: what waits for them, and what they have sent."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
 
-__all__ = ["Backlog", "Overflowing", "Waiting"]
+__all__ = ["Backlog", "Part", "Waiting"]
 
 # So many are asked to give way by one call, and of so many the largest is looked for. The others' turn comes with the next bytes.
 ASKED = 16
 LOOKED_AT = 64
 
 
-class Overflowing(Protocol):
-    """Whoever can give way."""
-
-    def outboxOverflowed(self, atOnce: bool) -> None:
-        """See `OutboxOwner`."""
-
-
 class Waiting(Protocol):
-    """Something where bytes wait for one peer.
+    """Something where bytes wait for one peer, or came from one.
 
     Attributes:
         counted: the backlog's own note of how many. Begins as 0.
@@ -28,16 +22,32 @@ class Waiting(Protocol):
 
     counted: int
 
-    @property
-    def owner(self) -> Overflowing:
-        """Who is told to give way."""
+    def giveWay(self) -> None:
+        """End, if that frees something: all together are over their limit, and this is the largest."""
+
+
+class Part:
+    """What one peer has of a backlog, for who is no `Waiting` itself.
+
+    Args:
+        giveWay: called when it is the largest.
+    """
+
+    __slots__ = ("counted", "giveWay")
+
+    def __init__(self, giveWay: Callable[[], None]) -> None:
+        self.giveWay = giveWay
+        self.counted = 0
 
 
 class Backlog:
-    """The bytes that wait for all peers of one server together.
+    """The bytes that are held for all peers of one server together.
 
-    Those who wait are kept by the number of digits of what they have (in base 2), so that none has to look for the largest among
+    Who has some is kept by the number of digits of how many (in base 2), so that nobody has to look for the largest among
     all: who is asked to give way has at least half as much.
+
+    Args:
+        limit: bytes above which the largest has to give way.
 
     Attributes:
         total: bytes now.
@@ -74,7 +84,7 @@ class Backlog:
             if largest is None:
                 return
             asked.add(largest)
-            largest.owner.outboxOverflowed(True)
+            largest.giveWay()
 
     def _largest(self, besides: set[Waiting]) -> Waiting | None:
         for some in reversed(self._waiting):

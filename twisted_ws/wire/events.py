@@ -74,6 +74,9 @@ class Connection(Protocol):
     def resumeReading(self) -> None:
         """Undo `pauseReading`."""
 
+    def waits(self, size: int) -> None:
+        """Count `size` bytes of messages that were read and wait for a handler, in the place of those that were told before."""
+
     def reply(self, message: str | bytes) -> None:
         """Send a message for which no Deferred is wanted; nothing when the connection is not open.
 

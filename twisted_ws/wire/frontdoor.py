@@ -80,6 +80,7 @@ class FrontDoor(TwistedProtocol):
     """The first protocol of each connection (see the module)."""
 
     wheelSlot: int | None = None
+    counted = 0  # bytes that it has of `Wire.intake`
     _gone: Deferred[None] | None = None  # who waits for the end of the connection
     _asked: tuple[str, str] | None = None  # the client's address and the path, once a handshake has named them
     transport: Any
@@ -115,6 +116,19 @@ class FrontDoor(TwistedProtocol):
             self._received += data
             if len(self._received) > self.factory.wire.limits.earlyBytes:
                 self._refuse(400, "Wait for the 101 before you send messages.")
+        if self._received or self.counted:
+            self._note()
+
+    def _note(self) -> None:
+        """Count what came and is not handled yet."""
+        intake = self.factory.wire.intake
+        if len(self._received) != self.counted:
+            intake.note(self, len(self._received))
+            intake.relieve()
+
+    def giveWay(self) -> None:
+        """Refuse: all peers together have sent too much, and this one the most (see `twisted_ws.wire.backlog.Backlog`)."""
+        self._refuse(503, "The server has no room at present.", (("Retry-After", "5"),))
 
     def _lookForHead(self) -> None:
         limits = self.factory.wire.limits
@@ -192,7 +206,10 @@ class FrontDoor(TwistedProtocol):
         connection = self.factory.connectionClass(welcome, self._peer[0])
         setProtocol(self.transport, connection)
         connection.makeConnection(self.transport)  # type: ignore[no-untyped-call]
-        connection.open(accept, self._received)
+        early, self._received = self._received, b""
+        if self.counted:
+            self._note()
+        connection.open(accept, early)
 
     def _rejected(self, failure: Failure) -> None:
         self._decided()
@@ -245,6 +262,7 @@ class FrontDoor(TwistedProtocol):
         upgrade = self._decided()
         self._state = _State.REFUSED
         self._received = b""
+        self._note()
         if upgrade is not None:
             upgrade.cancel()
         wire = self.factory.wire
@@ -284,6 +302,8 @@ class FrontDoor(TwistedProtocol):
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
         """The peer has left before there was a WebSocket, or HTTP is done."""
         state, self._state = self._state, _State.DONE
+        self._received = b""
+        self._note()
         self.factory.wire.wheel.drop(self)
         self.factory.wire.gate.release(self._peer[0])
         upgrade = self._decided()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
-from twisted_ws.errors import InternalError, MessageTooBig, PolicyViolation, WebSocketError
+from twisted_ws.errors import InternalError, MessageTooBig, Overloaded, PolicyViolation, WebSocketError
 from twisted_ws.wire.autobahn import QuietServerProtocol
 from twisted_ws.wire.events import Events
 from twisted_ws.wire.lane import LaneServer
@@ -45,6 +45,9 @@ class Inbound(QuietServerProtocol):
     _message: bytearray | None = None
     _deflated = 0  # bytes of a compressed message, as they came
     _pauses = 0
+    counted = 0  # bytes that it has of `Wire.intake`
+    _kept = 0  # those of `_rest`
+    _unhandled = 0  # those that wait for a handler
     _rest: tuple[list[str | bytes], bytearray] | None = None  # what has come and waits for the next turn: messages, then bytes
     _controlRate: Rate | None = None
     _messageRate: Rate | None = None
@@ -62,6 +65,25 @@ class Inbound(QuietServerProtocol):
             self._rest[1].extend(data)
         else:
             self._take([], data)
+        if self._message is not None or self.counted:
+            self._note()
+
+    def _note(self) -> None:
+        """Count what came and is not whole or not handled yet."""
+        count = self._kept + self._unhandled + (0 if self._message is None else len(self._message))
+        intake = self.wire.intake
+        if count != self.counted:
+            intake.note(self, count)
+            intake.relieve()
+
+    def giveWay(self) -> None:
+        """Fail: all together have sent too much, and this is the largest (see `Backlog`)."""
+        self.fail(Overloaded(f"{self.counted} bytes of it are not whole or not handled yet"))
+
+    def waits(self, size: int) -> None:
+        """Count messages that wait for a handler (see `twisted_ws.wire.events.Connection`)."""
+        self._unhandled = size
+        self._note()
 
     def _take(self, messages: list[str | bytes], data: bytes) -> None:
         """Handle messages, and bytes that came after them, for as long as one turn of the reactor may take."""
@@ -94,19 +116,23 @@ class Inbound(QuietServerProtocol):
     def _keep(self, messages: list[str | bytes], data: bytes) -> None:
         """Keep what is left for the next turn; reading pauses until then."""
         self._rest = messages, bytearray(data)
+        self._kept = len(data) + sum([each.__sizeof__() + 8 for each in messages])
         if self._lane is not None:
             self._lane.setLane(None)
         if not self._pauses:
             self.transport.pauseProducing()
         self._pauses |= self._FOR_OTHERS
         self.wire.reactor.callLater(0, self._goOn)
+        self._note()
 
     def _goOn(self) -> None:
         rest, self._rest = self._rest, None
+        self._kept = 0
         if rest is not None and self.phase < Phase.FINISHING:
             self._take(rest[0], bytes(rest[1]))
             if self._rest is None:
                 self._resume(self._FOR_OTHERS)
+        self._note()
 
     # The lane: common frames do without Autobahn, wherever they come from.
 

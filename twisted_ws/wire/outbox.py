@@ -203,6 +203,10 @@ class Outbox:
         self._kept += by
         self._count(0)
 
+    def giveWay(self) -> None:
+        """Say that it is the largest, and all together are over their limit (see `Backlog`)."""
+        self.owner.outboxOverflowed(True)
+
     def waiting(self) -> int:
         """Return how many bytes wait behind the frame that is on its way, with `charges`."""
         return self.size - self._inFlight - (len(self._partial[0]) if self._partial else 0)

@@ -126,7 +126,9 @@ class WebSocketConnection(Outbound):
         self.wire.gate.release(self._admittedAs)
         if wasOpening:
             return  # a bug of ours, which the front door has logged
-        self._message = None
+        self._message = self._rest = None
+        self._kept = 0
+        self._note()
         code, text = self._endedWith()
         self._outbox.end(ConnectionClosed(code, text))
         if self._failure is None and not wasFinishing and not self._closedByPeer and not isinstance(reason.value, ConnectionDone):
@@ -209,6 +211,7 @@ class WebSocketConnection(Outbound):
         if self.phase >= Phase.FINISHING:
             return  # onError saw to it
         self._message = None
+        self._note()
         if error.code is None:
             self._abort()
             return
@@ -389,6 +392,7 @@ _NAMES = (
     *("_lastData", "_keepAlive", "wheelSlot", "_deliver", "_lane", "sender", "_heard", "utf8validator", "data"),
     *("current_frame_masker", "current_frame", "inside_message", "_isMessageCompressed", "utf8validateIncomingCurrentMessage"),
     *("utf8validateLast", "message_is_binary", "message_data_total_length", "_message", "control_frame_data", "_controlRate"),
+    "counted",
 )
 
 

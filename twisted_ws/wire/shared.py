@@ -34,6 +34,7 @@ class Wire:
         compression: whether permessage-deflate is accepted.
         wheel: every deadline.
         backlog: the bytes that wait for all peers.
+        intake: the bytes that they have sent, and that are not whole or not handled yet.
         gate: the count of connections.
         throttle: keeps a peer from filling the log.
         turns: the budget of work that can wait, in one turn of the reactor.
@@ -46,6 +47,7 @@ class Wire:
     compression: bool = False
     wheel: Wheel = field(init=False)
     backlog: Backlog = field(init=False)
+    intake: Backlog = field(init=False)
     gate: Gate = field(init=False)
     throttle: Throttle = field(init=False)
     turns: Turns = field(init=False)
@@ -62,6 +64,7 @@ class Wire:
     def __post_init__(self) -> None:
         self.wheel = Wheel(self.reactor)
         self.backlog = Backlog(self.limits.maxSendBufferTotal)
+        self.intake = Backlog(self.limits.maxReceiveBufferTotal)
         self.gate = Gate(self.limits)
         self.throttle = Throttle(self.reactor.seconds)
         self.turns = Turns(self.reactor)
