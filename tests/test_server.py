@@ -464,6 +464,19 @@ def test_failuresDoNotFillTheLog(world):
     assert "40 more of the kind: Room.onBinaryMessage raised RuntimeError" in map(formatEvent, events)
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "name"),
+    [("[2001:DB8::7]:99", "2001:db8::7"), ("192.0.2.7", "192.0.2.7"), (None, "127.0.0.1:40000")],
+)
+def test_nameOfTheClient(forwarded, name):
+    """The log of a connection that is failed names the client that a trusted proxy names, or else who has connected."""
+    world = World(trustedProxies=["127.0.0.1"])
+    client = world.client("/ws", *([f"X-Forwarded-For: {forwarded}"] if forwarded else []))
+    with capturedLogs() as events:
+        client.send(clientFrame(1, b"\xff"))
+    assert [formatEvent(event).partition(": ")[0] for event in events] == [name]
+
+
 def test_noCycles(world):
     """What a connection was made of goes with it: nothing is left to the collector of cycles."""
     kinds = (WebSocketConnection, Caller, Dispatcher, FrontDoor, Outbox)

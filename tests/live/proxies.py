@@ -32,7 +32,7 @@ frontend secure
     bind 127.0.0.1:{secure} ssl crt {certificate} alpn h2,http/1.1
     default_backend ws
 backend ws
-    server one 127.0.0.1:{behind}
+    server one 127.0.0.1:{behind} {options}
 """
 
 # As Varnish's documentation has it for WebSocket.
@@ -118,14 +118,20 @@ def _started(command: Sequence[str | Path], ports: Sequence[int]) -> Iterator[No
 
 
 @contextmanager
-def haproxy(directory: Path, behind: int) -> Iterator[tuple[int, int]]:
-    """Start HAProxy, which uses each of its connections for any request; return its plain port, and that with TLS and HTTP/2."""
+def haproxy(directory: Path, behind: int, options: str = "") -> Iterator[tuple[int, int]]:
+    """Start HAProxy, which uses each of its connections for any request; return its plain port, and that with TLS and HTTP/2.
+
+    Args:
+        directory: for its configuration.
+        behind: the server's port.
+        options: how it connects there.
+    """
     plain, secure = freePorts(2)
     certificate = directory / "haproxy.pem"
     certificate.write_bytes(trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.bytes())
     configuration = directory / "haproxy.cfg"
     configuration.write_text(
-        _HAPROXY.format(patience=PATIENCE, plain=plain, secure=secure, certificate=certificate, behind=behind)
+        _HAPROXY.format(patience=PATIENCE, plain=plain, secure=secure, certificate=certificate, behind=behind, options=options)
     )
     with _started([_program("haproxy", "haproxy"), "-f", configuration], [plain, secure]):
         yield plain, secure

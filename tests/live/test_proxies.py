@@ -24,7 +24,7 @@ from twisted_ws import WebSocketService
 from twisted_ws.services.channels import ChannelService
 
 def told(self, request):
-    return self, {"X-Port": str(request.peerPort)}
+    return self, {"X-Port": str(request.peerPort), "X-Secure": str(request.isSecure)}
 
 class Channels(ChannelService):
     onUpgrade = told
@@ -225,6 +225,25 @@ def test_undici(server: Running) -> None:
     assert found["said"] == "Echo: hello"
     assert len(found["ports"]) == 2
     assert len(set(found["ports"])) == 1
+
+
+@pytest.mark.parametrize("options", ["send-proxy", "send-proxy-v2", "send-proxy-v2-ssl"])
+def test_proxyProtocol(tmp_path: Path, options: str) -> None:
+    """By HAProxy's PROXY protocol a service is told whose a connection is, and with version 2 also whether that has TLS."""
+    writeService(tmp_path, SERVICE)
+    listen = ("--port", "off", "--broadcast-port", "off", "--listen", "haproxy:tcp:0:interface=127.0.0.1")
+    with (
+        running(tmp_path, "--service", "/echo=rooms:Echo", ports=listen) as server,
+        haproxy(tmp_path, server.port("ws"), options) as ports,
+    ):
+        for scheme, port in zip(("ws", "wss"), ports, strict=True):
+            tls: dict[str, Any] = {"ssl": unverified()} if scheme == "wss" else {}
+            with connect(f"{scheme}://chat.example/echo", sock=socket.create_connection(("127.0.0.1", port)), **tls) as client:
+                assert client.response is not None
+                assert client.response.headers["x-port"] == str(client.socket.getsockname()[1])
+                assert client.response.headers["x-secure"] == str(scheme == "wss" and options.endswith("ssl"))
+                client.send("hello")
+                assert client.recv() == "Echo: hello"
 
 
 def node(*arguments: str, **more: str) -> str:

@@ -262,3 +262,33 @@ def test_refusedByTheHead(port: str, hasKey: bool, target: str, lines: tuple[str
     head = [f"{target} HTTP/1.1", *[f"{name}: {value}" for name, value in fields.items()], "Expect: 100-continue", "", ""]
     (response,) = readResponses(World(str(keys) if hasKey else "").send(port, "\r\n".join(head).encode()))
     assert (response.status, response.header("connection")) == (status, "close")
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "name"),
+    [
+        ("127.0.0.9", "[2001:DB8::0007]:99", "2001:db8::7"),
+        ("::ffff:127.0.0.9", "::ffff:192.0.2.7", "192.0.2.7"),
+        ("127.0.0.1", "192.0.2.7", "127.0.0.1"),
+        ("::ffff:192.0.2.8", "192.0.2.7", "192.0.2.8"),
+    ],
+)
+@pytest.mark.parametrize("port", ["broadcast", "ws"])
+def test_nameOfTheClient(port: str, peer: str, forwarded: str, name: str, logged: list[Any]) -> None:
+    """The log of a refused request names the client that a trusted proxy names, in one spelling, on both ports."""
+    world = World(trustedProxies=["127.0.0.9"])
+    assert world.ask(port, "GET /nothing", f"X-Forwarded-For: {forwarded}", peer=peer).status == 404
+    assert logged.pop()["peer"] == name
+
+
+def test_guessesOfOne(key: str) -> None:
+    """Behind a trusted proxy the wrong keys of one client lock no other out."""
+    world = World(key, trustedProxies=["127.0.0.9"])
+
+    def guess(client: str) -> int:
+        who = f"X-Forwarded-For: {client}"
+        return world.ask("broadcast", "GET /api/channels", who, "Authorization: Bearer wrong", peer="127.0.0.9").status
+
+    while guess("192.0.2.7") != 429:
+        pass
+    assert guess("192.0.2.8") == 401
