@@ -71,6 +71,10 @@ class LaneWorld:
             reader.doRead()
         self.reactor.advance(0.001)
 
+    def dial(self) -> socket.socket:
+        """Return the client's end of a connection that waits to be accepted."""
+        return socket.create_connection(("127.0.0.1", self.port.getHost().port))
+
     def connect(self, bufferSize: int = 4096) -> socket.socket:
         """Return the client's end of an open connection, whose kernel takes little."""
         client = socket.socket()

@@ -3,18 +3,20 @@ from __future__ import annotations
 import errno
 import os
 import resource
+from itertools import chain
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
 from twisted.internet.tcp import Port
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.protocols.policies import WrappingFactory
 
 from twisted_ws.limits import Limits
-from twisted_ws.wire.gate import Gate, addressKey
+from twisted_ws.wire.gate import DROPPED, LOOKED_AT, QUIET, SPARES, Gate, addressKey
 
 
 class FakePort:
@@ -34,6 +36,12 @@ class FakePeer:
     """The socket of one connection."""
 
     closed = False
+
+    def __init__(self, descriptor=7):
+        self.descriptor = descriptor
+
+    def fileno(self):
+        return self.descriptor
 
     def close(self):
         self.closed = True
@@ -120,22 +128,23 @@ def test_descriptors():
 
 @pytest.mark.usefixtures("descriptors")
 def test_warnedOnce():
-    """Who leaves a full server and comes again writes no line; only when half of all have left is it said again."""
-    gate = Gate(Limits(descriptorReserve=64))
+    """However many leave a full server and come again, it is said once a minute, and how often it was so."""
+    clock = Clock()
+    gate = Gate(Limits(descriptorReserve=64), clock.seconds)
     gate.watch(FakePort())
     with capturedLogs() as logs:
-        for _ in range(6):
-            gate.admit("")
-        for _ in range(100):
-            gate.release("")
-            gate.admit("")
-    assert len(logs) == 1
-    with capturedLogs() as logs:
-        for _ in range(4):
-            gate.release("")
-        for _ in range(4):
-            gate.admit("")
-    assert len(logs) == 1
+        for _ in range(2):
+            for _ in range(100):
+                for _ in range(6):
+                    gate.admit("")
+                for _ in range(6):
+                    gate.release("")
+            clock.advance(QUIET)
+    assert [formatEvent(event).partition(":")[0] for event in logs] == [
+        "accepting pauses",
+        "99 more of the kind",
+        "accepting pauses",
+    ]
 
 
 @pytest.mark.usefixtures("descriptors")
@@ -262,6 +271,149 @@ def test_cannotAccept(port, code):
         "accepting fails and is tried each second: none left",
         "accepting goes on",
     ]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("a socket of another family")])
+def test_acceptRaises(port, error):
+    """What goes wrong inside accept, as an allocation, is not the end of the port: it rests for a second, and goes on."""
+    gate, reactor, peer = Gate(Limits()), port.reactor, FakePeer()
+    port.socket = Sockets(error, peer)
+    gate.watch(port)
+    with capturedLogs() as logs:
+        port.doRead()
+        assert port not in reactor.getReaders()
+        reactor.advance(1)
+        assert port in reactor.getReaders()
+        port.doRead()
+    assert peer.closed
+    assert len(logs) == 2
+
+
+def test_resumingFails(port):
+    """A port that cannot be polled again at once, for want of memory, is tried again."""
+    gate, reactor = Gate(Limits()), port.reactor
+    port.socket = Sockets(OSError(errno.ENOMEM, "none left"))
+    gate.watch(port)
+    port.doRead()
+    real, failing = port.startReading, [OSError(errno.ENOSPC, "no more watches")]
+
+    def startReading():
+        if failing:
+            raise failing.pop()
+        real()
+
+    port.startReading = startReading
+    reactor.advance(1)
+    assert port not in reactor.getReaders()
+    reactor.advance(1)
+    assert port in reactor.getReaders()
+
+
+class Visitor:
+    """A connection of an essential port; `log` says who was dropped."""
+
+    def __init__(self, log, name, waits=True):
+        self.log = log
+        self.name = name
+        self.waitsForPeer = waits
+
+    def drop(self):
+        self.log.append(self.name)
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_crowd(port):
+    """Where an essential port has no place left, those that wait for their peers go, the oldest first, for who comes."""
+    gate, reactor, dropped, peer = Gate(Limits(descriptorReserve=64)), port.reactor, [], FakePeer()
+    port.factory.essential = True
+    port.socket = Sockets(peer)
+    gate.watch(port)
+    visitors = []
+    for number in range(6 + 32):
+        assert gate.admit("192.0.2.1", essential=True)
+        visitors.append(Visitor(dropped, number, waits=number > 2))
+        gate.enroll(visitors[-1])
+    port.doRead()
+    assert dropped == list(range(3, 3 + DROPPED))
+    assert port in reactor.getReaders()
+    assert not peer.closed
+    for number in dropped:
+        gate.release("192.0.2.1", visitors[number])
+    port.doRead()
+    assert peer.closed  # as this factory wants it
+    gate.admit("192.0.2.1", essential=True)
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_busyCrowd(port):
+    """Where all of them are being answered, the port rests for a second, and says so once."""
+    gate, reactor, dropped = Gate(Limits(descriptorReserve=64)), port.reactor, []
+    port.factory.essential = True
+    port.socket = Sockets(FakePeer())
+    gate.watch(port)
+    for number in range(6 + 32):
+        gate.admit("", essential=True)
+        gate.enroll(Visitor(dropped, number, waits=False))
+    with capturedLogs() as logs:
+        for _ in range(3):
+            port.doRead()
+            assert port not in reactor.getReaders()
+            reactor.advance(1)
+            assert port in reactor.getReaders()
+    assert dropped == []
+    assert [formatEvent(event).partition(":")[0] for event in logs] == ["accepting fails and is tried each second"]
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_lookedAt():
+    """Among many that are being answered, one that waits is found after a few calls, of which each looks at some only."""
+    gate, dropped = Gate(Limits()), []
+    for number in range(5 * LOOKED_AT):
+        gate.enroll(Visitor(dropped, number, waits=number == 4 * LOOKED_AT))
+    calls = 0
+    while not gate.makePlace():
+        calls += 1
+    assert dropped == [4 * LOOKED_AT]
+    assert calls == 4
+
+
+def test_spareDescriptors(port):
+    """Where no descriptor is left, an essential port has a few, made anew when somebody leaves, and closed at the end."""
+    gate, reactor, peers = Gate(Limits()), port.reactor, [FakePeer() for _ in range(2 * SPARES)]
+    port.factory.essential = True
+    failing = [[OSError(errno.EMFILE, "none left"), peer] for peer in peers]
+    port.socket = Sockets(*chain(*failing))
+    before = len(os.listdir("/proc/self/fd"))
+    gate.watch(port)
+    assert len(os.listdir("/proc/self/fd")) == before + SPARES
+    for _ in range(SPARES):
+        gate.admit("")
+    port.doRead()
+    assert [peer.closed for peer in peers] == [True] * SPARES + [False] * SPARES
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert port not in reactor.getReaders()  # nobody is there who could make place
+    gate.release("")
+    assert len(os.listdir("/proc/self/fd")) == before + SPARES
+    gate.unwatch(port)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_othersTakeDescriptors(port):
+    """When services have taken the descriptors, accepting pauses at the reserve too; more come in when they are back."""
+    gate, reactor = Gate(Limits(descriptorReserve=64)), port.reactor
+    port.socket = Sockets(FakePeer(30), FakePeer(36), FakePeer(31), *[FakePeer(30)] * 9)
+    port.factory.buildProtocol = lambda address: gate.admit(address.host) and None
+    gate.watch(port)
+    port.doRead()
+    assert gate.open == 2  # of 6
+    assert port not in reactor.getReaders()
+    for _ in range(2):
+        gate.release("192.0.2.1")
+    assert port in reactor.getReaders()
+    for _ in range(6):  # Twisted accepts as many at once as there were before
+        port.doRead()
+    assert gate.open == 6
 
 
 def test_otherErrorsOfAccept(port):

@@ -442,6 +442,13 @@ class HttpChannel(HTTPChannel):
         finishWriting(self.transport)
         self._deadline.set(self.site.limits.lingerDeadline)
 
+    @property
+    def waitsForPeer(self) -> bool:
+        """Whether it is the peer's turn (see `twisted_ws.wire.gate.Essential`)."""
+        if self._state in (_State.ADMITTING, _State.ANSWERING):
+            return bool(self._waitingForTransport)
+        return not self._waitsForTurn
+
     def drop(self) -> None:
         """End the connection at once; what was written and not sent is lost."""
         if self._state is not _State.LOST:
@@ -459,7 +466,7 @@ class HttpChannel(HTTPChannel):
         admission, self._admission = self._admission, None
         if admission is not None:
             admission.cancel()
-        self.site.left(self.address)
+        self.site.left(self)
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:

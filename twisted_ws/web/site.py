@@ -96,6 +96,7 @@ class HttpSite(Site):
             return _Refusal()
         channel: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
         channel.address = address
+        self._gate.enroll(channel)
         return channel
 
     def checkHost(self, request: HttpRequest) -> None:
@@ -110,10 +111,10 @@ class HttpSite(Site):
         if isMisdirected(head, request.transport, hosts, self.proxies):
             raise HttpError(421, MISDIRECTED, hint=hosts.hint(head.host))
 
-    def left(self, address: str | None) -> None:
+    def left(self, channel: HttpChannel) -> None:
         """Uncount a connection; called by its channel."""
-        if self._gate is not None and address is not None:
-            self._gate.release(address)
+        if self._gate is not None and channel.address is not None:
+            self._gate.release(channel.address, channel)
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return what ALPN may choose. Twisted would add h2 where its library is installed, which this channel does not speak."""

@@ -12,6 +12,7 @@ from twisted.internet import tcp
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws.logs import Throttle
 from twisted_ws.wire import speedups
 from twisted_ws.wire.lane import LaneServer, PollGroup
 from twisted_ws.wire.secure import SecureLaneServer
@@ -35,6 +36,7 @@ class _Accepting:
         self._port = port
         self._group: Any = group
         self._stock = port.doRead
+        self._throttle = Throttle(group.seconds)
         factory = port.factory
         self._transport: Callable[..., LaneServer] = LaneServer
         if isinstance(factory, TLSFactory):
@@ -57,13 +59,21 @@ class _Accepting:
             except OSError:
                 # What is wrong shows again, and Twisted knows what to do, as when no descriptor is left.
                 return self._stock()
+            except Exception:
+                # One allocation that failed is not the end of the port: who waits is there the next time.
+                self._failed("accepting failed")
+                return None
             try:
                 self._take(descriptor, address)
             except Exception:
-                _log.failure("a connection could not be taken")
+                self._failed("a connection could not be taken")
             if not port.connected:
                 return None  # closed by a service
         return None
+
+    def _failed(self, what: str) -> None:
+        if self._throttle.allows(_log, what):
+            _log.failure(what)
 
     def _accepted(self, sock: socket.socket, protocol: Any, address: Any, port: Any, number: int, _reactor: Any) -> LaneServer:
         # One that Twisted has accepted.

@@ -65,7 +65,7 @@ class Wire:
         self.wheel = Wheel(self.reactor)
         self.backlog = Backlog(self.limits.maxSendBufferTotal)
         self.intake = Backlog(self.limits.maxReceiveBufferTotal)
-        self.gate = Gate(self.limits)
+        self.gate = Gate(self.limits, self.reactor.seconds)
         self.throttle = Throttle(self.reactor.seconds)
         self.turns = Turns(self.reactor)
         usable = hasattr(select, "epoll") and os.environ.get("TWISTED_WS_LANE") != "0"
