@@ -9,7 +9,7 @@ run: $(VENV)/.run
 	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443
 
 test: $(VENV)/.test
-	@tools/need chromium curl nodejs npm nginx haproxy varnish
+	@tools/need chromium curl firefox-esr nodejs npm nginx haproxy varnish
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PARALLEL)
 	$(BIN)/coverage combine -q

@@ -191,7 +191,7 @@ class ChannelError(Exception):
         code: what is wrong, for programs: one of `STATUSES`, the same word in every transport.
         status: the HTTP status that belongs to it.
         message: what is wrong, for people; it goes to whoever asked.
-        channel: which channel is concerned, where a request that names several is refused for one of them; None otherwise.
+        channel: which channel is refused, as far as whoever answers says so; None where it is the request as a whole.
     """
 
     STATUSES: ClassVar = {

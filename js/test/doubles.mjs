@@ -18,6 +18,7 @@ export class Socket {
 
   close() {
     this.closed = true;
+    if (!this.welcomed) this.fail(); // as one that is given up while it connects
   }
 
   // What the server does.
@@ -27,6 +28,7 @@ export class Socket {
   }
 
   welcome(more) {
+    this.welcomed = true;
     this.frame({ type: "welcome", version: 1, connection: "1", retry: 1000, ping: 25, ...more });
   }
 
@@ -39,12 +41,19 @@ export class Socket {
   lose(code = 1006, reason = "") {
     this.onclose?.({ code, reason });
   }
+
+  // Node's package "ws" throws what nobody listens to; some browsers tell no more than this.
+  fail() {
+    if (!this.onerror) throw new Error("an error event without a listener");
+    this.onerror({});
+  }
 }
 
 export class Request {
   static all = [];
 
   static fetch = (url, init) => new Promise((resolve, reject) => {
+    if (init.signal?.aborted) return reject(new Error("aborted")); // nothing is sent
     const request = new Request(new URL(url), init, resolve, reject);
     init.signal?.addEventListener("abort", () => {
       request.aborted = true;
@@ -119,7 +128,8 @@ function stopClock() {
   let count = 0;
   timers.clear();
   globalThis.setTimeout = (work, milliseconds) => {
-    timers.set(++count, { work, at: now + milliseconds });
+    // As in browsers and Node: what does not fit into 31 bits is no time at all.
+    timers.set(++count, { work, at: now + (milliseconds >= 1 && milliseconds < 2 ** 31 ? milliseconds : 1) });
     return count;
   };
   globalThis.clearTimeout = (timer) => timers.delete(timer);

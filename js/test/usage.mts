@@ -8,7 +8,7 @@ interface Order {
 
 const client = new TwistedWS("/channels", { transports: ["websocket", "sse", "poll"], credentials: "include" });
 new TwistedWS(new URL("https://ws.example/channels"));
-new TwistedWS(async () => "wss://ws.example/channels?token=1", { WebSocket: undefined });
+new TwistedWS(async () => "wss://ws.example/channels?token=1", { WebSocket: null, upgrade: 60000 });
 
 const orders = client.subscribe<Order>("orders.42", ({ id, data }) => console.log(id, data.state), { after: "0", presence: true });
 const off: () => void = orders.on("message", (message: Message<Order>) => console.log(message.key?.length));

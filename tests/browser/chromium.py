@@ -48,6 +48,15 @@ class Tab:
             self._loaded.add(answer["params"]["loaderId"])
         return answer
 
+    def fresh(self) -> None:
+        """Leave the page, and forget what was said and emulated."""
+        self.open("about:blank")
+        self.call("Log.clear")
+        self.call("Emulation.clearDeviceMetricsOverride")
+        self.call("Emulation.setEmulatedMedia", features=[])
+        self.offline(False)
+        self.messages.clear()
+
     def open(self, url: str) -> None:
         """Go to `url` and wait until the page is loaded."""
         self.call("Page.enable")

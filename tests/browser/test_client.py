@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser.chromium import PATIENCE, Tab, chromium
+from tests.browser.chromium import PATIENCE, Tab
+from tests.browser.proxy import Proxy
 from tests.live.support import Running, running
 
 TRANSPORTS = ("websocket", "sse", "poll")
@@ -31,13 +30,6 @@ _BEGIN = """(async () => {
     await new Promise(done => subscription.on("subscribed", done));
     return client.transport;
 })()"""
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    """Yield one tab for all tests of this file."""
-    with chromium(tmp_path_factory.mktemp("chromium")) as tab:
-        yield tab
 
 
 def _visit(tab: Tab, port: int, **options: Any) -> Any:
@@ -152,89 +144,17 @@ def test_whatARestartTookAwayIsTold(tab: Tab, tmp_path: Path, transport: str) ->
     tab.run("client.close()")
 
 
-class Proxy:
-    """A reverse proxy that knows no WebSocket: each connection is one request, and one that would be more is refused.
-
-    Attributes:
-        refused: how many handshakes it had.
-    """
-
-    def __init__(self, port: int, holdsBack: bool) -> None:
-        self._port = port
-        self._holdsBack = holdsBack
-        self.refused = 0
-        self._server = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Proxy:
-        self._thread.start()
-        assert self._ready.wait(PATIENCE)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._server.call_soon_threadsafe(self._end.set)
-        self._thread.join(PATIENCE)
-        self._server.close()
-
-    def _run(self) -> None:
-        self._server.run_until_complete(self._serve())
-
-    async def _serve(self) -> None:
-        self._end = asyncio.Event()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._end.wait()
-        server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for each in others:
-            each.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            if b"upgrade: websocket" in head:
-                self.refused += 1
-                writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            elif self._holdsBack and b"text/event-stream" in head:
-                await reader.read()  # until the page gives it up: what it asks for would be answered when the stream is whole
-            else:
-                await self._passOn(head, reader, writer)
-        writer.close()
-
-    async def _passOn(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = b"\r\n".join(line for line in head.split(b"\r\n") if not line.startswith(b"connection:"))
-        answers, requests = await asyncio.open_connection("127.0.0.1", self._port)
-        requests.write(head.replace(b"get ", b"GET ").replace(b"post ", b"POST ").replace(b"http/1.1", b"HTTP/1.1")[:-2])
-        requests.write(b"Connection: close\r\n\r\n")
-
-        async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-            while data := await source.read(65536):
-                target.write(data)
-                await target.drain()
-
-        pair = [asyncio.create_task(copy(answers, writer)), asyncio.create_task(copy(reader, requests))]
-        try:
-            await asyncio.wait(pair, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in pair:
-                each.cancel()
-            requests.close()
-
-
-@pytest.mark.parametrize(("holdsBack", "transport"), [(False, "sse"), (True, "poll")])
-def test_whereNoWebSocketGetsThrough(tab: Tab, tmp_path: Path, holdsBack: bool, transport: str) -> None:
+@pytest.mark.parametrize(("events", "transport"), [("pass", "sse"), ("hold", "poll")])
+def test_whereNoWebSocketGetsThrough(tab: Tab, tmp_path: Path, events: str, transport: str) -> None:
     """Behind a proxy that refuses WebSockets, or holds event streams back too, the next transport is found, and kept."""
     publisher = Publisher()
-    with running(tmp_path) as server, publisher.to(server), Proxy(server.port("ws"), holdsBack) as proxy:
+    with running(tmp_path) as server, publisher.to(server), Proxy(server.port("ws"), "refuse", events) as proxy:
         assert _visit(tab, proxy.port, timeout=1000) == transport
         _cutOff(tab, publisher)
         _received(tab, publisher)
         assert tab.run("numbers") == list(range(160))
         assert tab.run("client.transport") == transport
-        assert proxy.refused == 1
+        assert proxy.handshakes == 1
         tab.run("client.close()")
 
 

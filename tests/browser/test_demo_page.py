@@ -2,25 +2,17 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.browser.chromium import PATIENCE, Tab, chromium
+from tests.browser.chromium import PATIENCE, Tab
 from tests.live.support import Running, running
 
 _SEND = """(text => {
     document.getElementById("message").value = text;
     document.getElementById("form").requestSubmit();
 })"""
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    """Yield one tab for all tests of this file."""
-    with chromium(tmp_path_factory.mktemp("chromium")) as tab:
-        yield tab
 
 
 def _open(tab: Tab, server: Running, scheme: str = "http") -> None:

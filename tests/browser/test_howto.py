@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.chromium import Tab, chromium
+from tests.browser.chromium import Tab
 from tests.live.support import curl, running
 from tests.transcript import ROOT, blocks
 
@@ -37,10 +37,10 @@ def elsewhere(tmp_path: Path) -> Iterator[tuple[Path, int]]:
         thread.join()
 
 
-def test_thePage(elsewhere: tuple[Path, int], tmp_path: Path) -> None:
+def test_thePage(tab: Tab, elsewhere: tuple[Path, int], tmp_path: Path) -> None:
     """The page of the how-to, of another origin, shows what the back end publishes, what it missed, and why it may not ask."""
     folder, port = elsewhere
-    with chromium(tmp_path) as tab, running(tmp_path, "--allowed-origin", f"http://localhost:{port}") as server:
+    with running(tmp_path, "--allowed-origin", f"http://localhost:{port}") as server:
         (folder / "order.html").write_text(PAGE.replace("localhost:8080", f"localhost:{server.port('ws')}"))
         publish = partial(curl, f"http://localhost:{server.port('http')}/channels/orders.42", "-d")
         publish("ordered")

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.browser.chromium import PATIENCE, Tab, chromium
+from tests.browser.chromium import PATIENCE, Tab
 from tests.live.support import Running, curl, running
 
 # Below this contrast of a text to what is behind it, people with weak sight cannot read it (WCAG 2.2, 1.4.3).
@@ -32,13 +31,6 @@ _CONTRASTS = """(() => {
         return [each.outerHTML.slice(0, 80), (bright + 0.05) / (dark + 0.05)];
     });
 })()"""
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    """Yield one tab for all tests of this file."""
-    with chromium(tmp_path_factory.mktemp("chromium")) as tab:
-        yield tab
 
 
 def _open(tab: Tab, server: Running, scheme: str = "http") -> None:

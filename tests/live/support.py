@@ -36,6 +36,7 @@ class Running:
         process: the process.
         lines: what it has printed so far, on standard output and error.
         states: what it has told systemd.
+        readers: the threads that read both.
     """
 
     def __init__(self, process: subprocess.Popen[str], notifications: socket.socket) -> None:
@@ -45,8 +46,9 @@ class Running:
         self.ended = False
         self._news = threading.Condition()
         self._notifications = notifications
-        for task in (self._readOutput, self._readStates):
-            threading.Thread(target=task, daemon=True).start()
+        self.readers = [threading.Thread(target=task, daemon=True) for task in (self._readOutput, self._readStates)]
+        for each in self.readers:
+            each.start()
 
     def _readOutput(self) -> None:
         assert self.process.stdout is not None
@@ -169,6 +171,8 @@ def starting(directory: Path, command: Sequence[str], more: Mapping[str, str] | 
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
                 last.sendto(b"", f"{place}/notify")  # ends the thread that reads it
             server._wait(lambda: server.ended, "the end of the output")
+            for each in server.readers:
+                each.join(PATIENCE)  # before what they read from is closed
             assert process.stdout is not None
             process.stdout.close()
             shutil.rmtree(place)

@@ -182,7 +182,7 @@ def test_postByService() -> None:
     world = World(Recording(publish=True))
     client = world.client()
     response = client.post("/channels/a", b"no")
-    assert (response.status, response.json) == (403, {"error": "forbidden", "message": "not that"})
+    assert (response.status, response.json) == (403, {"error": "forbidden", "message": "not that", "channel": "a"})
     client.post("/channels/a", b"other")
     assert client.get("/channels/a?after=0").json["messages"][0]["data"] == {"instead": True}
     assert World(ChannelService()).client().post("/channels/a", b"x").json["error"] == "forbidden"

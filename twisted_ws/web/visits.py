@@ -9,7 +9,7 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from twisted_ws.delivery.names import isPattern
+from twisted_ws.delivery.names import concerning, isPattern
 from twisted_ws.errors import ChannelError
 from twisted_ws.services.channels import ChannelReject, ChannelService
 from twisted_ws.upgrade import Reject, UpgradeRequest
@@ -118,7 +118,9 @@ class ChannelEndpoint(Endpoint):
 
     async def _publish(self, request: HttpRequest, visit: Visit) -> None:
         message, idempotency = messageOf(request), idempotencyKey(request)
-        published = await visit.service.publishFor(visit.visitor, visit.names[0], message, visit.query.get("key"), idempotency)
+        with concerning(visit.names[0]):
+            key = visit.query.get("key")
+            published = await visit.service.publishFor(visit.visitor, visit.names[0], message, key, idempotency)
         request.responseHeaders.setRawHeaders("Content-Type", ["application/json"])
         request.answer(jsonBody(published._asdict()))
 

@@ -30,7 +30,7 @@ function connect() {
     show("channel-status", STATES[state]);
     show("network", state === "paused" ? "Go online" : "Go offline");
   });
-  client.on("open", ({ transport: by }) => show("by", NAMES[by]));
+  client.on("transport", (by) => show("by", NAMES[by]));
   client.on("close", ({ message, code }) => {
     since = Date.now();
     if (code !== "closed") log.add("note", "• cut", message);

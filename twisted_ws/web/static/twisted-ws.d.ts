@@ -4,26 +4,35 @@ export type Transport = "websocket" | "sse" | "poll";
 
 /**
  * What the client is doing: nothing, because nothing is subscribed to or to be published; connecting; being connected;
- * waiting before it tries again; waiting for the browser to be online; paused by you; closed for good.
+ * waiting before it tries again; the same while the browser says that it is offline; paused by you; closed for good.
  */
 export type State = "idle" | "connecting" | "open" | "waiting" | "offline" | "paused" | "closed";
 
+/** One that is left out or undefined is the default; anything that cannot be is a TypeError. Milliseconds are at most 2^31 - 1. */
 export interface Options {
   /** Those that may be used, in the order in which they are tried. Default: all three, in this order. */
   transports?: readonly Transport[];
   /** Milliseconds: the bound of the first wait before coming back; it doubles with each failure. The server's own word wins. Default 1000. */
   base?: number;
-  /** Milliseconds: the highest bound of a wait. Default 30000. */
+  /** Milliseconds: the highest bound of a wait, at least 100. Default 30000. */
   cap?: number;
-  /** Milliseconds of silence after which a WebSocket is asked for a sign of life (the server's own word wins), and of one long poll. Default 25000. */
+  /**
+   * Milliseconds, at least 1000: of silence after which a WebSocket is asked for a sign of life (the server's own word wins), and of one long
+   * poll (60000 at most). Default 25000.
+   */
   heartbeat?: number;
   /** Milliseconds that an answer may take: to connecting, to a sign of life. Default 10000. */
   timeout?: number;
   /** Milliseconds after which `publish` gives up. The server knows idempotency keys for 5 minutes: stay below. Default 60000. */
   publishTimeout?: number;
+  /**
+   * Milliseconds after which those of `transports` that come before the one in use are tried again, beside it; each time that they fail it
+   * doubles, to an hour at most. Default 60000.
+   */
+  upgrade?: number;
   /** Whether requests over HTTP have cookies along: "include" for a server of another origin. Default "same-origin". */
   credentials?: "omit" | "same-origin" | "include";
-  /** Instead of the global one; undefined for none. */
+  /** Instead of the global one; null for none. */
   WebSocket?: unknown;
   /** Instead of the global one. */
   fetch?: typeof globalThis.fetch;
@@ -102,7 +111,7 @@ export interface SubscriptionEvents<T = unknown> {
   presence: Presence;
   join: Member;
   leave: Member;
-  /** With `final`, the subscription has ended. */
+  /** It was refused: with `final` it has ended, else it is tried again by itself, and the others go on. */
   error: TwistedWSError;
 }
 
@@ -113,9 +122,9 @@ export interface ClientEvents {
   close: TwistedWSError;
   /** It tries again after `delay` milliseconds. */
   retry: { readonly delay: number; readonly error: TwistedWSError };
-  /** It waits for the browser to be online, or for `resume`. */
+  /** The browser says that it is offline (it is tried all the same, from time to time), or it waits for `resume`. */
   offline: undefined;
-  /** Another transport than before is used. */
+  /** Another transport than before is used; it may change without a loss of the connection. */
   transport: Transport;
   /** Something about a subscription went wrong; the subscription is told as well. */
   error: TwistedWSError;
@@ -160,7 +169,7 @@ export declare class TwistedWS extends Emitter<ClientEvents> {
    * Subscribe to a channel, or to a pattern (`orders.*`) where the service allows that.
    *
    * @param options `after`: the position to go on from, or "0" for everything that is kept. `presence`: tell who is there.
-   * @throws the client is closed, or has a subscription to this channel.
+   * @throws the client is closed, or has a subscription to this channel; or an argument cannot be (TypeError).
    */
   subscribe<T = unknown>(
     channel: string,
@@ -169,9 +178,12 @@ export declare class TwistedWS extends Emitter<ClientEvents> {
   ): Subscription<T>;
 
   /**
-   * Publish a text, bytes, or what JSON can say. It is tried until the server has answered, and published once.
+   * Publish a text, bytes, or what JSON can say, as it is now. It is tried until the server has answered, and published once. What JSON says with
+   * a string (a Date) is a text; lone surrogates become U+FFFD.
    *
-   * @returns a promise that is rejected with a TwistedWSError when the server refuses, or did not answer in time.
+   * @param options `key`: see `Message`. `idempotencyKey`: 1 to 128 visible ASCII characters.
+   * @returns a promise that is rejected with a TwistedWSError when the server refuses, or did not answer in time, and with a TypeError for what
+   *   cannot be published.
    */
   publish(channel: string, data: unknown, options?: { key?: string; idempotencyKey?: string }): Promise<Published>;
 

@@ -5,6 +5,33 @@ const TRANSPORTS = ["websocket", "sse", "poll"];
 // Close codes after which a client may come back, and errors that pass.
 const COME_BACK = [1001, 1005, 1006, 1011, 1012, 1013, 1014, 4429, 4500, 4503];
 const PASSING = ["network", "timeout", "internal-error", "too-many-requests", "unavailable"];
+const TOO_MANY = "too-many-channels";
+const NO_ANSWER = "There is no answer.";
+const NO_SOCKET = "There is no WebSocket.";
+// Characters of a query: a server takes 8 KiB for all of the request line.
+const ROOM = 7000;
+// Milliseconds: what setTimeout takes (more is nothing to it), the longest wait for a better transport, and what a connection lives that works.
+const LONGEST = 2 ** 31 - 1;
+const HOUR = 3600000;
+const LIVED = 5000;
+
+const isTime = (value, least = 1) => typeof value === "number" && value >= least && value <= LONGEST;
+const isText = (value, pattern) => typeof value === "string" && pattern.test(value);
+const isFunction = (value) => typeof value === "function";
+
+// Of each option the default, and what it can be.
+const OPTIONS = {
+  transports: [TRANSPORTS, (value) => Array.isArray(value) && value.length && value.every((each) => TRANSPORTS.includes(each))],
+  base: [1000, isTime],
+  cap: [30000, (value) => isTime(value, 100)],
+  heartbeat: [25000, (value) => isTime(value, 1000)],
+  timeout: [10000, isTime],
+  publishTimeout: [60000, isTime],
+  upgrade: [60000, isTime],
+  credentials: ["same-origin", (value) => ["omit", "same-origin", "include"].includes(value)],
+  WebSocket: [null, (value) => value === null || isFunction(value)],
+  fetch: [(...all) => globalThis.fetch(...all), isFunction],
+};
 
 class TwistedWSError extends Error {
   constructor(code, message, more) {
@@ -17,6 +44,7 @@ class Emitter {
   #listeners = new Map();
 
   on(type, listener) {
+    must(isFunction(listener), "listener", listener);
     this.#listeners.set(type, [...(this.#listeners.get(type) || []), listener]);
     return () => this.off(type, listener);
   }
@@ -37,59 +65,76 @@ class Emitter {
   }
 }
 
+// `_source` is what its messages come from, `_waits` is whether it was refused for now.
 class Subscription extends Emitter {
-  constructor(channel, options, unsubscribe) {
+  constructor(channel, { after: id = null, presence = false }, unsubscribe) {
     super();
-    const id = options.after ?? null;
-    Object.assign(this, { channel, unsubscribe, id, recovered: false, active: true, _begun: id !== null, _failures: 0 });
-    this._presence = !!options.presence;
+    must(id === null || isText(id, /^(0|[A-Za-z0-9]{1,32}:\d{1,16})$/), "after", id);
+    must(typeof presence === "boolean", "presence", presence);
+    Object.assign(this, { channel, unsubscribe, id, recovered: false, active: true, _begun: id !== null, _failures: 0, _presence: presence });
     this._prefix = channel.endsWith("*") ? channel.slice(0, -1) : null;
   }
 
-  _begin({ id, recovered, count, presence }) {
+  _begin(source, { id, recovered, count, presence }) {
     const detail = { channel: this.channel, id, recovered, count, after: this.id };
     const resumed = this._begun;
-    Object.assign(this, { id, recovered, _begun: true, _failures: 0 });
+    Object.assign(this, { id, recovered, _begun: true, _failures: 0, _source: source });
     this._emit("subscribed", detail);
     if (resumed) this._emit(recovered ? "recovered" : "lost", detail);
     if (presence) this._emit("presence", presence);
   }
 }
 
+// A link is a connection that is in use, or being tried: one WebSocket, or over HTTP one request for each of its parts, which are those channels
+// that fit into one URL. It is over for good when it is dropped.
 class TwistedWS extends Emitter {
   #url;
-  #options;
+  #options = {};
+  #usable;
   #memory;
   #subs = new Map();
   #patterns = new Set();
   #pending = new Map();
-  #requests = new Map();
-  #timers = new Set();
+  #waiters = new Set();
+  #calls = new Set();
   #prefix = `${Math.random()}-${Date.now()}-`;
   #count = 0;
   #base;
+  #room = ROOM;
   #link = null;
+  #next = null;
   #round = [];
   #worked;
   #failures = 0;
-  #posting = null;
-  #retry;
-  #paused = false;
-  #wake = { online: () => this.#goOn(), offline: () => this.#stop("offline") };
+  #cuts = {};
+  #climbs = 0;
+  #climbing = {};
+  #posting = false;
+  #retry = {};
+  #away = false;
+  #offline = false;
+  #wake = { online: () => this.#network(false), offline: () => this.#network(true) };
 
   constructor(url, options = {}) {
     super();
-    this.#options = {
-      transports: TRANSPORTS, base: 1000, cap: 30000, heartbeat: 25000, timeout: 10000, publishTimeout: 60000,
-      credentials: "same-origin", WebSocket: globalThis.WebSocket, fetch: (...all) => globalThis.fetch(...all), ...options,
-    };
-    const { transports, base } = this.#options;
-    if (!transports.length || transports.some((each) => !TRANSPORTS.includes(each))) {
-      throw new TypeError(`transports are some of ${TRANSPORTS}, not ${transports}`);
+    const given = { WebSocket: globalThis.WebSocket };
+    for (const name in options) {
+      must(name in OPTIONS, "option", name);
+      if (options[name] !== undefined) given[name] = options[name];
     }
+    for (const name in OPTIONS) {
+      const [usual, fits] = OPTIONS[name];
+      const value = given[name] === undefined ? usual : given[name];
+      must(fits(value), name, value);
+      this.#options[name] = value;
+    }
+    const { transports, WebSocket, base } = this.#options;
+    this.#usable = transports.filter((each) => each !== "websocket" || WebSocket);
+    must(this.#usable.length, "WebSocket", WebSocket);
     this.#base = base;
-    this.#url = url.call ? url : () => url;
-    this.#memory = `${PROTOCOL} ${url.call ? "" : this.#absolute(url)}`;
+    const fixed = isFunction(url) ? "" : this.#absolute(url);
+    this.#url = fixed ? () => fixed : url;
+    this.#memory = `${PROTOCOL} ${fixed}`;
     try {
       this.#worked = sessionStorage.getItem(this.#memory);
     } catch {} // there is none, or it may not be used here
@@ -99,14 +144,14 @@ class TwistedWS extends Emitter {
   }
 
   subscribe(channel, listener, options = {}) {
-    this.#check();
+    this.#check(channel);
     if (this.#subs.has(channel)) throw new Error(`${channel} is already subscribed to`);
     const subscription = new Subscription(channel, options, () => {
       if (!subscription.active) return;
       this.#remove(subscription);
-      this.#link?.drop?.(subscription);
+      if (!subscription._waits) this.#link?.drop?.(subscription);
     });
-    if (listener) subscription.on("message", listener);
+    if (listener != null) subscription.on("message", listener);
     this.#subs.set(channel, subscription);
     if (subscription._prefix !== null) this.#patterns.add(subscription);
     if (this.#link) this.#link.add?.(subscription);
@@ -116,28 +161,46 @@ class TwistedWS extends Emitter {
 
   publish(channel, data, { key, idempotencyKey } = {}) {
     return new Promise((resolve, reject) => {
-      this.#check();
+      this.#check(channel);
       const ref = ++this.#count;
-      idempotencyKey ||= this.#prefix + ref;
-      const text = JSON.stringify({ type: "publish", channel, ...packed(data), key, idempotencyKey, ref });
+      if (idempotencyKey === undefined) idempotencyKey = this.#prefix + ref;
+      must(key === undefined || isText(key, /^/), "key", key);
+      must(isText(idempotencyKey, /^[!-~]{1,128}$/), "idempotencyKey", idempotencyKey);
+      // What is published is what it is now, the same in a frame and in the body of a request, however often it is sent.
+      const bytes = binary(data);
+      const json = !bytes && encode(data ?? null);
+      const [type, body] = bytes ? ["application/octet-stream", bytes] : json[0] === '"' ? ["text/plain", JSON.parse(json)] : ["application/json", json];
+      const content = bytes ? `"base64":"${btoa(Array.from(bytes, (each) => String.fromCharCode(each)).join(""))}"` : `"data":${json}`;
       const settle = (settled, value) => {
         if (this.#pending.delete(ref)) {
           this.#cancel(late);
           settled(value);
         }
       };
-      let why = new TwistedWSError("timeout", "There is no answer.");
+      let why = new TwistedWSError("timeout", NO_ANSWER);
+      const text = `${encode({ type: "publish", channel, key, idempotencyKey, ref }).slice(0, -1)},${content}}`;
       const publication = {
+        ref,
         channel,
-        data,
-        key,
-        idempotencyKey,
         text,
+        size: new TextEncoder().encode(text).length,
+        query: new URLSearchParams(key === undefined ? { channel } : { channel, key }),
+        request: { method: "POST", body, headers: { "Content-Type": type, "Idempotency-Key": idempotencyKey } },
+        waits: false,
         failures: 0,
-        done: (answer) => settle(resolve, answer),
+        done: ({ channel, id, recipients }) => settle(resolve, { channel, id, recipients }),
         fail: (error) => settle(reject, error),
-        // Whether it is to be tried again.
-        failed: (error) => error.final || error.code === "internal-error" ? settle(reject, error) : (why = error),
+        // What was answered; it may be tried again, by itself.
+        refused: (error, again) => {
+          if (error.final || error.code === "internal-error") return settle(reject, error);
+          why = error;
+          publication.waits = true;
+          this.#later(this.#delay(publication.failures++, error), () => {
+            publication.waits = false;
+            if (this.#pending.has(ref)) again();
+          });
+        },
+        failed: (error) => { why = error; },
       };
       const late = this.#later(this.#options.publishTimeout, () => settle(reject, why));
       this.#pending.set(ref, publication);
@@ -147,62 +210,67 @@ class TwistedWS extends Emitter {
   }
 
   async presence(channel) {
-    this.#check();
-    if (this.#link?.up && this.#link.send) {
-      return new Promise((done, fail) => {
-        const ref = ++this.#count;
-        this.#requests.set(ref, { done, fail });
-        this.#link.send({ type: "presence", channel, ref });
-      });
-    }
-    return (await (await this.#ask(`channel=${channel}&presence=true`)).json()).presence;
+    this.#check(channel);
+    const { count, members } = this.#link?.up && this.#link.send
+      ? await new Promise((done, fail) => this.#link.send({ type: "presence", channel }, { done, fail, lost: fail }))
+      : (await this.#call(`${new URLSearchParams({ channel })}&presence=true`)).presence;
+    return { count, members };
   }
 
   pause() {
-    this.#stop("paused");
-    this.#paused = true;
+    if (this.#away) return;
+    this.#away = true;
+    const error = new TwistedWSError("network", "paused");
+    const link = this.#detach();
+    this.#abort(error);
+    this.#state("paused");
+    if (link?.up) this._emit("close", error);
   }
 
   resume() {
-    this.#paused = false;
-    this.#goOn();
+    this.#away = this.state === "closed";
+    if (!this.#link) this.#goOn();
   }
 
   close() {
     this.#end(new TwistedWSError("closed", "The client is closed."));
   }
 
-  // Timers: each is known, and none outlives close.
+  // Timers: whoever waits has one, and none outlives close.
 
-  #later(milliseconds, work) {
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
+  #later(milliseconds, work, waiter = {}) {
+    this.#cancel(waiter);
+    this.#waiters.add(waiter);
+    waiter.timer = setTimeout(() => {
+      this.#cancel(waiter);
       work();
-    }, milliseconds);
-    this.#timers.add(timer);
-    return timer;
+    }, Math.min(milliseconds, LONGEST));
+    return waiter;
   }
 
-  #cancel(timer) {
-    clearTimeout(timer);
-    this.#timers.delete(timer);
+  #cancel(waiter) {
+    clearTimeout(waiter.timer);
+    waiter.timer = null;
+    this.#waiters.delete(waiter);
   }
 
   // Full jitter: when a server comes back, its clients do not all come in the same moment.
   #delay(failures, error) {
-    return (error.retryAfter || 0) + Math.random() * Math.min(this.#options.cap, this.#base * 2 ** failures);
+    return Math.min(LONGEST, (error.retryAfter || 0) + Math.random() * Math.min(this.#options.cap, this.#base * 2 ** failures));
   }
 
   // Connecting.
 
-  #check() {
+  #check(channel) {
     if (this.state === "closed") throw new TwistedWSError("closed", "The client is closed.");
+    must(isText(channel, /^\P{Cs}*$/u), "channel", channel);
   }
 
   #state(state) {
     if (this.state === state) return;
     this.state = state;
     this._emit("state", state);
+    if (state === "offline" || state === "paused") this._emit("offline");
   }
 
   #busy() {
@@ -212,110 +280,146 @@ class TwistedWS extends Emitter {
   }
 
   #connect() {
-    if (this.#link || ["offline", "paused", "waiting"].includes(this.state) || !this.#busy()) return;
+    if (this.#link || this.#retry.timer || this.#away || !this.#busy()) return;
     if (!this.#round.length) {
-      const { transports, WebSocket } = this.#options;
-      const usable = transports.filter((each) => each !== "websocket" || WebSocket);
+      // One that opens and is cut at once, three times in a row, is no better than one that does not open.
+      const bad = (each) => Math.floor((this.#cuts[each] || 0) / 3);
+      const [first, ...others] = [...this.#usable].sort((one, other) => bad(one) - bad(other));
       // What has worked is relied on until it has failed 3 times in a row.
-      this.#round = usable.includes(this.#worked) && this.#failures < 3 ? [this.#worked] : usable;
+      const relied = this.#usable.includes(this.#worked) && this.#failures < 3 && bad(this.#worked) === bad(first);
+      this.#round = relied ? [this.#worked] : [first, ...others];
       // A browser does not tell why a handshake was refused; a request over HTTP does.
-      if (`${usable}` === "websocket") this.#round.push("look");
+      if (`${this.#usable}` === "websocket") this.#round.push("look");
     }
-    this.#state("connecting");
+    this.#state(this.#isOffline() ? "offline" : "connecting");
     this.#start(this.#round.shift());
   }
 
-  async #start(name, { up = false, since = Date.now() } = {}) {
-    const link = { name, up, since, stop() {}, publish: () => this.#post() };
-    this.#link = link;
+  // Browsers say that they are offline when they are not, too: it is no reason not to try.
+  #isOffline() {
+    return this.#offline || globalThis.navigator?.onLine === false;
+  }
+
+  // `more` is for what is tried beside the link in use: what is to be tried after it.
+  #start(name, { up = false, since = Date.now(), more } = {}) {
+    const link = { name, up, since, more, over: false, parts: [], asked: new Map(), stop() {}, publish: () => this.#post() };
+    if (more) this.#next = link;
+    else this.#link = link;
     this.#watch(link, this.#options.timeout);
-    try {
-      await { websocket: this.#websocket, sse: this.#events, poll: this.#poll, look: this.#look }[name].call(this, link);
-    } catch (error) {
-      this.#failed(link, failure(error));
-    }
+    const run = { websocket: this.#websocket, sse: this.#events, poll: this.#poll, look: this.#poll }[name];
+    run.call(this, link).catch((error) => this.#failed(link, failure(error)));
   }
 
   #absolute(url) {
-    return new URL(url, globalThis.location?.href).href.replace(/^ws/, "http");
+    const { href, protocol } = new URL(url, globalThis.location?.href);
+    must(/^(http|ws)s?:$/.test(protocol), "url", href);
+    return href.replace(/^ws/, "http").replace(/#.*/, "");
   }
 
-  // Take the link for dead when nothing is heard of it in time, unless `late` has a better idea.
-  #watch(link, milliseconds, late = () => this.#lost(link, new TwistedWSError("timeout", "There is no answer."))) {
-    this.#cancel(link.timer);
-    link.timer = this.#later(milliseconds, late);
+  // Take a link for dead when nothing is heard of it, or of a part of it, in time.
+  #watch(link, milliseconds, part = link) {
+    this.#later(milliseconds, () => this.#lost(link, new TwistedWSError("timeout", NO_ANSWER)), part);
   }
 
   #opened(link) {
-    if (link.up && this.state === "open") return;
+    const better = link === this.#next;
+    if (better) {
+      this.#drop(this.#link);
+      this.#next = null;
+      this.#link = link;
+    } else if (link.up && this.state === "open") {
+      return;
+    }
     link.up = true;
     const transport = link.name;
     const changed = this.transport !== transport;
     this.transport = transport;
-    if (this.#subs.size || link.send) {
+    if (link.parts.length || link.send) {
       this.#worked = transport;
       try {
         sessionStorage.setItem(this.#memory, transport);
       } catch {}
     }
+    if (this.#usable.indexOf(transport) > 0) this.#climb();
+    else this.#cancel(this.#climbing);
+    if (link.send) {
+      for (const each of this.#subs.values()) if (!each._waits) link.add(each);
+    } else if (better) {
+      this.#restart(link); // others may have moved on since it was asked
+    }
+    for (const each of this.#pending.values()) if (!each.waits) link.publish(each);
     this.#state("open");
     if (changed) this._emit("transport", transport);
-    this._emit("open", { transport });
-    for (const each of this.#pending.values()) link.publish(each);
+    if (!better) this._emit("open", { transport });
   }
 
+  #drop(link) {
+    if (!link) return;
+    link.over = true;
+    for (const each of [link, ...link.parts]) this.#cancel(each);
+    link.stop();
+    for (const { lost } of link.asked.values()) lost?.(new TwistedWSError("network", "The connection is lost."));
+  }
+
+  // Drop all that there is; return what was in use.
   #detach() {
     const link = this.#link;
-    this.#link = null;
-    this.#cancel(link?.timer);
-    link?.stop();
-    for (const { fail } of this.#requests.values()) fail(new TwistedWSError("network", "The connection is lost."));
-    this.#requests.clear();
+    this.#drop(link);
+    this.#drop(this.#next);
+    this.#link = this.#next = null;
+    this.#cancel(this.#retry);
+    this.#round = [];
     return link;
   }
 
   #lost(link, error) {
-    if (link !== this.#link) return;
-    if (error.final) return this.#end(error);
-    this.#detach();
-    if (link.up) {
-      // A connection that has lived for 5 seconds ends a row of failures.
-      if (Date.now() - link.since >= 5000) this.#failures = 0;
-      this._emit("close", error);
-    } else if (this.#round.length && !error.retryAfter) {
-      return this.#connect();
+    if (link.over) return;
+    if (link === this.#next) {
+      this.#drop(link);
+      this.#next = null;
+      return this.#climb(link.more);
     }
-    this.#round = [];
-    if (globalThis.navigator?.onLine === false) return this.#stop("offline");
+    if (error.final) return this.#end(error);
+    if (link.up) {
+      const lived = Date.now() - link.since >= LIVED;
+      if (lived) this.#failures = 0;
+      if (lived && link.name === this.#usable[0]) this.#climbs = 0;
+      this.#cuts[link.name] = lived ? 0 : (this.#cuts[link.name] || 0) + 1;
+    }
+    const round = this.#round;
+    this.#detach();
+    if (link.up || !round.length || error.retryAfter) return this.#wait(link, error);
+    this.#round = round;
+    this.#connect();
+  }
+
+  #wait(link, error) {
     const delay = this.#delay(this.#failures++, error);
-    this.#state("waiting");
-    this.#retry = this.#later(delay, () => this.#goOn());
+    this.#later(delay, () => this.#goOn(), this.#retry);
+    this.#state(this.#isOffline() ? "offline" : "waiting");
+    if (link.up) this._emit("close", error);
     this._emit("retry", { delay, error });
   }
 
-  #stop(state) {
-    if (["closed", "paused", state].includes(this.state)) return;
-    const link = this.#detach();
-    this.#cancel(this.#retry);
-    this.#posting?.abort();
-    this.#round = [];
-    this.#state(state);
-    if (link?.up) this._emit("close", new TwistedWSError("network", state));
-    this._emit("offline");
+  #network(offline) {
+    this.#offline = offline;
+    if (!offline) this.#failures = 0;
+    if (!offline && !this.#link?.up) this.#goOn();
+    if (offline && this.#link) this.#lost(this.#link, new TwistedWSError("network", "offline"));
   }
 
   #goOn() {
-    if (this.#paused || this.#link || this.state === "closed") return;
-    this.#cancel(this.#retry);
-    this.#state("connecting");
+    if (this.#away) return;
+    this.#detach();
     this.#connect();
   }
 
   #end(error) {
     if (this.state === "closed") return;
+    this.#away = true;
     this.#detach();
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#posting?.abort();
+    for (const each of this.#waiters) this.#cancel(each);
+    this.#abort(error);
     for (const name in this.#wake) globalThis.removeEventListener?.(name, this.#wake[name]);
     this.#state("closed");
     for (const each of [...this.#pending.values()]) each.fail(error);
@@ -323,10 +427,22 @@ class TwistedWS extends Emitter {
     this._emit("close", error);
   }
 
+  // A better transport than the one in use may get through by now: it is tried beside it, less and less often.
+
+  #climb([name, ...more] = []) {
+    if (name) return this.#start(name, { more });
+    if (this.#climbing.timer) return;
+    this.#later(Math.min(this.#options.upgrade * 2 ** this.#climbs++, HOUR), () => {
+      if (this.#link?.up) this.#climb(this.#usable.slice(0, this.#usable.indexOf(this.#link.name)));
+      else this.#worked = null;
+    }, this.#climbing);
+  }
+
   // Subscriptions.
 
   #remove(subscription) {
     subscription.active = false;
+    this.#cancel(subscription);
     this.#subs.delete(subscription.channel);
     this.#patterns.delete(subscription);
   }
@@ -338,10 +454,28 @@ class TwistedWS extends Emitter {
     this._emit("error", error);
   }
 
-  #take(link, frame) {
-    const { type, channel, ref } = frame;
+  // Refused for good, or to be tried again by itself: the others go on.
+  #refused(subscription, error) {
+    this.#fail(subscription, error);
+    if (!subscription.active) return;
+    subscription._waits = true;
+    this.#later(this.#delay(subscription._failures++, error), async () => {
+      try {
+        if (this.#link?.parts.length) await this.#call(this.#query([subscription], "wait=0"));
+      } catch (why) {
+        if (subscription.active) this.#refused(subscription, failure(why));
+        return;
+      }
+      subscription._waits = false;
+      if (subscription.active) this.#link?.add?.(subscription);
+    }, subscription);
+  }
+
+  // Take a frame from a WebSocket, or from a part of a link over HTTP.
+  #take(source, frame) {
+    const { type, channel, code } = frame;
     const subscription = this.#subs.get(channel);
-    const live = subscription?._link === link;
+    const live = subscription?._source === source;
     if (type === "message") {
       const message = { channel, id: frame.id, data: content(frame) };
       if (frame.key !== undefined) message.key = frame.key;
@@ -350,56 +484,28 @@ class TwistedWS extends Emitter {
         subscription._emit("message", message);
       }
       for (const each of this.#patterns) {
-        if (each._link === link && channel.startsWith(each._prefix)) each._emit("message", message);
-      }
-    } else if (type === "subscribed") {
-      if (subscription && ref === subscription._ref) {
-        subscription._link = link;
-        subscription._begin(frame);
+        if (each._source === source && channel?.startsWith(each._prefix)) each._emit("message", message);
       }
     } else if (type === "broadcast") {
       this._emit("broadcast", content(frame));
     } else if (type === "welcome") {
-      this.#base = frame.retry;
-      link.heartbeat = frame.ping * 1000;
-      link.welcome();
-      for (const each of this.#subs.values()) link.add(each);
-      this.#opened(link);
+      if (isTime(frame.retry)) this.#base = frame.retry;
+      if (isTime(frame.ping * 1000, 1000)) source.heartbeat = frame.ping * 1000;
+      this.#opened(source);
     } else if (type === "unsubscribed") {
       if (live && frame.reason) this.#fail(subscription, new TwistedWSError("unsubscribed", frame.reason, { channel }));
     } else if (type === "join" || type === "leave") {
       if (live) subscription._emit(type, frame.member);
-    } else if (type === "error") {
-      this.#refused(frame);
+    } else if (source.subscriptions) {
+      if (type === "subscribed" && source.subscriptions.includes(subscription)) subscription._begin(source, frame);
     } else {
-      const asked = this.#pending.get(ref) || this.#requests.get(ref);
-      this.#requests.delete(ref);
-      delete frame.type;
-      delete frame.ref;
-      asked?.done(frame);
-    }
-  }
-
-  #refused({ code, message, channel, ref }) {
-    const error = new TwistedWSError(code, message, { channel });
-    const subscription = this.#subs.get(channel);
-    const publication = this.#pending.get(ref);
-    if (subscription && subscription._ref === ref) {
-      this.#fail(subscription, error);
-      if (!error.final) {
-        this.#later(this.#delay(subscription._failures++, error), () => {
-          if (subscription.active && subscription._ref === ref) this.#link?.add?.(subscription);
-        });
-      }
-    } else if (publication) {
-      if (publication.failed(error)) {
-        this.#later(this.#delay(publication.failures++, error), () => {
-          if (this.#pending.has(ref) && this.#link?.up) this.#link.publish(publication);
-        });
-      }
-    } else {
-      this.#requests.get(ref)?.fail(error);
-      this.#requests.delete(ref);
+      // The server cannot tell the ref of what it could not read, but answers requests in their order.
+      const [first] = source.asked.keys();
+      const { ref = code === "bad-request" && !channel ? first : undefined, message } = frame;
+      const asked = source.asked.get(ref);
+      source.asked.delete(ref);
+      if (type === "error") asked?.fail(new TwistedWSError(code, message, { channel }));
+      else asked?.done(frame);
     }
   }
 
@@ -407,43 +513,54 @@ class TwistedWS extends Emitter {
 
   async #websocket(link) {
     const url = this.#absolute(await this.#url());
-    if (link !== this.#link) return;
+    if (link.over) return;
     const socket = new this.#options.WebSocket(url.replace(/^http/, "ws"), PROTOCOL);
     const { heartbeat, timeout } = this.#options;
-    const send = (frame) => socket.send(JSON.stringify(frame));
     link.stop = () => {
       socket.onmessage = socket.onclose = null;
+      socket.onerror = () => {}; // which some throw where nobody listens
       socket.close();
     };
+    // Where a policy of the page forbids it, that is all that comes.
+    socket.onerror = () => link.up || this.#lost(link, new TwistedWSError("network", NO_SOCKET));
     socket.onclose = ({ code, reason }) => {
-      // Too large is something of what was being published: that has failed, not the rest.
-      const pending = code === 1009 ? [...this.#pending.values()] : [];
-      for (const { fail } of pending) fail(new TwistedWSError("too-large", reason));
-      const final = !COME_BACK.includes(code) && !pending.length;
+      let final = !COME_BACK.includes(code);
+      if (code === 1009 && this.#pending.size) {
+        // Whatever else is too large, the largest is; the rest is sent again.
+        final = false;
+        const all = [...this.#pending.values()];
+        const most = Math.max(...all.map(({ size }) => size));
+        for (const each of all) if (each.size === most) each.fail(new TwistedWSError("too-large", reason));
+      }
       this.#lost(link, new TwistedWSError("lost", reason || `closed with ${code}`, { closeCode: code, final }));
     };
-    link.welcome = () => {
-      link.send = send;
-      link.publish = ({ text }) => socket.send(text);
-      link.drop = ({ channel }) => send({ type: "unsubscribe", channel });
-      link.add = (each) => {
-        each._ref = ++this.#count;
-        send({ type: "subscribe", channel: each.channel, after: each.id ?? undefined, presence: each._presence, ref: each._ref });
-      };
+    link.send = (frame, asked) => {
+      const ref = asked && ++this.#count;
+      if (asked) link.asked.set(ref, asked);
+      socket.send(encode({ ...frame, ref }));
     };
+    link.publish = (publication) => {
+      link.asked.set(publication.ref, { done: publication.done, fail: (error) => publication.refused(error, () => link.over || link.publish(publication)) });
+      socket.send(publication.text);
+    };
+    link.drop = ({ channel }) => link.up && link.send({ type: "unsubscribe", channel });
+    link.add = (each) => link.up && link.send({ type: "subscribe", channel: each.channel, after: each.id ?? undefined, presence: each._presence }, {
+      done: (frame) => each.active && each._begin(link, frame),
+      fail: (error) => each.active && this.#refused(each, error),
+    });
     socket.onmessage = ({ data }) => {
       let frame;
       try {
         frame = JSON.parse(data);
-      } catch {} // a broadcast to everybody, which may be any text
+      } catch {} // what a service has written by itself, which may be any text
       if (frame?.type) this.#take(link, frame);
       else this._emit("broadcast", data);
       // The pings of the server are not shown to a page, so one that hears nothing asks.
-      if (link === this.#link) {
-        this.#watch(link, link.heartbeat || heartbeat, () => {
-          send({ type: "ping" });
+      if (!link.over) {
+        this.#later(link.heartbeat || heartbeat, () => {
+          link.send({ type: "ping" });
           this.#watch(link, timeout);
-        });
+        }, link);
       }
     };
   }
@@ -451,163 +568,203 @@ class TwistedWS extends Emitter {
   // HTTP.
 
   async #ask(query, init) {
-    const url = this.#absolute(await this.#url());
+    const url = new URL(this.#absolute(await this.#url()));
+    url.search += (url.search && "&") + query;
     const { fetch, credentials } = this.#options;
-    const response = await fetch(url + (url.includes("?") ? "&" : "?") + query, { credentials, cache: "no-store", ...init });
-    const { status } = response;
+    const response = await fetch(url.href, { credentials, cache: "no-store", ...init });
+    const { status, headers } = response;
     if (status === 200) return response;
-    const { error = `http-${status}`, message } = await response.json().catch(() => ({}));
-    const after = response.headers.get("Retry-After");
+    const { error = `http-${status}`, message, channel } = (await response.json().catch(() => null)) || {};
+    const after = headers.get("Retry-After");
+    const wait = /^\d+$/.test(after) ? after * 1000 : /GMT$/.test(after) && Date.parse(after) - (Date.parse(headers.get("Date")) || Date.now());
     throw new TwistedWSError(error, message || response.statusText, {
       status,
-      final: status < 500 && ![408, 425, 429].includes(status),
-      retryAfter: after && Math.max(0, isNaN(after) ? Date.parse(after) - Date.now() : after * 1000),
+      channel,
+      final: error === TOO_MANY || status < 500 && ![408, 425, 429].includes(status),
+      retryAfter: wait > 0 ? Math.min(wait, LONGEST) : undefined,
     });
   }
 
-  // What a link over HTTP asks for; a change of the subscriptions is another request.
-  #query(link, more, subscriptions = [...this.#subs.values()]) {
+  // The same for what is answered at once.
+  async #call(query, init) {
+    const abort = new AbortController();
+    const timer = this.#later(this.#options.timeout, () => abort.abort(new TwistedWSError("timeout", NO_ANSWER)));
+    this.#calls.add(abort);
+    try {
+      return await (await this.#ask(query, { ...init, signal: abort.signal })).json();
+    } finally {
+      this.#cancel(timer);
+      this.#calls.delete(abort);
+    }
+  }
+
+  #abort(error) {
+    for (const each of this.#calls) each.abort(error);
+  }
+
+  #query(subscriptions, more) {
     const after = subscriptions.filter(({ id }) => id !== null).map(({ channel, id }) => `${channel}=${id}`);
-    link.add = link.drop = () => queueMicrotask(() => link === this.#link && this.#restart(link));
     return subscriptions.map(({ channel }) => `channel=${encodeURIComponent(channel)}&`).join("")
-      + (after.length ? `after=${encodeURIComponent(after)}&` : "")
+      + (after.length ? `after=${after}&` : "")
       + (subscriptions.some(({ _presence }) => _presence) ? "presence=true&" : "") + more;
   }
 
   #restart(link) {
-    this.#detach();
-    if (this.#busy()) this.#start(link.name, link);
+    this.#drop(link);
+    if (this.#busy()) this.#start(link.name, { up: link.up, since: link.since });
+    else this.#detach();
   }
 
   async #http(link, work) {
+    await null; // what else is subscribed to in this moment comes along
+    if (link.over) return;
     const abort = new AbortController();
-    const subscriptions = [...this.#subs.values()];
     link.stop = () => abort.abort();
-    for (const each of subscriptions) each._ref = undefined;
-    if (subscriptions.length) {
-      await work(subscriptions, abort.signal);
-    } else {
-      this.#query(link);
-      this.#cancel(link.timer);
-      this.#opened(link);
+    // A change of the subscriptions is another request.
+    link.add = link.drop = () => queueMicrotask(() => link.over || this.#restart(link));
+    let part;
+    for (const each of this.#subs.values()) {
+      if (each._waits) continue;
+      const size = 2 * encodeURIComponent(each.channel).length + 32; // with its position
+      if (!part || part.size + size > this.#room) link.parts.push(part = { subscriptions: [], size: 0 });
+      part.subscriptions.push(each);
+      part.size += size;
+    }
+    if (!part && link.name === "look") throw new Error(NO_SOCKET);
+    this.#cancel(link);
+    if (!part) this.#opened(link);
+    for (const each of link.parts) {
+      this.#watch(link, this.#options.timeout, each);
+      work(each, abort.signal).catch((error) => this.#failed(link, failure(error), each));
     }
   }
 
   #events(link) {
-    return this.#http(link, async (subscriptions, signal) => {
-      const { heartbeat, timeout } = this.#options;
-      const response = await this.#ask(this.#query(link, "format=json"), { headers: { Accept: "text/event-stream" }, signal });
+    const { heartbeat, timeout } = this.#options;
+    return this.#http(link, async (part, signal) => {
+      const response = await this.#ask(this.#query(part.subscriptions, "format=json"), { headers: { Accept: "text/event-stream" }, signal });
       if (!/^text\/event-stream/.test(response.headers.get("Content-Type"))) throw new Error("This is no event stream.");
       const reader = response.body.getReader();
       const decoder = new TextDecoder();
-      for (let rest = ""; ;) {
+      for (let rest = "", up = false; ;) {
         const { done, value } = await reader.read();
-        if (link !== this.#link) return;
+        if (link.over) return;
+        if (done && !part.subscriptions.some(({ active }) => active)) return this.#restart(link);
         if (done) throw new Error("The stream has ended.");
         const lines = (rest + decoder.decode(value, { stream: true })).split(/\r?\n/);
         rest = lines.pop();
         for (const line of lines) {
-          if (line.startsWith("retry: ")) this.#base = +line.slice(7);
+          if (line.startsWith("retry: ") && isTime(+line.slice(7))) this.#base = +line.slice(7);
           if (!line.startsWith("data: ")) continue;
+          up = true;
           this.#opened(link);
-          this.#take(link, JSON.parse(line.slice(6)));
-          if (link !== this.#link) return;
+          if (link.over) return;
+          this.#take(part, JSON.parse(line.slice(6)));
+          if (link.over) return;
         }
-        if (link.up) this.#watch(link, heartbeat + timeout);
+        if (up) this.#watch(link, heartbeat + timeout, part);
       }
     });
   }
 
   #poll(link) {
-    return this.#http(link, async (subscriptions, signal) => {
-      const { heartbeat, timeout } = this.#options;
+    const { heartbeat, timeout } = this.#options;
+    return this.#http(link, async (part, signal) => {
+      const { subscriptions } = part;
+      const alone = subscriptions.length === 1;
       // The first answer comes at once, and has the positions from which on nothing is missed.
-      for (let wait = 0; ; wait = heartbeat) {
+      for (let wait = 0, before; ; wait = Math.min(heartbeat, 60000)) {
         const began = Date.now();
-        this.#watch(link, wait + timeout);
-        const answer = await (await this.#ask(this.#query(link, `wait=${wait / 1000}`), { signal })).json();
-        if (link !== this.#link) return;
+        this.#watch(link, wait + timeout, part);
+        const answer = await (await this.#ask(this.#query(subscriptions, `wait=${wait / 1000}`), { signal })).json();
+        if (link.over) return;
+        if (link.name === "look") throw new Error(NO_SOCKET);
         this.#opened(link);
+        if (link.over) return;
         const { messages, presence } = answer;
-        const alone = subscriptions.length === 1;
         const place = answer.id || ""; // there is none where there are only patterns
-        const places = Object.fromEntries(place.split(",").map((each) => alone ? [subscriptions[0].channel, each] : each.split("=")));
+        const places = Object.fromEntries(place.split(",").map((each) => each.split("=")));
         for (const each of subscriptions) {
           const { channel, id: after } = each;
           const mine = messages.filter((one) => one.channel === channel);
-          const id = mine[0]?.id.replace(/\d+$/, (offset) => offset - 1) || places[channel] || null;
+          const id = mine[0]?.id.replace(/\d+$/, (offset) => offset - 1) || (alone ? place : places[channel]) || null;
           const recovered = after !== null && (answer.recovered || after === "0" || after === id);
-          if (each._link !== link || !recovered) {
-            this.#take(link, { type: "subscribed", channel, id, recovered, count: mine.length });
+          if (each._source !== part || !recovered) {
+            this.#take(part, { type: "subscribed", channel, id, recovered, count: mine.length });
           }
           if (presence && each._presence) each._emit("presence", alone ? presence : presence[channel]);
         }
         for (const message of messages) {
-          if (link !== this.#link) return;
-          this.#take(link, { ...message, type: "message" });
+          if (link.over) return;
+          this.#take(part, { ...message, type: "message" });
         }
-        if (link !== this.#link) return;
-        // Something between here and the server answers at once: that would be a loop without a pause.
-        if (wait && !messages.length && Date.now() - began < wait / 2) throw new Error("The server does not wait.");
+        if (link.over) return;
+        // Something between here and the server answers at once, with what is known: that would be a loop without a pause.
+        const now = place + messages[messages.length - 1]?.id;
+        if (now === before && Date.now() - began < wait / 2) throw new Error("The server does not wait.");
+        before = now;
       }
     });
   }
 
-  async #look(link) {
-    if (this.#subs.size) await this.#ask(this.#query(link, "wait=0"));
-    throw new Error("There is no WebSocket.");
-  }
-
-  // A request for several channels is refused when one of them is: find out which.
-  async #failed(link, error) {
-    if (link !== this.#link) return;
-    if (!error.final) return this.#lost(link, error);
-    const subscriptions = [...this.#subs.values()];
-    const guilty = [];
-    for (const each of subscriptions.length > 1 ? subscriptions : []) {
-      this.#watch(link, this.#options.timeout);
-      await this.#ask(this.#query({}, "wait=0", [each])).catch((why) => why.final && guilty.push([each, why]));
-      if (link !== this.#link) return;
+  #failed(link, error, part) {
+    if (link.over) return;
+    if (!part || link === this.#next) return this.#lost(link, error);
+    const { subscriptions, size } = part;
+    const guilty = subscriptions.find(({ channel }) => channel === error.channel);
+    if (guilty && (error.final || subscriptions.length > 1 || link.parts.length > 1)) {
+      this.#refused(guilty, error);
+    } else if (([414, 431].includes(error.status) || error.code === TOO_MANY) && subscriptions.length > 1) {
+      this.#room = size / 2;
+    } else if (error.final) {
+      for (const each of subscriptions) this.#fail(each, error);
+    } else {
+      return this.#lost(link, error);
     }
-    for (const [each, why] of guilty.length ? guilty : subscriptions.map((one) => [one, error])) this.#fail(each, why);
-    if (link === this.#link) this.#restart(link);
+    if (!link.over) this.#restart(link);
   }
 
-  // Publications go one after the other, so that they stay in their order.
+  // Publications go one after the other, so that they stay in their order; one that is refused for now holds up its own channel only.
   async #post() {
     if (this.#posting) return;
-    for (let failures = 0; this.#pending.size && this.#link?.up && !this.#link.send;) {
-      const [publication] = this.#pending.values();
-      const { channel, data, key, idempotencyKey } = publication;
-      const abort = this.#posting = new AbortController();
-      const timer = this.#later(this.#options.timeout, () => abort.abort());
-      const text = typeof data === "string" && data;
-      const type = binary(data) ? "application/octet-stream" : text ? "text/plain" : "application/json";
+    this.#posting = true;
+    for (let failures = 0; this.#link?.up && !this.#link.send;) {
+      const held = new Set();
+      const publication = [...this.#pending.values()].find(({ channel, waits }) => !held.has(channel) && !(waits && held.add(channel)));
+      if (!publication) break;
       try {
-        const response = await this.#ask(`channel=${encodeURIComponent(channel)}${key === undefined ? "" : `&key=${encodeURIComponent(key)}`}`, {
-          method: "POST",
-          body: binary(data) || text || JSON.stringify(data ?? null),
-          headers: { "Content-Type": type, "Idempotency-Key": idempotencyKey },
-          signal: abort.signal,
-        });
-        publication.done(await response.json());
+        publication.done(await this.#call(publication.query, publication.request));
         failures = 0;
       } catch (error) {
         const why = failure(error);
-        if (publication.failed(why) && this.#link) await new Promise((done) => this.#later(this.#delay(failures++, why), done));
+        if (why.final || why.channel || why.code === "internal-error") {
+          publication.refused(why, () => this.#link?.up && this.#link.publish(publication));
+        } else {
+          publication.failed(why);
+          if (this.#link) await new Promise((done) => this.#later(this.#delay(failures++, why), done));
+        }
       }
-      this.#cancel(timer);
     }
-    this.#posting = null;
+    this.#posting = false;
   }
 }
 
+const must = (fits, name, value) => {
+  if (!fits) throw new TypeError(`${name} cannot be ${String(value)}`);
+};
+
 const failure = (error) => error instanceof TwistedWSError ? error : new TwistedWSError("network", String(error));
 
-const binary = (data) => ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
-  : data instanceof ArrayBuffer && new Uint8Array(data);
+// A copy of the bytes of what has some.
+const binary = (data) => ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice()
+  : /ArrayBuffer\]$/.test(Object.prototype.toString.call(data)) ? new Uint8Array(data).slice() : null;
 
-const packed = (data) => binary(data) ? { base64: btoa(Array.from(binary(data), (each) => String.fromCharCode(each)).join("")) } : { data: data ?? null };
+// What JSON says of a value. It escapes lone surrogates, which no server can read: they become what they become in any text that is sent.
+const encode = (value) => {
+  const json = JSON.stringify(value);
+  must(json, "data", value);
+  return json.replace(/\\(ud...|.)/g, (escaped, what) => what.length > 1 ? "\ufffd" : escaped);
+};
 
 const content = ({ data, base64 }) => base64 === undefined ? data : Uint8Array.from(atob(base64), (each) => each.charCodeAt(0));
 
