@@ -158,6 +158,8 @@ class Channels:
             self._cancelJoining(subscriber, channel)
         for channel in subscriber.channels:
             self.unsubscribe(subscriber, channel)
+        if isinstance(subscriber.caller, Visitor):
+            subscriber.caller.membership = None
 
     def count(self, channel: str) -> int:
         """Return how many are subscribed to a channel itself, not by a pattern."""

@@ -239,6 +239,7 @@ class Dispatcher:
 
     def _gone(self, _: object = None) -> None:
         self._endGrace()
+        self.caller.membership = None  # which has the caller, and no collector should be needed for the two
         end = self._leaving.pop(self, None)
         if end is not None:
             end.callback(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import iscoroutine
 from collections.abc import Callable, Iterable
 from types import MappingProxyType
 from typing import Any
@@ -229,6 +230,9 @@ class ChannelService(WebSocketService):
     async def _ask(self, name: str, hook: Callable[..., Any], *arguments: Any) -> Any:
         try:
             answer = hook(*arguments)
+            if iscoroutine(answer):
+                # Not by way of a Deferred, which would keep what it raises for the collector of cycles.
+                return await answer
             pending = asDeferred(answer)
             return answer if pending is None else await pending
         except Reject as refusal:

@@ -8,6 +8,10 @@ from typing import Any
 __all__ = ["Deadline"]
 
 
+def _nobody() -> None:
+    """Take the place of who was called; to keep that one would keep a connection alive until a collector comes."""
+
+
 class Deadline:
     """Calls a function when the time has come that was set last.
 
@@ -46,8 +50,9 @@ class Deadline:
         self._due = None
 
     def end(self) -> None:
-        """Have none any more: nothing is left with the reactor."""
+        """Have none any more: nothing is left with the reactor, and nobody is called, whatever is set later."""
         self._due = None
+        self._reached = _nobody
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -129,6 +129,11 @@ class EventSubscriber(CallerSubscriber):
         if self._began:
             super()._pump()
 
+    def leave(self) -> None:
+        """End: the stream has."""
+        super().leave()
+        self.caller._link = None
+
     def disconnect(self, code: int, reason: str) -> None:
         """End the stream; the client is told that it is not wanted."""
         for channel in self.channels:

@@ -184,8 +184,9 @@ class Poll(Subscriber):
     def leave(self) -> None:
         """End: it was answered, or the peer has left."""
         self._waiting = False
-        if self._answering is not None and self._answering.active():
-            self._answering.cancel()
+        answering, self._answering = self._answering, None
+        if answering is not None and answering.active():
+            answering.cancel()
         self._server.visits.discard(self)
         self._server.channels.wheel.drop(self)
         self._server.channels.leave(self)

@@ -300,5 +300,6 @@ class Stream:
         self._ending = True
         self.sender.open = False
         self._channels.wheel.drop(self)
-        self._outbox.abandon(ConnectionClosed())
+        self._outbox.end(ConnectionClosed())
         self._gone()
+        self.prefix = self._goOn = None  # no collector should be needed for who is here no more

@@ -78,7 +78,7 @@ class SecureLaneServer(LaneServer):
         try:
             came = speedups.tlsReadSome(self.handle)
         except SSL.Error as error:
-            came = error
+            came = error.with_traceback(None)  # or it and this frame have each other
         return None if came is None else self.take(came)
 
     def take(self, came: Any) -> Any:
@@ -87,7 +87,7 @@ class SecureLaneServer(LaneServer):
             try:
                 self._tls._raise_ssl_error(self._tls._ssl, -1)
             except SSL.Error as error:
-                came = error
+                came = error.with_traceback(None)
         if isinstance(came, SSL.WantWriteError):
             self._readWantsWrite = True
             self.startWriting()  # type: ignore[no-untyped-call]
@@ -110,7 +110,7 @@ class SecureLaneServer(LaneServer):
             self.startWriting()  # type: ignore[no-untyped-call]
             return None
         except SSL.Error as error:
-            return self._broken(error)
+            return self._broken(error.with_traceback(None))
         self._handshaking = False
         # By it pyOpenSSL finds whose handshake calls back, which is over.
         getattr(self._tls, "_reverse_mapping", {}).pop(getattr(self._tls, "_ssl", None), None)
@@ -186,7 +186,7 @@ class SecureLaneServer(LaneServer):
             self.startWriting()  # type: ignore[no-untyped-call]
             return None
         except SSL.Error as error:
-            return self._broken(error)
+            return self._broken(error.with_traceback(None))
         self.startReading()  # type: ignore[no-untyped-call]
         return None
 
