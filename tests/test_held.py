@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from tests.memory import MemoryClient, clientFrame
 from tests.web.channels import World
-from twisted_ws import Caller
+from twisted_ws import Caller, WebSocketService
 from twisted_ws.services.channels import ChannelService
 
 # What is held may be so much more than what is counted, and what is counted than what is held.
@@ -51,7 +52,7 @@ class Held:
     def begin(self) -> None:
         """Begin to look."""
         gc.collect()
-        self._before = self.backlog.total
+        self._before = self.backlog.total + self.server.intake.total
         tracemalloc.start()
 
     def end(self) -> tuple[int, int]:
@@ -59,7 +60,7 @@ class Held:
         gc.collect()
         real = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
-        return real, self.backlog.total - self._before
+        return real, self.backlog.total + self.server.intake.total - self._before
 
 
 def payload(number: int, size: int) -> bytes:
@@ -188,3 +189,69 @@ def test_replies() -> None:
     for number in range(1000):
         client.send(clientFrame(1, b'{"type":"ping","ref":%d}' % number))
     compare(*held.end())
+
+
+# What came from peers.
+
+
+class Slow(WebSocketService):
+    """Never gets done with the first message."""
+
+    async def onTextMessage(self, caller: Caller, text: str) -> None:
+        await Deferred()
+
+    async def onBinaryMessage(self, caller: Caller, data: bytes) -> None:
+        await Deferred()
+
+
+@pytest.mark.parametrize("text", ["", "x", "x" * 125, "x" * 65536, "\u00e9" * 125, "x" * 1000 + "\U0001f600"])
+@pytest.mark.parametrize("opcode", [1, 2])
+def test_waiting(opcode: int, text: str) -> None:
+    """Messages that wait for a handler are counted as what they take, also texts that take four bytes for each character."""
+    held = Held(readAhead=1 << 40)
+    held.server.mount("/slow", Slow())
+    client = held.connect("/slow")
+    client.send(clientFrame(1, b"first"))
+    data = b"".join([clientFrame(opcode, text.encode())] * 10)
+    held.begin()
+    for _ in range(countOf(len(text)) // 10):
+        client.send(data)
+    real, counted = held.end()
+    assert real <= FACTOR * counted
+    if len(text) > 1:  # the shortest ones are shared by all
+        assert counted <= FACTOR * real
+    client.hangUp()
+    held.world.clock.advance(100)
+    assert held.server.intake.total == 0
+
+
+@pytest.mark.parametrize("piece", [0, 1, 125, 65536])
+def test_messagesInPart(piece: int) -> None:
+    """A message that is not whole is counted as what it takes, in pieces of any size."""
+    held = Held()
+    clients = [held.connect("/channels/a") for _ in range(20)]
+    pieces = clientFrame(2, fin=False) + clientFrame(0, b"x" * piece, fin=False) * min(600_000 // max(piece, 1), 1000)
+    held.begin()
+    for client in clients:
+        client.send(pieces)
+    real, counted = held.end()
+    # An empty one is charged nothing here: beside what a connection takes there is no more.
+    assert real - 20 * 2048 <= FACTOR * counted
+    assert counted <= FACTOR * real
+
+
+@pytest.mark.parametrize("size", [200, 10_000, 600_000])
+def test_bodiesInPart(size: int) -> None:
+    """The body of a request that is not whole is counted as what it takes; so is one that waits for its answer."""
+    held = Held()
+    clients = [held.world.client() for _ in range(20)]
+    head = "POST /channels/a HTTP/1.1\r\nHost: localhost:8080\r\nContent-Length: 700000\r\n\r\n"
+    for client in clients:
+        client.send(head.encode())
+    held.begin()
+    for client in clients:
+        for _ in range(0, size, 10_000):
+            client.send(b"x" * min(size, 10_000))
+    real, counted = held.end()
+    assert real - 20 * 2048 <= FACTOR * counted
+    assert counted <= FACTOR * real
