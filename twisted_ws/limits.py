@@ -120,7 +120,7 @@ class Limits:
     replyBuffer: int = _limit(64 * KIB, "bytes", "reading pauses", "who does not read its replies is not read from")
     writeDeadline: float = _limit(30, "seconds", "dropped", "no progress on queued bytes: the peer is gone or does not read")
     # Channels
-    channels: int = _limit(1_000_000, "channels", "503", "each costs some 400 bytes, and who may subscribe can make them up")
+    channels: int = _limit(1_000_000, "channels", "503", "each costs some 460 bytes, and who may subscribe can make them up")
     channelsPerAddress: int = _limit(
         50_000,
         "channels",
@@ -145,7 +145,10 @@ class Limits:
     )
     idempotencyAge: float = _limit(300, "seconds", "published again", "a publisher that had no answer tries again within that")
     idempotencyKeys: int = _limit(
-        500_000, "keys", "503", "each costs some 500 bytes; one that was dropped early would publish a message twice"
+        500_000,
+        "keys",
+        "503",
+        "each costs 500 bytes, 1,000 with the longest key; one that was dropped early would publish a message twice",
     )
     subscriberLag: float = _limit(
         30, "seconds", "1013, or dropped by the policy", "the longest that a message of a channel may wait for a slow subscriber"
