@@ -351,9 +351,10 @@ def test_closedWithMail():
     client, caller = world.connect("a")
     client.pause()
     world.publish(big("1"), big("2"), big("3"))
+    membership = caller.membership
     client.cut()
     assert world.server._wire.backlog.total == 0
-    assert caller.membership._mailbox is None
+    assert membership._mailbox is None
     assert world.publish("4")[0].recipients == 0
 
 

@@ -122,7 +122,7 @@ def test_whoStallsIsEndedAndTheOthersGetAll(server: Running) -> None:
             assert next(events) == (number + 1, text)
             # Each answer would have a megabyte: they are asked for behind each other, and none is read.
             poller.sendall(b"GET /close/a?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert _state(server, "a")["waits"] < 3 * (CAP + 2 * SIZE)
+            assert _state(server, "a")["waits"] < 4 * (CAP + 2 * SIZE)
         assert _state(server, "a")["resident"] - before < 50 * CAP
         waited = [int(size) for size in re.findall(r"(\d+) bytes (?:of channels )?wait for it", server.output)]
         assert len(waited) == 3
