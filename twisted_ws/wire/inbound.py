@@ -25,6 +25,9 @@ FEED = 4096
 TURN = 0.01
 BATCH = 64  # messages between two looks at the clock
 
+# Fewer bytes than this are not counted among what all have sent in part: a connection costs more.
+SMALL = 1024
+
 FIRST_CONTROL = 8  # opcodes from here on are control frames (RFC 6455 section 5.5)
 
 # The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
@@ -71,6 +74,8 @@ class Inbound(QuietServerProtocol):
     def _note(self) -> None:
         """Count what came and is not whole or not handled yet."""
         count = self._kept + self._unhandled + (0 if self._message is None else len(self._message))
+        if count < SMALL:
+            count = 0
         intake = self.wire.intake
         if count != self.counted:
             intake.note(self, count)
