@@ -51,8 +51,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Start one server for all tests of this file."""
     directory = tmp_path_factory.mktemp("server")
     writeService(directory, _SERVICE)
+    (directory / "ws.toml").write_text("[limits]\nreconnectDelay = 0.05\n")  # what clients are told
     services = ("--service", "/channels/{channel}=rooms:Rooms", "--service", "/channels=rooms:Rooms")
-    with running(directory, *services) as server:
+    with running(directory, "--config", "ws.toml", *services) as server:
         yield server
 
 
