@@ -56,8 +56,9 @@ class Guarded(Endpoint):
         site's.
         """
         bearer = self._credentials.requiresCredentials and authorization.lower().startswith("bearer ")
-        assert request.head is not None
-        if ("origin" in request.head.values or isFromElsewhere(request.head)) and not bearer:
+        head = request.head
+        assert head is not None
+        if ("origin" in head.values or ("sec-fetch-site" in head.values and isFromElsewhere(head))) and not bearer:
             raise HttpError(403, "A web page may publish only with an API key of its own.")
 
     def refuseWhileDraining(self) -> None:

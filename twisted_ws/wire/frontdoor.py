@@ -82,7 +82,7 @@ class FrontDoor(TwistedProtocol):
     wheelSlot: int | None = None
     counted = 0  # bytes that it has of `Wire.intake`
     _gone: Deferred[None] | None = None  # who waits for the end of the connection
-    _asked: tuple[str, str] | None = None  # the client's address and the path, once a handshake has named them
+    _asked: tuple[str, str] | None = None  # the client's address and the target, once a handshake has named them
     transport: Any
     factory: FrontDoorFactory
 
@@ -159,8 +159,8 @@ class FrontDoor(TwistedProtocol):
         address, port = self._peer if onLane else peerOf(transport.getPeer())
         secure = transport.isSecure if onLane else isSecure(transport)
         client, secure = factory.proxies.client(address, secure, head)
-        self._asked = client, head.target.partition("?")[0]
-        if isMisdirected(head, transport, factory.allowedHosts, factory.proxies):
+        self._asked = client, head.target
+        if not factory.allowedHosts.allows(head.host) and isMisdirected(head, transport, factory.allowedHosts, factory.proxies):
             self._refuse(421, MISDIRECTED, hint=factory.allowedHosts.hint(head.host))
             return
         verdict = decide(head, factory.origins, secure)
@@ -266,7 +266,7 @@ class FrontDoor(TwistedProtocol):
         if upgrade is not None:
             upgrade.cancel()
         wire = self.factory.wire
-        address, path = self._asked or (peerOf(self.transport.getPeer())[0], "")
+        address, target = self._asked or (peerOf(self.transport.getPeer())[0], "")
         wire.throttle.info(
             _log,
             f"handshake refused with {status}",
@@ -275,7 +275,9 @@ class FrontDoor(TwistedProtocol):
             status=status,
             reason=printable(message),  # "message" is taken: Twisted overwrites it for observers of its older log
             # The path without the query: secrets travel there.
-            more=f" ({'; '.join(more)})" if (more := [printable(each) for each in (path, hint) if each]) else "",
+            more=f" ({'; '.join(more)})"
+            if (more := [printable(each) for each in (target.partition("?")[0], hint) if each])
+            else "",
         )
         self.transport.write(response(status, message, headers))
         finishWriting(self.transport)

@@ -23,6 +23,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Programs name the server's own URL where a browser names its page's: ws4py does, with its scheme.
 _AS_HTTP = {"ws": "http", "wss": "https"}
 _isHost = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\]").fullmatch
+# The same few are in every request; and who sends others fills no memory.
+_KNOWN = 64
 # The origins of pages that have no host.
 _WITHOUT_HOST = ("null", "file://")
 
@@ -98,7 +100,9 @@ class AllowedOrigins:
         ValueError: one is in no such form; the text names it.
     """
 
-    __slots__ = ("_any", "_literal", "_patterns")
+    __slots__ = ("_any", "_literal", "_patterns", "allows")
+
+    allows: Callable[[str, str, bool], bool]
 
     def __init__(self, origins: Iterable[str] = ()) -> None:
         self._any = False
@@ -115,8 +119,9 @@ class AllowedOrigins:
             if pattern is None:
                 raise ValueError(f"{origin!r} is no origin: write scheme://host[:port], scheme://*.host, null or *")
             self._patterns.append(pattern)
+        self.allows = lru_cache(_KNOWN)(self._allows)
 
-    def allows(self, origin: str, host: str, isSecure: bool) -> bool:
+    def _allows(self, origin: str, host: str, isSecure: bool) -> bool:
         """Say whether a page of `origin` may connect to this server, which it called by the Host header `host`.
 
         The page's own host is allowed, port for port. A page that came over https may connect where TLS ends in front of
@@ -175,8 +180,7 @@ class AllowedHosts:
                 raise ValueError(f"{host!r} is no name of a host: write app.example, *.app.example or *")
             if pattern is not None:
                 self._patterns.append(pattern)
-        # The same few in every request; and who sends others fills no memory.
-        self.allows = lru_cache(256)(self._allows)
+        self.allows = lru_cache(_KNOWN)(self._allows)
 
     def _allows(self, host: str) -> bool:
         """Say whether a request whose Host header is `host` was meant for this server ("": there is none, so no browser)."""
