@@ -238,8 +238,9 @@ class TunnelTest(LiveCase):
         authority = trustme.CA()
         leaf = authority.issue_cert("app.example")
         trust = self.save("ca.pem", authority.cert_pem.bytes())
-        plain = await self.serve()
-        secure = await self.serve(certificate=self.save("server.pem", leaf.private_key_and_cert_chain_pem.bytes()))
+        plain = await self.serve(allowedHosts=["app.example"])
+        pem = self.save("server.pem", leaf.private_key_and_cert_chain_pem.bytes())
+        secure = await self.serve(certificate=pem, allowedHosts=["app.example"])
         for isSocks in (False, True):
             for port, scheme, options in ((plain, "ws", {}), (secure, "wss", {"trustStore": trust})):
                 relay = Relay(port, isSocks)

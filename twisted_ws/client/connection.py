@@ -124,7 +124,9 @@ class ClientConnection(Inbound):
     def onPing(self, payload: bytes) -> None:
         """Answer a ping, unless the user does."""
         if self.phase is Phase.OPEN and not self._receiver.pingReceived(payload) and self.phase is Phase.OPEN:
-            self._outbox.pong(maskedFrame(PONG, payload))
+            # One for each ping, in order; of those that a server takes none of, the newest (RFC 6455 section 5.5.3).
+            few = self._outbox.size <= self.limits.replyBuffer
+            (self._outbox.control if few else self._outbox.pong)(maskedFrame(PONG, payload))
 
     def onPong(self, payload: bytes) -> None:
         """Take the answer to one of our pings; any other pong is the user's."""

@@ -13,7 +13,7 @@ look at the state and the change that relies on it call nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -228,19 +228,18 @@ class Outbox:
         """Answer a ping; of several that wait, only the newest is sent (RFC 6455 section 5.5.3)."""
         if self._ended is not None:
             return
+        self._count(len(frame))
         former, self._pong = self._pong, frame
-        self._count(len(frame) - len(former or b""))
+        self._count(-len(former or b""))
         self._backlog.relieve()
         self._pump()
 
     def clear(self, error: ConnectionClosed) -> None:
         """Drop what waits, but for the rest of a frame that was begun; the Deferreds of what is dropped fail with `error`."""
-        control, messages = self._control, self._messages
-        self._control = self._messages = _NOTHING
         pong, self._pong = self._pong, None
-        dropped = [*control, *messages]
+        dropped = [*_emptied(self._control), *_emptied(self._messages)]
         charges = sum([_charge(waiter) for _, waiter in dropped])
-        self.charges -= charges
+        self._uncharge(charges)
         self._count(-charges - len(pong or b"") - sum([len(frame) for frame, _ in dropped]))
         for _, waiter in dropped:
             if waiter is not None:
@@ -289,10 +288,17 @@ class Outbox:
 
     def _count(self, more: int) -> None:
         """Count bytes and charges that came, or (negative) went."""
-        self.size += more
+        self.size += more  # without a call or an object between reading and writing: a finaliser may count, too
+        if self.size < 0:
+            self.size = 0  # everything was dropped in the middle of what else is taken off
         self.sender.waiting = self.size > 0 or self._held
         while self.counted != (count := self.size + self._kept):  # which another one may change before it is noted
             self._backlog.note(self, count)
+
+    def _uncharge(self, charges: int) -> None:
+        self.charges -= charges
+        if self.charges < 0:
+            self.charges = 0  # as `_count`
 
     def _enqueue(self, urgent: bool, frame: bytes, waiter: Deferred[None] | None) -> None:
         entry, charge, before = (frame, waiter), _charge(waiter), self.size
@@ -340,6 +346,8 @@ class Outbox:
                 chunk, waiters = self._slice()
                 size = len(chunk)
                 if not size:
+                    if self._control or self._messages or self._pong is not None:
+                        continue  # queued just now
                     break  # counted, and not queued yet
                 self._waiters = waiters
                 self._inFlight = size
@@ -370,9 +378,8 @@ class Outbox:
 
     def _endPartial(self) -> None:
         self._partial = None
-        if self._gone:
-            self._kept -= self._gone
-            self._gone = 0
+        gone, self._gone = self._gone, 0
+        self._kept -= gone
 
     def _slice(self) -> tuple[bytes, list[Deferred[None]]]:
         """Take the next bytes: the rest of a frame that was begun, then control frames, then messages."""
@@ -384,12 +391,13 @@ class Outbox:
                 if self._pong is not None:
                     pong, self._pong = self._pong, None
                     self._partial = (memoryview(pong), None)
-                elif self._control or self._messages:
-                    frame, waiter = (self._control or self._messages).popleft()
+                else:
+                    entry = _first(self._control) or _first(self._messages)
+                    if entry is None:
+                        break
+                    frame, waiter = entry
                     self._partial = (memoryview(frame), waiter)
                     charged += _charge(waiter)
-                else:
-                    break
             rest, waiter = self._partial
             parts.append(rest[:room])
             if len(rest) > room:
@@ -405,14 +413,15 @@ class Outbox:
             self._control = _NOTHING
         if not self._messages:
             self._messages = _NOTHING
-        self.charges -= charged
+        self._uncharge(charged)
         self._count(-charged)
         return (bytes(parts[0]) if len(parts) == 1 else b"".join(parts)), waiters
 
     def _drop(self, error: ConnectionClosed) -> None:
         """Drop everything; nobody is giving anything to the transport."""
-        waiters, partial = [*self._waiters], self._partial
-        self._waiters = ()
+        waiting, self._waiters = self._waiters, ()
+        waiters = [*waiting]
+        partial, self._partial = self._partial, None
         self._endPartial()
         self._inFlight = 0
         self.sender.restNoted()
@@ -422,6 +431,20 @@ class Outbox:
             waiters.append(partial[1])
         for waiter in waiters:
             failedWrite(error, waiter)
+
+
+def _emptied(queue: deque[tuple[bytes, Deferred[None] | None]]) -> Iterator[tuple[bytes, Deferred[None] | None]]:
+    """Take out what is in a queue one by one: who does the same in the middle of this takes others."""
+    while (entry := _first(queue)) is not None:
+        yield entry
+
+
+def _first(queue: deque[tuple[bytes, Deferred[None] | None]]) -> tuple[bytes, Deferred[None] | None] | None:
+    """Take out the first of a queue; None where there is none, if only since just now."""
+    try:
+        return queue.popleft() if queue else None
+    except IndexError:
+        return None
 
 
 def _charge(waiter: Deferred[None] | None) -> int:
