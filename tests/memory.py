@@ -51,6 +51,22 @@ def clientFrame(
     return head + mask + bytes(b ^ mask[i & 3] for i, b in enumerate(payload))
 
 
+class SteadyClock(Clock):
+    """A clock on which time goes from one timer to the next, as with a reactor that never stands still."""
+
+    def advance(self, amount: float) -> None:
+        """Let time pass."""
+        end = self.rightNow + amount
+        while (calls := self.getDelayedCalls()) and (at := min(call.getTime() for call in calls)) <= end:
+            self.rightNow = max(at, self.rightNow)
+            super().advance(0)
+        self.rightNow = max(end, self.rightNow)  # what was called may have let time pass
+
+    def jump(self, amount: float) -> None:
+        """Let time pass in which nothing is done, not even what is due: a reactor that stands still."""
+        super().advance(amount)
+
+
 @implementer(ITCPTransport, IHalfCloseableDescriptor)
 class MemoryTransport:
     """What `twisted.internet.tcp.Server` promises, with a kernel that takes what `room` allows.
@@ -244,4 +260,4 @@ class MemoryClient:
             self.transport.settle()
 
 
-__all__ = ["ACCEPT", "KEY", "Callable", "Event", "MemoryClient", "MemoryTransport", "clientFrame", "upgrade"]
+__all__ = ["ACCEPT", "KEY", "Callable", "Event", "MemoryClient", "MemoryTransport", "SteadyClock", "clientFrame", "upgrade"]

@@ -10,12 +10,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests.delivery.support import Turns
-from tests.memory import MemoryClient, clientFrame, upgrade
+from tests.memory import MemoryClient, SteadyClock, clientFrame, upgrade
 from twisted_ws import Caller, ConfigurationError, Limits, Reject, ServiceError, WebSocketServer, WebSocketService
 from twisted_ws.client import HandshakeRefused
 from twisted_ws.delivery.dispatch import Dispatcher
@@ -53,7 +52,7 @@ class World:
     """A server in memory."""
 
     def __init__(self, reactor=None, **options):
-        self.clock = reactor or Clock()
+        self.clock = reactor or SteadyClock()
         self.clock.advance(1000)
         self.server = WebSocketServer(reactor=self.clock, **options)
         self.room = Room()

@@ -214,7 +214,7 @@ class WebSocketServer:
         self._stopping: Deferred[None] | None = None
         self.visits: set[Visit] = set()
         self.callers: Callers = self._callers
-        wheel, seconds = self._wire.wheel, reactor.seconds
+        wheel, seconds = self._wire.wheel, self._wire.wheel.seconds
         self.channels = Channels(
             engine or MemoryEngine(self.limits, wheel, seconds),
             self.limits,

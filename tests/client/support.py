@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from wsproto.frame_protocol import Frame, FrameProtocol, Opcode
 from zope.interface import implementer
 
-from tests.memory import MemoryTransport
+from tests.memory import MemoryTransport, SteadyClock
 from twisted_ws.client import WebSocketClient, connect
 from twisted_ws.client.answer import acceptFor
 from twisted_ws.wire.framing import frame
@@ -126,7 +126,7 @@ class Setup:
     """A client that connects to a server in memory, on a fake clock."""
 
     def __init__(self, url: str = "ws://server.example/ws", **options: Any) -> None:
-        self.clock = Clock()
+        self.clock = SteadyClock()
         self.endpoint = MemoryEndpoint(self.clock)
         self.url = url
         self.options = options

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 
+from tests.memory import SteadyClock
 from twisted_ws.delivery.channels import Channels
 from twisted_ws.delivery.engine import MemoryEngine
 from twisted_ws.delivery.publication import History, Kind, Position, Publication, Published, Start
@@ -85,7 +85,7 @@ class World:
     """Channels in memory, and a clock."""
 
     def __init__(self, engine: Any = None, **limits: Any) -> None:
-        self.clock = Clock()
+        self.clock = SteadyClock()
         self.clock.advance(1000)
         self.limits = Limits(**limits)
         self.wheel = Wheel(self.clock)

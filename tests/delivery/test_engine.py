@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.task import Clock
 
 from tests.delivery.support import Turns
+from tests.memory import SteadyClock
 from twisted_ws import ChannelError, Limits
 from twisted_ws.delivery.engine import CHARGE, FORGOTTEN_AT_ONCE, MemoryEngine
 from twisted_ws.delivery.publication import START, Kind, Position
@@ -14,7 +14,7 @@ NOW = 1000.0
 
 class World:
     def __init__(self, clock=None, **limits):
-        self.clock = clock or Clock()
+        self.clock = clock or SteadyClock()
         self.clock.advance(NOW)
         self.wheel = Wheel(self.clock)
         self.engine = MemoryEngine(Limits(**limits), self.wheel, self.clock.seconds, "e")
@@ -51,7 +51,7 @@ def test_publish(world):
 
 def test_epochs():
     """Without a name of its own, each engine is another epoch."""
-    engines = [MemoryEngine(Limits(), Wheel(Clock()), Clock().seconds) for _ in range(2)]
+    engines = [MemoryEngine(Limits(), Wheel(SteadyClock()), SteadyClock().seconds) for _ in range(2)]
     assert engines[0].epoch != engines[1].epoch
     assert engines[0].epoch.isalnum()
     assert engines[0].publish("a", Kind.TEXT, b"").recipients == 0

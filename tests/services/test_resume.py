@@ -8,9 +8,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from twisted.internet.task import Clock
 
-from tests.memory import MemoryClient, clientFrame
+from tests.memory import MemoryClient, SteadyClock, clientFrame
 from twisted_ws import Limits, WebSocketServer
 from twisted_ws.delivery.mailbox import CHARGE
 from twisted_ws.delivery.past import PLACE
@@ -128,7 +127,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.clock = Clock()
+        self.clock = SteadyClock()
         self.clock.advance(1000)
         self.number = 0
         self.last = ""  # where the last message was published

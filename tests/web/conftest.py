@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from tests.memory import SteadyClock
 from twisted_ws.limits import Limits
 from twisted_ws.web.answers import Directory, Endpoint, HttpError
 from twisted_ws.web.site import HttpSite
@@ -194,7 +194,7 @@ class World:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.clock = Clock()
+        self.clock = SteadyClock()
         self.later = Later()
         self.asks = Asks()
         root = Directory()

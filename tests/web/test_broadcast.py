@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import Clock
 
+from tests.memory import SteadyClock
 from tests.web.conftest import Connection, Response
 from twisted_ws.access.credentials import CheckFailed, Credentials, Identity, TooManyFailures, Unauthenticated
 from twisted_ws.limits import Limits
@@ -60,7 +60,7 @@ class World:
     """A broadcast site on a clock."""
 
     def __init__(self, credentials: Any = None, limits: Limits | None = None) -> None:
-        self.clock = Clock()
+        self.clock = SteadyClock()
         self.server = Server(limits)
         self.credentials = credentials or Credentials(reactor=self.clock)
         self.site = broadcastSite(self.server, self.credentials, self.clock)  # type: ignore[arg-type]
@@ -240,7 +240,7 @@ def test_realCredentials(tmp_path: Any) -> None:
     path = tmp_path / "keys"
     path.write_text(KEY)
     path.chmod(0o600)
-    world = World(Credentials(keyFile=str(path), reactor=Clock()))
+    world = World(Credentials(keyFile=str(path), reactor=SteadyClock()))
     assert world.post(b"x").status == 401
     response = world.post(b"x", b"Authorization: Bearer wrong")
     assert (response.status, response.header("www-authenticate")) == (401, 'Bearer realm="broadcast"')

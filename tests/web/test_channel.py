@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from tests.web.conftest import Connection, Echo, World, readResponses, turn
 from twisted_ws.limits import Limits
+from twisted_ws.web import channel
 from twisted_ws.web.answers import HttpError
 from twisted_ws.web.channel import HEAD_BYTES, REQUEST
 from twisted_ws.wire.turns import QUANTUM, STEPS, TURN
@@ -419,6 +420,31 @@ def test_bodyDeadline(world: World) -> None:
     assert connection.closing
 
 
+@pytest.mark.parametrize("how", ["standing still", "unread"])
+def test_ourDelay(world: World, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Time in which the server stands still, or has not read what came, is held against nobody: head, body, next head, answer."""
+    unread: set[Any] = set()
+    monkeypatch.setattr(channel, "hasUnread", unread.__contains__)
+    head, body, idle = world.connect(), world.connect(), world.connect()
+    head.send(b"GET /")
+    body.send(post(b"xx")[:-1])
+    idle.ask(GET)
+    if how == "standing still":
+        world.clock.advance(5)
+        world.clock.jump(3600)
+        world.clock.advance(1)
+    else:
+        unread |= {each.transport for each in (head, body, idle)}
+        world.clock.advance(100)
+    assert not head.take() + body.take() + idle.take()
+    assert not head.closing | body.closing | idle.closing
+    unread.clear()
+    world.clock.advance(100)
+    assert [r.status for r in head.responses()] == [408]
+    assert [r.status for r in body.responses()] == [408]
+    assert idle.closing
+
+
 def test_bodyWhileStreaming(makeWorld: type[World]) -> None:
     """A body without a length is refused at the chunk that goes over the limit, and is not kept."""
     connection = makeWorld(limits=Limits(body=1000)).connect()
@@ -591,7 +617,7 @@ def test_pipelineInTurns(world: World, monkeypatch: pytest.MonkeyPatch, last: st
         world.clock.advance(0)
         assert connection.responses() == []
     else:
-        assert connection.settle() == 24
+        assert connection.settle() == 24 + 1  # the wheel has one for itself
         assert connection.transport.producerState == "producing"
         responses += connection.responses()
         assert [response.body.partition(b"&")[0] for response in responses] == [b"/echo?%d" % number for number in range(100)]

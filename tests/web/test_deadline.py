@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.task import Clock
 
+from tests.memory import SteadyClock
 from twisted_ws.web.deadline import Deadline
+from twisted_ws.wire.wheel import TICK, Wheel
 
 
 @pytest.fixture
 def made():
     """A clock, the times at which the deadline was reached, and the deadline."""
-    clock = Clock()
+    clock = SteadyClock()
     reached = []
-    return clock, reached, Deadline(clock, lambda: reached.append(clock.seconds()))
+    return clock, reached, Deadline(Wheel(clock), lambda: reached.append(clock.seconds()))
 
 
 def test_reached(made):
@@ -19,22 +20,22 @@ def test_reached(made):
     clock, reached, deadline = made
     deadline.set(5)
     clock.pump([4, 1, 10])
-    assert reached == [5]
+    assert reached == [pytest.approx(5, abs=TICK)]
     assert clock.getDelayedCalls() == []
 
 
 def test_later(made):
-    """A later one takes the place of an earlier one, with the same timer until that ends; nothing is called early."""
+    """A later one takes the place of an earlier one, which keeps its place on the wheel until then; nothing is called early."""
     clock, reached, deadline = made
     deadline.set(5)
-    (timer,) = clock.getDelayedCalls()
+    place = deadline.wheelSlot
     clock.advance(3)
     deadline.set(5)
-    assert clock.getDelayedCalls() == [timer]
+    assert deadline.wheelSlot == place
     clock.pump([2, 2.5])
     assert reached == []
-    clock.advance(0.5)
-    assert reached == [8]
+    clock.advance(0.5 + TICK)
+    assert reached == [pytest.approx(8, abs=TICK)]
 
 
 def test_earlier(made):
@@ -42,22 +43,23 @@ def test_earlier(made):
     clock, reached, deadline = made
     deadline.set(75)
     deadline.set(5)
-    assert len(clock.getDelayedCalls()) == 1
-    clock.advance(5)
+    clock.advance(5 + TICK)
     clock.advance(100)
-    assert reached == [5]
+    assert reached == [pytest.approx(5, abs=TICK)]
 
 
 def test_clear(made):
     """A deadline that was met is not reached, and another can follow."""
     clock, reached, deadline = made
     deadline.set(5)
+    assert deadline.isSet
     deadline.clear()
-    clock.advance(5)
+    assert not deadline.isSet
+    clock.advance(5 + TICK)
     assert (reached, clock.getDelayedCalls()) == ([], [])
     deadline.set(1)
-    clock.advance(1)
-    assert reached == [6]
+    clock.advance(1 + TICK)
+    assert reached == [pytest.approx(6 + TICK, abs=TICK)]
 
 
 def test_end(made):
@@ -67,3 +69,15 @@ def test_end(made):
     deadline.set(5)
     deadline.end()
     assert (reached, clock.getDelayedCalls()) == ([], [])
+
+
+def test_standingStill(made):
+    """Time in which the reactor stands still is not the peer's."""
+    clock, reached, deadline = made
+    deadline.set(5)
+    clock.advance(4)
+    clock.jump(100)
+    clock.advance(0.5)
+    assert reached == []
+    clock.advance(0.5)
+    assert len(reached) == 1

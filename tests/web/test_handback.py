@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 
-from tests.memory import MemoryClient, clientFrame, upgrade
+from tests.memory import MemoryClient, SteadyClock, clientFrame, upgrade
 from tests.web.conftest import Response, readResponses
 from twisted_ws import Limits, Reject, WebSocketServer, WebSocketService
 from twisted_ws.access.credentials import Credentials
@@ -61,7 +60,7 @@ class World:
     """A server with its pages, on a clock."""
 
     def __init__(self, **limits: Any) -> None:
-        self.clock = Clock()
+        self.clock = SteadyClock()
         self.clock.advance(1000)
         self.server = WebSocketServer(limits=Limits(**limits), reactor=self.clock)
         self.slow = Slow()

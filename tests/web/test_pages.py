@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from twisted.internet.interfaces import ISSLTransport
-from twisted.internet.task import Clock
 from zope.interface import alsoProvides
 
+from tests.memory import SteadyClock
 from tests.web.conftest import Connection, Response
 from twisted_ws.limits import Limits
 from twisted_ws.services.channels import ChannelService
@@ -72,7 +72,7 @@ class Page(HTMLParser):
 
 
 def get(server: Server, path: str, *headers: str, method: str = "GET", host: str = "localhost:8080", **options: Any) -> Response:
-    connection = Connection(pagesSite(server, reactor=Clock(), **options))  # type: ignore[arg-type]
+    connection = Connection(pagesSite(server, reactor=SteadyClock(), **options))  # type: ignore[arg-type]
     if "x-tls" in headers:
         alsoProvides(connection.transport, ISSLTransport)
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *[h for h in headers if h != "x-tls"], "", ""]
@@ -279,7 +279,7 @@ def test_strictTransport(server: Server, host: str, sent: bool) -> None:
 
 def test_keepAlive(server: Server) -> None:
     """A connection has more than one request."""
-    connection = Connection(pagesSite(server, reactor=Clock()))  # type: ignore[arg-type]
+    connection = Connection(pagesSite(server, reactor=SteadyClock()))  # type: ignore[arg-type]
     for _ in range(3):
         assert connection.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").header("connection") is None
     assert not connection.closing

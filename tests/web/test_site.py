@@ -10,12 +10,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol, wrapClientTLS, wrapServerTLS
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
+from tests.memory import SteadyClock
 from tests.web.conftest import World, readResponses
 from twisted_ws.limits import Limits
 from twisted_ws.web.channel import HttpChannel
@@ -73,7 +73,7 @@ def test_protocols() -> None:
 def test_ownReactor() -> None:
     """Without a reactor the global one is used."""
     assert HttpSite(World().site.resource, Limits()).reactor is reactor
-    assert HttpSite(World().site.resource, Limits(), reactor=Clock()).reactor is not reactor
+    assert HttpSite(World().site.resource, Limits(), reactor=SteadyClock()).reactor is not reactor
 
 
 class Client(Protocol):

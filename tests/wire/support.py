@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import Clock
 
-from tests.memory import MemoryClient
+from tests.memory import MemoryClient, SteadyClock
 from twisted_ws.errors import WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import peerName
@@ -81,7 +80,7 @@ class WireHost:
         subProtocol: str | None = None,
         headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        self.clock = Clock()
+        self.clock = SteadyClock()
         self.clock.advance(1_000_000)
         self.wire = Wire(self.clock, limits or Limits(), compression)
         self.requests: list[UpgradeRequest] = []

@@ -23,6 +23,7 @@ from twisted_ws import Limits
 from twisted_ws.wire import speedups
 from twisted_ws.wire.lane import LANE_NAMES, LaneServer, PollGroup
 from twisted_ws.wire.ports import accelerate
+from twisted_ws.wire.wheel import Wheel
 
 
 @implementer(IHalfCloseableProtocol)
@@ -132,7 +133,7 @@ class LaneTests(TestCase):
 
         port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
-        self.group = PollGroup(reactor)
+        self.group = PollGroup(reactor, Wheel(reactor))
         assert accelerate(port, self.group)
         client = socket.socket()
         if bufferSize is not None:
@@ -366,7 +367,7 @@ class LaneTests(TestCase):
 
 def test_otherPorts() -> None:
     """A port of another kind stays as it is."""
-    assert not accelerate(object(), PollGroup(reactor))
+    assert not accelerate(object(), PollGroup(reactor, Wheel(reactor)))
 
 
 BIG = b"B" * 200_000

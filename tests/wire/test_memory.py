@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import gc
 
-from twisted.internet.task import Clock
-
-from tests.memory import MemoryClient, clientFrame
+from tests.memory import MemoryClient, SteadyClock, clientFrame
 from twisted_ws import WebSocketServer, WebSocketService
 from twisted_ws.wire.memory import shareNames
 
@@ -41,7 +39,7 @@ class Echo(WebSocketService):
 
 def test_connections():
     """Connections that come all at once, and whose messages come in pieces and with pings between, have no table of their own."""
-    clock = Clock()
+    clock = SteadyClock()
     server = WebSocketServer(reactor=clock)
     server.mount("/ws", Echo())
     clients = [MemoryClient(server.factory(), clock) for _ in range(100)]

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from tests.memory import MemoryTransport
+from tests.memory import MemoryTransport, SteadyClock
 from tests.moments import MOMENTS, collectAt
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire.backlog import Backlog
@@ -44,7 +43,7 @@ class World:
     """One outbox on a transport whose kernel takes what it is told to take."""
 
     def __init__(self, cap=100_000, ease=30_000, total=1_000_000, room=None, backlog=None):
-        self.clock = Clock()
+        self.clock = SteadyClock()
         self.backlog = backlog or Backlog(total)
         self.owner = Owner()
         self.transport = MemoryTransport()

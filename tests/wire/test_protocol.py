@@ -5,14 +5,16 @@ import zlib
 from random import Random
 
 import pytest
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 
-from tests.memory import ACCEPT, clientFrame
+from tests.memory import ACCEPT, clientFrame, upgrade
 from tests.wire.support import WireHost
 from twisted_ws.caller import BINARY, TEXT
 from twisted_ws.errors import ConnectionClosed, HandlerError
 from twisted_ws.limits import Limits
 from twisted_ws.service import checkClose
+from twisted_ws.wire import inbound
 from twisted_ws.wire.framing import OutgoingMessage, frame
 from twisted_ws.wire.phase import Phase
 
@@ -279,6 +281,113 @@ class TestKeepAlive:
         client, _ = host.open()
         client.advance(200, 1)
         assert client.frames() == []
+
+
+class TestOurDelays:
+    """What takes long because of us is not held against a peer."""
+
+    def test_noPongWhileStandingStill(self):
+        """While the reactor stands still no peer is late with its pong, however long that is; who then does not answer is."""
+        host = WireHost()
+        good, _ = host.open()
+        dead, _ = host.open()
+        good.advance(25.25)
+        (ping,) = good.frames()
+        assert len(dead.frames()) == 1
+        for jump in (9.9, 3600, 0.6):
+            host.clock.jump(jump)
+        good.advance(1)
+        good.send(clientFrame(10, bytes(ping.payload)))
+        good.advance(10)
+        assert not good.transport.closed
+        assert dead.transport.aborted
+
+    def test_whatIsUnread(self, monkeypatch):
+        """No pong, no message and no Close is missed while something waits to be read; for a pong that counts once."""
+        host = WireHost(idleTimeout=60)
+        unread = set()
+        monkeypatch.setattr(inbound, "hasUnread", lambda transport: transport in unread)
+        (talker, _), (mute, _), (idle, told), (closing, ended) = (host.open() for _ in range(4))
+
+        def live(seconds):
+            for _ in range(round(seconds * 4)):
+                talker.advance(0.25)
+                mute.transport.settle()
+                for client in (idle, closing):
+                    for each in client.frames():
+                        if each.opcode.value == 9:
+                            client.send(clientFrame(10, bytes(each.payload)))
+
+        live(25)
+        unread |= {talker.transport, mute.transport}
+        live(10.5)
+        assert not talker.transport.closed
+        talker.send(clientFrame(10, bytes(next(f for f in talker.frames() if f.opcode.value == 9).payload)))
+        unread.clear()
+        live(10)
+        assert not talker.transport.closed
+        assert mute.transport.aborted
+        unread.add(idle.transport)
+        live(30)
+        assert ("idle",) not in told.events
+        unread.clear()
+        live(0.5)
+        assert ("idle",) in told.events
+        ended.connection.startClose(checkClose(1000, ""), 5)
+        unread.add(closing.transport)
+        live(60)
+        assert not closing.transport.closed
+        closing.send(clientFrame(8, checkClose(1000, "")))
+        assert ended.events[-1] == ("closed", 1000, "")
+
+    @pytest.mark.parametrize("how", ["standing still", "paused"])
+    def test_rates(self, how):
+        """What was sent in its time, and read late, is within the rate; what is more than that is not."""
+        host = WireHost(Limits(messageRate=50, controlRate=50))
+        client, recorder = host.open()
+        sent = (clientFrame(9) + clientFrame(TEXT, b"x")) * 40
+        client.send(sent)
+        client.advance(1)
+        if how == "paused":
+            recorder.connection.pauseReading()
+            client.advance(10)
+            recorder.connection.resumeReading()
+        else:
+            host.clock.jump(10)
+        client.send(sent * 11)
+        assert not client.transport.writeClosed
+        assert len(recorder.messages()) == 12 * 40
+        client.advance(1)
+        client.send(sent)
+        client.send(sent)
+        assert client.closeFrame()[0] == 1008
+
+    def test_standingStillElsewhere(self):
+        """Nor does it count for a peer that is idle, takes bytes, shakes hands or closes."""
+        host = WireHost(idleTimeout=30)
+        host.answer = lambda request: Deferred() if request.path == "/later" else succeed(host.welcome)
+        idle, told = host.open()
+        slow, _ = host.open()
+        slow.transport.room = 0
+        host.recorders[-1].connection.writeFrame(TEXT, b"x")
+        closing, _ = host.open()
+        host.recorders[-1].connection.startClose(checkClose(1000, ""), 5)
+        head, deciding = host.client(), host.client()
+        head.send(b"GET /ws HTTP/1.1\r\n")
+        deciding.send(upgrade("/later"))
+        idle.advance(3)
+        host.clock.jump(3600)
+        idle.advance(1.5)
+        assert [client.transport.closed for client in (idle, slow, closing, head, deciding)] == [False] * 5
+        assert head.received() == deciding.received() == b""
+        assert told.events == [("opened",)]
+        closing.advance(1)
+        assert closing.transport.aborted
+        head.advance(5.5)
+        assert head.received().startswith(b"HTTP/1.1 408 ")
+        assert deciding.received().startswith(b"HTTP/1.1 503 ")
+        slow.advance(20)
+        assert slow.transport.aborted
 
 
 class TestSlowPeers:

@@ -15,3 +15,25 @@ def test_rateAtTheBeginningOfTime():
     """A clock that begins at 0 makes no difference."""
     rate = Rate()
     assert [rate.within(1, 0.0), rate.within(1, 0.5), rate.within(1, 1.0)] == [True, False, True]
+
+
+def test_unread():
+    """What waited unread for some seconds comes at once, and has the rate of those seconds; and no more."""
+    rate = Rate()
+    assert [rate.within(10, 100.0) for _ in range(11)] == [True] * 10 + [False]
+    assert [rate.within(10, 103.0, 3.0) for _ in range(42)] == [True] * 40 + [False, False]
+    assert [rate.within(10, 104.0, 3.0) for _ in range(11)] == [True] * 10 + [False]
+
+
+def test_unreadBefore():
+    """What was unread before it began to count is not forgiven, nor while it is not known how long."""
+    rate = Rate(50.0)
+    assert [rate.within(2, 100.0, 50.0) for _ in range(3)] == [True, True, False]
+    assert [rate.within(2, 101.0, -101.0) for _ in range(3)] == [True, True, False]
+    assert [rate.within(2, 102.0, 50.5) for _ in range(4)] == [True, True, True, False]
+
+
+def test_clockThatIsSetBack():
+    """A clock that is set back begins a new second."""
+    rate = Rate()
+    assert [rate.within(1, 100.0), rate.within(1, 50.0), rate.within(1, 50.5), rate.within(1, 51.0)] == [True, True, False, True]

@@ -24,6 +24,7 @@ from twisted_ws.wire.pure import WANT_READ
 from twisted_ws.wire.secure import SecureLaneServer
 from twisted_ws.wire.tls import ServerTLS, TLSSettings, peerCertificate
 from twisted_ws.wire.transports import hasTLS, setProtocol
+from twisted_ws.wire.wheel import Wheel
 
 
 class Early(Watched):
@@ -48,7 +49,7 @@ class OnTheSocket(test_tls.OverLoopback):
     """All that TLS in memory promises, by the transport that does it on the socket; and more."""
 
     def adopt(self, port: Any) -> None:
-        self.group = PollGroup(reactor)
+        self.group = PollGroup(reactor, Wheel(reactor))
         assert accelerate(port, self.group)
 
     def buffer(self, transport: Any) -> Any:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 
 import pytest
@@ -17,10 +18,12 @@ from twisted_ws.wire.transports import (
     abort,
     finishWriting,
     hasTLS,
+    hasUnread,
     hasVanished,
     innermost,
     noticeVanished,
     peerOf,
+    sending,
     setProtocol,
     unsentInKernel,
 )
@@ -208,6 +211,48 @@ def test_hasVanished(pair, tcp):
     assert ours.send(b"x")  # the socket is as it was
     assert not hasVanished(tcp, 0)
     assert not hasVanished(Socket(-1), 0)
+
+
+def test_hasUnread(pair, tcp):
+    """What the kernel has of a peer, and the end of its stream, waits to be read until somebody has."""
+    ours, theirs = pair
+    transport = Socket(ours.fileno())
+    assert not hasUnread(transport)
+    theirs.send(b"x")
+    select.select([ours], [], [])
+    assert hasUnread(transport)
+    ours.recv(10)
+    assert not hasUnread(transport)
+    theirs.close()
+    select.select([ours], [], [])
+    assert hasUnread(transport)
+    assert not hasUnread(tcp)
+    assert not hasUnread(Socket(-1))
+
+
+def test_sending(pair, tcp):
+    """What a machine has taken is counted, however much is added behind it."""
+    ours, theirs = pair
+    transport = Socket(ours.fileno())
+    assert sending(transport) == (0, 0)
+    theirs.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 255)
+    ours.send(b"x" * 1000)
+    assert sending(transport) == (1000, 0)
+    theirs.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 0)
+    while unsentInKernel(transport):
+        pass  # until it is sent again
+    theirs.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 255)
+    ours.send(b"x" * 3000)
+    assert sending(transport) == (3000, 1000)
+    assert sending(tcp) == (0, 0)
+    local, other = socket.socketpair()
+    with local, other:
+        local.send(b"x")
+        unsent, taken = sending(Socket(local.fileno()))
+        local.send(b"x")
+        assert sending(Socket(local.fileno()))[1] < taken == -unsent
+        other.recv(1)
+        assert sending(Socket(local.fileno()))[1] >= taken
 
 
 def test_hasVanishedLocally():

@@ -12,10 +12,9 @@ from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOfferAccept
 from autobahn.websocket.types import ConnectionDeny
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
-from tests.memory import MemoryClient, clientFrame, upgrade
+from tests.memory import MemoryClient, SteadyClock, clientFrame, upgrade
 from tests.wire.stock import Stock
 from tests.wire.support import WireHost
 from twisted_ws.caller import BINARY, TEXT
@@ -50,7 +49,7 @@ class Served:
     """A whole server in memory, with one service on /ws."""
 
     def __init__(self, service, limits=None):
-        self.clock = Clock()
+        self.clock = SteadyClock()
         self.server = WebSocketServer(limits=limits, reactor=self.clock)
         self.server.mount("/ws", service)
         self.factory = self.server.factory()
@@ -616,7 +615,7 @@ class TestTime:
 
     def test_cancelledCalls(self):
         """A deadline that is called off does not come, also when it is due in the same turn."""
-        clock = Clock()
+        clock = SteadyClock()
         txaio.config.loop = clock
         fired = []
         timer = txaio.make_batched_timer(1, chunk_size=1)

@@ -14,6 +14,7 @@ from twisted.internet.test.reactormixins import ReactorBuilder
 
 from twisted_ws.wire.lane import PollGroup
 from twisted_ws.wire.ports import accelerate
+from twisted_ws.wire.wheel import Wheel
 
 # Some of these tests use what Twisted itself has deprecated, to see that it goes on working.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -32,7 +33,7 @@ class OnTheLane:
         self.addCleanup(loop.close)  # type: ignore[attr-defined]
         self.addCleanup(asyncio.set_event_loop, None)  # type: ignore[attr-defined]
         reactor: Any = super().buildReactor()  # type: ignore[misc]
-        group, listen = PollGroup(reactor), reactor.listenTCP
+        group, listen = PollGroup(reactor, Wheel(reactor)), reactor.listenTCP
 
         def listenTCP(*arguments: Any, **options: Any) -> Any:
             port = listen(*arguments, **options)

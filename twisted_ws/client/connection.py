@@ -25,7 +25,7 @@ from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.keepalive import KeepAlive, Verdict
 from twisted_ws.wire.outbox import Outbox, failedWrite
 from twisted_ws.wire.phase import Phase
-from twisted_ws.wire.transports import abort, finishWriting, unsentInKernel
+from twisted_ws.wire.transports import abort, finishWriting, hasUnread, sending
 from twisted_ws.wire.wheel import Wheel
 
 __all__ = ["ClientConnection"]
@@ -77,7 +77,7 @@ class ClientConnection(Inbound):
         # No cap: what may wait is counted by who writes.
         self._outbox = Outbox(self, self.transport, self._wheel, Backlog(sys.maxsize), sys.maxsize, 0)
         self.phase = Phase.OPEN
-        now = self._reactor.seconds()
+        now = self._wheel.seconds()
         if self.limits.pingInterval:
             self._keepAlive = KeepAlive(now, self.limits.pingInterval)
         self._wheel.set(self, self._nextDeadline(now))
@@ -96,7 +96,7 @@ class ClientConnection(Inbound):
 
     def ping(self, payload: bytes) -> Deferred[float]:
         """Send a ping; the Deferred fires with the seconds until its pong, or fails with `ConnectionClosed`."""
-        answered = self._pings.sent(payload, self._reactor.seconds())
+        answered = self._pings.sent(payload, self._wheel.seconds())
         if self.phase is Phase.OPEN:
             self._outbox.control(maskedFrame(PING, payload))
         else:
@@ -132,7 +132,7 @@ class ClientConnection(Inbound):
         """Take the answer to one of our pings; any other pong is the user's."""
         if self.phase is not Phase.OPEN:
             return
-        now = self._reactor.seconds()
+        now = self._wheel.seconds()
         if self._keepAlive is not None and self._keepAlive.answers(payload, now, self.limits.pingInterval):
             self._wheel.set(self, self._nextDeadline(now))
         elif not self._pings.answered(payload, now):
@@ -183,7 +183,7 @@ class ClientConnection(Inbound):
 
     def startClose(self, payload: bytes, timeout: float) -> None:
         """Send what is queued, then Close, and wait at most `timeout` seconds for the server."""
-        now = self._reactor.seconds()
+        now = self._wheel.seconds()
         if self.phase is Phase.OPEN:
             self.phase = Phase.CLOSING
             self.state = self.STATE_CLOSING
@@ -205,7 +205,7 @@ class ClientConnection(Inbound):
         wasClosing, self.phase = self.phase is Phase.CLOSING, Phase.FINISHING
         self.state = self.STATE_CLOSING
         self.resumeReading()
-        deadline = self._reactor.seconds() + self.limits.closeDeadline
+        deadline = self._wheel.seconds() + self.limits.closeDeadline
         self._closeAt = min(self._closeAt, deadline) if wasClosing and self._closeAt else deadline
         self._wheel.set(self, self._closeAt)
         if self._outbox.size == 0:
@@ -284,10 +284,12 @@ class ClientConnection(Inbound):
         # While nobody reads, the pong may lie behind what is not read; else any byte shows that the server is there.
         excused = self._paused or heard > 0
         timeout = self.limits.pingTimeout
-        verdict = keepAlive.due(now, timeout, unsentInKernel(self.transport), excused)
+        verdict = keepAlive.due(now, timeout, sending(self.transport), excused, hasUnread(self.transport))
         if verdict is Verdict.PING:
             handed: Deferred[None] = Deferred()
-            handed.addCallbacks(lambda _: keepAlive.handed(self._reactor.seconds(), timeout), lambda _: None)
+            handed.addCallbacks(
+                lambda _: keepAlive.handed(self._wheel.seconds(), timeout, sending(self.transport)), lambda _: None
+            )
             self._outbox.control(maskedFrame(PING, keepAlive.payload or b""), handed)
         elif verdict is Verdict.DEAD:
             self.fail(TransportError(f"the server sent no pong for {seconds(timeout)}: it is gone, or the way to it is"))
@@ -305,7 +307,7 @@ class ClientConnection(Inbound):
         if self.phase is Phase.CLOSING and not self._closeHanded:
             # From here on it is the server's turn.
             self._closeHanded = True
-            self._closeAt = min(self._closeAt, self._reactor.seconds() + self.limits.closeDeadline)
+            self._closeAt = min(self._closeAt, self._wheel.seconds() + self.limits.closeDeadline)
             self._wheel.set(self, self._closeAt)
         elif self.phase is Phase.FINISHING:
             self._hangUp()

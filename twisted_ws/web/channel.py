@@ -25,7 +25,7 @@ from twisted_ws.web.request import HttpRequest
 from twisted_ws.wire.backlog import Part
 from twisted_ws.wire.handshake import isUpgrade
 from twisted_ws.wire.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
-from twisted_ws.wire.transports import abort, finishWriting, peerOf
+from twisted_ws.wire.transports import abort, finishWriting, hasUnread, peerOf
 from twisted_ws.wire.turns import QUANTUM, TURN
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class HttpChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """Start the one deadline for TLS handshake and head."""
         super().connectionMade()  # type: ignore[no-untyped-call]
-        self._deadline = Deadline(self.site.reactor, self._deadlineReached)
+        self._deadline = Deadline(self.site.wheel, self._deadlineReached)
         self._deadline.set(self.site.limits.headDeadline)
 
     def takeOver(self, head: RequestHead, rest: bytes, handBack: Callable[[RequestHead, bytes], None]) -> None:
@@ -475,7 +475,7 @@ class HttpChannel(HTTPChannel):
     def _deadlineReached(self) -> None:
         if self._state is _State.CLOSING or self._waitingForTransport:
             self.drop()
-        elif self._waitsForTurn:
+        elif self._waitsForTurn or hasUnread(self.transport):
             self._deadline.set(TURN)  # what it has sent was not looked at yet: that is nobody's delay but ours
         elif self._state is _State.BODY:
             self._refuse(HttpError(408, "The body did not come in time."))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+
+from twisted_ws.wire.wheel import Wheel
 
 __all__ = ["Deadline"]
 
@@ -13,32 +14,37 @@ def _nobody() -> None:
 
 
 class Deadline:
-    """Calls a function when the time has come that was set last.
+    """Calls a function when the time has come that was set last, as the wheel counts it: a delay of ours is not the peer's.
 
-    Each HTTP request sets three deadlines and meets them, so a timer that would end too early runs on, and begins again at its
-    end for what is left.
+    Each HTTP request sets three deadlines and meets them, so a place on the wheel that is too early is kept until it comes, and
+    then another one is taken for what is left.
 
     Args:
-        reactor: whose timers are used.
+        wheel: where it waits.
         reached: called without arguments.
+
+    Attributes:
+        wheelSlot: see `twisted_ws.wire.wheel.Deadline`.
     """
 
-    __slots__ = ("_due", "_reached", "_reactor", "_timer")
+    __slots__ = ("_due", "_place", "_reached", "_wheel", "wheelSlot")
 
-    def __init__(self, reactor: Any, reached: Callable[[], object]) -> None:
-        self._reactor = reactor
+    def __init__(self, wheel: Wheel, reached: Callable[[], object]) -> None:
+        self._wheel = wheel
         self._reached = reached
         self._due: float | None = None
-        self._timer: Any = None
+        self._place = 0.0  # when it comes on the wheel, while it waits there
+        self.wheelSlot: int | None = None
 
     def set(self, seconds: float) -> None:
         """Set the deadline, in place of the present one."""
-        due = self._due = self._reactor.seconds() + seconds
-        if self._timer is not None and self._timer.getTime() > due:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._timer = self._reactor.callLater(seconds, self._look)
+        due = self._due = self._wheel.seconds() + seconds
+        if self.wheelSlot is None or self._place > due:
+            self._wait(due)
+
+    def _wait(self, due: float) -> None:
+        self._place = due
+        self._wheel.set(self, due)
 
     @property
     def isSet(self) -> bool:
@@ -46,24 +52,22 @@ class Deadline:
         return self._due is not None
 
     def clear(self) -> None:
-        """Have no deadline for now; the timer runs on."""
+        """Have no deadline for now; the place on the wheel is kept."""
         self._due = None
 
     def end(self) -> None:
-        """Have none any more: nothing is left with the reactor, and nobody is called, whatever is set later."""
+        """Have none any more: nothing is left on the wheel, and nobody is called, whatever is set later."""
         self._due = None
         self._reached = _nobody
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._wheel.drop(self)
 
-    def _look(self) -> None:
-        self._timer = None
-        if self._due is None:
+    def deadlineReached(self, now: float) -> None:
+        """See `twisted_ws.wire.wheel.Deadline`."""
+        due = self._due
+        if due is None:
             return
-        left = self._due - self._reactor.seconds()
-        if left > 0:
-            self._timer = self._reactor.callLater(left, self._look)
+        if due > now:
+            self._wait(due)
         else:
             self._due = None
             self._reached()

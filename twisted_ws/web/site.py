@@ -20,6 +20,7 @@ from twisted_ws.wire.origins import AllowedHosts
 from twisted_ws.wire.proxies import TrustedProxies
 from twisted_ws.wire.transports import abort, peerOf
 from twisted_ws.wire.turns import Turns
+from twisted_ws.wire.wheel import Wheel
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -83,6 +84,7 @@ class HttpSite(Site):
         self.backlog = backlog or Backlog(limits.maxSendBufferTotal)
         self.intake = intake or Backlog(limits.maxReceiveBufferTotal)
         self.proxies = proxies or TrustedProxies()
+        self.wheel = Wheel(self.reactor)
         self._gate = gate
         self._hosts = hosts
         self._anyHost = frozenset(anyHost)

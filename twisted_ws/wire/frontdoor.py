@@ -103,7 +103,7 @@ class FrontDoor(TwistedProtocol):
                 self.transport.setTcpNoDelay(True)
             except (AttributeError, OSError):
                 pass  # a UNIX socket
-        wire.wheel.set(self, wire.reactor.seconds() + wire.limits.headDeadline)
+        wire.wheel.set(self, wire.wheel.seconds() + wire.limits.headDeadline)
 
     def dataReceived(self, data: bytes) -> None:
         """Collect the head, or what comes after it while the service decides."""
@@ -191,8 +191,8 @@ class FrontDoor(TwistedProtocol):
             except Exception as error:
                 self._failed(Failure(error))
             return
-        wheel, reactor = factory.wire.wheel, factory.wire.reactor
-        wheel.set(self, reactor.seconds() + factory.wire.limits.upgradeDeadline)
+        wheel = factory.wire.wheel
+        wheel.set(self, wheel.seconds() + factory.wire.limits.upgradeDeadline)
         self._upgrade = answer
         factory.wire.deciding.add(self)
         answer.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict,)).addErrback(self._failed)
@@ -281,7 +281,7 @@ class FrontDoor(TwistedProtocol):
         )
         self.transport.write(response(status, message, headers))
         finishWriting(self.transport)
-        wire.wheel.set(self, wire.reactor.seconds() + wire.limits.closeDeadline)
+        wire.wheel.set(self, wire.wheel.seconds() + wire.limits.closeDeadline)
 
     def deadlineReached(self, now: float) -> None:
         """The head, the decision or the peer's end of stream did not come in time; called by the wheel."""
@@ -298,7 +298,7 @@ class FrontDoor(TwistedProtocol):
         self._gone = gone
         self._refuse(503, "The server stops.", (("Retry-After", "5"),))
         wire = self.factory.wire
-        wire.wheel.set(self, wire.reactor.seconds() + min(timeout, wire.limits.closeDeadline))
+        wire.wheel.set(self, wire.wheel.seconds() + min(timeout, wire.limits.closeDeadline))
         return gone
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it

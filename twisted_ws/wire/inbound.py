@@ -14,6 +14,7 @@ from twisted_ws.wire.phase import Phase
 from twisted_ws.wire.rate import Rate
 from twisted_ws.wire.shared import Wire
 from twisted_ws.wire.speedups import split
+from twisted_ws.wire.transports import hasUnread
 
 __all__ = ["Inbound"]
 
@@ -51,6 +52,7 @@ class Inbound(QuietServerProtocol):
     counted = 0  # bytes that it has of `Wire.intake`
     _kept = 0  # those of `_rest`
     _unhandled = 0  # those that wait for a handler
+    _unread = 0.0  # seconds in which we did not read
     _rest: tuple[list[str | bytes], bytearray] | None = None  # what has come and waits for the next turn: messages, then bytes
     _controlRate: Rate | None = None
     _messageRate: Rate | None = None
@@ -173,9 +175,9 @@ class Inbound(QuietServerProtocol):
 
     def _deliverWithinRate(self, message: str | bytes) -> None:
         if self._messageRate is None:
-            self._messageRate = Rate()
+            self._messageRate = Rate(self.wire.wheel.missed)
         limit = self.wire.limits.messageRate
-        if self._messageRate.within(limit, self.wire.reactor.seconds()):
+        if self._isWithin(self._messageRate, limit):
             self._events.messageReceived(message)
         else:
             self.fail(PolicyViolation(f"more than {limit} messages a second", "too many messages"))
@@ -246,13 +248,17 @@ class Inbound(QuietServerProtocol):
         self._lastData = self.wire.wheel.now
         self._deliver(bytes(message) if self.message_is_binary else message.decode())
 
+    def _isWithin(self, rate: Rate, limit: int) -> bool:
+        now = self.wire.reactor.seconds()
+        return rate.within(limit, now, self.wire.wheel.missedUntil(now) + self._unread)
+
     # Control frames in.
 
     def _withinControlRate(self) -> bool:
         if self._controlRate is None:
-            self._controlRate = Rate()
+            self._controlRate = Rate(self.wire.wheel.missed)
         limit = self.wire.limits.controlRate
-        if self._controlRate.within(limit, self.wire.reactor.seconds()):
+        if self._isWithin(self._controlRate, limit):
             return True
         self.fail(PolicyViolation(f"more than {limit} control frames a second", "too many control frames"))
         return False
@@ -275,6 +281,7 @@ class Inbound(QuietServerProtocol):
         if self.phase is not Phase.OPEN:
             return
         if not self._pauses:
+            self._unread -= self.wire.reactor.seconds()  # it is right again after the pause
             self.transport.pauseProducing()
         self._pauses |= why
 
@@ -282,6 +289,7 @@ class Inbound(QuietServerProtocol):
         if self._pauses & why:
             self._pauses &= ~why
             if not self._pauses:
+                self._unread += self.wire.reactor.seconds()
                 self.transport.resumeProducing()
 
     def _resumeAll(self) -> None:
@@ -289,3 +297,7 @@ class Inbound(QuietServerProtocol):
         if self._pauses:
             self._pauses = 0
             self.transport.resumeProducing()
+
+    def _hasUnread(self) -> bool:
+        """Say whether anything of the peer waits to be read: here, or in the kernel."""
+        return self._rest is not None or hasUnread(self.transport)

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from twisted_ws.wire import speedups
 from twisted_ws.wire.memory import shareNames
+from twisted_ws.wire.wheel import Wheel
 
 __all__ = ["LANE_NAMES", "LaneServer", "PollGroup", "Receiver"]
 
@@ -61,12 +62,14 @@ class PollGroup:
 
     Args:
         reactor: the reactor.
+        wheel: whose time is noted for each read.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, wheel: Wheel) -> None:
         self._reactor = reactor
+        self._wheel = wheel
         self.sockets = speedups.PollSet(self._ready)
         self._polled = False
 
@@ -119,10 +122,10 @@ class PollGroup:
     def doRead(self) -> None:
         """Serve the sockets that are ready, for as long as one turn may take."""
         seconds = self._reactor.seconds
-        now = seconds()
-        until = now + TURN
+        until = seconds() + TURN
+        now = self._wheel.seconds()
         try:
-            while self.sockets.serve(EVENTS, now) == EVENTS and (now := seconds()) < until:
+            while self.sockets.serve(EVENTS, now) == EVENTS and seconds() < until:
                 pass
         except Exception as error:
             transport, self.sockets.failed = self.sockets.failed, None

@@ -38,7 +38,7 @@ from twisted_ws.wire.outbound import Outbound
 from twisted_ws.wire.outbox import SLICE, Outbox
 from twisted_ws.wire.phase import Phase
 from twisted_ws.wire.shared import Welcome, Wire
-from twisted_ws.wire.transports import abort, finishWriting, isSecure, unsentInKernel
+from twisted_ws.wire.transports import abort, finishWriting, isSecure, sending
 
 __all__ = ["WebSocketConnection", "connectionClass"]
 
@@ -101,8 +101,7 @@ class WebSocketConnection(Outbound):
         self._events = welcome.attend(self)
         self.phase = Phase.OPEN
         self._idleTimeout = welcome.idleTimeout
-        # The wheel's clock stands still while nothing is on the wheel.
-        now = self.wire.reactor.seconds()
+        now = wheel.seconds()
         self._lastData = now
         if limits.pingInterval:
             self._keepAlive = KeepAlive(now, limits.pingInterval)
@@ -163,7 +162,7 @@ class WebSocketConnection(Outbound):
         """Take the answer to a keep-alive ping; any other pong is the service's."""
         if self.phase is not Phase.OPEN or not self._withinControlRate():
             return
-        now = self.wire.reactor.seconds()
+        now = self.wire.wheel.seconds()
         if self._keepAlive is not None and self._keepAlive.answers(payload, now, self.wire.limits.pingInterval):
             self.wire.wheel.set(self, self._nextDeadline(now))
             return
@@ -248,7 +247,7 @@ class WebSocketConnection(Outbound):
         self._enter(Phase.FINISHING)
         self.state = self.STATE_CLOSING
         self._resumeAll()
-        deadline = self.wire.reactor.seconds() + self.wire.limits.closeDeadline
+        deadline = self.wire.wheel.seconds() + self.wire.limits.closeDeadline
         self._closeAt = min(self._closeAt, deadline) if wasClosing and self._closeAt else deadline
         self.wire.wheel.set(self, self._closeAt)
         if self._outbox.size == 0:
@@ -279,7 +278,8 @@ class WebSocketConnection(Outbound):
     def deadlineReached(self, now: float) -> None:
         """Do what is due; called by the wheel."""
         if self.phase >= Phase.CLOSING:
-            if now >= self._closeAt:
+            # Its Close, or the end of its stream, may be there already.
+            if now >= self._closeAt and not self._hasUnread():
                 self._abort()
                 return
         elif self._outbox.busy and now - self._outbox.progressAt >= self.wire.limits.writeDeadline:
@@ -288,7 +288,12 @@ class WebSocketConnection(Outbound):
         else:
             if self._keepAlive is not None and self._keepAlive.dueAt <= now:
                 self._ask(self._keepAlive, now)
-            if self.phase is Phase.OPEN and self._idleTimeout and now - self._lastDataAt() >= self._idleTimeout:
+            if (
+                self.phase is Phase.OPEN
+                and self._idleTimeout
+                and now - self._lastDataAt() >= self._idleTimeout
+                and not self._hasUnread()
+            ):
                 self._lastData = now
                 self._events.idle()
         if self.phase < Phase.CLOSED and self.wheelSlot is None:
@@ -300,7 +305,7 @@ class WebSocketConnection(Outbound):
 
     def _nextDeadline(self, now: float) -> float:
         if self.phase >= Phase.CLOSING:
-            return self._closeAt
+            return max(self._closeAt, now)
         # At least once in every write deadline, so that no stall is seen more than a turn late.
         due = (self._outbox.progressAt if self._outbox.busy else now) + self.wire.limits.writeDeadline
         if self._keepAlive is not None:
@@ -312,19 +317,24 @@ class WebSocketConnection(Outbound):
     def _ask(self, keepAlive: KeepAlive, now: float) -> None:
         """Send a keep-alive ping, or judge the one that is not answered."""
         heard, self._heard = self._heard, 0
-        unsent = unsentInKernel(self.transport)
+        kernel = sending(self.transport)
         excused = bool(
             # We do not read what it sends; but its machine has taken what we sent.
-            (self._pauses and not unsent)
+            (self._pauses and not kernel[0])
             # It is in the middle of a frame, where no pong can stand, and gets on with it.
             or (heard >= UPLOAD and self.current_frame is not None)
         )
         timeout = self.wire.limits.pingTimeout
-        verdict = keepAlive.due(now, timeout, unsent, excused)
+        verdict = keepAlive.due(now, timeout, kernel, excused, self._hasUnread())
         if verdict is Verdict.PING:
             handed: Deferred[None] = Deferred()
-            handed.addCallbacks(lambda _: keepAlive.handed(self.wire.reactor.seconds(), timeout), lambda _: None)
             self._outbox.control(frame(PING, keepAlive.payload or b""), handed)
+            if handed.called:
+                keepAlive.handed(now, timeout)
+            else:
+                wheel, transport = self.wire.wheel, self.transport
+                handed.addCallback(lambda _: keepAlive.handed(wheel.seconds(), timeout, sending(transport)))
+            handed.addErrback(lambda _: None)
         elif verdict is Verdict.DEAD:
             self.fail(TransportError(f"no pong for {timeout:g} seconds"))
 
@@ -349,7 +359,7 @@ class WebSocketConnection(Outbound):
         # From here on it is the peer's turn.
         if not self._closeHanded:
             self._closeHanded = True
-            now = self.wire.reactor.seconds()
+            now = self.wire.wheel.seconds()
             self._closeAt = min(self._closeAt, now + self.wire.limits.closeDeadline)
             self.wire.wheel.set(self, self._closeAt)
 
@@ -362,7 +372,7 @@ class WebSocketConnection(Outbound):
             closed.callback(None)
             return closed
         self._closeWaiters += (closed,)
-        now = self.wire.reactor.seconds()
+        now = self.wire.wheel.seconds()
         if self.phase is Phase.OPEN:
             self._enter(Phase.CLOSING)
             # Autobahn: the next Close of the peer is the answer to ours.

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 __all__ = ["Rate"]
 
 
 class Rate:
-    """Counts what comes in windows of one second."""
+    """Counts what comes in windows of one second.
 
-    __slots__ = ("_begin", "_count")
+    What waited unread comes all at once, though it was sent in its time: it counts for the time in which nobody read.
 
-    def __init__(self) -> None:
+    Args:
+        unread: as `within` has it.
+    """
+
+    __slots__ = ("_begin", "_count", "_unread")
+
+    def __init__(self, unread: float = 0.0) -> None:
         self._begin = 0.0
         self._count = 0
+        self._unread = unread
 
-    def within(self, limit: int, now: float) -> bool:
-        """Count one more, and say whether it is within `limit` for this second; `now` is in seconds."""
-        if now - self._begin >= 1:
+    def within(self, limit: int, now: float, unread: float = 0.0) -> bool:
+        """Count one more, and say whether it is within `limit` for this second.
+
+        Args:
+            limit: how many a second may have.
+            now: seconds.
+            unread: seconds in which nobody read what comes, all together until now.
+        """
+        if not 0 <= now - self._begin < 1:
             self._begin, self._count = now, 0
+        if unread > self._unread:
+            self._count -= ceil(limit * (unread - self._unread))
+            self._unread = unread
         self._count += 1
         return self._count <= limit

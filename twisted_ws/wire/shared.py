@@ -69,7 +69,7 @@ class Wire:
         self.throttle = Throttle(self.reactor.seconds)
         self.turns = Turns(self.reactor)
         usable = hasattr(select, "epoll") and os.environ.get("TWISTED_WS_LANE") != "0"
-        self.group = PollGroup(self.reactor) if usable else None
+        self.group = PollGroup(self.reactor, self.wheel) if usable else None
 
 
 @dataclass(slots=True)

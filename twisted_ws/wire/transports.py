@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
 import struct
 import termios
@@ -22,19 +23,22 @@ __all__ = [
     "abort",
     "finishWriting",
     "hasTLS",
+    "hasUnread",
     "hasVanished",
     "innermost",
     "isOnLoopback",
     "isSecure",
     "noticeVanished",
     "peerOf",
+    "sending",
     "setProtocol",
     "unsentInKernel",
 ]
 
-# Of Linux: TCP_INFO, and where in its answer the milliseconds since the last acknowledgement stand (tcpi_last_ack_recv).
+# Of Linux: TCP_INFO, and where in its answer the milliseconds since the last acknowledgement stand (tcpi_last_ack_recv), and the
+# bytes acknowledged (tcpi_bytes_acked).
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
-_LAST_ACKNOWLEDGED = struct.Struct("56xI")
+_INFO = struct.Struct("@56xI60xQ")
 
 
 def hasTLS(transport: Any) -> bool:
@@ -122,22 +126,46 @@ def unsentInKernel(transport: Any) -> int:
         return 0
 
 
+def sending(transport: Any) -> tuple[int, int]:
+    """Return how many bytes the kernel still holds for the peer, and a number that grows as the peer's machine takes them."""
+    unsent = unsentInKernel(transport)
+    info = _tcpInfo(transport) if unsent else None
+    # Elsewhere than on Linux it grows only while nothing is added.
+    return unsent, -unsent if info is None else info[1]
+
+
 def hasVanished(transport: Any, seconds: float) -> bool:
     """Say whether the peer's machine owes an acknowledgement, and has sent none for `seconds`.
 
     Cut off without a word, a peer is like one that has nothing to say, and the kernel tries for a quarter of an hour. A peer that
     is there but does not read has a machine that answers. False where the system does not say (Linux does).
     """
-    if _TCP_INFO is None or not unsentInKernel(transport):
-        return False
+    info = _tcpInfo(transport) if unsentInKernel(transport) else None
+    return info is not None and info[0] >= 1000 * seconds
+
+
+def _tcpInfo(transport: Any) -> tuple[int, int] | None:
+    """Return the milliseconds since the last acknowledgement came, and the bytes that have been acknowledged."""
+    if _TCP_INFO is None:
+        return None
     connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, innermost(transport).fileno())
     try:
-        (silence,) = _LAST_ACKNOWLEDGED.unpack(connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _LAST_ACKNOWLEDGED.size))
+        silence, taken = _INFO.unpack(connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO.size))
     except (OSError, struct.error):
-        return False  # a UNIX socket
+        return None  # a UNIX socket
     finally:
         connection.detach()  # it is the transport's
-    return bool(silence >= 1000 * seconds)
+    return silence, taken
+
+
+def hasUnread(transport: Any) -> bool:
+    """Say whether the kernel has something of the peer, bytes or its end, that nobody has read yet."""
+    try:
+        poll = select.poll()
+        poll.register(innermost(transport).fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+    except (AttributeError, OSError, TypeError, ValueError):
+        return False  # no socket, or a system without poll
 
 
 def noticeVanished(listening: Any, interval: float, timeout: float) -> None:

@@ -3,6 +3,11 @@
 A timer for each connection costs memory and, when thousands of connections arrive or leave in one second, quadratic time in the
 usual timer queues. Here a deadline is a place in a bucket of a quarter of a second; one `callLater` turns the wheel while
 there is anything on it.
+
+What is on it is mostly what a peer has to do, and a peer must not pay for a delay of ours. So the wheel has a clock of its own,
+where hardly any time passes while the reactor stands still (a handler that blocks, a process that is stopped, a machine that
+sleeps, a clock that is set). After that nobody is judged before the reactor has turned for a `TICK`, and has read what came
+meanwhile.
 """
 
 from __future__ import annotations
@@ -16,6 +21,9 @@ __all__ = ["Deadline", "Wheel"]
 
 # Seconds between two turns: how late a deadline may fire. It never fires early.
 TICK = 0.25
+
+# Seconds after which a turn is late: the reactor stood still.
+LATE = 2 * TICK
 
 # Deadlines in one turn of the reactor: some milliseconds at the most. Of more than that, as of very many who came together once,
 # the others wait for the next turns.
@@ -39,11 +47,12 @@ class Wheel:
     """A timer wheel over one reactor.
 
     Attributes:
-        now: the reactor's seconds at the last turn or `set`: a clock that costs nothing to read and is right to a `TICK` while
-            anything waits on the wheel.
+        now: the wheel's time at its last turn, or when the first entry came: a clock that costs nothing to read and is right to a
+            `TICK` while anything waits on the wheel.
+        missed: seconds in which the reactor stood still, all together.
     """
 
-    __slots__ = ("_buckets", "_call", "_reactor", "_turned", "now")
+    __slots__ = ("_buckets", "_call", "_late", "_looked", "_reactor", "_turned", "missed", "now")
 
     _log = Logger()
 
@@ -52,19 +61,36 @@ class Wheel:
         self._buckets: dict[int, set[Deadline]] = {}
         self._call: Any = None
         self._turned = 0
-        self.now: float = reactor.seconds()
+        self._late = False  # whether the last turn came late, and judged nobody
+        self._looked: float = reactor.seconds()  # the reactor's time when the wheel's was `now`
+        self.now: float = self._looked
+        self.missed = 0.0
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
 
+    def seconds(self) -> float:
+        """Return the wheel's time: the reactor's, without what that stood still. It goes on while anything is on the wheel."""
+        passed: float = self._reactor.seconds() - self._looked
+        return self.now + min(max(passed, 0), TICK)
+
+    def missedUntil(self, real: float) -> float:
+        """Return `missed`, with what the wheel has not seen yet: the reactor may read before it turns the wheel.
+
+        Args:
+            real: the reactor's seconds, now.
+        """
+        passed = real - self._looked
+        return self.missed if passed <= LATE or self._call is None else self.missed + passed - TICK
+
     def set(self, entry: Deadline, when: float) -> None:
-        """Call ``entry.deadlineReached`` at `when` (the reactor's seconds); an earlier place of `entry` is given up."""
+        """Call ``entry.deadlineReached`` at `when` (the wheel's time); an earlier place of `entry` is given up."""
         if entry.wheelSlot is not None:
             self.drop(entry)
         if self._call is None:
-            self.now = self._reactor.seconds()
+            self.now, self._looked = self.seconds(), self._reactor.seconds()
             self._turned = int(self.now / TICK)
-            self._wait()
+            self._call = self._reactor.callLater(self._rest(), self._turn)
         slot = ceil(when / TICK)
         if slot <= self._turned:
             slot = self._turned + 1
@@ -84,28 +110,40 @@ class Wheel:
         bucket.discard(entry)
         if not bucket:
             del self._buckets[slot]
-            if not self._buckets and self._call is not None:
-                self._call.cancel()
-                self._call = None
+            self._stopIfEmpty()
 
-    def _wait(self) -> None:
-        # Until the end of this slot, not a whole tick: a deadline would be two ticks late.
-        self._call = self._reactor.callLater((self._turned + 1) * TICK - self.now, self._turn)
+    def _stopIfEmpty(self) -> None:
+        if not self._buckets and self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _rest(self) -> float:
+        # Until the end of this slot, not a whole tick: a deadline would be two ticks late. Not less than what a clock can show.
+        return max((self._turned + 1) * TICK - self.now, 0.001)
 
     def _turn(self) -> None:
-        self._call = None
-        self.now = self._reactor.seconds()
-        slot = int(self.now / TICK)
-        # Few buckets after a short turn: walk the slots. A long one (a blocked reactor, a fake clock): walk the buckets.
-        slots = range(self._turned + 1, slot + 1) if slot - self._turned < 64 else sorted(s for s in self._buckets if s <= slot)
-        self._turned = slot
+        looked, self._looked = self._looked, self._reactor.seconds()
+        passed = self._looked - looked
+        if 0 <= passed <= LATE:
+            self._late = False
+        else:
+            self.missed += max(passed - TICK, 0)
+            passed = TICK
+            self._late = not self._late  # where every turn is late, every other one judges
+        self.now += passed
+        if self._late:
+            self._call = self._reactor.callLater(TICK, self._turn)
+            return
+        slots = range(self._turned + 1, int(self.now / TICK) + 1)
+        self._turned = slots.stop - 1
+        self._call = self._reactor.callLater(self._rest(), self._turn)
         left = AT_ONCE
-        for each in slots:
+        for slot in slots:
             # The bucket stays where it is, so that a deadline can drop another one of the same turn, or give it a new place.
-            bucket = self._buckets.get(each)
+            bucket = self._buckets.get(slot)
             while bucket:
                 if not left:
-                    self._goOn(each)
+                    self._goOn(slot)
                     return
                 left -= 1
                 entry = bucket.pop()
@@ -115,13 +153,8 @@ class Wheel:
                 except Exception:
                     # Without this the others of this turn would wait for ever.
                     self._log.failure("a deadline failed inside the server")
-            self._buckets.pop(each, None)
-        if self._call is None:
-            if self._buckets:
-                self._wait()
-        elif not self._buckets:
-            self._call.cancel()
-            self._call = None
+            self._buckets.pop(slot, None)
+        self._stopIfEmpty()
 
     def _goOn(self, slot: int) -> None:
         """Have the reactor turn, and then go on with this slot."""
