@@ -241,7 +241,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.25, 5, 14, 25, 60]))
     def wait(self, seconds):
-        self.clock.advance(seconds)
+        for _ in range(round(seconds)) or (1,):
+            self.clock.advance(min(seconds, 1))
+            self.everything.transport.settle()
 
     @rule(channel=st.sampled_from(CHANNELS))
     def delete(self, channel):
