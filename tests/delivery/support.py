@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 
+from tests.memory import SteadyClock
 from twisted_ws.caller import TEXT, Caller, encodeMessage
 from twisted_ws.delivery.dispatch import Dispatcher
 from twisted_ws.delivery.handlers import examine
@@ -17,7 +17,7 @@ from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.outbox import failedWrite
 
 
-class Turns(Clock):
+class Turns(SteadyClock):
     """A clock that also has the turns of a reactor: what is due now, and not what that makes due."""
 
     def turn(self) -> None:

@@ -140,7 +140,7 @@ class World:
         self.server = WebSocketServer(limits=Limits(**limits), allowedOrigins=origins, reactor=self.clock)
         if engine is not None:
             wheel = self.server.channels.wheel
-            made = engine(self.server.limits, wheel, self.clock.seconds)
+            made = engine(self.server.limits, wheel, wheel.seconds)
             self.server = WebSocketServer(limits=self.server.limits, engine=made, reactor=self.clock)
         if engine is None:
             self.server.channels._engine.epoch = "e"

@@ -13,6 +13,7 @@ from twisted_ws import WebSocketService
 from twisted_ws.wire import speedups
 from twisted_ws.wire.lane import PollGroup
 from twisted_ws.wire.ports import accelerate
+from twisted_ws.wire.wheel import Wheel
 
 
 class FailingOnce:
@@ -52,7 +53,7 @@ def test_acceptFailsWithoutAGate(monkeypatch):
     reactor = MemoryReactorClock()
     port = Port(0, Factory(), interface="127.0.0.1", reactor=reactor)
     port.startListening()
-    assert accelerate(port, PollGroup(reactor))
+    assert accelerate(port, PollGroup(reactor, Wheel(reactor)))
     with socket.create_connection(("127.0.0.1", port.getHost().port)), capturedLogs() as logs:
         assert port.doRead() is None
     assert [event["log_failure"].type for event in logs] == [MemoryError]
