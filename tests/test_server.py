@@ -217,7 +217,7 @@ def test_nothingIsKeptOfWhoHasLeft(world):
     client = world.client()
     sender = world.room.heard.pop()[1]._link.sender
     only = sys.getrefcount(object())
-    assert world.server.broadcast("to all") == 1
+    assert world.server.broadcast("to all").result == 1
     assert sys.getrefcount(sender) > only + 1
     client.hangUp()
     del client

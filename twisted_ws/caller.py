@@ -114,6 +114,7 @@ class Caller:
         "_attributes",
         "_home",
         "_link",
+        "_place",
         "_user",
         "connectionId",
         "membership",
@@ -130,6 +131,7 @@ class Caller:
     ) -> None:
         self._link = link
         self._home = home
+        self._place: Any = None  # where its server has it
         self.membership: Membership | None = None
         self._attributes: dict[str, Any] | None = None
         self.connectionId = str(next(connectionIds))

@@ -150,6 +150,13 @@ class Limits:
         "503",
         "each costs 500 bytes, 1,000 with the longest key; one that was dropped early would publish a message twice",
     )
+    fanOutLag: float = _limit(
+        5,
+        "seconds",
+        "503",
+        "messages for very many are sent in turns of the reactor: the work that may wait, as it is estimated; more would only be "
+        "late. They take a quarter of maxSendBufferTotal at most",
+    )
     subscriberLag: float = _limit(
         30, "seconds", "1013, or dropped by the policy", "the longest that a message of a channel may wait for a slow subscriber"
     )

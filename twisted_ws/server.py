@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
@@ -25,8 +25,9 @@ from twisted_ws.routes import Routes
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.backlog import Backlog
+from twisted_ws.wire.crowd import Crowd
 from twisted_ws.wire.events import Events
-from twisted_ws.wire.fanout import fanOut
+from twisted_ws.wire.fanout import EVERYBODY, FanOuts, stepsOf
 from twisted_ws.wire.frontdoor import FrontDoorFactory
 from twisted_ws.wire.gate import Gate
 from twisted_ws.wire.hosts import machineNames
@@ -49,14 +50,10 @@ STOPPING = 40
 class Callers(Collection[Caller]):
     """The open callers of a server, as they are now: count, iterate, ask for one, find some."""
 
-    __slots__ = ("_groups", "_listing", "_people")
+    __slots__ = ("_people",)
 
     def __init__(self) -> None:
-        # In the order they came: their sockets lie in the kernel's memory in much the same order.
         self._people = People()
-        # Those who are sent the same bytes: by what makes them, the connections and their senders.
-        self._groups: list[tuple[Any, list[Any], list[Any]]] | None = None
-        self._listing: tuple[Caller, ...] | None = None  # of whom that is being made
 
     def __len__(self) -> int:
         return len(self._people)
@@ -78,14 +75,24 @@ class Callers(Collection[Caller]):
 class _OpenCallers(Callers):
     """The same for the server itself; to a caller, its `twisted_ws.caller.Home`."""
 
-    __slots__ = ("enroll",)
+    __slots__ = ("_fanOuts", "_framed", "_plain", "enroll")
 
     enroll: Callable[[Caller], Membership]
+
+    def __init__(self, fanOuts: FanOuts) -> None:
+        super().__init__()
+        self._fanOuts = fanOuts
+        self._plain = Crowd()
+        self._framed = Crowd()  # who speaks twisted-ws.v1
+
+    def _crowdOf(self, caller: Caller) -> Crowd:
+        return self._framed if caller.negotiatedSubProtocol == SUBPROTOCOL else self._plain
 
     def add(self, caller: Caller) -> None:
         """Add one who came."""
         self._people.add(caller)
-        self._groups = self._listing = None
+        self._fanOuts.came(caller, EVERYBODY)
+        caller._place = self._crowdOf(caller).add(caller._link)
 
     def renamed(self, caller: Caller, before: Any) -> None:
         """Note that a caller, open or not, has another user."""
@@ -94,23 +101,26 @@ class _OpenCallers(Callers):
     def discard(self, caller: Caller) -> None:
         """Take one away who leaves."""
         self._people.discard(caller)
-        self._groups = self._listing = None  # nothing is kept of who has left
+        place, caller._place = caller._place, None
+        if place is not None:
+            self._crowdOf(caller).remove(caller._link, place)
 
-    def send(self, kind: Kind, payload: bytes, now: float) -> int:
+    def send(self, kind: Kind, payload: bytes) -> int | Deferred[int]:
         """Send a message to all, and return to how many."""
-        groups = self._groups
-        if groups is None:
-            # Somebody may come, leave or broadcast in the middle of this, by a finaliser: what is kept is whole, and of now.
-            self._listing = callers = tuple(self._people)
-            plain: list[Any] = []
-            framed: list[Any] = []
-            for caller in callers:
-                (framed if caller.negotiatedSubProtocol == SUBPROTOCOL else plain).append(caller._link)
-            kinds = (rawBroadcast, plain), (jsonBroadcast, framed)
-            groups = [(framing, links, [link.sender for link in links]) for framing, links in kinds if links]
-            if self._listing is callers:
-                self._groups, self._listing = groups, None
-        return sum([fanOut(links, framing(kind, payload), now, senders) for framing, links, senders in groups])
+        messages, parts = {}, []
+        for crowd, framing in (self._plain, rawBroadcast), (self._framed, jsonBroadcast):
+            if crowd:
+                message = messages[crowd] = framing(kind, payload)
+                steps = stepsOf(message)
+                parts += [(run, message, steps) for run in crowd.runs()]
+        if not parts:
+            return 0
+
+        def find(person: Any) -> tuple[Any, Any] | None:
+            message = messages.get(self._crowdOf(person)) if isinstance(person, Caller) else None
+            return None if message is None else (person._link, message)
+
+        return self._fanOuts.send(parts, (EVERYBODY,), find, len(payload))
 
 
 class _Ends:
@@ -209,7 +219,7 @@ class WebSocketServer:
         self._connectionClass = connectionClass(self._wire)
         self._routes: Routes[object] = Routes()
         sayWhich()
-        self._callers = _OpenCallers()
+        self._callers = _OpenCallers(self._wire.fanOuts)
         self._leaving: dict[Dispatcher, Deferred[None] | None] = {}
         self._stopping: Deferred[None] | None = None
         self.visits: set[Visit] = set()
@@ -222,6 +232,7 @@ class WebSocketServer:
             self._wire.backlog,
             seconds,
             self._wire.turns,
+            self._wire.fanOuts,
         )
         self._callers.enroll = self.channels.enroll
 
@@ -296,20 +307,29 @@ class WebSocketServer:
         if self._wire.group is not None:
             accelerate(port, self._wire.group)
 
-    def broadcast(self, message: Any) -> int:
-        """Send one message to every open caller of every service, and return to how many.
+    def broadcast(self, message: Any) -> Deferred[int]:
+        """Send one message to every open caller of every service.
+
+        Those are meant who are open now. Very many are sent to in several turns of the reactor: each still gets what is sent to
+        all, published to its channels or written to it alone in the order of the calls.
 
         Args:
             message: str for text, bytes for binary, anything else as JSON text. Who speaks ``twisted-ws.v1`` gets it as a
                 frame ``broadcast``.
 
-        A caller that fails or is slow stops nobody else's.
+        Returns:
+            A Deferred of to how many it was written; it fires before this returns where one turn is enough, as it is for some
+            thousand. Who leaves meanwhile is not counted. A caller that fails or is slow stops nobody else's.
 
         Raises:
+            ChannelError: "unavailable": more messages are on their way than can be sent (`Limits.fanOutLag`).
             TypeError: JSON has no form for `message`.
             ValueError: text with a lone surrogate.
         """
-        return self._callers.send(*encode(message), self._wire.wheel.now)
+        kind, payload = encode(message)
+        self._wire.fanOuts.admit(len(payload))
+        taken = self._callers.send(kind, payload)
+        return taken if isinstance(taken, Deferred) else succeed(taken)
 
     def publish(
         self, channel: str, message: Any, *, key: str | None = None, idempotencyKey: str | None = None

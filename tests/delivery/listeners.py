@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from tests.memory import SteadyClock
 from twisted_ws.delivery.channels import Channels
@@ -16,6 +17,7 @@ from twisted_ws.delivery.visitor import Visitor
 from twisted_ws.limits import Limits
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.backlog import Backlog
+from twisted_ws.wire.fanout import FanOuts
 from twisted_ws.wire.turns import Turns
 from twisted_ws.wire.wheel import Wheel
 
@@ -84,14 +86,16 @@ class OtherEar(Ear):
 class World:
     """Channels in memory, and a clock."""
 
-    def __init__(self, engine: Any = None, **limits: Any) -> None:
-        self.clock = SteadyClock()
+    def __init__(self, engine: Any = None, clock: Clock | None = None, **limits: Any) -> None:
+        self.clock = clock or SteadyClock()
         self.clock.advance(1000)
         self.limits = Limits(**limits)
         self.wheel = Wheel(self.clock)
         self.engine: Any = engine or MemoryEngine(self.limits, self.wheel, self.clock.seconds, "e")
         self.backlog = Backlog(self.limits.maxSendBufferTotal)
-        self.channels = Channels(self.engine, self.limits, self.wheel, self.backlog, self.clock.seconds, Turns(self.clock))
+        self.turns = Turns(self.clock)
+        self.fanOuts = FanOuts(self.turns, self.backlog, self.limits, self.wheel)
+        self.channels = Channels(self.engine, self.limits, self.wheel, self.backlog, self.clock.seconds, self.turns, self.fanOuts)
 
     def publish(self, channel: str, *messages: Any) -> list[Published]:
         return [self.now(self.channels.publish(channel, message)) for message in messages]

@@ -6,6 +6,13 @@ from tests.delivery.listeners import Ear, identity
 from twisted_ws.delivery.audience import FEW, Audience
 
 
+def flat(runs):
+    """Return the subscribers of runs, having looked that their senders are theirs."""
+    found = [pair for members, senders, size in runs for pair in zip(members[:size], senders[:size], strict=True)]
+    assert all(ear.sender is sender for ear, sender in found)
+    return [ear for ear, _ in found]
+
+
 @pytest.mark.parametrize("count", [1, FEW, FEW + 1, 100])
 def test_membership(count):
     """Few or many: each is counted, heard of in the order it came, and taken away for itself; an empty channel is none."""
@@ -15,7 +22,7 @@ def test_membership(count):
         assert audience.count("a") == number
     assert list(audience) == ears
     assert "a" in audience
-    assert audience.listeners("a", False)._subscribers == tuple(ears)
+    assert flat(audience.runs("a")) == ears
     for ear in ears[::2]:
         audience.remove("a", ear)
     assert list(audience) == ears[1::2]
@@ -23,31 +30,29 @@ def test_membership(count):
         audience.remove("a", ear)
     assert "a" not in audience
     assert audience.count("a") == 0
-    assert audience.listeners("a", False) is None
-
-
-def test_crowd():
-    """For many, what a message needs is made once, and anew after each change; who holds the old one has them as they were."""
-    audience, ears = Audience(identity), [Ear() for _ in range(2 * FEW)]
-    for ear in ears:
-        audience.add("a", ear)
-    listeners = audience.listeners("a", False)
-    assert audience.listeners("a", False) is listeners
-    audience.remove("a", ears[0])
-    assert audience.listeners("a", False)._subscribers == tuple(ears[1:])
-    audience.add("a", ears[0])
-    assert audience.listeners("a", False)._subscribers == (*ears[1:], ears[0])
-    assert listeners._subscribers == tuple(ears)
+    assert audience.runs("a") == []
 
 
 def test_patterns():
-    """With patterns, each who hears a channel by any way is there once; without, only the channel's own are looked for."""
+    """With patterns, those who hear a channel by any way are found, under the names that they are there for."""
     audience, one, two, three = Audience(identity), Ear(), Ear(), Ear()
     for name, ear in ("a.b", one), ("a.*", two), ("a.*", one), ("*", three), ("a.b.*", three):
         audience.add(name, ear)
-    assert audience.listeners("a.b", True)._subscribers == (one, two, three)
-    assert audience.listeners("a.b", False)._subscribers == (one,)
-    assert audience.listeners("c", True)._subscribers == (three,)
-    assert audience.listeners("c", False) is None
+    runs, names = audience.listeners("a.b")
+    assert (flat(runs), names) == ([one, two, one, three], ["a.b", "a.*", "*"])
+    assert flat(audience.runs("a.b")) == [one]
+    assert (flat(audience.listeners("c")[0]), audience.listeners("c")[1]) == ([three], ["*"])
     audience.remove("*", three)
-    assert audience.listeners("c", True) is None
+    assert audience.listeners("c") == ([], [])
+
+
+@pytest.mark.parametrize("count", [FEW, 3 * FEW])
+def test_asTheyWere(count):
+    """Whoever goes through the subscribers in parts has them as they were."""
+    audience, ears = Audience(identity), [Ear() for _ in range(count)]
+    for ear in ears:
+        audience.add("a", ear)
+    runs = audience.runs("a")
+    audience.remove("a", ears[0])
+    audience.add("a", Ear())
+    assert flat(runs) == ears

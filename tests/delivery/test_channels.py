@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 
 from tests.delivery.listeners import Ear, LateEngine, OtherEar, World
+from tests.delivery.support import Turns
 from twisted_ws import ChannelError, ConnectionClosed
 from twisted_ws.delivery.audience import FEW
 from twisted_ws.delivery.channels import LONGEST_KEY
 from twisted_ws.delivery.publication import History, Position
+from twisted_ws.wire.turns import STEPS
 
 
 @pytest.fixture
@@ -205,21 +207,21 @@ def test_publishedWhilePassedOn(world):
 
 
 def test_refusedWhilePassedOn():
-    """One of those that wait and cannot be published fails for itself."""
+    """What cannot be published is refused at once, also while another message is passed on."""
     world = World(channels=1)
     ear, answers = Ear(), []
     world.subscribe(ear, "a")
 
     def again(text):
         if text == "1":
-            answers.append(world.channels.publish("b", "2"))
+            with pytest.raises(ChannelError) as caught:
+                world.channels.publish("b", "2")
+            answers.append(caught.value.code)
             answers.append(world.channels.publish("a", "3"))
 
     ear.onHear = again
     world.publish("a", "1")
-    failures = []
-    answers[0].addErrback(failures.append)
-    assert failures[0].value.code == "unavailable"
+    assert answers[0] == "unavailable"
     assert ear.heard == ["1", "3"]
 
 
@@ -239,6 +241,131 @@ def test_subscribedWhilePassedOn(world, kind):
     world.publish("a", "1", "2")
     assert fresh.heard == ["2"]
     assert resumed.heard == ["1", "2"]
+
+
+def crowded():
+    """Return a world with a channel of more subscribers than one turn has time for, and the last of them."""
+    world = World(clock=Turns())
+    ears = [Ear() for _ in range(STEPS)]
+    for ear in ears:
+        world.subscribe(ear, "a")
+    return world, ears
+
+
+def test_onItsWay():
+    """Messages for very many take several turns, a bounded number in each, and come in order to all; then come the answers."""
+    world, ears = crowded()
+    answers = [world.channels.publish("a", text) for text in "123"]
+    counts = [sum(len(ear.heard) for ear in ears)]
+    while not all(each.called for each in answers):
+        world.clock.turn()
+        counts.append(sum(len(ear.heard) for ear in ears))
+        assert 0 < counts[-1] - counts[-2] <= STEPS // 2 + 1
+    assert {tuple(ear.heard) for ear in ears} == {("1", "2", "3")}
+    assert [world.now(each) for each in answers] == [("a", f"e:{n}", STEPS) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("after", [None, "0", "e:1"])
+@pytest.mark.parametrize("kind", [Ear, OtherEar])
+def test_subscribedOnItsWay(kind, after):
+    """Who subscribes while a message is on its way has it from history or not at all; what comes later, once."""
+    world, _ = crowded()
+    for text in "12":
+        world.channels.publish("a", text)
+    ear = kind()
+    world.subscribe(ear, "a", after)
+    world.channels.publish("a", "3")
+    world.fanOuts.catchUp(ear.caller)
+    assert ear.heard == {None: [], "0": ["1", "2"], "e:1": ["2"]}[after] + ["3"]
+    for _ in range(20):
+        world.clock.turn()
+    assert ear.ids == [f"e:{text}" for text in ear.heard]
+    assert ear.heard[-1:] == ["3"]
+    assert len(ear.heard) == {None: 1, "0": 3, "e:1": 2}[after]
+
+
+def test_unsubscribedOnItsWay():
+    """Who unsubscribes has got before that what was published until then, once, and nothing after it; also when it comes back."""
+    world, ears = crowded()
+    last = ears[-1]
+    answers = [world.channels.publish("a", text) for text in "12"]
+    assert last.heard == []
+    world.channels.unsubscribe(last, "a")
+    assert last.heard == ["1", "2"]
+    answers.append(world.channels.publish("a", "3"))
+    world.subscribe(last, "a")
+    answers.append(world.channels.publish("a", "4"))
+    for _ in range(20):
+        world.clock.turn()
+    assert last.heard == ["1", "2", "4"]
+    assert [world.now(each).recipients for each in answers] == [STEPS, STEPS, STEPS - 1, STEPS]
+
+
+def test_leftOnItsWay():
+    """Who has gone gets nothing more, and is not waited for."""
+    world, ears = crowded()
+    answer = world.channels.publish("a", "1")
+    world.channels.leave(ears[-1])
+    for _ in range(20):
+        world.clock.turn()
+    assert answer.called
+    world.channels.publish("a", "2")
+    for _ in range(20):
+        world.clock.turn()
+    assert "2" not in ears[-1].heard
+    assert ears[-2].heard == ["1", "2"]
+
+
+def test_patternsOnTheirWay():
+    """Who hears a message by several ways has it once, also in slices; who hears it by a pattern only, as well."""
+    world, ears = crowded()
+    both, wide = ears[5], Ear()
+    world.subscribe(both, "*")
+    world.subscribe(wide, "*")
+    answer = world.channels.publish("a", "1")
+    world.fanOuts.catchUp(wide.caller)
+    for _ in range(20):
+        world.clock.turn()
+    assert (both.heard, wide.heard) == (["1"], ["1"])
+    assert world.now(answer).recipients == STEPS + 1
+
+
+def test_onceOnItsWay():
+    """A publication that is repeated while it is on its way is not sent again, and has the same answer when there is one."""
+    world, ears = crowded()
+    answers = [world.channels.publish("a", "1", idempotencyKey="k") for _ in range(3)]
+    assert not any(each.called for each in answers)
+    for _ in range(20):
+        world.clock.turn()
+    assert [world.now(each) for each in answers] == [("a", "e:1", STEPS)] * 3
+    assert ears[-1].heard == ["1"]
+    assert world.now(world.channels.publish("a", "1", idempotencyKey="k")) == ("a", "e:1", STEPS)
+
+
+def test_onceFromWithin(world):
+    """The same where a service repeats it in the middle of its being sent."""
+    ear, answers = Ear(), []
+    world.subscribe(ear, "a")
+    ear.onHear = lambda text: answers.append(world.channels.publish("a", "1", idempotencyKey="k"))
+    assert world.now(world.channels.publish("a", "1", idempotencyKey="k")) == ("a", "e:1", 1)
+    assert ear.heard == ["1"]
+    assert world.now(answers[0]) == ("a", "e:1", 1)
+
+
+def test_tooMuchOnItsWay():
+    """While more is on its way than can be sent in time, nothing is published; it is not numbered and not kept either."""
+    world = World(clock=Turns(), fanOutLag=0.01)
+    for ear in [Ear() for _ in range(STEPS)]:
+        world.subscribe(ear, "a")
+    answer = world.channels.publish("a", "1")
+    with pytest.raises(ChannelError) as caught:
+        world.channels.publish("b", "3")
+    assert caught.value.code == "unavailable"
+    assert "b" not in world.engine
+    for _ in range(20):
+        world.clock.turn()
+    assert answer.called
+    world.publish("b", "3")
 
 
 def test_leftWhilePassedOn(world):
@@ -366,5 +493,5 @@ def test_lateAnswers(late):
     both.receive = late.channels._receive
     ear.onHear = lambda text: answers.append(late.channels.publish("b", "2"))
     late.channels.publish("a", "1")
-    both.asked[1].callback("second")
+    both.asked[0].callback("second")
     assert late.now(answers[-1]) == "second"

@@ -4,11 +4,14 @@ import json
 
 import pytest
 
-from tests.delivery.listeners import Ear, World
+from tests.delivery.listeners import Ear, OtherEar, World
+from tests.delivery.support import Turns
 from twisted_ws import ChannelError, Limits
 from twisted_ws.delivery import presence
 from twisted_ws.delivery.channels import MEMBERS
 from twisted_ws.delivery.presence import FEW, LEAVES, Room
+from twisted_ws.wire.fanout import OWN_WAY
+from twisted_ws.wire.fanout import STEPS as STEPS_EACH
 from twisted_ws.wire.turns import STEPS
 from twisted_ws.wire.wheel import TICK
 
@@ -209,6 +212,7 @@ def test_manyLeaveAtOnce(world):
     watching, ears = watcher(world), [Ear(str(number)) for number in range(2 * LEAVES + 10)]
     for ear in ears:
         world.subscribe(ear, "a")
+    world.advance(2)
     for ear in ears:
         world.channels.leave(ear)
     notices(watching)
@@ -221,6 +225,70 @@ def test_manyLeaveAtOnce(world):
         told += came
     assert told == [("leave", ear.caller.user) for ear in ears]
     assert members(world) == []
+
+
+@pytest.mark.parametrize("kind", [Ear, OtherEar])
+def test_manyWatchers(kind):
+    """Very many who look on are told in several turns; who comes and goes meanwhile is told together, and in order."""
+    world = World(presenceDelay=5, clock=Turns())
+    watching = [kind() for _ in range(3000)]
+    for ear in watching:
+        world.subscribe(ear, "a")
+        world.channels.presence.watch("a", ear)
+    world.clock.turn()
+    users = [Ear(str(number)) for number in range(300)]
+    for ear in users:
+        world.subscribe(ear, "a")
+    late, leaver = kind(), watching[2000]
+    told = [len(ear.notices) for ear in watching]
+    assert set(told) == {0, 1}
+    assert sum(told) <= STEPS // (STEPS_EACH + OWN_WAY)
+    world.subscribe(late, "a")
+    world.channels.presence.watch("a", late)
+    assert world.channels.who("a")["count"] == 3301
+    world.channels.unsubscribe(leaver, "a")
+    last = Ear("last")
+    world.subscribe(last, "a")
+    world.channels.leave(users[7])
+    before = sum(told)
+    while before < 3000:
+        world.clock.turn()
+        now = sum(bool(ear.notices) for ear in (*watching, late))
+        assert 0 <= now - before <= STEPS // (STEPS_EACH + OWN_WAY)
+        before = now
+        world.clock.rightNow += 0.01
+    world.advance(10)
+    for ear in watching:
+        if ear is not leaver:
+            assert notices(ear) == [("join", ear.caller.user) for ear in (*users, last)] + [("leave", "7")]
+    assert notices(late) == [("join", "last"), ("leave", "7")]
+    assert notices(leaver) == []
+
+
+def test_conflated():
+    """Who comes and goes before the watchers could be told is not told of, but to who came between."""
+    world = World(presenceDelay=0.001, clock=Turns())
+    watching = [Ear() for _ in range(2000)]
+    for ear in watching:
+        world.subscribe(ear, "a")
+        world.channels.presence.watch("a", ear)
+    world.clock.turn()
+    first, brief, seen = Ear("first"), Ear("brief"), Ear("seen")
+    world.subscribe(first, "a")
+    world.subscribe(brief, "a")
+    world.channels.leave(brief)
+    world.channels.presence.deadlineReached(world.clock.seconds() + 1)
+    world.subscribe(seen, "a")
+    between = Ear()
+    world.subscribe(between, "a")
+    world.channels.presence.watch("a", between)
+    world.channels.leave(seen)
+    world.channels.presence.deadlineReached(world.clock.seconds() + 1)
+    for _ in range(100):
+        world.clock.turn()
+        world.clock.rightNow += 0.1
+    assert {tuple(notices(ear)) for ear in watching} == {(("join", "first"), ("join", "seen"), ("leave", "seen"))}
+    assert notices(between) == [("leave", "seen")]
 
 
 def test_watchersLeave(world):

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 
 from tests.memory import SteadyClock
 from tests.web.conftest import Connection, Response
 from twisted_ws.access.credentials import CheckFailed, Credentials, Identity, TooManyFailures, Unauthenticated
+from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
 from twisted_ws.web.broadcast import broadcastSite
 from twisted_ws.wire.origins import AllowedHosts
@@ -26,10 +29,13 @@ class Server:
         self.hosts, self.proxies = AllowedHosts(), TrustedProxies()
         self.reason: str | None = None
         self.sent: list[str | bytes] = []
+        self.answer: Any = 2
 
-    def broadcast(self, message: str | bytes) -> int:
+    def broadcast(self, message: str | bytes) -> Deferred[int]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
         self.sent.append(message)
-        return 2
+        return self.answer if isinstance(self.answer, Deferred) else succeed(self.answer)
 
     def readiness(self) -> str | None:
         return self.reason
@@ -312,3 +318,27 @@ def test_healthMethods(open_: World, path: bytes) -> None:
     assert (response.status, response.header("allow")) == (405, "GET, HEAD, OPTIONS")
     assert open_.get(path, b"OPTIONS").status == 204
     assert open_.get(path + b"/").status == 404
+
+
+def test_manyCallers(open_: World) -> None:
+    """Where it takes several turns to send to all, the answer comes after the last; a peer that has left is not waited for."""
+    open_.server.answer = Deferred()
+    here, gone = open_.connect(), open_.connect()
+    for each in here, gone:
+        each.send(b"POST /broadcaster/broadcast HTTP/1.1\r\nHost: localhost:8081\r\nContent-Length: 1\r\n\r\nx")
+        assert each.take() == b""
+    gone.channel.connectionLost(Failure(ConnectionLost()))
+    open_.server.answer.callback(20_000)
+    (response,) = here.responses()
+    assert (response.status, response.body) == (200, b"OK")
+    assert gone.take() == b""
+    assert open_.server.sent == ["x", "x"]
+
+
+def test_tooManyOnTheirWay(open_: World) -> None:
+    """A publisher that is faster than messages can be sent is told so, and when to try again; nothing is sent."""
+    open_.server.answer = ChannelError("unavailable", "try later")
+    response = open_.post(b"x")
+    assert (response.status, response.json) == (503, {"error": "unavailable", "message": "try later"})
+    assert response.header("retry-after") == "5"
+    assert open_.server.sent == []

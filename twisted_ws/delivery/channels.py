@@ -1,20 +1,20 @@
 """Channels: names, those who are subscribed to them, and the way of a message from one to the others.
 
 The engine numbers and keeps messages; here they meet those who want them. All subscribers with one framing are sent the same
-bytes in one call (`twisted_ws.wire.fanout`), so a channel costs what a broadcast costs.
+bytes (`twisted_ws.wire.fanout`), so a channel costs what a broadcast costs.
 
 Three rules keep each subscriber's messages gapless, single and in order:
 
-1. A subscriber joins before anything is sent to it, and what it missed goes into its own queue before that: what is published
-   meanwhile stands behind.
-2. One publication is passed on at a time. Sending may run a service's code (onError of a caller that is too slow), and that may
-   publish: its message waits until all have the one before it.
+1. A subscriber joins when it has got all that was sent to it until then, and what it missed goes into its own queue before
+   anything that comes later. What is on its way at that moment is in that history, and the rest of the way leaves it out.
+2. What is published while another message is on its way stands behind that for everybody: sending takes several turns where
+   there are many, and may run a service's code (onError of a caller that is too slow), which may publish. Who leaves a channel
+   has got before that what was published there.
 3. With an engine that answers later, messages that come before its answer are held, and those that the answer has are dropped.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
@@ -35,6 +35,8 @@ from twisted_ws.delivery.visitor import Visitor
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.limits import Limits
 from twisted_ws.wire.backlog import Backlog
+from twisted_ws.wire.fanout import STEPS, FanOuts, Part, stepsOf
+from twisted_ws.wire.framing import OutgoingMessage
 from twisted_ws.wire.gate import addressKey
 from twisted_ws.wire.turns import Turns
 from twisted_ws.wire.wheel import Wheel
@@ -60,32 +62,40 @@ class Channels:
         backlog: its count of bytes that wait.
         seconds: its clock.
         turns: its budget of work in one turn of the reactor.
+        fanOuts: what it sends to many.
 
     Attributes:
         presence: who is there.
         visitors: those who are subscribed by HTTP.
         room: bytes that may wait in a caller's outbox when one more message is put there.
-        limits, wheel, backlog, seconds, turns: as given.
+        limits, wheel, backlog, seconds, turns, fanOuts: as given.
     """
 
     def __init__(
-        self, engine: Engine, limits: Limits, wheel: Wheel, backlog: Backlog, seconds: Callable[[], float], turns: Turns
+        self,
+        engine: Engine,
+        limits: Limits,
+        wheel: Wheel,
+        backlog: Backlog,
+        seconds: Callable[[], float],
+        turns: Turns,
+        fanOuts: FanOuts,
     ) -> None:
         self.limits = limits
         self.backlog = backlog
         self.turns = turns
+        self.fanOuts = fanOuts
         self.seconds = seconds
         self.room = min(ROOM, limits.maxSendBuffer // 2)
         self.visitors = People()
-        self.presence = Presence(limits.presenceDelay, wheel, seconds)
+        self.presence = Presence(limits.presenceDelay, wheel, seconds, fanOuts)
         self.wheel = wheel
         self._engine = engine
         engine.receive = self._receive
         self._audiences: dict[Framing, Audience] = {}
         self._patterns = 0  # subscriptions to patterns
-        self._joining: dict[str, list[_Joining]] = {}
-        self._publishing = False
-        self._waiting: deque[tuple[tuple[Any, ...], Deferred[Published]]] = deque()
+        self._joining: dict[str, dict[Subscriber, _Joining]] = {}
+        self._joiners: dict[Subscriber, set[str]] = {}  # the same by subscriber
 
     # Subscribers.
 
@@ -111,12 +121,14 @@ class Channels:
             ChannelError: no name or position, subscribed already, too many channels. The Deferred may fail with one, too.
             ConnectionClosed: the subscriber has left, as it may have done while a hook was asked.
         """
-        if subscriber.gone:
-            raise ConnectionClosed
         checkNameOrPattern(channel, self.limits.channelName)
         position = parsePosition(after) if isinstance(after, str) else after
-        pending = [joining for joinings in self._joining.values() for joining in joinings if joining.subscriber is subscriber]
-        if channel in subscriber.channels or any(joining.channel == channel for joining in pending):
+        if self.fanOuts.pending:
+            self.fanOuts.catchUp(subscriber.caller)
+        if subscriber.gone:
+            raise ConnectionClosed
+        pending = self._joiners.get(subscriber, ())
+        if channel in subscriber.channels or channel in pending:
             raise ChannelError("already-subscribed", "This connection is subscribed to the channel already.")
         if len(subscriber.channels) + len(pending) >= self.limits.channelsPerCaller:
             raise ChannelError("too-many-channels", f"A connection has at most {self.limits.channelsPerCaller} channels.")
@@ -129,22 +141,28 @@ class Channels:
         if not isinstance(history, Deferred):
             return succeed(self._join(subscriber, channel, history))
         joining = _Joining(subscriber, channel)
-        self._joining.setdefault(channel, []).append(joining)
+        self._joining.setdefault(channel, {})[subscriber] = joining
+        self._joiners.setdefault(subscriber, set()).add(channel)
         return history.addCallbacks(self._joined, self._notJoined, callbackArgs=(joining,), errbackArgs=(joining,))
 
     def unsubscribe(self, subscriber: Subscriber, channel: str, reason: str = "") -> bool:
         """End a subscription; return whether there was one. `reason` tells the subscriber why, where it did not ask for this."""
         if self._cancelJoining(subscriber, channel):
             return True
+        if self.fanOuts.pending and not subscriber.gone:
+            self.fanOuts.catchUp(subscriber.caller)
         if channel not in subscriber.channels:
             return False
-        subscriber.channels = tuple([each for each in subscriber.channels if each != channel])
+        self._end(subscriber, channel, tuple([each for each in subscriber.channels if each != channel]), reason)
+        return True
+
+    def _end(self, subscriber: Subscriber, channel: str, left: tuple[str, ...], reason: str) -> None:
+        subscriber.channels = left
         self._audiences[subscriber.framing].remove(channel, subscriber)
         self._patterns -= isPattern(channel)
         self.presence.leave(channel, subscriber)
         self._unwatch(channel)
         subscriber.ended(channel, reason)
-        return True
 
     def leave(self, subscriber: Subscriber) -> None:
         """End all subscriptions of one that has gone; it can subscribe no more."""
@@ -152,12 +170,10 @@ class Channels:
         if isinstance(subscriber.caller, Visitor):
             subscriber.caller.people = None
             self.visitors.discard(subscriber.caller)
-        for channel in [
-            channel for channel, joinings in self._joining.items() if any(j.subscriber is subscriber for j in joinings)
-        ]:
+        for channel in tuple(self._joiners.get(subscriber, ())):
             self._cancelJoining(subscriber, channel)
         for channel in subscriber.channels:
-            self.unsubscribe(subscriber, channel)
+            self._end(subscriber, channel, (), "")
         if isinstance(subscriber.caller, Visitor):
             subscriber.caller.membership = None
 
@@ -198,12 +214,12 @@ class Channels:
             asked: what the publisher has sent, where a service has put `message` in its place; None: the same.
 
         Returns:
-            A Deferred of the answer. It fires before this returns, unless the engine answers later, or another message is being
-            passed on just now.
+            A Deferred of the answer. It fires before this returns, unless the engine answers later, or the message has to wait:
+            for others that are on their way, or for the next turn of the reactor because there are very many subscribers.
 
         Raises:
-            ChannelError: no name, a message or key that is too long, an idempotency key that another message had; or the engine
-                has no room.
+            ChannelError: no name, a message or key that is too long, an idempotency key that another message had; the engine
+                has no room; or more messages are on their way than can be sent.
             TypeError: JSON has no form for `message`.
             ValueError: text with a lone surrogate.
         """
@@ -215,41 +231,40 @@ class Channels:
             if each is not None and len(each) > LONGEST_KEY:
                 raise ChannelError("too-large", f"A key has at most {LONGEST_KEY} characters.")
         fingerprint = b"" if idempotencyKey is None else _fingerprint(key, *((kind, payload) if asked is None else encode(asked)))
-        if self._publishing:
-            later: Deferred[Published] = Deferred()
-            self._waiting.append(((channel, kind, payload, key, idempotencyKey, fingerprint), later))
-            return later
-        self._publishing = True
-        try:
-            answer = self._engine.publish(channel, kind, payload, key, idempotencyKey, fingerprint)
-            if self._waiting:
-                self._publishWaiting()
-        finally:
-            self._publishing = False
-        return answer if isinstance(answer, Deferred) else succeed(answer)
+        if self.fanOuts.pending:
+            self.fanOuts.admit(len(payload))
+        return _later(self._engine.publish(channel, kind, payload, key, idempotencyKey, fingerprint))
 
-    def _publishWaiting(self) -> None:
-        while self._waiting:
-            arguments, later = self._waiting.popleft()
-            try:
-                answer = self._engine.publish(*arguments)
-            except ChannelError:
-                later.errback(Failure())
-                continue
-            if isinstance(answer, Deferred):
-                answer.chainDeferred(later)
-            else:
-                later.callback(answer)
-
-    def _receive(self, publication: Publication) -> int:
+    def _receive(self, publication: Publication) -> int | Deferred[int]:
         """Pass one message on; called by the engine."""
-        for joining in self._joining.get(publication.channel, ()):
-            if len(joining.held) <= self.limits.historyMessages:
-                joining.held.append(publication)
+        channel = publication.channel
+        if self._joining:
+            for joining in self._joining.get(channel, {}).values():
+                if len(joining.held) <= self.limits.historyMessages:
+                    joining.held.append(publication)
         # All are found before the first is sent to: a service may subscribe somebody then, who has this message from history.
-        found = [audience.listeners(publication.channel, self._patterns > 0) for audience in self._audiences.values()]
-        now = self.wheel.now
-        return sum([each.send(each.framing(publication), now) for each in found if each is not None])
+        parts: list[Part] = []
+        names, overlaps = [channel], False
+        messages: dict[Framing, Any] = {}
+        for framing, audience in self._audiences.items():
+            if self._patterns:
+                runs, heard = audience.listeners(channel)
+                names, overlaps = [*names, *heard], overlaps or len(heard) > 1
+            else:
+                runs = audience.runs(channel)
+            if runs:
+                message = messages[framing] = framing(publication)
+                steps = stepsOf(message) if isinstance(message, OutgoingMessage) else STEPS
+                parts += [(run, message, steps) for run in runs]
+        if not parts:
+            return 0
+
+        def find(person: Any) -> tuple[Subscriber, Any] | None:
+            subscriber = person.membership
+            return (subscriber, messages[subscriber.framing]) if subscriber.framing in messages else None
+
+        names = [*dict.fromkeys(names)] if self._patterns else names
+        return self.fanOuts.send(parts, names, find, len(publication.payload), overlaps)
 
     # What is kept.
 
@@ -278,6 +293,7 @@ class Channels:
         audience = self._audiences.get(subscriber.framing)
         if audience is None:
             audience = self._audiences[subscriber.framing] = Audience(subscriber.framing)
+        self.fanOuts.came(subscriber.caller, channel)
         audience.add(channel, subscriber)
         if not subscriber.channels and isinstance(subscriber.caller, Visitor):
             subscriber.caller.people, subscriber.caller.membership = self.visitors, subscriber
@@ -289,6 +305,8 @@ class Channels:
         return start
 
     def _joined(self, history: History, joining: _Joining) -> Start:
+        if self.fanOuts.pending:
+            self.fanOuts.catchUp(joining.subscriber.caller)
         if not self._removeJoining(joining):
             if joining.subscriber.gone:
                 raise ConnectionClosed
@@ -309,22 +327,27 @@ class Channels:
         return failure
 
     def _removeJoining(self, joining: _Joining) -> bool:
-        joinings = self._joining.get(joining.channel, [])
-        if joining not in joinings:
+        channel, subscriber = joining.channel, joining.subscriber
+        joinings = self._joining.get(channel, {})
+        if joinings.get(subscriber) is not joining:
             return False
-        joinings.remove(joining)
+        del joinings[subscriber]
         if not joinings:
-            del self._joining[joining.channel]
+            del self._joining[channel]
+        channels = self._joiners[subscriber]
+        channels.remove(channel)
+        if not channels:
+            del self._joiners[subscriber]
         return True
 
     def _cancelJoining(self, subscriber: Subscriber, channel: str) -> bool:
-        for joining in self._joining.get(channel, ()):
-            if joining.subscriber is subscriber:
-                self._removeJoining(joining)
-                self.presence.leave(channel, subscriber)
-                self._unwatch(channel)
-                return True
-        return False
+        joining = self._joining.get(channel, {}).get(subscriber)
+        if joining is None:
+            return False
+        self._removeJoining(joining)
+        self.presence.leave(channel, subscriber)
+        self._unwatch(channel)
+        return True
 
     def _unwatch(self, channel: str) -> None:
         if channel not in self._joining and not any(channel in audience for audience in self._audiences.values()):

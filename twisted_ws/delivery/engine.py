@@ -48,10 +48,11 @@ class Engine(Protocol):
 
     Attributes:
         receive: set before anything else is called. The engine calls it with each message of a channel that is watched, in the
-            order of offsets and without a gap; it returns how many subscribers of this process took it. It never raises.
+            order of offsets and without a gap; it returns how many subscribers of this process took it, or a Deferred of that,
+            which never fails, where they are so many that it takes several turns of the reactor. It never raises.
     """
 
-    receive: Callable[[Publication], int]
+    receive: Callable[[Publication], int | Deferred[int]]
 
     def publish(
         self, channel: str, kind: Kind, payload: bytes, key: str | None, idempotencyKey: str | None, fingerprint: bytes
@@ -142,6 +143,38 @@ class _Maker:
         self.left: OrderedDict[Stream, None] = OrderedDict()
 
 
+class _Receipt:
+    """The answer to one publication with an idempotency key.
+
+    Attributes:
+        fingerprint: of the message.
+        due: when it may be forgotten.
+    """
+
+    __slots__ = ("_published", "_waiting", "due", "fingerprint")
+
+    def __init__(self, fingerprint: bytes, due: float) -> None:
+        self.fingerprint = fingerprint
+        self.due = due
+        self._published: Published | None = None
+        self._waiting: tuple[Deferred[Published], ...] = ()
+
+    def answer(self) -> Published | Deferred[Published]:
+        """Return the answer, or a Deferred of it while there is none."""
+        if self._published is not None:
+            return self._published
+        later: Deferred[Published] = Deferred()
+        self._waiting += (later,)
+        return later
+
+    def answered(self, published: Published) -> None:
+        """Give the answer, to those, too, who wait for it."""
+        self._published = published
+        waiting, self._waiting = self._waiting, ()
+        for each in waiting:
+            each.callback(published)
+
+
 class _Receipts:
     """The answers to publications with an idempotency key, for as long as they count; waits on the wheel for their end.
 
@@ -154,34 +187,35 @@ class _Receipts:
         self._age = age
         self._most = most
         # All live equally long, so the first is the oldest. In a dict, to find the first is to step over all that have left it.
-        self._kept: OrderedDict[tuple[str, str], tuple[Published, bytes, float]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], _Receipt] = OrderedDict()
         self.wheelSlot: int | None = None
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, channel: str, key: str, fingerprint: bytes, now: float) -> Published | None:
-        """Return the answer that was given, None for a new key.
+    def find(self, channel: str, key: str, fingerprint: bytes, now: float) -> Published | Deferred[Published] | None:
+        """Return the answer that was given, or will be; None for a new key.
 
         Raises:
             ChannelError: the key was another message's, or there is no room for a new one.
         """
         self._forget(now, 2)
         found = self._kept.get((channel, key))
-        if found is not None and found[2] <= now:
+        if found is not None and found.due <= now:
             found = None
             del self._kept[channel, key]
         if found is None and len(self._kept) >= self._most:
             raise ChannelError("unavailable", "The server has as many idempotency keys as it can hold: try later, or without.")
-        if found is not None and found[1] != fingerprint:
+        if found is not None and found.fingerprint != fingerprint:
             raise ChannelError("key-reused", "The idempotency key was used for another message: nothing was published.")
-        return None if found is None else found[0]
+        return None if found is None else found.answer()
 
-    def keep(self, channel: str, key: str, fingerprint: bytes, published: Published, now: float) -> None:
-        """Keep an answer."""
-        self._kept[channel, key] = published, fingerprint, now + self._age
+    def keep(self, channel: str, key: str, fingerprint: bytes, now: float) -> _Receipt:
+        """Keep a place for an answer."""
+        receipt = self._kept[channel, key] = _Receipt(fingerprint, now + self._age)
         if self.wheelSlot is None:
             self._wheel.set(self, now + self._age)
+        return receipt
 
     def deadlineReached(self, now: float) -> None:
         """Forget those whose time is over, or as many as one turn has time for; called by the wheel."""
@@ -193,10 +227,10 @@ class _Receipts:
         """Forget at most so many; return when the next is due."""
         kept = self._kept
         for _ in range(most):
-            if not kept or next(iter(kept.values()))[2] > now:
+            if not kept or next(iter(kept.values())).due > now:
                 break
             kept.popitem(last=False)
-        return next(iter(kept.values()))[2] if kept else None
+        return next(iter(kept.values())).due if kept else None
 
 
 class MemoryEngine:
@@ -215,7 +249,7 @@ class MemoryEngine:
     """
 
     def __init__(self, limits: Limits, wheel: Wheel, seconds: Callable[[], float], epoch: str | None = None) -> None:
-        self.receive: Callable[[Publication], int] = lambda publication: 0
+        self.receive: Callable[[Publication], int | Deferred[int]] = lambda publication: 0
         self.epoch = epoch or secrets.token_hex(5)
         self.bytes = 0  # charged for what all streams keep
         self._limits = limits
@@ -241,9 +275,9 @@ class MemoryEngine:
         key: str | None = None,
         idempotencyKey: str | None = None,
         fingerprint: bytes = b"",
-    ) -> Published:
+    ) -> Published | Deferred[Published]:
         """Number a message, keep it, and pass it on (see `Engine`)."""
-        now = self._seconds()
+        now, receipt = self._seconds(), None
         if idempotencyKey is not None:
             known = self._receipts.find(channel, idempotencyKey, fingerprint, now)
             if known is not None:
@@ -257,10 +291,18 @@ class MemoryEngine:
         self._keep(stream, publication)
         if stream.wheelSlot is None:
             self._wheel.set(stream, now + self._limits.historyAge)
-        published = Published(stream.channel, f"{self.epoch}:{publication.offset}", self.receive(publication))
         if idempotencyKey is not None:
-            self._receipts.keep(channel, idempotencyKey, fingerprint, published, now)
-        return published
+            # Before anybody has it: a service may publish the same again in the middle of this.
+            receipt = self._receipts.keep(channel, idempotencyKey, fingerprint, now)
+        taken = self.receive(publication)
+
+        def answer(recipients: int) -> Published:
+            published = Published(publication.channel, f"{self.epoch}:{publication.offset}", recipients)
+            if receipt is not None:
+                receipt.answered(published)
+            return published
+
+        return taken.addCallback(answer) if isinstance(taken, Deferred) else answer(taken)
 
     def watch(self, channel: str, after: Position | None, by: Hashable = None) -> History:
         """Return what is kept since `after`; everything from now on is passed on (see `Engine`)."""

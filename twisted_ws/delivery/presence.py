@@ -7,14 +7,21 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from twisted.internet.defer import Deferred
 
+from twisted_ws.caller import TEXT
 from twisted_ws.delivery.names import SortedNames
 from twisted_ws.delivery.subscriber import Subscriber
 from twisted_ws.limits import Limits
+from twisted_ws.wire.crowd import Crowd, Group
+from twisted_ws.wire.fanout import OWN_WAY, STEPS, FanOuts
+from twisted_ws.wire.framing import OutgoingMessage
 from twisted_ws.wire.wheel import Wheel
 
 __all__ = ["Member", "Presence", "Room"]
 
+# Seconds of rest for each watcher, after all were told in more than one turn of the reactor: ten times what it took.
+REST = 0.0001
 # Leaves that are told of in one turn of the wheel.
 LEAVES = 512
 # What a member has in an answer beside its user and info.
@@ -96,6 +103,103 @@ class _Users(dict[str, _Present]):
         return self._names.page("", after, limit)
 
 
+class _Watchers:
+    """Those who are told who comes and goes on one channel.
+
+    A change is told at once. Where they are many, it takes several turns, and then a rest; what changes meanwhile is told
+    together, in the next round: ten thousand who come, each with all the others looking on, are a hundred million notices.
+
+    Args:
+        channel: its name.
+        fanOuts: by which they are told.
+        wheel: the server's.
+    """
+
+    __slots__ = ("_changes", "_crowd", "_fanOuts", "_isTelling", "_number", "_places", "_since", "_wheel", "channel", "wheelSlot")
+
+    def __init__(self, channel: str, fanOuts: FanOuts, wheel: Wheel) -> None:
+        self.channel = channel
+        self._fanOuts = fanOuts
+        self._wheel = wheel
+        self._crowd = Crowd()
+        self._places: dict[Subscriber, Group] = {}
+        self._changes: dict[str, list[tuple[int, str, bytes]]] = {}  # by user: number, kind, frame
+        self._number = 0
+        self._since: dict[Subscriber, int] = {}  # who came while changes wait, and the number of the last one that it knows
+        self._isTelling = False
+        self.wheelSlot: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Add one; nothing where it is there."""
+        if subscriber not in self._places:
+            self._places[subscriber] = self._crowd.add(subscriber)
+            if self._changes:
+                self._since[subscriber] = self._number
+
+    def discard(self, subscriber: Subscriber) -> None:
+        """Take one away; nothing where it is not there."""
+        place = self._places.pop(subscriber, None)
+        if place is not None:
+            self._crowd.remove(subscriber, place)
+            self._since.pop(subscriber, None)
+            if not self._places:
+                self._wheel.drop(self)
+
+    def tell(self, kind: str, user: str, info: bytes) -> None:
+        """Tell of a join or leave, now or in the next round."""
+        before = self._changes.get(user)
+        if before and before[-1][1] != kind and not self._since:
+            # It has come and gone, or left and come again, and nobody was told yet.
+            before.pop()
+            if not before:
+                del self._changes[user]
+            return
+        said = {"type": kind, "channel": self.channel, "member": {"user": user, "info": msgspec.Raw(info)}}
+        self._number += 1
+        self._changes.setdefault(user, []).append((self._number, kind, msgspec.json.encode(said)))
+        if not self._isTelling:
+            self._tellAll()
+
+    def deadlineReached(self, now: float) -> None:
+        """Go on after a rest; called by the wheel."""
+        self._isTelling = False
+        self._tellAll()
+
+    def _tellAll(self) -> None:
+        """Begin a round."""
+        if not self._changes:
+            return
+        changes = sorted([change for some in self._changes.values() for change in some])
+        since, self._since, self._changes = self._since, {}, {}
+        frames = [OutgoingMessage(TEXT, frame) for _, _, frame in changes]
+        first = changes[0][0]
+
+        def deliver(member: Subscriber, frames: Any) -> bool:
+            if member not in self._places:
+                return False  # it has left
+            known = since.get(member, 0)
+            if known >= first:
+                frames = [each for (number, _, _), each in zip(changes, frames, strict=True) if number > known]
+            member.noticeAll(frames)
+            return True
+
+        self._isTelling = True
+        steps = STEPS + OWN_WAY + len(frames) // 8
+        parts = [(run, frames, steps) for run in self._crowd.runs()]
+        told = self._fanOuts.send(parts, (), lambda person: None, sum([len(each.payload) for each in frames]), deliver=deliver)
+        if isinstance(told, Deferred):
+            told.addCallback(self._told)
+        else:
+            self._isTelling = False
+            self._tellAll()
+
+    def _told(self, count: int) -> None:
+        self._wheel.set(self, self._wheel.now + count * REST)
+
+
 class Presence:
     """The users on all channels; one whose `user` is no str is nobody here.
 
@@ -105,16 +209,18 @@ class Presence:
         delay: seconds.
         wheel: the server's.
         seconds: its clock.
+        fanOuts: what it sends to many.
     """
 
-    def __init__(self, delay: float, wheel: Wheel, seconds: Callable[[], float]) -> None:
+    def __init__(self, delay: float, wheel: Wheel, seconds: Callable[[], float], fanOuts: FanOuts) -> None:
+        self._fanOuts = fanOuts
         self._delay = delay
         self._wheel = wheel
         self._seconds = seconds
         self._users: dict[str, _Users] = {}  # by channel
         # As whom each one has entered: a service may give its caller another user since.
         self._entered: dict[tuple[str, Subscriber], str] = {}
-        self._watchers: dict[str, dict[Subscriber, None]] = {}
+        self._watchers: dict[str, _Watchers] = {}
         self._leaving: deque[tuple[float, str, str]] = deque()  # when, channel, user; all wait equally long
         self.wheelSlot: int | None = None
 
@@ -147,7 +253,10 @@ class Presence:
 
     def watch(self, channel: str, subscriber: Subscriber) -> None:
         """Tell a subscriber of the channel who comes and goes, until it leaves itself."""
-        self._watchers.setdefault(channel, {})[subscriber] = None
+        watchers = self._watchers.get(channel)
+        if watchers is None:
+            watchers = self._watchers[channel] = _Watchers(channel, self._fanOuts, self._wheel)
+        watchers.add(subscriber)
 
     def enter(self, channel: str, subscriber: Subscriber, info: Any) -> None:
         """Note a subscription; tell the others when it is its user's first."""
@@ -171,7 +280,7 @@ class Presence:
         """Note the end of a subscription; tell the others when its user does not come back."""
         watchers = self._watchers.get(channel)
         if watchers is not None:
-            watchers.pop(subscriber, None)
+            watchers.discard(subscriber)
             if not watchers:
                 del self._watchers[channel]
         user = self._entered.pop((channel, subscriber), None)
@@ -204,7 +313,5 @@ class Presence:
 
     def _tell(self, channel: str, what: str, user: str, info: bytes) -> None:
         watchers = self._watchers.get(channel)
-        if watchers:
-            frame = msgspec.json.encode({"type": what, "channel": channel, "member": {"user": user, "info": msgspec.Raw(info)}})
-            for watcher in tuple(watchers):
-                watcher.notice(frame)
+        if watchers is not None:
+            watchers.tell(what, user, info)

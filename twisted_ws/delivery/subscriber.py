@@ -67,6 +67,11 @@ class Subscriber:
     def notice(self, frame: bytes) -> None:
         """Take a JSON frame about a channel that is no message: a join or leave."""
 
+    def noticeAll(self, frames: Sequence[OutgoingMessage]) -> None:
+        """Take several of them, each the payload of a message."""
+        for each in frames:
+            self.notice(each.payload)
+
     def disconnect(self, code: int, reason: str) -> None:
         """End the connection for good, at somebody's command."""
         raise NotImplementedError
@@ -176,10 +181,19 @@ class CallerSubscriber(Subscriber):
 
     def write(self, frame: bytes) -> None:
         """Send a text of the subprotocol, in order with the messages; it is never dropped."""
+        if self._channels.fanOuts.pending:
+            self._channels.fanOuts.catchUp(self.caller)
         if self._mailbox is None and self._fits(len(frame)):
             self._link.send(OutgoingMessage(TEXT, frame))
         else:
             self._keep(frame)
+
+    def sendNow(self, messages: Sequence[OutgoingMessage]) -> bool:
+        """Send some messages in one piece; False, and nothing is done, while others wait."""
+        if self._mailbox is not None or not self._fits(sum([len(each.payload) for each in messages])):
+            return False
+        self._link.sendAll(messages)
+        return True
 
     def writeFirst(self, frames: Sequence[bytes]) -> None:
         """Send texts before all that waits already, and that too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted_ws.delivery.framings import Framing, jsonFraming
@@ -15,6 +16,7 @@ from twisted_ws.services.frames import AnyRequest, Presence, Publish, Ref, Subsc
 if TYPE_CHECKING:
     from twisted_ws.caller import Caller
     from twisted_ws.services.channels import ChannelService
+    from twisted_ws.wire.framing import OutgoingMessage
 
 __all__ = ["JsonSubscriber", "RawSubscriber"]
 
@@ -189,6 +191,11 @@ class JsonSubscriber(_ServiceSubscriber):
     def notice(self, frame: bytes) -> None:
         """Tell the client who comes and goes."""
         self.write(frame)
+
+    def noticeAll(self, frames: Sequence[OutgoingMessage]) -> None:
+        """Tell the client, in one piece while it keeps up."""
+        if not self.sendNow(frames):
+            super().noticeAll(frames)
 
     def refuse(self, error: ChannelError) -> None:
         """Tell the client; it can go on with frames."""

@@ -190,9 +190,7 @@ class MemoryServer:
 
     def broadcast(self, message: Any) -> int:
         """Send one message to every open caller, and return to how many; see `WebSocketServer.broadcast`."""
-        reached = self.server.broadcast(message)
-        self.settle()
-        return reached
+        return self._result(self.server.broadcast(message), 0, "the broadcast has not reached everybody yet")
 
     def publish(self, channel: str, message: Any, **options: Any) -> Published:
         """Send one message to the subscribers of a channel; see `WebSocketServer.publish`."""

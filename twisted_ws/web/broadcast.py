@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.web.server import NOT_DONE_YET
 
+from twisted_ws.errors import ChannelError
 from twisted_ws.web.answers import Directory, HttpError
 from twisted_ws.web.api import Api
 from twisted_ws.web.guarded import Guarded
 from twisted_ws.web.health import Liveness, Readiness
+from twisted_ws.web.later import httpError
 from twisted_ws.web.messages import checkBodyType, contentType, textOf
 from twisted_ws.web.site import HttpSite
 
@@ -71,12 +74,23 @@ class Broadcast(Guarded):
             checkBodyType(request)
         return None
 
-    def render_POST(self, request: HttpRequest) -> bytes:
-        """Send the body on."""
+    def render_POST(self, request: HttpRequest) -> bytes | int:
+        """Send the body on, and answer when it was sent to the last one."""
         self.refuseWhileDraining()  # that may have begun while the body came
         body = request.content.read()
         if not body:
             raise HttpError(400, "The body is empty: nothing was sent.", "empty-body")
         message = body if contentType(request) == "application/octet-stream" else textOf(body)
-        self._server.broadcast(message)
-        return b"OK"
+        try:
+            sent = self._server.broadcast(message)
+        except ChannelError as error:
+            raise httpError(error) from None
+        if sent.called:
+            return b"OK"
+
+        def answer(count: int) -> None:
+            if not request.gone:
+                request.answer(b"OK")
+
+        sent.addCallback(answer)
+        return NOT_DONE_YET

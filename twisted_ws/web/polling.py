@@ -33,6 +33,9 @@ __all__ = ["Gathered", "Poll", "poll"]
 _SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 _COUNT = re.compile(r"[0-9]{1,9}")
 # What is quoted, without what a proxy or server that compresses has put behind it; the weak ones (W/) are taken, too.
+# What it costs to answer a poll that has waited, in steps of `Turns`.
+ANSWER = 60
+
 _TAG = re.compile(r'"([^"]*?)(?:[-;]{1,2}(?:gzip|br|zstd|deflate))?"')
 # Somebody who has one answer has one tag; a proxy, or a person, may send some.
 _TAGS = 16
@@ -165,7 +168,7 @@ class Poll(Subscriber):
         # Until it waits: what was missed of each channel, and what came since.
         self._runs: dict[str, tuple[Past | list[Publication], list[Publication]]] = {}
         self._waiting = False
-        self._answering: Any = None
+        self._answering = False
         self.wheelSlot: int | None = None
 
     def wait(self) -> None:
@@ -184,9 +187,6 @@ class Poll(Subscriber):
     def leave(self) -> None:
         """End: it was answered, or the peer has left."""
         self._waiting = False
-        answering, self._answering = self._answering, None
-        if answering is not None and answering.active():
-            answering.cancel()
         self._server.visits.discard(self)
         self._server.channels.wheel.drop(self)
         self._server.channels.leave(self)
@@ -204,8 +204,7 @@ class Poll(Subscriber):
             if not self.gone:
                 self._runs.setdefault(message[0].channel, ([], []))[1].append(message[0])
             return not self.gone
-        if self._answering is None:
-            self._answering = self._request.channel.site.reactor.callLater(0, self._answer)
+        self._answerSoon()
         return self._gathered.add(*message)
 
     def ended(self, channel: str, reason: str) -> None:
@@ -222,7 +221,18 @@ class Poll(Subscriber):
 
     def deadlineReached(self, now: float) -> None:
         """Nothing came in time; called by the wheel."""
-        self._answer()
+        self._answerSoon()
+
+    def _answerSoon(self) -> None:
+        """Answer in a turn that has time for it: very many may wait for the same message."""
+        if not self._answering:
+            self._answering = True
+            self._server.turns.later(self._answerNow)
+
+    def _answerNow(self) -> None:
+        if self._waiting:  # still: the peer may have left
+            self._server.turns.spend(ANSWER)
+            self._answer()
 
     def stop(self, timeout: float) -> Deferred[None]:
         """Answer at once: the client has a position then, and comes back with it."""

@@ -14,7 +14,12 @@ class Events(Protocol):
 
     Order: `opened` once; then any of the others; `closing` once, `closed` last and once. No method raises: user code is guarded
     behind it.
+
+    Attributes:
+        caller: the `twisted_ws.caller.Caller` of the connection.
     """
+
+    caller: Any
 
     def peer(self) -> str:
         """Return what the log calls the peer: behind a proxy that is believed, the client that it names."""
@@ -59,6 +64,7 @@ class _Ended:
     def peer(self) -> str:
         return "a peer that has left"
 
+    caller = None
     opened = messageReceived = pingReceived = pongReceived = idle = failed = closing = closed = _nothing
 
 

@@ -1,40 +1,409 @@
-"""One message to many connections."""
+"""One message to many, in as many turns of the reactor as it takes.
+
+What is sent to many goes out at once, as far as the budget of the turn reaches (`twisted_ws.wire.turns`); the rest goes on in the
+next turns. Whatever is sent to many after it stands behind it, be it for everybody or for one channel, and so each gets it in the
+order of the calls. What is written to one alone does not stand there: who writes sees to it that this one first gets what it has
+not got yet (`FanOuts.catchUp`), which costs a look at `FanOuts.pending` as long as there is nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from itertools import compress
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from twisted_ws.errors import ChannelError
+from twisted_ws.limits import Limits
+from twisted_ws.wire.backlog import Backlog
+from twisted_ws.wire.crowd import Run
 from twisted_ws.wire.framing import OutgoingMessage
 from twisted_ws.wire.pure import BEGUN
 from twisted_ws.wire.speedups import sendMany
+from twisted_ws.wire.turns import STEP, Turns
+from twisted_ws.wire.wheel import Wheel
 
-__all__ = ["fanOut"]
+__all__ = ["EVERYBODY", "OWN_WAY", "STEPS", "FanOut", "FanOuts", "Part", "stepsOf"]
+
+# Steps of `Turns` that one delivery is: for a frame that goes straight out, so many bytes of it are one more; and what it is more
+# for one that goes its own way, as those do that are slow, or have compression.
+STEPS = 2
+BYTES = 2048
+OWN_WAY = 2
+
+# What a message that waits here is charged on top of its payload, and for each part of it: about what the objects take.
+CHARGE = 1024
+PART = 256
+
+# The name under which messages to all callers are found.
+EVERYBODY = ""
+
+# Some who get a message, the message as these get it, and how many steps it is for each.
+Part = tuple[Run, Any, int]
+
+_NOBODY: Sequence[tuple[Any, bool]] = ()
+
+_log = Logger()
 
 
-def fanOut(connections: Collection[Any], message: Any, now: float, senders: Sequence[Any] | None = None) -> int:
-    """Send a message to each connection that is open, and return how many took it.
+def stepsOf(message: OutgoingMessage) -> int:
+    """Return how many steps one delivery of a message is."""
+    return STEPS + len(message.plain) // BYTES
 
-    Those with nothing waiting are sent the same frame in one call; the kernel's answer is all that is looked at. The others, and
-    those that take a part of it only, go on from their own outboxes: none waits for another.
+
+class FanOut:
+    """One message on its way; see `FanOuts.send` for what it is made of.
+
+    Attributes:
+        number: counts all of them.
+        count: how many took it.
+        done: fires with `count` at the end; None while nobody waits for that.
+        waits: whether it is counted among those that wait.
+    """
+
+    __slots__ = (
+        "_at",
+        "_begin",
+        "_reached",
+        "count",
+        "deliver",
+        "done",
+        "find",
+        "names",
+        "number",
+        "overlaps",
+        "parts",
+        "size",
+        "waits",
+    )
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        names: Sequence[str],
+        find: Callable[[Any], tuple[Any, Any] | None],
+        size: int,
+        overlaps: bool = False,
+        deliver: Callable[[Any, Any], bool] | None = None,
+        begun: int = 0,
+    ) -> None:
+        self.parts = parts
+        self.names = names
+        self.find = find
+        self.size = size
+        self.overlaps = overlaps
+        self.deliver = deliver
+        self.number = self.count = 0
+        self.done: Deferred[int] | None = None
+        self.waits = False
+        self._at = begun  # the part that is being sent to
+        self._begin = 0  # the first in it that was not reached
+        self._reached: set[Any] | None = set() if overlaps else None  # made for the first who asks
+
+    @property
+    def isOver(self) -> bool:
+        """Whether everybody was reached."""
+        return self._at == len(self.parts)
+
+    def take(self, most: int) -> tuple[Sequence[Any], Sequence[Any], Any, int]:
+        """Reach the next ones, as many as are within so many steps, one at least.
+
+        Returns:
+            They, their senders, what they get, and the steps for each.
+        """
+        (members, senders, size), message, cost = self.parts[self._at]
+        begin, end = self._begin, self._begin + max(most // cost, 1)
+        if end >= size:
+            self._at, self._begin, end = self._at + 1, 0, size
+        else:
+            self._begin = end
+        if end - begin < len(members):
+            members, senders = members[begin:end], senders[begin:end]
+        if self._reached is not None:
+            if self.overlaps:
+                members, senders = _without(members, senders, self._reached.__contains__)
+            self._reached.update(members)
+        return members, senders, message, cost
+
+    def hasReached(self, member: Any) -> bool:
+        """Say whether one was reached."""
+        if self._reached is None:
+            self._reached = {
+                member
+                for number, ((members, _, size), _, _) in enumerate(self.parts[: self._at + 1])
+                for member in members[: size if number < self._at else self._begin]
+            }
+        return member in self._reached
+
+
+class FanOuts:
+    """What is on its way to many of one server.
 
     Args:
-        connections: `twisted_ws.wire.protocol.WebSocketConnection` objects; a collection that nobody changes.
-        message: an `OutgoingMessage`; or something else, which goes by their `send` alone.
-        now: the wheel's time.
-        senders: the `sender` of each connection, for who has kept them.
+        turns: the budget.
+        backlog: the server's count of bytes that wait.
+        limits: `fanOutLag` and `maxSendBufferTotal` are used.
+        wheel: its clock.
+
+    Attributes:
+        pending: what is on its way, in order. While there is any, who writes to one alone calls `catchUp` first.
     """
-    if not isinstance(message, OutgoingMessage):
-        return sum([bool(connection.send(message)) for connection in connections])
-    outcomes = sendMany([connection.sender for connection in connections] if senders is None else senders, message.plain, now)
-    count = len(connections)
+
+    __slots__ = (
+        "_backlog",
+        "_bytes",
+        "_caught",
+        "_current",
+        "_late",
+        "_limits",
+        "_named",
+        "_number",
+        "_scheduled",
+        "_steps",
+        "_stragglers",
+        "_turns",
+        "_wheel",
+        "pending",
+    )
+
+    def __init__(self, turns: Turns, backlog: Backlog, limits: Limits, wheel: Wheel) -> None:
+        self._turns = turns
+        self._backlog = backlog
+        self._limits = limits
+        self._wheel = wheel
+        self.pending: deque[FanOut] = deque()
+        self._number = 0
+        self._scheduled = False
+        self._bytes = self._steps = 0  # of those that wait
+        self._named: dict[str, deque[FanOut]] = {}  # these, by name
+        self._late: dict[tuple[Any, str], int] = {}  # who came while some waited, for what, and the last one that is not for it
+        self._caught: dict[Any, int] = {}  # members that are ahead of the others, and the last one that they have
+        self._stragglers: dict[Any, None] = {}  # those reached who go their own way, and have not yet
+        self._current: Any = None  # the member that is being handed a message
+
+    def admit(self, size: int) -> None:
+        """Refuse a message of so many bytes, where too many are on their way: it would only come late, and take memory till then.
+
+        Raises:
+            ChannelError: "unavailable".
+        """
+        if self.pending:
+            room = self._limits.maxSendBufferTotal // 4
+            if self._steps * STEP > self._limits.fanOutLag or self._bytes + size > room:
+                raise ChannelError("unavailable", "More messages are on their way than can be sent in time: try later.")
+
+    def send(
+        self,
+        parts: Sequence[Part],
+        names: Sequence[str],
+        find: Callable[[Any], tuple[Any, Any] | None],
+        size: int,
+        overlaps: bool = False,
+        deliver: Callable[[Any, Any], bool] | None = None,
+    ) -> int | Deferred[int]:
+        """Send a message behind those that are on their way.
+
+        Args:
+            parts: who gets it, in order.
+            names: what its recipients are there for: a channel, and patterns; or `EVERYBODY`. Without any, nobody gets it ahead
+                of the others.
+            find: returns, for a caller or visitor that is there for one of the names, its member of the parts and what that
+                gets; None for one that gets nothing.
+            size: bytes of the message.
+            overlaps: whether somebody may be in several parts.
+            deliver: hands the message to a member, and says whether it was taken; None: by its `send`, and straight out where
+                that can be.
+
+        Returns:
+            How many took it; a Deferred of that, when it takes more than this turn.
+        """
+        pending, turns = self.pending, self._turns
+        count, begun, behind, message = 0, 0, _NOBODY, None
+        if not pending and deliver is None and not overlaps:
+            # By far the most: each part fits into this turn, and the kernel takes it all.
+            for (members, senders, number), message, cost in parts:
+                if number * cost > turns.left or not isinstance(message, OutgoingMessage):
+                    break
+                turns.spend(number * cost)
+                begun += 1
+                count += number
+                behind = _straightOut(members, senders, message.plain, self._wheel.now)
+                if behind:
+                    break
+            if not behind and begun == len(parts):
+                return count
+        self._number += 1
+        fanOut = FanOut(parts, names, find, size, overlaps, deliver, begun)
+        fanOut.number = self._number
+        fanOut.count = count - len(behind)
+        isFirst = not pending
+        if not isFirst:
+            self._keep(pending[0])
+            self._keep(fanOut)
+        pending.append(fanOut)
+        if behind:
+            turns.spend(len(behind) * OWN_WAY)
+            self._follow(fanOut, behind, message)
+        if isFirst:
+            self._work(0)
+            if fanOut.isOver:
+                return fanOut.count
+            self._keep(fanOut)
+        done = fanOut.done = Deferred()
+        return done
+
+    def came(self, person: Any, name: str) -> None:
+        """Note that somebody is there for a name from now on: what is on its way already is not for it."""
+        if self.pending:
+            self._late[person, name] = self._number
+
+    def catchUp(self, person: Any) -> None:
+        """See to it that a caller or visitor has got all that was sent to it and others until now.
+
+        This may run code of any service.
+        """
+        link, subscriber = getattr(person, "_link", None), person.membership
+        if self._current is not None and (self._current is link or self._current is subscriber):
+            return  # it is just getting it
+        found: dict[int, FanOut] = {}
+        newest = self._number
+        if self.pending:
+            self._keep(self.pending[0])
+            seen = max(self._caught.get(link, 0), self._caught.get(subscriber, 0))
+            for name in (EVERYBODY,) if subscriber is None else (EVERYBODY, *subscriber.channels):
+                since = max(self._late.get((person, name), 0), seen)
+                for fanOut in reversed(self._named.get(name, ())):
+                    if fanOut.number <= since:
+                        break
+                    found[fanOut.number] = fanOut
+        for number in sorted(found):
+            self._reach(found[number], person)
+        if self.pending:
+            for member in (link, subscriber):
+                if member is not None:
+                    self._caught[member] = newest
+
+    def _reach(self, fanOut: FanOut, person: Any) -> None:
+        """Hand one message to one who is ahead of the others; nothing where it has it."""
+        aim = fanOut.find(person)
+        if aim is None:
+            return
+        member, message = aim
+        if self._caught.get(member, 0) >= fanOut.number:
+            return
+        if fanOut is self.pending[0] and fanOut.hasReached(member):
+            if member not in self._stragglers:
+                return
+            del self._stragglers[member]
+        self._caught[member] = fanOut.number
+        self._turns.spend(STEPS + OWN_WAY)
+        self._hand(fanOut, member, message)
+
+    def _keep(self, fanOut: FanOut) -> None:
+        """Count a message among those that wait."""
+        if fanOut.waits:
+            return
+        fanOut.waits = True
+        self._count(fanOut, 1)
+        for name in fanOut.names:
+            self._named.setdefault(name, deque()).append(fanOut)
+
+    def _forget(self, fanOut: FanOut) -> None:
+        """Undo that: everybody was reached."""
+        if not fanOut.waits:
+            return
+        self._count(fanOut, -1)
+        for name in fanOut.names:
+            self._named[name].popleft()
+            if not self._named[name]:
+                del self._named[name]
+
+    def _count(self, fanOut: FanOut, sign: int) -> None:
+        size = fanOut.size + CHARGE + PART * len(fanOut.parts)
+        self._bytes += sign * size
+        self._backlog.total += sign * size
+        self._steps += sign * sum([count * cost for (_, _, count), _, cost in fanOut.parts])
+
+    def _work(self, stop: int) -> None:
+        """Send on until all is sent, or so many steps of this turn are left."""
+        pending, turns = self.pending, self._turns
+        try:
+            while pending and (turns.left > stop or pending[0].isOver):
+                fanOut = pending[0]
+                while not fanOut.isOver and turns.left > stop:
+                    self._advance(fanOut, turns.left - stop)
+                if fanOut.isOver:
+                    pending.popleft()
+                    self._forget(fanOut)
+                    if fanOut.done is not None:
+                        fanOut.done.callback(fanOut.count)
+        finally:
+            if not pending:
+                if self._late or self._caught:
+                    self._late, self._caught = {}, {}
+            elif not self._scheduled:
+                self._scheduled = True
+                turns.later(self._goOn)
+
+    def _goOn(self) -> None:
+        self._scheduled = False
+        self._work(self._turns.share())
+
+    def _advance(self, fanOut: FanOut, steps: int) -> None:
+        """Send a message to the next ones."""
+        members, senders, message, cost = fanOut.take(steps)
+        if self._caught and fanOut.names:
+            members, senders = _without(members, senders, lambda member: self._caught.get(member, 0) >= fanOut.number)
+        self._turns.spend(len(members) * cost)
+        if fanOut.deliver is not None or not isinstance(message, OutgoingMessage):
+            behind: Sequence[tuple[Any, bool]] = [(member, False) for member in members]
+        else:
+            behind = _straightOut(members, senders, message.plain, self._wheel.now)
+            self._turns.spend(len(behind) * OWN_WAY)
+        fanOut.count += len(members) - len(behind)
+        if behind:
+            self._follow(fanOut, behind, message)
+
+    def _follow(self, fanOut: FanOut, behind: Sequence[tuple[Any, bool]], message: Any) -> None:
+        """Have those go on, or begin, who go their own way; any of it may run code of a service, which may write to others."""
+        self._stragglers = stragglers = {member: None for member, isBegun in behind if not isBegun}
+        for member, isBegun in behind:
+            if isBegun:
+                fanOut.count += 1
+                member.goOn()
+            elif member in stragglers:
+                del stragglers[member]
+                self._hand(fanOut, member, message)
+
+    def _hand(self, fanOut: FanOut, member: Any, message: Any) -> None:
+        """Hand a message to one; count it, if it was taken."""
+        before, self._current = self._current, member
+        try:
+            if member.send(message) if fanOut.deliver is None else fanOut.deliver(member, message):
+                fanOut.count += 1
+        except Exception:
+            # Without this those behind it would wait for ever.
+            _log.failure("a message for many could not be handed to one of them")
+        finally:
+            self._current = before
+
+
+def _straightOut(members: Sequence[Any], senders: Sequence[Any], frame: bytes, now: float) -> Sequence[tuple[Any, bool]]:
+    """Send a frame to those with nothing waiting, in one call; the kernel's answer is all that is looked at.
+
+    Returns:
+        Those who have not got all of it, and whether they got a part: they go on by `goOn`, the others by `send`.
+    """
+    outcomes = sendMany(senders, frame, now)
     if outcomes is None:
-        return count
-    # What was begun of each frame is noted: whoever is called from here on may write to any connection, and close it.
-    for connection, outcome in compress(zip(connections, outcomes, strict=True), outcomes):
-        if outcome == BEGUN:
-            connection.goOn()
-        elif not connection.send(message):
-            count -= 1
-    return count
+        return _NOBODY
+    # What was begun of each frame is noted: whoever is called from here on may write to any of them, and close it.
+    return [(member, outcome == BEGUN) for member, outcome in compress(zip(members, outcomes, strict=False), outcomes)]
+
+
+def _without(members: Sequence[Any], senders: Sequence[Any], isOut: Callable[[Any], bool]) -> tuple[Sequence[Any], Sequence[Any]]:
+    left = [(member, sender) for member, sender in zip(members, senders, strict=True) if not isOut(member)]
+    return [member for member, _ in left], [sender for _, sender in left]

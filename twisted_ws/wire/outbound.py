@@ -10,6 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted_ws.caller import BINARY, TEXT, encodeMessage
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire.deflate import compressedFrame
+from twisted_ws.wire.events import Events
+from twisted_ws.wire.fanout import FanOuts
 from twisted_ws.wire.framing import FIN, OutgoingMessage, frame
 from twisted_ws.wire.inbound import FIRST_CONTROL, Inbound
 from twisted_ws.wire.outbox import Outbox, failedWrite
@@ -27,6 +29,8 @@ class Outbound(Inbound):
     """The sending half of a connection; `twisted_ws.wire.protocol.WebSocketConnection` is the whole."""
 
     _wheel: Wheel
+    _fanOuts: FanOuts
+    _events: Events
     sender: Any = NEVER  # where frames can go straight out, for `twisted_ws.wire.fanout`
     _outbox: Outbox
     _whenEased: Callable[[], None] | None = None  # called when the kernel has taken some of what waited
@@ -37,6 +41,8 @@ class Outbound(Inbound):
 
     def writeFrame(self, opcode: int, payload: bytes) -> Deferred[None]:
         """Send one whole message or control frame (see `twisted_ws.caller.Link`)."""
+        if self._fanOuts.pending:
+            self._catchUp()
         if self.phase is not Phase.OPEN:
             return failedWrite(ConnectionClosed(*self._endedWith()))
         if opcode >= FIRST_CONTROL:
@@ -61,6 +67,8 @@ class Outbound(Inbound):
         Raises:
             ValueError: text with a lone surrogate.
         """
+        if self._fanOuts.pending:
+            self._catchUp()
         begun = self.sender.send(FIN_TEXT if message.__class__ is str else FIN_BINARY, message, self._wheel.now)
         if begun is None:
             return
@@ -69,6 +77,11 @@ class Outbound(Inbound):
         elif self.phase is Phase.OPEN:
             self.send(OutgoingMessage(*encodeMessage(message)))
         self._pauseForReplies()
+
+    def _catchUp(self) -> None:
+        """Send first what is on its way to this one, with others, since before now."""
+        if self.phase is Phase.OPEN:
+            self._fanOuts.catchUp(self._events.caller)
 
     def goOn(self) -> None:
         """Go on with a frame that the sender has begun."""

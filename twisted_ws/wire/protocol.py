@@ -367,6 +367,8 @@ class WebSocketConnection(Outbound):
 
     def startClose(self, payload: bytes, timeout: float) -> Deferred[None]:
         """Begin the closing handshake (see `twisted_ws.caller.Link`)."""
+        if self._fanOuts.pending:
+            self._catchUp()
         closed: Deferred[None] = Deferred()
         if self.phase is Phase.CLOSED:
             closed.callback(None)
@@ -408,5 +410,5 @@ _NAMES = (
 def connectionClass(wire: Wire) -> type[WebSocketConnection]:
     """Return the class of the connections of one server."""
     options = serverOptions(wire.limits, wire.reactor)
-    own = {"wire": wire, "_wheel": wire.wheel, "laneMaximum": wire.limits.maxMessageSize}
+    own = {"wire": wire, "_wheel": wire.wheel, "_fanOuts": wire.fanOuts, "laneMaximum": wire.limits.maxMessageSize}
     return shareNames(type("WebSocketConnection", (WebSocketConnection,), {**options, **own}), _NAMES)

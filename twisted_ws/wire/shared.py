@@ -12,6 +12,7 @@ from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
 from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.events import Events
+from twisted_ws.wire.fanout import FanOuts
 from twisted_ws.wire.gate import Gate
 from twisted_ws.wire.lane import PollGroup
 from twisted_ws.wire.turns import Turns
@@ -38,6 +39,7 @@ class Wire:
         gate: the count of connections.
         throttle: keeps a peer from filling the log.
         turns: the budget of work that can wait, in one turn of the reactor.
+        fanOuts: what is on its way to many.
         deciding: the front doors whose handshake waits for the service's decision.
         group: polls the sockets of the fast lane; None where the system has no epoll, or ``TWISTED_WS_LANE=0`` is set.
     """
@@ -51,6 +53,7 @@ class Wire:
     gate: Gate = field(init=False)
     throttle: Throttle = field(init=False)
     turns: Turns = field(init=False)
+    fanOuts: FanOuts = field(init=False)
     deciding: set[FrontDoor] = field(default_factory=set, init=False)
     group: PollGroup | None = field(init=False)
 
@@ -68,6 +71,7 @@ class Wire:
         self.gate = Gate(self.limits, self.reactor.seconds)
         self.throttle = Throttle(self.reactor.seconds)
         self.turns = Turns(self.reactor)
+        self.fanOuts = FanOuts(self.turns, self.backlog, self.limits, self.wheel)
         usable = hasattr(select, "epoll") and os.environ.get("TWISTED_WS_LANE") != "0"
         self.group = PollGroup(self.reactor, self.wheel) if usable else None
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-__all__ = ["QUANTUM", "STEPS", "TURN", "Turns"]
+__all__ = ["QUANTUM", "STEP", "STEPS", "TURN", "Turns"]
 
 # A step is about two microseconds of work: a line of a chunked body, 128 bytes of gzip. So many make a turn, and so many one
 # of those who wait takes before it is the next one's.
@@ -22,6 +22,8 @@ STEPS = 4096
 QUANTUM = 256
 # So many, counted by `Turns.spend`, need no timer: most turns make no more, and it counts for the next one that does.
 FEW = 512
+# Seconds of a step, about.
+STEP = 2e-6
 # Seconds of work in one turn, whatever the steps were.
 TURN = 0.01
 
