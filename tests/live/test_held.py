@@ -27,18 +27,20 @@ class Many(WebSocketService):
 
 
 class State(WebSocketService):
-    def onTextMessage(self, caller, text):
-        asked = json.loads(text)
+    async def onTextMessage(self, caller, text):
+        asked, answers = json.loads(text), []
         for number in range(asked["count"]):
             data = (b"%08d" % number)[-asked["size"]:].ljust(asked["size"], b"x")
             if asked["way"] == "broadcast":
-                self.server.broadcast(data)
+                answers.append(self.server.broadcast(data))
             elif asked["way"] == "publish":
-                self.server.publish("a", data)
+                answers.append(self.server.publish("a", data))
                 self.server.channels.forget("a")
             for each in self.server.callers if asked["way"] == "write" else ():
                 if each is not caller:
                     each.writeBinaryMessage(data[:])
+        for each in answers:  # which come when all have been written to
+            await each
         with open("/proc/self/statm") as file:
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
         return {"resident": resident, "waits": self.server.backlog.total, "came": self.server.intake.total}
