@@ -52,6 +52,15 @@ def test_jitter():
     assert all(0.5 * min(2 ** (n - 1), 30) <= wait <= min(2 ** (n - 1), 30) for n, wait in enumerate(first, 1))
 
 
+def test_seeded():
+    """A program that seeds Python's shared random numbers does not make its clients wait alike."""
+    waits = []
+    for _ in range(2):
+        random.seed(7)
+        waits.append([Retry().wait(n, LOST) for n in range(1, 9)])
+    assert waits[0] != waits[1]
+
+
 def test_hints():
     """A Retry-After is waited for, if it is longer, up to an hour; after Close 1001 and 1012, some seconds at random."""
     retry = Retry(interval=1, maxInterval=30, jitter=0, random=lambda: 0.5)

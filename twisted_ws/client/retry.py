@@ -6,15 +6,18 @@ long as a Retry-After says. So its place is taken by `twisted_ws.client.keeper`,
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
+from random import SystemRandom
 
 from twisted_ws.client.errors import ConnectFailed, HandshakeRefused, HandshakeTimeout, ProxyRefused
 from twisted_ws.errors import CloseCode, ConnectionClosed, TransportError
 
 __all__ = ["Retry"]
+
+# Not Python's shared generator: clients of a program that seeds it would come back all at once.
+_random = SystemRandom()
 
 # Beyond what a server may ask for by Retry-After, in seconds: one that says a year would have the client lost.
 MAX_HINT = 3600.0
@@ -63,7 +66,7 @@ class Retry:
             CloseCode.BAD_GATEWAY,
         }
     )
-    random: Callable[[], float] = field(default=random.random, repr=False, compare=False)
+    random: Callable[[], float] = field(default=_random.random, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, least, most in (

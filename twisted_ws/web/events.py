@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from random import uniform
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
@@ -18,7 +17,7 @@ from twisted_ws.delivery.subscriber import CallerSubscriber
 from twisted_ws.errors import ChannelError
 from twisted_ws.services.frames import frame
 from twisted_ws.web.compression import listed, wanted
-from twisted_ws.web.stream import Event, HttpVisitor, Stream
+from twisted_ws.web.stream import Event, HttpVisitor, Stream, uniform
 from twisted_ws.wire.speedups import NEVER
 
 if TYPE_CHECKING:

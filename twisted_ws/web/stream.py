@@ -10,7 +10,7 @@ before they have a page. An event is one chunk, so that all get the same bytes. 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from random import uniform
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -34,12 +34,15 @@ if TYPE_CHECKING:
     from twisted_ws.web.channel import HttpChannel
     from twisted_ws.web.request import HttpRequest
 
-__all__ = ["Event", "HttpVisitor", "Stream", "returnDelay"]
+__all__ = ["Event", "HttpVisitor", "Stream", "returnDelay", "uniform"]
 
 HEARTBEAT = b":\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
 # Seconds over which the clients of a server that stops come back, so that they do not all come at once.
 SPREAD = 5
+
+# Not Python's shared generator: a program that seeds it in each of its processes would have all clients come back at once.
+uniform = SystemRandom().uniform
 
 
 def returnDelay(limits: Limits) -> float:
