@@ -1,9 +1,9 @@
-# make run | test | lanes | lint | conformance | bench | hostile | docs | sanitize: each does its own set-up, and is quick the second time.
+# make run | test | lanes | lint | conformance | bench | hostile | faults | soak | docs | sanitize: each does its own set-up, and is quick the second time.
 VENV := .venv
 export PYTHON
 BIN := $(VENV)/bin
 
-.PHONY: run test lanes lint conformance bench hostile docs sanitize clean
+.PHONY: run test lanes lint conformance bench hostile faults soak docs sanitize clean
 
 run: $(VENV)/.run
 	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443
@@ -50,10 +50,14 @@ bench: $(VENV)/.run
 	@tools/need gcc libssl-dev
 	$(BIN)/python -m bench $(if $(QUICK),--quick)
 
-# A real daemon under attack; ONLY="slow heads,frames" for some of it.
-hostile: $(VENV)/.run
-	@tools/need gcc libssl-dev
-	$(BIN)/python -m hostile $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)")
+# A real daemon under attack, with clients, proxies and itself failing, and for a million connections: docs/reliability.md. For
+# some of the first two, ONLY="slow heads,frames"; for fewer of the last, CONNECTS=100000.
+hostile: PART := attacks
+faults: PART := faults
+soak: PART := soak
+hostile faults soak: $(VENV)/.run
+	@tools/need gcc libssl-dev nginx haproxy faketime
+	$(BIN)/python -m hostile $(PART) $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)") $(if $(CONNECTS),--connects $(CONNECTS))
 
 # The compiled part under AddressSanitizer and UndefinedBehaviorSanitizer, against Python with random input.
 sanitize: $(VENV)/.test

@@ -1,12 +1,13 @@
 """Attack a real daemon, make connections fail, or wear it out, among good clients that count what they get.
 
-A whole run of a part writes its results into hostile/results.json and docs/reliability.md; with --only or --quick they are left
-in hostile/build/last.json.
+A whole run of a part writes its results into hostile/results.json and docs/reliability.md; what is asked for only in part is
+left in hostile/build/last.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,8 +17,11 @@ from bench.machine import machine
 from hostile import report
 from hostile.attack import Attack
 from hostile.attacks import ATTACKS
+from hostile.chart import chart
+from hostile.faults import FAULTS, suffer
 from hostile.places import BUILD, HERE, ROOT
 from hostile.results import Results
+from hostile.soak import soak
 from hostile.stage import Stage
 
 __all__ = ["main"]
@@ -25,7 +29,9 @@ __all__ = ["main"]
 KEPT = HERE / "results.json"
 LAST = BUILD / "last.json"
 PAGE = ROOT / "docs" / "reliability.md"
-PARTS = ("attacks",)
+PICTURE = ROOT / "docs" / "reliability.svg"
+CONFORMANCE = ROOT / "tools" / "conformance" / "results.json"
+PARTS = ("attacks", "faults", "soak")
 QUICK_GOOD, QUICK_SCALE = 3, 0.1
 # The cores of the daemon, and of everything else.
 CORES = 0, 1
@@ -36,34 +42,31 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m hostile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} [attacks]")
-    parser.add_argument("--only", metavar="A,B", help="attacks or kinds of attacks; --list shows them")
+    parser.add_argument("--only", metavar="A,B", help="attacks, kinds of attacks, faults; --list shows them")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, among few good clients")
     parser.add_argument("--good", type=int, metavar="N", help="good clients, of each of four kinds [25]")
+    parser.add_argument("--connects", type=int, metavar="N", help="connections of the soak [1,000,000]")
     parser.add_argument(
         "--save", action="store_true", help="put what was found among the kept results and into the documentation"
     )
-    parser.add_argument("--list", action="store_true", help="show the attacks")
+    parser.add_argument("--list", action="store_true", help="show the attacks and faults")
     parser.add_argument("--write-docs", action="store_true", help="run nothing: write the documentation from the kept results")
     options = parser.parse_args(arguments)
     for part in options.parts:
         if part not in PARTS:
             parser.error(f"there is no {part!r}; there is {', '.join(PARTS)}")
+    options.only = [name.strip() for name in options.only.split(",")] if options.only else []
+    known = {name for each in ATTACKS for name in (each.name, each.group)} | {each.name for each in FAULTS}
+    for name in options.only:
+        if name not in known:
+            parser.error(f"there is no {name!r}; --list shows what there is")
     if options.save and options.quick:
         parser.error("a quick run is too small to be kept: leave out --save or --quick")
     return options
 
 
-def chosen(names: str | None) -> list[Attack]:
-    """Return the attacks that were asked for, by name or kind; all when none were.
-
-    Raises:
-        SystemExit: there is no such attack.
-    """
-    wanted = [name.strip() for name in names.split(",")] if names else []
-    known = {name for each in ATTACKS for name in (each.name, each.group)}
-    for name in wanted:
-        if name not in known:
-            raise SystemExit(f"hostile: there is no attack {name!r}; python -m hostile --list shows all")
+def chosen(wanted: Sequence[str]) -> list[Attack]:
+    """Return the attacks that were asked for, by name or kind; all when none were."""
     return [each for each in ATTACKS if not wanted or each.name in wanted or each.group in wanted]
 
 
@@ -84,31 +87,63 @@ def _attacks(options: argparse.Namespace, results: Results) -> bool:
     return held == len(results.attacks)
 
 
-RUNS = {"attacks": _attacks}
+def _faults(options: argparse.Namespace, results: Results) -> bool:
+    """Let connections fail in every way, and print what came of each; say whether nothing was lost that need not be."""
+    known = [each for each in FAULTS if not options.only or each.name in options.only]
+    print(report.FAULT_HEAD)
+    for each in known:
+        row = suffer(each, BUILD / "run" / "faults", 1 if options.quick else 3, 0.3 if options.quick else 1.0, CORES).asData()
+        print(report.faultLine(row), flush=True)
+        results.faults[each.name] = row
+    return not any(row["faults"] for row in results.faults.values())
+
+
+def _soak(options: argparse.Namespace, results: Results) -> bool:
+    """Make very many connections, and print what the daemon holds meanwhile; say whether nothing stayed behind."""
+    total = options.connects or (20_000 if options.quick else 1_000_000)
+    found = soak(
+        BUILD / "run" / "soak", total, options.good or 25, CORES, lambda sample: print(report.soakLine(sample), flush=True)
+    )
+    results.soak = found.asData()
+    for fault in found.faults:
+        print(f"    FAULT: {fault}")
+    return not found.faults
+
+
+RUNS = {"attacks": _attacks, "faults": _faults, "soak": _soak}
 
 
 def parts(results: Results) -> dict[str, str]:
-    """Return what the page says, by part."""
-    return {"attacks": f"{_when(results, 'attacks')} {report.attacks(ATTACKS, results.attacks)}"}
-
-
-def _when(results: Results, part: str) -> str:
-    return report.machine(results.dates[part], results.machine[part])
+    """Return what the page says, by part; nothing of what has not been run."""
+    found = {
+        "attacks": lambda: report.attacks(ATTACKS, results.attacks),
+        "faults": lambda: report.faults(FAULTS, results.faults),
+        "soak": lambda: report.soak(results.soak),
+    }
+    page = {}
+    for part, make in found.items():
+        if part in results.dates:
+            page[part] = f"{report.machine(results.dates[part], results.machine[part])} {make()}"
+    kept = json.loads(CONFORMANCE.read_text()) if CONFORMANCE.exists() else {}
+    return {**page, "conformance": report.conformance(kept)}
 
 
 def _writeDocs() -> None:
-    PAGE.write_text(report.filled(PAGE.read_text(), parts(Results.load(KEPT))))
+    results = Results.load(KEPT)
+    PAGE.write_text(report.filled(PAGE.read_text(), parts(results)))
+    if results.soak:
+        PICTURE.write_text(chart(results.soak["samples"]))
 
 
 def _run(options: argparse.Namespace) -> bool:
     BUILD.mkdir(exist_ok=True)
     held, results = True, Results()
-    for part in options.parts or ("attacks",):
+    for part in options.parts or PARTS[:1]:
         held = RUNS[part](options, results) and held
         results.dates[part] = f"{datetime.now(UTC):%Y-%m-%d}"
         results.machine[part] = machine()
     results.save(LAST)
-    if options.save or not (options.only or options.quick or options.good):
+    if options.save or not (options.only or options.quick or options.good or options.connects):
         kept = Results.load(KEPT)
         kept.replace(results, whole=not options.only)
         kept.save(KEPT)
@@ -127,7 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.list:
             for each in ATTACKS:
-                print(f"{each.group:12}{each.name:32}{each.sentence}")
+                print(f"{each.group:12}{each.name:42}{each.sentence}")
+            for fault in FAULTS:
+                print(f"{'faults':12}{fault.name:42}{fault.sentence}")
         elif options.write_docs:
             _writeDocs()
         else:

@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hostile.daemon import Daemon, endWithParent, pinned
 from hostile.places import ROOT
 
-__all__ = ["Crowd"]
+__all__ = ["Crowd", "amiss"]
+
+
+def amiss(good: Mapping[str, Any]) -> Iterator[str]:
+    """Say what is not as it should be in the account of good clients."""
+    for name in ("lost", "doubled", "disordered"):
+        if good[name]:
+            yield f"{good[name]} messages {name}"
+    for name in ("closed", "refused", "strange"):
+        if good[name]:
+            yield f"{len(good[name])} {name}: {good[name][0]}"
 
 
 class Crowd:

@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 from hostile.places import ROOT
 
-__all__ = ["DESCRIPTORS", "Daemon", "Variant", "endWithParent", "freePorts", "pinned"]
+__all__ = ["DESCRIPTORS", "Daemon", "Variant", "endWithParent", "freePorts", "listens", "pinned"]
 
 START_SECONDS = 60.0
 DESCRIPTORS = 20_000
@@ -166,7 +166,7 @@ class Daemon:
             )
         end = time.monotonic() + START_SECONDS
         for port in (self.ws, self.tls, self.http):
-            while not _listens(port):
+            while not listens(port):
                 if self.process.poll() is not None or time.monotonic() > end:
                     said = self.said().strip().splitlines() or ["it said nothing"]
                     raise RuntimeError(f"the daemon does not listen: {said[-1]}")
@@ -220,7 +220,8 @@ class Daemon:
             return ""
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Say whether something listens on a port of 127.0.0.1."""
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
     except OSError:

@@ -14,11 +14,10 @@ import ssl
 import struct
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from hostile.peer import unverified, upgrade
+from hostile.peer import frames, unverified, upgrade
 
 __all__ = ["Stream", "main"]
 
@@ -320,7 +319,7 @@ class WebSocket(Client):
             if not end:
                 return
             self._upgraded, self.data = True, bytearray(rest)
-        for opcode, payload in self._frames():
+        for opcode, payload in frames(self.data):
             if opcode == 1:
                 if payload == b"ready":
                     self.ready.set_result(None)
@@ -331,21 +330,6 @@ class WebSocket(Client):
             elif opcode == 8:
                 self.code = f"close {int.from_bytes(payload[:2])}"
                 self.transport.close()
-
-    def _frames(self) -> Iterator[tuple[int, bytes]]:
-        data, position = self.data, 0
-        while position + 2 <= len(data):
-            size, head = data[position + 1], 2
-            if size == 126:
-                head = 4
-                size = int.from_bytes(data[position + 2 : position + 4])
-            if position + head + size > len(data):
-                break
-            payload = bytes(data[position + head : position + head + size])
-            opcode = data[position] & 15
-            position += head + size
-            yield opcode, payload
-        del data[:position]
 
 
 class EventStream(Client):

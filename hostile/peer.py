@@ -9,10 +9,10 @@ import ssl
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-__all__ = ["HANDSHAKE", "PATIENCE", "Peer", "close", "ends", "frame", "tally", "unverified", "upgrade"]
+__all__ = ["HANDSHAKE", "PATIENCE", "Peer", "blackhole", "close", "ends", "frame", "frames", "tally", "unverified", "upgrade"]
 
 # An attacker that waits this long, in seconds, for the server to end it gives up, and says that it is still open.
 PATIENCE = 20.0
@@ -46,6 +46,21 @@ def length(size: int, masked: bool = True) -> bytes:
     return struct.pack("!BQ", bit | 127, size)
 
 
+def frames(data: bytearray) -> Iterator[tuple[int, bytes]]:
+    """Take the whole frames of a server from the front of what was read, as opcode and payload; what is not whole yet stays."""
+    position = 0
+    while position + 2 <= len(data):
+        size, head = data[position + 1], 2
+        if size > 125:
+            head = 4 if size == 126 else 10
+            size = int.from_bytes(data[position + 2 : position + head])
+        if position + head + size > len(data):
+            break
+        yield data[position] & 15, bytes(data[position + head : position + head + size])
+        position += head + size
+    del data[:position]
+
+
 def close(code: int, reason: bytes = b"") -> bytes:
     """Return a Close frame."""
     return frame(8, struct.pack("!H", code) + reason)
@@ -59,6 +74,13 @@ def unverified() -> ssl.SSLContext:
     return context
 
 
+def blackhole(connection: socket.socket) -> None:
+    """Have the kernel throw away whatever comes for a socket, before TCP sees it: the other end gets no word of it any more."""
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # BPF: return 0, "keep no byte"
+    program = struct.pack("HL", 1, ctypes.addressof(instruction))
+    connection.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
 _TLS = unverified()
 
 
@@ -70,9 +92,12 @@ class Peer:
         secure: whether it speaks TLS.
         buffer: the size of its receive buffer, in bytes; 0 for what the system gives.
         patience: the seconds that anything may take.
+        begun: whether the TLS handshake is only begun; `shake` ends it.
     """
 
-    def __init__(self, port: int, *, secure: bool = False, buffer: int = 0, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, port: int, *, secure: bool = False, buffer: int = 0, patience: float = PATIENCE, begun: bool = False
+    ) -> None:
         self.raw = socket.socket()
         if buffer:
             self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -80,8 +105,23 @@ class Peer:
         self._patience = patience
         self.raw.connect(("127.0.0.1", port))
         self.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket = _TLS.wrap_socket(self.raw, server_hostname="localhost") if secure else self.raw
+        self.socket = self.raw
         self.received = bytearray()
+        self._upgraded = False
+        if secure:
+            self._tls = _TLS.wrap_socket(self.raw, server_hostname="localhost", do_handshake_on_connect=False)
+            self.socket = self._tls
+            if begun:
+                self._tls.setblocking(False)
+                with suppress(ssl.SSLWantReadError):
+                    self._tls.do_handshake()
+                self._tls.settimeout(patience)
+            else:
+                self.shake()
+
+    def shake(self) -> None:
+        """End the TLS handshake."""
+        self._tls.do_handshake()
 
     def send(self, data: bytes) -> bool:
         """Send all of it; False when the server has ended the connection, or takes nothing for as long as patience lasts."""
@@ -115,6 +155,7 @@ class Peer:
         end = found + len(until)
         taken = bytes(self.received[:end])
         del self.received[:end]
+        self._upgraded = self._upgraded or taken.startswith(b"HTTP/1.1 101 ")
         return taken
 
     def _more(self) -> bool:
@@ -187,36 +228,26 @@ class Peer:
         return f"HTTP {self.received[start + 9 : start + 12].decode()}" if start >= 0 else ""
 
     def _closed(self) -> str:
-        """Return the Close that was received, as "close 1002"."""
-        position = 0
-        while position + 2 <= len(self.received):
-            size, head = self.received[position + 1] & 127, 2
-            if size > 125:
-                head = 4 if size == 126 else 10
-                size = int.from_bytes(self.received[position + 2 : position + head])
-            if self.received[position] not in (0x81, 0x82, 0x88, 0x89, 0x8A, 0xC1, 0xC2):
-                return ""
-            if self.received[position] == 0x88:
-                body = self.received[position + head : position + head + size]
-                return f"close {int.from_bytes(body[:2])}" if size >= 2 else "close 1005"
-            position += head + size
+        """Return the Close that was received, as "close 1002"; what came before it is taken away."""
+        if self.received.startswith(b"HTTP/1.1 101 ") and b"\r\n\r\n" in self.received:
+            self.read(b"\r\n\r\n")
+        if not self._upgraded:
+            return ""
+        for opcode, payload in frames(self.received):
+            if opcode == 8:
+                return f"close {int.from_bytes(payload[:2])}" if payload else "close 1005"
         return ""
 
     def cut(self, reset: bool = True) -> None:
         """End the connection with a reset, or without."""
         with suppress(OSError):
             if reset:
-                self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.socket.close()
 
     def vanish(self) -> None:
-        """Be gone without a word.
-
-        Whatever comes for this socket is thrown away before TCP sees it, so nothing is answered, not even with a reset.
-        """
-        instruction = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # BPF: return 0, "keep no byte"
-        program = struct.pack("HL", 1, ctypes.addressof(instruction))
-        self.raw.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        """Be gone without a word."""
+        blackhole(self.socket)
 
 
 def ends(peers: Sequence[Peer], patience: float = PATIENCE) -> str:

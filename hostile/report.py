@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hostile.attack import Attack
+from hostile.faults import Fault
 
-__all__ = ["attackLine", "attacks", "filled", "machine", "wait"]
+__all__ = ["attackLine", "attacks", "conformance", "faultLine", "faults", "filled", "machine", "soak", "soakLine", "wait"]
 
 MIB = 1 << 20
 
@@ -78,6 +79,85 @@ def attacks(known: Iterable[Attack], rows: Mapping[str, Mapping[str, Any]]) -> s
     bad = sum(each["lost"] + each["doubled"] + each["disordered"] for each in good)
     told = f"{held} of {count} held; of {delivered:,} messages to good clients {bad:,} were lost, doubled or out of order."
     return "\n".join([told, "", *lines]).rstrip()
+
+
+COUNTS = ("delivered", "silent", "told", "doubled", "disordered")
+FAULT_HEAD = f"{'fault':36}{'published':>11}{'delivered':>11}{'silent':>8}{'told':>9}{'doubled':>9}{'order':>7}{'took':>8}"
+
+
+def _sums(kinds: Iterable[Mapping[str, int]]) -> list[int]:
+    kinds = list(kinds)
+    return [sum(kind[name] for kind in kinds) for name in COUNTS]
+
+
+def faultLine(row: Mapping[str, Any]) -> str:
+    """Return what came of a fault as a line for the terminal, and a line more for each thing amiss."""
+    delivered, silent, told, doubled, disordered = _sums(row["kinds"].values())
+    line = f"{row['name']:36}{row['published']:>11,}{delivered:>11,}{silent:>8}{told:>9,}{doubled:>9}{disordered:>7}"
+    return "\n".join([f"{line}{row['seconds']:>6.0f} s", *(f"    FAULT: {fault}" for fault in row["faults"])])
+
+
+def faults(known: Iterable[Fault], rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table of the faults, and one of the kinds of subscribers."""
+    lines, kinds = [], {}
+    for each in known:
+        row = rows.get(each.name)
+        if row is None:
+            continue
+        sums = _sums(row["kinds"].values())
+        cells = f"{row['published']:,}", *(f"{count:,}" for count in sums)
+        lines.append((f"**{_cell(each.name)}**: {_cell(each.sentence)}", *cells))
+        for kind, counts in row["kinds"].items():
+            kinds.setdefault(kind, []).append(counts)
+    total = _sums(counts for found in kinds.values() for counts in found)
+    published = sum(row["published"] for row in rows.values())
+    lines.append(("all", f"{published:,}", *(f"{count:,}" for count in total)))
+    head = ("delivered", "lost silently", "told that lost", "doubled", "out of order")
+    by = [(kind, *(f"{count:,}" for count in _sums(found))) for kind, found in kinds.items()]
+    return "\n".join([*grid(("fault", "published", *head), lines), "", *grid(("subscribers", *head), by)])
+
+
+def soakLine(sample: Sequence[float]) -> str:
+    """Return a sample as a line for the terminal."""
+    count, memory, descriptors, seconds = sample
+    return f"{count:>12,} connects{memory / MIB:>8.1f} MiB{descriptors:>8} descriptors{seconds:>8.0f} s"
+
+
+def soak(found: Mapping[str, Any]) -> str:
+    """Return what came of the soak, and how many connections ended how."""
+    samples, good = found["samples"], found["good"]
+    total = samples[-1][0]
+    tenth = next(sample for sample in samples if sample[0] >= total / 10)
+    bad = good["lost"] + good["doubled"] + good["disordered"]
+    told = (
+        f"{total:,} connections in {found['seconds'] / 60:.0f} minutes; {found['cpu'] / total * 1e6:,.0f} us of the daemon's "
+        "processor for each, its work for the good clients included. "
+        f"Memory was {tenth[1] / MIB:.1f} MiB after the first tenth and "
+        f"{samples[-1][1] / MIB:.1f} MiB after the last; descriptors were {samples[0][2]} before, "
+        f"{max(sample[2] for sample in samples)} at most, and {samples[-1][2]} after. Of {good['delivered']:,} messages to "
+        f"{good['clients']} good clients {bad} were lost, doubled or out of order; {len(good['closed'])} of them were closed."
+    )
+    lines = [
+        told,
+        "",
+        f"![Memory and descriptors of the daemon over {total:,} connections.](reliability.svg)",
+        *([f"\n**Not held**: {_cell('; '.join(found['faults']))}."] if found["faults"] else []),
+        "",
+        *grid(("ended as", "connections"), [(_cell(name), f"{count:,}") for name, count in found["connects"].items()]),
+    ]
+    return "\n".join(lines)
+
+
+def conformance(found: Mapping[str, Any]) -> str:
+    """Return the counts of the Autobahn|Testsuite; a sentence where it has not been run."""
+    if not found:
+        return "It has not been run here yet: `make conformance`."
+    outcomes = ("OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED", "FAILED")
+    lines = [
+        (way, str(sum(counts.values())), *(str(counts.get(name, 0)) for name in outcomes))
+        for way, counts in found["ways"].items()
+    ]
+    return "\n".join([f"Run on {found['date']}.", "", *grid(("", "cases", *(name.lower() for name in outcomes)), lines)])
 
 
 def machine(date: str, facts: Mapping[str, str]) -> str:

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from hostile.attack import Attack, Succeeded, Target
-from hostile.crowd import Crowd
+from hostile.crowd import Crowd, amiss
 from hostile.daemon import Daemon, Variant, endWithParent
 
-__all__ = ["Row", "Stage"]
+__all__ = ["Row", "Stage", "fork", "settled"]
 
 # Seconds that an attack may take; then that the daemon may take to be rid of it.
 ATTACK_SECONDS, SETTLE_SECONDS = 180.0, 40.0
 # Descriptors that may come and go beside the attack: the publisher's, a watcher's.
 SPARE = 4
-_fork = multiprocessing.get_context("fork")
+fork = multiprocessing.get_context("fork")
 
 
 @dataclass
@@ -74,8 +74,8 @@ def _child(run: Callable[[Target], str], target: Target, answers: Connection) ->
 
 def _attack(attack: Attack, target: Target) -> tuple[bool, str]:
     """Run an attack in a process of its own, so that all that it holds is gone at its end."""
-    ours, theirs = _fork.Pipe(duplex=False)
-    process = _fork.Process(target=_child, args=(attack.run, target, theirs))
+    ours, theirs = fork.Pipe(duplex=False)
+    process = fork.Process(target=_child, args=(attack.run, target, theirs))
     process.start()
     theirs.close()
     found = (False, f"no end within {ATTACK_SECONDS:g} s")
@@ -116,7 +116,7 @@ class _Watch:
             self.descriptors = max(self.descriptors, self._daemon.descriptors())
 
 
-def _settled(daemon: Daemon, descriptors: int) -> None:
+def settled(daemon: Daemon, descriptors: int) -> None:
     """Wait until the daemon has no more descriptors than before, or will not have."""
     end = time.monotonic() + SETTLE_SECONDS
     while daemon.runs() and daemon.descriptors() > descriptors + SPARE and time.monotonic() < end:
@@ -173,7 +173,7 @@ class Stage:
         memory, descriptors = daemon.memory(), daemon.descriptors()
         with _Watch(daemon) as watch:
             held, row.got = _attack(attack, Target(daemon, self._scale))
-        _settled(daemon, descriptors)
+        settled(daemon, descriptors)
         row.memory = (memory, max(watch.memory, memory), daemon.memory())
         row.descriptors = (descriptors, max(watch.descriptors, descriptors), daemon.descriptors())
         row.good = self._crowd.rest()
@@ -193,12 +193,7 @@ def _faults(attack: Attack, row: Row, held: bool, runs: bool) -> Iterator[str]:
         yield f"the attacker got {row.got}, not {attack.wants}"
     if not runs:
         yield "the daemon has ended"
-    for name in ("lost", "doubled", "disordered"):
-        if row.good[name]:
-            yield f"{row.good[name]} messages {name}"
-    for name in ("closed", "refused", "strange"):
-        if row.good[name]:
-            yield f"{len(row.good[name])} {name}: {row.good[name][0]}"
+    yield from amiss(row.good)
     if row.tracebacks and not attack.mayRaise:
         yield f"{row.tracebacks} tracebacks"
     if row.descriptors[2] > row.descriptors[0] + SPARE:

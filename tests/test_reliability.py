@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -9,9 +9,12 @@ from hostile import __main__ as command
 from hostile import report
 from hostile.attack import Attack, Target
 from hostile.attacks import ATTACKS, KINDS
+from hostile.chart import chart
+from hostile.faults import FAULTS, Fault, Scene
 from hostile.good import Stream
 from hostile.peer import tally
 from hostile.results import Results
+from hostile.subscribers import Reader
 
 
 def _nothing(target: Target) -> str:
@@ -103,6 +106,83 @@ def test_attackLine() -> None:
     assert second.strip() == "FAULT: 2 messages lost"
 
 
+COUNTED = {"delivered": 7000, "silent": 1, "told": 20, "doubled": 2, "disordered": 3}
+FAULT_ROW = {
+    "name": "f",
+    "published": 9000,
+    "kinds": {"poll": COUNTED, "WebSocket": COUNTED},
+    "seconds": 8.0,
+    "faults": ["2 doubled"],
+}
+
+
+def _happen(scene: Scene) -> None:
+    """Nothing."""
+
+
+def test_faultTables() -> None:
+    """The page has a row for each fault, one for all of them, and one for each kind of subscriber; the terminal has a line."""
+    page = report.faults([Fault("f", "It fails.", _happen)], {"f": FAULT_ROW})
+    assert "| **f**: It fails. | 9,000 | 14,000 | 2 | 40 | 4 | 6 |" in page
+    assert "| all | 9,000 | 14,000 | 2 | 40 | 4 | 6 |" in page
+    assert "| poll | 7,000 | 1 | 20 | 2 | 3 |" in page
+    first, second = report.faultLine(FAULT_ROW).splitlines()
+    assert first.split() == ["f", "9,000", "14,000", "2", "40", "4", "6", "8", "s"]
+    assert second.strip() == "FAULT: 2 doubled"
+
+
+def test_readerCounts() -> None:
+    """A number that is jumped over is lost silently, unless the subscriber was told; what nobody knows of is not due."""
+    reader = Reader()
+    reader.begins("a:0", recovered=False, asked=False)
+    for number, position in (0, "a:1"), (2, "a:3"), (2, "a:3"), (1, "a:2"):
+        reader.took(number, position)
+    reader.begins("b:9", recovered=False, asked=True)
+    reader.took(5, "b:10")
+    assert reader.account(7, set()) == {"delivered": 4, "silent": 1, "told": 2, "doubled": 1, "disordered": 1}
+    assert reader.account(7, {3, 6}) == {"delivered": 4, "silent": 0, "told": 1, "doubled": 1, "disordered": 1}
+
+
+@pytest.mark.parametrize(("dropping", "silent"), [(True, 0), (False, 1)])
+def test_readerSeesDrops(dropping: bool, silent: int) -> None:
+    """Offsets that jump tell of a loss where the policy drops messages, and nowhere else."""
+    reader = Reader(dropping)
+    reader.begins("a:0", recovered=True, asked=False)
+    reader.took(0, "a:1")
+    reader.took(2, "a:3")
+    assert reader.account(3, set())["silent"] == silent
+
+
+SAMPLES = [[0, 64 << 20, 10, 0.0], [100, 70 << 20, 58, 1.0], [1000, 71 << 20, 12, 9.0]]
+
+
+def test_soakPage() -> None:
+    """The page says what memory and descriptors were before, after a tenth and at the end, and what good clients lost."""
+    found = {"samples": SAMPLES, "good": GOOD, "seconds": 120.0, "cpu": 1.0, "connects": {"a, cut": 1000}, "faults": ["it leaks"]}
+    page = report.soak(found)
+    assert "1,000 connections in 2 minutes; 1,000 us" in page
+    assert "Memory was 70.0 MiB after the first tenth and 71.0 MiB after the last;" in page
+    assert "descriptors were 10 before, 58 at most, and 12 after." in page
+    assert "**Not held**: it leaks." in page
+    assert "| a, cut | 1,000 |" in page
+
+
+def test_chart() -> None:
+    """The picture has a line for memory and one for descriptors, from the first sample to the last."""
+    root = ElementTree.fromstring(chart(SAMPLES))
+    memory, descriptors = (line.attrib["points"].split() for line in root.iter("{http://www.w3.org/2000/svg}polyline"))
+    assert len(memory) == len(descriptors) == len(SAMPLES)
+    # Downwards in a picture is less.
+    assert [float(point.partition(",")[2]) for point in memory] == sorted(
+        (float(point.partition(",")[2]) for point in memory), reverse=True
+    )
+    assert (
+        float(descriptors[1].partition(",")[2])
+        < float(descriptors[2].partition(",")[2])
+        < float(descriptors[0].partition(",")[2])
+    )
+
+
 def test_filled() -> None:
     """Only what stands between the marks of a part is written anew."""
     page = f"a\n{report.begin('x')}\nold\n{report.end('x')}\nb\n"
@@ -139,10 +219,12 @@ def test_table() -> None:
     assert all(each.sentence.endswith(".") for each in ATTACKS)
 
 
-def test_unknownName() -> None:
-    """An attack that there is not is refused."""
-    with pytest.raises(SystemExit, match="there is no attack 'fram'"):
-        command.main(["--only", "fram"])
+@pytest.mark.parametrize("words", [["--only", "fram"], ["fram"]])
+def test_unknownName(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """What there is not, among parts, attacks and faults, is refused."""
+    with pytest.raises(SystemExit):
+        command.main(words)
+    assert "there is no 'fram'" in capsys.readouterr().err
 
 
 def test_quickNotKept(capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,9 +235,12 @@ def test_quickNotKept(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_docsTrue() -> None:
-    """The documentation shows the kept results, row by row, and only of attacks that there are."""
+    """The documentation shows the kept results, row by row, and only of attacks and faults that there are."""
     results = Results.load(command.KEPT)
     page = command.PAGE.read_text()
     assert report.filled(page, command.parts(results)) == page
-    assert set(json.loads(command.KEPT.read_text())["attacks"]) <= {each.name for each in ATTACKS}
+    assert set(results.attacks) <= {each.name for each in ATTACKS}
+    assert set(results.faults) <= {each.name for each in FAULTS}
     assert results.attacks
+    if results.soak:
+        assert command.PICTURE.read_text() == chart(results.soak["samples"])

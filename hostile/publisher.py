@@ -1,0 +1,130 @@
+"""Who publishes while connections, clients, proxies and the server fail: each message once, in order."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+__all__ = ["Publisher"]
+
+
+class Publisher:
+    """Publishes numbered messages to channels, to each over a connection of its own, while the context lasts.
+
+    When no answer comes it publishes the same again, with the same idempotency key. Only when the server has been started anew
+    meanwhile it cannot: the keys are gone with the old one, and nobody knows whether the message was published.
+
+    Args:
+        port: of the broadcast site.
+        channels: their names.
+        rate: messages a second, in all.
+        size: bytes of each.
+
+    Attributes:
+        generation: counts the starts of the server; to be raised by who ends it.
+    """
+
+    def __init__(self, port: int, channels: Sequence[str], rate: float, size: int) -> None:
+        self.generation = 0
+        self.port = port
+        self.seconds = len(channels) / rate
+        self.padding = "x" * size
+        self.end = threading.Event()
+        self._lines = [_Line(self, name) for name in channels]
+
+    def __enter__(self) -> Publisher:
+        for line in self._lines:
+            line.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.end.set()
+        for line in self._lines:
+            line.join()
+
+    def cut(self) -> None:
+        """Reset all connections, wherever the publications are that are under way."""
+        for line in self._lines:
+            line.cut()
+
+    @property
+    def published(self) -> dict[str, int]:
+        """How many messages for each channel; their numbers are those below it."""
+        return {line.name: line.count for line in self._lines}
+
+    @property
+    def unsure(self) -> dict[str, list[int]]:
+        """Those of which nobody knows whether they were published."""
+        return {line.name: line.unsure for line in self._lines}
+
+    @property
+    def tries(self) -> int:
+        """How often a message had to be sent again."""
+        return sum(line.tries for line in self._lines)
+
+
+class _Line(threading.Thread):
+    """The messages of one channel."""
+
+    def __init__(self, publisher: Publisher, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self.count = 0
+        self.unsure: list[int] = []
+        self.tries = 0
+        self._publisher = publisher
+        self._connection: http.client.HTTPConnection | None = None
+
+    def run(self) -> None:
+        """Publish one after another; what cannot be done in time is not made up for."""
+        publisher = self._publisher
+        due = time.monotonic()
+        while not publisher.end.wait(max(due - time.monotonic(), 0)):
+            due = max(due + publisher.seconds, time.monotonic() - 0.5)
+            if not self._one():
+                self.unsure.append(self.count)
+            self.count += 1
+        self._close()
+
+    def cut(self) -> None:
+        """Reset the connection."""
+        connection = self._connection
+        if connection is not None and connection.sock is not None:
+            with suppress(OSError):
+                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def _one(self) -> bool:
+        """Publish the next one; False when nobody knows whether it is."""
+        publisher = self._publisher
+        generation = publisher.generation
+        while self._post() != 200:
+            self.tries += 1
+            if publisher.generation != generation or publisher.end.is_set():
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _post(self) -> int:
+        """Return the status of the answer; 0 when none comes."""
+        try:
+            if self._connection is None:
+                self._connection = http.client.HTTPConnection("127.0.0.1", self._publisher.port, timeout=30)
+            headers = {"Idempotency-Key": f"{self.name}-{self.count}", "Content-Type": "text/plain"}
+            body = f"{self.count} {self._publisher.padding}"
+            self._connection.request("POST", f"/channels/{self.name}", body, headers)
+            answer = self._connection.getresponse()
+            answer.read()
+            return answer.status
+        except (OSError, http.client.HTTPException):
+            self._close()
+            return 0
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,532 @@
+"""Subscribers that resume after each fault: a process of its own, which counts what it got, and what it was told that it lost.
+
+It is told what to do by words on standard input, and answers each with a line of JSON on standard output:
+
+- ``begin``: connect all, and answer when all are subscribed;
+- ``cut``, ``leave``, ``vanish``: all connections end, with a reset, without, or without a word on the wire; who has vanished
+  connects anew when it has heard nothing for a while;
+- ``away``, ``back``: the same as ``cut``, and nobody comes back; they do;
+- ``pause``, ``read``: nothing more is read; it is again;
+- ``rest NUMBERS``: wait for the messages up to these numbers, one for each channel, and give the account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import struct
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from hostile.peer import blackhole, frames, unverified, upgrade
+
+__all__ = ["KINDS", "Reader", "main"]
+
+# Seconds: between two tries; without a word, before a client takes its connection for dead; for all to arrive at the end.
+RETRY, SILENCE, PATIENCE = 0.1, 3.0, 60.0
+_V1 = "Sec-WebSocket-Protocol: twisted-ws.v1"
+
+
+@dataclass
+class Reader:
+    """What one subscriber has got of one channel.
+
+    Attributes:
+        dropping: whether the policy may drop messages, which the client sees by offsets that jump.
+        position: the id of the last message, or that of the subscription.
+        seen: all numbers.
+        told: those of which it could know that they are lost.
+        doubled: how many came twice.
+        disordered: how many came after a later one.
+        pardon: whether it was told that something is lost before the next message.
+    """
+
+    dropping: bool = False
+    position: str = ""
+    seen: set[int] = field(default_factory=set)
+    told: set[int] = field(default_factory=set)
+    doubled: int = 0
+    disordered: int = 0
+    pardon: bool = False
+    last: int = -1
+
+    def begins(self, position: str, recovered: bool, asked: bool) -> None:
+        """Take the answer to a subscription."""
+        self.position = position
+        self.pardon = self.pardon or (asked and not recovered)
+
+    def took(self, number: int, position: str) -> None:
+        """Take a message."""
+        jumped = self._jumped(position)
+        self.position = position
+        if number in self.seen:
+            self.doubled += 1
+            return
+        self.seen.add(number)
+        if number < self.last:
+            self.disordered += 1
+            return
+        if self.pardon or (self.dropping and jumped):
+            self.told.update(range(self.last + 1, number))
+        self.pardon = False
+        self.last = number
+
+    def _jumped(self, position: str) -> bool:
+        (before, _, offset), (now, _, next_) = self.position.partition(":"), position.partition(":")
+        return before == now and int(next_) > int(offset) + 1
+
+    def account(self, published: int, unsure: set[int]) -> dict[str, int]:
+        """Return the counts, of messages with numbers below `published` but the unsure ones."""
+        due = set(range(published)) - unsure
+        if self.pardon:
+            self.told |= due - self.seen
+        return {
+            "delivered": len(self.seen),
+            "silent": len(due - self.seen - self.told),
+            "told": len((self.told & due) - self.seen),
+            "doubled": self.doubled,
+            "disordered": self.disordered,
+        }
+
+
+class Subscribers:
+    """All of them."""
+
+    def __init__(self, words: dict[str, Any]) -> None:
+        self.ports: dict[str, int] = words["ports"]
+        self.mount: str = words["mount"]
+        self.channels: list[str] = words["channels"]
+        self.dropping = self.mount in ("/drop", "/latest")
+        self.tls = unverified()
+        self.home = asyncio.Event()
+        self.home.set()
+        self.paused = False
+        kinds = list(KINDS.values())
+        secure = (False, True) if words["secure"] else (False,)
+        count = words["count"]
+        self.all = [kind(self, tls, number) for kind in kinds for tls in secure for number in range(count)]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def begin(self) -> dict[str, Any]:
+        """Connect all."""
+        self._tasks = [asyncio.create_task(each.run()) for each in self.all]
+        await asyncio.wait_for(asyncio.gather(*(each.ready.wait() for each in self.all)), PATIENCE)
+        return {"subscribers": len(self.all)}
+
+    async def cut(self) -> dict[str, Any]:
+        """Reset all connections."""
+        for each in self.all:
+            each.cut()
+        return {}
+
+    async def leave(self) -> dict[str, Any]:
+        """Close all connections."""
+        for each in self.all:
+            each.leave()
+        return {}
+
+    async def vanish(self) -> dict[str, Any]:
+        """Let all connections go on without an end that would see what comes."""
+        for each in self.all:
+            each.vanish()
+        return {}
+
+    async def away(self) -> dict[str, Any]:
+        """Cut all, and do not come back."""
+        self.home.clear()
+        return await self.cut()
+
+    async def back(self) -> dict[str, Any]:
+        """Come back."""
+        self.home.set()
+        return {}
+
+    async def pause(self) -> dict[str, Any]:
+        """Read nothing more."""
+        self.paused = True
+        for each in self.all:
+            each.pause()
+        return {}
+
+    async def read(self) -> dict[str, Any]:
+        """Read again."""
+        self.paused = False
+        for each in self.all:
+            each.resume()
+        return {}
+
+    async def rest(self, numbers: str, unsure: str) -> dict[str, Any]:
+        """Wait until all have the last message of each channel, and return the account by kind."""
+        published: dict[str, int] = json.loads(numbers)
+        unknown = {name: set(found) for name, found in json.loads(unsure).items()}
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end and not all(each.has(published) for each in self.all):
+            await asyncio.sleep(0.05)
+        found: dict[str, dict[str, int]] = {}
+        for each in self.all:
+            kind = found.setdefault(each.kind + (", TLS" if each.secure else ""), {})
+            for name, reader in each.readers.items():
+                for what, count in reader.account(published[name], unknown[name]).items():
+                    kind[what] = kind.get(what, 0) + count
+        return {"kinds": found, "connects": sum(each.connects for each in self.all), "strange": self.strange()}
+
+    def strange(self) -> list[str]:
+        """Return answers that nobody expected."""
+        return [each.strange for each in self.all if each.strange][:5]
+
+
+class Subscriber(asyncio.Protocol):
+    """One subscriber, which connects anew after each end."""
+
+    kind = ""
+
+    def __init__(self, owner: Subscribers, secure: bool, number: int) -> None:
+        self.owner = owner
+        self.secure = secure
+        names = owner.channels
+        self.readers = {name: Reader(owner.dropping) for name in self.choose(names, number)}
+        self.ready = asyncio.Event()
+        self.connects = 0
+        self.strange = ""
+        self.transport: Any = None
+        self.heard = 0.0
+        self.data = bytearray()
+        self.gone = asyncio.Event()
+
+    def choose(self, names: list[str], number: int) -> list[str]:
+        """Return the channels of this subscriber."""
+        return [names[number % len(names)]]
+
+    def has(self, published: dict[str, int]) -> bool:
+        """Say whether the last message of each channel has come."""
+        return all(reader.last >= published[name] - 1 for name, reader in self.readers.items())
+
+    async def run(self) -> None:
+        """Connect again and again."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self.owner.home.wait()
+            self.gone, self.data = asyncio.Event(), bytearray()
+            tls = self.owner.tls if self.secure else None
+            where = ("127.0.0.1", self.owner.ports["tls" if self.secure else "ws"])
+            try:
+                await loop.create_connection(lambda: self, *where, ssl=tls, server_hostname="localhost" if tls else None)
+                await self._watch()
+            except OSError:
+                pass
+            await asyncio.sleep(RETRY * random.uniform(0.5, 1.5))
+
+    async def _watch(self) -> None:
+        """Wait for the end; a connection that is silent for too long is taken for dead, and another one made."""
+        while not self.gone.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.gone.wait(), 0.2)
+            if time.monotonic() - self.heard > SILENCE and not self.owner.paused:
+                self.transport.abort()
+
+    def connection_made(self, transport: Any) -> None:
+        """Ask for what comes behind the last message."""
+        self.transport, self.heard = transport, time.monotonic()
+        self.connects += 1
+        if self.owner.paused:
+            transport.pause_reading()
+        self.ask()
+
+    def data_received(self, data: bytes) -> None:
+        """Read what can be read."""
+        self.heard = time.monotonic()
+        self.data += data
+        self.take()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Come back."""
+        self.gone.set()
+
+    def ask(self) -> None:
+        """Ask."""
+        raise NotImplementedError
+
+    def take(self) -> None:
+        """Read."""
+        raise NotImplementedError
+
+    def took(self, channel: str, data: str, position: str) -> None:
+        """Take a message: a number, and something to make it large."""
+        self.readers[channel].took(int(data.partition(" ")[0]), position)
+
+    def begins(self, channel: str, position: str, recovered: bool) -> None:
+        """Take an answer to a subscription."""
+        reader = self.readers[channel]
+        reader.begins(position, recovered, asked=bool(reader.position))
+        if all(each.position for each in self.readers.values()):
+            self.ready.set()
+
+    def target(self, **query: str) -> str:
+        """Return the path, and query, of these channels."""
+        first, *more = self.readers
+        words = [f"channel={name}" for name in more] + [f"{name}={value}" for name, value in query.items() if value]
+        return f"{self.owner.mount}/{first}" + ("?" + "&".join(words) if words else "")
+
+    # What happens to a connection.
+
+    def cut(self) -> None:
+        """End it with a reset."""
+        sock = self.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError, AttributeError):  # there is none any more
+            sock.setsockopt(1, 13, struct.pack("ii", 1, 0))  # SOL_SOCKET, SO_LINGER
+        self.transport.abort()
+
+    def leave(self) -> None:
+        """End it as one does."""
+        self.transport.close()
+
+    def vanish(self) -> None:
+        """Hear nothing of it any more, and let it not answer either."""
+        with contextlib.suppress(OSError, AttributeError):
+            blackhole(self.transport.get_extra_info("socket"))
+
+    def pause(self) -> None:
+        """Read no more."""
+        with contextlib.suppress(RuntimeError):
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        with contextlib.suppress(RuntimeError):
+            self.transport.resume_reading()
+
+
+class Json(Subscriber):
+    """The JSON frames of two channels over a WebSocket."""
+
+    kind = "WebSocket"
+
+    def choose(self, names: list[str], number: int) -> list[str]:
+        """Take two."""
+        return [names[number % len(names)], names[(number + 1) % len(names)]]
+
+    def ask(self) -> None:
+        """Begin the handshake."""
+        self._upgraded = False
+        first = next(iter(self.readers))
+        after = self.readers[first].position
+        self.transport.write(upgrade(f"{self.owner.mount}/{first}" + (f"?after={after}" if after else ""), _V1))
+
+    def take(self) -> None:
+        """Read frames."""
+        if not self._upgraded:
+            head, end, rest = self.data.partition(b"\r\n\r\n")
+            if not end:
+                return
+            if not head.startswith(b"HTTP/1.1 101"):
+                self.transport.close()  # a server that stops, or a proxy whose server does
+                return
+            self._upgraded, self.data = True, bytearray(rest)
+            for name, reader in list(self.readers.items())[1:]:
+                words = {"type": "subscribe", "channel": name, **({"after": reader.position} if reader.position else {})}
+                self._send(1, json.dumps(words).encode())
+        for opcode, payload in frames(self.data):
+            if opcode == 1:
+                self._frame(json.loads(payload))
+            elif opcode == 9:
+                self._send(10, payload)
+            elif opcode == 8:
+                self.transport.close()
+
+    def _send(self, opcode: int, payload: bytes) -> None:
+        size = len(payload)
+        length = struct.pack("!B", 0x80 | size) if size < 126 else struct.pack("!BH", 0x80 | 126, size)
+        self.transport.write(bytes([0x80 | opcode]) + length + bytes(4) + payload)
+
+    def _frame(self, found: dict[str, Any]) -> None:
+        match found["type"]:
+            case "message":
+                self.took(found["channel"], found["data"], found["id"])
+            case "subscribed":
+                self.begins(found["channel"], found["id"], found["recovered"])
+            case "error":
+                self.strange = json.dumps(found)
+                self.transport.close()
+
+
+class Http(Subscriber):
+    """What subscribers by HTTP have in common."""
+
+    def get(self, target: str, *lines: str) -> None:
+        """Send a request."""
+        more = "".join(f"{line}\r\n" for line in lines)
+        self.transport.write(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n".encode())
+
+    def head(self) -> str:
+        """Take the head of an answer, in lower case; "" when it is not there yet. What is no 200 ends the connection."""
+        head, end, rest = self.data.partition(b"\r\n\r\n")
+        if not end:
+            return ""
+        self.data = bytearray(rest)
+        text = head.decode("latin-1").lower()
+        status = text[9:12]
+        if status != "200":
+            if status not in ("503", "502", "504"):
+                self.strange = text[:80]
+            self.transport.close()
+            return ""
+        return text
+
+
+class Events(Http):
+    """An event stream of one channel, as it was published."""
+
+    kind = "event stream"
+
+    def ask(self) -> None:
+        """Ask with the position as EventSource does."""
+        self._head, self._text = "", bytearray()
+        self._event = self._data = self._id = ""
+        last = self.last()
+        self.get(self.target(), "Accept: text/event-stream", *([f"Last-Event-ID: {last}"] if last else []))
+
+    def last(self) -> str:
+        """Return the id to go on from."""
+        return next(iter(self.readers.values())).position
+
+    def take(self) -> None:
+        """Read lines, whether they come in chunks or not."""
+        if not self._head:
+            self._head = self.head()
+            if not self._head:
+                return
+        if "transfer-encoding: chunked" in self._head:
+            while (end := self.data.find(b"\r\n")) >= 0:
+                size = int(self.data[:end].partition(b";")[0], 16)
+                if len(self.data) < end + 2 + size + 2:
+                    break
+                self._text += self.data[end + 2 : end + 2 + size]
+                del self.data[: end + 2 + size + 2]
+                if not size:
+                    self.transport.close()
+        else:
+            self._text += self.data
+            self.data.clear()
+        *lines, rest = self._text.split(b"\n")
+        self._text = bytearray(rest)
+        for line in lines:
+            self._line(line.decode())
+
+    def _line(self, line: str) -> None:
+        name, _, value = line.partition(": ")
+        if name == "event":
+            self._event = value
+        elif name == "data":
+            self._data = value
+        elif name == "id":
+            self._id = value
+        elif not line:
+            if self._data:
+                self.event(self._event, self._data, self._id)
+            self._event = self._data = ""
+
+    def event(self, event: str, data: str, position: str) -> None:
+        """Take an event."""
+        (channel,) = self.readers
+        if event == "subscribed":
+            self.begins(channel, position, json.loads(data)["recovered"])
+        elif not event:
+            self.took(channel, data, position)
+
+
+class ManyEvents(Events):
+    """An event stream of three channels, in JSON, which goes on from a cursor."""
+
+    kind = "event stream of three"
+    _cursor = ""
+
+    def choose(self, names: list[str], number: int) -> list[str]:
+        """Take three."""
+        return [names[(number + each) % len(names)] for each in range(3)]
+
+    def last(self) -> str:
+        """Return the cursor."""
+        return self._cursor
+
+    def event(self, event: str, data: str, position: str) -> None:
+        """Take a frame."""
+        self._cursor = position
+        found = json.loads(data)
+        if found["type"] == "message":
+            self.took(found["channel"], found["data"], found["id"])
+        elif found["type"] == "subscribed":
+            self.begins(found["channel"], found["id"], found["recovered"])
+
+
+class Poll(Http):
+    """Long polls of one channel."""
+
+    kind = "poll"
+    _cursor = ""
+
+    def ask(self) -> None:
+        """Poll."""
+        self._size = -1
+        self._asked = bool(self._cursor)
+        self.get(self.target(after=self._cursor, wait="2" if self._cursor else ""))
+
+    def take(self) -> None:
+        """Read an answer, and ask again."""
+        if self._size < 0:
+            head = self.head()
+            if not head:
+                return
+            self._size = int(head.partition("content-length:")[2].partition("\r\n")[0])
+        if len(self.data) < self._size:
+            return
+        answer = json.loads(self.data[: self._size])
+        del self.data[: self._size]
+        for name, reader in self.readers.items():
+            if not self._cursor:
+                self.begins(name, answer["id"] if len(self.readers) == 1 else ":0", recovered=True)
+            elif not answer["recovered"]:
+                reader.pardon = True
+        self._cursor = answer["id"]
+        for message in answer["messages"]:
+            self.took(message["channel"], message["data"], message["id"])
+        self.ask()
+
+
+class ManyPolls(Poll):
+    """Long polls of three channels, which go on from a cursor."""
+
+    kind = "poll of three"
+
+    def choose(self, names: list[str], number: int) -> list[str]:
+        """Take three."""
+        return [names[(number + each) % len(names)] for each in range(3)]
+
+
+KINDS: dict[str, type[Subscriber]] = {each.kind: each for each in (Json, Events, ManyEvents, Poll, ManyPolls)}
+
+
+async def _main(words: dict[str, Any]) -> None:
+    owner = Subscribers(words)
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 24)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    commands: dict[str, Any] = {
+        name: getattr(owner, name) for name in ("begin", "cut", "leave", "vanish", "away", "back", "pause", "read", "rest")
+    }
+    while line := (await reader.readline()).decode().strip():
+        name, *arguments = line.split("\t")
+        print(json.dumps(await commands[name](*arguments)), flush=True)
+
+
+def main() -> None:
+    """Do what standard input says."""
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_main(json.loads(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()
