@@ -38,10 +38,16 @@ lowest:
 	.venv-lowest/bin/pip install --quiet $$(tools/floors)
 	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider $(PARALLEL) tests/wire tests/delivery tests/client tests/test_server.py
 
+# Warnings are mistakes here, and only here: a compiler of tomorrow has more of them.
+STRICT = cc -O2 -S -o /dev/null -Wall -Wextra -Wconversion -Wno-sign-conversion -Wno-unused-parameter -Werror \
+	-isystem $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
+
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@tools/need gcc
+	for source in twisted_ws/wire/*.c; do $(STRICT) $$source || exit; done
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -n -T -W -q -b html docs docs/_build

@@ -7,6 +7,8 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,29 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = Path("twisted_ws/wire/_speedups.c")
 SOURCES = (SOURCE, SOURCE.with_name("_head.c"))
+
+
+# What goes wrong here ends the process instead of going on: each where the compiler has it.
+OPTIONS = (
+    "-fno-strict-aliasing",
+    "-fstack-protector-strong",
+    "-fstack-clash-protection",
+    "-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2",
+    "-Wl,-z,relro,-z,now",
+    "-Wl,-z,noexecstack",
+)
+
+
+def _takes(command: list[str], options: list[str]) -> bool:
+    """Say whether a compiler takes options, without a warning."""
+    with tempfile.TemporaryDirectory() as place:
+        source = Path(place, "empty.c")
+        source.write_text("int twisted_ws_empty;\n")
+        tried = [*command, "-Werror", *options, "-o", str(source.with_suffix(".so")), str(source)]
+        try:
+            return subprocess.run(tried, capture_output=True, check=False).returncode == 0
+        except OSError:
+            return False
 
 
 class CompiledPart(BuildHookInterface):  # type: ignore[type-arg]
@@ -28,8 +53,10 @@ class CompiledPart(BuildHookInterface):  # type: ignore[type-arg]
         root = Path(self.root)
         target = SOURCE.with_name("_speedups" + str(sysconfig.get_config_var("EXT_SUFFIX")))
         compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+        command = [*shlex.split(compiler), "-O3", "-shared", "-fPIC"]
+        options = [options for options in map(str.split, OPTIONS) if _takes(command, options)]
         include = sysconfig.get_paths()["include"]
-        command = [*shlex.split(compiler), "-O3", "-shared", "-fPIC", f"-I{include}", "-o", str(target), *map(str, SOURCES)]
+        command += [*chain(*options), f"-I{include}", "-o", str(target), *map(str, SOURCES)]
         try:
             subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
         except (OSError, subprocess.CalledProcessError) as error:

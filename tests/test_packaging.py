@@ -5,6 +5,7 @@ import shutil
 import site
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
 from email.parser import Parser
@@ -75,6 +76,40 @@ def test_theWheelHasWhatItNeedsAndNothingElse(wheel: Path) -> None:
     assert [name for name in names if name.startswith("twisted/")] == ["twisted/plugins/wsservice_plugin.py"]
     assert not [name for name in names if "dropin" in name or "__pycache__" in name or name.startswith("tests/")]
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"twisted", "twisted_ws"}
+
+
+def test_aCompilerThatKnowsFewOptions(tmp_path: Path) -> None:
+    """The compiled part has every option that the compiler knows, and is made also by one that refuses some of them."""
+    compiler = sysconfig.get_config_var("CC") or "cc"
+    strange = tmp_path / "cc"
+    lines = [
+        "#!/bin/sh",
+        'case "$*" in *-clash-*|*-Wl,-z,relro*) exit 1;;',
+        f'*_speedups.c*) echo "$*" >> {tmp_path}/made;; esac',
+        f'exec {compiler} "$@"',
+    ]
+    strange.write_text("\n".join(lines) + "\n")
+    strange.chmod(0o755)
+    source = tmp_path / "source"
+    (source / "twisted_ws/wire").mkdir(parents=True)
+    for name in ("hatch_build.py", *(f"twisted_ws/wire/{name}" for name in ("_speedups.c", "_head.c", "_head.h"))):
+        shutil.copy(ROOT / name, source / name)
+    program = (
+        "from hatch_build import CompiledPart; data = {'artifacts': []};"
+        "CompiledPart('.', {}, None, None, '.', 'wheel').initialize('', data); print(*data['artifacts'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=source,
+        env={**os.environ, "CC": str(strange)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (source / done.stdout.strip()).is_file(), done.stderr
+    (made,) = (tmp_path / "made").read_text().splitlines()
+    assert "-fno-strict-aliasing" in made
+    assert "-D_FORTIFY_SOURCE=2" in made
 
 
 def test_theWheelSaysWhatItIs(wheel: Path) -> None:

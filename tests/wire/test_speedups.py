@@ -976,3 +976,20 @@ def test_wrongCalls(name, arguments):
     """Wrong arguments are an exception, not a crash, also in C."""
     with pytest.raises((TypeError, AttributeError)):
         getattr(_speedups, name)(*arguments)
+
+
+@BOTH
+def test_numbersThatDoNotFit(impl, pair):
+    """A number that does not fit where it goes is refused instead of cut, and nothing is sent or polled by it."""
+    ours, theirs = pair
+    for first in (-1, 0x182, 2**32 + 0x82):
+        with pytest.raises(OverflowError):
+            sender(impl, ours).send(first, b"x", 0.0)
+    sockets = impl.PollSet(print)
+    for events in (-1, 2**32 + IN):
+        with pytest.raises(OverflowError):
+            sockets.ask(ours.fileno(), "a", events, 0)
+    for fd in (-1, 2**30, 2**31 - 1, 2**32 + ours.fileno()):
+        with pytest.raises((OSError, OverflowError, ValueError)):
+            sockets.ask(fd, "a", IN, 0)
+    assert (readAll(theirs), len(sockets)) == (b"", 0)

@@ -249,6 +249,14 @@ plainHead(PyObject *module, PyObject *data)
     return found;
 }
 
+/* An address of any family that is looked into here, without a look through a pointer of another type. */
+typedef union {
+    struct sockaddr any;
+    struct sockaddr_in four;
+    struct sockaddr_in6 six;
+    struct sockaddr_storage whole;
+} Address;
+
 /* acceptOne(socket) */
 PyObject *
 acceptOne(PyObject *module, PyObject *listening)
@@ -256,19 +264,18 @@ acceptOne(PyObject *module, PyObject *listening)
     int port = PyObject_AsFileDescriptor(listening);
     if (port < 0)
         return NULL;
-    struct sockaddr_storage address;
+    Address address;
     socklen_t size = sizeof address;
-    int fd = accept4(port, (struct sockaddr *)&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = accept4(port, &address.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     char text[INET6_ADDRSTRLEN];
     PyObject *found = NULL;
-    if (address.ss_family == AF_INET) {
-        const struct sockaddr_in *four = (const struct sockaddr_in *)&address;
-        inet_ntop(AF_INET, &four->sin_addr, text, sizeof text);
-        found = Py_BuildValue("i(si)", fd, text, (int)ntohs(four->sin_port));
-    } else if (address.ss_family == AF_INET6) {
-        const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)&address;
+    if (address.any.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &address.four.sin_addr, text, sizeof text);
+        found = Py_BuildValue("i(si)", fd, text, (int)ntohs(address.four.sin_port));
+    } else if (address.any.sa_family == AF_INET6) {
+        const struct sockaddr_in6 *six = &address.six;
         inet_ntop(AF_INET6, &six->sin6_addr, text, sizeof text);
         found = Py_BuildValue("i(sikk)", fd, text, (int)ntohs(six->sin6_port), (unsigned long)ntohl(six->sin6_flowinfo),
                               (unsigned long)six->sin6_scope_id);
@@ -287,15 +294,15 @@ isOnLoopback(PyObject *module, PyObject *accepted)
     int fd = PyObject_AsFileDescriptor(accepted);
     if (fd < 0)
         return NULL;
-    struct sockaddr_storage address;
+    Address address;
     socklen_t size = sizeof address;
-    if (getsockname(fd, (struct sockaddr *)&address, &size) < 0)
+    if (getsockname(fd, &address.any, &size) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     int found = 0;
-    if (address.ss_family == AF_INET) {
-        found = ntohl(((const struct sockaddr_in *)&address)->sin_addr.s_addr) >> 24 == 127;
-    } else if (address.ss_family == AF_INET6) {
-        const struct in6_addr *six = &((const struct sockaddr_in6 *)&address)->sin6_addr;
+    if (address.any.sa_family == AF_INET) {
+        found = ntohl(address.four.sin_addr.s_addr) >> 24 == 127;
+    } else if (address.any.sa_family == AF_INET6) {
+        const struct in6_addr *six = &address.six.sin6_addr;
         found = IN6_IS_ADDR_LOOPBACK(six) || (IN6_IS_ADDR_V4MAPPED(six) && six->s6_addr[12] == 127);
     }
     return PyBool_FromLong(found);

@@ -14,6 +14,7 @@
 #include <structmember.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdint.h>
 #include <string.h>
@@ -381,6 +382,10 @@ senderSend(PyObject *self, PyObject *const *args, Py_ssize_t count)
     long first = PyLong_AsLong(args[0]);
     if (first == -1 && PyErr_Occurred())
         return NULL;
+    if (first < 0 || first > UCHAR_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "the first byte is no byte");
+        return NULL;
+    }
     const char *payload;
     Py_ssize_t length;
     if (!payloadOf(args[1], &payload, &length))
@@ -685,11 +690,16 @@ makeRoom(PollSet *set, long fd)
     size_t size = set->size * 2;
     if ((size_t)fd < set->size)
         return 1;
+    /* One that is open is a small number. */
+    if (fcntl((int)fd, F_GETFD) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return 0;
+    }
     if (size < 64)
         size = 64;
     if (size <= (size_t)fd)
         size = (size_t)fd + 1;
-    Entry *entries = PyMem_Realloc(set->entries, size * sizeof *entries);
+    Entry *entries = size > PY_SSIZE_T_MAX / sizeof *entries ? NULL : PyMem_Realloc(set->entries, size * sizeof *entries);
     if (entries == NULL) {
         PyErr_NoMemory();
         return 0;
@@ -724,6 +734,10 @@ pollSetAsk(PyObject *self, PyObject *const *args, Py_ssize_t count)
             return NULL;
     }
     long fd = numbers[0], wanted = numbers[1], unwanted = numbers[2];
+    if (wanted < 0 || wanted > INT_MAX || unwanted < 0 || unwanted > INT_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "no bits of epoll");
+        return NULL;
+    }
     Entry *entry = entryOf(set, fd);
     int known = entry != NULL && entry->transport == transport;
     uint32_t before = known ? entry->events : 0;
@@ -1144,23 +1158,47 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static int
+execute(PyObject *module)
+{
+    if (readBuffer == NULL)
+        readBuffer = PyMem_Malloc(READ_SIZE);
+    if (readBuffer == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    prepareHead();
+    if (PyType_Ready(&SenderType) < 0 || PyModule_AddObjectRef(module, "Sender", (PyObject *)&SenderType) < 0)
+        return -1;
+#ifdef __linux__
+    if (PyType_Ready(&PollSetType) < 0 || PyModule_AddObjectRef(module, "PollSet", (PyObject *)&PollSetType) < 0)
+        return -1;
+#endif
+    return 0;
+}
+
+/* One read buffer, and types that are static: one interpreter, and one thread at a time. */
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)execute},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
+    {0, NULL},
+};
+
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_speedups", "See pure.py.", -1, methods, NULL, NULL, NULL, NULL,
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "_speedups",
+    .m_doc = "See pure.py.",
+    .m_methods = methods,
+    .m_slots = slots,
 };
 
 PyMODINIT_FUNC
 PyInit__speedups(void)
 {
-    readBuffer = PyMem_Malloc(READ_SIZE);
-    if (readBuffer == NULL)
-        return PyErr_NoMemory();
-    prepareHead();
-    PyObject *module = PyModule_Create(&definition);
-    if (module == NULL || PyType_Ready(&SenderType) < 0 || PyModule_AddObjectRef(module, "Sender", (PyObject *)&SenderType) < 0)
-        return NULL;
-#ifdef __linux__
-    if (PyType_Ready(&PollSetType) < 0 || PyModule_AddObjectRef(module, "PollSet", (PyObject *)&PollSetType) < 0)
-        return NULL;
-#endif
-    return module;
+    return PyModuleDef_Init(&definition);
 }

@@ -186,8 +186,11 @@ class Sender:
             nothing was done.
 
         Raises:
+            OverflowError: the first byte is none.
             UnicodeEncodeError: a str with a lone surrogate.
         """
+        if not 0 <= first <= 0xFF:
+            raise OverflowError("the first byte is no byte")
         return self.take(frame(first & 0x0F, payload.encode() if isinstance(payload, str) else payload, first & 0x70), now)
 
     def take(self, data: bytes, now: float) -> bool | None:
@@ -348,7 +351,10 @@ class PollSet:
 
         Raises:
             OSError: it cannot be polled; never for `unwanted` alone.
+            OverflowError: `wanted` or `unwanted` is no set of bits of epoll.
         """
+        if not (0 <= wanted < 1 << 31 and 0 <= unwanted < 1 << 31):
+            raise OverflowError("no bits of epoll")
         entry = self._entries.get(fd) or _Entry()
         known = entry.transport is transport
         before = entry.events if known else 0
