@@ -16,7 +16,7 @@ from typing import Any
 from websockets.sync.client import connect
 
 # Chromium needs a while on a busy machine; a test that waits this long has failed.
-PATIENCE = 60
+PATIENCE = 180
 
 
 class Tab:

@@ -48,7 +48,7 @@ def test_signal() -> None:
     """The first signal is told to whoever can end it in order."""
     lines = ("ended = Deferred()", "runner.interrupted = ended.callback", "os.kill(os.getpid(), {})", "return await ended + 1")
     for name, code in (("signal.SIGINT", 131), ("signal.SIGTERM", 144), ("signal.SIGHUP", 130)):
-        assert run(*lines[:2], lines[2].format(name), lines[3]) == (code, "", "")
+        assert run("running.GRACE = 600", *lines[:2], lines[2].format(name), lines[3]) == (code, "", "")
 
 
 def test_ignored() -> None:

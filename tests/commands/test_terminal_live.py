@@ -162,6 +162,7 @@ def test_continued(tmp_path: Path) -> None:
         terminal.signal(signal.SIGCONT)
         while b"> draft" not in terminal.raw[seen:]:
             assert terminal._read(30)
-        terminal.type("\n\x04")
+        terminal.type("\n")
         terminal.expect(f"{TIME} < draft")
+        terminal.type("\x04")
         assert terminal.end() == 0

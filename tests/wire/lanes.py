@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import sys
+import termios
 from typing import Any
 
 import pytest
@@ -98,14 +101,23 @@ class LaneWorld:
             return b""
 
     def readAll(self, client: socket.socket) -> bytes:
-        """Turn until nothing more comes."""
+        """Turn until nothing more comes, and nothing is on its way."""
         received, idle = bytearray(), 0
         while idle < 50:
             self.turn()
             data = self.read(client)
             received += data
-            idle = 0 if data else idle + 1
+            idle = 0 if data or self._isUnderWay(client) else idle + 1
         return bytes(received)
+
+    def _isUnderWay(self, client: socket.socket) -> bool:
+        """Whether the server's kernel has bytes for a client that it has not taken."""
+        ours = client.getsockname()[1]
+        for transport in self.server._wire.group.sockets.transports():
+            if transport.getPeer().port == ours:
+                waiting = fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, bytes(4))
+                return int.from_bytes(waiting, sys.byteorder) > 0
+        return False
 
     def close(self) -> None:
         """End all."""
