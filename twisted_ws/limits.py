@@ -63,6 +63,12 @@ class Limits:
     headDeadline: float = _limit(
         10, "seconds", "closed (408 where HTTP can be spoken)", "TLS handshake and head together: slow heads hold descriptors"
     )
+    tlsMessages: int = _limit(
+        100,
+        "messages",
+        "dropped",
+        "of TLS itself (new keys, alerts) in one read: each costs some 10 us, and OpenSSL takes all that have come",
+    )
     upgradeDeadline: float = _limit(10, "seconds", "503", "onUpgrade may ask a back end, but not for ever")
     earlyBytes: int = _limit(
         64 * KIB, "bytes", "400", "a client must wait for the 101 (RFC 6455 section 4.1); what it sends before is kept in memory"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import select
 import ssl
 import subprocess
 import sys
@@ -261,6 +262,40 @@ class OnTheSocket(test_tls.OverLoopback):
         here.write(clientFrame(9, b"ping"))
         await done
         assert came == ["a", b"b", ("rest", clientFrame(9, b"ping"))]
+
+    async def test_readsAllThatHasCome(self) -> None:
+        """One event reads all the records that have come, as without TLS: for the protocol, and for the lane."""
+        await self.listen()
+        here = await self.connect()
+        app = self.apps[0]
+        tls: Any = app.transport
+        pieces: list[bytes] = []
+        take = app.dataReceived
+
+        def noting(data: bytes) -> None:
+            pieces.append(data)
+            take(data)
+
+        app.dataReceived = noting  # type: ignore[method-assign]
+        for _ in range(50):
+            here.tls.write(b"a record")
+        here.flush()
+        await app.until(lambda: len(app.received) == 400)
+        assert pieces == [b"a record" * 50]
+        if tls.sender is None:
+            return  # pyOpenSSL's methods beside the compiled part: the lane is not used
+        came: list[Any] = []
+        setProtocol(tls, app)
+        tls.setLane(came.append, 1000)
+        reactor.removeReader(self.group)
+        for _ in range(50):
+            here.tls.write(clientFrame(1, b"a"))
+        here.flush()
+        while not select.select([tls.descriptor], [], [], 0)[0]:
+            await turn()
+        assert self.group.sockets.serve(1, 1.0) == 1
+        assert came == ["a"] * 50
+        reactor.addReader(self.group)
 
     async def test_sendsStraight(self) -> None:
         """A sender of the lane sends by TLS, and what does not fit comes back for the transport to send, in order."""

@@ -12,7 +12,9 @@ import pytest
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -26,7 +28,7 @@ from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
-from twisted.internet.error import ConnectionAborted
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
@@ -103,6 +105,46 @@ class Watched(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = reason
         self.look()
+
+
+class Keys:
+    """Writes the records of a client of TLS 1.3 that has sent nothing since its handshake (RFC 8446 sections 5.2, 7.2).
+
+    Args:
+        log: the keys of its context (`ssl.SSLContext.keylog_filename`).
+        cipher: as `ssl.SSLSocket.cipher` has it.
+    """
+
+    def __init__(self, log: Path, cipher: Any) -> None:
+        lines = [line.split() for line in log.read_text().splitlines()]
+        (self.secret,) = [bytes.fromhex(line[2]) for line in lines if line[0] == "CLIENT_TRAFFIC_SECRET_0"]
+        assert cipher[0].startswith("TLS_AES_")
+        self.hash: Any = SHA384() if cipher[0].endswith("384") else SHA256()
+        self.size = cipher[2] // 8
+        self.number = 0
+
+    def _expand(self, label: bytes, size: int) -> bytes:
+        label = b"tls13 " + label
+        info = size.to_bytes(2, "big") + bytes([len(label)]) + label + b"\0"
+        return HKDFExpand(self.hash, size, info).derive(self.secret)
+
+    def _record(self, kind: int, content: bytes) -> bytes:
+        header = b"\x17\x03\x03" + (len(content) + 17).to_bytes(2, "big")
+        nonce = int.from_bytes(self._expand(b"iv", 12), "big") ^ self.number
+        self.number += 1
+        sealed = AESGCM(self._expand(b"key", self.size)).encrypt(nonce.to_bytes(12, "big"), content + bytes([kind]), header)
+        return header + sealed
+
+    def data(self, data: bytes) -> bytes:
+        """Return a record of the application."""
+        return self._record(23, data)
+
+    def update(self) -> bytes:
+        """Return a KeyUpdate that asks for none of the other side's, and change the key."""
+        record = self._record(22, b"\x18\0\0\x01\0")
+        self.secret = self._expand(b"traffic upd", self.hash.digest_size)
+        self.number = 0
+        return record
 
 
 class Client(Watched):
@@ -745,6 +787,48 @@ class OverLoopback(TestCase):
         await app.until(lambda: app.received)
         app.received.clear()
         return here
+
+    async def test_manyNewKeys(self) -> None:
+        """A peer may change its keys now and then; thousands of changes, which OpenSSL would take in one read, break it."""
+        await self.listen()
+        log = str(Path(self.pem).with_name("keys"))
+        here: Client = await self.dial(Client(client(minimum_version=ssl.TLSVersion.TLSv1_3, keylog_filename=log)))
+        await here.until(lambda: here.ready)
+        app = self.apps[0]
+        await app.until(lambda: app.transport)
+        keys = Keys(Path(log), here.tls.cipher())
+        for number in range(3):
+            here.transport.write(keys.update() + keys.update() + keys.data(b"%d" % number))
+        await app.until(lambda: app.received == b"012")
+        here.transport.write(b"".join([keys.update() for _ in range(1000)]))
+        await app.until(lambda: app.lost)
+        assert app.lost is not None
+        assert app.lost.check(SSL.Error)
+        assert "too many messages of TLS itself" in app.lost.getErrorMessage()
+
+    async def test_theEndBehindData(self) -> None:
+        """A close_notify that comes along with data ends the connection, also where reading paused at the data."""
+        await self.listen()
+        for pauses in (False, True):
+            here = await self.connect()
+            app = self.apps[-1]
+            tls: Any = app.transport
+            if pauses:
+                take = app.dataReceived
+
+                def pausing(data: bytes, take: Any = take, tls: Any = tls) -> None:
+                    tls.pauseProducing()
+                    take(data)
+
+                app.dataReceived = pausing  # type: ignore[method-assign]
+            here.tls.write(b"last words")
+            here.sayGoodbye()
+            await app.until(lambda app=app: app.received == b"last words")
+            if pauses:
+                tls.resumeProducing()
+            await app.until(lambda app=app: app.lost)
+            assert app.lost is not None
+            assert app.lost.check(ConnectionDone)
 
     async def test_aReloadLeavesOpenConnectionsAlone(self) -> None:
         """The old connection goes on in both directions, while the next client is shown the new certificate."""

@@ -85,7 +85,7 @@ class Daemon(MultiService):
         if settings.keyStorePasswordFile and not settings.keyStore:
             raise ConfigurationError("--key-store-password-file belongs to a key store: give --key-store too.")
         if settings.tlsPort != "off" or settings.broadcastTlsPort != "off":
-            return ServerTLS(self._tlsSettings())
+            return ServerTLS(self._tlsSettings(), limits=settings.limits)
         if settings.certificate or settings.keyStore or settings.clientCA:
             raise ConfigurationError("There is a certificate, but no port for it: give --tls-port or --broadcast-tls-port.")
         return None

@@ -45,12 +45,19 @@ static int (*tlsRead)(void *, void *, int);
 static int (*tlsWrite)(void *, const void *, int);
 static int (*tlsGetError)(const void *, int);
 static void (*tlsClearErrors)(void);
+static void (*tlsSetShutdown)(void *, int);
+static int tlsMost = INT_MAX;  /* messages of TLS itself in one read */
+static int tlsLeft = INT_MAX;  /* of those, while a read is on; nobody counts at other times */
 
 enum {
     TLS_WANT_READ = 2,
     TLS_WANT_WRITE = 3,
     TLS_ZERO_RETURN = 6,
     TLS_RECORD = 16 * 1024, /* the most that one record carries (RFC 8446 section 5.1) */
+    TLS_LOOP = 1,           /* SSL_CB_LOOP: a step of the state machine */
+    TLS_ALERT = 0x4000,     /* SSL_CB_ALERT */
+    TLS_SHUT = 3,           /* SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN */
+    TLS_TOO_MANY = 1000,    /* none of OpenSSL's errors, but ours: see countMessage */
 };
 
 /* One buffer for all reads. Who reads into it makes str and bytes of all that came, which the collector does not know, before
@@ -531,15 +538,27 @@ sendMany(PyObject *module, PyObject *const *args, Py_ssize_t count)
 
 /* TLS. A connection is the address of OpenSSL's object, whose owner keeps it alive. */
 
+/* Count a message of TLS itself. OpenSSL takes all that have come within one SSL_read; made to see the end, it takes no more.
+ * Called by OpenSSL; nobody else runs. */
+static void
+countMessage(const void *ssl, int where, int value)
+{
+    if (where & (TLS_LOOP | TLS_ALERT) && tlsLeft != INT_MAX && --tlsLeft < 0) {
+        tlsLeft = -1;
+        tlsSetShutdown((void *)ssl, TLS_SHUT);
+    }
+}
+
+/* Return the address of countMessage. */
 static PyObject *
 useOpenSSL(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    if (count != 4) {
-        PyErr_SetString(PyExc_TypeError, "useOpenSSL(read, write, getError, clearErrors)");
+    if (count != 5) {
+        PyErr_SetString(PyExc_TypeError, "useOpenSSL(read, write, getError, clearErrors, setShutdown)");
         return NULL;
     }
-    uintptr_t addresses[4];
-    for (int i = 0; i < 4; i++) {
+    uintptr_t addresses[5];
+    for (int i = 0; i < 5; i++) {
         addresses[i] = (uintptr_t)PyLong_AsSize_t(args[i]);
         if (addresses[i] == (uintptr_t)-1 && PyErr_Occurred())
             return NULL;
@@ -548,7 +567,28 @@ useOpenSSL(PyObject *module, PyObject *const *args, Py_ssize_t count)
     tlsWrite = (int (*)(void *, const void *, int))addresses[1];
     tlsGetError = (int (*)(const void *, int))addresses[2];
     tlsClearErrors = (void (*)(void))addresses[3];
+    tlsSetShutdown = (void (*)(void *, int))addresses[4];
+    return PyLong_FromSize_t((size_t)(uintptr_t)countMessage);
+}
+
+/* tlsAllow(most) */
+static PyObject *
+tlsAllow(PyObject *module, PyObject *most)
+{
+    long number = PyLong_AsLong(most);
+    if (number == -1 && PyErr_Occurred())
+        return NULL;
+    tlsMost = number < INT_MAX ? (int)number : INT_MAX - 1;
     Py_RETURN_NONE;
+}
+
+/* tlsCount(on) */
+static PyObject *
+tlsCount(PyObject *module, PyObject *on)
+{
+    int tooMany = tlsLeft < 0;
+    tlsLeft = on == Py_True ? tlsMost : INT_MAX;
+    return PyBool_FromLong(tooMany);
 }
 
 /* The connection that an argument names, NULL with an exception. */
@@ -563,20 +603,29 @@ tlsConnection(PyObject *object)
     return tlsRead == NULL ? NULL : ssl;
 }
 
-/* Read what has come by TLS into the read buffer. Return how many bytes that is, 0 at the end, -1 if nothing is there, or -1 and
- * OpenSSL's error, the reason for which is still in its queue. */
+/* Read all that has come by TLS into the read buffer, as far as it fits. Return how many bytes that is, 0 at the end, -1 if nothing
+ * is there, or -1 and OpenSSL's error, the reason for which is still in its queue. `*more`: after these bytes there is an error or
+ * the end, of which no poll tells; the next read does. */
 static Py_ssize_t
-tlsReceive(void *ssl, int *error)
+tlsReceive(void *ssl, int *error, int *more)
 {
     int size = 0, n;
-    *error = 0;
-    /* A record is read whole, or its rest would stay in OpenSSL, of which no poll tells. After a full one more is on its way. */
+    *error = *more = 0;
     tlsClearErrors(); /* what another connection has left there would be taken for this one's */
+    tlsLeft = tlsMost;
+    /* A record is read whole, or its rest would stay in OpenSSL, of which no poll tells either. */
     do {
         n = tlsRead(ssl, readBuffer + size, READ_SIZE - size);
         if (n > 0)
             size += n;
-    } while (n == TLS_RECORD && READ_SIZE - size >= TLS_RECORD);
+    } while (n > 0 && READ_SIZE - size >= TLS_RECORD);
+    int tooMany = tlsLeft < 0;
+    tlsLeft = INT_MAX;
+    if (tooMany) {
+        tlsClearErrors();
+        *error = TLS_TOO_MANY;
+        return -1;
+    }
     if (n > 0)
         return size;
     int why = tlsGetError(ssl, n);
@@ -584,7 +633,8 @@ tlsReceive(void *ssl, int *error)
         *error = why;
         return -1;
     }
-    tlsClearErrors(); /* it shows again at the next read */
+    tlsClearErrors();
+    *more = why != TLS_WANT_READ;
     return size > 0 ? size : why == TLS_ZERO_RETURN ? 0 : -1;
 }
 
@@ -592,11 +642,11 @@ tlsReceive(void *ssl, int *error)
 static PyObject *
 tlsReadSome(PyObject *module, PyObject *connection)
 {
-    int error;
+    int error, more;
     void *ssl = tlsConnection(connection);
     if (ssl == NULL)
         return NULL;
-    Py_ssize_t size = tlsReceive(ssl, &error);
+    Py_ssize_t size = tlsReceive(ssl, &error, &more);
     if (size >= 0)
         return PyBytes_FromStringAndSize((const char *)readBuffer, size);
     if (error)
@@ -934,9 +984,9 @@ serveLane(PollSet *set, int fd, PyObject *transport, PyObject *deliver, double n
     Sender *sender = entry->sender;
     PyObject *messages[MESSAGES_AT_ONCE], *rest = NULL;
     Py_ssize_t size, number = 0, position = 0, taken = 0;
-    int error = 0;
+    int error = 0, more = 0;
     if (sender->secure) {
-        size = tlsReceive((void *)sender->handle, &error);
+        size = tlsReceive((void *)sender->handle, &error, &more);
     } else {
         size = recv(fd, readBuffer, READ_SIZE, MSG_DONTWAIT);
         if (size < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
@@ -963,9 +1013,9 @@ serveLane(PollSet *set, int fd, PyObject *transport, PyObject *deliver, double n
     }
     if (number)
         sender->lastData = now;
-    if (number == 1 && rest == NULL)
-        return deliverOne(deliver, messages[0]);
-    return deliverAll(set, fd, transport, deliver, messages, number, rest);
+    int failed = number == 1 && rest == NULL ? deliverOne(deliver, messages[0])
+                                             : deliverAll(set, fd, transport, deliver, messages, number, rest);
+    return more && size > 0 && !failed ? tellReady(set, transport, EPOLLIN, Py_NewRef(Py_None)) : failed;
 }
 
 /* Serve one event. */
@@ -1153,6 +1203,8 @@ static PyMethodDef methods[] = {
     {"isOnLoopback", isOnLoopback, METH_O, NULL},
     {"sendMany", (PyCFunction)(void (*)(void))sendMany, METH_FASTCALL, NULL},
     {"useOpenSSL", (PyCFunction)(void (*)(void))useOpenSSL, METH_FASTCALL, NULL},
+    {"tlsAllow", tlsAllow, METH_O, NULL},
+    {"tlsCount", tlsCount, METH_O, NULL},
     {"tlsReadSome", tlsReadSome, METH_O, NULL},
     {"tlsWriteSome", (PyCFunction)(void (*)(void))tlsWriteSome, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},

@@ -102,6 +102,14 @@ class PollGroup:
         """Undo `addWriter`."""
         self._ask(transport, 0, _OUT)
 
+    def isReading(self, transport: Any) -> bool:
+        """Say whether `transport` is told when there is something to read."""
+        return bool(self.sockets.asked(transport.descriptor) & _IN)
+
+    def readAgain(self, transport: Any) -> None:
+        """Have `transport` read in the next turn, whatever there is."""
+        self._reactor.callLater(0, self._ready, transport, _IN, None)
+
     def forget(self, transport: Any) -> None:
         """Tell `transport` nothing more; it has no lane either."""
         self.sockets.detach(transport.descriptor, transport)
@@ -148,7 +156,7 @@ class PollGroup:
             elif reading:
                 why = transport.doRead()
             elif events & _GONE:
-                reading = bool(self.sockets.asked(transport.descriptor) & _IN)
+                reading = self.isReading(transport)
                 why = main.CONNECTION_DONE if reading else main.CONNECTION_LOST
             if why is None and events & _OUT and transport.connected:
                 why = transport.doWrite()

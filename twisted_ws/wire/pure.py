@@ -30,6 +30,8 @@ __all__ = [
     "readSome",
     "sendMany",
     "split",
+    "tlsAllow",
+    "tlsCount",
     "tlsHandle",
     "tlsReadSome",
     "tlsWriteSome",
@@ -38,9 +40,11 @@ __all__ = [
 _TEXT = 0x81
 _BINARY = 0x82
 _READ_SIZE = 64 * 1024
+_RECORD = 16 * 1024  # the most that one record of TLS carries (RFC 8446 section 5.1)
 _MESSAGES_AT_ONCE = 64
 
 WANT_READ = -2  # OpenSSL's SSL_ERROR_WANT_READ, as `tlsWriteSome` has it
+TOO_MANY = 1000  # none of OpenSSL's errors, but ours (see `tlsAllow`)
 BROKEN = -1  # SSL_ERROR_SSL, which stands for all others
 
 # Bits of epoll.
@@ -258,21 +262,77 @@ def tlsHandle(connection: SSL.Connection) -> SSL.Connection:
     return connection
 
 
-def tlsReadSome(connection: SSL.Connection) -> bytes | int | None:
-    """Read as `readSome` does: whole records, so that nothing stays in OpenSSL, of which no poll tells.
+class _Messages:
+    """How many messages of TLS itself one read may still have; None: nobody counts."""
+
+    most = 0
+    left: int | None = None
+
+
+def tlsAllow(context: SSL.Context, most: int) -> None:
+    """Bound the messages of TLS itself, as new keys and alerts, that one read takes: OpenSSL takes all that have come.
+
+    One more, and the connection is of no use any more: who reads it is told `TOO_MANY`.
+
+    Args:
+        context: whose connections are counted, while they are read.
+        most: for all contexts of the process; the last call decides.
+    """
+    _Messages.most = most
+    context.set_info_callback(_countMessage)
+
+
+def tlsCount(on: bool) -> bool:
+    """Begin or end a read of a connection of such a context that is not `tlsReadSome`.
 
     Returns:
-        As `readSome`; b"" when the peer has ended TLS; an int, OpenSSL's error, from the compiled part.
+        Whether there were too many in the one that ends here.
+    """
+    tooMany = _Messages.left is not None and _Messages.left < 0
+    _Messages.left = _Messages.most if on else None
+    return tooMany
+
+
+def _countMessage(connection: SSL.Connection, where: int, value: int) -> None:
+    if _Messages.left is not None and where & (SSL.SSL_CB_LOOP | SSL.SSL_CB_ALERT):
+        _Messages.left -= 1
+        if _Messages.left < 0:
+            connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
+
+
+def tlsReadSome(connection: SSL.Connection) -> bytes | int | None:
+    """Read as `readSome` does, all that has come: whole records, so that nothing stays in OpenSSL, of which no poll tells.
+
+    Returns:
+        As `readSome`; b"" when the peer has ended TLS; an int: `TOO_MANY`, or OpenSSL's error, from the compiled part. An
+        error or the end after bytes that are returned comes with the next call, of which no poll tells (see `tlsHasEnded`).
 
     Raises:
         SSL.Error: anything else; also `SSL.WantWriteError`.
     """
+    pieces: list[bytes] = []
+    size, tooMany = 0, False
+    tlsCount(True)
     try:
-        return connection.recv(_READ_SIZE)
+        while size <= _READ_SIZE - _RECORD:
+            pieces.append(connection.recv(_RECORD))
+            size += len(pieces[-1])
     except SSL.WantReadError:
-        return None
+        if not pieces:
+            return None
     except SSL.ZeroReturnError:
-        return b""
+        pass
+    except SSL.Error:
+        if not pieces:
+            raise
+    finally:
+        tooMany = tlsCount(False)
+    return TOO_MANY if tooMany else b"".join(pieces)
+
+
+def tlsHasEnded(connection: SSL.Connection) -> bool:
+    """Say whether the peer has ended TLS, or broken it."""
+    return bool(connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
 
 
 def tlsWriteSome(connection: SSL.Connection, data: bytes | memoryview) -> int:
@@ -467,7 +527,7 @@ class PollSet:
         return served
 
     def _serveLane(self, entry: _Entry, transport: Any, lane: _Lane, now: float) -> None:
-        sender, maximum, deliver = lane
+        sender, maximum, _ = lane
         came: Any
         try:
             came = (tlsReadSome if sender.secure else readSome)(sender.handle)
@@ -480,12 +540,19 @@ class PollSet:
         messages, taken = _take(came, maximum, _MESSAGES_AT_ONCE) if isinstance(came, bytes) else ([], 0)
         if not messages:
             self._ready(transport, _IN, came)
-            return
+        else:
+            self._deliverAll(entry, lane, messages, came[taken:], now)
+        if sender.secure and came.__class__ is bytes and came and tlsHasEnded(sender.handle):
+            self._ready(transport, _IN, None)
+
+    def _deliverAll(self, entry: _Entry, lane: _Lane, messages: list[str | bytes], rest: bytes, now: float) -> None:
+        sender, _, deliver = lane
+        transport = entry.transport
         sender.lastData = now
         for number, message in enumerate(messages):
             if number and entry.lane is not lane:
                 self._ready(transport, _IN, messages[number:])
                 break
             deliver(message)
-        if taken < len(came):
-            self._ready(transport, _IN, came[taken:])
+        if rest:
+            self._ready(transport, _IN, rest)

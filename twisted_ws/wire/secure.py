@@ -18,8 +18,8 @@ from zope.interface import implementer
 from twisted_ws.wire import speedups
 from twisted_ws.wire.lane import LANE_NAMES, LaneServer
 from twisted_ws.wire.memory import shareNames
-from twisted_ws.wire.pure import WANT_READ
-from twisted_ws.wire.tls import PLAIN_HTTP, ServerTLS, isPlainHTTP
+from twisted_ws.wire.pure import TOO_MANY, WANT_READ, tlsHasEnded
+from twisted_ws.wire.tls import PLAIN_HTTP, TOO_MANY_MESSAGES, ServerTLS, isPlainHTTP
 
 __all__ = ["SecureLaneServer"]
 
@@ -43,6 +43,7 @@ class SecureLaneServer(LaneServer):
     isSecure = True
     _handshaking = True
     _ending = False  # our close_notify has gone, or the peer's has come
+    _endUnread = False  # the end has come, of which no poll tells, and reading pauses
     # Rare, and of old versions of TLS or a new key: OpenSSL cannot go on one way before the socket is ready the other way.
     _readWantsWrite = False
     _writeWantsRead = False
@@ -72,6 +73,11 @@ class SecureLaneServer(LaneServer):
         """Read once (called by the reactor)."""
         if self._handshaking:
             return self._shakeHands()
+        if not self.connected:
+            return None
+        if not self.reactor.isReading(self):
+            self._endUnread = True
+            return None
         if self._writeWantsRead:
             self._writeWantsRead = False
             self.startWriting()  # type: ignore[no-untyped-call]
@@ -79,10 +85,22 @@ class SecureLaneServer(LaneServer):
             came = speedups.tlsReadSome(self.handle)
         except SSL.Error as error:
             came = error.with_traceback(None)  # or it and this frame have each other
-        return None if came is None else self.take(came)
+        why = None if came is None else self.take(came)
+        if why is None and came.__class__ is bytes and came and self.connected and tlsHasEnded(self._tls):
+            return self.doRead()  # nothing but the end
+        return why
+
+    def startReading(self) -> None:
+        """Read again (called by `resumeProducing`)."""
+        super().startReading()  # type: ignore[no-untyped-call]
+        if self._endUnread:
+            self._endUnread = False
+            self.reactor.readAgain(self)
 
     def take(self, came: Any) -> Any:
         """Pass on what was read, and return what ends the connection."""
+        if came == TOO_MANY:
+            return self._broken(TOO_MANY_MESSAGES)
         if came.__class__ is int:
             try:
                 self._tls._raise_ssl_error(self._tls._ssl, -1)
@@ -112,8 +130,9 @@ class SecureLaneServer(LaneServer):
         except SSL.Error as error:
             return self._broken(error.with_traceback(None))
         self._handshaking = False
-        # By it pyOpenSSL finds whose handshake calls back, which is over.
-        getattr(self._tls, "_reverse_mapping", {}).pop(getattr(self._tls, "_ssl", None), None)
+        # By it pyOpenSSL finds whose handshake calls back, which is over; and in Python, whose messages are counted.
+        if speedups.tlsCompiled:
+            getattr(self._tls, "_reverse_mapping", {}).pop(getattr(self._tls, "_ssl", None), None)
         if self.isDrained() and not self.disconnecting:
             self.stopWriting()  # type: ignore[no-untyped-call]
         else:
@@ -165,7 +184,7 @@ class SecureLaneServer(LaneServer):
                 self.abortConnection()  # type: ignore[no-untyped-call]
                 return
             super().loseConnection()  # type: ignore[no-untyped-call]
-            self.startReading()  # type: ignore[no-untyped-call]  # what was written waits for the end of the handshake
+            self.startReading()  # what was written waits for the end of the handshake
             return
         super().loseConnection()  # type: ignore[no-untyped-call]
 
@@ -187,7 +206,7 @@ class SecureLaneServer(LaneServer):
             return None
         except SSL.Error as error:
             return self._broken(error.with_traceback(None))
-        self.startReading()  # type: ignore[no-untyped-call]
+        self.startReading()
         return None
 
     def _peerEnded(self) -> Any:

@@ -26,7 +26,9 @@ __all__ = [
     "sayWhich",
     "sendMany",
     "split",
+    "tlsAllow",
     "tlsCompiled",
+    "tlsCount",
     "tlsHandle",
     "tlsReadSome",
     "tlsWriteSome",
@@ -41,6 +43,8 @@ readSome, split = pure.readSome, pure.split
 isOnLoopback: Any = pure.isOnLoopback
 plainHead: Any = pure.plainHead
 acceptOne: Any = pure.acceptOne
+tlsAllow: Any = pure.tlsAllow
+tlsCount: Any = pure.tlsCount
 tlsHandle: Any = pure.tlsHandle
 tlsReadSome: Any = pure.tlsReadSome
 tlsWriteSome: Any = pure.tlsWriteSome
@@ -48,6 +52,11 @@ tlsWriteSome: Any = pure.tlsWriteSome
 
 def _address(connection: SSL.Connection) -> int:
     return int(_ffi.cast("uintptr_t", connection._ssl))
+
+
+def _allow(context: SSL.Context, most: int) -> None:
+    _speedups.tlsAllow(most)
+    _openssl.lib.SSL_CTX_set_info_callback(context._context, _counter)
 
 
 if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
@@ -67,14 +76,16 @@ if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
             from cryptography.hazmat.bindings._rust import _openssl
 
             _ffi = _openssl.ffi
-            _functions = ("SSL_read", "SSL_write", "SSL_get_error", "ERR_clear_error")
+            _functions = ("SSL_read", "SSL_write", "SSL_get_error", "ERR_clear_error", "SSL_set_shutdown")
             _addresses = [int(_ffi.cast("uintptr_t", _ffi.addressof(_openssl.lib, name))) for name in _functions]
+            _counter = _ffi.cast("void (*)(const SSL *, int, int)", _speedups.useOpenSSL(*_addresses))
+            _openssl.lib.SSL_CTX_set_info_callback(SSL.Context(SSL.TLS_METHOD)._context, _counter)
             _address(SSL.Connection(SSL.Context(SSL.TLS_METHOD), None))
         except Exception:  # whatever a release of either may change them to
             pass
         else:
-            _speedups.useOpenSSL(*_addresses)
             tlsCompiled = True
+            tlsAllow, tlsCount = _allow, _speedups.tlsCount
             tlsHandle, tlsReadSome, tlsWriteSome = _address, _speedups.tlsReadSome, _speedups.tlsWriteSome
 
 

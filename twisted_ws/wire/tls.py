@@ -29,12 +29,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.limits import Limits
 from twisted_ws.logs import printable
+from twisted_ws.wire import speedups
 from twisted_ws.wire.certificates import Identity, loadAuthorities, loadKeyStore, loadPEM, loadSelfSigned
 from twisted_ws.wire.transports import hasTLS
 
 __all__ = [
     "PLAIN_HTTP",
+    "TOO_MANY_MESSAGES",
     "WARN_DAYS",
     "ServerTLS",
     "TLSFactory",
@@ -62,6 +65,10 @@ PLAIN_HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-L
     len(_HINT),
     _HINT,
 )
+
+
+# What breaks a connection that `twisted_ws.wire.pure.tlsAllow` has stopped.
+TOO_MANY_MESSAGES = SSL.Error([("", "", "too many messages of TLS itself at once, as new keys")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,7 @@ class ServerTLS:
     Args:
         settings: see `TLSSettings`.
         now: tells the present time, with its zone.
+        limits: of which one is for TLS; for all contexts of the process, the last decides.
 
     Attributes:
         settings: those in use.
@@ -108,8 +116,15 @@ class ServerTLS:
         ConfigurationError: something cannot be used; the text names the file and the mend.
     """
 
-    def __init__(self, settings: TLSSettings, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        settings: TLSSettings,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        limits: Limits = Limits(),  # noqa: B008 - nobody can change it
+    ) -> None:
         self._now = now
+        self._limits = limits
         self._load(settings)
 
     def reload(self, settings: TLSSettings | None = None) -> None:
@@ -166,6 +181,7 @@ class ServerTLS:
         identity = _identity(settings, now)
         authorities = None if settings.clientCA is None else loadAuthorities(settings.clientCA)
         context = _makeContext(identity, authorities or [], settings.minimum)
+        speedups.tlsAllow(context, self._limits.tlsMessages)
         # From here on nothing fails: the old is left only for a new that is whole.
         self.settings = settings
         self._identity = identity
@@ -304,8 +320,18 @@ class TLSTransport(TLSMemoryBIOProtocol):
         self._producer = None
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
+    def _flushReceiveBIO(self) -> None:
+        """Deliver what has come."""
+        speedups.tlsCount(True)
+        try:
+            super()._flushReceiveBIO()  # type: ignore[no-untyped-call]
+        finally:
+            speedups.tlsCount(False)
+
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         """End the connection, because the peer ended TLS or broke it."""
+        if speedups.tlsCount(False):
+            reason = Failure(TOO_MANY_MESSAGES)
         if reason is not None and isPlainHTTP(reason.value):
             self.transport.write(PLAIN_HTTP)
         super()._tlsShutdownFinished(reason)  # type: ignore[no-untyped-call]
