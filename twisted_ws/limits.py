@@ -81,7 +81,10 @@ class Limits:
         5, "seconds", "dropped", "after the last HTTP response: so long a peer may go on sending, so that it can read the answer"
     )
     lingerBytes: int = _limit(
-        4 * MIB, "bytes", "dropped", "the same: who sends a body that is refused reads the answer when it has sent it"
+        4 * MIB,
+        "bytes",
+        "dropped; a WebSocket is read no further, and dropped at closeDeadline",
+        "the same, and after our Close: who sends what is refused reads the answer when it has sent it",
     )
     # Credentials
     credentialsDeadline: float = _limit(10, "seconds", "503", "a checker may ask a back end, but not for ever")

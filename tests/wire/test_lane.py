@@ -516,3 +516,36 @@ def test_groupWithoutMemory(monkeypatch):
     service.callers[0].writeTextMessage("still here")
     assert framesOf(world.readAll(client)) == [(1, b"still here")]
     world.close()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_violationAndFlood(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is closed for a violation, and sends as fast as it can, is read for a while, reads the Close, and is dropped in time."""
+
+    class Service:
+        def onTextMessage(self, caller: Any, text: str) -> None:
+            """Take it."""
+
+    world = LaneWorld(implementation, monkeypatch, Service(), Limits(lingerBytes=300_000, closeDeadline=5))
+    try:
+        client = world.connect(1 << 16)
+        client.send(clientFrame(1, b"unmasked", mask=None))
+        flood = clientFrame(2, bytes(1000)) * 100
+        sent = blocked = 0
+        while blocked < 50:
+            world.turn()
+            try:
+                sent += client.send(flood)
+                blocked = 0
+            except BlockingIOError:
+                blocked += 1
+            assert sent < 50_000_000
+        ((opcode, payload),) = framesOf(world.readAll(client))
+        assert (opcode, payload[:2]) == (8, b"\x03\xea")
+        assert len(world.server.callers) == 0
+        assert world.server.gate.open == 1
+        for _ in range(6 * 4):  # in one step it would be a reactor that stands still
+            world.reactor.advance(0.25)
+        assert world.server.gate.open == 0
+    finally:
+        world.close()

@@ -283,6 +283,54 @@ class TestKeepAlive:
         assert client.frames() == []
 
 
+class TestAfterOurClose:
+    """What a peer still sends when it has our Close, or has it on its way."""
+
+    def test_whatWasOnItsWay(self):
+        """A peer that had more to say before it read of its violation closes as any other, and is read until then."""
+        host = WireHost(Limits(lingerBytes=100_000))
+        client, recorder = host.open()
+        client.send(clientFrame(1, b"unmasked", mask=None))
+        for _ in range(90):
+            client.send(clientFrame(1, bytes(1000)))
+            assert client.transport.reading
+        assert client.closeFrame()[0] == 1002
+        client.hangUp()
+        assert recorder.events[-1][:2] == ("closed", 1002)
+
+    @pytest.mark.parametrize("why", ["violation", "service"])
+    def test_goesOnForEver(self, why):
+        """A peer that goes on sending is read no further than the limits say, is not reset before the deadline, and is then."""
+        limits = Limits(lingerBytes=100_000, maxMessageSize=50_000, closeDeadline=5)
+        host = WireHost(limits)
+        client, recorder = host.open()
+        most = limits.lingerBytes
+        if why == "violation":
+            client.send(clientFrame(1, b"unmasked", mask=None))
+        else:
+            recorder.connection.startClose(checkClose(1000, ""), 5)
+            most += limits.maxMessageSize
+        taken = 0
+        while client.transport.reading:
+            client.send(clientFrame(1, bytes(1000)))
+            taken += 1008
+        assert most <= taken <= most + 2000
+        client.advance(4)
+        assert client.closeFrame() is not None
+        assert not client.transport.closed
+        client.advance(1.5)
+        assert client.transport.aborted
+
+    def test_flooding(self, monkeypatch):
+        """A peer that always has something unread is gone at the deadline too."""
+        host = WireHost(Limits(closeDeadline=5))
+        client, _ = host.open()
+        monkeypatch.setattr(inbound, "hasUnread", lambda transport: True)
+        client.send(clientFrame(1, b"unmasked", mask=None))
+        client.advance(5.5)
+        assert client.transport.aborted
+
+
 class TestOurDelays:
     """What takes long because of us is not held against a peer."""
 

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from tests.memory import clientFrame
 from tests.wire import test_tls
 from tests.wire.test_tls import CLIENT, CLIENTS, Client, Watched, client, turn
+from twisted_ws import Limits
 from twisted_ws.wire import speedups
 from twisted_ws.wire.lane import PollGroup
 from twisted_ws.wire.ports import accelerate
@@ -147,6 +148,24 @@ class OnTheSocket(test_tls.OverLoopback):
         assert app.lost is not None
         assert app.lost.check(ConnectionDone)
         assert app.received == b""
+
+    async def test_talksOnAfterTheClose(self) -> None:
+        """Of a peer that goes on for ever after our close only so much is read."""
+        self.server = ServerTLS(TLSSettings(certificate=self.pem), limits=Limits(lingerBytes=100_000))
+        await self.listen()
+        here = await self.connect()
+        tls: Any = self.apps[0].transport
+        tls.loseConnection()
+        await here.until(lambda: here.ended)
+        here.write(bytes(50_000))
+        for _ in range(10):
+            await turn()
+        assert self.isReading(tls)
+        for _ in range(100):
+            here.write(bytes(10_000))
+            await turn()
+        assert not self.isReading(tls)
+        assert not self.apps[0].lost
 
     async def test_noHalfClose(self) -> None:
         """To close the writing half is to close: TLS has no half that a WebSocket peer would go on with."""

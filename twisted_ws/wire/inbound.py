@@ -44,7 +44,7 @@ class Inbound(QuietServerProtocol):
     _deliver: Callable[[str | bytes], None]
     _lane: LaneServer | None = None  # the transport, where it has a lane
     laneMaximum: int  # of a message; on the class of one server's connections
-    _heard = 0  # bytes of uncommon frames that came since the last look
+    _heard = 0  # bytes of uncommon frames that came since the last look, or all since our Close
     _lastData = 0.0  # when the last data frame came or went (the wheel's seconds)
     _message: bytearray | None = None
     _deflated = 0  # bytes of a compressed message, as they came
@@ -63,15 +63,27 @@ class Inbound(QuietServerProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Feed Autobahn, until it or the service has had enough."""
-        if self.phase >= Phase.FINISHING:
-            return
         self._heard += len(data)
+        if self.phase is not Phase.OPEN:
+            if self._hasHeardEnough():
+                self.transport.pauseProducing()
+            if self.phase >= Phase.FINISHING:
+                return
         if self._rest is not None:
             self._rest[1].extend(data)
         else:
             self._take([], data)
         if self._message is not None or self.counted:
             self._note()
+
+    def _hasHeardEnough(self) -> bool:
+        """Say whether the peer has gone on sending, after our Close, for longer than one that has not read it yet.
+
+        It is read no further then: to read on for ever serves nobody, and to drop it now could destroy the Close on its way, by a
+        reset. So it has until the deadline to read that; while our Close awaits its answer, it may end its message first.
+        """
+        limits = self.wire.limits
+        return self._heard > limits.lingerBytes + (limits.maxMessageSize if self.phase is Phase.CLOSING else 0)
 
     def _note(self) -> None:
         """Count what came and is not whole or not handled yet."""

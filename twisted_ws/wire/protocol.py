@@ -235,6 +235,7 @@ class WebSocketConnection(Outbound):
         """Go on to `phase`; who leaves OPEN has no lane any more, and is no caller for others."""
         wasOpen, self.phase = self.phase is Phase.OPEN, phase
         if wasOpen:
+            self._heard = 0
             self.sender.open = False
             self._setLane()
             self._events.closing()
@@ -278,8 +279,8 @@ class WebSocketConnection(Outbound):
     def deadlineReached(self, now: float) -> None:
         """Do what is due; called by the wheel."""
         if self.phase >= Phase.CLOSING:
-            # Its Close, or the end of its stream, may be there already.
-            if now >= self._closeAt and not self._hasUnread():
+            # Its Close may be there already; after a violation nobody waits for one.
+            if now >= self._closeAt and (self.phase is Phase.FINISHING or self._hasHeardEnough() or not self._hasUnread()):
                 self._abort()
                 return
         elif self._outbox.busy and now - self._outbox.progressAt >= self.wire.limits.writeDeadline:

@@ -29,7 +29,8 @@ class SecureLaneServer(LaneServer):
     """An accepted connection with TLS; to its protocol, as the transport of `twisted_ws.wire.tls.ServerTLS.wrap`.
 
     `loseConnection` sends what is buffered, then our close_notify, and waits for the peer's; who calls it keeps a deadline and
-    then calls `abortConnection`. There is no half-close: `loseWriteConnection` does the same.
+    then calls `abortConnection`. Of what the peer still sends meanwhile `lingerBytes` are read. There is no half-close:
+    `loseWriteConnection` does the same.
 
     Args:
         tls: whose context.
@@ -43,6 +44,7 @@ class SecureLaneServer(LaneServer):
     isSecure = True
     _handshaking = True
     _ending = False  # our close_notify has gone, or the peer's has come
+    _discarded = 0  # bytes that came after `loseConnection`
     _endUnread = False  # the end has come, of which no poll tells, and reading pauses
     # Rare, and of old versions of TLS or a new key: OpenSSL cannot go on one way before the socket is ready the other way.
     _readWantsWrite = False
@@ -52,6 +54,7 @@ class SecureLaneServer(LaneServer):
         self, tls: ServerTLS, descriptor: int, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any
     ) -> None:
         self._tls = tls.connection(descriptor)
+        self._mayDiscard = tls.limits.lingerBytes
         self._tls.set_accept_state()
         self.handle: Any = speedups.tlsHandle(self._tls)
         super().__init__(descriptor, protocol, client, server, sessionno, reactor)
@@ -115,7 +118,12 @@ class SecureLaneServer(LaneServer):
         if came == b"":
             return self._peerEnded()
         if self.disconnecting:
-            return None  # who has closed hears nothing more but the end
+            # Who has closed hears nothing more but the end; and a peer that goes on for longer than one that has not read ours
+            # yet is read no further.
+            self._discarded += len(came)
+            if self._discarded > self._mayDiscard:
+                self.stopReading()  # type: ignore[no-untyped-call]
+            return None
         return super().take(came)
 
     def _shakeHands(self) -> Any:
@@ -241,4 +249,4 @@ class SecureLaneServer(LaneServer):
         self.connectionLost(reason)
 
 
-shareNames(SecureLaneServer, ("_tls", "handle", *LANE_NAMES, "_handshaking", "_ending"))
+shareNames(SecureLaneServer, ("_tls", "_mayDiscard", "handle", *LANE_NAMES, "_handshaking", "_ending"))

@@ -107,10 +107,11 @@ class ServerTLS:
     Args:
         settings: see `TLSSettings`.
         now: tells the present time, with its zone.
-        limits: of which one is for TLS; for all contexts of the process, the last decides.
+        limits: of which `tlsMessages` holds for all contexts of the process: the last decides.
 
     Attributes:
         settings: those in use.
+        limits: as they were given.
 
     Raises:
         ConfigurationError: something cannot be used; the text names the file and the mend.
@@ -124,7 +125,7 @@ class ServerTLS:
         limits: Limits = Limits(),  # noqa: B008 - nobody can change it
     ) -> None:
         self._now = now
-        self._limits = limits
+        self.limits = limits
         self._load(settings)
 
     def reload(self, settings: TLSSettings | None = None) -> None:
@@ -181,7 +182,7 @@ class ServerTLS:
         identity = _identity(settings, now)
         authorities = None if settings.clientCA is None else loadAuthorities(settings.clientCA)
         context = _makeContext(identity, authorities or [], settings.minimum)
-        speedups.tlsAllow(context, self._limits.tlsMessages)
+        speedups.tlsAllow(context, self.limits.tlsMessages)
         # From here on nothing fails: the old is left only for a new that is whole.
         self.settings = settings
         self._identity = identity
