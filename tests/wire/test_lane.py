@@ -520,7 +520,7 @@ def test_groupWithoutMemory(monkeypatch):
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_violationAndFlood(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is closed for a violation, and sends as fast as it can, is read for a while, reads the Close, and is dropped in time."""
+    """Who is closed for a violation, and sends as fast as it can, is read for a while, reads our Close, and is dropped."""
 
     class Service:
         def onTextMessage(self, caller: Any, text: str) -> None:
