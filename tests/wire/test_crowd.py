@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.moments import MOMENTS, collectAt, noMemory
 from twisted_ws.wire.crowd import GROUP, Crowd
 
 
@@ -85,3 +89,47 @@ def test_fewAreLeft():
         crowd.remove(member, places[member])
     assert crowd.runs() == []
     assert len(crowd) == 0
+
+
+@pytest.mark.parametrize("size", [4, 8, 130, GROUP])
+@pytest.mark.parametrize("number", range(12))
+def test_withoutMemory(size, number):
+    """Where an allocation fails as one comes or leaves, either that is done or it is not, and each has its own sender."""
+    crowd = Crowd()
+    places = {member: crowd.add(member) for member in map(Member, range(size))}
+    *others, last = places
+    new = Member(size)
+    with suppress(MemoryError), noMemory(number):
+        crowd.add(new)
+    between = flat(crowd.runs())
+    assert between in ([*places], [*places, new])
+    with suppress(MemoryError), noMemory(number):
+        crowd.remove(last, places[last])
+    assert flat(crowd.runs()) in (between, [*others, *between[size:]])
+    assert len(crowd) == len(flat(crowd.runs()))
+
+
+def test_whileOthersComeAndLeave():
+    """Those who come and leave in the middle of another's coming and leaving have done so in the end."""
+    for moment in MOMENTS:
+        for change in ("add", "remove"):
+            crowd = Crowd()
+            places = {member: crowd.add(member) for member in map(Member, range(GROUP // 4))}
+            first, second, third = list(places)[:3]
+            came, late = Member(-1), Member(-2)
+
+            def meanwhile(crowd=crowd, first=first, late=late, places=places):
+                crowd.remove(first, places[first])
+                crowd.add(late)
+
+            with collectAt(moment, meanwhile) as it:
+                if change == "add":
+                    crowd.add(came)
+                else:
+                    crowd.remove(second, places[second])
+            expected = {*places} | ({came} if change == "add" else set())
+            expected -= {second} if change == "remove" else set()
+            if it.came:
+                expected = expected - {first} | {late}
+            assert set(flat(crowd.runs())) == expected
+            assert third in expected

@@ -13,11 +13,12 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.memory import clientFrame
-from tests.moments import MOMENTS, collectAt
+from tests.moments import MOMENTS, collectAt, noMemory
 from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld, framesOf
 from twisted_ws import Limits
 from twisted_ws.wire import speedups
@@ -547,5 +548,36 @@ def test_violationAndFlood(implementation: str, monkeypatch: pytest.MonkeyPatch)
         for _ in range(6 * 4):  # in one step it would be a reactor that stands still
             world.reactor.advance(0.25)
         assert world.server.gate.open == 0
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_turnWithoutMemory(implementation, monkeypatch):
+    """Where an allocation fails in a turn, before it begins even, the connections go on."""
+
+    class Echo:
+        def onTextMessage(self, caller, text):
+            return text
+
+    world = LaneWorld(implementation, monkeypatch, Echo())
+    try:
+        client = world.connect()
+        (group,) = [reader for reader in world.reactor.getReaders() if reader is not world.port]
+        for number in range(12):
+            with noMemory(number):
+                try:
+                    group.doRead()
+                except MemoryError as error:
+                    failed = Failure(error)
+                else:
+                    failed = None
+            if failed is not None:  # the reactor does this
+                world.reactor.removeReader(group)
+                group.connectionLost(failed)
+        world.reactor.removeReader(group)
+        group.connectionLost(Failure(MemoryError()))
+        client.sendall(clientFrame(1, b"still here"))
+        assert framesOf(world.readAll(client)) == [(1, b"still here")]
     finally:
         world.close()

@@ -10,15 +10,14 @@ __all__ = ["Crowd", "Group", "Run"]
 # Members of one group at most: what a change to one costs, and about what one call sends to.
 GROUP = 512
 
-# Some members in order, their senders (`twisted_ws.wire.speedups.Sender`), and how many of both count: more may have come since.
+# Some members in order, their senders (`twisted_ws.wire.speedups.Sender`), and how many they are.
 Run = tuple[Sequence[Any], Sequence[Any], int]
 
 
 class Group:
     """Some of a `Crowd`, with the lists that `sendMany` takes.
 
-    Members that come are put to the end of the lists. When one leaves, the lists are made anew: who goes through the former ones
-    in parts is not disturbed.
+    The lists are never changed, but made anew: who goes through the former ones in parts is not disturbed.
     """
 
     __slots__ = ("into", "members", "senders")
@@ -33,58 +32,84 @@ class Crowd:
     """Many who are sent the same bytes, in the order they came: their sockets lie in the kernel's memory in much the same order.
 
     A member is anything with a `sender`. Nothing here costs more for the others than a group of them does.
+
+    To make a list may run the garbage collector, and with it a finaliser that adds or removes others; or there is no memory for
+    it. So all that a change needs is made first, and put in place by statements that call nothing, if what it was made of is
+    still there.
     """
 
-    __slots__ = ("_count", "_groups")
+    __slots__ = ("_groups",)
 
     def __init__(self) -> None:
         self._groups: list[Group] = []
-        self._count = 0
 
     def __len__(self) -> int:
-        return self._count
+        return sum([len(group.members) for group in self._groups])
+
+    def __bool__(self) -> bool:
+        return bool(self._groups)
 
     def __iter__(self) -> Iterator[Any]:
         return (member for members, _, size in self.runs() for member in members[:size])
 
     def runs(self) -> list[Run]:
         """Return the members of now, to be gone through at leisure."""
-        return [(group.members, group.senders, len(group.members)) for group in self._groups]
+        while True:
+            groups = self._groups
+            runs: list[Run] = [(members := group.members, group.senders, len(members)) for group in groups]
+            if self._groups is groups:
+                return runs
 
     def add(self, member: Any) -> Group:
         """Add one who came; return what `remove` takes."""
-        if not self._groups or len(self._groups[-1].members) >= GROUP:
-            self._groups.append(Group())
-        group = self._groups[-1]
-        group.members.append(member)
-        group.senders.append(member.sender)
-        self._count += 1
-        return group
+        sender = member.sender
+        while True:
+            groups = self._groups
+            if groups and len(groups[-1].members) < GROUP:
+                group, more = groups[-1], groups
+            else:
+                group = Group()
+                more = [*groups, group]
+            members = group.members
+            moreMembers, moreSenders = [*members, member], [*group.senders, sender]
+            if self._groups is groups and group.members is members:
+                self._groups, group.members, group.senders = more, moreMembers, moreSenders
+                return group
 
     def remove(self, member: Any, group: Group) -> None:
         """Take one away who leaves."""
-        while group.into is not None:
-            group = group.into
-        at = group.members.index(member)
-        group.members = group.members[:at] + group.members[at + 1 :]
-        group.senders = group.senders[:at] + group.senders[at + 1 :]
-        self._count -= 1
-        if len(group.members) < GROUP // 4:
+        while True:
+            while group.into is not None:
+                group = group.into
+            members, senders = group.members, group.senders
+            at = members.index(member)
+            fewerMembers, fewerSenders = members[:at] + members[at + 1 :], senders[:at] + senders[at + 1 :]
+            if group.members is members:
+                group.members, group.senders = fewerMembers, fewerSenders
+                break
+        if len(fewerMembers) < GROUP // 4:
             self._join(group)
 
     def _join(self, group: Group) -> None:
-        """Put a group that has become small together with one beside it."""
+        """Put a group that has become small together with one beside it, unless something else changes meanwhile."""
         groups = self._groups
+        if group not in groups:
+            return
         at = groups.index(group)
         if not group.members:
-            del groups[at]
+            fewer = groups[:at] + groups[at + 1 :]
+            if self._groups is groups and not group.members:
+                self._groups = fewer
             return
         for first in (at - 1, at):
             if 0 <= first < len(groups) - 1:
-                one, other = groups[first : first + 2]
-                if len(one.members) + len(other.members) <= GROUP // 2:
-                    one.members = one.members + other.members
-                    one.senders = one.senders + other.senders
-                    other.into, other.members, other.senders = one, [], []
-                    del groups[first + 1]
+                one, other = groups[first], groups[first + 1]
+                ones, others = one.members, other.members
+                if len(ones) + len(others) <= GROUP // 2:
+                    fewer = groups[: first + 1] + groups[first + 2 :]
+                    members, senders = ones + others, one.senders + other.senders
+                    empty = Group()
+                    if self._groups is groups and one.members is ones and other.members is others:
+                        self._groups, one.members, one.senders = fewer, members, senders
+                        other.into, other.members, other.senders = one, empty.members, empty.senders
                     return

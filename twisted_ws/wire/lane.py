@@ -129,10 +129,10 @@ class PollGroup:
 
     def doRead(self) -> None:
         """Serve the sockets that are ready, for as long as one turn may take."""
-        seconds = self._reactor.seconds
-        until = seconds() + TURN
-        now = self._wheel.seconds()
         try:
+            seconds = self._reactor.seconds
+            until = seconds() + TURN
+            now = self._wheel.seconds()
             while self.sockets.serve(EVENTS, now) == EVENTS and seconds() < until:
                 pass
         except Exception as error:
@@ -179,7 +179,13 @@ class PollGroup:
             self._log.failure("a connection failed at its end")
 
     def connectionLost(self, reason: Failure) -> None:
-        """Pass on to all that the reactor ends."""
+        """Pass on to all that the reactor ends.
+
+        It does so with the group, too, when one allocation failed as it called `doRead`; then all connections go on.
+        """
+        if reason.check(MemoryError):
+            self._reactor.addReader(self)
+            return
         for transport in self.sockets.transports():
             self.removeReader(transport)
             self.removeWriter(transport)
