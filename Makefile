@@ -65,10 +65,11 @@ hostile faults soak: $(VENV)/.run
 	@tools/need gcc libssl-dev nginx haproxy faketime
 	$(BIN)/python -m hostile $(PART) $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)") $(if $(CONNECTS),--connects $(CONNECTS))
 
-# The compiled part under AddressSanitizer and UndefinedBehaviorSanitizer, against Python with random input.
+# The compiled part under AddressSanitizer and UndefinedBehaviorSanitizer, against Python with random input; and servers whose peers
+# and services do what they want, with it and without: FUZZ=3600 seconds of that, SEED=7 for the first one.
 sanitize: $(VENV)/.test
 	@tools/need gcc
-	$(BIN)/python tools/sanitize
+	$(BIN)/python tools/sanitize 2000 $(or $(FUZZ),60) $(SEED)
 
 clean:
 	rm -rf $(VENV) build dist docs/_build bench/build hostile/build

@@ -306,26 +306,29 @@ class FanOuts:
         """Count a message among those that wait."""
         if fanOut.waits:
             return
-        fanOut.waits = True
         self._count(fanOut, 1)
         for name in fanOut.names:
             self._named.setdefault(name, deque()).append(fanOut)
 
     def _forget(self, fanOut: FanOut) -> None:
-        """Undo that: everybody was reached."""
+        """Undo that, as far as it was done: everybody was reached."""
         if not fanOut.waits:
             return
         self._count(fanOut, -1)
         for name in fanOut.names:
-            self._named[name].popleft()
-            if not self._named[name]:
-                del self._named[name]
+            queue = self._named.get(name)
+            if queue and queue[0] is fanOut:
+                queue.popleft()
+            if not queue:
+                self._named.pop(name, None)
 
     def _count(self, fanOut: FanOut, sign: int) -> None:
         size = fanOut.size + CHARGE + PART * len(fanOut.parts)
+        steps = sum([count * cost for (_, _, count), _, cost in fanOut.parts])
+        fanOut.waits = sign > 0
         self._bytes += sign * size
         self._backlog.total += sign * size
-        self._steps += sign * sum([count * cost for (_, _, count), _, cost in fanOut.parts])
+        self._steps += sign * steps
 
     def _work(self, stop: int) -> None:
         """Send on until all is sent, or so many steps of this turn are left."""
