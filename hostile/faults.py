@@ -173,7 +173,7 @@ def stoppedShort(scene: Scene) -> None:
     _stop(scene, 5)
 
 
-@fault("clients stopped for long", variant=HASTY)
+@fault("clients stopped for long", variant=HASTY, rate=150)
 def stoppedLong(scene: Scene) -> None:
     """The clients' process is stopped for 15 s: much longer than a ping may take."""
     _stop(scene, 15)

@@ -119,7 +119,7 @@ def test_chunkedBody(coding: str) -> None:
         (b"1_0\r\n", 400),
         (b" 1\r\n", 400),
         (b"1 \r\n", 400),
-        (b"1\n", None),  # no line yet
+        (b"1\r", None),  # no line yet
         (b"1\nx\r\n", 400),
         (b"1;a\x00b\r\n", 400),
         (b"1;a\nb\r\n", 400),
@@ -131,6 +131,8 @@ def test_chunkedBody(coding: str) -> None:
         (b'1;a="b\\"";c=d;e="";f="\\\\"\r\nx\r\n0\r\n\r\n', None),
         (b"1;\r\nx\r\n0\r\n\r\n", None),
         (b"f" * 16 + b"\r\n", 400),
+        (b"1\n", 400),
+        (b"1\r\nx\r\n0\r\n\n", 400),
         (b"5;" + b"a" * 300, 400),
         (b"5;" + b"a" * 300 + b"\r\n", 400),
         (b"1\r\nab", 400),

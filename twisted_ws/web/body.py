@@ -177,15 +177,17 @@ class ChunkedBody:
                     raise HttpError(400, "A chunk is longer than its size.")
                 if steps >= most:
                     break
-                end = buffer.find(b"\r\n", at, at + _CHUNK_LINE + 2)
-                if end < 0:
+                end = buffer.find(b"\n", at, at + _CHUNK_LINE + 2) + 1
+                if not end:
                     if len(buffer) - at >= _CHUNK_LINE + 2:
                         raise HttpError(400, "A line of the chunked body is too long.")
                     break
                 steps += 1
-                line, at = buffer[at:end], end + 2
-                self._framing += len(line) + 2
-                self._lineReceived(line)
+                line, at = buffer[at:end], end
+                if not line.endswith(b"\r\n"):
+                    raise HttpError(400, "A line of the chunked body ends with a bare line feed.")
+                self._framing += len(line)
+                self._lineReceived(line[:-2])
         finally:
             del buffer[:at]
         return bytes(content), steps
