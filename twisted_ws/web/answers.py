@@ -187,7 +187,7 @@ def _date(second: int) -> bytes:
     return date
 
 
-# What an answer says that says nothing of its own; the same as of any other (`HttpChannel.writeHeaders`).
+# What an answer says that says nothing of its own; the same as of any other (`responseHead`).
 _TEXT = (
     b"%b 200 OK\r\nDate: %b\r\nContent-Length: %d\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%b\r\n%b"
@@ -205,11 +205,23 @@ def textAnswer(version: bytes, body: bytes, closes: bool) -> bytes:
     return _TEXT % (version, dateNow(), len(body), b"Connection: close\r\n" if closes else b"", body)
 
 
-def responseHead(version: bytes, code: bytes, reason: bytes, headers: Headers) -> bytes:
-    """Return the head of a response, with its empty line."""
-    head = [version, b" ", code, b" ", reason, b"\r\n"]
-    for name, values in headers.getAllRawHeaders():
-        for value in values:
-            head += (name, b": ", value, b"\r\n")
-    head.append(b"\r\n")
-    return b"".join(head)
+def responseHead(version: bytes, code: bytes, reason: bytes, headers: Headers, closes: bool) -> bytes:
+    """Return the head of a response with its empty line: with what each one has to say, and without what none should.
+
+    Args:
+        version: "HTTP/1.1" or "HTTP/1.0".
+        code: the status.
+        reason: its phrase.
+        headers: what it says of its own.
+        closes: whether the connection ends after it.
+    """
+    said = dict(headers.getAllRawHeaders())
+    said.pop(b"Server", None)
+    said[b"X-Content-Type-Options"] = [b"nosniff"]
+    said.setdefault(b"Cache-Control", [b"no-store"])
+    lines = [b"%b %b %b" % (version, code, reason)]
+    if b"Date" not in said:
+        lines.append(b"Date: " + dateNow())
+    lines += [b"%b: %b" % (name, value) for name, values in said.items() for value in values]
+    lines.append(b"Connection: close\r\n\r\n" if closes else b"\r\n")
+    return b"\r\n".join(lines)

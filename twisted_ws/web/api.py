@@ -101,7 +101,7 @@ def _route(path: str) -> tuple[str, str]:
 
 def _query(request: HttpRequest, operation: Operation) -> Any:
     text = request.uri.decode("ascii").partition("?")[2]
-    named = _read(lambda: parse_qs(text, keep_blank_values=True, errors="strict"))
+    named = _read(lambda: parse_qs(text, keep_blank_values=True, errors="strict")) if text else {}
     if any(len(values) > 1 for values in named.values()):
         raise HttpError(400, "A parameter of the query stands twice.")
     flat = {name: values[0] for name, values in named.items()}

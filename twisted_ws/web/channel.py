@@ -299,14 +299,12 @@ class HttpChannel(HTTPChannel):
         request.refuse(error)
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Write the head of a response, with what each one has to say and without what none should."""
-        headers.removeHeader("Server")
-        headers.setRawHeaders("X-Content-Type-Options", ["nosniff"])
-        if not headers.hasHeader("Cache-Control"):
-            headers.setRawHeaders("Cache-Control", ["no-store"])
-        if not self.persistent:
-            headers.addRawHeader("Connection", "close")
-        self.write(responseHead(version, code, reason, headers))
+        """Write the head of a response."""
+        self.write(self.headOf(version, code, reason, headers))
+
+    def headOf(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> bytes:
+        """Return the head of a response on this connection."""
+        return responseHead(version, code, reason, headers, not self.persistent)
 
     def cork(self) -> None:
         """Keep what is written until `uncork`."""

@@ -28,10 +28,10 @@ def answerLater(request: HttpRequest, work: Coroutine[Any, Any, None], seconds: 
         work: a coroutine.
         seconds: how long it may take.
     """
-    reactor, over = request.channel.site.reactor, request.notifyFinish()
     task = Deferred.fromCoroutine(work)
-    over.addErrback(lambda gone: task.cancel())
-    task.addTimeout(seconds, reactor)
+    if not task.called:
+        request.notifyFinish().addErrback(lambda gone: task.cancel())
+        task.addTimeout(seconds, request.channel.site.reactor)
 
     def failed(failure: Failure) -> None:
         error = failure.value

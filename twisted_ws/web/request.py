@@ -17,7 +17,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from twisted_ws.logs import peerName, printable
 from twisted_ws.upgrade import Headers
-from twisted_ws.web.answers import Endpoint, HttpError, dateNow, notAllowed, textAnswer
+from twisted_ws.web.answers import Endpoint, HttpError, notAllowed, textAnswer
 from twisted_ws.wire.head import RequestHead
 from twisted_ws.wire.transports import isSecure, peerOf
 
@@ -86,7 +86,6 @@ class HttpRequest(Request):
         made = self._responseHeaders
         if made is None:
             made = self._responseHeaders = RawHeaders()
-            made.setRawHeaders("Date", [dateNow()])
         return made
 
     @responseHeaders.setter
@@ -192,11 +191,20 @@ class HttpRequest(Request):
             self.channel.write(textAnswer(self.clientproto, body, not self.channel.persistent))
             self.finish()  # type: ignore[no-untyped-call]
             return
-        if self.code not in (204, 304):
+        hasBody = self.code not in (204, 304)
+        if hasBody:
             self._set("Content-Length", b"%d" % len(body))
-        self.channel.cork()
-        self.write(body)  # type: ignore[no-untyped-call]
-        self.channel.uncork()
+        if self.cookies or self.etag is not None or self.lastModified is not None:  # as only other people's resources have
+            self.channel.cork()
+            self.write(body)  # type: ignore[no-untyped-call]
+            self.channel.uncork()
+        else:
+            self.startedWriting = 1
+            headers = self.responseHeaders
+            if body and hasBody and not headers.hasHeader(b"Content-Type"):
+                headers.setRawHeaders(b"Content-Type", [self.defaultContentType])
+            head = self.channel.headOf(self.clientproto, b"%d" % self.code, self.code_message, headers)
+            self.channel.write(head + body if hasBody and self.method != b"HEAD" else head)
         self.finish()  # type: ignore[no-untyped-call]
 
     def refuse(self, error: HttpError) -> None:
