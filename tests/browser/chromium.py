@@ -128,7 +128,9 @@ def chromium(directory: Path) -> Iterator[Tab]:
             assert process.poll() is None, "Chromium ended at its start"
             time.sleep(0.05)  # another process writes the file: there is nothing to wait on
         port, path = where.read_text().split()
-        with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, open_timeout=PATIENCE, proxy=None) as socket:
+        with connect(
+            f"ws://127.0.0.1:{port}{path}", max_size=None, open_timeout=PATIENCE, ping_interval=None, proxy=None
+        ) as socket:
             browser = Tab(socket, "")
             socket.send(json.dumps({"id": 0, "method": "Target.createTarget", "params": {"url": "about:blank"}}))
             target = _answer(socket, 0)["targetId"]

@@ -88,7 +88,7 @@ def firefox(directory: Path) -> Iterator[Tab]:
             except Empty:
                 raise AssertionError(f"Firefox does not listen; it says {lines}") from None
             found = _LISTENS.search(lines[-1])
-        with connect(f"{found[1]}/session", max_size=None, open_timeout=PATIENCE, proxy=None) as socket:
+        with connect(f"{found[1]}/session", max_size=None, open_timeout=PATIENCE, ping_interval=None, proxy=None) as socket:
             yield Tab(socket)
     finally:
         process.kill()

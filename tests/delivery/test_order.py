@@ -189,7 +189,7 @@ class Story:
             client.read()
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(steps)
 def test_inOrder(happens: list[tuple[str, Any]]) -> None:
     """However few fit into a turn, and whoever comes, leaves, is slow or sends in between: nobody misses or doubles anything."""

@@ -307,5 +307,5 @@ def test_resume(machine, examples):
     """Nobody gets a message twice, out of order, or with a gap that is not said; nobody's queue grows beyond its cap."""
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(max_examples=examples, stateful_step_count=30, suppress_health_check=list(HealthCheck)),
     )

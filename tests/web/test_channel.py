@@ -957,7 +957,7 @@ def test_noAccessLog(world: World, logged: list[Any]) -> None:
     ),
     st.integers(1, 100),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_anyBytes(parts: list[bytes], size: int) -> None:
     """Whatever comes, cut anywhere: nothing raises, memory is bounded, and what goes out is whole responses."""
     world = World(limits=Limits(head=500, requestLine=200, body=1000))

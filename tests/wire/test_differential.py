@@ -192,9 +192,7 @@ def seenByUs(pieces, *lines):
     return found
 
 
-quick = settings(
-    derandomize=True, print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+quick = settings(derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 both = pytest.mark.parametrize("split", [pure.split, speedups.split], ids=["Python", "as installed"])

@@ -283,7 +283,7 @@ def heads(draw):
     return bytes(head)
 
 
-@settings(max_examples=int(os.environ.get("TWISTED_WS_EXAMPLES", "300")), deadline=None, derandomize=True)
+@settings(max_examples=int(os.environ.get("TWISTED_WS_EXAMPLES", "300")), derandomize=True)
 @given(heads())
 def test_plainHeadAsInPython(data):
     """Whatever the compiled part takes for plain, Python reads in the same way; it refuses nothing itself."""
@@ -933,7 +933,7 @@ def test_tlsSendToTheGone(impl, secure, pair):
     assert impl.tlsWriteSome(handle(impl, ours), b"x") < 0
 
 
-@settings(max_examples=int(os.environ.get("TWISTED_WS_EXAMPLES", "300")), deadline=None, derandomize=True)
+@settings(max_examples=int(os.environ.get("TWISTED_WS_EXAMPLES", "300")), derandomize=True)
 @given(
     st.lists(st.one_of(st.sampled_from([p.values[0] for p in [*COMMON, *NOT_COMMON]]), st.binary(max_size=40)), max_size=5),
     st.randoms(),
