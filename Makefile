@@ -1,9 +1,10 @@
-# make run | test | lanes | lint | conformance | bench | hostile | faults | soak | docs | sanitize: each does its own set-up, and is quick the second time.
+# make run | test | coverage | lanes | lint | conformance | bench | hostile | faults | soak | docs | sanitize: each does its own
+# set-up, and is quick the second time.
 VENV := .venv
 export PYTHON
 BIN := $(VENV)/bin
 
-.PHONY: run test lanes lint conformance bench hostile faults soak docs sanitize clean
+.PHONY: run test coverage lanes lint conformance bench hostile faults soak docs sanitize clean
 
 run: $(VENV)/.run
 	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443

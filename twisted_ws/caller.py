@@ -141,7 +141,7 @@ class Caller:
 
     @property
     def user(self) -> Any:
-        """Who this is: what onUpgrade has set as ``request.user``, or the service later (any object; a str for presence)."""
+        """Who is behind this connection (any object; a str for presence), as ``request.user`` in onUpgrade or the service has it."""
         return self._user
 
     @user.setter

@@ -305,6 +305,24 @@ def test_policies(policy, seen):
     assert client.readMessages() == ["!"]
 
 
+@pytest.mark.parametrize(("policy", "seen"), [(Policy.DROP_OLDEST, "1B9"), (Policy.LATEST, "1B9"), (Policy.CLOSE, None)])
+def test_besideABroadcast(policy, seen):
+    """What waits of channels gives way to a broadcast as to what is published, by the policy."""
+    world = World(policy, maxSendBuffer=3 * BIG)
+    client, caller = world.connect("a")
+    client.pause(10)
+    for number in "123456789":
+        if caller.isOpen() or policy is not Policy.CLOSE:
+            world.publish(big(number))
+        if number == "8":
+            world.server.broadcast(big("B"))
+    assert caller.isOpen() is (seen is not None)
+    assert world.server._wire.backlog.total <= 6 * BIG
+    if seen is not None:
+        client.resume()
+        assert sorted(heads(client.readMessages())) == sorted(seen)
+
+
 def test_droppedWhileWaiting():
     """What has become too old for its policy by the time the peer reads is not sent; the rest of the way is clear."""
     world = World(Policy.DROP_OLDEST, subscriberLag=10)

@@ -100,7 +100,14 @@ class Running:
     def client(self, path: str = "/ws/subscribe", secure: bool = False, **options: Any) -> ClientConnection:
         """Return a connected client of another library; TLS without a look at the certificate."""
         scheme = "wss" if secure else "ws"
-        options = {"open_timeout": PATIENCE, "max_size": None, "proxy": None, "compression": None, **options}
+        options = {
+            "open_timeout": PATIENCE,
+            "max_size": None,
+            "proxy": None,
+            "compression": None,
+            "ping_interval": None,
+            **options,
+        }
         if secure:
             options.setdefault("ssl", unverified())
         return connect(f"{scheme}://localhost:{self.port(scheme)}{path}", **options)

@@ -101,7 +101,7 @@ class Mailbox:
         for frame in frames:
             self._due.append(frame)
             self._count(frame, 1)
-        return self._judge(now, beside)
+        return self.judge(now, beside)
 
     def add(self, publication: Publication, now: float, beside: int = 0) -> bool:
         """Add a message that was published.
@@ -126,7 +126,7 @@ class Mailbox:
         places[place] = publication
         self._messages[publication] = None
         self.size += CHARGE + len(publication.payload)
-        return self._judge(now, beside)
+        return self.judge(now, beside)
 
     def addFrame(self, frame: bytes, now: float, beside: int = 0) -> bool:
         """Add a frame, which is never dropped; as `add`."""
@@ -140,14 +140,14 @@ class Mailbox:
         else:
             self._due.append(frame)
         self._count(frame, 1)
-        return self._judge(now, beside)
+        return self.judge(now, beside)
 
     def begin(self, frames: Sequence[bytes], now: float, beside: int = 0) -> bool:
         """Add frames before everything else; as `add`."""
         self._due.extendleft(reversed(frames))
         for frame in frames:
             self._count(frame, 1)
-        return self._judge(now, beside)
+        return self.judge(now, beside)
 
     def take(self, room: int, now: float, alone: bool) -> list[Publication | bytes]:
         """Take the next items.
@@ -208,8 +208,8 @@ class Mailbox:
             for publication in tuple(self._places.get(channel, {}).values()):
                 self._remove(publication)
 
-    def _judge(self, now: float, beside: int) -> bool:
-        """Let give way what has to; say whether the rest may stay."""
+    def judge(self, now: float, beside: int) -> bool:
+        """Let give way what has to; as `add`."""
         beside -= self._held
         messages = self._messages
         if self._policy is Policy.CLOSE:

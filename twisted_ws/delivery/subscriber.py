@@ -97,8 +97,11 @@ class Outlet(Link, Protocol):
     def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
         """Do as `send` does with each of them, in one piece."""
 
-    def hold(self, goOn: Callable[[], None] | None) -> None:
-        """Let no frame of a `fanOut` go out by itself, and call `goOn` when there is room; None: undo this."""
+    def hold(self, goOn: Callable[[], None] | None, makeRoom: Callable[[], None] | None = None) -> None:
+        """Let no frame of a `fanOut` go out by itself, and call `goOn` when there is room, `makeRoom` when too much waits.
+
+        None: undo this.
+        """
 
     def waiting(self) -> int:
         """Return how many bytes wait behind the frame that is on its way, with what they are charged."""
@@ -248,7 +251,7 @@ class CallerSubscriber(Subscriber):
         """Put something into the mailbox; False: it was too much, or the link has ended."""
         if self._mailbox is None:
             limits = self._channels.limits
-            self._link.hold(self._pump)
+            self._link.hold(self._pump, self._makeRoom)
             self._mailbox = Mailbox(self._policy, limits.maxSendBuffer, limits.subscriberLag)
         mailbox = self._mailbox
         before = mailbox.size
@@ -294,6 +297,10 @@ class CallerSubscriber(Subscriber):
                 self._drop()
             elif self._easing is not None and mailbox.frames <= self._channels.limits.replyBuffer:
                 self._ease()
+
+    def _makeRoom(self) -> None:
+        """Let messages of channels give way to what goes to the caller beside them, as the policy has it."""
+        self._put(lambda mailbox, beside: mailbox.judge(self._channels.seconds(), beside))
 
     def _pumpOn(self) -> None:
         self._goesOn = False

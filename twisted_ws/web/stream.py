@@ -109,6 +109,7 @@ class Stream:
         self._channels = channels
         self._whenGone: Callable[[], None] | None = whenGone
         self._goOn: Callable[[], None] | None = None
+        self._makeRoom: Callable[[], None] | None = None
         self._ending = False
         self._pingAt = 0.0
         self.prefix: Callable[[Publication], bytes] | None = None
@@ -176,9 +177,9 @@ class Stream:
     def _write(self, events: bytes) -> None:
         self._outbox.send(chunk(events) if self.chunked else events)
 
-    def hold(self, goOn: Callable[[], None] | None) -> None:
+    def hold(self, goOn: Callable[[], None] | None, makeRoom: Callable[[], None] | None = None) -> None:
         """See `twisted_ws.delivery.subscriber.Outlet`."""
-        self._goOn = goOn
+        self._goOn, self._makeRoom = goOn, makeRoom
         self._outbox.hold(goOn is not None)
 
     def goOn(self) -> None:
@@ -208,6 +209,9 @@ class Stream:
 
     def outboxOverflowed(self, atOnce: bool) -> None:
         """Too much waits."""
+        if self._makeRoom is not None and not atOnce:
+            self._makeRoom()
+            return
         self.fail(SlowConsumer(f"{self._outbox.size} bytes wait for it"))
         if atOnce and self._outbox.size > SLICE:
             # A large event was begun, and the memory is wanted now.
@@ -305,4 +309,4 @@ class Stream:
         self._channels.wheel.drop(self)
         self._outbox.end(ConnectionClosed())
         self._gone()
-        self.prefix = self._goOn = None  # no collector should be needed for who is here no more
+        self.prefix = self._goOn = self._makeRoom = None  # no collector should be needed for who is here no more

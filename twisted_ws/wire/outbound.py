@@ -34,6 +34,7 @@ class Outbound(Inbound):
     sender: Any = NEVER  # where frames can go straight out, for `twisted_ws.wire.fanout`
     _outbox: Outbox
     _whenEased: Callable[[], None] | None = None  # called when the kernel has taken some of what waited
+    _makeRoom: Callable[[], None] | None = None  # called when too much waits
 
     def _endedWith(self) -> tuple[int, str]:
         """Return the code and reason of the connection's end."""
@@ -89,13 +90,14 @@ class Outbound(Inbound):
         if self._whenEased is not None:
             self._whenEased()
 
-    def hold(self, goOn: Callable[[], None] | None) -> None:
+    def hold(self, goOn: Callable[[], None] | None, makeRoom: Callable[[], None] | None = None) -> None:
         """Let no frame of a `fanOut` go straight out, for others wait elsewhere that must go first.
 
         Args:
             goOn: called when there may be room for them; None: nothing waits there any more.
+            makeRoom: called when all that waits is too much: drops some of these, or fails the connection.
         """
-        self._whenEased = goOn
+        self._whenEased, self._makeRoom = goOn, makeRoom
         self._outbox.hold(goOn is not None)
 
     def send(self, message: OutgoingMessage) -> bool:

@@ -342,8 +342,10 @@ class WebSocketConnection(Outbound):
     # What the outbox says.
 
     def outboxOverflowed(self, atOnce: bool) -> None:
-        """Close 1013: the peer comes back when it can keep up."""
-        if self.phase is Phase.OPEN:
+        """Close 1013, unless what waits elsewhere gives way: the peer comes back when it can keep up."""
+        if self._makeRoom is not None and not atOnce:
+            self._makeRoom()
+        elif self.phase is Phase.OPEN:
             self.fail(SlowConsumer(f"{self._outbox.size} bytes wait for it"))
         if atOnce and self._outbox.size > SLICE:
             # A large frame was begun, no Close can come before its end, and the memory is wanted now.
