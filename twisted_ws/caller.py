@@ -141,7 +141,7 @@ class Caller:
 
     @property
     def user(self) -> Any:
-        """Who is behind this connection (any object; a str for presence), as ``request.user`` in onUpgrade or the service has it."""
+        """Who is behind this connection, as ``request.user`` in onUpgrade or the service has set it (a str for presence)."""
         return self._user
 
     @user.setter

@@ -49,8 +49,8 @@ upgradeDeadline = 3
 closeDeadline = 3
 keepAlive = 3
 writeDeadline = 3
-messageRate = 20
-controlRate = 20
+messageRate = 40
+controlRate = 40
 """
 # Longer than any of these.
 STOPPED = 8

@@ -26,7 +26,7 @@ from twisted.internet.ssl import Certificate
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import implementer, providedBy
 
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
@@ -295,6 +295,11 @@ def _report(identity: Identity, now: datetime) -> None:
         _log.warn("The certificate {path} expires in {days} days, on {until}: renew it, then reload.", days=int(days), **facts)
 
 
+# What zope.interface says of such a transport, one for each kind of transport below it. With none kept, each connection makes its
+# own, which is a cycle.
+_declarations: set[Any] = set()
+
+
 class TLSTransport(TLSMemoryBIOProtocol):
     """Twisted's TLS transport, without the turn of delay that its buffering kind adds, and with what stock lacks."""
 
@@ -308,6 +313,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
             except OSError:
                 pass  # the peer has gone already, and connectionLost will tell
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
+        _declarations.add(providedBy(self))
 
     def abortConnection(self) -> None:
         """Drop the connection now."""
@@ -333,6 +339,8 @@ class TLSTransport(TLSMemoryBIOProtocol):
         """End the connection, because the peer ended TLS or broke it."""
         if speedups.tlsCount(False):
             reason = Failure(TOO_MANY_MESSAGES)
+        elif reason is not None:
+            reason.cleanFailure()  # stock keeps it in a frame that its traceback has: a cycle for each connection
         if reason is not None and isPlainHTTP(reason.value):
             self.transport.write(PLAIN_HTTP)
         super()._tlsShutdownFinished(reason)  # type: ignore[no-untyped-call]
