@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer, providedBy
+from zope.interface.declarations import Provides
 
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
@@ -295,9 +296,9 @@ def _report(identity: Identity, now: datetime) -> None:
         _log.warn("The certificate {path} expires in {days} days, on {until}: renew it, then reload.", days=int(days), **facts)
 
 
-# What zope.interface says of such a transport, one for each kind of transport below it. With none kept, each connection makes its
-# own, which is a cycle.
-_declarations: set[Any] = set()
+# What zope.interface says of our transports, by the kind of transport below them. Twisted declares each interface by itself; with
+# none of it kept, each connection makes it anew, and all of it is cycles.
+_declarations: dict[type, list[object]] = {}
 
 
 class TLSTransport(TLSMemoryBIOProtocol):
@@ -313,7 +314,9 @@ class TLSTransport(TLSMemoryBIOProtocol):
             except OSError:
                 pass  # the peer has gone already, and connectionLost will tell
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
-        _declarations.add(providedBy(self))
+        if transport.__class__ not in _declarations:
+            each = [Provides(self.__class__, interface) for interface in providedBy(transport)]
+            _declarations[transport.__class__] = [*each, providedBy(self)]
 
     def abortConnection(self) -> None:
         """Drop the connection now."""
