@@ -292,10 +292,13 @@ class Inbound(QuietServerProtocol):
     def _pause(self, why: int) -> None:
         if self.phase is not Phase.OPEN:
             return
-        if not self._pauses:
+        before = self._pauses
+        self._pauses |= why  # first: in the middle of the rest a finaliser may turn the reactor, and what this waits for comes
+        if not before:
             self._unread -= self.wire.reactor.seconds()  # it is right again after the pause
             self.transport.pauseProducing()
-        self._pauses |= why
+            if not self._pauses:
+                self.transport.resumeProducing()
 
     def _resume(self, why: int) -> None:
         if self._pauses & why:

@@ -152,6 +152,8 @@ class Outbound(Inbound):
     def _pauseForReplies(self) -> None:
         if self._outbox.size > self.wire.limits.replyBuffer:
             self._pause(self._FOR_REPLIES)
+            if self._outbox.size < self.wire.limits.replyBuffer:
+                self._resume(self._FOR_REPLIES)  # what waited has gone before it was noted that this waits for it
 
     def outboxEased(self) -> None:
         """Read again what the peer sends."""

@@ -356,8 +356,8 @@ class Outbox:
                 if self._give(chunk):
                     self._taken()
         except Exception:
-            # Memory was short, and nobody knows any more what of a frame has gone. The others who are sent the same go on. The end
-            # comes in a turn of its own: until then nothing follows.
+            # Memory was short, and nobody knows any more what of a frame has gone. The others who are sent the same go on. The
+            # end comes in a turn of its own: until then nothing follows.
             self.busy = True
             self.sender.open = False
             self._socket.abortConnection()
