@@ -110,6 +110,19 @@ class LaneWorld:
             idle = 0 if data or self._isUnderWay(client) else idle + 1
         return bytes(received)
 
+    def readAllOrLost(self, client: socket.socket) -> bytes:
+        """Do so with a connection that the server may have dropped."""
+        received = bytearray()
+        for _ in range(50):
+            self.turn()
+            try:
+                while data := self.read(client):
+                    received += data
+                    self.turn()
+            except ConnectionError:
+                break
+        return bytes(received)
+
     def _isUnderWay(self, client: socket.socket) -> bool:
         """Whether the server's kernel has bytes for a client that it has not taken."""
         ours = client.getsockname()[1]

@@ -21,7 +21,7 @@ from tests.memory import clientFrame
 from tests.moments import MOMENTS, collectAt, noMemory
 from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld, framesOf
 from twisted_ws import Limits
-from twisted_ws.wire import speedups
+from twisted_ws.wire import framing, speedups
 from twisted_ws.wire.lane import LANE_NAMES, LaneServer, PollGroup
 from twisted_ws.wire.ports import accelerate
 from twisted_ws.wire.wheel import Wheel
@@ -581,3 +581,74 @@ def test_turnWithoutMemory(implementation, monkeypatch):
         assert framesOf(world.readAll(client)) == [(1, b"still here")]
     finally:
         world.close()
+
+
+class Echo(Console):
+    """Replies to the second message what is long, in the middle of whatever is at work."""
+
+    def onTextMessage(self, caller: Any, text: str) -> Any:
+        return BIG if text == "long" else "short"
+
+
+@pytest.mark.parametrize("outer", ["write", "broadcast", "pause"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_readOnWhenRepliesHaveGone(monkeypatch, implementation, outer):
+    """A peer that has read all that it was sent is read from, whenever it was that this had become much, and little again."""
+    service = Echo()
+    world = LaneWorld(implementation, monkeypatch, service, Limits(maxSendBuffer=40_000_000))
+    came = 0
+    for number in MOMENTS:
+        client = world.connect(4096 if outer == "pause" else 1 << 20)
+        caller = service.callers[-1]
+        transport = caller._link.transport
+        if outer != "pause":
+            transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        received = bytearray()
+
+        def act(caller=caller, client=client, received=received):
+            if outer == "pause":
+                received += world.readAll(client)
+            else:
+                caller.writeBinaryMessage(BIG)
+
+        with collectAt(number, act) as moment:
+            if outer == "broadcast":
+                world.server.broadcast(BIG)
+            else:
+                caller.writeBinaryMessage(BIG)
+        came += moment.came
+        received += world.readAll(client)
+        assert framesOf(bytes(received)).count((2, BIG)) == 1 + (moment.came and outer != "pause")
+        client.sendall(clientFrame(0x81, b"are you there?"))
+        assert framesOf(world.readAll(client)) == [(1, b"short")], f"at moment {number}"
+        client.close()
+        while world.server.callers:
+            world.turn()
+        if not moment.came:
+            break
+    assert came
+    world.close()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_nothingFollowsAFrameThatFailed(monkeypatch, implementation):
+    """Where memory is short in the middle of writing, what the peer gets is whole frames, and at most the beginning of one more."""
+    service = Console()
+    world = LaneWorld(implementation, monkeypatch, service, Limits(maxSendBuffer=40_000_000))
+    whole = framing.frame(2, BIG) + framing.frame(1, b"next")
+    for number in MOMENTS:
+        client = world.connect(1 << 20)
+        caller = service.callers[-1]
+        with capturedLogs():
+            try:
+                with noMemory(number):
+                    caller.writeBinaryMessage(BIG)
+            except MemoryError:
+                pass
+            caller.writeTextMessage("next").addErrback(lambda _: None)
+            received = world.readAllOrLost(client)
+        assert whole.startswith(received) or received == framing.frame(1, b"next"), f"at moment {number}: {received[-20:]!r}"
+        client.close()
+        while world.server.callers:
+            world.turn()
+    world.close()

@@ -159,6 +159,8 @@ class Inbound(QuietClientProtocol):
         if self.phase is Phase.OPEN and not self._paused and not self._last:
             self._paused = True
             self.transport.pauseProducing()
+            if not self._paused:  # what a finaliser did meanwhile has ended it
+                self.transport.resumeProducing()
 
     def resumeReading(self) -> None:
         """Undo `pauseReading`."""

@@ -394,6 +394,8 @@ class HttpChannel(HTTPChannel):
     def _pauseReading(self) -> None:
         self._paused = True
         self._networkProducer.pauseProducing()
+        if not self._paused:  # what a finaliser did meanwhile has ended it
+            self._networkProducer.resumeProducing()
 
     def _resumeReading(self) -> None:
         if self._paused and not self._waitingForTransport:

@@ -138,9 +138,7 @@ class Inbound(QuietServerProtocol):
         self._kept = len(data) + sum([each.__sizeof__() + 8 for each in messages])
         if self._lane is not None:
             self._lane.setLane(None)
-        if not self._pauses:
-            self.transport.pauseProducing()
-        self._pauses |= self._FOR_OTHERS
+        self._pause(self._FOR_OTHERS)
         self.wire.reactor.callLater(0, self._goOn)
         self._note()
 
@@ -149,8 +147,8 @@ class Inbound(QuietServerProtocol):
         self._kept = 0
         if rest is not None and self.phase < Phase.FINISHING:
             self._take(rest[0], bytes(rest[1]))
-            if self._rest is None:
-                self._resume(self._FOR_OTHERS)
+        if self._rest is None:
+            self._resume(self._FOR_OTHERS)
         self._note()
 
     # The lane: common frames do without Autobahn, wherever they come from.
@@ -289,13 +287,17 @@ class Inbound(QuietServerProtocol):
         """Undo `pauseReading`."""
         self._resume(self._FOR_HANDLER)
 
+    # In the middle of any of this a finaliser may turn the reactor, which undoes it. So it is noted first, and what the transport
+    # was told is looked at again.
+
     def _pause(self, why: int) -> None:
-        if self.phase is not Phase.OPEN:
+        if self.phase is not Phase.OPEN and why != self._FOR_OTHERS:
             return
         before = self._pauses
-        self._pauses |= why  # first: in the middle of the rest a finaliser may turn the reactor, and what this waits for comes
+        self._pauses |= why
         if not before:
-            self._unread -= self.wire.reactor.seconds()  # it is right again after the pause
+            now = self.wire.reactor.seconds()
+            self._unread -= now  # it is right again after the pause
             self.transport.pauseProducing()
             if not self._pauses:
                 self.transport.resumeProducing()
@@ -304,14 +306,20 @@ class Inbound(QuietServerProtocol):
         if self._pauses & why:
             self._pauses &= ~why
             if not self._pauses:
-                self._unread += self.wire.reactor.seconds()
-                self.transport.resumeProducing()
+                now = self.wire.reactor.seconds()
+                self._unread += now
+                self._readOn()
 
     def _resumeAll(self) -> None:
         # Who closes must hear the peer's Close and the end of its stream; messages no longer count, so they cannot pile up.
         if self._pauses:
             self._pauses = 0
-            self.transport.resumeProducing()
+            self._readOn()
+
+    def _readOn(self) -> None:
+        self.transport.resumeProducing()
+        if self._pauses:
+            self.transport.pauseProducing()
 
     def _hasUnread(self) -> bool:
         """Say whether anything of the peer waits to be read: here, or in the kernel."""

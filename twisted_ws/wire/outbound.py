@@ -151,6 +151,7 @@ class Outbound(Inbound):
 
     def _pauseForReplies(self) -> None:
         if self._outbox.size > self.wire.limits.replyBuffer:
+            self._outbox.isAwaited = True
             self._pause(self._FOR_REPLIES)
             if self._outbox.size < self.wire.limits.replyBuffer:
                 self._resume(self._FOR_REPLIES)  # what waited has gone before it was noted that this waits for it

@@ -104,6 +104,8 @@ class Outbox:
         counted: all that is held for this peer: `size`, what `keep` says, and what has gone of a frame while the rest waits.
         progressAt: when the transport was last given bytes, or had handed them all on (the wheel's seconds).
         sender: where frames can go straight out when nothing waits.
+        isAwaited: whether the owner waits to be told of ease or drain: set before it looks at `size`, for either may have come
+            already, or come without a word of the transport, when all was taken at once.
         busy: whether the transport still has bytes of ours that the kernel did not take, or nothing is written any more.
         written: messages and control frames taken so far, those of the server itself left out.
     """
@@ -129,6 +131,7 @@ class Outbox:
         "busy",
         "charges",
         "counted",
+        "isAwaited",
         "owner",
         "progressAt",
         "sender",
@@ -167,6 +170,7 @@ class Outbox:
         self.charges = 0
         self.progressAt = wheel.now
         self.busy = False
+        self.isAwaited = False
         self.written = 0
         # A transport asks a pull producer for more when the kernel has taken everything: that is how "handed to the kernel" is
         # known. Below TLS, for TLS itself would ask without end; it keeps no bytes back once its handshake is done.
@@ -275,8 +279,13 @@ class Outbox:
         self._taken()
         if self._pumping:
             return  # it was taken at once: whoever gives goes on
+        self.isAwaited = True
         self._pump()
+
+    def _tell(self) -> None:
+        """Tell the owner what is so: it does not matter how often."""
         if self.size == 0:
+            self.isAwaited = False
             self.owner.outboxDrained()
         if self.size < self._ease:
             self.owner.outboxEased()
@@ -366,6 +375,8 @@ class Outbox:
             self._pumping = False
             if self._ended is not None:
                 self._drop(self._ended)
+        if self.isAwaited and self._ended is None:
+            self._tell()
 
     def _adopt(self) -> bool:
         """Take over the rest of a frame that `sender` has begun; say whether what waits may follow."""

@@ -248,6 +248,7 @@ class WebSocketConnection(Outbound):
         self._enter(Phase.FINISHING)
         self.state = self.STATE_CLOSING
         self._resumeAll()
+        self._outbox.isAwaited = True
         deadline = self.wire.wheel.seconds() + self.wire.limits.closeDeadline
         self._closeAt = min(self._closeAt, deadline) if wasClosing and self._closeAt else deadline
         self.wire.wheel.set(self, self._closeAt)
@@ -386,6 +387,7 @@ class WebSocketConnection(Outbound):
             # Without a wait for the peer there is still one for what is queued.
             self._closeAt = now + (timeout or self.wire.limits.closeDeadline)
             self.wire.wheel.set(self, self._closeAt)
+            self._outbox.isAwaited = True
             self._outbox.last(frame(CLOSE, payload))
             if self._outbox.size == 0:
                 self._closeFrameHanded()
