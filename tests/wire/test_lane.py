@@ -632,7 +632,7 @@ def test_readOnWhenRepliesHaveGone(monkeypatch, implementation, outer):
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_nothingFollowsAFrameThatFailed(monkeypatch, implementation):
-    """Where memory is short in the middle of writing, what the peer gets is whole frames, and at most the beginning of one more."""
+    """Where memory is short in the middle of writing, a peer gets whole frames, and at most the beginning of one more."""
     service = Console()
     world = LaneWorld(implementation, monkeypatch, service, Limits(maxSendBuffer=40_000_000))
     whole = framing.frame(2, BIG) + framing.frame(1, b"next")
