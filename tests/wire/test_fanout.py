@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
 from tests.delivery.support import Turns as Clock
+from tests.moments import collectAt
 from twisted_ws import ChannelError, Limits
 from twisted_ws.wire import fanout
 from twisted_ws.wire.backlog import Backlog
@@ -386,3 +387,40 @@ def test_admit(makeWorld):
     world.counts(b"3")
     world.fanOuts.admit(1)
     assert world.backlog.total == 0
+
+
+@pytest.mark.parametrize("inner", ["writes", "turns", "broadcasts"])
+@pytest.mark.parametrize("outer", ["send", "turn"])
+def test_finalisers(makeWorld, outer, inner):
+    """Whatever a finaliser does in the middle of it, everybody gets each message once, and each answer comes."""
+    for number in range(200):
+        world = makeWorld(3)
+        for each in world.members[1:]:
+            each.way = NOT_THIS_WAY
+        world.turns.spend(world.turns.left)  # so that all of it waits
+        answers = [world.send(b"a")]
+
+        def act(world=world, answers=answers):
+            if inner == "broadcasts":
+                answers.append(world.send(b"c"))
+            elif inner == "turns":
+                world.clock.turn()
+            else:
+                world.fanOuts.catchUp(world.members[1])
+
+        if outer == "send":
+            with collectAt(number, act) as moment:
+                answers.append(world.send(b"b"))
+        else:
+            answers.append(world.send(b"b"))
+            with collectAt(number, act) as moment:
+                world.clock.turn()
+        world.counts(b"b")
+        sent = [b"a", b"b", b"c"][: len(answers)]
+        assert [sorted(each.got) for each in world.members] == [sent] * 3, f"at moment {number}"
+        assert results(*answers) == [3] * len(answers), f"at moment {number}"
+        assert not world.fanOuts.pending
+        assert world.backlog.total == 0
+        if not moment.came:
+            break
+    assert number

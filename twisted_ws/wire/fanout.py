@@ -61,10 +61,13 @@ class FanOut:
         number: counts all of them.
         count: how many took it.
         done: fires with `count` at the end; None while nobody waits for that.
+        isDone: whether it is no longer pending.
+        stragglers: those reached who go their own way, and have not yet.
         waits: whether it is counted among those that wait.
     """
 
     __slots__ = (
+        "_ahead",
         "_at",
         "_begin",
         "_reached",
@@ -72,11 +75,13 @@ class FanOut:
         "deliver",
         "done",
         "find",
+        "isDone",
         "names",
         "number",
         "overlaps",
         "parts",
         "size",
+        "stragglers",
         "waits",
     )
 
@@ -98,7 +103,9 @@ class FanOut:
         self.deliver = deliver
         self.number = self.count = 0
         self.done: Deferred[int] | None = None
-        self.waits = False
+        self.waits = self.isDone = False
+        self.stragglers: dict[Any, None] | None = None  # made for the first
+        self._ahead: set[Any] | None = None  # those who got it before it was their turn; made for the first
         self._at = begun  # the part that is being sent to
         self._begin = 0  # the first in it that was not reached
         self._reached: set[Any] | None = set() if overlaps else None  # made for the first who asks
@@ -126,11 +133,27 @@ class FanOut:
             if self.overlaps:
                 members, senders = _without(members, senders, self._reached.__contains__)
             self._reached.update(members)
+        if self._ahead is not None:
+            members, senders = _without(members, senders, self._ahead.__contains__)
         return members, senders, message, cost
+
+    def isDue(self, member: Any) -> bool:
+        """Say whether one has not got it, nor is just getting it; from now on it is taken to have it."""
+        if self.stragglers and member in self.stragglers:
+            del self.stragglers[member]
+            return True
+        if self._ahead is None:
+            self._ahead = set()
+        if member in self._ahead or self.hasReached(member):
+            return False
+        self._ahead.add(member)
+        return True
 
     def hasReached(self, member: Any) -> bool:
         """Say whether one was reached."""
         if self._reached is None:
+            if not self._at and not self._begin:
+                return False
             self._reached = {
                 member
                 for number, ((members, _, size), _, _) in enumerate(self.parts[: self._at + 1])
@@ -163,9 +186,9 @@ class FanOuts:
         "_number",
         "_scheduled",
         "_steps",
-        "_stragglers",
         "_turns",
         "_wheel",
+        "_working",
         "pending",
     )
 
@@ -176,12 +199,11 @@ class FanOuts:
         self._wheel = wheel
         self.pending: deque[FanOut] = deque()
         self._number = 0
-        self._scheduled = False
+        self._scheduled = self._working = False
         self._bytes = self._steps = 0  # of those that wait
         self._named: dict[str, deque[FanOut]] = {}  # these, by name
         self._late: dict[tuple[Any, str], int] = {}  # who came while some waited, for what, and the last one that is not for it
-        self._caught: dict[Any, int] = {}  # members that are ahead of the others, and the last one that they have
-        self._stragglers: dict[Any, None] = {}  # those reached who go their own way, and have not yet
+        self._caught: dict[Any, int] = {}  # members that are ahead of the others, and up to which
         self._current: Any = None  # the member that is being handed a message
 
     def admit(self, size: int) -> None:
@@ -235,24 +257,28 @@ class FanOuts:
                     break
             if not behind and begun == len(parts):
                 return count
-        self._number += 1
         fanOut = FanOut(parts, names, find, size, overlaps, deliver, begun)
-        fanOut.number = self._number
         fanOut.count = count - len(behind)
+        # Nothing runs between these: the numbers are in the order of what is pending.
+        self._number += 1
+        fanOut.number = self._number
         isFirst = not pending
-        if not isFirst:
-            self._keep(pending[0])
-            self._keep(fanOut)
         pending.append(fanOut)
+        if not isFirst:
+            self._keepAll()
         if behind:
             turns.spend(len(behind) * OWN_WAY)
             self._follow(fanOut, behind, message)
         if isFirst:
             self._work(0)
-            if fanOut.isOver:
-                return fanOut.count
-            self._keep(fanOut)
-        done = fanOut.done = Deferred()
+            if not fanOut.isOver:
+                self._keepAll()
+        if fanOut.isDone:
+            return fanOut.count
+        done: Deferred[int] = Deferred()
+        if fanOut.isDone:
+            return fanOut.count  # a finaliser had the reactor turn
+        fanOut.done = done
         return done
 
     def came(self, person: Any, name: str) -> None:
@@ -271,7 +297,7 @@ class FanOuts:
         found: dict[int, FanOut] = {}
         newest = self._number
         if self.pending:
-            self._keep(self.pending[0])
+            self._keepAll()
             seen = max(self._caught.get(link, 0), self._caught.get(subscriber, 0))
             for name in (EVERYBODY,) if subscriber is None else (EVERYBODY, *subscriber.channels):
                 since = max(self._late.get((person, name), 0), seen)
@@ -292,29 +318,45 @@ class FanOuts:
         if aim is None:
             return
         member, message = aim
-        if self._caught.get(member, 0) >= fanOut.number:
+        if not fanOut.isDue(member):
             return
-        if fanOut is self.pending[0] and fanOut.hasReached(member):
-            if member not in self._stragglers:
-                return
-            del self._stragglers[member]
-        self._caught[member] = fanOut.number
         self._turns.spend(STEPS + OWN_WAY)
         self._hand(fanOut, member, message)
 
+    def _keepAll(self) -> None:
+        """Count all that is pending among those that wait, in order; a finaliser in the middle may do the same."""
+        pending = self.pending
+        fresh: list[FanOut] = []
+        at = len(pending)
+        while at and not pending[at - 1].waits:
+            at -= 1
+            fresh.append(pending[at])
+        for fanOut in reversed(fresh):
+            self._keep(fanOut)
+
     def _keep(self, fanOut: FanOut) -> None:
         """Count a message among those that wait."""
-        if fanOut.waits:
+        queues = iter([(name, deque[FanOut]()) for name in fanOut.names])
+        size, steps = self._cost(fanOut)
+        # All is made. Nothing runs from here on.
+        if fanOut.waits or fanOut.isDone:
             return
-        self._count(fanOut, 1)
-        for name in fanOut.names:
-            self._named.setdefault(name, deque()).append(fanOut)
+        fanOut.waits = True
+        self._bytes += size
+        self._backlog.total += size
+        self._steps += steps
+        for name, queue in queues:
+            self._named.setdefault(name, queue).append(fanOut)
 
     def _forget(self, fanOut: FanOut) -> None:
         """Undo that, as far as it was done: everybody was reached."""
+        size, steps = self._cost(fanOut)
         if not fanOut.waits:
             return
-        self._count(fanOut, -1)
+        fanOut.waits = False
+        self._bytes -= size
+        self._backlog.total -= size
+        self._steps -= steps
         for name in fanOut.names:
             queue = self._named.get(name)
             if queue and queue[0] is fanOut:
@@ -322,17 +364,16 @@ class FanOuts:
             if not queue:
                 self._named.pop(name, None)
 
-    def _count(self, fanOut: FanOut, sign: int) -> None:
+    def _cost(self, fanOut: FanOut) -> tuple[int, int]:
         size = fanOut.size + CHARGE + PART * len(fanOut.parts)
-        steps = sum([count * cost for (_, _, count), _, cost in fanOut.parts])
-        fanOut.waits = sign > 0
-        self._bytes += sign * size
-        self._backlog.total += sign * size
-        self._steps += sign * steps
+        return size, sum([count * cost for (_, _, count), _, cost in fanOut.parts])
 
     def _work(self, stop: int) -> None:
-        """Send on until all is sent, or so many steps of this turn are left."""
+        """Send on until all is sent, or so many steps of this turn are left; not within itself, for whoever is at it goes on."""
         pending, turns = self.pending, self._turns
+        if self._working:
+            return
+        self._working = True
         try:
             while pending and (turns.left > stop or pending[0].isOver):
                 fanOut = pending[0]
@@ -340,13 +381,18 @@ class FanOuts:
                     self._advance(fanOut, turns.left - stop)
                 if fanOut.isOver:
                     pending.popleft()
+                    fanOut.isDone = True
                     self._forget(fanOut)
                     if fanOut.done is not None:
                         fanOut.done.callback(fanOut.count)
         finally:
+            self._working = False
             if not pending:
                 if self._late or self._caught:
-                    self._late, self._caught = {}, {}
+                    late: dict[tuple[Any, str], int] = {}
+                    caught: dict[Any, int] = {}
+                    if not pending:
+                        self._late, self._caught = late, caught
             elif not self._scheduled:
                 self._scheduled = True
                 turns.later(self._goOn)
@@ -358,8 +404,6 @@ class FanOuts:
     def _advance(self, fanOut: FanOut, steps: int) -> None:
         """Send a message to the next ones."""
         members, senders, message, cost = fanOut.take(steps)
-        if self._caught and fanOut.names:
-            members, senders = _without(members, senders, lambda member: self._caught.get(member, 0) >= fanOut.number)
         self._turns.spend(len(members) * cost)
         if fanOut.deliver is not None or not isinstance(message, OutgoingMessage):
             behind: Sequence[tuple[Any, bool]] = [(member, False) for member in members]
@@ -372,7 +416,10 @@ class FanOuts:
 
     def _follow(self, fanOut: FanOut, behind: Sequence[tuple[Any, bool]], message: Any) -> None:
         """Have those go on, or begin, who go their own way; any of it may run code of a service, which may write to others."""
-        self._stragglers = stragglers = {member: None for member, isBegun in behind if not isBegun}
+        if fanOut.stragglers is None:
+            fanOut.stragglers = {}
+        stragglers = fanOut.stragglers
+        stragglers.update([(member, None) for member, isBegun in behind if not isBegun])
         for member, isBegun in behind:
             if isBegun:
                 fanOut.count += 1
