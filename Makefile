@@ -25,8 +25,9 @@ coverage: $(VENV)/.test
 PARALLEL := --numprocesses=$(shell echo $$((2 * $$(nproc)))) --dist=loadfile
 
 # The same promises by the slower ways: without the fast lane, and without the compiled part. A mistake at the start comes before
-# either of them.
-lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider $(PARALLEL) --ignore=tests/live/test_start_errors.py \
+# either of them, and some choose the ways themselves.
+lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider $(PARALLEL) \
+	$(addprefix --ignore=tests/live/test_,start_errors.py garbage.py proxies.py vanished.py) \
 	tests/live tests/test_server.py tests/test_lane_differential.py
 lanes: $(VENV)/.test
 	TWISTED_WS_LANE=0 $(SLOWER)
