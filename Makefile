@@ -25,8 +25,8 @@ coverage: $(VENV)/.test
 PARALLEL := --numprocesses=$(shell echo $$((2 * $$(nproc)))) --dist=loadfile
 
 # The same promises by the slower ways: without the fast lane, and without the compiled part. A mistake at the start comes before
-# either of them, and some choose the ways themselves. (What is left out for now: test_delays.py, whose pings
-# count against a peer without the lane, after the server stood still.)
+# either of them, and some choose the ways themselves. test_delays.py is left out for now: without the lane the pings that waited
+# while the server was stopped count against their peer.
 lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider $(PARALLEL) \
 	$(addprefix --ignore=tests/live/test_,start_errors.py garbage.py proxies.py vanished.py delays.py) \
 	tests/live tests/test_server.py tests/test_lane_differential.py
