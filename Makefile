@@ -25,10 +25,9 @@ coverage: $(VENV)/.test
 PARALLEL := --numprocesses=$(shell echo $$((2 * $$(nproc)))) --dist=loadfile
 
 # The same promises by the slower ways: without the fast lane, and without the compiled part. A mistake at the start comes before
-# either of them, and some choose the ways themselves. test_delays.py is left out for now: without the lane the pings that waited
-# while the server was stopped count against their peer.
+# either of them, and some choose the ways themselves.
 lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider $(PARALLEL) \
-	$(addprefix --ignore=tests/live/test_,start_errors.py garbage.py proxies.py vanished.py delays.py) \
+	$(addprefix --ignore=tests/live/test_,start_errors.py garbage.py proxies.py vanished.py) \
 	tests/live tests/test_server.py tests/test_lane_differential.py
 lanes: $(VENV)/.test
 	TWISTED_WS_LANE=0 $(SLOWER)

@@ -388,26 +388,33 @@ class TestOurDelays:
         closing.send(clientFrame(8, checkClose(1000, "")))
         assert ended.events[-1] == ("closed", 1000, "")
 
+    @pytest.mark.parametrize("first", ["read", "deadlines"])
+    @pytest.mark.parametrize("before", [0, 1])
     @pytest.mark.parametrize("how", ["standing still", "paused"])
-    def test_rates(self, how):
-        """What was sent in its time, and read late, is within the rate; what is more than that is not."""
+    def test_rates(self, how, before, first):
+        """What was sent in its time, and read late, is within the rate; what is more than that is not.
+
+        So it is whether or not anything had come before, and whatever the reactor does first when it goes on.
+        """
         host = WireHost(Limits(messageRate=50, controlRate=50))
+        host.clock.jump(100)
         client, recorder = host.open()
         sent = (clientFrame(9) + clientFrame(TEXT, b"x")) * 40
-        client.send(sent)
+        client.send(sent * before)
         client.advance(1)
         if how == "paused":
             recorder.connection.pauseReading()
             client.advance(10)
             recorder.connection.resumeReading()
+        elif first == "read":
+            host.clock.rightNow += 10
         else:
             host.clock.jump(10)
-        client.send(sent * 11)
+        client.send(sent * 10)
         assert not client.transport.writeClosed
-        assert len(recorder.messages()) == 12 * 40
+        assert len(recorder.messages()) == (before + 10) * 40
         client.advance(1)
-        client.send(sent)
-        client.send(sent)
+        client.send(sent * 5)
         assert client.closeFrame()[0] == 1008
 
     def test_standingStillElsewhere(self):

@@ -25,12 +25,18 @@ def test_unread():
     assert [rate.within(10, 104.0, 3.0) for _ in range(11)] == [True] * 10 + [False]
 
 
-def test_unreadBefore():
-    """What was unread before it began to count is not forgiven, nor while it is not known how long."""
-    rate = Rate(50.0)
-    assert [rate.within(2, 100.0, 50.0) for _ in range(3)] == [True, True, False]
+def test_unreadForNow():
+    """While it is not known for how long nobody reads, nothing is allowed for it."""
+    rate = Rate()
     assert [rate.within(2, 101.0, -101.0) for _ in range(3)] == [True, True, False]
-    assert [rate.within(2, 102.0, 50.5) for _ in range(4)] == [True, True, True, False]
+    assert [rate.within(2, 102.0, 0.5) for _ in range(4)] == [True, True, True, False]
+
+
+def test_unreadForLong():
+    """What waited unread, and takes more than a second to handle, is allowed for to its end."""
+    rate = Rate()
+    assert [rate.within(10, 100.0, 3.0) for _ in range(5)] == [True] * 5
+    assert [rate.within(10, 101.0, 3.0) for _ in range(36)] == [True] * 35 + [False]
 
 
 def test_clockThatIsSetBack():

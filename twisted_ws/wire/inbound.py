@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -13,7 +14,7 @@ from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.phase import Phase
 from twisted_ws.wire.rate import Rate
 from twisted_ws.wire.shared import Wire
-from twisted_ws.wire.speedups import split
+from twisted_ws.wire.speedups import NEVER, split
 from twisted_ws.wire.transports import hasUnread
 
 __all__ = ["Inbound"]
@@ -43,16 +44,16 @@ class Inbound(QuietServerProtocol):
     _events: Events
     _deliver: Callable[[str | bytes], None]
     _lane: LaneServer | None = None  # the transport, where it has a lane
+    sender: Any = NEVER  # where frames can go straight out; it notes when the last data came or went, too
     laneMaximum: int  # of a message; on the class of one server's connections
     _heard = 0  # bytes of uncommon frames that came since the last look, or all since our Close
-    _lastData = 0.0  # when the last data frame came or went (the wheel's seconds)
     _message: bytearray | None = None
     _deflated = 0  # bytes of a compressed message, as they came
     _pauses = 0
     counted = 0  # bytes that it has of `Wire.intake`
     _kept = 0  # those of `_rest`
     _unhandled = 0  # those that wait for a handler
-    _unread = 0.0  # seconds in which we did not read
+    _unread = 0.0  # seconds in which we did not read, less what the wheel had missed when we began to
     _rest: tuple[list[str | bytes], bytearray] | None = None  # what has come and waits for the next turn: messages, then bytes
     _controlRate: Rate | None = None
     _messageRate: Rate | None = None
@@ -176,7 +177,7 @@ class Inbound(QuietServerProtocol):
             self._take(messages, b"")
 
     def _deliverAll(self, messages: list[str | bytes]) -> None:
-        self._lastData = self.wire.wheel.now
+        self.sender.lastData = self.wire.wheel.now
         deliver = self._deliver
         for message in messages:
             if self.phase is not Phase.OPEN:
@@ -185,7 +186,7 @@ class Inbound(QuietServerProtocol):
 
     def _deliverWithinRate(self, message: str | bytes) -> None:
         if self._messageRate is None:
-            self._messageRate = Rate(self.wire.wheel.missed)
+            self._messageRate = Rate()
         limit = self.wire.limits.messageRate
         if self._isWithin(self._messageRate, limit):
             self._events.messageReceived(message)
@@ -255,7 +256,7 @@ class Inbound(QuietServerProtocol):
         message, self._message = self._message, None
         if message is None or self.phase is not Phase.OPEN:
             return
-        self._lastData = self.wire.wheel.now
+        self.sender.lastData = self.wire.wheel.now
         self._deliver(bytes(message) if self.message_is_binary else message.decode())
 
     def _isWithin(self, rate: Rate, limit: int) -> bool:
@@ -266,7 +267,7 @@ class Inbound(QuietServerProtocol):
 
     def _withinControlRate(self) -> bool:
         if self._controlRate is None:
-            self._controlRate = Rate(self.wire.wheel.missed)
+            self._controlRate = Rate()
         limit = self.wire.limits.controlRate
         if self._isWithin(self._controlRate, limit):
             return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -16,7 +15,6 @@ from twisted_ws.wire.framing import FIN, OutgoingMessage, frame
 from twisted_ws.wire.inbound import FIRST_CONTROL, Inbound
 from twisted_ws.wire.outbox import Outbox, failedWrite
 from twisted_ws.wire.phase import Phase
-from twisted_ws.wire.speedups import NEVER
 from twisted_ws.wire.wheel import Wheel
 
 __all__ = ["Outbound"]
@@ -31,7 +29,6 @@ class Outbound(Inbound):
     _wheel: Wheel
     _fanOuts: FanOuts
     _events: Events
-    sender: Any = NEVER  # where frames can go straight out, for `twisted_ws.wire.fanout`
     _outbox: Outbox
     _whenEased: Callable[[], None] | None = None  # called when the kernel has taken some of what waited
     _makeRoom: Callable[[], None] | None = None  # called when too much waits
@@ -51,7 +48,7 @@ class Outbound(Inbound):
             self._outbox.written += 1
             self._outbox.control(frame(opcode, payload), waiter)
             return waiter
-        self._lastData = self.wire.wheel.now
+        self.sender.lastData = self.wire.wheel.now
         deflate = self._perMessageCompress
         waiter = self._outbox.message(frame(opcode, payload) if deflate is None else compressedFrame(deflate, opcode, payload))
         self._pauseForReplies()
@@ -104,7 +101,7 @@ class Outbound(Inbound):
         """Send a message that goes to many; say whether this connection took it."""
         if self.phase is not Phase.OPEN:
             return False
-        self._lastData = self.wire.wheel.now
+        self.sender.lastData = self.wire.wheel.now
         self._outbox.send(self._framed(message))
         return self.phase is Phase.OPEN
 
@@ -112,7 +109,7 @@ class Outbound(Inbound):
         """Send some of them in one piece, as `send`."""
         if self.phase is not Phase.OPEN:
             return False
-        self._lastData = self.wire.wheel.now
+        self.sender.lastData = self.wire.wheel.now
         self._outbox.written += len(messages) - 1
         self._outbox.send(b"".join([self._framed(each) for each in messages]))
         return self.phase is Phase.OPEN

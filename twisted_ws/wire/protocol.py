@@ -102,14 +102,15 @@ class WebSocketConnection(Outbound):
         self.phase = Phase.OPEN
         self._idleTimeout = welcome.idleTimeout
         now = wheel.seconds()
-        self._lastData = now
+        self.sender = self._outbox.sender
+        self.sender.lastData = now
+        self._unread = -wheel.missedUntil(self.wire.reactor.seconds())
         if limits.pingInterval:
             self._keepAlive = KeepAlive(now, limits.pingInterval)
         wheel.set(self, self._nextDeadline(now))
         self._deliver = self._deliverWithinRate if limits.messageRate else self._events.messageReceived
         # Only itself: a TLS transport above one would pass on what it is asked, and plain bytes with it.
         self._lane = self.transport if isinstance(self.transport, LaneServer) else None
-        self.sender = self._outbox.sender
         self.sender.open = self._lane is not None and self._lane.sender is not None and self._perMessageCompress is None
         self._events.opened()
         self._setLane()
@@ -293,17 +294,13 @@ class WebSocketConnection(Outbound):
             if (
                 self.phase is Phase.OPEN
                 and self._idleTimeout
-                and now - self._lastDataAt() >= self._idleTimeout
+                and now - self.sender.lastData >= self._idleTimeout
                 and not self._hasUnread()
             ):
-                self._lastData = now
+                self.sender.lastData = now
                 self._events.idle()
         if self.phase < Phase.CLOSED and self.wheelSlot is None:
             self.wire.wheel.set(self, self._nextDeadline(now))
-
-    def _lastDataAt(self) -> float:
-        straight: float = self.sender.lastData
-        return max(self._lastData, straight)
 
     def _nextDeadline(self, now: float) -> float:
         if self.phase >= Phase.CLOSING:
@@ -313,7 +310,7 @@ class WebSocketConnection(Outbound):
         if self._keepAlive is not None:
             due = min(due, self._keepAlive.dueAt)
         if self._idleTimeout:
-            due = min(due, self._lastDataAt() + self._idleTimeout)
+            due = min(due, self.sender.lastData + self._idleTimeout)
         return max(due, now)
 
     def _ask(self, keepAlive: KeepAlive, now: float) -> None:
@@ -406,7 +403,7 @@ class WebSocketConnection(Outbound):
 # What every connection has, and what Autobahn gives those that have sent it a ping or a part of a message.
 _NAMES = (
     *("_welcome", "_admittedAs", "connected", "transport", "state", "_outbox", "_events", "phase", "_idleTimeout"),
-    *("_lastData", "_keepAlive", "wheelSlot", "_deliver", "_lane", "sender", "_heard", "utf8validator", "data"),
+    *("_unread", "_keepAlive", "wheelSlot", "_deliver", "_lane", "sender", "_heard", "utf8validator", "data"),
     *("current_frame_masker", "current_frame", "inside_message", "_isMessageCompressed", "utf8validateIncomingCurrentMessage"),
     *("utf8validateLast", "message_is_binary", "message_data_total_length", "_message", "control_frame_data", "_controlRate"),
 )

@@ -161,7 +161,7 @@ class Sender:
         open: whether the connection takes messages, and without compression.
         waiting: whether bytes wait that must go first.
         begun: whether a frame was begun, and its rest has to go before anything else.
-        lastData: when a frame last went this way (the caller's clock).
+        lastData: when a frame last went this way, or another way, or came (the caller's clock).
         written: how many did.
     """
 
