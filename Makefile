@@ -2,6 +2,8 @@
 # set-up, and is quick the second time.
 VENV := .venv
 export PYTHON
+# Tests start hundreds of servers: what those import is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 
 .PHONY: run test coverage lanes lint conformance bench hostile faults soak docs sanitize clean
@@ -21,8 +23,8 @@ coverage: $(VENV)/.test
 	$(BIN)/coverage report
 
 # Workers wait for processes and browsers most of the time, so there are more of them than cores. Modules stay whole: their tests
-# share what they start.
-PARALLEL := --numprocesses=$(shell echo $$((2 * $$(nproc)))) --dist=loadfile
+# share what they start. In the order of their names browsers and daemons come first, and what is short last.
+PARALLEL := --numprocesses=$(shell echo $$((2 * $$(nproc)))) --dist=loadfile --no-loadscope-reorder
 
 # The same promises by the slower ways: without the fast lane, and without the compiled part. A mistake at the start comes before
 # either of them, and some choose the ways themselves.

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import signal
 
+import pytest
 from hypothesis import settings
 
 # A promise is not about time: an example may take longer on a busy machine.
@@ -13,3 +15,10 @@ settings.load_profile("busy")
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda number, frame: None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _settled() -> None:
+    """Spare the collector of cycles all that is loaded by now, and stays: some tests have it run hundreds of times."""
+    gc.collect()
+    gc.freeze()
