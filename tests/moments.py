@@ -13,7 +13,11 @@ try:
 except ImportError:  # which some distributions leave out
     set_nomemory = None
 
-__all__ = ["LARGE", "MOMENTS", "Moment", "collectAt", "noMemory"]
+    def remove_mem_hooks() -> None:
+        """Nothing is to be undone."""
+
+
+__all__ = ["LARGE", "MOMENTS", "Moment", "collectAt", "memoryAgain", "noMemory"]
 
 
 class _Session:
@@ -78,6 +82,11 @@ MOMENTS = range(60)
 
 # Bytes of an object that cannot be made while `noMemory` is in force by the second of its ways.
 LARGE = 100_000_000
+
+
+def memoryAgain() -> None:
+    """End `noMemory` early, as for what a service itself does."""
+    remove_mem_hooks()
 
 
 @contextmanager

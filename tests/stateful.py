@@ -263,7 +263,7 @@ class Peer:
 
     def judge(self) -> None:
         """Say what is wrong in the end, of one that is still there."""
-        if self.gone or self.left or self.caller is None or not self.caller.isOpen or self.isClosing != FOREVER:
+        if self.gone or self.left or self.caller is None or not self.caller.isOpen() or self.isClosing != FOREVER:
             return
         if self.received:
             raise Wrong(f"peer {self.id}: a frame never ended: {bytes(self.received[:40])!r}")
@@ -396,7 +396,7 @@ class World:
         self.count["heard"] += 1
         if self.depth < 4 and self.random.random() < 0.5:
             self.act(caller)
-        if caller.isOpen and known.pending < ENOUGH and self.random.random() < 0.2:
+        if caller.isOpen() and known.pending < ENOUGH and self.random.random() < 0.2:
             serial, sent = self._message((known.id,))
             # When it is sent, is the server's affair: after what has been sent, and before what comes.
             known.pending += sent.size
@@ -447,7 +447,7 @@ class World:
         data: Any = body(serial, sent.size)
         if sent.isText:
             data = data.decode()
-        wasOpen = caller.isOpen and peer.isClosing == FOREVER
+        wasOpen = caller.isOpen() and peer.isClosing == FOREVER
         failed: list[Any] = []
         try:
             self.failing(60)
@@ -473,7 +473,7 @@ class World:
             [
                 peer.id
                 for caller in self.callers
-                if (peer := self.peers[caller.attributes["peer"]]).isClosing == FOREVER and caller.isOpen
+                if (peer := self.peers[caller.attributes["peer"]]).isClosing == FOREVER and caller.isOpen()
             ]
         )
         data: Any = body(serial, sent.size)

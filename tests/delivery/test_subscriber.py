@@ -418,7 +418,7 @@ def test_nothingOvertakesMail(pipe):
     world = World()
     client, caller = world.connect("a")
     client.pause()
-    caller.writeTextMessage(big("0")).addCallback(lambda result: world.publish("3"))
+    caller.writeTextMessage(big("0")).addCallback(lambda result: world.server.publish("a", "3"))
     world.publish(big("1"), big("2"))
     caller._link.sender.handle, caller._link.sender.open = pipe[1].fileno(), True
     client.resume()

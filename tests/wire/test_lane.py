@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.memory import clientFrame
-from tests.moments import MOMENTS, collectAt, noMemory
+from tests.moments import MOMENTS, collectAt, memoryAgain, noMemory
 from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld, framesOf
 from twisted_ws import Limits
 from twisted_ws.wire import framing, speedups
@@ -648,6 +649,154 @@ def test_nothingFollowsAFrameThatFailed(monkeypatch, implementation):
             caller.writeTextMessage("next").addErrback(lambda _: None)
             received = world.readAllOrLost(client)
         assert whole.startswith(received) or received == framing.frame(1, b"next"), f"at moment {number}: {received[-20:]!r}"
+        client.close()
+        while world.server.callers:
+            world.turn()
+    world.close()
+
+
+class Witness:
+    """Hears, answers, and counts how often each was opened and closed."""
+
+    def __init__(self) -> None:
+        self.opened: list[Any] = []
+        self.closed: list[Any] = []
+        self.heard: list[str] = []
+
+    def onOpen(self, caller: Any) -> None:
+        self.opened.append(caller)
+
+    def onTextMessage(self, caller: Any, text: str) -> Any:
+        self.heard.append(text)
+        if text == "close":
+            return caller.close()
+        if text == "abort":
+            return caller._link.abort()
+        return BIG if text == "much" else text
+
+    def onClose(self, caller: Any, statusCode: int, reason: str) -> None:
+        memoryAgain()
+        self.closed.append(caller)
+
+
+SENT = {
+    "message": clientFrame(1, b"hello"),
+    "messages": clientFrame(1, b"one") + clientFrame(1, b"two") + clientFrame(1, b"x" * 70_000),
+    "fragments": clientFrame(1, b"one", fin=False) + clientFrame(0, b"two"),
+    "ping": clientFrame(9, b"ping"),
+    "much": clientFrame(1, b"much"),
+    "service closes": clientFrame(1, b"close"),
+    "service aborts": clientFrame(1, b"abort"),
+    "peer closes": clientFrame(8, b"\x03\xe8"),
+    "violation": clientFrame(3, b""),
+    "end": b"",
+    "reset": b"",
+}
+
+
+@pytest.mark.parametrize("what", SENT)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_wholeOrEnded(monkeypatch, implementation, what):
+    """Whichever allocation fails in an event, its connection goes on with nothing lost, or ends, and the service is told once."""
+    service = Witness()
+    world = LaneWorld(implementation, monkeypatch, service, Limits(pingInterval=0))
+    group = world.server._wire.group
+    went = quiet = number = 0
+    while quiet < 25:
+        number += 1
+        client = world.connect()
+        caller = service.opened[-1]
+        service.heard.clear()
+        client.sendall(SENT[what])
+        if what == "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if what in ("end", "reset"):
+            client.close()
+        with capturedLogs() as logs:
+            failed = None
+            with noMemory(number):
+                try:
+                    group.doRead()
+                except MemoryError as error:
+                    failed = Failure(error)
+            if failed is not None:  # the reactor does this
+                world.reactor.removeReader(group)
+                group.connectionLost(failed)
+            quiet = 0 if failed or any("log_failure" in event for event in logs) else quiet + 1
+            received = b"" if what in ("end", "reset") else world.readAllOrLost(client)
+            for _ in range(4):
+                world.turn()
+        if caller.isOpen():
+            went += 1
+            frames = framesOf(received)
+            if what == "ping":
+                assert frames == [(10, b"ping")], f"at moment {number}"
+            else:
+                assert [payload for _, payload in frames] == [BIG if each == "much" else each.encode() for each in service.heard]
+            assert service.closed.count(caller) == 0, f"at moment {number}"
+            assert caller in world.server.callers
+            client.sendall(clientFrame(1, b"there?"))
+            assert framesOf(world.readAll(client)) == [(1, b"there?")], f"at moment {number}"
+        client.close()
+        for _ in range(300):
+            if caller in service.closed:
+                break
+            world.turn()
+        assert service.closed.count(caller) == 1, f"at moment {number}"
+        assert not world.server.callers, f"at moment {number}"
+        for _ in range(3):
+            world.turn()
+        assert world.server.gate.open == 0, f"at moment {number}"
+        assert not group.sockets.transports(), f"at moment {number}"
+    world.close()
+    assert number > 30
+    assert went or what not in ("message", "messages", "fragments", "ping", "much")
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_abortedIsLeftAlone(monkeypatch, implementation):
+    """A connection that is to be dropped is polled no more, whoever asks, and its end comes in the next turn."""
+    service = Witness()
+    world = LaneWorld(implementation, monkeypatch, service)
+    client = world.connect()
+    transport = service.opened[0]._link.transport
+    sockets = world.server._wire.group.sockets
+    client.sendall(clientFrame(1, b"unread"))
+    transport.abortConnection()
+    transport.resumeProducing()
+    transport.startReading()
+    transport.startWriting()
+    transport.write(b"more")
+    assert sockets.asked(transport.descriptor) == 0
+    assert (service.heard, service.closed) == ([], [])
+    world.turn()
+    assert (service.heard, service.closed) == ([], service.opened)
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+    world.close()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_abortWithoutMemory(monkeypatch, implementation):
+    """Where an allocation fails while a connection is dropped, it is dropped all the same, or nothing was done."""
+    service = Witness()
+    world = LaneWorld(implementation, monkeypatch, service)
+    for number in range(40):
+        client = world.connect()
+        caller = service.opened[-1]
+        transport = caller._link.transport
+        try:
+            with noMemory(number):
+                transport.abortConnection()
+        except MemoryError:
+            pass
+        transport.startReading()
+        world.turn()
+        if caller.isOpen():
+            client.sendall(clientFrame(1, b"there?"))
+            assert framesOf(world.readAll(client)) == [(1, b"there?")]
+        else:
+            assert service.closed.count(caller) == 1
         client.close()
         while world.server.callers:
             world.turn()

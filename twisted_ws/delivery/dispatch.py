@@ -12,6 +12,7 @@ it is logged like any other, and ends that connection.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from msgspec import Raw
@@ -25,7 +26,7 @@ from twisted_ws.delivery.handlers import Dispatch, Handlers
 from twisted_ws.delivery.replies import Replies, asDeferred
 from twisted_ws.delivery.upgrades import callUpgrade
 from twisted_ws.delivery.waiting import Waiting
-from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, WebSocketError
+from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, InternalError, WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import peerName
 from twisted_ws.wire.events import Connection
@@ -182,7 +183,7 @@ class Dispatcher:
         self._callers.discard(self.caller)
         self.caller.leaveChannels()
         if self._opened:
-            self._leaving[self] = None  # a Deferred for those who wait
+            self._leaving.setdefault(self)  # a Deferred for those who wait
 
     def closed(self, statusCode: int, reason: str) -> None:
         """Call onClose when the messages that came before are handled, or the grace is over."""
@@ -229,7 +230,11 @@ class Dispatcher:
         self._endGrace()
         self._replies = None
         if "onClose" in self._handlers.events:
-            pending = self._tell("onClose", self._service.onClose, *(self._closedWith or ()))
+            try:
+                pending = self._tell("onClose", self._service.onClose, *(self._closedWith or ()))
+            except MemoryError:
+                self._opened = True  # it has not heard of it: who ends the connection tries again
+                raise
             if pending is not None:
                 pending.addCallback(self._gone)
                 if self in self._leaving:
@@ -258,16 +263,24 @@ class Dispatcher:
 
     def _finished(self) -> None:
         self._running = False
-        self._drain()
+        try:
+            self._drain()
+        except Exception as error:
+            # Called by a Deferred, which would keep it for itself. What waits is not handled any more.
+            self._dropWaiting()
+            self._connection.fail(InternalError(f"{type(error).__name__} inside the server"))
+            _log.failure("messages that waited failed inside the server")
 
     def _drain(self) -> None:
         """Handle what waits, until a handler takes its time. A loop, no recursion: there may be a thousand of them."""
         if self._draining:
             return
         self._draining = True
-        while self._waiting and not self._running:
-            self.messageReceived(self._waiting.take())
-        self._draining = False
+        try:
+            while self._waiting and not self._running:
+                self.messageReceived(self._waiting.take())
+        finally:
+            self._draining = False
         waiting = self._waiting
         if waiting is not None and self._closedWith is None:
             if not waiting:
@@ -369,11 +382,18 @@ class Dispatcher:
             pending.addCallback(replied).addErrback(self._raised, event).addCallback(ended)
 
     def _tell(self, event: str, handler: Callable[..., Any], *arguments: Any) -> Deferred[Any] | None:
-        """Call a handler of the end: what it returns is not sent, what it raises is only logged; return what it waits for."""
+        """Call a handler of the end: what it returns is not sent, what it raises is only logged; return what it waits for.
+
+        Raises:
+            MemoryError: it could not be called.
+        """
         try:
             pending = asDeferred(handler(self.caller, *arguments))
-        except BaseException:
-            self._logFailure(Failure(), event)
+        except BaseException as error:
+            if isinstance(error, MemoryError) and (error.__traceback__ is None or error.__traceback__.tb_next is None):
+                raise  # it was not even begun
+            with suppress(MemoryError):
+                self._logFailure(Failure(), event)
             return None
         return pending if pending is None else pending.addErrback(self._logFailure, event)
 

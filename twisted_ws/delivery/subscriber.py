@@ -244,8 +244,12 @@ class CallerSubscriber(Subscriber):
             return False
         now = self._channels.seconds()
         if isinstance(item, bytes):
-            return self._put(lambda mailbox, beside: mailbox.addFrame(item, now, beside))
-        return self._put(lambda mailbox, beside: mailbox.add(item, now, beside))
+            kept = self._put(lambda mailbox, beside: mailbox.addFrame(item, now, beside))
+        else:
+            kept = self._put(lambda mailbox, beside: mailbox.add(item, now, beside))
+        if not self._link.bufferedAmount():
+            self._pump()  # what this was to wait for has gone before it was noted
+        return kept
 
     def _put(self, add: Callable[[Mailbox, int], bool]) -> bool:
         """Put something into the mailbox; False: it was too much, or the link has ended."""

@@ -246,6 +246,7 @@ class Stream:
             self._outbox.last(LAST_CHUNK)
         self.sender.open = False
         self._gone()
+        self._outbox.isAwaited = True
         if not self._outbox.size and not self._outbox.busy:
             self._finish()
         else:
@@ -287,8 +288,11 @@ class Stream:
 
     def _openLane(self) -> None:
         # Only when nothing of the answers before, or of the head, is left in the transport.
-        if self._lane is not None and self._lane.isDrained():
-            self.sender.open = True
+        if self._lane is not None:
+            if self._lane.isDrained():
+                self.sender.open = True
+            else:
+                self._outbox.isAwaited = True
 
     def _gone(self) -> None:
         whenGone, self._whenGone = self._whenGone, None

@@ -63,8 +63,9 @@ class Backlog:
     def note(self, waiting: Waiting, count: int) -> None:
         """Note that `waiting` has `count` bytes now."""
         before = waiting.counted
+        total = self.total + count - before
         waiting.counted = count
-        self.total += count - before
+        self.total = total
         digits, digitsBefore = count.bit_length(), before.bit_length()
         if digits != digitsBefore:
             self._waiting[digitsBefore].pop(waiting, None)

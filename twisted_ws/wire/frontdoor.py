@@ -81,6 +81,7 @@ class FrontDoor(TwistedProtocol):
 
     wheelSlot: int | None = None
     counted = 0  # bytes that it has of `Wire.intake`
+    _isAdmitted = True  # until the gate counts it no more
     _gone: Deferred[None] | None = None  # who waits for the end of the connection
     _asked: tuple[str, str] | None = None  # the client's address and the target, once a handshake has named them
     transport: Any
@@ -285,12 +286,15 @@ class FrontDoor(TwistedProtocol):
 
     def deadlineReached(self, now: float) -> None:
         """The head, the decision or the peer's end of stream did not come in time; called by the wheel."""
-        if self._state is _State.HEAD and self._received:
-            self._refuse(408, "The request head did not come in time.")
-        elif self._state is _State.DECIDING:
-            self._refuse(503, "The service did not decide in time.", (("Retry-After", "5"),))
-        else:
-            abort(self.transport)
+        try:
+            if self._state is _State.HEAD and self._received:
+                self._refuse(408, "The request head did not come in time.")
+            elif self._state is _State.DECIDING:
+                self._refuse(503, "The service did not decide in time.", (("Retry-After", "5"),))
+            else:
+                abort(self.transport)
+        except Exception as error:
+            self._failed(Failure(error))
 
     def stop(self, timeout: float) -> Deferred[None]:
         """Refuse a handshake that is not decided, as the server stops (see `twisted_ws.server.Visit`)."""
@@ -302,18 +306,24 @@ class FrontDoor(TwistedProtocol):
         return gone
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
-        """The peer has left before there was a WebSocket, or HTTP is done."""
-        state, self._state = self._state, _State.DONE
+        """The peer has left before there was a WebSocket, or HTTP is done; after a MemoryError the next call goes on."""
+        self._state = _State.DONE
         self._received = b""
         self._note()
         self.factory.wire.wheel.drop(self)
-        self.factory.wire.gate.release(self._peer[0])
+        if self._isAdmitted:
+            self._isAdmitted = False
+            self.factory.wire.gate.release(self._peer[0])
         upgrade = self._decided()
         if upgrade is not None:
             upgrade.cancel()
-        if state is _State.HTTP:
-            http, self._http = self._http, None
-            http.connectionLost(reason)
+        http, self._http = self._http, None
+        if http is not None:
+            try:
+                http.connectionLost(reason)
+            except MemoryError:
+                self._http = http
+                raise
         gone, self._gone = self._gone, None
         if gone is not None:
             gone.callback(None)

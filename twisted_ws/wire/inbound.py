@@ -62,6 +62,10 @@ class Inbound(QuietServerProtocol):
         """Fail the connection."""
         raise NotImplementedError
 
+    def abort(self) -> None:
+        """Drop the connection."""
+        raise NotImplementedError
+
     def dataReceived(self, data: bytes) -> None:
         """Feed Autobahn, until it or the service has had enough."""
         self._heard += len(data)
@@ -130,8 +134,17 @@ class Inbound(QuietServerProtocol):
             self._setLane()
         except Exception as error:
             # Nothing below should raise; if it does, it must not tear down the reactor's read loop with a traceback per chunk.
-            _log.failure("a connection failed inside the server")
+            self._failInside(error)
+
+    def _failInside(self, error: Exception) -> None:
+        """End the connection: something has failed in the middle of our own work, and what it was at is not done."""
+        wasFinishing = self.phase >= Phase.FINISHING
+        try:
             self.fail(InternalError(f"{type(error).__name__} inside the server"))
+            _log.failure("a connection failed inside the server")
+        finally:
+            if wasFinishing or self.phase < Phase.FINISHING:
+                self.abort()
 
     def _keep(self, messages: list[str | bytes], data: bytes) -> None:
         """Keep what is left for the next turn; reading pauses until then."""
@@ -146,11 +159,14 @@ class Inbound(QuietServerProtocol):
     def _goOn(self) -> None:
         rest, self._rest = self._rest, None
         self._kept = 0
-        if rest is not None and self.phase < Phase.FINISHING:
-            self._take(rest[0], bytes(rest[1]))
-        if self._rest is None:
-            self._resume(self._FOR_OTHERS)
-        self._note()
+        try:
+            if rest is not None and self.phase < Phase.FINISHING:
+                self._take(rest[0], bytes(rest[1]))
+            if self._rest is None:
+                self._resume(self._FOR_OTHERS)
+            self._note()
+        except Exception as error:
+            self._failInside(error)
 
     # The lane: common frames do without Autobahn, wherever they come from.
 
@@ -294,21 +310,25 @@ class Inbound(QuietServerProtocol):
     def _pause(self, why: int) -> None:
         if self.phase is not Phase.OPEN and why != self._FOR_OTHERS:
             return
+        now = self.wire.reactor.seconds()
+        unread = self._unread - now  # it is right again after the pause
         before = self._pauses
         self._pauses |= why
         if not before:
-            now = self.wire.reactor.seconds()
-            self._unread -= now  # it is right again after the pause
+            self._unread = unread
             self.transport.pauseProducing()
             if not self._pauses:
                 self.transport.resumeProducing()
 
     def _resume(self, why: int) -> None:
         if self._pauses & why:
-            self._pauses &= ~why
-            if not self._pauses:
-                now = self.wire.reactor.seconds()
-                self._unread += now
+            now = self.wire.reactor.seconds()
+            unread = self._unread + now
+            left = self._pauses & ~why
+            if self._pauses and not left:
+                self._unread = unread
+            self._pauses = left
+            if not left:
                 self._readOn()
 
     def _resumeAll(self) -> None:

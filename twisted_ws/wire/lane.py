@@ -12,6 +12,7 @@ import errno
 import os
 import select
 from collections.abc import Callable, Iterable
+from socket import SocketType as _BareSocket
 from socket import socket as Socket
 from typing import Any, Protocol
 
@@ -40,7 +41,9 @@ _GONE = getattr(select, "EPOLLERR", 0x008) | getattr(select, "EPOLLHUP", 0x010)
 
 
 # What nearly every connection ends with.
-_REASONS: dict[type[Exception], Failure] = {type(why): Failure(why) for why in (main.CONNECTION_DONE, main.CONNECTION_LOST)}
+_REASONS: dict[type[Exception], Failure] = {
+    type(why): Failure(why) for why in (main.CONNECTION_DONE, main.CONNECTION_LOST, ConnectionAborted())
+}
 
 
 class Receiver(Protocol):
@@ -116,8 +119,8 @@ class PollGroup:
         self._ask(transport, 0, _IN | _OUT)
 
     def _ask(self, transport: Any, wanted: int, unwanted: int) -> None:
-        if wanted and transport.disconnected:
-            return  # its descriptor may be another's by now
+        if wanted and not transport.connected:
+            return  # its descriptor may be another's by now; or it was aborted, and nobody would read or write
         sockets = self.sockets
         sockets.ask(transport.descriptor, transport, wanted, unwanted)
         if self._polled != (len(sockets) > 0):
@@ -143,8 +146,8 @@ class PollGroup:
                 # Memory was short, and all connections are well: what was ready is ready the next time too.
                 self._log.failure("the reactor's turn for all connections failed")
                 return
+            self._disconnect(transport, error, False)
             self._log.failure("a connection failed in the reactor")
-            self._disconnect(transport, error, True)
 
     def _ready(self, transport: Any, events: int, came: Any) -> None:
         """Serve a socket that is ready, and not for its lane alone (see `PollSet`)."""
@@ -167,16 +170,33 @@ class PollGroup:
             self._disconnect(transport, why, reading)
 
     def _disconnect(self, transport: Any, why: Exception, reading: bool) -> None:
-        # As the reactor does it (PosixReactorBase._disconnectSelectable), which would take an exception for the whole group's.
+        """End a connection, as the reactor does it, which would take an exception for the whole group's."""
         try:
-            reason = _REASONS.get(type(why)) or Failure(why)
-            if reading and isinstance(why, ConnectionDone):
-                self.removeReader(transport)
-                transport.readConnectionLost(reason)
-            else:
-                transport.connectionLost(reason)
+            self._end(transport, why, reading)
         except Exception:
-            self._log.failure("a connection failed at its end")
+            try:
+                self._end(transport, why, False)  # goes on behind what was done: no connection stays half ended
+            except Exception:
+                self._log.failure("a connection failed at its end")
+            else:
+                self._log.failure("a connection failed at its end, and ended all the same")
+
+    def _end(self, transport: Any, why: Exception, reading: bool) -> None:
+        # See PosixReactorBase._disconnectSelectable.
+        reason = _REASONS.get(type(why)) or Failure(why)
+        if reading and isinstance(why, ConnectionDone):
+            self.removeReader(transport)
+            transport.readConnectionLost(reason)
+        else:
+            transport.connectionLost(reason)
+
+    def endLater(self, transport: Any) -> None:
+        """End a connection that was aborted, in a turn of its own."""
+        why = _REASONS[ConnectionAborted].value
+        try:
+            self._reactor.callLater(0, self._disconnect, transport, why, False)
+        except MemoryError:
+            self._reactor.callLater(0, self._disconnect, transport, why, False)  # it has to be
 
     def connectionLost(self, reason: Failure) -> None:
         """Pass on to all that the reactor ends.
@@ -231,8 +251,8 @@ class LaneServer(tcp.Server):
             self._addressType = IPv6Address
         self.sessionno = sessionno
         self.sender = self._makeSender()
-        self.startReading()  # type: ignore[no-untyped-call]
         self.connected = 1
+        self.startReading()  # type: ignore[no-untyped-call]
 
     @property
     def socket(self) -> Socket:  # type: ignore[override]
@@ -245,8 +265,14 @@ class LaneServer(tcp.Server):
             raise AttributeError("socket")
         made = self._socket
         if made is None:
-            made = self._socket = Socket(fileno=self.descriptor)
-            made.setblocking(False)
+            made = Socket.__new__(Socket)
+            try:
+                Socket.__init__(made, fileno=self.descriptor)
+                made.setblocking(False)
+            except BaseException:
+                _BareSocket.detach(made)  # or what was begun closes the descriptor at its end, and it may be another's by then
+                raise
+            self._socket = made
         return made
 
     def fileno(self) -> int:
@@ -356,7 +382,7 @@ class LaneServer(tcp.Server):
         try:
             sent = self.sendSome(data)
         except BaseException:
-            self.abortConnection()  # type: ignore[no-untyped-call]  # nobody knows how much went
+            self.abortConnection()  # nobody knows how much went
             raise
         if sent == len(data):
             self.dataBuffer = b""
@@ -395,26 +421,37 @@ class LaneServer(tcp.Server):
             self.startWriting()  # type: ignore[no-untyped-call]  # for what was written when the last of it had gone
         return why
 
+    def abortConnection(self) -> None:
+        """Drop the connection in a turn of its own; until then nothing is read or written any more, whoever asks."""
+        if not self.disconnected and not self._aborting:
+            self.reactor.endLater(self)
+            self._aborting = True
+            self.connected = 0
+            self.reactor.forget(self)
+
     def connectionLost(self, reason: Failure) -> None:
-        """End, as Twisted's connections do."""
-        if self._closed:
-            return  # as after an abort in the middle of what then raises
+        """End, as Twisted's connections do; after a MemoryError the next call goes on behind what was done."""
         if self.sender is not None:
             self.sender.open = False
         self.disconnected, self.connected = 1, 0
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.stopProducing()
-        self.reactor.forget(self)
-        if self._socket is None and reason.type is ConnectionLost:
-            # The peer has reset it, or it has failed: the kernel has nothing left to shut down.
-            os.close(self.descriptor)
-        else:
-            self._closeSocket(not isinstance(reason.value, ConnectionAborted))  # type: ignore[no-untyped-call]
-        self._closed, self._socket = True, None
-        protocol = self.protocol
-        del self.protocol
-        protocol.connectionLost(reason)
+        if not self._closed:
+            self.reactor.forget(self)
+            if self._socket is None and reason.type is ConnectionLost:
+                # The peer has reset it, or it has failed: the kernel has nothing left to shut down.
+                os.close(self.descriptor)
+            else:
+                self._closeSocket(not isinstance(reason.value, ConnectionAborted))  # type: ignore[no-untyped-call]
+            self._closed, self._socket = True, None
+        protocol, self.protocol = self.protocol, None
+        if protocol is not None:
+            try:
+                protocol.connectionLost(reason)
+            except MemoryError:
+                self.protocol = protocol
+                raise
 
 
 # Ours and Twisted's own, in the order they come.

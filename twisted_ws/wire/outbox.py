@@ -200,6 +200,8 @@ class Outbox:
     def hold(self, held: bool) -> None:
         """Send nothing straight out, or do that again: what waits elsewhere has to go first."""
         self._held = held
+        if held:
+            self.isAwaited = True
         self.sender.waiting = self.size > 0 or held
 
     def keep(self, by: int) -> None:
@@ -289,6 +291,8 @@ class Outbox:
             self.owner.outboxDrained()
         if self.size < self._ease:
             self.owner.outboxEased()
+        if self._held:
+            self.isAwaited = True  # there is still something elsewhere
 
     def stopProducing(self) -> None:
         """The transport is gone; `abandon` follows from the owner's connectionLost."""
@@ -312,27 +316,31 @@ class Outbox:
     def _enqueue(self, urgent: bool, frame: bytes, waiter: Deferred[None] | None) -> None:
         entry, charge, before = (frame, waiter), _charge(waiter), self.size
         empty: deque[tuple[bytes, Deferred[None] | None]] = deque()
-        self._count(len(frame) + charge)
-        if self._ended is not None:
-            self._count(-self.size)
-            if waiter is not None:
-                failedWrite(self._ended, waiter)
-            return
-        self.charges += charge
-        if urgent:
-            if self._control is _NOTHING:
-                self._control = empty
-            self._control.append(entry)
-        else:
-            if self._messages is _NOTHING:
-                self._messages = empty
-            self._messages.append(entry)
-        if not self.busy:
-            self._pump()
-        self._backlog.relieve()
-        # A message of any size is taken when nothing waits; the cap is on what piles up.
-        if before and self.counted > self._cap and not urgent:
-            self.owner.outboxOverflowed(False)
+        try:
+            self._count(len(frame) + charge)
+            if self._ended is not None:
+                self._count(-self.size)
+                if waiter is not None:
+                    failedWrite(self._ended, waiter)
+                return
+            self.charges += charge
+            if urgent:
+                if self._control is _NOTHING:
+                    self._control = empty
+                self._control.append(entry)
+            else:
+                if self._messages is _NOTHING:
+                    self._messages = empty
+                self._messages.append(entry)
+            if not self.busy:
+                self._pump()
+            self._backlog.relieve()
+            # A message of any size is taken when nothing waits; the cap is on what piles up.
+            if before and self.counted > self._cap and not urgent:
+                self.owner.outboxOverflowed(False)
+        except MemoryError:
+            self._break()
+            raise
 
     def _taken(self) -> None:
         """Note that the kernel has what the transport was given."""
@@ -349,34 +357,40 @@ class Outbox:
         """Give the transport slices until it is behind or nothing waits."""
         if self._pumping:
             return  # whoever wrote more, a Deferred that fired or a finaliser: the loop below takes it
-        self._pumping = True
         try:
-            while not self.busy and self._adopt() and self.size:
-                chunk, waiters = self._slice()
-                size = len(chunk)
-                if not size:
-                    if self._control or self._messages or self._pong is not None:
-                        continue  # queued just now
-                    break  # counted, and not queued yet
-                self._waiters = waiters
-                self._inFlight = size
-                self.busy = True
-                self.progressAt = self._wheel.now
-                if self._give(chunk):
-                    self._taken()
+            self._pumping = True
+            try:
+                while not self.busy and self._adopt() and self.size:
+                    chunk, waiters = self._slice()
+                    size = len(chunk)
+                    if not size:
+                        if self._control or self._messages or self._pong is not None:
+                            continue  # queued just now
+                        break  # counted, and not queued yet
+                    self._waiters = waiters
+                    self._inFlight = size
+                    self.busy = True
+                    self.progressAt = self._wheel.now
+                    if self._give(chunk):
+                        self._taken()
+            finally:
+                self._pumping = False
+                if self._ended is not None:
+                    self._drop(self._ended)
+            if self.isAwaited and self._ended is None:
+                self._tell()
         except Exception:
-            # Memory was short, and nobody knows any more what of a frame has gone. The others who are sent the same go on. The
-            # end comes in a turn of its own: until then nothing follows.
-            self.busy = True
-            self.sender.open = False
-            self._socket.abortConnection()
-            _log.failure("a connection failed inside the server while it wrote")
-        finally:
-            self._pumping = False
-            if self._ended is not None:
-                self._drop(self._ended)
-        if self.isAwaited and self._ended is None:
-            self._tell()
+            self._break()  # the others who are sent the same go on
+
+    def _break(self) -> None:
+        """End the connection: memory was short, and nobody knows any more what of a frame has gone, or who knows of it.
+
+        The end comes in a turn of its own: until then nothing follows.
+        """
+        self.busy = True
+        self.sender.open = False
+        self._socket.abortConnection()
+        _log.failure("a connection failed inside the server while it wrote")
 
     def _adopt(self) -> bool:
         """Take over the rest of a frame that `sender` has begun; say whether what waits may follow."""

@@ -68,13 +68,15 @@ class WebSocketConnection(Outbound):
     _closeWaiters: tuple[Deferred[None], ...] = ()
     _closedByPeer = False
     _closeHanded = False
+    _hasLeft = False  # those who write to many, and the service, know that nothing more can be written
+    _lostFrom = Phase.OPEN
     _failure: WebSocketError | None = None
     _keepAlive: KeepAlive | None = None
 
     def __init__(self, welcome: Welcome, admittedAs: str) -> None:
         super().__init__()
         self._welcome: Welcome | None = welcome
-        self._admittedAs = admittedAs
+        self._admittedAs: str | None = admittedAs  # until it is uncounted
 
     # The transport's side.
 
@@ -116,22 +118,29 @@ class WebSocketConnection(Outbound):
         self._setLane()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
-        """End: every write that waits fails, and the service hears of it once."""
-        if self.phase is Phase.CLOSED:
-            return
-        wasOpening, wasFinishing = self.phase is Phase.OPENING, self.phase is Phase.FINISHING
-        self._enter(Phase.CLOSED)
+        """End: every write that waits fails, and the service hears of it once; after a MemoryError the next call goes on."""
+        if self.phase is not Phase.CLOSED:
+            self._lostFrom = self.phase
+            self.phase = Phase.CLOSED
         self.state = self.STATE_CLOSED
         self.wire.wheel.drop(self)
-        self.wire.gate.release(self._admittedAs)
-        if wasOpening:
-            return  # a bug of ours, which the front door has logged
+        admittedAs, self._admittedAs = self._admittedAs, None
+        if admittedAs is not None:
+            self.wire.gate.release(admittedAs)
+        if self._lostFrom is Phase.OPENING:
+            return  # a bug of ours, or no memory, which the front door has logged
+        self._enter(Phase.CLOSED)
         self._message = self._rest = None
         self._kept = 0
         self._note()
         code, text = self._endedWith()
         self._outbox.end(ConnectionClosed(code, text))
-        if self._failure is None and not wasFinishing and not self._closedByPeer and not isinstance(reason.value, ConnectionDone):
+        if (
+            self._failure is None
+            and self._lostFrom is not Phase.FINISHING
+            and not self._closedByPeer
+            and not isinstance(reason.value, ConnectionDone)
+        ):
             why = _LOST if reason.value is CONNECTION_LOST else reason.getErrorMessage()
             self._tellFailed(TransportError(f"the connection broke: {why}"))
         self._events.closed(code, text)
@@ -205,8 +214,14 @@ class WebSocketConnection(Outbound):
 
     def fail(self, error: WebSocketError) -> None:
         """Tell the service of `error`, send Close with its code, and take no more input (RFC 6455 section 7.1.7)."""
-        if self.phase >= Phase.FINISHING or self._failure is not None:
-            return
+        if self.phase < Phase.FINISHING and self._failure is None:
+            try:
+                self._failWith(error)
+            except Exception:
+                self._abort()
+                _log.failure("a connection failed at its end")
+
+    def _failWith(self, error: WebSocketError) -> None:
         self._tellFailed(error)
         if self.phase >= Phase.FINISHING:
             return  # onError saw to it
@@ -234,12 +249,13 @@ class WebSocketConnection(Outbound):
 
     def _enter(self, phase: Phase) -> None:
         """Go on to `phase`; who leaves OPEN has no lane any more, and is no caller for others."""
-        wasOpen, self.phase = self.phase is Phase.OPEN, phase
-        if wasOpen:
+        self.phase = phase
+        if not self._hasLeft:
             self._heard = 0
             self.sender.open = False
             self._setLane()
             self._events.closing()
+            self._hasLeft = True
 
     def _finish(self) -> None:
         """Let the last bytes go out, then close; the deadline sees to it that this ends."""
@@ -266,11 +282,13 @@ class WebSocketConnection(Outbound):
 
     def _abort(self) -> None:
         if self.phase < Phase.CLOSED:
-            self._enter(Phase.FINISHING)
-            self.state = self.STATE_CLOSED
-            self._outbox.release()
-            self._outbox.abandon(ConnectionClosed(*self._endedWith()))
-            abort(self.transport)
+            try:
+                self._enter(Phase.FINISHING)
+                self.state = self.STATE_CLOSED
+                self._outbox.release()
+                self._outbox.abandon(ConnectionClosed(*self._endedWith()))
+            finally:
+                abort(self.transport)
 
     def abort(self) -> None:
         """Drop the connection now, without a Close frame."""
@@ -280,6 +298,12 @@ class WebSocketConnection(Outbound):
 
     def deadlineReached(self, now: float) -> None:
         """Do what is due; called by the wheel."""
+        try:
+            self._doDue(now)
+        except Exception as error:
+            self._failInside(error)  # nothing is due any more
+
+    def _doDue(self, now: float) -> None:
         if self.phase >= Phase.CLOSING:
             # Its Close may be there already; after a violation nobody waits for one.
             if now >= self._closeAt and (self.phase is Phase.FINISHING or self._hasHeardEnough() or not self._hasUnread()):
@@ -375,6 +399,13 @@ class WebSocketConnection(Outbound):
             closed.callback(None)
             return closed
         self._closeWaiters += (closed,)
+        try:
+            self._startClose(payload, timeout)
+        except MemoryError:
+            self._abort()
+        return closed
+
+    def _startClose(self, payload: bytes, timeout: float) -> None:
         now = self.wire.wheel.seconds()
         if self.phase is Phase.OPEN:
             self._enter(Phase.CLOSING)
@@ -393,7 +424,6 @@ class WebSocketConnection(Outbound):
         elif now + timeout < self._closeAt:
             self._closeAt = now + timeout
             self.wire.wheel.set(self, self._closeAt)
-        return closed
 
     def isSecure(self) -> bool:
         """Say whether the connection has TLS."""

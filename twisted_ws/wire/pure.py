@@ -422,9 +422,9 @@ class PollSet:
         if events == before:
             return
         if not events:
-            entry.events = 0
             with suppress(OSError):  # closed already, and the kernel has forgotten it
                 self._epoll.unregister(fd)
+            entry.events = 0
             self._forgetUnused(fd, entry)
             return
         if before:
@@ -434,18 +434,24 @@ class PollSet:
                 if wanted:
                     raise
         else:
-            try:
-                self._epoll.register(fd, events)
-            except FileExistsError:
-                self._epoll.modify(fd, events)
+            # All that is needed is made before the kernel knows of it: it would tell for ever of what nobody asks for here.
             former = entry.lane, entry.transport  # kept until all is said: with them somebody may go who asks, too
+            watch = object()
+            self._polled.add(fd)
+            self._entries[fd] = entry
+            try:
+                try:
+                    self._epoll.register(fd, events)
+                except FileExistsError:
+                    self._epoll.modify(fd, events)
+            except BaseException:
+                self._forgetUnused(fd, entry)
+                raise
             if not known:
                 # Another one's descriptor was closed, and it never said so. A lane of it is not the next one's.
                 entry.transport = transport
                 entry.lane = None
-            entry.watch = object()
-            self._entries[fd] = entry
-            self._polled.add(fd)
+            entry.watch = watch
             entry.events = events
             del former
             return

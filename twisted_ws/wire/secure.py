@@ -97,8 +97,8 @@ class SecureLaneServer(LaneServer):
         """Read again (called by `resumeProducing`)."""
         super().startReading()  # type: ignore[no-untyped-call]
         if self._endUnread:
-            self._endUnread = False
             self.reactor.readAgain(self)
+            self._endUnread = False
 
     def take(self, came: Any) -> Any:
         """Pass on what was read, and return what ends the connection."""
@@ -189,7 +189,7 @@ class SecureLaneServer(LaneServer):
         """Close when all that was written has gone, by TLS first."""
         if self._handshaking and self.connected and not self.disconnecting:
             if self.isDrained():
-                self.abortConnection()  # type: ignore[no-untyped-call]
+                self.abortConnection()
                 return
             super().loseConnection()  # type: ignore[no-untyped-call]
             self.startReading()  # what was written waits for the end of the handshake
