@@ -140,6 +140,14 @@ def test_target(target, path, query):
     assert (request.target, request.path, request.query) == (target, path, query)
 
 
+def test_queryOfTwo():
+    """What a service does to the query of a request is seen in that of no other one."""
+    query = UpgradeRequest("/a?x=1").query
+    query["x"].append("2")
+    query["y"] = ["3"]
+    assert UpgradeRequest("/a?x=1").query == {"x": ["1"]}
+
+
 def test_longQuery():
     """As many query fields as a request line can hold are read: a peer cannot make a service fail with them."""
     request = UpgradeRequest("/ws?" + "a&" * 4000)

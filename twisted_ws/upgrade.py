@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import parse_qs, unquote
 
@@ -97,7 +98,8 @@ class Headers(Mapping[str, str]):
         """Return each value of the header `name`, in the order they came; [] where there is none."""
         name = name.lower()
         if self._values is not None:
-            return [_readable(value) for value in self._values.get(name, ())]
+            values = self._values.get(name)
+            return [] if values is None else [_readable(value) for value in values]
         return [_readable(value) for key, value in self._pairs if key == name]
 
     def __getitem__(self, name: str) -> str:
@@ -126,6 +128,12 @@ class Headers(Mapping[str, str]):
     def __repr__(self) -> str:
         # Values may be secrets (cookies, tokens), and a repr ends up in logs.
         return f"<Headers {', '.join(self)}>"
+
+
+@lru_cache(16)  # a request's query is read several times while it is answered, and polls of one channel have the same
+def _parsed(query: str) -> dict[str, list[str]]:
+    # Not bounded here: the request line is, and a service must not fail for what a peer may send.
+    return parse_qs(query, keep_blank_values=True)
 
 
 class UpgradeRequest:
@@ -200,8 +208,7 @@ class UpgradeRequest:
     @property
     def query(self) -> dict[str, list[str]]:
         """Each name of the query with its values, in order; a name without "=" has the value ""."""
-        # Not bounded here: the request line is, and a service must not fail for what a peer may send.
-        return parse_qs(self.target.partition("?")[2], keep_blank_values=True)
+        return {name: [*values] for name, values in _parsed(self.target.partition("?")[2]).items()}
 
     @property
     def cookies(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from twisted_ws.services.demo import Demo
 from twisted_ws.services.playground import Playground
 from twisted_ws.web.pages import pagesSite
 from twisted_ws.web.scripts import CLIENT
-from twisted_ws.wire.origins import AllowedHosts
+from twisted_ws.wire.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.proxies import TrustedProxies
 
 URL = "http://localhost:8081/broadcaster/broadcast"
@@ -30,6 +30,7 @@ class Server:
         self.limits, self.turns = Limits(), None
         self.backlog = self.intake = None
         self.hosts, self.proxies = AllowedHosts(), TrustedProxies()
+        self.origins = self.namedOrigins = AllowedOrigins()
         self.services = {"/" + path.replace("_", "/"): service for path, service in services.items()}
         self.asked: list[str] = []
 

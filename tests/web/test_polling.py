@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -305,6 +306,33 @@ def test_head() -> None:
     world = World()
     response = world.client().get("/channels/a?wait=30", method="HEAD")
     assert (response.status, response.header("etag"), response.body) == (200, '"e:0"', b"")
+
+
+def test_manyWait() -> None:
+    """To answer a poll, and take the next one, costs as much where 400 wait as where 50 do."""
+    world = World()
+    perPoll = []
+    for count in 50, 400:
+        clients = [world.client() for _ in range(count)]
+        calls = 0
+
+        def called(frame: object, event: str, argument: object) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        for measured in False, True:  # the first time may find what the second time knows
+            if measured:
+                sys.setprofile(called)
+            try:
+                for client in clients:
+                    client.ask("/channels/a?wait=20")
+                world.publish("a", "x")
+                world.clock.advance(1)
+            finally:
+                sys.setprofile(None)
+            assert all(client.responses()[0].json["messages"] for client in clients)
+        perPoll.append(calls / count)
+    assert perPoll[1] < perPoll[0] * 1.1
 
 
 def test_peerLeaves() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
-from contextlib import contextmanager
 from operator import itemgetter
 
 from twisted_ws.errors import ChannelError
@@ -15,8 +14,8 @@ __all__ = ["NAME", "SortedNames", "checkName", "checkNameOrPattern", "concerning
 # Only what a URL, a query, a cookie and a file can hold unescaped, so that there is one form of each name.
 _TOKEN = r"[A-Za-z0-9_~-]+"
 NAME = rf"{_TOKEN}(?:\.{_TOKEN})*"  # a regular expression, as JSON Schema takes them, too
-_NAME = re.compile(NAME)
-_PATTERN = re.compile(rf"(?:{_TOKEN}\.)*\*")
+_isName = re.compile(NAME).fullmatch
+_isEither = re.compile(rf"{NAME}|(?:{_TOKEN}\.)*\*").fullmatch
 
 
 def checkName(name: str, longest: int) -> str:
@@ -29,29 +28,36 @@ def checkName(name: str, longest: int) -> str:
     Raises:
         ChannelError: it is none, or too long.
     """
-    if not isinstance(name, str) or len(name) > longest or not _NAME.fullmatch(name):
-        raise ChannelError(
-            "bad-channel", f"A channel is named by 1 to {longest} letters, digits and _ - ~, with single . between."
-        )
+    if not isinstance(name, str) or len(name) > longest or not _isName(name):
+        raise _badName(longest)
     return name
 
 
 def checkNameOrPattern(name: str, longest: int) -> str:
     """Return the name of a channel or a pattern (``orders.*``, ``*``), checked as `checkName` does."""
-    if isPattern(name) and len(name) <= longest and _PATTERN.fullmatch(name):
-        return name
-    return checkName(name, longest)
+    if not isinstance(name, str) or len(name) > longest or not _isEither(name):
+        raise _badName(longest)
+    return name
 
 
-@contextmanager
-def concerning(channel: str) -> Iterator[None]:
+def _badName(longest: int) -> ChannelError:
+    return ChannelError("bad-channel", f"A channel is named by 1 to {longest} letters, digits and _ - ~, with single . between.")
+
+
+class concerning:
     """Note, in a `ChannelError` that is raised meanwhile, which of a request's channels it is about."""
-    try:
-        yield
-    except ChannelError as error:
-        if error.code != "too-many-channels":  # which is about them all
-            error.channel = channel
-        raise
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, ChannelError) and error.code != "too-many-channels":  # which is about them all
+            error.channel = self._channel
 
 
 def isPattern(name: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
+from contextvars import Context, copy_context
+from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer
@@ -28,23 +30,45 @@ def answerLater(request: HttpRequest, work: Coroutine[Any, Any, None], seconds: 
         work: a coroutine.
         seconds: how long it may take.
     """
-    task = Deferred.fromCoroutine(work)
-    if not task.called:
-        request.notifyFinish().addErrback(lambda gone: task.cancel())
-        task.addTimeout(seconds, request.channel.site.reactor)
-
-    def failed(failure: Failure) -> None:
-        error = failure.value
-        if isinstance(error, ChannelError):
-            failure = Failure(httpError(error))
-        elif isinstance(error, defer.TimeoutError):
-            failure = Failure(late())
-        elif isinstance(error, CancelledError) and request.gone:
-            return
-        request.processingFailed(failure)
-
-    task.addErrback(failed)
+    context = copy_context()
+    try:
+        waitsFor = context.run(work.send, None)
+    except StopIteration:
+        return NOT_DONE_YET
+    except Exception:
+        _failed(Failure(), request)
+        return NOT_DONE_YET
+    task = Deferred.fromCoroutine(_rest(work, context, waitsFor))
+    request.notifyFinish().addErrback(lambda gone: task.cancel())
+    task.addTimeout(seconds, request.channel.site.reactor)
+    task.addErrback(_failed, request)
     return NOT_DONE_YET
+
+
+@coroutine
+def _rest(work: Coroutine[Any, Any, None], context: Context, waitsFor: Any) -> Generator[Any, Any, None]:
+    """Go on with a coroutine that has begun."""
+    try:
+        while True:
+            try:
+                result = yield waitsFor
+            except BaseException as error:
+                waitsFor = context.run(work.throw, error)
+            else:
+                waitsFor = context.run(work.send, result)
+    except StopIteration:
+        pass
+
+
+def _failed(failure: Failure, request: HttpRequest) -> None:
+    error = failure.value
+    if isinstance(error, ChannelError):
+        failure = Failure(httpError(error))
+    elif isinstance(error, defer.TimeoutError):
+        failure = Failure(late())
+    elif isinstance(error, CancelledError) and request.gone:
+        return
+    request.processingFailed(failure)
 
 
 def httpError(error: ChannelError) -> HttpError:

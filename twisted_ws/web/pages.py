@@ -106,6 +106,7 @@ class PagesResource(Resource):
             for name, content in CLIENT.items()
         }
         self._hsts = hsts
+        self._channels = ChannelEndpoint(server)
 
     def getChild(self, path: bytes, request: HttpRequest) -> IResource:
         """Return what answers the whole path of `request`; services are mounted by whole paths, not by segments.
@@ -113,17 +114,14 @@ class PagesResource(Resource):
         Raises:
             HttpError: 404.
         """
-        demo = self._demoPath()
-        if demo is not None:
-            if request.path == b"/":
-                return self._demoPage(demo)
-            if request.path in self._files:
-                return self._files[request.path]
+        file = self._files.get(request.path)
+        if (file is not None or request.path == b"/") and (demo := self._demoPath()) is not None:
+            return file or self._demoPage(demo)
         if request.path in self._client and self._channelPath() is not None:
             return self._client[request.path]
         service = self._server.find(request.path.decode("ascii"))
         if isinstance(service, ChannelService):
-            return ChannelEndpoint(self._server)
+            return self._channels
         if service is not None:
             return UpgradeRequired()
         raise HttpError(404, "There is nothing here.")

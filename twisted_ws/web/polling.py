@@ -84,9 +84,9 @@ class Gathered:
             self._positions[publication.channel] = publication.position
         return True
 
-    def addAll(self, runs: Iterable[Iterable[Publication]]) -> None:
+    def addAll(self, runs: Sequence[Iterable[Publication]]) -> None:
         """Add the messages of several channels, in the order of their time."""
-        for publication in merge(*runs, key=_time):
+        for publication in merge(*runs, key=_time) if len(runs) > 1 else chain(*runs):
             if not self.add(publication, jsonFields(publication)):
                 return
 

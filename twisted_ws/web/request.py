@@ -135,12 +135,13 @@ class HttpRequest(Request):
     @property
     def peerAddress(self) -> str:
         """The client's IP address as text; "" for a UNIX socket. Behind a trusted proxy: the address it reports."""
-        return self._whose()[0]
+        return self._whose[0]
 
     def isSecure(self) -> bool:
         """Say whether the client's connection has TLS (with a trusted proxy: whether the proxy says so)."""
-        return bool(self._forceSSL) or self._whose()[1]
+        return bool(self._forceSSL) or self._whose[1]
 
+    @cached_property
     def _whose(self) -> tuple[str, bool]:
         address, secure = peerOf(self.client)[0], isSecure(self.transport)
         return (address, secure) if self.head is None else self.site.proxies.client(address, secure, self.head)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet import defer
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twisted_ws.delivery.names import concerning, isPattern
@@ -24,6 +24,7 @@ from twisted_ws.wire.tls import peerCertificate
 from twisted_ws.wire.transports import peerOf
 
 if TYPE_CHECKING:
+    from twisted_ws.delivery.upgrades import Upgrade
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.request import HttpRequest
 
@@ -80,13 +81,17 @@ class ChannelEndpoint(Endpoint):
             isSecure=request.isSecure(),
             clientCertificate=peerCertificate(request.transport),
         )
-        asked: Deferred[Any] = maybeDeferred(self._server.ask, upgrade)
-        asked.addTimeout(self._server.limits.upgradeDeadline, request.channel.site.reactor)
-        return asked.addCallbacks(self._admitted, _refusal, callbackArgs=(request, upgrade))
+        try:
+            answer = self._server.ask(upgrade)
+        except Reject as reject:
+            raise _refusal(reject) from None
+        if not isinstance(answer, Deferred):
+            self._admitted(answer, request, upgrade)
+            return None
+        answer.addTimeout(self._server.limits.upgradeDeadline, request.channel.site.reactor)
+        return answer.addCallbacks(self._admitted, _refused, callbackArgs=(request, upgrade))
 
-    def _admitted(
-        self, answer: tuple[object, tuple[tuple[str, str], ...]], request: HttpRequest, upgrade: UpgradeRequest
-    ) -> None:
+    def _admitted(self, answer: Upgrade, request: HttpRequest, upgrade: UpgradeRequest) -> None:
         service, headers = answer
         for name, value in headers:
             request.responseHeaders.addRawHeader(name, value)
@@ -125,15 +130,19 @@ class ChannelEndpoint(Endpoint):
         request.answer(jsonBody(published._asdict()))
 
 
-def _refusal(failure: Failure) -> Failure:
+def _refused(failure: Failure) -> Failure:
     error = failure.value
-    if isinstance(error, ChannelReject):
-        raise httpError(error.error)
     if isinstance(error, Reject):
-        headers: dict[str, str | tuple[str, ...]] = {}
-        for name, value in error.headers:
-            headers[name] = (*headers.get(name, ()), value)
-        raise HttpError(error.status, error.body or "The service refuses.", headers=headers)
+        raise _refusal(error)
     if isinstance(error, defer.TimeoutError):
         raise late()
     return failure
+
+
+def _refusal(reject: Reject) -> HttpError:
+    if isinstance(reject, ChannelReject):
+        return httpError(reject.error)
+    headers: dict[str, str | tuple[str, ...]] = {}
+    for name, value in reject.headers:
+        headers[name] = (*headers.get(name, ()), value)
+    return HttpError(reject.status, reject.body or "The service refuses.", headers=headers)
