@@ -10,9 +10,11 @@ import time
 
 from hostile.daemon import Daemon, endWithParent, freePorts, listens, pinned
 
-__all__ = ["HAProxy", "Nginx", "Proxy"]
+__all__ = ["FORBIDDEN", "HAProxy", "Nginx", "Proxy"]
 
 _START_SECONDS = 20.0
+# A path that no proxy lets through.
+FORBIDDEN = "/channels/forbidden"
 _NGINX = """
 daemon off;
 worker_processes 1;
@@ -31,6 +33,7 @@ http {{
     upstream http {{ server 127.0.0.1:{behindHttp}; keepalive 8; }}
     server {{
         listen 127.0.0.1:{ws};
+        location {forbidden} {{ return 403; }}
         location / {{
             proxy_pass http://ws;
             proxy_http_version 1.1;
@@ -42,6 +45,7 @@ http {{
     }}
     server {{
         listen 127.0.0.1:{http};
+        location {forbidden} {{ return 403; }}
         location / {{
             proxy_pass http://http;
             proxy_http_version 1.1;
@@ -64,9 +68,11 @@ defaults
     timeout tunnel 60s
 frontend ws
     bind 127.0.0.1:{ws}
+    http-request deny if {{ path_beg {forbidden} }}
     default_backend ws
 frontend http
     bind 127.0.0.1:{http}
+    http-request deny if {{ path_beg {forbidden} }}
     default_backend http
 backend ws
     server one 127.0.0.1:{behindWs}
@@ -99,7 +105,7 @@ class Proxy:
         self._directory.chmod(0o777)  # workers of nginx are somebody else
         ports = {"ws": self.ws, "http": self.http, "behindWs": daemon.ws, "behindHttp": daemon.http}
         self.configuration = self._directory / "configuration"
-        self.configuration.write_text(self.template.format(directory=self._directory, **ports))
+        self.configuration.write_text(self.template.format(directory=self._directory, forbidden=FORBIDDEN, **ports))
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Proxy:

@@ -1,14 +1,14 @@
 """The attacks: importing this package fills `ATTACKS`. A kind more is a module more, imported here and named in `KINDS`."""
 
 from hostile.attack import ATTACKS, Attack
-from hostile.attacks import bodies, bombs, channels, frames, handshakes, process, readers, services, tls
+from hostile.attacks import bodies, bombs, channels, frames, handshakes, process, readers, services, smuggling, tls
 
 __all__ = ["ATTACKS", "KINDS", "named"]
 
 # In the order of the table.
 KINDS = [
     module.__name__.rpartition(".")[2]
-    for module in (handshakes, frames, bombs, readers, channels, bodies, tls, services, process)
+    for module in (handshakes, frames, bombs, readers, channels, bodies, smuggling, tls, services, process)
 ]
 ATTACKS.sort(key=lambda each: KINDS.index(each.group))
 
