@@ -738,6 +738,24 @@ def test_moreFromWithin():
     assert seen == ["0", "1", "2"]
 
 
+def test_pauseThatIsOver(monkeypatch):
+    """When the reader takes what filled the queue in the middle of the pause, by a finaliser, the server is read on."""
+    client, peer, _ = opened(readBuffer=1000)
+    pause = peer.transport.pauseProducing
+    read: list[Any] = []
+
+    def readAll() -> None:
+        read.append(client.readMessage())
+        pause()
+
+    monkeypatch.setattr(peer.transport, "pauseProducing", readAll)
+    peer.text("x" * 2000)
+    assert [result(each) for each in read] == ["x" * 2000]
+    assert peer.transport.reading
+    peer.text("more")
+    assert result(client.readMessage()) == "more"
+
+
 def test_pauseAfterTheEnd():
     """Too much that comes with the end of the connection fills the queue, and pauses nothing."""
     client, peer, _ = opened(readBuffer=1000)

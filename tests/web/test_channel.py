@@ -500,6 +500,23 @@ def test_readingPausesWhileAsked(world: World) -> None:
     assert connection.ask(data[60_000:]).body == body
 
 
+def test_pauseThatIsOver(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When what reading waits for comes in the middle of the pause, by a finaliser, the peer is read on."""
+    connection = world.connect()
+    body = b"x" * 100_000
+    data = post(body, path=b"/asks")
+    pause = connection.transport.pauseProducing
+
+    def admitted() -> None:
+        world.asks.admissions[0].callback(None)
+        pause()
+
+    monkeypatch.setattr(connection.transport, "pauseProducing", admitted)
+    connection.send(data[:60_000])
+    assert connection.transport.producerState == "producing"
+    assert connection.ask(data[60_000:]).body == body
+
+
 def test_peerLeavesWhileAsked(world: World, logged: list[Any]) -> None:
     """When the peer leaves while a resource decides, the decision is cancelled, and nothing is written or logged."""
     connection = world.connect()

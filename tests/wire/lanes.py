@@ -6,6 +6,7 @@ import fcntl
 import socket
 import sys
 import termios
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -49,9 +50,17 @@ class LaneWorld:
         patch: puts the chosen one in place.
         limits: of the server.
         service: what answers ``/ws``.
+        http: makes what answers plain requests, for the server and the reactor.
     """
 
-    def __init__(self, implementation: str, patch: pytest.MonkeyPatch, service: Any, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        implementation: str,
+        patch: pytest.MonkeyPatch,
+        service: Any,
+        limits: Limits | None = None,
+        http: Callable[[WebSocketServer, Any], Any] = lambda server, reactor: None,
+    ) -> None:
         if implementation == "python":
             for name in ("PollSet", "Sender", "acceptOne", "plainHead", "readSome", "sendMany", "split"):
                 patch.setattr(speedups, name, getattr(pure, name))
@@ -61,7 +70,8 @@ class LaneWorld:
         self.reactor = MemoryReactorClock()
         self.server = WebSocketServer(reactor=self.reactor, limits=limits)
         self.server.mount("/ws", service)
-        self.port = Port(0, self.server.factory(), interface="127.0.0.1", reactor=self.reactor)
+        factory = self.server.factory(http(self.server, self.reactor))
+        self.port = Port(0, factory, interface="127.0.0.1", reactor=self.reactor)
         self.port.startListening()
         # Those that it accepts have the same: a kernel that takes little.
         self.port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

@@ -185,7 +185,6 @@ class Stream:
     def goOn(self) -> None:
         """See `twisted_ws.wire.fanout.fanOut`."""
         self._outbox.goOn()
-        self.outboxEased()
 
     def fail(self, error: WebSocketError) -> None:
         """End because the peer is too slow: after the event that was begun, so that it comes back for the others."""

@@ -8,6 +8,7 @@ not got yet (`FanOuts.catchUp`), which costs a look at `FanOuts.pending` as long
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import compress
@@ -71,6 +72,7 @@ class FanOut:
         "_at",
         "_begin",
         "_reached",
+        "cost",
         "count",
         "deliver",
         "done",
@@ -104,6 +106,7 @@ class FanOut:
         self.number = self.count = 0
         self.done: Deferred[int] | None = None
         self.waits = self.isDone = False
+        self.cost = 0, 0  # bytes and steps, as counted while it waits
         self.stragglers: dict[Any, None] | None = None  # made for the first
         self._ahead: set[Any] | None = None  # those who got it before it was their turn; made for the first
         self._at = begun  # the part that is being sent to
@@ -122,20 +125,21 @@ class FanOut:
             They, their senders, what they get, and the steps for each.
         """
         (members, senders, size), message, cost = self.parts[self._at]
-        begin, end = self._begin, self._begin + max(most // cost, 1)
+        at, begin, end = self._at, self._begin, self._begin + max(most // cost, 1)
         if end >= size:
-            self._at, self._begin, end = self._at + 1, 0, size
-        else:
-            self._begin = end
+            end = size
         if end - begin < len(members):
             members, senders = members[begin:end], senders[begin:end]
-        if self._reached is not None:
-            if self.overlaps:
-                members, senders = _without(members, senders, self._reached.__contains__)
-            self._reached.update(members)
+        if self._reached is not None and self.overlaps:
+            members, senders = _without(members, senders, self._reached.__contains__)
+        found = members
         if self._ahead is not None:
             members, senders = _without(members, senders, self._ahead.__contains__)
-        return members, senders, message, cost
+        next_ = members, senders, message, cost
+        if self._reached is not None:
+            self._reached.update(found)
+        self._at, self._begin = (at + 1, 0) if end == size else (at, end)
+        return next_
 
     def isDue(self, member: Any) -> bool:
         """Say whether one has not got it, nor is just getting it; from now on it is taken to have it."""
@@ -257,18 +261,26 @@ class FanOuts:
                     break
             if not behind and begun == len(parts):
                 return count
-        fanOut = FanOut(parts, names, find, size, overlaps, deliver, begun)
+        try:
+            fanOut = FanOut(parts, names, find, size, overlaps, deliver, begun)
+        except MemoryError:
+            if not begun:
+                raise
+            fanOut = FanOut(parts, names, find, size, overlaps, deliver, begun)  # it has to be: some have got a part of it
         fanOut.count = count - len(behind)
         # Nothing runs between these: the numbers are in the order of what is pending.
-        self._number += 1
-        fanOut.number = self._number
+        number = self._number + 1
         isFirst = not pending
         pending.append(fanOut)
-        if not isFirst:
-            self._keepAll()
-        if behind:
-            turns.spend(len(behind) * OWN_WAY)
-            self._follow(fanOut, behind, message)
+        self._number = fanOut.number = number
+        try:
+            if not isFirst:
+                self._keepAll()
+        finally:
+            if behind:
+                self._note(fanOut, behind)
+                turns.spend(len(behind) * OWN_WAY)
+                self._follow(fanOut, behind, message)
         if isFirst:
             self._work(0)
             if not fanOut.isOver:
@@ -337,26 +349,25 @@ class FanOuts:
     def _keep(self, fanOut: FanOut) -> None:
         """Count a message among those that wait."""
         queues = iter([(name, deque[FanOut]()) for name in fanOut.names])
-        size, steps = self._cost(fanOut)
+        cost = size, steps = self._cost(fanOut)
+        bytes_, total, steps = self._bytes + size, self._backlog.total + size, self._steps + steps
         # All is made. Nothing runs from here on.
         if fanOut.waits or fanOut.isDone:
             return
         fanOut.waits = True
-        self._bytes += size
-        self._backlog.total += size
-        self._steps += steps
+        fanOut.cost = cost
+        self._bytes, self._backlog.total, self._steps = bytes_, total, steps
         for name, queue in queues:
             self._named.setdefault(name, queue).append(fanOut)
 
     def _forget(self, fanOut: FanOut) -> None:
         """Undo that, as far as it was done: everybody was reached."""
-        size, steps = self._cost(fanOut)
         if not fanOut.waits:
             return
+        size, steps = fanOut.cost
+        bytes_, total, steps = self._bytes - size, self._backlog.total - size, self._steps - steps
         fanOut.waits = False
-        self._bytes -= size
-        self._backlog.total -= size
-        self._steps -= steps
+        self._bytes, self._backlog.total, self._steps = bytes_, total, steps
         for name in fanOut.names:
             queue = self._named.get(name)
             if queue and queue[0] is fanOut:
@@ -380,9 +391,9 @@ class FanOuts:
                 while not fanOut.isOver and turns.left > stop:
                     self._advance(fanOut, turns.left - stop)
                 if fanOut.isOver:
-                    pending.popleft()
                     fanOut.isDone = True
                     self._forget(fanOut)
+                    pending.popleft()
                     if fanOut.done is not None:
                         fanOut.done.callback(fanOut.count)
         finally:
@@ -394,8 +405,8 @@ class FanOuts:
                     if not pending:
                         self._late, self._caught = late, caught
             elif not self._scheduled:
-                self._scheduled = True
                 turns.later(self._goOn)
+                self._scheduled = True
 
     def _goOn(self) -> None:
         self._scheduled = False
@@ -403,27 +414,44 @@ class FanOuts:
 
     def _advance(self, fanOut: FanOut, steps: int) -> None:
         """Send a message to the next ones."""
-        members, senders, message, cost = fanOut.take(steps)
-        self._turns.spend(len(members) * cost)
-        if fanOut.deliver is not None or not isinstance(message, OutgoingMessage):
-            behind: Sequence[tuple[Any, bool]] = [(member, False) for member in members]
-        else:
-            behind = _straightOut(members, senders, message.plain, self._wheel.now)
-            self._turns.spend(len(behind) * OWN_WAY)
+        # The collector waits: a finaliser that wrote to one of them between the look at whose turn it is and the sending would
+        # take the one for the other, and overtake the message.
+        collects = gc.isenabled()
+        gc.disable()
+        straight = 0
+        try:
+            members, senders, message, cost = fanOut.take(steps)
+            if fanOut.deliver is not None or not isinstance(message, OutgoingMessage):
+                behind: Sequence[tuple[Any, bool]] = [(member, False) for member in members]
+            else:
+                behind = _straightOut(members, senders, message.plain, self._wheel.now)
+                straight = OWN_WAY
+            if behind:
+                self._note(fanOut, behind)
+        finally:
+            if collects:
+                gc.enable()
         fanOut.count += len(members) - len(behind)
+        self._turns.spend(len(members) * cost + len(behind) * straight)
         if behind:
             self._follow(fanOut, behind, message)
 
-    def _follow(self, fanOut: FanOut, behind: Sequence[tuple[Any, bool]], message: Any) -> None:
-        """Have those go on, or begin, who go their own way; any of it may run code of a service, which may write to others."""
+    def _note(self, fanOut: FanOut, behind: Sequence[tuple[Any, bool]]) -> None:
+        """Note who goes its own way, and has not yet."""
         if fanOut.stragglers is None:
             fanOut.stragglers = {}
-        stragglers = fanOut.stragglers
-        stragglers.update([(member, None) for member, isBegun in behind if not isBegun])
+        fanOut.stragglers.update([(member, None) for member, isBegun in behind if not isBegun])
+
+    def _follow(self, fanOut: FanOut, behind: Sequence[tuple[Any, bool]], message: Any) -> None:
+        """Have those go on, or begin, who go their own way; any of it may run code of a service, which may write to others."""
+        stragglers: Any = fanOut.stragglers
         for member, isBegun in behind:
             if isBegun:
-                fanOut.count += 1
-                member.goOn()
+                try:
+                    fanOut.count += 1
+                    member.goOn()
+                except Exception:
+                    _log.failure("a message for many could not be sent on to one of them")
             elif member in stragglers:
                 del stragglers[member]
                 self._hand(fanOut, member, message)
@@ -451,6 +479,13 @@ def _straightOut(members: Sequence[Any], senders: Sequence[Any], frame: bytes, n
     if outcomes is None:
         return _NOBODY
     # What was begun of each frame is noted: whoever is called from here on may write to any of them, and close it.
+    try:
+        return _behind(members, outcomes)
+    except MemoryError:
+        return _behind(members, outcomes)  # it has to be: some have got a part of a frame
+
+
+def _behind(members: Sequence[Any], outcomes: bytes) -> Sequence[tuple[Any, bool]]:
     return [(member, outcome == BEGUN) for member, outcome in compress(zip(members, outcomes, strict=False), outcomes)]
 
 

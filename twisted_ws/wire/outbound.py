@@ -84,8 +84,6 @@ class Outbound(Inbound):
     def goOn(self) -> None:
         """Go on with a frame that the sender has begun."""
         self._outbox.goOn()
-        if self._whenEased is not None:
-            self._whenEased()
 
     def hold(self, goOn: Callable[[], None] | None, makeRoom: Callable[[], None] | None = None) -> None:
         """Let no frame of a `fanOut` go straight out, for others wait elsewhere that must go first.

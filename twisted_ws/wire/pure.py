@@ -202,9 +202,9 @@ class Sender:
         size = len(data)
         if not self.open or self.waiting or self.begun:
             return False
+        self.written += 1
         self.begun = True
         self.lastData = now
-        self.written += 1
         sent = -1
         try:
             if self.secure:
@@ -240,18 +240,22 @@ class Sender:
 WHOLE, BEGUN, NOT_THIS_WAY = 0, 1, 2
 
 
-def sendMany(senders: Sequence[Sender], data: bytes, now: float) -> bytes | None:
+def sendMany(senders: Sequence[Sender], data: bytes, now: float) -> bytes | bytearray | None:
     """Send the same frame to many.
 
     Returns:
         None when all took it whole; else a byte for each: `WHOLE`; `BEGUN`, its outbox has to go on; or `NOT_THIS_WAY`.
     """
-    outcomes = bytearray(len(senders))
+    outcomes, isBehind = bytearray(len(senders)), False
     for index, sender in enumerate(senders):
-        taken = sender.take(data, now)
+        try:
+            taken = sender.take(data, now)
+        except Exception:
+            taken = bool(sender.begun)  # its outbox finds that nobody knows how much of it went; the others get theirs
         if taken is not None:
+            isBehind = True
             outcomes[index] = BEGUN if taken else NOT_THIS_WAY
-    return bytes(outcomes) if any(outcomes) else None
+    return outcomes if isBehind else None
 
 
 # The same by TLS, on an OpenSSL connection that has the socket.
@@ -389,12 +393,13 @@ class PollSet:
         self._ready = ready
         self._epoll = select.epoll()
         self._entries: dict[int, _Entry] = {}  # of those that are polled or have a lane
-        self._polled: set[int] = set()
+        self._polled: set[int] = set()  # now or before
+        self._asked: set[int] = set()  # now
         self._serving = False
         self.failed: Any = None
 
     def __len__(self) -> int:
-        return len(self.transports())
+        return len(self._asked)
 
     def fileno(self) -> int:
         """Return the descriptor of the set, which is readable when one of its sockets is ready."""
@@ -402,7 +407,8 @@ class PollSet:
 
     def transports(self) -> list[Any]:
         """Return those that are polled."""
-        return [entry.transport for entry in tuple(self._entries.values()) if entry.events]
+        # A list of all first: to make a tuple of them may run a finaliser after it has begun to count.
+        return [entry.transport for entry in [*self._entries.values()] if entry.events]
 
     def ask(self, fd: int, transport: Any, wanted: int, unwanted: int) -> None:
         """Change the events (bits of epoll) for which `transport` is polled.
@@ -438,6 +444,7 @@ class PollSet:
             former = entry.lane, entry.transport  # kept until all is said: with them somebody may go who asks, too
             watch = object()
             self._polled.add(fd)
+            self._asked.add(fd)
             self._entries[fd] = entry
             try:
                 try:
@@ -458,8 +465,10 @@ class PollSet:
         entry.events = events
 
     def _forgetUnused(self, fd: int, entry: _Entry) -> None:
-        if not entry.events and entry.lane is None and self._entries.get(fd) is entry:
-            del self._entries[fd]
+        if not entry.events and self._entries.get(fd, entry) is entry:
+            self._asked.discard(fd)
+            if entry.lane is None:
+                self._entries.pop(fd, None)
 
     def asked(self, fd: int) -> int:
         """Return the events for which a descriptor is polled."""

@@ -118,8 +118,8 @@ class Turns:
 
     def _turn(self) -> None:
         self.left, self._spent = STEPS, 0.0
-        self.begin()
         try:
+            self.begin()
             while self._waiting and not self.over:
                 try:
                     self._waiting.popleft()()
@@ -127,6 +127,8 @@ class Turns:
                     # Without this the others would wait for ever.
                     _log.failure("what waited for its turn failed inside the server")
         finally:
-            self.end()
-            again = self._waiting or self.left < STEPS - FEW  # what was used here is not missing in the next turn
-            self._call = self._reactor.callLater(0, self._turn) if again else None
+            self._call = None  # if what follows fails for want of memory, the next who waits asks for a turn
+            if self._since is not None:
+                self.end()
+            if self._waiting or self.left < STEPS - FEW:  # what was used here is not missing in the next turn
+                self._call = self._reactor.callLater(0, self._turn)
