@@ -694,6 +694,7 @@ SENT = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a finaliser of others without memory
 @pytest.mark.parametrize("what", SENT)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_wholeOrEnded(monkeypatch, implementation, what):
