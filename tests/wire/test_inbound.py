@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tests.memory import clientFrame
+from tests.web.conftest import turn
 from tests.wire.support import WireHost
 from twisted_ws.limits import Limits
-from twisted_ws.wire.inbound import BATCH, FEED, TURN
+from twisted_ws.wire.inbound import MESSAGE, PIECE
+from twisted_ws.wire.turns import QUANTUM, STEPS, TURN
 
 
 def busy(host, seconds):
@@ -33,7 +37,7 @@ def test_manyMessages(kind, close):
     data = b"".join(map(KINDS[kind], range(count)))
     client.transport.protocol.dataReceived(data + (clientFrame(8, b"\x03\xe8") if close else b""))
     assert not client.transport.reading
-    assert BATCH <= len(recorder.messages()) <= FEED // 8
+    assert 10 <= len(recorder.messages()) <= 10 + PIECE // 7
     host.clock.advance(0)
     assert client.transport.reading
     assert recorder.messages() == [str(n) for n in range(count)]
@@ -43,13 +47,46 @@ def test_manyMessages(kind, close):
         assert recorder.events[-1] == ("closed", 1000, "")
 
 
-def test_quickHandlers():
-    """Any number of messages is handled at once as long as that takes no time."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_alone(kind):
+    """Who is alone has the whole turn, however quick the handlers are; and then it is the turn of the reactor."""
     host = WireHost()
-    client, recorder = busy(host, 0)
-    client.send(b"".join(clientFrame(1, b"%d" % n) for n in range(5000)))
-    assert len(recorder.messages()) == 5000
+    client, recorder = host.open()
+    count = 2 * STEPS // MESSAGE
+    client.transport.protocol.dataReceived(b"".join(map(KINDS[kind], range(count))))
+    first = len(recorder.messages())
+    assert 2 * QUANTUM // MESSAGE < first <= STEPS // MESSAGE + PIECE // 7
+    assert not client.transport.reading
+    assert turn(host.clock)
+    assert first < len(recorder.messages()) - first // 2
+    while turn(host.clock):
+        pass
+    assert recorder.messages() == [str(n) for n in range(count)]
     assert client.transport.reading
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_flooders(kind):
+    """However many flood, a turn has so many steps for all; each gets on in four, and who has little to say waits for none."""
+    host = WireHost()
+    pairs = [host.open() for _ in range(15)]
+    good, heard = host.open()
+    count = 1000
+    flood = b"".join(map(KINDS[kind], range(count)))
+    for client, _ in pairs:
+        client.transport.protocol.dataReceived(flood)
+    seen = [[len(recorder.messages()) for _, recorder in pairs]]
+    while turn(host.clock):
+        seen.append([len(recorder.messages()) for _, recorder in pairs])
+        good.transport.protocol.dataReceived(clientFrame(1, b"good"))
+        assert len(heard.messages()) == len(seen) - 1
+    for before, after in pairwise([[0] * len(pairs), *seen]):
+        assert sum(after) - sum(before) <= STEPS // MESSAGE + PIECE // 7
+    for before, after in zip(seen, seen[4:], strict=False):
+        assert all(then < now or now == count for then, now in zip(before, after, strict=True))
+    for client, recorder in pairs:
+        assert recorder.messages() == [str(n) for n in range(count)]
+        assert client.transport.reading
 
 
 def test_moreComes():
@@ -59,9 +96,10 @@ def test_moreComes():
     data = b"".join(clientFrame(1, b"%d" % n) for n in range(300))
     cut = len(data) - 3
     client.transport.protocol.dataReceived(data[:cut])
-    assert len(recorder.messages()) == BATCH
+    first = len(recorder.messages())
+    assert 1 <= first <= PIECE // 7
     client.transport.protocol.dataReceived(data[cut:])
-    assert len(recorder.messages()) == BATCH
+    assert len(recorder.messages()) == first
     for _ in range(10):
         host.clock.advance(0)
     assert recorder.messages() == [str(n) for n in range(300)]
@@ -75,7 +113,8 @@ def test_endBetweenTurns(how):
     client, recorder = busy(host, TURN)
     close = clientFrame(8, b"\x03\xe8") if how == "closes" else b""
     client.transport.protocol.dataReceived(b"".join(clientFrame(1, b"%d" % n) for n in range(300)) + close)
-    connection = recorder.connection
+    connection, first = recorder.connection, len(recorder.messages())
+    assert 1 <= first <= PIECE // 7
     if how == "leaves":
         client.hangUp()
     elif how == "fails":
@@ -85,7 +124,7 @@ def test_endBetweenTurns(how):
     for _ in range(10):
         host.clock.advance(0)
         client.transport.settle()
-    assert len(recorder.messages()) == BATCH
+    assert len(recorder.messages()) == first
     assert client.transport.closed
     assert recorder.events[-1][:2] == ("closed", 1000 if how == "closes" else 1006)
     assert host.clock.getDelayedCalls() == []
@@ -131,13 +170,13 @@ def test_intakeOfTheRest():
     host = WireHost()
     client, recorder = host.open()
     recorder.onMessage = lambda _, message: host.clock.advance(TURN / 10)
-    client.transport.protocol.dataReceived(b"".join([clientFrame(1, b"%04d" % number) for number in range(10 * BATCH)]))
-    assert host.wire.intake.total > 8 * BATCH * 50
+    client.transport.protocol.dataReceived(b"".join([clientFrame(1, b"%04d" % number) for number in range(500)]))
+    assert 500 * 10 - PIECE <= host.wire.intake.total <= 500 * 10
     host.clock.advance(0)
     host.clock.advance(0)
     while host.clock.getDelayedCalls() and host.wire.intake.total:
         host.clock.advance(0)
-    assert len([event for event in recorder.events if event[0] == "message"]) == 10 * BATCH
+    assert len([event for event in recorder.events if event[0] == "message"]) == 500
     assert host.wire.intake.total == 0
 
 

@@ -20,11 +20,14 @@ from zope.interface import implementer
 
 from tests.memory import clientFrame
 from tests.moments import MOMENTS, collectAt, memoryAgain, noMemory
+from tests.web.conftest import turn
 from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld, framesOf
 from twisted_ws import Limits
 from twisted_ws.wire import framing, speedups
-from twisted_ws.wire.lane import LANE_NAMES, LaneServer, PollGroup
+from twisted_ws.wire.inbound import PIECE
+from twisted_ws.wire.lane import EVENTS, LANE_NAMES, TURN, LaneServer, PollGroup
 from twisted_ws.wire.ports import accelerate
+from twisted_ws.wire.turns import TURN as TURN_OF_OTHERS
 from twisted_ws.wire.wheel import Wheel
 
 
@@ -551,6 +554,48 @@ def test_violationAndFlood(implementation: str, monkeypatch: pytest.MonkeyPatch)
         assert world.server.gate.open == 0
     finally:
         world.close()
+
+
+@pytest.mark.parametrize("kind", ["text", "more than are delivered at once", "fragments", "pings between"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_flooders(implementation: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many flood, and with what, a turn takes ten milliseconds and what is begun by then; all is handled in the end."""
+    cost = 1e-5
+
+    class Service:
+        handled = 0
+
+        def onTextMessage(self, caller: Any, text: str) -> None:
+            """Take so much time."""
+            self.handled += 1
+            world.reactor.rightNow += cost
+
+    text = clientFrame(1, b"x")
+    flood, count = {
+        "text": (text * 64, 64),
+        "more than are delivered at once": (text * 1000, 1000),
+        "fragments": ((clientFrame(1, b"x", fin=False) + clientFrame(0)) * 500, 500),
+        "pings between": ((clientFrame(9) + text * 9) * 50, 450),
+    }[kind]
+    service = Service()
+    world = LaneWorld(implementation, monkeypatch, service)
+    try:
+        clients = [world.connect() for _ in range(40)]
+        for client in clients:
+            client.sendall(flood)
+        (group,) = [reader for reader in world.reactor.getReaders() if reader is not world.port]
+        turns = 0
+        while service.handled < count * len(clients):
+            begin = world.reactor.seconds()
+            turn(world.reactor)
+            group.doRead()
+            assert world.reactor.seconds() - begin <= TURN + TURN_OF_OTHERS + (EVENTS * 64 + 2 * PIECE // 7) * cost
+            turns += 1
+            assert turns < 1000
+        assert turns > 2
+    finally:
+        world.close()
+    assert service.handled == count * len(clients)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

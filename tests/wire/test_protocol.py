@@ -411,10 +411,12 @@ class TestOurDelays:
         else:
             host.clock.jump(10)
         client.send(sent * 10)
+        host.clock.advance(0)  # so much takes some turns
         assert not client.transport.writeClosed
         assert len(recorder.messages()) == (before + 10) * 40
         client.advance(1)
         client.send(sent * 5)
+        host.clock.advance(0)
         assert client.closeFrame()[0] == 1008
 
     def test_standingStillElsewhere(self):

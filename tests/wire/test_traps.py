@@ -388,6 +388,7 @@ class TestMemory:
         assert len(stock.last.message_data) == 20_001
         client, recorder = WireHost().open()
         client.send(data)
+        client.clock.advance(0)
         assert client.closeFrame() == (1009, "message too big")
         assert recorder.connection._message is None
 

@@ -62,7 +62,7 @@ def test_seconds(clock: Clock, turns: Turns) -> None:
         turns.end()
     assert not turns.over
     turns.begin()
-    clock.advance(TURN / 4)
+    clock.advance(TURN / 3)
     assert turns.over
     turns.end()
     assert turns.over

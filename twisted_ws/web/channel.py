@@ -124,10 +124,10 @@ class HttpChannel(HTTPChannel):
         self._advancing = True
         turns = self.site.turns
         outermost = turns.begin()
-        seconds, share = self.site.reactor.seconds, turns.share()
+        share = turns.share()
         try:
             while True:
-                if (self._input or self._given) and (turns.left <= share or seconds() >= turns.until):
+                if (self._input or self._given) and turns.isOver(share):
                     self._waitsForTurn = True
                     turns.later(self._goOn)
                     break

@@ -104,7 +104,7 @@ async def batch(call: Call) -> schemas.Results:
     results: list[Any] = []
     share = turns.share()
     for message in messages:
-        if turns.left <= share or turns.over:
+        if turns.isOver(share):
             await turns.next()
             share = turns.share()
         turns.left -= REQUEST

@@ -22,10 +22,12 @@ __all__ = ["Inbound"]
 # Autobahn copies the tail of what it has for each frame it takes, so many small frames in one large read cost quadratic time.
 FEED = 4096
 
-# So many seconds of one connection's input are handled in one turn of the reactor; then it is the turn of the others. A read may
-# hold tens of thousands of small frames, each with a handler to call.
-TURN = 0.01
-BATCH = 64  # messages between two looks at the clock
+# A read may hold tens of thousands of small frames, each with a handler to call. So many bytes, or one frame, are handled between
+# two looks at whether it is the turn of others (see `twisted_ws.wire.turns`); so few are handled in any case.
+PIECE = 512
+# What a message costs, in steps; and each step of Autobahn's parser, which takes two or three for a frame.
+MESSAGE = 4
+PARSING = 4
 
 # Fewer bytes than this are not counted among what all have sent in part: a connection costs more.
 SMALL = 1024
@@ -54,7 +56,7 @@ class Inbound(QuietServerProtocol):
     _kept = 0  # those of `_rest`
     _unhandled = 0  # those that wait for a handler
     _unread = 0.0  # seconds in which we did not read, less what the wheel had missed when we began to
-    _rest: tuple[list[str | bytes], bytearray] | None = None  # what has come and waits for the next turn: messages, then bytes
+    _rest: bytearray | None = None  # what has come and waits for another turn
     _controlRate: Rate | None = None
     _messageRate: Rate | None = None
 
@@ -75,9 +77,9 @@ class Inbound(QuietServerProtocol):
             if self.phase >= Phase.FINISHING:
                 return
         if self._rest is not None:
-            self._rest[1].extend(data)
+            self._rest += data
         else:
-            self._take([], data)
+            self._take(data)
         if self._message is not None or self.counted:
             self._note()
 
@@ -109,32 +111,26 @@ class Inbound(QuietServerProtocol):
         self._unhandled = size
         self._note()
 
-    def _take(self, messages: list[str | bytes], data: bytes) -> None:
-        """Handle messages, and bytes that came after them, for as long as one turn of the reactor may take."""
-        seconds = self.wire.reactor.seconds
-        until = seconds() + TURN
+    def _take(self, data: bytes | bytearray) -> None:
+        """Handle what came, for as long as this turn of the reactor lasts, or until it is the turn of others who wait."""
+        turns = self.wire.turns
+        outermost = turns.begin()
+        share, at = turns.share(), 0
         try:
-            if not messages and self._expectsFrame():
-                messages, taken = split(data, self.laneMaximum)
-                data = data[taken:]
-            for end in range(BATCH, len(messages) + BATCH, BATCH):
-                self._deliverAll(messages[end - BATCH : end])
+            while at < len(data):
+                if (at or len(data) > PIECE) and turns.isOver(share):
+                    self._keep(data, at)
+                    return
+                at += self._takeSome(data, at)
                 if self.phase >= Phase.FINISHING:
-                    return
-                if (end < len(messages) or data) and seconds() >= until:
-                    self._keep(messages[end:], data)
-                    return
-            for end in range(FEED, len(data) + FEED, FEED):
-                self.feed(data[end - FEED : end])
-                if self.phase >= Phase.FINISHING:
-                    return
-                if end < len(data) and seconds() >= until:
-                    self._keep([], data[end:])
                     return
             self._setLane()
         except Exception as error:
             # Nothing below should raise; if it does, it must not tear down the reactor's read loop with a traceback per chunk.
             self._failInside(error)
+        finally:
+            if outermost:
+                turns.end()
 
     def _failInside(self, error: Exception) -> None:
         """End the connection: something has failed in the middle of our own work, and what it was at is not done."""
@@ -146,14 +142,41 @@ class Inbound(QuietServerProtocol):
             if wasFinishing or self.phase < Phase.FINISHING:
                 self.abort()
 
-    def _keep(self, messages: list[str | bytes], data: bytes) -> None:
-        """Keep what is left for the next turn; reading pauses until then."""
-        self._rest = messages, bytearray(data)
-        self._kept = len(data) + sum([each.__sizeof__() + 8 for each in messages])
+    def _takeSome(self, data: bytes | bytearray, at: int) -> int:
+        """Handle the next bytes, from `at` on, and return how many those were."""
+        turns = self.wire.turns
+        if self._expectsFrame():
+            size = 0
+            if len(data) - at > PIECE:
+                # The first frame may be a larger one.
+                size = data[at + 1] & 0x7F
+                if size >= 126:
+                    size = int.from_bytes(data[at + 2 : at + (4 if size == 126 else 10)], "big")
+            messages, taken = split(bytes(data[at : at + max(PIECE, size + 14)]), self.laneMaximum)
+            if taken:
+                turns.left -= MESSAGE * len(messages)
+                self.framesReceived(messages)
+                return taken
+        # What is left of a frame that was begun is one; what begins here may be many.
+        begun = self.current_frame
+        left = 0 if begun is None else begun.length - self.current_frame_masker.pointer()
+        piece = bytes(data[at : at + min(max(PIECE, left), FEED)])
+        turns.left -= MESSAGE
+        self.feed(piece)
+        return len(piece)
+
+    def _keep(self, data: bytes | bytearray, at: int) -> None:
+        """Keep what is left, from `at` on, for another turn; reading pauses until then."""
+        if isinstance(data, bytearray):
+            del data[:at]  # which moves nothing
+        else:
+            data = bytearray(data[at:])
+        self._rest = data
+        self._kept = len(data)
         if self._lane is not None:
             self._lane.setLane(None)
         self._pause(self._FOR_OTHERS)
-        self.wire.reactor.callLater(0, self._goOn)
+        self.wire.turns.later(self._goOn)
         self._note()
 
     def _goOn(self) -> None:
@@ -161,7 +184,7 @@ class Inbound(QuietServerProtocol):
         self._kept = 0
         try:
             if rest is not None and self.phase < Phase.FINISHING:
-                self._take(rest[0], bytes(rest[1]))
+                self._take(rest)
             if self._rest is None:
                 self._resume(self._FOR_OTHERS)
             self._note()
@@ -187,12 +210,6 @@ class Inbound(QuietServerProtocol):
 
     def framesReceived(self, messages: list[str | bytes]) -> None:
         """Deliver the messages of common frames."""
-        if len(messages) <= BATCH:
-            self._deliverAll(messages)
-        else:
-            self._take(messages, b"")
-
-    def _deliverAll(self, messages: list[str | bytes]) -> None:
         self.sender.lastData = self.wire.wheel.now
         deliver = self._deliver
         for message in messages:
@@ -220,6 +237,7 @@ class Inbound(QuietServerProtocol):
         if self.phase >= Phase.FINISHING:
             self.data = b""
             return False
+        self.wire.turns.left -= PARSING
         return bool(super().processData())
 
     def onMessageBegin(self, isBinary: bool) -> None:
