@@ -5,21 +5,23 @@
 runs worlds for so long (10), each with its own seed (from 1 on), and stops at the first that is wrong. `TWISTED_WS_SPEEDUPS=0`
 does it in Python. A world is one server with a plain and a TLS port, in one thread, whose peers connect, write in pieces, read
 in pieces, and go. Its service writes, replies, broadcasts, closes and has the reactor turn within a turn; so do finalisers,
-which the garbage collector runs in the middle of anything. With `STATEFUL_FAILING=1` allocations fail in half of the
-worlds, which is not held yet. A model of what each peer may get and must get is beside it:
+which the garbage collector runs in the middle of anything; and in half of the worlds allocations fail. A model of what each peer
+may get and must get is beside it:
 
 - a frame is whole, and one that was sent to this peer; none comes twice;
 - what was sent before another by a call that had returned comes before it;
 - who is still there in the end has all that was sent to it by a call that did not raise. Where allocations fail, that is not
   asked of broadcasts: one that could not be handed to somebody counts one less, without saying whom;
-- what the service hears of a peer is what that one sent, in order, with nothing left out.
+- what the service hears of a peer is what that one sent, in order, with nothing left out;
+- who is no longer there was said good-bye to, once.
+
+Where an allocation failed a connection may have ended, without a word even; one that has not is as promised.
 """
 
 from __future__ import annotations
 
 import errno
 import gc
-import os
 import random
 import socket
 import struct
@@ -71,7 +73,6 @@ LIMITS = Limits(
 GONE = (SSL.ZeroReturnError, SSL.SysCallError, SSL.Error, ConnectionError)
 LATER = (SSL.WantReadError, SSL.WantWriteError, BlockingIOError)
 FOREVER = sys.maxsize
-FAILING = set_nomemory is not None and os.environ.get("STATEFUL_FAILING") == "1"
 # Seconds without a byte after which what has not come never will.
 PATIENCE = 10
 
@@ -134,6 +135,8 @@ class Peer:
         self.again = 0  # bytes that TLS wants to have offered again
         self.received = bytearray()
         self.begun = self.gone = self.left = False  # the head has come; nothing more comes; we have gone, or said so
+        self.hungUp = False
+        self.farewells = 0
         self.isClosing = FOREVER  # since when the server closes it
         self.sent = self.heard = 0  # messages to the server
         self.heardAll = True  # nothing failed while the service heard it
@@ -259,10 +262,12 @@ class Peer:
         if self.world.random.random() < 0.5:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
-        self.gone = True
+        self.gone = self.hungUp = True
 
     def judge(self) -> None:
-        """Say what is wrong in the end, of one that is still there."""
+        """Say what is wrong in the end."""
+        if self.farewells > 1 or (self.hungUp and self.caller is not None and not self.farewells):
+            raise Wrong(f"peer {self.id} ({self.secure=}): {self.farewells} times it was said good-bye to")
         if self.gone or self.left or self.caller is None or not self.caller.isOpen() or self.isClosing != FOREVER:
             return
         if self.received:
@@ -304,6 +309,7 @@ class Service:
     def onClose(self, caller: Caller, statusCode: int, reason: str) -> None:
         remove_mem_hooks()
         self.world.tick()
+        self.world.peers[caller.attributes["peer"]].farewells += 1
         if caller in self.world.callers:
             self.world.callers.remove(caller)
 
@@ -347,7 +353,7 @@ class World:
         self.moment = 0
         self.depth = 0
         self.isOver = False
-        self.isShort = self.fails = FAILING and self.random.random() < 0.5
+        self.isShort = self.fails = set_nomemory is not None and self.random.random() < 0.5
         self.wrong: BaseException | None = None
 
     def newPeer(self) -> int:
@@ -629,5 +635,5 @@ def run(seconds: float, seed: int, worlds: int = sys.maxsize) -> Counter[str]:
 
 
 if __name__ == "__main__":
-    print("compiled:", speedups.compiled, "TLS:", speedups.tlsCompiled, "allocations fail:", FAILING, flush=True)
+    print("compiled:", speedups.compiled, "TLS:", speedups.tlsCompiled, "allocations fail:", set_nomemory is not None, flush=True)
     print(dict(run(float(sys.argv[1]) if len(sys.argv) > 1 else 10, int(sys.argv[2]) if len(sys.argv) > 2 else 1)))

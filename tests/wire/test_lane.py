@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from tests.memory import clientFrame
+from tests.memory import clientFrame, upgrade
 from tests.moments import MOMENTS, collectAt, memoryAgain, noMemory
 from tests.web.conftest import turn
 from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld, framesOf
@@ -709,6 +709,7 @@ class Witness:
         self.heard: list[str] = []
 
     def onOpen(self, caller: Any) -> None:
+        memoryAgain()
         self.opened.append(caller)
 
     def onTextMessage(self, caller: Any, text: str) -> Any:
@@ -797,6 +798,52 @@ def test_wholeOrEnded(monkeypatch, implementation, what):
     world.close()
     assert number > 30
     assert went or what not in ("message", "messages", "fragments", "ping", "much")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_openedOrNot(monkeypatch, implementation):
+    """Whichever allocation fails in a handshake, the connection is open or it ends; the service hears of both, or of neither."""
+    service = Witness()
+    world = LaneWorld(implementation, monkeypatch, service, Limits(pingInterval=0))
+    group = world.server._wire.group
+    number = quiet = 0
+    while quiet < 25:
+        number += 1
+        service.opened.clear()
+        service.closed.clear()
+        client = world.dial()
+        client.sendall(upgrade())
+        while not group.sockets.transports():
+            world.port.doRead()
+        with capturedLogs() as logs:
+            failed = None
+            with noMemory(number):
+                try:
+                    group.doRead()
+                except MemoryError as error:
+                    failed = Failure(error)
+            if failed is not None:  # the reactor does this
+                world.reactor.removeReader(group)
+                group.connectionLost(failed)
+            quiet = 0 if failed or any("log_failure" in event for event in logs) else quiet + 1
+            for _ in range(4):
+                world.turn()
+            if world.server.callers:
+                client.sendall(clientFrame(1, b"there?"))
+                client.setblocking(False)
+                assert framesOf(world.readAllOrLost(client).partition(b"\r\n\r\n")[2]) == [(1, b"there?")], f"at moment {number}"
+            client.close()
+            for _ in range(300):
+                if not world.server.gate.open:
+                    break
+                world.turn()
+        assert world.server.gate.open == 0, f"at moment {number}"
+        assert service.opened == service.closed, f"at moment {number}"
+        assert not world.server.callers
+        assert not group.sockets.transports(), f"at moment {number}"
+    world.close()
+    assert number > 30
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -36,6 +36,12 @@ __all__ = ["Dispatcher", "callUpgrade"]
 _log = Logger()
 
 
+def _wasNotBegun(error: BaseException) -> bool:
+    """Say whether memory was short for the call of a handler itself: the exception comes from no deeper than who called."""
+    trace = error.__traceback__
+    return isinstance(error, MemoryError) and (trace is None or trace.tb_next is None)
+
+
 class Dispatcher:
     """Calls the handlers of one service object for one caller; implements `twisted_ws.wire.events.Events`.
 
@@ -118,7 +124,13 @@ class Dispatcher:
         self._opened = True
         if "onOpen" in self._handlers.events:
             self._running = True
-            if self._call("onOpen", self._service.onOpen):
+            try:
+                result = self._service.onOpen(self.caller)
+                done = result is None or self._take(result, "onOpen")
+            except BaseException as error:
+                self._opened = not _wasNotBegun(error)  # nor does the service hear of the end then
+                done = self._raised(Failure(), "onOpen")
+            if done:
                 self._finished()
 
     def messageReceived(self, message: str | bytes) -> None:
@@ -390,8 +402,8 @@ class Dispatcher:
         try:
             pending = asDeferred(handler(self.caller, *arguments))
         except BaseException as error:
-            if isinstance(error, MemoryError) and (error.__traceback__ is None or error.__traceback__.tb_next is None):
-                raise  # it was not even begun
+            if _wasNotBegun(error):
+                raise
             with suppress(MemoryError):
                 self._logFailure(Failure(), event)
             return None

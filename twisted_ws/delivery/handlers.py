@@ -115,7 +115,9 @@ def examine(service: object) -> Handlers:
         raise ServiceError(f"{service.__name__} is a class: give an object of it, {service.__name__}()")
     kind = type(service)
     own = False
-    for name, value in getattr(service, "__dict__", {}).items():
+    attributes = getattr(service, "__dict__", {})
+    for name in attributes:  # CPython 3.11 crashes where memory is short for the iterator of items()
+        value = attributes[name]
         if (name[:2] in _ON or name in _KEYS or callable(value)) and _decides(kind, name, value):
             own = True
             break
