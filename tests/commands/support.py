@@ -20,6 +20,7 @@ from typing import Any
 
 import websockets.sync.server
 
+from tests.live.nursery import run, start
 from tests.live.support import PATIENCE, environment
 
 COMMAND = (sys.executable, "-m", "twisted_ws")
@@ -74,16 +75,8 @@ def command(directory: Path, *arguments: str, stdin: bytes | Any = b"", **more: 
         stdin: bytes, or an open file.
         more: for its environment.
     """
-    given: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=directory,
-        env=environment(directory, **more),
-        capture_output=True,
-        timeout=PATIENCE,
-        check=False,
-        **given,
-    )
+    given: dict[str, Any] = {"data": stdin, "stdin": subprocess.PIPE} if isinstance(stdin, bytes) else {"stdin": stdin}
+    done = run([*COMMAND, *arguments], PATIENCE, cwd=directory, env=environment(directory, **more), **given)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -91,7 +84,7 @@ def command(directory: Path, *arguments: str, stdin: bytes | Any = b"", **more: 
 def going(directory: Path, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """Start ``twisted-ws ARGUMENTS`` with pipes; it is gone at the end."""
     streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    process = subprocess.Popen([*COMMAND, *arguments], cwd=directory, env=environment(directory), **streams)
+    process = start([*COMMAND, *arguments], cwd=directory, env=environment(directory), **streams)
     try:
         yield process
     finally:

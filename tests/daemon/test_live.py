@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.support import BIN, COMMAND, PATIENCE, PORTS, TWIST, TWISTD, environment, running, starting, writeService
+from tests.live.nursery import BIN, run
+from tests.live.support import COMMAND, PATIENCE, PORTS, TWIST, TWISTD, environment, running, starting, writeService
 from twisted_ws.daemon.places import _isDualStack
 
 TWISTD_DAEMON = (str(BIN / "twistd"), "wsservice")
@@ -30,9 +31,7 @@ def short() -> Iterator[Path]:
 
 
 def _run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=directory, env=environment(directory), capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    return run(command, PATIENCE, cwd=directory, env=environment(directory), text=True)
 
 
 def test_bothFamilies(tmp_path: Path) -> None:

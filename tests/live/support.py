@@ -19,10 +19,11 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from tests.live.nursery import BIN, start
+
 # A test that waits this long, in seconds, has failed; it is no measure of anything.
 PATIENCE = 180
 
-BIN = Path(sys.executable).parent
 TWISTD = (str(BIN / "twistd"), "--pidfile=", "-n", "wsservice")
 TWIST = (sys.executable, "-m", "twisted", "--log-format=text", "wsservice")
 COMMAND = (str(BIN / "twisted-ws"),)
@@ -158,7 +159,7 @@ def starting(directory: Path, command: Sequence[str], more: Mapping[str, str] | 
         notifications.bind(f"{place}/notify")
         for each, mode in ((place, 0o711), (f"{place}/notify", 0o777)):
             os.chmod(each, mode)  # also for a server that has become somebody else
-        process = subprocess.Popen(
+        process = start(
             command,
             cwd=directory,
             env=environment(directory, NOTIFY_SOCKET=f"{place}/notify", **(more or {})),

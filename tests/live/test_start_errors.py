@@ -11,7 +11,8 @@ import trustme
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
 from cryptography.x509 import load_pem_x509_certificate
 
-from tests.live.support import BIN, COMMAND, PATIENCE, PORTS, TWIST, TWISTD, environment
+from tests.live.nursery import BIN, run
+from tests.live.support import COMMAND, PATIENCE, PORTS, TWIST, TWISTD, environment
 
 DAEMON = (str(BIN / "twistd"), "wsservice")
 
@@ -155,6 +156,10 @@ def _filled(text: str, ports: dict[str, str]) -> str:
     return text
 
 
+# And with these it is a process that starts anew.
+ANEW = ("portTaken", "noToml")
+
+
 def _tries() -> Iterator[tuple[str, str]]:
     for name in MISTAKES:
         for runner in RUNNERS:
@@ -162,7 +167,9 @@ def _tries() -> Iterator[tuple[str, str]]:
                 yield name, runner
 
 
-def _start(place: Path, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _start(place: Path, command: Sequence[str], anew: bool = False) -> subprocess.CompletedProcess[str]:
+    if not anew:
+        return run(command, PATIENCE, cwd=place, env=environment(place), text=True)
     return subprocess.run(
         command, cwd=place, env=environment(place), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
@@ -173,7 +180,8 @@ def test_aMistakeIsOneLineAndExitCodeOne(place: Path, ports: dict[str, str], nam
     """What is wrong at start is one line on standard error that names it; the process ends with 1, and nothing listens."""
     arguments, wanted = MISTAKES[name]
     # Fixed here, so that it can be seen whether something listens; a mistake's own options come later and win.
-    done = _start(place, [*RUNNERS[runner], *PORTS, *(_filled(each, ports) for each in arguments)])
+    command = [*RUNNERS[runner], *PORTS, *(_filled(each, ports) for each in arguments)]
+    done = _start(place, command, anew=name in ANEW)
     assert done.returncode == 1, done
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("twisted_ws: "), done.stderr

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import BIN, PATIENCE, environment, running
+from tests.live.nursery import BIN
+from tests.live.support import PATIENCE, environment, running
 from twisted_ws.limits import Limits
 from twisted_ws.web.api import _ROUTES, _route
 from twisted_ws.web.openapi import PATH, openAPI

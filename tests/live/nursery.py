@@ -1,0 +1,168 @@
+"""Our commands as real processes, without the time that it takes each to load its modules, which is more than most tests take.
+
+They are forked from a process that has loaded them, the nursery; there is one for each process that runs tests. All else is as
+with a process that starts anew: its number, arguments, environment, working directory and standard streams, and how it ends.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent
+_PROGRAMS = [[str(BIN / "twistd")], [str(BIN / "twisted-ws")]]
+_MODULES = [[sys.executable, "-m", "twisted"], [sys.executable, "-m", "twisted_ws"]]
+# What they load; none of it makes a reactor, which has a descriptor that no two processes can share.
+_LOADED = (
+    "twisted.application.twist._twist",
+    "twisted.internet.epollreactor",
+    "twisted.scripts._twistd_unix",
+    "twisted.scripts.twistd",
+    "twisted_ws.client",
+    "twisted_ws.commands.broadcast",
+    "twisted_ws.commands.connect",
+    "twisted_ws.commands.post",
+    "twisted_ws.commands.screen",
+    "twisted_ws.commands.talk",
+    "twisted_ws.daemon.main",
+    "twisted_ws.daemon.process",
+    "twisted_ws.services.channels",
+    "twisted_ws.services.demo",
+)
+# What is read while modules are loaded, and before.
+_EARLY = ("PYTHON", "TWISTED_WS_", "COVERAGE", "LC_", "LANG", "LD_", "MALLOC")
+_OPTIONS = {"cwd", "env", "stdin", "stdout", "stderr", "text"}
+
+
+def start(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+    """Return ``subprocess.Popen(command, **options)``, forked from the nursery where that makes no difference."""
+    ours = any(list(command[: len(each)]) == each for each in (*_PROGRAMS, *_MODULES))
+    forked = ours and options.keys() <= _OPTIONS and _early(options.get("env", os.environ)) == _early(os.environ)
+    return (_Forked if forked else subprocess.Popen)(command, **options)
+
+
+def run(command: Sequence[str], timeout: float, data: Any = None, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run a process to its end, as `subprocess.run` with its output captured."""
+    with start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+        try:
+            output, errors = process.communicate(data, timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def _early(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(_EARLY)}
+
+
+class _Forked(subprocess.Popen[Any]):
+    """A process of the nursery: it is not our own child, so its number and its end are told by whoever waits for it."""
+
+    _news: int
+
+    def _execute_child(self, args: Any, *given: Any) -> None:
+        cwd, env = given[4:6]
+        pipes = given[9:15]
+        streams = [number if mine == -1 else mine for number, mine in enumerate((pipes[0], pipes[3], pipes[5]))]
+        request = {"command": list(args), "cwd": str(cwd or os.getcwd()), "env": dict(os.environ if env is None else env)}
+        self._news, told = os.pipe()
+        socket.send_fds(_nursery(), [json.dumps(request).encode()], [*streams, told])
+        os.close(told)
+        self._child_created = True
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+        self.pid = self._read()
+
+    def _read(self) -> int:
+        return int.from_bytes(os.read(self._news, 4), sys.byteorder)
+
+    def _try_wait(self, flags: int) -> tuple[int, int]:
+        if flags & os.WNOHANG and not select.select([self._news], [], [], 0)[0]:
+            return 0, 0
+        status = self._read()
+        os.close(self._news)
+        return self.pid, status
+
+    def _internal_poll(self, **options: Any) -> int | None:
+        if self.returncode is None:
+            number, status = self._try_wait(os.WNOHANG)
+            if number == self.pid:
+                self._handle_exitstatus(status)  # type: ignore[attr-defined]
+        return self.returncode
+
+
+@functools.cache
+def _nursery() -> socket.socket:
+    """Return where to ask for processes; who has it lives as long as we do."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    with theirs, open(os.devnull, "r+b") as nothing:
+        command = [sys.executable, __file__, str(theirs.fileno())]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=nothing, stdout=nothing, cwd="/")
+        process.returncode = 0  # nobody waits for it
+    return ours
+
+
+def _serve(asked: socket.socket) -> list[str]:
+    """Fork a process for each request, and return its command in it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(asked, 1 << 20, 4)
+        if not message:
+            raise SystemExit
+        if os.fork() == 0:
+            break
+        for each in descriptors:
+            os.close(each)
+    asked.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    told = descriptors[3]
+    if not (child := os.fork()):
+        for number, each in enumerate(descriptors[:3]):
+            os.dup2(each, number)
+    for each in descriptors[:3]:
+        os.close(each)
+    if child:
+        os.write(told, child.to_bytes(4, sys.byteorder))
+        os.write(told, os.waitpid(child, 0)[1].to_bytes(4, sys.byteorder))
+        os._exit(0)
+    os.close(told)
+    request = json.loads(message)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    command: list[str] = request["command"]
+    return command
+
+
+def _run(command: list[str]) -> None:
+    """Do what Python does with a command line."""
+    if command[:1] in _PROGRAMS:
+        sys.argv[:], sys.path[0] = command, str(BIN)
+        runpy.run_path(command[0], run_name="__main__")
+    else:
+        sys.argv[:], sys.path[0] = command[2:], os.getcwd()
+        runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    sys.path[0] = "/"  # not the directory of this file, whose modules are not for all
+    for _name in _LOADED:
+        import_module(_name)
+    assert "twisted.internet.reactor" not in sys.modules
+    # A process that collects, as each does at its end, would go through all of that, and have it copied.
+    gc.collect()
+    gc.freeze()
+    _run(_serve(socket.socket(fileno=int(sys.argv[1]))))
