@@ -29,9 +29,14 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
+from tests.live.nursery import BIN, early, start
+
 ROOT = Path(__file__).parent.parent
 # Long enough for a machine that does something else at the same time; no test waits for it but one that fails.
 PATIENCE = 120
+
+# A page may save a module twice in one second.
+_UNCOMPILED = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 _FENCE = re.compile(r"^(?P<fence>`{3,})(?P<kind>[^\n]*)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;]*[A-Za-z]|[78])|\r")
@@ -79,10 +84,12 @@ class Running:
     """A command that runs on: what it printed so far, and where the reader is in it."""
 
     def __init__(self, command: str, directory: Path, environment: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            ["bash", "-c", f"exec env {command}"],
+        name, *arguments = shlex.split(command)
+        isDaemon = name == "twistd"
+        self.process = start(
+            [str(BIN / name), *arguments] if isDaemon else ["bash", "-c", f"exec env {command}"],
             cwd=directory,
-            env=environment,
+            env=environment if isDaemon else {**environment, **_UNCOMPILED},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -158,11 +165,9 @@ class Reader:
         self.server: Running | None = None
         self.clients: list[Running] = []
         self.environment = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **early(os.environ),
+            "PATH": f"{BIN}:{os.environ['PATH']}",
             "HOME": str(directory),
-            "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "LANG": "C.UTF-8",
         }
         # A terminal shows no progress, because the answer goes to it.
         (directory / ".curlrc").write_text("silent\nshow-error\n")
@@ -272,7 +277,7 @@ class Reader:
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=self.directory,
-            env=self.environment,
+            env={**self.environment, **_UNCOMPILED},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -41,7 +41,6 @@ _LOADED = (
     "twisted_ws.services.channels",
     "twisted_ws.services.demo",
 )
-# What is read while modules are loaded, and before.
 _EARLY = ("PYTHON", "TWISTED_WS_", "COVERAGE", "LC_", "LANG", "LD_", "MALLOC")
 _OPTIONS = {"cwd", "env", "stdin", "stdout", "stderr", "text"}
 
@@ -49,7 +48,7 @@ _OPTIONS = {"cwd", "env", "stdin", "stdout", "stderr", "text"}
 def start(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
     """Return ``subprocess.Popen(command, **options)``, forked from the nursery where that makes no difference."""
     ours = any(list(command[: len(each)]) == each for each in (*_PROGRAMS, *_MODULES))
-    forked = ours and options.keys() <= _OPTIONS and _early(options.get("env", os.environ)) == _early(os.environ)
+    forked = ours and options.keys() <= _OPTIONS and early(options.get("env", os.environ)) == early(os.environ)
     return (_Forked if forked else subprocess.Popen)(command, **options)
 
 
@@ -64,7 +63,8 @@ def run(command: Sequence[str], timeout: float, data: Any = None, **options: Any
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-def _early(environment: Mapping[str, str]) -> dict[str, str]:
+def early(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what of an environment is read while modules are loaded, and before: a forked process has ours of that."""
     return {name: value for name, value in environment.items() if name.startswith(_EARLY)}
 
 
@@ -109,7 +109,8 @@ def _nursery() -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     with theirs, open(os.devnull, "r+b") as nothing:
-        command = [sys.executable, __file__, str(theirs.fileno())]
+        # What it has not loaded are modules of a test, which the test may write anew in the same second.
+        command = [sys.executable, "-B", __file__, str(theirs.fileno())]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=nothing, stdout=nothing, cwd="/")
         process.returncode = 0  # nobody waits for it
     return ours
