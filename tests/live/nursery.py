@@ -41,7 +41,7 @@ _LOADED = (
     "twisted_ws.services.channels",
     "twisted_ws.services.demo",
 )
-_EARLY = ("PYTHON", "TWISTED_WS_", "COVERAGE", "LC_", "LANG", "LD_", "MALLOC")
+_EARLY = ("PYTHON", "TWISTED_WS_LANE", "TWISTED_WS_SPEEDUPS", "COVERAGE", "LC_", "LANG", "LD_", "MALLOC")
 _OPTIONS = {"cwd", "env", "stdin", "stdout", "stderr", "text"}
 
 

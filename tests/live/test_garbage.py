@@ -200,16 +200,16 @@ SCENES = [poll, longPoll, longPollLeft, stream, streams, streamEnded, publish, w
 
 
 @pytest.mark.parametrize(
-    ("count", "secure", "environment"),
+    ("secure", "environment"),
     [
-        pytest.param(200, False, {}, id="lane"),
-        pytest.param(20, True, {}, id="TLS"),
-        pytest.param(20, False, {"TWISTED_WS_SPEEDUPS": "0"}, id="pure"),
-        pytest.param(20, False, {"TWISTED_WS_LANE": "0"}, id="stock"),
+        pytest.param(False, {}, id="lane"),
+        pytest.param(True, {}, id="TLS"),
+        pytest.param(False, {"TWISTED_WS_SPEEDUPS": "0"}, id="pure"),
+        pytest.param(False, {"TWISTED_WS_LANE": "0"}, id="stock"),
     ],
 )
-def test_noCycles(count: int, secure: bool, environment: dict[str, str], tmp_path: Path) -> None:
-    """Hundreds of each kind of connection have come and gone, and a collection finds nothing."""
+def test_noCycles(secure: bool, environment: dict[str, str], tmp_path: Path) -> None:
+    """Twenty of each kind of connection have come and gone, and a collection finds nothing: not one object of one of them."""
     writeService(tmp_path, _SERVICES)
     services = ("/collector=rooms:Collector", "/channels/{channel}=rooms:channels")
     options = [each for service in services for each in ("--service", service)]
@@ -225,7 +225,7 @@ def test_noCycles(count: int, secure: bool, environment: dict[str, str], tmp_pat
                 scene(world)
             world.settle()
             world.state("collect")
-            for _ in range(count):
+            for _ in range(20):
                 scene(world)
             world.settle()
             found[scene.__name__] = world.state("collect")[2]
