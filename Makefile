@@ -26,10 +26,10 @@ coverage: $(VENV)/.test
 # share what they start. In the order of their names browsers and daemons come first, and what is short last.
 PARALLEL := --numprocesses=$(shell echo $$((2 * $$(nproc)))) --dist=loadfile --no-loadscope-reorder
 
-# The same promises by the slower ways: without the fast lane, and without the compiled part. A mistake at the start comes before
-# either of them, and some choose the ways themselves.
+# The same promises by the slower ways: without the fast lane, and without the compiled part. A mistake at the start and the help
+# come before either of them, and some choose the ways themselves.
 lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider $(PARALLEL) \
-	$(addprefix --ignore=tests/live/test_,start_errors.py garbage.py proxies.py vanished.py) \
+	$(addprefix --ignore=tests/live/test_,start_errors.py help.py garbage.py proxies.py vanished.py) \
 	tests/live tests/test_server.py tests/test_lane_differential.py
 lanes: $(VENV)/.test
 	TWISTED_WS_LANE=0 $(SLOWER)

@@ -204,3 +204,15 @@ class FullDiskTest(TestCase):
         output.write(b"x")
         broken: Deferred[Any] = output.broken
         assert (await broken).errno == errno.ENOSPC
+
+    async def test_known(self) -> None:
+        """Who waits until all is written hears of an error before that, though it was met when nothing waited any more."""
+        for _ in range(20):
+            full = os.open("/dev/full", os.O_WRONLY)
+            self.addCleanup(os.close, full)
+            output = Output(reactor, full)
+            output.write(b"x" * WAITING)
+            while output.isFull:  # the reactor does not turn: nobody has been told
+                pass
+            await output.drained()
+            assert output.broken.called

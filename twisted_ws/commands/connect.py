@@ -144,4 +144,4 @@ async def _talk(reactor: Any, options: ConnectOptions, runner: Runner) -> int:
     await drained
     if talk.trouble:
         complain(talk.trouble)
-    return code
+    return talk.codeOr(code)

@@ -155,13 +155,13 @@ class Output:
         return self._below(WAITING // 2)
 
     def drained(self) -> Deferred[None]:
-        """Return a Deferred that fires when all is written, or the reader has gone."""
+        """Return a Deferred that fires when all is written, or `broken` has."""
         return self._below(0)
 
     def _below(self, most: int) -> Deferred[None]:
         below: Deferred[None] = Deferred()
         with self._news:
-            if self._size > most:
+            if self._size > most or (self._isBroken and not self.broken.called):
                 self._waiters.append((most, below))
                 return below
         below.callback(None)
@@ -198,8 +198,9 @@ class Output:
                     self._reactor.callFromThread(self._ease)
 
     def _broke(self, error: OSError) -> None:
-        self._ease()
+        # First why: who waits for the end of its output then knows that it was not the one that was meant.
         self.broken.callback(error)
+        self._ease()
 
     def _ease(self) -> None:
         with self._news:

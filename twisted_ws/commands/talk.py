@@ -159,6 +159,10 @@ class Talk:
             self.trouble = f"standard output cannot be written ({error.strerror}): make room, or write elsewhere"
         self.interrupt(Exit.BROKEN_PIPE if isinstance(error, BrokenPipeError) else Exit.FAILED)
 
+    def codeOr(self, code: int) -> int:
+        """Return the exit code after all output is written, or is not; `code` is that of the talk."""
+        return code if self._code is None else self._code
+
     def _ended(self, code: int, trouble: str = "") -> int:
         """Return the exit code, and note what to complain of."""
         if self._code is not None:
