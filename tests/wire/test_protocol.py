@@ -419,6 +419,30 @@ class TestOurDelays:
         host.clock.advance(0)
         assert client.closeFrame()[0] == 1008
 
+    def test_pauseThatIsOver(self):
+        """A pause that a finaliser ends in its middle is over: the peer is read, and its rate allows for no time of a pause."""
+        host = WireHost(Limits(messageRate=50))
+        client, recorder = host.open()
+        connection, pause = recorder.connection, client.transport.pauseProducing
+
+        def resumed():
+            connection.resumeReading()
+            pause()
+
+        client.transport.pauseProducing = resumed
+        connection.pauseReading()
+        assert client.transport.reading
+        client.transport.pauseProducing = pause
+        client.advance(10)
+        for _ in range(3):  # for two reasons at once, and one of them twice
+            connection.pauseReading()
+            connection.pauseReading()
+            connection.resumeReading()
+        client.send(clientFrame(TEXT, b"x") * 50)
+        assert len(recorder.messages()) == 50
+        client.send(clientFrame(TEXT, b"x"))
+        assert client.closeFrame()[0] == 1008
+
     def test_standingStillElsewhere(self):
         """Nor does it count for a peer that is idle, takes bytes, shakes hands or closes."""
         host = WireHost(idleTimeout=30)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from twisted.logger import LogLevel, capturedLogs
 
 from tests.delivery.support import Turns
 from tests.memory import SteadyClock
+from tests.moments import memoryAgain, noMemory
 from twisted_ws.wire.wheel import AT_ONCE, TICK, Wheel
 
 
@@ -40,6 +43,14 @@ def run(clock, seconds, step=TICK / 5):
     end = clock.seconds() + seconds
     while clock.seconds() < end - 1e-9:
         clock.advance(step)
+
+
+class Patient(Entry):
+    """One that has all the memory it wants itself."""
+
+    def deadlineReached(self, now):
+        memoryAgain()
+        super().deadlineReached(now)
 
 
 def test_neverEarlyAndATickLate(clock, wheel):
@@ -277,3 +288,19 @@ def test_anyOrder(moves):
     assert len(wheel) == 0
     assert clock.getDelayedCalls() == []
     assert all(len(entries[n].reached) == 1 for n in due)
+
+
+def test_turnsOnWithoutMemory(clock):
+    """Whichever allocation fails in a turn, each deadline comes, at the latest when somebody has another one."""
+    for number in range(60):
+        wheel = Wheel(clock)
+        first, second = Patient(), Patient()
+        wheel.set(first, wheel.seconds() + 1)
+        run(clock, 0.8)
+        with capturedLogs(), suppress(MemoryError), noMemory(number):
+            clock.advance(0.5)
+        wheel.set(second, wheel.seconds() + 1)
+        run(clock, 4)
+        assert (len(first.reached), len(second.reached)) == (1, 1), f"at moment {number}"
+        assert len(wheel) == 0
+        assert clock.getDelayedCalls() == []

@@ -452,10 +452,12 @@ class HttpChannel(HTTPChannel):
     def drop(self) -> None:
         """End the connection at once; what was written and not sent is lost."""
         if self._state is not _State.LOST:
-            self._state = _State.CLOSING
-            self._deadline.clear()
-            self._letGo()
-            abort(self.transport)
+            try:
+                self._state = _State.CLOSING
+                self._deadline.clear()
+                self._letGo()
+            finally:
+                abort(self.transport)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # as HTTPChannel has it
         """Let go of everything; called once."""
@@ -473,6 +475,14 @@ class HttpChannel(HTTPChannel):
             waiter.callback(None)
 
     def _deadlineReached(self) -> None:
+        try:
+            self._judge()
+        except Exception:
+            self.drop()  # it would have no deadline any more
+            _log.failure("an HTTP connection failed inside the server")
+
+    def _judge(self) -> None:
+        """Say what happens where something did not come in time."""
         if self._state is _State.CLOSING or self._waitingForTransport:
             self.drop()
         elif self._waitsForTurn or hasUnread(self.transport):

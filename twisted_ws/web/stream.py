@@ -259,6 +259,13 @@ class Stream:
 
     def deadlineReached(self, now: float) -> None:
         """Drop a peer that takes nothing or has vanished, or send a heartbeat; called by the wheel."""
+        try:
+            self._judge(now)
+        except Exception:
+            self._channel.drop()  # it would have no deadline any more
+            _log.failure("an event stream failed inside the server")
+
+    def _judge(self, now: float) -> None:
         limits = self._channels.limits
         waits, interval = self._outbox.size > 0, limits.pingInterval
         if waits and now >= self._outbox.progressAt + limits.writeDeadline:

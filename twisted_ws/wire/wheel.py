@@ -12,6 +12,7 @@ meanwhile.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from math import ceil
 from typing import Any, Protocol
 
@@ -87,10 +88,11 @@ class Wheel:
         """Call ``entry.deadlineReached`` at `when` (the wheel's time); an earlier place of `entry` is given up."""
         if entry.wheelSlot is not None:
             self.drop(entry)
-        if self._call is None:
-            self.now, self._looked = self.seconds(), self._reactor.seconds()
-            self._turned = int(self.now / TICK)
-            self._call = self._reactor.callLater(self._rest(), self._turn)
+        if self._call is None or not self._call.active():
+            if not self._buckets:
+                self.now, self._looked = self.seconds(), self._reactor.seconds()
+                self._turned = int(self.now / TICK)
+            self._call = self._callLater(self._rest())
         slot = ceil(when / TICK)
         if slot <= self._turned:
             slot = self._turned + 1
@@ -132,11 +134,19 @@ class Wheel:
             self._late = not self._late  # where every turn is late, every other one judges
         self.now += passed
         if self._late:
-            self._call = self._reactor.callLater(TICK, self._turn)
+            self._call = self._callLater(TICK)
             return
-        slots = range(self._turned + 1, int(self.now / TICK) + 1)
+        before, slots = self._turned, range(self._turned + 1, int(self.now / TICK) + 1)
         self._turned = slots.stop - 1
-        self._call = self._reactor.callLater(self._rest(), self._turn)
+        try:
+            self._call = self._callLater(self._rest())
+            self._judge(slots)
+        except MemoryError:
+            self._turned = before  # the next turn goes through them
+            raise
+
+    def _judge(self, slots: range) -> None:
+        """Tell those whose deadlines have come."""
         left = AT_ONCE
         for slot in slots:
             # The bucket stays where it is, so that a deadline can drop another one of the same turn, or give it a new place.
@@ -149,10 +159,14 @@ class Wheel:
                 entry = bucket.pop()
                 entry.wheelSlot = None
                 try:
-                    entry.deadlineReached(self.now)
+                    try:
+                        entry.deadlineReached(self.now)
+                    except MemoryError:
+                        entry.deadlineReached(self.now)  # perhaps it could not even be called
                 except Exception:
                     # Without this the others of this turn would wait for ever.
-                    self._log.failure("a deadline failed inside the server")
+                    with suppress(MemoryError):
+                        self._log.failure("a deadline failed inside the server")
             self._buckets.pop(slot, None)
         self._stopIfEmpty()
 
@@ -161,4 +175,11 @@ class Wheel:
         self._turned = slot - 1
         if self._call is not None:
             self._call.cancel()
-        self._call = self._reactor.callLater(0, self._turn)
+        self._call = self._callLater(0)
+
+    def _callLater(self, seconds: float) -> Any:
+        """Have the reactor call `_turn`: for all who wait, so it is tried once more where memory was short."""
+        try:
+            return self._reactor.callLater(seconds, self._turn)
+        except MemoryError:
+            return self._reactor.callLater(seconds, self._turn)
