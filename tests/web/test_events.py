@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from twisted.internet.error import ConnectionLost
 from tests.web.channels import EventClient, World
 from twisted_ws import Reject
 from twisted_ws.delivery.engine import MemoryEngine
-from twisted_ws.delivery.publication import parseAfter
+from twisted_ws.delivery.publication import Kind, Publication, parseAfter
 from twisted_ws.services.channels import ChannelService
 from twisted_ws.web import events, stream
 
@@ -98,6 +99,21 @@ def test_lines(end: str) -> None:
     client.events()
     world.publish("a", end.join(["one", "id: 7", " three", ""]))
     assert client.events() == [("message", "e:1", "one\nid: 7\n three\n")]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_linesAreNoObjects(end: str) -> None:
+    """A text of very many lines takes some copies of it to encode, and nothing is made of each line."""
+    payload = (end * 500_000).encode()
+    publication = Publication("a", "e", 1, Kind.TEXT, payload, None, 0.0)
+    tracemalloc.start()
+    try:
+        event = events.rawEvent(publication)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert event.payload == b"id: e:1\n" + b"data: \n" * 500_001 + b"\n"
+    assert peak < 5 * len(event.payload)
 
 
 def test_json() -> None:

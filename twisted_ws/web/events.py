@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["EventSubscriber", "openEvents", "wantsEvents"]
 
 _STREAMS = listed("text/event-stream")
-_LINE_END = re.compile(rb"\r\n|\r|\n")
 # The id of the last event of a stream whose client is not to come back. An EventSource does come back, and shows it: only then
 # it can be told, by a 204.
 LEFT = "disconnected"
@@ -66,9 +64,10 @@ def cursorEvent(publication: Publication) -> Event:
 
 
 def _data(payload: bytes) -> bytes:
-    if b"\n" in payload or b"\r" in payload:
-        return b"".join([b"data: " + line + b"\n" for line in _LINE_END.split(payload)]) + b"\n"
-    return b"data: " + payload + b"\n\n"
+    # A megabyte may be a million lines: nothing is made of each of them.
+    if b"\r" in payload:
+        payload = payload.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return b"data: " + payload.replace(b"\n", b"\ndata: ") + b"\n\n"
 
 
 class EventSubscriber(CallerSubscriber):
