@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import ContextVar
 from typing import Any
 
@@ -50,6 +51,26 @@ def test_contextOfHooks(later: bool) -> None:
     assert response.status == 200
     assert service.found == ["a", "nobody"]
     assert _asking.get() == "nobody"
+
+
+class Cancelled(ChannelService):
+    """Has had enough of something else, which asyncio says with no Exception."""
+
+    def onSubscribe(self, caller: Any, channel: str) -> None:
+        raise asyncio.CancelledError
+
+    def onPublish(self, caller: Any, channel: str, message: Any) -> None:
+        raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("line", ["GET /channels/a", "GET /channels/a?wait=1", "POST /channels/a"])
+def test_failsWithoutException(line: str) -> None:
+    """A hook that raises what is no Exception is a 500 as any other, and the connection goes on."""
+    client = World(Cancelled()).client()
+    body = "Content-Type: text/plain\r\nContent-Length: 1\r\n\r\nx" if line.startswith("POST") else "\r\n"
+    client.send(f"{line} HTTP/1.1\r\nHost: localhost\r\n{body}".encode())
+    client.ask("/nothing")
+    assert [response.status for response in client.responses()] == [500, 404]
 
 
 def test_failsLater() -> None:

@@ -35,7 +35,7 @@ def answerLater(request: HttpRequest, work: Coroutine[Any, Any, None], seconds: 
         waitsFor = context.run(work.send, None)
     except StopIteration:
         return NOT_DONE_YET
-    except Exception:
+    except BaseException:  # a CancelledError of asyncio's, too, as where the work has waited
         _failed(Failure(), request)
         return NOT_DONE_YET
     task = Deferred.fromCoroutine(_rest(work, context, waitsFor))
