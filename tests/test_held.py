@@ -159,6 +159,41 @@ def test_channels(way: str, policy: str, size: int) -> None:
     assert held.backlog.total == 0
 
 
+# The longest, and those whose characters take most.
+_KEYS: dict[str, Callable[[int], str]] = {
+    "ASCII": lambda number: f"{number:0128}",
+    "emoji": lambda number: "\U0001f600" * 120 + f"{number:08}",
+}
+
+
+@pytest.mark.parametrize("key", _KEYS.values(), ids=_KEYS)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_keys(policy: str, key: Callable[[int], str]) -> None:
+    """The keys of messages that wait are counted as what they take."""
+    held = Held(policy, historyMessages=0)
+    held.connect("/channels/a")
+    held.server.publish("a", b"x" * 20_000)
+    held.server.publish("a", b"x" * 20_000)
+    held.begin()
+    for number in range(1000):
+        held.server.publish("a", b"x", key=key(number))
+    compare(*held.end())
+
+
+@pytest.mark.parametrize("key", _KEYS.values(), ids=_KEYS)
+def test_keysKept(key: Callable[[int], str]) -> None:
+    """So are those of messages that are kept."""
+    held = Held()
+    held.server.publish("a", "")
+    held.begin()
+    for number in range(900):
+        held.server.publish("a", b"%d" % number, key=key(number))
+    real, _ = held.end()
+    found: list[Any] = []
+    held.server.channels.describe("a").addCallback(found.append)
+    compare(real, found[0].bytes)
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_resumes(policy: str) -> None:
     """Resumes of long histories take some bytes for each channel and no copies, and are counted as what they take."""

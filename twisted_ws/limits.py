@@ -144,7 +144,10 @@ class Limits:
     )
     historyAge: float = _limit(300, "seconds", "forgotten", "a phone in a tunnel, a laptop that changes its network")
     historyBytes: int = _limit(
-        1 * MIB, "bytes", "the oldest is forgotten", "kept for each channel; a message is charged 256 bytes on top of its payload"
+        1 * MIB,
+        "bytes",
+        "the oldest is forgotten",
+        "kept for each channel; a message is charged 256 bytes on top of its payload and key",
     )
     historyTotal: int = _limit(
         256 * MIB,

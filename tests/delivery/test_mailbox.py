@@ -13,6 +13,7 @@ from twisted_ws.delivery.past import PLACE
 from twisted_ws.delivery.publication import Kind, Publication
 
 SIZE = CHARGE + 10
+KEYED = SIZE + "k".__sizeof__()
 
 
 def message(offset, channel="a", key=None, at=0, size=10):
@@ -124,13 +125,13 @@ def test_latest():
     mailbox = Mailbox(Policy.LATEST, 10_000, 30)
     for item in (message(1), message(2, key="k"), message(3), message(1, "b"), message(4, key="l"), message(5, key="k")):
         assert mailbox.add(item, 0)
-    assert mailbox.size == 4 * SIZE
+    assert mailbox.size == 2 * SIZE + 2 * KEYED
     assert drain(mailbox) == [3, 1, 4, 5]
 
 
 def test_latestOverflows():
     """Of too many keys, those whose newest is the oldest go."""
-    mailbox = Mailbox(Policy.LATEST, 2 * SIZE, 30)
+    mailbox = Mailbox(Policy.LATEST, 2 * KEYED, 30)
     for offset in range(1, 5):
         assert mailbox.add(message(offset, key=str(offset)), 0)
     assert drain(mailbox) == [3, 4]
@@ -146,7 +147,7 @@ def test_drop(policy):
         mailbox.addFrame(b"%d" % offset, 0)
     mailbox.drop("c")
     mailbox.drop("a")
-    assert mailbox.size == 3 * (SIZE + FRAME_CHARGE + 1)
+    assert mailbox.size == 3 * (KEYED + FRAME_CHARGE + 1)
     assert [item for item in drain(mailbox) if item in (1, 2, 3)] == [1, 2, 3]
 
 
@@ -305,13 +306,14 @@ def test_steps(policy):
 @pytest.mark.parametrize("policy", [Policy.DROP_OLDEST, Policy.LATEST])
 def test_stepsOfTheCap(policy):
     """Behind thousands of frames that nobody reads, each message drops one, in the same few steps."""
-    mailbox = Mailbox(policy, MANY * (FRAME_CHARGE + 1) + 2 * SIZE, 30)
+    size = SIZE + "10".__sizeof__()
+    mailbox = Mailbox(policy, MANY * (FRAME_CHARGE + 1) + 2 * size, 30)
     for _ in range(MANY):
         mailbox.addFrame(b"f", 0)
-    for number in range(3):
+    for number in range(10, 13):
         mailbox.add(message(number, key=str(number)), 0)
-    assert max(steps(lambda number=number: mailbox.add(message(number, key=str(number)), 0)) for number in range(3, 100)) < 50
-    assert mailbox.size == MANY * (FRAME_CHARGE + 1) + 2 * SIZE
+    assert max(steps(lambda number=number: mailbox.add(message(number, key=str(number)), 0)) for number in range(13, 100)) < 50
+    assert mailbox.size == MANY * (FRAME_CHARGE + 1) + 2 * size
 
 
 def test_manyTooOld():

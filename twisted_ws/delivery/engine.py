@@ -447,4 +447,4 @@ class MemoryEngine:
 
 
 def _charge(publication: Publication) -> int:
-    return CHARGE + len(publication.payload)
+    return CHARGE + publication.size

@@ -14,8 +14,8 @@ from twisted_ws.delivery.publication import Publication
 
 __all__ = ["CHARGE", "FRAME_CHARGE", "STEPS", "Mailbox", "Policy"]
 
-# What a message that waits is charged on top of its payload, and a frame: about what Python's objects around it take. The history
-# may forget a message that waits here, so it is charged as if nobody else had it.
+# What a message that waits is charged on top of its payload and key, and a frame: about what Python's objects around it take. The
+# history may forget a message that waits here, so it is charged as if nobody else had it.
 CHARGE = 352
 FRAME_CHARGE = 128
 
@@ -125,7 +125,7 @@ class Mailbox:
             places = self._places.setdefault(publication.channel, places)
         places[place] = publication
         self._messages[publication] = None
-        self.size += CHARGE + len(publication.payload)
+        self.size += CHARGE + publication.size
         return self.judge(now, beside)
 
     def addFrame(self, frame: bytes, now: float, beside: int = 0) -> bool:
@@ -223,7 +223,7 @@ class Mailbox:
         while self.size + beside > self._cap and len(messages) > 1:
             self._remove(next(iter(messages)))
         # The last message is never dropped, or nobody would know that it was there; frames alone must be within the cap.
-        last = CHARGE + len(next(iter(messages)).payload) if messages else 0
+        last = CHARGE + next(iter(messages)).size if messages else 0
         return self.size + beside - last <= self._cap
 
     def _isLost(self, past: Past) -> bool:
@@ -277,6 +277,6 @@ class Mailbox:
         del places[publication.key if self._policy is Policy.LATEST else publication]
         if not places:
             del self._places[publication.channel]
-        self.size -= CHARGE + len(publication.payload)
+        self.size -= CHARGE + publication.size
         if after is not None:
             self._due.extend(after)

@@ -10,7 +10,7 @@ from twisted_ws.delivery.publication import Publication
 
 __all__ = ["CHARGE", "Held", "History", "Past", "Place"]
 
-# What a message that nobody else keeps is charged on top of its payload: about what Python's objects around it take.
+# What a message that nobody else keeps is charged on top of its payload and key: about what Python's objects around it take.
 CHARGE = 256
 # The same of a `Place`.
 PLACE = 256
@@ -164,7 +164,7 @@ class Held:
     def __init__(self, channel: str, publications: Iterable[Publication]) -> None:
         self.channel = channel
         self._publications = deque(publications)
-        self.size = sum([CHARGE + len(each.payload) for each in self._publications])
+        self.size = sum([CHARGE + each.size for each in self._publications])
 
     def __len__(self) -> int:
         return len(self._publications)
@@ -178,7 +178,7 @@ class Held:
 
     def goOn(self) -> None:
         """Pass it: it is not held any more."""
-        self.size -= CHARGE + len(self._publications.popleft().payload)
+        self.size -= CHARGE + self._publications.popleft().size
 
     def follow(self, publication: Publication) -> bool:
         """Say no."""

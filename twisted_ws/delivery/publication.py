@@ -86,9 +86,10 @@ class Publication:
         payload: UTF-8 for text, one JSON value for JSON.
         key: conflation: of several messages with one key, the newest says it all. None without.
         at: when it was published (the reactor's seconds).
+        size: the bytes of payload and key, which is charged wherever it is kept; what is around them is charged there.
     """
 
-    __slots__ = ("at", "channel", "epoch", "key", "kind", "offset", "payload")
+    __slots__ = ("at", "channel", "epoch", "key", "kind", "offset", "payload", "size")
 
     def __init__(self, channel: str, epoch: str, offset: int, kind: Kind, payload: bytes, key: str | None, at: float) -> None:
         self.channel = channel
@@ -98,6 +99,7 @@ class Publication:
         self.payload = payload
         self.key = key
         self.at = at
+        self.size = len(payload) if key is None else len(payload) + key.__sizeof__()
 
     @property
     def position(self) -> Position:
