@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.delivery.listeners import Ear
+from tests.delivery.test_mailbox import Steps
 from twisted_ws import ConnectionClosed, Limits, WebSocketService
 from twisted_ws.delivery.channels import ROOM
 from twisted_ws.delivery.mailbox import CHARGE, Policy
@@ -218,6 +219,23 @@ def test_inTurns():
     assert sum(sent) == 500
     assert set(sent[:-1]) == {PIECE // 1000}
     assert world.backlog.total == 0
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_stepsOfWanted(deep):
+    """Whether one of thousands that wait is still wanted takes a few steps, however long its name and many the channels."""
+    world = World()
+    name = ".".join("a" * (60 if deep else 2))
+    client, caller = world.connect("a.*", *(f"b.{number}.*" for number in range(120)))
+    client.pause()
+    world.publish(big("1"), big("2"), channel="a.b")
+    count = 500
+    world.publish(*["x"] * count, channel=name)
+    assert caller.unsubscribe("a.*")
+    with Steps() as counted:
+        client.resume()
+        assert heads(client.readMessages()) == "1"
+    assert counted.count < 100 * count
 
 
 def test_unsubscribed():

@@ -248,9 +248,10 @@ def parseAfter(text: str | None, channels: Iterable[str]) -> dict[str, Position]
         return {}
     if "=" in text:
         found = dict([part.partition("=")[::2] for part in text.split(",")])
+        asked = frozenset(wanted)
         for name, place in found.items():
             # The others in it are looked at, and not made into anything: there may be a thousand of them.
-            if name in wanted or (place != "0" and not _POSITION.fullmatch(place)):
+            if name in asked or (place != "0" and not _POSITION.fullmatch(place)):
                 with concerning(name):
                     parsePosition(place)
         return {name: parsePosition(found[name]) for name in wanted if name in found}
