@@ -16,22 +16,24 @@ from twisted_ws.wire.rate import Rate
 from twisted_ws.wire.shared import Wire
 from twisted_ws.wire.speedups import NEVER, split
 from twisted_ws.wire.transports import hasUnread
+from twisted_ws.wire.turns import QUANTUM
 
 __all__ = ["Inbound"]
 
 # Autobahn copies the tail of what it has for each frame it takes, so many small frames in one large read cost quadratic time.
 FEED = 4096
 
-# A read may hold tens of thousands of small frames, each with a handler to call. So many bytes, or one frame, are handled between
-# two looks at whether it is the turn of others (see `twisted_ws.wire.turns`); so few are handled in any case.
+# A read may hold tens of thousands of small frames, each with a handler to call. So many bytes of common frames, or one of them,
+# are handled between two looks at whether it is the turn of others (see `twisted_ws.wire.turns`); who has no more begins at once.
 PIECE = 512
-# What a message costs, in steps; and each step of Autobahn's parser, which takes two or three for a frame.
+# What a message costs, in steps; and each step of Autobahn's parser, which takes two for a small frame, and stops for a look.
 MESSAGE = 4
 PARSING = 4
 
 # Fewer bytes than this are not counted among what all have sent in part: a connection costs more.
 SMALL = 1024
 
+HEADER = 14  # bytes of the longest header of a frame (RFC 6455 section 5.2)
 FIRST_CONTROL = 8  # opcodes from here on are control frames (RFC 6455 section 5.5)
 
 # The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
@@ -117,10 +119,12 @@ class Inbound(QuietServerProtocol):
         outermost = turns.begin()
         share, at = turns.share(), 0
         try:
-            while at < len(data):
-                if (at or len(data) > PIECE) and turns.isOver(share):
+            isLittle = len(data) <= PIECE
+            while at < len(data) or self._hasUnparsed():
+                if not isLittle and turns.isOver(share):
                     self._keep(data, at)
                     return
+                isLittle = False
                 at += self._takeSome(data, at)
                 if self.phase >= Phase.FINISHING:
                     return
@@ -152,18 +156,18 @@ class Inbound(QuietServerProtocol):
                 size = data[at + 1] & 0x7F
                 if size >= 126:
                     size = int.from_bytes(data[at + 2 : at + (4 if size == 126 else 10)], "big")
-            messages, taken = split(bytes(data[at : at + max(PIECE, size + 14)]), self.laneMaximum)
+            messages, taken = split(bytes(data[at : at + max(PIECE, size + HEADER)]), self.laneMaximum)
             if taken:
                 turns.left -= MESSAGE * len(messages)
                 self.framesReceived(messages)
                 return taken
-        # What is left of a frame that was begun is one; what begins here may be many.
-        begun = self.current_frame
-        left = 0 if begun is None else begun.length - self.current_frame_masker.pointer()
-        piece = bytes(data[at : at + min(max(PIECE, left), FEED)])
-        turns.left -= MESSAGE
+        piece = b"" if self._hasUnparsed() else bytes(data[at : at + FEED])
         self.feed(piece)
         return len(piece)
+
+    def _hasUnparsed(self) -> bool:
+        """Say whether Autobahn has been stopped (see `processData`): of its own it leaves less than a header."""
+        return len(self.data) >= HEADER
 
     def _keep(self, data: bytes | bytearray, at: int) -> None:
         """Keep what is left, from `at` on, for another turn; reading pauses until then."""
@@ -172,7 +176,7 @@ class Inbound(QuietServerProtocol):
         else:
             data = bytearray(data[at:])
         self._rest = data
-        self._kept = len(data)
+        self._kept = len(data) + len(self.data)
         if self._lane is not None:
             self._lane.setLane(None)
         self._pause(self._FOR_OTHERS)
@@ -229,7 +233,7 @@ class Inbound(QuietServerProtocol):
     # Everything else: Autobahn.
 
     def processData(self) -> bool:
-        """Parse one step (called by Autobahn in a loop); nothing once the connection has failed.
+        """Parse one step (called by Autobahn in a loop); nothing once the connection has failed, or it is time to look up.
 
         Autobahn goes on parsing after it has failed a connection that it does not drop, and would buffer an oversize
         control frame without bound.
@@ -237,7 +241,10 @@ class Inbound(QuietServerProtocol):
         if self.phase >= Phase.FINISHING:
             self.data = b""
             return False
-        self.wire.turns.left -= PARSING
+        turns = self.wire.turns
+        turns.left -= PARSING
+        if turns.left % QUANTUM < PARSING and self._hasUnparsed():
+            return False
         return bool(super().processData())
 
     def onMessageBegin(self, isBinary: bool) -> None:
