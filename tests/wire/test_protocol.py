@@ -17,6 +17,7 @@ from twisted_ws.service import checkClose
 from twisted_ws.wire import inbound
 from twisted_ws.wire.framing import OutgoingMessage, frame
 from twisted_ws.wire.phase import Phase
+from twisted_ws.wire.turns import STEPS
 
 MIB = 1024 * 1024
 CLOSE_NORMAL = b"\x03\xe8"
@@ -388,13 +389,14 @@ class TestOurDelays:
         closing.send(clientFrame(8, checkClose(1000, "")))
         assert ended.events[-1] == ("closed", 1000, "")
 
+    @pytest.mark.parametrize("busy", [False, True])
     @pytest.mark.parametrize("first", ["read", "deadlines"])
     @pytest.mark.parametrize("before", [0, 1])
     @pytest.mark.parametrize("how", ["standing still", "paused"])
-    def test_rates(self, how, before, first):
+    def test_rates(self, how, before, first, busy):
         """What was sent in its time, and read late, is within the rate; what is more than that is not.
 
-        So it is whether or not anything had come before, and whatever the reactor does first when it goes on.
+        So it is whether or not anything had come before, and whatever the reactor does first, or besides, when it goes on.
         """
         host = WireHost(Limits(messageRate=50, controlRate=50))
         host.clock.jump(100)
@@ -410,6 +412,8 @@ class TestOurDelays:
             host.clock.rightNow += 10
         else:
             host.clock.jump(10)
+        if busy:
+            host.wire.turns.left -= STEPS  # by others, in this turn
         client.send(sent * 10)
         host.clock.advance(0)  # so much takes some turns
         assert not client.transport.writeClosed

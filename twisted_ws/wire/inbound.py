@@ -302,7 +302,9 @@ class Inbound(QuietServerProtocol):
 
     def _isWithin(self, rate: Rate, limit: int) -> bool:
         now = self.wire.reactor.seconds()
-        return rate.within(limit, now, self.wire.wheel.missedUntil(now) + self._unread)
+        # A pause counts until now: what waits for its turn is handled before it is over.
+        unread = self._unread + now if self._pauses else self._unread
+        return rate.within(limit, now, self.wire.wheel.missedUntil(now) + unread)
 
     # Control frames in.
 
