@@ -195,6 +195,26 @@ def test_deadline(world: World) -> None:
     assert world.server.gate.open == 0
 
 
+@pytest.mark.parametrize(
+    "before", [b"", b"GET /channels/a?wait=5 HTTP/1.1\r\nHost: a\r\n\r\n"], ids=["at once", "behind an answer"]
+)
+def test_earlyBytesCount(before: bytes) -> None:
+    """What came with such a handshake counts among what all peers have sent, until the service has decided."""
+    world = World(maxReceiveBufferTotal=30_000)
+    early = clientFrame(TEXT, b"x" * 10_000)
+    for _ in range(2):
+        world.asked().send(before + upgrade("/slow") + early)
+    world.clock.pump([5, 0.5, 0.5])
+    assert world.server.intake.total == 2 * len(early)
+    world.asked().send(before + upgrade("/slow") + early)
+    world.clock.pump([5, 0.5, 0.5])
+    assert world.server.intake.total <= 30_000
+    for decision in world.slow.decisions:
+        if not decision.called:
+            decision.callback(world.slow)
+    assert world.server.intake.total == 0
+
+
 def test_tooMuchMeanwhile(world: World) -> None:
     """What is sent before the decision has the same bound."""
     client = world.asked()

@@ -239,6 +239,7 @@ class HttpChannel(HTTPChannel):
         """Give the connection back, which is to become a WebSocket."""
         rest, self._input, self._handBack = bytes(self._input), bytearray(), None
         self._state = _State.LOST
+        self._note()  # whoever has it from now on counts it
         self._deadline.end()
         self._resumeReading()
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]  # a transport, or Twisted's stand-in

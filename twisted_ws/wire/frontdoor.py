@@ -257,6 +257,8 @@ class FrontDoor(TwistedProtocol):
             self._judge(head, rest)
         except Exception as error:
             self._failed(Failure(error))
+        if self._received:
+            self._note()
 
     def _refuse(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = (), hint: str = "") -> None:
         """Answer with an error and close, so that the peer can read it."""
