@@ -24,7 +24,7 @@ __all__ = ["Inbound"]
 FEED = 4096
 
 # A read may hold tens of thousands of small frames, each with a handler to call. So many bytes of common frames, or one of them,
-# are handled between two looks at whether it is the turn of others (see `twisted_ws.wire.turns`); who has no more begins at once.
+# are handled between two looks at whether it is the turn of others (see `twisted_ws.wire.turns`); who has no more waits for none.
 PIECE = 512
 # What a message costs, in steps; and each step of Autobahn's parser, which takes two for a small frame, and stops for a look.
 MESSAGE = 4
@@ -119,12 +119,11 @@ class Inbound(QuietServerProtocol):
         outermost = turns.begin()
         share, at = turns.share(), 0
         try:
-            isLittle = len(data) <= PIECE
+            isLittle = len(data) + len(self.data) <= PIECE
             while at < len(data) or self._hasUnparsed():
                 if not isLittle and turns.isOver(share):
                     self._keep(data, at)
                     return
-                isLittle = False
                 at += self._takeSome(data, at)
                 if self.phase >= Phase.FINISHING:
                     return
