@@ -7,6 +7,7 @@ const PASSING = ["network", "timeout", "internal-error", "too-many-requests", "u
 const TOO_MANY = "too-many-channels";
 const NO_ANSWER = "There is no answer.";
 const NO_SOCKET = "There is no WebSocket.";
+const NO_SERVICE = "This is no channels service: check the url.";
 const ROOM = 7000;
 const LONGEST = 2 ** 31 - 1;
 const HOUR = 3600000;
@@ -118,7 +119,7 @@ this.#url = fixed ? () => fixed : url;
 this.#memory = `${PROTOCOL} ${fixed}`;
 try {
 this.#worked = sessionStorage.getItem(this.#memory);
-} catch {} // there is none, or it may not be used here
+} catch {}
 this.state = "idle";
 this.transport = null;
 for (const name in this.#wake) globalThis.addEventListener?.(name, this.#wake[name]);
@@ -295,7 +296,7 @@ else this.#cancel(this.#climbing);
 if (link.send) {
 for (const each of this.#subs.values()) if (!each._waits) link.add(each);
 } else if (better) {
-this.#restart(link); // others may have moved on since it was asked
+this.#restart(link);
 }
 for (const each of this.#pending.values()) if (!each.waits) link.publish(each);
 this.#state("open");
@@ -445,7 +446,7 @@ const socket = new this.#options.WebSocket(url.replace(/^http/, "ws"), PROTOCOL)
 const { heartbeat, timeout } = this.#options;
 link.stop = () => {
 socket.onmessage = socket.onclose = null;
-socket.onerror = () => {}; // which some throw where nobody listens
+socket.onerror = () => {};
 socket.close();
 };
 socket.onerror = () => link.up || this.#lost(link, new TwistedWSError("network", NO_SOCKET));
@@ -477,7 +478,7 @@ socket.onmessage = ({ data }) => {
 let frame;
 try {
 frame = JSON.parse(data);
-} catch {} // what a service has written by itself, which may be any text
+} catch {}
 if (frame?.type) this.#take(link, frame);
 else this._emit("broadcast", data);
 if (!link.over) {
@@ -531,7 +532,7 @@ if (this.#busy()) this.#start(link.name, { up: link.up, since: link.since });
 else this.#detach();
 }
 async #http(link, work) {
-await null; // what else is subscribed to in this moment comes along
+await null;
 if (link.over) return;
 const abort = new AbortController();
 link.stop = () => abort.abort();
@@ -539,7 +540,7 @@ link.add = link.drop = () => queueMicrotask(() => link.over || this.#restart(lin
 let part;
 for (const each of this.#subs.values()) {
 if (each._waits) continue;
-const size = 2 * encodeURIComponent(each.channel).length + 32; // with its position
+const size = 2 * encodeURIComponent(each.channel).length + 32;
 if (!part || part.size + size > this.#room) link.parts.push(part = { subscriptions: [], size: 0 });
 part.subscriptions.push(each);
 part.size += size;
@@ -556,7 +557,7 @@ work(each, abort.signal).catch((error) => this.#failed(link, failure(error), eac
 const { heartbeat, timeout } = this.#options;
 return this.#http(link, async (part, signal) => {
 const response = await this.#ask(this.#query(part.subscriptions, "format=json"), { headers: { Accept: "text/event-stream" }, signal });
-if (!/^text\/event-stream/.test(response.headers.get("Content-Type"))) throw new Error("This is no event stream.");
+if (!/^text\/event-stream/.test(response.headers.get("Content-Type"))) throw new Error(NO_SERVICE);
 const reader = response.body.getReader();
 const decoder = new TextDecoder();
 for (let rest = "", up = false; ;) {
@@ -589,11 +590,12 @@ const began = Date.now();
 this.#watch(link, wait + timeout, part);
 const answer = await (await this.#ask(this.#query(subscriptions, `wait=${wait / 1000}`), { signal })).json();
 if (link.over) return;
+if (!answer?.messages) throw new Error(NO_SERVICE);
 if (link.name === "look") throw new Error(NO_SOCKET);
 this.#opened(link);
 if (link.over) return;
 const { messages, presence } = answer;
-const place = answer.id || ""; // there is none where there are only patterns
+const place = answer.id || "";
 const places = Object.fromEntries(place.split(",").map((each) => each.split("=")));
 for (const each of subscriptions) {
 const { channel, id: after } = each;
@@ -646,6 +648,7 @@ failures = 0;
 const why = failure(error);
 if (why.final || why.channel || why.code === "internal-error") {
 publication.refused(why, () => this.#link?.up && this.#link.publish(publication));
+if (!why.channel && !this.#busy()) this.#detach();
 } else {
 publication.failed(why);
 if (this.#link) await new Promise((done) => this.#later(this.#delay(failures++, why), done));
@@ -658,7 +661,7 @@ this.#posting = false;
 const must = (fits, name, value) => {
 if (!fits) throw new TypeError(`${name} cannot be ${String(value)}`);
 };
-const failure = (error) => error instanceof TwistedWSError ? error : new TwistedWSError("network", String(error));
+const failure = (error) => error instanceof TwistedWSError ? error : new TwistedWSError("network", error.name === "SyntaxError" ? NO_SERVICE : String(error).replace(/^Error: /, ""));
 const binary = (data) => ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice()
 : /ArrayBuffer\]$/.test(Object.prototype.toString.call(data)) ? new Uint8Array(data).slice() : null;
 const encode = (value) => {

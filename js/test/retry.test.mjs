@@ -116,6 +116,37 @@ for (const status of [400, 401, 403, 404, 413]) {
   }
 }
 
+for (const transports of [["websocket"], ["sse"], ["poll"]]) {
+  test(`${transports}: what is no channels service is said to be none, and may be one later`, async () => {
+    for (const body of ["<!DOCTYPE html>", "{}", "null"]) {
+      const client = start({ transports });
+      client.subscribe("a");
+      await turn();
+      if (transports[0] === "websocket") socket().lose();
+      await turn();
+      request().resolve(new Response(body, { headers: { "Content-Type": "text/html" } }));
+      await turn();
+      const [{ error }] = client.seen("retry");
+      assert.deepEqual([error.message, error.final, client.state], ["This is no channels service: check the url.", false, "waiting"]);
+    }
+  });
+}
+
+test("nothing is open after all was refused", async () => {
+  const client = start({ transports: ["sse"] });
+  const [, log] = watched(client, "a");
+  const refused = assert.rejects(client.publish("a", 1), { code: "not-found", status: 404 });
+  await turn();
+  await request().answer({ error: "not-found", message: "There is nothing here." }, 404);
+  await turn();
+  await request().answer({ error: "not-found", message: "There is nothing here." }, 404);
+  await refused;
+  assert.deepEqual([log, client.state], [[["error", "not-found"]], "idle"]);
+  client.subscribe("a"); // and it is asked anew
+  await turn();
+  assert.deepEqual([client.state, Request.all.length], ["connecting", 3]);
+});
+
 test("a WebSocket that is refused is looked into, because a browser does not say why", async () => {
   const client = start({ transports: ["websocket"] });
   const [, log] = watched(client, "a");

@@ -116,6 +116,26 @@ def test_notFound(server: Server, path: str) -> None:
     assert server.asked == [path]
 
 
+@pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/ws", 426)])
+def test_aPageMayReadThatThereAreNoChannels(server: Server, path: str, status: int) -> None:
+    """A page that may connect is told why it cannot: its browser shows it the answer, and lets it send a publication."""
+    server.origins = AllowedOrigins(["https://app.example"])
+    response = get(server, path, "Origin: https://app.example")
+    assert (response.status, response.header("access-control-allow-origin")) == (status, "https://app.example")
+    assert response.header("vary") == "Origin"
+    asked = ("Origin: https://app.example", "Access-Control-Request-Method: POST")
+    preflight = get(server, path, *asked, "Access-Control-Request-Headers: idempotency-key", method="OPTIONS")
+    assert (preflight.status, preflight.header("access-control-allow-origin")) == (204, "https://app.example")
+    assert "Idempotency-Key" in preflight.header("access-control-allow-headers")
+    posted = get(server, path, "Origin: https://app.example", "Content-Length: 0", method="POST")
+    assert (posted.status, posted.header("access-control-allow-origin")) == (404 if status == 404 else 405, "https://app.example")
+    for origin in ("https://evil.example", "null"):
+        refused = get(server, path, f"Origin: {origin}")
+        assert (refused.status, "access-control-allow-origin" in refused.headers) == (status, False)
+        headers = get(server, path, f"Origin: {origin}", asked[1], method="OPTIONS").headers
+        assert not [name for name in headers if name.startswith("access-control-")]
+
+
 def test_noDemo() -> None:
     """Without a demo service there is no page."""
     for path in ("/", "/demo.js", "/playground.js", "/demo.css", "/favicon.ico"):

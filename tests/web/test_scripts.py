@@ -10,8 +10,10 @@ from twisted_ws.web.scripts import CLIENT, resource
 def test_module() -> None:
     """The module is the source without its comments and indentation, and nothing else is missing."""
     source = resource("twisted-ws.mjs").decode()
-    wanted = [line.strip() for line in source.splitlines() if line.strip() and not line.strip().startswith("//")]
+    lines = [line.partition(" // ")[0].strip() for line in source.splitlines()]
+    wanted = [line for line in lines if line and not line.startswith("//")]
     assert CLIENT["twisted-ws.mjs"].decode().splitlines() == wanted
+    assert not re.search(r"""(["`'])[^"`'\n]* // [^"`'\n]*\1""", "\n".join(lines))
     assert "`\n" not in re.sub(r"`[^`\n]*`", "", source)  # a text of several lines would lose what it is indented by
 
 

@@ -11,13 +11,22 @@ if TYPE_CHECKING:
     from twisted_ws.web.request import HttpRequest
     from twisted_ws.wire.origins import AllowedOrigins
 
-__all__ = ["Cors"]
+__all__ = ["Cors", "isPreflight"]
 
 _METHODS = "GET, HEAD, POST"
 _TAKEN = "Authorization, Content-Type, If-None-Match, Last-Event-ID, Idempotency-Key"
 _SHOWN = "ETag, Retry-After"
 # How long a browser may keep the answer to a preflight: as long as Chromium keeps it at most, within a factor of 12.
 _PREFLIGHT_SECONDS = 600
+
+
+def isPreflight(request: HttpRequest) -> bool:
+    """Say whether the browser of a page that `Cors` has let in asks before it sends."""
+    return bool(
+        request.method == b"OPTIONS"
+        and request.responseHeaders.hasHeader("Access-Control-Allow-Origin")
+        and request.fields.get("access-control-request-method")
+    )
 
 
 class Cors:
@@ -41,31 +50,39 @@ class Cors:
         Raises:
             HttpError: 403 for a page that may not connect, 400 for two origins.
         """
-        headers = request.responseHeaders
-        headers.setRawHeaders("Vary", ["Origin"])
-        # Without CORS a page may still load an answer as a script or picture, into its own process.
-        headers.setRawHeaders("Cross-Origin-Resource-Policy", ["same-origin"])
+        shown = self.show(request)
         head = request.head
         assert head is not None
         found = head.getAll("origin")
         if not found:
             if isFromElsewhere(head) and not self._origins.allows("null", head.host, request.isSecure()):
                 raise HttpError(403, "Pages of other sites may not connect.")
-            return
-        if len(found) > 1:
+        elif len(found) > 1:
             raise HttpError(400, "The Origin header must not be repeated.")
-        origin, host, isSecure = found[0], head.host, request.isSecure()
-        if not self._origins.allows(origin, host, isSecure):
-            raise HttpError(403, "Pages of this origin may not connect.", hint=self._origins.hint(origin))
-        headers.setRawHeaders("Access-Control-Allow-Origin", [origin])
-        if self._named.allows(origin, host, isSecure):
+        elif not shown:
+            raise HttpError(403, "Pages of this origin may not connect.", hint=self._origins.hint(found[0]))
+
+    def show(self, request: HttpRequest) -> bool:
+        """Let a page that may connect read the answer, whatever that will be; say whether there is one."""
+        headers = request.responseHeaders
+        headers.setRawHeaders("Vary", ["Origin"])
+        # Without CORS a page may still load an answer as a script or picture, into its own process.
+        headers.setRawHeaders("Cross-Origin-Resource-Policy", ["same-origin"])
+        head = request.head
+        assert head is not None
+        found, host, isSecure = head.getAll("origin"), head.host, request.isSecure()
+        if len(found) != 1 or not self._origins.allows(found[0], host, isSecure):
+            return False
+        headers.setRawHeaders("Access-Control-Allow-Origin", found)
+        if self._named.allows(found[0], host, isSecure):
             headers.setRawHeaders("Access-Control-Allow-Credentials", ["true"])
         headers.setRawHeaders("Access-Control-Expose-Headers", [_SHOWN])
+        return True
 
     def preflight(self, request: HttpRequest) -> None:
-        """Answer a browser that asks before it sends; `check` has let the page in."""
+        """Answer a browser that asks before it sends; `check`, or `show`, has let the page in."""
         headers = request.responseHeaders
-        if headers.hasHeader("Access-Control-Allow-Origin") and request.fields.get("access-control-request-method"):
+        if isPreflight(request):
             headers.setRawHeaders("Access-Control-Allow-Methods", [_METHODS])
             headers.setRawHeaders("Access-Control-Allow-Headers", [_TAKEN])
             headers.setRawHeaders("Access-Control-Max-Age", [str(_PREFLIGHT_SECONDS)])

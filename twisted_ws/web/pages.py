@@ -18,6 +18,7 @@ from twisted_ws.services.demo import Demo
 from twisted_ws.services.playground import Playground
 from twisted_ws.web.answers import Endpoint, HttpError
 from twisted_ws.web.compression import takesGzip
+from twisted_ws.web.cors import Cors, isPreflight
 from twisted_ws.web.scripts import CLIENT, resource
 from twisted_ws.web.site import HttpSite
 from twisted_ws.web.visits import ChannelEndpoint
@@ -107,13 +108,10 @@ class PagesResource(Resource):
         }
         self._hsts = hsts
         self._channels = ChannelEndpoint(server)
+        self._cors = Cors(server.origins, server.namedOrigins)
 
     def getChild(self, path: bytes, request: HttpRequest) -> IResource:
-        """Return what answers the whole path of `request`; services are mounted by whole paths, not by segments.
-
-        Raises:
-            HttpError: 404.
-        """
+        """Return what answers the whole path of `request`; services are mounted by whole paths, not by segments."""
         file = self._files.get(request.path)
         if (file is not None or request.path == b"/") and (demo := self._demoPath()) is not None:
             return file or self._demoPage(demo)
@@ -123,8 +121,8 @@ class PagesResource(Resource):
         if isinstance(service, ChannelService):
             return self._channels
         if service is not None:
-            return UpgradeRequired()
-        raise HttpError(404, "There is nothing here.")
+            return UpgradeRequired(self._cors)
+        return Nothing(self._cors)
 
     def _demoPath(self) -> str | None:
         for path, service in self._server.services.items():
@@ -151,13 +149,48 @@ class PagesResource(Resource):
         return File(page.encode(), "text/html; charset=utf-8", _PAGE_HEADERS, self._hsts)
 
 
-class UpgradeRequired(Endpoint):
-    """A plain request for what only speaks WebSocket."""
+class _NoChannels(Endpoint):
+    """What a page gets that looks for channels where there are none: if it may connect at all, it may read that.
+
+    Args:
+        cors: knows which page may.
+    """
+
+    def __init__(self, cors: Cors) -> None:
+        super().__init__()
+        self._cors = cors
 
     def admit(self, request: HttpRequest) -> None:
-        """Check the method only: a service answers every path below its own."""
+        """Check the method only: the whole path was compared. A browser may ask whether it may send, and is told then."""
         request.postpath = []
+        self._cors.show(request)
+        if not isPreflight(request):
+            self.refuse(request)
+
+    def refuse(self, request: HttpRequest) -> None:
+        """Refuse what is no preflight, by its head.
+
+        Raises:
+            HttpError: the answer.
+        """
         super().admit(request)
+
+    def render_OPTIONS(self, request: HttpRequest) -> bytes:
+        """Answer a preflight, or say what this resource takes."""
+        self._cors.preflight(request)
+        return super().render_OPTIONS(request)
+
+
+class Nothing(_NoChannels):
+    """A path of no service."""
+
+    def refuse(self, request: HttpRequest) -> None:
+        """Refuse each method."""
+        raise HttpError(404, "There is nothing here.")
+
+
+class UpgradeRequired(_NoChannels):
+    """A plain request for what only speaks WebSocket; a service answers every path below its own."""
 
     def render_GET(self, request: HttpRequest) -> bytes:
         """Say what to do instead."""

@@ -7,8 +7,8 @@ from importlib.resources import files
 
 __all__ = ["CLIENT", "resource"]
 
-# Whole lines of comment, and what lines are indented by. The source has no text that goes over several lines.
-_SPARE = re.compile(rb"(?m)^ *//.*\n|^ +|^\n")
+# Comments, and what lines are indented by. The source has no text that goes over several lines, and none with " // " in it.
+_SPARE = re.compile(rb"(?m)^ *//.*\n|^ +|^\n| // .*$")
 _EXPORT = re.compile(rb"(?m)^export \{ (.+) \};\n")
 
 

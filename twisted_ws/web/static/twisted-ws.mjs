@@ -8,6 +8,7 @@ const PASSING = ["network", "timeout", "internal-error", "too-many-requests", "u
 const TOO_MANY = "too-many-channels";
 const NO_ANSWER = "There is no answer.";
 const NO_SOCKET = "There is no WebSocket.";
+const NO_SERVICE = "This is no channels service: check the url.";
 // Characters of a query: a server takes 8 KiB for all of the request line.
 const ROOM = 7000;
 // Milliseconds: what setTimeout takes (more is nothing to it), the longest wait for a better transport, and what a connection lives that works.
@@ -643,7 +644,7 @@ class TwistedWS extends Emitter {
     const { heartbeat, timeout } = this.#options;
     return this.#http(link, async (part, signal) => {
       const response = await this.#ask(this.#query(part.subscriptions, "format=json"), { headers: { Accept: "text/event-stream" }, signal });
-      if (!/^text\/event-stream/.test(response.headers.get("Content-Type"))) throw new Error("This is no event stream.");
+      if (!/^text\/event-stream/.test(response.headers.get("Content-Type"))) throw new Error(NO_SERVICE);
       const reader = response.body.getReader();
       const decoder = new TextDecoder();
       for (let rest = "", up = false; ;) {
@@ -678,6 +679,7 @@ class TwistedWS extends Emitter {
         this.#watch(link, wait + timeout, part);
         const answer = await (await this.#ask(this.#query(subscriptions, `wait=${wait / 1000}`), { signal })).json();
         if (link.over) return;
+        if (!answer?.messages) throw new Error(NO_SERVICE);
         if (link.name === "look") throw new Error(NO_SOCKET);
         this.#opened(link);
         if (link.over) return;
@@ -739,6 +741,7 @@ class TwistedWS extends Emitter {
         const why = failure(error);
         if (why.final || why.channel || why.code === "internal-error") {
           publication.refused(why, () => this.#link?.up && this.#link.publish(publication));
+          if (!why.channel && !this.#busy()) this.#detach(); // there may be no service at all
         } else {
           publication.failed(why);
           if (this.#link) await new Promise((done) => this.#later(this.#delay(failures++, why), done));
@@ -753,7 +756,7 @@ const must = (fits, name, value) => {
   if (!fits) throw new TypeError(`${name} cannot be ${String(value)}`);
 };
 
-const failure = (error) => error instanceof TwistedWSError ? error : new TwistedWSError("network", String(error));
+const failure = (error) => error instanceof TwistedWSError ? error : new TwistedWSError("network", error.name === "SyntaxError" ? NO_SERVICE : String(error).replace(/^Error: /, ""));
 
 // A copy of the bytes of what has some.
 const binary = (data) => ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice()
