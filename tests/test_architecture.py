@@ -18,7 +18,7 @@ LEVELS = (
     ("delivery", "access"),
     ("wire",),
     ("caller", "service", "upgrade"),
-    ("errors", "limits", "logs", "nearest"),
+    ("errors", "exposure", "limits", "logs", "nearest"),
 )
 # On one level: these may import those.
 WITHIN = {

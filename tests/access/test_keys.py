@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from twisted.logger import capturedLogs
 
 from twisted_ws.access.keys import KeyFile
 from twisted_ws.errors import ConfigurationError
@@ -59,12 +60,22 @@ def test_badFile(tmp_path: Path, text: str, message: str) -> None:
     assert KEY not in str(caught.value)
 
 
-@pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o660, 0o610, 0o601, 0o777])
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o660, 0o610, 0o601, 0o777])
 def test_openToOthers(tmp_path: Path, mode: int) -> None:
     """A key file that others may use is refused, and the text says how to mend it."""
     path = write(tmp_path / "keys", KEY, mode)
     with pytest.raises(ConfigurationError, match=f"is open to others: run chmod 600 {path}$"):
         KeyFile(path)
+
+
+def test_openToItsGroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key file that its group may read is used, with a warning; without one where systemd has put it."""
+    path = write(tmp_path / "keys", KEY, 0o440)
+    with capturedLogs() as events:
+        assert len(KeyFile(path)) == 1
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+        assert len(KeyFile(path)) == 1
+    assert [(each["log_level"].name, each["path"]) for each in events] == [("warn", path)]
 
 
 def test_noFile(tmp_path: Path) -> None:

@@ -186,10 +186,15 @@ def test_reachableWithACredential(tmp_path: Path) -> None:
 
 
 def test_thePasswordFile(tmp_path: Path) -> None:
-    """A password file that cannot be read is told at the start, and not at the first login."""
+    """A password file that cannot be read, or that others can, is told at the start, and not at the first login."""
     path = tmp_path / "passwords"
     settings = Settings(checkers=(FilePasswordDB(str(path)),))
     assert _refused(settings) == f"The password file {path} (--auth) cannot be read: No such file or directory."
+    path.write_text("me:secret\n")
+    path.chmod(0o644)
+    with capturedLogs() as events:
+        Daemon(settings, PortsReactor())
+    assert f"The secret in {path} is open to other users of this machine: chmod 600 {path}" in _messages(events)
     path.write_text("me:secret\n")
     Daemon(settings, PortsReactor())
 

@@ -9,6 +9,7 @@ import re
 import stat
 
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.exposure import isOpenToOthers, warnIfExposed
 
 __all__ = ["KeyFile"]
 
@@ -64,8 +65,9 @@ class KeyFile:
                 mode = os.fstat(file.fileno()).st_mode
                 if not stat.S_ISREG(mode):
                     raise ConfigurationError(f"the API key file {self._path} is no regular file")
-                if mode & 0o077:
+                if isOpenToOthers(mode):
                     raise ConfigurationError(f"the API key file {self._path} is open to others: run chmod 600 {self._path}")
+                warnIfExposed(self._path, mode)
                 data = file.read(_MOST_BYTES + 1)
         except OSError as error:
             raise ConfigurationError(f"cannot read the API key file {self._path}: {error.strerror}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable
 from itertools import combinations
 from typing import Any
@@ -19,6 +20,7 @@ from twisted_ws.daemon.places import Place
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.daemon.targets import loadService
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.exposure import warnIfExposed
 from twisted_ws.server import WebSocketServer
 from twisted_ws.web.broadcast import broadcastSite
 from twisted_ws.web.pages import PagesResource, pagesSite
@@ -224,9 +226,10 @@ def _checkPasswordFiles(checkers: Iterable[Any]) -> None:
     for checker in checkers:
         if isinstance(checker, FilePasswordDB):
             try:
-                with open(checker.filename, "rb"):
-                    pass
+                with open(checker.filename, "rb") as file:
+                    mode = os.fstat(file.fileno()).st_mode
             except OSError as error:
                 raise ConfigurationError(
                     f"The password file {checker.filename} (--auth) cannot be read: {error.strerror}."
                 ) from None
+            warnIfExposed(checker.filename, mode)

@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.logger import Logger
 
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.exposure import warnIfExposed
 from twisted_ws.logs import printable
 
 __all__ = [
@@ -100,7 +101,7 @@ def readPassword(path: str | None) -> bytes | None:
         value = os.environ.get(PASSWORD_VARIABLE)
         return None if value is None else os.fsencode(value)
     file = _read(path, "key store password file")
-    _warnIfExposed(file)
+    warnIfExposed(file.path, file.mode)
     return file.data.removesuffix(b"\n").removesuffix(b"\r")
 
 
@@ -169,7 +170,7 @@ def loadKeyStore(path: str, password: bytes | None) -> Identity:
             ) from None
         mend = "check" if password is not None else f"give it with --key-store-password-file or {PASSWORD_VARIABLE}; check"
         raise ConfigurationError(f"The key store {path} does not open with this password: {mend} the password.") from None
-    _warnIfExposed(file)
+    warnIfExposed(file.path, file.mode)
     if store.key is None or store.cert is None:
         raise ConfigurationError(f"The key store {path} lacks a private key with its certificate: export both into it.")
     own = store.cert.certificate
@@ -245,11 +246,6 @@ def _why(error: OSError | ValueError) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def _warnIfExposed(file: _File) -> None:
-    if file.mode & 0o077:
-        _log.warn("The secret in {path} is open to other users of this machine: chmod 600 {path}", path=file.path)
-
-
 def _certificates(file: _File, what: str) -> list[x509.Certificate]:
     if b"-----BEGIN CERTIFICATE-----" not in file.data:
         raise ConfigurationError(
@@ -279,7 +275,7 @@ def _privateKey(file: _File) -> PrivateKey:
         raise ConfigurationError(
             f"The private key {file.path} is no usable PEM key: it must have a -----BEGIN PRIVATE KEY----- and be whole."
         ) from None
-    _warnIfExposed(file)
+    warnIfExposed(file.path, file.mode)
     return _usable(key, file.path)
 
 
