@@ -257,6 +257,18 @@ def test_streamId() -> None:
     assert Peer(Ask({})).open().say('{"event": "pick", "id": 7}').texts() == ['{"error":1,"id":7}']
 
 
+def test_noStreamId() -> None:
+    """Without a dispatcherStreamId no field of a request goes into a reply, whatever its name."""
+
+    class Plain:
+        dispatcherKey = "event"
+
+        def onAsk(self, caller: Caller, message: dict[str, Any]) -> Any:
+            return {"a": 1}
+
+    assert Peer(Plain()).open().say('{"event": "ask", "": 7}').texts() == ['{"a":1}']
+
+
 def test_anyStreamId() -> None:
     """The id goes back as it came: no number loses a digit, and no depth that can be read fails to be written."""
     for number in ("0.12345678901234567890", "1e5", "123456789012345678901234567890"):

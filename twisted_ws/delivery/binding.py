@@ -13,7 +13,7 @@ import msgspec
 from twisted_ws.errors import BindingError
 from twisted_ws.logs import printable
 
-__all__ = ["Binder", "parseObject", "rawField"]
+__all__ = ["Binder", "fieldsOf", "textOf"]
 
 # How msgspec ends what it says of a value inside: " - at `$.order.items[0].price`".
 _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`\Z")
@@ -23,6 +23,7 @@ _FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.*?)`
 _AS_IT_CAME = (Any, object, inspect.Parameter.empty)
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_text = msgspec.json.Decoder(str)
 
 
 class Binder:
@@ -45,12 +46,11 @@ class Binder:
         NameError: a type inside it is not defined.
     """
 
-    __slots__ = ("_annotation", "_checked", "_decoder", "_fromText", "_takes")
+    __slots__ = ("_annotation", "_checked", "_decoder", "_takes")
 
     def __init__(self, annotation: Any = Any) -> None:
         self._annotation = annotation
         self._decoder: msgspec.json.Decoder[Any] | None = None
-        self._fromText = False
         self._checked = False
         plain = _plain(annotation)
         if plain is bytearray or plain is memoryview:
@@ -61,12 +61,9 @@ class Binder:
             return
         self._decoder = msgspec.json.Decoder(annotation)
         # msgspec would take any class here, and then no message for it.
-        kinds = _kinds(msgspec.inspect.type_info(annotation))
-        for kind in kinds:
+        for kind in _kinds(msgspec.inspect.type_info(annotation)):
             if isinstance(kind, msgspec.inspect.CustomType) and kind.cls is not object:
                 raise TypeError(f"JSON has no form for {kind.cls.__module__}.{kind.cls.__qualname__}")
-        # What has to see the digits, or the text, as they came.
-        self._fromText = any(isinstance(kind, (msgspec.inspect.RawType, msgspec.inspect.DecimalType)) for kind in kinds)
 
     def bind(self, message: str | bytes) -> Any:
         """Return the message as the handler wants it.
@@ -85,41 +82,27 @@ class Binder:
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise _misfit(error) from None
 
-    def convert(self, value: Any, message: str | bytes) -> Any:
-        """Return a message that was parsed already; see `bind`.
 
-        Args:
-            value: what JSON made of it.
-            message: the message itself, for a handler that wants it as it came.
-        """
-        if self._decoder is None or self._fromText:
-            return self.bind(message)
-        try:
-            # In JSON every key is a str.
-            return msgspec.convert(value, self._annotation, str_keys=True)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise _misfit(error) from None
+def fieldsOf(message: str | bytes) -> dict[str, msgspec.Raw] | None:
+    """Return the fields of a message that is a JSON object, as the peer wrote them; None for any other message.
 
-
-def parseObject(message: str | bytes) -> dict[str, Any] | None:
-    """Return a message that is a JSON object, None for any other (also one nested too deeply to be parsed)."""
-    try:
-        value = msgspec.json.decode(message)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def rawField(message: str | bytes, name: str) -> msgspec.Raw | None:
-    """Return a field of a message that `parseObject` took, as the peer wrote it; None where there is none.
-
-    What is not parsed can be sent back whatever it is: a number keeps its digits, and no depth is too deep.
+    No object is made of what is in them: a megabyte may have half a million. A number keeps its digits, and what is nested too
+    deeply for JSON is no object.
     """
     try:
-        field = _fields.decode(message).get(name)
-    except RecursionError:
+        if isinstance(message, bytes) and not message.isascii():
+            message.decode()  # which is left to whoever makes texts of it
+        return _fields.decode(message)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    return None if field is None else field.copy()  # it would keep the whole message otherwise
+
+
+def textOf(field: msgspec.Raw | None) -> str | None:
+    """Return a field that is a text, None for any other."""
+    try:
+        return None if field is None else _text.decode(field)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
 
 
 def _misfit(error: Exception) -> BindingError:

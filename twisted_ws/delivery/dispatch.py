@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller, Registry
-from twisted_ws.delivery.binding import parseObject, rawField
+from twisted_ws.delivery.binding import fieldsOf, textOf
 from twisted_ws.delivery.handlers import Dispatch, Handlers
 from twisted_ws.delivery.replies import Replies, asDeferred
 from twisted_ws.delivery.upgrades import callUpgrade
@@ -307,11 +307,11 @@ class Dispatcher:
         """Find the handler by the dispatcher field, or by the kind of message."""
         handlers, service = self._handlers, self._service
         if handlers.dispatcherKey:
-            request = parseObject(message)
-            value = request.get(handlers.dispatcherKey) if request is not None else None
-            dispatch = handlers.dispatch(value) if isinstance(value, str) else None
+            fields = fieldsOf(message) or {}
+            value = textOf(fields.get(handlers.dispatcherKey))
+            dispatch = handlers.dispatch(value) if value is not None else None
             if dispatch is not None:
-                return self._dispatch(dispatch, request or {}, message)
+                return self._dispatch(dispatch, message, fields.get(handlers.streamId) if handlers.streamId else None)
             event = "onTextMessage" if isinstance(message, str) else "onBinaryMessage"
             if event in handlers.events:
                 return self._call(event, getattr(service, event), message)
@@ -326,11 +326,11 @@ class Dispatcher:
             return self._raised(Failure(), "onMessage")
         return self._call("onMessage", service.onMessage, bound)
 
-    def _dispatch(self, dispatch: Dispatch, request: dict[str, Any], message: str | bytes) -> bool:
+    def _dispatch(self, dispatch: Dispatch, message: str | bytes, streamId: Raw | None) -> bool:
         # The names are the service's own, found when it was examined; nothing a peer sends gets as far as getattr.
         name = dispatch.name
         try:
-            argument = dispatch.binder.convert(request, message)
+            argument = dispatch.binder.bind(message)
         except BindingError as error:
             if not dispatch.errorName:
                 self._fail(error)
@@ -338,7 +338,8 @@ class Dispatcher:
             name, argument = dispatch.errorName, error
         except BaseException:
             return self._raised(Failure(), name)
-        streamId = rawField(message, self._handlers.streamId) if self._handlers.streamId else None
+        if streamId is not None:
+            streamId = streamId.copy()  # it would keep the whole message otherwise
         return self._call(name, getattr(self._service, name), argument, streamId=streamId)
 
     # The call.
