@@ -278,7 +278,7 @@ def test_anyStreamId() -> None:
         for event in ("ask", "later"):
             peer = Peer(Ask({})).open().say(f'{{"event": "{event}", "id": {"[" * depth}{"]" * depth}}}')
             answered += len(peer.sent)
-            assert peer.errors == []
+            assert not (peer.sent and peer.errors)
     assert answered
 
 
