@@ -106,10 +106,43 @@ def test_likeness(name: str) -> None:
     assert "did you mean" in mistake(service(onOpen=nothing, **{name: nothing}))
 
 
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("idletimeout", "idleTimeout"),
+        ("idle_timeout", "idleTimeout"),
+        ("idleTimout", "idleTimeout"),
+        ("dispatchKey", "dispatcherKey"),
+        ("dispatcherkey", "dispatcherKey"),
+        ("dispatcher_stream_id", "dispatcherStreamId"),
+        ("subprotocols", "subProtocols"),
+        ("subProtocol", "subProtocols"),
+    ],
+)
+def test_misspeltSettings(name: str, right: str) -> None:
+    """A misspelt setting is named, with the right name: of the class, of a class above it, and of the object."""
+    wanted = f"Chat.{name} is no setting: did you mean {right}?"
+    assert mistake(service(onOpen=nothing, **{name: "x"})) == wanted
+    assert mistake(type("Chat", (type(service(onOpen=nothing, **{name: "x"})),), {})()) == wanted
+    chat = service(onOpen=nothing)
+    setattr(chat, name, "x")
+    assert mistake(chat) == wanted
+
+
+def test_ownSettings() -> None:
+    """What is only a little like a setting is the service's own, and so is what it makes a setting of."""
+    names = ("timeout", "idleTimeouts", "IDLE_TIMEOUT", "_idleTimeout", "protocol", "dispatcher", "key", "idle")
+    examine(service(onOpen=nothing, **dict.fromkeys(names, 5)))
+    examine(service(onOpen=nothing, idle_timeout=handler("self")))
+    chat = service(onOpen=nothing, idleTimeout=property(lambda self: self.idle_timeout))
+    chat.idle_timeout = 5  # type: ignore[attr-defined]
+    assert examine(chat).idleTimeout == 5
+
+
 def test_forgottenKey() -> None:
     """A method for dispatched messages without a dispatcherKey is a mistake, as nothing would ever call it."""
     text = mistake(service(onOpen=nothing, onSubscribe=handler("self, caller, message")))
-    assert text == "Chat.onSubscribe is no event; with a dispatcherKey it is onSubscribe"
+    assert text == 'Chat.onSubscribe is no event: for onSubscribe of messages set dispatcherKey = "...", the field that names it'
     assert "needs a dispatcherKey" in mistake(
         service(onOpen=nothing, subscribe=dispatches("subscribe")(handler("self, caller, m")))
     )

@@ -168,6 +168,7 @@ class _Examination:
         self.varies = any(inspect.isdatadescriptor(inspect.getattr_static(service, name, None)) for name in _KEYS)
 
     def handlers(self) -> Handlers:
+        self._checkSettings()
         key = _text(self._service, "dispatcherKey")
         streamId = _text(self._service, "dispatcherStreamId")
         if streamId and not key:
@@ -192,6 +193,23 @@ class _Examination:
             raise ServiceError(f"{type(self._service).__name__} handles no event: it has none of {', '.join(EVENTS)}")
         message = self._binder("onMessage", found["onMessage"][0]) if "onMessage" in events else Binder()
         return Handlers(events, message, byValue, byName, dispatcherKey=key, streamId=streamId)
+
+    def _checkSettings(self) -> None:
+        """Refuse an attribute that is meant to be a setting: in another spelling, or with a letter of it wrong.
+
+        A constant, what is private, and a plural are the service's own; so is anything where the setting itself is made, too.
+        """
+        kinds = [each for each in type(self._service).__mro__ if not each.__module__.startswith("twisted_ws.")]
+        made = {*getattr(self._service, "__dict__", ()), *(name for each in kinds for name in vars(each))}
+        for name in dir(self._service):
+            if name[0] == "_" or name.isupper() or name in _SPELT.values():
+                continue
+            near = difflib.get_close_matches(_spelt(name), _SPELT, 1, _TYPO)
+            if not near or _SPELT[near[0]] in made or _spelt(name).startswith(near[0] + "s"):
+                continue
+            raw = inspect.getattr_static(self._service, name, None)
+            if not callable(raw) and not isinstance(raw, (staticmethod, classmethod)):
+                raise self._mistake(name, f"is no setting: did you mean {_SPELT[near[0]]}?")
 
     def _candidates(self) -> dict[str, tuple[Callable[..., Any], str | None]]:
         """Return what may be a handler by name, each with its `@dispatches` value."""
@@ -275,8 +293,9 @@ class _Examination:
             return True
         if next(iter(_parameters(method)), None) == "caller":
             right = handlerName(name[2:])
-            what = "is never called: messages reach it as" if dispatching else "is no event; with a dispatcherKey it is"
-            raise self._mistake(name, f"{what} {right}")
+            if dispatching:
+                raise self._mistake(name, f"is never called: messages reach it as {right}")
+            raise self._mistake(name, f'is no event: for {right} of messages set dispatcherKey = "...", the field that names it')
         return False
 
     def _checkParameters(self, name: str, method: Callable[..., Any], parameters: tuple[str, ...]) -> None:
@@ -316,9 +335,18 @@ def _mistake(service: object, name: str, what: str) -> ServiceError:
     return ServiceError(" ".join(f"{type(service).__name__}.{name} {what}".split()))
 
 
+def _spelt(name: str) -> str:
+    """Return what tells two names apart: neither case nor underscores."""
+    return name.replace("_", "").lower()
+
+
+# The settings, by that.
+_SPELT = {_spelt(name): name for name in ("subProtocols", "idleTimeout", *_KEYS)}
+
+
 def _letters(name: str) -> str:
-    """Return what tells two event names apart: neither case nor underscores, and not the "on" that all have."""
-    return name.replace("_", "").lower()[2:]
+    """Return what tells two event names apart: not the "on" that all have."""
+    return _spelt(name)[2:]
 
 
 def _mark(raw: object) -> str | None:
