@@ -75,7 +75,7 @@ def test_everyPort(tmp_path: Path) -> None:
     settings = Settings(
         port="tcp:80:interface=127.0.0.1",
         tlsPort="443",
-        listen=(f"unix:{tmp_path}/s", "81"),
+        listen=(f"unix:{tmp_path}/s", "81", "haproxy:tcp:82:interface=127.0.0.1"),
         broadcastTlsPort="8444",
         interface="127.0.0.1",
         certificate=_certificate(tmp_path),
@@ -83,12 +83,13 @@ def test_everyPort(tmp_path: Path) -> None:
     daemon = Daemon(settings, reactor)
     with capturedLogs() as events:
         daemon.startService()
-    assert reactor.open == [8081, 8444, f"{tmp_path}/s", 81, 80, 443]
+    assert reactor.open == [8081, 8444, f"{tmp_path}/s", 81, 82, 80, 443]
     messages = _messages(events)
     for expected in (
         "Broadcast site on https://localhost:8444/broadcaster/broadcast",
         f"WebSocket on unix:{tmp_path}/s",
         "WebSocket on wss://localhost:443",
+        "WebSocket on ws://localhost:82 (PROXY protocol)",
     ):
         assert expected in [message.replace("0.0.0.0", "localhost") for message in messages]
     assert daemon._pages.broadcastURL.startswith("http://")

@@ -99,6 +99,8 @@ def test_reboundName(world: World, port: str, target: str, host: str, logged: li
     (event,) = logged
     assert event["hint"] == f"; to answer it: --allowed-host {host.removesuffix(':8080')}"
     assert event["log_format"].endswith("({method} {path}{hint})")
+    assert world.ask(port, target, "X-Forwarded-For: 192.0.2.7", host=host).status == 421
+    assert logged.pop()["hint"] == f"; if that is your proxy: --trusted-proxy 127.0.0.1; else {event['hint'].removeprefix('; ')}"
     assert world.ask(port, target).status < 421 or target == "GET /ws"
 
 
@@ -109,6 +111,9 @@ def test_reboundHandshake(world: World, logged: list[Any]) -> None:
     for before in (b"", first):
         assert b"HTTP/1.1 421 Misdirected Request\r\n" in world.send("ws", before + handshake)
         assert logged.pop()["more"] == " (/ws; to answer it: --allowed-host rebound.example)"
+        forwarded = handshake.replace(b"\r\n", b"\r\nX-Forwarded-For: 192.0.2.7\r\n", 1)
+        assert b"HTTP/1.1 421 " in world.send("ws", before + forwarded)
+        assert logged.pop()["more"].startswith(" (/ws; if that is your proxy: --trusted-proxy 127.0.0.1; else to answer it: ")
     assert world.send("ws", upgrade("/ws", "Origin: http://localhost")).startswith(b"HTTP/1.1 101 ")
 
 

@@ -56,6 +56,7 @@ def test_http10():
     ("line", "status", "message"),
     [
         (b"", 400, "no HTTP"),
+        (b"\x16\x03\x01\x02\x00\x01", 400, "TLS came to a port without it"),
         (b"GET /", 400, "request line"),
         (b"GET  / HTTP/1.1", 400, "request line"),
         (b"GET / x HTTP/1.1", 400, "request line"),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import capturedLogs, formatEvent
 from twisted.protocols.haproxy._v1parser import V1Parser
 from twisted.protocols.haproxy._v2parser import V2Parser
 
@@ -182,7 +183,7 @@ def test_handshake(data: bytes, address: str, port: int, secure: bool, step: int
 
 
 def test_noHeader() -> None:
-    """Who says nothing of whose it is, is cut off, and its bytes go nowhere."""
+    """Who says nothing of whose it is, is cut off, and its bytes go nowhere; the log says what the port is for."""
     got: list[bytes] = []
 
     class Server(Protocol):
@@ -190,7 +191,11 @@ def test_noHeader() -> None:
             got.append(data)
 
     transport = connect(Factory.forProtocol(Server))
-    transport.protocol.dataReceived(upgrade())
+    with capturedLogs() as events:
+        transport.protocol.dataReceived(upgrade())
     transport.protocol.dataReceived(GOOD[0][0] + upgrade())
+    assert [formatEvent(event) for event in events] == [
+        "127.0.0.1: connection without a PROXY header (something else): this port is for a balancer that sends one"
+    ]
     assert transport.disconnecting
     assert got == []

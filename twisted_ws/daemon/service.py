@@ -171,7 +171,11 @@ class Daemon(MultiService):
     def _tell(self, listener: Listener) -> None:
         """Say where a port is: in the log, and for the broadcast site on the demo page."""
         if listener in self._webSocketListeners:
-            self._log.info("WebSocket on {url}", url=listener.url("wss" if listener.secure else "ws"))
+            self._log.info(
+                "WebSocket on {url}{how}",
+                url=listener.url("wss" if listener.secure else "ws"),
+                how=" (PROXY protocol)" if listener.place.kind == "haproxy" else "",
+            )
             return
         url = listener.url("https" if listener.secure else "http")
         if url.startswith("http"):  # and no Unix socket

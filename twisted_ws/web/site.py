@@ -15,7 +15,7 @@ from twisted_ws.web.channel import HttpChannel
 from twisted_ws.web.request import HttpRequest
 from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.gate import Gate
-from twisted_ws.wire.hosts import MISDIRECTED, isMisdirected
+from twisted_ws.wire.hosts import MISDIRECTED, isMisdirected, remedy
 from twisted_ws.wire.origins import AllowedHosts
 from twisted_ws.wire.proxies import TrustedProxies
 from twisted_ws.wire.transports import abort, peerOf
@@ -111,7 +111,7 @@ class HttpSite(Site):
         if hosts is None or head is None or hosts.allows(head.host) or request.path in self._anyHost:
             return
         if isMisdirected(head, request.transport, hosts, self.proxies):
-            raise HttpError(421, MISDIRECTED, hint=hosts.hint(head.host))
+            raise HttpError(421, MISDIRECTED, hint=remedy(head, request.transport))
 
     def left(self, channel: HttpChannel) -> None:
         """Uncount a connection; called by its channel."""

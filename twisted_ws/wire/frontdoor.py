@@ -24,7 +24,7 @@ from twisted_ws.logs import peerName, printable
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.handshake import Accept, Deny, decide, isUpgrade
 from twisted_ws.wire.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
-from twisted_ws.wire.hosts import MISDIRECTED, isMisdirected
+from twisted_ws.wire.hosts import MISDIRECTED, isMisdirected, remedy
 from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.protocol import WebSocketConnection
@@ -162,7 +162,7 @@ class FrontDoor(TwistedProtocol):
         client, secure = factory.proxies.client(address, secure, head)
         self._asked = client, head.target
         if not factory.allowedHosts.allows(head.host) and isMisdirected(head, transport, factory.allowedHosts, factory.proxies):
-            self._refuse(421, MISDIRECTED, hint=factory.allowedHosts.hint(head.host))
+            self._refuse(421, MISDIRECTED, hint=remedy(head, transport))
             return
         verdict = decide(head, factory.origins, secure)
         if isinstance(verdict, Deny):

@@ -19,6 +19,7 @@ __all__ = ["BadHead", "RequestHead", "emptyLines", "headEnd", "parseHead"]
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 # What a method may begin with, or half an empty line. Anything else (a TLS handshake, say) is no HTTP, and not worth waiting for.
+_TLS = b"\x16\x03"  # a handshake record, of any version (RFC 8446 section 5.1)
 _START = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]|\r\Z")
 # Some parsers take either for the end of a line; a head in which it stands might never come to an end for us.
 _HALF_AN_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
@@ -177,6 +178,8 @@ def _parse(data: bytes, limits: Limits) -> RequestHead:
 
 
 def _refuseStart(data: bytes | bytearray) -> None:
+    if data[:2] == _TLS:
+        raise BadHead(400, "TLS came to a port without it: use http:// or ws:// there, or the port of --tls-port.")
     if _START.match(data) is None:
         raise BadHead(400, "This is no HTTP request.")
 

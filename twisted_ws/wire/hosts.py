@@ -13,7 +13,7 @@ from twisted_ws.wire.origins import AllowedHosts
 from twisted_ws.wire.proxies import TrustedProxies
 from twisted_ws.wire.transports import isOnLoopback, peerOf
 
-__all__ = ["MISDIRECTED", "isMisdirected", "machineNames"]
+__all__ = ["MISDIRECTED", "isMisdirected", "machineNames", "remedy"]
 
 MISDIRECTED = "This server does not answer for this host."
 
@@ -33,6 +33,14 @@ def isMisdirected(head: RequestHead, transport: Any, hosts: AllowedHosts, proxie
     if hosts.allows(head.host) or not isOnLoopback(transport):
         return False
     return not ("x-forwarded-for" in head.values and proxies.trusts(peerOf(transport.getPeer())[0]))
+
+
+def remedy(head: RequestHead, transport: Any) -> str:
+    """Return what the operator would say to have a request answered that `isMisdirected`."""
+    allow = AllowedHosts.hint(head.host)
+    if "x-forwarded-for" not in head.values:
+        return allow
+    return f"if that is your proxy: --trusted-proxy {peerOf(transport.getPeer())[0]}; else {allow}"
 
 
 @lru_cache(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address as IPv4
 from ipaddress import IPv6Address as IPv6
@@ -16,10 +17,16 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.logger import Logger
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
 from zope.interface import implementer
 
+from twisted_ws.logs import Throttle, peerName
+
 __all__ = ["BadProxyHeader", "ProxiedConnection", "ProxiedEndpoint", "ProxyHeader", "readHeader"]
+
+# The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
+_log = Logger()
 
 _TEXT, _BINARY = b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"
 # Of a header of version 1, with its CRLF.
@@ -155,8 +162,8 @@ class ProxiedConnection(HAProxyProtocolWrapper):
         self._begun += data
         try:
             found = readHeader(self._begun)
-        except BadProxyHeader:
-            self.loseConnection()  # type: ignore[no-untyped-call]
+        except BadProxyHeader as error:
+            self._refuse(error)
             return
         if found is not None:
             header, size = found
@@ -166,12 +173,28 @@ class ProxiedConnection(HAProxyProtocolWrapper):
             if rest:
                 self.wrappedProtocol.dataReceived(rest)
 
+    def _refuse(self, error: BadProxyHeader) -> None:
+        transport: Any = self.transport
+        factory: Any = self.factory
+        factory.throttle.info(
+            _log,
+            "connection without a PROXY header",
+            "{peer}: connection without a PROXY header ({why}): this port is for a balancer that sends one",
+            peer=peerName(getattr(transport.getPeer(), "host", "")),
+            why=str(error),
+        )
+        self.loseConnection()  # type: ignore[no-untyped-call]
+
 
 class ProxiedFactory(HAProxyWrappingFactory):
     """Makes connections of which a balancer says whose they are."""
 
     protocol = ProxiedConnection  # type: ignore[assignment]
     noisy = False
+
+    def __init__(self, factory: IProtocolFactory) -> None:
+        super().__init__(factory)  # type: ignore[no-untyped-call]
+        self.throttle = Throttle(time.monotonic)
 
 
 @implementer(IStreamServerEndpoint)
@@ -187,5 +210,5 @@ class ProxiedEndpoint:
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen with a factory for what the clients send."""
-        factory: Any = ProxiedFactory(protocolFactory)  # type: ignore[no-untyped-call]
+        factory: Any = ProxiedFactory(protocolFactory)
         return self._endpoint.listen(factory)
