@@ -95,7 +95,7 @@ def test_missing(keyFile: str, clock: Clock, header: str | None) -> None:
         error = outcome(credentials.check(header, "192.0.2.1"))
         if header != "Bearer":
             assert isinstance(error, Unauthenticated)
-            assert str(error) == "This needs credentials."
+            assert str(error) == "This needs credentials (Authorization: Bearer KEY)."
         else:
             assert isinstance(error, (Unauthenticated, TooManyFailures))
 

@@ -219,6 +219,22 @@ def test_refused():
     )
 
 
+@pytest.mark.parametrize(
+    ("status", "said", "mend"),
+    [
+        (400, b"This port speaks TLS: use https:// or wss://", "use wss://"),
+        (400, b"The plain HTTP request was sent to HTTPS port", "use wss://"),
+        (400, b"no", "check that the URL is that of a WebSocket"),
+        (404, b"no", "check the path of the URL, and the port"),
+        (421, b"no", "check the host in the URL; the log of a twisted_ws server names the option that lets it in"),
+    ],
+)
+def test_refusedMend(status, said, mend):
+    """What is likely wrong with the URL is named."""
+    error = refused(b"HTTP/1.1 %d No\r\nContent-Length: %d\r\n\r\n%s" % (status, len(said), said))
+    assert str(error) == f"the server refused the handshake with {status} ({said.decode()}): {mend}"
+
+
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 409, 426, 429, 500, 503])
 def test_refusedSays(status):
     """The message of each refusal has its status and says what to do."""

@@ -129,7 +129,11 @@ def test_refusals(server: Running, tmp_path: Path) -> None:
             (("http://local host", "a"), 2, '"http://local host" has a space'),
             ((f"http://127.0.0.1:{nobody}", "a"), 3, "nothing listens"),
             ((there.replace("http", "https"), "a"), 4, "or use http://"),
-            ((there, "a"), 5, "(This needs credentials.): give credentials that it takes (--key-file, --user-file)"),
+            (
+                (there, "a"),
+                5,
+                "(This needs credentials (Authorization: Bearer KEY).): give credentials that it takes (--key-file, --user-file)",
+            ),
             ((site(server, "/nowhere"), "a", *key), 5, "404 (There is nothing here.): check the URL"),
             ((f"http://localhost:{server.port('ws')}/ws", "a", *key), 5, "take the broadcast port"),
             (("--timeout", "0.2", f"http://127.0.0.1:{silent.getsockname()[1]}", "a"), 7, "allow more with --timeout"),

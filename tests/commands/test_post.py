@@ -201,6 +201,19 @@ def test_secure() -> None:
         (Answer(500, "", b"a\x1b"), 6, "", "the site refused the message with 500 (a\\x1b): try again later"),
         (Answer(302, "", b""), 5, "", "the site refused the message with 302: redirects are not followed"),
         (Answer(400, "", b'{"message": "no"}'), 5, "", "the site refused the message with 400 (no): mend it, and send it again"),
+        (
+            Answer(400, "", b"This port speaks TLS: use https:// or wss://"),
+            5,
+            "",
+            "the site refused the message with 400 (This port speaks TLS: use https:// or wss://): use https://",
+        ),
+        (Answer(403, "", b""), 5, "", "the site refused the message with 403: publish on the broadcast port (by default 8081)"),
+        (
+            Answer(421, "", b""),
+            5,
+            "",
+            "the site refused the message with 421: check the host in the URL; the server's log names --allowed-host",
+        ),
     ],
     ids=lambda value: str(value.status) if isinstance(value, Answer) else "",
 )

@@ -493,6 +493,8 @@ def test_methods(path: str, method: str, allowed: str) -> None:
     world = Back()
     response = world.back.get(path, method=method)
     assert (response.status, response.header("allow")) == (405, allowed)
+    isRead = path.startswith("/channels/") and method == "GET"
+    assert ("channels are read on the WebSocket port (by default 8080)" in response.json["message"]) is isRead
     response = world.connect().get(path, method="OPTIONS")
     assert (response.status, response.header("allow"), response.body) == (204, allowed, b"")
 

@@ -114,6 +114,8 @@ def test_notFound(server: Server, path: str) -> None:
     response = get(server, path)
     assert (response.status, response.json["error"]) == (404, "not-found")
     assert server.asked == [path]
+    where = ": this is on the broadcast port (by default 8081)" if path == "/healthz" else ""
+    assert response.json["message"] == f"There is nothing here{where}."
 
 
 @pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/ws", 426)])

@@ -171,7 +171,8 @@ class Credentials:
                 return fail(TooManyFailures(wait))
             password = _decode(value)
             return self._ask(password, address) if password is not None else fail(self._wrong(address))
-        return fail(Unauthenticated("This needs credentials."))
+        how = " (Authorization: Bearer KEY)" if self._keys is not None else ""
+        return fail(Unauthenticated(f"This needs credentials{how}."))
 
     def _wrong(self, address: str) -> CredentialsError:
         key = addressKey(address)

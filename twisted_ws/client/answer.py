@@ -111,17 +111,21 @@ def refusal(response: Response, body: bytes, now: datetime | None = None) -> Han
             f"the server redirects ({status}) {where}: redirects are not followed", status, headers, body, retryAfter
         )
     said = printable(body.decode("utf-8", "replace").strip().partition("\n")[0].strip(), 100)
-    message = f"the server refused the handshake with {status}{f' ({said})' if said else ''}: {_mend(status)}"
+    message = f"the server refused the handshake with {status}{f' ({said})' if said else ''}: {_mend(status, said)}"
     return HandshakeRefused(message, status, headers, body, retryAfter)
 
 
-def _mend(status: int) -> str:
+def _mend(status: int, said: str) -> str:
     if status == 401:
         return "give credentials that it takes"
     if status == 403:
         return "it does not let this client, or its Origin, in"
     if status == 404:
-        return "check the path of the URL"
+        return "check the path of the URL, and the port"
+    if status == 400 and ("TLS" in said or "HTTPS" in said):  # as this server, or nginx, answers on a port for TLS
+        return "use wss://"
+    if status == 421:
+        return "check the host in the URL; the log of a twisted_ws server names the option that lets it in"
     if status in (400, 405, 426, 505):
         return "check that the URL is that of a WebSocket"
     if status < 300:

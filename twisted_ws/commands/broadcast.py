@@ -112,7 +112,7 @@ def _tell(answer: Answer) -> int:
     if not 200 <= answer.status < 300:
         said = printable(fields["message"]) if "message" in fields else answer.text
         reason = f" ({said})" if said else ""
-        complain(f"the site refused the message with {answer.status}{reason}: {_mend(answer)}")
+        complain(f"the site refused the message with {answer.status}{reason}: {_mend(answer, said)}")
         return forStatus(answer.status)
     count = fields.get("recipients")
     text = (
@@ -128,9 +128,15 @@ def _tell(answer: Answer) -> int:
     return Exit.OK
 
 
-def _mend(answer: Answer) -> str:
+def _mend(answer: Answer, said: str) -> str:
     if answer.status == 401:
         return "give credentials that it takes (--key-file, --user-file)"
+    if answer.status == 400 and ("TLS" in said or "HTTPS" in said):
+        return "use https://"
+    if answer.status == 403:
+        return "publish on the broadcast port (by default 8081)"
+    if answer.status == 421:
+        return "check the host in the URL; the server's log names --allowed-host"
     if answer.status == 404:
         return "check the URL: /broadcaster/broadcast or /channels/NAME, on the broadcast port (by default 8081)"
     if answer.status == 413:

@@ -122,10 +122,10 @@ def retryAfter(seconds: float) -> dict[str, str]:
     return {"Retry-After": str(max(math.ceil(seconds), 1))}
 
 
-def notAllowed(methods: tuple[bytes, ...]) -> HttpError:
-    """Return the 405 that names what is allowed."""
+def notAllowed(methods: tuple[bytes, ...], more: str = "") -> HttpError:
+    """Return the 405 that names what is allowed, and `more` behind that."""
     allowed = b", ".join(methods).decode("ascii")
-    return HttpError(405, f"This resource takes {allowed}.", headers={"Allow": allowed})
+    return HttpError(405, f"This resource takes {allowed}{more}.", headers={"Allow": allowed})
 
 
 class Endpoint(Resource):

@@ -51,7 +51,8 @@ class Api(Guarded):
         allowed = self._allowed(found)
         request.found = found.get(b"GET" if request.method == b"HEAD" else request.method), channel, allowed
         if request.method not in allowed:
-            raise notAllowed(allowed)
+            isRead = path == "/channels/{channel}" and request.method in (b"GET", b"HEAD")
+            raise notAllowed(allowed, ": channels are read on the WebSocket port (by default 8080)" if isRead else "")
         if request.method == b"OPTIONS" or path == PATH:
             return None
         operation: Operation = request.found[0]

@@ -47,6 +47,8 @@ _PAGE_HEADERS = {
 _CLIENT_HEADERS = {"Cross-Origin-Resource-Policy": "cross-origin", "Access-Control-Allow-Origin": "*"}
 _SCRIPT = "text/javascript; charset=utf-8"
 _TYPES = "text/plain; charset=utf-8"  # of TypeScript: its own suffix stands for a video
+# Where paths of the broadcast site begin.
+_ON_BROADCAST_PORT = (b"broadcaster", b"api", b"healthz", b"readyz")
 _HSTS_SECONDS = 365 * 24 * 3600
 
 
@@ -186,7 +188,8 @@ class Nothing(_NoChannels):
 
     def refuse(self, request: HttpRequest) -> None:
         """Refuse each method."""
-        raise HttpError(404, "There is nothing here.")
+        where = ": this is on the broadcast port (by default 8081)" if request.path.split(b"/")[1] in _ON_BROADCAST_PORT else ""
+        raise HttpError(404, f"There is nothing here{where}.")
 
 
 class UpgradeRequired(_NoChannels):
