@@ -894,3 +894,25 @@ def test_abortWithoutMemory(monkeypatch, implementation):
         while world.server.callers:
             world.turn()
     world.close()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_nobodyOvertakesAFanOut(monkeypatch, implementation):
+    """What is written to one alone comes after what was sent to many before, also in the middle of the turn in which that goes out."""
+    service = Console()
+    world = LaneWorld(implementation, monkeypatch, service, Limits(maxSendBuffer=40_000_000))
+    clients = [world.connect(1 << 20), world.connect(1 << 20)]
+    for caller in service.callers:
+        caller._link.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    came = 0
+    for number in range(20):
+        # So many that some have to wait for the next turn.
+        broadcasts = [world.server.broadcast(BIG) for _ in range(24)]
+        assert not broadcasts[-1].called
+        with collectAt(number, lambda: [caller.writeTextMessage("after") for caller in service.callers]) as moment:
+            world.reactor.advance(0.001)
+        came += moment.came
+        for client in clients:
+            assert framesOf(world.readAll(client)) == [(2, BIG)] * 24 + [(1, b"after")] * moment.came, f"at moment {number}"
+    assert came
+    world.close()

@@ -459,6 +459,9 @@ class FanOuts:
     def _hand(self, fanOut: FanOut, member: Any, message: Any) -> None:
         """Hand a message to one; count it, if it was taken."""
         before, self._current = self._current, member
+        # Whoever writes to it meanwhile takes it to have the message: no finaliser before that is so.
+        collects = gc.isenabled()
+        gc.disable()
         try:
             if member.send(message) if fanOut.deliver is None else fanOut.deliver(member, message):
                 fanOut.count += 1
@@ -466,6 +469,8 @@ class FanOuts:
             # Without this those behind it would wait for ever.
             _log.failure("a message for many could not be handed to one of them")
         finally:
+            if collects:
+                gc.enable()
             self._current = before
 
 

@@ -440,6 +440,8 @@ class LaneServer(tcp.Server):
             producer.stopProducing()
         if not self._closed:
             self.reactor.forget(self)
+            # Now there is a place for each, and to note below that the descriptor is another's needs no memory.
+            self._closed, self._socket = False, self._socket
             if self._socket is None and reason.type is ConnectionLost:
                 # The peer has reset it, or it has failed: the kernel has nothing left to shut down.
                 os.close(self.descriptor)
