@@ -898,7 +898,7 @@ def test_abortWithoutMemory(monkeypatch, implementation):
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_nobodyOvertakesAFanOut(monkeypatch, implementation):
-    """What is written to one alone comes after what was sent to many before, also in the middle of the turn in which that goes out."""
+    """What is written to one alone comes after what was sent to many before, also in the middle of the turn of that."""
     service = Console()
     world = LaneWorld(implementation, monkeypatch, service, Limits(maxSendBuffer=40_000_000))
     clients = [world.connect(1 << 20), world.connect(1 << 20)]

@@ -147,3 +147,18 @@ def test_through(clock: Clock, turns: Turns) -> None:
     assert counts == [*(STEPS * n // 4 for n in range(1, 5)), STEPS]
     assert turns.left == STEPS
     assert (done.count("a"), done.count("b")) == (STEPS // 2, STEPS // 2)
+
+
+def test_turnWithinWork(clock: Clock, turns: Turns) -> None:
+    """Where somebody who works has the reactor turn, the work goes on after that as it began, and who waits has a turn."""
+    came: list[str] = []
+    turns.later(lambda: came.append("waited"))
+    assert turns.begin()
+    turn(clock)
+    assert not turns.begin()
+    turns.end()
+    for _ in range(3):
+        turn(clock)
+    assert came == ["waited"]
+    assert turns.begin()
+    turns.end()

@@ -122,9 +122,9 @@ class Turns:
         return turn
 
     def _turn(self) -> None:
-        self.left, self._spent = STEPS, 0.0
+        self.left, self._spent, outermost = STEPS, 0.0, False
         try:
-            self.begin()
+            outermost = self.begin()  # not where somebody who works has the reactor turn
             while self._waiting and not self.over:
                 try:
                     self._waiting.popleft()()
@@ -133,7 +133,7 @@ class Turns:
                     _log.failure("what waited for its turn failed inside the server")
         finally:
             self._call = None  # if what follows fails for want of memory, the next who waits asks for a turn
-            if self._since is not None:
+            if outermost:
                 self.end()
             if self._waiting or self.left < STEPS - FEW:  # what was used here is not missing in the next turn
                 self._call = self._reactor.callLater(0, self._turn)
