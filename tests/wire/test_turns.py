@@ -155,7 +155,6 @@ def test_turnWithinWork(clock: Clock, turns: Turns) -> None:
     turns.later(lambda: came.append("waited"))
     assert turns.begin()
     turn(clock)
-    assert not turns.begin()
     turns.end()
     for _ in range(3):
         turn(clock)

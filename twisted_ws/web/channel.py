@@ -124,8 +124,8 @@ class HttpChannel(HTTPChannel):
         self._advancing = True
         turns = self.site.turns
         outermost = turns.begin()
-        share = turns.share()
         try:
+            share = turns.share()
             while True:
                 if (self._input or self._given) and turns.isOver(share):
                     self._waitsForTurn = True

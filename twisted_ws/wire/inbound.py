@@ -117,8 +117,8 @@ class Inbound(QuietServerProtocol):
         """Handle what came, for as long as this turn of the reactor lasts, or until it is the turn of others who wait."""
         turns = self.wire.turns
         outermost = turns.begin()
-        share, at = turns.share(), 0
         try:
+            share, at = turns.share(), 0
             isLittle = len(data) + len(self.data) <= PIECE
             while at < len(data) or self._hasUnparsed():
                 if not isLittle and turns.isOver(share):

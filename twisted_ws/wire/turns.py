@@ -68,10 +68,10 @@ class Turns:
         return True
 
     def end(self) -> None:
-        """Undo the `begin` that returned True."""
+        """Undo the `begin` that returned True; nothing where somebody who worked had the reactor turn, and that has done it."""
         since, self._since = self._since, None
-        assert since is not None
-        self._spent += self._seconds() - since
+        if since is not None:
+            self._spent += self._seconds() - since
 
     def spend(self, steps: int) -> None:
         """Count steps, whether or not so many are left; when they are many, the next turn begins with all of them again."""
@@ -122,9 +122,9 @@ class Turns:
         return turn
 
     def _turn(self) -> None:
-        self.left, self._spent, outermost = STEPS, 0.0, False
+        self.left, self._spent = STEPS, 0.0
         try:
-            outermost = self.begin()  # not where somebody who works has the reactor turn
+            self.begin()
             while self._waiting and not self.over:
                 try:
                     self._waiting.popleft()()
@@ -133,7 +133,6 @@ class Turns:
                     _log.failure("what waited for its turn failed inside the server")
         finally:
             self._call = None  # if what follows fails for want of memory, the next who waits asks for a turn
-            if outermost:
-                self.end()
+            self.end()
             if self._waiting or self.left < STEPS - FEW:  # what was used here is not missing in the next turn
                 self._call = self._reactor.callLater(0, self._turn)
