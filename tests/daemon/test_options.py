@@ -67,8 +67,18 @@ def test_auth(tmp_path: Path) -> None:
     """--auth makes checkers of Twisted's plugins, as many as are given; one that is unknown is refused."""
     (tmp_path / "passwords").write_text("me:secret\n")
     assert len(_settings("--auth", f"file:{tmp_path / 'passwords'}", "--auth", "unix").checkers) == 2
-    with pytest.raises(UsageError):
+    with pytest.raises(
+        UsageError, match=r"^--auth: Auth plugin not recognized: carrier-pigeon; --help-auth lists what there is$"
+    ):
         _settings("--auth", "carrier-pigeon:x")
+
+
+def test_noOption() -> None:
+    """What belongs to no option is named; a number was meant to be the port."""
+    with pytest.raises(UsageError, match=r"^'8080' belongs to no option: did you mean --port 8080\?$"):
+        _settings("8080")
+    with pytest.raises(UsageError, match=r"^'chat:Chat' belongs to no option$"):
+        _settings("--port", "8080", "chat:Chat")
 
 
 def test_authInMemory() -> None:

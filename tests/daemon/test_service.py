@@ -359,3 +359,17 @@ def test_reloadOfLittle() -> None:
     with capturedLogs() as events:
         Daemon(Settings(), PortsReactor()).reload()
     assert _messages(events) == ["reloaded"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (Settings(trustedProxies=("127.0.0.1:80",)), "--trusted-proxy: '127.0.0.1:80' is no network: "),
+        (Settings(allowedOrigins=("localhost:8000",)), "--allowed-origin: 'localhost:8000' is no origin: "),
+        (Settings(allowedHosts=("a b",)), "--allowed-host: 'a b' is no name of a host: "),
+        (Settings(services=(Mount("chat", "demo"),)), "--service chat=demo: 'chat' is no path: "),
+    ],
+)
+def test_namesTheOption(settings: Settings, line: str) -> None:
+    """What does not fit is told with the option that it stands in."""
+    assert _refused(settings).startswith(line)

@@ -147,6 +147,7 @@ def test_kindsOfToml() -> None:
     [
         ({"max-mesage-size": 5}, "max-mesage-size is no setting: did you mean max-message-size?"),
         ({"xyzzy": 5}, "xyzzy is no setting."),
+        ({"auth": "file:passwords"}, "auth is no setting, but a flag only: give --auth."),
         ({"limits": {"bodydeadline": 5}}, "limits.bodydeadline is no setting: did you mean limits.bodyDeadline?"),
         ({"limits": 5}, "limits must be a table, not 5."),
         ({"limits": {"body": "big"}}, "limits.body must be a number of bytes, as 65536, 64KiB or 1MiB, not 'big'."),

@@ -82,7 +82,21 @@ def test_anObjectIsTaken(place: Path) -> None:
     [
         ("targetrooms:Rom", "The module targetrooms has no Rom: did you mean Room?"),
         ("targetrooms:Xyzzy", "The module targetrooms has no Xyzzy."),
-        ("targetnone:Room", "The service targetnone:Room cannot be imported: ModuleNotFoundError: No module named 'targetnone'."),
+        (
+            "targetnone:Room",
+            (
+                "The service targetnone:Room cannot be imported: ModuleNotFoundError: No module named 'targetnone' "
+                "(searched in the working directory, {}, and where Python's packages are)."
+            ),
+        ),
+        (
+            "targetrooms.py:Room",
+            "The service targetrooms.py:Room must be written as package.module:Name: write targetrooms:Room.",
+        ),
+        (
+            "a/targetrooms.py:Room",
+            "The service a/targetrooms.py:Room must be written as package.module:Name: write targetrooms:Room.",
+        ),
         ("targetrooms:", "The service targetrooms: must be written as package.module:Name."),
         (":Room", "The service :Room must be written as package.module:Name."),
         ("dmo", "There is no installed service dmo: did you mean demo? Write package.module:Name, or see --help-services."),
@@ -91,7 +105,7 @@ def test_anObjectIsTaken(place: Path) -> None:
 )
 def test_notFound(place: Path, target: str, line: str) -> None:
     """A name that leads nowhere is told with the nearest one, or how it is written."""
-    assert _refused(target) == line
+    assert _refused(target) == line.format(place)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +115,10 @@ def test_notFound(place: Path, target: str, line: str) -> None:
         ("def f():\n    raise RuntimeError('no database')\nf()\n", "RuntimeError: no database ({}:2)."),
         ("def (:\n", "SyntaxError: invalid syntax (targetbroken.py, line 1)."),
         ("raise SystemExit(0)\n", "SystemExit: 0 ({}:1)."),
+        (
+            "from pathlib import Path\n\nPath('target.key').read_text()\n",
+            "FileNotFoundError: [Errno 2] No such file or directory: 'target.key' ({}:3).",
+        ),
     ],
 )
 def test_aModuleThatFails(place: Path, source: str, why: str) -> None:
@@ -117,6 +135,9 @@ def test_aClassThatFails(place: Path) -> None:
     assert _refused("targetrooms:Room", size=-1) == f"{cannot}: ValueError: a negative size ({path}:10)."
     assert _refused("targetrooms:Room", colour="red") == (
         f"{cannot} with these options: got an unexpected keyword argument 'colour'."
+    )
+    assert _refused("targetrooms:Room", sise=1) == (
+        f"{cannot} with these options: got an unexpected keyword argument 'sise': did you mean size?"
     )
     assert _refused("targetrooms:Room", size="big") == (
         f"{cannot}: TypeError: '<' not supported between instances of 'str' and 'int' ({path}:9)."

@@ -551,6 +551,7 @@ def test_class() -> None:
 def test_nothing(what: object) -> None:
     """An object with no event is no service."""
     assert "handles no event: it has none of onUpgrade, onOpen" in mistake(what)
+    assert mistake(nothing).startswith(f"function {nothing.__name__} handles no event: ")
 
 
 def test_listensToBroadcasts() -> None:

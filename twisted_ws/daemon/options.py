@@ -64,9 +64,21 @@ class ServiceOptions(Options, AuthOptionMixin):
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except UsageError as error:
             wrong = explainOption(error, self.longOpt)
+            if wrong.startswith("Auth plugin"):  # as Twisted says it
+                wrong = f"--auth: {wrong}; --help-auth lists what there is"
             if getattr(self, "parent", None) is None:
                 raise UsageError(wrong) from None
             raise SystemExit(f"twisted_ws: {wrong} (see wsservice --help)") from None
+
+    def parseArgs(self, *rest: str) -> None:
+        """Refuse what is no option.
+
+        Raises:
+            UsageError: there is some.
+        """
+        if rest:
+            meant = f": did you mean --port {rest[0]}?" if rest[0].isdigit() else ""
+            raise UsageError(f"{rest[0]!r} belongs to no option{meant}")
 
     def opt_service(self, text: str) -> None:
         """PATH=TARGET: let a service answer PATH and everything under it; TARGET is package.module:Name or the name of an

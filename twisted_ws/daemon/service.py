@@ -19,12 +19,14 @@ from twisted_ws.daemon.listeners import Listener
 from twisted_ws.daemon.places import Place
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.daemon.targets import loadService
-from twisted_ws.errors import ConfigurationError
+from twisted_ws.errors import ConfigurationError, ServiceError
 from twisted_ws.exposure import warnIfExposed
 from twisted_ws.server import WebSocketServer
 from twisted_ws.web.broadcast import broadcastSite
 from twisted_ws.web.pages import PagesResource, pagesSite
 from twisted_ws.wire.certificates import readPassword
+from twisted_ws.wire.origins import AllowedHosts, AllowedOrigins
+from twisted_ws.wire.proxies import TrustedProxies
 from twisted_ws.wire.tls import ServerTLS, TLSSettings, peerCertificate
 
 __all__ = ["Daemon"]
@@ -54,6 +56,7 @@ class Daemon(MultiService):
         self.settings = settings
         self._reactor = reactor
         _checkPasswordFiles(settings.checkers)
+        _checkNames(settings)
         self.server = WebSocketServer(
             limits=settings.limits,
             allowedOrigins=settings.allowedOrigins,
@@ -63,7 +66,13 @@ class Daemon(MultiService):
             reactor=reactor,
         )
         for mount in settings.services:
-            self.server.mount(mount.path, loadService(mount.target, mount.options))
+            service = loadService(mount.target, mount.options)
+            try:
+                self.server.mount(mount.path, service)
+            except ServiceError:
+                raise  # which names the service
+            except ConfigurationError as error:
+                raise ConfigurationError(f"--service {mount.path}={mount.target}: {error}") from None
         self._credentials = Credentials(settings.checkers, settings.apiKeyFile, settings.limits, reactor)
         self._tls = self._makeTLS()
         self._pages: PagesResource
@@ -223,6 +232,19 @@ class Daemon(MultiService):
     def _reloadTLS(self) -> None:
         if self._tls is not None:
             self._tls.reload(self._tlsSettings())
+
+
+def _checkNames(settings: Settings) -> None:
+    # The server does that, too, and knows no options.
+    for option, kind, names in (
+        ("allowed-origin", AllowedOrigins, settings.allowedOrigins),
+        ("allowed-host", AllowedHosts, settings.allowedHosts),
+        ("trusted-proxy", TrustedProxies, settings.trustedProxies),
+    ):
+        try:
+            kind(names)
+        except ValueError as error:
+            raise ConfigurationError(f"--{option}: {error}") from None
 
 
 def _checkPasswordFiles(checkers: Iterable[Any]) -> None:

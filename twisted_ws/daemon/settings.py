@@ -322,8 +322,13 @@ def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return table
 
 
+_ONLY_FLAGS = ("auth", "config")
+
+
 def _refuseUnknown(table: Mapping[str, Any], known: list[str], prefix: str) -> None:
     for name in table:
+        if not prefix and name in _ONLY_FLAGS:
+            raise ConfigurationError(f"{name} is no setting, but a flag only: give --{name}.")
         if name not in known:
             raise ConfigurationError(f"{prefix}{name} is no setting{didYouMean(name, known, prefix)}")
 

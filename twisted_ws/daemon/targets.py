@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import sysconfig
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from twisted_ws.errors import ConfigurationError
@@ -38,19 +40,36 @@ def loadService(target: str, options: Mapping[str, Any]) -> object:
     try:
         return found(**options)
     except TypeError as error:
+        signature = inspect.signature(found)
         try:
-            inspect.signature(found).bind(**options)
+            signature.bind(**options)
         except TypeError as wrong:
-            raise ConfigurationError(f"The service {target} cannot be made with these options: {wrong}.") from None
+            unknown = [name for name in options if name not in signature.parameters]
+            meant = didYouMean(unknown[0], signature.parameters) if unknown else "."
+            raise ConfigurationError(f"The service {target} cannot be made with these options: {wrong}{meant}") from None
         raise _failed(target, error) from error
     except (Exception, SystemExit) as error:
         raise _failed(target, error) from error
 
 
 def _failed(target: str, error: BaseException) -> ConfigurationError:
-    where = inspect.getinnerframes(error.__traceback__)[-1] if error.__traceback__ is not None else None
-    place = f" ({where.filename}:{where.lineno})" if where is not None else ""
-    return ConfigurationError(f"The service {target} cannot be made: {type(error).__name__}: {error}{place}.")
+    return ConfigurationError(f"The service {target} cannot be made: {type(error).__name__}: {error}{_place(error)}.")
+
+
+# Where what is not the user's own is: Python, what is installed, and this package.
+_LIBRARIES = tuple(
+    f"{each}{os.sep}"
+    for each in (*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")), Path(__file__).parents[1])
+)
+
+
+def _place(error: BaseException) -> str:
+    """Return where an error came from, in brackets: the last line of the user's, or else the last; "" where none is known."""
+    frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ is not None else []
+    # What follows this file is what was called from here.
+    frames = [each for each in frames if "importlib" not in each.filename and each.filename != __file__]
+    own = [each for each in frames if not each.filename.startswith((*_LIBRARIES, "<"))] or frames
+    return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
 def _imported(target: str) -> Any:
@@ -63,10 +82,14 @@ def _imported(target: str) -> Any:
     try:
         found: Any = import_module(module)
     except (Exception, SystemExit) as error:  # a script that was not meant to be imported may even exit
-        # The module itself, or one that it imports, is missing or broken: the last frame says where.
-        frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ is not None else []
-        own = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
-        place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+        if isinstance(error, ModuleNotFoundError) and module.endswith(".py"):
+            raise ConfigurationError(
+                f"The service {target} must be written as package.module:Name: write {Path(module).stem}:{name}."
+            ) from None
+        # The module itself, or one that it imports, is missing or broken.
+        place = _place(error)
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            place = f" (searched in the working directory, {here}, and where Python's packages are)"
         raise ConfigurationError(f"The service {target} cannot be imported: {type(error).__name__}: {error}{place}.") from error
     for part in name.split("."):
         try:

@@ -190,7 +190,9 @@ class _Examination:
         byValue, byName = self._dispatches({name: found[name] for name in found if name not in EVENTS}, bool(key))
         # A subclass of the base listens to broadcasts; an object of another class was hardly meant to be a service.
         if not events and not byValue and not byName and not isinstance(self._service, WebSocketService):
-            raise ServiceError(f"{type(self._service).__name__} handles no event: it has none of {', '.join(EVENTS)}")
+            own = getattr(self._service, "__name__", "")  # of a function, or a module
+            what = f"{type(self._service).__name__} {own}".rstrip()
+            raise ServiceError(f"{what} handles no event: it has none of {', '.join(EVENTS)}")
         message = self._binder("onMessage", found["onMessage"][0]) if "onMessage" in events else Binder()
         return Handlers(events, message, byValue, byName, dispatcherKey=key, streamId=streamId)
 
