@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 
 .PHONY: run test coverage lanes lint conformance bench hostile faults soak docs sanitize clean
 
+# With more options of the server: make run ARGS="--port 9090 --broadcast-port 9091".
 run: $(VENV)/.run
-	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443
+	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443 $(ARGS)
 
 test: $(VENV)/.test
 	@tools/need chromium curl firefox-esr nodejs npm nginx haproxy varnish

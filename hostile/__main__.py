@@ -123,7 +123,8 @@ def parts(results: Results) -> dict[str, str]:
     page = {}
     for part, make in found.items():
         if part in results.dates:
-            page[part] = f"{report.machine(results.dates[part], results.machine[part])} {make()}"
+            # A paragraph of its own: a table on the line of a sentence is none.
+            page[part] = f"{report.machine(results.dates[part], results.machine[part])}\n\n{make()}"
     kept = json.loads(CONFORMANCE.read_text()) if CONFORMANCE.exists() else {}
     return {**page, "conformance": report.conformance(kept)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -30,6 +31,14 @@ def test_follow(page: Path, tmp_path: Path) -> None:
     with Reader(tmp_path) as reader:
         for block in blocks(page):
             reader.follow(block)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted(DOCS.glob("*.md"))], ids=_name)
+def test_tables(page: Path) -> None:
+    """Each table begins after an empty line: where its head ends another paragraph, it is text with bars in it."""
+    lines = page.read_text().splitlines()
+    heads = [number - 1 for number, line in enumerate(lines) if re.fullmatch(r"\|( *:?-+:? *\|)+", line)]
+    assert [lines[head] for head in heads if not lines[head].startswith("|") or lines[head - 1]] == []
 
 
 @pytest.mark.parametrize("page", sorted((DOCS / "tutorial").glob("*.md")), ids=_name)

@@ -271,7 +271,7 @@ class Reader:
         recipe = re.search(rf"^{target}:.*\n\t(.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert recipe is not None, f"the Makefile has no target {target}"
         if target == "run":
-            self._serve(self._withPorts(self.translate(recipe[1].replace("$(BIN)/", ""))), [])
+            self._serve(self._withPorts(self.translate(recipe[1].replace("$(BIN)/", "").replace("$(ARGS)", ""))), [])
 
     def _run(self, command: str, lines: list[str], status: int = 0) -> None:
         done = subprocess.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 
@@ -25,7 +26,9 @@ class PortsReactor(MemoryReactorClock):
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
         if port in self.taken:
             raise CannotListenError(interface, port, OSError(errno.EADDRINUSE, "in use"))
-        return self._opened(super().listenTCP(port, factory, backlog, interface), port)  # type: ignore[no-untyped-call]
+        made = self._opened(super().listenTCP(port, factory, backlog, interface), port)  # type: ignore[no-untyped-call]
+        made.getHost = lambda: IPv4Address("TCP", interface or "0.0.0.0", port)  # whose own is the same for each
+        return made
 
     def listenUNIX(self, address: str, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: int = 0) -> Any:
         if 0 in self.taken:

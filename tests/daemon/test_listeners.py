@@ -112,6 +112,18 @@ class ListenerTests(TestCase):
             listener.port = _Port(UNIXAddress(name))
             assert listener.url("ws") == url
 
+    async def test_everywhere(self) -> None:
+        """It knows whether it listens on every address."""
+        listener = self.listener(Place("port", "0"))
+        for address, expected in (
+            (IPv4Address("TCP", "0.0.0.0", 80), True),
+            (IPv6Address("TCP", "::", 80), True),
+            (IPv4Address("TCP", "127.0.0.1", 80), False),
+            (UNIXAddress(b"/run/ws.sock"), False),
+        ):
+            listener.port = _Port(address)
+            assert listener.isOnAllAddresses() is expected
+
     async def test_unix(self) -> None:
         """A Unix socket is there while it listens, for user and group."""
         path = Path(self.mktemp()).absolute()

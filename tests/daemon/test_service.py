@@ -64,7 +64,7 @@ def test_defaults() -> None:
     assert isinstance(daemon.server.services["/ws"], Demo)
     assert [message for message in _messages(events) if "://" in message] == [
         "Broadcast site on http://localhost:8081/broadcaster/broadcast",
-        "WebSocket on ws://localhost:8080",
+        "WebSocket on ws://localhost:8080 (on all addresses)",
     ]
     assert daemon._pages.broadcastURL == "http://localhost:8081/broadcaster/broadcast"
 
@@ -283,7 +283,8 @@ def test_anOddEndpoint() -> None:
     assert not events
 
 
-def test_drainOrder() -> None:
+@pytest.mark.parametrize("count", ["1 caller is", "2 callers are"])
+def test_drainOrder(count: str) -> None:
     """At a stop WebSocket ports close first, then the callers leave, and the site that tells of health closes last."""
     reactor = PortsReactor()
     daemon = Daemon(Settings(), reactor)
@@ -296,13 +297,13 @@ def test_drainOrder() -> None:
         return drained
 
     daemon.server.stop = stop  # type: ignore[assignment, method-assign]
-    daemon.server.callers = [object(), object()]  # type: ignore[assignment]
+    daemon.server.callers = [object()] * int(count.partition(" ")[0])  # type: ignore[assignment]
     ended: list[object] = []
     with capturedLogs() as events:
         daemon.stopService().addCallback(ended.append)
     assert order == [[8081]]
     assert (reactor.open, ended, daemon.running) == ([8081], [], 1)
-    assert _messages(events) == ["stopping: 2 callers are asked to leave"]
+    assert _messages(events) == [f"stopping: {count} asked to leave"]
     drained.callback(None)
     assert (reactor.open, ended, daemon.running) == ([], [None], 0)
 

@@ -70,13 +70,15 @@ def test_aMistake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_aLateMistake(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """A mistake that shows only later is one line on standard error as well; every other error has its traceback."""
+    """A mistake that shows only later is one line on standard error as well, Ctrl-C is none, and the rest has its traceback."""
     shown: list[object] = []
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, traceback: shown.append(error))
     monkeypatch.setattr(sys, "__stderr__", sys.stderr)
     makeService(Settings())
     sys.excepthook(ConfigurationError, ConfigurationError("The port is taken."), None)
     assert capfd.readouterr().err == "twisted_ws: The port is taken.\n"
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capfd.readouterr().err == ""
     bug = ValueError("a bug")
     sys.excepthook(ValueError, bug, None)
     assert shown == [bug]

@@ -95,7 +95,7 @@ def test_aClientThatDoesNotAnswerHoldsTheDrainUntilItsDeadline(tmp_path: Path) -
     """While one client keeps silent, readyz says draining and nobody is let in; at the deadline it is dropped."""
     with running(tmp_path, "--drain-timeout", "2") as server, _mute(server.port("ws")) as mute:
         server.signal(signal.SIGTERM)
-        server.waitFor("1 callers are asked to leave")
+        server.waitFor("1 caller is asked to leave")
         answer = server.curl("--write-out", "%{http_code}", path="/readyz")
         assert "draining" in answer
         assert answer.endswith("503")
@@ -144,7 +144,7 @@ def test_theSecondSignalEndsAtOnce(tmp_path: Path, number: int) -> None:
     """Whoever asks a second time, as by Ctrl-C, does not wait for the end of the drain."""
     with running(tmp_path, "--drain-timeout", "1000") as server, _mute(server.port("ws")):
         server.signal(number)
-        server.waitFor("callers are asked to leave")
+        server.waitFor("asked to leave")
         server.signal(number)
         assert server.waitForEnd() == 128 + number
         server.waitFor("ended at once")
@@ -232,7 +232,7 @@ def test_aDaemonStartsAndStops(tmp_path: Path) -> None:
     assert not (tmp_path / "it.pid").exists()
     assert stat.S_IMODE((tmp_path / "it.log").stat().st_mode) & 0o027 == 0
     lines = [json.loads(line) for line in (tmp_path / "it.log").read_text().splitlines()]
-    assert f"WebSocket on ws://localhost:{port}" in [line["message"] for line in lines]
+    assert f"WebSocket on ws://localhost:{port} (on all addresses)" in [line["message"] for line in lines]
     assert {line["level"] for line in lines} == {"info"}
 
 

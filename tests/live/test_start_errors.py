@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -53,6 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _secret(place / "wrong", b"wrong\n")
     _secret(place / "garbage.pem", b"no certificate")
     _secret(place / "empty", b"# no key yet\n")
+    (place / "interrupted.py").write_text("import os, signal\n\nos.kill(os.getpid(), signal.SIGINT)\n")
     (place / "broken.toml").write_text("port = \n")
     (place / "unknown.toml").write_text("max-mesage-size = 5\n")
     (place / "limit.toml").write_text("[limits]\nbodydeadline = 5\n")
@@ -199,6 +201,14 @@ def test_whatListensBeforeTheMistakeIsClosed(place: Path, ports: dict[str, str])
     )
     assert done.returncode == 1
     assert not path.exists()
+
+
+@pytest.mark.parametrize("runner", ["twistd", "twisted-ws", "twist"])
+def test_controlCWhileItStarts(place: Path, runner: str) -> None:
+    """Ctrl-C before the reactor runs ends the process as a shell expects it, without a traceback."""
+    done = _start(place, [*RUNNERS[runner], *PORTS, "--service", "/x=interrupted:Never"])
+    assert done.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("runner", ["twistd", "daemon", "twist"])

@@ -33,9 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if given and not given[0].startswith("-"):
         return _unknown(given[0])
-    from twisted_ws.daemon.main import main as serve
+    try:
+        from twisted_ws.daemon.main import main as serve
 
-    return serve(given)
+        return serve(given)
+    except KeyboardInterrupt:  # before the reactor runs
+        return 130
 
 
 def _command(name: str, arguments: list[str]) -> int:

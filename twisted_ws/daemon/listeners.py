@@ -17,6 +17,8 @@ from twisted_ws.server import WebSocketServer
 
 __all__ = ["Listener"]
 
+_ALL = ("::", "0.0.0.0")
+
 
 class Listener(Service):
     """One listening port.
@@ -115,5 +117,9 @@ class Listener(Service):
         number = getattr(address, "port", None)
         if number is None:
             return f"unix:{os.fsdecode(getattr(address, 'name', None) or b'')}"
-        host = "localhost" if address.host in ("::", "0.0.0.0", "127.0.0.1", "::1") else address.host
+        host = "localhost" if address.host in (*_ALL, "127.0.0.1", "::1") else address.host
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{number}"
+
+    def isOnAllAddresses(self) -> bool:
+        """Say whether it listens on every address of this machine, so that other machines may reach it."""
+        return getattr(self.port.getHost(), "host", None) in _ALL

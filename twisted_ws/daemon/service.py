@@ -179,18 +179,18 @@ class Daemon(MultiService):
 
     def _tell(self, listener: Listener) -> None:
         """Say where a port is: in the log, and for the broadcast site on the demo page."""
+        notes = ["PROXY protocol"] if listener.place.kind == "haproxy" else []
+        if listener.isOnAllAddresses():
+            notes.append("on all addresses")
+        how = f" ({', '.join(notes)})" if notes else ""
         if listener in self._webSocketListeners:
-            self._log.info(
-                "WebSocket on {url}{how}",
-                url=listener.url("wss" if listener.secure else "ws"),
-                how=" (PROXY protocol)" if listener.place.kind == "haproxy" else "",
-            )
+            self._log.info("WebSocket on {url}{how}", url=listener.url("wss" if listener.secure else "ws"), how=how)
             return
         url = listener.url("https" if listener.secure else "http")
         if url.startswith("http"):  # and no Unix socket
             url += "/broadcaster/broadcast"
             self._pages.broadcastURL = self._pages.broadcastURL or url
-        self._log.info("Broadcast site on {url}", url=url)
+        self._log.info("Broadcast site on {url}{how}", url=url, how=how)
 
     def privilegedStartService(self) -> None:
         """Listen, while the process may still be root."""
@@ -208,7 +208,8 @@ class Daemon(MultiService):
         yield self._stopListening(self._webSocketListeners)
         count = len(self.server.callers)
         if count:
-            self._log.info("stopping: {count} callers are asked to leave", count=count)
+            who = "1 caller is" if count == 1 else f"{count} callers are"
+            self._log.info("stopping: {who} asked to leave", count=count, who=who)
         yield self.server.stop()
         yield self._stopListening(self._broadcastListeners)
         yield super().stopService()  # type: ignore[no-untyped-call]

@@ -44,13 +44,13 @@ def _make(options: Options | Settings) -> Any:
 
 
 def _showOneLine() -> None:
-    """Have what goes wrong after that, as a Unix socket that cannot be made, shown as one line as well."""
+    """Have what goes wrong after that, as a Unix socket that cannot be made, shown as one line as well, and Ctrl-C as nothing."""
     previous = sys.excepthook
 
     def show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if isinstance(error, ConfigurationError):
             print(f"twisted_ws: {error}", file=sys.__stderr__)
-        else:
+        elif not issubclass(kind, KeyboardInterrupt):  # with which Python ends by the signal itself
             previous(kind, error, traceback)
 
     sys.excepthook = show
