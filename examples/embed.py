@@ -10,13 +10,19 @@ from twisted_ws import Limits, WebSocketServer
 from echo import Echo
 
 
+def giveUp(failure):
+    """Say why it cannot listen, and end."""
+    print(failure.getErrorMessage(), file=sys.stderr)
+    reactor.callWhenRunning(reactor.stop)
+
+
 def main():
     """Listen on port 8080, and tell everybody the time each second."""
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
     server = WebSocketServer(limits=Limits(maxMessageSize=64 * 1024))
     server.mount("/echo", Echo())
     listening = serverFromString(reactor, "tcp:8080:interface=127.0.0.1").listen(server.factory())
-    listening.addCallback(server.gate.watch)
+    listening.addCallbacks(server.gate.watch, giveUp)
     clock = task.LoopingCall(lambda: server.broadcast({"seconds": int(reactor.seconds())}))
     clock.start(1)
     # The drain: everybody gets Close 1001, and the program ends when the last one has answered, after 5 seconds at most.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.transcript import ROOT, Block, Reader, blocks
+from tests.transcript import PATIENCE, ROOT, Block, Reader, blocks
 from twisted_ws.daemon.settings import load, merge
 
 DOCS = ROOT / "docs"
@@ -52,6 +55,15 @@ def test_examplesUsed() -> None:
     text = "".join(page.read_text() for page in PAGES)
     for example in (ROOT / "examples").glob("*.py"):
         assert f"examples/{example.name}" in text, f"{example.name} is on no page"
+
+
+def test_embedWhereItCannotListen(tmp_path: Path) -> None:
+    """The program that embeds the server says why it cannot listen, and ends."""
+    with Reader(tmp_path) as reader, socket.create_server(("127.0.0.1", int(reader.ports["8080"]))):
+        command = [sys.executable, "embed.py"]
+        done = subprocess.run(command, cwd=tmp_path / "examples", capture_output=True, text=True, timeout=PATIENCE, check=False)
+    place = f"127.0.0.1:{reader.ports['8080']}"
+    assert done.stderr == f"Couldn't listen on {place}: [Errno {errno.EADDRINUSE}] Address already in use.\n"
 
 
 @pytest.mark.parametrize("sample", _samples("toml"))

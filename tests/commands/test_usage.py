@@ -58,6 +58,14 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [ConnectOptions, BroadcastOptions])
+def test_defaults(kind: type[CommandOptions]) -> None:
+    """The help of each command has its defaults in the one form that the server's has."""
+    text = kind().getUsage()
+    assert "[20]" in text
+    assert "default:" not in text
+
+
+@pytest.mark.parametrize("kind", [ConnectOptions, BroadcastOptions])
 def test_help(kind: type[CommandOptions], monkeypatch: pytest.MonkeyPatch) -> None:
     """The help names the command, has examples, and fits in 80 columns."""
     monkeypatch.delenv("COLUMNS", raising=False)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,16 @@ def test_eachKeyIsAnOption() -> None:
     for name in ("--service=", "--config=", "--auth=", "--help-services", "--version", "--help-auth"):
         assert name in text
     assert "Every option but --service, --config and --auth is also a key of the configuration file" in words
+
+
+def test_helpAuth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--help-auth lists what --auth takes, without the kind whose passwords would be on the command line."""
+    output = io.StringIO()
+    monkeypatch.setattr(ServiceOptions, "authOutput", output)
+    with pytest.raises(SystemExit):
+        ServiceOptions().parseOptions(["--help-auth"])
+    assert "file" in output.getvalue()
+    assert "memory" not in output.getvalue()
 
 
 def test_repeatable() -> None:

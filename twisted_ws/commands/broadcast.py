@@ -23,6 +23,8 @@ __all__ = ["BroadcastOptions", "main"]
 
 # Bytes of a message; what a server takes is less, by default 1 MiB.
 MOST = 64 * 1024 * 1024
+# Seconds.
+_TIMEOUT = 20
 
 
 class BroadcastOptions(CommandOptions):
@@ -46,7 +48,7 @@ class BroadcastOptions(CommandOptions):
         ["file", "f", None, "file with the message"],
         ["key-file", None, None, "file with the API key; also the server's own file of keys (else $TWISTED_WS_API_KEY)"],
         ["user-file", None, None, "file with user:password for HTTP Basic (else $TWISTED_WS_USER)"],
-        ["timeout", None, "20", "seconds for all of it"],
+        ["timeout", None, None, f"seconds for all of it [{_TIMEOUT}]"],
         ["trust-store", None, None, "file of the certificates to trust in place of the system's: PEM or PKCS #12"],
         ["trust-store-password-file", None, None, "file with its password (else $TWISTED_WS_TRUST_STORE_PASSWORD)"],
         ["client-certificate", None, None, "file with our certificate, its key and its chain: PEM or PKCS #12"],
@@ -66,7 +68,7 @@ class BroadcastOptions(CommandOptions):
 
     def postOptions(self) -> None:
         """Check what can be checked without a file."""
-        self["timeout"] = number(self, "timeout", 0.001)
+        self["timeout"] = number(self, "timeout", 0.001) or _TIMEOUT
         if self["message"] is not None and self["file"] is not None:
             raise UsageError("the message is given twice: as an argument, and with --file")
         if self["binary"] and self["json"]:

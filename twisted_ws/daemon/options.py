@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
@@ -23,7 +24,8 @@ class ServiceOptions(Options, AuthOptionMixin):
     """All options; `settings` is what they and the configuration file come to."""
 
     longdesc = (
-        "A WebSocket service server with an HTTP broadcast site. Without --service, /ws is a demo service with a page at /. "
+        "A WebSocket service server with an HTTP broadcast site. Without --service, there are a demo "
+        "service at /ws with a page at /, channels at /channels, and a playground for them on that page. "
         "Every option but --service, --config and --auth is also a key of the configuration file; flags win."
     )
     supportedInterfaces = (IUsernamePassword,)
@@ -82,9 +84,14 @@ class ServiceOptions(Options, AuthOptionMixin):
 
     def opt_service(self, text: str) -> None:
         """PATH=TARGET: let a service answer PATH and everything under it; TARGET is package.module:Name or the name of an
-        installed service; repeatable [/ws=demo]
+        installed service; repeatable [/ws=demo, channels and a playground]
         """  # noqa: D205, D415 - this is the help text
         self["service"].append(text)
+
+    def _checkerFactoriesForOptHelpAuth(self) -> Iterator[Any]:
+        """Yield what --auth takes, and not what `settings` refuses."""
+        found: Iterator[Any] = super()._checkerFactoriesForOptHelpAuth()  # type: ignore[no-untyped-call]
+        return (factory for factory in found if factory.authType != "memory")
 
     def opt_help_services(self) -> None:
         """List the installed services, and exit."""
