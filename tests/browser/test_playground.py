@@ -149,6 +149,35 @@ def test_whatIsRefusedIsTold(tab: Tab, tmp_path: Path) -> None:
         _submit(tab, "subscribe")
         _shows(tab, "channel-log", "A channel is named by")
         assert tab.run("document.getElementById('published').textContent") == ""
+        _shows(tab, "channel-status", "connected, but not to this channel")
+        assert not tab.run("document.getElementById('channel-command').checkVisibility()")
+        _fill(tab, "channel", "playground.*")
+        _submit(tab, "subscribe")
+        _shows(tab, "channel-log", "Patterns are not allowed here.")
+        _shows(tab, "channel-status", "connected, but not to this channel")
+        assert not tab.run("document.getElementById('channel-command').checkVisibility()")
+        _fill(tab, "channel", "playground.chess")
+        _submit(tab, "subscribe")
+        _shows(tab, "channel-log", "joinedplayground.chess")
+        assert tab.run("document.getElementById('channel-status').textContent") == "connected"
+        assert tab.run("document.getElementById('channel-command').checkVisibility()")
+
+
+def test_whatWaits(tab: Tab, tmp_path: Path) -> None:
+    """Offline the page shows nothing of a connection, and says that a publication waits for one."""
+    with running(tmp_path) as server:
+        _open(tab, server)
+        _shows(tab, "here", "1")
+        _click(tab, "network")
+        _shows(tab, "channel-status", "offline")
+        assert tab.run("['by', 'here'].map(each => document.getElementById(each).textContent)") == ["\u2013"] * 2
+        _fill(tab, "publication", "later")
+        _submit(tab, "publish")
+        _shows(tab, "published", "waiting for a connection")
+        _click(tab, "network")
+        _shows(tab, "published", "published as")
+        _shows(tab, "by", "WebSocket")
+        _shows(tab, "here", "1")
 
 
 def test_twoPeople(tab: Tab, tmp_path: Path) -> None:

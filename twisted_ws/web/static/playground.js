@@ -29,6 +29,8 @@ function connect() {
     element("channel-state").dataset.state = state === "open" ? "connected" : state;
     show("channel-status", STATES[state]);
     show("network", state === "paused" ? "Go online" : "Go offline");
+    show("by", state === "open" ? NAMES[client.transport] : "–");
+    if (state !== "open") show("here", "–");
   });
   client.on("transport", (by) => show("by", NAMES[by]));
   client.on("close", ({ message, code }) => {
@@ -39,17 +41,24 @@ function connect() {
   for (const id of ["by", "position", "here", "recovered"]) show(id, "–");
 }
 
+// Offer the command that publishes to a channel; "" for none.
+function offer(channel) {
+  element("channel-command").hidden = !channel;
+  show("channel-curl", element("curl").textContent.replace(/\/broadcaster\/broadcast\b/, `/channels/${channel}`));
+}
+
 function subscribe(channel, presence = true) {
   const mine = client;
   show("target", channel);
   show("published", "");
-  show("channel-curl", element("curl").textContent.replace(/\/broadcaster\/broadcast\b/, `/channels/${channel}`));
+  offer("");
   subscription = client.subscribe(channel, (message) => {
     log.add("received", "← received", message.channel === channel ? describe(message.data) : `${message.channel}: ${describe(message.data)}`);
     show("position", subscription.id ?? "–");
   }, { presence });
   subscription.on("subscribed", ({ id, count, recovered, after }) => {
     show("position", id ?? "–");
+    if (!channel.endsWith("*")) offer(channel);
     if (after === null) log.add("note", "• joined", channel);
     else tell(count, recovered);
   });
@@ -60,13 +69,14 @@ function subscribe(channel, presence = true) {
     });
   }
   subscription.on("presence", who);
-  subscription.on("error", ({ code, message }) => {
+  subscription.on("error", ({ code, message, final }) => {
     if (mine !== client) return;
     if (presence && code === "forbidden") { // perhaps only that is
       subscribe(channel, false);
       show("here", "not shown for this channel");
     } else {
       log.add("note", "• refused", message);
+      if (final && client.state === "open") show("channel-status", "connected, but not to this channel");
     }
   });
 }
@@ -113,7 +123,7 @@ if (document.body.dataset.channels) {
     const text = element("publication").value;
     if (text === "") return;
     element("publication").value = "";
-    show("published", "publishing …");
+    show("published", client.state === "open" ? "publishing …" : "waiting for a connection …");
     try {
       const { id, recipients } = await client.publish(subscription.channel, read(text));
       show("published", `published as ${id}, to ${recipients} ${recipients === 1 ? "connection" : "connections"}`);
