@@ -33,15 +33,17 @@ class Tab:
         """Call a DevTools method."""
         self._count += 1
         self._socket.send(json.dumps({"id": self._count, "sessionId": self._session, "method": method, "params": parameters}))
+        end = time.monotonic() + PATIENCE
         while True:
-            answer = self._take()
+            answer = self._take(end)
             if answer.get("id") == self._count and answer.get("sessionId") == self._session:
                 if "error" in answer:
                     raise AssertionError(answer["error"])
                 return answer["result"]
 
-    def _take(self) -> Any:
-        answer = json.loads(self._socket.recv(PATIENCE))
+    def _take(self, end: float) -> Any:
+        # A page that says something all the time is no answer.
+        answer = json.loads(self._socket.recv(max(end - time.monotonic(), 0)))
         if answer.get("method") in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
             self.messages.append(json.dumps(answer["params"]))
         elif answer.get("method") == "Page.lifecycleEvent" and answer["params"]["name"] == "load":
@@ -65,8 +67,9 @@ class Tab:
         self.call("Log.enable")
         loader = self.call("Page.navigate", url=url)["loaderId"]
         # A script that runs while the page changes is never answered, so only the event says when it has changed.
+        end = time.monotonic() + PATIENCE
         while loader not in self._loaded:
-            self._take()
+            self._take(end)
 
     def run(self, script: str) -> Any:
         """Return the value of a JavaScript expression, awaited where it is a promise."""

@@ -49,7 +49,7 @@ def test_thePage(tab: Tab, elsewhere: tuple[Path, int], tmp_path: Path) -> None:
         publish("<b>paid</b>")
         _shows(tab, "ordered", "<b>paid</b>")
         tab.offline(True)
-        tab.wait("document.getElementById('connection').textContent === 'offline'")
+        tab.wait("document.getElementById('connection').textContent.startsWith('offline')")
         publish("sent")
         tab.offline(False)
         _shows(tab, "ordered", "<b>paid</b>", "sent")
