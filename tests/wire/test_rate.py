@@ -25,6 +25,13 @@ def test_unread():
     assert [rate.within(10, 104.0, 3.0) for _ in range(11)] == [True] * 10 + [False]
 
 
+def test_unreadALittle():
+    """What was not read for a moment, before each of a flood, is allowed for the moments together, not for one more at each."""
+    rate = Rate()
+    assert [rate.within(10, 100 + n / 1000, n / 1000) for n in range(100)].count(True) == 11
+    assert [rate.within(10, 200.0, 0.099) for _ in range(11)] == [True] * 10 + [False]
+
+
 def test_unreadForNow():
     """While it is not known for how long nobody reads, nothing is allowed for it."""
     rate = Rate()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 __all__ = ["Rate"]
 
 
@@ -18,7 +16,7 @@ class Rate:
 
     def __init__(self) -> None:
         self._begin = 0.0
-        self._count = 0  # below 0: so many more
+        self._count = 0.0  # below 0: so many more
         self._unread = 0.0
 
     def within(self, limit: int, now: float, unread: float = 0.0) -> bool:
@@ -31,9 +29,9 @@ class Rate:
                 is not known.
         """
         if not 0 <= now - self._begin < 1:
-            self._begin, self._count = now, min(self._count, 0)
+            self._begin, self._count = now, min(self._count, 0.0)
         if unread > self._unread:
-            self._count -= ceil(limit * (unread - self._unread))
+            self._count -= limit * (unread - self._unread)
             self._unread = unread
         self._count += 1
-        return self._count <= limit
+        return self._count < limit + 1  # a part of one, which is allowed, is one
