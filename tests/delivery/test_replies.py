@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import gc
+import warnings
 from collections.abc import AsyncIterator, Iterator
+from types import CoroutineType
 from typing import Any
 
 import msgspec
 import pytest
-from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
 from twisted.trial.unittest import TestCase
 
 from tests.delivery.support import Peer
@@ -255,6 +259,24 @@ def test_streamId() -> None:
     assert Peer(Ask({})).open().say('{"event": "ask", "id": null}').texts() == ['{"id":null}']
     assert Peer(Ask({})).open().say('{"event": "ask"}').texts() == ["{}"]
     assert Peer(Ask({})).open().say('{"event": "pick", "id": 7}').texts() == ['{"error":1,"id":7}']
+
+
+def test_collectedWhileItWaits() -> None:
+    """An iterator that does not end when it should is collected with its stream, and nobody tries to close it in its middle."""
+
+    async def stubborn() -> AsyncIterator[str]:
+        while True:
+            with contextlib.suppress(CancelledError):
+                await Deferred()
+            yield "never"
+
+    peer = Peer(Ask(stubborn())).open().say('{"event": "ask"}')
+    running = [each for each in gc.get_objects() if isinstance(each, CoroutineType) and each.__qualname__ == "Stream._run"]
+    assert running
+    with warnings.catch_warnings(record=True) as warned:
+        for each in running:
+            each.close()  # as the collector does; a RuntimeError where it awaits anything
+    assert (peer.texts(), warned) == ([], [])
 
 
 def test_noStreamId() -> None:

@@ -77,6 +77,9 @@ class Stream:
         except (CancelledError, asyncio.CancelledError):
             if not self._stopped:
                 raise
+        except GeneratorExit:
+            items = None  # it never ends, and is collected with all that waits for it: nothing can be awaited any more
+            raise
         finally:
             # Whatever it holds (a file, a cursor, a subscription) is given back now, not when it is collected.
             close = getattr(items, "aclose", None) or getattr(items, "close", None)
