@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -14,8 +15,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from websockets.sync.client import ClientConnection, connect
 
@@ -128,9 +130,51 @@ class Running:
         return self.waitForEnd()
 
 
+class _Shared(ssl.SSLSocket):
+    """A connection that one thread reads while another writes, as websockets' client does.
+
+    OpenSSL takes one at a time, and Python 3.11 does not see to it: a request that is sent while tickets are read may get lost.
+    """
+
+    def __new__(cls, *_arguments: Any, **_options: Any) -> Self:
+        made = super().__new__(cls)
+        made._turn = threading.Lock()
+        return made
+
+    _turn: threading.Lock
+
+    def _once(self, wanted: int, call: Callable[[], Any]) -> Any:
+        """Return what `call` returns, once it need not wait."""
+        ready = select.poll()
+        ready.register(self, wanted)
+        while True:
+            with self._turn:
+                timeout = self.gettimeout()
+                self.settimeout(0)
+                try:
+                    return call()
+                except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    pass
+                finally:
+                    self.settimeout(timeout)
+            if not ready.poll(None if timeout is None else timeout * 1000):
+                raise TimeoutError
+
+    def recv(self, size: int = 1024, flags: int = 0) -> bytes:
+        """Read (see `socket.socket.recv`)."""
+        return bytes(self._once(select.POLLIN, lambda: ssl.SSLSocket.recv(self, size, flags)))
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Write all (see `socket.socket.sendall`)."""
+        left = memoryview(data).cast("B")
+        while left:
+            left = left[self._once(select.POLLOUT, partial(self.send, left)) :]
+
+
 def unverified() -> ssl.SSLContext:
     """Return TLS settings of a client that takes any certificate."""
     context = ssl.create_default_context()
+    context.sslsocket_class = _Shared
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
