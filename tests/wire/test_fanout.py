@@ -11,12 +11,13 @@ from tests.moments import collectAt
 from twisted_ws import ChannelError, Limits
 from twisted_ws.wire import fanout
 from twisted_ws.wire.backlog import Backlog
-from twisted_ws.wire.crowd import Crowd
-from twisted_ws.wire.fanout import BYTES, EVERYBODY, OWN_WAY, STEPS, FanOuts, stepsOf
+from twisted_ws.wire.crowd import GROUP, Crowd
+from twisted_ws.wire.fanout import BYTES, EVERYBODY, OWN_WAY, SHORT, STEPS, FanOuts, stepsOf
 from twisted_ws.wire.framing import OutgoingMessage
 from twisted_ws.wire.pure import BEGUN, NOT_THIS_WAY, WHOLE
 from twisted_ws.wire.turns import FEW, QUANTUM, Turns
 from twisted_ws.wire.turns import STEPS as TURN
+from twisted_ws.wire.turns import TURN as TURN_SECONDS
 from twisted_ws.wire.wheel import Wheel
 
 ALL = 3 * TURN // STEPS  # who do not fit into three turns together with anything else
@@ -225,6 +226,22 @@ def test_order(makeWorld):
     assert results(*answers) == [ALL, 5, ALL, 5]
     assert {tuple(each.got) for each in some} == {(b"a", b"b", b"c", b"d")}
     assert {tuple(each.got) for each in world.members[:-5]} == {(b"a", b"c")}
+
+
+def test_slowOnes(makeWorld):
+    """However long each one takes that goes its own way, a turn is over when its time is."""
+    world = makeWorld(2_000)
+
+    def takeLong(message):
+        world.clock.rightNow += TURN_SECONDS
+
+    for each in world.members:
+        each.way, each.onSend = NOT_THIS_WAY, takeLong
+    answer = world.send(b"x")
+    counts = world.counts(b"x")
+    assert counts[0] <= GROUP + SHORT // STEPS
+    assert all(after - before <= SHORT // STEPS for before, after in pairwise(counts))
+    assert results(answer) == [2_000]
 
 
 def test_othersHaveTheirTurn(makeWorld):

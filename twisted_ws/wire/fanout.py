@@ -35,6 +35,11 @@ STEPS = 2
 BYTES = 2048
 OWN_WAY = 2
 
+# After how many steps the clock is looked at: after few where somebody went its own way, for how long that takes is not in the
+# steps (a queue, TLS in memory, the code of a service).
+LONG = 1024
+SHORT = 64
+
 # What a message that waits here is charged on top of its payload, and for each part of it: about what the objects take.
 CHARGE = 1024
 PART = 256
@@ -380,16 +385,21 @@ class FanOuts:
         return size, sum([count * cost for (_, _, count), _, cost in fanOut.parts])
 
     def _work(self, stop: int) -> None:
-        """Send on until all is sent, or so many steps of this turn are left; not within itself, for whoever is at it goes on."""
+        """Send on until all is sent, so many steps of this turn are left, or its time is over.
+
+        Not within itself: whoever is at it goes on.
+        """
         pending, turns = self.pending, self._turns
         if self._working:
             return
+        portion, outermost = SHORT, False
         self._working = True
         try:
-            while pending and (turns.left > stop or pending[0].isOver):
+            outermost = turns.begin()
+            while pending and (pending[0].isOver or (turns.left > stop and not turns.over)):
                 fanOut = pending[0]
-                while not fanOut.isOver and turns.left > stop:
-                    self._advance(fanOut, turns.left - stop)
+                while not fanOut.isOver and turns.left > stop and not turns.over:
+                    portion = self._advance(fanOut, min(turns.left - stop, portion))
                 if fanOut.isOver:
                     fanOut.isDone = True
                     self._forget(fanOut)
@@ -398,6 +408,8 @@ class FanOuts:
                         fanOut.done.callback(fanOut.count)
         finally:
             self._working = False
+            if outermost:
+                turns.end()
             if not pending:
                 if self._late or self._caught:
                     late: dict[tuple[Any, str], int] = {}
@@ -412,8 +424,8 @@ class FanOuts:
         self._scheduled = False
         self._work(self._turns.share())
 
-    def _advance(self, fanOut: FanOut, steps: int) -> None:
-        """Send a message to the next ones."""
+    def _advance(self, fanOut: FanOut, steps: int) -> int:
+        """Send a message to the next ones; return how many steps may follow before the clock is looked at."""
         # The collector waits: a finaliser that wrote to one of them between the look at whose turn it is and the sending would
         # take the one for the other, and overtake the message.
         collects = gc.isenabled()
@@ -435,6 +447,7 @@ class FanOuts:
         self._turns.spend(len(members) * cost + len(behind) * straight)
         if behind:
             self._follow(fanOut, behind, message)
+        return SHORT if behind else LONG
 
     def _note(self, fanOut: FanOut, behind: Sequence[tuple[Any, bool]]) -> None:
         """Note who goes its own way, and has not yet."""
