@@ -99,6 +99,13 @@ class Limits:
         "1009, or 413 by HTTP",
         "each fragment, and each chunk of a body, is charged this on top of its payload: empty fragments are not free",
     )
+    jsonValues: int = _limit(
+        100_000,
+        "values",
+        "1003, or 413",
+        "of one JSON text that is made into objects, names of fields included: that is one call, in which nobody else is served. "
+        "What a handler takes as text, bytes or msgspec.Raw is not counted, nor what is published and no onPublish looks at",
+    )
     messageRate: int = _limit(0, "messages/second", "1008", "for each caller; a burst of one second is allowed", "no limit")
     controlRate: int = _limit(100, "frames/second", "1008", "pings and pongs cost as much as messages and carry nothing")
     readAhead: int = _limit(

@@ -4,6 +4,8 @@ import dataclasses
 import datetime
 import decimal
 import gc
+import json
+import tracemalloc
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NewType, TypedDict, Union
 
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
 
-from twisted_ws.delivery.binding import Binder, fieldsOf, textOf
+from twisted_ws.delivery.binding import Binder, Envelope
 from twisted_ws.errors import BindingError
 
 
@@ -214,48 +216,70 @@ def test_undefined() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "fields"),
+    ("message", "found"),
     [
-        ('{"id": {"n" : 1}, "b": 2}', {"id": b'{"n" : 1}', "b": b"2"}),
-        (b'{"id": 0.12345678901234567890}', {"id": b"0.12345678901234567890"}),
-        ('{"id": null}', {"id": b"null"}),
-        ('{"id": 1, "id": "\u00fc"}', {"id": b'"\xc3\xbc"'}),
-        ("{}", {}),
+        ('{"event": "x", "id": {"n" : 1}, "b": 2}', ("x", b'{"n" : 1}')),
+        (b'{"id": 0.12345678901234567890, "event": ""}', ("", b"0.12345678901234567890")),
+        ('{"\\u0065vent": "\\u00fc", "id": null}', ("ü", b"null")),
+        ('{"event": "x", "id": 1, "id": "ü", "event": "y"}', ("y", b'"\xc3\xbc"')),
+        ('{"event": "x"}', ("x", None)),
+        ('{"event": 1}', None),
+        ('{"event": null}', None),
+        ('{"event": ["x"]}', None),
+        ('{"event": "\\x"}', None),
+        ("{}", None),
         ("[]", None),
         ("1", None),
         ("", None),
         ("{", None),
         (b"\xff", None),
-        (b'{"a": "\xff"}', None),
+        (b'{"event": "x", "a": "\xff"}', None),
         ("\ud800", None),
         ("[" * 100_000, None),
         ('{"a":' * 100_000, None),
-        ('{"id":' + "[" * 100_000, None),
+        ('{"event": "x", "id":' + "[" * 100_000, None),
     ],
 )
-def test_fieldsOf(message: str | bytes, fields: dict[str, bytes] | None) -> None:
-    """The fields of a JSON object are had as the peer wrote them; what is no JSON object has none, whatever else it is."""
-    found = fieldsOf(message)
-    assert (None if found is None else {name: bytes(raw) for name, raw in found.items()}) == fields
+def test_envelope(message: str | bytes, found: tuple[str, bytes | None] | None) -> None:
+    """The event is had as a text, and the id as the peer wrote it; what is no JSON object, or names no event, has neither."""
+    read = Envelope("event", "id").read(message)
+    assert (read and (read[0], None if read[1] is None else bytes(read[1]))) == found
 
 
-def test_fieldsAreNoObjects() -> None:
-    """However many values are in a message, no object is made of any that nobody wants."""
-    message = '{"event": "x", "data": [' + ",".join(["[]"] * 300_000) + "]}"
-    gc.collect()
-    before = gc.get_stats()[0]["collections"]
-    fields = fieldsOf(message)
-    assert fields is not None
-    assert gc.get_stats()[0]["collections"] <= before + 1  # each 700 containers would be one
+def test_envelopesOfOneField() -> None:
+    """Without a field for the id there is none; where it is that of the event, it is had as well."""
+    assert Envelope("event").read('{"event": "x", "id": 1}') == ("x", None)
+    assert Envelope("event", "event").read('{"event": "x", "id": 1}') == ("x", msgspec.Raw(b'"x"'))
 
 
-@pytest.mark.parametrize(
-    ("raw", "text"), [(b'"x"', "x"), (b'"\\u00fc"', "\u00fc"), (b"1", None), (b"null", None), (b'["x"]', None), (b'"\\x"', None)]
-)
-def test_textOf(raw: bytes, text: str | None) -> None:
-    """A field that is a text is one, and nothing else is."""
-    assert textOf(msgspec.Raw(raw)) == text
-    assert textOf(None) is None
+def test_envelopeIsNoObjects() -> None:
+    """However many values and fields are in a message, no object is made of any that nobody wants."""
+    inside = '{"event": "x", "data": [' + ",".join(["[]"] * 300_000) + "]}"
+    beside = '{"event": "x",' + ",".join([f'"{number}":0' for number in range(100_000)]) + "}"
+    envelope = Envelope("event", "id")
+    for message in (inside, beside):
+        gc.collect()
+        before = gc.get_stats()[0]["collections"]
+        tracemalloc.start()
+        try:
+            assert envelope.read(message) == ("x", None)
+            assert tracemalloc.get_traced_memory()[1] < 2 * len(message)  # at most a copy, in UTF-8
+        finally:
+            tracemalloc.stop()
+        assert gc.get_stats()[0]["collections"] <= before + 1  # each 700 containers would be one
+
+
+@pytest.mark.parametrize(("annotation", "isMade"), [(list, True), (Any, False), (str, False), (msgspec.Raw, False)])
+def test_tooManyValues(annotation: Any, isMade: bool) -> None:
+    """JSON of more values than the limit is refused before any object is made of it; what is taken as it came is not."""
+    binder, message = Binder(annotation), json.dumps([[]] * 10)
+    assert binder.bind(message, 11) is not None
+    if isMade:
+        with pytest.raises(BindingError, match="more than 10 JSON values") as caught:
+            binder.bind(message, 10)
+        assert (caught.value.reason, caught.value.code) == ("bad data: too many values", 1003)
+    else:
+        assert binder.bind(message, 10) is not None
 
 
 @given(st.one_of(st.text(), st.binary(), st.text('{}[]",:0159.e-truefalsnl \\u')))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -107,6 +107,27 @@ def test_everything() -> None:
     peer.dispatcher.pongReceived(b"2")
     peer.leave(1000, "bye")
     assert service.heard == ["open", "a", b"b", ("ping", b"1"), ("pong", b"2"), (1000, "bye")]
+
+
+def test_tooManyValues() -> None:
+    """A message of more JSON values than the limit is as one that does not fit: for its on<Event>Error, or the end."""
+
+    class Service:
+        dispatcherKey = "event"
+        heard: ClassVar[list[Any]] = []
+
+        def onGuarded(self, caller: Caller, message: dict[str, Any]) -> None: ...
+
+        def onGuardedError(self, caller: Caller, error: BindingError) -> None:
+            self.heard.append(error.reason)
+
+        def onMessage(self, caller: Caller, message: list[Any]) -> None:
+            self.heard.append(message)
+
+    peer = Peer(Service(), Limits(jsonValues=5)).open()
+    peer.say("[1,2,3,4]", '{"event":"guarded","more":[1]}', "[1,2,3,4,5]")
+    assert Service.heard == [[1, 2, 3, 4], "bad data: too many values"]
+    assert [(error.code, error.reason) for error in peer.errors] == [(1003, "bad data: too many values")]
 
 
 def test_nothing() -> None:

@@ -58,7 +58,7 @@ def test_allEvents() -> None:
     handlers = examine(service(**{name: handler(", ".join(("self", *EVENTS[name]))) for name in EVENTS}))
     assert handlers.events == set(EVENTS)
     assert (handlers.byName, handlers.byValue, handlers.subProtocols, handlers.idleTimeout) == ({}, {}, (), 0)
-    assert (handlers.dispatcherKey, handlers.streamId) == ("", "")
+    assert (handlers.envelope, handlers.streamId) == (None, "")
 
 
 @pytest.mark.parametrize(
@@ -386,6 +386,7 @@ def test_plainMessages(name: str, annotation: Any, right: bool) -> None:
         ({"dispatcherKey": None}, "must be a str"),
         ({"dispatcherStreamId": b"id", "dispatcherKey": "event"}, "Chat.dispatcherStreamId must be a str"),
         ({"dispatcherStreamId": "id"}, "Chat.dispatcherStreamId needs a dispatcherKey"),
+        ({"dispatcherKey": 'a"b'}, "Chat.dispatcherKey and dispatcherStreamId name fields of JSON: "),
         ({"onOpen": 5}, "Chat.onOpen must be a method, not int"),
     ],
 )
@@ -403,7 +404,9 @@ def test_rightSettings() -> None:
         service(onPing=nothing, subProtocols=("b", "a"), idleTimeout=0.5, dispatcherKey="e", dispatcherStreamId="id")
     )
     assert (handlers.subProtocols, handlers.idleTimeout) == (("b", "a"), 0.5)
-    assert (handlers.dispatcherKey, handlers.streamId) == ("e", "id")
+    assert handlers.streamId == "id"
+    assert handlers.envelope is not None
+    assert handlers.envelope.read('{"e": "x", "id": 5}') == ("x", msgspec.Raw(b"5"))
 
 
 def test_changedSettings() -> None:
@@ -642,9 +645,9 @@ def test_ownHandlers() -> None:
     for _ in range(2):
         assert examine(plain).events == {"onOpen"}
         assert examine(pings).events == {"onOpen", "onPing"}
-        assert examine(keyed).dispatcherKey == "event"
+        assert examine(keyed).envelope is not None
         assert examine(pongs).events == {"onOpen", "onPong"}
-        assert examine(plain).dispatcherKey == ""
+        assert examine(plain).envelope is None
 
 
 def test_ownMarks() -> None:

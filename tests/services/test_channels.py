@@ -426,6 +426,25 @@ def test_refuse(worlds, status, code):
     assert world.raw("/channels/a").closed == (4000 + ChannelError.STATUSES[code], "not your order")
 
 
+def test_tooManyValues(worlds):
+    """JSON of more values than the limit is refused where a hook is to have it as objects; else it is published."""
+    seen = []
+
+    class Looks(ChannelService):
+        def onPublish(self, caller, channel, message):
+            seen.append(message)
+
+    world = worlds(Looks(), jsonValues=3)
+    client, _ = world.v1("/channels/a")
+    assert ask(client, '{"type":"publish","channel":"a","data":[1,2]}')[0]["data"] == [1, 2]
+    refused = ask(client, '{"type":"publish","channel":"a","data":[1,2,3],"ref":1}')
+    assert [(each["code"], each["ref"]) for each in refused] == [("too-large", 1)]
+    assert ask(client, '{"type":"publish","channel":"a","data":",,,,,,"}')[0]["data"] == ",,,,,,"
+    assert seen == [[1, 2], ",,,,,,"]
+    client, _ = worlds(ChannelService(publish=True), jsonValues=3).v1("/channels/a")
+    assert ask(client, '{"type":"publish","channel":"a","data":[1,2,3]}')[0]["data"] == [1, 2, 3]
+
+
 def test_laterAnswers(worlds):
     """While a hook waits, later requests wait, and are answered in their order."""
     world = worlds(Guarded())

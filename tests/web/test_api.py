@@ -13,6 +13,7 @@ from tests.web.conftest import turn
 from twisted_ws.access.credentials import Credentials
 from twisted_ws.server import CLOSING
 from twisted_ws.services.channels import ChannelService
+from twisted_ws.web import schemas
 from twisted_ws.web.broadcast import broadcastSite
 from twisted_ws.web.channel import REQUEST
 from twisted_ws.wire.turns import STEPS
@@ -436,7 +437,10 @@ def test_unsubscribe() -> None:
         ("/api/batch", b'{"messages": []}', "bad-request"),
         ("/api/batch", b'{"messages": [{"channel": "a"}]}', "bad-request"),
         ("/api/batch", b'{"messages": [' + b",".join([b'{"channel": "a", "data": 1}'] * 1001) + b"]}", "bad-request"),
+        ("/api/batch", b'{"messages": [' + b",".join([b"{}"] * 1001) + b"]}", "bad-request"),
+        ("/api/batch", b'{"messages": {"a": ' + b",".join([b"{}"] * 1001) + b"}}", "bad-request"),
         ("/api/disconnect", b"{}", "bad-request"),
+        ("/api/disconnect", b'{"user": "a", "code": [[]]}', "bad-request"),
         ("/api/disconnect", b'{"user": "a", "connection": "1"}', "bad-request"),
         ("/api/disconnect", b'{"user": "a", "code": 1001}', "bad-request"),
         ("/api/unsubscribe", b'{"user": "a"}', "bad-request"),
@@ -462,12 +466,31 @@ def test_bad(path: str, body: bytes | None, error: str) -> None:
     assert len(world.server.channels._engine) == 0
 
 
+def test_batchIsNoObjects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a batch with too many messages none is made into an object; what is published may have any number of values."""
+    made: list[int] = []
+
+    def look(found: list[bool]) -> int:  # each one, when it is made
+        made.append(sum(found))
+        return made[-1]
+
+    monkeypatch.setattr(schemas, "sum", look, raising=False)
+    world = Back(batchMessages=2)
+    assert world.refused("/api/batch", b'{"messages": [' + b",".join([b'{"channel": "a", "data": 1}'] * 3) + b"]}")[0] == 400
+    assert not made
+    messages = [{"channel": "a", "data": [{}, {}, {}]}] * 2
+    assert len(world.call("/api/batch", messages=messages)["results"]) == len(made) == 2
+
+
 def test_tooLarge() -> None:
     """A message or key that is too long is a 413."""
     world = Back(maxMessageSize=100)
     assert world.refused("/api/publish", b'{"channel": "a", "data": "%s"}' % (b"x" * 101)) == (413, "too-large")
     assert world.refused("/api/publish", b'{"channel": "a", "data": 1, "key": "%s"}' % (b"k" * 129)) == (413, "too-large")
     assert world.refused("/channels/a", b"x" * 101) == (413, "too-large")
+    world = Back(jsonValues=7)
+    assert world.refused("/api/disconnect", b'{"user": "a", "code": [1, 2]}') == (400, "bad-request")
+    assert world.refused("/api/disconnect", b'{"user": "a", "code": [1, 2, 3]}') == (413, "too-large")
 
 
 def test_notThere() -> None:

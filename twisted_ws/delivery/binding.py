@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import types
 import typing
 from typing import Any
 
 import msgspec
 
+from twisted_ws.delivery.values import hasMoreValues
 from twisted_ws.errors import BindingError
 from twisted_ws.logs import printable
 
-__all__ = ["Binder", "fieldsOf", "textOf"]
+__all__ = ["Binder", "Envelope"]
 
 # How msgspec ends what it says of a value inside: " - at `$.order.items[0].price`".
 _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`\Z")
@@ -22,8 +24,7 @@ _FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.*?)`
 
 _AS_IT_CAME = (Any, object, inspect.Parameter.empty)
 
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_text = msgspec.json.Decoder(str)
+_NONE = msgspec.Raw()
 
 
 class Binder:
@@ -46,13 +47,14 @@ class Binder:
         NameError: a type inside it is not defined.
     """
 
-    __slots__ = ("_annotation", "_checked", "_decoder", "_takes")
+    __slots__ = ("_annotation", "_checked", "_counted", "_decoder", "_takes")
 
     def __init__(self, annotation: Any = Any) -> None:
         self._annotation = annotation
         self._decoder: msgspec.json.Decoder[Any] | None = None
         self._checked = False
         plain = _plain(annotation)
+        self._counted = plain is not msgspec.Raw
         if plain is bytearray or plain is memoryview:
             raise TypeError("binary messages come as bytes")
         self._takes: tuple[type, ...] = (str, bytes) if any(plain is each for each in _AS_IT_CAME) else _messages(plain)
@@ -65,15 +67,21 @@ class Binder:
             if isinstance(kind, msgspec.inspect.CustomType) and kind.cls is not object:
                 raise TypeError(f"JSON has no form for {kind.cls.__module__}.{kind.cls.__qualname__}")
 
-    def bind(self, message: str | bytes) -> Any:
+    def bind(self, message: str | bytes, most: int = sys.maxsize) -> Any:
         """Return the message as the handler wants it.
 
+        Args:
+            message: text or binary.
+            most: values of JSON that it may have (`Limits.jsonValues`).
+
         Raises:
-            BindingError: it does not fit; names the field.
+            BindingError: it does not fit, and names the field; or it has too many values.
             Exception: what a ``__post_init__`` of the type raised, ValueError and TypeError aside: they mean "does not fit".
         """
         try:
             if self._decoder is not None:
+                if len(message) > most and self._counted and hasMoreValues(message, most):
+                    raise BindingError(f"the message has more than {most} JSON values", "bad data: too many values")
                 return self._decoder.decode(message)
             if not isinstance(message, self._takes):
                 wanted = "text" if str in self._takes else "binary"
@@ -83,26 +91,47 @@ class Binder:
             raise _misfit(error) from None
 
 
-def fieldsOf(message: str | bytes) -> dict[str, msgspec.Raw] | None:
-    """Return the fields of a message that is a JSON object, as the peer wrote them; None for any other message.
+class Envelope:
+    """Reads two fields of messages that are JSON objects: the one that names the event, and the one that replies repeat.
 
-    No object is made of what is in them: a megabyte may have half a million. A number keeps its digits, and what is nested too
-    deeply for JSON is no object.
+    No object is made of any other, nor of what is in them: a megabyte may have half a million.
+
+    Args:
+        key: the name of the first.
+        streamId: the name of the second, "" where there is none.
+
+    Raises:
+        ValueError: a name is none that can be looked for.
     """
-    try:
-        if isinstance(message, bytes) and not message.isascii():
-            message.decode()  # which is left to whoever makes texts of it
-        return _fields.decode(message)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None
 
+    __slots__ = ("_decoder", "_hasId", "_isOne")
 
-def textOf(field: msgspec.Raw | None) -> str | None:
-    """Return a field that is a text, None for any other."""
-    try:
-        return None if field is None else _text.decode(field)
-    except (msgspec.MsgspecError, UnicodeError):
-        return None
+    def __init__(self, key: str, streamId: str = "") -> None:
+        fields: list[Any] = [("key", str | None, msgspec.field(name=key, default=None))]
+        self._isOne = streamId == key
+        if streamId and not self._isOne:
+            fields.append(("streamId", msgspec.Raw, msgspec.field(name=streamId, default=_NONE)))
+        self._hasId = len(fields) > 1
+        self._decoder = msgspec.json.Decoder(msgspec.defstruct("Fields", fields))
+
+    def read(self, message: str | bytes) -> tuple[str, msgspec.Raw | None] | None:
+        """Return the event, and the other field as the peer wrote it; None for a message in which no text names an event.
+
+        What is nested too deeply for JSON is no object.
+        """
+        try:
+            if isinstance(message, bytes) and not message.isascii():
+                message.decode()  # which is left to whoever makes texts of it
+            found: Any = self._decoder.decode(message)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+        key = found.key
+        if key is None:
+            return None
+        if self._hasId:
+            # A copy: it would keep the whole message otherwise.
+            return key, None if found.streamId is _NONE else found.streamId.copy()
+        return key, msgspec.Raw(msgspec.json.encode(key)) if self._isOne else None
 
 
 def _misfit(error: Exception) -> BindingError:

@@ -21,7 +21,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller, Registry
-from twisted_ws.delivery.binding import fieldsOf, textOf
 from twisted_ws.delivery.handlers import Dispatch, Handlers
 from twisted_ws.delivery.replies import Replies, asDeferred
 from twisted_ws.delivery.upgrades import callUpgrade
@@ -50,7 +49,7 @@ class Dispatcher:
         handlers: what it handles (`twisted_ws.delivery.handlers.examine`).
         caller: the other end.
         connection: the wire's side.
-        limits: `readAhead`, `streams`, `handlerGrace`, and `drainTimeout` for onClose are used.
+        limits: `jsonValues`, `readAhead`, `streams`, `handlerGrace`, and `drainTimeout` for onClose are used.
         reactor: for deadlines and turns.
         callers: the open callers of the server; this one joins before onOpen and leaves when it is not open any more.
         leaving: those whose caller has left, until handlers and onClose have ended; each with what fires at the end of that.
@@ -100,7 +99,7 @@ class Dispatcher:
         self._leaving = leaving
         self._handlers = handlers
         # The handlers that take a message as it came; None where there is more to decide.
-        isPlain = not handlers.dispatcherKey
+        isPlain = handlers.envelope is None
         self._onText = service.onTextMessage if isPlain and "onTextMessage" in handlers.events else None
         self._onBinary = service.onBinaryMessage if isPlain and "onBinaryMessage" in handlers.events else None
         self._opened = False
@@ -306,19 +305,18 @@ class Dispatcher:
     def _route(self, message: str | bytes) -> bool:
         """Find the handler by the dispatcher field, or by the kind of message."""
         handlers, service = self._handlers, self._service
-        if handlers.dispatcherKey:
-            fields = fieldsOf(message) or {}
-            value = textOf(fields.get(handlers.dispatcherKey))
-            dispatch = handlers.dispatch(value) if value is not None else None
-            if dispatch is not None:
-                return self._dispatch(dispatch, message, fields.get(handlers.streamId) if handlers.streamId else None)
+        if handlers.envelope is not None:
+            read = handlers.envelope.read(message)
+            dispatch = None if read is None else handlers.dispatch(read[0])
+            if read is not None and dispatch is not None:
+                return self._dispatch(dispatch, message, read[1])
             event = "onTextMessage" if isinstance(message, str) else "onBinaryMessage"
             if event in handlers.events:
                 return self._call(event, getattr(service, event), message)
         if "onMessage" not in handlers.events:
             return True
         try:
-            bound = handlers.message.bind(message)
+            bound = handlers.message.bind(message, self._limits.jsonValues)
         except BindingError as error:
             self._fail(error)
             return True
@@ -330,7 +328,7 @@ class Dispatcher:
         # The names are the service's own, found when it was examined; nothing a peer sends gets as far as getattr.
         name = dispatch.name
         try:
-            argument = dispatch.binder.bind(message)
+            argument = dispatch.binder.bind(message, self._limits.jsonValues)
         except BindingError as error:
             if not dispatch.errorName:
                 self._fail(error)
@@ -338,8 +336,6 @@ class Dispatcher:
             name, argument = dispatch.errorName, error
         except BaseException:
             return self._raised(Failure(), name)
-        if streamId is not None:
-            streamId = streamId.copy()  # it would keep the whole message otherwise
         return self._call(name, getattr(self._service, name), argument, streamId=streamId)
 
     # The call.

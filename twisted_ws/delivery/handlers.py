@@ -11,10 +11,11 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from twisted_ws.delivery.binding import Binder
+from twisted_ws.delivery.binding import Binder, Envelope
 from twisted_ws.errors import ServiceError
 from twisted_ws.service import WebSocketService
 from twisted_ws.upgrade import isToken
@@ -74,7 +75,7 @@ class Handlers:
         byName: the other dispatched handlers, by method name.
         subProtocols: what it speaks.
         idleTimeout: seconds, 0 for none.
-        dispatcherKey: the field that names the event, "" without dispatching.
+        envelope: reads the field that names the event, and `streamId`; None without dispatching.
         streamId: the field that is copied into replies, "" without.
     """
 
@@ -84,7 +85,7 @@ class Handlers:
     byName: dict[str, Dispatch] = field(default_factory=dict)
     subProtocols: tuple[str, ...] = ()
     idleTimeout: float = 0
-    dispatcherKey: str = ""
+    envelope: Envelope | None = None
     streamId: str = ""
 
     def dispatch(self, value: str) -> Dispatch | None:
@@ -96,6 +97,8 @@ def handlerName(value: str) -> str:
     """Return the method name for a value of the dispatcher field: "un subscribe" is onUnSubscribe."""
     return "on" + "".join(part[0].upper() + part[1:] for part in re.split(r"[\W_]+", value) if part)
 
+
+_envelope = lru_cache(64)(Envelope)
 
 # By class; in each: None for its methods alone, and what they make with the settings that objects of it have had.
 _Known = dict[tuple[tuple[str, ...], float] | None, Handlers]
@@ -194,7 +197,11 @@ class _Examination:
             what = f"{type(self._service).__name__} {own}".rstrip()
             raise ServiceError(f"{what} handles no event: it has none of {', '.join(EVENTS)}")
         message = self._binder("onMessage", found["onMessage"][0]) if "onMessage" in events else Binder()
-        return Handlers(events, message, byValue, byName, dispatcherKey=key, streamId=streamId)
+        try:
+            envelope = _envelope(key, streamId) if key else None
+        except ValueError as error:
+            raise _mistake(self._service, "dispatcherKey", f"and dispatcherStreamId name fields of JSON: {error}") from None
+        return Handlers(events, message, byValue, byName, envelope=envelope, streamId=streamId)
 
     def _checkSettings(self) -> None:
         """Refuse an attribute that is meant to be a setting: in another spelling, or with a letter of it wrong.

@@ -18,6 +18,7 @@ from twisted_ws.delivery.mailbox import Policy
 from twisted_ws.delivery.names import checkName, checkNameOrPattern, concerning, isPattern
 from twisted_ws.delivery.publication import Published, decode, encode, parseAfter
 from twisted_ws.delivery.replies import asDeferred
+from twisted_ws.delivery.values import hasMoreValues
 from twisted_ws.errors import ChannelError
 from twisted_ws.logs import printable
 from twisted_ws.service import WebSocketService
@@ -200,6 +201,8 @@ class ChannelService(WebSocketService):
         checkName(channel, self.server.limits.channelName)
         asked = message
         if isinstance(message, Raw) and getattr(self.onPublish, "__func__", None) is not ChannelService.onPublish:
+            if hasMoreValues(bytes(message), self.server.limits.jsonValues):
+                raise ChannelError("too-large", f"The JSON has more than {self.server.limits.jsonValues} values.")
             try:
                 asked = decode(*encode(message))  # for who looks at it
             except (ValueError, RecursionError) as error:

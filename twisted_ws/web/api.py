@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
@@ -20,6 +21,7 @@ from twisted_ws.web.operations import OPERATIONS, Call, Operation
 
 if TYPE_CHECKING:
     from twisted_ws.access.credentials import Credentials
+    from twisted_ws.limits import Limits
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.request import HttpRequest
 
@@ -76,7 +78,8 @@ class Api(Guarded):
         return answerLater(request, self._run(request, operation, channel), SECONDS)
 
     async def _run(self, request: HttpRequest, operation: Operation, channel: str) -> None:
-        call = Call(self._server, request, channel, _query(request, operation), _body(request, operation))
+        query, body = _query(request, operation), _body(request, operation, self._server.limits)
+        call = Call(self._server, request, channel, query, body)
         answer = await operation.run(call)
         self._send(request, spaced(msgspec.json.encode(answer)))
 
@@ -113,10 +116,13 @@ def _query(request: HttpRequest, operation: Operation) -> Any:
     return _read(lambda: msgspec.convert(flat, operation.query, strict=False))
 
 
-def _body(request: HttpRequest, operation: Operation) -> Any:
+def _body(request: HttpRequest, operation: Operation, limits: Limits) -> Any:
     if operation.body is None:
         return None
-    return _read(lambda: msgspec.json.decode(request.content.read(), type=operation.body))
+    body = request.content.read()
+    if operation.check is not None:
+        _read(partial(operation.check, body, limits))
+    return _read(lambda: msgspec.json.decode(body, type=operation.body))
 
 
 def _read(read: Any) -> Any:

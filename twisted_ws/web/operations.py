@@ -13,6 +13,7 @@ from twisted_ws.delivery.channels import Channels
 from twisted_ws.delivery.engine import Description
 from twisted_ws.delivery.names import checkName
 from twisted_ws.delivery.presence import Room
+from twisted_ws.delivery.values import hasMoreValues
 from twisted_ws.errors import ChannelError
 from twisted_ws.server import CLOSING
 from twisted_ws.web import schemas
@@ -21,6 +22,7 @@ from twisted_ws.web.messages import idempotencyKey, messageOf
 from twisted_ws.web.polling import Gathered
 
 if TYPE_CHECKING:
+    from twisted_ws.limits import Limits
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.request import HttpRequest
 
@@ -64,6 +66,7 @@ class Operation:
         answer: what a 200 has.
         query, body: what it takes, None for nothing.
         posts: whether its body is a message itself.
+        check: refuses a body before it is read into `body`; None: whatever is in it, that is little work.
         errors: the statuses, beside those that any request can have.
     """
 
@@ -75,6 +78,7 @@ class Operation:
     query: type[Struct] | None = None
     body: type[Struct] | None = None
     posts: bool = False
+    check: Callable[[bytes, Limits], None] | None = None
     errors: tuple[int, ...] = ()
 
     @property
@@ -99,8 +103,6 @@ async def publish(call: Call) -> schemas.Published:
 async def batch(call: Call) -> schemas.Results:
     """Publish several messages, and let the others have their turn between them."""
     messages, turns = call.body.messages, call.server.turns
-    if len(messages) > call.server.limits.batchMessages:
-        raise ChannelError("bad-request", f"A batch has at most {call.server.limits.batchMessages} messages.")
     results: list[Any] = []
     share = turns.share()
     for message in messages:
@@ -113,6 +115,27 @@ async def batch(call: Call) -> schemas.Results:
         except ChannelError as error:
             results.append(schemas.Failed(error.code, error.message))
     return schemas.Results(results)
+
+
+def checkBatch(body: bytes, limits: Limits) -> None:
+    """Refuse a batch of too many messages before an object is made of each."""
+    most = limits.batchMessages
+    # Each is an object, as the batch is; there may be more of them in what is published.
+    if body.count(b"{") > most + 1 and len(_anyBatch.decode(body).messages) > most:
+        raise ChannelError("bad-request", f"A batch has at most {most} messages.")
+
+
+def checkValues(body: bytes, limits: Limits) -> None:
+    """Refuse a body of too many values, where any of them may be made into objects before it is found to be wrong."""
+    if hasMoreValues(body, limits.jsonValues):
+        raise ChannelError("too-large", f"The JSON has more than {limits.jsonValues} values.")
+
+
+class _AnyBatch(Struct):
+    messages: list[msgspec.Raw]
+
+
+_anyBatch = msgspec.json.Decoder(_AnyBatch)
 
 
 async def listChannels(call: Call) -> schemas.Channels:
@@ -195,7 +218,14 @@ OPERATIONS = (
         "POST", "/api/publish", "Publish one message", publish, schemas.Published, body=schemas.Publish, errors=(409, 413, 415)
     ),
     Operation(
-        "POST", "/api/batch", "Publish several messages, in order", batch, schemas.Results, body=schemas.Batch, errors=(413, 415)
+        "POST",
+        "/api/batch",
+        "Publish several messages, in order",
+        batch,
+        schemas.Results,
+        body=schemas.Batch,
+        check=checkBatch,
+        errors=(413, 415),
     ),
     Operation("GET", "/api/channels", "List channels by name", listChannels, schemas.Channels, query=schemas.ListQuery),
     Operation("GET", "/api/channels/{channel}", "Describe a channel", describe, schemas.Described, errors=(404,)),
@@ -225,6 +255,7 @@ OPERATIONS = (
         disconnect,
         schemas.Disconnected,
         body=schemas.Disconnect,
+        check=checkValues,
         errors=(413, 415),
     ),
     Operation(
