@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import base64
 import json
+from base64 import b64encode
 
 import pytest
 
-from twisted_ws.delivery.framings import jsonBroadcast, jsonFields, jsonFrame, jsonFraming, raw, rawBroadcast
+from twisted_ws.delivery.framings import LARGE, jsonBroadcast, jsonFields, jsonFrame, jsonFraming, raw, rawBroadcast
 from twisted_ws.delivery.publication import Kind, Publication
 
 
@@ -29,6 +31,35 @@ def test_json(kind, payload, key, fields):
     assert b"\n" not in frame
     assert b"\r" not in frame
     assert json.loads(b"{" + jsonFields(publication(kind, payload, key)) + b"}") == {"channel": "a.b", "id": "e:7", **fields}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["".join(map(chr, range(0x300))) + "\u2028\u20ac\U0001f600", "\x00\x1b", '"\\', "\n", "\r\n", "\x7fé"],
+)
+def test_large(text):
+    """A large text is in JSON what a small one is, whatever it is made of."""
+    small, large = text.encode(), (text * (LARGE // len(text) + 1)).encode()
+    one = jsonFields(publication(Kind.TEXT, small)).removesuffix(b'"').rpartition(b'"data":"')[2]
+    framed = jsonFields(publication(Kind.TEXT, large))
+    assert framed.removesuffix(b'"').rpartition(b'"data":"')[2] == one * (LARGE // len(text) + 1)
+
+
+def test_largeOnce(monkeypatch):
+    """What is large is made JSON of once, for all framings that have it and for those who get it later."""
+    made = []
+
+    def encode(data):
+        made.append(data)
+        return b64encode(data)
+
+    monkeypatch.setattr(base64, "b64encode", encode)
+    large, other = publication(Kind.BINARY, b"x" * LARGE), publication(Kind.BINARY, b"y" * LARGE)
+    frames = [jsonFrame(large), jsonFraming(large).payload, jsonFrame(large)]
+    assert frames == [b'{"type":"message",' + jsonFields(large) + b"}"] * 3
+    assert jsonBroadcast(large.kind, large.payload).payload.endswith(b'"base64":"%b"}' % b64encode(large.payload))
+    assert made == [large.payload]
+    assert jsonFields(other) != jsonFields(large)
 
 
 def test_webSocket():

@@ -49,7 +49,7 @@ def rawEvent(publication: Publication) -> Event:
     head = b"id: %s:%d\n" % (publication.epoch.encode("ascii"), publication.offset)
     if publication.kind is Kind.BINARY:
         return Event(head + b"event: binary\ndata: " + base64.b64encode(publication.payload) + b"\n\n", publication)
-    return Event(head + _data(publication.payload), publication)
+    return Event(b"%bdata: %b\n\n" % (head, _data(publication.payload)), publication)
 
 
 def jsonEvent(publication: Publication) -> Event:
@@ -67,7 +67,7 @@ def _data(payload: bytes) -> bytes:
     # A megabyte may be a million lines: nothing is made of each of them.
     if b"\r" in payload:
         payload = payload.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return b"data: " + payload.replace(b"\n", b"\ndata: ") + b"\n\n"
+    return payload.replace(b"\n", b"\ndata: ")
 
 
 class EventSubscriber(CallerSubscriber):
