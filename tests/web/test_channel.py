@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import fail
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableDescriptor
+from twisted.internet.interfaces import IHalfCloseableDescriptor, IHalfCloseableProtocol
 from twisted.internet.testing import StringTransport
 from twisted.logger import LegacyLogObserverWrapper, globalLogPublisher
 from twisted.python.failure import Failure
@@ -907,6 +907,42 @@ class HalfCloseable(StringTransport):
 
     def loseWriteConnection(self) -> None:
         self.ended = True
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.connected = False
+        self.protocol.connectionLost(reason)
+
+
+def halfClosed(world: World, data: bytes) -> HalfCloseable:
+    """Return the transport of a peer that has sent this, and ended its side."""
+    channel, transport = world.site.buildProtocol(None), HalfCloseable()
+    transport.protocol = channel
+    channel.makeConnection(transport)
+    channel.dataReceived(data)
+    IHalfCloseableProtocol(channel).readConnectionLost()
+    return transport
+
+
+def test_halfClosed(world: World) -> None:
+    """Who ends its side is answered first, and closed when that is sent; half a request ends at once, and one that may wait."""
+    later = halfClosed(
+        world, b"POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx" + b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
+    )
+    assert (later.connected, later.disconnecting) == (True, False)
+    world.later.requests[0].answer(b"late")
+    assert later.value().count(b"HTTP/1.1 200") == 2
+    assert (later.connected, later.disconnecting) == (True, True)  # when all is sent
+    idle = halfClosed(world, b"")
+    assert (idle.disconnecting, idle.value()) == (True, b"")
+    for half in (
+        b"GET /echo HTTP/1.1",
+        b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx",
+        b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n",
+    ):
+        transport = halfClosed(world, half)
+        assert not (transport.connected and not transport.disconnecting)
+        assert transport.value() == b""
+    assert [request.gone for request in world.later.requests] == [False, True]
 
 
 def test_halfClose(world: World) -> None:

@@ -50,6 +50,8 @@ def test_parseHost():
     """A host has the default port unless it names one."""
     assert parseHost("A.example", 7) == ("a.example", 7)
     assert parseHost("a:8", 7) == ("a", 8)
+    assert (parseHost("a:", 7), parseHost("[::1]:", 7)) == (("a", 7), ("[::1]", 7))
+    assert (parseHost(":", 7), parseHost("a::", 7), parseHost("[::1", 7)) == (None, None, None)
     assert parseHost("", 7) is None
 
 
@@ -150,7 +152,10 @@ def test_originHint(origin, option):
     [
         # What nobody can let lead here.
         *[((), (), host, True) for host in ("localhost", "localhost:9000", "LOCALHOST.", "app.localhost:8080", "a.b.localhost")],
-        *[((), (), host, True) for host in ("127.0.0.1", "127.0.0.1:8080", "192.168.1.5", "10.0.0.1:9000", "127.1", "0x7f.1")],
+        *[
+            ((), (), host, True)
+            for host in ("127.0.0.1", "127.0.0.1:8080", "127.0.0.1:", "192.168.1.5", "10.0.0.1:9000", "127.1", "0x7f.1")
+        ],
         *[((), (), host, True) for host in ("[::1]", "[::1]:8080", "[fe80::1%25eth0]:1", "[::ffff:127.0.0.1]", "2130706433")],
         *[((), (), host, True) for host in ("backend", "backend:8080", "chat", "My-Box", "")],
         # This machine's own.
@@ -197,7 +202,8 @@ def test_wrongHosts(host):
         ("a..b", ""),
         ("*.b.c", ""),
         ("a.$(id)", ""),
-        ("a.b:", ""),
+        ("a.b:", "a.b"),
+        ("a.b:x", ""),
     ],
 )
 def test_hostHint(host, option):

@@ -13,9 +13,12 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
+from zope.interface import implementer
 
 from twisted_ws.web.answers import HttpError, responseHead, retryAfter
 from twisted_ws.web.body import Body, bodyOf, expectsContinue
@@ -54,6 +57,7 @@ class _State(IntEnum):
     LOST = 5
 
 
+@implementer(IHalfCloseableProtocol)
 class HttpChannel(HTTPChannel):
     """One HTTP connection: one request at a time, the next ones wait in a bounded buffer (see the module).
 
@@ -68,6 +72,8 @@ class HttpChannel(HTTPChannel):
     _handBack: Callable[[RequestHead, bytes], None] | None = None
     _given: RequestHead | None = None  # a head that somebody else has read
     counted = 0  # bytes that it has of `HttpSite.intake`
+    _hasEnded = False  # whether the peer has ended its side
+    _isWritten = False  # whether ours has ended, and all was sent
     _content = 0  # bytes of the present request's body
     _size = 0  # bytes of the present answer
     _unread: Part | None = None  # of `HttpSite.backlog`, while the peer is behind
@@ -144,6 +150,8 @@ class HttpChannel(HTTPChannel):
             self._pauseReading()
         if self._input or self._content or self.counted:
             self._note()
+        if self._hasEnded:
+            self._endToo()
 
     def _note(self) -> None:
         """Count what came and is not answered yet."""
@@ -417,6 +425,27 @@ class HttpChannel(HTTPChannel):
 
     # Ending
 
+    def readConnectionLost(self) -> None:
+        """The peer has ended its side: what it has asked before is answered, and the answer sent."""
+        self._hasEnded = True
+        self._endToo()
+
+    def _endToo(self) -> None:
+        """End as soon as nothing is left to answer: nothing more comes."""
+        if self._waitsForTurn or self._waitingForTransport or self._state is _State.LOST:
+            return
+        if self._state is _State.HEAD:
+            self.loseConnection()
+        elif self._state is _State.CLOSING and not self._isWritten:
+            self.transport.loseConnection()
+        elif self._state not in (_State.ADMITTING, _State.ANSWERING) or self.requests[-1].method in (b"GET", b"HEAD"):
+            # Half a request; or one that may wait as long as it likes, for a client that has most likely closed both sides.
+            self.transport.connectionLost(Failure(ConnectionDone()))
+
+    def writeConnectionLost(self) -> None:
+        """All has been sent."""
+        self._isWritten = True
+
     def whenLost(self, timeout: float) -> Deferred[None]:
         """Return a Deferred that fires when the connection has gone; it is dropped after `timeout` seconds."""
         waiter: Deferred[None] = Deferred()
@@ -441,6 +470,8 @@ class HttpChannel(HTTPChannel):
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]  # a transport, or Twisted's stand-in
         self._networkProducer.resumeProducing()  # to see the peer's end of stream
         finishWriting(self.transport)
+        if self._hasEnded:
+            self.transport.loseConnection()
         self._deadline.set(self.site.limits.lingerDeadline)
 
     @property

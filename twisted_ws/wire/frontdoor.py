@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocolFactory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
@@ -76,12 +76,14 @@ class _State(IntEnum):
     DONE = 4  # handed to a WebSocketConnection, or lost
 
 
+@implementer(IHalfCloseableProtocol)
 class FrontDoor(TwistedProtocol):
     """The first protocol of each connection (see the module)."""
 
     wheelSlot: int | None = None
     counted = 0  # bytes that it has of `Wire.intake`
     _isAdmitted = True  # until the gate counts it no more
+    _isWritten = False  # whether our side has ended
     _gone: Deferred[None] | None = None  # who waits for the end of the connection
     _asked: tuple[str, str] | None = None  # the client's address and the target, once a handshake has named them
     transport: Any
@@ -306,6 +308,21 @@ class FrontDoor(TwistedProtocol):
         wire = self.factory.wire
         wire.wheel.set(self, wire.wheel.seconds() + min(timeout, wire.limits.closeDeadline))
         return gone
+
+    def readConnectionLost(self) -> None:
+        """The peer has ended its side: what was answered is still sent."""
+        if self._state is _State.HTTP and IHalfCloseableProtocol.providedBy(self._http):
+            self._http.readConnectionLost()
+        elif self._state is _State.REFUSED and not self._isWritten:
+            self.transport.loseConnection()
+        else:
+            self.transport.connectionLost(Failure(ConnectionDone()))
+
+    def writeConnectionLost(self) -> None:
+        """All has been sent."""
+        self._isWritten = True
+        if IHalfCloseableProtocol.providedBy(self._http):
+            self._http.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
         """The peer has left before there was a WebSocket, or HTTP is done; after a MemoryError the next call goes on."""

@@ -39,7 +39,7 @@ def parseOrigin(text: str) -> tuple[str, str, int] | None:
         return None
     scheme = _AS_HTTP.get(scheme, scheme)
     hostPort = parseHost(rest, _DEFAULT_PORTS.get(scheme, -1))
-    return None if hostPort is None else (scheme, *hostPort)
+    return None if hostPort is None or rest.endswith(":") else (scheme, *hostPort)
 
 
 def parseHost(text: str, defaultPort: int) -> tuple[str, int] | None:
@@ -55,7 +55,7 @@ def parseHost(text: str, defaultPort: int) -> tuple[str, int] | None:
     if not host or any(c in host for c in "/?#@\\ "):
         return None
     if not port:
-        return (host, defaultPort) if not text.endswith(":") else None
+        return host, defaultPort  # also behind a colon (RFC 3986 section 3.2.3)
     return (host, int(port)) if port.isascii() and port.isdigit() and len(port) <= 5 else None
 
 
