@@ -388,6 +388,110 @@ class Console:
         self.callers.append(caller)
 
 
+class Decider(Console):
+    """Decides later, and writes down what it hears."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decisions: list[Deferred[Any]] = []
+        self.heard: list[Any] = []
+
+    def onUpgrade(self, request: Any) -> Any:
+        self.decisions.append(Deferred())
+        return self.decisions[-1]
+
+    def onOpen(self, caller: Any) -> None:
+        self.heard.append("open")
+
+    def onTextMessage(self, caller: Any, text: str) -> None:
+        self.heard.append(text)
+
+    def onError(self, caller: Any, error: Exception) -> None:
+        self.heard.append("error")
+
+    def onClose(self, caller: Any, statusCode: int, reason: str) -> None:
+        self.heard.append("close")
+
+
+@pytest.mark.parametrize("inner", ["messages", "end"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_finaliserWhileItOpens(monkeypatch, implementation, inner):
+    """Where a finaliser has the reactor turn while a connection opens, what came is heard after onOpen, and so is its end."""
+    service = Decider()
+    world = LaneWorld(implementation, monkeypatch, service)
+    came = 0
+    for number in range(200):
+        service.heard.clear()
+        client = world.dial()
+        client.sendall(upgrade() + clientFrame(1, b"1"))
+        while not service.decisions:
+            world.turn()
+
+        def act(client=client):
+            if inner == "messages":
+                client.sendall(clientFrame(1, b"2") + clientFrame(1, b"3"))
+            else:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+            for _ in range(3):
+                world.turn()
+
+        with collectAt(number, act) as moment:
+            service.decisions.pop().callback(service)
+        came += moment.came
+        if inner == "messages" or not moment.came:
+            client.sendall(clientFrame(1, b"4"))
+            client.shutdown(socket.SHUT_WR)
+            world.readAllOrLost(client)
+            client.close()
+            expected = ["open", "1", *("23" if inner == "messages" and moment.came else ""), "4", "close"]
+            assert service.heard == expected, f"at moment {number}"
+        for _ in range(3):
+            world.turn()
+        if service.heard:
+            assert service.heard[0] == "open", f"at moment {number}"
+            assert service.heard.index("close") == len(service.heard) - 1, f"at moment {number}"
+        assert not world.server.callers, f"at moment {number}"
+        if not moment.came:
+            break
+    assert came
+    world.close()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_endWithinAReply(monkeypatch, implementation):
+    """A connection may end at any moment of a reply that stands behind what is on its way to many."""
+    service = Console()
+    world = LaneWorld(implementation, monkeypatch, service)
+    came = 0
+    for number in MOMENTS:
+        client = world.connect()
+        link, turns = service.callers[-1]._link, world.server._wire.turns
+
+        def act(link=link):
+            link.abort()
+            world.reactor.advance(0.001)
+
+        turns.spend(turns.left)
+        world.server.broadcast("to all")
+        assert world.server._wire.fanOuts.pending
+        with collectAt(number, act) as moment:
+            kept = [[], [], [], []]  # so that objects that go at once count, too
+            link.reply("to one")
+        del kept
+        came += moment.came
+        frames = framesOf(world.readAllOrLost(client))
+        assert frames == [(1, b"to all"), (1, b"to one")][: len(frames)]
+        assert moment.came or len(frames) == 2
+        client.close()
+        while world.server.callers:
+            world.turn()
+        if not moment.came:
+            break
+    assert came
+    world.close()
+
+
 @pytest.mark.parametrize("inner", ["text", "ping", "broadcast", "close"])
 @pytest.mark.parametrize("outer", ["reply", "broadcast"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

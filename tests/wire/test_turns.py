@@ -7,6 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
+from tests.moments import MOMENTS, collectAt, noMemory
 from tests.web.conftest import turn
 from twisted_ws.wire.turns import FEW, QUANTUM, STEPS, TURN, Turns
 
@@ -161,3 +162,55 @@ def test_turnWithinWork(clock: Clock, turns: Turns) -> None:
     assert came == ["waited"]
     assert turns.begin()
     turns.end()
+
+
+@pytest.mark.parametrize("outer", ["later", "spend", "turn"])
+def test_turnOfAFinaliser(outer: str) -> None:
+    """Where a finaliser has the reactor turn while it is asked for a turn, who waits afterwards has one too."""
+    came = 0
+    for number in MOMENTS:
+        clock, done = Clock(), list[str]()
+        turns = Turns(clock)
+        if outer == "turn":
+            turns.later(lambda turns=turns, done=done: turns.later(lambda: done.append("first")))
+        with collectAt(number, lambda clock=clock: turn(clock)) as moment:
+            if outer == "later":
+                turns.later(lambda done=done: done.append("first"))
+            elif outer == "spend":
+                turns.spend(STEPS)
+            else:
+                turn(clock)
+        came += moment.came
+        turns.later(lambda done=done: done.append("last"))
+        for _ in range(3):
+            turn(clock)
+        assert done == (["last"] if outer == "spend" else ["first", "last"]), f"at moment {number}"
+        if not moment.came:
+            break
+    assert came
+
+
+@pytest.mark.parametrize("outer", ["later", "turn"])
+def test_turnWithoutMemory(outer: str) -> None:
+    """Whichever allocation fails, who waits has its turn, or whoever asked for it is told; others have theirs after it."""
+    for number in range(60):
+        clock, done = Clock(), list[str]()
+        turns = Turns(clock)
+        if outer == "turn":
+            for name in "ab":
+                turns.later(lambda done=done, turns=turns, name=name: (done.append(name), turns.spend(STEPS)))
+        try:
+            with noMemory(number):
+                if outer == "turn":
+                    turn(clock)
+                else:
+                    turns.later(lambda done=done: done.append("a"))
+        except MemoryError:
+            pass
+        for _ in range(3):
+            turn(clock)
+        if outer == "turn" and number:
+            assert turns.left == STEPS, f"at allocation {number}"
+        turns.later(lambda done=done: done.append("last"))
+        turn(clock)
+        assert done[-1] == "last", f"at allocation {number}"

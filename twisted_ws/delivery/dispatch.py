@@ -103,7 +103,7 @@ class Dispatcher:
         self._onText = service.onTextMessage if isPlain and "onTextMessage" in handlers.events else None
         self._onBinary = service.onBinaryMessage if isPlain and "onBinaryMessage" in handlers.events else None
         self._opened = False
-        self._running = False  # the handler whose turn it is: on the stack, or its awaitable pending
+        self._running = True  # the handler whose turn it is: on the stack, or its awaitable pending; onOpen from the beginning
         self._waiting: Waiting | None = None  # made when the first message waits for it
         self._draining = False
         self._idling = False
@@ -120,16 +120,20 @@ class Dispatcher:
     def opened(self) -> None:
         """Join the callers and call onOpen; messages wait for its end."""
         self._callers.add(self.caller)
-        self._opened = True
+        if self._closedWith is not None:  # in the middle of that, where a finaliser had the reactor turn
+            self._callers.discard(self.caller)
+            return
+        self._opened = done = True
         if "onOpen" in self._handlers.events:
-            self._running = True
             try:
                 result = self._service.onOpen(self.caller)
                 done = result is None or self._take(result, "onOpen")
             except BaseException as error:
                 self._opened = not _wasNotBegun(error)  # nor does the service hear of the end then
                 done = self._raised(Failure(), "onOpen")
-            if done:
+        if done:
+            self._running = False
+            if self._waiting is not None or self._closedWith is not None:
                 self._finished()
 
     def messageReceived(self, message: str | bytes) -> None:
@@ -186,7 +190,7 @@ class Dispatcher:
 
     def failed(self, error: WebSocketError) -> None:
         """Call onError; what it returns is not sent."""
-        if "onError" in self._handlers.events:
+        if self._opened and "onError" in self._handlers.events:
             self._tell("onError", self._service.onError, error)
 
     def closing(self) -> None:
@@ -199,7 +203,7 @@ class Dispatcher:
     def closed(self, statusCode: int, reason: str) -> None:
         """Call onClose when the messages that came before are handled, or the grace is over."""
         self._closedWith = (statusCode, reason)
-        if self._running:
+        if self._running and self._opened:
             self._grace = self._reactor.callLater(self._limits.handlerGrace, self._graceOver)
         if self._replies is not None:
             self._replies.stop()

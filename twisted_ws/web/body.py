@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from enum import IntEnum
 from typing import Protocol
 
 from twisted_ws.limits import Limits
@@ -134,7 +133,7 @@ class LengthBody:
         return content, 1
 
 
-class _State(IntEnum):
+class _State:  # no Enum: see `twisted_ws.wire.phase`
     SIZE = 0
     DATA = 1
     END = 2  # the CRLF after a chunk

@@ -9,7 +9,6 @@ puts off.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -48,7 +47,7 @@ BEHIND = 64 * 1024
 _log = Logger()
 
 
-class _State(IntEnum):
+class _State:  # no Enum: see `twisted_ws.wire.phase`
     HEAD = 0  # a head comes, or nothing yet
     ADMITTING = 1  # the resource decides whether the request may go on
     BODY = 2  # the body comes

@@ -290,6 +290,8 @@ class FanOuts:
             self._work(0)
             if not fanOut.isOver:
                 self._keepAll()
+        elif not (self._scheduled or self._working):
+            self._schedule()  # it could not be, for want of memory
         if fanOut.isDone:
             return fanOut.count
         done: Deferred[int] = Deferred()
@@ -417,8 +419,15 @@ class FanOuts:
                     if not pending:
                         self._late, self._caught = late, caught
             elif not self._scheduled:
-                turns.later(self._goOn)
-                self._scheduled = True
+                self._schedule()
+
+    def _schedule(self) -> None:
+        self._scheduled = True  # noted first: a finaliser in the middle may have the reactor turn, and then it went on already
+        try:
+            self._turns.later(self._goOn)
+        except MemoryError:
+            self._scheduled = False  # the next message asks
+            raise
 
     def _goOn(self) -> None:
         self._scheduled = False

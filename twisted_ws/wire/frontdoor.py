@@ -7,7 +7,6 @@ not parsed (Autobahn would take a second request for a second handshake).
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -68,7 +67,7 @@ class PlainHTTP(Protocol):
         """
 
 
-class _State(IntEnum):
+class _State:  # no Enum: see `twisted_ws.wire.phase`
     HEAD = 0  # the head is not whole yet
     DECIDING = 1  # the service decides
     HTTP = 2  # an HTTP protocol has the connection, until it hands it back

@@ -74,6 +74,11 @@ class Inbound(QuietServerProtocol):
         """Feed Autobahn, until it or the service has had enough."""
         self._heard += len(data)
         if self.phase is not Phase.OPEN:
+            if self.phase is Phase.OPENING:
+                if self._rest is None:
+                    self._rest = bytearray()
+                self._rest += data
+                return
             if self._hasHeardEnough():
                 self.transport.pauseProducing()
             if self.phase >= Phase.FINISHING:

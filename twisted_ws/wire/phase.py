@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 __all__ = ["Phase"]
 
 
-class Phase(IntEnum):
+class Phase:
     """Where a connection is in its life; it only ever goes forward.
 
     =========  ==================================================  ==========================================
@@ -19,6 +17,9 @@ class Phase(IntEnum):
     FINISHING  no input counts any more; our last bytes go out     the peer's end of stream, the deadline
     CLOSED     the transport is gone
     =========  ==================================================  ==========================================
+
+    Numbers, no Enum: Python 3.11 makes an object for each look at a member, by which a finaliser may run in the middle of
+    ``phase is Phase.OPEN``, after `phase` was read.
     """
 
     OPENING = 0

@@ -90,32 +90,42 @@ class WebSocketConnection(Outbound):
         welcome = self._welcome
         assert welcome is not None
         offers = usableOffers(accept.extensions) if self.wire.compression else []
-        self.acceptHandshake(accept.key, welcome.subProtocol, offers, welcome.headers)
+        self.phase = Phase.OPENING  # it has a place from here on: to note another one makes nothing, and no finaliser runs
         if early:
-            self.dataReceived(early)
+            self._rest, self._heard = bytearray(early), len(early)
+        self.acceptHandshake(accept.key, welcome.subProtocol, offers, welcome.headers)
+        if self._rest is not None:
+            self._pause(self._FOR_OTHERS)  # nothing comes in between
+            self._goOn()
 
     def _onOpen(self) -> None:
         # Autobahn has written the 101 and is in its own OPEN state; it would also ask TLS for a channel id here.
         welcome, self._welcome = self._welcome, None
         assert welcome is not None
         limits, wheel = self.wire.limits, self.wire.wheel
-        self._outbox = Outbox(self, self.transport, wheel, self.wire.backlog, limits.maxSendBuffer, limits.replyBuffer)
         self._events = welcome.attend(self)
-        self.phase = Phase.OPEN
+        self._deliver = self._deliverWithinRate if limits.messageRate else self._events.messageReceived
         self._idleTimeout = welcome.idleTimeout
         now = wheel.seconds()
-        self.sender = self._outbox.sender
-        self.sender.lastData = now
         self._unread = -wheel.missedUntil(self.wire.reactor.seconds())
         if limits.pingInterval:
             self._keepAlive = KeepAlive(now, limits.pingInterval)
-        wheel.set(self, self._nextDeadline(now))
-        self._deliver = self._deliverWithinRate if limits.messageRate else self._events.messageReceived
         # Only itself: a TLS transport above one would pass on what it is asked, and plain bytes with it.
         self._lane = self.transport if isinstance(self.transport, LaneServer) else None
+        self._outbox = Outbox(self, self.transport, wheel, self.wire.backlog, limits.maxSendBuffer, limits.replyBuffer)
+        self.sender = self._outbox.sender
+        self.sender.lastData = now
+        # All is made. What the peer sends in the middle of it, where a finaliser has the reactor turn, waits for onOpen; its end
+        # leaves nothing to open.
+        if self.phase is not Phase.OPENING:
+            self._outbox.end(ConnectionClosed(*self._endedWith()))
+            return
+        self.phase = Phase.OPEN
         self.sender.open = self._lane is not None and self._lane.sender is not None and self._perMessageCompress is None
+        wheel.set(self, self._nextDeadline(now))
         self._events.opened()
-        self._setLane()
+        if self._rest is None:
+            self._setLane()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
         """End: every write that waits fails, and the service hears of it once; after a MemoryError the next call goes on."""
@@ -247,7 +257,7 @@ class WebSocketConnection(Outbound):
             _log.info("{peer}: {error} ({code})", peer=self._events.peer(), error=printable(error), code=code)
         self._events.failed(error)
 
-    def _enter(self, phase: Phase) -> None:
+    def _enter(self, phase: int) -> None:
         """Go on to `phase`; who leaves OPEN has no lane any more, and is no caller for others."""
         self.phase = phase
         if not self._hasLeft:

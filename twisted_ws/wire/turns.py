@@ -46,12 +46,12 @@ class Turns:
         until: while somebody works, the reactor's seconds at which it is over.
     """
 
-    __slots__ = ("_call", "_reactor", "_seconds", "_since", "_spent", "_waiting", "left", "until")
+    __slots__ = ("_isAsked", "_reactor", "_seconds", "_since", "_spent", "_waiting", "left", "until")
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._seconds: Callable[[], float] = reactor.seconds
-        self._call: Any = None
+        self._isAsked = False  # the reactor is asked to call `_turn`, or it is at it
         self._waiting: deque[Callable[[], object]] = deque()
         self._spent = 0.0
         self._since: float | None = None
@@ -76,8 +76,8 @@ class Turns:
     def spend(self, steps: int) -> None:
         """Count steps, whether or not so many are left; when they are many, the next turn begins with all of them again."""
         self.left -= steps
-        if self.left < STEPS - FEW and self._call is None:
-            self._call = self._reactor.callLater(0, self._turn)
+        if self.left < STEPS - FEW and not self._isAsked:
+            self._ask()
 
     async def through(self, items: Iterable[T], steps: int) -> AsyncIterator[T]:
         """Yield `items`, each of which costs so many steps, in as many turns as it takes."""
@@ -107,8 +107,8 @@ class Turns:
     def later(self, goOn: Callable[[], object]) -> None:
         """Call `goOn` when it is its turn."""
         self._waiting.append(goOn)
-        if self._call is None:
-            self._call = self._reactor.callLater(0, self._turn)
+        if not self._isAsked:
+            self._ask()
 
     def next(self) -> Deferred[None]:
         """Return a Deferred that fires when it is the turn of whoever waits for it."""
@@ -132,7 +132,19 @@ class Turns:
                     # Without this the others would wait for ever.
                     _log.failure("what waited for its turn failed inside the server")
         finally:
-            self._call = None  # if what follows fails for want of memory, the next who waits asks for a turn
-            self.end()
+            self._isAsked = False
             if self._waiting or self.left < STEPS - FEW:  # what was used here is not missing in the next turn
-                self._call = self._reactor.callLater(0, self._turn)
+                self._ask()
+            self.end()
+
+    def _ask(self) -> None:
+        """Have the reactor call `_turn`: for all who wait, so it is tried once more where memory was short."""
+        self._isAsked = True  # noted first: a finaliser in the middle may have the reactor turn, and then it was called already
+        try:
+            try:
+                self._reactor.callLater(0, self._turn)
+            except MemoryError:
+                self._reactor.callLater(0, self._turn)
+        except MemoryError:
+            self._isAsked = False  # the next who waits asks
+            raise
