@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_ws.delivery.values import hasMoreValues
+from twisted_ws.delivery.values import decodeLarge, hasMoreValues
 
 
 def count(value: Any) -> int:
@@ -51,3 +52,19 @@ def test_strings(character: str) -> None:
 def test_anything(text: str | bytes) -> None:
     """What is no JSON is counted, too, and raises nothing."""
     assert isinstance(hasMoreValues(text, 1), bool)
+
+
+def test_withoutCollector() -> None:
+    """While a large text is made into objects the collector does not look at them; after that it is as it was before."""
+    text = b"[" + b",".join([b"[]"] * 50_000) + b"]"
+    before = gc.get_stats()[0]["collections"]
+    assert len(decodeLarge(msgspec.json.decode, text)) == 50_000
+    assert gc.get_stats()[0]["collections"] <= before + 1  # each few hundred would be one
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with pytest.raises(msgspec.DecodeError):
+            decodeLarge(msgspec.json.decode, b"[")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -11,7 +11,16 @@ from autobahn.websocket.compress import (
     PerMessageDeflateOffer,
 )
 
-from twisted_ws.wire.deflate import COMPRESS_FROM, WINDOW_BITS, Deflate, acceptOffer, compressedFrame, usableOffers
+from twisted_ws.wire.deflate import (
+    COMPRESS_FROM,
+    COMPRESS_UP_TO,
+    LARGE,
+    WINDOW_BITS,
+    Deflate,
+    acceptOffer,
+    compressedFrame,
+    usableOffers,
+)
 from twisted_ws.wire.handshake import parseExtensions
 
 
@@ -94,6 +103,30 @@ def test_compressedFrame(bits):
     assert len(first) < len(payload)
     assert first[:2] == bytes([0xC2, len(first) - 2])
     assert zlib.decompressobj(wbits=-bits).decompress(first[2:] + b"\0\0\xff\xff") == payload
+
+
+def test_largeMessages(monkeypatch):
+    """A large message is compressed in the fastest way, for the window that almost all have; a larger one goes as it is."""
+    levels = []
+
+    def compressobj(level, *arguments):
+        levels.append(level)
+        return made(level, *arguments)
+
+    made = zlib.compressobj
+    monkeypatch.setattr(zlib, "compressobj", compressobj)
+    payload = bytes(range(64)) * (COMPRESS_UP_TO // 64)
+    for size in (LARGE + 1, COMPRESS_UP_TO):
+        framed = compressedFrame(negotiated(), 2, payload[:size])
+        assert len(framed) < size // 4
+        head = 4 if framed[1] == 126 else 10
+        assert framed[0] == 0xC2
+        assert zlib.decompressobj(wbits=-WINDOW_BITS).decompress(framed[head:] + b"\0\0\xff\xff") == payload[:size]
+    assert levels == [1, 1]
+    assert compressedFrame(negotiated(), 2, payload + b"x")[0] == 0x82
+    assert compressedFrame(negotiated("permessage-deflate; server_max_window_bits=10"), 2, payload)[0] == 0x82
+    assert compressedFrame(negotiated("permessage-deflate; server_max_window_bits=10"), 2, payload[:LARGE])[0] == 0xC2
+    assert levels[2:] == [-1]
 
 
 def test_shortMessages():

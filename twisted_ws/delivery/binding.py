@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from twisted_ws.delivery.values import hasMoreValues
+from twisted_ws.delivery.values import LARGE, decodeLarge, hasMoreValues
 from twisted_ws.errors import BindingError
 from twisted_ws.logs import printable
 
@@ -80,8 +80,10 @@ class Binder:
         """
         try:
             if self._decoder is not None:
-                if len(message) > most and self._counted and hasMoreValues(message, most):
-                    raise BindingError(f"the message has more than {most} JSON values", "bad data: too many values")
+                if len(message) > LARGE or len(message) > most:
+                    if self._counted and hasMoreValues(message, most):
+                        raise BindingError(f"the message has more than {most} JSON values", "bad data: too many values")
+                    return decodeLarge(self._decoder.decode, message)
                 return self._decoder.decode(message)
             if not isinstance(message, self._takes):
                 wanted = "text" if str in self._takes else "binary"

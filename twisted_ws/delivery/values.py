@@ -6,7 +6,29 @@ second. Only their number tells: one that is a single string, or a few hundred, 
 
 from __future__ import annotations
 
-__all__ = ["hasMoreValues"]
+import gc
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["LARGE", "decodeLarge", "hasMoreValues"]
+
+# Bytes from which on a text is counted, and decoded by `decodeLarge`.
+LARGE = 16 * 1024
+
+
+def decodeLarge(decode: Callable[[Any], Any], text: str | bytes) -> Any:
+    """Return what `decode` makes of a large text, without the collector.
+
+    It would look at everything that there is again and again, for objects of which none is garbage yet: that takes many times as
+    long as to make them.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return decode(text)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def hasMoreValues(text: str | bytes, most: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncio import iscoroutine
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +19,7 @@ from twisted_ws.delivery.mailbox import Policy
 from twisted_ws.delivery.names import checkName, checkNameOrPattern, concerning, isPattern
 from twisted_ws.delivery.publication import Published, decode, encode, parseAfter
 from twisted_ws.delivery.replies import asDeferred
-from twisted_ws.delivery.values import hasMoreValues
+from twisted_ws.delivery.values import decodeLarge, hasMoreValues
 from twisted_ws.errors import ChannelError
 from twisted_ws.logs import printable
 from twisted_ws.service import WebSocketService
@@ -201,10 +202,11 @@ class ChannelService(WebSocketService):
         checkName(channel, self.server.limits.channelName)
         asked = message
         if isinstance(message, Raw) and getattr(self.onPublish, "__func__", None) is not ChannelService.onPublish:
-            if hasMoreValues(bytes(message), self.server.limits.jsonValues):
+            kind, payload = encode(message)
+            if hasMoreValues(payload, self.server.limits.jsonValues):
                 raise ChannelError("too-large", f"The JSON has more than {self.server.limits.jsonValues} values.")
             try:
-                asked = decode(*encode(message))  # for who looks at it
+                asked = decodeLarge(partial(decode, kind), payload)  # for who looks at it
             except (ValueError, RecursionError) as error:
                 raise ChannelError("bad-request", f"The JSON cannot be read: {printable(error)}.") from None
         instead = await self._ask("onPublish", self.onPublish, caller, channel, asked)
