@@ -193,3 +193,31 @@ def test_tooMuchTogether():
         client.send(clientFrame(0, b"y"))
         assert recorder.events[-1][0] == "message"
     assert host.wire.intake.total == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("waits", [False, True])
+def test_turnWithinAHandler(kind, waits):
+    """What comes while a handler has the reactor turn is handled after what came before it, whole and in order."""
+    host = WireHost()
+    client, recorder = host.open()
+    protocol = client.transport.protocol
+    last = clientFrame(9, b"?") + KINDS[kind](4) + clientFrame(8, b"\x03\xe8")
+
+    def onMessage(recorder, message):
+        if message == "1":
+            protocol.dataReceived(KINDS[kind](3)[:5])
+            host.clock.advance(0)
+            protocol.dataReceived(KINDS[kind](3)[5:] + last)
+            host.clock.advance(0)
+
+    recorder.onMessage = onMessage
+    if waits:
+        host.wire.turns.left = 0
+    protocol.dataReceived(b"".join(map(KINDS[kind], range(3))))
+    while turn(host.clock):
+        pass
+    assert recorder.messages() == [str(n) for n in range(5)]
+    client.transport.settle()
+    assert ("failed",) not in [event[:1] for event in recorder.events]
+    assert recorder.events[-1] == ("closed", 1000, "")

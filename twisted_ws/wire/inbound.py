@@ -85,6 +85,8 @@ class Inbound(QuietServerProtocol):
                 return
         if self._rest is not None:
             self._rest += data
+        elif self.wire.taking and self._isTaking():
+            self._rest = bytearray(data)  # a handler or a finaliser has the reactor turn
         else:
             self._take(data)
         if self._message is not None or self.counted:
@@ -120,25 +122,40 @@ class Inbound(QuietServerProtocol):
 
     def _take(self, data: bytes | bytearray) -> None:
         """Handle what came, for as long as this turn of the reactor lasts, or until it is the turn of others who wait."""
-        turns = self.wire.turns
-        outermost = turns.begin()
+        wire, turns = self.wire, self.wire.turns
+        outermost = isKept = False
+        before = wire.taking
+        wire.taking = self, before
         try:
+            outermost = turns.begin()
             share, at = turns.share(), 0
             isLittle = len(data) + len(self.data) <= PIECE
             while at < len(data) or self._hasUnparsed():
                 if not isLittle and turns.isOver(share):
+                    isKept = True
                     self._keep(data, at)
                     return
                 at += self._takeSome(data, at)
                 if self.phase >= Phase.FINISHING:
                     return
-            self._setLane()
+            if self._rest is None:
+                self._setLane()
         except Exception as error:
             # Nothing below should raise; if it does, it must not tear down the reactor's read loop with a traceback per chunk.
             self._failInside(error)
         finally:
+            wire.taking = before
             if outermost:
                 turns.end()
+            if self._rest is not None and not isKept:
+                self._keep(b"", 0)
+
+    def _isTaking(self) -> bool:
+        """Say whether what came before is just being handled."""
+        taking = self.wire.taking
+        while taking and taking[0] is not self:
+            taking = taking[1]
+        return bool(taking)
 
     def _failInside(self, error: Exception) -> None:
         """End the connection: something has failed in the middle of our own work, and what it was at is not done."""
@@ -179,6 +196,8 @@ class Inbound(QuietServerProtocol):
             del data[:at]  # which moves nothing
         else:
             data = bytearray(data[at:])
+        if self._rest is not None:
+            data += self._rest  # which came meanwhile
         self._rest = data
         self._kept = len(data) + len(self.data)
         if self._lane is not None:
@@ -188,6 +207,8 @@ class Inbound(QuietServerProtocol):
         self._note()
 
     def _goOn(self) -> None:
+        if self._isTaking():
+            return  # whoever is at it sees to the rest
         rest, self._rest = self._rest, None
         self._kept = 0
         try:

@@ -20,6 +20,7 @@ from twisted_ws.wire.wheel import Wheel
 
 if TYPE_CHECKING:
     from twisted_ws.wire.frontdoor import FrontDoor
+    from twisted_ws.wire.inbound import Inbound
     from twisted_ws.wire.protocol import WebSocketConnection
 
 __all__ = ["Welcome", "Wire"]
@@ -40,6 +41,8 @@ class Wire:
         throttle: keeps a peer from filling the log.
         turns: the budget of work that can wait, in one turn of the reactor.
         fanOuts: what is on its way to many.
+        taking: the connection whose input is being handled, and the same of what this is within: a handler or a finaliser may
+            have the reactor turn.
         deciding: the front doors whose handshake waits for the service's decision.
         group: polls the sockets of the fast lane; None where the system has no epoll, or ``TWISTED_WS_LANE=0`` is set.
     """
@@ -54,6 +57,7 @@ class Wire:
     throttle: Throttle = field(init=False)
     turns: Turns = field(init=False)
     fanOuts: FanOuts = field(init=False)
+    taking: tuple[Inbound, Any] | None = field(default=None, init=False)
     deciding: set[FrontDoor] = field(default_factory=set, init=False)
     group: PollGroup | None = field(init=False)
 
