@@ -9,7 +9,7 @@ from twisted.logger import LogLevel, capturedLogs
 
 from tests.delivery.support import Turns
 from tests.memory import SteadyClock
-from tests.moments import memoryAgain, noMemory
+from tests.moments import MOMENTS, collectAt, memoryAgain, noMemory
 from twisted_ws.wire.wheel import AT_ONCE, TICK, Wheel
 
 
@@ -304,3 +304,22 @@ def test_turnsOnWithoutMemory(clock):
         assert (len(first.reached), len(second.reached)) == (1, 1), f"at moment {number}"
         assert len(wheel) == 0
         assert clock.getDelayedCalls() == []
+
+
+def test_turnOfAFinaliser():
+    """Where a finaliser has the reactor turn while a deadline is set, it can be dropped, and the next one comes."""
+    came = 0
+    for number in MOMENTS:
+        clock = SteadyClock()
+        wheel, first, second = Wheel(clock), Entry(), Entry()
+        with collectAt(number, lambda clock=clock: clock.advance(4 * TICK)) as moment:
+            wheel.set(first, wheel.seconds() + 100)
+        came += moment.came
+        wheel.drop(first)
+        wheel.set(second, wheel.seconds() + 1)
+        clock.advance(1 + 2 * TICK)
+        assert (first.reached, len(second.reached)) == ([], 1), f"at moment {number}"
+        assert clock.getDelayedCalls() == []
+        if not moment.came:
+            break
+    assert came

@@ -286,7 +286,11 @@ class CallerSubscriber(Subscriber):
                 # A peer that reads as fast as it is written to would go on for as long as the history is.
                 if not self._goesOn:
                     self._goesOn = True
-                    self._channels.turns.later(self._pumpOn)
+                    try:
+                        self._channels.turns.later(self._pumpOn)
+                    except MemoryError:
+                        self._goesOn = False
+                        raise
                 return
             before = mailbox.size
             items = mailbox.take(min(room, PIECE), self._channels.seconds(), not buffered)

@@ -226,8 +226,8 @@ class Poll(Subscriber):
     def _answerSoon(self) -> None:
         """Answer in a turn that has time for it: very many may wait for the same message."""
         if not self._answering:
-            self._answering = True
             self._server.turns.later(self._answerNow)
+            self._answering = True  # noted last, for memory may be short: to answer twice does nothing
 
     def _answerNow(self) -> None:
         if self._waiting:  # still: the peer may have left

@@ -60,7 +60,7 @@ class Wheel:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._buckets: dict[int, set[Deadline]] = {}
-        self._call: Any = None
+        self._call: Any = None  # the next turn, None where none is due
         self._turned = 0
         self._late = False  # whether the last turn came late, and judged nobody
         self._looked: float = reactor.seconds()  # the reactor's time when the wheel's was `now`
@@ -88,11 +88,11 @@ class Wheel:
         """Call ``entry.deadlineReached`` at `when` (the wheel's time); an earlier place of `entry` is given up."""
         if entry.wheelSlot is not None:
             self.drop(entry)
-        if self._call is None or not self._call.active():
+        if self._call is None:
             if not self._buckets:
                 self.now, self._looked = self.seconds(), self._reactor.seconds()
                 self._turned = int(self.now / TICK)
-            self._call = self._callLater(self._rest())
+            self._callLater(self._rest())
         slot = ceil(when / TICK)
         if slot <= self._turned:
             slot = self._turned + 1
@@ -124,6 +124,7 @@ class Wheel:
         return max((self._turned + 1) * TICK - self.now, 0.001)
 
     def _turn(self) -> None:
+        self._call = None
         looked, self._looked = self._looked, self._reactor.seconds()
         passed = self._looked - looked
         if 0 <= passed <= LATE:
@@ -134,12 +135,12 @@ class Wheel:
             self._late = not self._late  # where every turn is late, every other one judges
         self.now += passed
         if self._late:
-            self._call = self._callLater(TICK)
+            self._callLater(TICK)
             return
         before, slots = self._turned, range(self._turned + 1, int(self.now / TICK) + 1)
         self._turned = slots.stop - 1
         try:
-            self._call = self._callLater(self._rest())
+            self._callLater(self._rest())
             self._judge(slots)
         except MemoryError:
             self._turned = before  # the next turn goes through them
@@ -173,13 +174,16 @@ class Wheel:
     def _goOn(self, slot: int) -> None:
         """Have the reactor turn, and then go on with this slot."""
         self._turned = slot - 1
-        if self._call is not None:
-            self._call.cancel()
-        self._call = self._callLater(0)
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+        self._callLater(0)
 
-    def _callLater(self, seconds: float) -> Any:
+    def _callLater(self, seconds: float) -> None:
         """Have the reactor call `_turn`: for all who wait, so it is tried once more where memory was short."""
         try:
-            return self._reactor.callLater(seconds, self._turn)
+            call = self._reactor.callLater(seconds, self._turn)
         except MemoryError:
-            return self._reactor.callLater(seconds, self._turn)
+            call = self._reactor.callLater(seconds, self._turn)
+        if call.active():  # else it came already, where a finaliser had the reactor turn, and the next one is noted
+            self._call = call
