@@ -23,9 +23,9 @@ class Turns(SteadyClock):
     def turn(self) -> None:
         for call in self.getDelayedCalls():
             if call.active() and call.getTime() <= self.seconds():
-                function, arguments, named = call.func, call.args, call.kw
-                call.cancel()
-                function(*arguments, **named)
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
 
 
 class Peer:

@@ -190,6 +190,7 @@ def test_turnOfAFinaliser(outer: str) -> None:
     assert came
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a finaliser of others without memory
 @pytest.mark.parametrize("outer", ["later", "turn"])
 def test_turnWithoutMemory(outer: str) -> None:
     """Whichever allocation fails, who waits has its turn, or whoever asked for it is told; others have theirs after it."""
@@ -214,3 +215,22 @@ def test_turnWithoutMemory(outer: str) -> None:
         turns.later(lambda done=done: done.append("last"))
         turn(clock)
         assert done[-1] == "last", f"at allocation {number}"
+
+
+def test_callWithoutMemory(clock: Clock, turns: Turns) -> None:
+    """A turn that the reactor could not call, or one that could not call who waits, keeps nobody waiting."""
+    done: list[str] = []
+    turns.later(lambda: done.append("first"))
+    clock.calls.pop().called = 1  # as the reactor notes it before it calls
+    turns.later(lambda: done.append("second"))
+    calls = iter([MemoryError()])
+
+    def third() -> None:
+        for error in calls:
+            raise error
+        done.append("third")
+
+    turns.later(third)
+    while turn(clock):
+        pass
+    assert done == ["first", "second", "third"]

@@ -323,3 +323,14 @@ def test_turnOfAFinaliser():
         if not moment.came:
             break
     assert came
+
+
+def test_callWithoutMemory():
+    """A turn of the wheel that the reactor could not call is made up for when the next deadline is set."""
+    clock = SteadyClock()
+    wheel, first, second = Wheel(clock), Entry(), Entry()
+    wheel.set(first, wheel.seconds() + 1)
+    clock.calls.pop().called = 1  # as the reactor notes it before it calls
+    wheel.set(second, wheel.seconds() + 1)
+    clock.advance(1 + 2 * TICK)
+    assert (len(first.reached), len(second.reached)) == (1, 1)

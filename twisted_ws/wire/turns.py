@@ -46,12 +46,13 @@ class Turns:
         until: while somebody works, the reactor's seconds at which it is over.
     """
 
-    __slots__ = ("_isAsked", "_reactor", "_seconds", "_since", "_spent", "_waiting", "left", "until")
+    __slots__ = ("_call", "_isTurning", "_reactor", "_seconds", "_since", "_spent", "_waiting", "left", "until")
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._seconds: Callable[[], float] = reactor.seconds
-        self._isAsked = False  # the reactor is asked to call `_turn`, or it is at it
+        self._call: Any = None  # the next turn, until it is called
+        self._isTurning = False
         self._waiting: deque[Callable[[], object]] = deque()
         self._spent = 0.0
         self._since: float | None = None
@@ -76,7 +77,7 @@ class Turns:
     def spend(self, steps: int) -> None:
         """Count steps, whether or not so many are left; when they are many, the next turn begins with all of them again."""
         self.left -= steps
-        if self.left < STEPS - FEW and not self._isAsked:
+        if self.left < STEPS - FEW and not self._isTurning and (self._call is None or self._call.called):
             self._ask()
 
     async def through(self, items: Iterable[T], steps: int) -> AsyncIterator[T]:
@@ -107,8 +108,7 @@ class Turns:
     def later(self, goOn: Callable[[], object]) -> None:
         """Call `goOn` when it is its turn."""
         self._waiting.append(goOn)
-        if not self._isAsked:
-            self._ask()
+        self._ask()
 
     def next(self) -> Deferred[None]:
         """Return a Deferred that fires when it is the turn of whoever waits for it."""
@@ -122,29 +122,38 @@ class Turns:
         return turn
 
     def _turn(self) -> None:
+        if self._isTurning:
+            return  # what it is at has the reactor turn; it asks for the next one
+        self._isTurning = True
         self.left, self._spent = STEPS, 0.0
         try:
             self.begin()
             while self._waiting and not self.over:
+                goOn = self._waiting.popleft()
                 try:
-                    self._waiting.popleft()()
+                    try:
+                        goOn()
+                    except MemoryError:
+                        goOn()  # perhaps it could not even be called
                 except Exception:
                     # Without this the others would wait for ever.
                     _log.failure("what waited for its turn failed inside the server")
         finally:
-            self._isAsked = False
+            self._isTurning = False
             if self._waiting or self.left < STEPS - FEW:  # what was used here is not missing in the next turn
                 self._ask()
             self.end()
 
     def _ask(self) -> None:
-        """Have the reactor call `_turn`: for all who wait, so it is tried once more where memory was short."""
-        self._isAsked = True  # noted first: a finaliser in the middle may have the reactor turn, and then it was called already
+        """Have the reactor call `_turn`, if it is not asked already: for all who wait, so once more where memory was short.
+
+        Whether it is, the call itself says: there may be no memory to call it.
+        """
+        if self._isTurning or not (self._call is None or self._call.called):
+            return
         try:
-            try:
-                self._reactor.callLater(0, self._turn)
-            except MemoryError:
-                self._reactor.callLater(0, self._turn)
+            call = self._reactor.callLater(0, self._turn)
         except MemoryError:
-            self._isAsked = False  # the next who waits asks
-            raise
+            call = self._reactor.callLater(0, self._turn)
+        if not call.called:  # else it came already, where a finaliser had the reactor turn, and the next one is noted
+            self._call = call

@@ -60,7 +60,7 @@ class Wheel:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._buckets: dict[int, set[Deadline]] = {}
-        self._call: Any = None  # the next turn, None where none is due
+        self._call: Any = None  # the next turn; none is due where it was called, or began without memory to call it
         self._turned = 0
         self._late = False  # whether the last turn came late, and judged nobody
         self._looked: float = reactor.seconds()  # the reactor's time when the wheel's was `now`
@@ -88,7 +88,7 @@ class Wheel:
         """Call ``entry.deadlineReached`` at `when` (the wheel's time); an earlier place of `entry` is given up."""
         if entry.wheelSlot is not None:
             self.drop(entry)
-        if self._call is None:
+        if self._call is None or self._call.called:
             if not self._buckets:
                 self.now, self._looked = self.seconds(), self._reactor.seconds()
                 self._turned = int(self.now / TICK)
@@ -115,16 +115,17 @@ class Wheel:
             self._stopIfEmpty()
 
     def _stopIfEmpty(self) -> None:
-        if not self._buckets and self._call is not None:
-            self._call.cancel()
+        call = self._call
+        if not self._buckets and call is not None:
             self._call = None
+            if not call.called:
+                call.cancel()
 
     def _rest(self) -> float:
         # Until the end of this slot, not a whole tick: a deadline would be two ticks late. Not less than what a clock can show.
         return max((self._turned + 1) * TICK - self.now, 0.001)
 
     def _turn(self) -> None:
-        self._call = None
         looked, self._looked = self._looked, self._reactor.seconds()
         passed = self._looked - looked
         if 0 <= passed <= LATE:
@@ -175,7 +176,7 @@ class Wheel:
         """Have the reactor turn, and then go on with this slot."""
         self._turned = slot - 1
         call, self._call = self._call, None
-        if call is not None:
+        if call is not None and not call.called:
             call.cancel()
         self._callLater(0)
 
@@ -185,5 +186,5 @@ class Wheel:
             call = self._reactor.callLater(seconds, self._turn)
         except MemoryError:
             call = self._reactor.callLater(seconds, self._turn)
-        if call.active():  # else it came already, where a finaliser had the reactor turn, and the next one is noted
+        if not call.called:  # else it came already, where a finaliser had the reactor turn, and the next one is noted
             self._call = call
