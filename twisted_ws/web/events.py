@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
 
-from twisted_ws.delivery.framings import Framing, jsonFrame
+from twisted_ws.delivery.framings import Framing, jsonParts
 from twisted_ws.delivery.names import concerning, isPattern
 from twisted_ws.delivery.past import Past
 from twisted_ws.delivery.presence import Room
@@ -48,19 +48,19 @@ def rawEvent(publication: Publication) -> Event:
     """Frame a message as it was published, for streams of its channel alone."""
     head = b"id: %s:%d\n" % (publication.epoch.encode("ascii"), publication.offset)
     if publication.kind is Kind.BINARY:
-        return Event(head + b"event: binary\ndata: " + base64.b64encode(publication.payload) + b"\n\n", publication)
-    return Event(b"%bdata: %b\n\n" % (head, _data(publication.payload)), publication)
+        return Event((head, b"event: binary\ndata: ", base64.b64encode(publication.payload), b"\n\n"), publication)
+    return Event((head, b"data: ", _data(publication.payload), b"\n\n"), publication)
 
 
 def jsonEvent(publication: Publication) -> Event:
     """Frame a message in JSON, for streams of its channel alone."""
     head = b"id: %s:%d\ndata: " % (publication.epoch.encode("ascii"), publication.offset)
-    return Event(head + jsonFrame(publication) + b"\n\n", publication)
+    return Event((head, *jsonParts(publication), b"\n\n"), publication)
 
 
 def cursorEvent(publication: Publication) -> Event:
     """Frame a message in JSON but for its id, which each stream of several channels has for itself."""
-    return Event(b"data: " + jsonFrame(publication) + b"\n\n", publication)
+    return Event((b"data: ", *jsonParts(publication), b"\n\n"), publication)
 
 
 def _data(payload: bytes) -> bytes:

@@ -71,16 +71,22 @@ class HttpVisitor(Visitor):
 class Event(OutgoingMessage):
     """One event for many streams, encoded once.
 
+    Args:
+        parts: the event's bytes.
+        publication: what it was made of.
+
     Attributes:
+        payload: the event, which is not copied out of its chunk.
         publication: what it was made of.
     """
 
     __slots__ = ("publication",)
 
-    def __init__(self, event: bytes, publication: Publication) -> None:
+    def __init__(self, parts: Sequence[bytes], publication: Publication) -> None:
         self.opcode = TEXT
-        self.payload = event
-        self.plain = chunk(event)
+        head = b"%x\r\n" % sum(map(len, parts))
+        self.plain = b"".join((head, *parts, b"\r\n"))
+        self.payload = memoryview(self.plain)[len(head) : -2]  # type: ignore[assignment]  # it is only ever joined
         self.deflated = {}
         self.publication = publication
 
