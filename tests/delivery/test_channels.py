@@ -7,8 +7,9 @@ from tests.delivery.support import Turns
 from twisted_ws import ChannelError, ConnectionClosed
 from twisted_ws.delivery.audience import FEW
 from twisted_ws.delivery.channels import LONGEST_KEY
+from twisted_ws.delivery.framings import LARGE
 from twisted_ws.delivery.publication import History, Position
-from twisted_ws.wire.turns import STEPS
+from twisted_ws.wire.turns import STEPS, TURN
 
 
 @pytest.fixture
@@ -82,6 +83,33 @@ def test_patterns(world):
     world.channels.leave(everything)
     world.channels.leave(both)
     assert world.publish("a.b", "6")[0].recipients == 1
+
+
+def test_largeInTurns():
+    """A large message is framed for one kind of subscribers after the other, each once, and in turns where that takes long."""
+    world, framed = World(clock=Turns()), []
+
+    def slowly(kind):
+        def framing(publication):
+            framed.append(kind)
+            world.clock.rightNow += TURN
+            return publication
+
+        return framing
+
+    kinds = [type("Kind", (Ear,), {"framing": staticmethod(slowly(number))}) for number in range(3)]
+    ears = [kind() for kind in kinds for _ in range(2)]
+    for ear in ears:
+        world.subscribe(ear, "a")
+    answer = world.channels.publish("a", "x" * LARGE)
+    assert framed == [0]
+    for turns in (1, 2):
+        world.clock.turn()
+        assert framed == [0, 1, 2][: turns + 1]
+    world.clock.turn()
+    assert framed == [0, 1, 2]
+    assert answer.result.recipients == 6
+    assert [ear.heard for ear in ears] == [["x" * LARGE]] * 6
 
 
 def test_unsubscribe(world):

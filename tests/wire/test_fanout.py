@@ -12,7 +12,7 @@ from twisted_ws import ChannelError, Limits
 from twisted_ws.wire import fanout
 from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.crowd import GROUP, Crowd
-from twisted_ws.wire.fanout import BYTES, EVERYBODY, OWN_WAY, SHORT, STEPS, FanOuts, stepsOf
+from twisted_ws.wire.fanout import BYTES, EVERYBODY, OWN_WAY, SHORT, STEPS, FanOuts, Later, stepsOf
 from twisted_ws.wire.framing import OutgoingMessage
 from twisted_ws.wire.pure import BEGUN, NOT_THIS_WAY, WHOLE
 from twisted_ws.wire.turns import FEW, QUANTUM, Turns
@@ -92,7 +92,8 @@ class World:
             member = person.membership if name else person._link
             return (member, message) if member is not None and (chosen is None or member in chosen) else None
 
-        return self.fanOuts.send([(run, message, steps) for run in runs], (name,), find, len(text), **options)
+        size = 0 if isinstance(text, Later) else len(text)
+        return self.fanOuts.send([(run, message, steps) for run in runs], (name,), find, size, **options)
 
     def counts(self, text):
         """Let the reactor turn until nothing happens, and return how many have had a message after each turn."""
@@ -242,6 +243,24 @@ def test_slowOnes(makeWorld):
     assert counts[0] <= GROUP + SHORT // STEPS
     assert all(after - before <= SHORT // STEPS for before, after in pairwise(counts))
     assert results(answer) == [2_000]
+
+
+def test_later(makeWorld):
+    """A message that is still to be made is made once, for whoever gets it first."""
+    world, made = makeWorld(ALL), []
+
+    def make():
+        made.append(sum(bool(each.got) for each in world.members))
+        return OutgoingMessage(1, b"b")
+
+    answers = [world.send(b"a"), world.send(Later(make))]
+    assert made == []
+    world.fanOuts.catchUp(world.members[-1])
+    assert world.members[-1].got == [b"a", b"b"]
+    counts = world.counts(b"b")
+    assert counts[-1] == ALL
+    assert len(made) == 1
+    assert results(*answers) == [ALL, ALL]
 
 
 def test_othersHaveTheirTurn(makeWorld):

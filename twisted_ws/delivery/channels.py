@@ -16,6 +16,7 @@ Three rules keep each subscriber's messages gapless, single and in order:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -25,7 +26,7 @@ from twisted.python.failure import Failure
 from twisted_ws.caller import Caller
 from twisted_ws.delivery.audience import Audience
 from twisted_ws.delivery.engine import Description, Engine
-from twisted_ws.delivery.framings import Framing
+from twisted_ws.delivery.framings import LARGE, Framing
 from twisted_ws.delivery.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.delivery.people import People
 from twisted_ws.delivery.presence import Presence, Room
@@ -35,7 +36,7 @@ from twisted_ws.delivery.visitor import Visitor
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.limits import Limits
 from twisted_ws.wire.backlog import Backlog
-from twisted_ws.wire.fanout import STEPS, FanOuts, Part, stepsOf
+from twisted_ws.wire.fanout import BYTES, STEPS, FanOuts, Later, Part, stepsOf
 from twisted_ws.wire.framing import OutgoingMessage
 from twisted_ws.wire.gate import addressKey
 from twisted_ws.wire.turns import Turns
@@ -253,8 +254,12 @@ class Channels:
             else:
                 runs = audience.runs(channel)
             if runs:
-                message = messages[framing] = framing(publication)
-                steps = stepsOf(message) if isinstance(message, OutgoingMessage) else STEPS
+                if len(publication.payload) >= LARGE:
+                    message, steps = Later(partial(framing, publication)), STEPS + len(publication.payload) // BYTES
+                else:
+                    message = framing(publication)
+                    steps = stepsOf(message) if isinstance(message, OutgoingMessage) else STEPS
+                messages[framing] = message
                 parts += [(run, message, steps) for run in runs]
         if not parts:
             return 0

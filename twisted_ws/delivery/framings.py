@@ -14,6 +14,7 @@ from twisted_ws.delivery.publication import Kind, Publication
 from twisted_ws.wire.framing import OutgoingMessage
 
 __all__ = [
+    "LARGE",
     "SUBPROTOCOL",
     "ChannelMessage",
     "Framing",

@@ -27,7 +27,7 @@ from twisted_ws.wire.speedups import sendMany
 from twisted_ws.wire.turns import STEP, Turns
 from twisted_ws.wire.wheel import Wheel
 
-__all__ = ["EVERYBODY", "OWN_WAY", "STEPS", "FanOut", "FanOuts", "Part", "stepsOf"]
+__all__ = ["EVERYBODY", "OWN_WAY", "STEPS", "FanOut", "FanOuts", "Later", "Part", "stepsOf"]
 
 # Steps of `Turns` that one delivery is: for a frame that goes straight out, so many bytes of it are one more; and what it is more
 # for one that goes its own way, as those do that are slow, or have compression.
@@ -47,7 +47,7 @@ PART = 256
 # The name under which messages to all callers are found.
 EVERYBODY = ""
 
-# Some who get a message, the message as these get it, and how many steps it is for each.
+# Some who get a message, the message as these get it (or a `Later`), and how many steps it is for each.
 Part = tuple[Run, Any, int]
 
 _NOBODY: Sequence[tuple[Any, bool]] = ()
@@ -58,6 +58,26 @@ _log = Logger()
 def stepsOf(message: OutgoingMessage) -> int:
     """Return how many steps one delivery of a message is."""
     return STEPS + len(message.plain) // BYTES
+
+
+class Later:
+    """A message that is made when the first is to get it: each kind of a large one in a turn that has time for it.
+
+    Args:
+        make: makes it; called once.
+    """
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._made: Any = None
+
+    def get(self) -> Any:
+        """Return the message."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made
 
 
 class FanOut:
@@ -130,6 +150,8 @@ class FanOut:
             They, their senders, what they get, and the steps for each.
         """
         (members, senders, size), message, cost = self.parts[self._at]
+        if isinstance(message, Later):
+            message = message.get()
         at, begin, end = self._at, self._begin, self._begin + max(most // cost, 1)
         if end >= size:
             end = size
@@ -340,7 +362,7 @@ class FanOuts:
         if not fanOut.isDue(member):
             return
         self._turns.spend(STEPS + OWN_WAY)
-        self._hand(fanOut, member, message)
+        self._hand(fanOut, member, message.get() if isinstance(message, Later) else message)
 
     def _keepAll(self) -> None:
         """Count all that is pending among those that wait, in order; a finaliser in the middle may do the same."""
