@@ -79,6 +79,11 @@ class Later:
             self._made = self._make()
         return self._made
 
+    @property
+    def isMade(self) -> bool:
+        """Whether it was made."""
+        return self._made is not None
+
 
 class FanOut:
     """One message on its way; see `FanOuts.send` for what it is made of.
@@ -142,6 +147,14 @@ class FanOut:
     def isOver(self) -> bool:
         """Whether everybody was reached."""
         return self._at == len(self.parts)
+
+    def prepare(self) -> bool:
+        """Make the message for the next ones, where that is still to be done: who works looks at the clock before it is sent."""
+        message = self.parts[self._at][1]
+        if not isinstance(message, Later) or message.isMade:
+            return False
+        message.get()
+        return True
 
     def take(self, most: int) -> tuple[Sequence[Any], Sequence[Any], Any, int]:
         """Reach the next ones, as many as are within so many steps, one at least.
@@ -423,6 +436,8 @@ class FanOuts:
             while pending and (pending[0].isOver or (turns.left > stop and not turns.over)):
                 fanOut = pending[0]
                 while not fanOut.isOver and turns.left > stop and not turns.over:
+                    if fanOut.prepare():
+                        continue
                     portion = self._advance(fanOut, min(turns.left - stop, portion))
                 if fanOut.isOver:
                     fanOut.isDone = True
