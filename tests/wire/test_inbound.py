@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tests.memory import clientFrame
+from tests.moments import MOMENTS, collectAt
 from tests.web.conftest import turn
 from tests.wire.support import WireHost
 from twisted_ws.limits import Limits
@@ -221,3 +222,34 @@ def test_turnWithinAHandler(kind, waits):
     client.transport.settle()
     assert ("failed",) not in [event[:1] for event in recorder.events]
     assert recorder.events[-1] == ("closed", 1000, "")
+
+
+@pytest.mark.parametrize("inner", ["turn", "more"])
+def test_finaliserWhileItWaits(inner):
+    """Where a finaliser has the reactor turn while input is put back for another turn, all is handled once, in order."""
+    came = 0
+    for number in MOMENTS:
+        host = WireHost()
+        client, recorder = host.open()
+        protocol = client.transport.protocol
+        data = [clientFrame(1, b"%d" % n) for n in range(100)]
+
+        def act(host=host, protocol=protocol, data=data):
+            if inner == "more":
+                protocol.dataReceived(data.pop())
+            turn(host.clock)
+
+        last = data[-1]
+        host.wire.turns.left = 0
+        with collectAt(number, act) as moment:
+            protocol.dataReceived(b"".join(data[:-1]))
+        came += moment.came
+        if data[-1] == last:
+            protocol.dataReceived(last)
+        while turn(host.clock):
+            pass
+        assert recorder.messages() == [str(n) for n in range(100)], f"at moment {number}"
+        assert client.transport.reading
+        if not moment.came:
+            break
+    assert came

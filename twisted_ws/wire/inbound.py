@@ -123,23 +123,29 @@ class Inbound(QuietServerProtocol):
     def _take(self, data: bytes | bytearray) -> None:
         """Handle what came, for as long as this turn of the reactor lasts, or until it is the turn of others who wait."""
         wire, turns = self.wire, self.wire.turns
-        outermost = isKept = False
+        at, outermost = 0, False
         before = wire.taking
         wire.taking = self, before
         try:
             outermost = turns.begin()
-            share, at = turns.share(), 0
+            share = turns.share()
             isLittle = len(data) + len(self.data) <= PIECE
             while at < len(data) or self._hasUnparsed():
                 if not isLittle and turns.isOver(share):
-                    isKept = True
-                    self._keep(data, at)
-                    return
+                    if isinstance(data, bytearray):
+                        del data[:at]  # which moves nothing
+                    else:
+                        data = bytearray(data[at:])
+                    if self._rest is not None:
+                        data += self._rest  # which came meanwhile
+                    self._rest = data
+                    break
                 at += self._takeSome(data, at)
                 if self.phase >= Phase.FINISHING:
-                    return
-            if self._rest is None:
-                self._setLane()
+                    break
+            else:
+                if self._rest is None:
+                    self._setLane()
         except Exception as error:
             # Nothing below should raise; if it does, it must not tear down the reactor's read loop with a traceback per chunk.
             self._failInside(error)
@@ -147,8 +153,8 @@ class Inbound(QuietServerProtocol):
             wire.taking = before
             if outermost:
                 turns.end()
-            if self._rest is not None and not isKept:
-                self._keep(b"", 0)
+        if self._rest is not None:
+            self._keep(self._rest)
 
     def _isTaking(self) -> bool:
         """Say whether what came before is just being handled."""
@@ -190,16 +196,9 @@ class Inbound(QuietServerProtocol):
         """Say whether Autobahn has been stopped (see `processData`): of its own it leaves less than a header."""
         return len(self.data) >= HEADER
 
-    def _keep(self, data: bytes | bytearray, at: int) -> None:
-        """Keep what is left, from `at` on, for another turn; reading pauses until then."""
-        if isinstance(data, bytearray):
-            del data[:at]  # which moves nothing
-        else:
-            data = bytearray(data[at:])
-        if self._rest is not None:
-            data += self._rest  # which came meanwhile
-        self._rest = data
-        self._kept = len(data) + len(self.data)
+    def _keep(self, rest: bytearray) -> None:
+        """Keep what is left for another turn; reading pauses until then."""
+        self._kept = len(rest) + len(self.data)
         if self._lane is not None:
             self._lane.setLane(None)
         self._pause(self._FOR_OTHERS)
