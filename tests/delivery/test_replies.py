@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
+import tracemalloc
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from types import CoroutineType
@@ -247,6 +248,8 @@ def test_streamId() -> None:
         (Point(1), ['{"x":1,"id":{"n":1}}']),
         (Pair(1), ['{"a":1,"id":{"n":1}}']),
         ({1: msgspec.Raw(b"1.50")}, ['{"1":1.50,"id":{"n":1}}']),
+        (msgspec.Raw(b'{ "a": 1 } '), ['{"a":1,"id":{"n":1}}']),
+        (msgspec.Raw(b"{ }"), ['{"id":{"n":1}}']),
         ([1], ["[1]"]),
         ("text", ["text"]),
         (5, ["5"]),
@@ -259,6 +262,20 @@ def test_streamId() -> None:
     assert Peer(Ask({})).open().say('{"event": "ask", "id": null}').texts() == ['{"id":null}']
     assert Peer(Ask({})).open().say('{"event": "ask"}').texts() == ["{}"]
     assert Peer(Ask({})).open().say('{"event": "pick", "id": 7}').texts() == ['{"error":1,"id":7}']
+
+
+def test_idOfManyFields() -> None:
+    """Of the fields of a reply no objects are made to put the id beside them, however many there are."""
+    peer = Peer(Ask({f"{number:x}": 1 for number in range(50_000)})).open()
+    tracemalloc.start()
+    try:
+        peer.say('{"event": "ask", "id": 7}')
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    (text,) = peer.texts()
+    assert text.endswith(',"c34f":1,"id":7}')
+    assert peak < 6 * len(text)
 
 
 def test_collectedWhileItWaits() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ ITEMS = 64
 SECONDS = 0.01
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NONE = msgspec.Raw()
 
 
 def asDeferred(result: Any) -> Deferred[Any] | None:
@@ -228,12 +230,26 @@ class Replies:
             caller.close(value.code, value.reason)
             return None
         if streamId is not None and not isinstance(value, (str, bytes, bytearray, memoryview)):
-            # The fields as they are written, so that the handler's own object stays as it is.
-            value = msgspec.json.encode(value)
-            if value.startswith(b"{"):
-                value = msgspec.json.encode({**_fields.decode(value), self._idField: streamId})
-            return caller._link.writeFrame(TEXT, value)
+            # Into what is written, so that the handler's own object stays as it is.
+            return caller._link.writeFrame(TEXT, _withId(value, self._idField, streamId))
         return caller.writeMessage(value)
+
+
+def _withId(value: Any, name: str, streamId: msgspec.Raw) -> bytes:
+    """Return the JSON of a value; of an object, with this field."""
+    text = msgspec.json.encode(value)
+    if not text.startswith(b"{"):
+        return text
+    if isinstance(value, msgspec.Raw) or _ids(name).decode(text).id is not _NONE:
+        return msgspec.json.encode({**_fields.decode(text), name: streamId})
+    # By far the most: nothing is made of the other fields.
+    return b"".join((text[:-1], b"," if len(text) > 2 else b"", msgspec.json.encode(name), b":", streamId, b"}"))
+
+
+@lru_cache(64)
+def _ids(name: str) -> msgspec.json.Decoder[Any]:
+    """Return what finds a field of this name in an object."""
+    return msgspec.json.Decoder(msgspec.defstruct("Fields", [("id", msgspec.Raw, msgspec.field(name=name, default=_NONE))]))
 
 
 def _isStream(value: Any) -> bool:
