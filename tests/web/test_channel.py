@@ -14,6 +14,7 @@ from twisted.logger import LegacyLogObserverWrapper, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tests.moments import MOMENTS, collectAt
 from tests.web.conftest import Connection, Echo, World, readResponses, turn
 from twisted_ws.limits import Limits
 from twisted_ws.web import channel
@@ -673,6 +674,24 @@ def test_stepsOfOneTurn(world: World, unit: bytes, count: int) -> None:
         answers = connection.responses()
         assert answers
         assert len(answers) == count or connection.closing
+
+
+def test_finaliserWhileItWaits(world: World) -> None:
+    """Where a finaliser has the reactor turn while a connection is put behind others, its requests are answered all the same."""
+    came = 0
+    for number in MOMENTS:
+        connection = world.connect()
+        world.site.turns.left = 0
+        with collectAt(number, lambda connection=connection: turn(connection.clock)) as moment:
+            kept: list[list[None]] = [[], [], [], []]  # so that objects that go at once count, too
+            connection.channel.dataReceived(GET)
+        del kept
+        came += moment.came
+        connection.settle()
+        assert [response.body for response in connection.responses()] == [b"hello"], f"at moment {number}"
+        if not moment.came:
+            break
+    assert came
 
 
 def test_turnsAreShared(world: World) -> None:

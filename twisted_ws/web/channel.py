@@ -135,7 +135,8 @@ class HttpChannel(HTTPChannel):
                 if (self._input or self._given) and turns.isOver(share):
                     self._waitsForTurn = True
                     turns.later(self._goOn)
-                    break
+                    if self._waitsForTurn:  # still: a finaliser may have had the reactor turn
+                        break
                 if not self._step():
                     break
         except Exception:
