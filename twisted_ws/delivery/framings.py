@@ -65,49 +65,49 @@ def jsonFraming(publication: Publication) -> ChannelMessage:
 
 def jsonFrame(publication: Publication) -> bytes:
     """Return the ``message`` frame of ``twisted-ws.v1``: one line of JSON."""
-    return b"".join(jsonParts(publication))
+    return b'{"type":"message",' + jsonFields(publication) + b"}"
 
 
 def jsonParts(publication: Publication) -> tuple[bytes, ...]:
     """Return the same in parts, for who joins it with more: a large one is not to be copied once for each of them."""
-    return b'{"type":"message",', *_jsonFields(publication), b"}"
+    if len(publication.payload) < LARGE:
+        return (jsonFrame(publication),)
+    return b'{"type":"message",', _head(publication), _jsonContent(publication.kind, publication.payload), b"}"
 
 
 def jsonFields(publication: Publication) -> bytes:
     """Return the fields of a message in JSON, without braces."""
-    return b"".join(_jsonFields(publication))
+    return _head(publication) + _jsonContent(publication.kind, publication.payload)
 
 
-def _jsonFields(publication: Publication) -> tuple[bytes, ...]:
+def _head(publication: Publication) -> bytes:
     # Names and ids are ASCII without quotes: they need no encoding.
     head = f'"channel":"{publication.channel}","id":"{publication.epoch}:{publication.offset}",'.encode("ascii")
-    if publication.key is not None:
-        head += b'"key":' + msgspec.json.encode(publication.key) + b","
-    return head, *_jsonContent(publication.kind, publication.payload)
+    return head if publication.key is None else head + b'"key":' + msgspec.json.encode(publication.key) + b","
 
 
 # From so many bytes on, the last one is kept for the next framing.
 LARGE = 64 * 1024
 
 
-def _jsonContent(kind: Kind, payload: bytes) -> tuple[bytes, ...]:
-    """Return the field of JSON that has the message itself, in parts."""
+def _jsonContent(kind: Kind, payload: bytes) -> bytes:
+    """Return the field of JSON that has the message itself."""
     return _largeContent(kind, payload) if len(payload) >= LARGE else _content(kind, payload)
 
 
-def _content(kind: Kind, payload: bytes) -> tuple[bytes, ...]:
+def _content(kind: Kind, payload: bytes) -> bytes:
     if kind is Kind.BINARY:
-        return b'"base64":"', base64.b64encode(payload), b'"'
+        return b'"base64":"' + base64.b64encode(payload) + b'"'
     if kind is Kind.TEXT:
         text = payload.decode()
         if len(payload) >= LARGE and len(payload.translate(None, _CONTROLS)) < len(payload) // 2:
             # Python's own is slower, but not for these, of which each becomes six.
-            return b'"data":', json.dumps(text, ensure_ascii=False).encode()
-        return b'"data":', msgspec.json.encode(text)
+            return b'"data":' + json.dumps(text, ensure_ascii=False).encode()
+        return b'"data":' + msgspec.json.encode(text)
     if b"\n" in payload or b"\r" in payload:
         # White space of who published it; a line end would end the line of an event stream.
         payload = msgspec.json.format(payload, indent=-1)
-    return b'"data":', payload
+    return b'"data":' + payload
 
 
 _largeContent = lru_cache(1)(_content)
@@ -120,4 +120,4 @@ def rawBroadcast(kind: Kind, payload: bytes) -> OutgoingMessage:
 
 def jsonBroadcast(kind: Kind, payload: bytes) -> OutgoingMessage:
     """Frame a broadcast for who speaks ``twisted-ws.v1``: whatever is in it, it is never taken for a frame of a channel."""
-    return OutgoingMessage(TEXT, b"".join((b'{"type":"broadcast",', *_jsonContent(kind, payload), b"}")))
+    return OutgoingMessage(TEXT, b'{"type":"broadcast",' + _jsonContent(kind, payload) + b"}")

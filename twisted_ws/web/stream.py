@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_ws.caller import TEXT
+from twisted_ws.delivery.framings import LARGE
 from twisted_ws.delivery.visitor import Visitor
 from twisted_ws.errors import ConnectionClosed, SlowConsumer
 from twisted_ws.logs import peerName, printable
@@ -76,7 +77,7 @@ class Event(OutgoingMessage):
         publication: what it was made of.
 
     Attributes:
-        payload: the event, which is not copied out of its chunk.
+        payload: the event; a large one is not copied out of its chunk.
         publication: what it was made of.
     """
 
@@ -84,11 +85,19 @@ class Event(OutgoingMessage):
 
     def __init__(self, parts: Sequence[bytes], publication: Publication) -> None:
         self.opcode = TEXT
+        if len(publication.payload) < LARGE:
+            self.payload = b"".join(parts)
+            self.plain = chunk(self.payload)
+        else:
+            self._join(parts)
+        self.deflated = {}
+        self.publication = publication
+
+    def _join(self, parts: Sequence[bytes]) -> None:
+        """Join what is large, once."""
         head = b"%x\r\n" % sum(map(len, parts))
         self.plain = b"".join((head, *parts, b"\r\n"))
         self.payload = memoryview(self.plain)[len(head) : -2]  # type: ignore[assignment]  # it is only ever joined
-        self.deflated = {}
-        self.publication = publication
 
 
 class Stream:
