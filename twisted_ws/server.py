@@ -109,7 +109,7 @@ class _OpenCallers(Callers):
         """Send a message to all, and return to how many."""
         messages, parts = {}, []
         for crowd, framing in (self._plain, rawBroadcast), (self._framed, jsonBroadcast):
-            if crowd:
+            if crowd.groups:  # whose truth would be asked by a call
                 message = messages[crowd] = framing(kind, payload)
                 steps = stepsOf(message)
                 parts += [(run, message, steps) for run in crowd.runs()]
@@ -329,7 +329,7 @@ class WebSocketServer:
         kind, payload = encode(message)
         self._wire.fanOuts.admit(len(payload))
         taken = self._callers.send(kind, payload)
-        return taken if isinstance(taken, Deferred) else succeed(taken)
+        return succeed(taken) if isinstance(taken, int) else taken
 
     def publish(
         self, channel: str, message: Any, *, key: str | None = None, idempotencyKey: str | None = None
@@ -425,7 +425,7 @@ class WebSocketServer:
     def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
         """Find the service for a handshake and ask it (see `twisted_ws.wire.frontdoor.Host`)."""
         answer = self.ask(request)
-        return answer.addCallback(self._welcome, request) if isinstance(answer, Deferred) else self._welcome(answer, request)
+        return self._welcome(answer, request) if isinstance(answer, tuple) else answer.addCallback(self._welcome, request)
 
     def ask(self, request: UpgradeRequest) -> Upgrade | Deferred[Upgrade]:
         """Find the service for a request and ask its onUpgrade; for transports beside WebSocket, too.
@@ -436,7 +436,7 @@ class WebSocketServer:
         Raises:
             Reject: the request is refused; the Deferred fails with the same.
         """
-        if self.isStopping:
+        if self._stopping is not None:
             raise Reject(503, "The server stops.", {"Retry-After": "5"})
         match = self._routes.find(request.target.partition("?")[0])
         if match is None:
@@ -449,7 +449,7 @@ class WebSocketServer:
 
     def _welcome(self, answer: tuple[object, tuple[tuple[str, str], ...]], request: UpgradeRequest) -> Welcome:
         service, headers = answer
-        if self.isStopping:
+        if self._stopping is not None:
             raise Reject(503, "The server stops.", {"Retry-After": "5"})
         _setServer(service, self)
         handlers = examine(service)

@@ -139,7 +139,7 @@ class Channels:
         except ChannelError:
             self.presence.leave(channel, subscriber)
             raise
-        if not isinstance(history, Deferred):
+        if isinstance(history, History):
             return succeed(self._join(subscriber, channel, history))
         joining = _Joining(subscriber, channel)
         self._joining.setdefault(channel, {})[subscriber] = joining

@@ -234,9 +234,9 @@ class Dispatcher:
         self._sayClosed()
 
     def _endGrace(self) -> None:
-        if self._grace is not None and self._grace.active():
-            self._grace.cancel()
-        self._grace = None
+        grace, self._grace = self._grace, None
+        if grace is not None and grace.active():
+            grace.cancel()
 
     def _sayClosed(self) -> None:
         if not self._opened:

@@ -302,7 +302,7 @@ class MemoryEngine:
                 receipt.answered(published)
             return published
 
-        return taken.addCallback(answer) if isinstance(taken, Deferred) else answer(taken)
+        return answer(taken) if isinstance(taken, int) else taken.addCallback(answer)
 
     def watch(self, channel: str, after: Position | None, by: Hashable = None) -> History:
         """Return what is kept since `after`; everything from now on is passed on (see `Engine`)."""

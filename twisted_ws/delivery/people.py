@@ -44,15 +44,20 @@ class People:
 
     def add(self, person: Person) -> None:
         """Add one who came; nothing where it is there."""
-        if person not in self:
-            self._byId[person.connectionId] = person
-            self._name(person)
+        connectionId, byId = person.connectionId, self._byId
+        if byId.get(connectionId) is not person:
+            byId[connectionId] = person
+            if person.user is not None:
+                self._name(person)
 
     def discard(self, person: Person) -> None:
         """Take one away who leaves; nothing where it is not there."""
-        if person in self:
-            del self._byId[person.connectionId]
-            self._unname(person, person.user)
+        connectionId, byId = person.connectionId, self._byId
+        if byId.get(connectionId) is person:
+            del byId[connectionId]
+            user = person.user
+            if user is not None:
+                self._unname(person, user)
 
     def renamed(self, person: Person, before: Any) -> None:
         """Note that somebody has another user than before; nothing where it is not there."""

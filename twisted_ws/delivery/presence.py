@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
 
 from twisted_ws.caller import TEXT
 from twisted_ws.delivery.names import SortedNames
@@ -190,11 +189,11 @@ class _Watchers:
         steps = STEPS + OWN_WAY + len(frames) // 8
         parts = [(run, frames, steps) for run in self._crowd.runs()]
         told = self._fanOuts.send(parts, (), lambda person: None, sum([len(each.payload) for each in frames]), deliver=deliver)
-        if isinstance(told, Deferred):
-            told.addCallback(self._told)
-        else:
+        if isinstance(told, int):
             self._isTelling = False
             self._tellAll()
+        else:
+            told.addCallback(self._told)
 
     def _told(self, count: int) -> None:
         self._wheel.set(self, self._wheel.now + count * REST)

@@ -155,6 +155,11 @@ class Endpoint(Resource):
             raise notAllowed(self.allowedMethods)
         return None
 
+    def render(self, request: HttpRequest) -> bytes | int:
+        """Answer by the method, which `admit` has let pass."""
+        answer: bytes | int = getattr(self, f"render_{request.method.decode()}")(request)
+        return answer
+
     def render_OPTIONS(self, request: HttpRequest) -> bytes:
         """Say what this resource takes; nothing about other origins, which therefore may not read it."""
         request.setResponseCode(204)

@@ -38,7 +38,8 @@ class Guarded(Endpoint):
         Raises:
             HttpError: a page without a key, or the server stops; for wrong credentials the Deferred fails with one.
         """
-        authorization = request.fields.getAll("authorization")
+        assert request.head is not None
+        authorization = request.fields.getAll("authorization") if "authorization" in request.head.values else []
         if len(authorization) > 1:
             raise HttpError(400, "The request has more than one Authorization header.")
         self._refuseBrowsers(request, authorization[0] if authorization else "")

@@ -31,10 +31,13 @@ def contentType(request: HttpRequest) -> str:
 
 
 def _typeOf(request: HttpRequest) -> tuple[str, bool]:
+    if request.bodyType is not None:
+        return request.bodyType
     found = request.fields.getAll("content-type")
     if len(found) > 1:
         raise HttpError(400, "The request has more than one Content-Type header.")
-    return _bodyType(found[0] if found else "")
+    request.bodyType = _bodyType(found[0] if found else "")
+    return request.bodyType
 
 
 @lru_cache(64)  # who publishes does it with one type
@@ -51,8 +54,8 @@ def checkBodyType(request: HttpRequest) -> None:
     Raises:
         HttpError: 415; 400 for two types.
     """
-    coding = request.fields.get("content-encoding")
-    if coding is not None and coding.strip().lower() != "identity":
+    assert request.head is not None
+    if "content-encoding" in request.head.values and request.fields["content-encoding"].strip().lower() != "identity":
         raise HttpError(415, "The body must not be compressed.", headers={"Accept-Encoding": "identity"})
     kind, isUtf8 = _typeOf(request)
     if kind.startswith("multipart/"):

@@ -50,6 +50,7 @@ class HttpRequest(Request):
         fields: the request's headers as text, by name in any case.
         gone: whether the peer has left, so that nothing can be answered any more.
         found: what the resource found out when it was asked, for when it answers.
+        bodyType: what `twisted_ws.web.messages` has made of Content-Type; None: nobody has asked.
     """
 
     channel: HttpChannel
@@ -64,6 +65,7 @@ class HttpRequest(Request):
     _responseHeaders: RawHeaders | None = None
     gone = False
     found: Any = None
+    bodyType: tuple[str, bool] | None = None
     _resource: IResource
 
     def __init__(self, channel: HttpChannel) -> None:

@@ -85,7 +85,7 @@ class ChannelEndpoint(Endpoint):
             answer = self._server.ask(upgrade)
         except Reject as reject:
             raise _refusal(reject) from None
-        if not isinstance(answer, Deferred):
+        if isinstance(answer, tuple):
             self._admitted(answer, request, upgrade)
             return None
         answer.addTimeout(self._server.limits.upgradeDeadline, request.channel.site.reactor)

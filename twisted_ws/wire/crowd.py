@@ -36,18 +36,18 @@ class Crowd:
     To make a list may run the garbage collector, and with it a finaliser that adds or removes others; or there is no memory for
     it. So all that a change needs is made first, and put in place by statements that call nothing, if what it was made of is
     still there.
+
+    Attributes:
+        groups: all of them; none is empty for long. A list that is never changed, but made anew.
     """
 
-    __slots__ = ("_groups",)
+    __slots__ = ("groups",)
 
     def __init__(self) -> None:
-        self._groups: list[Group] = []
+        self.groups: list[Group] = []
 
     def __len__(self) -> int:
-        return sum([len(group.members) for group in self._groups])
-
-    def __bool__(self) -> bool:
-        return bool(self._groups)
+        return sum([len(group.members) for group in self.groups])
 
     def __iter__(self) -> Iterator[Any]:
         return (member for members, _, size in self.runs() for member in members[:size])
@@ -55,16 +55,16 @@ class Crowd:
     def runs(self) -> list[Run]:
         """Return the members of now, to be gone through at leisure."""
         while True:
-            groups = self._groups
+            groups = self.groups
             runs: list[Run] = [(members := group.members, group.senders, len(members)) for group in groups]
-            if self._groups is groups:
+            if self.groups is groups:
                 return runs
 
     def add(self, member: Any) -> Group:
         """Add one who came; return what `remove` takes."""
         sender = member.sender
         while True:
-            groups = self._groups
+            groups = self.groups
             if groups and len(groups[-1].members) < GROUP:
                 group, more = groups[-1], groups
             else:
@@ -72,8 +72,8 @@ class Crowd:
                 more = [*groups, group]
             members = group.members
             moreMembers, moreSenders = [*members, member], [*group.senders, sender]
-            if self._groups is groups and group.members is members:
-                self._groups, group.members, group.senders = more, moreMembers, moreSenders
+            if self.groups is groups and group.members is members:
+                self.groups, group.members, group.senders = more, moreMembers, moreSenders
                 return group
 
     def remove(self, member: Any, group: Group) -> None:
@@ -92,14 +92,14 @@ class Crowd:
 
     def _join(self, group: Group) -> None:
         """Put a group that has become small together with one beside it, unless something else changes meanwhile."""
-        groups = self._groups
+        groups = self.groups
         if group not in groups:
             return
         at = groups.index(group)
         if not group.members:
             fewer = groups[:at] + groups[at + 1 :]
-            if self._groups is groups and not group.members:
-                self._groups = fewer
+            if self.groups is groups and not group.members:
+                self.groups = fewer
             return
         for first in (at - 1, at):
             if 0 <= first < len(groups) - 1:
@@ -109,7 +109,7 @@ class Crowd:
                     fewer = groups[: first + 1] + groups[first + 2 :]
                     members, senders = ones + others, one.senders + other.senders
                     empty = Group()
-                    if self._groups is groups and one.members is ones and other.members is others:
-                        self._groups, one.members, one.senders = fewer, members, senders
+                    if self.groups is groups and one.members is ones and other.members is others:
+                        self.groups, one.members, one.senders = fewer, members, senders
                         other.into, other.members, other.senders = one, empty.members, empty.senders
                     return

@@ -187,7 +187,7 @@ class FrontDoor(TwistedProtocol):
         except Exception as error:
             self._rejected(Failure(error))
             return
-        if not isinstance(answer, Deferred):
+        if isinstance(answer, Welcome):  # who asks whether it is a Deferred pays ten times as much for "no"
             try:
                 self._welcome(answer, verdict)
             except Exception as error:
@@ -200,7 +200,8 @@ class FrontDoor(TwistedProtocol):
         answer.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict,)).addErrback(self._failed)
 
     def _welcome(self, welcome: Welcome, accept: Accept) -> None:
-        self._decided()
+        if self._upgrade is not None:
+            self._decided()
         if self._state is not _State.DECIDING:
             return
         self._state = _State.DONE

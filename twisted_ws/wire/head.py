@@ -110,7 +110,7 @@ def headEnd(data: bytes | bytearray, searched: int, limits: Limits) -> int:
     Raises:
         BadHead: it need not be waited for any longer: 400, 414 or 431.
     """
-    again = max(searched - 3, 0)
+    again = searched - 3 if searched > 3 else 0
     end = data.find(b"\r\n\r\n", again)
     if end >= 0:
         return end + 4

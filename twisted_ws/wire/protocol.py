@@ -142,7 +142,8 @@ class WebSocketConnection(Outbound):
         self._enter(Phase.CLOSED)
         self._message = self._rest = None
         self._kept = 0
-        self._note()
+        if self.counted:
+            self._note()
         code, text = self._endedWith()
         self._outbox.end(ConnectionClosed(code, text))
         if (
@@ -342,10 +343,12 @@ class WebSocketConnection(Outbound):
         # At least once in every write deadline, so that no stall is seen more than a turn late.
         due = (self._outbox.progressAt if self._outbox.busy else now) + self.wire.limits.writeDeadline
         if self._keepAlive is not None:
-            due = min(due, self._keepAlive.dueAt)
+            ping = self._keepAlive.dueAt
+            due = ping if ping < due else due
         if self._idleTimeout:
-            due = min(due, self.sender.lastData + self._idleTimeout)
-        return max(due, now)
+            idle = self.sender.lastData + self._idleTimeout
+            due = idle if idle < due else due
+        return due if due > now else now
 
     def _ask(self, keepAlive: KeepAlive, now: float) -> None:
         """Send a keep-alive ping, or judge the one that is not answered."""

@@ -92,18 +92,20 @@ class Turns:
 
     def share(self) -> int:
         """Return at how many steps `left` the one who begins now should wait for its next turn."""
-        return max(self.left - QUANTUM, 0)
+        left = self.left - QUANTUM
+        return left if left > 0 else 0
 
     def isOver(self, share: int) -> bool:
         """Say whether who began at `share` should wait now: others do, and this was its share, or the turn is over."""
-        return (self.left <= share and bool(self._waiting)) or self.over
+        left = self.left
+        if left <= 0 or (left <= share and self._waiting):
+            return True
+        return self._spent >= TURN if self._since is None else self._seconds() >= self.until
 
     @property
     def over(self) -> bool:
         """Whether nothing more should be done in this turn."""
-        if self.left <= 0:
-            return True
-        return self._spent >= TURN if self._since is None else self._seconds() >= self.until
+        return self.isOver(0)
 
     def later(self, goOn: Callable[[], object]) -> None:
         """Call `goOn` when it is its turn."""

@@ -12,6 +12,7 @@ meanwhile.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from math import ceil
 from typing import Any, Protocol
@@ -53,17 +54,18 @@ class Wheel:
         missed: seconds in which the reactor stood still, all together.
     """
 
-    __slots__ = ("_buckets", "_call", "_late", "_looked", "_reactor", "_turned", "missed", "now")
+    __slots__ = ("_buckets", "_call", "_late", "_looked", "_reactor", "_seconds", "_turned", "missed", "now")
 
     _log = Logger()
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._buckets: dict[int, set[Deadline]] = {}
+        self._seconds: Callable[[], float] = reactor.seconds
         self._call: Any = None  # the next turn; none is due where it was called, or began without memory to call it
         self._turned = 0
         self._late = False  # whether the last turn came late, and judged nobody
-        self._looked: float = reactor.seconds()  # the reactor's time when the wheel's was `now`
+        self._looked: float = self._seconds()  # the reactor's time when the wheel's was `now`
         self.now: float = self._looked
         self.missed = 0.0
 
@@ -72,8 +74,10 @@ class Wheel:
 
     def seconds(self) -> float:
         """Return the wheel's time: the reactor's, without what that stood still. It goes on while anything is on the wheel."""
-        passed: float = self._reactor.seconds() - self._looked
-        return self.now + min(max(passed, 0), TICK)
+        passed: float = self._seconds() - self._looked
+        if 0 <= passed <= TICK:
+            return self.now + passed
+        return self.now if passed < 0 else self.now + TICK
 
     def missedUntil(self, real: float) -> float:
         """Return `missed`, with what the wheel has not seen yet: the reactor may read before it turns the wheel.
@@ -90,7 +94,7 @@ class Wheel:
             self.drop(entry)
         if self._call is None or self._call.called:
             if not self._buckets:
-                self.now, self._looked = self.seconds(), self._reactor.seconds()
+                self.now, self._looked = self.seconds(), self._seconds()
                 self._turned = int(self.now / TICK)
             self._callLater(self._rest())
         slot = ceil(when / TICK)
@@ -126,7 +130,7 @@ class Wheel:
         return max((self._turned + 1) * TICK - self.now, 0.001)
 
     def _turn(self) -> None:
-        looked, self._looked = self._looked, self._reactor.seconds()
+        looked, self._looked = self._looked, self._seconds()
         passed = self._looked - looked
         if 0 <= passed <= LATE:
             self._late = False
