@@ -59,7 +59,7 @@ def bodyOf(head: RequestHead, limits: Limits) -> Body | None:
         HttpError: 400, 413 or 501. The connection cannot be used any further, because the end of the request is unknown or
             too far away.
     """
-    lengths, codings = head.getAll("content-length"), head.getAll("transfer-encoding")
+    lengths, codings = head.values.get("content-length"), head.values.get("transfer-encoding")
     if codings:
         if lengths:
             raise HttpError(400, "Content-Length and Transfer-Encoding exclude each other.")

@@ -33,10 +33,11 @@ def contentType(request: HttpRequest) -> str:
 def _typeOf(request: HttpRequest) -> tuple[str, bool]:
     if request.bodyType is not None:
         return request.bodyType
-    found = request.fields.getAll("content-type")
+    assert request.head is not None
+    found = request.head.values.get("content-type", ("",))
     if len(found) > 1:
         raise HttpError(400, "The request has more than one Content-Type header.")
-    request.bodyType = _bodyType(found[0] if found else "")
+    request.bodyType = _bodyType(found[0])
     return request.bodyType
 
 
