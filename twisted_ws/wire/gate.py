@@ -247,6 +247,7 @@ class _ListeningSocket:
         self._socket = socket
         self._port = port
         self._gate = gate
+        self._isEssential = gate.isEssential(port)
         self._short = False
 
     def __getattr__(self, name: str) -> Any:
@@ -262,10 +263,9 @@ class _ListeningSocket:
         return accepted
 
     def _try(self, accept: Callable[..., Any], *arguments: Any) -> Any:
-        gate, port = self._gate, self._port
-        if gate.isPaused(port):
+        gate, isEssential = self._gate, self._isEssential
+        if not isEssential and gate.isPaused(self._port):
             self._none()  # the pause began in this very turn
-        isEssential = gate.isEssential(port)
         if isEssential and gate.full(essential=True):
             self._crowded("all places are taken by requests that are being answered")
         try:

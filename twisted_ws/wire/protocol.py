@@ -107,7 +107,8 @@ class WebSocketConnection(Outbound):
         self._deliver = self._deliverWithinRate if limits.messageRate else self._events.messageReceived
         self._idleTimeout = welcome.idleTimeout
         now = wheel.seconds()
-        self._unread = -wheel.missedUntil(self.wire.reactor.seconds())
+        missed = wheel.missedUntil(self.wire.reactor.seconds())
+        self._unread = -missed if missed else 0.0  # which takes no memory
         if limits.pingInterval:
             self._keepAlive = KeepAlive(now, limits.pingInterval)
         # Only itself: a TLS transport above one would pass on what it is asked, and plain bytes with it.
