@@ -900,7 +900,7 @@ def test_wholeOrEnded(monkeypatch, implementation, what):
         assert world.server.gate.open == 0, f"at moment {number}"
         assert not group.sockets.transports(), f"at moment {number}"
     world.close()
-    assert number > 30
+    assert number > quiet  # some failed
     assert went or what not in ("message", "messages", "fragments", "ping", "much")
 
 
@@ -947,7 +947,7 @@ def test_openedOrNot(monkeypatch, implementation):
         assert not world.server.callers
         assert not group.sockets.transports(), f"at moment {number}"
     world.close()
-    assert number > 30
+    assert number > quiet  # some failed
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
