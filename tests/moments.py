@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 try:
     from _testcapi import remove_mem_hooks, set_nomemory
@@ -91,13 +93,24 @@ def memoryAgain() -> None:
 
 @contextmanager
 def noMemory(number: int = 0) -> Iterator[None]:
-    """Let the allocation after the next `number` fail; where Python cannot do that, all that are `LARGE`."""
+    """Let the allocation after the next `number` fail; where Python cannot do that, all that are `LARGE`.
+
+    It may be one of the interpreter's own, or of a finaliser of others, whom nobody can raise anything to: that is no fault.
+    """
     if set_nomemory is not None:
+        report = sys.unraisablehook
+
+        def reportOthers(unraisable: Any) -> None:
+            if not issubclass(unraisable.exc_type, MemoryError):
+                report(unraisable)
+
+        sys.unraisablehook = reportOthers
         set_nomemory(number, number + 1)
         try:
             yield
         finally:
             remove_mem_hooks()
+            sys.unraisablehook = report
         return
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -844,7 +844,6 @@ SENT = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a finaliser of others without memory
 @pytest.mark.parametrize("what", SENT)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_wholeOrEnded(monkeypatch, implementation, what):
@@ -904,7 +903,6 @@ def test_wholeOrEnded(monkeypatch, implementation, what):
     assert went or what not in ("message", "messages", "fragments", "ping", "much")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_openedOrNot(monkeypatch, implementation):
     """Whichever allocation fails in a handshake, the connection is open or it ends; the service hears of both, or of neither."""

@@ -190,7 +190,6 @@ def test_turnOfAFinaliser(outer: str) -> None:
     assert came
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a finaliser of others without memory
 @pytest.mark.parametrize("outer", ["later", "turn"])
 def test_turnWithoutMemory(outer: str) -> None:
     """Whichever allocation fails, who waits has its turn, or whoever asked for it is told; others have theirs after it."""
