@@ -91,7 +91,8 @@ class _OpenCallers(Callers):
     def add(self, caller: Caller) -> None:
         """Add one who came."""
         self._people.add(caller)
-        self._fanOuts.came(caller, EVERYBODY)
+        if self._fanOuts.pending:
+            self._fanOuts.came(caller, EVERYBODY)
         caller._place = self._crowdOf(caller).add(caller._link)
 
     def renamed(self, caller: Caller, before: Any) -> None:

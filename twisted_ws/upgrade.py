@@ -187,7 +187,7 @@ class UpgradeRequest:
                 path = unquote(path)
         self.path = path
         # One text instead of a tuple of tuples: a connection lives for hours, and its headers are read once.
-        self._headers = "\n".join([f"{name}:{value}" for name, value in headers])
+        self._headers = "\n".join(map(":".join, headers))
         self.pathParams = dict(pathParams or {})
         self.pathRest = tuple(pathRest)
         self.subProtocols = list(subProtocols)

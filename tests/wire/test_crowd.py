@@ -133,3 +133,16 @@ def test_whileOthersComeAndLeave():
                 expected = expected - {first} | {late}
             assert set(flat(crowd.runs())) == expected
             assert third in expected
+
+
+def test_whileTheLastOneLeaves():
+    """Who comes while the only other one leaves, and the group with it, is there."""
+    for moment in MOMENTS:
+        crowd = Crowd()
+        first, came = Member(0), Member(1)
+        place = crowd.add(first)
+        with collectAt(moment, lambda crowd=crowd, first=first, place=place: crowd.remove(first, place)) as it:
+            found = crowd.add(came)
+        assert flat(crowd.runs()) == ([came] if it.came else [first, came])
+        crowd.remove(came, found)
+        assert len(crowd) == (0 if it.came else 1)

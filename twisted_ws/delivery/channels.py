@@ -298,7 +298,8 @@ class Channels:
         audience = self._audiences.get(subscriber.framing)
         if audience is None:
             audience = self._audiences[subscriber.framing] = Audience(subscriber.framing)
-        self.fanOuts.came(subscriber.caller, channel)
+        if self.fanOuts.pending:
+            self.fanOuts.came(subscriber.caller, channel)
         audience.add(channel, subscriber)
         if not subscriber.channels and isinstance(subscriber.caller, Visitor):
             subscriber.caller.people, subscriber.caller.membership = self.visitors, subscriber

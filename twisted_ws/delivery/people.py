@@ -13,14 +13,11 @@ class Person(Protocol):
 
     Attributes:
         connectionId: unique in this process.
-        user: who it is; found by it when it is a str. Whoever sets another one calls `People.renamed`.
+        _user: who it is; found by it when it is a str. Whoever sets another one calls `People.renamed`.
     """
 
     connectionId: str
-
-    @property
-    def user(self) -> Any:
-        """See above."""
+    _user: Any
 
 
 class People:
@@ -47,7 +44,7 @@ class People:
         connectionId, byId = person.connectionId, self._byId
         if byId.get(connectionId) is not person:
             byId[connectionId] = person
-            if person.user is not None:
+            if person._user is not None:
                 self._name(person)
 
     def discard(self, person: Person) -> None:
@@ -55,9 +52,8 @@ class People:
         connectionId, byId = person.connectionId, self._byId
         if byId.get(connectionId) is person:
             del byId[connectionId]
-            user = person.user
-            if user is not None:
-                self._unname(person, user)
+            if person._user is not None:
+                self._unname(person, person._user)
 
     def renamed(self, person: Person, before: Any) -> None:
         """Note that somebody has another user than before; nothing where it is not there."""
@@ -75,8 +71,8 @@ class People:
         return list(found)
 
     def _name(self, person: Person) -> None:
-        if isinstance(person.user, str):
-            self._byUser.setdefault(person.user, {})[person] = None
+        if isinstance(person._user, str):
+            self._byUser.setdefault(person._user, {})[person] = None
 
     def _unname(self, person: Person, user: Any) -> None:
         if isinstance(user, str):

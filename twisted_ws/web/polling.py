@@ -32,10 +32,10 @@ __all__ = ["Gathered", "Poll", "poll"]
 
 _SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 _COUNT = re.compile(r"[0-9]{1,9}")
-# What is quoted, without what a proxy or server that compresses has put behind it; the weak ones (W/) are taken, too.
 # What it costs to answer a poll that has waited, in steps of `Turns`.
 ANSWER = 60
 
+# What is quoted, without what a proxy or server that compresses has put behind it; the weak ones (W/) are taken, too.
 _TAG = re.compile(r'"([^"]*?)(?:[-;]{1,2}(?:gzip|br|zstd|deflate))?"')
 # Somebody who has one answer has one tag; a proxy, or a person, may send some.
 _TAGS = 16
@@ -182,7 +182,7 @@ class Poll(Subscriber):
             return
         self._server.visits.add(self)
         self._request.notifyFinish().addErrback(lambda gone: self.leave())
-        channels.wheel.set(self, channels.seconds() + self._question.wait)
+        channels.wheel.after(self, self._question.wait)
 
     def leave(self) -> None:
         """End: it was answered, or the peer has left."""

@@ -684,6 +684,11 @@ typedef struct {
     uint32_t lane;  /* which attachment this is; 0: none */
 } Entry;
 
+enum {
+    EVENTS_AT_ONCE = 64,
+    MESSAGES_AT_ONCE = 64, /* of one connection; what came after them is the rest */
+};
+
 typedef struct {
     PyObject_HEAD
     int epoll;
@@ -694,12 +699,9 @@ typedef struct {
     PyObject *ready;
     PyObject *failed;
     char serving;
+    int happenedNumber, happenedNext; /* how many events the kernel has told of, and the first of them that was not served */
+    struct epoll_event happened[EVENTS_AT_ONCE];
 } PollSet;
-
-enum {
-    EVENTS_AT_ONCE = 64,
-    MESSAGES_AT_ONCE = 64, /* of one connection; what came after them is the rest */
-};
 
 /* The entry of a descriptor, NULL if there is none. Who has called Python since must ask again: the table moves. */
 static Entry *
@@ -1044,21 +1046,22 @@ serveEvent(PollSet *set, const struct epoll_event *event, double now)
 static long
 serveAll(PollSet *set, long maximum, double now)
 {
-    struct epoll_event events[EVENTS_AT_ONCE];
     long served = 0;
     while (served < maximum) {
-        int number = epoll_wait(set->epoll, events, maximum - served < EVENTS_AT_ONCE ? (int)(maximum - served) : EVENTS_AT_ONCE, 0);
-        if (number < 0 && errno != EINTR) {
-            PyErr_SetFromErrno(PyExc_OSError);
-            return -1;
-        }
-        if (number <= 0)
-            break;
-        /* All of them: those that have more are before the others the next time. */
-        for (int i = 0; i < number; i++)
-            if (serveEvent(set, &events[i], now) < 0)
+        if (set->happenedNext == set->happenedNumber) {
+            int number = epoll_wait(set->epoll, set->happened, EVENTS_AT_ONCE, 0);
+            if (number < 0 && errno != EINTR) {
+                PyErr_SetFromErrno(PyExc_OSError);
                 return -1;
-        served += number;
+            }
+            set->happenedNext = 0;
+            set->happenedNumber = number > 0 ? number : 0;
+            if (number <= 0)
+                break;
+        }
+        served++;
+        if (serveEvent(set, &set->happened[set->happenedNext++], now) < 0)
+            return -1;
     }
     return served;
 }

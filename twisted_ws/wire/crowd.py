@@ -10,22 +10,29 @@ __all__ = ["Crowd", "Group", "Run"]
 # Members of one group at most: what a change to one costs, and about what one call sends to.
 GROUP = 512
 
-# Some members in order, their senders (`twisted_ws.wire.speedups.Sender`), and how many they are.
+# Some members in order, their senders (`twisted_ws.wire.speedups.Sender`), and how many they are: those behind them in the lists
+# came later.
 Run = tuple[Sequence[Any], Sequence[Any], int]
 
 
 class Group:
-    """Some of a `Crowd`, with the lists that `sendMany` takes.
+    """Some of a `Crowd`.
 
-    The lists are never changed, but made anew: who goes through the former ones in parts is not disturbed.
+    Attributes:
+        members: in order; those who come are put behind the others, but a list from which one is taken is made anew.
+        run: the members of some earlier time, with the lists that `sendMany` takes; None where one of them has left since.
+        into: the group that has its members now, or one that is in no crowd.
     """
 
-    __slots__ = ("into", "members", "senders")
+    __slots__ = ("into", "members", "run")
 
     def __init__(self) -> None:
         self.members: list[Any] = []
-        self.senders: list[Any] = []
-        self.into: Group | None = None  # the group that has its members now
+        self.run: Run | None = None
+        self.into: Group | None = None
+
+
+_GONE = Group()
 
 
 class Crowd:
@@ -35,7 +42,7 @@ class Crowd:
 
     To make a list may run the garbage collector, and with it a finaliser that adds or removes others; or there is no memory for
     it. So all that a change needs is made first, and put in place by statements that call nothing, if what it was made of is
-    still there.
+    still what there is.
 
     Attributes:
         groups: all of them; none is empty for long. A list that is never changed, but made anew.
@@ -56,24 +63,33 @@ class Crowd:
         """Return the members of now, to be gone through at leisure."""
         while True:
             groups = self.groups
-            runs: list[Run] = [(members := group.members, group.senders, len(members)) for group in groups]
+            runs = [self._run(group) for group in groups]
             if self.groups is groups:
                 return runs
 
+    def _run(self, group: Group) -> Run:
+        run, members = group.run, group.members
+        if run is None or run[0] is not members or run[2] != len(members):
+            size = len(members)
+            run = group.run = members, [member.sender for member in members[:size]], size
+            if group.members is not members:
+                group.run = None  # or it would keep who has left
+        return run
+
     def add(self, member: Any) -> Group:
         """Add one who came; return what `remove` takes."""
-        sender = member.sender
         while True:
             groups = self.groups
             if groups and len(groups[-1].members) < GROUP:
-                group, more = groups[-1], groups
+                group = groups[-1]
             else:
                 group = Group()
                 more = [*groups, group]
-            members = group.members
-            moreMembers, moreSenders = [*members, member], [*group.senders, sender]
-            if self.groups is groups and group.members is members:
-                self.groups, group.members, group.senders = more, moreMembers, moreSenders
+                if self.groups is not groups:
+                    continue
+                self.groups = more
+            group.members.append(member)
+            if group.into is None:  # else it went while this came
                 return group
 
     def remove(self, member: Any, group: Group) -> None:
@@ -81,13 +97,14 @@ class Crowd:
         while True:
             while group.into is not None:
                 group = group.into
-            members, senders = group.members, group.senders
+            members = group.members
             at = members.index(member)
-            fewerMembers, fewerSenders = members[:at] + members[at + 1 :], senders[:at] + senders[at + 1 :]
-            if group.members is members:
-                group.members, group.senders = fewerMembers, fewerSenders
+            before, behind = members[:at], members[at + 1 :]
+            before += behind
+            if group.members is members and len(members) == len(before) + 1:
+                group.members, group.run = before, None
                 break
-        if len(fewerMembers) < GROUP // 4:
+        if len(before) < GROUP // 4 and (not before or len(self.groups) > 1):
             self._join(group)
 
     def _join(self, group: Group) -> None:
@@ -99,7 +116,7 @@ class Crowd:
         if not group.members:
             fewer = groups[:at] + groups[at + 1 :]
             if self.groups is groups and not group.members:
-                self.groups = fewer
+                self.groups, group.into = fewer, _GONE
             return
         for first in (at - 1, at):
             if 0 <= first < len(groups) - 1:
@@ -107,9 +124,14 @@ class Crowd:
                 ones, others = one.members, other.members
                 if len(ones) + len(others) <= GROUP // 2:
                     fewer = groups[: first + 1] + groups[first + 2 :]
-                    members, senders = ones + others, one.senders + other.senders
-                    empty = Group()
-                    if self.groups is groups and one.members is ones and other.members is others:
-                        self.groups, one.members, one.senders = fewer, members, senders
-                        other.into, other.members, other.senders = one, empty.members, empty.senders
+                    both = ones + others
+                    empty: list[Any] = []
+                    if (
+                        self.groups is groups
+                        and one.members is ones
+                        and other.members is others
+                        and len(both) == len(ones) + len(others)
+                    ):
+                        self.groups, one.members, one.run = fewer, both, None
+                        other.into, other.members, other.run = one, empty, None
                     return

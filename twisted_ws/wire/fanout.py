@@ -336,9 +336,8 @@ class FanOuts:
         return done
 
     def came(self, person: Any, name: str) -> None:
-        """Note that somebody is there for a name from now on: what is on its way already is not for it."""
-        if self.pending:
-            self._late[person, name] = self._number
+        """Note that somebody is there for a name from now on: what is `pending` is not for it. Called while anything is."""
+        self._late[person, name] = self._number
 
     def catchUp(self, person: Any) -> None:
         """See to it that a caller or visitor has got all that was sent to it and others until now.

@@ -105,7 +105,7 @@ class FrontDoor(TwistedProtocol):
                 self.transport.setTcpNoDelay(True)
             except (AttributeError, OSError):
                 pass  # a UNIX socket
-        wire.wheel.set(self, wire.wheel.seconds() + wire.limits.headDeadline)
+        wire.wheel.after(self, wire.limits.headDeadline)
 
     def dataReceived(self, data: bytes) -> None:
         """Collect the head, or what comes after it while the service decides."""
@@ -193,8 +193,7 @@ class FrontDoor(TwistedProtocol):
             except Exception as error:
                 self._failed(Failure(error))
             return
-        wheel = factory.wire.wheel
-        wheel.set(self, wheel.seconds() + factory.wire.limits.upgradeDeadline)
+        factory.wire.wheel.after(self, factory.wire.limits.upgradeDeadline)
         self._upgrade = answer
         factory.wire.deciding.add(self)
         answer.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict,)).addErrback(self._failed)
@@ -286,7 +285,7 @@ class FrontDoor(TwistedProtocol):
         )
         self.transport.write(response(status, message, headers))
         finishWriting(self.transport)
-        wire.wheel.set(self, wire.wheel.seconds() + wire.limits.closeDeadline)
+        wire.wheel.after(self, wire.limits.closeDeadline)
 
     def deadlineReached(self, now: float) -> None:
         """The head, the decision or the peer's end of stream did not come in time; called by the wheel."""
@@ -306,7 +305,7 @@ class FrontDoor(TwistedProtocol):
         self._gone = gone
         self._refuse(503, "The server stops.", (("Retry-After", "5"),))
         wire = self.factory.wire
-        wire.wheel.set(self, wire.wheel.seconds() + min(timeout, wire.limits.closeDeadline))
+        wire.wheel.after(self, min(timeout, wire.limits.closeDeadline))
         return gone
 
     def readConnectionLost(self) -> None:

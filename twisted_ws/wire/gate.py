@@ -8,8 +8,10 @@ import resource
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from ipaddress import IPv6Address
 from itertools import islice
+from sys import maxsize
 from typing import Any, NoReturn, Protocol
 
 from twisted.logger import Logger
@@ -72,6 +74,8 @@ class Gate:
 
     Attributes:
         open: connections let in and not yet released.
+        pauses: whether nobody is accepted at present, but on essential ports.
+        brink: see `reached`.
     """
 
     _log = Logger()
@@ -80,10 +84,10 @@ class Gate:
         self._limits = limits
         self._perAddress: dict[str | int, int] = {}
         self._ports: dict[Any, bool] = {}  # each with whether it is essential
-        self._brink: int | None = None  # the first descriptor of the reserve
+        self.brink = maxsize  # the first descriptor of the reserve
         self._capacity: int | None = None
         self._most = 0  # what that was before descriptors ran short
-        self._paused = False
+        self.pauses = False
         self._essentials: dict[Essential, None] = {}  # in the order they came
         self._keepsSpare = False
         self._spare: list[int] = []
@@ -101,9 +105,9 @@ class Gate:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != resource.RLIM_INFINITY:
             inUse = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 32
-            self._brink = soft - self._limits.descriptorReserve
+            self.brink = soft - self._limits.descriptorReserve
             # What is open now beside our connections will stay open.
-            self._capacity = self._most = max(self._brink - (inUse - self.open), 1)
+            self._capacity = self._most = max(self.brink - (inUse - self.open), 1)
         if self._ports[port]:
             self._keepsSpare = True
             self._fillSpare()
@@ -135,7 +139,7 @@ class Gate:
 
     def isPaused(self, port: Any) -> bool:
         """Say whether nobody is accepted on `port` at present."""
-        return self._paused and not self.isEssential(port)
+        return self.pauses and not self.isEssential(port)
 
     def resume(self, port: Any) -> None:
         """Let `port` accept again, if it still listens and is not paused."""
@@ -147,9 +151,9 @@ class Gate:
             except (OSError, MemoryError):
                 port.reactor.callLater(REST, self.resume, port)
 
-    def accepted(self, descriptor: int) -> None:
-        """Note the number of a descriptor that was just made: all below it are taken, whoever has them."""
-        if self._brink is not None and descriptor >= self._brink and self._capacity is not None and not self._paused:
+    def reached(self) -> None:
+        """Note that a descriptor at the `brink` or above it was made: all below it are taken, whoever has them."""
+        if self._capacity is not None and not self.pauses:
             self._capacity = min(self._capacity, self.open + 1)
 
     def enroll(self, connection: Essential) -> None:
@@ -189,8 +193,8 @@ class Gate:
                 return False
             self._perAddress[key] = count + 1
         self.open += 1
-        if self._capacity is not None and self.open >= self._capacity and not self._paused:
-            self._paused = True
+        if self._capacity is not None and self.open >= self._capacity and not self.pauses:
+            self.pauses = True
             self._tell()
             for port in self._ports:
                 if self.isPaused(port):
@@ -228,8 +232,8 @@ class Gate:
             return
         if self.open < self._capacity // 2:
             self._capacity = self._most
-        if self._paused:
-            self._paused = False
+        if self.pauses:
+            self.pauses = False
             for port in tuple(self._ports):
                 self.resume(port)
 
@@ -249,6 +253,7 @@ class _ListeningSocket:
         self._gate = gate
         self._isEssential = gate.isEssential(port)
         self._short = False
+        self.acceptOne = partial(self._try, partial(speedups.acceptOne, socket))  # see `twisted_ws.wire.pure.acceptOne`
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
@@ -257,24 +262,20 @@ class _ListeningSocket:
         """Accept one connection, or say that there is none."""
         return self._try(self._socket.accept)
 
-    def acceptOne(self) -> tuple[int, Any]:
-        """Do the same for who wants the descriptor alone (see `twisted_ws.wire.pure.acceptOne`)."""
-        accepted: tuple[int, Any] = self._try(speedups.acceptOne, self._socket)
-        return accepted
-
-    def _try(self, accept: Callable[..., Any], *arguments: Any) -> Any:
+    def _try(self, accept: Callable[[], Any]) -> Any:
         gate, isEssential = self._gate, self._isEssential
-        if not isEssential and gate.isPaused(self._port):
+        if isEssential:
+            if gate.full(essential=True):
+                self._crowded("all places are taken by requests that are being answered")
+        elif gate.pauses:
             self._none()  # the pause began in this very turn
-        if isEssential and gate.full(essential=True):
-            self._crowded("all places are taken by requests that are being answered")
         try:
             try:
-                accepted = accept(*arguments)
+                accepted = accept()
             except OSError as error:
                 if not isEssential or error.errno not in _SHORT or not gate.giveSpare():
                     raise
-                accepted = accept(*arguments)
+                accepted = accept()
         except Exception as error:
             if not isinstance(error, OSError):
                 self._rest(repr(error))
@@ -290,7 +291,8 @@ class _ListeningSocket:
             if gate.throttle.allows(self._log, "accepting goes on"):
                 self._log.info("accepting goes on")
         new = accepted[0]
-        gate.accepted(new if isinstance(new, int) else new.fileno())
+        if (new if new.__class__ is int else new.fileno()) >= gate.brink:
+            gate.reached()
         return accepted
 
     def _crowded(self, why: str) -> NoReturn:

@@ -174,12 +174,19 @@ class Outbox:
         self.written = 0
         # A transport asks a pull producer for more when the kernel has taken everything: that is how "handed to the kernel" is
         # known. Below TLS, for TLS itself would ask without end; it keeps no bytes back once its handshake is done.
-        self._socket = innermost(transport)
+        self._give: Callable[[bytes], Any]
+        if isinstance(transport, LaneServer):
+            self._socket: Any = transport
+            self.sender = transport.sender or Sender()
+            self._give = transport.writeNow  # which says at once when the kernel took all
+            unsent = transport.unsent()
+        else:
+            self._socket = innermost(transport)
+            self.sender = Sender()
+            self._give = transport.write
+            unsent = 0
         self._socket.registerProducer(self, False)
-        self.sender = (transport.sender if isinstance(transport, LaneServer) else None) or Sender()
-        # One that writes through says at once when the kernel took all.
-        self._give: Callable[[bytes], Any] = transport.writeNow if isinstance(transport, LaneServer) else transport.write
-        if isinstance(transport, LaneServer) and (unsent := transport.unsent()):
+        if unsent:
             # The end of an answer to a plain request before the handshake: it goes first, as a slice of ours would.
             self.busy = True
             self._inFlight = unsent

@@ -106,8 +106,7 @@ class WebSocketConnection(Outbound):
         self._events = welcome.attend(self)
         self._deliver = self._deliverWithinRate if limits.messageRate else self._events.messageReceived
         self._idleTimeout = welcome.idleTimeout
-        now = wheel.seconds()
-        missed = wheel.missedUntil(self.wire.reactor.seconds())
+        now, missed = wheel.secondsAndMissed()
         self._unread = -missed if missed else 0.0  # which takes no memory
         if limits.pingInterval:
             self._keepAlive = KeepAlive(now, limits.pingInterval)

@@ -42,6 +42,7 @@ _BINARY = 0x82
 _READ_SIZE = 64 * 1024
 _RECORD = 16 * 1024  # the most that one record of TLS carries (RFC 8446 section 5.1)
 _MESSAGES_AT_ONCE = 64
+_EVENTS_AT_ONCE = 64
 
 WANT_READ = -2  # OpenSSL's SSL_ERROR_WANT_READ, as `tlsWriteSome` has it
 TOO_MANY = 1000  # none of OpenSSL's errors, but ours (see `tlsAllow`)
@@ -395,6 +396,7 @@ class PollSet:
         self._entries: dict[int, _Entry] = {}  # of those that are polled or have a lane
         self._polled: set[int] = set()  # now or before
         self._asked: set[int] = set()  # now
+        self._happened: list[tuple[int, object, int]] = []  # what the kernel has told of and was not served, the next one last
         self._serving = False
         self.failed: Any = None
 
@@ -506,7 +508,7 @@ class PollSet:
             self._forgetUnused(fd, entry)
 
     def serve(self, maximum: int, now: float) -> int:
-        """Serve what is ready, at most `maximum` events, and return how many that was.
+        """Serve what is ready, at most `maximum` events, and return how many that was; the next call goes on behind them.
 
         Of one connection at most 64 messages are delivered; `ready` has the rest, if more have come. Called by somebody who is
         being served, it serves nothing.
@@ -524,13 +526,23 @@ class PollSet:
 
     def _serveAll(self, maximum: int, now: float) -> int:
         entries, served = self._entries, 0
-        while served < maximum and (happened := self._epoll.poll(0, maximum - served)):
-            served += len(happened)
-            for entry, watch, events in [(entry, entry.watch, events) for fd, events in happened if (entry := entries.get(fd))]:
+        while served < maximum:
+            if not self._happened:
+                # All of them come before anybody is asked again: those that have more are behind the others.
+                told = reversed(self._epoll.poll(0, _EVENTS_AT_ONCE))
+                self._happened = [(fd, (entry := entries.get(fd)) and entry.watch, events) for fd, events in told]
+                if not self._happened:
+                    break
+            while self._happened and served < maximum:
+                fd, watch, events = self._happened.pop()
+                served += 1
+                entry = entries.get(fd)
+                if entry is None or entry.watch is not watch:
+                    continue  # gone, by another one's event
                 transport, lane = entry.transport, entry.lane
                 wanted = events & (entry.events | _GONE)
-                if not entry.events or entry.watch is not watch or not wanted:
-                    continue  # gone, or not wanted any more, by another one's event
+                if not entry.events or not wanted:
+                    continue  # not wanted any more
                 try:
                     if wanted == _IN and lane is not None:
                         self._serveLane(entry, transport, lane, now)

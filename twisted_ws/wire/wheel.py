@@ -88,6 +88,18 @@ class Wheel:
         passed = real - self._looked
         return self.missed if passed <= LATE or self._call is None else self.missed + passed - TICK
 
+    def secondsAndMissed(self) -> tuple[float, float]:
+        """Return `seconds`, and what `missedUntil` says of the same moment."""
+        passed = self._seconds() - self._looked
+        if 0 <= passed <= TICK:
+            return self.now + passed, self.missed
+        return self.seconds(), self.missedUntil(self._looked + passed)
+
+    def after(self, entry: Deadline, seconds: float) -> None:
+        """Call ``entry.deadlineReached`` in so many seconds; see `set`."""
+        passed = self._seconds() - self._looked
+        self.set(entry, (self.now + passed if 0 <= passed <= TICK else self.seconds()) + seconds)
+
     def set(self, entry: Deadline, when: float) -> None:
         """Call ``entry.deadlineReached`` at `when` (the wheel's time); an earlier place of `entry` is given up."""
         if entry.wheelSlot is not None:
