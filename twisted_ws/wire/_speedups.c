@@ -21,6 +21,7 @@
 #ifdef __linux__
 #include <sys/epoll.h>
 #endif
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -44,6 +45,7 @@ enum {
 static int (*tlsRead)(void *, void *, int);
 static int (*tlsWrite)(void *, const void *, int);
 static int (*tlsGetError)(const void *, int);
+static unsigned long (*tlsPeekError)(void);
 static void (*tlsClearErrors)(void);
 static void (*tlsSetShutdown)(void *, int);
 static int tlsMost = INT_MAX;  /* messages of TLS itself in one read */
@@ -53,6 +55,7 @@ enum {
     TLS_WANT_READ = 2,
     TLS_WANT_WRITE = 3,
     TLS_ZERO_RETURN = 6,
+    ALONE = 7, /* see mayHaveMore */
     TLS_RECORD = 16 * 1024, /* the most that one record carries (RFC 8446 section 5.1) */
     TLS_LOOP = 1,           /* SSL_CB_LOOP: a step of the state machine */
     TLS_ALERT = 0x4000,     /* SSL_CB_ALERT */
@@ -282,13 +285,22 @@ sendPlain(int fd, const unsigned char *header, size_t size, const char *payload,
     return sent < 0 ? 0 : sent; /* an error shows again, and is told, when the transport sends the rest */
 }
 
+/* Empty OpenSSL's queue of errors: what another connection has left there would be taken for the next one's. It hardly ever has, and
+ * to clear what is empty takes five times as long. */
+static void
+tlsForgetErrors(void)
+{
+    if (tlsPeekError())
+        tlsClearErrors();
+}
+
 /* Send `length` bytes by TLS, record by record. Return how many went; where none did, the error of OpenSSL as a negative number, or
  * 0 if the socket is full. What did not go must come again, first, and at least as much of it (SSL_write). */
 static Py_ssize_t
 tlsSend(void *ssl, const char *data, Py_ssize_t length)
 {
     Py_ssize_t sent = 0;
-    tlsClearErrors();
+    tlsForgetErrors();
     while (sent < length) {
         Py_ssize_t left = length - sent;
         int n = tlsWrite(ssl, data + sent, left > INT_MAX ? INT_MAX : (int)left);
@@ -334,6 +346,7 @@ typedef struct {
     char secure;
     char open;
     char waiting;
+    unsigned char alone; /* so many records of TLS that come next are taken to be alone */
 } Sender;
 
 static PyTypeObject SenderType;
@@ -553,12 +566,12 @@ countMessage(const void *ssl, int where, int value)
 static PyObject *
 useOpenSSL(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    if (count != 5) {
-        PyErr_SetString(PyExc_TypeError, "useOpenSSL(read, write, getError, clearErrors, setShutdown)");
+    if (count != 6) {
+        PyErr_SetString(PyExc_TypeError, "useOpenSSL(read, write, getError, peekError, clearErrors, setShutdown)");
         return NULL;
     }
-    uintptr_t addresses[5];
-    for (int i = 0; i < 5; i++) {
+    uintptr_t addresses[6];
+    for (int i = 0; i < 6; i++) {
         addresses[i] = (uintptr_t)PyLong_AsSize_t(args[i]);
         if (addresses[i] == (uintptr_t)-1 && PyErr_Occurred())
             return NULL;
@@ -566,8 +579,9 @@ useOpenSSL(PyObject *module, PyObject *const *args, Py_ssize_t count)
     tlsRead = (int (*)(void *, void *, int))addresses[0];
     tlsWrite = (int (*)(void *, const void *, int))addresses[1];
     tlsGetError = (int (*)(const void *, int))addresses[2];
-    tlsClearErrors = (void (*)(void))addresses[3];
-    tlsSetShutdown = (void (*)(void *, int))addresses[4];
+    tlsPeekError = (unsigned long (*)(void))addresses[3];
+    tlsClearErrors = (void (*)(void))addresses[4];
+    tlsSetShutdown = (void (*)(void *, int))addresses[5];
     return PyLong_FromSize_t((size_t)(uintptr_t)countMessage);
 }
 
@@ -603,22 +617,40 @@ tlsConnection(PyObject *object)
     return tlsRead == NULL ? NULL : ssl;
 }
 
-/* Read all that has come by TLS into the read buffer, as far as it fits. Return how many bytes that is, 0 at the end, -1 if nothing
- * is there, or -1 and OpenSSL's error, the reason for which is still in its queue. `*more`: after these bytes there is an error or
- * the end, of which no poll tells; the next read does. */
+/* Whether there may be more to be read than the record that was just read, which was no full one. Nearly always there is not, and to
+ * ask the kernel costs a twentieth of an echo: where there was none, the next ALONE records are taken to be alone, too. Of one that
+ * is not, the next poll tells. */
+static int
+mayHaveMore(Sender *sender, int fd)
+{
+    int waiting = 1;
+    if (sender->alone) {
+        sender->alone--;
+        return 0;
+    }
+    if (ioctl(fd, FIONREAD, &waiting) < 0 || waiting > 0)
+        return 1;
+    sender->alone = ALONE;
+    return 0;
+}
+
+/* Read all that has come by TLS into the read buffer, as far as it fits. `sender` and `fd`, its socket, are those of the lane; NULL:
+ * OpenSSL looks whether there is more. Return how many bytes that is, 0 at the end, -1 if nothing is there, or -1 and OpenSSL's error,
+ * the reason for which is still in its queue. `*more`: after these bytes there is an error or the end, of which no poll tells; the next
+ * read does. */
 static Py_ssize_t
-tlsReceive(void *ssl, int *error, int *more)
+tlsReceive(void *ssl, Sender *sender, int fd, int *error, int *more)
 {
     int size = 0, n;
     *error = *more = 0;
-    tlsClearErrors(); /* what another connection has left there would be taken for this one's */
+    tlsForgetErrors();
     tlsLeft = tlsMost;
     /* A record is read whole, or its rest would stay in OpenSSL, of which no poll tells either. */
     do {
         n = tlsRead(ssl, readBuffer + size, READ_SIZE - size);
         if (n > 0)
             size += n;
-    } while (n > 0 && READ_SIZE - size >= TLS_RECORD);
+    } while (n > 0 && READ_SIZE - size >= TLS_RECORD && (n == TLS_RECORD || sender == NULL || mayHaveMore(sender, fd)));
     int tooMany = tlsLeft < 0;
     tlsLeft = INT_MAX;
     if (tooMany) {
@@ -646,7 +678,7 @@ tlsReadSome(PyObject *module, PyObject *connection)
     void *ssl = tlsConnection(connection);
     if (ssl == NULL)
         return NULL;
-    Py_ssize_t size = tlsReceive(ssl, &error, &more);
+    Py_ssize_t size = tlsReceive(ssl, NULL, -1, &error, &more);
     if (size >= 0)
         return PyBytes_FromStringAndSize((const char *)readBuffer, size);
     if (error)
@@ -988,7 +1020,7 @@ serveLane(PollSet *set, int fd, PyObject *transport, PyObject *deliver, double n
     Py_ssize_t size, number = 0, position = 0, taken = 0;
     int error = 0, more = 0;
     if (sender->secure) {
-        size = tlsReceive((void *)sender->handle, &error, &more);
+        size = tlsReceive((void *)sender->handle, sender, fd, &error, &more);
     } else {
         size = recv(fd, readBuffer, READ_SIZE, MSG_DONTWAIT);
         if (size < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)

@@ -76,7 +76,7 @@ if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
             from cryptography.hazmat.bindings._rust import _openssl
 
             _ffi = _openssl.ffi
-            _functions = ("SSL_read", "SSL_write", "SSL_get_error", "ERR_clear_error", "SSL_set_shutdown")
+            _functions = ("SSL_read", "SSL_write", "SSL_get_error", "ERR_peek_error", "ERR_clear_error", "SSL_set_shutdown")
             _addresses = [int(_ffi.cast("uintptr_t", _ffi.addressof(_openssl.lib, name))) for name in _functions]
             _counter = _ffi.cast("void (*)(const SSL *, int, int)", _speedups.useOpenSSL(*_addresses))
             _openssl.lib.SSL_CTX_set_info_callback(SSL.Context(SSL.TLS_METHOD)._context, _counter)
