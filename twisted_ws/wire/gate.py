@@ -8,7 +8,6 @@ import resource
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from ipaddress import IPv6Address
 from itertools import islice
 from sys import maxsize
@@ -253,7 +252,6 @@ class _ListeningSocket:
         self._gate = gate
         self._isEssential = gate.isEssential(port)
         self._short = False
-        self.acceptOne = partial(self._try, partial(speedups.acceptOne, socket))  # see `twisted_ws.wire.pure.acceptOne`
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
@@ -262,7 +260,12 @@ class _ListeningSocket:
         """Accept one connection, or say that there is none."""
         return self._try(self._socket.accept)
 
-    def _try(self, accept: Callable[[], Any]) -> Any:
+    def acceptOne(self) -> tuple[int, Any]:
+        """Do the same for who wants the descriptor alone (see `twisted_ws.wire.pure.acceptOne`)."""
+        accepted: tuple[int, Any] = self._try(speedups.acceptOne, self._socket)
+        return accepted
+
+    def _try(self, accept: Callable[..., Any], *arguments: Any) -> Any:
         gate, isEssential = self._gate, self._isEssential
         if isEssential:
             if gate.full(essential=True):
@@ -271,11 +274,11 @@ class _ListeningSocket:
             self._none()  # the pause began in this very turn
         try:
             try:
-                accepted = accept()
+                accepted = accept(*arguments)
             except OSError as error:
                 if not isEssential or error.errno not in _SHORT or not gate.giveSpare():
                     raise
-                accepted = accept()
+                accepted = accept(*arguments)
         except Exception as error:
             if not isinstance(error, OSError):
                 self._rest(repr(error))
