@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import weakref
+from contextlib import ExitStack
 from itertools import chain
 
 import pytest
@@ -517,6 +518,36 @@ def test_laneWhilePaused(impl, pair):
     del transport
     assert gone() is None
     assert len(sockets) == 0
+
+
+@BOTH
+def test_someAtOnce(impl):
+    """Of many that are ready each comes once before any comes again, however few are served at once; who has gone does not."""
+    told = []
+    sockets = impl.PollSet(lambda transport, events, came: told.append(transport))
+    with ExitStack() as stack:
+        pairs = [[stack.enter_context(end) for end in socket.socketpair()] for _ in range(7)]
+        numbers = [ours.fileno() for ours, _ in pairs[:6]]
+        for number, (_, theirs) in zip(numbers, pairs, strict=False):
+            sockets.ask(number, number, IN, 0)
+            theirs.sendall(b"x")  # nobody reads it
+        for _ in range(9):
+            assert sockets.serve(2, 0.0) == 2
+        assert told == numbers * 3
+        told.clear()
+        assert sockets.serve(1, 0.0) == 1
+        first, second, third, fourth, *others = numbers
+        # The second is wanted no more; the third's descriptor is one's that has nothing; the fourth is another one's.
+        sockets.ask(second, second, 0, IN)
+        sockets.ask(third, third, 0, IN)
+        os.dup2(pairs[6][0].fileno(), third)
+        sockets.ask(third, "silent", IN, 0)
+        sockets.ask(fourth, fourth, 0, IN)
+        sockets.ask(fourth, "new", IN, 0)
+        while len(told) < 7:
+            assert sockets.serve(1, 0.0) == 1
+        assert told[:3] == [first, *others]
+        assert set(told[3:]) == {first, "new", *others}
 
 
 @BOTH
