@@ -135,6 +135,7 @@ class Peer:
         self.again = 0  # bytes that TLS wants to have offered again
         self.received = bytearray()
         self.begun = self.gone = self.left = False  # the head has come; nothing more comes; we have gone, or said so
+        self.isBusy = False  # it sends or reads: a finaliser in the middle would send or take the same once more
         self.hungUp = False
         self.farewells = 0
         self.isClosing = FOREVER  # since when the server closes it
@@ -164,8 +165,15 @@ class Peer:
 
     def flush(self) -> None:
         """Give the kernel some of it."""
-        if self.gone or not self.out:
+        if self.gone or not self.out or self.isBusy:
             return
+        self.isBusy = True
+        try:
+            self._flush()
+        finally:
+            self.isBusy = False
+
+    def _flush(self) -> None:
         r = self.world.random
         size = len(self.out) if r.random() < 0.6 else r.randrange(1, len(self.out) + 1)
         size = max(size, self.again)
@@ -183,8 +191,15 @@ class Peer:
 
     def read(self, most: int) -> bool:
         """Read, and look at it; say whether something came."""
-        if self.gone:
+        if self.gone or self.isBusy:
             return False
+        self.isBusy = True
+        try:
+            return self._read(most)
+        finally:
+            self.isBusy = False
+
+    def _read(self, most: int) -> bool:
         try:
             data = self.tls.recv(most) if self.secure else self.socket.recv(most)
         except LATER:
