@@ -51,6 +51,9 @@ static void (*tlsSetShutdown)(void *, int);
 static int tlsMost = INT_MAX;  /* messages of TLS itself in one read */
 static int tlsLeft = INT_MAX;  /* of those, while a read is on; nobody counts at other times */
 
+/* Seconds; see mayHaveMore. */
+static const double SOON = 0.02;
+
 enum {
     TLS_WANT_READ = 2,
     TLS_WANT_WRITE = 3,
@@ -618,13 +621,13 @@ tlsConnection(PyObject *object)
 }
 
 /* Whether there may be more to be read than the record that was just read, which was no full one. Nearly always there is not, and to
- * ask the kernel costs a twentieth of an echo: where there was none, the next ALONE records are taken to be alone, too. Of one that
- * is not, the next poll tells. */
+ * ask the kernel costs a twentieth of an echo: where there was none, the next ALONE records that come soon are taken to be alone, too.
+ * Of one that is not, the next poll tells. Not where that takes its time: who has sent more would wait longer than without TLS. */
 static int
-mayHaveMore(Sender *sender, int fd)
+mayHaveMore(Sender *sender, int fd, double now)
 {
     int waiting = 1;
-    if (sender->alone) {
+    if (sender->alone && now - sender->lastData < SOON) {
         sender->alone--;
         return 0;
     }
@@ -639,7 +642,7 @@ mayHaveMore(Sender *sender, int fd)
  * the reason for which is still in its queue. `*more`: after these bytes there is an error or the end, of which no poll tells; the next
  * read does. */
 static Py_ssize_t
-tlsReceive(void *ssl, Sender *sender, int fd, int *error, int *more)
+tlsReceive(void *ssl, Sender *sender, int fd, double now, int *error, int *more)
 {
     int size = 0, n;
     *error = *more = 0;
@@ -650,7 +653,7 @@ tlsReceive(void *ssl, Sender *sender, int fd, int *error, int *more)
         n = tlsRead(ssl, readBuffer + size, READ_SIZE - size);
         if (n > 0)
             size += n;
-    } while (n > 0 && READ_SIZE - size >= TLS_RECORD && (n == TLS_RECORD || sender == NULL || mayHaveMore(sender, fd)));
+    } while (n > 0 && READ_SIZE - size >= TLS_RECORD && (n == TLS_RECORD || sender == NULL || mayHaveMore(sender, fd, now)));
     int tooMany = tlsLeft < 0;
     tlsLeft = INT_MAX;
     if (tooMany) {
@@ -678,7 +681,7 @@ tlsReadSome(PyObject *module, PyObject *connection)
     void *ssl = tlsConnection(connection);
     if (ssl == NULL)
         return NULL;
-    Py_ssize_t size = tlsReceive(ssl, NULL, -1, &error, &more);
+    Py_ssize_t size = tlsReceive(ssl, NULL, -1, 0, &error, &more);
     if (size >= 0)
         return PyBytes_FromStringAndSize((const char *)readBuffer, size);
     if (error)
@@ -1020,7 +1023,7 @@ serveLane(PollSet *set, int fd, PyObject *transport, PyObject *deliver, double n
     Py_ssize_t size, number = 0, position = 0, taken = 0;
     int error = 0, more = 0;
     if (sender->secure) {
-        size = tlsReceive((void *)sender->handle, sender, fd, &error, &more);
+        size = tlsReceive((void *)sender->handle, sender, fd, now, &error, &more);
     } else {
         size = recv(fd, readBuffer, READ_SIZE, MSG_DONTWAIT);
         if (size < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
