@@ -350,7 +350,7 @@ class WebSocketServer:
             ChannelError: no name, too large, an idempotency key that another message had, or the server has all the channels it
                 can hold.
             TypeError: JSON has no form for `message`.
-            ValueError: text with a lone surrogate.
+            ValueError: text or key with a lone surrogate.
         """
         return self.channels.publish(channel, message, key, idempotencyKey)
 

@@ -183,8 +183,11 @@ def test_refusals():
         world.channels.subscribe(ear, "c")
     with pytest.raises(TypeError):
         world.channels.publish("a", object())
+    with pytest.raises(ValueError, match="surrogates"):
+        world.channels.publish("a", "", "\ud800")
     world.publish("a", "1")
     assert ear.heard == ["1"]
+    assert len(world.now(world.channels.history("a", "0")).publications) == 1
 
 
 def test_kept(world):

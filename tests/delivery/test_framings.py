@@ -7,7 +7,7 @@ from base64 import b64encode
 import pytest
 
 from twisted_ws.delivery.framings import LARGE, jsonBroadcast, jsonFields, jsonFrame, jsonFraming, raw, rawBroadcast
-from twisted_ws.delivery.publication import Kind, Publication
+from twisted_ws.delivery.publication import Kind, Publication, checkJson
 
 
 def publication(kind, payload, key=None):
@@ -43,6 +43,21 @@ def test_large(text):
     one = jsonFields(publication(Kind.TEXT, small)).removesuffix(b'"').rpartition(b'"data":"')[2]
     framed = jsonFields(publication(Kind.TEXT, large))
     assert framed.removesuffix(b'"').rpartition(b'"data":"')[2] == one * (LARGE // len(text) + 1)
+
+
+@pytest.mark.parametrize("text", [b"[\n]", b"[\r\n[1,\r2]\n]"])
+def test_nested(text):
+    """What was taken as JSON has a frame wherever it is made, however deep it is nested: no parser has a say any more."""
+
+    def within(calls):
+        return within(calls - 1) if calls else jsonFields(publication(Kind.JSON, nested))
+
+    nested = b"[" * 900 + text + b"]" * 900
+    checkJson(nested)
+    fields = within(200)
+    assert fields.endswith(b"]" * 900)
+    assert b"\n" not in fields
+    assert b"\r" not in fields
 
 
 def test_largeOnce(monkeypatch):

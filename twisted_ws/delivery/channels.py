@@ -222,7 +222,7 @@ class Channels:
             ChannelError: no name, a message or key that is too long, an idempotency key that another message had; the engine
                 has no room; or more messages are on their way than can be sent.
             TypeError: JSON has no form for `message`.
-            ValueError: text with a lone surrogate.
+            ValueError: text or key with a lone surrogate.
         """
         checkName(channel, self.limits.channelName)
         kind, payload = encode(message)
@@ -231,6 +231,8 @@ class Channels:
         for each in (key, idempotencyKey):
             if each is not None and len(each) > LONGEST_KEY:
                 raise ChannelError("too-large", f"A key has at most {LONGEST_KEY} characters.")
+        if key is not None and not key.isascii():
+            key.encode()  # what is numbered has to have a frame
         fingerprint = b"" if idempotencyKey is None else _fingerprint(key, *((kind, payload) if asked is None else encode(asked)))
         if self.fanOuts.pending:
             self.fanOuts.admit(len(payload))
