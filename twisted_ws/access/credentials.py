@@ -23,6 +23,7 @@ from twisted_ws.access.keys import KeyFile
 from twisted_ws.access.rates import Budgets
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
+from twisted_ws.logs import Throttle
 from twisted_ws.wire.gate import addressKey
 
 __all__ = ["CheckFailed", "Credentials", "CredentialsError", "Identity", "TooManyFailures", "Unauthenticated"]
@@ -121,6 +122,7 @@ class Credentials:
         self._reactor = reactor
         self._deadline = limits.credentialsDeadline
         self._failures = Budgets(limits.authFailures / 60, limits.authFailures, reactor.seconds)
+        self._throttle = Throttle(reactor.seconds)
         self._portals = [self._portal(checker) for checker in checkers]
         self._keys = KeyFile(keyFile) if keyFile is not None else None
         self.requiresCredentials = bool(self._portals) or self._keys is not None
@@ -190,7 +192,10 @@ class Credentials:
                 return Failure(Unauthenticated("The credentials are wrong."))
             if failure.check(CancelledError):
                 return failure
-            if failure.check(defer.TimeoutError):
+            # Whoever sends a password makes it write a line.
+            if not self._throttle.allows(self._log, f"a credentials checker failed with {type(failure.value).__name__}"):
+                pass  # said often enough
+            elif failure.check(defer.TimeoutError):
                 self._log.warn("no credentials checker answered within {seconds} seconds", seconds=self._deadline)
             else:
                 self._log.failure("a credentials checker failed", failure)

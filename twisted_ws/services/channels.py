@@ -250,7 +250,9 @@ class ChannelService(WebSocketService):
             raise ChannelError("internal-error", "The service failed.") from None
 
     def _failed(self, failure: Failure, hook: str) -> None:
-        _log.failure("{service}.{hook} raised", failure, service=type(self).__name__, hook=hook)
+        name = type(self).__name__
+        if self.server.mayLog(f"{name}.{hook} raised {type(failure.value).__name__}"):
+            _log.failure("{service}.{hook} raised", failure, service=name, hook=hook)
 
     # WebSocket.
 

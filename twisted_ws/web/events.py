@@ -235,6 +235,8 @@ async def openEvents(request: HttpRequest, visit: Visit, server: WebSocketServer
     json = not alone or query.get("format") == "json"
     watched = json and query.get("presence") == "true"
     infos = await service.permitAll(visitor, names, watched)
+    if request.gone:
+        return  # a hook has gone on all the same
     _describe(request)
     if request.method == b"HEAD":
         request.finish()  # type: ignore[no-untyped-call]

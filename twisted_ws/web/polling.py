@@ -258,6 +258,8 @@ async def poll(request: HttpRequest, visit: Visit, server: WebSocketServer) -> N
     """
     question, channels = _Question(request, visit, server.limits), server.channels
     infos = await visit.service.permitAll(visit.visitor, question.names, question.presence)
+    if request.gone:
+        return  # a hook has gone on all the same
     if not question.wait:
         gathered, runs = Gathered(question.limit, server.limits), []
         for name in question.names:

@@ -235,7 +235,8 @@ class HttpRequest(Request):
             if not self.gone:
                 self.refuse(error)
             return
-        _log.failure("{method} {path} failed", reason, method=printable(self.method), path=printable(self.path))
+        if self.site.throttle.allows(_log, f"request failed with {type(error).__name__}"):
+            _log.failure("{method} {path} failed", reason, method=printable(self.method), path=printable(self.path))
         if self.gone:
             return
         if self.startedWriting:
