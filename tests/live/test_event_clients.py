@@ -24,6 +24,14 @@ def server(tmp_path: Path) -> Iterator[Running]:
         yield server
 
 
+def address(server: Running, directory: Path, secure: bool) -> list[str]:
+    """Return curl's arguments for the channel of a server that was started in `directory`."""
+    if not secure:
+        return [f"http://localhost:{server.port('ws')}/channels/news"]
+    certificate = next((directory / "state").rglob("*.pem"))
+    return ["--cacert", str(certificate), f"https://localhost:{server.port('wss')}/channels/news"]
+
+
 def publish(server: Running, channel: str, message: str) -> None:
     """Publish one message."""
     server.curl("--data", message, path=f"/channels/{channel}")
@@ -67,11 +75,14 @@ def test_end(server: Running) -> None:
 
 
 @pytest.mark.parametrize("version", ["--http1.0", "--http1.1"])
-def test_curl(server: Running, version: str) -> None:
-    """The events come through curl one by one, with either version of HTTP."""
-    url = f"http://localhost:{server.port('ws')}/channels/news"
-    command = ["curl", "--silent", "--no-buffer", "--noproxy", "*", version, "--header", "Accept: text/event-stream", url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as curl:
+@pytest.mark.parametrize("secure", [False, True])
+def test_curl(tmp_path: Path, version: str, secure: bool) -> None:
+    """The events come through curl one by one, with either version of HTTP, plain and with TLS, where ALPN names the version."""
+    command = ["curl", "--silent", "--no-buffer", "--noproxy", "*", version, "--header", "Accept: text/event-stream"]
+    with (
+        running(tmp_path, *(("--tls-port", "0") if secure else ())) as server,
+        subprocess.Popen([*command, *address(server, tmp_path, secure)], stdout=subprocess.PIPE, text=True) as curl,
+    ):
         assert curl.stdout is not None
         assert curl.stdout.readline().startswith("retry: ")
         for number in range(3):

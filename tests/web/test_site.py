@@ -66,8 +66,8 @@ def test_noGate() -> None:
 
 
 def test_protocols() -> None:
-    """Only HTTP/1.1 is negotiated, whatever else Twisted could speak."""
-    assert World().site.acceptableProtocols() == [b"http/1.1"]
+    """HTTP/1.1 and 1.0 are negotiated, whatever else Twisted could speak."""
+    assert World().site.acceptableProtocols() == [b"http/1.1", b"http/1.0"]
 
 
 def test_ownReactor() -> None:

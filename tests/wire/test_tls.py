@@ -344,10 +344,17 @@ def test_theContextKeepsMemoryAndTimeInBounds(pem: str) -> None:
 
 @pytest.mark.parametrize(
     ("offered", "chosen"),
-    [([], None), (["http/1.1"], "http/1.1"), (["h2", "http/1.1"], "http/1.1"), (["h2"], False), (["http/1.0", "ws"], False)],
+    [
+        ([], None),
+        (["http/1.1"], "http/1.1"),
+        (["h2", "http/1.0", "http/1.1"], "http/1.1"),
+        (["http/1.0"], "http/1.0"),
+        (["h2"], False),
+        (["http/0.9", "ws"], False),
+    ],
 )
-def test_onlyHTTP11IsNegotiated(pem: str, offered: list[str], chosen: str | bool | None) -> None:
-    """http/1.1 is chosen wherever it is offered; a client that offers only others gets the alert no_application_protocol."""
+def test_onlyHTTP1IsNegotiated(pem: str, offered: list[str], chosen: str | bool | None) -> None:
+    """http/1.1 is chosen where it is offered, else http/1.0; who offers others gets the alert no_application_protocol."""
     context = client()
     if offered:
         context.set_alpn_protocols(offered)

@@ -120,7 +120,7 @@ class HttpSite(Site):
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return what ALPN may choose. Twisted would add h2 where its library is installed, which this channel does not speak."""
-        return [b"http/1.1"]
+        return [b"http/1.1", b"http/1.0"]
 
     def startFactory(self) -> None:
         """Start nothing: there is no access log, and so no clock for its lines."""

@@ -54,7 +54,8 @@ _log = Logger()
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 # For TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has nothing else.
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
-_PROTOCOL = b"http/1.1"
+# What ALPN may choose, the best first.
+_PROTOCOLS = (b"http/1.1", b"http/1.0")
 # A resumed session shows the client certificate of its first handshake without verifying it again, so not for long.
 _TICKET_SECONDS = 3600
 # A certificate that has fewer is worth a warning: at its load, and each day.
@@ -268,13 +269,14 @@ def isPlainHTTP(error: BaseException | None) -> bool:
 
 
 def _selectProtocol(connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
-    """Choose http/1.1, or end the handshake with the alert no_application_protocol (RFC 7301 section 3.2).
+    """Choose http/1.1, else http/1.0, or end the handshake with the alert no_application_protocol (RFC 7301 section 3.2).
 
     An exception is how pyOpenSSL is told to send the alert; as an `SSL.Error` it then ends this handshake as any other
     failure does. An empty answer would select a protocol with an empty name.
     """
-    if _PROTOCOL in offered:
-        return _PROTOCOL
+    for protocol in _PROTOCOLS:
+        if protocol in offered:
+            return protocol
     raise SSL.Error([("SSL routines", "", "no application protocol")])
 
 
