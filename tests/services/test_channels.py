@@ -156,6 +156,16 @@ def test_rawRefusals(world, path, status):
     assert refused.value.status == status
 
 
+def test_mountedWithoutChannel():
+    """Below a service whose path has no {channel} there is none: who expects one there is told, instead of waiting for ever."""
+    with serve({"/channels": ChannelService()}) as server:
+        for path, offers in ("/channels/news", []), ("/channels/news", ["twisted-ws.v1"]), ("/channels/a?channel=b", []):
+            with pytest.raises(HandshakeRefused) as refused:
+                server.connect(path, subProtocols=offers)
+            assert (refused.value.status, b"{channel}" in refused.value.body) == (404, True)
+        server.connect("/channels/", subProtocols=["twisted-ws.v1"])
+
+
 def test_idempotencyOfAsked(worlds):
     """A key belongs to what the client sent, whatever the service makes of it each time."""
 

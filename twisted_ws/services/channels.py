@@ -31,6 +31,9 @@ __all__ = ["ChannelReject", "ChannelService"]
 
 _log = Logger()
 
+# For whoever mounted a service at /channels alone, and expects /channels/news: the server's log has it, too.
+_NOT_IN_PATH = "There is no channel in this path: that needs a service at .../{channel}; here it is ?channel=NAME."
+
 
 class ChannelReject(Reject):
     """A request that is refused because of the channels in its URL.
@@ -121,14 +124,15 @@ class ChannelService(WebSocketService):
         """Return the channels and patterns that the URL of a request names, each once.
 
         Raises:
-            ChannelError: a name is none, there are too many, or the path goes on below a channel ("not-found").
+            ChannelError: a name is none, there are too many, or the path goes on below a channel, or below a service that was
+                mounted without ``{channel}`` in its path ("not-found").
         """
         limits = self.server.limits
         names = list(request.query.get("channel", ()))
         name = request.pathParams.get("channel")
+        if request.pathRest not in ((), ("",)):  # one slash at the end changes nothing
+            raise ChannelError("not-found", _NOT_IN_PATH if name is None else "There is nothing below a channel.")
         if name is not None:
-            if request.pathRest not in ((), ("",)):  # one slash at the end changes nothing
-                raise ChannelError("not-found", "There is nothing below a channel.")
             names.insert(0, str(name))
         names = list(dict.fromkeys(names))
         if len(names) > limits.channelsPerCaller:
