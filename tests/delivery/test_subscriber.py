@@ -12,8 +12,9 @@ from twisted_ws.delivery.channels import ROOM
 from twisted_ws.delivery.mailbox import CHARGE, Policy
 from twisted_ws.delivery.past import PLACE
 from twisted_ws.delivery.publication import Start
-from twisted_ws.delivery.subscriber import PIECE, TURN, CallerSubscriber, Subscriber
+from twisted_ws.delivery.subscriber import PIECE, STEPS, CallerSubscriber, Subscriber
 from twisted_ws.testing import serve
+from twisted_ws.wire.turns import STEPS as TURN
 
 BIG = ROOM // 2 + 1  # of two of these, the second does not fit
 
@@ -206,18 +207,59 @@ def test_forgotten():
     assert world.backlog.total == 0
 
 
-def test_inTurns():
-    """A long resume to a peer that takes all at once goes out some in each turn of the reactor, a piece at a time."""
-    world = World(historyMessages=1000)
-    world.publish(*["x" * 1000] * 500)
+def greedy(world, sent):
+    """Return a caller whose peer takes all at once, of which its link tells at once.
+
+    Noted in `sent` is what of its turn is left at each write, and how many messages that has.
+    """
     _, caller = world.connect()
-    sent = []
-    caller._link.sendAll = lambda messages: sent.append(len(messages))
-    caller.subscribe("a", "0")
-    assert sent == [PIECE // 1000] * (TURN // PIECE)
+    hold, eased = caller._link.hold, []
+
+    def held(goOn, makeRoom=None):
+        eased[:] = [goOn] if goOn else []
+        hold(goOn, makeRoom)
+
+    def sendAll(messages):
+        sent.append((world.server.turns.left, len(messages)))
+        for each in [*eased]:
+            each()
+
+    caller._link.hold, caller._link.sendAll = held, sendAll
+    return caller
+
+
+def test_pieces():
+    """A long resume to a peer that takes all at once goes out a piece at a time."""
+    world, sent = World(historyMessages=1000), []
+    world.publish(*["x" * 1000] * 500)
+    greedy(world, sent).subscribe("a", "0")
     world.memory.advance(0)
-    assert sum(sent) == 500
-    assert set(sent[:-1]) == {PIECE // 1000}
+    sizes = [size for _, size in sent]
+    assert sum(sizes) == 500
+    assert set(sizes[:-1]) == {PIECE // 1000}
+    assert world.backlog.total == 0
+
+
+@pytest.mark.parametrize(("channels", "callers"), [(1, 1), (9, 1), (3, 3)])
+@pytest.mark.parametrize("size", [1, 5000])
+def test_inTurns(channels, callers, size):
+    """What is resumed in one turn of the reactor has a bound for all together, whatever their peers take, and none is left over."""
+    count, most = (3000, TURN // STEPS + 256) if size == 1 else (180, TURN * 2048 // size)
+    world, sent = World(historyMessages=3000), []
+    for number in range(channels):
+        world.publish(*["x" * size] * count, channel=f"a{number}")
+    for caller in [greedy(world, sent) for _ in range(callers)]:
+        for number in range(channels):
+            caller.subscribe(f"a{number}", "0")
+    world.memory.advance(0)
+    turns, before = [0], TURN
+    for left, number in sent:
+        if left > before:
+            turns.append(0)
+        before = left
+        turns[-1] += number
+    assert sum(turns) == channels * callers * count
+    assert max(turns) <= most
     assert world.backlog.total == 0
 
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CallerSubscriber", "Subscriber"]
 
-# A mailbox is emptied in writes of so many bytes, and of so many in one turn of the reactor.
+# A mailbox is emptied in writes of so many bytes.
 PIECE = 16 * 1024
-TURN = 4 * PIECE
-# What one item is (see `twisted_ws.wire.turns`).
+# What one item is, in steps of `twisted_ws.wire.turns`, and how many bytes of it are one more.
 STEPS = 3
+BYTES = 2048
 
 
 class Subscriber:
@@ -123,7 +123,7 @@ class CallerSubscriber(Subscriber):
     in order, as the link eases. The link counts what is in the mailbox with its own bytes.
     """
 
-    __slots__ = ("_channels", "_easing", "_goesOn", "_link", "_mailbox", "_patterns", "_policy", "sender")
+    __slots__ = ("_channels", "_easing", "_goesOn", "_isPumping", "_link", "_mailbox", "_patterns", "_policy", "sender")
 
     framing: ClassVar[Framing] = staticmethod(raw)
 
@@ -134,6 +134,7 @@ class CallerSubscriber(Subscriber):
         self.sender = self._link.sender
         self._mailbox: Mailbox | None = None
         self._goesOn = False  # whether `_pump` is called in a later turn
+        self._isPumping = False
         self._easing: Deferred[None] | None = None
         self._policy = policy
         self._patterns: tuple[tuple[str, ...], tuple[str, ...]] | None = None  # of these channels: how names in patterns begin
@@ -275,22 +276,29 @@ class CallerSubscriber(Subscriber):
         return self._link.isOpen()
 
     def _pump(self) -> None:
-        """Give the link what it has room for; so much at a time that others have their turn."""
-        left = TURN
+        """Give the link what it has room for, as far as this turn of the reactor has room for the work."""
+        if self._goesOn or self._isPumping:
+            return  # whoever is at it goes on: the link, which has eased in the middle of that, would begin anew each time
+        turns, outermost = self._channels.turns, False
+        self._isPumping = True
+        try:
+            outermost = turns.begin()
+            self._pumpSome(turns.share())
+        finally:
+            self._isPumping = False
+            if outermost:
+                turns.end()
+
+    def _pumpSome(self, share: int) -> None:
+        turns = self._channels.turns
         while (mailbox := self._mailbox) is not None:
             buffered = self._link.bufferedAmount()
             room = self._channels.room - buffered
             if buffered and room <= 0:
                 return
-            if left <= 0:
+            if turns.isOver(share):
                 # A peer that reads as fast as it is written to would go on for as long as the history is.
-                if not self._goesOn:
-                    self._goesOn = True
-                    try:
-                        self._channels.turns.later(self._pumpOn)
-                    except MemoryError:
-                        self._goesOn = False
-                        raise
+                self._goOnLater()
                 return
             before = mailbox.size
             items = mailbox.take(min(room, PIECE), self._channels.seconds(), not buffered)
@@ -299,19 +307,25 @@ class CallerSubscriber(Subscriber):
                 self._tooSlow(mailbox)
                 return
             if items:
-                left -= PIECE
-                self._channels.turns.spend(STEPS * len(items))
-                self._link.sendAll(
-                    [OutgoingMessage(TEXT, each) if isinstance(each, bytes) else self.framing(each) for each in items]
-                )
-            elif buffered and mailbox:
+                messages = [OutgoingMessage(TEXT, each) if isinstance(each, bytes) else self.framing(each) for each in items]
+                turns.spend(STEPS * len(items) + sum([len(each.payload) for each in messages]) // BYTES)
+                self._link.sendAll(messages)
+            elif mailbox:
+                if not buffered:
+                    self._goOnLater()  # it took too long to find one
                 return
-            else:
-                left = 0
             if self._mailbox is mailbox and not mailbox:
                 self._drop()
             elif self._easing is not None and mailbox.frames <= self._channels.limits.replyBuffer:
                 self._ease()
+
+    def _goOnLater(self) -> None:
+        self._goesOn = True
+        try:
+            self._channels.turns.later(self._pumpOn)
+        except MemoryError:
+            self._goesOn = False
+            raise
 
     def _makeRoom(self) -> None:
         """Let messages of channels give way to what goes to the caller beside them, as the policy has it."""
