@@ -243,7 +243,7 @@ def test_pieces():
 @pytest.mark.parametrize(("channels", "callers"), [(1, 1), (9, 1), (3, 3)])
 @pytest.mark.parametrize("size", [1, 5000])
 def test_inTurns(channels, callers, size):
-    """What is resumed in one turn of the reactor has a bound for all together, whatever their peers take, and none is left over."""
+    """What is resumed in one turn of the reactor has a bound for all together, and nothing is left over."""
     count, most = (3000, TURN // STEPS + 256) if size == 1 else (180, TURN * 2048 // size)
     world, sent = World(historyMessages=3000), []
     for number in range(channels):
