@@ -198,6 +198,14 @@ def test_notFound(open_: World, path: bytes) -> None:
     assert (response.status, response.json["error"]) == (404, "not-found")
 
 
+@pytest.mark.parametrize("path", [b"/", b"/broadcaster", b"/ws", b"/channels", b"/api/channels/a/b"])
+def test_elsewhere(open_: World, path: bytes) -> None:
+    """Who comes with a browser or a WebSocket is told of the other port; who publishes to a wrong path is not sent there."""
+    there = "pages and WebSockets are on the WebSocket port (by default 8080)"
+    assert open_.get(path).json["message"] == f"There is nothing here: {there}."
+    assert open_.post(b"x", path=path).json["message"] == "There is nothing here."
+
+
 @pytest.mark.parametrize(
     ("error", "status", "header", "value"),
     [

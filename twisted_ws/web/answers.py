@@ -27,6 +27,7 @@ __all__ = [
     "dateNow",
     "jsonBody",
     "notAllowed",
+    "nothing",
     "responseHead",
     "retryAfter",
     "spaced",
@@ -168,17 +169,30 @@ class Endpoint(Resource):
 
 
 class Directory(Endpoint):
-    """An inner node: has children, and is nothing itself."""
+    """An inner node: has children, and is nothing itself.
+
+    Args:
+        elsewhere: where a reader should look instead, as ": there".
+    """
 
     isLeaf = False
 
+    def __init__(self, elsewhere: str = "") -> None:
+        super().__init__()
+        self._elsewhere = elsewhere
+
     def admit(self, request: HttpRequest) -> None:
         """Refuse: this is no resource."""
-        raise HttpError(404, "There is nothing here.")
+        raise nothing(request, self._elsewhere)
 
-    def getChild(self, path: bytes, request: object) -> IResource:
+    def getChild(self, path: bytes, request: HttpRequest) -> IResource:
         """Refuse a child that was not put here."""
-        raise HttpError(404, "There is nothing here.")
+        raise nothing(request, self._elsewhere)
+
+
+def nothing(request: HttpRequest, elsewhere: str = "") -> HttpError:
+    """Return a 404 that tells readers (GET and HEAD) what lies elsewhere."""
+    return HttpError(404, f"There is nothing here{elsewhere if request.method in (b'GET', b'HEAD') else ''}.")
 
 
 def dateNow() -> bytes:

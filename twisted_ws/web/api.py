@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET
 
 from twisted_ws.logs import printable
-from twisted_ws.web.answers import HttpError, notAllowed, spaced
+from twisted_ws.web.answers import HttpError, notAllowed, nothing, spaced
 from twisted_ws.web.compression import answerCompressed
 from twisted_ws.web.guarded import Guarded
 from twisted_ws.web.later import answerLater
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.request import HttpRequest
 
-__all__ = ["Api"]
+__all__ = ["ELSEWHERE", "Api"]
 
 # What a body of JSON may be called: curl says form data of everything.
 _JSON_TYPES = ("", "application/json", "text/plain", "application/x-www-form-urlencoded")
 # How long an operation may take. Only an engine that asks another process takes any time.
 SECONDS = 30
+# For who comes to the broadcast port with a browser, or a WebSocket.
+ELSEWHERE = ": pages and WebSockets are on the WebSocket port (by default 8080)"
 
 _ROUTES: dict[str, dict[bytes, Operation]] = {}
 for _operation in OPERATIONS:
@@ -48,7 +50,7 @@ class Api(Guarded):
         """Find the operation, and check the credentials, before the body is asked for."""
         path, channel = _route(request.path.decode("ascii"))
         if path != PATH and path not in _ROUTES:
-            raise HttpError(404, "There is nothing here.")
+            raise nothing(request, ELSEWHERE)
         found = _ROUTES.get(path, {})
         allowed = self._allowed(found)
         request.found = found.get(b"GET" if request.method == b"HEAD" else request.method), channel, allowed

@@ -9,7 +9,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from twisted_ws.errors import ChannelError
 from twisted_ws.web.answers import Directory, HttpError
-from twisted_ws.web.api import Api
+from twisted_ws.web.api import ELSEWHERE, Api
 from twisted_ws.web.guarded import Guarded
 from twisted_ws.web.health import Liveness, Readiness
 from twisted_ws.web.later import httpError
@@ -34,7 +34,7 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials, reactor: An
     ``GET /healthz``, ``GET /readyz``       health, without credentials
     ======================================  ==========================================================
     """
-    root, broadcaster, api = Directory(), Directory(), Api(server, credentials)
+    root, broadcaster, api = Directory(ELSEWHERE), Directory(ELSEWHERE), Api(server, credentials)
     root.putChild(b"broadcaster", broadcaster)
     broadcaster.putChild(b"broadcast", Broadcast(server, credentials))
     root.putChild(b"api", api)
