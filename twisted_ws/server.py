@@ -455,14 +455,14 @@ class WebSocketServer:
             raise Reject(503, "The server stops.", {"Retry-After": "5"})
         _setServer(service, self)
         handlers = examine(service)
-        chosen = None
+        chosen, wire = None, self._wire
         if request.subProtocols:
             chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
 
         def attend(connection: WebSocketConnection) -> Events:
             caller = Caller(connection, request, chosen, self._callers)
             return Dispatcher(
-                service, handlers, caller, connection, self.limits, self._wire.reactor, self._callers, self._leaving
+                service, handlers, caller, connection, self.limits, wire.reactor, wire.turns, self._callers, self._leaving
             )
 
         return Welcome(chosen, headers, handlers.idleTimeout, attend)

@@ -15,6 +15,7 @@ from twisted_ws.errors import ConnectionClosed, WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.outbox import failedWrite
+from twisted_ws.wire.turns import Turns as Budget
 
 
 class Turns(SteadyClock):
@@ -29,7 +30,9 @@ class Turns(SteadyClock):
 
 
 class Peer:
-    """A peer and the wire to it: writes down what a dispatcher asks for, and tells it what happens.
+    """A peer and the wire to it, of a server of its own or that of another one (`beside`).
+
+    Writes down what a dispatcher asks for, and tells it what happens.
 
     Attributes:
         sent: each frame that was written: (opcode, payload).
@@ -40,8 +43,15 @@ class Peer:
         waiting: the bytes of messages that wait for a handler, as they were told.
     """
 
-    def __init__(self, service: object, limits: Limits | None = None, callers: set[Caller] | None = None) -> None:
-        self.clock = Turns()
+    def __init__(
+        self,
+        service: object,
+        limits: Limits | None = None,
+        callers: set[Caller] | None = None,
+        beside: Peer | None = None,
+    ) -> None:
+        self.clock = Turns() if beside is None else beside.clock
+        self.turns = Budget(self.clock) if beside is None else beside.turns
         self.sent: list[tuple[int, bytes]] = []
         self.unread: list[Deferred[None]] = []
         self.reads = True
@@ -56,7 +66,7 @@ class Peer:
         self.leaving: dict[Dispatcher, Deferred[None]] = {}
         self.caller = Caller(self, UpgradeRequest("/ws"))
         self.dispatcher = Dispatcher(
-            service, examine(service), self.caller, self, limits or Limits(), self.clock, self.callers, self.leaving
+            service, examine(service), self.caller, self, limits or Limits(), self.clock, self.turns, self.callers, self.leaving
         )
 
     # What the peer does.

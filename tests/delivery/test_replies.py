@@ -17,10 +17,11 @@ from twisted.trial.unittest import TestCase
 
 from tests.delivery.support import Peer
 from twisted_ws.caller import BINARY, TEXT, Caller
-from twisted_ws.delivery.replies import ITEMS, asDeferred
+from twisted_ws.delivery.replies import ITEM, asDeferred
 from twisted_ws.errors import HandlerError
 from twisted_ws.limits import Limits
 from twisted_ws.service import CloseFrame
+from twisted_ws.wire.turns import STEPS
 
 
 class Answer:
@@ -363,16 +364,29 @@ def test_pace() -> None:
 
 
 @pytest.mark.parametrize("item", ["x", None])
-def test_fastStream(item: Any) -> None:
-    """An endless iterator lets the reactor turn after some items, also when it has nothing to send."""
-    endless = Endless(item)
-    peer = Peer(Answer(endless)).open().say("m")
-    assert endless.count == ITEMS
-    peer.clock.turn()
-    assert endless.count == 2 * ITEMS
-    peer.leave()
-    assert (endless.count, endless.closed) == (2 * ITEMS, 1)
-    assert not peer.clock.getDelayedCalls()
+@pytest.mark.parametrize(("callers", "streams"), [(1, 1), (5, 16)])
+def test_fastStreams(item: Any, callers: int, streams: int) -> None:
+    """Endless iterators let the reactor turn after some items of them all, also when they have nothing to send."""
+    some = [Endless(item) for _ in range(callers * streams)]
+    waiting = iter(some)
+    service = Call(lambda text: next(waiting))
+    peers = [Peer(service)]
+    peers += [Peer(service, beside=peers[0]) for _ in range(callers - 1)]
+    clock, total = peers[0].clock, 0
+    for peer in peers:
+        peer.open().say(*["m"] * streams)
+    for _ in range(20):
+        before, total = total, sum([each.count for each in some])
+        assert total - before <= STEPS // ITEM + len(some)
+        clock.turn()
+    assert min([each.count for each in some]) > 5 * STEPS // ITEM // len(some)  # everybody has its share
+    for peer in peers:
+        peer.leave()
+    counts = [each.count for each in some]
+    for _ in range(3):
+        clock.turn()
+    assert [(each.count, each.closed) for each in some] == [(count, 1) for count in counts]
+    assert not clock.getDelayedCalls()
 
 
 def test_slowStream() -> None:

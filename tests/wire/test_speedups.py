@@ -551,6 +551,27 @@ def test_someAtOnce(impl):
 
 
 @BOTH
+@pytest.mark.parametrize(("number", "each", "first"), [(5, 64, 64), (5, 40, 80), (20, 1, 8), (3, 20, 60)])
+def test_messagesAtOnce(impl, number, each, first):
+    """Of messages some are delivered at once, of however many connections; that there may be more is said, and they come next."""
+    told = []
+    sockets = impl.PollSet(lambda transport, events, came: told.append(came))
+    with ExitStack() as stack:
+        pairs = [[stack.enter_context(end) for end in socket.socketpair()] for _ in range(number)]
+        senders = [sender(impl, ours) for ours, _ in pairs]
+        for (ours, theirs), one in zip(pairs, senders, strict=True):
+            sockets.ask(ours.fileno(), one, IN, 0)
+            sockets.attach(ours.fileno(), one, one, 100, told.append)
+            theirs.sendall(clientFrame(1, b"x") * each)
+        served = sockets.serve(8, 0.0)
+        assert told == ["x"] * first
+        assert (served == 8) is (first < number * each)
+        while served == 8:
+            served = sockets.serve(8, 0.0)
+        assert told == ["x"] * (number * each)
+
+
+@BOTH
 def test_ask(impl, pair):
     """A socket is polled for what was asked, until nothing is asked any more; a closed one is forgotten without a word."""
     ours, theirs = pair

@@ -29,6 +29,7 @@ from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, Inte
 from twisted_ws.limits import Limits
 from twisted_ws.logs import peerName
 from twisted_ws.wire.events import Connection
+from twisted_ws.wire.turns import Turns
 
 __all__ = ["Dispatcher", "callUpgrade"]
 
@@ -50,7 +51,8 @@ class Dispatcher:
         caller: the other end.
         connection: the wire's side.
         limits: `jsonValues`, `readAhead`, `streams`, `handlerGrace`, and `drainTimeout` for onClose are used.
-        reactor: for deadlines and turns.
+        reactor: for deadlines.
+        turns: the budget of what is sent item by item.
         callers: the open callers of the server; this one joins before onOpen and leaves when it is not open any more.
         leaving: those whose caller has left, until handlers and onClose have ended; each with what fires at the end of that.
 
@@ -75,6 +77,7 @@ class Dispatcher:
         "_replies",
         "_running",
         "_service",
+        "_turns",
         "_waiting",
         "caller",
     )
@@ -87,6 +90,7 @@ class Dispatcher:
         connection: Connection,
         limits: Limits,
         reactor: Any,
+        turns: Turns,
         callers: Registry,
         leaving: dict[Dispatcher, Deferred[None] | None],
     ) -> None:
@@ -95,6 +99,7 @@ class Dispatcher:
         self._connection = connection
         self._limits = limits
         self._reactor = reactor
+        self._turns = turns
         self._callers = callers
         self._leaving = leaving
         self._handlers = handlers
@@ -414,7 +419,7 @@ class Dispatcher:
         """Send what a handler returned; False: the next message has to wait."""
         if self._replies is None:
             self._replies = Replies(
-                self.caller, self._handlers.streamId, self._limits.streams, self._reactor, self._raised, self._finished
+                self.caller, self._handlers.streamId, self._limits.streams, self._turns, self._raised, self._finished
             )
         return self._replies.send(value, event, streamId, mayHold)
 

@@ -9,18 +9,17 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from twisted_ws.caller import TEXT, Caller
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.service import CloseFrame
+from twisted_ws.wire.turns import STEP, Turns
 
 __all__ = ["Replies", "Stream", "asDeferred"]
 
-# A fast iterator lets the reactor turn after this many items, or this many seconds.
-ITEMS = 64
-SECONDS = 0.01
+# Steps of `Turns` that an item is, beside those for the time that it takes.
+ITEM = 3
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NONE = msgspec.Raw()
@@ -47,15 +46,15 @@ class Stream:
     Args:
         items: what the handler returned.
         send: writes one item; its Deferred fires when the item was handed to the kernel. None: no item can follow.
-        reactor: turns between the items.
+        turns: the budget of what all send in one turn of the reactor.
     """
 
-    __slots__ = ("_items", "_reactor", "_send", "_stopped", "_waiting")
+    __slots__ = ("_items", "_send", "_stopped", "_turns", "_waiting")
 
-    def __init__(self, items: Any, send: Callable[[Any], Deferred[None] | None], reactor: Any) -> None:
+    def __init__(self, items: Any, send: Callable[[Any], Deferred[None] | None], turns: Turns) -> None:
         self._items = items
         self._send = send
-        self._reactor = reactor
+        self._turns = turns
         self._stopped = False
         self._waiting: Deferred[Any] | None = None
 
@@ -91,32 +90,44 @@ class Stream:
 
     async def _sendAll(self, items: Any) -> None:
         # Both live in the loop, so that an endless iterator of None, too, lets others have their turn.
-        count, begin = 0, self._reactor.seconds()
+        turns, isAsync = self._turns, hasattr(items, "__anext__")
+        share = turns.share()
         while True:
+            begin = turns.seconds()
             try:
-                item = await self._next(items) if hasattr(items, "__anext__") else next(items)
+                if isAsync:
+                    pending = self._next(items)
+                    self._spend(begin)
+                    item = await self._wait(pending)
+                    begin = turns.seconds()
+                else:
+                    item = next(items)
             except (StopIteration, StopAsyncIteration):
                 return
             if self._stopped:
                 return
-            if item is not None:
-                written = self._send(item)
-                if written is None:
-                    return
+            written = None if item is None else self._send(item)
+            if item is not None and written is None:
+                return
+            self._spend(begin, ITEM)
+            if written is not None:
                 try:
                     await self._wait(written)
                 except ConnectionClosed:
                     return  # the peer has gone; onClose tells
-            count += 1
-            if count == ITEMS or self._reactor.seconds() - begin >= SECONDS:
-                await self._wait(deferLater(self._reactor, 0))
-                count, begin = 0, self._reactor.seconds()
+            if turns.isOver(share):
+                await self._wait(turns.next())
+                share = turns.share()
 
-    async def _next(self, items: AsyncIterator[Any]) -> Any:
+    def _spend(self, begin: float, steps: int = 0) -> None:
+        """Count steps against this turn of the reactor, and the time since `begin`: the code of a service may take any."""
+        self._turns.spend(steps + int((self._turns.seconds() - begin) / STEP))
+
+    def _next(self, items: AsyncIterator[Any]) -> Deferred[Any]:
         pending = asDeferred(items.__anext__())
         if pending is None:
             raise TypeError(f"{type(items).__name__}.__anext__ returned no awaitable")
-        return await self._wait(pending)
+        return pending
 
     async def _wait(self, deferred: Deferred[Any]) -> Any:
         self._waiting = deferred
@@ -133,26 +144,26 @@ class Replies:
         caller: to whom.
         idField: the field of a reply that a stream id goes into.
         limit: how many iterators are sent at the same time.
-        reactor: turns between their items.
+        turns: the budget of what all send in one turn of the reactor.
         failed: told of what an iterator raised, and of its event.
         released: told that the iterator which was one too many has begun.
     """
 
-    __slots__ = ("_caller", "_failed", "_held", "_idField", "_limit", "_reactor", "_released", "_streams")
+    __slots__ = ("_caller", "_failed", "_held", "_idField", "_limit", "_released", "_streams", "_turns")
 
     def __init__(
         self,
         caller: Caller,
         idField: str,
         limit: int,
-        reactor: Any,
+        turns: Turns,
         failed: Callable[[Failure, str], object],
         released: Callable[[], object],
     ) -> None:
         self._caller = caller
         self._idField = idField
         self._limit = limit
-        self._reactor = reactor
+        self._turns = turns
         self._failed = failed
         self._released = released
         self._streams: dict[Stream, str] = {}
@@ -179,7 +190,7 @@ class Replies:
         if not _isStream(value):
             self._write(value, streamId)
             return True
-        stream = Stream(value, lambda item: self._write(item, streamId), self._reactor)
+        stream = Stream(value, lambda item: self._write(item, streamId), self._turns)
         if len(self._streams) < self._limit or not self._caller.isOpen():
             self._start(stream, event)
             return True

@@ -734,6 +734,7 @@ typedef struct {
     PyObject *ready;
     PyObject *failed;
     char serving;
+    Py_ssize_t delivered; /* messages, since `serve` was called */
     int happenedNumber, happenedNext; /* how many events the kernel has told of, and the first of them that was not served */
     struct epoll_event happened[EVENTS_AT_ONCE];
 } PollSet;
@@ -1050,6 +1051,7 @@ serveLane(PollSet *set, int fd, PyObject *transport, PyObject *deliver, double n
     }
     if (number)
         sender->lastData = now;
+    set->delivered += number;
     int failed = number == 1 && rest == NULL ? deliverOne(deliver, messages[0])
                                              : deliverAll(set, fd, transport, deliver, messages, number, rest);
     return more && size > 0 && !failed ? tellReady(set, transport, EPOLLIN, Py_NewRef(Py_None)) : failed;
@@ -1077,11 +1079,12 @@ serveEvent(PollSet *set, const struct epoll_event *event, double now)
     return failed;
 }
 
-/* Serve what is ready; return how many events that was, -1 with an exception. */
+/* Serve what is ready; return how many events that was, or `maximum` where there may be more, -1 with an exception. */
 static long
 serveAll(PollSet *set, long maximum, double now)
 {
     long served = 0;
+    set->delivered = 0;
     while (served < maximum) {
         if (set->happenedNext == set->happenedNumber) {
             int number = epoll_wait(set->epoll, set->happened, EVENTS_AT_ONCE, 0);
@@ -1097,6 +1100,8 @@ serveAll(PollSet *set, long maximum, double now)
         served++;
         if (serveEvent(set, &set->happened[set->happenedNext++], now) < 0)
             return -1;
+        if (set->delivered >= MESSAGES_AT_ONCE)
+            return maximum;
     }
     return served;
 }

@@ -31,7 +31,7 @@ from twisted_ws.wire.wheel import Wheel
 __all__ = ["LANE_NAMES", "LaneServer", "PollGroup", "Receiver"]
 
 # Timers, accepts and what waits for its turn (`twisted_ws.wire.turns`, which has as long) come after so many seconds at the
-# latest; how late it is, is looked at after so many events, each of which may be 64 messages.
+# latest; how late it is, is looked at after so many events, or some more than 64 messages.
 TURN = 0.005
 EVENTS = 8
 

@@ -510,7 +510,8 @@ class PollSet:
     def serve(self, maximum: int, now: float) -> int:
         """Serve what is ready, at most `maximum` events, and return how many that was; the next call goes on behind them.
 
-        Of one connection at most 64 messages are delivered; `ready` has the rest, if more have come. Called by somebody who is
+        Of one connection at most 64 messages are delivered; `ready` has the rest, if more have come. With as many of all together
+        it is time to look up, too: then `maximum` is returned, for there may be more. Called by somebody who is
         being served, it serves nothing.
 
         Raises:
@@ -525,7 +526,7 @@ class PollSet:
             self._serving = False
 
     def _serveAll(self, maximum: int, now: float) -> int:
-        entries, served = self._entries, 0
+        entries, served, delivered = self._entries, 0, 0
         while served < maximum:
             if not self._happened:
                 # All of them come before anybody is asked again: those that have more are behind the others.
@@ -545,15 +546,18 @@ class PollSet:
                     continue  # not wanted any more
                 try:
                     if wanted == _IN and lane is not None:
-                        self._serveLane(entry, transport, lane, now)
+                        delivered += self._serveLane(entry, transport, lane, now)
                     else:
                         self._ready(transport, wanted, None)
                 except BaseException:
                     self.failed = transport
                     raise
+                if delivered >= _MESSAGES_AT_ONCE:
+                    return maximum
         return served
 
-    def _serveLane(self, entry: _Entry, transport: Any, lane: _Lane, now: float) -> None:
+    def _serveLane(self, entry: _Entry, transport: Any, lane: _Lane, now: float) -> int:
+        """Serve a connection that has a lane; return how many messages had come."""
         sender, maximum, _ = lane
         came: Any
         try:
@@ -563,7 +567,7 @@ class PollSet:
         except SSL.Error as error:
             came = error
         if came is None:
-            return
+            return 0
         messages, taken = _take(came, maximum, _MESSAGES_AT_ONCE) if isinstance(came, bytes) else ([], 0)
         if not messages:
             self._ready(transport, _IN, came)
@@ -571,6 +575,7 @@ class PollSet:
             self._deliverAll(entry, lane, messages, came[taken:], now)
         if sender.secure and came.__class__ is bytes and came and tlsHasEnded(sender.handle):
             self._ready(transport, _IN, None)
+        return len(messages)
 
     def _deliverAll(self, entry: _Entry, lane: _Lane, messages: list[str | bytes], rest: bytes, now: float) -> None:
         sender, _, deliver = lane

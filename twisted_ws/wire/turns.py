@@ -43,14 +43,15 @@ class Turns:
 
     Attributes:
         left: steps until it is over; who works subtracts, or calls `spend`.
+        seconds: the reactor's clock.
         until: while somebody works, the reactor's seconds at which it is over.
     """
 
-    __slots__ = ("_call", "_isTurning", "_reactor", "_seconds", "_since", "_spent", "_waiting", "left", "until")
+    __slots__ = ("_call", "_isTurning", "_reactor", "_since", "_spent", "_waiting", "left", "seconds", "until")
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._seconds: Callable[[], float] = reactor.seconds
+        self.seconds: Callable[[], float] = reactor.seconds
         self._call: Any = None  # the next turn, until it is called
         self._isTurning = False
         self._waiting: deque[Callable[[], object]] = deque()
@@ -63,7 +64,7 @@ class Turns:
         """Begin to work; False: somebody does already, in whose work this is."""
         if self._since is not None:
             return False
-        now = self._seconds()
+        now = self.seconds()
         self.until = now + TURN - self._spent
         self._since = now
         return True
@@ -72,7 +73,7 @@ class Turns:
         """Undo the `begin` that returned True; nothing where somebody who worked had the reactor turn, and that has done it."""
         since, self._since = self._since, None
         if since is not None:
-            self._spent += self._seconds() - since
+            self._spent += self.seconds() - since
 
     def spend(self, steps: int) -> None:
         """Count steps, whether or not so many are left; when they are many, the next turn begins with all of them again."""
@@ -100,7 +101,7 @@ class Turns:
         left = self.left
         if left <= 0 or (left <= share and self._waiting):
             return True
-        return self._spent >= TURN if self._since is None else self._seconds() >= self.until
+        return self._spent >= TURN if self._since is None else self.seconds() >= self.until
 
     @property
     def over(self) -> bool:
