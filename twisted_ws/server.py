@@ -21,7 +21,7 @@ from twisted_ws.delivery.publication import Kind, Published, encode
 from twisted_ws.delivery.upgrades import Upgrade
 from twisted_ws.errors import CloseCode, ConfigurationError
 from twisted_ws.limits import Limits
-from twisted_ws.routes import Routes
+from twisted_ws.routes import Match, Routes
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.backlog import Backlog
@@ -277,10 +277,9 @@ class WebSocketServer:
         self._routes.add(path, service)
         _setServer(service, self)
 
-    def find(self, path: str) -> object | None:
+    def find(self, path: str) -> Match[object] | None:
         """Return the service that answers a URL path (percent-encoded, without the query), None where none does."""
-        match = self._routes.find(path)
-        return None if match is None else match.value
+        return self._routes.find(path)
 
     def factory(
         self, http: IProtocolFactory | None = None, peerCertificate: Callable[[Any], Any] | None = None
@@ -425,11 +424,15 @@ class WebSocketServer:
 
     def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
         """Find the service for a handshake and ask it (see `twisted_ws.wire.frontdoor.Host`)."""
-        answer = self.ask(request)
+        answer = self.ask(request, self.find(request.target.partition("?")[0]))
         return self._welcome(answer, request) if isinstance(answer, tuple) else answer.addCallback(self._welcome, request)
 
-    def ask(self, request: UpgradeRequest) -> Upgrade | Deferred[Upgrade]:
-        """Find the service for a request and ask its onUpgrade; for transports beside WebSocket, too.
+    def ask(self, request: UpgradeRequest, match: Match[object] | None) -> Upgrade | Deferred[Upgrade]:
+        """Ask the onUpgrade of the service for a request; for transports beside WebSocket, too.
+
+        Args:
+            request: the request.
+            match: what `find` returned for its path.
 
         Returns:
             The service object and more headers for the answer (see `twisted_ws.delivery.upgrades.callUpgrade`).
@@ -439,7 +442,6 @@ class WebSocketServer:
         """
         if self._stopping is not None:
             raise Reject(503, "The server stops.", {"Retry-After": "5"})
-        match = self._routes.find(request.target.partition("?")[0])
         if match is None:
             raise Reject(404, "Nothing answers this path.")
         request.pathParams, request.pathRest = match.parameters, tuple(match.rest)

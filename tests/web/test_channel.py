@@ -75,6 +75,37 @@ def test_plainAnswer(world: World, monkeypatch: pytest.MonkeyPatch, version: byt
     assert plain == made
 
 
+def test_says(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header that an answer says again stands once, however it was spelt before, and none can begin another line."""
+
+    def answered(*said: tuple[str, str], before: bool = False, after: bool = False) -> bytes:
+        def render(self: Echo, request: Any) -> bytes:
+            if before:
+                request.responseHeaders.addRawHeader("x-name", "theirs")
+            for name, value in said:
+                request.say(name, value)
+            if after:
+                request.responseHeaders.addRawHeader("x-name", "theirs")
+            return b"x"
+
+        monkeypatch.setattr(Echo, "render_GET", render)
+        connection = world.connect()
+        connection.send(GET)
+        return connection.take().partition(b"\r\n\r\n")[0]
+
+    twice = ("X-Name", "a"), ("X-Name", "b")
+    for before in (False, True):
+        assert [line for line in answered(*twice, before=before).split(b"\r\n") if b"ame:" in line] == [b"X-Name: b"]
+    lines = answered(*twice, after=True).split(b"\r\n")
+    assert [line for line in lines if b"ame:" in line] == [b"X-Name: b", b"X-Name: theirs"]
+    for value in ("a\r\nSet-Cookie: b", "a\nSet-Cookie: b", "a\rSet-Cookie: b", "\u0142\r\nSet-Cookie: b"):
+        head = answered(("X-Name", value))
+        assert b"X-Name: " in head
+        assert b"\nSet-Cookie" not in head
+        assert b"\rSet-Cookie" not in head
+    assert answered(("X-Name", "\u0142")).count("X-Name: \u0142\r\n".encode()) == 1
+
+
 def test_cookie(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cookie that a resource adds is sent."""
 

@@ -12,6 +12,7 @@ from zope.interface import alsoProvides
 from tests.memory import SteadyClock
 from tests.web.conftest import Connection, Response
 from twisted_ws.limits import Limits
+from twisted_ws.routes import Match
 from twisted_ws.services.channels import ChannelService
 from twisted_ws.services.demo import Demo
 from twisted_ws.services.playground import Playground
@@ -34,11 +35,11 @@ class Server:
         self.services = {"/" + path.replace("_", "/"): service for path, service in services.items()}
         self.asked: list[str] = []
 
-    def find(self, path: str) -> object | None:
+    def find(self, path: str) -> Match[object] | None:
         self.asked.append(path)
         for mounted, service in self.services.items():
             if path == mounted or path.startswith(mounted.rstrip("/") + "/"):
-                return service
+                return Match(service, {}, [])
         return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import iscoroutine
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -56,6 +56,18 @@ _CODES = {
     429: "too-many-requests",
     503: "unavailable",
 }
+
+
+@lru_cache(16)  # a URL is read for onUpgrade and again when it has let the request in; and polls of one channel have the same
+def _checked(names: tuple[str, ...], most: int, longest: int) -> tuple[str, ...]:
+    """Return each of `names` once, where they are names or patterns, not too many, and none too long."""
+    names = tuple(dict.fromkeys(names))
+    if len(names) > most:
+        raise ChannelError("too-many-channels", f"A connection has at most {most} channels.")
+    for each in names:
+        with concerning(each):
+            checkNameOrPattern(each, longest)
+    return names
 
 
 class ChannelService(WebSocketService):
@@ -128,19 +140,13 @@ class ChannelService(WebSocketService):
                 mounted without ``{channel}`` in its path ("not-found").
         """
         limits = self.server.limits
-        names = list(request.query.get("channel", ()))
+        names = tuple(request.query.get("channel", ()))
         name = request.pathParams.get("channel")
         if request.pathRest not in ((), ("",)):  # one slash at the end changes nothing
             raise ChannelError("not-found", _NOT_IN_PATH if name is None else "There is nothing below a channel.")
         if name is not None:
-            names.insert(0, str(name))
-        names = list(dict.fromkeys(names))
-        if len(names) > limits.channelsPerCaller:
-            raise ChannelError("too-many-channels", f"A connection has at most {limits.channelsPerCaller} channels.")
-        for each in names:
-            with concerning(each):
-                checkNameOrPattern(each, limits.channelName)
-        return names
+            names = str(name), *names
+        return [*_checked(names, limits.channelsPerCaller, limits.channelName)]
 
     async def permit(self, caller: Any, channel: str, presence: bool = False) -> Any:
         """Ask whether `caller` may subscribe; return what presence says of it, for `Channels.subscribe`.

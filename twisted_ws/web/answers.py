@@ -25,13 +25,13 @@ __all__ = [
     "Endpoint",
     "HttpError",
     "dateNow",
+    "flat",
     "jsonBody",
     "notAllowed",
     "nothing",
     "responseHead",
     "retryAfter",
     "spaced",
-    "textAnswer",
 ]
 
 _SLUGS = {
@@ -164,7 +164,7 @@ class Endpoint(Resource):
     def render_OPTIONS(self, request: HttpRequest) -> bytes:
         """Say what this resource takes; nothing about other origins, which therefore may not read it."""
         request.setResponseCode(204)
-        request.responseHeaders.setRawHeaders(b"Allow", [b", ".join(self.allowedMethods)])
+        request.say("Allow", b", ".join(self.allowedMethods).decode("ascii"))
         return b""
 
 
@@ -206,41 +206,38 @@ def _date(second: int) -> bytes:
     return date
 
 
-# What an answer says that says nothing of its own; the same as of any other (`responseHead`).
-_TEXT = (
-    b"%b 200 OK\r\nDate: %b\r\nContent-Length: %d\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%b\r\n%b"
-)
-
-
-def textAnswer(version: bytes, body: bytes, closes: bool) -> bytes:
-    """Return a whole answer that is nothing but a text.
-
-    Args:
-        version: "HTTP/1.1" or "HTTP/1.0".
-        body: UTF-8.
-        closes: whether the connection ends after it.
-    """
-    return _TEXT % (version, dateNow(), len(body), b"Connection: close\r\n" if closes else b"", body)
-
-
-def responseHead(version: bytes, code: bytes, reason: bytes, headers: Headers, closes: bool) -> bytes:
+def responseHead(version: bytes, code: int, reason: bytes, said: Mapping[str, str], closes: bool) -> bytes:
     """Return the head of a response with its empty line: with what each one has to say, and without what none should.
 
     Args:
         version: "HTTP/1.1" or "HTTP/1.0".
         code: the status.
         reason: its phrase.
-        headers: what it says of its own.
+        said: what it says of its own, by names in their usual spelling.
         closes: whether the connection ends after it.
     """
-    said = dict(headers.getAllRawHeaders())
-    said.pop(b"Server", None)
-    said[b"X-Content-Type-Options"] = [b"nosniff"]
-    said.setdefault(b"Cache-Control", [b"no-store"])
-    lines = [b"%b %b %b" % (version, code, reason)]
-    if b"Date" not in said:
-        lines.append(b"Date: " + dateNow())
-    lines += [b"%b: %b" % (name, value) for name, values in said.items() for value in values]
-    lines.append(b"Connection: close\r\n\r\n" if closes else b"\r\n")
-    return b"\r\n".join(lines)
+    lines = "".join([f"{name}: {value}\r\n" for name, value in said.items()])
+    date = b"" if "Date" in said else b"Date: %b\r\n" % dateNow()
+    stored = b"" if "Cache-Control" in said else b"Cache-Control: no-store\r\n"
+    end = b"Connection: close\r\n\r\n" if closes else b"\r\n"
+    return b"%b %d %b\r\n%b%bX-Content-Type-Options: nosniff\r\n%b%b" % (
+        version,
+        code,
+        reason,
+        date,
+        lines.encode("latin-1"),
+        stored,
+        end,
+    )
+
+
+def flat(headers: Headers) -> dict[str, str]:
+    """Return what `responseHead` takes for headers as twisted.web has them, each with as many lines as it has values."""
+    said = {}
+    for name, values in headers.getAllRawHeaders():
+        text = name.decode("latin-1")
+        if values:
+            said[text] = f"\r\n{text}: ".join([value.decode("latin-1") for value in values])
+    said.pop("Server", None)
+    said.pop("X-Content-Type-Options", None)
+    return said

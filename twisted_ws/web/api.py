@@ -71,7 +71,7 @@ class Api(Guarded):
         operation, channel, allowed = request.found
         if request.method == b"OPTIONS":
             request.setResponseCode(204)
-            request.responseHeaders.setRawHeaders(b"Allow", [b", ".join(allowed)])
+            request.say("Allow", b", ".join(allowed).decode("ascii"))
             return b""
         if operation is None:
             self._send(request, self._document)
@@ -86,8 +86,8 @@ class Api(Guarded):
         self._send(request, spaced(msgspec.json.encode(answer)))
 
     def _send(self, request: HttpRequest, body: bytes) -> None:
-        request.responseHeaders.setRawHeaders("Content-Type", ["application/json"])
-        request.responseHeaders.setRawHeaders("Vary", ["Accept-Encoding"])
+        request.say("Content-Type", "application/json")
+        request.say("Vary", "Accept-Encoding")
         answerCompressed(request, body, self._server.limits.gzipFrom)
 
     @staticmethod

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
-from twisted_ws.web.answers import HttpError, responseHead, retryAfter
+from twisted_ws.web.answers import HttpError, flat, responseHead, retryAfter
 from twisted_ws.web.body import Body, bodyOf, expectsContinue
 from twisted_ws.web.deadline import Deadline
 from twisted_ws.web.health import RETRY_SECONDS
@@ -308,12 +308,8 @@ class HttpChannel(HTTPChannel):
         request.refuse(error)
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Write the head of a response."""
-        self.write(self.headOf(version, code, reason, headers))
-
-    def headOf(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> bytes:
-        """Return the head of a response on this connection."""
-        return responseHead(version, code, reason, headers, not self.persistent)
+        """Write the head of a response; called by other people's resources."""
+        self.write(responseHead(version, int(code), reason, flat(headers), not self.persistent))
 
     def cork(self) -> None:
         """Keep what is written until `uncork`."""

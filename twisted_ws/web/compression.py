@@ -42,7 +42,7 @@ def answerCompressed(request: HttpRequest, body: bytes, threshold: int) -> None:
     if len(body) < threshold or not takesGzip(request.fields.get("accept-encoding", "")):
         request.answer(body)
         return
-    request.responseHeaders.setRawHeaders("Content-Encoding", ["gzip"])
+    request.say("Content-Encoding", "gzip")
     coder = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     if len(body) <= SLICE:
         request.answer(coder.compress(body) + coder.flush())

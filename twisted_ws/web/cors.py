@@ -22,11 +22,7 @@ _PREFLIGHT_SECONDS = 600
 
 def isPreflight(request: HttpRequest) -> bool:
     """Say whether the browser of a page that `Cors` has let in asks before it sends."""
-    return bool(
-        request.method == b"OPTIONS"
-        and request.responseHeaders.hasHeader("Access-Control-Allow-Origin")
-        and request.fields.get("access-control-request-method")
-    )
+    return bool(request.method == b"OPTIONS" and request.isShown and request.fields.get("access-control-request-method"))
 
 
 class Cors:
@@ -64,25 +60,24 @@ class Cors:
 
     def show(self, request: HttpRequest) -> bool:
         """Let a page that may connect read the answer, whatever that will be; say whether there is one."""
-        headers = request.responseHeaders
-        headers.setRawHeaders("Vary", ["Origin"])
+        request.say("Vary", "Origin")
         # Without CORS a page may still load an answer as a script or picture, into its own process.
-        headers.setRawHeaders("Cross-Origin-Resource-Policy", ["same-origin"])
+        request.say("Cross-Origin-Resource-Policy", "same-origin")
         head = request.head
         assert head is not None
         found, host, isSecure = head.getAll("origin"), head.host, request.isSecure()
         if len(found) != 1 or not self._origins.allows(found[0], host, isSecure):
             return False
-        headers.setRawHeaders("Access-Control-Allow-Origin", found)
+        request.isShown = True
+        request.say("Access-Control-Allow-Origin", found[0])
         if self._named.allows(found[0], host, isSecure):
-            headers.setRawHeaders("Access-Control-Allow-Credentials", ["true"])
-        headers.setRawHeaders("Access-Control-Expose-Headers", [_SHOWN])
+            request.say("Access-Control-Allow-Credentials", "true")
+        request.say("Access-Control-Expose-Headers", _SHOWN)
         return True
 
     def preflight(self, request: HttpRequest) -> None:
         """Answer a browser that asks before it sends; `check`, or `show`, has let the page in."""
-        headers = request.responseHeaders
         if isPreflight(request):
-            headers.setRawHeaders("Access-Control-Allow-Methods", [_METHODS])
-            headers.setRawHeaders("Access-Control-Allow-Headers", [_TAKEN])
-            headers.setRawHeaders("Access-Control-Max-Age", [str(_PREFLIGHT_SECONDS)])
+            request.say("Access-Control-Allow-Methods", _METHODS)
+            request.say("Access-Control-Allow-Headers", _TAKEN)
+            request.say("Access-Control-Max-Age", str(_PREFLIGHT_SECONDS))

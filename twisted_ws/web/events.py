@@ -276,7 +276,6 @@ async def _begin(
 
 
 def _describe(request: HttpRequest) -> None:
-    headers = request.responseHeaders
-    headers.setRawHeaders("Content-Type", ["text/event-stream; charset=utf-8"])
-    headers.setRawHeaders("Cache-Control", ["no-store, no-transform"])
-    headers.setRawHeaders("X-Accel-Buffering", ["no"])  # nginx would keep events back until it has a page of them
+    request.say("Content-Type", "text/event-stream; charset=utf-8")
+    request.say("Cache-Control", "no-store, no-transform")
+    request.say("X-Accel-Buffering", "no")  # nginx would keep events back until it has a page of them

@@ -21,7 +21,7 @@ class Liveness(Endpoint):
 
     def render_GET(self, request: HttpRequest) -> bytes:
         """Answer; that there is an answer is the news."""
-        request.responseHeaders.setRawHeaders(b"Content-Type", [b"application/json"])
+        request.say("Content-Type", "application/json")
         return jsonBody({"status": "ok"})
 
 
@@ -37,5 +37,5 @@ class Readiness(Endpoint):
         reason = self._server.readiness()
         if reason is not None:
             raise HttpError(503, f"The server takes no new traffic: {reason}.", headers=retryAfter(RETRY_SECONDS))
-        request.responseHeaders.setRawHeaders(b"Content-Type", [b"application/json"])
+        request.say("Content-Type", "application/json")
         return jsonBody({"status": "ready"})

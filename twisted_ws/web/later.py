@@ -39,7 +39,7 @@ def answerLater(request: HttpRequest, work: Coroutine[Any, Any, None], seconds: 
         _failed(Failure(), request)
         return NOT_DONE_YET
     task = Deferred.fromCoroutine(_rest(work, context, waitsFor))
-    request.notifyFinish().addErrback(lambda gone: task.cancel())
+    request.whenGone = task.cancel
     task.addTimeout(seconds, request.channel.site.reactor)
     task.addErrback(_failed, request)
     return NOT_DONE_YET

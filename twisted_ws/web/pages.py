@@ -119,12 +119,10 @@ class PagesResource(Resource):
             return file or self._demoPage(demo)
         if request.path in self._client and self._channelPath() is not None:
             return self._client[request.path]
-        service = self._server.find(request.path.decode("ascii"))
-        if isinstance(service, ChannelService):
-            return self._channels
-        if service is not None:
-            return UpgradeRequired(self._cors)
-        return Nothing(self._cors)
+        match = request.found = self._server.find(request.path.decode("ascii"))
+        if match is None:
+            return Nothing(self._cors)
+        return self._channels if isinstance(match.value, ChannelService) else UpgradeRequired(self._cors)
 
     def _demoPath(self) -> str | None:
         for path, service in self._server.services.items():
@@ -197,10 +195,9 @@ class UpgradeRequired(_NoChannels):
 
     def render_GET(self, request: HttpRequest) -> bytes:
         """Say what to do instead."""
-        headers = request.responseHeaders
-        headers.setRawHeaders(b"Upgrade", [b"websocket"])
-        headers.setRawHeaders(b"Connection", [b"Upgrade"])
-        headers.setRawHeaders(b"Sec-WebSocket-Version", [b"13"])
+        request.say("Upgrade", "websocket")
+        request.say("Connection", "Upgrade")
+        request.say("Sec-WebSocket-Version", "13")
         request.setResponseCode(426, b"Upgrade Required")
         return b"This is a WebSocket service: connect with a WebSocket client (ws:// or wss://), not with plain HTTP.\n"
 
@@ -233,18 +230,17 @@ class File(Endpoint):
 
     def render_GET(self, request: HttpRequest) -> bytes:
         """Return the file, with what browsers should know about it."""
-        headers = request.responseHeaders
         for name, value in self._fields.items():
-            headers.setRawHeaders(name, [value])
+            request.say(name, value)
         # Weak, because it is the same for the compressed file (RFC 9110 section 8.8.1).
-        headers.setRawHeaders("ETag", [f'W/"{self._tag}"'])
+        request.say("ETag", f'W/"{self._tag}"')
         if self._hsts and hasTLS(request.transport) and _hasName(request.fields.get("host", "")):
-            headers.setRawHeaders("Strict-Transport-Security", [f"max-age={_HSTS_SECONDS}"])
+            request.say("Strict-Transport-Security", f"max-age={_HSTS_SECONDS}")
         if f'"{self._tag}"' in request.fields.get("if-none-match", ""):
             request.setResponseCode(304)
             return b""
         if takesGzip(request.fields.get("accept-encoding", "")):
-            headers.setRawHeaders("Content-Encoding", ["gzip"])
+            request.say("Content-Encoding", "gzip")
             return self._compressed
         return self._content
 

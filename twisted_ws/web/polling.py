@@ -181,12 +181,13 @@ class Poll(Subscriber):
             self._answer()
             return
         self._server.visits.add(self)
-        self._request.notifyFinish().addErrback(lambda gone: self.leave())
+        self._request.whenGone = self.leave
         channels.wheel.after(self, self._question.wait)
 
     def leave(self) -> None:
         """End: it was answered, or the peer has left."""
         self._waiting = False
+        self._request.whenGone = None
         self._server.visits.discard(self)
         self._server.channels.wheel.drop(self)
         self._server.channels.leave(self)
@@ -239,7 +240,7 @@ class Poll(Subscriber):
         channel = self._request.channel
         channel.persistent = False
         for name, value in retryAfter(returnDelay(self._server.limits)).items():
-            self._request.responseHeaders.setRawHeaders(name, [value])
+            self._request.say(name, value)
         lost = channel.whenLost(timeout)
         self._answer()
         return lost
@@ -291,11 +292,10 @@ def _presence(server: WebSocketServer, question: _Question) -> Any:
 
 
 def _answer(request: HttpRequest, question: _Question, gathered: Gathered, limits: Limits, presence: Any) -> None:
-    headers = request.responseHeaders
     place, tag = gathered.place(question.alone), gathered.tag(question.names)
-    headers.setRawHeaders("Cache-Control", ["no-cache"])
+    request.say("Cache-Control", "no-cache")
     if tag is not None:
-        headers.setRawHeaders("ETag", [f'"{tag}"'])
+        request.say("ETag", f'"{tag}"')
         if tag in question.tags and not gathered.messages and not presence:
             request.setResponseCode(304)
             request.answer(b"")
@@ -304,5 +304,5 @@ def _answer(request: HttpRequest, question: _Question, gathered: Gathered, limit
     body += [b',"messages":[', b",".join([b"{" + fields + b"}" for fields in gathered.messages]), b"]"]
     if presence:
         body += [b',"presence":', msgspec.json.encode(presence)]
-    headers.setRawHeaders("Content-Type", ["application/json"])
+    request.say("Content-Type", "application/json")
     answerCompressed(request, spaced(b"".join([*body, b"}"])), limits.gzipFrom)

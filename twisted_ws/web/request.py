@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from twisted_ws.logs import peerName, printable
 from twisted_ws.upgrade import Headers
-from twisted_ws.web.answers import Endpoint, HttpError, notAllowed, textAnswer
+from twisted_ws.web.answers import Endpoint, HttpError, flat, notAllowed, responseHead
 from twisted_ws.wire.head import RequestHead
 from twisted_ws.wire.transports import isSecure, peerOf
 
@@ -49,7 +50,9 @@ class HttpRequest(Request):
         head: the checked head; None when it could not be parsed.
         fields: the request's headers as text, by name in any case.
         gone: whether the peer has left, so that nothing can be answered any more.
+        whenGone: is called once if it does, before the answer is finished.
         found: what the resource found out when it was asked, for when it answers.
+        isShown: whether a page of another origin may read the answer (see `twisted_ws.web.cors`).
         bodyType: what `twisted_ws.web.messages` has made of Content-Type; None: nobody has asked.
     """
 
@@ -64,7 +67,9 @@ class HttpRequest(Request):
     _requestHeaders: RawHeaders | None = None
     _responseHeaders: RawHeaders | None = None
     gone = False
+    whenGone: Callable[[], object] | None = None
     found: Any = None
+    isShown = False
     bodyType: tuple[str, bool] | None = None
     _resource: IResource
 
@@ -78,16 +83,19 @@ class HttpRequest(Request):
         self.client, self.host = channel.addresses
         self.notifications = []
         self.cookies = []
+        self._said: dict[str, str] = {}
         self._adapterCache: dict[str, object] = {}
         self.clientproto = b"HTTP/1.1"
         self.content = BytesIO()
 
     @property
     def responseHeaders(self) -> RawHeaders:
-        """The headers of the answer; one that says nothing of its own does without."""
+        """The headers of the answer as twisted.web has them, made for the first who asks; ours are `say`."""
         made = self._responseHeaders
         if made is None:
             made = self._responseHeaders = RawHeaders()
+            for name, value in self._said.items():
+                made.setRawHeaders(name, [value])
         return made
 
     @responseHeaders.setter
@@ -188,27 +196,43 @@ class HttpRequest(Request):
             raise TypeError(f"a resource renders bytes or NOT_DONE_YET, not {type(body).__name__}")
         if self.gone:
             return
-        said = self._responseHeaders or self.cookies or self.etag is not None or self.lastModified is not None
-        if body and not said and (self.code, self.code_message) == (200, b"OK") and self.method != b"HEAD":
-            self.startedWriting = 1
-            self.channel.write(textAnswer(self.clientproto, body, not self.channel.persistent))
-            self.finish()  # type: ignore[no-untyped-call]
-            return
         hasBody = self.code not in (204, 304)
         if hasBody:
-            self._set("Content-Length", b"%d" % len(body))
+            self.say("Content-Length", str(len(body)))
         if self.cookies or self.etag is not None or self.lastModified is not None:  # as only other people's resources have
             self.channel.cork()
             self.write(body)  # type: ignore[no-untyped-call]
             self.channel.uncork()
+            self.finish()  # type: ignore[no-untyped-call]
+            return
+        self.startedWriting = self.finished = 1
+        head = self._head(hasText=bool(body) and hasBody)
+        self.channel.write(head + body if hasBody and self.method != b"HEAD" else head)
+        self._cleanup()  # type: ignore[no-untyped-call]
+
+    def say(self, name: str, value: str) -> None:
+        """Have a header in the answer, with one value; what it had by that name before is forgotten.
+
+        Args:
+            name: in its usual spelling.
+            value: text. Line ends become spaces.
+        """
+        if self._responseHeaders is None and value.isascii() and value.isprintable():
+            self._said[name] = value
         else:
-            self.startedWriting = 1
-            headers = self.responseHeaders
-            if body and hasBody and not headers.hasHeader(b"Content-Type"):
-                headers.setRawHeaders(b"Content-Type", [self.defaultContentType])
-            head = self.channel.headOf(self.clientproto, b"%d" % self.code, self.code_message, headers)
-            self.channel.write(head + body if hasBody and self.method != b"HEAD" else head)
-        self.finish()  # type: ignore[no-untyped-call]
+            self.responseHeaders.setRawHeaders(name, [value])
+
+    def writeHead(self) -> None:
+        """Write the head of an answer whose body comes bit by bit."""
+        self.startedWriting = 1
+        self.channel.write(self._head())
+
+    def _head(self, hasText: bool = False) -> bytes:
+        """Return the head of the answer; one with a text says so where it says nothing else of it."""
+        said = self._said if self._responseHeaders is None else flat(self._responseHeaders)
+        if hasText and "Content-Type" not in said:
+            said["Content-Type"] = self.defaultContentType.decode("ascii")
+        return responseHead(self.clientproto, self.code, self.code_message, said, not self.channel.persistent)
 
     def refuse(self, error: HttpError) -> None:
         """Answer with an error, and log one line."""
@@ -243,20 +267,23 @@ class HttpRequest(Request):
             # Half a response: only an abrupt end tells the peer that it is none.
             self.channel.drop()
         else:
-            self._responseHeaders = None
+            self._responseHeaders, self._said = None, {}
             self._sendError(HttpError(500, "The server failed to answer; its log says why."))
-
-    def _set(self, name: str, value: bytes) -> None:
-        self.responseHeaders.setRawHeaders(name.encode("ascii"), [value])
 
     def _sendError(self, error: HttpError) -> None:
         self.setResponseCode(error.status, error.phrase)
-        self._set("Content-Type", b"application/json")
-        for name, value in error.headers.items():
+        self.say("Content-Type", "application/json")
+        for name, value in error.headers.items():  # of a service's, which may be spelt in any way
             self.responseHeaders.setRawHeaders(name, [value] if isinstance(value, str) else list(value))
         self.answer(error.body())
 
     def connectionLost(self, reason: Failure) -> None:
         """The peer has left before the answer was finished."""
         self.gone = True
+        whenGone, self.whenGone = self.whenGone, None
+        try:
+            if whenGone is not None:
+                whenGone()
+        except Exception:
+            _log.failure("what waited for a request whose peer has left could not be ended")
         super().connectionLost(reason)  # type: ignore[no-untyped-call]

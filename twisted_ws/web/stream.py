@@ -140,10 +140,9 @@ class Stream:
         """Write the head of the answer; from now on it is the stream's."""
         request, channel = self._request, self._channel
         channel.persistent = False
-        request.startedWriting = 1
         if self.chunked:
-            request.responseHeaders.setRawHeaders("Transfer-Encoding", ["chunked"])
-        channel.writeHeaders(request.clientproto, b"200", b"OK", request.responseHeaders)
+            request.say("Transfer-Encoding", "chunked")
+        request.writeHead()
         self._openLane()
         now = self._channels.seconds()
         self._pingAt = now + self._channels.limits.pingInterval

@@ -39,16 +39,13 @@ class Visit:
         service: the service.
         visitor: what its hooks get.
         names: the channels and patterns of the URL, each once.
+        query: the query; of several values of a name, the last.
     """
 
     service: ChannelService
     visitor: HttpVisitor
     names: list[str]
-
-    @property
-    def query(self) -> dict[str, str]:
-        """The query; of several values of a name, the last."""
-        return {name: values[-1] for name, values in self.visitor.request.query.items()}
+    query: dict[str, str]
 
 
 class ChannelEndpoint(Endpoint):
@@ -82,7 +79,7 @@ class ChannelEndpoint(Endpoint):
             clientCertificate=peerCertificate(request.transport),
         )
         try:
-            answer = self._server.ask(upgrade)
+            answer = self._server.ask(upgrade, request.found)
         except Reject as reject:
             raise _refusal(reject) from None
         if isinstance(answer, tuple):
@@ -104,7 +101,8 @@ class ChannelEndpoint(Endpoint):
                 raise ChannelError("bad-channel", "To publish, name one channel.")
         except ChannelError as error:
             raise httpError(error) from None
-        request.found = Visit(service, HttpVisitor(upgrade), names)
+        query = {name: values[-1] for name, values in upgrade.query.items()}
+        request.found = Visit(service, HttpVisitor(upgrade), names, query)
 
     def render_OPTIONS(self, request: HttpRequest) -> bytes:
         """Answer a preflight, or say what this resource takes."""
@@ -113,7 +111,7 @@ class ChannelEndpoint(Endpoint):
 
     def render_GET(self, request: HttpRequest) -> int:
         """Begin an event stream, or answer a poll."""
-        request.responseHeaders.setRawHeaders("Vary", ["Accept, Accept-Encoding, Origin"])
+        request.say("Vary", "Accept, Accept-Encoding, Origin")
         answer = openEvents if wantsEvents(request) else poll
         return answerLater(request, answer(request, request.found, self._server), self._server.limits.upgradeDeadline)
 
@@ -126,7 +124,7 @@ class ChannelEndpoint(Endpoint):
         with concerning(visit.names[0]):
             key = visit.query.get("key")
             published = await visit.service.publishFor(visit.visitor, visit.names[0], message, key, idempotency)
-        request.responseHeaders.setRawHeaders("Content-Type", ["application/json"])
+        request.say("Content-Type", "application/json")
         request.answer(jsonBody(published._asdict()))
 
 
