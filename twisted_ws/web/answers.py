@@ -24,7 +24,6 @@ __all__ = [
     "Directory",
     "Endpoint",
     "HttpError",
-    "dateNow",
     "flat",
     "jsonBody",
     "notAllowed",
@@ -195,7 +194,7 @@ def nothing(request: HttpRequest, elsewhere: str = "") -> HttpError:
     return HttpError(404, f"There is nothing here{elsewhere if request.method in (b'GET', b'HEAD') else ''}.")
 
 
-def dateNow() -> bytes:
+def _now() -> bytes:
     """Return the time as the Date header has it."""
     return _date(int(time.time()))
 
@@ -206,29 +205,36 @@ def _date(second: int) -> bytes:
     return date
 
 
-def responseHead(version: bytes, code: int, reason: bytes, said: Mapping[str, str], closes: bool) -> bytes:
+# What an answer says that says nothing of its own; the same as of any other.
+_TEXT = (
+    b"%b %d %b\r\nDate: %b\r\nContent-Length: %d\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%b"
+)
+
+
+def responseHead(version: bytes, code: int, reason: bytes, said: dict[str, str], length: int | None, closes: bool) -> bytes:
     """Return the head of a response with its empty line: with what each one has to say, and without what none should.
 
     Args:
         version: "HTTP/1.1" or "HTTP/1.0".
         code: the status.
         reason: its phrase.
-        said: what it says of its own, by names in their usual spelling.
+        said: what it says of its own, by names in their usual spelling; the rest is added.
+        length: bytes of its body, which is text where it says nothing else; None where it has none, or an unknown number.
         closes: whether the connection ends after it.
     """
-    lines = "".join([f"{name}: {value}\r\n" for name, value in said.items()])
-    date = b"" if "Date" in said else b"Date: %b\r\n" % dateNow()
-    stored = b"" if "Cache-Control" in said else b"Cache-Control: no-store\r\n"
     end = b"Connection: close\r\n\r\n" if closes else b"\r\n"
-    return b"%b %d %b\r\n%b%bX-Content-Type-Options: nosniff\r\n%b%b" % (
-        version,
-        code,
-        reason,
-        date,
-        lines.encode("latin-1"),
-        stored,
-        end,
-    )
+    if length and not said:
+        return _TEXT % (version, code, reason, _now(), length, end)
+    said.setdefault("Date", _now().decode("ascii"))
+    if length is not None:
+        said["Content-Length"] = str(length)
+    if length:
+        said.setdefault("Content-Type", "text/plain; charset=utf-8")
+    said["X-Content-Type-Options"] = "nosniff"
+    said.setdefault("Cache-Control", "no-store")
+    lines = "".join([f"{name}: {value}\r\n" for name, value in said.items()])
+    return b"%b %d %b\r\n%b%b" % (version, code, reason, lines.encode("latin-1"), end)
 
 
 def flat(headers: Headers) -> dict[str, str]:
@@ -239,5 +245,4 @@ def flat(headers: Headers) -> dict[str, str]:
         if values:
             said[text] = f"\r\n{text}: ".join([value.decode("latin-1") for value in values])
     said.pop("Server", None)
-    said.pop("X-Content-Type-Options", None)
     return said

@@ -309,7 +309,7 @@ class HttpChannel(HTTPChannel):
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """Write the head of a response; called by other people's resources."""
-        self.write(responseHead(version, int(code), reason, flat(headers), not self.persistent))
+        self.write(responseHead(version, int(code), reason, flat(headers), None, not self.persistent))
 
     def cork(self) -> None:
         """Keep what is written until `uncork`."""

@@ -197,16 +197,16 @@ class HttpRequest(Request):
         if self.gone:
             return
         hasBody = self.code not in (204, 304)
-        if hasBody:
-            self.say("Content-Length", str(len(body)))
         if self.cookies or self.etag is not None or self.lastModified is not None:  # as only other people's resources have
+            if hasBody:
+                self.say("Content-Length", str(len(body)))
             self.channel.cork()
             self.write(body)  # type: ignore[no-untyped-call]
             self.channel.uncork()
             self.finish()  # type: ignore[no-untyped-call]
             return
         self.startedWriting = self.finished = 1
-        head = self._head(hasText=bool(body) and hasBody)
+        head = self._head(len(body) if hasBody else None)
         self.channel.write(head + body if hasBody and self.method != b"HEAD" else head)
         self._cleanup()  # type: ignore[no-untyped-call]
 
@@ -225,14 +225,11 @@ class HttpRequest(Request):
     def writeHead(self) -> None:
         """Write the head of an answer whose body comes bit by bit."""
         self.startedWriting = 1
-        self.channel.write(self._head())
+        self.channel.write(self._head(None))
 
-    def _head(self, hasText: bool = False) -> bytes:
-        """Return the head of the answer; one with a text says so where it says nothing else of it."""
+    def _head(self, length: int | None) -> bytes:
         said = self._said if self._responseHeaders is None else flat(self._responseHeaders)
-        if hasText and "Content-Type" not in said:
-            said["Content-Type"] = self.defaultContentType.decode("ascii")
-        return responseHead(self.clientproto, self.code, self.code_message, said, not self.channel.persistent)
+        return responseHead(self.clientproto, self.code, self.code_message, said, length, not self.channel.persistent)
 
     def refuse(self, error: HttpError) -> None:
         """Answer with an error, and log one line."""
