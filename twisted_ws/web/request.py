@@ -70,6 +70,7 @@ class HttpRequest(Request):
     whenGone: Callable[[], object] | None = None
     found: Any = None
     isShown = False
+    _known: tuple[str, bool] | None = None  # by `_whose`, once; functools.cached_property takes a lock each time
     bodyType: tuple[str, bool] | None = None
     _resource: IResource
 
@@ -151,10 +152,15 @@ class HttpRequest(Request):
         """Say whether the client's connection has TLS (with a trusted proxy: whether the proxy says so)."""
         return bool(self._forceSSL) or self._whose[1]
 
-    @cached_property
+    @property
     def _whose(self) -> tuple[str, bool]:
-        address, secure = peerOf(self.client)[0], isSecure(self.transport)
-        return (address, secure) if self.head is None else self.site.proxies.client(address, secure, self.head)
+        known = self._known
+        if known is None:
+            known = peerOf(self.client)[0], isSecure(self.transport)
+            if self.head is not None:
+                known = self.site.proxies.client(*known, self.head)
+            self._known = known
+        return known
 
     def admit(self) -> Deferred[None] | None:
         """Find the resource, and ask it whether the body should be read.

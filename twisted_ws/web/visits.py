@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec.json import encode
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -13,7 +14,7 @@ from twisted_ws.delivery.names import concerning, isPattern
 from twisted_ws.errors import ChannelError
 from twisted_ws.services.channels import ChannelReject, ChannelService
 from twisted_ws.upgrade import Reject, UpgradeRequest
-from twisted_ws.web.answers import Endpoint, HttpError, jsonBody
+from twisted_ws.web.answers import Endpoint, HttpError, spaced
 from twisted_ws.web.cors import Cors
 from twisted_ws.web.events import openEvents, wantsEvents
 from twisted_ws.web.later import answerLater, httpError, late
@@ -125,7 +126,7 @@ class ChannelEndpoint(Endpoint):
             key = visit.query.get("key")
             published = await visit.service.publishFor(visit.visitor, visit.names[0], message, key, idempotency)
         request.say("Content-Type", "application/json")
-        request.answer(jsonBody(published._asdict()))
+        request.answer(spaced(encode(published._asdict())))
 
 
 def _refused(failure: Failure) -> Failure:
