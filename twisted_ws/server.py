@@ -278,7 +278,7 @@ class WebSocketServer:
         _setServer(service, self)
 
     def find(self, path: str) -> Match[object] | None:
-        """Return the service that answers a URL path (percent-encoded, without the query), None where none does."""
+        """Return which service answers a URL path (percent-encoded, without the query), None where none does."""
         return self._routes.find(path)
 
     def factory(
