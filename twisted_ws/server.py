@@ -277,8 +277,13 @@ class WebSocketServer:
         self._routes.add(path, service)
         _setServer(service, self)
 
-    def find(self, path: str) -> Match[object] | None:
-        """Return which service answers a URL path (percent-encoded, without the query), None where none does."""
+    def find(self, path: str) -> object | None:
+        """Return the service that answers a URL path (percent-encoded, without the query), None where none does."""
+        match = self.match(path)
+        return None if match is None else match.value
+
+    def match(self, path: str) -> Match[object] | None:
+        """Return the same with what the path says beside that; for those who have `ask`."""
         return self._routes.find(path)
 
     def factory(
@@ -424,7 +429,7 @@ class WebSocketServer:
 
     def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
         """Find the service for a handshake and ask it (see `twisted_ws.wire.frontdoor.Host`)."""
-        answer = self.ask(request, self.find(request.target.partition("?")[0]))
+        answer = self.ask(request, self.match(request.target.partition("?")[0]))
         return self._welcome(answer, request) if isinstance(answer, tuple) else answer.addCallback(self._welcome, request)
 
     def ask(self, request: UpgradeRequest, match: Match[object] | None) -> Upgrade | Deferred[Upgrade]:
@@ -432,7 +437,7 @@ class WebSocketServer:
 
         Args:
             request: the request.
-            match: what `find` returned for its path.
+            match: what `match` returned for its path.
 
         Returns:
             The service object and more headers for the answer (see `twisted_ws.delivery.upgrades.callUpgrade`).

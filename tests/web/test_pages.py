@@ -35,7 +35,7 @@ class Server:
         self.services = {"/" + path.replace("_", "/"): service for path, service in services.items()}
         self.asked: list[str] = []
 
-    def find(self, path: str) -> Match[object] | None:
+    def match(self, path: str) -> Match[object] | None:
         self.asked.append(path)
         for mounted, service in self.services.items():
             if path == mounted or path.startswith(mounted.rstrip("/") + "/"):

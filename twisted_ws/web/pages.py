@@ -119,7 +119,7 @@ class PagesResource(Resource):
             return file or self._demoPage(demo)
         if request.path in self._client and self._channelPath() is not None:
             return self._client[request.path]
-        match = request.found = self._server.find(request.path.decode("ascii"))
+        match = request.found = self._server.match(request.path.decode("ascii"))
         if match is None:
             return Nothing(self._cors)
         return self._channels if isinstance(match.value, ChannelService) else UpgradeRequired(self._cors)
