@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import select
+import socket
 import ssl
 import subprocess
 import sys
@@ -314,6 +315,32 @@ class OnTheSocket(test_tls.OverLoopback):
             await turn()
         assert self.group.sockets.serve(1, 1.0) == 1
         assert came == ["a"] * 50
+        reactor.addReader(self.group)
+
+    async def test_handshakesAtOnce(self) -> None:
+        """Between two handshakes the clock is looked at: with some keys each takes milliseconds."""
+        await self.listen()
+        peers = []
+        for _ in range(3):
+            peers.append(socket.create_connection(("127.0.0.1", self.port)))
+            self.addCleanup(peers[-1].close)
+        while len(self.apps) < len(peers):
+            await turn()
+        reactor.removeReader(self.group)
+        for each in peers:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            out = ssl.MemoryBIO()
+            with pytest.raises(ssl.SSLWantReadError):
+                context.wrap_bio(ssl.MemoryBIO(), out).do_handshake()
+            each.sendall(out.read())
+        for each in self.apps:
+            while not select.select([each.transport.descriptor], [], [], 0)[0]:  # type: ignore[union-attr]
+                await turn()
+        assert self.group.sockets.serve(8, 1.0) == 8  # there may be more
+        assert sum([bool(select.select([each], [], [], 0)[0]) for each in peers]) == 1
+        assert self.group.sockets.serve(8, 1.0) == 8
+        assert sum([bool(select.select([each], [], [], 0)[0]) for each in peers]) == 2
         reactor.addReader(self.group)
 
     async def test_sendsStraight(self) -> None:

@@ -572,6 +572,27 @@ def test_messagesAtOnce(impl, number, each, first):
 
 
 @BOTH
+def test_lookUp(impl):
+    """Whoever takes long says so: then nobody else is served before the clock was looked at."""
+    told = []
+
+    def ready(transport, events, came):
+        told.append(transport)
+        if transport % 2:
+            sockets.lookUp()
+
+    sockets = impl.PollSet(ready)
+    with ExitStack() as stack:
+        pairs = [[stack.enter_context(end) for end in socket.socketpair()] for _ in range(5)]
+        for number, (ours, theirs) in enumerate(pairs):
+            sockets.ask(ours.fileno(), number, IN, 0)
+            theirs.sendall(b"x")
+        assert (sockets.serve(4, 0.0), told) == (4, [0, 1])
+        assert (sockets.serve(4, 0.0), told) == (4, [0, 1, 2, 3])
+        assert (sockets.serve(1, 0.0), told) == (1, [0, 1, 2, 3, 4])
+
+
+@BOTH
 def test_ask(impl, pair):
     """A socket is polled for what was asked, until nothing is asked any more; a closed one is forgotten without a word."""
     ours, theirs = pair

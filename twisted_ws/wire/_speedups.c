@@ -734,7 +734,7 @@ typedef struct {
     PyObject *ready;
     PyObject *failed;
     char serving;
-    Py_ssize_t delivered; /* messages, since `serve` was called */
+    Py_ssize_t delivered; /* messages since `serve` was called, or what counts as so many */
     int happenedNumber, happenedNext; /* how many events the kernel has told of, and the first of them that was not served */
     struct epoll_event happened[EVENTS_AT_ONCE];
 } PollSet;
@@ -1106,6 +1106,14 @@ serveAll(PollSet *set, long maximum, double now)
     return served;
 }
 
+/* lookUp() */
+static PyObject *
+pollSetLookUp(PyObject *self, PyObject *nothing)
+{
+    ((PollSet *)self)->delivered = MESSAGES_AT_ONCE;
+    Py_RETURN_NONE;
+}
+
 /* serve(maximum, now) */
 static PyObject *
 pollSetServe(PyObject *self, PyObject *const *args, Py_ssize_t count)
@@ -1218,6 +1226,7 @@ static PyMethodDef pollSetMethods[] = {
     {"detach", (PyCFunction)(void (*)(void))pollSetDetach, METH_FASTCALL, NULL},
     {"transports", pollSetTransports, METH_NOARGS, NULL},
     {"serve", (PyCFunction)(void (*)(void))pollSetServe, METH_FASTCALL, NULL},
+    {"lookUp", pollSetLookUp, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -398,6 +398,7 @@ class PollSet:
         self._asked: set[int] = set()  # now
         self._happened: list[tuple[int, object, int]] = []  # what the kernel has told of and was not served, the next one last
         self._serving = False
+        self._delivered = 0  # messages since `serve` was called, or what counts as so many
         self.failed: Any = None
 
     def __len__(self) -> int:
@@ -507,6 +508,10 @@ class PollSet:
             entry.lane = None
             self._forgetUnused(fd, entry)
 
+    def lookUp(self) -> None:
+        """Have `serve` return after the present event: it takes as long as very many others."""
+        self._delivered = _MESSAGES_AT_ONCE
+
     def serve(self, maximum: int, now: float) -> int:
         """Serve what is ready, at most `maximum` events, and return how many that was; the next call goes on behind them.
 
@@ -526,7 +531,8 @@ class PollSet:
             self._serving = False
 
     def _serveAll(self, maximum: int, now: float) -> int:
-        entries, served, delivered = self._entries, 0, 0
+        entries, served = self._entries, 0
+        self._delivered = 0
         while served < maximum:
             if not self._happened:
                 # All of them come before anybody is asked again: those that have more are behind the others.
@@ -546,13 +552,13 @@ class PollSet:
                     continue  # not wanted any more
                 try:
                     if wanted == _IN and lane is not None:
-                        delivered += self._serveLane(entry, transport, lane, now)
+                        self._delivered += self._serveLane(entry, transport, lane, now)
                     else:
                         self._ready(transport, wanted, None)
                 except BaseException:
                     self.failed = transport
                     raise
-                if delivered >= _MESSAGES_AT_ONCE:
+                if self._delivered >= _MESSAGES_AT_ONCE:
                     return maximum
         return served
 

@@ -127,6 +127,7 @@ class SecureLaneServer(LaneServer):
         return super().take(came)
 
     def _shakeHands(self) -> Any:
+        self.reactor.sockets.lookUp()  # a signature of RSA takes milliseconds
         try:
             self._tls.do_handshake()
         except SSL.WantReadError:
