@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from weakref import ref
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,22 @@ def test_anyOrder(moves, begin):
         assert list(crowd) == list(model)
     for runs, members in taken:
         assert flat(runs) == members
+
+
+@given(st.lists(st.integers(0, 1 << 20), max_size=40), st.integers(1, 2 * GROUP))
+def test_keepsNobody(leaving, begin):
+    """Who has left is kept by nothing, however the others were gone through before."""
+    crowd = Crowd()
+    places = {member: crowd.add(member) for member in map(Member, range(begin))}
+    for number in leaving:
+        for _ in range(number % GROUP + 1):
+            if places:
+                gone = [*places][number % len(places)]
+                crowd.remove(gone, places.pop(gone))
+                kept = ref(gone)
+                del gone
+                assert kept() is None
+        assert len(flat(crowd.runs())) == len(places)
 
 
 def test_steps():

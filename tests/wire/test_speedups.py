@@ -946,6 +946,34 @@ def test_tlsLane(impl, secure, pair):
 
 
 @TLS
+def test_tlsLoneRecords(impl, secure, pair):
+    """Records that wait together are read together; compiled, one at a time where the seven before were alone and soon."""
+    ours, theirs = secure
+    polled = Polled(impl, pair[0], handle=handle(impl, ours), secure=True)
+    now = 5.0
+
+    def reads(number, after):
+        nonlocal now
+        now += after
+        polled.told.clear()
+        for each in range(number):
+            theirs.send(clientFrame(1, b"%d" % each))
+        polled.serve(now)
+        found = len(polled.told)
+        while polled.serve(now):
+            pass
+        assert polled.told == [str(each) for each in range(number)]
+        return found
+
+    assert reads(1, 0) == 1
+    assert reads(3, 0.021) == 3  # it took its time
+    assert reads(2, 0.019) == (1 if impl is _speedups else 2)
+    for _ in range(5):  # the two were the first ones
+        assert reads(1, 0.019) == 1
+    assert reads(3, 0.019) == 3
+
+
+@TLS
 def test_tlsRead(impl, secure):
     """Nothing there is None; what is there is read; the end is empty bytes."""
     ours, theirs = secure
