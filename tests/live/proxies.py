@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import socket
 import subprocess
@@ -79,6 +81,61 @@ http {{
 """
 
 
+# What a configuration of the documentation stands in, and what it says itself for what is another here: the port, the server's
+# port and the certificate, which is one file with its key.
+_FROM_PAGE: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+    "nginx": (
+        """
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {directory};
+    proxy_temp_path {directory};
+    fastcgi_temp_path {directory};
+    uwsgi_temp_path {directory};
+    scgi_temp_path {directory};
+    {text}
+}}
+""",
+        (("listen 443", "listen 127.0.0.1:{port}"),),
+    ),
+    "haproxy": ("{text}", ((":443", "127.0.0.1:{port}"), ("/etc/haproxy/chat.example.pem", "{certificate}"))),
+    "apache2": (
+        """
+ServerRoot /usr/lib/apache2
+PidFile {directory}/pid
+ErrorLog {directory}/error.log
+DefaultRuntimeDir {directory}
+Listen 127.0.0.1:{port}
+ServerName localhost
+LoadModule mpm_event_module modules/mod_mpm_event.so
+LoadModule authz_core_module modules/mod_authz_core.so
+LoadModule ssl_module modules/mod_ssl.so
+LoadModule headers_module modules/mod_headers.so
+LoadModule proxy_module modules/mod_proxy.so
+LoadModule proxy_http_module modules/mod_proxy_http.so
+{text}
+""",
+        (("*:443", "127.0.0.1:{port}"),),
+    ),
+    "caddy": (
+        "{{\n    admin off\n    auto_https off\n}}\n{text}",
+        (("chat.example {", "https://chat.example:{port} {\n    tls {certificate} {certificate}"),),
+    ),
+}
+# How each is started with the file of its configuration.
+_COMMANDS = {
+    "nginx": ("-e", "{directory}/error.log", "-c", "{file}"),
+    "haproxy": ("-f", "{file}"),
+    "apache2": ("-D", "FOREGROUND", "-f", "{file}"),
+    "caddy": ("run", "--adapter", "caddyfile", "--config", "{file}"),
+}
+
+
 def freePorts(count: int) -> list[int]:
     """Return ports on which nothing listens."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
@@ -95,10 +152,12 @@ def _program(name: str, package: str) -> str:
 
 
 @contextmanager
-def _started(command: Sequence[str | Path], ports: Sequence[int]) -> Iterator[None]:
-    """Start a program, wait until it listens on `ports`, and end it at the end."""
+def _started(command: Sequence[str | Path], ports: Sequence[int], **more: str) -> Iterator[None]:
+    """Start a program, with more in its environment, wait until it listens on `ports`, and end it at the end."""
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **more}
+        )
         try:
             end = time.monotonic() + PATIENCE
             for port in ports:
@@ -155,4 +214,31 @@ def nginx(directory: Path, behind: int, host: str = "$http_host") -> Iterator[in
     configuration = directory / "nginx.conf"
     configuration.write_text(_NGINX.format(directory=directory, plain=port, behind=behind, host=host))
     with _started([_program("nginx", "nginx"), "-c", configuration, "-e", directory / "error.log"], [port]):
+        yield port
+
+
+@contextmanager
+def fromPage(name: str, text: str, directory: Path, behind: int) -> Iterator[int]:
+    """Start a proxy as the documentation has it for chat.example, and return its port, which speaks TLS.
+
+    Args:
+        name: its program.
+        text: its configuration on the page.
+        directory: for what it writes.
+        behind: the server's port.
+    """
+    (port,) = freePorts(1)
+    certificate, file = directory / "proxy.pem", directory / "proxy.conf"
+    certificate.write_bytes(trustme.CA().issue_cert("chat.example").private_key_and_cert_chain_pem.bytes())
+    around, changes = _FROM_PAGE[name]
+    here = {"port": port, "certificate": certificate, "directory": directory, "file": file}
+    for old, new in (*changes, (":8080", f":{behind}")):
+        assert old in text, f"the page has no {old!r} for {name}"
+        for key, value in here.items():
+            new = new.replace(f"{{{key}}}", str(value))
+        text = text.replace(old, new)
+    text = re.sub(r"/etc/letsencrypt/\S+?\.pem", str(certificate), text)
+    file.write_text(around.format(text=text, **here))
+    command = [part.format(**here) for part in _COMMANDS[name]]
+    with _started([_program(name, name), *command], [port], XDG_DATA_HOME=str(directory), XDG_CONFIG_HOME=str(directory)):
         yield port
