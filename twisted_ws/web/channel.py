@@ -27,7 +27,8 @@ from twisted_ws.web.request import HttpRequest
 from twisted_ws.wire.backlog import Part
 from twisted_ws.wire.handshake import isUpgrade
 from twisted_ws.wire.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
-from twisted_ws.wire.transports import abort, finishWriting, hasUnread, peerOf
+from twisted_ws.wire.outbox import SLICE
+from twisted_ws.wire.transports import abort, finishWriting, hasUnread, peerOf, sending
 from twisted_ws.wire.turns import QUANTUM, TURN
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class HttpChannel(HTTPChannel):
         self._advancing = False
         self._waitsForTurn = False
         self._lingered = 0  # bytes that were dropped since the last response
+        self._sending: tuple[int, int] | None = None  # what the kernel had for the peer at the last look (see `sending`)
         self._waiters: list[Deferred[None]] = []
 
     def connectionMade(self) -> None:
@@ -509,10 +511,22 @@ class HttpChannel(HTTPChannel):
             self.drop()  # it would have no deadline any more
             _log.failure("an HTTP connection failed inside the server")
 
+    def _getsOn(self) -> bool:
+        """Say whether the peer is reading: since the last look it has taken a slice, or all, of what the kernel had for it.
+
+        What is written is not read: the kernel may have a megabyte for a peer that takes minutes for that, and a reset drops it.
+        """
+        before, self._sending = self._sending, sending(self.transport)
+        unsent, taken = self._sending
+        return unsent > 0 and (before is None or taken - before[1] >= min(before[0], SLICE))
+
     def _judge(self) -> None:
         """Say what happens where something did not come in time."""
         if self._state is _State.CLOSING or self._waitingForTransport:
-            self.drop()
+            if self._getsOn():
+                self._deadline.set(self.site.limits.writeDeadline)
+            else:
+                self.drop()
         elif self._waitsForTurn or hasUnread(self.transport):
             self._deadline.set(TURN)  # what it has sent was not looked at yet: that is nobody's delay but ours
         elif self._state is _State.BODY:
