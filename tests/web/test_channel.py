@@ -1171,7 +1171,7 @@ def behind() -> Any:
 @pytest.mark.parametrize("waits", [False, True], ids=["kernel", "transport"])
 @pytest.mark.parametrize("took", ["nothing", "little", "all"])
 def test_readsSlowly(world: World, behind: Any, waits: bool, took: str) -> None:
-    """Who reads an answer slowly gets all of it; who takes next to nothing for as long as a stall may last, or has all, is dropped."""
+    """Who reads an answer slowly gets all of it; who stalls for long, or has all, is dropped."""
     writing, reading = behind
     limits, connection = world.limits, world.connect()
 
