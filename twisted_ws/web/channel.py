@@ -28,6 +28,7 @@ from twisted_ws.wire.backlog import Part
 from twisted_ws.wire.handshake import isUpgrade
 from twisted_ws.wire.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
 from twisted_ws.wire.outbox import SLICE
+from twisted_ws.wire.tls import reportFailure
 from twisted_ws.wire.transports import abort, finishWriting, hasUnread, peerOf, sending
 from twisted_ws.wire.turns import QUANTUM, TURN
 
@@ -491,6 +492,7 @@ class HttpChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # as HTTPChannel has it
         """Let go of everything; called once."""
+        awaited = self._state is _State.HEAD
         self._state = _State.LOST
         self._deadline.end()
         self._letGo()
@@ -503,6 +505,8 @@ class HttpChannel(HTTPChannel):
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(None)
+        if awaited:
+            reportFailure(reason, self.site.throttle, self.transport)
 
     def _deadlineReached(self) -> None:
         try:

@@ -29,6 +29,7 @@ from twisted_ws.wire.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.protocol import WebSocketConnection
 from twisted_ws.wire.proxies import TrustedProxies
 from twisted_ws.wire.shared import Welcome, Wire
+from twisted_ws.wire.tls import reportFailure
 from twisted_ws.wire.transports import abort, finishWriting, isSecure, peerOf, setProtocol
 
 __all__ = ["FrontDoor", "FrontDoorFactory", "Host", "PlainHTTP"]
@@ -325,6 +326,7 @@ class FrontDoor(TwistedProtocol):
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
         """The peer has left before there was a WebSocket, or HTTP is done; after a MemoryError the next call goes on."""
+        awaited = self._state is _State.HEAD
         self._state = _State.DONE
         self._received = b""
         self._note()
@@ -345,6 +347,8 @@ class FrontDoor(TwistedProtocol):
         gone, self._gone = self._gone, None
         if gone is not None:
             gone.callback(None)
+        if awaited:
+            reportFailure(reason, self.factory.wire.throttle, self.transport)
 
 
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})

@@ -31,10 +31,10 @@ from zope.interface.declarations import Provides
 
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
-from twisted_ws.logs import printable
+from twisted_ws.logs import Throttle, peerName, printable
 from twisted_ws.wire import speedups
 from twisted_ws.wire.certificates import Identity, loadAuthorities, loadKeyStore, loadPEM, loadSelfSigned
-from twisted_ws.wire.transports import hasTLS
+from twisted_ws.wire.transports import hasTLS, peerOf
 
 __all__ = [
     "PLAIN_HTTP",
@@ -47,6 +47,7 @@ __all__ = [
     "isPlainHTTP",
     "openSSLReason",
     "peerCertificate",
+    "reportFailure",
 ]
 
 _log = Logger()
@@ -56,6 +57,8 @@ _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 # What ALPN may choose, the best first.
 _PROTOCOLS = (b"http/1.1", b"http/1.0")
+# What OpenSSL calls the end of a stream without a close_notify, as of a load balancer's check.
+_PEER_LEFT = "unexpected eof while reading"
 # A resumed session shows the client certificate of its first handshake without verifying it again, so not for long.
 _TICKET_SECONDS = 3600
 # A certificate that has fewer is worth a warning: at its load, and each day.
@@ -173,7 +176,7 @@ class ServerTLS:
         - When the peer ends TLS, or breaks it, the producer is told to stop and the connection closes once the TCP buffer
           is empty. `loseConnection` sends our close_notify and waits for the peer's. Neither wait has a limit here: who
           calls it keeps a deadline and then calls `abortConnection`, which is safe at any time.
-        - A failed handshake is a `connectionLost` with an `OpenSSL.SSL.Error`, and nothing in the log.
+        - A failed handshake is a `connectionLost` with an `OpenSSL.SSL.Error`, for `reportFailure`.
         """
         return TLSFactory(self, False, factory, reactor)
 
@@ -266,6 +269,26 @@ def openSSLReason(error: BaseException | None) -> str:
 def isPlainHTTP(error: BaseException | None) -> bool:
     """Say whether a handshake failed because the client spoke HTTP without TLS; it can be told by `PLAIN_HTTP`."""
     return openSSLReason(error) == "http request"
+
+
+def reportFailure(reason: Failure, throttle: Throttle, transport: Any) -> None:
+    """Write into the log that TLS ended a connection that awaited a request; nothing where the peer has just left.
+
+    Args:
+        reason: of the protocol's `connectionLost`.
+        throttle: keeps peers from filling the log.
+        transport: the connection.
+    """
+    error = reason.value
+    what = openSSLReason(error) if isinstance(error, SSL.Error) else ""
+    if what and what != _PEER_LEFT:
+        throttle.info(
+            _log,
+            "TLS failed",
+            "{peer}: TLS failed: {what}",
+            peer=peerName(peerOf(transport.getPeer())[0]),
+            what="plain HTTP came to it: use https:// or wss:// there" if isPlainHTTP(error) else printable(what),
+        )
 
 
 def _selectProtocol(connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
