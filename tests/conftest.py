@@ -6,6 +6,8 @@ import signal
 import pytest
 from hypothesis import settings
 
+from tests.moments import holdCode
+
 # A promise is not about time: an example may take longer on a busy machine.
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
@@ -21,4 +23,5 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
 def _settled() -> None:
     """Spare the collector of cycles all that is loaded by now, and stays: some tests have it run hundreds of times."""
     gc.collect()
+    holdCode()
     gc.freeze()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 try:
@@ -19,7 +20,7 @@ except ImportError:  # which some distributions leave out
         """Nothing is to be undone."""
 
 
-__all__ = ["LARGE", "MOMENTS", "Moment", "collectAt", "memoryAgain", "noMemory"]
+__all__ = ["LARGE", "MOMENTS", "Moment", "collectAt", "holdCode", "memoryAgain", "noMemory"]
 
 
 class _Session:
@@ -84,6 +85,26 @@ MOMENTS = range(60)
 
 # Bytes of an object that cannot be made while `noMemory` is in force by the second of its ways.
 LARGE = 100_000_000
+
+
+# What makes functions, each held so often that it outlives as many of the faults that `holdCode` tells of.
+_held: dict[int, list[CodeType]] = {}
+
+
+def holdCode() -> None:
+    """Hold the code of all functions that functions make, as far as they are known and not frozen (`gc.freeze`).
+
+    CPython 3.12 and 3.13 give up the code of a function once too often where memory is short for the function (issue 122752 of
+    CPython): soon it is freed, though it is in use.
+    """
+    if set_nomemory is None or sys.version_info < (3, 12):
+        return
+    codes = [each.__code__ for each in gc.get_objects() if isinstance(each, FunctionType)]
+    for code in codes:  # which grows meanwhile
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType) and id(constant) not in _held:
+                _held[id(constant)] = [constant] * 1000
+                codes.append(constant)
 
 
 def memoryAgain() -> None:

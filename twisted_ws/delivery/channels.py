@@ -142,8 +142,12 @@ class Channels:
         if isinstance(history, History):
             return succeed(self._join(subscriber, channel, history))
         joining = _Joining(subscriber, channel)
-        self._joining.setdefault(channel, {})[subscriber] = joining
-        self._joiners.setdefault(subscriber, set()).add(channel)
+        if channel not in self._joining:
+            self._joining[channel] = {}
+        self._joining[channel][subscriber] = joining
+        if subscriber not in self._joiners:
+            self._joiners[subscriber] = set()
+        self._joiners[subscriber].add(channel)
         return history.addCallbacks(self._joined, self._notJoined, callbackArgs=(joining,), errbackArgs=(joining,))
 
     def unsubscribe(self, subscriber: Subscriber, channel: str, reason: str = "") -> bool:

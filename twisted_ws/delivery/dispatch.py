@@ -37,9 +37,14 @@ _log = Logger()
 
 
 def _wasNotBegun(error: BaseException) -> bool:
-    """Say whether memory was short for the call of a handler itself: the exception comes from no deeper than who called."""
+    """Say whether memory was short for the call of a handler itself: the exception comes from no frame that who called has begun.
+
+    Python 3.12 and later raise one MemoryError again where many are kept, and what it went through before is in its trace too.
+    """
     trace = error.__traceback__
-    return isinstance(error, MemoryError) and (trace is None or trace.tb_next is None)
+    if not isinstance(error, MemoryError) or trace is None or trace.tb_next is None:
+        return isinstance(error, MemoryError)
+    return trace.tb_next.tb_frame.f_back is not trace.tb_frame
 
 
 class Dispatcher:
@@ -202,8 +207,8 @@ class Dispatcher:
         """Leave the callers."""
         self._callers.discard(self.caller)
         self.caller.leaveChannels()
-        if self._opened:
-            self._leaving.setdefault(self)  # a Deferred for those who wait
+        if self._opened and self not in self._leaving:
+            self._leaving[self] = None  # a Deferred for those who wait
 
     def closed(self, statusCode: int, reason: str) -> None:
         """Call onClose when the messages that came before are handled, or the grace is over."""

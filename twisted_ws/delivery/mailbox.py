@@ -117,12 +117,14 @@ class Mailbox:
         past = self._pasts.get(publication.channel)
         if past is not None and past.follow(publication):
             return not self._isLost(past)
-        places = self._places.setdefault(publication.channel, {})
+        places = self._places.get(publication.channel)
+        if places is None:
+            places = self._places[publication.channel] = {}
         place: Hashable = publication.key if self._policy is Policy.LATEST else publication
         older = places.get(place)
         if older is not None:
             self._remove(older)  # to the end: the order of a channel stays that of its offsets
-            places = self._places.setdefault(publication.channel, places)
+            self._places[publication.channel] = places
         places[place] = publication
         self._messages[publication] = None
         self.size += CHARGE + publication.size

@@ -72,7 +72,9 @@ class People:
 
     def _name(self, person: Person) -> None:
         if isinstance(person._user, str):
-            self._byUser.setdefault(person._user, {})[person] = None
+            if person._user not in self._byUser:
+                self._byUser[person._user] = {}
+            self._byUser[person._user][person] = None
 
     def _unname(self, person: Person, user: Any) -> None:
         if isinstance(user, str):

@@ -158,7 +158,11 @@ class _Watchers:
             return
         said = {"type": kind, "channel": self.channel, "member": {"user": user, "info": msgspec.Raw(info)}}
         self._number += 1
-        self._changes.setdefault(user, []).append((self._number, kind, msgspec.json.encode(said)))
+        change = self._number, kind, msgspec.json.encode(said)
+        if before is None:
+            self._changes[user] = [change]
+        else:
+            before.append(change)
         if not self._isTelling:
             self._tellAll()
 

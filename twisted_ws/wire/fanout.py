@@ -399,7 +399,9 @@ class FanOuts:
         fanOut.cost = cost
         self._bytes, self._backlog.total, self._steps = bytes_, total, steps
         for name, queue in queues:
-            self._named.setdefault(name, queue).append(fanOut)
+            if name not in self._named:
+                self._named[name] = queue
+            self._named[name].append(fanOut)
 
     def _forget(self, fanOut: FanOut) -> None:
         """Undo that, as far as it was done: everybody was reached."""

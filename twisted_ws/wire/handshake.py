@@ -129,7 +129,10 @@ def parseExtensions(values: list[str]) -> tuple[Extension, ...] | None:
             parameters: dict[str, list[str | bool]] = {}
             name, position = match[0].lower(), match.end()
             while (match := _PARAMETER.match(value, position)) is not None:
-                parameters.setdefault(match[1].lower(), []).append(True if match[3] is None else match[3])
+                key = match[1].lower()
+                if key not in parameters:
+                    parameters[key] = []
+                parameters[key].append(True if match[3] is None else match[3])
                 position = match.end()
             found.append((name, parameters))
             match = _END.match(value, position)

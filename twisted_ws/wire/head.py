@@ -75,7 +75,10 @@ class RequestHead:
     def __post_init__(self) -> None:
         if not self.values:
             for name, value in self.headers:
-                self.values.setdefault(name, []).append(value)
+                if name in self.values:
+                    self.values[name].append(value)
+                else:
+                    self.values[name] = [value]
 
     def getAll(self, name: str) -> list[str]:
         """Return each value of the header `name` (lower case)."""
