@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ except ImportError:  # which some distributions leave out
         """Nothing is to be undone."""
 
 
-__all__ = ["LARGE", "MOMENTS", "Moment", "collectAt", "holdCode", "memoryAgain", "noMemory"]
+__all__ = ["COLLECTS_AT_ONCE", "LARGE", "MOMENTS", "Moment", "collectAt", "holdCode", "memoryAgain", "noMemory"]
 
 
 class _Session:
@@ -46,7 +47,8 @@ class Moment:
 def collectAt(number: int, action: Callable[[], object]) -> Iterator[Moment]:
     """Have `action` called by a finaliser when `number` more objects were made that the collector counts.
 
-    CPython 3.11 collects in the middle of the allocation, in C too; later versions between two instructions of Python.
+    CPython 3.11 collects in the middle of the allocation, in C too; later versions between two instructions of Python, after a
+    call, in a loop, or as a function begins (`COLLECTS_AT_ONCE`).
     """
     moment = Moment()
 
@@ -80,12 +82,17 @@ def collectAt(number: int, action: Callable[[], object]) -> Iterator[Moment]:
         raise moment.error
 
 
+# Whether a collection comes in the very allocation that makes it due; else what makes no call and has no loop sees none.
+COLLECTS_AT_ONCE = sys.version_info < (3, 12)
+
 # Enough for each of the allocations of what is tested with this; the last ones never come.
 MOMENTS = range(60)
 
 # Bytes of an object that cannot be made while `noMemory` is in force by the second of its ways.
 LARGE = 100_000_000
 
+
+_failures = itertools.count(1)  # of `noMemory`
 
 # What makes functions, each held so often that it outlives as many of the faults that `holdCode` tells of.
 _held: dict[int, list[CodeType]] = {}
@@ -132,6 +139,10 @@ def noMemory(number: int = 0) -> Iterator[None]:
         finally:
             remove_mem_hooks()
             sys.unraisablehook = report
+        if next(_failures) % 8 == 0:
+            # CPython has 16 of these exceptions ready. The next one, where so many are garbage or kept, is one for all that come
+            # then, and from 3.12 on it keeps each frame that it ever went through, and a socket that is there.
+            gc.collect()
         return
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

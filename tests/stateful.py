@@ -40,6 +40,7 @@ from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 
 from tests.memory import upgrade
+from tests.moments import holdCode
 from twisted_ws import Caller, Limits, WebSocketServer
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire import speedups
@@ -616,6 +617,7 @@ def run(seconds: float, seed: int, worlds: int = sys.maxsize) -> Counter[str]:
     Raises:
         Wrong: the first thing that was.
     """
+    holdCode()
     total: Counter[str] = Counter()
     end = time.monotonic() + seconds
     world: World | None = None

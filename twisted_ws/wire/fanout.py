@@ -308,11 +308,10 @@ class FanOuts:
                 raise
             fanOut = FanOut(parts, names, find, size, overlaps, deliver, begun)  # it has to be: some have got a part of it
         fanOut.count = count - len(behind)
-        # Nothing runs between these: the numbers are in the order of what is pending.
-        number = self._number + 1
+        # Nothing runs before the last of these is done: the numbers are in the order of what is pending.
+        self._number = fanOut.number = self._number + 1
         isFirst = not pending
         pending.append(fanOut)
-        self._number = fanOut.number = number
         try:
             if not isFirst:
                 self._keepAll()
@@ -347,10 +346,23 @@ class FanOuts:
         link, subscriber = getattr(person, "_link", None), person.membership
         if self._current is not None and (self._current is link or self._current is subscriber):
             return  # it is just getting it
-        found: dict[int, FanOut] = {}
         newest = self._number
         if self.pending:
             self._keepAll()
+            for fanOut in self._missing(person, link, subscriber):
+                self._reach(fanOut, person)
+        if self.pending:
+            for member in (link, subscriber):
+                if member is not None:
+                    self._caught[member] = newest
+
+    def _missing(self, person: Any, link: Any, subscriber: Any) -> list[FanOut]:
+        """Return what one may not have got, in order."""
+        found: dict[int, FanOut] = {}
+        # The collector waits: from Python 3.12 on it comes in a loop, too, and a finaliser could send on what is looked through.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
             seen = max(self._caught.get(link, 0), self._caught.get(subscriber, 0))
             for name in (EVERYBODY,) if subscriber is None else (EVERYBODY, *subscriber.channels):
                 since = max(self._late.get((person, name), 0), seen)
@@ -358,12 +370,10 @@ class FanOuts:
                     if fanOut.number <= since:
                         break
                     found[fanOut.number] = fanOut
-        for number in sorted(found):
-            self._reach(found[number], person)
-        if self.pending:
-            for member in (link, subscriber):
-                if member is not None:
-                    self._caught[member] = newest
+        finally:
+            if collects:
+                gc.enable()
+        return [found[number] for number in sorted(found)]
 
     def _reach(self, fanOut: FanOut, person: Any) -> None:
         """Hand one message to one who is ahead of the others; nothing where it has it."""
@@ -371,28 +381,33 @@ class FanOuts:
         if aim is None:
             return
         member, message = aim
-        if not fanOut.isDue(member):
-            return
-        self._turns.spend(STEPS + OWN_WAY)
-        self._hand(fanOut, member, message.get() if isinstance(message, Later) else message)
+        if self._hand(fanOut, member, message.get() if isinstance(message, Later) else message):
+            self._turns.spend(STEPS + OWN_WAY)
 
     def _keepAll(self) -> None:
-        """Count all that is pending among those that wait, in order; a finaliser in the middle may do the same."""
+        """Count all that is pending among those that wait, in order."""
         pending = self.pending
         fresh: list[FanOut] = []
-        at = len(pending)
-        while at and not pending[at - 1].waits:
-            at -= 1
-            fresh.append(pending[at])
-        for fanOut in reversed(fresh):
-            self._keep(fanOut)
+        # The collector waits: a finaliser could do the same, or send on, in the middle.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            at = len(pending)
+            while at and not pending[at - 1].waits:
+                at -= 1
+                fresh.append(pending[at])
+            for fanOut in reversed(fresh):
+                self._keep(fanOut)
+        finally:
+            if collects:
+                gc.enable()
 
     def _keep(self, fanOut: FanOut) -> None:
         """Count a message among those that wait."""
         queues = iter([(name, deque[FanOut]()) for name in fanOut.names])
         cost = size, steps = self._cost(fanOut)
         bytes_, total, steps = self._bytes + size, self._backlog.total + size, self._steps + steps
-        # All is made. Nothing runs from here on.
+        # All is made.
         if fanOut.waits or fanOut.isDone:
             return
         fanOut.waits = True
@@ -513,25 +528,30 @@ class FanOuts:
                 except Exception:
                     _log.failure("a message for many could not be sent on to one of them")
             elif member in stragglers:
-                del stragglers[member]
                 self._hand(fanOut, member, message)
 
-    def _hand(self, fanOut: FanOut, member: Any, message: Any) -> None:
-        """Hand a message to one; count it, if it was taken."""
-        before, self._current = self._current, member
+    def _hand(self, fanOut: FanOut, member: Any, message: Any) -> bool:
+        """Hand a message to one and count it, if it was taken; False: it has it, or is just getting it."""
+        before = self._current
         # Whoever writes to it meanwhile takes it to have the message: no finaliser before that is so.
         collects = gc.isenabled()
         gc.disable()
         try:
-            if member.send(message) if fanOut.deliver is None else fanOut.deliver(member, message):
-                fanOut.count += 1
-        except Exception:
-            # Without this those behind it would wait for ever.
-            _log.failure("a message for many could not be handed to one of them")
+            if not fanOut.isDue(member):
+                return False
+            self._current = member
+            try:
+                if member.send(message) if fanOut.deliver is None else fanOut.deliver(member, message):
+                    fanOut.count += 1
+            except Exception:
+                # Without this those behind it would wait for ever.
+                _log.failure("a message for many could not be handed to one of them")
+            finally:
+                self._current = before
         finally:
             if collects:
                 gc.enable()
-            self._current = before
+        return True
 
 
 def _straightOut(members: Sequence[Any], senders: Sequence[Any], frame: bytes, now: float) -> Sequence[tuple[Any, bool]]:
