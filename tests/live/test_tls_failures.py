@@ -47,13 +47,13 @@ def _contexts(name: str) -> tuple[ssl.SSLContext, str]:
     if name == "only HTTP/2":
         context.set_alpn_protocols(["h2"])
         return context, "no application protocol"
-    return ssl.create_default_context(), "tlsv1 alert unknown ca"
+    return ssl.create_default_context(), "tlsv1 alert unknown ca: the client does not accept the certificate of this server"
 
 
 @pytest.mark.parametrize("scheme", PORTS)
 @pytest.mark.parametrize("name", ["no certificate", "another authority", "only HTTP/2", "does not trust us"])
 def test_reason(server: Running, scheme: str, name: str) -> None:
-    """A handshake that fails is a line with the client's address and OpenSSL's reason."""
+    """A handshake that fails is a line with the client's address, OpenSSL's reason, and whose it is."""
     context, what = _contexts(name)
     line = f"127.0.0.1: TLS failed: {what}"
     before = server.output.count(line)

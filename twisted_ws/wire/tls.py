@@ -281,14 +281,14 @@ def reportFailure(reason: Failure, throttle: Throttle, transport: Any) -> None:
     """
     error = reason.value
     what = openSSLReason(error) if isinstance(error, SSL.Error) else ""
-    if what and what != _PEER_LEFT:
-        throttle.info(
-            _log,
-            "TLS failed",
-            "{peer}: TLS failed: {what}",
-            peer=peerName(peerOf(transport.getPeer())[0]),
-            what="plain HTTP came to it: use https:// or wss:// there" if isPlainHTTP(error) else printable(what),
-        )
+    if not what or what == _PEER_LEFT:
+        return
+    if isPlainHTTP(error):
+        what = "plain HTTP came to it: use https:// or wss:// there"
+    elif "alert" in what and ("certificate" in what or "unknown ca" in what):  # an alert is what the client says
+        what += ": the client does not accept the certificate of this server"
+    peer = peerName(peerOf(transport.getPeer())[0])
+    throttle.info(_log, "TLS failed", "{peer}: TLS failed: {what}", peer=peer, what=printable(what))
 
 
 def _selectProtocol(connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
