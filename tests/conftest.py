@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import gc
 import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
+from tests.memory import Behind
 from tests.moments import holdCode
 
 # A promise is not about time: an example may take longer on a busy machine.
@@ -17,6 +19,14 @@ settings.load_profile("busy")
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda number, frame: None)
+
+
+@pytest.fixture
+def behind() -> Iterator[Behind]:
+    """A TCP connection whose peer is behind with reading."""
+    found = Behind()
+    yield found
+    found.end()
 
 
 @pytest.fixture(autouse=True, scope="module")

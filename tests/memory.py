@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -13,6 +15,8 @@ from twisted.python.failure import Failure
 from wsproto.events import Event
 from wsproto.frame_protocol import Frame, FrameProtocol, Opcode
 from zope.interface import implementer
+
+from twisted_ws.wire.transports import unsentInKernel
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # for KEY: the example of RFC 6455 section 1.3
@@ -181,6 +185,36 @@ class MemoryTransport:
             self.reading = False
             protocol, self.protocol, self._producer = self.protocol, None, None
             protocol.connectionLost(Failure(error))
+
+
+class Behind:
+    """A TCP connection whose peer is behind with reading.
+
+    Attributes:
+        writing: where the server writes; the kernel takes no more.
+    """
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200_000)
+            self._reading = socket.socket()
+            self._reading.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            self._reading.connect(listening.getsockname())
+            self.writing, _ = listening.accept()
+        self.writing.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                self.writing.send(bytes(10_000))
+
+    def read(self, size: int) -> None:
+        """Have the peer's machine take so many bytes, if there are as many."""
+        left = max(unsentInKernel(self.writing) - size, 0)
+        while unsentInKernel(self.writing) > left:
+            self._reading.recv(1024)
+
+    def end(self) -> None:
+        self._reading.close()
+        self.writing.close()
 
 
 class MemoryClient:

@@ -78,7 +78,10 @@ class Limits:
     bodyDeadline: float = _limit(30, "seconds", "408", "a slow body holds a descriptor")
     keepAlive: float = _limit(60, "seconds", "closed", "an HTTP connection between two requests holds a descriptor")
     lingerDeadline: float = _limit(
-        5, "seconds", "dropped", "after the last HTTP response: so long a peer may go on sending, so that it can read the answer"
+        5,
+        "seconds",
+        "dropped, unless it is reading that",
+        "after the last HTTP response: so long a peer may go on sending, so that it can read the answer",
     )
     lingerBytes: int = _limit(
         4 * MIB,
@@ -207,7 +210,10 @@ class Limits:
         10, "seconds", "dropped", "for a pong, or a machine's acknowledgement: a round trip on a bad mobile network, twice over"
     )
     closeDeadline: float = _limit(
-        5, "seconds", "dropped", "after our Close frame: a peer that never answers must not hold a descriptor"
+        5,
+        "seconds",
+        "dropped, unless it is reading what was written before",
+        "after our Close frame: a peer that never answers must not hold a descriptor",
     )
     handlerGrace: float = _limit(
         10,

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import random
-import socket
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,6 +14,7 @@ from twisted.logger import LegacyLogObserverWrapper, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tests.memory import Behind
 from tests.moments import MOMENTS, collectAt
 from tests.web.conftest import Connection, Echo, World, readResponses, turn
 from twisted_ws.limits import Limits
@@ -23,7 +22,6 @@ from twisted_ws.web import channel
 from twisted_ws.web.answers import HttpError
 from twisted_ws.web.channel import HEAD_BYTES, REQUEST
 from twisted_ws.wire.outbox import SLICE
-from twisted_ws.wire.transports import unsentInKernel
 from twisted_ws.wire.turns import QUANTUM, STEPS, TURN
 
 GET = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -1150,47 +1148,19 @@ def test_unreadAnswers(makeWorld: type[World]) -> None:
     assert world.site.backlog.total == 0
 
 
-@pytest.fixture
-def behind() -> Any:
-    """A TCP connection whose peer is behind: (where the server writes, what the peer reads)."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200_000)
-        reading = socket.socket()
-        reading.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        reading.connect(listening.getsockname())
-        writing, _ = listening.accept()
-    writing.setblocking(False)
-    with suppress(BlockingIOError):
-        while True:
-            writing.send(b"x" * 10_000)
-    yield writing, reading
-    reading.close()
-    writing.close()
-
-
 @pytest.mark.parametrize("waits", [False, True], ids=["kernel", "transport"])
 @pytest.mark.parametrize("took", ["nothing", "little", "all"])
-def test_readsSlowly(world: World, behind: Any, waits: bool, took: str) -> None:
+def test_readsSlowly(world: World, behind: Behind, waits: bool, took: str) -> None:
     """Who reads an answer slowly gets all of it; who stalls for long, or has all, is dropped."""
-    writing, reading = behind
     limits, connection = world.limits, world.connect()
-
-    def read(size: int) -> None:
-        left = max(unsentInKernel(writing) - size, 0)
-        while unsentInKernel(writing) > left:
-            reading.recv(1024)
-
-    connection.transport.fileno = writing.fileno  # type: ignore[attr-defined]
+    connection.transport.fileno = behind.writing.fileno  # type: ignore[attr-defined]
     if waits:
         connection.transport.write = lambda data: connection.channel.pauseProducing()  # type: ignore[method-assign]
     connection.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-    world.clock.advance(limits.writeDeadline if waits else limits.lingerDeadline)
-    world.clock.advance(1)
-    for _ in range(3):
+    for wait in (limits.writeDeadline if waits else limits.lingerDeadline, limits.writeDeadline, limits.writeDeadline):
+        behind.read(2 * SLICE)
+        world.clock.advance(wait + 1)
         assert not connection.dropped
-        read(2 * SLICE)
-        world.clock.advance(limits.writeDeadline + 1)
-    assert not connection.dropped
-    read({"nothing": 0, "little": SLICE // 2, "all": 10_000_000}[took])
+    behind.read({"nothing": 0, "little": SLICE // 2 if waits else 0, "all": 10_000_000}[took])
     world.clock.advance(limits.writeDeadline + 1)
     assert connection.dropped

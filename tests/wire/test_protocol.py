@@ -322,6 +322,38 @@ class TestAfterOurClose:
         client.advance(1.5)
         assert client.transport.aborted
 
+    @pytest.mark.parametrize("why", ["violation", "service", "stop"])
+    @pytest.mark.parametrize("end", ["stalls", "has all"])
+    def test_readsSlowly(self, behind, why, end):
+        """Who reads what was written before our Close slowly gets that, too, within the time that the close may take."""
+        host = WireHost(Limits(closeDeadline=5, writeDeadline=30, pingInterval=0))
+        client, recorder = host.open()
+        client.transport.fileno = behind.writing.fileno
+        if why == "violation":
+            client.send(clientFrame(1, b"unmasked", mask=None))
+        else:
+            recorder.connection.startClose(checkClose(1001, ""), 60 if why == "service" else 20)
+        client.advance(0.25)
+        behind.read(20_000)
+        client.advance(5.5)
+        assert not client.transport.closed
+        for _ in range(0 if why == "stop" else 1):
+            behind.read(20_000)
+            client.advance(30.5)
+            assert not client.transport.closed
+        behind.read(0 if end == "stalls" else 10_000_000)
+        client.advance(30.5)
+        assert client.transport.aborted
+
+    def test_stalls(self, behind):
+        """Who takes nothing of what was written before our Close is waited for no longer than who has it."""
+        host = WireHost(Limits(closeDeadline=5))
+        client, recorder = host.open()
+        client.transport.fileno = behind.writing.fileno
+        recorder.connection.startClose(checkClose(1001, ""), 60)
+        client.advance(5.5)
+        assert client.transport.aborted
+
     def test_flooding(self, monkeypatch):
         """A peer that always has something unread is gone at the deadline too."""
         host = WireHost(Limits(closeDeadline=5))

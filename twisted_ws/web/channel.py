@@ -27,7 +27,7 @@ from twisted_ws.web.request import HttpRequest
 from twisted_ws.wire.backlog import Part
 from twisted_ws.wire.handshake import isUpgrade
 from twisted_ws.wire.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
-from twisted_ws.wire.outbox import SLICE
+from twisted_ws.wire.outbox import SLICE, getsOn
 from twisted_ws.wire.tls import reportFailure
 from twisted_ws.wire.transports import abort, finishWriting, hasUnread, peerOf, sending
 from twisted_ws.wire.turns import QUANTUM, TURN
@@ -93,7 +93,7 @@ class HttpChannel(HTTPChannel):
         self._advancing = False
         self._waitsForTurn = False
         self._lingered = 0  # bytes that were dropped since the last response
-        self._sending: tuple[int, int] | None = None  # what the kernel had for the peer at the last look (see `sending`)
+        self._sending = 0, 0  # what the kernel had for the peer at the last look (see `sending`)
         self._waiters: list[Deferred[None]] = []
 
     def connectionMade(self) -> None:
@@ -358,6 +358,7 @@ class HttpChannel(HTTPChannel):
         super().pauseProducing()  # type: ignore[no-untyped-call]
         self._paused = True  # where no request is handled
         self._deadline.set(self.site.limits.writeDeadline)
+        self._sending = sending(self.transport)
         # How much of it the transport has is its own secret; it is held until all of it has gone.
         self._unread = self._unread or Part(self._dropUnread)
         self.site.backlog.note(self._unread, max(self._size, BEHIND))
@@ -472,6 +473,7 @@ class HttpChannel(HTTPChannel):
         if self._hasEnded:
             self.transport.loseConnection()
         self._deadline.set(self.site.limits.lingerDeadline)
+        self._sending = sending(self.transport)
 
     @property
     def waitsForPeer(self) -> bool:
@@ -516,13 +518,9 @@ class HttpChannel(HTTPChannel):
             _log.failure("an HTTP connection failed inside the server")
 
     def _getsOn(self) -> bool:
-        """Say whether the peer is reading: since the last look it has taken a slice, or all, of what the kernel had for it.
-
-        What is written is not read: the kernel may have a megabyte for a peer that takes minutes for that, and a reset drops it.
-        """
+        """Say whether the peer is reading what was written."""
         before, self._sending = self._sending, sending(self.transport)
-        unsent, taken = self._sending
-        return unsent > 0 and (before is None or taken - before[1] >= min(before[0], SLICE))
+        return getsOn(before, self._sending, SLICE if self._waitingForTransport else 1)
 
     def _judge(self) -> None:
         """Say what happens where something did not come in time."""

@@ -7,6 +7,8 @@ connection is made, the front door has read and judged the head (`twisted_ws.wir
 
 from __future__ import annotations
 
+from math import inf
+
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.main import CONNECTION_LOST
@@ -35,7 +37,7 @@ from twisted_ws.wire.keepalive import KeepAlive, Verdict
 from twisted_ws.wire.lane import LaneServer
 from twisted_ws.wire.memory import shareNames
 from twisted_ws.wire.outbound import Outbound
-from twisted_ws.wire.outbox import SLICE, Outbox
+from twisted_ws.wire.outbox import SLICE, Outbox, getsOn
 from twisted_ws.wire.phase import Phase
 from twisted_ws.wire.shared import Welcome, Wire
 from twisted_ws.wire.transports import abort, finishWriting, isSecure, sending
@@ -65,6 +67,8 @@ class WebSocketConnection(Outbound):
 
     wheelSlot: int | None = None
     _closeAt = 0.0  # when to abort; counts from CLOSING on
+    _closeBy = inf  # when to do so in any case
+    _sending = 0, 0  # what the kernel had for the peer at the last look, from our Close on (see `sending`)
     _closeWaiters: tuple[Deferred[None], ...] = ()
     _closedByPeer = False
     _closeHanded = False
@@ -280,6 +284,7 @@ class WebSocketConnection(Outbound):
         deadline = self.wire.wheel.seconds() + self.wire.limits.closeDeadline
         self._closeAt = min(self._closeAt, deadline) if wasClosing and self._closeAt else deadline
         self.wire.wheel.set(self, self._closeAt)
+        self._sending = sending(self.transport)
         if self._outbox.size == 0:
             self._hangUp()
 
@@ -318,8 +323,11 @@ class WebSocketConnection(Outbound):
         if self.phase >= Phase.CLOSING:
             # Its Close may be there already; after a violation nobody waits for one.
             if now >= self._closeAt and (self.phase is Phase.FINISHING or self._hasHeardEnough() or not self._hasUnread()):
-                self._abort()
-                return
+                before, self._sending = self._sending, sending(self.transport)
+                if now >= self._closeBy or not getsOn(before, self._sending):
+                    self._abort()
+                    return
+                self._closeAt = min(now + self.wire.limits.writeDeadline, self._closeBy)
         elif self._outbox.busy and now - self._outbox.progressAt >= self.wire.limits.writeDeadline:
             self.fail(TransportError(f"it took none of the bytes that wait for {self.wire.limits.writeDeadline:g} seconds"))
             return
@@ -400,6 +408,7 @@ class WebSocketConnection(Outbound):
             now = self.wire.wheel.seconds()
             self._closeAt = min(self._closeAt, now + self.wire.limits.closeDeadline)
             self.wire.wheel.set(self, self._closeAt)
+            self._sending = sending(self.transport)
 
     # Link: what a caller asks.
 
@@ -426,7 +435,7 @@ class WebSocketConnection(Outbound):
             self.state = self.STATE_CLOSING
             self._resumeAll()
             # Without a wait for the peer there is still one for what is queued.
-            self._closeAt = now + (timeout or self.wire.limits.closeDeadline)
+            self._closeAt = self._closeBy = now + (timeout or self.wire.limits.closeDeadline)
             self.wire.wheel.set(self, self._closeAt)
             self._outbox.isAwaited = True
             self._outbox.last(frame(CLOSE, payload))
@@ -434,9 +443,11 @@ class WebSocketConnection(Outbound):
                 self._closeFrameHanded()
             if timeout == 0:
                 self._finish()
-        elif now + timeout < self._closeAt:
-            self._closeAt = now + timeout
-            self.wire.wheel.set(self, self._closeAt)
+        else:
+            self._closeBy = min(self._closeBy, now + timeout)
+            if self._closeBy < self._closeAt:
+                self._closeAt = self._closeBy
+                self.wire.wheel.set(self, self._closeAt)
 
     def isSecure(self) -> bool:
         """Say whether the connection has TLS."""
