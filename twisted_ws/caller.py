@@ -55,6 +55,9 @@ class Link(Protocol):
     def bufferedAmount(self) -> int:
         """Return how many bytes wait to be handed to the kernel."""
 
+    def keep(self, by: int) -> None:
+        """Count so many bytes more that are held for this caller elsewhere, or fewer."""
+
 
 class Membership(Protocol):
     """A caller's part in channels; delivery implements it.

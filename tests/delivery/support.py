@@ -41,6 +41,7 @@ class Peer:
         closedWith: our Close: (code, reason).
         reading: whether the peer is read from.
         waiting: the bytes of messages that wait for a handler, as they were told.
+        kept: the bytes that are held elsewhere, as they were told.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Peer:
         self.reads = True
         self.reading = True
         self.pauses = 0
-        self.waiting = 0
+        self.waiting = self.kept = 0
         self.errors: list[WebSocketError] = []
         self.closedWith: tuple[int, str] | None = None
         self.onResume: Callable[[], None] = lambda: None
@@ -135,6 +136,9 @@ class Peer:
 
     def isSecure(self) -> bool:
         return False
+
+    def keep(self, by: int) -> None:
+        self.kept += by
 
     def bufferedAmount(self) -> int:
         return 0

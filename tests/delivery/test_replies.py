@@ -265,6 +265,27 @@ def test_streamId() -> None:
     assert Peer(Ask({})).open().say('{"event": "pick", "id": 7}').texts() == ['{"error":1,"id":7}']
 
 
+@pytest.mark.parametrize("end", ["leaves", "reads"])
+def test_idsCount(end: str) -> None:
+    """The ids that iterators put into what they send count among what is held for the caller, until they end."""
+
+    class Many(Ask):
+        def onAsk(self, caller: Caller, message: dict[str, Any]) -> Any:
+            return iter([{}])
+
+    peer = Peer(Many(None), Limits(streams=2)).open()
+    peer.reads = False
+    for count in (1, 2, 3, 3):  # the third waits, and the fourth is not looked at before
+        peer.say('{"event": "ask", "id": "%s"}' % ("i" * 100_000))
+        assert peer.kept == count * 100_002
+    if end == "leaves":
+        peer.leave()
+    else:
+        peer.read()
+        assert len(peer.texts()) == 4
+    assert peer.kept == 0
+
+
 def test_idOfManyFields() -> None:
     """Of the fields of a reply no objects are made to put the id beside them, however many there are."""
     peer = Peer(Ask({f"{number:x}": 1 for number in range(50_000)})).open()

@@ -167,7 +167,7 @@ class Replies:
         self._failed = failed
         self._released = released
         self._streams: dict[Stream, str] = {}
-        self._held: tuple[Stream, str] | None = None
+        self._held: tuple[Stream, str, int] | None = None
 
     def send(self, value: Any, event: str, streamId: msgspec.Raw | None = None, mayHold: bool = True) -> bool:
         """Send what the handler of `event` returned.
@@ -191,21 +191,23 @@ class Replies:
             self._write(value, streamId)
             return True
         stream = Stream(value, lambda item: self._write(item, streamId), self._turns)
+        size = 0 if streamId is None else len(streamId)  # of a megabyte, if the peer likes: it counts for as long as it is held
+        self._caller._link.keep(size)
         if len(self._streams) < self._limit or not self._caller.isOpen():
-            self._start(stream, event)
+            self._start(stream, event, size)
             return True
         if mayHold:
-            self._held = stream, event
+            self._held = stream, event, size
             return False
         stream.stop()
-        self._start(stream, event)
+        self._start(stream, event, size)
         raise RuntimeError(f"more than {self._limit} returned iterators at once")
 
     def stop(self) -> None:
         """End every iterator: the caller has left."""
         streams = [*self._streams.items()]
         if self._held is not None:
-            streams.append(self._held)
+            streams.append(self._held[:2])
         for stream, event in streams:
             try:
                 stream.stop()
@@ -213,13 +215,14 @@ class Replies:
                 self._failed(Failure(), event)
         self._release()
 
-    def _start(self, stream: Stream, event: str) -> None:
+    def _start(self, stream: Stream, event: str, size: int) -> None:
         self._streams[stream] = event
         if not self._caller.isOpen():
             stream.stop()
 
         def ended(failure: Failure | None) -> None:
             del self._streams[stream]
+            self._caller._link.keep(-size)
             if failure is not None:
                 self._failed(failure, event)
             self._release()

@@ -106,9 +106,6 @@ class Outlet(Link, Protocol):
     def waiting(self) -> int:
         """Return how many bytes wait behind the frame that is on its way, with what they are charged."""
 
-    def keep(self, by: int) -> None:
-        """Count so many bytes more that are held for this peer elsewhere, or fewer; `twisted_ws.wire.outbox.Outbox.keep`."""
-
     def goOn(self) -> None:
         """See `twisted_ws.wire.fanout.fanOut`."""
 

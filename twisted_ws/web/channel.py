@@ -358,11 +358,11 @@ class HttpChannel(HTTPChannel):
         super().pauseProducing()  # type: ignore[no-untyped-call]
         self._paused = True  # where no request is handled
         self._deadline.set(self.site.limits.writeDeadline)
-        self._sending = sending(self.transport)
         # How much of it the transport has is its own secret; it is held until all of it has gone.
         self._unread = self._unread or Part(self._dropUnread)
         self.site.backlog.note(self._unread, max(self._size, BEHIND))
         self.site.backlog.relieve()
+        self._sending = sending(self.transport)
 
     def resumeProducing(self) -> None:
         """Go on: the peer has taken what was written."""

@@ -284,9 +284,9 @@ class WebSocketConnection(Outbound):
         deadline = self.wire.wheel.seconds() + self.wire.limits.closeDeadline
         self._closeAt = min(self._closeAt, deadline) if wasClosing and self._closeAt else deadline
         self.wire.wheel.set(self, self._closeAt)
-        self._sending = sending(self.transport)
         if self._outbox.size == 0:
             self._hangUp()
+        self._sending = sending(self.transport)
 
     def _hangUp(self) -> None:
         self._outbox.release()

@@ -148,7 +148,8 @@ def _tcpInfo(transport: Any) -> tuple[int, int] | None:
     """Return the milliseconds since the last acknowledgement came, and the bytes that have been acknowledged."""
     if _TCP_INFO is None:
         return None
-    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, innermost(transport).fileno())
+    # Not Python's own class: where memory is short in the middle of making one, it is collected, and closes the descriptor.
+    connection = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, innermost(transport).fileno())
     try:
         silence, taken = _INFO.unpack(connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO.size))
     except (OSError, struct.error):
