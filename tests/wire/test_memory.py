@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import gc
+from weakref import ref
+
+import pytest
 
 from tests.memory import MemoryClient, SteadyClock, clientFrame
+from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld
 from twisted_ws import WebSocketServer, WebSocketService
 from twisted_ws.wire.memory import shareNames
 
@@ -51,3 +55,29 @@ def test_connections():
     connections = [client.transport.protocol for client in clients]
     assert len(server.callers) == 100
     assert not any(map(hasTable, connections))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_servers(monkeypatch, implementation):
+    """A server that is stopped and forgotten leaves nothing, whoever ended its connections."""
+    world = LaneWorld(implementation, monkeypatch, Echo())
+    clients = [world.connect() for _ in range(3)]
+    clients[0].close()
+    clients[1].sendall(clientFrame(8, b"\x03\xe8"))
+    world.readAll(clients[1])
+    for caller in world.server.callers:
+        caller.close()
+    world.readAll(clients[2])
+    clients[2].sendall(clientFrame(8, b"\x03\xe8"))
+    for client in clients:
+        client.close()
+    for _ in range(5):
+        world.turn()
+    assert len(world.server.callers) == 0
+    world.port.stopListening()
+    for _ in range(5):
+        world.turn()
+    server = ref(world.server)
+    del world, caller
+    gc.collect()
+    assert server() is None

@@ -11,9 +11,11 @@ from math import inf
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from twisted_ws.caller import PING, PONG
 from twisted_ws.errors import (
@@ -46,6 +48,7 @@ __all__ = ["WebSocketConnection", "connectionClass"]
 
 CLOSE = 8
 _LOST = str(CONNECTION_LOST)
+_DONE = Failure(ConnectionDone())
 
 # Bytes that excuse a peer in the middle of a frame from one pong: fewer, and it only keeps the connection busy.
 UPLOAD = 512
@@ -54,6 +57,7 @@ UPLOAD = 512
 _log = Logger()
 
 
+@implementer(IHalfCloseableProtocol)
 class WebSocketConnection(Outbound):
     """One connection, from the 101 to the end of its transport.
 
@@ -131,7 +135,17 @@ class WebSocketConnection(Outbound):
         if self._rest is None:
             self._setLane()
 
-    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
+    # For an object without the next two Twisted looks for an adapter, and keeps what it found by the class, for ever. That of a
+    # connection is its server's own.
+
+    def readConnectionLost(self) -> None:
+        """The peer has ended its side, and so the connection: after that no Close can come (RFC 6455 section 7.1.1)."""
+        self.transport.connectionLost(_DONE)
+
+    def writeConnectionLost(self) -> None:
+        """All has been sent, and the peer has its turn."""
+
+    def connectionLost(self, reason: Failure = _DONE) -> None:
         """End: every write that waits fails, and the service hears of it once; after a MemoryError the next call goes on."""
         if self.phase is not Phase.CLOSED:
             self._lostFrom = self.phase
