@@ -35,12 +35,11 @@ from typing import Any
 import trustme
 from OpenSSL import SSL
 from twisted.internet.tcp import Port
-from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 
 from tests.memory import upgrade
-from tests.moments import holdCode
+from tests.moments import ReactorClock, holdCode
 from twisted_ws import Caller, Limits, WebSocketServer
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire import speedups
@@ -349,7 +348,7 @@ class World:
     def __init__(self, seed: int, certificate: str) -> None:
         self.random = random.Random(seed)
         self.count: Counter[str] = Counter()
-        self.reactor = MemoryReactorClock()
+        self.reactor = ReactorClock()
         self.server = WebSocketServer(reactor=self.reactor, limits=LIMITS)
         self.server.mount("/ws", Service(self))
         self.clientContext = SSL.Context(SSL.TLS_METHOD)

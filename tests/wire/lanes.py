@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from twisted.internet.tcp import Port
-from twisted.internet.testing import MemoryReactorClock
 
 from tests.memory import upgrade
+from tests.moments import ReactorClock
 from twisted_ws import Limits, WebSocketServer
 from twisted_ws.wire import fanout, inbound, outbox, pure, speedups
 
@@ -67,7 +67,7 @@ class LaneWorld:
             patch.setattr(fanout, "sendMany", pure.sendMany)
             patch.setattr(outbox, "Sender", pure.Sender)
             patch.setattr(inbound, "split", pure.split)
-        self.reactor = MemoryReactorClock()
+        self.reactor = ReactorClock()
         self.server = WebSocketServer(reactor=self.reactor, limits=limits)
         self.server.mount("/ws", service)
         factory = self.server.factory(http(self.server, self.reactor))
