@@ -321,6 +321,25 @@ def test_serverNeverCloses(timeout, dropped):
     assert not setup.clock.getDelayedCalls()
 
 
+@pytest.mark.parametrize("end", ["stalls", "has all"])
+def test_serverReadsSlowly(behind, end):
+    """A server that still reads what was written before our Close has the time for that, up to the timeout."""
+    client, peer, setup = opened(pingInterval=0)
+    peer.transport.fileno = behind.writing.fileno
+    closed = client.close(timeout=90)
+    setup.advance(0.25)
+    behind.read(20_000)
+    setup.advance(5.5)
+    assert pending(closed)
+    behind.read(20_000)
+    setup.advance(30.5)
+    assert pending(closed)
+    behind.read(0 if end == "stalls" else 10_000_000)
+    setup.advance(30.5)
+    assert result(closed) is None
+    assert peer.transport.aborted
+
+
 def test_serverNeverHangsUp():
     """A server that answers our Close and then holds the connection is dropped after 5 seconds."""
     client, peer, setup = opened()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,7 +24,7 @@ from twisted_ws.logs import printable
 from twisted_ws.service import checkClose
 from twisted_ws.wire.backlog import Backlog
 from twisted_ws.wire.keepalive import KeepAlive, Verdict
-from twisted_ws.wire.outbox import Outbox, failedWrite
+from twisted_ws.wire.outbox import Outbox, failedWrite, getsOn
 from twisted_ws.wire.phase import Phase
 from twisted_ws.wire.transports import abort, finishWriting, hasUnread, sending
 from twisted_ws.wire.wheel import Wheel
@@ -51,6 +52,8 @@ class ClientConnection(Inbound):
 
     wheelSlot: int | None = None
     _closeAt = 0.0  # when to abort; counts from CLOSING on
+    _closeBy = inf  # when to do so in any case
+    _sending = 0, 0  # what the kernel had for the server at the last look, from our Close on (see `sending`)
     _closeHanded = False
     _closedByPeer = False
     _ended = False
@@ -188,15 +191,17 @@ class ClientConnection(Inbound):
             self.phase = Phase.CLOSING
             self.state = self.STATE_CLOSING
             # Without a wait for the server there is still one for what is queued.
-            self._closeAt = now + (timeout or self.limits.closeDeadline)
+            self._closeAt = self._closeBy = now + (timeout or self.limits.closeDeadline)
             self._wheel.set(self, self._closeAt)
             self._outbox.last(maskedFrame(CLOSE, payload))
             self.resumeReading()
             if timeout == 0:
                 self._finish()
-        elif now + timeout < self._closeAt:
-            self._closeAt = now + timeout
-            self._wheel.set(self, self._closeAt)
+        else:
+            self._closeBy = min(self._closeBy, now + timeout)
+            if self._closeBy < self._closeAt:
+                self._closeAt = self._closeBy
+                self._wheel.set(self, self._closeAt)
 
     def _finish(self) -> None:
         """Let the last bytes go out, and wait for the server to hang up; the deadline sees to it that this ends."""
@@ -210,6 +215,7 @@ class ClientConnection(Inbound):
         self._wheel.set(self, self._closeAt)
         if self._outbox.size == 0:
             self._hangUp()
+        self._sending = sending(self.transport)
 
     def _hangUp(self) -> None:
         self._outbox.release()
@@ -263,7 +269,12 @@ class ClientConnection(Inbound):
     def deadlineReached(self, now: float) -> None:
         """Do what is due; called by the wheel."""
         if self.phase >= Phase.CLOSING:
-            self.abort()
+            before, self._sending = self._sending, sending(self.transport)
+            if now >= self._closeBy or not getsOn(before, self._sending):
+                self.abort()
+                return
+            self._closeAt = min(now + self.limits.writeDeadline, self._closeBy)
+            self._wheel.set(self, self._closeAt)
             return
         if self._outbox.busy and now - self._outbox.progressAt >= self.limits.writeDeadline:
             self.fail(TransportError(f"the server took none of what waits for it in {seconds(self.limits.writeDeadline)}"))
@@ -309,5 +320,6 @@ class ClientConnection(Inbound):
             self._closeHanded = True
             self._closeAt = min(self._closeAt, self._wheel.seconds() + self.limits.closeDeadline)
             self._wheel.set(self, self._closeAt)
+            self._sending = sending(self.transport)
         elif self.phase is Phase.FINISHING:
             self._hangUp()
