@@ -8,6 +8,7 @@ from itertools import chain
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import fdesc
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Port
@@ -239,8 +240,10 @@ class Sockets:
 
 
 @pytest.fixture
-def port():
+def port(monkeypatch):
     """A real port that listens nowhere, on a reactor whose clock is ours."""
+    # Twisted 26.4 sets a flag of each descriptor, and those of fakes are none.
+    monkeypatch.setattr(fdesc, "_setCloseOnExec", lambda descriptor: None)
     reactor = MemoryReactorClock()
     port = Port(0, Factory(), reactor=reactor)
     port.socket, port.fileno, port.numberAccepts = Sockets(), lambda: 7, 100

@@ -918,30 +918,31 @@ def test_toldThoughMemoryWasShortBefore(monkeypatch, implementation):
     service = Witness()
     world = LaneWorld(implementation, monkeypatch, service, Limits(pingInterval=0))
     group = world.server._wire.group
-    kept = []
-
-    def keepOne() -> None:
+    kept: list[MemoryError] = []
+    for _ in range(20):  # CPython has 16 of its own for this
         try:
             with noMemory():
-                kept.append([])
+                _ = [object()]
         except MemoryError as error:
-            kept.append([error])
-
-    while len(kept) < 20:  # CPython has 16 of its own for this
-        keepOne()
-    for number in MOMENTS:
-        client = world.connect()
-        client.close()
-        with capturedLogs():
-            try:
-                with noMemory(number):
-                    group.doRead()
-            except MemoryError as error:  # the reactor does this
-                world.reactor.removeReader(group)
-                group.connectionLost(Failure(error))
-            for _ in range(4):
-                world.turn()
-        assert service.closed == service.opened, f"at moment {number}"
+            kept.append(error)
+    try:
+        for number in MOMENTS:
+            client = world.connect()
+            client.close()
+            with capturedLogs():
+                try:
+                    with noMemory(number):
+                        group.doRead()
+                except MemoryError as error:  # the reactor does this
+                    world.reactor.removeReader(group)
+                    group.connectionLost(Failure(error))
+                for _ in range(4):
+                    world.turn()
+            assert service.closed == service.opened, f"at moment {number}"
+    finally:
+        for each in kept:
+            each.__traceback__ = None  # which the one for all would keep, and they in a frame of that
+        kept.clear()
     world.close()
 
 
