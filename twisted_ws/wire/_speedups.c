@@ -51,7 +51,7 @@ static void (*tlsSetShutdown)(void *, int);
 static int tlsMost = INT_MAX;  /* messages of TLS itself in one read */
 static int tlsLeft = INT_MAX;  /* of those, while a read is on; nobody counts at other times */
 
-/* Seconds; see mayHaveMore. */
+/* Seconds from one turn of the reactor to the next; see mayHaveMore. */
 static const double SOON = 0.02;
 
 enum {
@@ -621,13 +621,13 @@ tlsConnection(PyObject *object)
 }
 
 /* Whether there may be more to be read than the record that was just read, which was no full one. Nearly always there is not, and to
- * ask the kernel costs a twentieth of an echo: where there was none, the next ALONE records that come soon are taken to be alone, too.
- * Of one that is not, the next poll tells. Not where that takes its time: who has sent more would wait longer than without TLS. */
+ * ask the kernel costs a twentieth of an echo: where there was none, the next ALONE records are taken to be alone, too, if polls come
+ * `soon`. Of one that is not, the next poll tells. Where that takes its time, who has sent more would wait longer than without TLS. */
 static int
-mayHaveMore(Sender *sender, int fd, double now)
+mayHaveMore(Sender *sender, int fd, int soon)
 {
     int waiting = 1;
-    if (sender->alone && now - sender->lastData < SOON) {
+    if (soon && sender->alone) {
         sender->alone--;
         return 0;
     }
@@ -642,7 +642,7 @@ mayHaveMore(Sender *sender, int fd, double now)
  * the reason for which is still in its queue. `*more`: after these bytes there is an error or the end, of which no poll tells; the next
  * read does. */
 static Py_ssize_t
-tlsReceive(void *ssl, Sender *sender, int fd, double now, int *error, int *more)
+tlsReceive(void *ssl, Sender *sender, int fd, int soon, int *error, int *more)
 {
     int size = 0, n;
     *error = *more = 0;
@@ -653,7 +653,7 @@ tlsReceive(void *ssl, Sender *sender, int fd, double now, int *error, int *more)
         n = tlsRead(ssl, readBuffer + size, READ_SIZE - size);
         if (n > 0)
             size += n;
-    } while (n > 0 && READ_SIZE - size >= TLS_RECORD && (n == TLS_RECORD || sender == NULL || mayHaveMore(sender, fd, now)));
+    } while (n > 0 && READ_SIZE - size >= TLS_RECORD && (n == TLS_RECORD || sender == NULL || mayHaveMore(sender, fd, soon)));
     int tooMany = tlsLeft < 0;
     tlsLeft = INT_MAX;
     if (tooMany) {
@@ -734,6 +734,8 @@ typedef struct {
     PyObject *ready;
     PyObject *failed;
     char serving;
+    char soon;  /* whether this turn of the reactor came within SOON of the one before */
+    double now; /* when it came */
     Py_ssize_t delivered; /* messages since `serve` was called, or what counts as so many */
     int happenedNumber, happenedNext; /* how many events the kernel has told of, and the first of them that was not served */
     struct epoll_event happened[EVENTS_AT_ONCE];
@@ -1024,7 +1026,7 @@ serveLane(PollSet *set, int fd, PyObject *transport, PyObject *deliver, double n
     Py_ssize_t size, number = 0, position = 0, taken = 0;
     int error = 0, more = 0;
     if (sender->secure) {
-        size = tlsReceive((void *)sender->handle, sender, fd, now, &error, &more);
+        size = tlsReceive((void *)sender->handle, sender, fd, set->soon, &error, &more);
     } else {
         size = recv(fd, readBuffer, READ_SIZE, MSG_DONTWAIT);
         if (size < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
@@ -1131,6 +1133,10 @@ pollSetServe(PyObject *self, PyObject *const *args, Py_ssize_t count)
         return NULL;
     if (set->serving)
         return PyLong_FromLong(0); /* who is being served now would be read again before what came is delivered */
+    if (now != set->now) {
+        set->soon = now - set->now < SOON;
+        set->now = now;
+    }
     set->serving = 1;
     long served = serveAll(set, maximum, now);
     set->serving = 0;
