@@ -92,6 +92,24 @@ def test_mount(world):
         world.server.mount("/other", Room)
 
 
+@pytest.mark.parametrize("asks", [False, True])
+def test_mistakeAfterMounting(world, asks):
+    """A service that is given a mistake after it was mounted refuses handshakes with one line, that names it."""
+
+    class Asked(Room):
+        def onUpgrade(self, request):
+            return self
+
+    service = Asked() if asks else Room()
+    world.server.mount("/other", service)
+    service.subProtocols = 5
+    with capturedLogs() as events:
+        assert world.client("/other").head.startswith("HTTP/1.1 500 ")
+    (line,) = [formatEvent(event) for event in events if "500: " in formatEvent(event)]
+    assert f"{type(service).__name__}.subProtocols" in line
+    assert not [event for event in events if "log_failure" in event]
+
+
 @pytest.mark.parametrize(("name", "value"), [("allowedOrigins", ["app.example"]), ("trustedProxies", ["10.0.0.0/99"])])
 def test_wrongOptions(name, value):
     """An origin or a network that cannot be read is the operator's mistake, by name."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller, Membership
 from twisted_ws.delivery.channels import Channels
@@ -18,8 +19,8 @@ from twisted_ws.delivery.framings import SUBPROTOCOL, jsonBroadcast, rawBroadcas
 from twisted_ws.delivery.handlers import examine
 from twisted_ws.delivery.people import People
 from twisted_ws.delivery.publication import Kind, Published, encode
-from twisted_ws.delivery.upgrades import Upgrade
-from twisted_ws.errors import CloseCode, ConfigurationError
+from twisted_ws.delivery.upgrades import Upgrade, refusal
+from twisted_ws.errors import CloseCode, ConfigurationError, ServiceError
 from twisted_ws.limits import Limits
 from twisted_ws.routes import Match, Routes
 from twisted_ws.service import checkClose
@@ -461,7 +462,10 @@ class WebSocketServer:
         if self._stopping is not None:
             raise Reject(503, "The server stops.", {"Retry-After": "5"})
         _setServer(service, self)
-        handlers = examine(service)
+        try:
+            handlers = examine(service)
+        except ServiceError:  # it has been changed since it was mounted
+            raise refusal(Failure(), service, request, self.mayLog) from None
         chosen, wire = None, self._wire
         if request.subProtocols:
             chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)

@@ -16,7 +16,7 @@ from twisted_ws.errors import ServiceError
 from twisted_ws.logs import printable
 from twisted_ws.upgrade import Reject, UpgradeRequest, checkHeaders
 
-__all__ = ["Upgrade", "callUpgrade"]
+__all__ = ["Upgrade", "callUpgrade", "refusal"]
 
 # Headers of the 101 that are the handshake's own, as all Sec-WebSocket ones: a service that could set them could break it.
 _OWN_HEADERS = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
@@ -53,7 +53,7 @@ def callUpgrade(service: object, request: UpgradeRequest, mayLog: MayLog) -> Upg
         if pending is None:
             return _checked(result, service)
     except BaseException:
-        raise _refusal(Failure(), service, request, mayLog) from None
+        raise refusal(Failure(), service, request, mayLog) from None
     cancelled = False
 
     def cancel(answer: Deferred[Upgrade]) -> None:
@@ -64,7 +64,7 @@ def callUpgrade(service: object, request: UpgradeRequest, mayLog: MayLog) -> Upg
         try:
             pending.cancel()
         except BaseException:
-            _refusal(Failure(), service, request, mayLog)
+            refusal(Failure(), service, request, mayLog)
 
     def checked(result: Any) -> Upgrade | None:
         return None if cancelled else _checked(result, service)
@@ -72,7 +72,7 @@ def callUpgrade(service: object, request: UpgradeRequest, mayLog: MayLog) -> Upg
     def failed(failure: Failure) -> Failure | None:
         if cancelled and failure.check(Reject, CancelledError, asyncio.CancelledError):
             return None
-        return Failure(_refusal(failure, service, request, mayLog))
+        return Failure(refusal(failure, service, request, mayLog))
 
     def answered(result: Any) -> None:
         if not cancelled:
@@ -104,7 +104,7 @@ def _checked(result: Any, service: object) -> Upgrade:
     return result, checked
 
 
-def _refusal(failure: Failure, service: object, request: UpgradeRequest, mayLog: MayLog) -> Reject:
+def refusal(failure: Failure, service: object, request: UpgradeRequest, mayLog: MayLog) -> Reject:
     """Return what the front door should answer: a Reject as it is; anything else is the service's, and tells the peer nothing."""
     if isinstance(failure.value, Reject):
         return failure.value
