@@ -56,7 +56,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@tools/need gcc
-	for source in twisted_ws/wire/*.c; do $(STRICT) $$source || exit; done
+	for source in twisted_ws/wire/speedups/*.c; do $(STRICT) $$source || exit; done
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -n -T -W -q -b html docs docs/_build
@@ -84,7 +84,7 @@ clean:
 	rm -rf $(VENV) build dist docs/_build bench/build hostile/build
 
 # A stamp for each dependency group: made again when what it depends on changes.
-$(VENV)/.run: pyproject.toml hatch_build.py $(wildcard twisted_ws/wire/*.[ch])
+$(VENV)/.run: pyproject.toml hatch_build.py $(wildcard twisted_ws/wire/speedups/*.[ch])
 	tools/venv $(VENV)
 	$(BIN)/pip install --quiet --editable .
 	touch $@

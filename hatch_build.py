@@ -14,7 +14,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("twisted_ws/wire/_speedups.c")
+SOURCE = Path("twisted_ws/wire/speedups/_speedups.c")
 SOURCES = (SOURCE, SOURCE.with_name("_head.c"))
 
 
@@ -42,7 +42,7 @@ def _takes(command: list[str], options: list[str]) -> bool:
 
 
 class CompiledPart(BuildHookInterface):  # type: ignore[type-arg]
-    """Builds ``twisted_ws/wire/_speedups``; ``TWISTED_WS_BUILD=pure`` leaves it out."""
+    """Builds ``twisted_ws/wire/speedups/_speedups``; ``TWISTED_WS_BUILD=pure`` leaves it out."""
 
     PLUGIN_NAME = "custom"
 

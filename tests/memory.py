@@ -16,7 +16,7 @@ from wsproto.events import Event
 from wsproto.frame_protocol import Frame, FrameProtocol, Opcode
 from zope.interface import implementer
 
-from twisted_ws.wire.transports import unsentInKernel
+from twisted_ws.wire.loop.transports import unsentInKernel
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # for KEY: the example of RFC 6455 section 1.3

@@ -43,8 +43,8 @@ from tests.moments import ReactorClock, holdCode
 from twisted_ws import Caller, Limits, WebSocketServer
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire import speedups
-from twisted_ws.wire.framing import frame
-from twisted_ws.wire.tls import ServerTLS, TLSSettings
+from twisted_ws.wire.frames import frame
+from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
 
 try:
     from _testcapi import remove_mem_hooks, set_nomemory

@@ -11,9 +11,9 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tests.memory import MemoryClient, clientFrame
-from tests.web.channels import World
+from tests.web.worlds import World
 from twisted_ws import Caller, WebSocketService
-from twisted_ws.services.channels import ChannelService
+from twisted_ws.channels.service import ChannelService
 
 # What is held may be so much more than what is counted, and what is counted than what is held.
 FACTOR = 1.5

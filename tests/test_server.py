@@ -13,18 +13,18 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
-from tests.delivery.support import Turns
+from tests.dispatch.support import Turns
 from tests.memory import MemoryClient, SteadyClock, clientFrame, upgrade
 from twisted_ws import Caller, ConfigurationError, Limits, Reject, ServiceError, WebSocketServer, WebSocketService
 from twisted_ws.client import HandshakeRefused
-from twisted_ws.delivery.dispatch import Dispatcher
-from twisted_ws.delivery.replies import Replies, Stream
+from twisted_ws.dispatch.dispatcher import Dispatcher
+from twisted_ws.dispatch.replies import Replies, Stream
 from twisted_ws.server import CLOSING
 from twisted_ws.testing import serve
-from twisted_ws.wire.frontdoor import FrontDoor
-from twisted_ws.wire.outbox import Outbox
-from twisted_ws.wire.protocol import WebSocketConnection
-from twisted_ws.wire.turns import STEPS
+from twisted_ws.wire.door.frontdoor import FrontDoor
+from twisted_ws.wire.loop.turns import STEPS
+from twisted_ws.wire.websocket.connection import WebSocketConnection
+from twisted_ws.wire.websocket.outbox import Outbox
 
 
 class Room(WebSocketService):

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from twisted_ws.caller import Caller
-from twisted_ws.delivery.publication import Position, Published, Start
 from twisted_ws.errors import (
     BindingError,
     ChannelError,
@@ -24,12 +23,13 @@ from twisted_ws.errors import (
     WebSocketError,
 )
 from twisted_ws.limits import Limits
+from twisted_ws.message import Position, Published, Start
 from twisted_ws.service import CloseFrame, WebSocketService, dispatches
 from twisted_ws.upgrade import Headers, Reject, UpgradeRequest
 
 if TYPE_CHECKING:
+    from twisted_ws.channels.service import ChannelService
     from twisted_ws.server import WebSocketServer
-    from twisted_ws.services.channels import ChannelService
 
 __all__ = [
     "BindingError",
@@ -74,7 +74,7 @@ def __getattr__(name: str) -> object:
 
         return WebSocketServer
     if name == "ChannelService":
-        from twisted_ws.services.channels import ChannelService
+        from twisted_ws.channels.service import ChannelService
 
         return ChannelService
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,9 +13,9 @@ from twisted_ws.service import checkClose
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from twisted_ws.delivery.publication import Position, Start
+    from twisted_ws.message import Position, Start
     from twisted_ws.upgrade import UpgradeRequest
-    from twisted_ws.wire.framing import OutgoingMessage
+    from twisted_ws.wire.frames import OutgoingMessage
 
 __all__ = ["Caller", "Home", "Link", "Membership", "Registry", "asBytes", "controlPayload", "encodeMessage", "encodeText"]
 

@@ -219,6 +219,22 @@ class ChannelError(Exception):
         self.channel: str | None = None
 
 
+class concerning:
+    """Note, in a `ChannelError` that is raised meanwhile, which of a request's channels it is about."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, ChannelError) and error.code != "too-many-channels":  # which is about them all
+            error.channel = self._channel
+
+
 class ConfigurationError(Exception):
     """Something the operator can mend; its text is one clear line."""
 

@@ -12,34 +12,34 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller, Membership
-from twisted_ws.delivery.channels import Channels
-from twisted_ws.delivery.dispatch import Dispatcher, callUpgrade
-from twisted_ws.delivery.engine import Engine, MemoryEngine
-from twisted_ws.delivery.framings import SUBPROTOCOL, jsonBroadcast, rawBroadcast
-from twisted_ws.delivery.handlers import examine
-from twisted_ws.delivery.people import People
-from twisted_ws.delivery.publication import Kind, Published, encode
-from twisted_ws.delivery.upgrades import Upgrade, refusal
+from twisted_ws.channels.channels import Channels
+from twisted_ws.channels.engine import Engine, MemoryEngine
+from twisted_ws.channels.framings import SUBPROTOCOL, jsonBroadcast, rawBroadcast
+from twisted_ws.channels.people import People
+from twisted_ws.dispatch.dispatcher import Dispatcher, callUpgrade
+from twisted_ws.dispatch.handlers import examine
+from twisted_ws.dispatch.upgrades import Upgrade, refusal
 from twisted_ws.errors import CloseCode, ConfigurationError, ServiceError
 from twisted_ws.limits import Limits
+from twisted_ws.message import Kind, Published, encode
 from twisted_ws.routes import Match, Routes
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject, UpgradeRequest
-from twisted_ws.wire.backlog import Backlog
-from twisted_ws.wire.crowd import Crowd
-from twisted_ws.wire.events import Events
-from twisted_ws.wire.fanout import EVERYBODY, FanOuts, stepsOf
-from twisted_ws.wire.frontdoor import FrontDoorFactory
-from twisted_ws.wire.gate import Gate
-from twisted_ws.wire.hosts import machineNames
-from twisted_ws.wire.origins import AllowedHosts, AllowedOrigins
-from twisted_ws.wire.ports import accelerate
-from twisted_ws.wire.protocol import WebSocketConnection, connectionClass
-from twisted_ws.wire.proxies import TrustedProxies
-from twisted_ws.wire.shared import Welcome, Wire
+from twisted_ws.wire.door.frontdoor import FrontDoorFactory
+from twisted_ws.wire.door.hosts import machineNames
+from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
+from twisted_ws.wire.door.proxies import TrustedProxies
+from twisted_ws.wire.lane.ports import accelerate
+from twisted_ws.wire.loop.backlog import Backlog
+from twisted_ws.wire.loop.gate import Gate
+from twisted_ws.wire.loop.transports import noticeVanished
+from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.speedups import sayWhich
-from twisted_ws.wire.transports import noticeVanished
-from twisted_ws.wire.turns import Turns
+from twisted_ws.wire.websocket.connection import WebSocketConnection, connectionClass
+from twisted_ws.wire.websocket.crowd import Crowd
+from twisted_ws.wire.websocket.events import Events
+from twisted_ws.wire.websocket.fanout import EVERYBODY, FanOuts, stepsOf
+from twisted_ws.wire.websocket.shared import Welcome, Wire
 
 __all__ = ["CLOSING", "WebSocketServer"]
 
@@ -169,7 +169,7 @@ class WebSocketServer:
         limits: all limits; see `Limits`.
         allowedOrigins: the web pages that may connect, beside those of the server's own host (``https://app.example``, ``*``).
         allowedHosts: the names by which clients may ask for the server on a loopback address, beside this machine's own and those
-            of `allowedOrigins` (``app.example``, ``*.app.example``, ``*``); see `twisted_ws.wire.origins.AllowedHosts`.
+            of `allowedOrigins` (``app.example``, ``*.app.example``, ``*``); see `twisted_ws.wire.door.origins.AllowedHosts`.
         compression: whether permessage-deflate is accepted.
         trustedProxies: the networks whose X-Forwarded-For and X-Forwarded-Proto are believed.
         engine: numbers and keeps the messages of channels; None for one in memory.
@@ -429,7 +429,7 @@ class WebSocketServer:
     # Host: what the front door asks.
 
     def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
-        """Find the service for a handshake and ask it (see `twisted_ws.wire.frontdoor.Host`)."""
+        """Find the service for a handshake and ask it (see `twisted_ws.wire.door.frontdoor.Host`)."""
         answer = self.ask(request, self.match(request.target.partition("?")[0]))
         return self._welcome(answer, request) if isinstance(answer, tuple) else answer.addCallback(self._welcome, request)
 
@@ -441,7 +441,7 @@ class WebSocketServer:
             match: what `match` returned for its path.
 
         Returns:
-            The service object and more headers for the answer (see `twisted_ws.delivery.upgrades.callUpgrade`).
+            The service object and more headers for the answer (see `twisted_ws.dispatch.upgrades.callUpgrade`).
 
         Raises:
             Reject: the request is refused; the Deferred fails with the same.

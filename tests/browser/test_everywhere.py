@@ -20,7 +20,7 @@ _SERVICE = """
 from collections import Counter
 
 from twisted_ws import Reject
-from twisted_ws.services.channels import ChannelService
+from twisted_ws.channels.service import ChannelService
 
 
 class Rooms(ChannelService):

@@ -14,7 +14,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
 from twisted_ws import WebSocketServer, WebSocketService
-from twisted_ws.wire.tls import ServerTLS, TLSSettings
+from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
 
 
 class Echo(WebSocketService):

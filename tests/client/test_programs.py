@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 from tests.client.live import Echo, LiveCase
 from twisted_ws import WebSocketServer
 from twisted_ws.client import connect
-from twisted_ws.wire.tls import ServerTLS, TLSSettings
+from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 

@@ -37,7 +37,7 @@ from twisted_ws.client import (
 from twisted_ws.client.stores import Identity
 from twisted_ws.client.trust import ClientTLS, explain
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.wire.tls import ServerTLS, TLSSettings
+from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
 
 ROOT = trustme.CA()
 BETWEEN = ROOT.create_child_ca()

@@ -6,9 +6,9 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from twisted_ws.commands import sources
-from twisted_ws.commands.editor import Editor
-from twisted_ws.commands.history import History
 from twisted_ws.commands.sources import Blocks, Read, Source, TextLines, Typed, Whole
+from twisted_ws.commands.terminal.editor import Editor
+from twisted_ws.commands.terminal.history import History
 from twisted_ws.errors import ConfigurationError
 
 

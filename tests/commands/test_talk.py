@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from twisted_ws.client import ConnectFailed, HandshakeTimeout
-from twisted_ws.commands.display import JSONDisplay
 from twisted_ws.commands.talk import LATE, PATIENCE, Manner, Talk
+from twisted_ws.commands.terminal.display import JSONDisplay
 from twisted_ws.errors import ConfigurationError, ConnectionClosed, ProtocolError
 
 

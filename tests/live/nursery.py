@@ -34,11 +34,11 @@ _LOADED = (
     "twisted_ws.commands.broadcast",
     "twisted_ws.commands.connect",
     "twisted_ws.commands.post",
-    "twisted_ws.commands.screen",
+    "twisted_ws.commands.terminal.screen",
     "twisted_ws.commands.talk",
     "twisted_ws.daemon.main",
     "twisted_ws.daemon.process",
-    "twisted_ws.services.channels",
+    "twisted_ws.channels.service",
     "twisted_ws.services.demo",
 )
 _EARLY = ("PYTHON", "TWISTED_WS_LANE", "TWISTED_WS_SPEEDUPS", "COVERAGE", "LC_", "LANG", "LD_", "MALLOC")

@@ -22,7 +22,7 @@ _SERVICES = """
 import gc
 
 from twisted_ws import WebSocketService
-from twisted_ws.services.channels import ChannelService
+from twisted_ws.channels.service import ChannelService
 
 gc.disable()
 

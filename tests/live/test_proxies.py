@@ -21,7 +21,7 @@ from tests.memory import clientFrame, upgrade
 # Each answer says from which port of the client's the request came, and so by which connection.
 SERVICE = """
 from twisted_ws import WebSocketService
-from twisted_ws.services.channels import ChannelService
+from twisted_ws.channels.service import ChannelService
 
 def told(self, request):
     return self, {"X-Port": str(request.peerPort), "X-Secure": str(request.isSecure)}

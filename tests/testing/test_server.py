@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 
 from tests.testing.services import Chat, Odd
 from twisted_ws import CloseFrame, ConfigurationError, Limits, Reject, ServiceError, WebSocketServer, WebSocketService
+from twisted_ws.channels.service import ChannelService
 from twisted_ws.client import Basic, ConnectFailed, HandshakeRefused, HandshakeTimeout
-from twisted_ws.services.channels import ChannelService
 from twisted_ws.testing import NoMessage, Restless, Unflushed, serve
 
 

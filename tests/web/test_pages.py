@@ -11,15 +11,15 @@ from zope.interface import alsoProvides
 
 from tests.memory import SteadyClock
 from tests.web.conftest import Connection, Response
+from twisted_ws.channels.service import ChannelService
 from twisted_ws.limits import Limits
 from twisted_ws.routes import Match
-from twisted_ws.services.channels import ChannelService
 from twisted_ws.services.demo import Demo
 from twisted_ws.services.playground import Playground
 from twisted_ws.web.pages import pagesSite
 from twisted_ws.web.scripts import CLIENT
-from twisted_ws.wire.origins import AllowedHosts, AllowedOrigins
-from twisted_ws.wire.proxies import TrustedProxies
+from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
+from twisted_ws.wire.door.proxies import TrustedProxies
 
 URL = "http://localhost:8081/broadcaster/broadcast"
 

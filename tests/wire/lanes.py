@@ -15,7 +15,9 @@ from twisted.internet.tcp import Port
 from tests.memory import upgrade
 from tests.moments import ReactorClock
 from twisted_ws import Limits, WebSocketServer
-from twisted_ws.wire import fanout, inbound, outbox, pure, speedups
+from twisted_ws.wire import speedups
+from twisted_ws.wire.speedups import pure
+from twisted_ws.wire.websocket import fanout, inbound, outbox
 
 __all__ = ["IMPLEMENTATIONS", "LaneWorld", "framesOf"]
 

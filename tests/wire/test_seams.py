@@ -23,9 +23,9 @@ from tests.wire.stock import Stock
 from tests.wire.support import WireHost
 from twisted_ws.caller import TEXT
 from twisted_ws.limits import Limits
-from twisted_ws.wire.autobahn import QuietServerProtocol, serverFactory, serverOptions
-from twisted_ws.wire.lane import LaneServer, PollGroup
-from twisted_ws.wire.protocol import WebSocketConnection
+from twisted_ws.wire.lane.transport import LaneServer, PollGroup
+from twisted_ws.wire.websocket.autobahn import QuietServerProtocol, serverFactory, serverOptions
+from twisted_ws.wire.websocket.connection import WebSocketConnection
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from twisted_ws.limits import Limits
 from twisted_ws.server import WebSocketServer
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject
-from twisted_ws.wire.framing import OutgoingMessage
-from twisted_ws.wire.inbound import FEED
-from twisted_ws.wire.wheel import Wheel
+from twisted_ws.wire.frames import OutgoingMessage
+from twisted_ws.wire.loop.wheel import Wheel
+from twisted_ws.wire.websocket.inbound import FEED
 
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate"
 NORMAL = b"\x03\xe8"

@@ -4,10 +4,8 @@
 reactor.
 """
 
-from twisted_ws.client.answer import Response
 from twisted_ws.client.client import WebSocketClient
 from twisted_ws.client.connecting import Connecting, connect
-from twisted_ws.client.credentials import Basic, Bearer
 from twisted_ws.client.errors import (
     BadHandshake,
     ConnectError,
@@ -24,6 +22,8 @@ from twisted_ws.client.errors import (
     WriteBufferFull,
     WrongName,
 )
+from twisted_ws.client.opening.answer import Response
+from twisted_ws.client.opening.credentials import Basic, Bearer
 from twisted_ws.client.retry import Retry
 from twisted_ws.client.stores import Store
 from twisted_ws.errors import (

@@ -12,12 +12,12 @@ from twisted.internet.defer import Deferred
 from twisted_ws.caller import BINARY, TEXT, encodeMessage, encodeText
 from twisted_ws.caller import asBytes as asBytes
 from twisted_ws.caller import controlPayload as controlPayload
-from twisted_ws.client.answer import Response
 from twisted_ws.client.connection import ClientConnection
 from twisted_ws.client.errors import UnexpectedMessage
+from twisted_ws.client.opening.answer import Response
 from twisted_ws.client.options import checkNumber
 from twisted_ws.client.session import Session
-from twisted_ws.delivery.binding import Binder
+from twisted_ws.dispatch.binding import Binder
 from twisted_ws.errors import BindingError, CloseCode, ConnectionClosed
 from twisted_ws.service import checkClose
 
@@ -148,7 +148,7 @@ class WebSocketClient:
         """Return the next message as `annotation` has it.
 
         Args:
-            annotation: as that of a service's onMessage (see `twisted_ws.delivery.binding.Binder`): none for a str or bytes as it
+            annotation: as that of a service's onMessage (see `twisted_ws.dispatch.binding.Binder`): none for a str or bytes as it
                 came; dict, list, a dataclass, TypedDict or msgspec.Struct for JSON that is checked.
             timeout: see `readTextMessage`.
 

@@ -10,18 +10,18 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from twisted_ws.client.address import parseURL
 from twisted_ws.client.client import WebSocketClient
-from twisted_ws.client.credentials import Credentials
-from twisted_ws.client.dialing import dial
+from twisted_ws.client.opening.address import parseURL
+from twisted_ws.client.opening.credentials import Credentials
+from twisted_ws.client.opening.dialing import dial
+from twisted_ws.client.opening.proxies import Proxy, proxyFor
+from twisted_ws.client.opening.request import checkSubProtocols, headerPairs
+from twisted_ws.client.opening.tunnel import TunnelEndpoint
 from twisted_ws.client.options import HANDSHAKE_TIMEOUT, READ_BUFFER, WRITE_BUFFER, Options
-from twisted_ws.client.proxies import Proxy, proxyFor
-from twisted_ws.client.request import checkSubProtocols, headerPairs
 from twisted_ws.client.retry import Retry
 from twisted_ws.client.session import Session
 from twisted_ws.client.stores import StorePath, loadIdentity, loadTrust
 from twisted_ws.client.trust import ClientTLS
-from twisted_ws.client.tunnel import TunnelEndpoint
 from twisted_ws.limits import Limits
 
 __all__ = ["Connecting", "connect"]

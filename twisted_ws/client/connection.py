@@ -11,23 +11,23 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from twisted_ws.caller import PING, PONG
-from twisted_ws.client.answer import Response
 from twisted_ws.client.autobahn import messageFrame
 from twisted_ws.client.errors import seconds
 from twisted_ws.client.framing import maskedFrame
 from twisted_ws.client.inbound import Inbound
+from twisted_ws.client.opening.answer import Response
 from twisted_ws.client.pings import Pings
 from twisted_ws.client.receiver import Receiver
 from twisted_ws.errors import CloseCode, ConnectionClosed, InvalidPayload, ProtocolError, TransportError, WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import printable
 from twisted_ws.service import checkClose
-from twisted_ws.wire.backlog import Backlog
-from twisted_ws.wire.keepalive import KeepAlive, Verdict
-from twisted_ws.wire.outbox import Outbox, failedWrite, getsOn
-from twisted_ws.wire.phase import Phase
-from twisted_ws.wire.transports import abort, finishWriting, hasUnread, sending
-from twisted_ws.wire.wheel import Wheel
+from twisted_ws.wire.loop.backlog import Backlog
+from twisted_ws.wire.loop.transports import abort, finishWriting, hasUnread, sending
+from twisted_ws.wire.loop.wheel import Wheel
+from twisted_ws.wire.websocket.keepalive import KeepAlive, Verdict
+from twisted_ws.wire.websocket.outbox import Outbox, failedWrite, getsOn
+from twisted_ws.wire.websocket.states import Phase
 
 __all__ = ["ClientConnection"]
 

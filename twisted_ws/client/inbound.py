@@ -7,7 +7,7 @@ from twisted.logger import Logger
 from twisted_ws.client.autobahn import QuietClientProtocol
 from twisted_ws.errors import CloseCode, InternalError, InvalidPayload, MessageTooBig, ProtocolError, WebSocketError
 from twisted_ws.limits import Limits
-from twisted_ws.wire.phase import Phase
+from twisted_ws.wire.websocket.states import Phase
 
 __all__ = ["Inbound"]
 

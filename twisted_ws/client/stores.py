@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import printable
-from twisted_ws.wire.certificates import Identity
-from twisted_ws.wire.certificates import PrivateKey as SupportedKey
+from twisted_ws.wire.tls.certificates import Identity
+from twisted_ws.wire.tls.certificates import PrivateKey as SupportedKey
 
 __all__ = ["Store", "StorePath", "loadIdentity", "loadTrust"]
 

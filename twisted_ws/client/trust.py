@@ -16,13 +16,13 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from twisted_ws.client.address import isIP
 from twisted_ws.client.errors import TLSFailed, UntrustedCertificate, WrongName, quoted
+from twisted_ws.client.opening.address import isIP
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import printable
-from twisted_ws.wire.certificates import Identity
-from twisted_ws.wire.tls import TLSTransport
-from twisted_ws.wire.tls import openSSLReason as _reason
+from twisted_ws.wire.tls.certificates import Identity
+from twisted_ws.wire.tls.server import TLSTransport
+from twisted_ws.wire.tls.server import openSSLReason as _reason
 
 __all__ = ["ClientTLS", "explain"]
 

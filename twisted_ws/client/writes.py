@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from twisted_ws.client.errors import WriteBufferFull
 from twisted_ws.errors import ConnectionClosed
-from twisted_ws.wire.outbox import failedWrite
+from twisted_ws.wire.websocket.outbox import failedWrite
 
 __all__ = ["Link", "WriteQueue"]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.usage import UsageError
 
-from twisted_ws.commands.display import complain
 from twisted_ws.commands.running import Runner
 from twisted_ws.commands.streams import Input, occupy
+from twisted_ws.commands.terminal.display import complain
 from twisted_ws.commands.usage import CommandOptions, number
 from twisted_ws.errors import ConfigurationError, WebSocketError
 from twisted_ws.logs import printable

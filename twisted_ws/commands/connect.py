@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.python.usage import CompleteFiles, Completions, UsageError
 
-from twisted_ws.commands.display import complain
 from twisted_ws.commands.running import Runner
 from twisted_ws.commands.streams import occupy
+from twisted_ws.commands.terminal.display import complain
 from twisted_ws.commands.usage import CommandOptions, number, size
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def main(arguments: Sequence[str]) -> int:
 async def _talk(reactor: Any, options: ConnectOptions, runner: Runner) -> int:
     from twisted_ws.client import connect
     from twisted_ws.commands.arguments import connectArguments
-    from twisted_ws.commands.screen import Screen
     from twisted_ws.commands.talk import Manner, Talk
+    from twisted_ws.commands.terminal.screen import Screen
 
     screen = Screen(reactor, options)
     runner.note = screen.display.note

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(name: str, arguments: list[str]) -> int:
     from twisted.python.usage import UsageError
 
-    from twisted_ws.commands.display import complain
+    from twisted_ws.commands.terminal.display import complain
 
     try:
         code: int = import_module(f"twisted_ws.commands.{name}").main(arguments)
@@ -57,7 +57,7 @@ def _command(name: str, arguments: list[str]) -> int:
 
 
 def _unknown(name: str) -> int:
-    from twisted_ws.commands.display import complain
+    from twisted_ws.commands.terminal.display import complain
 
     near = get_close_matches(name, COMMANDS, n=1)
     mend = f"did you mean {near[0]}?" if near else f"the commands are {' and '.join(COMMANDS)}, and without one it is the server"

@@ -15,20 +15,20 @@ from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
-from twisted_ws.client.address import Address, parseURL
-from twisted_ws.client.answer import bodyOf, checkStart, parseResponse
-from twisted_ws.client.credentials import Basic, Bearer
-from twisted_ws.client.dialing import unreachable
 from twisted_ws.client.errors import BadHandshake, ConnectError, ConnectFailed, HandshakeTimeout, InvalidURL, seconds
-from twisted_ws.client.proxies import proxyFor
+from twisted_ws.client.opening.address import Address, parseURL
+from twisted_ws.client.opening.answer import bodyOf, checkStart, parseResponse
+from twisted_ws.client.opening.credentials import Basic, Bearer
+from twisted_ws.client.opening.dialing import unreachable
+from twisted_ws.client.opening.proxies import proxyFor
+from twisted_ws.client.opening.tunnel import TunnelEndpoint
 from twisted_ws.client.stores import loadIdentity, loadTrust
 from twisted_ws.client.trust import ClientTLS, explain
-from twisted_ws.client.tunnel import TunnelEndpoint
 from twisted_ws.commands.arguments import store
 from twisted_ws.commands.secrets import readKey, secret
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import printable
-from twisted_ws.wire.transports import abort
+from twisted_ws.wire.loop.transports import abort
 
 __all__ = ["Answer", "post"]
 

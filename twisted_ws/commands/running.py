@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from twisted_ws.commands.display import complain
+from twisted_ws.commands.terminal.display import complain
 from twisted_ws.logs import printable, shown
 
 __all__ = ["GRACE", "Runner"]

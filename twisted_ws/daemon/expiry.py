@@ -8,7 +8,7 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_ws.wire.tls import WARN_DAYS, ServerTLS
+from twisted_ws.wire.tls.server import WARN_DAYS, ServerTLS
 
 __all__ = ["ExpiryWatch"]
 

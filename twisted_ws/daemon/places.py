@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.failure import Failure
 
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.wire.proxyprotocol import ProxiedEndpoint
+from twisted_ws.wire.door.proxyprotocol import ProxiedEndpoint
 
 __all__ = ["Place"]
 

@@ -22,12 +22,12 @@ from twisted_ws.daemon.targets import loadService
 from twisted_ws.errors import ConfigurationError, ServiceError
 from twisted_ws.exposure import warnIfExposed
 from twisted_ws.server import WebSocketServer
-from twisted_ws.web.broadcast import broadcastSite
+from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.web.pages import PagesResource, pagesSite
-from twisted_ws.wire.certificates import readPassword
-from twisted_ws.wire.origins import AllowedHosts, AllowedOrigins
-from twisted_ws.wire.proxies import TrustedProxies
-from twisted_ws.wire.tls import ServerTLS, TLSSettings, peerCertificate
+from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
+from twisted_ws.wire.door.proxies import TrustedProxies
+from twisted_ws.wire.tls.certificates import readPassword
+from twisted_ws.wire.tls.server import ServerTLS, TLSSettings, peerCertificate
 
 __all__ = ["Daemon"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted_ws.services.channels import ChannelService
+from twisted_ws.channels.service import ChannelService
 from twisted_ws.upgrade import Reject
 
 __all__ = ["Playground"]

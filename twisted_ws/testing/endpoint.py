@@ -8,14 +8,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface import implementer
 
-from twisted_ws.delivery.dispatch import Dispatcher
+from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.server import WebSocketServer
 from twisted_ws.testing.ends import Link
 from twisted_ws.testing.network import Network
 from twisted_ws.upgrade import UpgradeRequest
-from twisted_ws.wire.events import Events
-from twisted_ws.wire.protocol import WebSocketConnection
-from twisted_ws.wire.shared import Welcome
+from twisted_ws.wire.websocket.connection import WebSocketConnection
+from twisted_ws.wire.websocket.events import Events
+from twisted_ws.wire.websocket.shared import Welcome
 
 __all__ = ["MemoryEndpoint"]
 
@@ -24,7 +24,7 @@ __all__ = ["MemoryEndpoint"]
 class MemoryEndpoint:
     """Connects one client, again for each of its attempts.
 
-    It stands before the server as the host of its front door, too (see `twisted_ws.wire.frontdoor.Host`), and sees who is there.
+    It stands before the server as the host of its front door, too (see `wire.door.frontdoor.Host`), and sees who is there.
 
     Args:
         server: where to.

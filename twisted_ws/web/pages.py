@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.web.resource import IResource, Resource
 
-from twisted_ws.services.channels import ChannelService
+from twisted_ws.channels.service import ChannelService
 from twisted_ws.services.demo import Demo
 from twisted_ws.services.playground import Playground
-from twisted_ws.web.answers import Endpoint, HttpError
-from twisted_ws.web.compression import takesGzip
-from twisted_ws.web.cors import Cors, isPreflight
+from twisted_ws.web.channels.cors import Cors, isPreflight
+from twisted_ws.web.channels.visits import ChannelEndpoint
+from twisted_ws.web.http.answers import Endpoint, HttpError
+from twisted_ws.web.http.compression import takesGzip
+from twisted_ws.web.http.site import HttpSite
 from twisted_ws.web.scripts import CLIENT, resource
-from twisted_ws.web.site import HttpSite
-from twisted_ws.web.visits import ChannelEndpoint
-from twisted_ws.wire.transports import hasTLS
+from twisted_ws.wire.loop.transports import hasTLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from twisted_ws.server import WebSocketServer
-    from twisted_ws.web.request import HttpRequest
+    from twisted_ws.web.http.request import HttpRequest
 
 __all__ = ["PagesResource", "pagesSite"]
 

@@ -1,0 +1,151 @@
+"""Channels without a server, and subscribers that write down what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from tests.memory import SteadyClock
+from twisted_ws.channels.channels import Channels
+from twisted_ws.channels.engine import MemoryEngine
+from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.channels.visitor import Visitor
+from twisted_ws.limits import Limits
+from twisted_ws.message import History, Kind, Position, Publication, Published, Start
+from twisted_ws.upgrade import UpgradeRequest
+from twisted_ws.wire.loop.backlog import Backlog
+from twisted_ws.wire.loop.turns import Turns
+from twisted_ws.wire.loop.wheel import Wheel
+from twisted_ws.wire.websocket.fanout import FanOuts
+
+
+def identity(publication: Publication) -> Publication:
+    """A framing that leaves a publication as it is."""
+    return publication
+
+
+def other(publication: Publication) -> tuple[Publication]:
+    """Another framing."""
+    return (publication,)
+
+
+class Ear(Subscriber):
+    """Writes down what it is given.
+
+    Attributes:
+        heard: each message as text, live or missed.
+        starts: the answers to subscriptions.
+        ends: (channel, reason) of subscriptions that ended.
+        notices: the frames about presence.
+        onHear: called with each message that came live.
+    """
+
+    framing = staticmethod(identity)
+
+    def __init__(self, user: str | None = None) -> None:
+        super().__init__(Visitor(UpgradeRequest("/channels")))
+        self.caller.user = user
+        self.heard: list[str] = []
+        self.ids: list[str] = []
+        self.starts: list[Start] = []
+        self.ends: list[tuple[str, str]] = []
+        self.notices: list[bytes] = []
+        self.onHear: Callable[[str], Any] = lambda text: None
+
+    def begin(self, start: Start, publications: list[Publication]) -> None:
+        self.starts.append(start)
+        for each in publications:
+            self._hear(each)
+
+    def send(self, message: Any) -> bool:
+        publication = message[0] if isinstance(message, tuple) else message
+        self._hear(publication)
+        self.onHear(self.heard[-1])
+        return True
+
+    def ended(self, channel: str, reason: str) -> None:
+        self.ends.append((channel, reason))
+
+    def notice(self, frame: bytes) -> None:
+        self.notices.append(frame)
+
+    def _hear(self, publication: Publication) -> None:
+        self.heard.append(publication.payload.decode())
+        self.ids.append(str(publication.position))
+
+
+class OtherEar(Ear):
+    """The same with another framing."""
+
+    framing = staticmethod(other)
+
+
+class World:
+    """Channels in memory, and a clock."""
+
+    def __init__(self, engine: Any = None, clock: Clock | None = None, **limits: Any) -> None:
+        self.clock = clock or SteadyClock()
+        self.clock.advance(1000)
+        self.limits = Limits(**limits)
+        self.wheel = Wheel(self.clock)
+        self.engine: Any = engine or MemoryEngine(self.limits, self.wheel, self.clock.seconds, "e")
+        self.backlog = Backlog(self.limits.maxSendBufferTotal)
+        self.turns = Turns(self.clock)
+        self.fanOuts = FanOuts(self.turns, self.backlog, self.limits, self.wheel)
+        self.channels = Channels(self.engine, self.limits, self.wheel, self.backlog, self.clock.seconds, self.turns, self.fanOuts)
+
+    def publish(self, channel: str, *messages: Any) -> list[Published]:
+        return [self.now(self.channels.publish(channel, message)) for message in messages]
+
+    def subscribe(self, ear: Subscriber, channel: str, after: str | None = None, info: Any = None) -> Start:
+        return self.now(self.channels.subscribe(ear, channel, after, info))
+
+    def now(self, answer: Deferred[Any]) -> Any:
+        """Return what a Deferred has fired with already."""
+        results: list[Any] = []
+        answer.addCallback(results.append)
+        assert results, "it has not fired"
+        return results[0]
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+
+class LateEngine:
+    """Another process: it answers when it is told to, and passes messages on by itself.
+
+    Attributes:
+        asked: the Deferreds of its answers, in order.
+        watched: the channels it passes on.
+    """
+
+    def __init__(self) -> None:
+        self.receive: Callable[[Publication], int] = lambda publication: 0
+        self.asked: list[Deferred[Any]] = []
+        self.watched: list[str] = []
+
+    def message(self, offset: int, text: str = "", channel: str = "a", epoch: str = "e") -> Publication:
+        return Publication(channel, epoch, offset, Kind.TEXT, (text or str(offset)).encode(), None, 0.0)
+
+    def history(self, channel: str, after: Position | None) -> Deferred[History]:
+        return self._ask()
+
+    def watch(self, channel: str, after: Position | None, by: Any = None) -> Deferred[History]:
+        self.watched.append(channel)
+        return self._ask()
+
+    def unwatch(self, channel: str) -> None:
+        self.watched = [each for each in self.watched if each != channel]
+
+    def publish(self, *arguments: Any) -> Deferred[Published]:
+        return self._ask()
+
+    def forget(self, channel: str) -> Deferred[int]:
+        return self._ask()
+
+    def _ask(self) -> Deferred[Any]:
+        self.asked.append(Deferred())
+        return self.asked[-1]

@@ -1,0 +1,528 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.channels.listeners import Ear, LateEngine, OtherEar, World
+from tests.dispatch.support import Turns
+from twisted_ws import ChannelError, ConnectionClosed
+from twisted_ws.channels.audience import FEW
+from twisted_ws.channels.channels import LONGEST_KEY
+from twisted_ws.channels.framings import LARGE
+from twisted_ws.message import History, Position
+from twisted_ws.wire.loop.turns import STEPS, TURN
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_publish(world):
+    """A message goes to all who are subscribed to its channel, whatever their framing, and to nobody else."""
+    ears = [Ear(), OtherEar(), Ear()]
+    for ear in ears:
+        world.subscribe(ear, "a")
+    elsewhere = Ear()
+    world.subscribe(elsewhere, "ab")
+    assert world.publish("a", "one", {"two": 2}) == [("a", "e:1", 3), ("a", "e:2", 3)]
+    assert [ear.heard for ear in ears] == [["one", '{"two":2}']] * 3
+    assert elsewhere.heard == []
+    assert world.publish("b", "x")[0].recipients == 0
+
+
+def test_start(world):
+    """A subscription says where it begins: at the channel's end, without claiming that anything was recovered."""
+    world.publish("a", "1", "2")
+    ear = Ear()
+    assert world.subscribe(ear, "a") == ("a", Position("e", 2), False, 0)
+    assert ear.starts == [("a", Position("e", 2), False, 0)]
+    assert ear.channels == ("a",)
+
+
+def test_resume(world):
+    """What came since a position comes first, then what is live."""
+    world.publish("a", "1", "2", "3")
+    ear = Ear()
+    assert world.subscribe(ear, "a", "e:1") == ("a", Position("e", 1), True, 2)
+    world.publish("a", "4")
+    assert ear.heard == ["2", "3", "4"]
+    assert ear.ids == ["e:2", "e:3", "e:4"]
+
+
+@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 3 * FEW])
+def test_many(world, count):
+    """Few or many, all are sent to in the order they came, and each leaves for itself."""
+    ears, order = [Ear() for _ in range(count)], []
+    for ear in ears:
+        ear.onHear = lambda text, ear=ear: order.append(ear)
+        world.subscribe(ear, "a")
+    assert world.channels.count("a") == count
+    assert world.publish("a", "1")[0].recipients == count
+    assert order == ears
+    for left, ear in enumerate(ears, 1):
+        assert world.channels.unsubscribe(ear, "a")
+        assert world.publish("a", "x")[0].recipients == count - left
+    assert world.channels.count("a") == 0
+
+
+def test_patterns(world):
+    """A pattern hears every channel below it; who hears a message by two ways gets it once."""
+    exact, below, everything, both = Ear(), Ear(), OtherEar(), Ear()
+    world.subscribe(exact, "a.b")
+    for ear, pattern in (below, "a.*"), (everything, "*"), (both, "a.b.*"), (both, "a.*"), (both, "a.b"):
+        assert world.subscribe(ear, pattern, "0")[2] is (pattern == "a.b")
+    assert world.publish("a.b", "1")[0].recipients == 4
+    assert world.publish("a.b.c", "2")[0].recipients == 3
+    assert world.publish("a", "3")[0].recipients == 1
+    assert (exact.heard, below.heard, everything.heard, both.heard) == (["1"], ["1", "2"], ["1", "2", "3"], ["1", "2"])
+    assert below.starts == [("a.*", None, False, 0)]
+    assert world.channels.unsubscribe(both, "a.*")
+    world.channels.leave(below)
+    assert world.publish("a.c", "4")[0].recipients == 1
+    assert world.publish("a.b", "5")[0].recipients == 3
+    world.channels.leave(everything)
+    world.channels.leave(both)
+    assert world.publish("a.b", "6")[0].recipients == 1
+
+
+def test_largeInTurns():
+    """A large message is framed for one kind of subscribers after the other, each once, and in turns where that takes long."""
+    world, framed = World(clock=Turns()), []
+
+    def slowly(kind):
+        def framing(publication):
+            framed.append(kind)
+            world.clock.rightNow += TURN
+            return publication
+
+        return framing
+
+    kinds = [type("Kind", (Ear,), {"framing": staticmethod(slowly(number))}) for number in range(3)]
+    ears = [kind() for kind in kinds for _ in range(2)]
+    for ear in ears:
+        world.subscribe(ear, "a")
+    answer = world.channels.publish("a", "x" * LARGE)
+    assert (framed, ears[0].heard) == ([0], [])  # the turn is over before it is sent
+    for turns in (1, 2):
+        world.clock.turn()
+        assert framed == [0, 1, 2][: turns + 1]
+    world.clock.turn()
+    assert framed == [0, 1, 2]
+    assert answer.result.recipients == 6
+    assert [ear.heard for ear in ears] == [["x" * LARGE]] * 6
+
+
+def test_unsubscribe(world):
+    """An end is told with its reason, and once; who comes again begins anew."""
+    ear = Ear()
+    world.subscribe(ear, "a")
+    assert world.channels.unsubscribe(ear, "a", "go away")
+    assert not world.channels.unsubscribe(ear, "a")
+    assert not world.channels.unsubscribe(ear, "b")
+    assert ear.ends == [("a", "go away")]
+    world.publish("a", "1")
+    assert world.subscribe(ear, "a")[1] == ("e", 1)
+    world.publish("a", "2")
+    assert ear.heard == ["2"]
+
+
+def test_leave(world):
+    """Who leaves is out of every channel, and nobody watches these for it."""
+    ear = Ear()
+    for name in ("a", "b", "*"):
+        world.subscribe(ear, name)
+    world.channels.leave(ear)
+    world.channels.leave(ear)
+    assert ear.ends == [("a", ""), ("b", ""), ("*", "")]
+    assert ear.channels == ()
+    world.advance(301)
+    assert len(world.engine) == 0
+
+
+def test_find(world):
+    """Visitors are found by their connection or their user while they are subscribed to something."""
+    ann, bob = Ear("ann"), OtherEar("bob")
+    world.subscribe(ann, "a")
+    world.subscribe(ann, "b")
+    world.subscribe(bob, "a")
+    visitors = world.channels.visitors
+    assert list(visitors) == [ann.caller, bob.caller]
+    assert visitors.find(user="ann") == [ann.caller]
+    assert visitors.find(connection=bob.caller.connectionId) == [bob.caller]
+    ann.caller.user = "bob"
+    assert visitors.find(user="ann") == visitors.find() == []
+    assert visitors.find(user="bob")[0].membership is bob
+    world.channels.leave(ann)
+    assert list(visitors) == visitors.find(user="bob") == [bob.caller]
+    ann.caller.user = "ann"
+    assert visitors.find(user="ann") == []
+
+
+def test_refusals():
+    """What cannot be is refused by a word for programs: names, positions, doubles, numbers."""
+    world = World(channelsPerCaller=2, maxMessageSize=3)
+    ear = Ear()
+    world.subscribe(ear, "a")
+    for code, request in (
+        ("bad-channel", lambda: world.channels.subscribe(ear, "a b")),
+        ("bad-channel", lambda: world.channels.publish("a.*", "")),
+        ("bad-channel", lambda: world.channels.history("")),
+        ("bad-channel", lambda: world.channels.forget("*")),
+        ("bad-channel", lambda: world.channels.describe("*")),
+        ("bad-position", lambda: world.channels.subscribe(ear, "b", "5")),
+        ("already-subscribed", lambda: world.channels.subscribe(ear, "a")),
+        ("too-large", lambda: world.channels.publish("a", "1234")),
+        ("too-large", lambda: world.channels.publish("a", "", "k" * (LONGEST_KEY + 1))),
+        ("too-large", lambda: world.channels.publish("a", "", None, "k" * (LONGEST_KEY + 1))),
+    ):
+        with pytest.raises(ChannelError) as caught:
+            request()
+        assert caught.value.code == code
+    world.subscribe(ear, "b")
+    with pytest.raises(ChannelError, match="at most 2 channels"):
+        world.channels.subscribe(ear, "c")
+    with pytest.raises(TypeError):
+        world.channels.publish("a", object())
+    with pytest.raises(ValueError, match="surrogates"):
+        world.channels.publish("a", "", "\ud800")
+    world.publish("a", "1")
+    assert ear.heard == ["1"]
+    assert len(world.now(world.channels.history("a", "0")).publications) == 1
+
+
+def test_kept(world):
+    """The history can be read, described, listed and deleted without a subscription."""
+    world.publish("a", "1", "2")
+    history = world.now(world.channels.history("a", "e:1"))
+    assert (history.position, history.recovered, len(history.publications)) == (("e", 1), True, 1)
+    assert world.now(world.channels.history("a"))[2] == []
+    assert world.now(world.channels.describe("a")).messages == 2
+    assert [each.channel for each in world.now(world.channels.list())] == ["a"]
+    assert world.now(world.channels.forget("a")) == 2
+    assert world.now(world.channels.history("a", "0"))[2] == []
+
+
+def test_keys(world):
+    """Keys go with the message: one that was there publishes nothing."""
+    ear = Ear()
+    world.subscribe(ear, "a")
+    for _ in range(2):
+        answer = world.now(world.channels.publish("a", "1", "price", "once"))
+        assert answer == ("a", "e:1", 1)
+    assert ear.heard == ["1"]
+    assert world.now(world.channels.history("a", "0")).publications[0].key == "price"
+
+
+# Rule 2: one at a time.
+
+
+def test_publishedWhilePassedOn(world):
+    """What is published while a message is passed on comes to all after it, though some had that earlier."""
+    first, second = Ear(), Ear()
+    world.subscribe(first, "a")
+    world.subscribe(second, "a")
+    answers = []
+
+    def again(text):
+        if text == "1":
+            answers.append(world.channels.publish("a", "2"))
+            answers.append(world.channels.publish("a", "3"))
+            assert not answers[0].called
+
+    first.onHear = again
+    world.publish("a", "1")
+    assert second.heard == first.heard == ["1", "2", "3"]
+    assert [world.now(answer).id for answer in answers] == ["e:2", "e:3"]
+    world.publish("a", "4")
+    assert second.heard[-1] == "4"
+
+
+def test_refusedWhilePassedOn():
+    """What cannot be published is refused at once, also while another message is passed on."""
+    world = World(channels=1)
+    ear, answers = Ear(), []
+    world.subscribe(ear, "a")
+
+    def again(text):
+        if text == "1":
+            with pytest.raises(ChannelError) as caught:
+                world.channels.publish("b", "2")
+            answers.append(caught.value.code)
+            answers.append(world.channels.publish("a", "3"))
+
+    ear.onHear = again
+    world.publish("a", "1")
+    assert answers[0] == "unavailable"
+    assert ear.heard == ["1", "3"]
+
+
+@pytest.mark.parametrize("kind", [Ear, OtherEar])
+def test_subscribedWhilePassedOn(world, kind):
+    """Who subscribes while a message is passed on has it once: from history or not at all, as it asked."""
+    ear, fresh, resumed = Ear(), kind(), kind()
+    world.subscribe(ear, "a")
+    world.subscribe(OtherEar(), "a")
+
+    def join(text):
+        if text == "1":
+            world.subscribe(fresh, "a")
+            world.subscribe(resumed, "a", "0")
+
+    ear.onHear = join
+    world.publish("a", "1", "2")
+    assert fresh.heard == ["2"]
+    assert resumed.heard == ["1", "2"]
+
+
+def crowded():
+    """Return a world with a channel of more subscribers than one turn has time for, and the last of them."""
+    world = World(clock=Turns())
+    ears = [Ear() for _ in range(STEPS)]
+    for ear in ears:
+        world.subscribe(ear, "a")
+    return world, ears
+
+
+def test_onItsWay():
+    """Messages for very many take several turns, a bounded number in each, and come in order to all; then come the answers."""
+    world, ears = crowded()
+    answers = [world.channels.publish("a", text) for text in "123"]
+    counts = [sum(len(ear.heard) for ear in ears)]
+    while not all(each.called for each in answers):
+        world.clock.turn()
+        counts.append(sum(len(ear.heard) for ear in ears))
+        assert 0 < counts[-1] - counts[-2] <= STEPS // 2 + 1
+    assert {tuple(ear.heard) for ear in ears} == {("1", "2", "3")}
+    assert [world.now(each) for each in answers] == [("a", f"e:{n}", STEPS) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("after", [None, "0", "e:1"])
+@pytest.mark.parametrize("kind", [Ear, OtherEar])
+def test_subscribedOnItsWay(kind, after):
+    """Who subscribes while a message is on its way has it from history or not at all; what comes later, once."""
+    world, _ = crowded()
+    for text in "12":
+        world.channels.publish("a", text)
+    ear = kind()
+    world.subscribe(ear, "a", after)
+    world.channels.publish("a", "3")
+    world.fanOuts.catchUp(ear.caller)
+    assert ear.heard == {None: [], "0": ["1", "2"], "e:1": ["2"]}[after] + ["3"]
+    for _ in range(20):
+        world.clock.turn()
+    assert ear.ids == [f"e:{text}" for text in ear.heard]
+    assert ear.heard[-1:] == ["3"]
+    assert len(ear.heard) == {None: 1, "0": 3, "e:1": 2}[after]
+
+
+def test_unsubscribedOnItsWay():
+    """Who unsubscribes has got before that what was published until then, once, and nothing after it; also when it comes back."""
+    world, ears = crowded()
+    last = ears[-1]
+    answers = [world.channels.publish("a", text) for text in "12"]
+    assert last.heard == []
+    world.channels.unsubscribe(last, "a")
+    assert last.heard == ["1", "2"]
+    answers.append(world.channels.publish("a", "3"))
+    world.subscribe(last, "a")
+    answers.append(world.channels.publish("a", "4"))
+    for _ in range(20):
+        world.clock.turn()
+    assert last.heard == ["1", "2", "4"]
+    assert [world.now(each).recipients for each in answers] == [STEPS, STEPS, STEPS - 1, STEPS]
+
+
+def test_leftOnItsWay():
+    """Who has gone gets nothing more, and is not waited for."""
+    world, ears = crowded()
+    answer = world.channels.publish("a", "1")
+    world.channels.leave(ears[-1])
+    for _ in range(20):
+        world.clock.turn()
+    assert answer.called
+    world.channels.publish("a", "2")
+    for _ in range(20):
+        world.clock.turn()
+    assert "2" not in ears[-1].heard
+    assert ears[-2].heard == ["1", "2"]
+
+
+def test_patternsOnTheirWay():
+    """Who hears a message by several ways has it once, also in slices; who hears it by a pattern only, as well."""
+    world, ears = crowded()
+    both, wide = ears[5], Ear()
+    world.subscribe(both, "*")
+    world.subscribe(wide, "*")
+    answer = world.channels.publish("a", "1")
+    world.fanOuts.catchUp(wide.caller)
+    for _ in range(20):
+        world.clock.turn()
+    assert (both.heard, wide.heard) == (["1"], ["1"])
+    assert world.now(answer).recipients == STEPS + 1
+
+
+def test_onceOnItsWay():
+    """A publication that is repeated while it is on its way is not sent again, and has the same answer when there is one."""
+    world, ears = crowded()
+    answers = [world.channels.publish("a", "1", idempotencyKey="k") for _ in range(3)]
+    assert not any(each.called for each in answers)
+    for _ in range(20):
+        world.clock.turn()
+    assert [world.now(each) for each in answers] == [("a", "e:1", STEPS)] * 3
+    assert ears[-1].heard == ["1"]
+    assert world.now(world.channels.publish("a", "1", idempotencyKey="k")) == ("a", "e:1", STEPS)
+
+
+def test_onceFromWithin(world):
+    """The same where a service repeats it in the middle of its being sent."""
+    ear, answers = Ear(), []
+    world.subscribe(ear, "a")
+    ear.onHear = lambda text: answers.append(world.channels.publish("a", "1", idempotencyKey="k"))
+    assert world.now(world.channels.publish("a", "1", idempotencyKey="k")) == ("a", "e:1", 1)
+    assert ear.heard == ["1"]
+    assert world.now(answers[0]) == ("a", "e:1", 1)
+
+
+def test_tooMuchOnItsWay():
+    """While more is on its way than can be sent in time, nothing is published; it is not numbered and not kept either."""
+    world = World(clock=Turns(), fanOutLag=0.01)
+    for ear in [Ear() for _ in range(STEPS)]:
+        world.subscribe(ear, "a")
+    answer = world.channels.publish("a", "1")
+    with pytest.raises(ChannelError) as caught:
+        world.channels.publish("b", "3")
+    assert caught.value.code == "unavailable"
+    assert "b" not in world.engine
+    for _ in range(20):
+        world.clock.turn()
+    assert answer.called
+    world.publish("b", "3")
+
+
+def test_leftWhilePassedOn(world):
+    """Who leaves while a message is passed on is no trouble for the others."""
+    ears = [Ear(), OtherEar(), Ear()]
+    for ear in ears:
+        world.subscribe(ear, "a")
+    ears[0].onHear = lambda text: [world.channels.leave(ear) for ear in ears[:2]]
+    assert world.publish("a", "1")[0].recipients == 3
+    assert world.publish("a", "2")[0].recipients == 1
+    assert ears[2].heard == ["1", "2"]
+
+
+# Rule 3: an engine that answers later.
+
+
+@pytest.fixture
+def late():
+    return World(engine=LateEngine(), historyMessages=3)
+
+
+def test_lateJoin(late):
+    """What comes before the history does is held, and what both have comes once."""
+    ear, engine = Ear(), late.engine
+    started = late.channels.subscribe(ear, "a", "e:1")
+    for offset in (3, 4, 5):
+        assert engine.receive(engine.message(offset)) == 0
+    assert ear.heard == []
+    engine.asked[0].callback(History(Position("e", 1), True, [engine.message(2), engine.message(3)]))
+    assert late.now(started) == ("a", Position("e", 1), True, 4)
+    assert engine.receive(engine.message(6)) == 1
+    assert ear.heard == ["2", "3", "4", "5", "6"]
+
+
+def test_lateJoinWithoutHistory(late):
+    """The same when nothing is kept, and for a pattern, which has no history."""
+    ear, wide, engine = Ear(), Ear(), late.engine
+    late.channels.subscribe(ear, "a")
+    engine.receive(engine.message(3))
+    engine.asked[0].callback(History(Position("e", 3), False, []))
+    late.channels.subscribe(wide, "*")
+    engine.asked[1].callback(History(None, False, []))
+    engine.receive(engine.message(4))
+    engine.receive(engine.message(1, epoch="f"))
+    assert ear.heard == wide.heard == ["4", "1"]
+
+
+def test_lateJoinNewEpoch(late):
+    """A numbering that begins anew while the history is on its way is not taken for the old one."""
+    ear, engine = Ear(), late.engine
+    late.channels.subscribe(ear, "a", "e:1")
+    engine.receive(engine.message(1, epoch="f"))
+    engine.asked[0].callback(History(Position("e", 1), True, [engine.message(2)]))
+    assert ear.ids == ["e:2", "f:1"]
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        (lambda channels, engine, ear: engine.asked[0].errback(ChannelError("unavailable", "no")), ChannelError),
+        (lambda channels, engine, ear: channels.leave(ear), ConnectionClosed),
+        (lambda channels, engine, ear: channels.unsubscribe(ear, "a"), ChannelError),
+        (lambda channels, engine, ear: [engine.receive(engine.message(offset)) for offset in range(1, 9)], ChannelError),
+    ],
+    ids=["refused", "gone", "unsubscribed", "overflown"],
+)
+@pytest.mark.parametrize("answers", [True, False])
+def test_lateRefusal(late, end, error, answers):
+    """An engine that fails, or has an answer that nobody wants any more, leaves nothing behind."""
+    ann, engine, failures = Ear("ann"), late.engine, []
+    late.channels.subscribe(ann, "a").addErrback(failures.append)
+    with pytest.raises(ChannelError, match="already"):
+        late.channels.subscribe(ann, "a")
+    late.channels.subscribe(Ear(), "b")
+    end(late.channels, engine, ann)
+    if not engine.asked[0].called:
+        if answers:
+            engine.asked[0].callback(History(Position("e", 0), False, []))
+        else:
+            engine.asked[0].errback(error("unavailable", "no") if error is ChannelError else error())
+    assert failures[0].check(error)
+    assert ann.channels == ()
+    assert engine.watched == ["b"]
+    assert engine.receive(engine.message(1)) == 0
+    late.advance(6)
+    assert late.channels.who("a") == {"count": 0, "members": []}
+
+
+def test_lateTogether(late):
+    """Those who wait for one channel do not disturb each other."""
+    one, two, three, engine = Ear(), Ear(), Ear(), late.engine
+    late.channels.subscribe(one, "a")
+    late.channels.subscribe(two, "a")
+    engine.receive(engine.message(5))
+    late.channels.leave(three)
+    late.channels.leave(one)
+    assert "a" in engine.watched
+    engine.asked[0].addErrback(lambda failure: None)
+    engine.asked[0].callback(History(Position("e", 4), False, []))
+    engine.asked[1].callback(History(Position("e", 4), False, []))
+    assert (one.heard, two.heard) == ([], ["5"])
+    late.channels.leave(two)
+    assert "a" not in engine.watched
+
+
+def test_lateAnswers(late):
+    """Every other answer comes when the engine gives it, also one that had to wait for its turn."""
+    ear, engine, answers = Ear(), late.engine, []
+    answers.append(late.channels.publish("a", "1"))
+    answers.append(late.channels.forget("a"))
+    answers.append(late.channels.history("a"))
+    assert not any(answer.called for answer in answers)
+    for value, asked in enumerate(engine.asked):
+        asked.callback(value)
+    assert [late.now(answer) for answer in answers] == [0, 1, 2]
+    late.channels.subscribe(ear, "a")
+    engine.asked[-1].callback(History(None, False, []))
+
+    class Both(LateEngine):
+        def publish(self, channel, *rest):
+            self.receive(self.message(1, channel=channel))
+            return super().publish(channel, *rest)
+
+    late.channels._engine = both = Both()
+    both.receive = late.channels._receive
+    ear.onHear = lambda text: answers.append(late.channels.publish("b", "2"))
+    late.channels.publish("a", "1")
+    both.asked[0].callback("second")
+    assert late.now(answers[-1]) == "second"

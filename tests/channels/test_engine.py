@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.dispatch.support import Turns
+from tests.memory import SteadyClock
+from twisted_ws import ChannelError, Limits
+from twisted_ws.channels.engine import CHARGE, FORGOTTEN_AT_ONCE, MemoryEngine
+from twisted_ws.message import START, Kind, Position
+from twisted_ws.wire.loop.wheel import AT_ONCE, TICK, Wheel
+
+NOW = 1000.0
+
+
+class World:
+    def __init__(self, clock=None, **limits):
+        self.clock = clock or SteadyClock()
+        self.clock.advance(NOW)
+        self.wheel = Wheel(self.clock)
+        self.engine = MemoryEngine(Limits(**limits), self.wheel, self.wheel.seconds, "e")
+        self.passed = []
+        self.engine.receive = self.receive
+
+    def receive(self, publication):
+        self.passed.append(publication)
+        return 3
+
+    def publish(self, channel, *texts, **options):
+        return [self.engine.publish(channel, Kind.TEXT, text.encode(), **options) for text in texts]
+
+    def since(self, channel, after=START):
+        """Return the answer to "what came since": (position, recovered, texts)."""
+        position = Position("e", after) if isinstance(after, int) else after
+        history = self.engine.history(channel, position)
+        return str(history.position), history.recovered, [each.payload.decode() for each in history.publications]
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_publish(world):
+    """A message gets its channel's next id, is passed on, and the answer says to how many."""
+    assert world.publish("a", "one", "two") == [("a", "e:1", 3), ("a", "e:2", 3)]
+    assert world.publish("b", "three") == [("b", "e:1", 3)]
+    first = world.passed[0]
+    assert (first.channel, first.position, first.kind, first.payload, first.at) == ("a", ("e", 1), Kind.TEXT, b"one", NOW)
+    assert [each.offset for each in world.passed] == [1, 2, 1]
+
+
+def test_epochs():
+    """Without a name of its own, each engine is another epoch."""
+    engines = [MemoryEngine(Limits(), Wheel(SteadyClock()), SteadyClock().seconds) for _ in range(2)]
+    assert engines[0].epoch != engines[1].epoch
+    assert engines[0].epoch.isalnum()
+    assert engines[0].publish("a", Kind.TEXT, b"").recipients == 0
+
+
+@pytest.mark.parametrize(
+    ("after", "answer"),
+    [
+        (None, ("e:5", False, [])),
+        (5, ("e:5", True, [])),
+        (3, ("e:3", True, ["4", "5"])),
+        (2, ("e:2", True, ["3", "4", "5"])),
+        (1, ("e:2", False, ["3", "4", "5"])),
+        (0, ("e:2", False, ["3", "4", "5"])),
+        (6, ("e:5", False, [])),
+        (Position("old", 4), ("e:2", False, ["3", "4", "5"])),
+        (Position("old", 9), ("e:2", False, ["3", "4", "5"])),
+        (START, ("e:2", True, ["3", "4", "5"])),
+    ],
+)
+def test_since(after, answer):
+    """What came since a position is recovered exactly when all of it is kept, and its position is before the first of it."""
+    world = World(historyMessages=3)
+    world.publish("a", *"12345")
+    assert world.since("a", after) == answer
+
+
+def test_unknownChannel(world):
+    """A channel that is not there has nothing, and whoever was at its end has missed nothing."""
+    assert world.since("a", None) == ("e:0", False, [])
+    assert world.since("a", 0) == ("e:0", True, [])
+    assert world.since("a", 1) == ("e:0", False, [])
+    assert world.engine.describe("a") is None
+    assert world.engine.forget("a") == 0
+    assert "a" not in world.engine
+    world.engine.unwatch("a")
+    assert len(world.engine) == 0
+
+
+def test_trimByCount():
+    """Of more messages than are kept, the oldest go."""
+    world = World(historyMessages=2)
+    world.publish("a", *"123")
+    assert world.since("a") == ("e:1", True, ["2", "3"])
+
+
+def test_trimByBytes():
+    """Of more bytes than are kept, the oldest go; a message that is larger than all is not kept."""
+    world = World(historyBytes=2 * CHARGE + 10)
+    world.publish("a", "12345", "12345")
+    assert world.since("a")[2] == ["12345", "12345"]
+    world.publish("a", "!")
+    assert world.since("a")[2] == ["12345", "!"]
+    world.publish("a", "x" * 1000)
+    assert world.since("a") == ("e:4", True, [])
+    assert world.engine.bytes == 0
+
+
+def test_trimByTotal():
+    """When all channels together keep too much, the one that publishes keeps less."""
+    world = World(historyTotal=3 * CHARGE + 10)
+    world.publish("a", "1", "2")
+    world.publish("b", "1", "2")
+    assert world.since("a")[2] == ["1", "2"]
+    assert world.since("b") == ("e:1", True, ["2"])
+    world.publish("c", "1")
+    assert world.since("c") == ("e:1", True, [])
+    assert world.engine.bytes == 3 * CHARGE + 3
+
+
+def test_trimByAge():
+    """A message is kept for historyAge, whether or not the sweep has come."""
+    world = World(historyAge=10)
+    world.publish("a", "1")
+    world.clock.advance(4)
+    world.publish("a", "2")
+    world.clock.advance(5.9)
+    assert world.since("a") == ("e:0", True, ["1", "2"])
+    world.clock.advance(0.1)
+    assert world.since("a", 0) == ("e:1", False, ["2"])
+    assert world.engine.describe("a").messages == 1
+
+
+def test_nothingKept():
+    """With historyMessages=0 nothing is kept, and who has seen the last message has still missed nothing."""
+    world = World(historyMessages=0)
+    world.publish("a", "1", "2")
+    assert world.since("a", 2) == ("e:2", True, [])
+    assert world.since("a", 1) == ("e:2", False, [])
+
+
+def test_forgotten():
+    """A channel goes historyAge after its last message and its last subscriber, whichever is later."""
+    world = World(historyAge=10)
+    engine = world.engine
+    world.publish("published", "1")
+    engine.watch("watched", None)
+    engine.watch("left", None)
+    world.publish("left", "1")
+    world.clock.advance(5)
+    engine.unwatch("left")
+    world.clock.advance(5.25)
+    assert [name for name in ("published", "watched", "left") if name in engine] == ["watched", "left"]
+    world.clock.advance(4.5)
+    assert "left" in engine
+    world.clock.advance(0.5)
+    assert "left" not in engine
+    assert world.engine.bytes == 0
+    world.clock.advance(1000)
+    assert "watched" in engine
+    engine.unwatch("watched")
+    world.clock.advance(10.25)
+    assert len(engine) == 0
+    assert len(world.wheel) == 0
+
+
+def test_touchedAgain():
+    """A channel that is used again before its time lives on."""
+    world = World(historyAge=10)
+    world.publish("a", "1")
+    for _ in range(5):
+        world.clock.advance(9)
+        world.publish("a", "2")
+    world.clock.advance(9.5)
+    assert world.since("a", 5)[:2] == ("e:5", True)
+    world.engine.forget("a")
+    world.clock.advance(1)
+    assert "a" not in world.engine
+
+
+def test_floor():
+    """A channel that comes again goes on above all that were forgotten, so an old position never passes for a new one."""
+    world = World(historyAge=10)
+    world.publish("long", *"12345")
+    world.publish("short", "1", "2")
+    world.clock.advance(30)
+    assert len(world.engine) == 0
+    assert world.publish("short", "3")[0].id == "e:6"
+    assert world.since("short", 2) == ("e:5", False, ["3"])
+    assert world.since("long", 5) == ("e:5", True, [])
+    assert world.publish("long", "6")[0].id == "e:6"
+    assert world.since("long", 5) == ("e:5", True, ["6"])
+    world.clock.advance(30)
+    assert world.publish("x", "1")[0].id == "e:7"
+
+
+def test_watch(world):
+    """Whoever begins to watch gets what is kept; a pattern has no history, and makes no channel."""
+    world.publish("a", "1")
+    assert [each.payload for each in world.engine.watch("a", START).publications] == [b"1"]
+    assert world.engine.watch("a.*", START) == (None, False, [])
+    assert len(world.engine) == 1
+
+
+def test_forget(world):
+    """A history that is deleted is gone, its numbers go on, and who had not seen it all is not recovered."""
+    world.publish("a", "1", "2")
+    assert world.engine.forget("a") == 2
+    assert world.engine.bytes == 0
+    assert world.since("a", 1) == ("e:2", False, [])
+    assert world.since("a", 2) == ("e:2", True, [])
+    assert world.publish("a", "3")[0].id == "e:3"
+
+
+def test_describe(world):
+    """A channel is described by its last id and what is kept."""
+    world.publish("a", "12", "3")
+    assert world.engine.describe("a") == ("a", ("e", 2), 2, 2 * CHARGE + 3, ("e", 1))
+    world.engine.forget("a")
+    assert world.engine.describe("a") == ("a", ("e", 2), 0, 0, None)
+
+
+def test_list(world):
+    """Channels are listed by name, from a name on, and by prefix."""
+    for name in ("b", "a.2", "a.1", "c"):
+        world.publish(name, "1")
+
+    def names(*arguments):
+        return [each.channel for each in world.engine.list(*arguments)]
+
+    assert names("", "", 10) == ["a.1", "a.2", "b", "c"]
+    assert names("", "a.2", 1) == ["b"]
+    assert names("a.", "", 10) == ["a.1", "a.2"]
+    assert names("z", "", 10) == []
+
+
+def test_tooManyChannels():
+    """A channel over the limit is refused, to publish and to watch; those that are there go on."""
+    world = World(channels=1)
+    world.publish("a", "1")
+    for refused in (lambda: world.publish("b", "1"), lambda: world.engine.watch("b", None)):
+        with pytest.raises(ChannelError) as caught:
+            refused()
+        assert (caught.value.code, caught.value.status) == ("unavailable", 503)
+    assert world.publish("a", "2")[0].id == "e:2"
+
+
+def made(world, *names, by="1.2.3.4"):
+    for name in names:
+        world.engine.watch(name, None, by)
+
+
+def test_channelsOfOneAddress():
+    """One address can watch so many channels that nobody has published to, whoever made others; a message makes place."""
+    world = World(channelsPerAddress=2)
+    made(world, "a", "b")
+    made(world, "a", "b", by="5.6.7.8")
+    made(world, "c", by="5.6.7.8")
+    with pytest.raises(ChannelError) as caught:
+        made(world, "d")
+    assert (caught.value.code, caught.value.status) == ("too-many-channels", 429)
+    world.publish("a", "1")
+    made(world, "d", "a", "c")
+    assert sorted(world.engine._streams) == ["a", "b", "c", "d"]
+    made(world, *"efgh", by=None)
+    for name in "bcdefgh":
+        world.engine.unwatch(name)
+    world.clock.advance(400)
+    assert sorted(world.engine._streams) == ["a"]
+    assert world.engine._makers == {}
+
+
+def test_leftChannelsOfOneAddress():
+    """Of channels that one address made up and left, so many are kept for who comes back; those left first go first."""
+    world = World(channelsPerAddress=3, channels=4)
+    world.engine.watch("other", None, "5.6.7.8")
+    for number in range(100):
+        made(world, str(number))
+        world.engine.unwatch(str(number))
+        assert len(world.engine) <= 4
+    made(world, "98")
+    made(world, "100")
+    assert sorted(world.engine._streams) == ["100", "98", "99", "other"]
+    assert world.engine.watch("98", Position("e", 0)).recovered
+    for name in ("98", "100", "other"):
+        world.engine.unwatch(name)
+    world.clock.advance(400)
+    assert (len(world.engine), world.engine._makers, len(world.wheel)) == (0, {}, 0)
+
+
+def test_idempotency():
+    """A key publishes once in its channel for idempotencyAge, and has the same answer each time."""
+    world = World(idempotencyAge=10)
+    answers = [world.publish("a", "1", idempotencyKey="k")[0] for _ in range(2)]
+    assert answers == [("a", "e:1", 3)] * 2
+    assert world.publish("a", "2", idempotencyKey="l")[0].id == "e:2"
+    assert world.publish("b", "1", idempotencyKey="k")[0].id == "e:1"
+    assert len(world.passed) == 3
+    world.clock.advance(9)
+    assert world.publish("a", "1", idempotencyKey="k")[0].id == "e:1"
+    world.clock.advance(1)
+    assert world.publish("a", "1", idempotencyKey="k")[0].id == "e:3"
+
+
+def test_idempotencyOfAnother():
+    """A key that comes with another message than before is refused, and neither message is published again."""
+    world = World()
+    world.publish("a", "1", idempotencyKey="k", fingerprint=b"1")
+    with pytest.raises(ChannelError) as caught:
+        world.publish("a", "2", idempotencyKey="k", fingerprint=b"2")
+    assert (caught.value.code, caught.value.status) == ("key-reused", 409)
+    assert world.publish("a", "1", idempotencyKey="k", fingerprint=b"1")[0].id == "e:1"
+    assert len(world.passed) == 1
+
+
+def test_idempotencyForgotten():
+    """Keys are forgotten when their time is over, though no other comes."""
+    world = World(idempotencyAge=10, historyAge=1)
+    world.publish("a", "1", idempotencyKey="k")
+    world.clock.advance(5)
+    world.publish("a", "2", idempotencyKey="l")
+    world.clock.advance(5.25)
+    assert len(world.engine._receipts) == 1
+    world.clock.advance(5)
+    assert len(world.engine._receipts) == 0
+    assert len(world.wheel) == 0
+
+
+def test_manyIdempotencyKeys():
+    """Keys of one moment are forgotten a bounded number at a time, and none counts when its time is over."""
+    world = World(idempotencyAge=10)
+    count = 2 * FORGOTTEN_AT_ONCE + 100
+    for number in range(count):
+        world.publish("a", "1", idempotencyKey=str(number), fingerprint=b"1")
+    receipts = world.engine._receipts
+    while len(receipts) == count:
+        world.clock.advance(TICK)
+    before = len(receipts)
+    assert count - before <= FORGOTTEN_AT_ONCE
+    assert world.publish("a", "2", idempotencyKey="new", fingerprint=b"2")[0].id == f"e:{count + 1}"
+    last = str(count - 1)
+    assert world.publish("a", "2", idempotencyKey=last, fingerprint=b"2")[0].id == f"e:{count + 2}"
+    assert before - len(receipts) < 10
+    before = len(receipts)
+    while before > 2:
+        world.clock.advance(TICK)
+        assert before - len(receipts) <= FORGOTTEN_AT_ONCE
+        assert len(receipts) < before
+        before = len(receipts)
+    assert world.publish("a", "2", idempotencyKey=last, fingerprint=b"2")[0].id == f"e:{count + 2}"
+    world.clock.advance(20)
+    assert (len(receipts), world.engine._receipts.wheelSlot) == (0, None)
+
+
+def test_fullOfOldKeys():
+    """Keys whose time is over take no place, though there was no time yet to forget them."""
+    world = World(idempotencyAge=10, idempotencyKeys=3)
+    world.clock.advance(0.1)  # so the wheel turns a while after their time
+    for key in "abc":
+        world.publish("a", "1", idempotencyKey=key)
+    world.clock.advance(10.05)
+    assert len(world.engine._receipts) == 3
+    for key in "defd":
+        world.publish("a", "1", idempotencyKey=key)
+    assert world.engine.describe("a").position.offset == 6
+
+
+def test_manyStreamsAtOnce():
+    """Channels of one moment are forgotten a bounded number in one turn of the reactor."""
+    world = World(historyAge=10, clock=Turns())
+    for number in range(10 * AT_ONCE):
+        world.publish(str(number), "1")
+    counts = [len(world.engine)]
+    while counts[-1]:
+        world.clock.turn()
+        counts.append(len(world.engine))
+        assert counts[-2] - counts[-1] <= AT_ONCE
+        if counts[-1] == counts[-2]:  # nothing was due
+            world.clock.rightNow += TICK
+    assert world.engine.bytes == 0
+    assert world.engine.list("", "", 10) == []
+
+
+def test_idempotencyFull():
+    """A new key beyond the limit is refused rather than an old one forgotten; what it would publish is not."""
+    world = World(idempotencyKeys=1)
+    world.publish("a", "1", idempotencyKey="k")
+    with pytest.raises(ChannelError) as caught:
+        world.publish("a", "2", idempotencyKey="l")
+    assert caught.value.code == "unavailable"
+    assert world.publish("a", "1", idempotencyKey="k")[0].id == "e:1"
+    assert world.publish("a", "2")[0].id == "e:2"

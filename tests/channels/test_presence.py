@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.channels.listeners import Ear, OtherEar, World
+from tests.dispatch.support import Turns
+from twisted_ws import ChannelError, Limits
+from twisted_ws.channels import presence
+from twisted_ws.channels.channels import MEMBERS
+from twisted_ws.channels.presence import FEW, LEAVES, Room
+from twisted_ws.wire.loop.turns import STEPS
+from twisted_ws.wire.loop.wheel import TICK
+from twisted_ws.wire.websocket.fanout import OWN_WAY
+from twisted_ws.wire.websocket.fanout import STEPS as STEPS_EACH
+
+
+@pytest.fixture
+def world():
+    return World(presenceDelay=5)
+
+
+def notices(ear):
+    """Return what an ear was told since the last call: (type, user)."""
+    told, ear.notices[:] = [json.loads(frame) for frame in ear.notices], []
+    return [(each["type"], each["member"]["user"]) for each in told]
+
+
+def members(world, channel="a"):
+    found, more = world.channels.presence.members(channel, Room(world.limits))
+    assert more is None
+    return [(each.user, json.loads(bytes(each.info)), each.connections) for each in found]
+
+
+def watcher(world, channel="a"):
+    ear = Ear()
+    world.subscribe(ear, channel)
+    world.channels.presence.watch(channel, ear)
+    return ear
+
+
+def test_members(world):
+    """Users are listed with the info of their first connection and how many they have; others are counted only."""
+    ann, again, bob, nobody = Ear("ann"), Ear("ann"), Ear("bob"), Ear()
+    nobody.caller.user = object()
+    world.subscribe(ann, "a", info={"name": "Ann"})
+    world.subscribe(again, "a", info="other")
+    world.subscribe(bob, "a")
+    world.subscribe(nobody, "a")
+    world.subscribe(Ear("eve"), "*")
+    assert members(world) == [("ann", {"name": "Ann"}, 2), ("bob", None, 1)]
+    assert world.channels.who("a")["count"] == 4
+    assert members(world, "b") == []
+
+
+def test_churnAmongMany(world):
+    """Whoever leaves is found without a look at the others, named or not, and whatever its user is now."""
+
+    class Users(dict):
+        def items(self):
+            raise AssertionError("all users were looked at")
+
+        __iter__ = page = items
+
+    ann, bob, nobody = Ear("ann"), Ear("bob"), Ear()
+    for ear in ann, bob, nobody:
+        world.subscribe(ear, "a")
+    users = world.channels.presence._users
+    users["a"] = Users(users["a"])
+    ann.caller.user, bob.caller.user = None, "ann"
+    for ear in nobody, ann, bob:
+        world.channels.leave(ear)
+    assert [present.connections for present in users["a"].values()] == [0, 0]
+    assert not world.channels.presence._entered
+
+
+def test_manyMembers():
+    """Of very many users an answer has some, by name, and says after whom to go on; no more are looked at for it."""
+    world = World(answerMessages=100)
+    users = [f"{number * 7919 % 5000:04}" for number in range(5000)]
+    ears = {user: Ear(user) for user in users}
+    for ear in ears.values():
+        world.subscribe(ear, "a")
+    turns, looked = world.channels.turns, []
+
+    class Watched(presence._Present):
+        @property
+        def info(self):
+            looked.append(self)
+            return b"null"
+
+    made = world.channels.presence._users["a"]
+    for user in users:
+        dict.__setitem__(made, user, Watched.__new__(Watched))
+        made[user].connections = 1
+    seen, cursor = [], ""
+    while cursor is not None:
+        before = turns.left
+        who = world.channels.who("a", cursor)
+        assert who["count"] == 5000
+        assert len(looked) <= 2 * 101
+        assert before - turns.left == 1 + 100 // MEMBERS
+        seen += [each.user for each in who["members"]]
+        looked.clear()
+        turns.left = STEPS
+        cursor = who.get("next")
+    assert seen == sorted(users)
+
+
+@pytest.mark.parametrize("count", [6, FEW, FEW + 1, 300])
+def test_membersComeAndGo(count):
+    """Few or many, whoever comes and goes, and wherever an answer begins: it has the users that are there, by name."""
+    world, ears = World(presenceDelay=1, answerMessages=10_000), [Ear(f"{n * 7919 % 1000:03}") for n in range(count)]
+    for ear in ears:
+        world.subscribe(ear, "a")
+    for ear in ears[::3]:
+        world.channels.leave(ear)
+    world.advance(2)
+    there = sorted(ear.caller.user for ear in ears if ear not in ears[::3])
+    assert [user for user, _, _ in members(world)] == there
+    room = Room(Limits(answerMessages=2))
+    found, last = world.channels.presence.members("a", room, there[0])
+    assert [each.user for each in found] == there[1:3]
+    assert last == (there[2] if len(there) > 3 else None)
+    assert world.channels.presence.members("a", room, "") == ([], "")
+    assert world.channels.presence.members("b", room, "") == ([], None)
+    for ear in ears:
+        world.channels.leave(ear)
+    world.advance(2)
+    assert members(world) == []
+
+
+def test_largeMembers():
+    """What a service says of its users takes at most about as many bytes as an answer has, but one of them is always there."""
+    world = World(answerBytes=1000)
+    for user in "abcde":
+        world.subscribe(Ear(user), "a", info="x" * 300)
+    world.subscribe(Ear("a"), "b", info="x" * 5000)
+    who = world.channels.who("a")
+    assert ([each.user for each in who["members"]], who["next"]) == (["a", "b", "c"], "c")
+    assert len(world.channels.who("b")["members"]) == 1
+
+
+def test_joinAndLeave(world):
+    """The others are told of a user's first connection at once, and of its last when it has not come back."""
+    watching = watcher(world)
+    first, second = Ear("ann"), Ear("ann")
+    world.subscribe(first, "a", info={"n": 1})
+    assert json.loads(watching.notices[0]) == {"type": "join", "channel": "a", "member": {"user": "ann", "info": {"n": 1}}}
+    world.subscribe(second, "a")
+    world.channels.unsubscribe(first, "a")
+    world.advance(10)
+    assert notices(watching) == [("join", "ann")]
+    world.channels.leave(second)
+    world.advance(4.75)
+    assert notices(watching) == []
+    assert members(world) == [("ann", {"n": 1}, 0)]
+    world.advance(0.5)
+    assert notices(watching) == [("leave", "ann")]
+    assert members(world) == []
+    assert len(world.wheel) == 1  # the channel
+
+
+def test_quickReconnect(world):
+    """Who is back within the delay was never away; the info is the new one."""
+    watching, ann, back = watcher(world), Ear("ann"), Ear("ann")
+    world.subscribe(ann, "a", info=1)
+    world.channels.leave(ann)
+    world.advance(4)
+    world.subscribe(back, "a", info=2)
+    world.advance(10)
+    assert notices(watching) == [("join", "ann")]
+    assert members(world) == [("ann", 2, 1)]
+
+
+def test_restless(world):
+    """Each absence is timed on its own."""
+    watching, ann = watcher(world), Ear("ann")
+    world.subscribe(ann, "a")
+    for _ in range(3):
+        world.channels.unsubscribe(ann, "a")
+        world.advance(4)
+        world.subscribe(ann, "a")
+    world.channels.unsubscribe(ann, "a")
+    world.subscribe(ann, "a")
+    world.channels.unsubscribe(ann, "a")
+    world.advance(4.75)
+    assert notices(watching) == [("join", "ann")]
+    world.advance(0.5)
+    assert notices(watching) == [("leave", "ann")]
+    world.subscribe(ann, "a")
+    assert notices(watching) == [("join", "ann")]
+
+
+def test_manyLeave(world):
+    """Those who leave one after the other are told of one after the other, by one timer."""
+    watching = watcher(world)
+    for user in ("ann", "bob"):
+        ear = Ear(user)
+        world.subscribe(ear, "a")
+        world.channels.leave(ear)
+        world.advance(3)
+    notices(watching)
+    world.advance(2.25)
+    assert notices(watching) == [("leave", "bob")]
+    assert members(world) == []
+
+
+def test_manyLeaveAtOnce(world):
+    """Of very many who left in one moment, a bounded number are told of in one turn of the wheel."""
+    watching, ears = watcher(world), [Ear(str(number)) for number in range(2 * LEAVES + 10)]
+    for ear in ears:
+        world.subscribe(ear, "a")
+    world.advance(2)
+    for ear in ears:
+        world.channels.leave(ear)
+    notices(watching)
+    world.advance(4.5)
+    told = []
+    while len(told) < len(ears):
+        world.advance(TICK)
+        came = notices(watching)
+        assert len(came) <= LEAVES
+        told += came
+    assert told == [("leave", ear.caller.user) for ear in ears]
+    assert members(world) == []
+
+
+@pytest.mark.parametrize("kind", [Ear, OtherEar])
+def test_manyWatchers(kind):
+    """Very many who look on are told in several turns; who comes and goes meanwhile is told together, and in order."""
+    world = World(presenceDelay=5, clock=Turns())
+    watching = [kind() for _ in range(3000)]
+    for ear in watching:
+        world.subscribe(ear, "a")
+        world.channels.presence.watch("a", ear)
+    world.clock.turn()
+    users = [Ear(str(number)) for number in range(300)]
+    for ear in users:
+        world.subscribe(ear, "a")
+    late, leaver = kind(), watching[2000]
+    told = [len(ear.notices) for ear in watching]
+    assert set(told) == {0, 1}
+    assert sum(told) <= STEPS // (STEPS_EACH + OWN_WAY)
+    world.subscribe(late, "a")
+    world.channels.presence.watch("a", late)
+    assert world.channels.who("a")["count"] == 3301
+    world.channels.unsubscribe(leaver, "a")
+    last = Ear("last")
+    world.subscribe(last, "a")
+    world.channels.leave(users[7])
+    before = sum(told)
+    while before < 3000:
+        world.clock.turn()
+        now = sum(bool(ear.notices) for ear in (*watching, late))
+        assert 0 <= now - before <= STEPS // (STEPS_EACH + OWN_WAY)
+        before = now
+        world.clock.rightNow += 0.01
+    world.advance(10)
+    for ear in watching:
+        if ear is not leaver:
+            assert notices(ear) == [("join", ear.caller.user) for ear in (*users, last)] + [("leave", "7")]
+    assert notices(late) == [("join", "last"), ("leave", "7")]
+    assert notices(leaver) == []
+
+
+def test_conflated():
+    """Who comes and goes before the watchers could be told is not told of, but to who came between."""
+    world = World(presenceDelay=0.001, clock=Turns())
+    watching = [Ear() for _ in range(2000)]
+    for ear in watching:
+        world.subscribe(ear, "a")
+        world.channels.presence.watch("a", ear)
+    world.clock.turn()
+    first, brief, seen = Ear("first"), Ear("brief"), Ear("seen")
+    world.subscribe(first, "a")
+    world.subscribe(brief, "a")
+    world.channels.leave(brief)
+    world.channels.presence.deadlineReached(world.clock.seconds() + 1)
+    world.subscribe(seen, "a")
+    between = Ear()
+    world.subscribe(between, "a")
+    world.channels.presence.watch("a", between)
+    world.channels.leave(seen)
+    world.channels.presence.deadlineReached(world.clock.seconds() + 1)
+    for _ in range(100):
+        world.clock.turn()
+        world.clock.rightNow += 0.1
+    assert {tuple(notices(ear)) for ear in watching} == {(("join", "first"), ("join", "seen"), ("leave", "seen"))}
+    assert notices(between) == [("leave", "seen")]
+
+
+def test_watchersLeave(world):
+    """Who leaves the channel is told no more."""
+    one, two = watcher(world), watcher(world)
+    world.channels.unsubscribe(one, "a")
+    world.subscribe(Ear("ann"), "a")
+    assert (notices(one), notices(two)) == ([], [("join", "ann")])
+    world.channels.leave(two)
+    world.subscribe(Ear("bob"), "a")
+    assert notices(two) == []
+
+
+def test_changedUser(world):
+    """A user that a service changes meanwhile leaves as who it came."""
+    ann, nobody = Ear("ann"), Ear()
+    world.subscribe(ann, "a")
+    world.subscribe(nobody, "a")
+    ann.caller.user = nobody.caller.user = "bob"
+    world.channels.leave(ann)
+    world.channels.leave(nobody)
+    world.advance(6)
+    assert members(world) == []
+
+
+def test_refused():
+    """Who could not subscribe leaves again."""
+    world = World(channels=1)
+    world.subscribe(Ear(), "b")
+    ann = Ear("ann")
+    with pytest.raises(ChannelError):
+        world.channels.subscribe(ann, "a")
+    world.advance(6)
+    assert members(world) == []

@@ -1,0 +1,511 @@
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from tests.channels.listeners import Ear
+from tests.channels.test_mailbox import Steps
+from twisted_ws import ConnectionClosed, Limits, WebSocketService
+from twisted_ws.channels.channels import ROOM
+from twisted_ws.channels.mailbox import CHARGE, Policy
+from twisted_ws.channels.past import PLACE
+from twisted_ws.channels.subscriber import PIECE, STEPS, CallerSubscriber, Subscriber
+from twisted_ws.message import Start
+from twisted_ws.testing import serve
+from twisted_ws.wire.loop.turns import STEPS as TURN
+
+BIG = ROOM // 2 + 1  # of two of these, the second does not fit
+
+
+class Service(WebSocketService):
+    """Keeps what it hears of the end of its callers."""
+
+    def __init__(self):
+        self.heard = []
+
+    def onError(self, caller, error):
+        self.heard.append(error.code)
+
+    def onClose(self, caller, statusCode, reason):
+        self.heard.append((statusCode, caller.channels))
+
+
+class World:
+    """A server in memory."""
+
+    def __init__(self, policy=None, **limits):
+        self.service = Service()
+        self.memory = serve({"/ws": self.service}, limits=Limits(pingInterval=0, **limits))
+        self.server = self.memory.server
+        self.policy = policy
+        self.channels = self.server.channels
+        self.backlog = self.server._wire.backlog
+
+    def connect(self, *channels):
+        """Return a client and its caller."""
+        client = self.memory.connect("/ws")
+        if self.policy is not None:
+            CallerSubscriber(client.caller, self.channels, self.policy)
+        for channel in channels:
+            client.caller.subscribe(channel)
+        return client, client.caller
+
+    def publish(self, *messages, channel="a", key=None):
+        return [self.memory.publish(channel, message, key=key) for message in messages]
+
+
+def big(text):
+    """Return a message of which two do not fit."""
+    return text * BIG
+
+
+def heads(messages):
+    """Return the first characters of messages."""
+    return "".join([message[0] for message in messages])
+
+
+def test_raw():
+    """A caller gets messages as they were published: text, JSON text, binary."""
+    world = World()
+    client, caller = world.connect("a")
+    assert caller.channels == ("a",)
+    assert [answer.recipients for answer in world.publish("hi", {"a": 1}, b"\xff")] == [1, 1, 1]
+    assert client.readMessages() == ["hi", '{"a":1}', b"\xff"]
+    assert caller.unsubscribe("a")
+    assert not caller.unsubscribe("a")
+    assert caller.channels == ()
+    assert world.publish("x")[0].recipients == 0
+
+
+def test_resume():
+    """What a caller missed comes before the handler goes on."""
+    world = World()
+    world.publish("1", "2")
+    client, caller = world.connect()
+    assert isinstance(caller.subscribe("a", "0").result, Start)
+    assert client.readMessages() == ["1", "2"]
+
+
+def test_afterTheEnd():
+    """A caller that has gone is in no channel when onClose runs, and gets into none any more."""
+    world = World()
+    client, caller = world.connect("a", "b")
+    client.close()
+    assert world.service.heard == [(1000, ())]
+    assert world.channels.count("a") == 0
+    refused = []
+    caller.subscribe("c").addErrback(lambda failure: refused.append(failure.check(ConnectionClosed)))
+    assert refused == [ConnectionClosed]
+    assert world.channels.count("c") == 0
+
+
+def test_noServer():
+    """A caller that belongs to no server says so."""
+    world = World()
+    _, caller = world.connect()
+    caller._home = None
+    assert caller.unsubscribe("a") is False
+    with pytest.raises(RuntimeError, match="no server"):
+        caller.subscribe("a")
+
+
+def test_slow():
+    """What does not fit waits, in order, with frames and what comes live among it; nothing is lost or doubled."""
+    world = World()
+    client, caller = world.connect("a")
+    client.pause()
+    assert [answer.recipients for answer in world.publish(big("1"), big("2"), "3")] == [1] * 3
+    caller.membership.write(b"4")
+    world.publish("5")
+    assert caller.bufferedAmount < ROOM
+    assert world.server._wire.backlog.total > 2 * BIG
+    client.pause(BIG // 2)
+    world.publish("6")
+    client.resume()
+    assert heads(client.readMessages()) == "123456"
+    assert world.server._wire.backlog.total == 0
+    world.publish("7")
+    assert client.readMessages() == ["7"]
+
+
+def test_anySize():
+    """A message of any size goes out when nothing waits, and waits when something does."""
+    world = World(maxSendBuffer=200_000)
+    client, _ = world.connect("a")
+    client.pause(100)
+    world.publish("1" * 100_000, "2" * 100_000)
+    client.resume()
+    assert heads(client.readMessages()) == "12"
+
+
+def test_longResume():
+    """A resume that is longer than the send buffer goes out at the peer's pace, and what is live comes behind it."""
+    world = World(maxSendBuffer=BIG, historyBytes=100 * BIG)
+    world.publish(*[big(letter) for letter in "abcdefgh"])
+    client, caller = world.connect()
+    client.pause(100)
+    assert caller.subscribe("a", "0").result.missed == 8
+    world.publish("i")
+    assert caller.bufferedAmount < ROOM
+    client.resume()
+    assert heads(client.readMessages()) == "abcdefghi"
+
+
+def test_resumesAndNothingElse():
+    """Resumes that are begun and ended again and again hold no more than one of them, however long the history is."""
+    world = World(historyBytes=1000 * BIG)
+    world.publish(*[big(letter) for letter in "abcdefgh"])
+    client, caller = world.connect()
+    client.pause()
+    caller.subscribe("a", "0")
+    held = world.backlog.total
+    for _ in range(100):
+        assert caller.unsubscribe("a")
+        assert caller.subscribe("a", "0").result.missed == 8
+    assert world.backlog.total <= held + PLACE
+    assert caller.isOpen()
+
+
+def test_manyHistories():
+    """Who resumes many full channels holds some bytes for each, and gets all, and what is published meanwhile, in order."""
+    world = World(maxSendBuffer=2 * BIG, historyBytes=100 * BIG)
+    channels = [str(number) for number in range(100)]
+    for channel in channels:
+        world.publish(*[big(letter) for letter in "abcd"], channel=channel)
+    client, caller = world.connect()
+    client.pause(100)
+    for channel in channels:
+        caller.subscribe(channel, "0")
+    assert world.backlog.total < 4 * BIG + 100 * PLACE
+    for _ in range(10):
+        for channel in channels:
+            world.publish(big("e"), channel=channel)
+    assert world.backlog.total < 4 * BIG + 100 * PLACE
+    client.resume()
+    found = ""
+    while more := heads(client.readMessages()):
+        found += more
+    assert sorted(found) == sorted("abcdeeeeeeeeee" * 100)
+    assert world.backlog.total == 0
+
+
+def test_forgotten():
+    """Who reads a resume more slowly than the history forgets it is closed: it comes back, and is told that some is missing."""
+    world = World(historyMessages=4, historyBytes=100 * BIG)
+    world.publish(*[big(letter) for letter in "abcd"])
+    client, caller = world.connect()
+    client.pause(100)
+    caller.subscribe("a", "0")
+    world.publish("e")
+    assert caller.isOpen()
+    world.publish("f")
+    assert not caller.isOpen()
+    client.resume()
+    assert client.closed == (1013, "too slow")
+    assert world.backlog.total == 0
+
+
+def greedy(world, sent):
+    """Return a caller whose peer takes all at once, of which its link tells at once.
+
+    Noted in `sent` is what of its turn is left at each write, and how many messages that has.
+    """
+    _, caller = world.connect()
+    hold, eased = caller._link.hold, []
+
+    def held(goOn, makeRoom=None):
+        eased[:] = [goOn] if goOn else []
+        hold(goOn, makeRoom)
+
+    def sendAll(messages):
+        sent.append((world.server.turns.left, len(messages)))
+        for each in [*eased]:
+            each()
+
+    caller._link.hold, caller._link.sendAll = held, sendAll
+    return caller
+
+
+def test_pieces():
+    """A long resume to a peer that takes all at once goes out a piece at a time."""
+    world, sent = World(historyMessages=1000), []
+    world.publish(*["x" * 1000] * 500)
+    greedy(world, sent).subscribe("a", "0")
+    world.memory.advance(0)
+    sizes = [size for _, size in sent]
+    assert sum(sizes) == 500
+    assert set(sizes[:-1]) == {PIECE // 1000}
+    assert world.backlog.total == 0
+
+
+@pytest.mark.parametrize(("channels", "callers"), [(1, 1), (9, 1), (3, 3)])
+@pytest.mark.parametrize("size", [1, 5000])
+def test_inTurns(channels, callers, size):
+    """What is resumed in one turn of the reactor has a bound for all together, and nothing is left over."""
+    count, most = (3000, TURN // STEPS + 256) if size == 1 else (180, TURN * 2048 // size)
+    world, sent = World(historyMessages=3000), []
+    for number in range(channels):
+        world.publish(*["x" * size] * count, channel=f"a{number}")
+    for caller in [greedy(world, sent) for _ in range(callers)]:
+        for number in range(channels):
+            caller.subscribe(f"a{number}", "0")
+    world.memory.advance(0)
+    turns, before = [0], TURN
+    for left, number in sent:
+        if left > before:
+            turns.append(0)
+        before = left
+        turns[-1] += number
+    assert sum(turns) == channels * callers * count
+    assert max(turns) <= most
+    assert world.backlog.total == 0
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_stepsOfWanted(deep):
+    """Whether one of thousands that wait is still wanted takes a few steps, however long its name and many the channels."""
+    world = World()
+    name = ".".join("a" * (60 if deep else 2))
+    client, caller = world.connect("a.*", *(f"b.{number}.*" for number in range(120)))
+    client.pause()
+    world.publish(big("1"), big("2"), channel="a.b")
+    count = 500
+    world.publish(*["x"] * count, channel=name)
+    assert caller.unsubscribe("a.*")
+    with Steps() as counted:
+        client.resume()
+        assert heads(client.readMessages()) == "1"
+    assert counted.count < 100 * count
+
+
+def test_unsubscribed():
+    """What waits of a channel goes with the subscription, but for what another subscription wants."""
+    world = World()
+    world.publish(big("a"), big("b"), big("c"), channel="a.a")
+    client, caller = world.connect("b", "*")
+    client.pause()
+    world.publish(big("1"), big("2"), big("3"), channel="b")
+    full = world.backlog.total
+    assert caller.unsubscribe("b")
+    assert world.backlog.total == full
+    assert caller.unsubscribe("*")
+    world.publish("4", channel="b")
+    caller.subscribe("a.a", "0")
+    caller.subscribe("a.*")
+    world.publish("5", channel="a.a")
+    assert caller.unsubscribe("a.a")
+    client.resume()
+    assert heads(client.readMessages()) == "15"
+    assert world.backlog.total == 0
+
+
+def test_dropped():
+    """With the subscription, what waits is gone, and what comes goes straight out."""
+    world = World()
+    client, caller = world.connect("a", "b")
+    client.pause()
+    world.publish(big("1"), big("2"), big("3"))
+    assert world.backlog.total > 3 * BIG
+    assert caller.unsubscribe("a")
+    assert world.backlog.total < 2.1 * BIG
+    assert caller.membership._mailbox is None
+    world.publish("4", channel="b")
+    client.resume()
+    assert heads(client.readMessages()) == "14"
+
+
+def test_tooSlow():
+    """A caller that leaves too much is closed with 1013, is out of its channels, and holds nothing."""
+    world = World(maxSendBuffer=4 * BIG)
+    client, caller = world.connect("a")
+    other, _ = world.connect("a")
+    client.pause()
+    counts = []
+    for each in "123456":
+        counts += [answer.recipients for answer in world.publish(big(each))]
+    assert counts == [2, 2, 2, 2, 1, 1]
+    assert world.service.heard[0] == 1013
+    assert caller.channels == ()
+    assert heads(other.readMessages()) == "123456"
+    client.resume()
+    assert client.closed == (1013, "too slow")
+    assert world.server._wire.backlog.total == 0
+
+
+def test_tooOld():
+    """A caller that leaves a message for too long is closed, too, when the next one comes."""
+    world = World(subscriberLag=10)
+    client, caller = world.connect("a")
+    client.pause(10)
+    world.publish(big("1"), big("2"))
+    world.memory.advance(9)
+    world.publish("3")
+    assert caller.isOpen()
+    world.memory.advance(1.25)
+    world.publish("4")
+    assert not caller.isOpen()
+    assert world.service.heard[0] == 1013
+
+
+@pytest.mark.parametrize(("policy", "seen"), [(Policy.DROP_OLDEST, "1789"), (Policy.LATEST, "169")])
+def test_policies(policy, seen):
+    """With another policy a slow caller stays, and gets what the policy leaves: the newest, or the newest of each key."""
+    world = World(policy, maxSendBuffer=4 * BIG)
+    client, caller = world.connect("a")
+    client.pause(10)
+    world.publish(*[big(each) for each in "123456"], key="k")
+    world.publish(*[big(each) for each in "789"])
+    assert caller.isOpen()
+    assert world.server._wire.backlog.total <= 6 * BIG
+    client.resume()
+    assert heads(client.readMessages()) == seen
+    world.publish("!")
+    assert client.readMessages() == ["!"]
+
+
+@pytest.mark.parametrize(("policy", "seen"), [(Policy.DROP_OLDEST, "1B9"), (Policy.LATEST, "1B9"), (Policy.CLOSE, None)])
+def test_besideABroadcast(policy, seen):
+    """What waits of channels gives way to a broadcast as to what is published, by the policy."""
+    world = World(policy, maxSendBuffer=3 * BIG)
+    client, caller = world.connect("a")
+    client.pause(10)
+    for number in "123456789":
+        if caller.isOpen() or policy is not Policy.CLOSE:
+            world.publish(big(number))
+        if number == "8":
+            world.server.broadcast(big("B"))
+    assert caller.isOpen() is (seen is not None)
+    assert world.server._wire.backlog.total <= 6 * BIG
+    if seen is not None:
+        client.resume()
+        assert sorted(heads(client.readMessages())) == sorted(seen)
+
+
+def test_droppedWhileWaiting():
+    """What has become too old for its policy by the time the peer reads is not sent; the rest of the way is clear."""
+    world = World(Policy.DROP_OLDEST, subscriberLag=10)
+    client, _ = world.connect("a")
+    client.pause(10)
+    world.publish(big("1"), big("2"), big("3"))
+    world.memory.advance(11)
+    client.resume()
+    assert heads(client.readMessages()) == "13"
+    assert world.server._wire.backlog.total == 0
+    world.publish("4")
+    assert client.readMessages() == ["4"]
+
+
+def test_frames():
+    """Frames that nobody reads are too much some day, whatever the policy."""
+    world = World(Policy.DROP_OLDEST, maxSendBuffer=BIG)
+    client, caller = world.connect("a")
+    client.pause()
+    for _ in range(4):
+        caller.membership.write(b"x" * BIG)
+    assert not caller.isOpen()
+    caller.membership.write(b"x" * BIG)
+    assert world.service.heard[0] == 1013
+
+
+def test_allTogether():
+    """What waits for all together is bounded: the largest goes."""
+    world = World(maxSendBufferTotal=122_000)
+    (small, one), (large, two) = world.connect("a"), world.connect("a", "b")
+    small.pause()
+    large.pause()
+    world.publish(big("1"), big("2"))
+    world.publish(big("3"), channel="b")
+    world.publish(big("4"), channel="b")
+    assert (one.isOpen(), two.isOpen()) == (True, False)
+    small.resume()
+    assert heads(small.readMessages()) == "12"
+
+
+def test_closedWithMail():
+    """A peer that leaves with mail waiting leaves nothing behind."""
+    world = World()
+    client, caller = world.connect("a")
+    client.pause()
+    world.publish(big("1"), big("2"), big("3"))
+    membership = caller.membership
+    client.cut()
+    assert world.server._wire.backlog.total == 0
+    assert membership._mailbox is None
+    assert world.publish("4")[0].recipients == 0
+
+
+@pytest.fixture
+def pipe():
+    """A socket with little room: (what reads, what writes)."""
+    reading, writing = socket.socketpair()
+    writing.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+    for each in (reading, writing):
+        each.setblocking(False)
+    yield reading, writing
+    reading.close()
+    writing.close()
+
+
+def test_fastLane(pipe):
+    """A caller in the fast lane is sent the frame itself, but for the time in which something waits: then all goes one way."""
+    world = World()
+    client, caller = world.connect("a")
+    reading, writing = pipe
+    sender = caller._link.sender
+    sender.handle, sender.open = writing.fileno(), True
+    assert world.publish("hi")[0].recipients == 1
+    assert reading.recv(100) == b"\x81\x02hi"
+    client.pause()
+    assert [answer.recipients for answer in world.publish("1" * ROOM, "2" * ROOM, "3")] == [1, 1, 1]
+    begun = len(reading.recv(100_000))
+    assert 0 < begun < ROOM
+    assert caller.bufferedAmount == ROOM + 4 - begun
+    assert caller.membership._mailbox.size == 2 * CHARGE + ROOM + 1
+    received = bytearray()
+    client._endpoint.link.client.protocol = SimpleNamespace(dataReceived=received.extend)  # the lane has the beginning
+    client.resume()
+    rest = bytes(received)
+    assert rest[: ROOM + 4 - begun] == b"1" * (ROOM + 4 - begun)
+    assert rest.endswith(b"2\x81\x013")
+    world.publish("4")
+    assert reading.recv(100) == b"\x81\x014"
+
+
+def test_nothingOvertakesMail(pipe):
+    """What is published when the outbox has just become empty goes behind what waits in the mailbox."""
+    world = World()
+    client, caller = world.connect("a")
+    client.pause()
+    caller.writeTextMessage(big("0")).addCallback(lambda result: world.server.publish("a", "3"))
+    world.publish(big("1"), big("2"))
+    caller._link.sender.handle, caller._link.sender.open = pipe[1].fileno(), True
+    client.resume()
+    assert heads(client.readMessages()) == "0123"
+    with pytest.raises(BlockingIOError):
+        pipe[0].recv(1)
+
+
+def test_promises():
+    """What a transport does not say is said to be missing, but for what it need not care about."""
+    subscriber = Subscriber(Ear().caller)
+    subscriber.ended("a", "")
+    subscriber.notice(b"")
+    assert not subscriber.sender.open
+    for call in (
+        lambda: subscriber.send(None),
+        lambda: subscriber.begin(None, []),
+        lambda: subscriber.disconnect(4000, ""),
+        lambda: subscriber.goOn(),
+    ):
+        with pytest.raises(NotImplementedError):
+            call()
+
+
+def test_disconnect():
+    """A caller is disconnected with a code, and as much of a reason as a Close frame can have."""
+    world = World()
+    client, caller = world.connect("a")
+    caller.membership.disconnect(4403, "é" * 100)
+    assert client.closed == (4403, "é" * 61)

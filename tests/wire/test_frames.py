@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+from wsproto.frame_protocol import FrameProtocol
+
+from twisted_ws.wire.frames import RSV1, OutgoingMessage, frame
+
+
+@pytest.mark.parametrize(
+    ("size", "head"),
+    [
+        (0, b"\x82\x00"),
+        (125, b"\x82\x7d"),
+        (126, b"\x82\x7e\x00\x7e"),
+        (65535, b"\x82\x7e\xff\xff"),
+        (65536, b"\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
+    ],
+)
+def test_lengths(size, head):
+    """The length is encoded in the fewest bytes, and an independent parser reads the same payload."""
+    made = frame(2, b"x" * size)
+    assert made == head + b"x" * size
+    parser = FrameProtocol(client=True, extensions=[])
+    parser.receive_bytes(made)
+    (read,) = parser.received_frames()
+    assert (bytes(read.payload), read.frame_finished) == (b"x" * size, True)
+
+
+@pytest.mark.parametrize(("opcode", "first"), [(1, 0x81), (2, 0x82), (8, 0x88), (9, 0x89), (10, 0x8A)])
+def test_opcodes(opcode, first):
+    """Every frame is final, and never masked."""
+    assert frame(opcode, b"x") == bytes([first, 1]) + b"x"
+
+
+def test_compressed():
+    """RSV1 marks a compressed message."""
+    assert frame(1, b"x", RSV1) == b"\xc1\x01x"
+
+
+def test_outgoingMessage():
+    """A message for many is framed once."""
+    message = OutgoingMessage(1, b"x")
+    assert (message.opcode, message.payload, message.plain, message.deflated) == (1, b"x", b"\x81\x01x", {})

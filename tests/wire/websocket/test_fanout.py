@@ -1,0 +1,462 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+
+from tests.dispatch.support import Turns as Clock
+from tests.moments import collectAt
+from twisted_ws import ChannelError, Limits
+from twisted_ws.wire.frames import OutgoingMessage
+from twisted_ws.wire.loop.backlog import Backlog
+from twisted_ws.wire.loop.turns import FEW, QUANTUM, Turns
+from twisted_ws.wire.loop.turns import STEPS as TURN
+from twisted_ws.wire.loop.turns import TURN as TURN_SECONDS
+from twisted_ws.wire.loop.wheel import Wheel
+from twisted_ws.wire.speedups.pure import BEGUN, NOT_THIS_WAY, WHOLE
+from twisted_ws.wire.websocket import fanout
+from twisted_ws.wire.websocket.crowd import GROUP, Crowd
+from twisted_ws.wire.websocket.fanout import BYTES, EVERYBODY, OWN_WAY, SHORT, STEPS, FanOuts, Later, stepsOf
+
+ALL = 3 * TURN // STEPS  # who do not fit into three turns together with anything else
+
+
+class Member:
+    """One who gets messages: a link, a sender, and the caller of both.
+
+    Attributes:
+        way: how the kernel takes frames: WHOLE, BEGUN or NOT_THIS_WAY.
+        got: the messages, in order.
+        onSend: called before each that goes its own way.
+        takes: whether it takes them.
+    """
+
+    membership = None
+
+    def __init__(self, way=WHOLE, takes=True):
+        self.way, self.takes = way, takes
+        self.got = []
+        self.onSend = lambda message: None
+        self.sender = self._link = self
+
+    def send(self, message):
+        self.onSend(message)
+        self.got.append(message.payload if isinstance(message, OutgoingMessage) else message)
+        return self.takes
+
+    def goOn(self):
+        self.got.append("goes on")
+
+
+class Subscribed:
+    """The caller of a member that is there for channels only."""
+
+    _link = None
+
+    def __init__(self, member, *channels):
+        self.membership = member
+        member.channels = channels
+
+
+class World:
+    """All members in one crowd, and a kernel."""
+
+    def __init__(self, count, monkeypatch, **limits):
+        self.clock = Clock()
+        self.turns = Turns(self.clock)
+        self.backlog = Backlog(1 << 30)
+        self.fanOuts = FanOuts(self.turns, self.backlog, Limits(**limits), Wheel(self.clock))
+        self.members = [Member() for _ in range(count)]
+        self.crowd = Crowd()
+        for each in self.members:
+            self.crowd.add(each)
+        monkeypatch.setattr(fanout, "sendMany", self.sendMany)
+
+    def sendMany(self, senders, data, now):
+        outcomes = bytes([each.way for each in senders])
+        for each in senders:
+            if each.way != NOT_THIS_WAY:
+                each.got.append(data[2:] if each.way == WHOLE else b"begun")
+        return outcomes if any(outcomes) else None
+
+    def send(self, text, members=None, name=EVERYBODY, **options):
+        """Send to all, or to some."""
+        message = OutgoingMessage(1, text) if isinstance(text, bytes) else text
+        runs = self.crowd.runs() if members is None else [(members, [each.sender for each in members], len(members))]
+        steps = stepsOf(message) if isinstance(message, OutgoingMessage) else STEPS
+        chosen = None if members is None else set(members)
+
+        def find(person):
+            member = person.membership if name else person._link
+            return (member, message) if member is not None and (chosen is None or member in chosen) else None
+
+        size = 0 if isinstance(text, Later) else len(text)
+        return self.fanOuts.send([(run, message, steps) for run in runs], (name,), find, size, **options)
+
+    def counts(self, text):
+        """Let the reactor turn until nothing happens, and return how many have had a message after each turn."""
+        counts = [sum(text in each.got for each in self.members)]
+        while self.clock.getDelayedCalls():
+            self.clock.turn()
+            counts.append(sum(text in each.got for each in self.members))
+        return counts
+
+
+@pytest.fixture
+def makeWorld(monkeypatch):
+    return lambda count=3, **limits: World(count, monkeypatch, **limits)
+
+
+def results(*answers):
+    """Return what each answer is by now: a number, or None for a Deferred that has not fired."""
+    return [getattr(each, "result", None) if isinstance(each, Deferred) else each for each in answers]
+
+
+# In one turn.
+
+
+def test_few(makeWorld):
+    """What fits into the turn has gone when the call returns, with nothing left behind; the work of small ones needs no timer."""
+    world = makeWorld(FEW // STEPS)
+    assert world.send(b"one") == FEW // STEPS
+    assert world.clock.getDelayedCalls() == []
+    assert not world.fanOuts.pending
+    assert world.backlog.total == 0
+    assert world.send(b"nobody", []) == 0
+
+
+def test_ownWays(makeWorld):
+    """Those who cannot be sent a whole frame go on by themselves, in order; who takes nothing is not counted."""
+    world, order = makeWorld(4), []
+    for each, way in zip(world.members, (WHOLE, NOT_THIS_WAY, BEGUN, NOT_THIS_WAY), strict=True):
+        each.way = way
+        each.onSend = lambda message, each=each: order.append(world.members.index(each))
+        each.goOn = lambda each=each: order.append(world.members.index(each))
+    world.members[3].takes = False
+    assert world.send(b"x") == 3
+    assert order == [1, 2, 3]
+    assert [each.got for each in world.members] == [[b"x"], [b"x"], [b"begun"], [b"x"]]
+
+
+def test_otherMessages(makeWorld):
+    """What is no frame is handed to each one; a `deliver` of its own decides how."""
+    world = makeWorld(3)
+    world.members[1].takes = False
+    assert world.send(("an", "object")) == 2
+    assert [each.got for each in world.members] == [[("an", "object")]] * 3
+    assert world.send(b"y", deliver=lambda member, message: member is not world.members[0]) == 2
+    assert b"y" not in world.members[0].got
+
+
+def test_oneThatFails(makeWorld):
+    """One that raises is logged and not counted, and stops nobody else's."""
+    world = makeWorld(3)
+    world.members[0].onSend = lambda message: 1 / 0
+    with capturedLogs() as logs:
+        assert world.send("x") == 2
+    assert [each["log_failure"].type for each in logs] == [ZeroDivisionError]
+    assert [each.got for each in world.members[1:]] == [["x"], ["x"]]
+    assert not world.fanOuts.pending
+
+
+# In several.
+
+
+@pytest.mark.parametrize(
+    ("way", "message", "steps"),
+    [
+        (WHOLE, b"x", STEPS),
+        (NOT_THIS_WAY, b"x", STEPS + OWN_WAY),
+        (WHOLE, b"x" * 10 * BYTES, STEPS + 10),
+        (WHOLE, "x", STEPS),
+    ],
+)
+def test_slices(makeWorld, way, message, steps):
+    """To more than fit, it goes a bounded number at a time, by what it costs, and the answer comes after the last."""
+    world = makeWorld(10_000)
+    for each in world.members:
+        each.way = way
+    answer = world.send(message)
+    counts = world.counts(message) if len(message) < 100 else _large(world)
+    most = TURN // steps
+    # What goes its own way shows that only when it was tried.
+    slack = 2 * QUANTUM if way == NOT_THIS_WAY else 1
+    for before, after in pairwise([0, *counts]):
+        assert after - before <= most + slack
+    assert counts[-1] == 10_000
+    assert len(counts) <= 10_000 // most + 5
+    assert results(answer) == [10_000]
+    assert not world.fanOuts.pending
+    assert world.backlog.total == 0
+
+
+def _large(world):
+    counts = [sum(bool(each.got) for each in world.members)]
+    while world.clock.getDelayedCalls():
+        world.clock.turn()
+        counts.append(sum(bool(each.got) for each in world.members))
+    return counts
+
+
+def test_addUp(makeWorld):
+    """Many small ones in one turn are as much work as a large one; what waits is counted and gone through in order."""
+    world = makeWorld(100)
+    answers = [world.send(b"%d" % number) for number in range(200)]
+    sent = sum(each is not None for each in results(*answers))
+    assert sent <= TURN // (100 * STEPS) + 1
+    assert world.backlog.total > 0
+    got = [len(world.members[-1].got)]
+    while world.clock.getDelayedCalls():
+        world.clock.turn()
+        got.append(len(world.members[-1].got))
+        assert got[-1] - got[-2] <= TURN // (100 * STEPS) + 1
+    assert [each.got for each in world.members] == [[b"%d" % number for number in range(200)]] * 100
+    assert results(*answers) == [100] * 200
+    assert world.backlog.total == 0
+
+
+def test_order(makeWorld):
+    """What comes later stands behind, also for few; each one's messages are in the order of the calls."""
+    world = makeWorld(ALL)
+    some = world.members[-5:]
+    answers = [world.send(b"a"), world.send(b"b", some, "channel"), world.send(b"c"), world.send(b"d", some, "channel")]
+    assert results(*answers) == [None] * 4
+    world.counts(b"c")
+    assert results(*answers) == [ALL, 5, ALL, 5]
+    assert {tuple(each.got) for each in some} == {(b"a", b"b", b"c", b"d")}
+    assert {tuple(each.got) for each in world.members[:-5]} == {(b"a", b"c")}
+
+
+def test_slowOnes(makeWorld):
+    """However long each one takes that goes its own way, a turn is over when its time is."""
+    world = makeWorld(2_000)
+
+    def takeLong(message):
+        world.clock.rightNow += TURN_SECONDS
+
+    for each in world.members:
+        each.way, each.onSend = NOT_THIS_WAY, takeLong
+    answer = world.send(b"x")
+    counts = world.counts(b"x")
+    assert counts[0] <= GROUP + SHORT // STEPS
+    assert all(after - before <= SHORT // STEPS for before, after in pairwise(counts))
+    assert results(answer) == [2_000]
+
+
+def test_later(makeWorld):
+    """A message that is still to be made is made once, for whoever gets it first."""
+    world, made = makeWorld(ALL), []
+
+    def make():
+        made.append(sum(bool(each.got) for each in world.members))
+        return OutgoingMessage(1, b"b")
+
+    answers = [world.send(b"a"), world.send(Later(make))]
+    assert made == []
+    world.fanOuts.catchUp(world.members[-1])
+    assert world.members[-1].got == [b"a", b"b"]
+    counts = world.counts(b"b")
+    assert counts[-1] == ALL
+    assert len(made) == 1
+    assert results(*answers) == [ALL, ALL]
+
+
+def test_othersHaveTheirTurn(makeWorld):
+    """Between the slices, others who wait for a turn get theirs."""
+    world = makeWorld(ALL)
+    world.send(b"a")
+    seen = []
+
+    def look():
+        seen.append(sum(bool(each.got) for each in world.members))
+        if seen[-1] < ALL:
+            world.turns.spend(QUANTUM)
+            world.turns.later(look)
+
+    world.turns.later(look)
+    world.counts(b"a")
+    assert all(after - before <= QUANTUM // STEPS for before, after in pairwise(seen))
+
+
+def test_comesAndGoes(makeWorld):
+    """Who comes after the call does not get it; who leaves meanwhile is not counted."""
+    world = makeWorld(ALL)
+    answer = world.send(b"a")
+    late = Member()
+    world.crowd.add(late)
+    world.fanOuts.came(late, EVERYBODY)
+    world.fanOuts.catchUp(late)
+    gone = world.members[-3:]
+    for each in gone:
+        each.way, each.takes = NOT_THIS_WAY, False  # as a closed connection's
+    world.counts(b"a")
+    assert late.got == []
+    assert results(answer) == [ALL - 3]
+    world.send(b"b", [late])
+    assert late.got == [b"b"]
+
+
+# Ahead of the others.
+
+
+def test_catchUp(makeWorld):
+    """Who is written to alone has before that all that was sent until then, once; it is counted."""
+    world = makeWorld(ALL)
+    first, last, other = world.members[0], world.members[-1], world.members[-2]
+    answers = [world.send(b"a"), world.send(b"b", [first, last, other]), world.send(b"c", [other]), world.send(b"d")]
+    for each in first, last:
+        world.fanOuts.catchUp(each)
+        each.got.append("own")
+        world.fanOuts.catchUp(each)
+    assert first.got == last.got == [b"a", b"b", b"d", "own"]
+    assert other.got == []
+    answers.append(world.send(b"e"))
+    world.fanOuts.catchUp(last)
+    last.got.append("own")
+    world.counts(b"e")
+    assert first.got == [b"a", b"b", b"d", "own", b"e"]
+    assert last.got == [b"a", b"b", b"d", "own", b"e", "own"]
+    assert other.got == [b"a", b"b", b"c", b"d", b"e"]
+    assert results(*answers) == [ALL, 3, 1, ALL, ALL]
+    assert not world.fanOuts._caught
+
+
+def test_catchUpBySubscription(makeWorld):
+    """A subscriber catches up with its channels only, from when it was there for them."""
+    world = makeWorld(ALL)
+    member = Member()
+    person = Subscribed(member, "a", "b.*")
+    world.send(b"0")
+    world.send(b"1", [member], "a")
+    world.send(b"2", [Member()], "b.c")
+    world.fanOuts.came(person, "b.*")
+    world.send(b"3", [member], "b.*")
+    world.send(b"4", [Member()], "d")
+    world.fanOuts.catchUp(person)
+    assert member.got == [b"1", b"3"]
+    world.counts(b"0")
+    assert member.got == [b"1", b"3"]
+
+
+def test_overlaps(makeWorld):
+    """Who is in several parts has it once, sent in slices or ahead of the others."""
+    world = makeWorld(ALL)
+    twice = Member()
+    parts = [(run, OutgoingMessage(1, b"x"), STEPS) for run in world.crowd.runs()]
+    own = (([twice, *world.members], [twice, *world.members], ALL + 1), OutgoingMessage(1, b"x"), STEPS)
+    message = own[1]
+    answer = world.fanOuts.send([*parts, own], ("a", "*"), lambda person: (person.membership, message), 1, overlaps=True)
+    world.fanOuts.catchUp(Subscribed(world.members[5], "a"))
+    world.fanOuts.catchUp(Subscribed(world.members[-1], "*"))
+    world.fanOuts.catchUp(Subscribed(twice, "a", "*"))
+    world.counts(b"x")
+    assert {tuple(each.got) for each in (*world.members, twice)} == {(b"x",)}
+    assert results(answer) == [ALL + 1]
+
+
+# In the middle of it.
+
+
+def test_sentFromWithin(makeWorld):
+    """What a service sends while a message is handed out comes to all after it, and its answer after that."""
+    world, answers = makeWorld(5), []
+    for each in world.members:
+        each.way = NOT_THIS_WAY
+
+    def again(message):
+        if message.payload == b"a":
+            answers.append(world.send(b"b"))
+            assert results(*answers) == [None]
+
+    world.members[1].onSend = again
+    assert world.send(b"a") == 5
+    assert results(*answers) == [5]
+    assert {tuple(each.got) for each in world.members} == {(b"a", b"b")}
+
+
+def test_writtenToFromWithin(makeWorld):
+    """One whom a service writes to, while others are handed a message, has that message first; once."""
+    world = makeWorld(6)
+    for each in world.members:
+        each.way = NOT_THIS_WAY
+
+    def write(message):
+        for each in world.members:
+            world.fanOuts.catchUp(each)
+            each.got.append("own")
+
+    world.members[1].onSend = write
+    assert world.send(b"a") == 6
+    # Its own was in the middle of being written.
+    assert world.members[1].got == ["own", b"a"]
+    assert {tuple(each.got) for each in world.members if each is not world.members[1]} == {(b"a", "own")}
+
+
+def test_answersFromWithin(makeWorld):
+    """Whoever waits for an answer may send again when it comes."""
+    world = makeWorld(ALL)
+    more = []
+    world.send(b"a").addCallback(lambda count: more.append(world.send(b"b")))
+    world.counts(b"b")
+    assert results(*more) == [ALL]
+    assert {tuple(each.got) for each in world.members} == {(b"a", b"b")}
+
+
+# Too many.
+
+
+def test_admit(makeWorld):
+    """While nothing waits all is admitted; of too much work, or of too many bytes, no more until it is done."""
+    world = makeWorld(ALL, fanOutLag=0.05, maxSendBufferTotal=4_000_000)
+    world.fanOuts.admit(10_000_000)
+    world.send(b"a")
+    world.fanOuts.admit(1)
+    with pytest.raises(ChannelError, match="try later") as caught:
+        world.fanOuts.admit(1_000_000)
+    assert (caught.value.code, caught.value.status) == ("unavailable", 503)
+    for number in range(4):
+        world.send(b"%d" % number)
+    with pytest.raises(ChannelError):
+        world.fanOuts.admit(1)
+    world.counts(b"3")
+    world.fanOuts.admit(1)
+    assert world.backlog.total == 0
+
+
+@pytest.mark.parametrize("inner", ["writes", "turns", "broadcasts"])
+@pytest.mark.parametrize("outer", ["send", "turn"])
+def test_finalisers(makeWorld, outer, inner):
+    """Whatever a finaliser does in the middle of it, everybody gets each message once, and each answer comes."""
+    for number in range(200):
+        world = makeWorld(3)
+        for each in world.members[1:]:
+            each.way = NOT_THIS_WAY
+        world.turns.spend(world.turns.left)  # so that all of it waits
+        answers = [world.send(b"a")]
+
+        def act(world=world, answers=answers):
+            if inner == "broadcasts":
+                answers.append(world.send(b"c"))
+            elif inner == "turns":
+                world.clock.turn()
+            else:
+                world.fanOuts.catchUp(world.members[1])
+
+        if outer == "send":
+            with collectAt(number, act) as moment:
+                answers.append(world.send(b"b"))
+        else:
+            answers.append(world.send(b"b"))
+            with collectAt(number, act) as moment:
+                world.clock.turn()
+        world.counts(b"b")
+        sent = [b"a", b"b", b"c"][: len(answers)]
+        assert [sorted(each.got) for each in world.members] == [sent] * 3, f"at moment {number}"
+        assert results(*answers) == [3] * len(answers), f"at moment {number}"
+        assert not world.fanOuts.pending
+        assert world.backlog.total == 0
+        if not moment.came:
+            break
+    assert number

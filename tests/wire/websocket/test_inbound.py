@@ -1,0 +1,255 @@
+"""How much of one connection's input is handled in one turn of the reactor."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from tests.memory import clientFrame
+from tests.moments import MOMENTS, collectAt
+from tests.web.conftest import turn
+from tests.wire.support import WireHost
+from twisted_ws.limits import Limits
+from twisted_ws.wire.loop.turns import QUANTUM, STEPS, TURN
+from twisted_ws.wire.websocket.inbound import MESSAGE, PIECE
+
+
+def busy(host, seconds):
+    """Return an open client, and a recorder whose handler takes so many seconds for each message."""
+    client, recorder = host.open()
+    recorder.onMessage = lambda recorder, message: setattr(host.clock, "rightNow", host.clock.rightNow + seconds)
+    return client, recorder
+
+
+KINDS = {
+    "common": lambda n: clientFrame(1, b"%d" % n),
+    "in fragments": lambda n: clientFrame(1, b"%d" % n, fin=False) + clientFrame(0),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("close", [False, True])
+def test_manyMessages(kind, close):
+    """What one read holds is handled in many turns when handlers take their time; in order, with reading paused, to the end."""
+    host = WireHost()
+    client, recorder = busy(host, TURN / 10)
+    count = 2000
+    data = b"".join(map(KINDS[kind], range(count)))
+    client.transport.protocol.dataReceived(data + (clientFrame(8, b"\x03\xe8") if close else b""))
+    assert not client.transport.reading
+    assert 10 <= len(recorder.messages()) <= 10 + PIECE // 7
+    host.clock.advance(0)
+    assert client.transport.reading
+    assert recorder.messages() == [str(n) for n in range(count)]
+    client.transport.settle()
+    assert client.transport.closed is close
+    if close:
+        assert recorder.events[-1] == ("closed", 1000, "")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_alone(kind):
+    """Who is alone has the whole turn, however quick the handlers are; and then it is the turn of the reactor."""
+    host = WireHost()
+    client, recorder = host.open()
+    count = 2 * STEPS // MESSAGE
+    client.transport.protocol.dataReceived(b"".join(map(KINDS[kind], range(count))))
+    first = len(recorder.messages())
+    assert 2 * QUANTUM // MESSAGE < first <= STEPS // MESSAGE + PIECE // 7
+    assert not client.transport.reading
+    assert turn(host.clock)
+    assert first < len(recorder.messages()) - first // 2
+    while turn(host.clock):
+        pass
+    assert recorder.messages() == [str(n) for n in range(count)]
+    assert client.transport.reading
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_flooders(kind):
+    """However many flood, a turn has so many steps for all; each gets on in four, and who has little to say waits for none."""
+    host = WireHost()
+    pairs = [host.open() for _ in range(15)]
+    good, heard = host.open()
+    count = 1000
+    flood = b"".join(map(KINDS[kind], range(count)))
+    for client, _ in pairs:
+        client.transport.protocol.dataReceived(flood)
+    seen = [[len(recorder.messages()) for _, recorder in pairs]]
+    while turn(host.clock):
+        seen.append([len(recorder.messages()) for _, recorder in pairs])
+        good.transport.protocol.dataReceived(clientFrame(1, b"good"))
+        assert len(heard.messages()) == len(seen) - 1
+    for before, after in pairwise([[0] * len(pairs), *seen]):
+        assert sum(after) - sum(before) <= STEPS // MESSAGE + PIECE // 7
+    for before, after in zip(seen, seen[4:], strict=False):
+        assert all(then < now or now == count for then, now in zip(before, after, strict=True))
+    for client, recorder in pairs:
+        assert recorder.messages() == [str(n) for n in range(count)]
+        assert client.transport.reading
+
+
+def test_moreComes():
+    """Bytes that come although reading pauses, as from TLS, wait behind those that were there; and the frame may be cut there."""
+    host = WireHost()
+    client, recorder = busy(host, TURN)
+    data = b"".join(clientFrame(1, b"%d" % n) for n in range(300))
+    cut = len(data) - 3
+    client.transport.protocol.dataReceived(data[:cut])
+    first = len(recorder.messages())
+    assert 1 <= first <= PIECE // 7
+    client.transport.protocol.dataReceived(data[cut:])
+    assert len(recorder.messages()) == first
+    for _ in range(10):
+        host.clock.advance(0)
+    assert recorder.messages() == [str(n) for n in range(300)]
+    assert client.transport.reading
+
+
+@pytest.mark.parametrize("how", ["leaves", "fails", "closes"])
+def test_endBetweenTurns(how):
+    """What is left when the connection ends is dropped; after our own Close nothing counts but the peer's."""
+    host = WireHost()
+    client, recorder = busy(host, TURN)
+    close = clientFrame(8, b"\x03\xe8") if how == "closes" else b""
+    client.transport.protocol.dataReceived(b"".join(clientFrame(1, b"%d" % n) for n in range(300)) + close)
+    connection, first = recorder.connection, len(recorder.messages())
+    assert 1 <= first <= PIECE // 7
+    if how == "leaves":
+        client.hangUp()
+    elif how == "fails":
+        connection.abort()
+    else:
+        connection.startClose(b"\x03\xe8", 10)
+    for _ in range(10):
+        host.clock.advance(0)
+        client.transport.settle()
+    assert len(recorder.messages()) == first
+    assert client.transport.closed
+    assert recorder.events[-1][:2] == ("closed", 1000 if how == "closes" else 1006)
+    assert host.clock.getDelayedCalls() == []
+
+
+# What is counted of what has come, for all peers together.
+
+
+def test_intake():
+    """A message counts while it is not whole, whatever its frames are, and no more when it is handled or the peer has gone."""
+    host = WireHost()
+    client, recorder = host.open()
+    whole = clientFrame(2, b"x" * 50_000)
+    client.send(whole[:30_000])
+    assert 29_000 < host.wire.intake.total <= 30_000
+    client.send(whole[30_000:])
+    assert host.wire.intake.total == 0
+    client.send(clientFrame(1, b"a" * 1000, fin=False) + clientFrame(0, b"b" * 1000, fin=False))
+    assert host.wire.intake.total == 2000
+    client.send(clientFrame(9, b"ping"))
+    assert host.wire.intake.total == 2000
+    client.send(clientFrame(0, b"c"))
+    assert host.wire.intake.total == 0
+    assert [len(event[1]) for event in recorder.events if event[0] == "message"] == [50_000, 2001]
+    client.send(whole[:30_000])
+    client.hangUp()
+    assert host.wire.intake.total == 0
+
+
+def test_intakeOfTheFailed():
+    """What is dropped because a connection has failed counts no more."""
+    host = WireHost(Limits(maxMessageSize=10_000))
+    client, _ = host.open()
+    client.send(clientFrame(2, b"x" * 6000, fin=False))
+    assert host.wire.intake.total == 6000
+    client.send(clientFrame(0, b"x" * 6000))
+    assert client.closeFrame() == (1009, "message too big")
+    assert host.wire.intake.total == 0
+
+
+def test_intakeOfTheRest():
+    """What waits for another turn counts as what it takes, until it was handled."""
+    host = WireHost()
+    client, recorder = host.open()
+    recorder.onMessage = lambda _, message: host.clock.advance(TURN / 10)
+    client.transport.protocol.dataReceived(b"".join([clientFrame(1, b"%04d" % number) for number in range(500)]))
+    assert 500 * 10 - PIECE <= host.wire.intake.total <= 500 * 10
+    host.clock.advance(0)
+    host.clock.advance(0)
+    while host.clock.getDelayedCalls() and host.wire.intake.total:
+        host.clock.advance(0)
+    assert len([event for event in recorder.events if event[0] == "message"]) == 500
+    assert host.wire.intake.total == 0
+
+
+def test_tooMuchTogether():
+    """When all together send too much that is not whole, the one with the most is closed with 1013, and the others go on."""
+    host = WireHost(Limits(maxReceiveBufferTotal=100_000))
+    pairs = [host.open() for _ in range(3)]
+    for size, (client, _) in zip((20_000, 40_000, 30_000), pairs, strict=True):
+        client.send(clientFrame(2, b"x" * size, fin=False))
+    pairs[0][0].send(clientFrame(0, b"x" * 15_000, fin=False))
+    assert [client.closeFrame() for client, _ in pairs] == [None, (1013, "overloaded"), None]
+    assert ("failed", "Overloaded", 1013) in pairs[1][1].events
+    for client, recorder in (pairs[0], pairs[2]):
+        client.send(clientFrame(0, b"y"))
+        assert recorder.events[-1][0] == "message"
+    assert host.wire.intake.total == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("waits", [False, True])
+def test_turnWithinAHandler(kind, waits):
+    """What comes while a handler has the reactor turn is handled after what came before it, whole and in order."""
+    host = WireHost()
+    client, recorder = host.open()
+    protocol = client.transport.protocol
+    last = clientFrame(9, b"?") + KINDS[kind](4) + clientFrame(8, b"\x03\xe8")
+
+    def onMessage(recorder, message):
+        if message == "1":
+            protocol.dataReceived(KINDS[kind](3)[:5])
+            host.clock.advance(0)
+            protocol.dataReceived(KINDS[kind](3)[5:] + last)
+            host.clock.advance(0)
+
+    recorder.onMessage = onMessage
+    if waits:
+        host.wire.turns.left = 0
+    protocol.dataReceived(b"".join(map(KINDS[kind], range(3))))
+    while turn(host.clock):
+        pass
+    assert recorder.messages() == [str(n) for n in range(5)]
+    client.transport.settle()
+    assert ("failed",) not in [event[:1] for event in recorder.events]
+    assert recorder.events[-1] == ("closed", 1000, "")
+
+
+@pytest.mark.parametrize("inner", ["turn", "more"])
+def test_finaliserWhileItWaits(inner):
+    """Where a finaliser has the reactor turn while input is put back for another turn, all is handled once, in order."""
+    came = 0
+    for number in MOMENTS:
+        host = WireHost()
+        client, recorder = host.open()
+        protocol = client.transport.protocol
+        data = [clientFrame(1, b"%d" % n) for n in range(100)]
+
+        def act(host=host, protocol=protocol, data=data):
+            if inner == "more":
+                protocol.dataReceived(data.pop())
+            turn(host.clock)
+
+        last = data[-1]
+        host.wire.turns.left = 0
+        with collectAt(number, act) as moment:
+            protocol.dataReceived(b"".join(data[:-1]))
+        came += moment.came
+        if data[-1] == last:
+            protocol.dataReceived(last)
+        while turn(host.clock):
+            pass
+        assert recorder.messages() == [str(n) for n in range(100)], f"at moment {number}"
+        assert client.transport.reading
+        if not moment.came:
+            break
+    assert came

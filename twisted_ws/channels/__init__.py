@@ -1,0 +1,1 @@
+"""Channels: names with subscribers, history and presence, for every transport."""

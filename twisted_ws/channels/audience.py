@@ -1,0 +1,97 @@
+"""Those who share a framing, by channel: they are sent the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from twisted_ws.channels.framings import Framing
+from twisted_ws.channels.names import patternsOf
+from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.wire.websocket.crowd import Crowd, Group, Run
+
+__all__ = ["Audience"]
+
+# So many are kept as a tuple: it takes 48 bytes for one, where a dict takes 232, and most channels have few.
+FEW = 8
+
+
+class _Many(dict[Subscriber, Group]):
+    """Many subscribers of one channel, and where each stands in the crowd of them."""
+
+    __slots__ = ("crowd",)
+
+    def __init__(self, members: Sequence[Subscriber]) -> None:
+        super().__init__()
+        self.crowd = Crowd()
+        for each in members:
+            self.add(each)
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Add one."""
+        self[subscriber] = self.crowd.add(subscriber)
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Take one away."""
+        self.crowd.remove(subscriber, self.pop(subscriber))
+
+
+class Audience:
+    """The subscribers with one framing.
+
+    Args:
+        framing: that.
+    """
+
+    __slots__ = ("_members", "framing")
+
+    def __init__(self, framing: Framing) -> None:
+        self.framing = framing
+        # By channel or pattern; in the order in which they came.
+        self._members: dict[str, tuple[Subscriber, ...] | _Many] = {}
+
+    def __contains__(self, channel: str) -> bool:
+        return channel in self._members
+
+    def __iter__(self) -> Iterator[Subscriber]:
+        return (each for members in self._members.values() for each in members)
+
+    def count(self, channel: str) -> int:
+        """Return how many are subscribed to a channel or pattern."""
+        return len(self._members.get(channel, ()))
+
+    def add(self, channel: str, subscriber: Subscriber) -> None:
+        """Add one to a channel or pattern; it is not there yet."""
+        members = self._members.get(channel, ())
+        if isinstance(members, _Many):
+            members.add(subscriber)
+        elif len(members) < FEW:
+            self._members[channel] = (*members, subscriber)
+        else:
+            self._members[channel] = _Many((*members, subscriber))
+
+    def remove(self, channel: str, subscriber: Subscriber) -> None:
+        """Take one away; it is there."""
+        members = self._members[channel]
+        if isinstance(members, _Many):
+            members.remove(subscriber)
+        else:
+            members = self._members[channel] = tuple([each for each in members if each is not subscriber])
+        if not members:
+            del self._members[channel]
+
+    def runs(self, channel: str) -> list[Run]:
+        """Return those who are subscribed to a channel or pattern now."""
+        members = self._members.get(channel)
+        if members is None:
+            return []
+        if isinstance(members, _Many):
+            return members.crowd.runs()
+        return [(members, [each.sender for each in members], len(members))]
+
+    def listeners(self, channel: str) -> tuple[list[Run], list[str]]:
+        """Return those who hear a message of a channel, also by patterns, and what they are there for.
+
+        Who is there for several of these is there several times.
+        """
+        names = [name for name in (channel, *patternsOf(channel)) if name in self._members]
+        return [run for name in names for run in self.runs(name)], names

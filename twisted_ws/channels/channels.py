@@ -1,0 +1,386 @@
+"""Channels: names, those who are subscribed to them, and the way of a message from one to the others.
+
+The engine numbers and keeps messages; here they meet those who want them. All subscribers with one framing are sent the same
+bytes (`twisted_ws.wire.websocket.fanout`), so a channel costs what a broadcast costs.
+
+Three rules keep each subscriber's messages gapless, single and in order:
+
+1. A subscriber joins when it has got all that was sent to it until then, and what it missed goes into its own queue before
+   anything that comes later. What is on its way at that moment is in that history, and the rest of the way leaves it out.
+2. What is published while another message is on its way stands behind that for everybody: sending takes several turns where
+   there are many, and may run a service's code (onError of a caller that is too slow), which may publish. Who leaves a channel
+   has got before that what was published there.
+3. With an engine that answers later, messages that come before its answer are held, and those that the answer has are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+
+from twisted_ws.caller import Caller
+from twisted_ws.channels.audience import Audience
+from twisted_ws.channels.engine import Description, Engine
+from twisted_ws.channels.framings import LARGE, Framing
+from twisted_ws.channels.names import checkName, checkNameOrPattern, isPattern
+from twisted_ws.channels.people import People
+from twisted_ws.channels.presence import Presence, Room
+from twisted_ws.channels.subscriber import CallerSubscriber, Subscriber
+from twisted_ws.channels.visitor import Visitor
+from twisted_ws.errors import ChannelError, ConnectionClosed
+from twisted_ws.limits import Limits
+from twisted_ws.message import History, Kind, Position, Publication, Published, Start, encode, parsePosition
+from twisted_ws.wire.frames import OutgoingMessage
+from twisted_ws.wire.loop.backlog import Backlog
+from twisted_ws.wire.loop.gate import addressKey
+from twisted_ws.wire.loop.turns import Turns
+from twisted_ws.wire.loop.wheel import Wheel
+from twisted_ws.wire.websocket.fanout import BYTES, STEPS, FanOuts, Later, Part, stepsOf
+
+__all__ = ["Channels"]
+
+# Bytes that channels may put behind others in a caller's outbox; more waits in its mailbox, where the mount's policy decides.
+ROOM = 32 * 1024
+
+# Members of presence in one step of `Turns`.
+MEMBERS = 2
+
+LONGEST_KEY = 128  # characters of a conflation or idempotency key
+
+
+class Channels:
+    """All channels of one server.
+
+    Args:
+        engine: numbers and keeps.
+        limits: the server's.
+        wheel: its deadlines.
+        backlog: its count of bytes that wait.
+        seconds: its clock.
+        turns: its budget of work in one turn of the reactor.
+        fanOuts: what it sends to many.
+
+    Attributes:
+        presence: who is there.
+        visitors: those who are subscribed by HTTP.
+        room: bytes that may wait in a caller's outbox when one more message is put there.
+        limits, wheel, backlog, seconds, turns, fanOuts: as given.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        wheel: Wheel,
+        backlog: Backlog,
+        seconds: Callable[[], float],
+        turns: Turns,
+        fanOuts: FanOuts,
+    ) -> None:
+        self.limits = limits
+        self.backlog = backlog
+        self.turns = turns
+        self.fanOuts = fanOuts
+        self.seconds = seconds
+        self.room = min(ROOM, limits.maxSendBuffer // 2)
+        self.visitors = People()
+        self.presence = Presence(limits.presenceDelay, wheel, seconds, fanOuts)
+        self.wheel = wheel
+        self._engine = engine
+        engine.receive = self._receive
+        self._audiences: dict[Framing, Audience] = {}
+        self._patterns = 0  # subscriptions to patterns
+        self._joining: dict[str, dict[Subscriber, _Joining]] = {}
+        self._joiners: dict[Subscriber, set[str]] = {}  # the same by subscriber
+
+    # Subscribers.
+
+    def enroll(self, caller: Caller) -> CallerSubscriber:
+        """Return what takes part in channels for a caller: raw, and closed when it is too slow."""
+        return CallerSubscriber(caller, self)
+
+    def subscribe(
+        self, subscriber: Subscriber, channel: str, after: str | Position | None = None, info: Any = None
+    ) -> Deferred[Start]:
+        """Subscribe to a channel or pattern; nobody is asked whether that is allowed.
+
+        Args:
+            subscriber: who.
+            channel: the name.
+            after: the position that the subscriber has seen; see `parsePosition`.
+            info: what presence says of its user.
+
+        Returns:
+            A Deferred of what `Subscriber.begin` was called with. It fires before this returns, unless the engine answers later.
+
+        Raises:
+            ChannelError: no name or position, subscribed already, too many channels. The Deferred may fail with one, too.
+            ConnectionClosed: the subscriber has left, as it may have done while a hook was asked.
+        """
+        checkNameOrPattern(channel, self.limits.channelName)
+        position = parsePosition(after) if isinstance(after, str) else after
+        if self.fanOuts.pending:
+            self.fanOuts.catchUp(subscriber.caller)
+        if subscriber.gone:
+            raise ConnectionClosed
+        pending = self._joiners.get(subscriber, ())
+        if channel in subscriber.channels or channel in pending:
+            raise ChannelError("already-subscribed", "This connection is subscribed to the channel already.")
+        if len(subscriber.channels) + len(pending) >= self.limits.channelsPerCaller:
+            raise ChannelError("too-many-channels", f"A connection has at most {self.limits.channelsPerCaller} channels.")
+        self.presence.enter(channel, subscriber, info)
+        try:
+            history = self._engine.watch(channel, position, addressKey(subscriber.caller.request.peerAddress) or "")
+        except ChannelError:
+            self.presence.leave(channel, subscriber)
+            raise
+        if isinstance(history, History):
+            return succeed(self._join(subscriber, channel, history))
+        joining = _Joining(subscriber, channel)
+        if channel not in self._joining:
+            self._joining[channel] = {}
+        self._joining[channel][subscriber] = joining
+        if subscriber not in self._joiners:
+            self._joiners[subscriber] = set()
+        self._joiners[subscriber].add(channel)
+        return history.addCallbacks(self._joined, self._notJoined, callbackArgs=(joining,), errbackArgs=(joining,))
+
+    def unsubscribe(self, subscriber: Subscriber, channel: str, reason: str = "") -> bool:
+        """End a subscription; return whether there was one. `reason` tells the subscriber why, where it did not ask for this."""
+        if self._cancelJoining(subscriber, channel):
+            return True
+        if self.fanOuts.pending and not subscriber.gone:
+            self.fanOuts.catchUp(subscriber.caller)
+        if channel not in subscriber.channels:
+            return False
+        self._end(subscriber, channel, tuple([each for each in subscriber.channels if each != channel]), reason)
+        return True
+
+    def _end(self, subscriber: Subscriber, channel: str, left: tuple[str, ...], reason: str) -> None:
+        subscriber.channels = left
+        self._audiences[subscriber.framing].remove(channel, subscriber)
+        self._patterns -= isPattern(channel)
+        self.presence.leave(channel, subscriber)
+        self._unwatch(channel)
+        subscriber.ended(channel, reason)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """End all subscriptions of one that has gone; it can subscribe no more."""
+        subscriber.gone = True
+        if isinstance(subscriber.caller, Visitor):
+            subscriber.caller.people = None
+            self.visitors.discard(subscriber.caller)
+        for channel in tuple(self._joiners.get(subscriber, ())):
+            self._cancelJoining(subscriber, channel)
+        for channel in subscriber.channels:
+            self._end(subscriber, channel, (), "")
+        if isinstance(subscriber.caller, Visitor):
+            subscriber.caller.membership = None
+
+    def count(self, channel: str) -> int:
+        """Return how many are subscribed to a channel itself, not by a pattern."""
+        return sum([audience.count(channel) for audience in self._audiences.values()])
+
+    def who(self, channel: str, after: str = "", room: Room | None = None) -> dict[str, Any]:
+        """Return who is on a channel, as JSON has it.
+
+        Args:
+            channel: its name.
+            after: the user after which `members` begin.
+            room: what they may take of an answer; None: all of `Limits.answerMessages` and `Limits.answerBytes`.
+
+        Returns:
+            The `count` of connections, the `members` that are users, and after whom to go on as `next`, where there are more.
+        """
+        members, last = self.presence.members(channel, room or Room(self.limits), after)
+        self.turns.spend(1 + len(members) // MEMBERS)
+        who = {"count": self.count(channel), "members": members}
+        if last is not None:
+            who["next"] = last
+        return who
+
+    # Messages.
+
+    def publish(
+        self, channel: str, message: Any, key: str | None = None, idempotencyKey: str | None = None, asked: Any = None
+    ) -> Deferred[Published]:
+        """Publish a message to all who are subscribed to `channel`, and keep it for those who come back.
+
+        Args:
+            channel: a name, no pattern.
+            message: str for text, bytes for binary, anything else as JSON (`msgspec.Raw`: JSON that is encoded already).
+            key: conflation; see `Publication`.
+            idempotencyKey: publish once only, however often this is called with it within `Limits.idempotencyAge`.
+            asked: what the publisher has sent, where a service has put `message` in its place; None: the same.
+
+        Returns:
+            A Deferred of the answer. It fires before this returns, unless the engine answers later, or the message has to wait:
+            for others that are on their way, or for the next turn of the reactor because there are very many subscribers.
+
+        Raises:
+            ChannelError: no name, a message or key that is too long, an idempotency key that another message had; the engine
+                has no room; or more messages are on their way than can be sent.
+            TypeError: JSON has no form for `message`.
+            ValueError: text or key with a lone surrogate.
+        """
+        checkName(channel, self.limits.channelName)
+        kind, payload = encode(message)
+        if len(payload) > self.limits.maxMessageSize:
+            raise ChannelError("too-large", f"A message has at most {self.limits.maxMessageSize} bytes.")
+        for each in (key, idempotencyKey):
+            if each is not None and len(each) > LONGEST_KEY:
+                raise ChannelError("too-large", f"A key has at most {LONGEST_KEY} characters.")
+        if key is not None and not key.isascii():
+            key.encode()  # what is numbered has to have a frame
+        fingerprint = b"" if idempotencyKey is None else _fingerprint(key, *((kind, payload) if asked is None else encode(asked)))
+        if self.fanOuts.pending:
+            self.fanOuts.admit(len(payload))
+        return _later(self._engine.publish(channel, kind, payload, key, idempotencyKey, fingerprint))
+
+    def _receive(self, publication: Publication) -> int | Deferred[int]:
+        """Pass one message on; called by the engine."""
+        channel = publication.channel
+        if self._joining:
+            for joining in self._joining.get(channel, {}).values():
+                if len(joining.held) <= self.limits.historyMessages:
+                    joining.held.append(publication)
+        # All are found before the first is sent to: a service may subscribe somebody then, who has this message from history.
+        parts: list[Part] = []
+        names, overlaps = [channel], False
+        messages: dict[Framing, Any] = {}
+        for framing, audience in self._audiences.items():
+            if self._patterns:
+                runs, heard = audience.listeners(channel)
+                names, overlaps = [*names, *heard], overlaps or len(heard) > 1
+            else:
+                runs = audience.runs(channel)
+            if runs:
+                if len(publication.payload) >= LARGE:
+                    message, steps = Later(partial(framing, publication)), STEPS + len(publication.payload) // BYTES
+                else:
+                    message = framing(publication)
+                    steps = stepsOf(message) if isinstance(message, OutgoingMessage) else STEPS
+                messages[framing] = message
+                parts += [(run, message, steps) for run in runs]
+        if not parts:
+            return 0
+
+        def find(person: Any) -> tuple[Subscriber, Any] | None:
+            subscriber = person.membership
+            return (subscriber, messages[subscriber.framing]) if subscriber.framing in messages else None
+
+        names = [*dict.fromkeys(names)] if self._patterns else names
+        return self.fanOuts.send(parts, names, find, len(publication.payload), overlaps)
+
+    # What is kept.
+
+    def history(self, channel: str, after: str | Position | None = None) -> Deferred[History]:
+        """Return what is kept of a channel since `after`; who wants to go on from there has to subscribe."""
+        checkName(channel, self.limits.channelName)
+        return _later(self._engine.history(channel, parsePosition(after) if isinstance(after, str) else after))
+
+    def forget(self, channel: str) -> Deferred[int]:
+        """Drop what is kept of a channel, and return how many messages that were."""
+        checkName(channel, self.limits.channelName)
+        return _later(self._engine.forget(channel))
+
+    def describe(self, channel: str) -> Deferred[Description | None]:
+        """Return what is known of a channel, None for one that is not there."""
+        checkName(channel, self.limits.channelName)
+        return _later(self._engine.describe(channel))
+
+    def list(self, prefix: str = "", after: str = "", limit: int = 100) -> Deferred[list[Description]]:
+        """Return at most `limit` channels by name: of those that begin with `prefix`, the first ones after the name `after`."""
+        return _later(self._engine.list(prefix, after, limit))
+
+    # From history to live.
+
+    def _join(self, subscriber: Subscriber, channel: str, history: History) -> Start:
+        audience = self._audiences.get(subscriber.framing)
+        if audience is None:
+            audience = self._audiences[subscriber.framing] = Audience(subscriber.framing)
+        if self.fanOuts.pending:
+            self.fanOuts.came(subscriber.caller, channel)
+        audience.add(channel, subscriber)
+        if not subscriber.channels and isinstance(subscriber.caller, Visitor):
+            subscriber.caller.people, subscriber.caller.membership = self.visitors, subscriber
+            self.visitors.add(subscriber.caller)
+        subscriber.channels += (channel,)
+        self._patterns += isPattern(channel)
+        start = Start(channel, history.position, history.recovered, len(history.publications))
+        subscriber.begin(start, history.publications)
+        return start
+
+    def _joined(self, history: History, joining: _Joining) -> Start:
+        if self.fanOuts.pending:
+            self.fanOuts.catchUp(joining.subscriber.caller)
+        if not self._removeJoining(joining):
+            if joining.subscriber.gone:
+                raise ConnectionClosed
+            raise ChannelError("not-subscribed", "The subscription was ended before it began.")
+        if len(joining.held) > self.limits.historyMessages:
+            self.presence.leave(joining.channel, joining.subscriber)
+            self._unwatch(joining.channel)
+            raise ChannelError("unavailable", "The channel's history came too late.")
+        past = [*history.publications]
+        last = past[-1].position if past else history.position
+        held = [each for each in joining.held if last is None or each.epoch != last.epoch or each.offset > last.offset]
+        return self._join(joining.subscriber, joining.channel, history._replace(publications=past + held))
+
+    def _notJoined(self, failure: Failure, joining: _Joining) -> Failure:
+        if self._removeJoining(joining):
+            self.presence.leave(joining.channel, joining.subscriber)
+            self._unwatch(joining.channel)
+        return failure
+
+    def _removeJoining(self, joining: _Joining) -> bool:
+        channel, subscriber = joining.channel, joining.subscriber
+        joinings = self._joining.get(channel, {})
+        if joinings.get(subscriber) is not joining:
+            return False
+        del joinings[subscriber]
+        if not joinings:
+            del self._joining[channel]
+        channels = self._joiners[subscriber]
+        channels.remove(channel)
+        if not channels:
+            del self._joiners[subscriber]
+        return True
+
+    def _cancelJoining(self, subscriber: Subscriber, channel: str) -> bool:
+        joining = self._joining.get(channel, {}).get(subscriber)
+        if joining is None:
+            return False
+        self._removeJoining(joining)
+        self.presence.leave(channel, subscriber)
+        self._unwatch(channel)
+        return True
+
+    def _unwatch(self, channel: str) -> None:
+        if channel not in self._joining and not any(channel in audience for audience in self._audiences.values()):
+            self._engine.unwatch(channel)
+
+
+class _Joining:
+    """A subscription that waits for the engine's answer, and what was published meanwhile."""
+
+    __slots__ = ("channel", "held", "subscriber")
+
+    def __init__(self, subscriber: Subscriber, channel: str) -> None:
+        self.subscriber = subscriber
+        self.channel = channel
+        self.held: list[Publication] = []
+
+
+def _fingerprint(key: str | None, kind: Kind, payload: bytes) -> bytes:
+    """Tell a message that is sent again from another one."""
+    return blake2b(repr((key, kind.value)).encode("ascii", "backslashreplace") + payload, digest_size=16).digest()
+
+
+def _later(answer: Any) -> Deferred[Any]:
+    return answer if isinstance(answer, Deferred) else succeed(answer)

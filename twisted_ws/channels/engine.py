@@ -1,0 +1,450 @@
+"""Where messages of channels are numbered and kept: the contract, and the engine in memory."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred
+
+from twisted_ws.channels.names import SortedNames, isPattern
+from twisted_ws.channels.past import CHARGE, Place
+from twisted_ws.errors import ChannelError
+from twisted_ws.limits import Limits
+from twisted_ws.message import START, History, Kind, Position, Publication, Published
+from twisted_ws.wire.loop.wheel import Wheel
+
+__all__ = ["Description", "Engine", "MemoryEngine"]
+
+# Idempotency keys that are forgotten in one turn of the wheel: some two milliseconds.
+FORGOTTEN_AT_ONCE = 4096
+
+
+class Description(NamedTuple):
+    """What an engine knows of one channel.
+
+    Attributes:
+        channel: its name.
+        position: that of its last message.
+        messages: how many are kept.
+        bytes: what these are charged.
+        oldest: the id of the first that is kept, None without one.
+    """
+
+    channel: str
+    position: Position
+    messages: int
+    bytes: int
+    oldest: Position | None
+
+
+class Engine(Protocol):
+    """Numbers, keeps and passes on the messages of all channels.
+
+    Each method answers at once, or with a Deferred of the same: an engine that asks another process answers later, the one in
+    memory costs no Deferred. What an engine refuses it raises, or fails its Deferred with: `ChannelError`.
+
+    Attributes:
+        receive: set before anything else is called. The engine calls it with each message of a channel that is watched, in the
+            order of offsets and without a gap; it returns how many subscribers of this process took it, or a Deferred of that,
+            which never fails, where they are so many that it takes several turns of the reactor. It never raises.
+    """
+
+    receive: Callable[[Publication], int | Deferred[int]]
+
+    def publish(
+        self, channel: str, kind: Kind, payload: bytes, key: str | None, idempotencyKey: str | None, fingerprint: bytes
+    ) -> Published | Deferred[Published]:
+        """Give a message the channel's next offset, keep it, and pass it to `receive` wherever the channel is watched.
+
+        With an `idempotencyKey` that the channel had within `Limits.idempotencyAge`: do nothing, and give that answer again;
+        or refuse ("key-reused"), when it had another `fingerprint` then: of a message that the publisher believes to be new.
+        """
+
+    def watch(self, channel: str, after: Position | None, by: Hashable = None) -> History | Deferred[History]:
+        """Begin to pass on the messages of a channel or pattern, and return what is kept of it since `after`.
+
+        Whether `after` is a place in the channel's numbering is for `Position.isIn` to say. `by` is the address that asks, if
+        any: one must not make up as many channels as there can be.
+
+        Each message is in the answer, or is passed to `receive` after it, or (when the answer comes later) both; none is in
+        neither. Called for each subscription; a pattern has no history.
+        """
+
+    def unwatch(self, channel: str) -> None:
+        """Pass on no more: the last subscription of this process has ended."""
+
+    def history(self, channel: str, after: Position | None) -> History | Deferred[History]:
+        """Return what is kept of a channel since `after`; None: nothing, but the position of now."""
+
+    def forget(self, channel: str) -> int | Deferred[int]:
+        """Drop what is kept of a channel, and return how many messages that were; its numbers go on."""
+
+    def describe(self, channel: str) -> Description | Deferred[Description | None] | None:
+        """Return what is known of a channel, None for one that is not there."""
+
+    def list(self, prefix: str, after: str, limit: int) -> list[Description] | Deferred[list[Description]]:
+        """Return at most `limit` channels by name, of those whose name begins with `prefix` and is greater than `after`."""
+
+
+class Stream:
+    """One channel of the engine in memory: its last number, and the messages that are kept.
+
+    It waits on the server's wheel while it has messages to forget, or is to be forgotten itself.
+
+    Attributes:
+        top: the offset of its last message.
+        entries: a list, in order and without gaps: at a thousand messages taking away the first costs less than a deque weighs.
+        bytes: what they are charged.
+        watched: whether somebody is subscribed.
+        touched: when it last had a message or a subscriber (the reactor's seconds).
+        maker: on whose account it is, until it has its first message; None: on nobody's.
+    """
+
+    __slots__ = ("_engine", "bytes", "channel", "entries", "maker", "top", "touched", "watched", "wheelSlot")
+
+    def __init__(self, engine: MemoryEngine, channel: str, top: int, now: float) -> None:
+        self._engine = engine
+        self.channel = channel
+        self.top = top
+        self.entries: list[Publication] = []
+        self.bytes = 0
+        self.watched = False
+        self.touched = now
+        self.maker: _Maker | None = None
+        self.wheelSlot: int | None = None
+
+    @property
+    def oldest(self) -> int:
+        """The offset of the first message that is kept, or of the next one."""
+        return self.top - len(self.entries) + 1
+
+    def deadlineReached(self, now: float) -> None:
+        """Forget what is old, and then the channel."""
+        self._engine.sweep(self, now)
+
+
+class _Maker:
+    """An address that has subscribed to channels which nobody has published to.
+
+    Attributes:
+        address: that.
+        count: how many such channels there are because of it.
+        left: those that nobody is subscribed to any more, as they were left: kept for who comes back.
+    """
+
+    __slots__ = ("address", "count", "left")
+
+    def __init__(self, address: Hashable) -> None:
+        self.address = address
+        self.count = 0
+        self.left: OrderedDict[Stream, None] = OrderedDict()
+
+
+class _Receipt:
+    """The answer to one publication with an idempotency key.
+
+    Attributes:
+        fingerprint: of the message.
+        due: when it may be forgotten.
+    """
+
+    __slots__ = ("_published", "_waiting", "due", "fingerprint")
+
+    def __init__(self, fingerprint: bytes, due: float) -> None:
+        self.fingerprint = fingerprint
+        self.due = due
+        self._published: Published | None = None
+        self._waiting: tuple[Deferred[Published], ...] = ()
+
+    def answer(self) -> Published | Deferred[Published]:
+        """Return the answer, or a Deferred of it while there is none."""
+        if self._published is not None:
+            return self._published
+        later: Deferred[Published] = Deferred()
+        self._waiting += (later,)
+        return later
+
+    def answered(self, published: Published) -> None:
+        """Give the answer, to those, too, who wait for it."""
+        self._published = published
+        waiting, self._waiting = self._waiting, ()
+        for each in waiting:
+            each.callback(published)
+
+
+class _Receipts:
+    """The answers to publications with an idempotency key, for as long as they count; waits on the wheel for their end.
+
+    Forgetting is bounded: each new key makes room for a few that are too old, and the wheel takes some thousand at a time. One
+    that is too old and still there does not count.
+    """
+
+    def __init__(self, wheel: Wheel, age: float, most: int) -> None:
+        self._wheel = wheel
+        self._age = age
+        self._most = most
+        # All live equally long, so the first is the oldest. In a dict, to find the first is to step over all that have left it.
+        self._kept: OrderedDict[tuple[str, str], _Receipt] = OrderedDict()
+        self.wheelSlot: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, channel: str, key: str, fingerprint: bytes, now: float) -> Published | Deferred[Published] | None:
+        """Return the answer that was given, or will be; None for a new key.
+
+        Raises:
+            ChannelError: the key was another message's, or there is no room for a new one.
+        """
+        self._forget(now, 2)
+        found = self._kept.get((channel, key))
+        if found is not None and found.due <= now:
+            found = None
+            del self._kept[channel, key]
+        if found is None and len(self._kept) >= self._most:
+            raise ChannelError("unavailable", "The server has as many idempotency keys as it can hold: try later, or without.")
+        if found is not None and found.fingerprint != fingerprint:
+            raise ChannelError("key-reused", "The idempotency key was used for another message: nothing was published.")
+        return None if found is None else found.answer()
+
+    def keep(self, channel: str, key: str, fingerprint: bytes, now: float) -> _Receipt:
+        """Keep a place for an answer."""
+        receipt = self._kept[channel, key] = _Receipt(fingerprint, now + self._age)
+        if self.wheelSlot is None:
+            self._wheel.set(self, now + self._age)
+        return receipt
+
+    def deadlineReached(self, now: float) -> None:
+        """Forget those whose time is over, or as many as one turn has time for; called by the wheel."""
+        due = self._forget(now, FORGOTTEN_AT_ONCE)
+        if due is not None:
+            self._wheel.set(self, due)
+
+    def _forget(self, now: float, most: int) -> float | None:
+        """Forget at most so many; return when the next is due."""
+        kept = self._kept
+        for _ in range(most):
+            if not kept or next(iter(kept.values())).due > now:
+                break
+            kept.popitem(last=False)
+        return next(iter(kept.values())).due if kept else None
+
+
+class MemoryEngine:
+    """The engine of one process, in its memory: it answers at once, and a restart is a new epoch.
+
+    A channel is forgotten when `Limits.historyAge` has passed since its last message and its last subscriber, or sooner when it
+    never had a message and one address makes up many (`Limits.channelsPerAddress`). One of that name that comes later goes on
+    above the highest offset that any forgotten channel had: so no id stands for two messages, and a position in the old one is
+    never taken for one in the new, though all have one epoch.
+
+    Args:
+        limits: `channels`, `channelsPerAddress`, those of history, those of idempotency.
+        wheel: the server's.
+        seconds: the reactor's clock.
+        epoch: the name of this numbering; a random one by default.
+    """
+
+    def __init__(self, limits: Limits, wheel: Wheel, seconds: Callable[[], float], epoch: str | None = None) -> None:
+        self.receive: Callable[[Publication], int | Deferred[int]] = lambda publication: 0
+        self.epoch = epoch or secrets.token_hex(5)
+        self.bytes = 0  # charged for what all streams keep
+        self._limits = limits
+        self._wheel = wheel
+        self._seconds = seconds
+        self._streams: dict[str, Stream] = {}
+        self._names = SortedNames()  # of these
+        self._floor = 0  # the highest offset of a channel that was forgotten
+        self._makers: dict[Hashable, _Maker] = {}
+        self._receipts = _Receipts(wheel, limits.idempotencyAge, limits.idempotencyKeys)
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def __contains__(self, channel: object) -> bool:
+        return channel in self._streams
+
+    def publish(
+        self,
+        channel: str,
+        kind: Kind,
+        payload: bytes,
+        key: str | None = None,
+        idempotencyKey: str | None = None,
+        fingerprint: bytes = b"",
+    ) -> Published | Deferred[Published]:
+        """Number a message, keep it, and pass it on (see `Engine`)."""
+        now, receipt = self._seconds(), None
+        if idempotencyKey is not None:
+            known = self._receipts.find(channel, idempotencyKey, fingerprint, now)
+            if known is not None:
+                return known
+        stream = self._streams.get(channel) or self._create(channel, now)
+        if stream.maker is not None:
+            self._disown(stream, stream.maker)
+        stream.top += 1
+        stream.touched = now
+        publication = Publication(stream.channel, self.epoch, stream.top, kind, payload, key, now)
+        self._keep(stream, publication)
+        if stream.wheelSlot is None:
+            self._wheel.set(stream, now + self._limits.historyAge)
+        if idempotencyKey is not None:
+            # Before anybody has it: a service may publish the same again in the middle of this.
+            receipt = self._receipts.keep(channel, idempotencyKey, fingerprint, now)
+        taken = self.receive(publication)
+
+        def answer(recipients: int) -> Published:
+            published = Published(publication.channel, f"{self.epoch}:{publication.offset}", recipients)
+            if receipt is not None:
+                receipt.answered(published)
+            return published
+
+        return answer(taken) if isinstance(taken, int) else taken.addCallback(answer)
+
+    def watch(self, channel: str, after: Position | None, by: Hashable = None) -> History:
+        """Return what is kept since `after`; everything from now on is passed on (see `Engine`)."""
+        if isPattern(channel):
+            return History(None, False, [])
+        now = self._seconds()
+        stream = self._streams.get(channel) or self._create(channel, now, by)
+        stream.watched = True
+        if stream.maker is not None:
+            stream.maker.left.pop(stream, None)
+        return self._since(stream, after, now)
+
+    def unwatch(self, channel: str) -> None:
+        """Note that nobody is subscribed any more."""
+        stream = self._streams.get(channel)
+        if stream is not None:
+            stream.watched = False
+            stream.touched = self._seconds()
+            if stream.maker is not None:
+                stream.maker.left[stream] = None
+            if stream.wheelSlot is None:
+                self._wheel.set(stream, stream.touched + self._limits.historyAge)
+
+    def history(self, channel: str, after: Position | None) -> History:
+        """Return what is kept since `after` (see `Engine`)."""
+        now = self._seconds()
+        found = self._since(self._streams.get(channel) or Stream(self, channel, self._floor, now), after, now)
+        return found._replace(publications=[*found.publications])
+
+    def forget(self, channel: str) -> int:
+        """Drop what is kept (see `Engine`)."""
+        stream = self._streams.get(channel)
+        if stream is None:
+            return 0
+        count = len(stream.entries)
+        self._drop(stream, count)
+        return count
+
+    def describe(self, channel: str) -> Description | None:
+        """Return what is known of a channel (see `Engine`)."""
+        stream = self._streams.get(channel)
+        if stream is None:
+            return None
+        self._expire(stream, self._seconds())
+        oldest = stream.entries[0].position if stream.entries else None
+        return Description(channel, Position(self.epoch, stream.top), len(stream.entries), stream.bytes, oldest)
+
+    def list(self, prefix: str, after: str, limit: int) -> list[Description]:
+        """Return some channels by name (see `Engine`)."""
+        found = map(self.describe, self._names.page(prefix, after, limit))
+        return [described for described in found if described is not None]
+
+    def sweep(self, stream: Stream, now: float) -> None:
+        """Forget what is too old of a stream, and the stream when nobody needs it; called by the wheel."""
+        self._expire(stream, now)
+        if stream.entries:
+            self._wheel.set(stream, stream.entries[0].at + self._limits.historyAge)
+        elif not stream.watched:
+            due = stream.touched + self._limits.historyAge
+            if due > now:
+                self._wheel.set(stream, due)
+            else:
+                self._remove(stream)
+
+    def _remove(self, stream: Stream) -> None:
+        if stream.maker is not None:
+            self._disown(stream, stream.maker)
+        self._floor = max(self._floor, stream.top)
+        del self._streams[stream.channel]
+        self._names.remove(stream.channel)
+        self._wheel.drop(stream)
+
+    def _create(self, channel: str, now: float, by: Hashable = None) -> Stream:
+        maker = None if by is None else self._makers.get(by) or _Maker(by)
+        if maker is not None and maker.count >= self._limits.channelsPerAddress:
+            if not maker.left:
+                raise ChannelError("too-many-channels", "This address is subscribed to too many channels that have no message.")
+            self._remove(next(iter(maker.left)))
+        if len(self._streams) >= self._limits.channels:
+            raise ChannelError("unavailable", "The server has as many channels as it can hold.")
+        stream = self._streams[channel] = Stream(self, channel, self._floor, now)
+        if maker is not None:
+            stream.maker = self._makers[maker.address] = maker
+            maker.count += 1
+        self._names.add(channel)
+        self._wheel.set(stream, now + self._limits.historyAge)
+        return stream
+
+    def _disown(self, stream: Stream, maker: _Maker) -> None:
+        """Take a channel off its maker's account."""
+        stream.maker = None
+        maker.left.pop(stream, None)
+        maker.count -= 1
+        if not maker.count:
+            del self._makers[maker.address]
+
+    def _since(self, stream: Stream, after: Position | None, now: float) -> History:
+        self._expire(stream, now)
+        before = Position(self.epoch, stream.oldest - 1)
+        known = after is not None and after.isIn(self.epoch)
+        if after is None or (known and after.offset > stream.top):
+            return History(Position(self.epoch, stream.top), False, [])
+        recovered = after == START
+        if known and after.offset >= before.offset:
+            before, recovered = Position(self.epoch, after.offset), True
+        # Whoever has an older position, or one of another numbering, has seen nothing of what is kept.
+        return History(before, recovered, Place(stream, before.offset + 1, stream.top))
+
+    def _keep(self, stream: Stream, publication: Publication) -> None:
+        limits = self._limits
+        size = _charge(publication)
+        stream.entries.append(publication)
+        stream.bytes += size
+        self.bytes += size
+        if len(stream.entries) > limits.historyMessages or stream.bytes > limits.historyBytes or self.bytes > limits.historyTotal:
+            self._trim(stream)
+
+    def _trim(self, stream: Stream) -> None:
+        limits, entries = self._limits, stream.entries
+        count = max(len(entries) - limits.historyMessages, 0)
+        tooMuch = max(stream.bytes - limits.historyBytes, self.bytes - limits.historyTotal)
+        tooMuch -= sum([_charge(each) for each in entries[:count]])
+        while tooMuch > 0 and count < len(entries):
+            tooMuch -= _charge(entries[count])
+            count += 1
+        self._drop(stream, count)
+
+    def _expire(self, stream: Stream, now: float) -> None:
+        entries, oldest = stream.entries, now - self._limits.historyAge
+        count = 0
+        while count < len(entries) and entries[count].at <= oldest:
+            count += 1
+        if count:
+            self._drop(stream, count)
+
+    def _drop(self, stream: Stream, count: int) -> None:
+        """Forget the first messages of a stream."""
+        size = sum([_charge(each) for each in stream.entries[:count]])
+        del stream.entries[:count]
+        stream.bytes -= size
+        self.bytes -= size
+
+
+def _charge(publication: Publication) -> int:
+    return CHARGE + publication.size

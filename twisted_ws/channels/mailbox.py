@@ -1,0 +1,284 @@
+"""What waits for one slow subscriber, and what gives way when that is too much. Pure.
+
+Nothing here looks through what waits: each call takes a bounded number of steps, however much that is.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from enum import Enum
+
+from twisted_ws.channels.past import Held, Past, Place
+from twisted_ws.message import Publication
+
+__all__ = ["CHARGE", "FRAME_CHARGE", "STEPS", "Mailbox", "Policy"]
+
+# What a message that waits is charged on top of its payload and key, and a frame: about what Python's objects around it take. The
+# history may forget a message that waits here, so it is charged as if nobody else had it.
+CHARGE = 352
+FRAME_CHARGE = 128
+
+# So many items are looked at by one `take`; and so many that are too old are dropped by one `add`.
+STEPS = 256
+DROPS = 4
+
+
+class Policy(Enum):
+    """What happens to a subscriber that takes messages more slowly than they come; an option of each mount."""
+
+    CLOSE = "close"  # it comes back and resumes from history
+    DROP_OLDEST = "drop-oldest"  # of too many bytes, and what is too old; never the newest
+    LATEST = "latest"  # of one channel and key, only the newest waits; of too many bytes, the oldest of these go
+
+
+class Mailbox:
+    """The messages and frames that wait for one subscriber.
+
+    The messages of a channel stay in order, and so do frames among messages that were published. What a resume has to send takes
+    turns with what is published meanwhile: it stays in the history (see `Place`), and what is published in its channel comes
+    with it, but where only the newest is wanted.
+
+    Args:
+        policy: see `Policy`.
+        cap: bytes above which it acts.
+        lag: seconds that a message may wait until it acts.
+
+    Attributes:
+        size: bytes that are held here.
+        frames: those of them that are frames.
+        isLost: whether the history has forgotten what was still to be sent, under a policy where nothing may be missing.
+        wanted: says whether a message of a channel is still wanted; None: all are.
+    """
+
+    __slots__ = (
+        "_cap",
+        "_due",
+        "_held",
+        "_lag",
+        "_messages",
+        "_pasts",
+        "_places",
+        "_policy",
+        "_turn",
+        "frames",
+        "isLost",
+        "size",
+        "wanted",
+    )
+
+    def __init__(self, policy: Policy, cap: int, lag: float) -> None:
+        self._policy = policy
+        self._cap = cap
+        self._lag = lag
+        # Each with the frames that came after it.
+        self._messages: OrderedDict[Publication, list[bytes] | None] = OrderedDict()
+        self._places: dict[str, dict[Hashable, Publication]] = {}  # the same by channel; with LATEST, by key
+        self._due: deque[bytes] = deque()  # the frames before all messages
+        self._pasts: dict[str, Past] = {}
+        self._held = 0  # bytes of `_pasts`, which do not count for the cap: they are paced
+        self._turn = False  # whether it is that of a past
+        self.size = 0
+        self.frames = 0
+        self.isLost = False
+        self.wanted: Callable[[str], bool] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._due or self._messages or self._pasts)
+
+    def resume(
+        self, channel: str, publications: Past | Iterable[Publication], frames: Sequence[bytes], now: float, beside: int = 0
+    ) -> bool:
+        """Add what a resume has to send, behind frames that say so; as `add`.
+
+        That it is much is nobody's fault: it is sent at the subscriber's pace, and does not count for the cap.
+        """
+        past = publications if isinstance(publications, Place) else Held(channel, publications)
+        if isinstance(past, Place):
+            past.conflating = self._policy is Policy.LATEST
+        self._pasts[channel] = past
+        self._hold(past.size)
+        for frame in frames:
+            self._due.append(frame)
+            self._count(frame, 1)
+        return self.judge(now, beside)
+
+    def add(self, publication: Publication, now: float, beside: int = 0) -> bool:
+        """Add a message that was published.
+
+        Args:
+            publication: the message.
+            now: the present time.
+            beside: bytes that wait for the subscriber elsewhere, and count for its cap, too.
+
+        Returns:
+            False: it is too much, and the subscriber has to go.
+        """
+        past = self._pasts.get(publication.channel)
+        if past is not None and past.follow(publication):
+            return not self._isLost(past)
+        places = self._places.get(publication.channel)
+        if places is None:
+            places = self._places[publication.channel] = {}
+        place: Hashable = publication.key if self._policy is Policy.LATEST else publication
+        older = places.get(place)
+        if older is not None:
+            self._remove(older)  # to the end: the order of a channel stays that of its offsets
+            self._places[publication.channel] = places
+        places[place] = publication
+        self._messages[publication] = None
+        self.size += CHARGE + publication.size
+        return self.judge(now, beside)
+
+    def addFrame(self, frame: bytes, now: float, beside: int = 0) -> bool:
+        """Add a frame, which is never dropped; as `add`."""
+        if self._messages:
+            last = next(reversed(self._messages))
+            after = self._messages[last]
+            if after is None:
+                self._messages[last] = [frame]
+            else:
+                after.append(frame)
+        else:
+            self._due.append(frame)
+        self._count(frame, 1)
+        return self.judge(now, beside)
+
+    def begin(self, frames: Sequence[bytes], now: float, beside: int = 0) -> bool:
+        """Add frames before everything else; as `add`."""
+        self._due.extendleft(reversed(frames))
+        for frame in frames:
+            self._count(frame, 1)
+        return self.judge(now, beside)
+
+    def take(self, room: int, now: float, alone: bool) -> list[Publication | bytes]:
+        """Take the next items.
+
+        Args:
+            room: bytes that they may have together.
+            now: the present time.
+            alone: whether one that is larger may come by itself.
+
+        Returns:
+            They, in order; none where the next one has no room, or where it took too long to find it: then there may be more.
+        """
+        items: list[Publication | bytes] = []
+        steps = STEPS - self._dropOld(now, STEPS)
+        while steps and self:
+            steps -= 1
+            past = None if self._due else self._nextPast()
+            item: Publication | bytes | None
+            if self._due:
+                item = self._due[0]
+            elif past is not None:
+                if self._isLost(past):
+                    break
+                before = past.size
+                item = past.first()
+                self._hold(past.size - before)
+            else:
+                item = next(iter(self._messages))
+            if isinstance(item, Publication) and not self._isWanted(item, past):
+                item = None
+            if item is not None:
+                size = len(item if isinstance(item, bytes) else item.payload)
+                if size > room and (items or not alone):
+                    break
+                room -= size
+                items.append(item)
+            if past is not None:
+                self._pass(past)
+            elif isinstance(item, bytes):
+                self._count(self._due.popleft(), -1)
+            else:
+                self._remove(next(iter(self._messages)))
+            self._turn = past is None
+        return items
+
+    def drop(self, channel: str, whole: bool = True) -> None:
+        """Drop the messages of a channel; unless `whole`, only those that were published before the subscription."""
+        past = self._pasts.get(channel)
+        if past is not None:
+            before = past.size
+            past.forget()
+            if whole or not len(past):
+                del self._pasts[channel]
+                self._hold(-before)
+            else:
+                self._hold(past.size - before)
+        if whole:
+            for publication in tuple(self._places.get(channel, {}).values()):
+                self._remove(publication)
+
+    def judge(self, now: float, beside: int) -> bool:
+        """Let give way what has to; as `add`."""
+        beside -= self._held
+        messages = self._messages
+        if self._policy is Policy.CLOSE:
+            while messages and self.wanted is not None and self.size + beside > self._cap:
+                oldest = next(iter(messages))
+                if self.wanted(oldest.channel):
+                    break
+                self._remove(oldest)
+            return self.size + beside <= self._cap and not (messages and self._isOld(now))
+        self._dropOld(now, DROPS)
+        while self.size + beside > self._cap and len(messages) > 1:
+            self._remove(next(iter(messages)))
+        # The last message is never dropped, or nobody would know that it was there; frames alone must be within the cap.
+        last = CHARGE + next(iter(messages)).size if messages else 0
+        return self.size + beside - last <= self._cap
+
+    def _isLost(self, past: Past) -> bool:
+        self.isLost = self.isLost or (self._policy is Policy.CLOSE and past.isLost)
+        return self.isLost
+
+    def _isOld(self, now: float) -> bool:
+        return next(iter(self._messages)).at < now - self._lag
+
+    def _dropOld(self, now: float, most: int) -> int:
+        """Drop what has waited for too long, but for the newest; return how many that were, at most `most`."""
+        count = 0
+        if self._policy is Policy.DROP_OLDEST:  # with LATEST, what waits is what there is to know, however old
+            while count < most and len(self._messages) > 1 and self._isOld(now):
+                self._remove(next(iter(self._messages)))
+                count += 1
+        return count
+
+    def _nextPast(self) -> Past | None:
+        """Return what a resume has to send if it is its turn, or if the next message comes after it."""
+        if not self._pasts or not (self._turn or not self._messages or next(iter(self._messages)).channel in self._pasts):
+            return None
+        return next(iter(self._pasts.values()))
+
+    def _isWanted(self, publication: Publication, past: Past | None) -> bool:
+        if past is not None and self._policy is Policy.LATEST:
+            return publication.key not in self._places.get(publication.channel, ())
+        return past is not None or self.wanted is None or self.wanted(publication.channel)
+
+    def _pass(self, past: Past) -> None:
+        before = past.size
+        past.goOn()
+        if len(past):
+            self._hold(past.size - before)
+        else:
+            del self._pasts[past.channel]
+            self._hold(-before)
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self.size += size
+
+    def _count(self, frame: bytes, sign: int) -> None:
+        size = sign * (FRAME_CHARGE + len(frame))
+        self.frames += size
+        self.size += size
+
+    def _remove(self, publication: Publication) -> None:
+        after = self._messages.pop(publication)
+        places = self._places[publication.channel]
+        del places[publication.key if self._policy is Policy.LATEST else publication]
+        if not places:
+            del self._places[publication.channel]
+        self.size -= CHARGE + publication.size
+        if after is not None:
+            self._due.extend(after)

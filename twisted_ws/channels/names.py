@@ -1,0 +1,116 @@
+"""The names of channels, and the patterns that stand for many of them."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
+from operator import itemgetter
+
+from twisted_ws.errors import ChannelError
+
+__all__ = ["NAME", "SortedNames", "checkName", "checkNameOrPattern", "isPattern", "patternsOf"]
+
+# Only what a URL, a query, a cookie and a file can hold unescaped, so that there is one form of each name.
+_TOKEN = r"[A-Za-z0-9_~-]+"
+NAME = rf"{_TOKEN}(?:\.{_TOKEN})*"  # a regular expression, as JSON Schema takes them, too
+_isName = re.compile(NAME).fullmatch
+_isEither = re.compile(rf"{NAME}|(?:{_TOKEN}\.)*\*").fullmatch
+
+
+def checkName(name: str, longest: int) -> str:
+    """Return the name of a channel, checked.
+
+    Args:
+        name: tokens of letters, digits, ``_``, ``-`` and ``~``, with ``.`` between them.
+        longest: how many characters it may have.
+
+    Raises:
+        ChannelError: it is none, or too long.
+    """
+    if not isinstance(name, str) or len(name) > longest or not _isName(name):
+        raise _badName(longest)
+    return name
+
+
+def checkNameOrPattern(name: str, longest: int) -> str:
+    """Return the name of a channel or a pattern (``orders.*``, ``*``), checked as `checkName` does."""
+    if not isinstance(name, str) or len(name) > longest or not _isEither(name):
+        raise _badName(longest)
+    return name
+
+
+def _badName(longest: int) -> ChannelError:
+    return ChannelError("bad-channel", f"A channel is named by 1 to {longest} letters, digits and _ - ~, with single . between.")
+
+
+def isPattern(name: str) -> bool:
+    """Say whether a checked name stands for many channels."""
+    return isinstance(name, str) and name.endswith("*")
+
+
+def patternsOf(name: str) -> Iterator[str]:
+    """Yield the patterns that stand for a channel, beside others: ``a.b.c`` is in ``a.b.*``, ``a.*`` and ``*``.
+
+    As many as the name has tokens: to find who hears a message, nobody's pattern is compared with it.
+    """
+    end = name.rfind(".")
+    while end >= 0:
+        yield name[: end + 1] + "*"
+        end = name.rfind(".", 0, end)
+    yield "*"
+
+
+# Names in one run of `SortedNames`, at most: to put one more among so many costs as much as to find the place.
+_RUN = 512
+_first = itemgetter(0)
+
+
+class SortedNames:
+    """Names in their order (that of their code points), each once; what is asked of a million costs as much as of ten.
+
+    They stand in short runs, one after the other, so that adding one moves few others.
+    """
+
+    __slots__ = ("_runs",)
+
+    def __init__(self) -> None:
+        self._runs: list[list[str]] = []  # none is empty
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for run in self._runs for name in run)
+
+    def add(self, name: str) -> None:
+        """Add a name; it is not there yet."""
+        if not self._runs:
+            self._runs.append([])
+        at = self._find(name)
+        run = self._runs[at]
+        insort(run, name)
+        if len(run) > _RUN:
+            self._runs[at : at + 1] = run[: _RUN // 2], run[_RUN // 2 :]
+
+    def remove(self, name: str) -> None:
+        """Take a name away; it is there."""
+        at = self._find(name)
+        run = self._runs[at]
+        del run[bisect_left(run, name)]
+        if not run:
+            del self._runs[at]
+
+    def page(self, prefix: str, after: str, limit: int) -> list[str]:
+        """Return the first `limit` names that begin with `prefix` and are greater than `after`."""
+        found: list[str] = []
+        if not self._runs:
+            return found
+        at = self._find(max(prefix, after))
+        begin = bisect_right(self._runs[at], after) if after >= prefix else bisect_left(self._runs[at], prefix)
+        while at < len(self._runs) and len(found) < limit:
+            found += self._runs[at][begin : begin + limit - len(found)]
+            at, begin = at + 1, 0
+        # Those that begin with the prefix stand together, and first.
+        return found[: bisect_left(found, True, key=lambda name: not name.startswith(prefix))]
+
+    def _find(self, name: str) -> int:
+        """Return the run where a name is, or would be."""
+        return max(bisect_right(self._runs, name, key=_first) - 1, 0) if len(self._runs) > 1 else 0

@@ -1,0 +1,190 @@
+"""What a subscriber has missed: a place in the history of its channel, which moves on, and no copy of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from twisted_ws.message import Publication
+
+__all__ = ["CHARGE", "Held", "History", "Past", "Place"]
+
+# What a message that nobody else keeps is charged on top of its payload and key: about what Python's objects around it take.
+CHARGE = 256
+# The same of a `Place`.
+PLACE = 256
+
+
+class History(Protocol):
+    """The messages of a channel that are kept now.
+
+    Attributes:
+        channel: its name.
+        entries: in order and without gaps.
+        oldest: the offset of the first of them, or of the next message.
+    """
+
+    channel: str
+    entries: list[Publication]
+
+    @property
+    def oldest(self) -> int:
+        """See above."""
+
+
+class Past(Protocol):
+    """Messages of one channel that a subscriber is to get before any that are published from now on."""
+
+    def __len__(self) -> int:
+        """Return how many are left."""
+
+    def __iter__(self) -> Iterator[Publication]:
+        """Yield them."""
+
+    @property
+    def channel(self) -> str:
+        """The channel's name."""
+
+    @property
+    def size(self) -> int:
+        """The bytes that it holds."""
+
+    @property
+    def isLost(self) -> bool:
+        """Whether the next one is not kept any more."""
+
+    def first(self) -> Publication | None:
+        """Return the next one; None: it is not to be sent."""
+
+    def goOn(self) -> None:
+        """Pass the next one."""
+
+    def follow(self, publication: Publication) -> bool:
+        """Say whether this one, which was just published, comes with these; False: somebody else has to keep it."""
+
+    def forget(self) -> None:
+        """Leave out what was published before the subscription."""
+
+
+class Place:
+    """A place in a history, and the end to which it goes on. It holds no message: what is forgotten there is lost here.
+
+    Args:
+        history: the channel's.
+        offset: of the first message.
+        end: of the last one.
+
+    Attributes:
+        conflating: whether a message is left out when a later one has its key (see `Publication`); set before the first is taken.
+    """
+
+    __slots__ = ("_began", "_end", "_history", "_superseded", "conflating", "offset")
+
+    def __init__(self, history: History, offset: int, end: int) -> None:
+        self._history = history
+        self.offset = offset
+        self._end = self._began = end
+        self._superseded: tuple[int, bytearray] | None = None
+        self.conflating = False
+
+    def __len__(self) -> int:
+        return max(self._end + 1 - max(self.offset, self._history.oldest), 0)
+
+    def __iter__(self) -> Iterator[Publication]:
+        first = max(self.offset - self._history.oldest, 0)
+        return iter(self._history.entries[first : first + len(self)])
+
+    @property
+    def channel(self) -> str:
+        """The channel's name."""
+        return self._history.channel
+
+    @property
+    def size(self) -> int:
+        """The bytes that it holds."""
+        return PLACE if self._superseded is None else PLACE + len(self._superseded[1])
+
+    @property
+    def isLost(self) -> bool:
+        """Whether the next message is not kept any more."""
+        return self.offset < self._history.oldest
+
+    def first(self) -> Publication | None:
+        """Return the next message that is kept (see `Past.first`)."""
+        oldest = self._history.oldest
+        self.offset = max(self.offset, oldest)
+        if self.offset > self._end or (self.conflating and self._isSuperseded()):
+            return None
+        return self._history.entries[self.offset - oldest]
+
+    def goOn(self) -> None:
+        """Pass the next message."""
+        self.offset += 1
+
+    def follow(self, publication: Publication) -> bool:
+        """Go on to this message, if it is the next in the history."""
+        if self.conflating or publication.offset != self._end + 1:
+            return False
+        self._end += 1
+        return True
+
+    def forget(self) -> None:
+        """Leave out what was published before the subscription."""
+        self.offset = max(self.offset, self._began + 1)
+
+    def _isSuperseded(self) -> bool:
+        """Say whether the next message's key comes again before the end; found out once for all of them, a bit for each."""
+        if self._superseded is None:
+            entries = [*self]
+            marks, seen = bytearray(len(entries) + 7 >> 3), set()
+            for number in range(len(entries) - 1, -1, -1):
+                key = entries[number].key
+                if key in seen:
+                    marks[number >> 3] |= 1 << (number & 7)
+                seen.add(key)
+            self._superseded = self.offset, marks
+        begin, marks = self._superseded
+        number = self.offset - begin
+        return bool(marks[number >> 3] >> (number & 7) & 1)
+
+
+class Held:
+    """Messages that nobody else keeps: of an engine whose histories are in another process.
+
+    Args:
+        channel: the channel's name.
+        publications: they, in order.
+    """
+
+    __slots__ = ("_publications", "channel", "size")
+
+    isLost = False
+
+    def __init__(self, channel: str, publications: Iterable[Publication]) -> None:
+        self.channel = channel
+        self._publications = deque(publications)
+        self.size = sum([CHARGE + each.size for each in self._publications])
+
+    def __len__(self) -> int:
+        return len(self._publications)
+
+    def __iter__(self) -> Iterator[Publication]:
+        return iter(tuple(self._publications))
+
+    def first(self) -> Publication:
+        """Return the next message."""
+        return self._publications[0]
+
+    def goOn(self) -> None:
+        """Pass it: it is not held any more."""
+        self.size -= CHARGE + self._publications.popleft().size
+
+    def follow(self, publication: Publication) -> bool:
+        """Say no."""
+        return False
+
+    def forget(self) -> None:
+        """Drop all."""
+        self._publications.clear()
+        self.size = 0

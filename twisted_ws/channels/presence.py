@@ -1,0 +1,320 @@
+"""Who is on a channel: users, what a service says of them, and who wants to be told of their coming and going."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from twisted_ws.caller import TEXT
+from twisted_ws.channels.names import SortedNames
+from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.limits import Limits
+from twisted_ws.wire.frames import OutgoingMessage
+from twisted_ws.wire.loop.wheel import Wheel
+from twisted_ws.wire.websocket.crowd import Crowd, Group
+from twisted_ws.wire.websocket.fanout import OWN_WAY, STEPS, FanOuts
+
+__all__ = ["Member", "Presence", "Room"]
+
+# Seconds of rest for each watcher, after all were told in more than one turn of the reactor: ten times what it took.
+REST = 0.0001
+# Leaves that are told of in one turn of the wheel.
+LEAVES = 512
+# What a member has in an answer beside its user and info.
+OVERHEAD = 40
+# Users on one channel that are put in order when they are asked for; more of them are kept in order.
+FEW = 64
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One user on a channel.
+
+    Attributes:
+        user: the `user` of the callers.
+        info: what the service says of it, any JSON value.
+        connections: how many of them there are; 0 when it has just left, and nobody was told yet.
+    """
+
+    user: str
+    info: msgspec.Raw
+    connections: int
+
+
+class Room:
+    """What one answer still has room for.
+
+    Attributes:
+        members: how many.
+        bytes: what they may have, about; the first one is taken whatever it has.
+    """
+
+    __slots__ = ("bytes", "members")
+
+    def __init__(self, limits: Limits) -> None:
+        self.members = limits.answerMessages
+        self.bytes = limits.answerBytes
+
+
+_NO_INFO = b"null"
+
+
+class _Present:
+    __slots__ = ("connections", "info", "leftAt")
+
+    def __init__(self, info: bytes) -> None:
+        self.info = info  # JSON
+        self.connections = 0
+        self.leftAt = 0.0
+
+
+class _Users(dict[str, _Present]):
+    """The users on one channel."""
+
+    __slots__ = ("_names",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: SortedNames | None = None
+
+    def __setitem__(self, user: str, present: _Present) -> None:
+        """Add a user."""
+        super().__setitem__(user, present)
+        if self._names is not None:
+            self._names.add(user)
+        elif len(self) > FEW:
+            self._names = SortedNames()
+            for name in self:
+                self._names.add(name)
+
+    def __delitem__(self, user: str) -> None:
+        """Take a user away."""
+        super().__delitem__(user)
+        if self._names is not None:
+            self._names.remove(user)
+
+    def page(self, after: str, limit: int) -> list[str]:
+        """Return the first `limit` users after one, by name."""
+        if self._names is None:
+            return sorted([user for user in self if user > after])[:limit]
+        return self._names.page("", after, limit)
+
+
+class _Watchers:
+    """Those who are told who comes and goes on one channel.
+
+    A change is told at once. Where they are many, it takes several turns, and then a rest; what changes meanwhile is told
+    together, in the next round: ten thousand who come, each with all the others looking on, are a hundred million notices.
+
+    Args:
+        channel: its name.
+        fanOuts: by which they are told.
+        wheel: the server's.
+    """
+
+    __slots__ = ("_changes", "_crowd", "_fanOuts", "_isTelling", "_number", "_places", "_since", "_wheel", "channel", "wheelSlot")
+
+    def __init__(self, channel: str, fanOuts: FanOuts, wheel: Wheel) -> None:
+        self.channel = channel
+        self._fanOuts = fanOuts
+        self._wheel = wheel
+        self._crowd = Crowd()
+        self._places: dict[Subscriber, Group] = {}
+        self._changes: dict[str, list[tuple[int, str, bytes]]] = {}  # by user: number, kind, frame
+        self._number = 0
+        self._since: dict[Subscriber, int] = {}  # who came while changes wait, and the number of the last one that it knows
+        self._isTelling = False
+        self.wheelSlot: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Add one; nothing where it is there."""
+        if subscriber not in self._places:
+            self._places[subscriber] = self._crowd.add(subscriber)
+            if self._changes:
+                self._since[subscriber] = self._number
+
+    def discard(self, subscriber: Subscriber) -> None:
+        """Take one away; nothing where it is not there."""
+        place = self._places.pop(subscriber, None)
+        if place is not None:
+            self._crowd.remove(subscriber, place)
+            self._since.pop(subscriber, None)
+            if not self._places:
+                self._wheel.drop(self)
+
+    def tell(self, kind: str, user: str, info: bytes) -> None:
+        """Tell of a join or leave, now or in the next round."""
+        before = self._changes.get(user)
+        if before and before[-1][1] != kind and not self._since:
+            # It has come and gone, or left and come again, and nobody was told yet.
+            before.pop()
+            if not before:
+                del self._changes[user]
+            return
+        said = {"type": kind, "channel": self.channel, "member": {"user": user, "info": msgspec.Raw(info)}}
+        self._number += 1
+        change = self._number, kind, msgspec.json.encode(said)
+        if before is None:
+            self._changes[user] = [change]
+        else:
+            before.append(change)
+        if not self._isTelling:
+            self._tellAll()
+
+    def deadlineReached(self, now: float) -> None:
+        """Go on after a rest; called by the wheel."""
+        self._isTelling = False
+        self._tellAll()
+
+    def _tellAll(self) -> None:
+        """Begin a round."""
+        if not self._changes:
+            return
+        changes = sorted([change for some in self._changes.values() for change in some])
+        since, self._since, self._changes = self._since, {}, {}
+        frames = [OutgoingMessage(TEXT, frame) for _, _, frame in changes]
+        first = changes[0][0]
+
+        def deliver(member: Subscriber, frames: Any) -> bool:
+            if member not in self._places:
+                return False  # it has left
+            known = since.get(member, 0)
+            if known >= first:
+                frames = [each for (number, _, _), each in zip(changes, frames, strict=True) if number > known]
+            member.noticeAll(frames)
+            return True
+
+        self._isTelling = True
+        steps = STEPS + OWN_WAY + len(frames) // 8
+        parts = [(run, frames, steps) for run in self._crowd.runs()]
+        told = self._fanOuts.send(parts, (), lambda person: None, sum([len(each.payload) for each in frames]), deliver=deliver)
+        if isinstance(told, int):
+            self._isTelling = False
+            self._tellAll()
+        else:
+            told.addCallback(self._told)
+
+    def _told(self, count: int) -> None:
+        self._wheel.set(self, self._wheel.now + count * REST)
+
+
+class Presence:
+    """The users on all channels; one whose `user` is no str is nobody here.
+
+    A join is told at once; a leave when the user has not come back for `delay` seconds.
+
+    Args:
+        delay: seconds.
+        wheel: the server's.
+        seconds: its clock.
+        fanOuts: what it sends to many.
+    """
+
+    def __init__(self, delay: float, wheel: Wheel, seconds: Callable[[], float], fanOuts: FanOuts) -> None:
+        self._fanOuts = fanOuts
+        self._delay = delay
+        self._wheel = wheel
+        self._seconds = seconds
+        self._users: dict[str, _Users] = {}  # by channel
+        # As whom each one has entered: a service may give its caller another user since.
+        self._entered: dict[tuple[str, Subscriber], str] = {}
+        self._watchers: dict[str, _Watchers] = {}
+        self._leaving: deque[tuple[float, str, str]] = deque()  # when, channel, user; all wait equally long
+        self.wheelSlot: int | None = None
+
+    def members(self, channel: str, room: Room, after: str = "") -> tuple[list[Member], str | None]:
+        """Return users on a channel, by name, as many as there is room for.
+
+        Args:
+            channel: its name.
+            room: is given less, by what is returned.
+            after: the user after which to begin.
+
+        Returns:
+            They, and after whom to go on, None when that is all.
+        """
+        users = self._users.get(channel)
+        found: list[Member] = []
+        if users is None:
+            return [], None
+        last = after
+        names = users.page(after, room.members + 1)
+        for user in names[: room.members]:
+            present = users[user]
+            if found and room.bytes <= 0:
+                break
+            room.bytes -= len(user) + len(present.info) + OVERHEAD
+            found.append(Member(user, msgspec.Raw(present.info), present.connections))
+            last = user
+        room.members -= len(found)
+        return found, last if len(found) < len(names) else None
+
+    def watch(self, channel: str, subscriber: Subscriber) -> None:
+        """Tell a subscriber of the channel who comes and goes, until it leaves itself."""
+        watchers = self._watchers.get(channel)
+        if watchers is None:
+            watchers = self._watchers[channel] = _Watchers(channel, self._fanOuts, self._wheel)
+        watchers.add(subscriber)
+
+    def enter(self, channel: str, subscriber: Subscriber, info: Any) -> None:
+        """Note a subscription; tell the others when it is its user's first."""
+        user = subscriber.caller.user
+        if not isinstance(user, str):
+            return
+        json = _NO_INFO if info is None else msgspec.json.encode(info)
+        users = self._users.get(channel)
+        if users is None:
+            users = self._users[channel] = _Users()
+        present = users.get(user)
+        if present is None:
+            present = users[user] = _Present(json)
+            self._tell(channel, "join", user, json)
+        elif not present.connections:
+            present.info = json  # it is back: nobody knows that it was away
+        present.connections += 1
+        self._entered[channel, subscriber] = user
+
+    def leave(self, channel: str, subscriber: Subscriber) -> None:
+        """Note the end of a subscription; tell the others when its user does not come back."""
+        watchers = self._watchers.get(channel)
+        if watchers is not None:
+            watchers.discard(subscriber)
+            if not watchers:
+                del self._watchers[channel]
+        user = self._entered.pop((channel, subscriber), None)
+        if user is None:
+            return
+        present = self._users[channel][user]
+        present.connections -= 1
+        if not present.connections:
+            present.leftAt = self._seconds()
+            self._leaving.append((present.leftAt, channel, user))
+            if self.wheelSlot is None:
+                self._wheel.set(self, present.leftAt + self._delay)
+
+    def deadlineReached(self, now: float) -> None:
+        """Tell of those who have not come back; called by the wheel."""
+        for _ in range(LEAVES):
+            if not self._leaving or self._leaving[0][0] + self._delay > now:
+                break
+            leftAt, channel, user = self._leaving.popleft()
+            users = self._users.get(channel)
+            present = None if users is None else users.get(user)
+            if users is None or present is None or present.connections or present.leftAt != leftAt:
+                continue
+            del users[user]
+            if not users:
+                del self._users[channel]
+            self._tell(channel, "leave", user, present.info)
+        if self._leaving:
+            self._wheel.set(self, self._leaving[0][0] + self._delay)
+
+    def _tell(self, channel: str, what: str, user: str, info: bytes) -> None:
+        watchers = self._watchers.get(channel)
+        if watchers is not None:
+            watchers.tell(what, user, info)

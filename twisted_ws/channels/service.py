@@ -1,0 +1,303 @@
+"""The service ``channels``: publish and subscribe by name, over WebSocket; its rules count for HTTP, too."""
+
+from __future__ import annotations
+
+from asyncio import iscoroutine
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
+from types import MappingProxyType
+from typing import Any
+
+from msgspec import Raw
+from msgspec.json import encode as encodeJson
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ws.caller import Caller
+from twisted_ws.channels.mailbox import Policy
+from twisted_ws.channels.names import checkName, checkNameOrPattern, isPattern
+from twisted_ws.channels.subprotocol import SUBPROTOCOL
+from twisted_ws.channels.websocket import JsonSubscriber, RawSubscriber
+from twisted_ws.dispatch.replies import asDeferred
+from twisted_ws.dispatch.values import decodeLarge, hasMoreValues
+from twisted_ws.errors import ChannelError, concerning
+from twisted_ws.logs import printable
+from twisted_ws.message import Published, decode, encode, parseAfter
+from twisted_ws.service import WebSocketService
+from twisted_ws.upgrade import Reject, UpgradeRequest
+
+__all__ = ["ChannelReject", "ChannelService"]
+
+_log = Logger()
+
+# For whoever mounted a service at /channels alone, and expects /channels/news: the server's log has it, too.
+_NOT_IN_PATH = "There is no channel in this path: that needs a service at .../{channel}; here it is ?channel=NAME."
+
+
+class ChannelReject(Reject):
+    """A request that is refused because of the channels in its URL.
+
+    Attributes:
+        error: why.
+    """
+
+    def __init__(self, error: ChannelError) -> None:
+        super().__init__(error.status, error.message)
+        self.error = error
+
+
+_CODES = {
+    400: "bad-request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not-found",
+    413: "too-large",
+    429: "too-many-requests",
+    503: "unavailable",
+}
+
+
+@lru_cache(16)  # a URL is read for onUpgrade and again when it has let the request in; and polls of one channel have the same
+def _checked(names: tuple[str, ...], most: int, longest: int) -> tuple[str, ...]:
+    """Return each of `names` once, where they are names or patterns, not too many, and none too long."""
+    names = tuple(dict.fromkeys(names))
+    if len(names) > most:
+        raise ChannelError("too-many-channels", f"A connection has at most {most} channels.")
+    for each in names:
+        with concerning(each):
+            checkNameOrPattern(each, longest)
+    return names
+
+
+class ChannelService(WebSocketService):
+    """Whoever connects is subscribed to the channels that the URL names; a subclass says who may, by hooks.
+
+    The hooks may be plain, async, or return a Deferred; they refuse by raising `Reject` (its body is the reason), and count for
+    each transport. `caller` is a `Caller`, or a `Visitor` for what came by HTTP.
+
+    - ``onSubscribe(caller, channel)``: before a subscription.
+    - ``onPublish(caller, channel, message)``: before a message of a client (a str, bytes or JSON value) is published. Returns
+      None, or what is published instead.
+    - ``onUnsubscribe(caller, channel)``: after a subscription has ended, also by a close.
+    - ``onPresence(caller, channel)``: what presence says of the caller's user: any JSON value.
+
+    Args:
+        publish: whether clients may publish.
+        wildcards: whether they may subscribe to patterns.
+        presence: whether they may ask who is there.
+        policy: what happens to those who are slow: "close", "drop-oldest" or "latest"; see `Policy`.
+
+    Raises:
+        ValueError: an argument is none of these.
+    """
+
+    subProtocols: list[str] = [SUBPROTOCOL]  # noqa: RUF012 - as the base class has it
+    hooks = MappingProxyType(
+        {
+            "onSubscribe": ("caller", "channel"),
+            "onPublish": ("caller", "channel", "message"),
+            "onUnsubscribe": ("caller", "channel"),
+            "onPresence": ("caller", "channel"),
+        }
+    )
+
+    def __init__(self, publish: bool = False, wildcards: bool = False, presence: bool = False, policy: str = "close") -> None:
+        for name, value in ("publish", publish), ("wildcards", wildcards), ("presence", presence):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false, not {value!r}")
+        try:
+            self.policy = Policy(policy)
+        except ValueError:
+            raise ValueError(f"policy must be {', '.join([each.value for each in Policy])}, not {policy!r}") from None
+        self.publish = publish
+        self.wildcards = wildcards
+        self.presence = presence
+
+    # Hooks.
+
+    def onSubscribe(self, caller: Any, channel: str) -> Any:
+        """Let anybody subscribe; a pattern comes here only where `wildcards` allows them."""
+
+    def onPublish(self, caller: Any, channel: str, message: Any) -> Any:
+        """Refuse, unless `publish` allows it."""
+        if not self.publish:
+            raise Reject(403, "Publishing is not allowed here.")
+
+    def onUnsubscribe(self, caller: Any, channel: str) -> Any:
+        """Do nothing."""
+
+    def onPresence(self, caller: Any, channel: str) -> Any:
+        """Say nothing."""
+
+    # What each transport asks.
+
+    def channelsOf(self, request: UpgradeRequest) -> list[str]:
+        """Return the channels and patterns that the URL of a request names, each once.
+
+        Raises:
+            ChannelError: a name is none, there are too many, or the path goes on below a channel, or below a service that was
+                mounted without ``{channel}`` in its path ("not-found").
+        """
+        limits = self.server.limits
+        names = tuple(request.query.get("channel", ()))
+        name = request.pathParams.get("channel")
+        if request.pathRest not in ((), ("",)):  # one slash at the end changes nothing
+            raise ChannelError("not-found", _NOT_IN_PATH if name is None else "There is nothing below a channel.")
+        if name is not None:
+            names = str(name), *names
+        return [*_checked(names, limits.channelsPerCaller, limits.channelName)]
+
+    async def permit(self, caller: Any, channel: str, presence: bool = False) -> Any:
+        """Ask whether `caller` may subscribe; return what presence says of it, for `Channels.subscribe`.
+
+        Args:
+            caller: who.
+            channel: a name or pattern, checked here.
+            presence: whether it wants to know who is there, too.
+
+        Raises:
+            ChannelError: it may not.
+        """
+        checkNameOrPattern(channel, self.server.limits.channelName)
+        # Not for onSubscribe to remember: who looks at names there would let "*" in, which is all of them.
+        if isPattern(channel) and not self.wildcards:
+            raise ChannelError("forbidden", "Patterns are not allowed here.")
+        await self._ask("onSubscribe", self.onSubscribe, caller, channel)
+        if presence:
+            self.checkPresence(channel)
+        if isPattern(channel):
+            return None
+        info = await self._ask("onPresence", self.onPresence, caller, channel)
+        try:
+            encodeJson(info)  # it is told to many, later: here is who it came from
+        except Exception:
+            self._failed(Failure(), "onPresence")
+            raise ChannelError("internal-error", "The service failed.") from None
+        return info
+
+    async def permitAll(self, caller: Any, channels: Iterable[str], presence: bool = False) -> dict[str, Any]:
+        """Ask the same of each of several channels; return what presence says, by channel.
+
+        Raises:
+            ChannelError: it may not subscribe to one of them, which is the error's `channel`.
+        """
+        found = {}
+        for channel in channels:
+            with concerning(channel):
+                found[channel] = await self.permit(caller, channel, presence)
+        return found
+
+    def checkPresence(self, channel: str) -> None:
+        """Raise ChannelError where clients may not know who is on a channel."""
+        checkName(channel, self.server.limits.channelName)
+        if not self.presence:
+            raise ChannelError("forbidden", "Presence is not shown here.")
+
+    async def publishFor(
+        self, caller: Any, channel: str, message: Any, key: str | None = None, idempotencyKey: str | None = None
+    ) -> Published:
+        """Publish a message of a client, when `onPublish` allows it.
+
+        Args:
+            caller: who.
+            channel: the name.
+            message: a str, bytes, or JSON as it came (`msgspec.Raw`).
+            key: see `Channels.publish`.
+            idempotencyKey: the same.
+
+        Raises:
+            ChannelError: it may not.
+        """
+        checkName(channel, self.server.limits.channelName)
+        asked = message
+        if isinstance(message, Raw) and getattr(self.onPublish, "__func__", None) is not ChannelService.onPublish:
+            kind, payload = encode(message)
+            if hasMoreValues(payload, self.server.limits.jsonValues):
+                raise ChannelError("too-large", f"The JSON has more than {self.server.limits.jsonValues} values.")
+            try:
+                asked = decodeLarge(partial(decode, kind), payload)  # for who looks at it
+            except (ValueError, RecursionError) as error:
+                raise ChannelError("bad-request", f"The JSON cannot be read: {printable(error)}.") from None
+        instead = await self._ask("onPublish", self.onPublish, caller, channel, asked)
+        if self.server.isStopping:  # that may have begun since the client asked: it would reach nobody any more
+            raise ChannelError("unavailable", "The server stops: nothing was sent.")
+        try:
+            # What a service makes of a message may differ each time, with the time for instance: what was sent does not.
+            return await self.server.channels.publish(
+                channel, message if instead is None else instead, key, idempotencyKey, message
+            )
+        except (TypeError, ValueError):
+            # It came from the hook: what a client sends has a form.
+            self._failed(Failure(), "onPublish")
+            raise ChannelError("internal-error", "The service failed.") from None
+
+    def left(self, caller: Any, channel: str) -> None:
+        """Tell onUnsubscribe that a subscription has ended; for `Subscriber.ended`."""
+        try:
+            pending = asDeferred(self.onUnsubscribe(caller, channel))
+        except BaseException:
+            self._failed(Failure(), "onUnsubscribe")
+        else:
+            if pending is not None:
+                pending.addErrback(self._failed, "onUnsubscribe")
+
+    async def _ask(self, name: str, hook: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            answer = hook(*arguments)
+            if iscoroutine(answer):
+                # Not by way of a Deferred, which would keep what it raises for the collector of cycles.
+                return await answer
+            pending = asDeferred(answer)
+            return answer if pending is None else await pending
+        except Reject as refusal:
+            code = _CODES.get(refusal.status, "forbidden" if refusal.status < 500 else "unavailable")
+            raise ChannelError(code, refusal.body or "The service refuses.") from None
+        except (ChannelError, CancelledError):
+            raise  # the latter: whoever asked has left, or has waited long enough
+        except Exception:
+            self._failed(Failure(), name)
+            raise ChannelError("internal-error", "The service failed.") from None
+
+    def _failed(self, failure: Failure, hook: str) -> None:
+        name = type(self).__name__
+        if self.server.mayLog(f"{name}.{hook} raised {type(failure.value).__name__}"):
+            _log.failure("{service}.{hook} raised", failure, service=name, hook=hook)
+
+    # WebSocket.
+
+    def onUpgrade(self, request: UpgradeRequest) -> Any:
+        """Refuse a URL that names no channel where one is needed; a subclass need not call this."""
+        try:
+            names = self.channelsOf(request)
+        except ChannelError as error:
+            raise ChannelReject(error) from None
+        if not names and SUBPROTOCOL not in request.subProtocols:
+            raise Reject(400, f"No channel: name one in the path, or by ?channel=, or speak {SUBPROTOCOL}.")
+        return self
+
+    async def onOpen(self, caller: Caller) -> None:
+        """Subscribe to the channels of the URL."""
+        json = caller.negotiatedSubProtocol == SUBPROTOCOL
+        subscriber = JsonSubscriber(caller, self) if json else RawSubscriber(caller, self)
+        subscriber.welcome()
+        try:
+            names = self.channelsOf(caller.request)
+            after = parseAfter(caller.request.query.get("after", [None])[-1], names)
+        except ChannelError as error:
+            subscriber.refuse(error)
+            return
+        for name in names:
+            await subscriber.enter(name, after.get(name))
+
+    async def onTextMessage(self, caller: Caller, text: str) -> None:
+        """Do what a client asks, or publish what it sends."""
+        subscriber = caller.membership
+        if isinstance(subscriber, (JsonSubscriber, RawSubscriber)):
+            await subscriber.received(text)
+
+    async def onBinaryMessage(self, caller: Caller, data: bytes) -> None:
+        """Publish what a client sends."""
+        subscriber = caller.membership
+        if isinstance(subscriber, (JsonSubscriber, RawSubscriber)):
+            await subscriber.received(data)

@@ -1,0 +1,130 @@
+"""The frames of the subprotocol ``twisted-ws.v1``: JSON objects with a type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from twisted_ws.channels.framings import SUBPROTOCOL
+from twisted_ws.errors import ChannelError
+from twisted_ws.message import fromBase64, fromJson
+
+__all__ = [
+    "SUBPROTOCOL",
+    "AnyRequest",
+    "Ping",
+    "Presence",
+    "Publish",
+    "Subscribe",
+    "Unsubscribe",
+    "frame",
+    "readRequest",
+    "refOf",
+]
+
+_LONGEST_REF = 64
+
+
+Ref = int | str | None
+
+
+class _Request(msgspec.Struct, tag_field="type", kw_only=True):
+    """What a client sends.
+
+    Attributes:
+        ref: what its answer carries, too.
+    """
+
+    ref: Ref = None
+
+
+class Subscribe(_Request, tag="subscribe"):
+    """Subscribe to a channel or pattern."""
+
+    channel: str
+    after: str | None = None
+    presence: bool = False
+
+
+class Unsubscribe(_Request, tag="unsubscribe"):
+    """End a subscription."""
+
+    channel: str
+
+
+class Publish(_Request, tag="publish"):
+    """Publish a message."""
+
+    channel: str
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    base64: str | None = None
+    key: str | None = None
+    idempotencyKey: str | None = None
+
+    def message(self) -> Any:
+        """Return what is to be published: str, bytes, or JSON as it came (`msgspec.Raw`).
+
+        Raises:
+            ChannelError: neither data nor base64, both, or one that is no base64.
+        """
+        if isinstance(self.data, msgspec.Raw) and self.base64 is None:
+            return fromJson(self.data)
+        if self.base64 is None or isinstance(self.data, msgspec.Raw):
+            raise ChannelError("bad-request", "A message has either data or base64.")
+        return fromBase64(self.base64)
+
+
+class Presence(_Request, tag="presence"):
+    """Ask who is on a channel; with a cursor, for those who had no place in the answer before."""
+
+    channel: str
+    cursor: str = ""
+
+
+class Ping(_Request, tag="ping"):
+    """Ask whether the server is there."""
+
+
+AnyRequest = Subscribe | Unsubscribe | Publish | Presence | Ping
+
+_requests: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
+
+
+class _Ref(msgspec.Struct):
+    ref: Ref = None
+
+
+_refs = msgspec.json.Decoder(_Ref)
+
+
+def readRequest(text: str) -> AnyRequest:
+    """Return the request that a client has sent.
+
+    Raises:
+        ChannelError: it is none; the message says why.
+    """
+    try:
+        request = _requests.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise ChannelError("bad-request", str(error)) from None
+    if isinstance(request.ref, str) and len(request.ref) > _LONGEST_REF:
+        raise ChannelError("bad-request", f"A ref has at most {_LONGEST_REF} characters.")
+    return request
+
+
+def refOf(text: str) -> Ref:
+    """Return the ref of what may be no request, for the error that answers it."""
+    try:
+        ref = _refs.decode(text).ref
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return None
+    return None if isinstance(ref, str) and len(ref) > _LONGEST_REF else ref
+
+
+def frame(kind: str, ref: Ref = None, **fields: Any) -> bytes:
+    """Return a frame: its type, the fields, and the ref of the request that it answers."""
+    named = {"type": kind, **fields}
+    if ref is not None:
+        named["ref"] = ref
+    return msgspec.json.encode(named)

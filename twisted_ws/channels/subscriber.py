@@ -1,0 +1,350 @@
+"""Those who are subscribed to channels: what every transport has to do, and how a WebSocket caller does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+from twisted.internet.defer import Deferred
+
+from twisted_ws.caller import TEXT, Link
+from twisted_ws.channels.framings import ChannelMessage, Framing, raw
+from twisted_ws.channels.mailbox import Mailbox, Policy
+from twisted_ws.channels.names import isPattern
+from twisted_ws.channels.past import Past
+from twisted_ws.errors import ConnectionClosed, SlowConsumer, WebSocketError
+from twisted_ws.message import Position, Publication, Start
+from twisted_ws.wire.frames import OutgoingMessage
+from twisted_ws.wire.speedups import NEVER
+from twisted_ws.wire.websocket.outbox import failedWrite
+
+if TYPE_CHECKING:
+    from twisted_ws.caller import Caller
+    from twisted_ws.channels.channels import Channels
+
+__all__ = ["CallerSubscriber", "Subscriber"]
+
+# A mailbox is emptied in writes of so many bytes.
+PIECE = 16 * 1024
+# What one item is, in steps of `twisted_ws.wire.loop.turns`, and how many bytes of it are one more.
+STEPS = 3
+BYTES = 2048
+
+
+class Subscriber:
+    """One who is subscribed to channels: a WebSocket caller, an event stream, a poll that waits.
+
+    A transport implements `send`, `begin`, `ended` and `notice`. They are called by `Channels`, never raise, and never wait: what
+    the peer cannot take now is the transport's to keep (in a `Mailbox`) or to drop.
+
+    Attributes:
+        framing: makes, of a publication, what `send` gets; those with the same one (the same object) share what it makes.
+        caller: who it is for services: `Caller`, or what stands for it, with a `connectionId` and a `user`.
+        channels: the channels and patterns it is subscribed to. `Channels` sets it.
+        gone: whether it has left for good (`Channels.leave`) and can subscribe no more.
+    """
+
+    __slots__ = ("caller", "channels", "gone")
+
+    framing: ClassVar[Framing]
+
+    def __init__(self, caller: Any) -> None:
+        self.caller = caller
+        self.channels: tuple[str, ...] = ()
+        self.gone = False
+
+    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
+        """Take the answer to a subscription and what was missed, in this order and before anything that `send` gets."""
+        raise NotImplementedError
+
+    def send(self, message: Any) -> bool:
+        """Take one message, as `framing` made it; say whether it is sent or waits."""
+        raise NotImplementedError
+
+    def ended(self, channel: str, reason: str) -> None:
+        """A subscription has ended: `reason` is "" when the subscriber wanted it or has gone."""
+
+    def notice(self, frame: bytes) -> None:
+        """Take a JSON frame about a channel that is no message: a join or leave."""
+
+    def noticeAll(self, frames: Sequence[OutgoingMessage]) -> None:
+        """Take several of them, each the payload of a message."""
+        for each in frames:
+            self.notice(each.payload)
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """End the connection for good, at somebody's command."""
+        raise NotImplementedError
+
+    # What `fanOut` asks of a connection beside `send`: nothing, for what is no socket with the same bytes for all.
+
+    sender: Any = NEVER
+
+    def goOn(self) -> None:
+        """Go on with a frame that was sent in part (see `twisted_ws.wire.websocket.fanout`)."""
+        raise NotImplementedError
+
+
+class Outlet(Link, Protocol):
+    """A link as a subscriber needs it: `twisted_ws.wire.websocket.connection.WebSocketConnection`.
+
+    Attributes:
+        sender: see `twisted_ws.wire.websocket.fanout.fanOut`.
+    """
+
+    sender: Any
+
+    def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
+        """Do as `send` does with each of them, in one piece."""
+
+    def hold(self, goOn: Callable[[], None] | None, makeRoom: Callable[[], None] | None = None) -> None:
+        """Let no frame of a `fanOut` go out by itself, and call `goOn` when there is room, `makeRoom` when too much waits.
+
+        None: undo this.
+        """
+
+    def waiting(self) -> int:
+        """Return how many bytes wait behind the frame that is on its way, with what they are charged."""
+
+    def goOn(self) -> None:
+        """See `twisted_ws.wire.websocket.fanout.fanOut`."""
+
+    def fail(self, error: WebSocketError) -> None:
+        """See `twisted_ws.wire.websocket.events.Connection`."""
+
+
+class CallerSubscriber(Subscriber):
+    """A WebSocket caller that gets messages as they were published; implements `twisted_ws.caller.Membership`.
+
+    While it keeps up, everything goes straight to its link. What does not fit there waits in a mailbox, and goes on from there,
+    in order, as the link eases. The link counts what is in the mailbox with its own bytes.
+    """
+
+    __slots__ = ("_channels", "_easing", "_goesOn", "_isPumping", "_link", "_mailbox", "_patterns", "_policy", "sender")
+
+    framing: ClassVar[Framing] = staticmethod(raw)
+
+    def __init__(self, caller: Caller, channels: Channels, policy: Policy = Policy.CLOSE) -> None:
+        super().__init__(caller)
+        self._channels = channels
+        self._link = cast("Outlet", caller._link)
+        self.sender = self._link.sender
+        self._mailbox: Mailbox | None = None
+        self._goesOn = False  # whether `_pump` is called in a later turn
+        self._isPumping = False
+        self._easing: Deferred[None] | None = None
+        self._policy = policy
+        self._patterns: tuple[tuple[str, ...], tuple[str, ...]] | None = None  # of these channels: how names in patterns begin
+        self.gone = not self._link.isOpen()
+        caller.membership = self
+
+    # Membership: what the caller asks.
+
+    def subscribe(self, channel: str, after: str | Position | None = None) -> Deferred[Start]:
+        """Subscribe (see `Channels.subscribe`)."""
+        if self.gone:
+            return failedWrite(ConnectionClosed())
+        return self._channels.subscribe(self, channel, after)
+
+    def unsubscribe(self, channel: str) -> bool:
+        """End one subscription (see `Channels.unsubscribe`)."""
+        return self._channels.unsubscribe(self, channel)
+
+    def leave(self) -> None:
+        """End them all: the caller has gone."""
+        self._drop()
+        self._channels.leave(self)
+
+    # Subscriber.
+
+    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
+        """Send what was missed."""
+        self.resume(start.channel, publications)
+
+    def send(self, message: ChannelMessage) -> bool:
+        """Send a message, or keep it until there is room."""
+        if self._mailbox is None and self._fits(len(message.payload)):
+            return self._link.send(message)
+        return self._keep(message.publication)
+
+    def ended(self, channel: str, reason: str) -> None:
+        """Drop what waits of a channel, or came by a pattern, that is not wanted any more."""
+        mailbox = self._mailbox
+        if mailbox is None:
+            return
+        before = mailbox.size
+        if isPattern(channel):
+            mailbox.wanted = self._wants  # one after the other, as their turn comes: there may be thousands of channels
+        else:
+            mailbox.drop(channel, not self._wants(channel))
+        self._link.keep(mailbox.size - before)
+        if not mailbox:
+            self._drop()
+
+    def write(self, frame: bytes) -> None:
+        """Send a text of the subprotocol, in order with the messages; it is never dropped."""
+        if self._channels.fanOuts.pending:
+            self._channels.fanOuts.catchUp(self.caller)
+        if self._mailbox is None and self._fits(len(frame)):
+            self._link.send(OutgoingMessage(TEXT, frame))
+        else:
+            self._keep(frame)
+
+    def sendNow(self, messages: Sequence[OutgoingMessage]) -> bool:
+        """Send some messages in one piece; False, and nothing is done, while others wait."""
+        if self._mailbox is not None or not self._fits(sum([len(each.payload) for each in messages])):
+            return False
+        self._link.sendAll(messages)
+        return True
+
+    def writeFirst(self, frames: Sequence[bytes]) -> None:
+        """Send texts before all that waits already, and that too."""
+        self._put(lambda mailbox, beside: mailbox.begin(frames, self._channels.seconds(), beside))
+        self._pump()
+
+    def resume(self, channel: str, publications: Past | list[Publication], *frames: bytes) -> None:
+        """Send frames and then what was missed of a channel, before anything that comes later and at the pace of the link."""
+        if not publications:
+            for frame in frames:
+                self.write(frame)
+        elif self._link.isOpen():
+            # All is in the mailbox before the first is sent: sending may run code of a service, which may publish.
+            self._put(lambda mailbox, beside: mailbox.resume(channel, publications, frames, self._channels.seconds(), beside))
+            self._pump()
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """Close the connection."""
+        # A Close frame has room for 123 bytes; a character is not cut in two.
+        self.caller.close(code, reason.encode(errors="replace")[:123].decode(errors="ignore"))
+
+    def goOn(self) -> None:
+        """Pass on; see `fanOut`."""
+        self._link.goOn()
+
+    # What waits.
+
+    def eased(self) -> Deferred[None] | None:
+        """Return None, or a Deferred for the time when fewer frames wait: who does not read its replies is not listened to."""
+        if self._mailbox is None or self._mailbox.frames <= self._channels.limits.replyBuffer:
+            return None
+        self._easing = Deferred()
+        return self._easing
+
+    def _fits(self, size: int) -> bool:
+        # One message of any size is taken when nothing waits.
+        waiting = self._link.bufferedAmount()
+        return not waiting or waiting + size <= self._channels.room
+
+    def _wants(self, channel: str) -> bool:
+        # Asked for each of thousands that wait. It is one step for each channel, whatever the names are; and none of a pattern.
+        return channel in self.channels or channel.startswith(self._prefixes())
+
+    def _prefixes(self) -> tuple[str, ...]:
+        if self._patterns is None or self._patterns[0] is not self.channels:
+            self._patterns = self.channels, tuple([each[:-1] for each in self.channels if isPattern(each)])
+        return self._patterns[1]
+
+    def _keep(self, item: Publication | bytes) -> bool:
+        if not self._link.isOpen():
+            return False
+        now = self._channels.seconds()
+        if isinstance(item, bytes):
+            kept = self._put(lambda mailbox, beside: mailbox.addFrame(item, now, beside))
+        else:
+            kept = self._put(lambda mailbox, beside: mailbox.add(item, now, beside))
+        if not self._link.bufferedAmount():
+            self._pump()  # what this was to wait for has gone before it was noted
+        return kept
+
+    def _put(self, add: Callable[[Mailbox, int], bool]) -> bool:
+        """Put something into the mailbox; False: it was too much, or the link has ended."""
+        if self._mailbox is None:
+            limits = self._channels.limits
+            self._link.hold(self._pump, self._makeRoom)
+            self._mailbox = Mailbox(self._policy, limits.maxSendBuffer, limits.subscriberLag)
+        mailbox = self._mailbox
+        before = mailbox.size
+        kept = add(mailbox, self._link.waiting())
+        self._link.keep(mailbox.size - before)
+        if not kept:
+            self._tooSlow(mailbox)
+            return False
+        self._channels.backlog.relieve()
+        return self._link.isOpen()
+
+    def _pump(self) -> None:
+        """Give the link what it has room for, as far as this turn of the reactor has room for the work."""
+        if self._goesOn or self._isPumping:
+            return  # whoever is at it goes on: the link, which has eased in the middle of that, would begin anew each time
+        turns, outermost = self._channels.turns, False
+        self._isPumping = True
+        try:
+            outermost = turns.begin()
+            self._pumpSome(turns.share())
+        finally:
+            self._isPumping = False
+            if outermost:
+                turns.end()
+
+    def _pumpSome(self, share: int) -> None:
+        turns = self._channels.turns
+        while (mailbox := self._mailbox) is not None:
+            buffered = self._link.bufferedAmount()
+            room = self._channels.room - buffered
+            if buffered and room <= 0:
+                return
+            if turns.isOver(share):
+                # A peer that reads as fast as it is written to would go on for as long as the history is.
+                self._goOnLater()
+                return
+            before = mailbox.size
+            items = mailbox.take(min(room, PIECE), self._channels.seconds(), not buffered)
+            self._link.keep(mailbox.size - before)
+            if mailbox.isLost:
+                self._tooSlow(mailbox)
+                return
+            if items:
+                messages = [OutgoingMessage(TEXT, each) if isinstance(each, bytes) else self.framing(each) for each in items]
+                turns.spend(STEPS * len(items) + sum([len(each.payload) for each in messages]) // BYTES)
+                self._link.sendAll(messages)
+            elif mailbox:
+                if not buffered:
+                    self._goOnLater()  # it took too long to find one
+                return
+            if self._mailbox is mailbox and not mailbox:
+                self._drop()
+            elif self._easing is not None and mailbox.frames <= self._channels.limits.replyBuffer:
+                self._ease()
+
+    def _goOnLater(self) -> None:
+        self._goesOn = True
+        try:
+            self._channels.turns.later(self._pumpOn)
+        except MemoryError:
+            self._goesOn = False
+            raise
+
+    def _makeRoom(self) -> None:
+        """Let messages of channels give way to what goes to the caller beside them, as the policy has it."""
+        self._put(lambda mailbox, beside: mailbox.judge(self._channels.seconds(), beside))
+
+    def _pumpOn(self) -> None:
+        self._goesOn = False
+        self._pump()
+
+    def _tooSlow(self, mailbox: Mailbox) -> None:
+        self._drop()
+        why = "its history has gone on without it" if mailbox.isLost else f"{mailbox.size} bytes of channels wait for it"
+        self._link.fail(SlowConsumer(why))
+
+    def _drop(self) -> None:
+        if self._mailbox is not None:
+            size, self._mailbox = self._mailbox.size, None
+            self._link.hold(None)
+            self._link.keep(-size)
+            self._ease()
+
+    def _ease(self) -> None:
+        easing, self._easing = self._easing, None
+        if easing is not None:
+            easing.callback(None)

@@ -1,0 +1,61 @@
+"""Whoever uses channels by HTTP, as a service sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted_ws.caller import connectionIds
+
+if TYPE_CHECKING:
+    from twisted_ws.channels.people import People
+    from twisted_ws.channels.subscriber import Subscriber
+    from twisted_ws.upgrade import UpgradeRequest
+
+__all__ = ["Visitor"]
+
+
+class Visitor:
+    """One event stream, poll or POST: what hooks get where a WebSocket connection has a `Caller`.
+
+    Attributes:
+        connectionId: unique in this process, also among callers.
+        request: the request, as `onUpgrade` has seen it.
+        attributes: a dict of the service's own.
+        membership: what takes its messages; None for one that only publishes.
+        people: where it is found; None while it is subscribed to nothing.
+    """
+
+    __slots__ = ("_user", "attributes", "connectionId", "membership", "people", "request")
+
+    negotiatedSubProtocol = None
+
+    def __init__(self, request: UpgradeRequest) -> None:
+        self.connectionId = str(next(connectionIds))
+        self.request = request
+        self._user: Any = request.user
+        self.attributes: dict[str, Any] = {}
+        self.membership: Subscriber | None = None
+        self.people: People | None = None
+
+    @property
+    def user(self) -> Any:
+        """Who this is: ``request.user``, or what a service has set since."""
+        return self._user
+
+    @user.setter
+    def user(self, user: Any) -> None:
+        before, self._user = self._user, user
+        if self.people is not None:
+            self.people.renamed(self, before)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The names of the channels and patterns that it is subscribed to."""
+        return () if self.membership is None else self.membership.channels
+
+    def isSecure(self) -> bool:
+        """Say whether the connection has TLS."""
+        return self.request.isSecure
+
+    def __repr__(self) -> str:
+        return f"<Visitor {self.connectionId} {self.request.path!r}>"

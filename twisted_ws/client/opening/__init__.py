@@ -1,0 +1,1 @@
+"""From a URL to an open connection: proxies, TLS, the opening handshake."""

@@ -1,0 +1,246 @@
+"""What a user sees of a connection: bare messages, JSON for programs, or a transcript on a terminal."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from twisted_ws.commands.terminal.editor import ERASE, Editor
+from twisted_ws.logs import shown
+
+__all__ = ["Display", "JSONDisplay", "PlainDisplay", "TerminalDisplay", "complain", "oneLine"]
+
+# Characters of a complaint.
+LONGEST = 1000
+
+_COLOURS = {"<": "36", ">": "32", "*": "2", "!": "1;31"}
+
+
+def complain(text: str) -> None:
+    """Write one line on standard error."""
+    if sys.stderr is not None:
+        try:
+            print(f"twisted-ws: {oneLine(text[:LONGEST])}", file=sys.stderr, flush=True)
+        except OSError:
+            pass  # nobody listens
+
+
+def oneLine(text: str) -> str:
+    """Return what a peer sent as one line that cannot drive a terminal; nothing is cut."""
+    return shown(text, len(text)).replace("\n", "\\n").replace("\t", "\\t")
+
+
+class Display(Protocol):
+    """Told of what happens on a connection."""
+
+    def opened(self, url: str, subProtocol: str | None, again: bool) -> None:
+        """A connection is open."""
+
+    def message(self, message: str | bytes) -> None:
+        """A message came."""
+
+    def sent(self, message: str | bytes) -> None:
+        """A message was typed, or read, and is on its way."""
+
+    def ping(self, data: bytes) -> None:
+        """The server sent a ping, which is answered."""
+
+    def pong(self, data: bytes, seconds: float | None) -> None:
+        """A pong came, `seconds` after our ping; None: nobody asked for it."""
+
+    def closed(self, code: int, reason: str) -> None:
+        """The connection is closed."""
+
+    def failed(self, text: str) -> None:
+        """Something went wrong, and ends it; a complaint follows on standard error."""
+
+    def note(self, text: str) -> None:
+        """There is something to know, as that it is tried again."""
+
+
+class PlainDisplay:
+    """Payloads, and nothing else.
+
+    Args:
+        write: takes bytes for standard output.
+        end: what follows each message.
+    """
+
+    def __init__(self, write: Callable[[bytes], None], end: bytes = b"\n") -> None:
+        self._write = write
+        self._end = end
+
+    def message(self, message: str | bytes) -> None:
+        """Write it."""
+        self._write((message.encode() if isinstance(message, str) else message) + self._end)
+
+    def opened(self, url: str, subProtocol: str | None, again: bool) -> None:
+        """Nothing."""
+
+    def sent(self, message: str | bytes) -> None:
+        """Nothing."""
+
+    def ping(self, data: bytes) -> None:
+        """Nothing."""
+
+    def pong(self, data: bytes, seconds: float | None) -> None:
+        """Nothing."""
+
+    def closed(self, code: int, reason: str) -> None:
+        """Nothing."""
+
+    def failed(self, text: str) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Complain."""
+        complain(text)
+
+
+class JSONDisplay:
+    """One JSON object a line for each event; they are ASCII, so a terminal takes no harm either.
+
+    Args:
+        write: takes bytes for standard output.
+        now: tells the time.
+    """
+
+    def __init__(self, write: Callable[[bytes], None], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._write = write
+        self._now = now
+
+    def _event(self, kind: str, data: object, **more: object) -> None:
+        time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        text = json.dumps({"type": kind, "time": time, "data": data, **more}, separators=(",", ":"))
+        self._write(text.encode() + b"\n")
+
+    def opened(self, url: str, subProtocol: str | None, again: bool) -> None:
+        """Write where to, and which subprotocol was chosen."""
+        self._event("open", {"url": url, "subprotocol": subProtocol})
+
+    def message(self, message: str | bytes) -> None:
+        """Write it."""
+        if isinstance(message, str):
+            self._event("text", message)
+        else:
+            self._event("binary", _base64(message))
+
+    def sent(self, message: str | bytes) -> None:
+        """Nothing: the one who sent it knows."""
+
+    def ping(self, data: bytes) -> None:
+        """Write its payload."""
+        self._event("ping", _base64(data))
+
+    def pong(self, data: bytes, seconds: float | None) -> None:
+        """Write its payload, and the round trip in seconds."""
+        more: dict[str, Any] = {} if seconds is None else {"seconds": round(seconds, 6)}
+        self._event("pong", _base64(data), **more)
+
+    def closed(self, code: int, reason: str) -> None:
+        """Write code and reason."""
+        self._event("close", {"code": code, "reason": reason})
+
+    def failed(self, text: str) -> None:
+        """Write it."""
+        self._event("error", text)
+
+    def note(self, text: str) -> None:
+        """Complain."""
+        complain(text)
+
+
+class TerminalDisplay:
+    """A transcript: time, direction and text of each message, below it the line that is being typed.
+
+    Args:
+        write: takes bytes for the terminal.
+        colour: whether to colour.
+        editor: the line that is being typed; None where nothing is.
+        columns: tells how wide the terminal is.
+        now: tells the time.
+    """
+
+    PROMPT = "> "
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        colour: bool,
+        editor: Editor | None = None,
+        columns: Callable[[], int] = lambda: 80,
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        self._write = write
+        self._colour = colour
+        self._columns = columns
+        self._now = now
+        self.editor = editor
+
+    def _line(self, sign: str, text: str) -> None:
+        stamp = f"{self._now():%H:%M:%S}"
+        line = f"{stamp} {sign} {text}"
+        if self._colour:
+            colour = _COLOURS[sign]
+            line = f"\x1b[2m{stamp}\x1b[0m \x1b[{colour}m{sign if sign in '<>' else f'{sign} {text}'}\x1b[0m"
+            line += f" {text}" if sign in "<>" else ""
+        self._write(f"{ERASE if self.editor else ''}{line}\n{self._edited()}".encode())
+
+    def _edited(self) -> str:
+        return self.editor.drawn(self.PROMPT, self._columns()) if self.editor else ""
+
+    def redraw(self) -> None:
+        """Show the line that is being typed as it is now."""
+        self._write(self._edited().encode())
+
+    def endEditing(self) -> None:
+        """Take the line that is being typed off the screen."""
+        if self.editor is not None:
+            self.editor = None
+            self._write(ERASE.encode())
+
+    def _data(self, data: bytes) -> str:
+        return f"({len(data)} bytes) {data.hex(' ')}"
+
+    def opened(self, url: str, subProtocol: str | None, again: bool) -> None:
+        """Show it."""
+        spoken = f", subprotocol {subProtocol}" if subProtocol else ""
+        self._line("*", f"connected{' again' if again else ''} to {oneLine(url)}{spoken}")
+
+    def message(self, message: str | bytes) -> None:
+        """Show it, escaped: a server must not drive the terminal."""
+        self._line("<", oneLine(message) if isinstance(message, str) else self._data(message))
+
+    def sent(self, message: str | bytes) -> None:
+        """Show it, where it was typed."""
+        if self.editor is not None:
+            self._line(">", oneLine(message) if isinstance(message, str) else self._data(message))
+
+    def ping(self, data: bytes) -> None:
+        """Nothing: it is answered."""
+
+    def pong(self, data: bytes, seconds: float | None) -> None:
+        """Show the round trip."""
+        if seconds is not None:
+            self._line("*", f"pong after {seconds * 1000:.3g} ms")
+
+    def closed(self, code: int, reason: str) -> None:
+        """Show code and reason."""
+        self.endEditing()
+        self._line("*", f"closed with {code}{f' ({oneLine(reason)})' if reason else ''}")
+
+    def failed(self, text: str) -> None:
+        """Make room for the complaint."""
+        self.endEditing()
+
+    def note(self, text: str) -> None:
+        """Show it."""
+        self._line("!", oneLine(text))
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

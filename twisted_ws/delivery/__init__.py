@@ -1,1 +1,0 @@
-"""From an event to a handler call, and from "publish" to every caller."""

@@ -1,0 +1,1 @@
+"""Events to handler calls: order, data binding, returned values, errors."""

@@ -1,0 +1,187 @@
+"""Data binding: a message as the annotation of its handler has it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import types
+import typing
+from typing import Any
+
+import msgspec
+
+from twisted_ws.dispatch.values import LARGE, decodeLarge, hasMoreValues
+from twisted_ws.errors import BindingError
+from twisted_ws.logs import printable
+
+__all__ = ["Binder", "Envelope"]
+
+# How msgspec ends what it says of a value inside: " - at `$.order.items[0].price`".
+_PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`\Z")
+# It names a field that is missing, or too much, in the text, and only the object around it in the path.
+_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.*?)`", re.DOTALL)
+
+_AS_IT_CAME = (Any, object, inspect.Parameter.empty)
+
+_NONE = msgspec.Raw()
+
+
+class Binder:
+    """Decodes messages for one annotation.
+
+    ==============================  ========================================================================
+    annotation                      takes
+    ==============================  ========================================================================
+    none, Any, object, str | bytes  text as str, binary as bytes
+    str                             text only; ``Annotated[str, Meta(...)]`` and ``str | None`` likewise
+    bytes                           binary only; likewise
+    anything else                   JSON, in text or binary, checked against the type and its `Meta`
+    ==============================  ========================================================================
+
+    Args:
+        annotation: a type that msgspec knows: dict, list, dataclass, TypedDict, msgspec.Struct, unions, Annotated with Meta.
+
+    Raises:
+        TypeError: it is no such type, or one inside it is not.
+        NameError: a type inside it is not defined.
+    """
+
+    __slots__ = ("_annotation", "_checked", "_counted", "_decoder", "_takes")
+
+    def __init__(self, annotation: Any = Any) -> None:
+        self._annotation = annotation
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+        self._checked = False
+        plain = _plain(annotation)
+        self._counted = plain is not msgspec.Raw
+        if plain is bytearray or plain is memoryview:
+            raise TypeError("binary messages come as bytes")
+        self._takes: tuple[type, ...] = (str, bytes) if any(plain is each for each in _AS_IT_CAME) else _messages(plain)
+        if self._takes:
+            self._checked = typing.get_origin(annotation) is typing.Annotated
+            return
+        self._decoder = msgspec.json.Decoder(annotation)
+        # msgspec would take any class here, and then no message for it.
+        for kind in _kinds(msgspec.inspect.type_info(annotation)):
+            if isinstance(kind, msgspec.inspect.CustomType) and kind.cls is not object:
+                raise TypeError(f"JSON has no form for {kind.cls.__module__}.{kind.cls.__qualname__}")
+
+    def bind(self, message: str | bytes, most: int = sys.maxsize) -> Any:
+        """Return the message as the handler wants it.
+
+        Args:
+            message: text or binary.
+            most: values of JSON that it may have (`Limits.jsonValues`).
+
+        Raises:
+            BindingError: it does not fit, and names the field; or it has too many values.
+            Exception: what a ``__post_init__`` of the type raised, ValueError and TypeError aside: they mean "does not fit".
+        """
+        try:
+            if self._decoder is not None:
+                if len(message) > LARGE or len(message) > most:
+                    if self._counted and hasMoreValues(message, most):
+                        raise BindingError(f"the message has more than {most} JSON values", "bad data: too many values")
+                    return decodeLarge(self._decoder.decode, message)
+                return self._decoder.decode(message)
+            if not isinstance(message, self._takes):
+                wanted = "text" if str in self._takes else "binary"
+                raise BindingError(f"the handler takes {wanted} messages only", f"bad data: {wanted} expected")
+            return msgspec.convert(message, self._annotation) if self._checked else message
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise _misfit(error) from None
+
+
+class Envelope:
+    """Reads two fields of messages that are JSON objects: the one that names the event, and the one that replies repeat.
+
+    No object is made of any other, nor of what is in them: a megabyte may have half a million.
+
+    Args:
+        key: the name of the first.
+        streamId: the name of the second, "" where there is none.
+
+    Raises:
+        ValueError: a name is none that can be looked for.
+    """
+
+    __slots__ = ("_decoder", "_hasId", "_isOne")
+
+    def __init__(self, key: str, streamId: str = "") -> None:
+        fields: list[Any] = [("key", str | None, msgspec.field(name=key, default=None))]
+        self._isOne = streamId == key
+        if streamId and not self._isOne:
+            fields.append(("streamId", msgspec.Raw, msgspec.field(name=streamId, default=_NONE)))
+        self._hasId = len(fields) > 1
+        self._decoder = msgspec.json.Decoder(msgspec.defstruct("Fields", fields))
+
+    def read(self, message: str | bytes) -> tuple[str, msgspec.Raw | None] | None:
+        """Return the event, and the other field as the peer wrote it; None for a message in which no text names an event.
+
+        What is nested too deeply for JSON is no object.
+        """
+        try:
+            if isinstance(message, bytes) and not message.isascii():
+                message.decode()  # which is left to whoever makes texts of it
+            found: Any = self._decoder.decode(message)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+        key = found.key
+        if key is None:
+            return None
+        if self._hasId:
+            # A copy: it would keep the whole message otherwise.
+            return key, None if found.streamId is _NONE else found.streamId.copy()
+        return key, msgspec.Raw(msgspec.json.encode(key)) if self._isOne else None
+
+
+def _misfit(error: Exception) -> BindingError:
+    """Return what to tell of a message that did not fit: the field to the peer, the rest to onError and the log."""
+    if not isinstance(error, msgspec.ValidationError):
+        return BindingError("the message is no JSON, or nested too deeply", "bad data: JSON expected")
+    text = str(error)
+    path = _PATH.search(text)
+    field = path[1].lstrip(".") if path else ""
+    named = _FIELD.match(text)
+    if named:
+        field = f"{field}.{named[1]}" if field else named[1]
+    # A key that the peer made up may be in it.
+    field = printable(field, 60)
+    return BindingError(printable(error), f"bad data: {field or 'the message'}", field)
+
+
+def _plain(annotation: Any) -> Any:
+    """Return an annotation without what only describes it: Annotated, NewType, a ``type`` statement's alias."""
+    while True:
+        if typing.get_origin(annotation) is typing.Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif hasattr(annotation, "__supertype__"):
+            annotation = annotation.__supertype__
+        elif type(annotation).__name__ == "TypeAliasType":
+            annotation = annotation.__value__
+        else:
+            return annotation
+
+
+def _messages(annotation: Any) -> tuple[type, ...]:
+    """Return which of str and bytes an annotation is made of; () when there is anything else but None in it."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        parts = set(typing.get_args(annotation)) - {type(None)}
+    else:
+        parts = {annotation} if isinstance(annotation, type) else set()
+    return tuple(parts) if parts <= {str, bytes} else ()
+
+
+def _kinds(node: Any) -> list[msgspec.inspect.Type]:
+    """Return every type inside a type."""
+    found: dict[int, msgspec.inspect.Type] = {}
+    left = [node]
+    while left:
+        node = left.pop()
+        if isinstance(node, tuple):
+            left += node
+        elif isinstance(node, (msgspec.inspect.Type, msgspec.inspect.Field)) and id(node) not in found:
+            found[id(node)] = node  # type: ignore[assignment]  # a Field too, so that a type within itself ends
+            left += [getattr(node, name) for name in node.__struct_fields__]
+    return list(found.values())

@@ -1,0 +1,453 @@
+"""One event, one handler call: where a service's code is called (onUpgrade, before there is a connection: `upgrades`).
+
+Each call is guarded. An exception that left here would go up through Autobahn into the reactor, which would cut the connection
+without a close code and log it as the reactor's own trouble; an awaitable that nobody awaited would never run.
+
+Guarded means every exception, also those that `except Exception` lets pass: asyncio's CancelledError, which a handler gets that
+awaits a task cancelled elsewhere, and SystemExit and KeyboardInterrupt. No service stops the process that it shares with others
+(Twisted makes reactor.stop of a SIGINT before Python makes a KeyboardInterrupt, so one that is raised here is the service's own):
+it is logged like any other, and ends that connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from msgspec import Raw
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ws.caller import Caller, Registry
+from twisted_ws.dispatch.handlers import Dispatch, Handlers
+from twisted_ws.dispatch.replies import Replies, asDeferred
+from twisted_ws.dispatch.upgrades import callUpgrade
+from twisted_ws.dispatch.waiting import Waiting
+from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, InternalError, WebSocketError
+from twisted_ws.limits import Limits
+from twisted_ws.logs import peerName
+from twisted_ws.wire.loop.turns import Turns
+from twisted_ws.wire.websocket.events import Connection
+
+__all__ = ["Dispatcher", "callUpgrade"]
+
+_log = Logger()
+
+
+def _wasNotBegun(error: BaseException) -> bool:
+    """Say whether memory was short for the call of a handler itself: the exception comes from no frame that who called has begun.
+
+    Python 3.12 and later raise one MemoryError again where many are kept, and what it went through before is in its trace too.
+    """
+    trace = error.__traceback__
+    if not isinstance(error, MemoryError) or trace is None or trace.tb_next is None:
+        return isinstance(error, MemoryError)
+    return trace.tb_next.tb_frame.f_back is not trace.tb_frame
+
+
+class Dispatcher:
+    """Calls the handlers of one service object for one caller; implements `twisted_ws.wire.websocket.events.Events`.
+
+    Args:
+        service: the service object.
+        handlers: what it handles (`twisted_ws.dispatch.handlers.examine`).
+        caller: the other end.
+        connection: the wire's side.
+        limits: `jsonValues`, `readAhead`, `streams`, `handlerGrace`, and `drainTimeout` for onClose are used.
+        reactor: for deadlines.
+        turns: the budget of what is sent item by item.
+        callers: the open callers of the server; this one joins before onOpen and leaves when it is not open any more.
+        leaving: those whose caller has left, until handlers and onClose have ended; each with what fires at the end of that.
+
+    Attributes:
+        caller: what its handlers get.
+    """
+
+    __slots__ = (
+        "_callers",
+        "_closedWith",
+        "_connection",
+        "_draining",
+        "_grace",
+        "_handlers",
+        "_idling",
+        "_leaving",
+        "_limits",
+        "_onBinary",
+        "_onText",
+        "_opened",
+        "_reactor",
+        "_replies",
+        "_running",
+        "_service",
+        "_turns",
+        "_waiting",
+        "caller",
+    )
+
+    def __init__(
+        self,
+        service: Any,
+        handlers: Handlers,
+        caller: Caller,
+        connection: Connection,
+        limits: Limits,
+        reactor: Any,
+        turns: Turns,
+        callers: Registry,
+        leaving: dict[Dispatcher, Deferred[None] | None],
+    ) -> None:
+        self._service = service
+        self.caller = caller
+        self._connection = connection
+        self._limits = limits
+        self._reactor = reactor
+        self._turns = turns
+        self._callers = callers
+        self._leaving = leaving
+        self._handlers = handlers
+        # The handlers that take a message as it came; None where there is more to decide.
+        isPlain = handlers.envelope is None
+        self._onText = service.onTextMessage if isPlain and "onTextMessage" in handlers.events else None
+        self._onBinary = service.onBinaryMessage if isPlain and "onBinaryMessage" in handlers.events else None
+        self._opened = False
+        self._running = True  # the handler whose turn it is: on the stack, or its awaitable pending; onOpen from the beginning
+        self._waiting: Waiting | None = None  # made when the first message waits for it
+        self._draining = False
+        self._idling = False
+        self._replies: Replies | None = None  # made for the first that is more than a str or bytes
+        self._closedWith: tuple[int, str] | None = None
+        self._grace: Any = None
+
+    # Events of the wire.
+
+    def peer(self) -> str:
+        """Return what the log calls the caller."""
+        return peerName(self.caller.request.peerAddress, self.caller.request.peerPort)
+
+    def opened(self) -> None:
+        """Join the callers and call onOpen; messages wait for its end."""
+        self._callers.add(self.caller)
+        if self._closedWith is not None:  # in the middle of that, where a finaliser had the reactor turn
+            self._callers.discard(self.caller)
+            return
+        self._opened = done = True
+        if "onOpen" in self._handlers.events:
+            try:
+                result = self._service.onOpen(self.caller)
+                done = result is None or self._take(result, "onOpen")
+            except BaseException as error:
+                self._opened = not _wasNotBegun(error)  # nor does the service hear of the end then
+                done = self._raised(Failure(), "onOpen")
+        if done:
+            self._running = False
+            if self._waiting is not None or self._closedWith is not None:
+                self._finished()
+
+    def messageReceived(self, message: str | bytes) -> None:
+        """Handle a message now, or when those before it are done."""
+        if self._running:
+            self._keep(message)
+            return
+        self._running = True
+        if message.__class__ is str:
+            event, handler = "onTextMessage", self._onText
+        else:
+            event, handler = "onBinaryMessage", self._onBinary
+        try:
+            if handler is None:
+                done = self._route(message)
+            else:
+                result = handler(self.caller, message)
+                done = result is None or self._take(result, event)
+        except BaseException:
+            done = self._raised(Failure(), event)
+        if done:
+            self._running = False
+            if self._waiting is not None or self._closedWith is not None:
+                self._drain()
+
+    def pingReceived(self, data: bytes) -> bool:
+        """Call onPing at once, not behind messages; without it the wire answers."""
+        if "onPing" not in self._handlers.events:
+            return False
+        self._callAtOnce("onPing", self._service.onPing, data)
+        return True
+
+    def pongReceived(self, data: bytes) -> None:
+        """Call onPong at once."""
+        if "onPong" in self._handlers.events:
+            self._callAtOnce("onPong", self._service.onPong, data)
+
+    def idle(self) -> None:
+        """Call onIdleTimeout; close, unless it wrote to the caller."""
+        if self._idling:
+            return  # it takes its time: once is enough
+        before = self._connection.activity()
+
+        def handled() -> None:
+            self._idling = False
+            if self._connection.activity() == before and self.caller.isOpen():
+                self.caller.close(1000, "idle timeout")
+
+        if "onIdleTimeout" in self._handlers.events:
+            self._idling = True
+            self._callAtOnce("onIdleTimeout", self._service.onIdleTimeout, then=handled)
+        else:
+            handled()
+
+    def failed(self, error: WebSocketError) -> None:
+        """Call onError; what it returns is not sent."""
+        if self._opened and "onError" in self._handlers.events:
+            self._tell("onError", self._service.onError, error)
+
+    def closing(self) -> None:
+        """Leave the callers."""
+        self._callers.discard(self.caller)
+        self.caller.leaveChannels()
+        if self._opened and self not in self._leaving:
+            self._leaving[self] = None  # a Deferred for those who wait
+
+    def closed(self, statusCode: int, reason: str) -> None:
+        """Call onClose when the messages that came before are handled, or the grace is over."""
+        self._closedWith = (statusCode, reason)
+        if self._running and self._opened:
+            self._grace = self._reactor.callLater(self._limits.handlerGrace, self._graceOver)
+        if self._replies is not None:
+            self._replies.stop()
+        if not self._running:
+            self._sayClosed()
+
+    def giveUp(self) -> None:
+        """Wait no longer for what runs, as at the end of the server: onClose is called now."""
+        if self._opened:
+            self._graceOver()
+        self._gone()
+
+    def _graceOver(self) -> None:
+        self._endGrace()
+        name = type(self._service).__name__
+        if not self._opened:
+            if self._connection.mayLog(f"{name}.onClose takes its time"):
+                _log.warn("{service}.onClose takes its time; a stop does not wait for it any more", service=name)
+            self._gone()
+            return
+        if self._connection.mayLog(f"{name}: a handler still runs"):
+            _log.warn(
+                "{service}: a handler still runs, though its caller has left and its time is over; {count} messages are dropped",
+                service=name,
+                count=len(self._waiting or ()),
+            )
+        self._dropWaiting()
+        self._sayClosed()
+
+    def _endGrace(self) -> None:
+        grace, self._grace = self._grace, None
+        if grace is not None and grace.active():
+            grace.cancel()
+
+    def _sayClosed(self) -> None:
+        if not self._opened:
+            return  # said already
+        self._opened = False
+        self._endGrace()
+        self._replies = None
+        if "onClose" in self._handlers.events:
+            try:
+                pending = self._tell("onClose", self._service.onClose, *(self._closedWith or ()))
+            except MemoryError:
+                self._opened = True  # it has not heard of it: who ends the connection tries again
+                raise
+            if pending is not None:
+                pending.addCallback(self._gone)
+                if self in self._leaving:
+                    self._grace = self._reactor.callLater(self._limits.drainTimeout, self._graceOver)
+                return
+        self._gone()
+
+    def _gone(self, _: object = None) -> None:
+        self._endGrace()
+        self.caller.membership = None  # which has the caller, and no collector should be needed for the two
+        end = self._leaving.pop(self, None)
+        if end is not None:
+            end.callback(None)
+
+    # Messages that wait.
+
+    def _keep(self, message: str | bytes) -> None:
+        if self._waiting is None:
+            self._waiting = Waiting(self._connection, self._limits.readAhead)
+        self._waiting.put(message)
+
+    def _dropWaiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.clear()
+            self._waiting = None
+
+    def _finished(self) -> None:
+        self._running = False
+        try:
+            self._drain()
+        except Exception as error:
+            # Called by a Deferred, which would keep it for itself. What waits is not handled any more.
+            self._dropWaiting()
+            self._connection.fail(InternalError(f"{type(error).__name__} inside the server"))
+            _log.failure("messages that waited failed inside the server")
+
+    def _drain(self) -> None:
+        """Handle what waits, until a handler takes its time. A loop, no recursion: there may be a thousand of them."""
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            while self._waiting and not self._running:
+                self.messageReceived(self._waiting.take())
+        finally:
+            self._draining = False
+        waiting = self._waiting
+        if waiting is not None and self._closedWith is None:
+            if not waiting:
+                self._waiting = None
+            waiting.ease()
+        if self._closedWith is not None and not self._running:
+            self._sayClosed()
+
+    # Which handler.
+
+    def _route(self, message: str | bytes) -> bool:
+        """Find the handler by the dispatcher field, or by the kind of message."""
+        handlers, service = self._handlers, self._service
+        if handlers.envelope is not None:
+            read = handlers.envelope.read(message)
+            dispatch = None if read is None else handlers.dispatch(read[0])
+            if read is not None and dispatch is not None:
+                return self._dispatch(dispatch, message, read[1])
+            event = "onTextMessage" if isinstance(message, str) else "onBinaryMessage"
+            if event in handlers.events:
+                return self._call(event, getattr(service, event), message)
+        if "onMessage" not in handlers.events:
+            return True
+        try:
+            bound = handlers.message.bind(message, self._limits.jsonValues)
+        except BindingError as error:
+            self._fail(error)
+            return True
+        except BaseException:  # a __post_init__ of the annotation
+            return self._raised(Failure(), "onMessage")
+        return self._call("onMessage", service.onMessage, bound)
+
+    def _dispatch(self, dispatch: Dispatch, message: str | bytes, streamId: Raw | None) -> bool:
+        # The names are the service's own, found when it was examined; nothing a peer sends gets as far as getattr.
+        name = dispatch.name
+        try:
+            argument = dispatch.binder.bind(message, self._limits.jsonValues)
+        except BindingError as error:
+            if not dispatch.errorName:
+                self._fail(error)
+                return True
+            name, argument = dispatch.errorName, error
+        except BaseException:
+            return self._raised(Failure(), name)
+        return self._call(name, getattr(self._service, name), argument, streamId=streamId)
+
+    # The call.
+
+    def _call(self, event: str, handler: Callable[..., Any], *arguments: Any, streamId: Raw | None = None) -> bool:
+        """Call a handler whose turn it is; False: it is not done, and `_finished` follows."""
+        try:
+            result = handler(self.caller, *arguments)
+            return result is None or self._take(result, event, streamId)
+        except BaseException:
+            return self._raised(Failure(), event)
+
+    def _take(self, result: Any, event: str, streamId: Raw | None = None) -> bool:
+        """Take what a handler returned; False: it is not done, and `_finished` follows."""
+        kind = result.__class__
+        if kind is str or kind is bytes:
+            # By far the most; neither a Deferred nor a coroutine is made for it.
+            self._connection.reply(result)
+            return True
+        pending = asDeferred(result)
+        if pending is None:
+            return self._reply(result, event, streamId)
+        pending.addCallback(self._reply, event, streamId)
+        pending.addErrback(self._raised, event)
+        if pending.called and not pending.paused:
+            return bool(pending.result)
+        pending.addCallback(lambda done: self._finished() if done else None)
+        return False
+
+    def _callAtOnce(
+        self, event: str, handler: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
+    ) -> None:
+        """Call a handler beside those that run; `then` is called when it has ended."""
+
+        def replied(result: Any) -> None:
+            self._reply(result, event, mayHold=False)
+
+        def ended(_: Any) -> None:
+            if then is not None:
+                then()
+
+        try:
+            result = handler(self.caller, *arguments)
+            pending = asDeferred(result)
+            if pending is None:
+                replied(result)
+        except BaseException:
+            self._raised(Failure(), event)
+            pending = None
+        if pending is None:
+            ended(None)
+        else:
+            pending.addCallback(replied).addErrback(self._raised, event).addCallback(ended)
+
+    def _tell(self, event: str, handler: Callable[..., Any], *arguments: Any) -> Deferred[Any] | None:
+        """Call a handler of the end: what it returns is not sent, what it raises is only logged; return what it waits for.
+
+        Raises:
+            MemoryError: it could not be called.
+        """
+        try:
+            pending = asDeferred(handler(self.caller, *arguments))
+        except BaseException as error:
+            if _wasNotBegun(error):
+                raise
+            with suppress(MemoryError):
+                self._logFailure(Failure(), event)
+            return None
+        return pending if pending is None else pending.addErrback(self._logFailure, event)
+
+    def _reply(self, value: Any, event: str, streamId: Raw | None = None, mayHold: bool = True) -> bool:
+        """Send what a handler returned; False: the next message has to wait."""
+        if self._replies is None:
+            self._replies = Replies(
+                self.caller, self._handlers.streamId, self._limits.streams, self._turns, self._raised, self._finished
+            )
+        return self._replies.send(value, event, streamId, mayHold)
+
+    # What it raised.
+
+    def _raised(self, failure: Failure, event: str) -> bool:
+        """End the connection for an exception of a handler; True: the handler is done."""
+        if failure.check(ConnectionClosed) and not self.caller.isOpen():
+            return True  # it waited for a write, and the peer has left: no mistake
+        self._logFailure(failure, event)
+        if self._closedWith is None:
+            error = HandlerError(f"{type(self._service).__name__}.{event} raised {type(failure.value).__name__}", event)
+            error.__cause__ = failure.value
+            self._fail(error)
+        return True
+
+    def _fail(self, error: WebSocketError) -> None:
+        if self.caller.isOpen():
+            # This is what ends the connection, so what the peer sent after it does not count; as little as what was not read yet.
+            self._dropWaiting()
+        self._connection.fail(error)
+
+    def _logFailure(self, failure: Failure, event: str) -> None:
+        name = type(self._service).__name__
+        if self._connection.mayLog(f"{name}.{event} raised {type(failure.value).__name__}"):
+            _log.failure("{service}.{event} raised", failure, service=name, event=event)

@@ -1,0 +1,124 @@
+"""The question to a service before there is a connection: may this handshake go on, and with which object?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ws.dispatch.handlers import examine
+from twisted_ws.dispatch.replies import asDeferred
+from twisted_ws.errors import ServiceError
+from twisted_ws.logs import printable
+from twisted_ws.upgrade import Reject, UpgradeRequest, checkHeaders
+
+__all__ = ["Upgrade", "callUpgrade", "refusal"]
+
+# Headers of the 101 that are the handshake's own, as all Sec-WebSocket ones: a service that could set them could break it.
+_OWN_HEADERS = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
+
+MayLog = Callable[[str], bool]
+
+Upgrade = tuple[object, tuple[tuple[str, str], ...]]
+
+_log = Logger()
+
+
+def callUpgrade(service: object, request: UpgradeRequest, mayLog: MayLog) -> Upgrade | Deferred[Upgrade]:
+    """Ask `service` about a handshake.
+
+    Args:
+        service: the service.
+        request: the handshake.
+        mayLog: says whether one more line of a kind may be written.
+
+    Returns:
+        The service object for the connection, examined, and the checked headers for the 101; a Deferred of them where the
+        service takes its time. That fails with `Reject` and nothing else, but for the CancelledError of its own `cancel`, which
+        also cancels what onUpgrade waits for and is not logged.
+
+    Raises:
+        Reject: the handshake is refused.
+    """
+    try:
+        onUpgrade = getattr(service, "onUpgrade", None)
+        if onUpgrade is None:
+            return service, ()
+        result = onUpgrade(request)
+        pending = asDeferred(result)
+        if pending is None:
+            return _checked(result, service)
+    except BaseException:
+        raise refusal(Failure(), service, request, mayLog) from None
+    cancelled = False
+
+    def cancel(answer: Deferred[Upgrade]) -> None:
+        # The peer has left or the deadline has passed: the answer is given, and what comes of the rest interests nobody.
+        nonlocal cancelled
+        cancelled = True
+        answer.errback(Failure(CancelledError()))
+        try:
+            pending.cancel()
+        except BaseException:
+            refusal(Failure(), service, request, mayLog)
+
+    def checked(result: Any) -> Upgrade | None:
+        return None if cancelled else _checked(result, service)
+
+    def failed(failure: Failure) -> Failure | None:
+        if cancelled and failure.check(Reject, CancelledError, asyncio.CancelledError):
+            return None
+        return Failure(refusal(failure, service, request, mayLog))
+
+    def answered(result: Any) -> None:
+        if not cancelled:
+            answer.callback(result)
+
+    answer: Deferred[Upgrade] = Deferred(cancel)
+    pending.addCallback(checked).addErrback(failed).addCallbacks(answered, answered)
+    return answer
+
+
+def _checked(result: Any, service: object) -> Upgrade:
+    name = f"{type(service).__name__}.onUpgrade"
+    headers: Mapping[str, str] | None = None
+    if isinstance(result, tuple) and len(result) == 2:
+        result, headers = result
+    if result is None or isinstance(result, (str, bytes, int, float, dict, list, tuple)):
+        raise ServiceError(f"{name} must return a service object, or (service, headers), not {type(result).__name__}")
+    if result is not service:  # which was examined when it was mounted
+        examine(result)
+    if not isinstance(headers, (Mapping, type(None))):
+        raise ServiceError(f"{name} must return its headers as a dict, not {type(headers).__name__}")
+    try:
+        checked = checkHeaders(headers)
+    except ValueError as error:
+        raise ServiceError(f"{name} returns headers that cannot be sent: {error}") from None
+    for header, _ in checked:
+        if header.lower() in _OWN_HEADERS or header.lower().startswith("sec-websocket-"):
+            raise ServiceError(f"{name} must not set the header {header}: it belongs to the handshake")
+    return result, checked
+
+
+def refusal(failure: Failure, service: object, request: UpgradeRequest, mayLog: MayLog) -> Reject:
+    """Return what the front door should answer: a Reject as it is; anything else is the service's, and tells the peer nothing."""
+    if isinstance(failure.value, Reject):
+        return failure.value
+    name = type(service).__name__
+    if not mayLog(f"{name}.onUpgrade raised {type(failure.value).__name__}"):
+        pass  # said often enough
+    elif failure.check(ServiceError):
+        # Its text says it all.
+        _log.error("{path} is answered with 500: {error}", path=printable(request.path), error=printable(failure.value))
+    else:
+        _log.failure(
+            "{service}.onUpgrade raised, {path} is answered with 500",
+            failure,
+            service=name,
+            path=printable(request.path),
+        )
+    return Reject(500, "Internal server error.")

@@ -1,0 +1,76 @@
+"""Messages that wait until the handler of the one before has ended."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from twisted_ws.wire.websocket.events import Connection
+
+__all__ = ["Waiting", "weight"]
+
+# What a message is charged on top of what it weighs itself: its place in the queue.
+CHARGE = 16
+# The connection hears of each so many bytes more or less.
+STEP = 4096
+
+
+def weight(message: str | bytes) -> int:
+    """Return the bytes that a message takes: a text with one character beyond the common ones has four for each."""
+    return CHARGE + message.__sizeof__()
+
+
+class Waiting:
+    """Keeps messages in order, and has reading paused while they are many.
+
+    Args:
+        connection: where they come from.
+        limit: bytes above which reading pauses.
+    """
+
+    __slots__ = ("_bytes", "_connection", "_limit", "_messages", "_paused", "_told")
+
+    def __init__(self, connection: Connection, limit: int) -> None:
+        self._connection = connection
+        self._limit = limit
+        self._messages: deque[str | bytes] = deque()
+        self._bytes = 0
+        self._told = 0
+        self._paused = False
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, message: str | bytes) -> None:
+        """Keep a message."""
+        self._messages.append(message)
+        self._bytes += weight(message)
+        if self._bytes - self._told >= STEP:
+            self._tell()
+        if self._bytes > self._limit and not self._paused:
+            self._paused = True
+            self._connection.pauseReading()
+
+    def take(self) -> str | bytes:
+        """Return the first message, which waits no longer."""
+        message = self._messages.popleft()
+        # With the last all are gone: one that others have, too, may have come to weigh more.
+        self._bytes = self._bytes - weight(message) if self._messages else 0
+        if self._told and (self._told - self._bytes >= STEP or not self._messages):
+            self._tell()
+        return message
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._messages.clear()
+        self._bytes = 0
+        self._tell()
+
+    def _tell(self) -> None:
+        self._told = self._bytes
+        self._connection.waits(self._bytes)
+
+    def ease(self) -> None:
+        """Go on reading, if few enough are left."""
+        if self._paused and self._bytes <= self._limit:
+            self._paused = False
+            self._connection.resumeReading()

@@ -1,0 +1,369 @@
+"""What is published, and where it stands in its channel: messages, positions, cursors."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from twisted_ws.caller import BINARY, encodeMessage
+from twisted_ws.errors import ChannelError, concerning
+
+if TYPE_CHECKING:
+    from twisted_ws.channels.past import Past
+
+__all__ = [
+    "NOWHERE",
+    "START",
+    "Cursor",
+    "History",
+    "Kind",
+    "Position",
+    "Publication",
+    "Published",
+    "Start",
+    "checkJson",
+    "cursor",
+    "decode",
+    "encode",
+    "fromBase64",
+    "fromJson",
+    "parseAfter",
+    "parsePosition",
+]
+
+_POSITION = re.compile(r"([A-Za-z0-9]{1,32}):([0-9]{1,16})")
+_FURTHEST = 2**53 - 1  # the largest integer that every JSON reader has exactly
+
+
+class Kind(Enum):
+    """What a message is, as it was published: it decides how it looks in JSON."""
+
+    TEXT = "text"
+    JSON = "json"
+    BINARY = "binary"
+
+
+class Position(NamedTuple):
+    """A place in a channel: everything up to here was seen. As text, ``epoch:offset``: the id of the message before it.
+
+    Attributes:
+        epoch: which numbering the offset belongs to; out of a `Cursor`, a mark of it (`isIn` knows both).
+        offset: of one channel, each message has that of the one before it plus 1.
+    """
+
+    epoch: str
+    offset: int
+
+    def isIn(self, epoch: str) -> bool:
+        """Say whether this is a place in the numbering `epoch`."""
+        return self.epoch == epoch or self.epoch == _mark(epoch)
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.offset}"
+
+
+# Before everything that is kept, whatever that is.
+START = Position("", 0)
+# A place in no numbering that there is: everything that is kept may be new to whoever is there.
+NOWHERE = Position("~", 0)
+
+
+class Publication:
+    """One message of a channel, numbered.
+
+    Attributes:
+        channel: the channel's name.
+        epoch, offset: its id; see `Position`.
+        kind: what it was published as.
+        payload: UTF-8 for text, one JSON value for JSON.
+        key: conflation: of several messages with one key, the newest says it all. None without.
+        at: when it was published (the reactor's seconds).
+        size: the bytes of payload and key, which is charged wherever it is kept; what is around them is charged there.
+    """
+
+    __slots__ = ("at", "channel", "epoch", "key", "kind", "offset", "payload", "size")
+
+    def __init__(self, channel: str, epoch: str, offset: int, kind: Kind, payload: bytes, key: str | None, at: float) -> None:
+        self.channel = channel
+        self.epoch = epoch
+        self.offset = offset
+        self.kind = kind
+        self.payload = payload
+        self.key = key
+        self.at = at
+        self.size = len(payload) if key is None else len(payload) + key.__sizeof__()
+
+    @property
+    def position(self) -> Position:
+        """Its id: the position after it."""
+        return Position(self.epoch, self.offset)
+
+    def __repr__(self) -> str:
+        return f"<Publication {self.channel} {self.position}>"
+
+
+class Published(NamedTuple):
+    """The answer to a publisher.
+
+    Attributes:
+        channel: the channel.
+        id: the message's id, as text.
+        recipients: to how many connections it was written, or for how many it waits.
+    """
+
+    channel: str
+    id: str
+    recipients: int
+
+
+class History(NamedTuple):
+    """What is kept of a channel since some position.
+
+    Attributes:
+        position: the position before the first of `publications`, or the channel's last one; None for a pattern.
+        recovered: whether `publications` are all there were since the position that was asked for.
+        publications: in order; a `Past` takes no memory, and may lose what the history forgets before it is taken.
+    """
+
+    position: Position | None
+    recovered: bool
+    publications: Past | list[Publication]
+
+
+class Start(NamedTuple):
+    """The answer to a subscriber.
+
+    Attributes:
+        channel: the channel or pattern.
+        position: the position before the first message that follows; None for a pattern.
+        recovered: whether everything since the position that was asked for follows; False when none was.
+        missed: how many messages of the past follow.
+    """
+
+    channel: str
+    position: Position | None
+    recovered: bool
+    missed: int
+
+
+def encode(message: Any) -> tuple[Kind, bytes]:
+    """Return the kind and payload for any message: str is text, bytes-like is binary, the rest JSON (`msgspec.Raw` as it is).
+
+    Raises:
+        TypeError: JSON has no form for it.
+        ValueError: text with a lone surrogate.
+    """
+    opcode, payload = encodeMessage(message)
+    if opcode == BINARY:
+        return Kind.BINARY, payload
+    return (Kind.TEXT if isinstance(message, str) else Kind.JSON), payload
+
+
+def decode(kind: Kind, payload: bytes) -> Any:
+    """Return what `encode` was given, or what is equal to it in JSON."""
+    if kind is Kind.BINARY:
+        return payload
+    return payload.decode() if kind is Kind.TEXT else msgspec.json.decode(payload)
+
+
+def fromJson(value: msgspec.Raw) -> Any:
+    """Return what to publish for the ``data`` of a JSON frame: a string is a text, anything else JSON as it came.
+
+    Raises:
+        ChannelError: it is no JSON.
+    """
+    text = bytes(value)
+    try:
+        checkJson(text)
+        return msgspec.json.decode(text, type=str) if text.startswith(b'"') else value
+    except ValueError:
+        raise ChannelError("bad-request", "The data is no JSON.") from None
+
+
+def checkJson(text: bytes) -> None:
+    """Check that `text` is one JSON value, without making objects of it: a megabyte may have half a million.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+        if not text.isascii():
+            text.decode()  # which msgspec leaves to whoever makes texts of it
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
+def fromBase64(text: str) -> bytes:
+    """Return the bytes of the ``base64`` of a JSON frame (RFC 4648 section 4).
+
+    Raises:
+        ChannelError: it is none.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise ChannelError("bad-request", "The base64 is none (RFC 4648 section 4).") from None
+
+
+def parsePosition(text: str) -> Position:
+    """Return the position that `text` says: ``epoch:offset``, or ``0`` for `START`.
+
+    Raises:
+        ChannelError: it says none.
+    """
+    if text == "0":
+        return START
+    match = _POSITION.fullmatch(text) if isinstance(text, str) else None
+    if match is None or int(match[2]) > _FURTHEST:
+        raise _badPosition()
+    return Position(match[1], int(match[2]))
+
+
+def _badPosition() -> ChannelError:
+    return ChannelError("bad-position", "A position is epoch:offset, as the id of a message has it, or 0.")
+
+
+def parseAfter(text: str | None, channels: Iterable[str]) -> dict[str, Position]:
+    """Return the positions that `text` says, by channel; {} for None.
+
+    Args:
+        text: the text of a `Cursor`, one with names (``a=epoch:offset,b=epoch:offset``), a bare position where there is one
+            channel, or ``0`` for all.
+        channels: those that are meant; others in a cursor with names do not count.
+
+    Raises:
+        ChannelError: it cannot be read, or is a bare position for several channels.
+    """
+    wanted = list(channels)
+    if text is None:
+        return {}
+    if "=" in text:
+        found = dict([part.partition("=")[::2] for part in text.split(",")])
+        asked = frozenset(wanted)
+        for name, place in found.items():
+            # The others in it are looked at, and not made into anything: there may be a thousand of them.
+            if name in asked or (place != "0" and not _POSITION.fullmatch(place)):
+                with concerning(name):
+                    parsePosition(place)
+        return {name: parsePosition(found[name]) for name in wanted if name in found}
+    if text.startswith("~"):
+        return _parseCursor(text, wanted)
+    position = parsePosition(text)
+    if len(wanted) > 1 and position != START:
+        raise ChannelError("bad-position", "For several channels, after is channel=epoch:offset,channel=epoch:offset.")
+    return dict.fromkeys(wanted, position)
+
+
+def cursor(positions: Mapping[str, Position]) -> str:
+    """Return one text with names for positions in several channels; `parseAfter` reads it."""
+    return ",".join(f"{channel}={position}" for channel, position in positions.items())
+
+
+# A place in a cursor: a hexadecimal offset. Before it, where the epoch is not that of the place before, stand its mark and "~".
+_PLACE = re.compile(r"(?:(?:([A-Za-z0-9_-]{5})~)?([0-9a-f]{1,14}))?")
+
+
+def _hash(text: str) -> str:
+    """Return 30 bits of a text's hash: enough to tell one epoch of a channel from the one before."""
+    return base64.urlsafe_b64encode(blake2b(text.encode("ascii"), digest_size=6).digest())[:5].decode("ascii")
+
+
+@lru_cache(4096)
+def _mark(epoch: str) -> str:
+    """Return what stands for an epoch in a position out of a cursor; no epoch has this form."""
+    return "~" + _hash(epoch)
+
+
+class Cursor:
+    """The positions of somebody in several channels, as one short text; `parseAfter` reads it, given the same channels.
+
+    The text stands in the id of each event, and comes back in one header, so it has no names: only a hash of them all, and then
+    the places in the order of the names. One that comes back with other channels says nothing of them (see `NOWHERE`).
+
+    Args:
+        channels: all that are meant, patterns too, in any order.
+    """
+
+    __slots__ = ("_epochs", "_isWritten", "_numbers", "_offsets", "_parts")
+
+    def __init__(self, channels: Iterable[str]) -> None:
+        names = sorted(channels)
+        # By number, from 1: 0 is nobody's, and -1 is no place.
+        self._numbers = {name: number for number, name in enumerate(names, 1)}
+        self._epochs = [""] * (len(names) + 1)
+        self._offsets = [-1] * (len(names) + 1)
+        self._parts = [_head(names), *[""] * len(names)]
+        self._isWritten = True
+
+    def __bool__(self) -> bool:
+        return any(offset >= 0 for offset in self._offsets)
+
+    def __str__(self) -> str:
+        if not self._isWritten:
+            self._write()
+        return ".".join(self._parts)
+
+    def begin(self, channel: str, position: Position) -> None:
+        """Note a channel for the first time; it has to be one of those that are meant."""
+        number = self._numbers[channel]
+        self._epochs[number], self._offsets[number] = position
+        self._isWritten = False
+
+    def move(self, channel: str, epoch: str, offset: int) -> None:
+        """Note the new position in a channel; one that has none is left out, as those that a pattern stands for."""
+        number = self._numbers.get(channel, 0)
+        if self._offsets[number] < 0:
+            return
+        self._offsets[number] = offset
+        if epoch != self._epochs[number]:
+            self._epochs[number] = epoch
+            self._isWritten = False
+        elif self._isWritten:
+            mark, tilde, _ = self._parts[number].rpartition("~")
+            self._parts[number] = f"{mark}{tilde}{offset:x}"
+
+    def end(self, channel: str) -> None:
+        """Leave the position in a channel out from now on."""
+        self._offsets[self._numbers.get(channel, 0)] = -1
+        self._isWritten = False
+
+    def _write(self) -> None:
+        before = None
+        for number, (epoch, offset) in enumerate(zip(self._epochs, self._offsets, strict=True)):
+            if offset >= 0:
+                self._parts[number] = f"{offset:x}" if epoch == before else f"{_mark(epoch)[1:]}~{offset:x}"
+                before = epoch
+            elif number:
+                self._parts[number] = ""
+        self._isWritten = True
+
+
+def _head(names: list[str]) -> str:
+    return "~" + _hash(",".join(names))
+
+
+def _parseCursor(text: str, wanted: list[str]) -> dict[str, Position]:
+    names = sorted(wanted)
+    head, *parts = text.split(".")
+    if head != _head(names) or len(parts) != len(names):
+        # It is one of other channels: better all that is kept once more than a message too few.
+        return dict.fromkeys(names, NOWHERE)
+    epoch, found = "", {}
+    for name, part in zip(names, parts, strict=True):
+        place = _PLACE.fullmatch(part)
+        if place is None:
+            raise ChannelError("bad-position", "The cursor is malformed.")
+        epoch = f"~{place[1]}" if place[1] else epoch
+        if part:
+            if not epoch or int(place[2], 16) > _FURTHEST:
+                raise ChannelError("bad-position", "The cursor is malformed.")
+            found[name] = Position(epoch, int(place[2], 16))
+    return found

@@ -1,0 +1,1 @@
+"""The broadcast site and its API."""

@@ -1,0 +1,96 @@
+"""The HTTP broadcast site: one POST reaches every open caller, or everyone on a channel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.web.server import NOT_DONE_YET
+
+from twisted_ws.errors import ChannelError
+from twisted_ws.web.api.guarded import Guarded
+from twisted_ws.web.api.resource import ELSEWHERE, Api
+from twisted_ws.web.http.answers import Directory, HttpError
+from twisted_ws.web.http.health import Liveness, Readiness
+from twisted_ws.web.http.later import httpError
+from twisted_ws.web.http.messages import checkBodyType, contentType, textOf
+from twisted_ws.web.http.site import HttpSite
+
+if TYPE_CHECKING:
+    from twisted_ws.access.credentials import Credentials
+    from twisted_ws.server import WebSocketServer
+    from twisted_ws.web.http.request import HttpRequest
+
+__all__ = ["Broadcast", "broadcastSite"]
+
+
+def broadcastSite(server: WebSocketServer, credentials: Credentials, reactor: Any = None) -> HttpSite:
+    """Return the factory of the broadcast port.
+
+    ======================================  ==========================================================
+    ``POST /broadcaster/broadcast``         sends the body to every open caller of every service
+    ``POST /channels/{channel}``            publishes the body to a channel
+    ``/api/...``                            publishes and looks at channels (see `twisted_ws.web.api.operations`)
+    ``GET /healthz``, ``GET /readyz``       health, without credentials
+    ======================================  ==========================================================
+    """
+    root, broadcaster, api = Directory(ELSEWHERE), Directory(ELSEWHERE), Api(server, credentials)
+    root.putChild(b"broadcaster", broadcaster)
+    broadcaster.putChild(b"broadcast", Broadcast(server, credentials))
+    root.putChild(b"api", api)
+    root.putChild(b"channels", api)
+    root.putChild(b"healthz", Liveness())
+    root.putChild(b"readyz", Readiness(server))
+    return HttpSite(
+        root,
+        server.limits,
+        server.gate,
+        reactor,
+        turns=server.turns,
+        backlog=server.backlog,
+        intake=server.intake,
+        # A page that needs a key has none.
+        hosts=None if credentials.requiresCredentials else server.hosts,
+        anyHost=(b"/healthz", b"/readyz"),
+        proxies=server.proxies,
+    )
+
+
+class Broadcast(Guarded):
+    """``POST``: the body goes to every open caller of every service; the answer is ``OK`` when all have been written to.
+
+    The body is UTF-8 text whatever its type (curl's form type is taken as it is, and not decoded), and binary with
+    ``application/octet-stream``. An empty one is refused: it is a legal message, but more often a mistake of a script.
+    """
+
+    allowedMethods = (b"POST", b"OPTIONS")
+
+    def admit(self, request: HttpRequest) -> Deferred[None] | None:
+        """Check the credentials, and whether the body's type can be sent on."""
+        admitted = super().admit(request)
+        if admitted is not None:
+            return admitted.addCallback(lambda result: checkBodyType(request))
+        if request.method == b"POST":
+            checkBodyType(request)
+        return None
+
+    def render_POST(self, request: HttpRequest) -> bytes | int:
+        """Send the body on, and answer when it was sent to the last one."""
+        self.refuseWhileDraining()  # that may have begun while the body came
+        body = request.content.read()
+        if not body:
+            raise HttpError(400, "The body is empty: nothing was sent.", "empty-body")
+        message = body if contentType(request) == "application/octet-stream" else textOf(body)
+        try:
+            sent = self._server.broadcast(message)
+        except ChannelError as error:
+            raise httpError(error) from None
+        if sent.called:
+            return b"OK"
+
+        def answer(count: int) -> None:
+            if not request.gone:
+                request.answer(b"OK")
+
+        sent.addCallback(answer)
+        return NOT_DONE_YET

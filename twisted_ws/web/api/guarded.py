@@ -1,0 +1,82 @@
+"""Resources for those who have credentials."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from twisted_ws.access.credentials import CheckFailed, Credentials, TooManyFailures, Unauthenticated
+from twisted_ws.web.http.answers import Endpoint, HttpError, retryAfter
+from twisted_ws.web.http.health import RETRY_SECONDS
+from twisted_ws.wire.door.origins import isFromElsewhere
+
+if TYPE_CHECKING:
+    from twisted_ws.server import WebSocketServer
+    from twisted_ws.web.http.request import HttpRequest
+
+__all__ = ["Guarded"]
+
+
+class Guarded(Endpoint):
+    """An endpoint for those who have credentials, while the server does not stop."""
+
+    def __init__(self, server: WebSocketServer, credentials: Credentials) -> None:
+        super().__init__()
+        self._server = server
+        self._credentials = credentials
+
+    def admit(self, request: HttpRequest) -> Deferred[None] | None:
+        """Check path and method, then the credentials, before the body is asked for."""
+        super().admit(request)
+        return None if request.method == b"OPTIONS" else self.authorize(request)
+
+    def authorize(self, request: HttpRequest) -> Deferred[None] | None:
+        """Check the credentials, where there is anything to check.
+
+        Raises:
+            HttpError: a page without a key, or the server stops; for wrong credentials the Deferred fails with one.
+        """
+        assert request.head is not None
+        authorization = request.fields.getAll("authorization") if "authorization" in request.head.values else []
+        if len(authorization) > 1:
+            raise HttpError(400, "The request has more than one Authorization header.")
+        self._refuseBrowsers(request, authorization[0] if authorization else "")
+        self.refuseWhileDraining()
+        if not self._credentials.requiresCredentials:
+            return None
+        checked = self._credentials.check(authorization[0] if authorization else None, request.peerAddress)
+        return checked.addCallbacks(lambda identity: None, self._unknown)
+
+    def _refuseBrowsers(self, request: HttpRequest, authorization: str) -> None:
+        """Refuse a request that a web page sent with what the browser has, and not the page.
+
+        Any page in the world can make its visitor's browser POST plain text to localhost, and the browser adds the passwords it
+        remembers. It never adds a bearer token of its own, and it names the page in Origin, or says at least that it is another
+        site's.
+        """
+        bearer = self._credentials.requiresCredentials and authorization.lower().startswith("bearer ")
+        head = request.head
+        assert head is not None
+        if ("origin" in head.values or ("sec-fetch-site" in head.values and isFromElsewhere(head))) and not bearer:
+            raise HttpError(403, "A web page may publish only with an API key of its own.")
+
+    def refuseWhileDraining(self) -> None:
+        """Refuse what would reach nobody any more.
+
+        Raises:
+            HttpError: 503.
+        """
+        if self._server.isStopping:
+            raise HttpError(503, "The server stops: nothing was sent.", headers=retryAfter(RETRY_SECONDS))
+
+    def _unknown(self, failure: Failure) -> Failure:
+        error = failure.value
+        if isinstance(error, Unauthenticated):
+            raise HttpError(401, str(error), headers={"WWW-Authenticate": self._credentials.challenges})
+        if isinstance(error, TooManyFailures):
+            raise HttpError(429, str(error), headers=retryAfter(error.wait))
+        if isinstance(error, CheckFailed):
+            raise HttpError(503, str(error), headers=retryAfter(RETRY_SECONDS))
+        return failure

@@ -1,0 +1,134 @@
+"""The HTTP API of the broadcast port: routes requests by the table of operations, reads them, and writes their answers."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.web.server import NOT_DONE_YET
+
+from twisted_ws.logs import printable
+from twisted_ws.web.api.guarded import Guarded
+from twisted_ws.web.api.openapi import PATH, openAPI
+from twisted_ws.web.api.operations import OPERATIONS, Call, Operation
+from twisted_ws.web.http.answers import HttpError, notAllowed, nothing, spaced
+from twisted_ws.web.http.compression import answerCompressed
+from twisted_ws.web.http.later import answerLater
+from twisted_ws.web.http.messages import checkBodyType, contentType
+
+if TYPE_CHECKING:
+    from twisted_ws.access.credentials import Credentials
+    from twisted_ws.limits import Limits
+    from twisted_ws.server import WebSocketServer
+    from twisted_ws.web.http.request import HttpRequest
+
+__all__ = ["ELSEWHERE", "Api"]
+
+# What a body of JSON may be called: curl says form data of everything.
+_JSON_TYPES = ("", "application/json", "text/plain", "application/x-www-form-urlencoded")
+# How long an operation may take. Only an engine that asks another process takes any time.
+SECONDS = 30
+# For who comes to the broadcast port with a browser, or a WebSocket.
+ELSEWHERE = ": pages and WebSockets are on the WebSocket port (by default 8080)"
+
+_ROUTES: dict[str, dict[bytes, Operation]] = {}
+for _operation in OPERATIONS:
+    _ROUTES.setdefault(_operation.path, {})[_operation.method.encode("ascii")] = _operation
+
+
+class Api(Guarded):
+    """All paths of the API (see `OPERATIONS`)."""
+
+    def __init__(self, server: WebSocketServer, credentials: Credentials) -> None:
+        super().__init__(server, credentials)
+        self._document = openAPI(server.limits, credentials.challenges)
+
+    def admit(self, request: HttpRequest) -> Deferred[None] | None:
+        """Find the operation, and check the credentials, before the body is asked for."""
+        path, channel = _route(request.path.decode("ascii"))
+        if path != PATH and path not in _ROUTES:
+            raise nothing(request, ELSEWHERE)
+        found = _ROUTES.get(path, {})
+        allowed = self._allowed(found)
+        request.found = found.get(b"GET" if request.method == b"HEAD" else request.method), channel, allowed
+        if request.method not in allowed:
+            isRead = path == "/channels/{channel}" and request.method in (b"GET", b"HEAD")
+            raise notAllowed(allowed, ": channels are read on the WebSocket port (by default 8080)" if isRead else "")
+        if request.method == b"OPTIONS" or path == PATH:
+            return None
+        operation: Operation = request.found[0]
+        if operation.body is not None and contentType(request) not in _JSON_TYPES:
+            raise HttpError(415, "The body must be JSON.")
+        if operation.body is not None or operation.posts:
+            checkBodyType(request)
+        return self.authorize(request)
+
+    def render(self, request: HttpRequest) -> Any:
+        """Do what was asked."""
+        operation, channel, allowed = request.found
+        if request.method == b"OPTIONS":
+            request.setResponseCode(204)
+            request.say("Allow", b", ".join(allowed).decode("ascii"))
+            return b""
+        if operation is None:
+            self._send(request, self._document)
+            return NOT_DONE_YET
+        self.refuseWhileDraining()  # that may have begun while the body came
+        return answerLater(request, self._run(request, operation, channel), SECONDS)
+
+    async def _run(self, request: HttpRequest, operation: Operation, channel: str) -> None:
+        query, body = _query(request, operation), _body(request, operation, self._server.limits)
+        call = Call(self._server, request, channel, query, body)
+        answer = await operation.run(call)
+        self._send(request, spaced(msgspec.json.encode(answer)))
+
+    def _send(self, request: HttpRequest, body: bytes) -> None:
+        request.say("Content-Type", "application/json")
+        request.say("Vary", "Accept-Encoding")
+        answerCompressed(request, body, self._server.limits.gzipFrom)
+
+    @staticmethod
+    def _allowed(found: dict[bytes, Operation]) -> tuple[bytes, ...]:
+        methods = tuple(found) or (b"GET",)
+        return (*methods, *((b"HEAD",) if b"GET" in methods else ()), b"OPTIONS")
+
+
+def _route(path: str) -> tuple[str, str]:
+    """Return the path as the table has it, and the channel in it: the segment after ``channels``."""
+    head, mark, rest = path.partition("/channels/")
+    if not mark:
+        return path, ""
+    channel, slash, tail = rest.partition("/")
+    return f"{head}{mark}{{channel}}{slash}{tail}", unquote(channel)
+
+
+def _query(request: HttpRequest, operation: Operation) -> Any:
+    text = request.uri.decode("ascii").partition("?")[2]
+    named = _read(lambda: parse_qs(text, keep_blank_values=True, errors="strict")) if text else {}
+    if any(len(values) > 1 for values in named.values()):
+        raise HttpError(400, "A parameter of the query stands twice.")
+    flat = {name: values[0] for name, values in named.items()}
+    if operation.query is None:
+        if flat:
+            raise HttpError(400, "This takes no query.")
+        return None
+    return _read(lambda: msgspec.convert(flat, operation.query, strict=False))
+
+
+def _body(request: HttpRequest, operation: Operation, limits: Limits) -> Any:
+    if operation.body is None:
+        return None
+    body = request.content.read()
+    if operation.check is not None:
+        _read(partial(operation.check, body, limits))
+    return _read(lambda: msgspec.json.decode(body, type=operation.body))
+
+
+def _read(read: Any) -> Any:
+    try:
+        return read()
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise HttpError(400, f"{printable(error)}.") from None

@@ -1,0 +1,1 @@
+"""Channels over HTTP: event streams, polling and publishing."""

@@ -1,0 +1,281 @@
+"""Server-sent events: the messages of channels as ``text/event-stream`` (WHATWG HTML, "Server-sent events")."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import msgspec
+
+from twisted_ws.channels.framings import Framing, jsonParts
+from twisted_ws.channels.names import isPattern
+from twisted_ws.channels.past import Past
+from twisted_ws.channels.presence import Room
+from twisted_ws.channels.subprotocol import frame
+from twisted_ws.channels.subscriber import CallerSubscriber
+from twisted_ws.errors import ChannelError, concerning
+from twisted_ws.message import Cursor, Kind, Position, Publication, Start, parseAfter
+from twisted_ws.web.channels.stream import Event, HttpVisitor, Stream, uniform
+from twisted_ws.web.http.compression import listed, wanted
+from twisted_ws.wire.speedups import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from twisted_ws.caller import Caller
+    from twisted_ws.channels.service import ChannelService
+    from twisted_ws.server import WebSocketServer
+    from twisted_ws.web.channels.visits import Visit
+    from twisted_ws.web.http.request import HttpRequest
+
+__all__ = ["EventSubscriber", "openEvents", "wantsEvents"]
+
+_STREAMS = listed("text/event-stream")
+# The id of the last event of a stream whose client is not to come back. An EventSource does come back, and shows it: only then
+# it can be told, by a 204.
+LEFT = "disconnected"
+
+
+def wantsEvents(request: HttpRequest) -> bool:
+    """Say whether the client takes an event stream: Accept names it."""
+    return any(isWanted for _, isWanted in wanted(request.fields.get("accept", ""), _STREAMS))
+
+
+# One publication, encoded once for all streams of a kind.
+
+
+def rawEvent(publication: Publication) -> Event:
+    """Frame a message as it was published, for streams of its channel alone."""
+    head = b"id: %s:%d\n" % (publication.epoch.encode("ascii"), publication.offset)
+    if publication.kind is Kind.BINARY:
+        return Event((head, b"event: binary\ndata: ", base64.b64encode(publication.payload), b"\n\n"), publication)
+    return Event((head, b"data: ", _data(publication.payload), b"\n\n"), publication)
+
+
+def jsonEvent(publication: Publication) -> Event:
+    """Frame a message in JSON, for streams of its channel alone."""
+    head = b"id: %s:%d\ndata: " % (publication.epoch.encode("ascii"), publication.offset)
+    return Event((head, *jsonParts(publication), b"\n\n"), publication)
+
+
+def cursorEvent(publication: Publication) -> Event:
+    """Frame a message in JSON but for its id, which each stream of several channels has for itself."""
+    return Event((b"data: ", *jsonParts(publication), b"\n\n"), publication)
+
+
+def _data(payload: bytes) -> bytes:
+    # A megabyte may be a million lines: nothing is made of each of them.
+    if b"\r" in payload:
+        payload = payload.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return payload.replace(b"\n", b"\ndata: ")
+
+
+class EventSubscriber(CallerSubscriber):
+    """An event stream of one channel, as its messages were published.
+
+    Subscriptions are made before the stream begins, for any may still be refused; what comes meanwhile is kept for `open`.
+    """
+
+    __slots__ = ("_began", "_service", "_starts", "_stream", "_watched")
+
+    framing: ClassVar[Framing] = staticmethod(rawEvent)
+
+    def __init__(
+        self, visitor: HttpVisitor, stream: Stream, service: ChannelService, watched: bool, names: Iterable[str]
+    ) -> None:
+        visitor._link = stream
+        super().__init__(cast("Caller", visitor), service.server.channels, service.policy)
+        if not stream.chunked:
+            self.sender = NEVER
+        self._service = service
+        self._stream = stream
+        self._watched = watched
+        self._starts: list[Start] = []
+        self._began = False
+
+    def open(self) -> None:
+        """Begin the stream: where the subscriptions begin, what was missed, and then what comes."""
+        self._stream.open()
+        self._began = True
+        # In the first event, for some clients show each block as an event; and not the same for all, so that they do not all come
+        # back at once when a proxy is restarted.
+        retry = b"retry: %d\n" % round(self._channels.limits.reconnectDelay * 1000 * uniform(1, 2))
+        room = Room(self._channels.limits)
+        first, *others = [self._subscribed(start, room) for start in self._starts] or [b""]
+        self.writeFirst([retry + first, *others])
+
+    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
+        """Keep where the subscription begins."""
+        self._starts.append(start)
+        super().begin(start, publications)
+        if self._watched:
+            self._channels.presence.watch(start.channel, self)
+
+    def ended(self, channel: str, reason: str) -> None:
+        """Tell the service, and the client what it did not ask for; without any channel the stream ends."""
+        super().ended(channel, reason)
+        self._service.left(self.caller, channel)
+        if reason and self._began:
+            self.write(self._unsubscribed(channel, reason))
+            if not self.channels:
+                self._end()
+
+    def _fits(self, size: int) -> bool:
+        return self._began and super()._fits(size)
+
+    def _pump(self) -> None:
+        if self._began:
+            super()._pump()
+
+    def leave(self) -> None:
+        """End: the stream has."""
+        super().leave()
+        self.caller._link = None
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """End the stream; the client is told that it is not wanted."""
+        for channel in self.channels:
+            self._channels.unsubscribe(self, channel, reason or "disconnected")
+
+    def _end(self) -> None:
+        # What waits for a slow client is not waited for.
+        self._drop()
+        self._stream.end(b"id: %s\n\n" % LEFT.encode("ascii"))
+
+    def _subscribed(self, start: Start, room: Room) -> bytes:
+        answer = msgspec.json.encode(self._answer(start))
+        return b"event: subscribed\n" + self._idOf(start) + b"data: " + answer + b"\n\n"
+
+    def _unsubscribed(self, channel: str, reason: str) -> bytes:
+        return b"event: unsubscribed\ndata: " + msgspec.json.encode({"channel": channel, "reason": reason}) + b"\n\n"
+
+    def _idOf(self, start: Start) -> bytes:
+        return b"" if start.position is None else b"id: %s\n" % str(start.position).encode("ascii")
+
+    def _answer(self, start: Start) -> dict[str, Any]:
+        place = None if start.position is None else str(start.position)
+        return {"channel": start.channel, "id": place, "recovered": start.recovered, "count": start.missed}
+
+
+class JsonEventSubscriber(EventSubscriber):
+    """An event stream of one channel, in the JSON frames of ``twisted-ws.v1``."""
+
+    __slots__ = ()
+
+    framing: ClassVar[Framing] = staticmethod(jsonEvent)
+
+    def notice(self, frame: bytes) -> None:
+        """Tell who comes and goes."""
+        self.write(b"data: " + frame + b"\n\n")
+
+    def _subscribed(self, start: Start, room: Room) -> bytes:
+        answer = self._answer(start)
+        if self._watched:
+            answer["presence"] = self._channels.who(start.channel, room=room)
+        return self._idOf(start) + b"data: " + frame("subscribed", **answer) + b"\n\n"
+
+    def _unsubscribed(self, channel: str, reason: str) -> bytes:
+        return b"data: " + frame("unsubscribed", channel=channel, reason=reason) + b"\n\n"
+
+
+class CursorEventSubscriber(JsonEventSubscriber):
+    """An event stream of several channels, or of patterns: each event's id says where the stream is in all of them."""
+
+    __slots__ = ("_cursor",)
+
+    framing: ClassVar[Framing] = staticmethod(cursorEvent)
+
+    def __init__(
+        self, visitor: HttpVisitor, stream: Stream, service: ChannelService, watched: bool, names: Iterable[str]
+    ) -> None:
+        super().__init__(visitor, stream, service, watched, names)
+        self._cursor = Cursor(names)
+        self.sender = NEVER  # no two streams have the same bytes
+        stream.prefix = self._prefix
+
+    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
+        """Note where the subscription begins, too."""
+        super().begin(start, publications)
+        if start.position is not None:
+            self._cursor.begin(start.channel, start.position)
+
+    def ended(self, channel: str, reason: str) -> None:
+        """Leave its place out."""
+        self._cursor.end(channel)
+        super().ended(channel, reason)
+
+    def _idOf(self, start: Start) -> bytes:
+        return self._id()
+
+    def _id(self) -> bytes:
+        return b"id: %s\n" % str(self._cursor).encode("ascii") if self._cursor else b""
+
+    def _prefix(self, publication: Publication) -> bytes:
+        # A pattern's channels have no place in the cursor: who comes back by a pattern begins with what is new.
+        self._cursor.move(publication.channel, publication.epoch, publication.offset)
+        return self._id()
+
+
+async def openEvents(request: HttpRequest, visit: Visit, server: WebSocketServer) -> None:
+    """Answer a GET with an event stream.
+
+    Raises:
+        ChannelError: any of the channels is refused, or the position is none.
+    """
+    names, service, visitor, query = visit.names, visit.service, visit.visitor, visit.query
+    after = request.fields.get("last-event-id") or query.get("after", query.get("lastEventId") or None)
+    if after == LEFT:
+        request.setResponseCode(204)
+        request.answer(b"")
+        return
+    if not names:
+        raise ChannelError("bad-request", "No channel: name one in the path, or by ?channel=.")
+    positions = parseAfter(after, names)
+    alone = len(names) == 1 and not isPattern(names[0])
+    json = not alone or query.get("format") == "json"
+    watched = json and query.get("presence") == "true"
+    infos = await service.permitAll(visitor, names, watched)
+    if request.gone:
+        return  # a hook has gone on all the same
+    _describe(request)
+    if request.method == b"HEAD":
+        request.finish()  # type: ignore[no-untyped-call]
+        return
+    kind = CursorEventSubscriber if not alone else JsonEventSubscriber if json else EventSubscriber
+    await _begin(request, visit, server, kind, infos, positions, watched)
+
+
+async def _begin(
+    request: HttpRequest,
+    visit: Visit,
+    server: WebSocketServer,
+    kind: type[EventSubscriber],
+    infos: Mapping[str, Any],
+    positions: Mapping[str, Position],
+    watched: bool,
+) -> None:
+    def whenGone() -> None:
+        server.visits.discard(stream)
+        subscriber.leave()
+
+    if server.isStopping:
+        raise ChannelError("unavailable", "The server stops.")
+    stream = Stream(request, server.channels, whenGone)
+    subscriber = kind(visit.visitor, stream, visit.service, watched, infos)
+    try:
+        for name, info in infos.items():
+            with concerning(name):
+                await server.channels.subscribe(subscriber, name, positions.get(name), info)
+    except BaseException:
+        if not request.gone:
+            stream.giveUp()
+        subscriber.leave()
+        raise
+    server.visits.add(stream)
+    subscriber.open()
+
+
+def _describe(request: HttpRequest) -> None:
+    request.say("Content-Type", "text/event-stream; charset=utf-8")
+    request.say("Cache-Control", "no-store, no-transform")
+    request.say("X-Accel-Buffering", "no")  # nginx would keep events back until it has a page of them

@@ -1,0 +1,308 @@
+"""Polling: what is new on channels, as one JSON answer; a long poll waits for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from heapq import merge
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from twisted_ws.channels.framings import Framing, jsonFields
+from twisted_ws.channels.names import isPattern
+from twisted_ws.channels.past import Past
+from twisted_ws.channels.presence import Room
+from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.errors import ChannelError, concerning
+from twisted_ws.message import NOWHERE, Cursor, Position, Publication, Start, cursor, parseAfter
+from twisted_ws.web.channels.stream import returnDelay
+from twisted_ws.web.http.answers import HttpError, retryAfter, spaced
+from twisted_ws.web.http.compression import answerCompressed
+
+if TYPE_CHECKING:
+    from twisted_ws.limits import Limits
+    from twisted_ws.server import WebSocketServer
+    from twisted_ws.web.channels.visits import Visit
+    from twisted_ws.web.http.request import HttpRequest
+
+__all__ = ["Gathered", "Poll", "poll"]
+
+_SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
+_COUNT = re.compile(r"[0-9]{1,9}")
+# What it costs to answer a poll that has waited, in steps of `Turns`.
+ANSWER = 60
+
+# What is quoted, without what a proxy or server that compresses has put behind it; the weak ones (W/) are taken, too.
+_TAG = re.compile(r'"([^"]*?)(?:[-;]{1,2}(?:gzip|br|zstd|deflate))?"')
+# Somebody who has one answer has one tag; a proxy, or a person, may send some.
+_TAGS = 16
+
+
+class Gathered:
+    """The messages of one answer, up to its limits, and where they end.
+
+    Args:
+        most: how many it may have.
+        limits: `answerBytes` is used.
+
+    Attributes:
+        recovered: whether all that were asked for by a position are there.
+        messages: each as JSON fields without braces.
+    """
+
+    def __init__(self, most: int, limits: Limits) -> None:
+        self._most = most
+        self._room = limits.answerBytes
+        self._positions: dict[str, Position] = {}
+        self._full = False
+        self._answers: list[bool] = []
+        self.messages: list[bytes] = []
+
+    @property
+    def recovered(self) -> bool:
+        """Whether nothing was lost; False when nothing was asked for."""
+        return bool(self._answers) and all(self._answers)
+
+    def begin(self, channel: str, position: Position | None, recovered: bool, asked: bool) -> None:
+        """Note where the messages of a channel begin, and whether that was asked for by a position."""
+        if position is not None:
+            self._positions[channel] = position
+        if asked:
+            self._answers.append(recovered)
+
+    def add(self, publication: Publication, fields: bytes) -> bool:
+        """Add a message; False: it does not fit, and so does none after it."""
+        if self._full or len(self.messages) >= self._most or (self.messages and len(fields) > self._room):
+            self._full = True
+            return False
+        self._room -= len(fields)
+        self.messages.append(fields)
+        if publication.channel in self._positions:
+            self._positions[publication.channel] = publication.position
+        return True
+
+    def addAll(self, runs: Sequence[Iterable[Publication]]) -> None:
+        """Add the messages of several channels, in the order of their time."""
+        for publication in merge(*runs, key=_time) if len(runs) > 1 else chain(*runs):
+            if not self.add(publication, jsonFields(publication)):
+                return
+
+    def place(self, bare: bool) -> str | None:
+        """Return the position after the last message; with names unless `bare`. None where only patterns are asked for."""
+        if bare:
+            return next((str(position) for position in self._positions.values()), None)
+        return cursor(self._positions) or None
+
+    def tag(self, names: Sequence[str]) -> str | None:
+        """Return the same in short, for the ETag of an answer about these channels and patterns."""
+        if len(names) == 1:
+            return self.place(True)
+        short = Cursor(names)
+        for channel, position in self._positions.items():
+            short.begin(channel, position)
+        return str(short) if short else None
+
+
+def _time(publication: Publication) -> float:
+    return publication.at
+
+
+class _Question:
+    """What a poll asks.
+
+    Raises:
+        ChannelError: it cannot be read.
+    """
+
+    def __init__(self, request: HttpRequest, visit: Visit, limits: Limits) -> None:
+        query = visit.query
+        self.names = visit.names
+        if not self.names:
+            raise ChannelError("bad-request", "No channel: name one in the path, or by ?channel=.")
+        self.alone = len(self.names) == 1
+        self.presence = query.get("presence") == "true"
+        wait, limit = query.get("wait", "0"), query.get("limit", str(limits.answerMessages))
+        if not _SECONDS.fullmatch(wait) or float(wait) > limits.pollWait:
+            raise ChannelError("bad-request", f"wait is 0 to {limits.pollWait:g} seconds.")
+        if not _COUNT.fullmatch(limit) or not 1 <= int(limit) <= limits.answerMessages:
+            raise ChannelError("bad-request", f"limit is 1 to {limits.answerMessages} messages.")
+        self.wait = 0.0 if request.method == b"HEAD" else float(wait)
+        self.limit = int(limit)
+        seen = request.fields.get("if-none-match")
+        self.tags: list[str] = [tag[1] for tag in islice(_TAG.finditer(seen or ""), _TAGS)]
+        self.positions = self._positions(query.get("after"), seen)
+
+    def _positions(self, after: str | None, seen: str | None) -> dict[str, Position]:
+        if after is not None or seen is None:
+            return parseAfter(after, self.names)
+        for tag in self.tags:
+            try:
+                return parseAfter(tag, self.names)
+            except ChannelError:
+                pass
+        # Whatever has become of the tag on its way, who sends one was here before: better something twice than lost.
+        return dict.fromkeys(self.names, NOWHERE)
+
+
+class Poll(Subscriber):
+    """A poll that waits; implements `twisted_ws.server.Visit`.
+
+    It is answered in the turn after its first message came, with all that came until then.
+    """
+
+    __slots__ = ("_answering", "_gathered", "_question", "_request", "_runs", "_server", "_visit", "_waiting", "wheelSlot")
+
+    framing: ClassVar[Framing] = staticmethod(lambda publication: (publication, jsonFields(publication)))
+
+    def __init__(self, request: HttpRequest, visit: Visit, server: WebSocketServer, question: _Question) -> None:
+        super().__init__(visit.visitor)
+        visit.visitor.membership = self
+        self._request = request
+        self._visit = visit
+        self._server = server
+        self._question = question
+        self._gathered = Gathered(question.limit, server.limits)
+        # Until it waits: what was missed of each channel, and what came since.
+        self._runs: dict[str, tuple[Past | list[Publication], list[Publication]]] = {}
+        self._waiting = False
+        self._answering = False
+        self.wheelSlot: int | None = None
+
+    def wait(self) -> None:
+        """All subscriptions are made: answer, or wait for what comes."""
+        self._waiting = True
+        self._gathered.addAll([chain(*run) for run in self._runs.values()])
+        self._runs.clear()
+        channels = self._server.channels
+        if self._gathered.messages:
+            self._answer()
+            return
+        self._server.visits.add(self)
+        self._request.whenGone = self.leave
+        channels.wheel.after(self, self._question.wait)
+
+    def leave(self) -> None:
+        """End: it was answered, or the peer has left."""
+        self._waiting = False
+        self._request.whenGone = None
+        self._server.visits.discard(self)
+        self._server.channels.wheel.drop(self)
+        self._server.channels.leave(self)
+
+    # Subscriber.
+
+    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
+        """Keep what was missed."""
+        self._gathered.begin(start.channel, start.position, start.recovered, start.channel in self._question.positions)
+        self._runs[start.channel] = publications, []
+
+    def send(self, message: tuple[Publication, bytes]) -> bool:
+        """Take a message, and answer soon."""
+        if not self._waiting:
+            if not self.gone:
+                self._runs.setdefault(message[0].channel, ([], []))[1].append(message[0])
+            return not self.gone
+        self._answerSoon()
+        return self._gathered.add(*message)
+
+    def ended(self, channel: str, reason: str) -> None:
+        """Tell the service; a poll without channels is answered."""
+        self._visit.service.left(self.caller, channel)
+        if reason and not self.channels and self._waiting:
+            self.leave()
+            self._request.refuse(HttpError(403, reason))
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """Answer that it is not wanted."""
+        for channel in self.channels:
+            self._server.channels.unsubscribe(self, channel, reason or "disconnected")
+
+    def deadlineReached(self, now: float) -> None:
+        """Nothing came in time; called by the wheel."""
+        self._answerSoon()
+
+    def _answerSoon(self) -> None:
+        """Answer in a turn that has time for it: very many may wait for the same message."""
+        if not self._answering:
+            self._server.turns.later(self._answerNow)
+            self._answering = True  # noted last, for memory may be short: to answer twice does nothing
+
+    def _answerNow(self) -> None:
+        if self._waiting:  # still: the peer may have left
+            self._server.turns.spend(ANSWER)
+            self._answer()
+
+    def stop(self, timeout: float) -> Deferred[None]:
+        """Answer at once: the client has a position then, and comes back with it."""
+        channel = self._request.channel
+        channel.persistent = False
+        for name, value in retryAfter(returnDelay(self._server.limits)).items():
+            self._request.say(name, value)
+        lost = channel.whenLost(timeout)
+        self._answer()
+        return lost
+
+    def _answer(self) -> None:
+        presence = self._question.presence and _presence(self._server, self._question)
+        self.leave()
+        _answer(self._request, self._question, self._gathered, self._server.limits, presence)
+
+
+async def poll(request: HttpRequest, visit: Visit, server: WebSocketServer) -> None:
+    """Answer a GET with what is new, or have it answered later.
+
+    Raises:
+        ChannelError: any of the channels is refused, or the query cannot be read.
+    """
+    question, channels = _Question(request, visit, server.limits), server.channels
+    infos = await visit.service.permitAll(visit.visitor, question.names, question.presence)
+    if request.gone:
+        return  # a hook has gone on all the same
+    if not question.wait:
+        gathered, runs = Gathered(question.limit, server.limits), []
+        for name in question.names:
+            if not isPattern(name):  # which has no history
+                with concerning(name):
+                    history = await channels.history(name, question.positions.get(name))
+                gathered.begin(name, history.position, history.recovered, name in question.positions)
+                runs.append(history.publications)
+        gathered.addAll(runs)
+        _answer(request, question, gathered, server.limits, question.presence and _presence(server, question))
+        return
+    if server.isStopping:
+        raise ChannelError("unavailable", "The server stops.")
+    waiting = Poll(request, visit, server, question)
+    try:
+        for name, info in infos.items():
+            with concerning(name):
+                await channels.subscribe(waiting, name, question.positions.get(name), info)
+    except BaseException:
+        waiting.leave()
+        raise
+    waiting.wait()
+
+
+def _presence(server: WebSocketServer, question: _Question) -> Any:
+    room = Room(server.limits)
+    found = {name: server.channels.who(name, room=room) for name in question.names}
+    return found[question.names[0]] if question.alone else found
+
+
+def _answer(request: HttpRequest, question: _Question, gathered: Gathered, limits: Limits, presence: Any) -> None:
+    place, tag = gathered.place(question.alone), gathered.tag(question.names)
+    request.say("Cache-Control", "no-cache")
+    if tag is not None:
+        request.say("ETag", f'"{tag}"')
+        if tag in question.tags and not gathered.messages and not presence:
+            request.setResponseCode(304)
+            request.answer(b"")
+            return
+    body = [b'{"id":', msgspec.json.encode(place), b',"recovered":', b"true" if gathered.recovered else b"false"]
+    body += [b',"messages":[', b",".join([b"{" + fields + b"}" for fields in gathered.messages]), b"]"]
+    if presence:
+        body += [b',"presence":', msgspec.json.encode(presence)]
+    request.say("Content-Type", "application/json")
+    answerCompressed(request, spaced(b"".join([*body, b"}"])), limits.gzipFrom)

@@ -1,0 +1,336 @@
+"""An HTTP answer without an end: bytes go out as they come, and never wait without a bound.
+
+After its head, such an answer has the outbox of a WebSocket connection (`wire.websocket.outbox`): what the peer does not take is
+counted, bounded and given up there, and one event for many goes straight to their sockets (`twisted_ws.wire.websocket.fanout`).
+
+The answer comes in chunks (RFC 9112 section 7.1): of one that ends with its connection, many clients give their program nothing
+before they have a page. An event is one chunk, so that all get the same bytes. HTTP/1.0 has no chunks, and gets the events alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from twisted_ws.caller import TEXT
+from twisted_ws.channels.framings import LARGE
+from twisted_ws.channels.visitor import Visitor
+from twisted_ws.errors import ConnectionClosed, SlowConsumer
+from twisted_ws.logs import peerName, printable
+from twisted_ws.wire.frames import OutgoingMessage
+from twisted_ws.wire.lane.transport import LaneServer
+from twisted_ws.wire.loop.transports import hasVanished
+from twisted_ws.wire.websocket.outbox import SLICE, Outbox
+
+if TYPE_CHECKING:
+    from twisted_ws.channels.channels import Channels
+    from twisted_ws.errors import WebSocketError
+    from twisted_ws.limits import Limits
+    from twisted_ws.message import Publication
+    from twisted_ws.upgrade import UpgradeRequest
+    from twisted_ws.web.http.connection import HttpChannel
+    from twisted_ws.web.http.request import HttpRequest
+
+__all__ = ["Event", "HttpVisitor", "Stream", "returnDelay", "uniform"]
+
+HEARTBEAT = b":\n\n"
+LAST_CHUNK = b"0\r\n\r\n"
+# Seconds over which the clients of a server that stops come back, so that they do not all come at once.
+SPREAD = 5
+
+# Not Python's shared generator: a program that seeds it in each of its processes would have all clients come back at once.
+uniform = SystemRandom().uniform
+
+
+def returnDelay(limits: Limits) -> float:
+    """Return after how many seconds one client of a server that stops should come back."""
+    return limits.reconnectDelay + uniform(0, SPREAD)
+
+
+def chunk(data: bytes) -> bytes:
+    """Return a chunk of an answer: not the last one, so there has to be something in it."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+_log = Logger()
+
+
+class HttpVisitor(Visitor):
+    """A visitor that can be a subscriber's caller: with a link, once it has a stream."""
+
+    __slots__ = ("_link",)
+
+    def __init__(self, request: UpgradeRequest) -> None:
+        super().__init__(request)
+        self._link: Stream | None = None
+
+
+class Event(OutgoingMessage):
+    """One event for many streams, encoded once.
+
+    Args:
+        parts: the event's bytes.
+        publication: what it was made of.
+
+    Attributes:
+        payload: the event; a large one is not copied out of its chunk.
+        publication: what it was made of.
+    """
+
+    __slots__ = ("publication",)
+
+    def __init__(self, parts: Sequence[bytes], publication: Publication) -> None:
+        self.opcode = TEXT
+        if len(publication.payload) < LARGE:
+            self.payload = b"".join(parts)
+            self.plain = chunk(self.payload)
+        else:
+            self._join(parts)
+        self.deflated = {}
+        self.publication = publication
+
+    def _join(self, parts: Sequence[bytes]) -> None:
+        """Join what is large, once."""
+        head = b"%x\r\n" % sum(map(len, parts))
+        self.plain = b"".join((head, *parts, b"\r\n"))
+        self.payload = memoryview(self.plain)[len(head) : -2]  # type: ignore[assignment]  # it is only ever joined
+
+
+class Stream:
+    """The writing end of one event stream; to a subscriber, its link (`twisted_ws.channels.subscriber.Outlet`).
+
+    It has the connection from the moment it is made: until `open` its request can still be answered otherwise, after `giveUp`.
+
+    Args:
+        request: what it answers.
+        channels: whose limits and clock it has.
+        whenGone: called once when nothing can be written any more.
+
+    Attributes:
+        sender: see `twisted_ws.wire.websocket.fanout.fanOut`; only a stream that is `chunked` can be sent to like that.
+        chunked: whether its bytes go out in chunks.
+        prefix: makes what is sent before an `Event`, for what differs from one stream to the next; None: nothing does.
+    """
+
+    wheelSlot: int | None = None
+
+    def __init__(self, request: HttpRequest, channels: Channels, whenGone: Callable[[], None]) -> None:
+        self._request = request
+        self._channel: HttpChannel = request.channel
+        self._channels = channels
+        self._whenGone: Callable[[], None] | None = whenGone
+        self._goOn: Callable[[], None] | None = None
+        self._makeRoom: Callable[[], None] | None = None
+        self._ending = False
+        self._pingAt = 0.0
+        self.prefix: Callable[[Publication], bytes] | None = None
+        self.chunked = request.clientproto != b"HTTP/1.0"
+        limits = channels.limits
+        transport = self._channel.lend()
+        self._lane: LaneServer | None = transport if isinstance(transport, LaneServer) and transport.sender is not None else None
+        self._outbox = Outbox(self, transport, channels.wheel, channels.backlog, limits.maxSendBuffer, limits.replyBuffer)
+        self.sender: Any = self._outbox.sender
+        request.notifyFinish().addBoth(self._finished)
+
+    def open(self) -> None:
+        """Write the head of the answer; from now on it is the stream's."""
+        request, channel = self._request, self._channel
+        channel.persistent = False
+        if self.chunked:
+            request.say("Transfer-Encoding", "chunked")
+        request.writeHead()
+        self._openLane()
+        now = self._channels.seconds()
+        self._pingAt = now + self._channels.limits.pingInterval
+        self._wait(now)
+
+    def giveUp(self) -> None:
+        """Give the connection back, with nothing written."""
+        self._ending, self._whenGone = True, None
+        self._outbox.release()
+        self._channel.reclaim()
+
+    # Link.
+
+    def isOpen(self) -> bool:
+        """Say whether events can be written."""
+        return not self._ending
+
+    def bufferedAmount(self) -> int:
+        """Return how many bytes wait to be handed to the kernel."""
+        return self._outbox.size
+
+    def send(self, message: OutgoingMessage) -> bool:
+        """Write an `Event`, or the payload of any other message as it is; say whether the stream took it."""
+        return self.sendAll((message,))
+
+    def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
+        """Do so with some of them in one piece."""
+        if self._ending:
+            return False
+        self._write(b"".join([self._event(each) for each in messages]))
+        return not self._ending
+
+    def _event(self, message: OutgoingMessage) -> bytes:
+        if self.prefix is not None and isinstance(message, Event):
+            return self.prefix(message.publication) + message.payload
+        return message.payload
+
+    def waiting(self) -> int:
+        """See `twisted_ws.channels.subscriber.Outlet`."""
+        return self._outbox.waiting()
+
+    def keep(self, by: int) -> None:
+        """See `twisted_ws.channels.subscriber.Outlet`."""
+        self._outbox.keep(by)
+
+    def _write(self, events: bytes) -> None:
+        self._outbox.send(chunk(events) if self.chunked else events)
+
+    def hold(self, goOn: Callable[[], None] | None, makeRoom: Callable[[], None] | None = None) -> None:
+        """See `twisted_ws.channels.subscriber.Outlet`."""
+        self._goOn, self._makeRoom = goOn, makeRoom
+        self._outbox.hold(goOn is not None)
+
+    def goOn(self) -> None:
+        """See `twisted_ws.wire.websocket.fanout.fanOut`."""
+        self._outbox.goOn()
+
+    def fail(self, error: WebSocketError) -> None:
+        """End because the peer is too slow: after the event that was begun, so that it comes back for the others."""
+        if self._ending:
+            return
+        self._ending = True
+        self._tell(error)
+        self._outbox.clear(ConnectionClosed())
+        self._close()
+
+    def _tell(self, why: object) -> None:
+        self._channel.site.throttle.info(
+            _log,
+            "event stream failed",
+            "{peer}: the event stream ends: {error}",
+            peer=peerName(self._request.peerAddress),
+            error=printable(why),
+        )
+
+    # OutboxOwner.
+
+    def outboxOverflowed(self, atOnce: bool) -> None:
+        """Too much waits."""
+        if self._makeRoom is not None and not atOnce:
+            self._makeRoom()
+            return
+        self.fail(SlowConsumer(f"{self._outbox.size} bytes wait for it"))
+        if atOnce and self._outbox.size > SLICE:
+            # A large event was begun, and the memory is wanted now.
+            self._outbox.abandon(ConnectionClosed())
+            self._channel.drop()
+
+    def outboxDrained(self) -> None:
+        """The kernel has everything."""
+        if self._ending:
+            self._finish()
+        else:
+            self._openLane()
+
+    def outboxEased(self) -> None:
+        """There is room again."""
+        if self._goOn is not None:
+            self._goOn()
+
+    # The end.
+
+    def end(self, last: bytes = b"") -> None:
+        """Write these last bytes, and close when the peer has taken them."""
+        if self._ending:
+            return
+        if last:
+            self._write(last)
+        self._ending = True
+        self._close()
+
+    def _close(self) -> None:
+        if self.chunked:
+            self._outbox.last(LAST_CHUNK)
+        self.sender.open = False
+        self._gone()
+        self._outbox.isAwaited = True
+        if not self._outbox.size and not self._outbox.busy:
+            self._finish()
+        else:
+            self._wait(self._channels.seconds())
+
+    def stop(self, timeout: float) -> Deferred[None]:
+        """End because the server does, with a hint when to come back (see `twisted_ws.server.Visit`)."""
+        lost = self._channel.whenLost(timeout)
+        self.end(b"retry: %d\n\n" % round(1000 * returnDelay(self._channels.limits)))
+        return lost
+
+    def deadlineReached(self, now: float) -> None:
+        """Drop a peer that takes nothing or has vanished, or send a heartbeat; called by the wheel."""
+        try:
+            self._judge(now)
+        except Exception:
+            self._channel.drop()  # it would have no deadline any more
+            _log.failure("an event stream failed inside the server")
+
+    def _judge(self, now: float) -> None:
+        limits = self._channels.limits
+        waits, interval = self._outbox.size > 0, limits.pingInterval
+        if waits and now >= self._outbox.progressAt + limits.writeDeadline:
+            self._tell(f"it took none of the bytes that wait for {limits.writeDeadline:g} seconds")
+            self._channel.drop()
+            return
+        # Nobody answers a heartbeat, but a machine acknowledges it: in the time that a WebSocket has for its pong.
+        if interval and hasVanished(self._channel.transport, limits.pingTimeout):
+            self._tell(f"its machine has acknowledged nothing for {limits.pingTimeout:g} seconds")
+            self._channel.drop()
+            return
+        if interval and now >= self._pingAt:
+            self._pingAt = now + interval
+            # Behind others, it would tell nobody anything.
+            if not waits and not self._ending:
+                self._write(HEARTBEAT)
+        self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        limits = self._channels.limits
+        due = (self._outbox.progressAt if self._outbox.size else now) + limits.writeDeadline
+        if limits.pingInterval and not self._ending:
+            judged = self._pingAt - limits.pingInterval + limits.pingTimeout
+            due = min(due, self._pingAt, judged if judged > now else due)
+        self._channels.wheel.set(self, due)
+
+    def _openLane(self) -> None:
+        # Only when nothing of the answers before, or of the head, is left in the transport.
+        if self._lane is not None:
+            if self._lane.isDrained():
+                self.sender.open = True
+            else:
+                self._outbox.isAwaited = True
+
+    def _gone(self) -> None:
+        whenGone, self._whenGone = self._whenGone, None
+        if whenGone is not None:
+            whenGone()
+
+    def _finish(self) -> None:
+        """Close, all being written."""
+        self._channels.wheel.drop(self)
+        self._outbox.release()
+        self._channel.reclaim()
+        self._request.finish()  # type: ignore[no-untyped-call]
+
+    def _finished(self, result: object) -> None:
+        """The answer has come to its end, or the peer has left."""
+        self._ending = True
+        self.sender.open = False
+        self._channels.wheel.drop(self)
+        self._outbox.end(ConnectionClosed())
+        self._gone()
+        self.prefix = self._goOn = self._makeRoom = None  # no collector should be needed for who is here no more

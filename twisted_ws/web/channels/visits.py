@@ -1,0 +1,147 @@
+"""A request to the URL of a channels service: who may make it, and what it wants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec.json import encode
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from twisted_ws.channels.names import isPattern
+from twisted_ws.channels.service import ChannelReject, ChannelService
+from twisted_ws.errors import ChannelError, concerning
+from twisted_ws.upgrade import Reject, UpgradeRequest
+from twisted_ws.web.channels.cors import Cors
+from twisted_ws.web.channels.events import openEvents, wantsEvents
+from twisted_ws.web.channels.polling import poll
+from twisted_ws.web.channels.stream import HttpVisitor
+from twisted_ws.web.http.answers import Endpoint, HttpError, spaced
+from twisted_ws.web.http.later import answerLater, httpError, late
+from twisted_ws.web.http.messages import checkBodyType, idempotencyKey, messageOf
+from twisted_ws.wire.loop.transports import peerOf
+from twisted_ws.wire.tls.server import peerCertificate
+
+if TYPE_CHECKING:
+    from twisted_ws.dispatch.upgrades import Upgrade
+    from twisted_ws.server import WebSocketServer
+    from twisted_ws.web.http.request import HttpRequest
+
+__all__ = ["ChannelEndpoint", "Visit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request that the service lets in.
+
+    Attributes:
+        service: the service.
+        visitor: what its hooks get.
+        names: the channels and patterns of the URL, each once.
+        query: the query; of several values of a name, the last.
+    """
+
+    service: ChannelService
+    visitor: HttpVisitor
+    names: list[str]
+    query: dict[str, str]
+
+
+class ChannelEndpoint(Endpoint):
+    """All URLs of all channels services of a WebSocket port: event streams, polls, and publishing by clients."""
+
+    allowedMethods = (b"GET", b"HEAD", b"POST", b"OPTIONS")
+
+    def __init__(self, server: WebSocketServer) -> None:
+        super().__init__()
+        self._server = server
+        self._cors = Cors(server.origins, server.namedOrigins)
+
+    def admit(self, request: HttpRequest) -> Deferred[None] | None:
+        """Check page and method, and ask the service's onUpgrade, before a body is asked for."""
+        request.postpath = []
+        assert request.head is not None
+        self._cors.check(request)
+        super().admit(request)
+        if request.method == b"OPTIONS":
+            return None
+        if request.method == b"POST":
+            checkBodyType(request)
+            idempotencyKey(request)
+        address, port = peerOf(request.client)
+        upgrade = UpgradeRequest(
+            request.head.target,
+            request.head.headers,
+            peerAddress=request.peerAddress,
+            peerPort=port if address == request.peerAddress else 0,
+            isSecure=request.isSecure(),
+            clientCertificate=peerCertificate(request.transport),
+        )
+        try:
+            answer = self._server.ask(upgrade, request.found)
+        except Reject as reject:
+            raise _refusal(reject) from None
+        if isinstance(answer, tuple):
+            self._admitted(answer, request, upgrade)
+            return None
+        answer.addTimeout(self._server.limits.upgradeDeadline, request.channel.site.reactor)
+        return answer.addCallbacks(self._admitted, _refused, callbackArgs=(request, upgrade))
+
+    def _admitted(self, answer: Upgrade, request: HttpRequest, upgrade: UpgradeRequest) -> None:
+        service, headers = answer
+        for name, value in headers:
+            request.responseHeaders.addRawHeader(name, value)
+        if not isinstance(service, ChannelService):
+            raise HttpError(426, "This is a WebSocket service.", "upgrade-required", {"Upgrade": "websocket"})
+        service.server = self._server
+        try:
+            names = service.channelsOf(upgrade)
+            if request.method == b"POST" and (len(names) != 1 or isPattern(names[0])):
+                raise ChannelError("bad-channel", "To publish, name one channel.")
+        except ChannelError as error:
+            raise httpError(error) from None
+        query = {name: values[-1] for name, values in upgrade.query.items()}
+        request.found = Visit(service, HttpVisitor(upgrade), names, query)
+
+    def render_OPTIONS(self, request: HttpRequest) -> bytes:
+        """Answer a preflight, or say what this resource takes."""
+        self._cors.preflight(request)
+        return super().render_OPTIONS(request)
+
+    def render_GET(self, request: HttpRequest) -> int:
+        """Begin an event stream, or answer a poll."""
+        request.say("Vary", "Accept, Accept-Encoding, Origin")
+        answer = openEvents if wantsEvents(request) else poll
+        return answerLater(request, answer(request, request.found, self._server), self._server.limits.upgradeDeadline)
+
+    def render_POST(self, request: HttpRequest) -> int:
+        """Publish."""
+        return answerLater(request, self._publish(request, request.found), self._server.limits.upgradeDeadline)
+
+    async def _publish(self, request: HttpRequest, visit: Visit) -> None:
+        message, idempotency = messageOf(request), idempotencyKey(request)
+        with concerning(visit.names[0]):
+            key = visit.query.get("key")
+            published = await visit.service.publishFor(visit.visitor, visit.names[0], message, key, idempotency)
+        request.say("Content-Type", "application/json")
+        request.answer(spaced(encode(published._asdict())))
+
+
+def _refused(failure: Failure) -> Failure:
+    error = failure.value
+    if isinstance(error, Reject):
+        raise _refusal(error)
+    if isinstance(error, defer.TimeoutError):
+        raise late()
+    return failure
+
+
+def _refusal(reject: Reject) -> HttpError:
+    if isinstance(reject, ChannelReject):
+        return httpError(reject.error)
+    headers: dict[str, str | tuple[str, ...]] = {}
+    for name, value in reject.headers:
+        headers[name] = (*headers.get(name, ()), value)
+    return HttpError(reject.status, reject.body or "The service refuses.", headers=headers)

@@ -1,0 +1,215 @@
+"""The body of an HTTP/1.1 request: where it ends, and its bytes (RFC 9112 sections 6 and 7). Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from twisted_ws.limits import Limits
+from twisted_ws.web.http.answers import HttpError
+from twisted_ws.wire.door.head import RequestHead
+
+__all__ = ["Body", "bodyOf", "expectsContinue"]
+
+# The methods whose requests have a body. Another one with a body is a mistake or an attack: who does not expect a body takes it
+# for the next request.
+_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
+# Beyond these digits no length is meant (and int() refuses 4,300 of them).
+_LENGTH_DIGITS = 19
+# A chunk size with its extensions, which are read over (RFC 9112 section 7.1.1). A quoted string in them must end: who looks for
+# its end after the line, as some do, takes the chunk for a part of it.
+_CHUNK_SIZE = re.compile(
+    rb"([0-9A-Fa-f]{1,15})"
+    rb'(?:;(?:[\t\x20\x21\x23-\x7e\x80-\xff]|"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*")*)?'
+)
+_CHUNK_LINE = 256
+_TRAILER = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+
+
+class Body(Protocol):
+    """A body on its way in.
+
+    Attributes:
+        done: whether all of it was taken.
+    """
+
+    done: bool
+
+    def take(self, buffer: bytearray, most: int) -> tuple[bytes, int]:
+        """Remove from the front of `buffer` what belongs to the body; the rest stays.
+
+        Args:
+            buffer: what has come.
+            most: after so many steps it stops: there may be more in the buffer.
+
+        Returns:
+            The content, and how many steps that was (see `twisted_ws.wire.loop.turns`).
+
+        Raises:
+            HttpError: 400 for framing that is malformed, 411 for none, 413 for a body over the limit.
+        """
+
+
+def bodyOf(head: RequestHead, limits: Limits) -> Body | None:
+    """Return the body that follows `head`, None for none.
+
+    The rules are stricter than RFC 9112's: no framing passes that two parsers read in two ways.
+
+    Raises:
+        HttpError: 400, 413 or 501. The connection cannot be used any further, because the end of the request is unknown or
+            too far away.
+    """
+    lengths, codings = head.values.get("content-length"), head.values.get("transfer-encoding")
+    if codings:
+        if lengths:
+            raise HttpError(400, "Content-Length and Transfer-Encoding exclude each other.")
+        if head.version == (1, 0):
+            raise HttpError(400, "HTTP/1.0 has no Transfer-Encoding.")
+        if [coding.lower() for coding in codings] != ["chunked"]:
+            raise HttpError(501, "The only Transfer-Encoding taken is chunked.")
+        _wantsBody(head)
+        return ChunkedBody(limits)
+    if not lengths:
+        return UnknownBody() if head.method in _WITH_BODY else None
+    # str.isdigit alone takes "²", and int() takes "+5", "5_0" and digits of every script.
+    digits = lengths[0]
+    if len(lengths) > 1 or not (digits.isascii() and digits.isdigit() and len(digits) <= _LENGTH_DIGITS):
+        raise HttpError(400, "The request must have one Content-Length of decimal digits.")
+    length = int(digits)
+    if not length:
+        return None
+    _wantsBody(head)
+    if length > limits.body:
+        raise _tooLarge(limits.body)
+    return LengthBody(length)
+
+
+def expectsContinue(head: RequestHead) -> bool:
+    """Say whether the peer waits for a 100 Continue (RFC 9110 section 10.1.1).
+
+    Raises:
+        HttpError: 417 for another expectation.
+    """
+    expected = [each.lower() for each in head.tokens("expect")]
+    if head.version == (1, 0) or not expected:
+        return False
+    if expected != ["100-continue"]:
+        raise HttpError(417, "The only expectation met is 100-continue.")
+    return True
+
+
+def _wantsBody(head: RequestHead) -> None:
+    if head.method not in _WITH_BODY:
+        raise HttpError(400, "A request with this method has no body.")
+
+
+def _tooLarge(most: int) -> HttpError:
+    return HttpError(413, f"The body is larger than {most} bytes.")
+
+
+class UnknownBody:
+    """A body of which nobody says where it ends. It is refused only when it would be read: a wrong path or method comes first."""
+
+    done = False
+
+    def take(self, buffer: bytearray, most: int) -> tuple[bytes, int]:
+        """See `Body.take`."""
+        raise HttpError(411, "The request needs a Content-Length.")
+
+
+class LengthBody:
+    """A body of known length."""
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = False
+
+    def take(self, buffer: bytearray, most: int) -> tuple[bytes, int]:
+        """See `Body.take`."""
+        content = bytes(buffer[: self._left])
+        del buffer[: self._left]
+        self._left -= len(content)
+        self.done = not self._left
+        return content, 1
+
+
+class _State:  # no Enum: see `twisted_ws.wire.websocket.states`
+    SIZE = 0
+    DATA = 1
+    END = 2  # the CRLF after a chunk
+    TRAILERS = 3
+
+
+class ChunkedBody:
+    """A body in chunks. Its framing (sizes, extensions, trailers) has the same limit as its content.
+
+    Each chunk and each trailer is charged `Limits.fragmentCharge` there, so that a body of the smallest chunks is no more work
+    than one of fragments is on a WebSocket.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._most = limits.body
+        self._charge = limits.fragmentCharge
+        self._state = _State.SIZE
+        self._left = 0
+        self._content = 0
+        self._framing = 0
+        self.done = False
+
+    def take(self, buffer: bytearray, most: int) -> tuple[bytes, int]:
+        """See `Body.take`; each line of the framing is a step."""
+        content, steps = bytearray(), 0
+        at = 0  # what is before it was taken: cutting it off at once costs one move, and not one for each chunk
+        try:
+            while not self.done:
+                if self._state is _State.DATA:
+                    piece = buffer[at : at + self._left]
+                    if not piece:
+                        break
+                    at += len(piece)
+                    content += piece
+                    self._left -= len(piece)
+                    if not self._left:
+                        self._state = _State.END
+                    continue
+                if self._state is _State.END and not b"\r\n".startswith(buffer[at : at + 2]):
+                    raise HttpError(400, "A chunk is longer than its size.")
+                if steps >= most:
+                    break
+                end = buffer.find(b"\n", at, at + _CHUNK_LINE + 2) + 1
+                if not end:
+                    if len(buffer) - at >= _CHUNK_LINE + 2:
+                        raise HttpError(400, "A line of the chunked body is too long.")
+                    break
+                steps += 1
+                line, at = buffer[at:end], end
+                if not line.endswith(b"\r\n"):
+                    raise HttpError(400, "A line of the chunked body ends with a bare line feed.")
+                self._framing += len(line)
+                self._lineReceived(line[:-2])
+        finally:
+            del buffer[:at]
+        return bytes(content), steps
+
+    def _lineReceived(self, line: bytearray) -> None:
+        if self._state is _State.END:
+            self._state = _State.SIZE
+            return
+        self._framing += self._charge
+        if self._framing > self._most:
+            raise HttpError(
+                413, f"The body has too many chunks: all that is not its content has at most {self._most} bytes, too."
+            )
+        if self._state is _State.SIZE:
+            match = _CHUNK_SIZE.fullmatch(line)
+            if match is None:
+                raise HttpError(400, "A chunk size is malformed.")
+            self._left = int(match[1], 16)
+            self._content += self._left
+            if self._content > self._most:
+                raise _tooLarge(self._most)
+            self._state = _State.DATA if self._left else _State.TRAILERS
+        elif not line:
+            self.done = True
+        elif _TRAILER.fullmatch(line) is None:
+            raise HttpError(400, "A trailer is malformed.")

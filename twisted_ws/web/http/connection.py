@@ -1,0 +1,540 @@
+"""HTTP/1.1 for the edges: Twisted's channel behind a strict reading of heads and bodies.
+
+Twisted's channel takes requests that two parsers read differently, sends 100 Continue before anybody asked who is there, has
+no bound for a body, and starts its idle timer anew at each byte. Here a head is checked by `wire.door.head` and a body by
+`twisted_ws.web.http.body`, the resource is asked between the two, and whatever the peer has to do has a deadline that no byte
+puts off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from zope.interface import implementer
+
+from twisted_ws.web.http.answers import HttpError, flat, responseHead, retryAfter
+from twisted_ws.web.http.body import Body, bodyOf, expectsContinue
+from twisted_ws.web.http.deadline import Deadline
+from twisted_ws.web.http.health import RETRY_SECONDS
+from twisted_ws.web.http.request import HttpRequest
+from twisted_ws.wire.door.handshake import isUpgrade
+from twisted_ws.wire.door.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
+from twisted_ws.wire.loop.backlog import Part
+from twisted_ws.wire.loop.transports import abort, finishWriting, hasUnread, peerOf, sending
+from twisted_ws.wire.loop.turns import QUANTUM, TURN
+from twisted_ws.wire.tls.server import reportFailure
+from twisted_ws.wire.websocket.outbox import SLICE, getsOn
+
+if TYPE_CHECKING:
+    from twisted.web.http_headers import Headers
+
+    from twisted_ws.web.http.site import HttpSite
+
+__all__ = ["HttpChannel"]
+
+# Steps (see `twisted_ws.wire.loop.turns`) that a request is, whatever it asks for; and how many bytes of its head are one more.
+REQUEST = 32
+HEAD_BYTES = 256
+# Bytes that wait in Twisted's transports when they ask for a pause.
+BEHIND = 64 * 1024
+
+# The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
+_log = Logger()
+
+
+class _State:  # no Enum: see `twisted_ws.wire.websocket.states`
+    HEAD = 0  # a head comes, or nothing yet
+    ADMITTING = 1  # the resource decides whether the request may go on
+    BODY = 2  # the body comes
+    ANSWERING = 3  # the resource answers
+    CLOSING = 4  # the last response is on its way; what comes in is dropped, so that a reset does not overtake the response
+    LOST = 5
+
+
+@implementer(IHalfCloseableProtocol)
+class HttpChannel(HTTPChannel):
+    """One HTTP connection: one request at a time, the next ones wait in a bounded buffer (see the module).
+
+    It is made by `HttpSite.buildProtocol`, and on a port for WebSocket, too, it is a `twisted_ws.wire.door.frontdoor.PlainHTTP`.
+    """
+
+    site: HttpSite
+    transport: Any
+    requestFactory: type[HttpRequest] = HttpRequest
+    address: str | None = None  # as the gate counts it; None where it does not
+    addresses: tuple[Any, Any] | None = None  # of peer and host, as requests have them; None before the first
+    _handBack: Callable[[RequestHead, bytes], None] | None = None
+    _given: RequestHead | None = None  # a head that somebody else has read
+    counted = 0  # bytes that it has of `HttpSite.intake`
+    _hasEnded = False  # whether the peer has ended its side
+    _isWritten = False  # whether ours has ended, and all was sent
+    _content = 0  # bytes of the present request's body
+    _size = 0  # bytes of the present answer
+    _unread: Part | None = None  # of `HttpSite.backlog`, while the peer is behind
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._state = _State.HEAD
+        self._input = bytearray()
+        self._searched = 0  # bytes at the front of the input in which no head ends
+        self._idle = False  # between two requests
+        self._body: Body | None = None
+        self._wantsContinue = self._keepAlive = False
+        self._corked: list[bytes] | None = None
+        self._paused = False  # whether reading may have to be resumed
+        self._admission: Deferred[None] | None = None
+        self._advancing = False
+        self._waitsForTurn = False
+        self._lingered = 0  # bytes that were dropped since the last response
+        self._sending = 0, 0  # what the kernel had for the peer at the last look (see `sending`)
+        self._waiters: list[Deferred[None]] = []
+
+    def connectionMade(self) -> None:
+        """Start the one deadline for TLS handshake and head."""
+        super().connectionMade()  # type: ignore[no-untyped-call]
+        self._deadline = Deadline(self.site.wheel, self._deadlineReached)
+        self._deadline.set(self.site.limits.headDeadline)
+
+    def takeOver(self, head: RequestHead, rest: bytes, handBack: Callable[[RequestHead, bytes], None]) -> None:
+        """Go on behind a head, and hand the connection back with the first handshake (see `PlainHTTP`)."""
+        self._given, self._handBack = head, handBack
+        self._input += rest
+        self._advance()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the peer sent, as far as it can be used now."""
+        if self._state < _State.CLOSING:
+            self._input += data
+            self._advance()
+        elif self._state is _State.CLOSING:
+            # To read on lets the peer read the answer: a reset, which is what bytes that are not read become, may overtake it.
+            self._lingered += len(data)
+            if self._lingered > self.site.limits.lingerBytes:
+                self.drop()
+
+    # Reading
+
+    def _advance(self) -> None:
+        """Go through the buffer, as far as this turn has room. A loop, not a recursion: hundreds of requests may wait in it."""
+        if self._advancing:
+            return
+        if self._waitsForTurn:
+            if len(self._input) > self.site.limits.head:
+                self._pauseReading()
+            return
+        self._advancing = True
+        turns = self.site.turns
+        outermost = turns.begin()
+        try:
+            share = turns.share()
+            while True:
+                if (self._input or self._given) and turns.isOver(share):
+                    self._waitsForTurn = True
+                    turns.later(self._goOn)
+                    if self._waitsForTurn:  # still: a finaliser may have had the reactor turn
+                        break
+                if not self._step():
+                    break
+        except Exception:
+            _log.failure("an HTTP connection failed inside the server")
+            self.drop()
+        finally:
+            if outermost:
+                turns.end()
+            self._advancing = False
+        if (self._handlingRequest or self._waitsForTurn) and len(self._input) > self.site.limits.head:
+            self._pauseReading()
+        if self._input or self._content or self.counted:
+            self._note()
+        if self._hasEnded:
+            self._endToo()
+
+    def _note(self) -> None:
+        """Count what came and is not answered yet."""
+        intake, count = self.site.intake, len(self._input) + self._content
+        if count != self.counted:
+            intake.note(self, count)
+            intake.relieve()
+
+    def giveWay(self) -> None:
+        """Refuse, or end: all peers together have sent too much, and this one the most (see `Backlog`)."""
+        if self._state is _State.BODY:
+            self._content = 0
+            self._refuse(HttpError(503, "The server has no room at present.", headers=retryAfter(RETRY_SECONDS)))
+        else:
+            self.drop()
+
+    def _goOn(self) -> None:
+        self._waitsForTurn = False
+        if self._state < _State.CLOSING:
+            self._advance()
+            if not self._waitsForTurn and not self._handlingRequest and self._state < _State.CLOSING:
+                self._resumeReading()
+
+    def _step(self) -> bool:
+        """Take one head, or one piece of a body; say whether there may be more to do."""
+        try:
+            if self._state is _State.HEAD and (self._input or self._given) and not self._waitingForTransport:
+                return self._takeHead()
+            if self._state is _State.BODY:
+                return self._takeBody()
+        except BadHead as bad:
+            self._refuse(HttpError(bad.status, bad.message))
+            return True
+        except HttpError as error:
+            self._refuse(error)
+            return True
+        return False
+
+    def _takeHead(self) -> bool:
+        self.persistent = False  # until the end of this request is known
+        turns = self.site.turns
+        head, self._given = self._given, None
+        if head is not None:
+            turns.left -= REQUEST
+        else:
+            turns.left -= 1
+            data = self._nextHead()
+            if data is None:
+                if self._idle and self._input:
+                    self._idle = False
+                    self._deadline.set(self.site.limits.headDeadline)
+                return False
+            turns.left -= REQUEST + len(data) // HEAD_BYTES
+            head = parseHead(data, self.site.limits)
+            if self._handBack is not None and isUpgrade(head):
+                self._leave(head, self._handBack)
+                return False
+        request = self._newRequest()
+        request.begin(head)
+        self._body = bodyOf(head, self.site.limits)
+        self._keepAlive = self.site.keepAlive and head.version == (1, 1) and not head.hasToken("connection", "close")
+        self.persistent = self._keepAlive and self._body is None
+        self._wantsContinue = "expect" in head.values and expectsContinue(head) and self._body is not None
+        self._state = _State.ADMITTING
+        self._handlingRequest = True
+        self._deadline.clear()
+        try:
+            admission = request.admit()
+        except Exception:
+            self._notAdmitted(Failure())
+            return True
+        if admission is None:
+            self._admitted(None)
+        else:
+            self._admission = admission
+            admission.addCallbacks(self._admitted, self._notAdmitted)
+        return True
+
+    def _nextHead(self) -> bytes | None:
+        """Take the next head from the input, None where it is not whole yet."""
+        received = self._input
+        if received.startswith(b"\r\n"):
+            del received[: emptyLines(received)]
+        end = headEnd(received, self._searched, self.site.limits)
+        self._searched = 0 if end else len(received)
+        if not end:
+            return None
+        data = bytes(received[:end])
+        del received[:end]
+        return data
+
+    def _leave(self, head: RequestHead, handBack: Callable[[RequestHead, bytes], None]) -> None:
+        """Give the connection back, which is to become a WebSocket."""
+        rest, self._input, self._handBack = bytes(self._input), bytearray(), None
+        self._state = _State.LOST
+        self._note()  # whoever has it from now on counts it
+        self._deadline.end()
+        self._resumeReading()
+        self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]  # a transport, or Twisted's stand-in
+        handBack(head, rest)
+
+    def _admitted(self, result: object) -> None:
+        self._admission = None
+        if self._state is not _State.ADMITTING:
+            return
+        if self._body is None:
+            self._answer()
+        else:
+            self._state = _State.BODY
+            self._handlingRequest = False
+            if self._wantsContinue and not self._input:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._resumeReading()
+        self._advance()
+
+    def _notAdmitted(self, failure: Failure) -> None:
+        self._admission = None
+        if self._state is _State.ADMITTING:
+            self._state = _State.ANSWERING
+            self.requests[-1].processingFailed(failure)
+
+    def _takeBody(self) -> bool:
+        assert self._body is not None
+        content, steps = self._body.take(self._input, QUANTUM)
+        self.site.turns.left -= steps
+        self.requests[-1].content.write(content)
+        self._content += len(content)
+        if self._body.done:
+            self.persistent = self._keepAlive
+            self._answer()
+        elif not self._deadline.isSet:
+            self._deadline.set(self.site.limits.bodyDeadline)
+        return self._state is not _State.BODY or steps >= QUANTUM
+
+    def _answer(self) -> None:
+        self._state = _State.ANSWERING
+        self._handlingRequest = True
+        self._deadline.clear()
+        request = self.requests[-1]
+        request.content.seek(0)
+        request.process()
+
+    # Answering
+
+    def _newRequest(self) -> HttpRequest:
+        self.requests.append(request := self.requestFactory(self))
+        return request
+
+    def _refuse(self, error: HttpError) -> None:
+        """Answer the present request with `error`; where its end is unknown, as its `persistent` says, the connection ends."""
+        self._state = _State.ANSWERING
+        self._deadline.clear()
+        request = self.requests[-1] if self.requests else self._newRequest()
+        request.refuse(error)
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Write the head of a response; called by other people's resources."""
+        self.write(responseHead(version, int(code), reason, flat(headers), None, not self.persistent))
+
+    def cork(self) -> None:
+        """Keep what is written until `uncork`."""
+        self._corked = []
+
+    def uncork(self) -> None:
+        """Write what was kept, at once: in one packet where it is small."""
+        corked, self._corked = self._corked or [], None
+        self.transport.write(b"".join(corked))
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of a response."""
+        self._size += len(data)
+        (self.transport.write if self._corked is None else self._corked.append)(data)
+
+    def requestDone(self, request: HttpRequest) -> None:
+        """Go on to the next request, or close; called by a request that is answered."""
+        self.requests.remove(request)
+        self._handlingRequest = False
+        self._content = self._size = 0
+        if self._state >= _State.CLOSING:
+            return
+        if not self.persistent:
+            self.loseConnection()
+            return
+        self._state = _State.HEAD
+        if self._waitingForTransport:  # `resumeProducing` goes on
+            self._pauseReading()
+            self._deadline.set(self.site.limits.writeDeadline)
+            return
+        self._awaitRequest()
+
+    def _awaitRequest(self) -> None:
+        self._idle = True
+        self._deadline.set(self.site.limits.keepAlive)
+        self._resumeReading()
+        self._advance()
+
+    # Flow control: the transport tells when what was written waits for the peer
+
+    def pauseProducing(self) -> None:
+        """Wait with further answers until the peer has taken those that are written."""
+        super().pauseProducing()  # type: ignore[no-untyped-call]
+        self._paused = True  # where no request is handled
+        self._deadline.set(self.site.limits.writeDeadline)
+        # How much of it the transport has is its own secret; it is held until all of it has gone.
+        self._unread = self._unread or Part(self._dropUnread)
+        self.site.backlog.note(self._unread, max(self._size, BEHIND))
+        self.site.backlog.relieve()
+        self._sending = sending(self.transport)
+
+    def resumeProducing(self) -> None:
+        """Go on: the peer has taken what was written."""
+        super().resumeProducing()  # type: ignore[no-untyped-call]
+        self._deadline.clear()
+        self._read()
+        if self._state is _State.CLOSING:
+            self._finish()
+        elif self._state is _State.HEAD:
+            self._awaitRequest()
+        elif self._state is _State.BODY:
+            self._deadline.set(self.site.limits.bodyDeadline)
+
+    def _dropUnread(self) -> None:
+        """End: what waits for all together is too much, and this is the largest (see `Backlog`)."""
+        self.site.throttle.info(
+            _log,
+            "unread answer dropped",
+            "{peer}: an answer of {size} bytes is not read, and there is no room for it any more",
+            peer=peerOf(self.transport.getPeer())[0] or "a local socket",
+            size=self._unread.counted if self._unread else 0,
+        )
+        self.drop()
+
+    def _read(self) -> None:
+        """Nothing that was written waits any more."""
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            self.site.backlog.note(unread, 0)
+
+    def _letGo(self) -> None:
+        """Let go of what came, and count it and what was written no more."""
+        self._input.clear()
+        self._content = 0
+        self._note()
+        self._read()
+
+    def _pauseReading(self) -> None:
+        self._paused = True
+        self._networkProducer.pauseProducing()
+        if not self._paused:  # what a finaliser did meanwhile has ended it
+            self._networkProducer.resumeProducing()
+
+    def _resumeReading(self) -> None:
+        if self._paused and not self._waitingForTransport:
+            self._paused = False
+            self._networkProducer.resumeProducing()
+
+    # Streams: an answer that is written past this channel
+
+    def lend(self) -> Any:
+        """Return the transport to who writes to it from now on, at its own pace and until `reclaim`."""
+        self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]
+        return self.transport
+
+    def reclaim(self) -> None:
+        """Take the writing side of the transport back; its borrower has no producer there any more."""
+        if self._state is not _State.LOST:
+            self._networkProducer.registerProducer(self, True)  # type: ignore[attr-defined]
+
+    # Ending
+
+    def readConnectionLost(self) -> None:
+        """The peer has ended its side: what it has asked before is answered, and the answer sent."""
+        self._hasEnded = True
+        self._endToo()
+
+    def _endToo(self) -> None:
+        """End as soon as nothing is left to answer: nothing more comes."""
+        if self._waitsForTurn or self._waitingForTransport or self._state is _State.LOST:
+            return
+        if self._state is _State.HEAD:
+            self.loseConnection()
+        elif self._state is _State.CLOSING and not self._isWritten:
+            self.transport.loseConnection()
+        elif self._state not in (_State.ADMITTING, _State.ANSWERING) or self.requests[-1].method in (b"GET", b"HEAD"):
+            # Half a request; or one that may wait as long as it likes, for a client that has most likely closed both sides.
+            self.transport.connectionLost(Failure(ConnectionDone()))
+
+    def writeConnectionLost(self) -> None:
+        """All has been sent."""
+        self._isWritten = True
+
+    def whenLost(self, timeout: float) -> Deferred[None]:
+        """Return a Deferred that fires when the connection has gone; it is dropped after `timeout` seconds."""
+        waiter: Deferred[None] = Deferred()
+        if self._state is _State.LOST:
+            waiter.callback(None)
+            return waiter
+        self._waiters.append(waiter)
+        late = self.site.reactor.callLater(timeout, self.drop)
+        return waiter.addCallback(lambda result: late.cancel() if late.active() else None)
+
+    def loseConnection(self) -> None:
+        """Close when what is written was taken, and so that the peer can read it even while it still sends."""
+        if self._state >= _State.CLOSING:
+            return
+        self._state = _State.CLOSING
+        self._input.clear()
+        self._note()
+        if not self._waitingForTransport:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]  # a transport, or Twisted's stand-in
+        self._networkProducer.resumeProducing()  # to see the peer's end of stream
+        finishWriting(self.transport)
+        if self._hasEnded:
+            self.transport.loseConnection()
+        self._deadline.set(self.site.limits.lingerDeadline)
+        self._sending = sending(self.transport)
+
+    @property
+    def waitsForPeer(self) -> bool:
+        """Whether it is the peer's turn (see `twisted_ws.wire.loop.gate.Essential`)."""
+        if self._state in (_State.ADMITTING, _State.ANSWERING):
+            return bool(self._waitingForTransport)
+        return not self._waitsForTurn
+
+    def drop(self) -> None:
+        """End the connection at once; what was written and not sent is lost."""
+        if self._state is not _State.LOST:
+            try:
+                self._state = _State.CLOSING
+                self._deadline.clear()
+                self._letGo()
+            finally:
+                abort(self.transport)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # as HTTPChannel has it
+        """Let go of everything; called once."""
+        awaited = self._state is _State.HEAD
+        self._state = _State.LOST
+        self._deadline.end()
+        self._letGo()
+        self._given = self._handBack = None
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.cancel()
+        self.site.left(self)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+        if awaited:
+            reportFailure(reason, self.site.throttle, self.transport)
+
+    def _deadlineReached(self) -> None:
+        try:
+            self._judge()
+        except Exception:
+            self.drop()  # it would have no deadline any more
+            _log.failure("an HTTP connection failed inside the server")
+
+    def _getsOn(self) -> bool:
+        """Say whether the peer is reading what was written."""
+        before, self._sending = self._sending, sending(self.transport)
+        return getsOn(before, self._sending, SLICE if self._waitingForTransport else 1)
+
+    def _judge(self) -> None:
+        """Say what happens where something did not come in time."""
+        if self._state is _State.CLOSING or self._waitingForTransport:
+            if self._getsOn():
+                self._deadline.set(self.site.limits.writeDeadline)
+            else:
+                self.drop()
+        elif self._waitsForTurn or hasUnread(self.transport):
+            self._deadline.set(TURN)  # what it has sent was not looked at yet: that is nobody's delay but ours
+        elif self._state is _State.BODY:
+            self._refuse(HttpError(408, "The body did not come in time."))
+        elif self._input:
+            self.persistent = False
+            self._refuse(HttpError(408, "The request head did not come in time."))
+        else:
+            self.loseConnection()

@@ -1,0 +1,83 @@
+"""Answers that take their time: what a coroutine returns or raises."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from contextvars import Context, copy_context
+from types import coroutine
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from twisted.web.server import NOT_DONE_YET
+
+from twisted_ws.errors import ChannelError
+from twisted_ws.web.http.answers import HttpError, retryAfter
+from twisted_ws.web.http.health import RETRY_SECONDS
+
+if TYPE_CHECKING:
+    from twisted_ws.web.http.request import HttpRequest
+
+__all__ = ["answerLater", "httpError", "late"]
+
+
+def answerLater(request: HttpRequest, work: Coroutine[Any, Any, None], seconds: float) -> int:
+    """Let `work` answer a request, or begin to; what it raises is the answer.
+
+    Args:
+        request: the request. When its peer leaves, the work is cancelled.
+        work: a coroutine.
+        seconds: how long it may take.
+    """
+    context = copy_context()
+    try:
+        waitsFor = context.run(work.send, None)
+    except StopIteration:
+        return NOT_DONE_YET
+    except BaseException:  # a CancelledError of asyncio's, too, as where the work has waited
+        _failed(Failure(), request)
+        return NOT_DONE_YET
+    task = Deferred.fromCoroutine(_rest(work, context, waitsFor))
+    request.whenGone = task.cancel
+    task.addTimeout(seconds, request.channel.site.reactor)
+    task.addErrback(_failed, request)
+    return NOT_DONE_YET
+
+
+@coroutine
+def _rest(work: Coroutine[Any, Any, None], context: Context, waitsFor: Any) -> Generator[Any, Any, None]:
+    """Go on with a coroutine that has begun."""
+    try:
+        while True:
+            try:
+                result = yield waitsFor
+            except BaseException as error:
+                waitsFor = context.run(work.throw, error)
+            else:
+                waitsFor = context.run(work.send, result)
+    except StopIteration:
+        pass
+
+
+def _failed(failure: Failure, request: HttpRequest) -> None:
+    error = failure.value
+    if isinstance(error, ChannelError):
+        failure = Failure(httpError(error))
+    elif isinstance(error, defer.TimeoutError):
+        failure = Failure(late())
+    elif isinstance(error, CancelledError) and request.gone:
+        return
+    request.processingFailed(failure)
+
+
+def httpError(error: ChannelError) -> HttpError:
+    """Return the answer that a refused request gets."""
+    headers = retryAfter(RETRY_SECONDS) if error.status in (429, 503) else None
+    more = {} if error.channel is None else {"channel": error.channel}
+    return HttpError(error.status, error.message, error.code, headers, more)
+
+
+def late() -> HttpError:
+    """Return the answer to a request that took too long."""
+    return HttpError(503, "The service did not decide in time.", headers=retryAfter(RETRY_SECONDS))

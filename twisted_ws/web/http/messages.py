@@ -1,0 +1,123 @@
+"""The body of a POST as a message: text, JSON or binary, by its type."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from twisted_ws.message import checkJson
+from twisted_ws.web.http.answers import HttpError
+
+if TYPE_CHECKING:
+    from twisted_ws.web.http.request import HttpRequest
+
+__all__ = ["checkBodyType", "contentType", "idempotencyKey", "messageOf", "textOf"]
+
+_CHARSET = re.compile(r";[ \t]*charset=\"?([^\";]*)", re.IGNORECASE)
+IDEMPOTENCY_KEY = r"[!-~]{1,128}"
+_isIdempotencyKey = re.compile(IDEMPOTENCY_KEY).fullmatch
+
+
+def contentType(request: HttpRequest) -> str:
+    """Return the media type of the body, without parameters, in lower case; "" for none.
+
+    Raises:
+        HttpError: 400 for two of them.
+    """
+    return _typeOf(request)[0]
+
+
+def _typeOf(request: HttpRequest) -> tuple[str, bool]:
+    if request.bodyType is not None:
+        return request.bodyType
+    assert request.head is not None
+    found = request.head.values.get("content-type", ("",))
+    if len(found) > 1:
+        raise HttpError(400, "The request has more than one Content-Type header.")
+    request.bodyType = _bodyType(found[0])
+    return request.bodyType
+
+
+@lru_cache(64)  # who publishes does it with one type
+def _bodyType(text: str) -> tuple[str, bool]:
+    """Return the media type in a Content-Type, and whether its charset is UTF-8."""
+    charset = _CHARSET.search(text)
+    isUtf8 = charset is None or charset[1].strip().lower() in ("utf-8", "utf8", "us-ascii")
+    return text.partition(";")[0].strip().lower(), isUtf8
+
+
+def checkBodyType(request: HttpRequest) -> None:
+    """Refuse a body that could not be passed on as it is.
+
+    Raises:
+        HttpError: 415; 400 for two types.
+    """
+    assert request.head is not None
+    if "content-encoding" in request.head.values and request.fields["content-encoding"].strip().lower() != "identity":
+        raise HttpError(415, "The body must not be compressed.", headers={"Accept-Encoding": "identity"})
+    kind, isUtf8 = _typeOf(request)
+    if kind.startswith("multipart/"):
+        raise HttpError(415, "The body is sent on as it is, so it must not be a multipart form (with curl: -d, not -F).")
+    if not isUtf8:
+        raise HttpError(415, "Text must be UTF-8.")
+
+
+def messageOf(request: HttpRequest) -> str | bytes | msgspec.Raw:
+    """Return the body of a POST to a channel as what is to be published.
+
+    An empty one is a message where its type says so, as that of a page's ``fetch`` does; else it is more often a mistake of a
+    script.
+
+    Raises:
+        HttpError: 400 for an empty body of another type, for text that is not UTF-8, and for JSON that is none.
+    """
+    body, kind = request.content.read(), contentType(request)
+    if not body and kind not in ("text/plain", "application/octet-stream"):
+        raise HttpError(400, "The body is empty: nothing was sent.", "empty-body")
+    if kind == "application/octet-stream":
+        return body
+    if kind == "application/json":
+        return jsonOf(body)
+    return textOf(body)
+
+
+def textOf(body: bytes) -> str:
+    """Return a text.
+
+    Raises:
+        HttpError: 400.
+    """
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise HttpError(400, "The body is not UTF-8; binary needs Content-Type: application/octet-stream.", "not-utf-8") from None
+
+
+def jsonOf(body: bytes) -> msgspec.Raw:
+    """Return one JSON value as it came.
+
+    Raises:
+        HttpError: 400.
+    """
+    try:
+        checkJson(body)
+    except ValueError:
+        raise HttpError(400, "The body is no JSON.") from None
+    return msgspec.Raw(body)
+
+
+def idempotencyKey(request: HttpRequest) -> str | None:
+    """Return the Idempotency-Key of a request, None without one.
+
+    Raises:
+        HttpError: 400 for one that is malformed, or stands twice.
+    """
+    found = request.fields.getAll("idempotency-key")
+    if not found:
+        return None
+    if len(found) > 1 or not _isIdempotencyKey(found[0]):
+        raise HttpError(400, "An Idempotency-Key has 1 to 128 visible ASCII characters.")
+    return found[0]

@@ -1,0 +1,292 @@
+"""One request of an HTTP site, from its head to its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.error import UnsupportedMethod
+from twisted.web.http import parse_qs
+from twisted.web.http_headers import Headers as RawHeaders
+from twisted.web.resource import IResource, getChildForRequest
+from twisted.web.server import NOT_DONE_YET, Request
+
+from twisted_ws.logs import peerName, printable
+from twisted_ws.upgrade import Headers
+from twisted_ws.web.http.answers import Endpoint, HttpError, flat, notAllowed, responseHead
+from twisted_ws.wire.door.head import RequestHead
+from twisted_ws.wire.loop.transports import isSecure, peerOf
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from twisted_ws.web.http.connection import HttpChannel
+    from twisted_ws.web.http.site import HttpSite
+
+__all__ = ["HttpRequest"]
+
+# The module's: that of a class puts the instance into each event, and who keeps events would keep requests.
+_log = Logger()
+
+
+class _Star(Endpoint):
+    """The target "*": the server as a whole (RFC 9110 section 9.3.7)."""
+
+    allowedMethods = (b"OPTIONS",)
+
+
+class HttpRequest(Request):
+    """A twisted.web request whose resource is found, and asked, before the body is read.
+
+    Errors are JSON (see `HttpError`); what a resource raises beside that is a 500 that tells the peer nothing. The body is kept
+    in memory (the channel bounds it) and never parsed as a form.
+
+    Attributes:
+        head: the checked head; None when it could not be parsed.
+        fields: the request's headers as text, by name in any case.
+        gone: whether the peer has left, so that nothing can be answered any more.
+        whenGone: is called once if it does, before the answer is finished.
+        found: what the resource found out when it was asked, for when it answers.
+        isShown: whether a page of another origin may read the answer (see `twisted_ws.web.channels.cors`).
+        bodyType: what `twisted_ws.web.http.messages` has made of Content-Type; None: nobody has asked.
+    """
+
+    channel: HttpChannel
+    site: HttpSite
+    transport: Any
+    content: BytesIO
+    defaultContentType = b"text/plain; charset=utf-8"
+    head: RequestHead | None = None
+    fields = Headers(())
+    queued = False
+    _requestHeaders: RawHeaders | None = None
+    _responseHeaders: RawHeaders | None = None
+    gone = False
+    whenGone: Callable[[], object] | None = None
+    found: Any = None
+    isShown = False
+    _known: tuple[str, bool] | None = None  # by `_whose`, once; functools.cached_property takes a lock each time
+    bodyType: tuple[str, bool] | None = None
+    _resource: IResource
+
+    def __init__(self, channel: HttpChannel) -> None:
+        # All that Twisted's own __init__ sets, but for what is made for the first who asks.
+        self.channel = channel
+        self.site = channel.site
+        self.transport = channel.transport
+        if channel.addresses is None:  # once for all requests, and not before the PROXY protocol has said what they are
+            channel.addresses = self.transport.getPeer(), self.transport.getHost()
+        self.client, self.host = channel.addresses
+        self.notifications = []
+        self.cookies = []
+        self._said: dict[str, str] = {}
+        self._adapterCache: dict[str, object] = {}
+        self.clientproto = b"HTTP/1.1"
+        self.content = BytesIO()
+
+    @property
+    def responseHeaders(self) -> RawHeaders:
+        """The headers of the answer as twisted.web has them, made for the first who asks; ours are `say`."""
+        made = self._responseHeaders
+        if made is None:
+            made = self._responseHeaders = RawHeaders()
+            for name, value in self._said.items():
+                made.setRawHeaders(name, [value])
+        return made
+
+    @responseHeaders.setter
+    def responseHeaders(self, headers: RawHeaders) -> None:
+        self._responseHeaders = headers
+
+    @property
+    def requestHeaders(self) -> RawHeaders:
+        """The request's headers as twisted.web has them, made for the first who asks; ours read `fields`."""
+        made = self._requestHeaders
+        if made is None:
+            made = self._requestHeaders = RawHeaders()
+            for name, value in self.head.headers if self.head is not None else ():
+                made.addRawHeader(name.encode("ascii"), value.encode("latin-1"))
+        return made
+
+    @requestHeaders.setter
+    def requestHeaders(self, headers: RawHeaders) -> None:
+        """Forget those that twisted.web begins with."""
+
+    def begin(self, head: RequestHead) -> None:
+        """Take over the head."""
+        self.head = head
+        self.fields = Headers(head.headers, head.values)
+        self.method = head.method.encode("ascii")
+        self.uri = head.target.encode("ascii")
+        self.path = self.uri.partition(b"?")[0]
+        self.clientproto = b"HTTP/%d.%d" % head.version
+
+    # The next two are for other people's resources: made for the first who asks.
+
+    @cached_property
+    def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
+        """The arguments of the query, as twisted.web has them."""
+        query = self.uri.partition(b"?")[2]
+        return parse_qs(query, keep_blank_values=True) if query else {}
+
+    @cached_property
+    def received_cookies(self) -> dict[bytes, bytes]:  # type: ignore[override]
+        """The cookies, as twisted.web has them."""
+        found: dict[bytes, bytes] = {}
+        self.__dict__["received_cookies"] = found
+        if self.head is not None and "cookie" in self.head.values:
+            self.parseCookies()  # type: ignore[no-untyped-call]
+        return found
+
+    @property
+    def peerAddress(self) -> str:
+        """The client's IP address as text; "" for a UNIX socket. Behind a trusted proxy: the address it reports."""
+        return self._whose[0]
+
+    def isSecure(self) -> bool:
+        """Say whether the client's connection has TLS (with a trusted proxy: whether the proxy says so)."""
+        return bool(self._forceSSL) or self._whose[1]
+
+    @property
+    def _whose(self) -> tuple[str, bool]:
+        known = self._known
+        if known is None:
+            known = peerOf(self.client)[0], isSecure(self.transport)
+            if self.head is not None:
+                known = self.site.proxies.client(*known, self.head)
+            self._known = known
+        return known
+
+    def admit(self) -> Deferred[None] | None:
+        """Find the resource, and ask it whether the body should be read.
+
+        Raises:
+            HttpError: the answer.
+        """
+        self.site.checkHost(self)
+        self.prepath = []
+        self.sitepath: list[bytes] = []
+        segments = self.path[1:].split(b"/")
+        self.postpath = [unquote_to_bytes(segment) for segment in segments] if b"%" in self.path else segments
+        if self.path == b"*":
+            self.postpath = []
+            self._resource = _Star()
+        else:
+            self._resource = getChildForRequest(self.site.resource, self)
+        return self._resource.admit(self) if isinstance(self._resource, Endpoint) else None
+
+    def process(self) -> None:
+        """Let the resource answer; called once when all of the body is in `content`."""
+        try:
+            self.render(self._resource)
+        except Exception:
+            self.processingFailed(Failure())
+
+    def render(self, resource: Any) -> None:
+        """Answer with what `resource` renders."""
+        try:
+            body = resource.render(self)
+        except UnsupportedMethod as unsupported:
+            raise notAllowed(tuple(unsupported.allowedMethods)) from None
+        if body is not NOT_DONE_YET:
+            self.answer(body)
+
+    def answer(self, body: bytes) -> None:
+        """Send a whole response; nothing where the peer has left."""
+        if not isinstance(body, bytes):
+            raise TypeError(f"a resource renders bytes or NOT_DONE_YET, not {type(body).__name__}")
+        if self.gone:
+            return
+        hasBody = self.code not in (204, 304)
+        if self.cookies or self.etag is not None or self.lastModified is not None:  # as only other people's resources have
+            if hasBody:
+                self.say("Content-Length", str(len(body)))
+            self.channel.cork()
+            self.write(body)  # type: ignore[no-untyped-call]
+            self.channel.uncork()
+            self.finish()  # type: ignore[no-untyped-call]
+            return
+        self.startedWriting = self.finished = 1
+        head = self._head(len(body) if hasBody else None)
+        self.channel.write(head + body if hasBody and self.method != b"HEAD" else head)
+        self._cleanup()  # type: ignore[no-untyped-call]
+
+    def say(self, name: str, value: str) -> None:
+        """Have a header in the answer, with one value; what it had by that name before is forgotten.
+
+        Args:
+            name: in its usual spelling.
+            value: text. Line ends become spaces.
+        """
+        if self._responseHeaders is None and value.isascii() and value.isprintable():
+            self._said[name] = value
+        else:
+            self.responseHeaders.setRawHeaders(name, [value])
+
+    def writeHead(self) -> None:
+        """Write the head of an answer whose body comes bit by bit."""
+        self.startedWriting = 1
+        self.channel.write(self._head(None))
+
+    def _head(self, length: int | None) -> bytes:
+        said = self._said if self._responseHeaders is None else flat(self._responseHeaders)
+        return responseHead(self.clientproto, self.code, self.code_message, said, length, not self.channel.persistent)
+
+    def refuse(self, error: HttpError) -> None:
+        """Answer with an error, and log one line."""
+        self.channel.site.throttle.info(
+            _log,
+            f"request refused with {error.status}",
+            "{peer}: {status} {slug}: {reason} ({method} {path}{hint})",
+            peer=peerName(self.peerAddress),
+            status=error.status,
+            slug=error.slug,
+            # Not "message", which Twisted overwrites for observers of its older log.
+            reason=printable(error.message),  # a service's own text may have anything in it
+            # Without the query: secrets travel there.
+            method=printable(self.method) if self.head is not None else "?",
+            path=printable(self.path) if self.head is not None else "?",
+            hint=f"; {printable(error.hint)}" if error.hint else "",
+        )
+        self._sendError(error)
+
+    def processingFailed(self, reason: Failure) -> None:
+        """Answer for a resource that raised: with its `HttpError`, or with a 500 and a traceback in the log."""
+        error = reason.value
+        if isinstance(error, HttpError) and not self.startedWriting:
+            if not self.gone:
+                self.refuse(error)
+            return
+        if self.site.throttle.allows(_log, f"request failed with {type(error).__name__}"):
+            _log.failure("{method} {path} failed", reason, method=printable(self.method), path=printable(self.path))
+        if self.gone:
+            return
+        if self.startedWriting:
+            # Half a response: only an abrupt end tells the peer that it is none.
+            self.channel.drop()
+        else:
+            self._responseHeaders, self._said = None, {}
+            self._sendError(HttpError(500, "The server failed to answer; its log says why."))
+
+    def _sendError(self, error: HttpError) -> None:
+        self.setResponseCode(error.status, error.phrase)
+        self.say("Content-Type", "application/json")
+        for name, value in error.headers.items():  # of a service's, which may be spelt in any way
+            self.responseHeaders.setRawHeaders(name, [value] if isinstance(value, str) else list(value))
+        self.answer(error.body())
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The peer has left before the answer was finished."""
+        self.gone = True
+        whenGone, self.whenGone = self.whenGone, None
+        try:
+            if whenGone is not None:
+                whenGone()
+        except Exception:
+            _log.failure("what waited for a request whose peer has left could not be ended")
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]

@@ -1,0 +1,132 @@
+"""A site: a tree of Twisted resources, served by the strict channel."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.protocol import Protocol
+from twisted.web.server import Site
+
+from twisted_ws.limits import Limits
+from twisted_ws.logs import Throttle
+from twisted_ws.web.http.answers import HttpError
+from twisted_ws.web.http.connection import HttpChannel
+from twisted_ws.web.http.request import HttpRequest
+from twisted_ws.wire.door.hosts import MISDIRECTED, isMisdirected, remedy
+from twisted_ws.wire.door.origins import AllowedHosts
+from twisted_ws.wire.door.proxies import TrustedProxies
+from twisted_ws.wire.loop.backlog import Backlog
+from twisted_ws.wire.loop.gate import Gate
+from twisted_ws.wire.loop.transports import abort, peerOf
+from twisted_ws.wire.loop.turns import Turns
+from twisted_ws.wire.loop.wheel import Wheel
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+    from twisted.web.resource import IResource
+
+__all__ = ["HttpSite"]
+
+
+class _Refusal(Protocol):
+    """For a connection that is not let in. None would do for TCP, but not for Twisted's TLS wrapper."""
+
+    def connectionMade(self) -> None:
+        abort(self.transport)
+
+
+class HttpSite(Site):
+    """A site of Twisted resources on the strict channel.
+
+    Args:
+        resource: the root; an `twisted_ws.web.http.answers.Endpoint` in the tree is asked before a body is read.
+        limits: all limits; see `Limits`.
+        gate: counts the connections; None where somebody else has counted them.
+        reactor: the reactor; None for the global one.
+        keepAlive: whether a connection may have a second request.
+        turns: the budget of its work in one turn of the reactor, which all sites of a server share; None: one of its own.
+        backlog: the server's count of bytes that wait for its peers, None: one of its own.
+        intake: the same of bytes that came from them.
+        hosts: the names by which it may be asked for on a loopback address; None: any.
+        anyHost: the paths that are answered all the same.
+        proxies: whose word on a client counts.
+
+    Attributes:
+        throttle: keeps refused requests from filling the log.
+        essential: it is reached by way of its own port even when there is no place for more callers.
+    """
+
+    essential = True
+    protocol = HttpChannel  # type: ignore[assignment]
+    noisy = False
+
+    def __init__(
+        self,
+        resource: IResource,
+        limits: Limits,
+        gate: Gate | None = None,
+        reactor: Any = None,
+        keepAlive: bool = True,
+        turns: Turns | None = None,
+        backlog: Backlog | None = None,
+        intake: Backlog | None = None,
+        hosts: AllowedHosts | None = None,
+        anyHost: Collection[bytes] = (),
+        proxies: TrustedProxies | None = None,
+    ) -> None:
+        # Twisted's own timeout is off: the channel has deadlines.
+        super().__init__(resource, HttpRequest, parsePOSTFormSubmission=False, timeout=None, reactor=reactor)  # type: ignore[no-untyped-call]
+        self.limits = limits
+        self.keepAlive = keepAlive
+        self.throttle = Throttle(self.reactor.seconds)
+        self.turns = turns or Turns(self.reactor)
+        self.backlog = backlog or Backlog(limits.maxSendBufferTotal)
+        self.intake = intake or Backlog(limits.maxReceiveBufferTotal)
+        self.proxies = proxies or TrustedProxies()
+        self.wheel = Wheel(self.reactor)
+        self._gate = gate
+        self._hosts = hosts
+        self._anyHost = frozenset(anyHost)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return the channel for one connection, or a protocol that closes it where there is no place."""
+        if self._gate is None:
+            return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        address = peerOf(addr)[0]
+        if not self._gate.admit(address, essential=True):
+            return _Refusal()
+        channel: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        channel.address = address
+        self._gate.enroll(channel)
+        return channel
+
+    def checkHost(self, request: HttpRequest) -> None:
+        """Refuse a request that was not meant for this server.
+
+        Raises:
+            HttpError: 421.
+        """
+        hosts, head = self._hosts, request.head
+        if hosts is None or head is None or hosts.allows(head.host) or request.path in self._anyHost:
+            return
+        if isMisdirected(head, request.transport, hosts, self.proxies):
+            raise HttpError(421, MISDIRECTED, hint=remedy(head, request.transport))
+
+    def left(self, channel: HttpChannel) -> None:
+        """Uncount a connection; called by its channel."""
+        if self._gate is not None and channel.address is not None:
+            self._gate.release(channel.address, channel)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return what ALPN may choose. Twisted would add h2 where its library is installed, which this channel does not speak."""
+        return [b"http/1.1", b"http/1.0"]
+
+    def startFactory(self) -> None:
+        """Start nothing: there is no access log, and so no clock for its lines."""
+
+    def stopFactory(self) -> None:
+        """Stop nothing."""
+
+    def log(self, request: object) -> None:
+        """Write no access log."""

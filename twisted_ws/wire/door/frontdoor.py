@@ -1,0 +1,433 @@
+"""The front door of a port: reads one request head, then the connection is WebSocket or HTTP.
+
+It reads the head once, bounded in bytes and time; while the service decides, what the client sends is kept up to a bound and
+not parsed (Autobahn would take a second request for a second handshake).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocolFactory
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_ws.logs import peerName, printable
+from twisted_ws.upgrade import Reject, UpgradeRequest
+from twisted_ws.wire.door.handshake import Accept, Deny, decide, isUpgrade
+from twisted_ws.wire.door.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
+from twisted_ws.wire.door.hosts import MISDIRECTED, isMisdirected, remedy
+from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
+from twisted_ws.wire.door.proxies import TrustedProxies
+from twisted_ws.wire.lane.transport import LaneServer
+from twisted_ws.wire.loop.transports import abort, finishWriting, isSecure, peerOf, setProtocol
+from twisted_ws.wire.tls.server import reportFailure
+from twisted_ws.wire.websocket.connection import WebSocketConnection
+from twisted_ws.wire.websocket.shared import Welcome, Wire
+
+__all__ = ["FrontDoor", "FrontDoorFactory", "Host", "PlainHTTP"]
+
+# The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
+_log = Logger()
+
+
+class Host(Protocol):
+    """Who decides on handshakes that RFC 6455 allows; the server implements it."""
+
+    def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
+        """Find the service for `request` and ask it; a Deferred where that takes time.
+
+        The Deferred may be cancelled: the peer has left, or the deadline has come.
+
+        Raises:
+            Reject: the handshake is refused; the Deferred fails with the same, and with nothing else.
+        """
+
+
+class PlainHTTP(Protocol):
+    """A protocol for plain HTTP that takes a connection over from the front door, and gives it back.
+
+    One that cannot do that, as any other of Twisted, is given the bytes of the head, and keeps the connection.
+    """
+
+    def takeOver(self, head: RequestHead, rest: bytes, handBack: Callable[[RequestHead, bytes], None]) -> None:
+        """Answer the request of which `head` was read; called right after `makeConnection`.
+
+        Args:
+            head: the head.
+            rest: what has come after it.
+            handBack: to be called when a later request is a handshake, with its head and what has come after that, once every
+                answer before it is written and the transport has no producer. From then on the connection is somebody else's.
+        """
+
+
+class _State:  # no Enum: see `twisted_ws.wire.websocket.states`
+    HEAD = 0  # the head is not whole yet
+    DECIDING = 1  # the service decides
+    HTTP = 2  # an HTTP protocol has the connection, until it hands it back
+    REFUSED = 3  # the answer is on its way; input is dropped until the peer closes
+    DONE = 4  # handed to a WebSocketConnection, or lost
+
+
+@implementer(IHalfCloseableProtocol)
+class FrontDoor(TwistedProtocol):
+    """The first protocol of each connection (see the module)."""
+
+    wheelSlot: int | None = None
+    counted = 0  # bytes that it has of `Wire.intake`
+    _isAdmitted = True  # until the gate counts it no more
+    _isWritten = False  # whether our side has ended
+    _gone: Deferred[None] | None = None  # who waits for the end of the connection
+    _asked: tuple[str, str] | None = None  # the client's address and the target, once a handshake has named them
+    transport: Any
+    factory: FrontDoorFactory
+
+    def __init__(self, factory: FrontDoorFactory, peer: tuple[str, int]) -> None:
+        self.factory = factory
+        self._peer = peer  # as the gate has counted it
+        self._state = _State.HEAD
+        self._received = b""
+        self._searched = 0
+        self._upgrade: Deferred[Welcome] | None = None
+        self._http: Any = None
+
+    def connectionMade(self) -> None:
+        """Start the one deadline for TLS handshake and head."""
+        wire = self.factory.wire
+        if not isinstance(self.transport, LaneServer):  # which has it from its port
+            try:
+                self.transport.setTcpNoDelay(True)
+            except (AttributeError, OSError):
+                pass  # a UNIX socket
+        wire.wheel.after(self, wire.limits.headDeadline)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Collect the head, or what comes after it while the service decides."""
+        if self._state is _State.HTTP:
+            self._http.dataReceived(data)
+        elif self._state is _State.HEAD:
+            self._received += data
+            self._lookForHead()
+        elif self._state is _State.DECIDING:
+            self._received += data
+            if len(self._received) > self.factory.wire.limits.earlyBytes:
+                self._refuse(400, "Wait for the 101 before you send messages.")
+        if self._received or self.counted:
+            self._note()
+
+    def _note(self) -> None:
+        """Count what came and is not handled yet."""
+        intake = self.factory.wire.intake
+        if len(self._received) != self.counted:
+            intake.note(self, len(self._received))
+            intake.relieve()
+
+    def giveWay(self) -> None:
+        """Refuse: all peers together have sent too much, and this one the most (see `twisted_ws.wire.loop.backlog.Backlog`)."""
+        self._refuse(503, "The server has no room at present.", (("Retry-After", "5"),))
+
+    def _lookForHead(self) -> None:
+        limits = self.factory.wire.limits
+        received = self._received
+        if received.startswith(b"\r\n"):
+            received = self._received = received[emptyLines(received) :]
+        try:
+            end = headEnd(received, self._searched, limits)
+            if not end:
+                self._searched = len(received)
+                return
+            raw, rest = received[:end], received[end:]
+            head = parseHead(raw, limits)
+        except BadHead as bad:
+            self._refuse(bad.status, bad.message)
+            return
+        if isUpgrade(head):
+            self._judge(head, rest)
+        else:
+            self._becomeHTTP(head, raw, rest)
+
+    def _judge(self, head: RequestHead, rest: bytes) -> None:
+        factory = self.factory
+        self._received = rest
+        transport = self.transport
+        # On anything else the PROXY protocol may have said who it really is.
+        onLane = isinstance(transport, LaneServer)
+        address, port = self._peer if onLane else peerOf(transport.getPeer())
+        secure = transport.isSecure if onLane else isSecure(transport)
+        client, secure = factory.proxies.client(address, secure, head)
+        self._asked = client, head.target
+        if not factory.allowedHosts.allows(head.host) and isMisdirected(head, transport, factory.allowedHosts, factory.proxies):
+            self._refuse(421, MISDIRECTED, hint=remedy(head, transport))
+            return
+        verdict = decide(head, factory.origins, secure)
+        if isinstance(verdict, Deny):
+            self._refuse(verdict.status, verdict.message, verdict.headers, hint=verdict.hint)
+            return
+        if len(rest) > factory.wire.limits.earlyBytes:
+            self._refuse(400, "Wait for the 101 before you send messages.")
+            return
+        request = UpgradeRequest(
+            head.target,
+            head.headers,
+            subProtocols=verdict.subProtocols,
+            peerAddress=client,
+            peerPort=port if client == address else 0,
+            isSecure=secure,
+            clientCertificate=factory.peerCertificate(self.transport) if factory.peerCertificate is not None else None,
+        )
+        self._state = _State.DECIDING
+        try:
+            answer = factory.host.upgrade(request)
+        except Exception as error:
+            self._rejected(Failure(error))
+            return
+        if isinstance(answer, Welcome):  # who asks whether it is a Deferred pays ten times as much for "no"
+            try:
+                self._welcome(answer, verdict)
+            except Exception as error:
+                self._failed(Failure(error))
+            return
+        factory.wire.wheel.after(self, factory.wire.limits.upgradeDeadline)
+        self._upgrade = answer
+        factory.wire.deciding.add(self)
+        answer.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict,)).addErrback(self._failed)
+
+    def _welcome(self, welcome: Welcome, accept: Accept) -> None:
+        if self._upgrade is not None:
+            self._decided()
+        if self._state is not _State.DECIDING:
+            return
+        self._state = _State.DONE
+        self.factory.wire.wheel.drop(self)
+        connection = self.factory.connectionClass(welcome, self._peer[0])
+        setProtocol(self.transport, connection)
+        connection.makeConnection(self.transport)  # type: ignore[no-untyped-call]
+        early, self._received = self._received, b""
+        if self.counted:
+            self._note()
+        connection.open(accept, early)
+
+    def _rejected(self, failure: Failure) -> None:
+        self._decided()
+        if self._state is not _State.DECIDING:
+            return  # as after our own cancel
+        reject = failure.value
+        if isinstance(reject, Reject):
+            self._refuse(reject.status, reject.body, reject.headers)
+        else:
+            _log.failure("the decision on a handshake failed inside the server", failure)
+            self._refuse(500, "Internal server error.")
+
+    def _decided(self) -> Deferred[Welcome] | None:
+        """End the wait for the service; return what was waited for."""
+        upgrade, self._upgrade = self._upgrade, None
+        if upgrade is not None:
+            self.factory.wire.deciding.discard(self)
+        return upgrade
+
+    def _failed(self, failure: Failure) -> None:
+        _log.failure("a connection failed inside the server while it opened", failure)
+        abort(self.transport)
+
+    def _becomeHTTP(self, head: RequestHead, raw: bytes, rest: bytes) -> None:
+        http = None if self.factory.http is None else self.factory.http.buildProtocol(self.transport.getPeer())
+        if http is None:
+            self._refuse(426, "This port speaks WebSocket.", (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")))
+            return
+        self.factory.wire.wheel.drop(self)
+        self._state = _State.HTTP
+        self._http = http
+        self._received = b""
+        http.makeConnection(self.transport)
+        takeOver = getattr(http, "takeOver", None)
+        if takeOver is None:
+            http.dataReceived(raw + rest)
+        else:
+            takeOver(head, rest, self._takeBack)
+
+    def _takeBack(self, head: RequestHead, rest: bytes) -> None:
+        """Go on with a handshake after plain requests, as with the first of a connection (see `PlainHTTP`)."""
+        self._http = None
+        try:
+            self._judge(head, rest)
+        except Exception as error:
+            self._failed(Failure(error))
+        if self._received:
+            self._note()
+
+    def _refuse(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = (), hint: str = "") -> None:
+        """Answer with an error and close, so that the peer can read it."""
+        upgrade = self._decided()
+        self._state = _State.REFUSED
+        self._received = b""
+        self._note()
+        if upgrade is not None:
+            upgrade.cancel()
+        wire = self.factory.wire
+        address, target = self._asked or (peerOf(self.transport.getPeer())[0], "")
+        wire.throttle.info(
+            _log,
+            f"handshake refused with {status}",
+            "{peer}: {status} {reason}{more}",
+            peer=peerName(address),
+            status=status,
+            reason=printable(message),  # "message" is taken: Twisted overwrites it for observers of its older log
+            # The path without the query: secrets travel there.
+            more=f" ({'; '.join(more)})"
+            if (more := [printable(each) for each in (target.partition("?")[0], hint) if each])
+            else "",
+        )
+        self.transport.write(response(status, message, headers))
+        finishWriting(self.transport)
+        wire.wheel.after(self, wire.limits.closeDeadline)
+
+    def deadlineReached(self, now: float) -> None:
+        """The head, the decision or the peer's end of stream did not come in time; called by the wheel."""
+        try:
+            if self._state is _State.HEAD and self._received:
+                self._refuse(408, "The request head did not come in time.")
+            elif self._state is _State.DECIDING:
+                self._refuse(503, "The service did not decide in time.", (("Retry-After", "5"),))
+            else:
+                abort(self.transport)
+        except Exception as error:
+            self._failed(Failure(error))
+
+    def stop(self, timeout: float) -> Deferred[None]:
+        """Refuse a handshake that is not decided, as the server stops (see `twisted_ws.server.Visit`)."""
+        gone: Deferred[None] = Deferred()
+        self._gone = gone
+        self._refuse(503, "The server stops.", (("Retry-After", "5"),))
+        wire = self.factory.wire
+        wire.wheel.after(self, min(timeout, wire.limits.closeDeadline))
+        return gone
+
+    def readConnectionLost(self) -> None:
+        """The peer has ended its side: what was answered is still sent."""
+        if self._state is _State.HTTP and IHalfCloseableProtocol.providedBy(self._http):
+            self._http.readConnectionLost()
+        elif self._state is _State.REFUSED and not self._isWritten:
+            self.transport.loseConnection()
+        else:
+            self.transport.connectionLost(Failure(ConnectionDone()))
+
+    def writeConnectionLost(self) -> None:
+        """All has been sent."""
+        self._isWritten = True
+        if IHalfCloseableProtocol.providedBy(self._http):
+            self._http.writeConnectionLost()
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
+        """The peer has left before there was a WebSocket, or HTTP is done; after a MemoryError the next call goes on."""
+        awaited = self._state is _State.HEAD
+        self._state = _State.DONE
+        self._received = b""
+        self._note()
+        self.factory.wire.wheel.drop(self)
+        if self._isAdmitted:
+            self._isAdmitted = False
+            self.factory.wire.gate.release(self._peer[0])
+        upgrade = self._decided()
+        if upgrade is not None:
+            upgrade.cancel()
+        http, self._http = self._http, None
+        if http is not None:
+            try:
+                http.connectionLost(reason)
+            except MemoryError:
+                self._http = http
+                raise
+        gone, self._gone = self._gone, None
+        if gone is not None:
+            gone.callback(None)
+        if awaited:
+            reportFailure(reason, self.factory.wire.throttle, self.transport)
+
+
+_FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
+
+
+def response(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
+    """Return a whole HTTP/1.1 response that closes the connection; `headers` are checked by whoever made them."""
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Refused"
+    body = (message + "\n").encode(errors="replace") if message else b""
+    named = {name.lower() for name, _ in headers}
+    # Where the response ends is said below, once.
+    others = [f"{name}: {value}" for name, value in headers if name.lower() not in _FRAMING]
+    lines = [f"HTTP/1.1 {status} {phrase}", *others]
+    if "content-type" not in named:
+        lines.append("Content-Type: text/plain; charset=utf-8")
+    lines += [
+        f"Content-Length: {len(body)}",
+        "X-Content-Type-Options: nosniff",
+        "Cache-Control: no-store",
+        "Connection: close",
+        "",
+        "",
+    ]
+    return "\r\n".join(lines).encode("latin-1") + body
+
+
+@implementer(IProtocolFactory)
+class FrontDoorFactory(ServerFactory):
+    """Makes the front door of one port; any endpoint can listen with it.
+
+    Attributes:
+        wire: what the server's connections share.
+        connectionClass: the class of its WebSocket connections.
+        host: who decides on handshakes.
+        origins: the web pages that may connect.
+        allowedHosts: the names by which the server may be asked for on a loopback address.
+        proxies: whose forwarding headers count.
+        http: makes the protocols for plain HTTP requests (`PlainHTTP`, or any other); None: they get 426.
+        peerCertificate: reads the client's certificate from a transport, None without mutual TLS.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        wire: Wire,
+        connectionClass: type[WebSocketConnection],
+        host: Host,
+        origins: AllowedOrigins,
+        allowedHosts: AllowedHosts,
+        proxies: TrustedProxies,
+        http: IProtocolFactory | None = None,
+        peerCertificate: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.wire = wire
+        self.connectionClass = connectionClass
+        self.host = host
+        self.origins = origins
+        self.allowedHosts = allowedHosts
+        self.proxies = proxies
+        self.http = http
+        self.peerCertificate = peerCertificate
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Let a connection in, or have it closed at once where there is no place for it."""
+        peer = peerOf(addr)
+        return FrontDoor(self, peer) if self.wire.gate.admit(peer[0]) else None
+
+    def doStart(self) -> None:
+        """Start the HTTP factory along with this one."""
+        super().doStart()  # type: ignore[no-untyped-call]
+        if self.http is not None and self.numPorts == 1:
+            self.http.doStart()
+
+    def doStop(self) -> None:
+        """Stop the HTTP factory along with this one."""
+        super().doStop()  # type: ignore[no-untyped-call]
+        if self.http is not None and self.numPorts == 0:
+            self.http.doStop()

@@ -1,0 +1,1 @@
+"""The fast lane: sockets polled in a group, read into frames and written through; listening ports for it."""

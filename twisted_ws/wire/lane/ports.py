@@ -1,0 +1,117 @@
+"""Listening ports of the fast lane: how a connection that the kernel has accepted gets its transport."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ws.logs import Throttle
+from twisted_ws.wire import speedups
+from twisted_ws.wire.lane.secure import SecureLaneServer
+from twisted_ws.wire.lane.transport import LaneServer, PollGroup
+from twisted_ws.wire.tls.server import TLSFactory
+
+__all__ = ["accelerate"]
+
+# Connections accepted in one turn of the reactor: messages, timers and the HTTP sites come after at most so many.
+ACCEPTS_A_TURN = 64
+
+_log = Logger()
+
+
+class _Accepting:
+    """Accepts for one port of Twisted, in the place of its own `doRead`.
+
+    That one wraps each turn in a buffer for log events, asks for the name of each IPv6 address, and has more to set up.
+    """
+
+    def __init__(self, port: Any, group: PollGroup) -> None:
+        self._port = port
+        self._group: Any = group
+        self._stock = port.doRead
+        self._throttle = Throttle(group.seconds)
+        factory = port.factory
+        self._transport: Callable[..., LaneServer] = LaneServer
+        if isinstance(factory, TLSFactory):
+            # Its protocols would do in memory what is now done below them.
+            port.factory = factory.wrappedFactory
+            self._transport = partial(SecureLaneServer, factory.tls)
+        port.transport = self._accepted
+        self._accept = getattr(port.socket, "acceptOne", None) or partial(speedups.acceptOne, port.socket)
+        # A socket has it from the one that accepted it.
+        port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+
+    def doRead(self) -> Any:
+        """Accept those who wait (called by the reactor)."""
+        port = self._port
+        for _ in range(ACCEPTS_A_TURN):
+            try:
+                descriptor, address = self._accept()
+            except BlockingIOError:
+                return None
+            except OSError:
+                # What is wrong shows again, and Twisted knows what to do, as when no descriptor is left.
+                return self._stock()
+            except Exception:
+                # One allocation that failed is not the end of the port: who waits is there the next time.
+                self._failed("accepting failed")
+                return None
+            try:
+                self._take(descriptor, address)
+            except Exception:
+                self._failed("a connection could not be taken")
+            if not port.connected:
+                return None  # closed by a service
+        return None
+
+    def _failed(self, what: str) -> None:
+        if self._throttle.allows(_log, what):
+            _log.failure(what)
+
+    def _accepted(self, sock: socket.socket, protocol: Any, address: Any, port: Any, number: int, _reactor: Any) -> LaneServer:
+        # One that Twisted has accepted.
+        sock.setblocking(False)
+        return self._transport(sock.detach(), protocol, address, port, number, self._group)
+
+    def _take(self, descriptor: int, address: Any) -> None:
+        port = self._port
+        if len(address) == 4 and address[3]:
+            # A link-local address counts with its scope.
+            host = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+            address = (host, *address[1:])
+        protocol = transport = None
+        try:
+            protocol = port.factory.buildProtocol(port._buildAddr(address))
+            if protocol is not None:
+                number = port.sessionno
+                port.sessionno = number + 1
+                transport = self._transport(descriptor, protocol, address, port, number, self._group)
+        except Exception as error:
+            if protocol is not None:
+                # The gate has counted it, and the end uncounts it.
+                protocol.connectionLost(Failure(error))
+            raise
+        finally:
+            if transport is None:
+                os.close(descriptor)
+        if transport is not None:
+            try:
+                protocol.makeConnection(transport)
+            except Exception as error:
+                transport.connectionLost(Failure(error))
+                raise
+
+
+def accelerate(port: Any, group: PollGroup) -> bool:
+    """Have the connections that `port` accepts from now on be those of the fast lane; False where its kind is another."""
+    if getattr(port, "transport", None) is not tcp.Server:
+        return False
+    port.doRead = _Accepting(port, group).doRead
+    return True

@@ -1,0 +1,316 @@
+"""Who is let in at accept: the counts of connections, for all ports of a server together."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import IPv6Address
+from itertools import islice
+from sys import maxsize
+from typing import Any, NoReturn, Protocol
+
+from twisted.logger import Logger
+
+from twisted_ws.limits import Limits
+from twisted_ws.logs import Throttle
+from twisted_ws.wire import speedups
+
+__all__ = ["Gate", "addressKey"]
+
+# Why accept(2) fails on a port that is well: descriptors or memory are short, here or on the whole machine.
+_SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+# Seconds that a port rests then.
+REST = 1
+# Descriptors that are kept open for nothing, to be given up for who comes to an essential port when there is none else.
+SPARES = 4
+# Of essential connections, so many are dropped at once when others want to come in, among so many that are looked at.
+DROPPED = 8
+LOOKED_AT = 64
+# A line of one kind in so many seconds is enough: peers can make a full server write one as often as they like.
+QUIET = 60
+
+
+def addressKey(address: str) -> str | int | None:
+    """Return what counts as one peer: an IPv4 address, the /64 of an IPv6 address, None for what is no IP address."""
+    if ":" not in address:
+        return address if address[:1].isdigit() else None
+    try:
+        parsed = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return None
+    return str(parsed.ipv4_mapped) if parsed.ipv4_mapped else int(parsed) >> 64
+
+
+class Essential(Protocol):
+    """A connection of an essential port."""
+
+    @property
+    def waitsForPeer(self) -> bool:
+        """Whether it is the peer's turn: to send its request, to take the answer, or to go."""
+
+    def drop(self) -> None:
+        """End it now."""
+
+
+class Gate:
+    """Counts connections and keeps the process away from its descriptor limit.
+
+    A process that runs out of descriptors cannot accept, and its listening ports spin; so accepting pauses `descriptorReserve`
+    before that and resumes when connections leave. Peers then wait in the kernel's backlog. Where the system cannot accept all
+    the same, because services or other processes have used up what there is, a port rests for a second.
+
+    A full server must still be told from a dead one, and be reached by those who publish. So a port whose factory says that it is
+    `essential` is not paused, and its connections may take half of the reserve. When they have taken that, those that wait for
+    their peers make place for the next, who has a request; and where no descriptor is left at all, there are a few spare ones.
+
+    Args:
+        limits: all limits.
+        seconds: tells the time.
+
+    Attributes:
+        open: connections let in and not yet released.
+        pauses: whether nobody is accepted at present, but on essential ports.
+        brink: see `reached`.
+    """
+
+    _log = Logger()
+
+    def __init__(self, limits: Limits, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._perAddress: dict[str | int, int] = {}
+        self._ports: dict[Any, bool] = {}  # each with whether it is essential
+        self.brink = maxsize  # the first descriptor of the reserve
+        self._capacity: int | None = None
+        self._most = 0  # what that was before descriptors ran short
+        self.pauses = False
+        self._essentials: dict[Essential, None] = {}  # in the order they came
+        self._keepsSpare = False
+        self._spare: list[int] = []
+        self.throttle = Throttle(seconds, 1, QUIET)
+        self.open = 0
+
+    def watch(self, port: Any) -> None:
+        """Pause and resume `port` (an `IListeningPort` that is a read descriptor) as the descriptors run short."""
+        if not hasattr(port, "stopReading") or port in self._ports:
+            return
+        factory = getattr(port, "factory", None)
+        self._ports[port] = bool(getattr(getattr(factory, "wrappedFactory", factory), "essential", False))
+        if hasattr(port, "socket"):
+            port.socket = _ListeningSocket(port.socket, port, self)
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY:
+            inUse = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 32
+            self.brink = soft - self._limits.descriptorReserve
+            # What is open now beside our connections will stay open.
+            self._capacity = self._most = max(self.brink - (inUse - self.open), 1)
+        if self._ports[port]:
+            self._keepsSpare = True
+            self._fillSpare()
+        if self.isPaused(port):
+            port.stopReading()
+
+    def unwatch(self, port: Any) -> None:
+        """Forget `port`, which stops listening."""
+        self._ports.pop(port, None)
+        self._keepsSpare = any(self._ports.values())
+        while self._spare and not self._keepsSpare:
+            os.close(self._spare.pop())
+
+    def _fillSpare(self) -> None:
+        with suppress(OSError):
+            while len(self._spare) < SPARES:
+                self._spare.append(os.open(os.devnull, os.O_RDONLY))
+
+    def giveSpare(self) -> bool:
+        """Give up a spare descriptor, so that the next that is opened has it; say whether there was one."""
+        if self._spare:
+            os.close(self._spare.pop())
+            return True
+        return False
+
+    def isEssential(self, port: Any) -> bool:
+        """Say whether a port is never paused."""
+        return self._ports.get(port, False)
+
+    def isPaused(self, port: Any) -> bool:
+        """Say whether nobody is accepted on `port` at present."""
+        return self.pauses and not self.isEssential(port)
+
+    def resume(self, port: Any) -> None:
+        """Let `port` accept again, if it still listens and is not paused."""
+        if not getattr(port, "connected", True) or getattr(port, "disconnecting", False):
+            self.unwatch(port)
+        elif port in self._ports and not self.isPaused(port):
+            try:
+                port.startReading()
+            except (OSError, MemoryError):
+                port.reactor.callLater(REST, self.resume, port)
+
+    def reached(self) -> None:
+        """Note that a descriptor at the `brink` or above it was made: all below it are taken, whoever has them."""
+        if self._capacity is not None and not self.pauses:
+            self._capacity = min(self._capacity, self.open + 1)
+
+    def enroll(self, connection: Essential) -> None:
+        """Note one of an essential port that was let in; `release` forgets it."""
+        self._essentials[connection] = None
+
+    def makePlace(self) -> bool:
+        """Drop some of the essential connections that wait for their peers, the oldest first; say whether there were any."""
+        waiting = [each for each in islice(self._essentials, LOOKED_AT) if each.waitsForPeer][:DROPPED]
+        if not waiting:
+            # The others are looked at the next time.
+            for each in tuple(islice(self._essentials, LOOKED_AT)):
+                self._essentials[each] = self._essentials.pop(each)
+        for each in waiting:
+            del self._essentials[each]
+            each.drop()
+        return bool(waiting)
+
+    def full(self, essential: bool = False) -> bool:
+        """Say whether the next connection would not be let in, whoever it is."""
+        taken = self.open - (self._limits.descriptorReserve // 2 if essential else 0)
+        return bool(0 < self._limits.maxConnections <= taken or (self._capacity is not None and taken >= self._capacity))
+
+    def admit(self, address: str, essential: bool = False) -> bool:
+        """Count one connection, or say that it has to be closed.
+
+        Args:
+            address: where it comes from: an IP address as text, "" without one.
+            essential: whether it may have a place of the reserve.
+        """
+        if self.full(essential):
+            return False
+        key = addressKey(address)
+        if key is not None:
+            count = self._perAddress.get(key, 0)
+            if 0 < self._limits.maxConnectionsPerIp <= count:
+                return False
+            self._perAddress[key] = count + 1
+        self.open += 1
+        if self._capacity is not None and self.open >= self._capacity and not self.pauses:
+            self.pauses = True
+            self._tell()
+            for port in self._ports:
+                if self.isPaused(port):
+                    port.stopReading()
+        return True
+
+    def _tell(self) -> None:
+        if self.throttle.allows(self._log, "accepting pauses"):
+            self._log.warn(
+                "accepting pauses: {open} connections are open, {reserve} below the limit of descriptors (raise LimitNOFILE)",
+                open=self.open,
+                reserve=self._limits.descriptorReserve,
+            )
+
+    def release(self, address: str, connection: Essential | None = None) -> None:
+        """Uncount one connection that `admit` let in.
+
+        Args:
+            address: as `admit` had it.
+            connection: the one that was enrolled.
+        """
+        key = addressKey(address)
+        if key is not None:
+            count = self._perAddress[key] - 1
+            if count:
+                self._perAddress[key] = count
+            else:
+                del self._perAddress[key]
+        self.open -= 1
+        if connection is not None:
+            self._essentials.pop(connection, None)
+        if self._keepsSpare and len(self._spare) < SPARES:
+            self._fillSpare()
+        if self._capacity is None or self.open >= self._capacity:
+            return
+        if self.open < self._capacity // 2:
+            self._capacity = self._most
+        if self.pauses:
+            self.pauses = False
+            for port in tuple(self._ports):
+                self.resume(port)
+
+
+class _ListeningSocket:
+    """The socket of a port that a gate watches: what Twisted asks when it accepts.
+
+    When accept fails for want of descriptors or memory, Twisted closes peers that it could not serve, or returns at once, to be
+    called again at once, with a line in the log each time. Here the port rests, and the peers wait in the backlog.
+    """
+
+    _log = Logger()
+
+    def __init__(self, socket: Any, port: Any, gate: Gate) -> None:
+        self._socket = socket
+        self._port = port
+        self._gate = gate
+        self._isEssential = gate.isEssential(port)
+        self._short = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def accept(self) -> Any:
+        """Accept one connection, or say that there is none."""
+        return self._try(self._socket.accept)
+
+    def acceptOne(self) -> tuple[int, Any]:
+        """Do the same for who wants the descriptor alone (see `twisted_ws.wire.speedups.pure.acceptOne`)."""
+        accepted: tuple[int, Any] = self._try(speedups.acceptOne, self._socket)
+        return accepted
+
+    def _try(self, accept: Callable[..., Any], *arguments: Any) -> Any:
+        gate, isEssential = self._gate, self._isEssential
+        if isEssential:
+            if gate.full(essential=True):
+                self._crowded("all places are taken by requests that are being answered")
+        elif gate.pauses:
+            self._none()  # the pause began in this very turn
+        try:
+            try:
+                accepted = accept(*arguments)
+            except OSError as error:
+                if not isEssential or error.errno not in _SHORT or not gate.giveSpare():
+                    raise
+                accepted = accept(*arguments)
+        except Exception as error:
+            if not isinstance(error, OSError):
+                self._rest(repr(error))
+            elif error.errno not in _SHORT:
+                raise
+            elif isEssential:
+                self._crowded(error.strerror or repr(error))
+            else:
+                self._rest(error.strerror or repr(error))
+            self._none()
+        if self._short:
+            self._short = False
+            if gate.throttle.allows(self._log, "accepting goes on"):
+                self._log.info("accepting goes on")
+        new = accepted[0]
+        if (new if new.__class__ is int else new.fileno()) >= gate.brink:
+            gate.reached()
+        return accepted
+
+    def _crowded(self, why: str) -> NoReturn:
+        """Have others go, and let who comes now wait for the next turn of the reactor; or for longer, where all are busy."""
+        if not self._gate.makePlace():
+            self._rest(why)
+        self._none()
+
+    def _rest(self, why: str) -> None:
+        self._port.reactor.callLater(REST, self._gate.resume, self._port)
+        self._port.stopReading()
+        self._short = True
+        if self._gate.throttle.allows(self._log, "accepting fails"):
+            self._log.warn("accepting fails and is tried each second: {why}", why=why)
+
+    @staticmethod
+    def _none() -> NoReturn:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

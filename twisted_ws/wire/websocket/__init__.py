@@ -1,0 +1,1 @@
+"""One WebSocket connection: frames, messages, closing, and what waits for the peer."""

@@ -1,0 +1,145 @@
+"""permessage-deflate (RFC 7692): which offers are taken, how a message is compressed, and where one has to end.
+
+Autobahn does the rest.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Any
+
+from autobahn.exception import PayloadCorruptError
+from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffer, PerMessageDeflateOfferAccept
+
+from twisted_ws.wire.door.handshake import Extension
+from twisted_ws.wire.frames import RSV1, frame
+
+__all__ = ["Deflate", "acceptOffer", "compressedFrame", "isWindowBits", "usableOffers"]
+
+# Bytes below which deflate makes a message longer, or no shorter worth the time.
+COMPRESS_FROM = 64
+
+# Up to so many bytes a message is compressed as zlib does by itself. For a megabyte of two letters that would take a tenth of a
+# second, in one call; the fastest level takes a seventh of it, and hardly more for anything else. What is larger than the largest
+# message that is taken by default, with what JSON has around it, goes as it is.
+LARGE = 64 * 1024
+COMPRESS_UP_TO = 5 * 256 * 1024
+LARGE_LEVEL = 1
+LARGE_MEMORY_LEVEL = 8
+
+# Window and memory level of what we send: 4 KiB and 16 KiB while a message is compressed, a tenth of zlib's defaults.
+WINDOW_BITS = 12
+MEMORY_LEVEL = 5
+
+# A last block, not compressed, with something that hardly any other state of zlib makes of these bytes (RFC 1951 section 3.2.4).
+_PROBED = b"end of a message"
+_PROBE = b"\x01" + len(_PROBED).to_bytes(2, "little") + (0xFFFF - len(_PROBED)).to_bytes(2, "little") + _PROBED
+
+
+class Deflate(PerMessageDeflate):
+    """Autobahn's permessage-deflate, for messages that are whole.
+
+    zlib does not say that its input ends in the middle of a block: the rest of a message would be missing without a word.
+    """
+
+    _decompressor: Any
+    _begun = False  # whether the present message has any bytes
+
+    def start_decompress_message(self) -> None:
+        """Begin a message; a stream that has had its last block takes no more of them."""
+        self._begun = False
+        if self._decompressor is not None and self._decompressor.eof:
+            self._decompressor = None
+        super().start_decompress_message()  # type: ignore[no-untyped-call]
+
+    def decompress_message_data(self, data: bytes, max_output_len: int | None = None) -> bytes:
+        """Inflate a piece of a message."""
+        self._begun = self._begun or bool(data)
+        inflated: bytes = super().decompress_message_data(data, max_output_len)  # type: ignore[no-untyped-call]
+        return inflated
+
+    def end_decompress_message(self) -> None:
+        """End a message, which has to end with an empty block whose last four bytes were left out (RFC 7692 section 7.2.2).
+
+        After a block that says it is the last one, nothing but such a block may come. A message without any bytes is empty: some
+        peers leave out that block, too.
+
+        Raises:
+            PayloadCorruptError: it ends elsewhere.
+        """
+        if self._begun and not self._isWhole():
+            raise PayloadCorruptError("the message ends inside its DEFLATE stream")
+
+    def _isWhole(self) -> bool:
+        inflate = self._decompressor
+        if inflate.eof:
+            return inflate.unused_data in (b"", b"\0")
+        try:
+            if inflate.decompress(b"\0\0\xff\xff", 1):
+                return False
+            # Between two blocks, and only there, a block is taken as what it is. A stream that goes on must not see it.
+            goesOn = not (self.client_no_context_takeover if self._is_server else self.server_no_context_takeover)
+            probed = inflate.copy() if goesOn else inflate
+            return bool(probed.decompress(_PROBE) == _PROBED and probed.eof)
+        except zlib.error:
+            return False
+
+
+# A decimal number without leading zeros (RFC 7692 section 7.1.2); Autobahn takes what int() takes, as "+15" and "010".
+isWindowBits = re.compile(r"[89]|1[0-5]").fullmatch
+
+
+def usableOffers(extensions: tuple[Extension, ...]) -> list[Extension]:
+    """Return the offers of permessage-deflate that can be taken; others are declined (RFC 7692 section 5.1)."""
+    offers = []
+    for name, parameters in extensions:
+        values = [value for each in parameters.values() for value in each if isinstance(value, str)]
+        if name != "permessage-deflate" or not all(map(isWindowBits, values)):
+            continue
+        try:
+            PerMessageDeflateOffer.parse(parameters)
+        except Exception:
+            # Autobahn raises plain Exceptions for what RFC 7692 section 7.1 calls invalid parameters, and for a window of 8 bits,
+            # which zlib has not (it quietly uses 9, which such a client could not inflate).
+            continue
+        offers.append((name, parameters))
+    return offers
+
+
+def acceptOffer(offers: list[Any]) -> Any:
+    """Accept the first offer, without context takeover in either direction (Autobahn's perMessageCompressionAccept).
+
+    A context for each connection and direction costs some 300 KiB, and a frame compressed for one peer could not be sent to
+    another.
+    """
+    offer = offers[0]
+    return PerMessageDeflateOfferAccept(
+        offer,
+        request_no_context_takeover=bool(offer.accept_no_context_takeover),
+        no_context_takeover=True,
+        window_bits=min(offer.request_max_window_bits or WINDOW_BITS, WINDOW_BITS),
+        mem_level=MEMORY_LEVEL,
+    )
+
+
+def compressedFrame(deflate: Any, opcode: int, payload: bytes) -> bytes:
+    """Return the frame of a message for a peer with permessage-deflate; one that is too short or too long goes uncompressed.
+
+    So does a large one for who takes a smaller window than all others: whoever connects with each window that there is does not
+    have one message compressed for each.
+
+    Args:
+        deflate: Autobahn's negotiated extension of one connection.
+        opcode: 1 text, 2 binary.
+        payload: the message.
+    """
+    if len(payload) < COMPRESS_FROM:
+        return frame(opcode, payload)
+    if len(payload) > LARGE:
+        if len(payload) > COMPRESS_UP_TO or deflate.server_max_window_bits != WINDOW_BITS:
+            return frame(opcode, payload)
+        fast = zlib.compressobj(LARGE_LEVEL, zlib.DEFLATED, -WINDOW_BITS, LARGE_MEMORY_LEVEL)
+        return frame(opcode, (fast.compress(payload) + fast.flush(zlib.Z_SYNC_FLUSH))[:-4], RSV1)
+    deflate.start_compress_message()
+    return frame(opcode, deflate.compress_message_data(payload) + deflate.end_compress_message(), RSV1)

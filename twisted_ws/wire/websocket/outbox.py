@@ -1,0 +1,499 @@
+"""What a peer has not taken yet.
+
+Twisted's transports take any amount of bytes and never refuse (only a registered producer learns that they pile up), and one
+that holds a megabyte for a slow peer cannot give back a byte of it. So at most one small slice is with the transport at any time;
+the rest waits here, where it can be counted, overtaken by a ping, and dropped.
+
+Whatever makes an object or calls a function may run the garbage collector, and with it a finaliser that writes to this very
+connection. So a frame is counted before it is queued, and only `_pump`, which never runs within itself, takes from the queues
+and gives to the transport: all that comes meanwhile is in a queue, in order, and goes out in its loop. The statements between a
+look at the state and the change that relies on it call nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPullProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_ws.errors import ConnectionClosed
+from twisted_ws.wire.lane.transport import LaneServer
+from twisted_ws.wire.loop.backlog import Backlog
+from twisted_ws.wire.loop.transports import innermost
+from twisted_ws.wire.loop.wheel import Wheel
+from twisted_ws.wire.speedups import Sender
+
+__all__ = ["SLICE", "Outbox", "OutboxOwner", "failedWrite", "getsOn"]
+
+# Bytes given to the transport at once when it is behind. Progress is seen a slice at a time, so this over the write deadline
+# (16 KiB in 30 s: 546 bytes a second) is the slowest peer that is not taken for dead.
+SLICE = 16 * 1024
+
+# What a frame in the queue is charged on top of its bytes, and one with a Deferred: what Python's objects around it take, so that
+# the smallest messages take no more memory than the caps allow.
+CHARGE = 112
+CHARGE_AWAITED = 288
+
+
+_log = Logger()
+
+# Stands for a queue that is not needed yet: an empty deque has 600 bytes, and most connections never wait.
+_NOTHING: deque[tuple[bytes, Deferred[None] | None]] = deque(maxlen=0)
+
+
+class OutboxOwner(Protocol):
+    """Whoever has an outbox: the connection."""
+
+    def outboxOverflowed(self, atOnce: bool) -> None:
+        """This outbox has to give way: over its own cap; or (`atOnce`) it is the largest, and all together are over theirs."""
+
+    def outboxDrained(self) -> None:
+        """Everything was handed to the kernel."""
+
+    def outboxEased(self) -> None:
+        """What waits is less than `Limits.replyBuffer` again; told after each slice while there is something left."""
+
+
+class _Nobody:
+    """The owner of an outbox that has ended."""
+
+    def outboxOverflowed(self, atOnce: bool) -> None:
+        """Nothing waits."""
+
+    def outboxDrained(self) -> None:
+        """Nothing waits."""
+
+    def outboxEased(self) -> None:
+        """Nothing waits."""
+
+
+_NOBODY: OutboxOwner = _Nobody()
+
+
+class _Quiet:
+    """Stands where a Deferred keeps what it would report when nobody looks at its failure: says nothing."""
+
+    failResult: Failure | None = None
+
+
+def getsOn(before: tuple[int, int], present: tuple[int, int], least: int = 1) -> bool:
+    """Say whether a peer is reading: it has taken some, or all that there was, of what the kernel had for it.
+
+    What is written is not read: the kernel may have a megabyte for a peer that takes minutes for that, and a reset drops it.
+
+    Args:
+        before: what `twisted_ws.wire.loop.transports.sending` said at the look before.
+        present: what it says now.
+        least: bytes that are some.
+    """
+    return min(before[0], present[0]) > 0 and present[1] - before[1] >= min(before[0], least)
+
+
+def failedWrite(error: ConnectionClosed, waiter: Deferred[Any] | None = None) -> Deferred[Any]:
+    """Fail `waiter` (or a new Deferred) with `error`, without the "Unhandled error in Deferred" when nobody looks.
+
+    Most callers write and forget; that a peer has gone is told to them by onClose.
+    """
+    waiter = Deferred() if waiter is None else waiter
+    waiter._debugInfo = _Quiet()  # type: ignore[assignment]  # no public way; tests/wire/websocket/test_outbox.py holds it
+    waiter.errback(Failure(error))
+    return waiter
+
+
+@implementer(IPullProducer)
+class Outbox:
+    """The frames for one peer, in order; control frames overtake messages, but never split a frame.
+
+    Attributes:
+        owner: who is told of overflow and drain.
+        size: bytes that wait, those with the transport included, and `charges`.
+        charges: what the frames in the queue are charged on top of their bytes.
+        counted: all that is held for this peer: `size`, what `keep` says, and what has gone of a frame while the rest waits.
+        progressAt: when the transport was last given bytes, or had handed them all on (the wheel's seconds).
+        sender: where frames can go straight out when nothing waits.
+        isAwaited: whether the owner waits to be told of ease or drain: set before it looks at `size`, for either may have come
+            already, or come without a word of the transport, when all was taken at once.
+        busy: whether the transport still has bytes of ours that the kernel did not take, or nothing is written any more.
+        written: messages and control frames taken so far, those of the server itself left out.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_cap",
+        "_control",
+        "_ease",
+        "_ended",
+        "_give",
+        "_gone",
+        "_held",
+        "_inFlight",
+        "_kept",
+        "_messages",
+        "_partial",
+        "_pong",
+        "_pumping",
+        "_socket",
+        "_waiters",
+        "_wheel",
+        "busy",
+        "charges",
+        "counted",
+        "isAwaited",
+        "owner",
+        "progressAt",
+        "sender",
+        "size",
+        "written",
+    )
+
+    def __init__(self, owner: OutboxOwner, transport: Any, wheel: Wheel, backlog: Backlog, cap: int, ease: int) -> None:
+        """Take over the writing side of `transport`.
+
+        Args:
+            owner: told of overflow and drain.
+            transport: an `ITransport` and `IConsumer` without a producer.
+            wheel: its clock.
+            backlog: the server's count.
+            cap: bytes above which `owner` is told of overflow.
+            ease: bytes below which `owner` is told of ease.
+        """
+        self.owner = owner
+        self._wheel = wheel
+        self._backlog = backlog
+        self._cap = cap
+        self._ease = ease
+        self._messages = self._control = _NOTHING  # a deque for those that need one
+        self._pong: bytes | None = None
+        self._partial: tuple[memoryview, Deferred[None] | None] | None = None
+        self._waiters: Sequence[Deferred[None]] = ()
+        self._inFlight = 0
+        self._gone = 0  # of the partial frame: the memory of all of it is held until the last byte has gone
+        self._kept = 0
+        self._pumping = False
+        self._held = False
+        self._ended: ConnectionClosed | None = None  # why nothing is written any more
+        self.size = 0
+        self.counted = 0
+        self.charges = 0
+        self.progressAt = wheel.now
+        self.busy = False
+        self.isAwaited = False
+        self.written = 0
+        # A transport asks a pull producer for more when the kernel has taken everything: that is how "handed to the kernel" is
+        # known. Below TLS, for TLS itself would ask without end; it keeps no bytes back once its handshake is done.
+        self._give: Callable[[bytes], Any]
+        if isinstance(transport, LaneServer):
+            self._socket: Any = transport
+            self.sender = transport.sender or Sender()
+            self._give = transport.writeNow  # which says at once when the kernel took all
+            unsent = transport.unsent()
+        else:
+            self._socket = innermost(transport)
+            self.sender = Sender()
+            self._give = transport.write
+            unsent = 0
+        self._socket.registerProducer(self, False)
+        if unsent:
+            # The end of an answer to a plain request before the handshake: it goes first, as a slice of ours would.
+            self.busy = True
+            self._inFlight = unsent
+            self._count(unsent)
+
+    def message(self, frame: bytes) -> Deferred[None]:
+        """Send a frame of the service; see `Caller.writeTextMessage` for the Deferred."""
+        self.written += 1
+        waiter: Deferred[None] = Deferred()
+        self._enqueue(False, frame, waiter)
+        return waiter
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame of the service without a Deferred: the way of a broadcast and of returned values."""
+        self.written += 1
+        self._enqueue(False, frame, None)
+
+    def hold(self, held: bool) -> None:
+        """Send nothing straight out, or do that again: what waits elsewhere has to go first."""
+        self._held = held
+        if held:
+            self.isAwaited = True
+        self.sender.waiting = self.size > 0 or held
+
+    def keep(self, by: int) -> None:
+        """Count so many bytes more that are held elsewhere and wait for this peer, or (below 0) fewer."""
+        self._kept += by
+        self._count(0)
+
+    def giveWay(self) -> None:
+        """Say that it is the largest, and all together are over their limit (see `Backlog`)."""
+        self.owner.outboxOverflowed(True)
+
+    def waiting(self) -> int:
+        """Return how many bytes wait behind the frame that is on its way, with `charges`."""
+        return self.size - self._inFlight - (len(self._partial[0]) if self._partial else 0)
+
+    def goOn(self) -> None:
+        """Go on with a frame that `sender` has begun."""
+        self._pump()
+        self._backlog.relieve()
+
+    def control(self, frame: bytes, waiter: Deferred[None] | None = None) -> None:
+        """Send a control frame before all messages that wait."""
+        self._enqueue(True, frame, waiter)
+
+    def last(self, frame: bytes) -> None:
+        """Send a Close frame after all messages that wait; the owner sends nothing after it."""
+        self._enqueue(False, frame, None)
+
+    def pong(self, frame: bytes) -> None:
+        """Answer a ping; of several that wait, only the newest is sent (RFC 6455 section 5.5.3)."""
+        if self._ended is not None:
+            return
+        self._count(len(frame))
+        former, self._pong = self._pong, frame
+        self._count(-len(former or b""))
+        self._backlog.relieve()
+        self._pump()
+
+    def clear(self, error: ConnectionClosed) -> None:
+        """Drop what waits, but for the rest of a frame that was begun; the Deferreds of what is dropped fail with `error`."""
+        pong, self._pong = self._pong, None
+        dropped = [*_emptied(self._control), *_emptied(self._messages)]
+        charges = sum([_charge(waiter) for _, waiter in dropped])
+        self._uncharge(charges)
+        self._count(-charges - len(pong or b"") - sum([len(frame) for frame, _ in dropped]))
+        for _, waiter in dropped:
+            if waiter is not None:
+                failedWrite(error, waiter)
+
+    def abandon(self, error: ConnectionClosed) -> None:
+        """The transport is gone: drop everything; every Deferred that waits fails with `error`."""
+        if self._ended is None:
+            self._ended = error
+        self.busy = True
+        if not self._pumping and (self.size or self.sender.begun):
+            self._drop(self._ended)
+
+    def end(self, error: ConnectionClosed) -> None:
+        """Do the same for the last time: the owner hears nothing more, and is not kept."""
+        self.abandon(error)
+        self.owner = _NOBODY
+
+    def release(self) -> None:
+        """Give the writing side back, so that the transport can be closed."""
+        self._socket.unregisterProducer()
+
+    # IPullProducer: what the transport says.
+
+    def resumeProducing(self) -> None:
+        """The kernel has taken everything that the transport had."""
+        if self._socket.disconnecting:
+            # TLS has ended below us, and the socket waits for its producer to go.
+            self.release()
+            return
+        if not self.busy:
+            return
+        self._taken()
+        if self._pumping:
+            return  # it was taken at once: whoever gives goes on
+        self.isAwaited = True
+        self._pump()
+
+    def _tell(self) -> None:
+        """Tell the owner what is so: it does not matter how often."""
+        if self.size == 0:
+            self.isAwaited = False
+            self.owner.outboxDrained()
+        if self.size < self._ease:
+            self.owner.outboxEased()
+        if self._held:
+            self.isAwaited = True  # there is still something elsewhere
+
+    def stopProducing(self) -> None:
+        """The transport is gone; `abandon` follows from the owner's connectionLost."""
+
+    # How bytes get to the transport.
+
+    def _count(self, more: int) -> None:
+        """Count bytes and charges that came, or (negative) went."""
+        self.size += more  # without a call or an object between reading and writing: a finaliser may count, too
+        if self.size < 0:
+            self.size = 0  # everything was dropped in the middle of what else is taken off
+        self.sender.waiting = self.size > 0 or self._held
+        while self.counted != (count := self.size + self._kept):  # which another one may change before it is noted
+            self._backlog.note(self, count)
+
+    def _uncharge(self, charges: int) -> None:
+        self.charges -= charges
+        if self.charges < 0:
+            self.charges = 0  # as `_count`
+
+    def _enqueue(self, urgent: bool, frame: bytes, waiter: Deferred[None] | None) -> None:
+        entry, charge, before = (frame, waiter), _charge(waiter), self.size
+        empty: deque[tuple[bytes, Deferred[None] | None]] = deque()
+        try:
+            self._count(len(frame) + charge)
+            if self._ended is not None:
+                self._count(-self.size)
+                if waiter is not None:
+                    failedWrite(self._ended, waiter)
+                return
+            self.charges += charge
+            if urgent:
+                if self._control is _NOTHING:
+                    self._control = empty
+                self._control.append(entry)
+            else:
+                if self._messages is _NOTHING:
+                    self._messages = empty
+                self._messages.append(entry)
+            if not self.busy:
+                self._pump()
+            self._backlog.relieve()
+            # A message of any size is taken when nothing waits; the cap is on what piles up.
+            if before and self.counted > self._cap and not urgent:
+                self.owner.outboxOverflowed(False)
+        except MemoryError:
+            self._break()
+            raise
+
+    def _taken(self) -> None:
+        """Note that the kernel has what the transport was given."""
+        self.progressAt = self._wheel.now
+        waiters, size = self._waiters, self._inFlight
+        self._waiters = ()
+        self._inFlight = 0
+        self.busy = self._ended is not None
+        self._count(-size)
+        for waiter in waiters:
+            waiter.callback(None)
+
+    def _pump(self) -> None:
+        """Give the transport slices until it is behind or nothing waits."""
+        if self._pumping:
+            return  # whoever wrote more, a Deferred that fired or a finaliser: the loop below takes it
+        try:
+            self._pumping = True
+            try:
+                while not self.busy and self._adopt() and self.size:
+                    chunk, waiters = self._slice()
+                    size = len(chunk)
+                    if not size:
+                        if self._control or self._messages or self._pong is not None:
+                            continue  # queued just now
+                        break  # counted, and not queued yet
+                    self._waiters = waiters
+                    self._inFlight = size
+                    self.busy = True
+                    self.progressAt = self._wheel.now
+                    if self._give(chunk):
+                        self._taken()
+            finally:
+                self._pumping = False
+                if self._ended is not None:
+                    self._drop(self._ended)
+            if self.isAwaited and self._ended is None:
+                self._tell()
+        except Exception:
+            self._break()  # the others who are sent the same go on
+
+    def _break(self) -> None:
+        """End the connection: memory was short, and nobody knows any more what of a frame has gone, or who knows of it.
+
+        The end comes in a turn of its own: until then nothing follows.
+        """
+        self.busy = True
+        self.sender.open = False
+        self._socket.abortConnection()
+        _log.failure("a connection failed inside the server while it wrote")
+
+    def _adopt(self) -> bool:
+        """Take over the rest of a frame that `sender` has begun; say whether what waits may follow."""
+        if not self.sender.begun:
+            return True
+        rest = self.sender.rest()
+        if rest is None:
+            return False  # it is being sent at this moment: who sends it goes on
+        self._partial = memoryview(rest), None
+        self._count(len(rest))
+        self.sender.restNoted()
+        return True
+
+    def _endPartial(self) -> None:
+        self._partial = None
+        gone, self._gone = self._gone, 0
+        self._kept -= gone
+
+    def _slice(self) -> tuple[bytes, list[Deferred[None]]]:
+        """Take the next bytes: the rest of a frame that was begun, then control frames, then messages."""
+        parts: list[bytes | memoryview] = []
+        waiters: list[Deferred[None]] = []
+        room, charged = SLICE, 0
+        while room > 0:
+            if self._partial is None:
+                if self._pong is not None:
+                    pong, self._pong = self._pong, None
+                    self._partial = (memoryview(pong), None)
+                else:
+                    entry = _first(self._control) or _first(self._messages)
+                    if entry is None:
+                        break
+                    frame, waiter = entry
+                    self._partial = (memoryview(frame), waiter)
+                    charged += _charge(waiter)
+            rest, waiter = self._partial
+            parts.append(rest[:room])
+            if len(rest) > room:
+                self._partial = (rest[room:], waiter)
+                self._gone += room
+                self._kept += room
+                break
+            room -= len(rest)
+            self._endPartial()
+            if waiter is not None:
+                waiters.append(waiter)
+        if not self._control:
+            self._control = _NOTHING
+        if not self._messages:
+            self._messages = _NOTHING
+        self._uncharge(charged)
+        self._count(-charged)
+        return (bytes(parts[0]) if len(parts) == 1 else b"".join(parts)), waiters
+
+    def _drop(self, error: ConnectionClosed) -> None:
+        """Drop everything; nobody is giving anything to the transport."""
+        waiting, self._waiters = self._waiters, ()
+        waiters = [*waiting]
+        partial, self._partial = self._partial, None
+        self._endPartial()
+        self._inFlight = 0
+        self.sender.restNoted()
+        self.clear(error)
+        self._count(-self.size)
+        if partial is not None and partial[1] is not None:
+            waiters.append(partial[1])
+        for waiter in waiters:
+            failedWrite(error, waiter)
+
+
+def _emptied(queue: deque[tuple[bytes, Deferred[None] | None]]) -> Iterator[tuple[bytes, Deferred[None] | None]]:
+    """Take out what is in a queue one by one: who does the same in the middle of this takes others."""
+    while (entry := _first(queue)) is not None:
+        yield entry
+
+
+def _first(queue: deque[tuple[bytes, Deferred[None] | None]]) -> tuple[bytes, Deferred[None] | None] | None:
+    """Take out the first of a queue; None where there is none, if only since just now."""
+    try:
+        return queue.popleft() if queue else None
+    except IndexError:
+        return None
+
+
+def _charge(waiter: Deferred[None] | None) -> int:
+    return CHARGE if waiter is None else CHARGE_AWAITED
