@@ -42,8 +42,8 @@ from tests.memory import upgrade
 from tests.moments import ReactorClock, holdCode
 from twisted_ws import Caller, Limits, WebSocketServer
 from twisted_ws.errors import ConnectionClosed
+from twisted_ws.frames import frame
 from twisted_ws.wire import speedups
-from twisted_ws.wire.frames import frame
 from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
 
 try:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import succeed
 
-from twisted_ws.caller import BINARY, PING, PONG, TEXT, Caller, encodeMessage
+from twisted_ws.caller import Caller
+from twisted_ws.message import BINARY, PING, PONG, TEXT, encodeMessage
 from twisted_ws.upgrade import UpgradeRequest
 
 

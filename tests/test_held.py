@@ -80,7 +80,7 @@ def compare(real: int, counted: int) -> None:
 
 
 def reply(caller: Caller, data: bytes) -> None:
-    caller._link.reply(data)  # type: ignore[attr-defined]
+    caller._connection.reply(data)  # type: ignore[attr-defined]
 
 
 def write(caller: Caller, data: bytes) -> None:

@@ -233,7 +233,7 @@ def test_callers(memory, room):
 def test_nothingIsKeptOfWhoHasLeft(world):
     """Once its caller has left, a broadcast that it got holds nothing of a connection, even when no other one follows."""
     client = world.client()
-    sender = world.room.heard.pop()[1]._link.sender
+    sender = world.room.heard.pop()[1]._connection.sender
     only = sys.getrefcount(object())
     assert world.server.broadcast("to all").result == 1
     assert sys.getrefcount(sender) > only + 1

@@ -6,57 +6,19 @@ from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
+from twisted_ws.message import BINARY, PING, PONG, TEXT, asBytes, controlPayload, encodeMessage, encodeText
 from twisted_ws.service import checkClose
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
+    from twisted_ws.connection import Connection
     from twisted_ws.message import Position, Start
     from twisted_ws.upgrade import UpgradeRequest
-    from twisted_ws.wire.frames import OutgoingMessage
 
-__all__ = ["Caller", "Home", "Link", "Membership", "Registry", "asBytes", "controlPayload", "encodeMessage", "encodeText"]
-
-TEXT = 1
-BINARY = 2
-PING = 9
-PONG = 10
+__all__ = ["Caller", "Home", "Membership", "Registry"]
 
 connectionIds = count(1)  # of all transports of this process
-
-
-class Link(Protocol):
-    """What a caller needs of its connection; the wire implements it.
-
-    Every method may be called at any time, also after the close, and never raises for the state of the connection.
-    """
-
-    def writeFrame(self, opcode: int, payload: bytes) -> Deferred[None]:
-        """Send one whole message or control frame.
-
-        The Deferred fires when the bytes were handed to the kernel, or fails with `ConnectionClosed`; a failure that nobody
-        looks at is not reported.
-        """
-
-    def send(self, message: OutgoingMessage) -> bool:
-        """Send a message that goes to many callers; say whether this one is open and took it."""
-
-    def startClose(self, payload: bytes, timeout: float) -> Deferred[None]:
-        """Send a Close frame after what is queued, wait at most `timeout` seconds for the peer; fires when closed."""
-
-    def isOpen(self) -> bool:
-        """Say whether messages can be written: from the 101 until either side sends Close."""
-
-    def isSecure(self) -> bool:
-        """Say whether the connection has TLS."""
-
-    def bufferedAmount(self) -> int:
-        """Return how many bytes wait to be handed to the kernel."""
-
-    def keep(self, by: int) -> None:
-        """Count so many bytes more that are held for this caller elsewhere, or fewer."""
 
 
 class Membership(Protocol):
@@ -115,8 +77,8 @@ class Caller:
     __slots__ = (
         "__weakref__",
         "_attributes",
+        "_connection",
         "_home",
-        "_link",
         "_place",
         "_user",
         "connectionId",
@@ -127,12 +89,12 @@ class Caller:
 
     def __init__(
         self,
-        link: Link,
+        connection: Connection,
         request: UpgradeRequest,
         negotiatedSubProtocol: str | None = None,
         home: Home | None = None,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._home = home
         self._place: Any = None  # where its server has it
         self.membership: Membership | None = None
@@ -163,15 +125,15 @@ class Caller:
     @property
     def bufferedAmount(self) -> int:
         """Bytes written to this caller that were not yet handed to the kernel."""
-        return self._link.bufferedAmount()
+        return self._connection.bufferedAmount()
 
     def isOpen(self) -> bool:
         """Say whether messages can be written: from the 101 until either side sends Close."""
-        return self._link.isOpen()
+        return self._connection.isOpen()
 
     def isSecure(self) -> bool:
         """Say whether the connection has TLS."""
-        return self._link.isSecure()
+        return self._connection.isSecure()
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -216,7 +178,7 @@ class Caller:
             TypeError: `text` is no str.
             ValueError: `text` has a lone surrogate, which UTF-8 cannot encode.
         """
-        return self._link.writeFrame(TEXT, encodeText(text))
+        return self._connection.writeFrame(TEXT, encodeText(text))
 
     def writeBinaryMessage(self, data: bytes | bytearray | memoryview) -> Deferred[None]:
         """Send one binary message.
@@ -224,7 +186,7 @@ class Caller:
         Raises:
             TypeError: `data` is not bytes-like.
         """
-        return self._link.writeFrame(BINARY, asBytes(data))
+        return self._connection.writeFrame(BINARY, asBytes(data))
 
     def writeMessage(self, value: Any) -> Deferred[None]:
         """Send `value`: a str as text, bytes as binary, anything else as JSON text.
@@ -234,7 +196,7 @@ class Caller:
             ValueError: text with a lone surrogate.
         """
         opcode, payload = encodeMessage(value)
-        return self._link.writeFrame(opcode, payload)
+        return self._connection.writeFrame(opcode, payload)
 
     def ping(self, data: bytes = b"") -> Deferred[None]:
         """Send a ping with at most 125 bytes.
@@ -243,7 +205,7 @@ class Caller:
             ValueError: `data` is longer than 125 bytes (RFC 6455 section 5.5).
             TypeError: `data` is not bytes-like.
         """
-        return self._link.writeFrame(PING, controlPayload(data))
+        return self._connection.writeFrame(PING, controlPayload(data))
 
     def pong(self, data: bytes = b"") -> Deferred[None]:
         """Send a pong with at most 125 bytes.
@@ -252,7 +214,7 @@ class Caller:
             ValueError: `data` is longer than 125 bytes (RFC 6455 section 5.5).
             TypeError: `data` is not bytes-like.
         """
-        return self._link.writeFrame(PONG, controlPayload(data))
+        return self._connection.writeFrame(PONG, controlPayload(data))
 
     def close(self, code: int = 1000, reason: str = "", timeout: float = 60) -> Deferred[None]:
         """Send what is queued, then a Close frame, and wait for the peer's.
@@ -274,41 +236,7 @@ class Caller:
             raise TypeError(f"the timeout must be a number of seconds, not {type(timeout).__name__}")
         if not 0 <= timeout < inf:
             raise ValueError(f"the timeout must be 0 seconds or more, not {timeout}")
-        return self._link.startClose(payload, timeout)
+        return self._connection.startClose(payload, timeout)
 
     def __repr__(self) -> str:
         return f"<Caller {self.connectionId} {self.request.path!r}>"
-
-
-def encodeText(text: str) -> bytes:
-    """Return the UTF-8 of a text message."""
-    if not isinstance(text, str):
-        raise TypeError(f"a text message must be a str, not {type(text).__name__}")
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("the text has a lone surrogate, which UTF-8 cannot encode") from None
-
-
-def encodeMessage(value: Any) -> tuple[int, bytes]:
-    """Return the opcode and payload for any value: str is text, bytes-like is binary, the rest JSON text."""
-    if isinstance(value, str):
-        return TEXT, encodeText(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return BINARY, bytes(value)
-    return TEXT, msgspec.json.encode(value)
-
-
-def asBytes(data: bytes | bytearray | memoryview) -> bytes:
-    """Return the payload of a binary message."""
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
-    raise TypeError(f"a binary message must be bytes, not {type(data).__name__}")
-
-
-def controlPayload(data: bytes) -> bytes:
-    """Return the payload of a ping or pong."""
-    data = asBytes(data)
-    if len(data) > 125:
-        raise ValueError(f"a control frame carries at most 125 bytes, not {len(data)}")
-    return data

@@ -8,35 +8,43 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from twisted_ws.caller import BINARY, encodeMessage
 from twisted_ws.errors import ChannelError, concerning
 
-if TYPE_CHECKING:
-    from twisted_ws.channels.past import Past
-
 __all__ = [
+    "BINARY",
     "NOWHERE",
+    "PING",
+    "PONG",
     "START",
+    "TEXT",
     "Cursor",
-    "History",
     "Kind",
     "Position",
     "Publication",
     "Published",
     "Start",
+    "asBytes",
     "checkJson",
+    "controlPayload",
     "cursor",
     "decode",
     "encode",
+    "encodeMessage",
+    "encodeText",
     "fromBase64",
     "fromJson",
     "parseAfter",
     "parsePosition",
 ]
+
+TEXT = 1
+BINARY = 2
+PING = 9
+PONG = 10
 
 _POSITION = re.compile(r"([A-Za-z0-9]{1,32}):([0-9]{1,16})")
 _FURTHEST = 2**53 - 1  # the largest integer that every JSON reader has exactly
@@ -123,20 +131,6 @@ class Published(NamedTuple):
     recipients: int
 
 
-class History(NamedTuple):
-    """What is kept of a channel since some position.
-
-    Attributes:
-        position: the position before the first of `publications`, or the channel's last one; None for a pattern.
-        recovered: whether `publications` are all there were since the position that was asked for.
-        publications: in order; a `Past` takes no memory, and may lose what the history forgets before it is taken.
-    """
-
-    position: Position | None
-    recovered: bool
-    publications: Past | list[Publication]
-
-
 class Start(NamedTuple):
     """The answer to a subscriber.
 
@@ -151,6 +145,40 @@ class Start(NamedTuple):
     position: Position | None
     recovered: bool
     missed: int
+
+
+def encodeText(text: str) -> bytes:
+    """Return the UTF-8 of a text message."""
+    if not isinstance(text, str):
+        raise TypeError(f"a text message must be a str, not {type(text).__name__}")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text has a lone surrogate, which UTF-8 cannot encode") from None
+
+
+def encodeMessage(value: Any) -> tuple[int, bytes]:
+    """Return the opcode and payload for any value: str is text, bytes-like is binary, the rest JSON text."""
+    if isinstance(value, str):
+        return TEXT, encodeText(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return BINARY, bytes(value)
+    return TEXT, msgspec.json.encode(value)
+
+
+def asBytes(data: bytes | bytearray | memoryview) -> bytes:
+    """Return the payload of a binary message."""
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"a binary message must be bytes, not {type(data).__name__}")
+
+
+def controlPayload(data: bytes) -> bytes:
+    """Return the payload of a ping or pong."""
+    data = asBytes(data)
+    if len(data) > 125:
+        raise ValueError(f"a control frame carries at most 125 bytes, not {len(data)}")
+    return data
 
 
 def encode(message: Any) -> tuple[Kind, bytes]:

@@ -94,7 +94,7 @@ class _OpenCallers(Callers):
         self._people.add(caller)
         if self._fanOuts.pending:
             self._fanOuts.came(caller, EVERYBODY)
-        caller._place = self._crowdOf(caller).add(caller._link)
+        caller._place = self._crowdOf(caller).add(caller._connection)
 
     def renamed(self, caller: Caller, before: Any) -> None:
         """Note that a caller, open or not, has another user."""
@@ -105,7 +105,7 @@ class _OpenCallers(Callers):
         self._people.discard(caller)
         place, caller._place = caller._place, None
         if place is not None:
-            self._crowdOf(caller).remove(caller._link, place)
+            self._crowdOf(caller).remove(caller._connection, place)
 
     def send(self, kind: Kind, payload: bytes) -> int | Deferred[int]:
         """Send a message to all, and return to how many."""
@@ -120,7 +120,7 @@ class _OpenCallers(Callers):
 
         def find(person: Any) -> tuple[Any, Any] | None:
             message = messages.get(self._crowdOf(person)) if isinstance(person, Caller) else None
-            return None if message is None else (person._link, message)
+            return None if message is None else (person._connection, message)
 
         return self._fanOuts.send(parts, (EVERYBODY,), find, len(payload))
 
@@ -408,7 +408,7 @@ class WebSocketServer:
         async for visit in turns.through((*self.visits, *self._wire.deciding), STOPPING):
             ends.add(visit.stop(left()))
         async for caller in turns.through(callers, CLOSING):
-            ends.add(caller._link.startClose(payload, left()))
+            ends.add(caller._connection.startClose(payload, left()))
         await ends.all()
         if self._leaving:
             late = reactor.callLater(left(), lambda: Deferred.fromCoroutine(self._giveUp()))

@@ -10,11 +10,11 @@ from twisted.internet.task import Clock
 
 from tests.memory import SteadyClock
 from twisted_ws.channels.channels import Channels
-from twisted_ws.channels.engine import MemoryEngine
+from twisted_ws.channels.engine import History, MemoryEngine
 from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.limits import Limits
-from twisted_ws.message import History, Kind, Position, Publication, Published, Start
+from twisted_ws.message import Kind, Position, Publication, Published, Start
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.loop.backlog import Backlog
 from twisted_ws.wire.loop.turns import Turns

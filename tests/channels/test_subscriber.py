@@ -213,7 +213,7 @@ def greedy(world, sent):
     Noted in `sent` is what of its turn is left at each write, and how many messages that has.
     """
     _, caller = world.connect()
-    hold, eased = caller._link.hold, []
+    hold, eased = caller._connection.hold, []
 
     def held(goOn, makeRoom=None):
         eased[:] = [goOn] if goOn else []
@@ -224,7 +224,7 @@ def greedy(world, sent):
         for each in [*eased]:
             each()
 
-    caller._link.hold, caller._link.sendAll = held, sendAll
+    caller._connection.hold, caller._connection.sendAll = held, sendAll
     return caller
 
 
@@ -453,7 +453,7 @@ def test_fastLane(pipe):
     world = World()
     client, caller = world.connect("a")
     reading, writing = pipe
-    sender = caller._link.sender
+    sender = caller._connection.sender
     sender.handle, sender.open = writing.fileno(), True
     assert world.publish("hi")[0].recipients == 1
     assert reading.recv(100) == b"\x81\x02hi"
@@ -480,7 +480,7 @@ def test_nothingOvertakesMail(pipe):
     client.pause()
     caller.writeTextMessage(big("0")).addCallback(lambda result: world.server.publish("a", "3"))
     world.publish(big("1"), big("2"))
-    caller._link.sender.handle, caller._link.sender.open = pipe[1].fileno(), True
+    caller._connection.sender.handle, caller._connection.sender.open = pipe[1].fileno(), True
     client.resume()
     assert heads(client.readMessages()) == "0123"
     with pytest.raises(BlockingIOError):

@@ -23,7 +23,7 @@ from twisted_ws.client import (
     WriteBufferFull,
     connect,
 )
-from twisted_ws.wire.frames import RSV1, frame
+from twisted_ws.frames import RSV1, frame
 
 
 @dataclass

@@ -10,7 +10,7 @@ from twisted.logger import LogLevel, capturedLogs
 
 from tests.client.support import BINARY, CLOSE, PONG, TEXT, Setup, failed, opened, pending, result
 from twisted_ws.client import ConnectFailed, ConnectionClosed, HandshakeRefused, ProtocolError, Retry, WriteBufferFull
-from twisted_ws.wire.frames import frame
+from twisted_ws.frames import frame
 
 STEADY = Retry(interval=1, maxInterval=8, factor=2, jitter=0)
 

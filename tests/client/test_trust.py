@@ -207,7 +207,7 @@ class TrustTest(LiveCase):
             service.onOpen = held.append  # type: ignore[attr-defined]
             port = await self.serve(service, certificate=self.save("server.pem", pem(SERVER)))
             client = await self.client(port, trustStore=self.bundle())
-            transport = held[0]._link.transport
+            transport = held[0]._connection.transport
             if ending == "garbage":
                 transport.transport.write(b"\x17\x03\x03\x00\x20" + b"x" * 32)
             else:
@@ -250,7 +250,7 @@ class TrustTest(LiveCase):
             for n in range(3):
                 await client.writeTextMessage(str(n))
                 assert await client.readTextMessage() == f"Echo: {n}"
-                held[-1]._link.transport.abortConnection()
+                held[-1]._connection.transport.abortConnection()
         assert len(held) >= 3
 
     async def test_oldVersions(self) -> None:

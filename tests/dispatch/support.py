@@ -8,11 +8,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.memory import SteadyClock
-from twisted_ws.caller import TEXT, Caller, encodeMessage
+from twisted_ws.caller import Caller
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.handlers import examine
 from twisted_ws.errors import ConnectionClosed, WebSocketError
 from twisted_ws.limits import Limits
+from twisted_ws.message import TEXT, encodeMessage
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.loop.turns import Turns as Budget
 from twisted_ws.wire.websocket.outbox import failedWrite

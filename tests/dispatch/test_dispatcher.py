@@ -10,10 +10,11 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests.dispatch.support import Peer, Recorder
-from twisted_ws.caller import BINARY, TEXT, Caller
+from twisted_ws.caller import Caller
 from twisted_ws.dispatch.waiting import STEP, weight
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, ProtocolError
 from twisted_ws.limits import Limits
+from twisted_ws.message import BINARY, TEXT
 from twisted_ws.service import CloseFrame, dispatches
 
 

@@ -16,10 +16,11 @@ from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, su
 from twisted.trial.unittest import TestCase
 
 from tests.dispatch.support import Peer
-from twisted_ws.caller import BINARY, TEXT, Caller
+from twisted_ws.caller import Caller
 from twisted_ws.dispatch.replies import ITEM, asDeferred
 from twisted_ws.errors import HandlerError
 from twisted_ws.limits import Limits
+from twisted_ws.message import BINARY, TEXT
 from twisted_ws.service import CloseFrame
 from twisted_ws.wire.loop.turns import STEPS
 

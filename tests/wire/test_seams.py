@@ -21,8 +21,8 @@ from zope.interface import verify
 from tests.memory import MemoryTransport, clientFrame
 from tests.wire.stock import Stock
 from tests.wire.support import WireHost
-from twisted_ws.caller import TEXT
 from twisted_ws.limits import Limits
+from twisted_ws.message import TEXT
 from twisted_ws.wire.lane.transport import LaneServer, PollGroup
 from twisted_ws.wire.websocket.autobahn import QuietServerProtocol, serverFactory, serverOptions
 from twisted_ws.wire.websocket.connection import WebSocketConnection

@@ -17,12 +17,12 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from tests.memory import MemoryClient, SteadyClock, clientFrame, upgrade
 from tests.wire.stock import Stock
 from tests.wire.support import WireHost
-from twisted_ws.caller import BINARY, TEXT
+from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits
+from twisted_ws.message import BINARY, TEXT
 from twisted_ws.server import WebSocketServer
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject
-from twisted_ws.wire.frames import OutgoingMessage
 from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.websocket.inbound import FEED
 

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller
 from twisted_ws.channels.audience import Audience
-from twisted_ws.channels.engine import Description, Engine
+from twisted_ws.channels.engine import Description, Engine, History
 from twisted_ws.channels.framings import LARGE, Framing
 from twisted_ws.channels.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.channels.people import People
@@ -33,9 +33,9 @@ from twisted_ws.channels.presence import Presence, Room
 from twisted_ws.channels.subscriber import CallerSubscriber, Subscriber
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.errors import ChannelError, ConnectionClosed
+from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits
-from twisted_ws.message import History, Kind, Position, Publication, Published, Start, encode, parsePosition
-from twisted_ws.wire.frames import OutgoingMessage
+from twisted_ws.message import Kind, Position, Publication, Published, Start, encode, parsePosition
 from twisted_ws.wire.loop.backlog import Backlog
 from twisted_ws.wire.loop.gate import addressKey
 from twisted_ws.wire.loop.turns import Turns

@@ -10,16 +10,30 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 
 from twisted_ws.channels.names import SortedNames, isPattern
-from twisted_ws.channels.past import CHARGE, Place
+from twisted_ws.channels.past import CHARGE, Past, Place
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
-from twisted_ws.message import START, History, Kind, Position, Publication, Published
+from twisted_ws.message import START, Kind, Position, Publication, Published
 from twisted_ws.wire.loop.wheel import Wheel
 
-__all__ = ["Description", "Engine", "MemoryEngine"]
+__all__ = ["Description", "Engine", "History", "MemoryEngine"]
 
 # Idempotency keys that are forgotten in one turn of the wheel: some two milliseconds.
 FORGOTTEN_AT_ONCE = 4096
+
+
+class History(NamedTuple):
+    """What is kept of a channel since some position.
+
+    Attributes:
+        position: the position before the first of `publications`, or the channel's last one; None for a pattern.
+        recovered: whether `publications` are all there were since the position that was asked for.
+        publications: in order; a `Past` takes no memory, and may lose what the history forgets before it is taken.
+    """
+
+    position: Position | None
+    recovered: bool
+    publications: Past | list[Publication]
 
 
 class Description(NamedTuple):

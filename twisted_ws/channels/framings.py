@@ -9,9 +9,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from twisted_ws.caller import BINARY, TEXT
-from twisted_ws.message import Kind, Publication
-from twisted_ws.wire.frames import OutgoingMessage
+from twisted_ws.frames import OutgoingMessage
+from twisted_ws.message import BINARY, TEXT, Kind, Publication
 
 __all__ = [
     "LARGE",

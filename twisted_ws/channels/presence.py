@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from twisted_ws.caller import TEXT
 from twisted_ws.channels.names import SortedNames
 from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits
-from twisted_ws.wire.frames import OutgoingMessage
+from twisted_ws.message import TEXT
 from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.websocket.crowd import Crowd, Group
 from twisted_ws.wire.websocket.fanout import OWN_WAY, STEPS, FanOuts

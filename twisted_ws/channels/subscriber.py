@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.caller import TEXT, Link
 from twisted_ws.channels.framings import ChannelMessage, Framing, raw
 from twisted_ws.channels.mailbox import Mailbox, Policy
 from twisted_ws.channels.names import isPattern
 from twisted_ws.channels.past import Past
-from twisted_ws.errors import ConnectionClosed, SlowConsumer, WebSocketError
-from twisted_ws.message import Position, Publication, Start
-from twisted_ws.wire.frames import OutgoingMessage
+from twisted_ws.errors import ConnectionClosed, SlowConsumer
+from twisted_ws.frames import OutgoingMessage
+from twisted_ws.message import TEXT, Position, Publication, Start
 from twisted_ws.wire.speedups import NEVER
 from twisted_ws.wire.websocket.outbox import failedWrite
 
@@ -85,34 +84,6 @@ class Subscriber:
         raise NotImplementedError
 
 
-class Outlet(Link, Protocol):
-    """A link as a subscriber needs it: `twisted_ws.wire.websocket.connection.WebSocketConnection`.
-
-    Attributes:
-        sender: see `twisted_ws.wire.websocket.fanout.fanOut`.
-    """
-
-    sender: Any
-
-    def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
-        """Do as `send` does with each of them, in one piece."""
-
-    def hold(self, goOn: Callable[[], None] | None, makeRoom: Callable[[], None] | None = None) -> None:
-        """Let no frame of a `fanOut` go out by itself, and call `goOn` when there is room, `makeRoom` when too much waits.
-
-        None: undo this.
-        """
-
-    def waiting(self) -> int:
-        """Return how many bytes wait behind the frame that is on its way, with what they are charged."""
-
-    def goOn(self) -> None:
-        """See `twisted_ws.wire.websocket.fanout.fanOut`."""
-
-    def fail(self, error: WebSocketError) -> None:
-        """See `twisted_ws.wire.websocket.events.Connection`."""
-
-
 class CallerSubscriber(Subscriber):
     """A WebSocket caller that gets messages as they were published; implements `twisted_ws.caller.Membership`.
 
@@ -120,22 +91,22 @@ class CallerSubscriber(Subscriber):
     in order, as the link eases. The link counts what is in the mailbox with its own bytes.
     """
 
-    __slots__ = ("_channels", "_easing", "_goesOn", "_isPumping", "_link", "_mailbox", "_patterns", "_policy", "sender")
+    __slots__ = ("_channels", "_connection", "_easing", "_goesOn", "_isPumping", "_mailbox", "_patterns", "_policy", "sender")
 
     framing: ClassVar[Framing] = staticmethod(raw)
 
     def __init__(self, caller: Caller, channels: Channels, policy: Policy = Policy.CLOSE) -> None:
         super().__init__(caller)
         self._channels = channels
-        self._link = cast("Outlet", caller._link)
-        self.sender = self._link.sender
+        self._connection = caller._connection
+        self.sender = self._connection.sender
         self._mailbox: Mailbox | None = None
         self._goesOn = False  # whether `_pump` is called in a later turn
         self._isPumping = False
         self._easing: Deferred[None] | None = None
         self._policy = policy
         self._patterns: tuple[tuple[str, ...], tuple[str, ...]] | None = None  # of these channels: how names in patterns begin
-        self.gone = not self._link.isOpen()
+        self.gone = not self._connection.isOpen()
         caller.membership = self
 
     # Membership: what the caller asks.
@@ -164,7 +135,7 @@ class CallerSubscriber(Subscriber):
     def send(self, message: ChannelMessage) -> bool:
         """Send a message, or keep it until there is room."""
         if self._mailbox is None and self._fits(len(message.payload)):
-            return self._link.send(message)
+            return self._connection.send(message)
         return self._keep(message.publication)
 
     def ended(self, channel: str, reason: str) -> None:
@@ -177,7 +148,7 @@ class CallerSubscriber(Subscriber):
             mailbox.wanted = self._wants  # one after the other, as their turn comes: there may be thousands of channels
         else:
             mailbox.drop(channel, not self._wants(channel))
-        self._link.keep(mailbox.size - before)
+        self._connection.keep(mailbox.size - before)
         if not mailbox:
             self._drop()
 
@@ -186,7 +157,7 @@ class CallerSubscriber(Subscriber):
         if self._channels.fanOuts.pending:
             self._channels.fanOuts.catchUp(self.caller)
         if self._mailbox is None and self._fits(len(frame)):
-            self._link.send(OutgoingMessage(TEXT, frame))
+            self._connection.send(OutgoingMessage(TEXT, frame))
         else:
             self._keep(frame)
 
@@ -194,7 +165,7 @@ class CallerSubscriber(Subscriber):
         """Send some messages in one piece; False, and nothing is done, while others wait."""
         if self._mailbox is not None or not self._fits(sum([len(each.payload) for each in messages])):
             return False
-        self._link.sendAll(messages)
+        self._connection.sendAll(messages)
         return True
 
     def writeFirst(self, frames: Sequence[bytes]) -> None:
@@ -207,7 +178,7 @@ class CallerSubscriber(Subscriber):
         if not publications:
             for frame in frames:
                 self.write(frame)
-        elif self._link.isOpen():
+        elif self._connection.isOpen():
             # All is in the mailbox before the first is sent: sending may run code of a service, which may publish.
             self._put(lambda mailbox, beside: mailbox.resume(channel, publications, frames, self._channels.seconds(), beside))
             self._pump()
@@ -219,7 +190,7 @@ class CallerSubscriber(Subscriber):
 
     def goOn(self) -> None:
         """Pass on; see `fanOut`."""
-        self._link.goOn()
+        self._connection.goOn()
 
     # What waits.
 
@@ -232,7 +203,7 @@ class CallerSubscriber(Subscriber):
 
     def _fits(self, size: int) -> bool:
         # One message of any size is taken when nothing waits.
-        waiting = self._link.bufferedAmount()
+        waiting = self._connection.bufferedAmount()
         return not waiting or waiting + size <= self._channels.room
 
     def _wants(self, channel: str) -> bool:
@@ -245,14 +216,14 @@ class CallerSubscriber(Subscriber):
         return self._patterns[1]
 
     def _keep(self, item: Publication | bytes) -> bool:
-        if not self._link.isOpen():
+        if not self._connection.isOpen():
             return False
         now = self._channels.seconds()
         if isinstance(item, bytes):
             kept = self._put(lambda mailbox, beside: mailbox.addFrame(item, now, beside))
         else:
             kept = self._put(lambda mailbox, beside: mailbox.add(item, now, beside))
-        if not self._link.bufferedAmount():
+        if not self._connection.bufferedAmount():
             self._pump()  # what this was to wait for has gone before it was noted
         return kept
 
@@ -260,17 +231,17 @@ class CallerSubscriber(Subscriber):
         """Put something into the mailbox; False: it was too much, or the link has ended."""
         if self._mailbox is None:
             limits = self._channels.limits
-            self._link.hold(self._pump, self._makeRoom)
+            self._connection.hold(self._pump, self._makeRoom)
             self._mailbox = Mailbox(self._policy, limits.maxSendBuffer, limits.subscriberLag)
         mailbox = self._mailbox
         before = mailbox.size
-        kept = add(mailbox, self._link.waiting())
-        self._link.keep(mailbox.size - before)
+        kept = add(mailbox, self._connection.waiting())
+        self._connection.keep(mailbox.size - before)
         if not kept:
             self._tooSlow(mailbox)
             return False
         self._channels.backlog.relieve()
-        return self._link.isOpen()
+        return self._connection.isOpen()
 
     def _pump(self) -> None:
         """Give the link what it has room for, as far as this turn of the reactor has room for the work."""
@@ -289,7 +260,7 @@ class CallerSubscriber(Subscriber):
     def _pumpSome(self, share: int) -> None:
         turns = self._channels.turns
         while (mailbox := self._mailbox) is not None:
-            buffered = self._link.bufferedAmount()
+            buffered = self._connection.bufferedAmount()
             room = self._channels.room - buffered
             if buffered and room <= 0:
                 return
@@ -299,14 +270,14 @@ class CallerSubscriber(Subscriber):
                 return
             before = mailbox.size
             items = mailbox.take(min(room, PIECE), self._channels.seconds(), not buffered)
-            self._link.keep(mailbox.size - before)
+            self._connection.keep(mailbox.size - before)
             if mailbox.isLost:
                 self._tooSlow(mailbox)
                 return
             if items:
                 messages = [OutgoingMessage(TEXT, each) if isinstance(each, bytes) else self.framing(each) for each in items]
                 turns.spend(STEPS * len(items) + sum([len(each.payload) for each in messages]) // BYTES)
-                self._link.sendAll(messages)
+                self._connection.sendAll(messages)
             elif mailbox:
                 if not buffered:
                     self._goOnLater()  # it took too long to find one
@@ -335,13 +306,13 @@ class CallerSubscriber(Subscriber):
     def _tooSlow(self, mailbox: Mailbox) -> None:
         self._drop()
         why = "its history has gone on without it" if mailbox.isLost else f"{mailbox.size} bytes of channels wait for it"
-        self._link.fail(SlowConsumer(why))
+        self._connection.fail(SlowConsumer(why))
 
     def _drop(self) -> None:
         if self._mailbox is not None:
             size, self._mailbox = self._mailbox.size, None
-            self._link.hold(None)
-            self._link.keep(-size)
+            self._connection.hold(None)
+            self._connection.keep(-size)
             self._ease()
 
     def _ease(self) -> None:

@@ -16,7 +16,7 @@ from twisted_ws.message import Position, Publication, Start
 if TYPE_CHECKING:
     from twisted_ws.caller import Caller
     from twisted_ws.channels.service import ChannelService
-    from twisted_ws.wire.frames import OutgoingMessage
+    from twisted_ws.frames import OutgoingMessage
 
 __all__ = ["JsonSubscriber", "RawSubscriber"]
 

@@ -15,8 +15,8 @@ from autobahn.websocket.protocol import WebSocketProtocol
 
 from twisted_ws.client.errors import BadHandshake
 from twisted_ws.client.framing import maskedFrame
+from twisted_ws.frames import RSV1
 from twisted_ws.wire.door.handshake import Extension
-from twisted_ws.wire.frames import RSV1
 from twisted_ws.wire.websocket.deflate import COMPRESS_FROM, Deflate, isWindowBits
 
 __all__ = ["QuietClientProtocol", "agreed", "messageFrame", "offer"]

@@ -9,9 +9,6 @@ from typing import Any, TypeVar, overload
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.caller import BINARY, TEXT, encodeMessage, encodeText
-from twisted_ws.caller import asBytes as asBytes
-from twisted_ws.caller import controlPayload as controlPayload
 from twisted_ws.client.connection import ClientConnection
 from twisted_ws.client.errors import UnexpectedMessage
 from twisted_ws.client.opening.answer import Response
@@ -19,6 +16,9 @@ from twisted_ws.client.options import checkNumber
 from twisted_ws.client.session import Session
 from twisted_ws.dispatch.binding import Binder
 from twisted_ws.errors import BindingError, CloseCode, ConnectionClosed
+from twisted_ws.message import BINARY, TEXT, encodeMessage, encodeText
+from twisted_ws.message import asBytes as asBytes
+from twisted_ws.message import controlPayload as controlPayload
 from twisted_ws.service import checkClose
 
 __all__ = ["WebSocketClient"]

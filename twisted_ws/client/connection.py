@@ -10,7 +10,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-from twisted_ws.caller import PING, PONG
 from twisted_ws.client.autobahn import messageFrame
 from twisted_ws.client.errors import seconds
 from twisted_ws.client.framing import maskedFrame
@@ -21,6 +20,7 @@ from twisted_ws.client.receiver import Receiver
 from twisted_ws.errors import CloseCode, ConnectionClosed, InvalidPayload, ProtocolError, TransportError, WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import printable
+from twisted_ws.message import PING, PONG
 from twisted_ws.service import checkClose
 from twisted_ws.wire.loop.backlog import Backlog
 from twisted_ws.wire.loop.transports import abort, finishWriting, hasUnread, sending

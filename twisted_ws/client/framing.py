@@ -6,7 +6,7 @@ import os
 import sys
 from struct import Struct
 
-from twisted_ws.wire.frames import FIN
+from twisted_ws.frames import FIN
 
 __all__ = ["maskedFrame"]
 
@@ -23,7 +23,7 @@ def maskedFrame(opcode: int, payload: bytes, rsv: int = 0, mask: bytes | None = 
     Args:
         opcode: 1 text, 2 binary, 8 Close, 9 ping, 10 pong.
         payload: at most 125 bytes for a control frame (8 and up); the caller has checked that.
-        rsv: `twisted_ws.wire.frames.RSV1` for a compressed message, else 0.
+        rsv: `twisted_ws.frames.RSV1` for a compressed message, else 0.
         mask: 4 bytes; None: from the system's randomness, as RFC 6455 section 5.3 demands.
     """
     if mask is None:

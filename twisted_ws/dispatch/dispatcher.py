@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller, Registry
+from twisted_ws.connection import Connection
 from twisted_ws.dispatch.handlers import Dispatch, Handlers
 from twisted_ws.dispatch.replies import Replies, asDeferred
 from twisted_ws.dispatch.upgrades import callUpgrade
@@ -29,7 +30,6 @@ from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, Inte
 from twisted_ws.limits import Limits
 from twisted_ws.logs import peerName
 from twisted_ws.wire.loop.turns import Turns
-from twisted_ws.wire.websocket.events import Connection
 
 __all__ = ["Dispatcher", "callUpgrade"]
 

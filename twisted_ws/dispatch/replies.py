@@ -11,8 +11,9 @@ import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from twisted_ws.caller import TEXT, Caller
+from twisted_ws.caller import Caller
 from twisted_ws.errors import ConnectionClosed
+from twisted_ws.message import TEXT
 from twisted_ws.service import CloseFrame
 from twisted_ws.wire.loop.turns import STEP, Turns
 
@@ -192,7 +193,7 @@ class Replies:
             return True
         stream = Stream(value, lambda item: self._write(item, streamId), self._turns)
         size = 0 if streamId is None else len(streamId)  # of a megabyte, if the peer likes: it counts for as long as it is held
-        self._caller._link.keep(size)
+        self._caller._connection.keep(size)
         if len(self._streams) < self._limit or not self._caller.isOpen():
             self._start(stream, event, size)
             return True
@@ -222,7 +223,7 @@ class Replies:
 
         def ended(failure: Failure | None) -> None:
             del self._streams[stream]
-            self._caller._link.keep(-size)
+            self._caller._connection.keep(-size)
             if failure is not None:
                 self._failed(failure, event)
             self._release()
@@ -245,7 +246,7 @@ class Replies:
             return None
         if streamId is not None and not isinstance(value, (str, bytes, bytearray, memoryview)):
             # Into what is written, so that the handler's own object stays as it is.
-            return caller._link.writeFrame(TEXT, _withId(value, self._idField, streamId))
+            return caller._connection.writeFrame(TEXT, _withId(value, self._idField, streamId))
         return caller.writeMessage(value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from twisted_ws.wire.websocket.events import Connection
+from twisted_ws.connection import Connection
 
 __all__ = ["Waiting", "weight"]
 

@@ -22,7 +22,7 @@ from twisted_ws.client import (
 from twisted_ws.client.opening.answer import acceptFor
 from twisted_ws.client.opening.handshake import BODY
 from twisted_ws.errors import InternalError
-from twisted_ws.wire.frames import frame
+from twisted_ws.frames import frame
 
 PIECES = [
     b"HTTP/1.1 101 Switching Protocols\r\n",

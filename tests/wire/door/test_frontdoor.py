@@ -13,8 +13,8 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from tests.memory import MemoryClient, MemoryTransport, clientFrame, upgrade
 from tests.wire.support import WireHost
-from twisted_ws.caller import TEXT
 from twisted_ws.limits import Limits
+from twisted_ws.message import TEXT
 from twisted_ws.upgrade import Reject
 from twisted_ws.wire.websocket.shared import Welcome
 

@@ -24,7 +24,7 @@ from tests.moments import COLLECTS_AT_ONCE, MOMENTS, collectAt, memoryAgain, noM
 from tests.web.conftest import turn
 from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld, framesOf
 from twisted_ws import Limits
-from twisted_ws.wire import frames as framing
+from twisted_ws import frames as framing
 from twisted_ws.wire import speedups
 from twisted_ws.wire.lane.ports import accelerate
 from twisted_ws.wire.lane.transport import EVENTS, LANE_NAMES, TURN, LaneServer, PollGroup
@@ -475,7 +475,7 @@ def test_endWithinAReply(monkeypatch, implementation):
     came = 0
     for number in MOMENTS:
         client = world.connect()
-        link, turns = service.callers[-1]._link, world.server._wire.turns
+        link, turns = service.callers[-1]._connection, world.server._wire.turns
 
         def act(link=link):
             link.abort()
@@ -526,7 +526,7 @@ def test_writesOfAFinaliser(monkeypatch, implementation, outer, inner):
 
         with collectAt(number, act) as moment:
             if outer == "reply":
-                caller._link.reply(BIG)
+                caller._connection.reply(BIG)
             else:
                 counts.append(world.server.broadcast(BIG))
         came += moment.came
@@ -760,7 +760,7 @@ def test_readOnWhenRepliesHaveGone(monkeypatch, implementation, outer):
     for number in MOMENTS:
         client = world.connect(4096 if outer == "pause" else 1 << 20)
         caller = service.callers[-1]
-        transport = caller._link.transport
+        transport = caller._connection.transport
         if outer != "pause":
             transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         received = bytearray()
@@ -831,7 +831,7 @@ class Witness:
         if text == "close":
             return caller.close()
         if text == "abort":
-            return caller._link.abort()
+            return caller._connection.abort()
         return BIG if text == "much" else text
 
     def onClose(self, caller: Any, statusCode: int, reason: str) -> None:
@@ -998,7 +998,7 @@ def test_abortedIsLeftAlone(monkeypatch, implementation):
     service = Witness()
     world = LaneWorld(implementation, monkeypatch, service)
     client = world.connect()
-    transport = service.opened[0]._link.transport
+    transport = service.opened[0]._connection.transport
     sockets = world.server._wire.group.sockets
     client.sendall(clientFrame(1, b"unread"))
     transport.abortConnection()
@@ -1023,7 +1023,7 @@ def test_abortWithoutMemory(monkeypatch, implementation):
     for number in range(40):
         client = world.connect()
         caller = service.opened[-1]
-        transport = caller._link.transport
+        transport = caller._connection.transport
         try:
             with noMemory(number):
                 transport.abortConnection()
@@ -1049,7 +1049,7 @@ def test_nobodyOvertakesAFanOut(monkeypatch, implementation):
     world = LaneWorld(implementation, monkeypatch, service, Limits(maxSendBuffer=40_000_000))
     clients = [world.connect(1 << 20), world.connect(1 << 20)]
     for caller in service.callers:
-        caller._link.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        caller._connection.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     came = 0
     for number in range(20):
         # So many that some have to wait for the next turn.

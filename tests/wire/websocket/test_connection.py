@@ -10,11 +10,11 @@ from twisted.internet.error import ConnectionLost
 
 from tests.memory import ACCEPT, clientFrame, upgrade
 from tests.wire.support import WireHost
-from twisted_ws.caller import BINARY, TEXT
 from twisted_ws.errors import ConnectionClosed, HandlerError
+from twisted_ws.frames import OutgoingMessage, frame
 from twisted_ws.limits import Limits
+from twisted_ws.message import BINARY, TEXT
 from twisted_ws.service import checkClose
-from twisted_ws.wire.frames import OutgoingMessage, frame
 from twisted_ws.wire.loop.turns import STEPS
 from twisted_ws.wire.websocket import inbound
 from twisted_ws.wire.websocket.states import Phase

@@ -9,7 +9,7 @@ from twisted.logger import capturedLogs
 from tests.dispatch.support import Turns as Clock
 from tests.moments import collectAt
 from twisted_ws import ChannelError, Limits
-from twisted_ws.wire.frames import OutgoingMessage
+from twisted_ws.frames import OutgoingMessage
 from twisted_ws.wire.loop.backlog import Backlog
 from twisted_ws.wire.loop.turns import FEW, QUANTUM, Turns
 from twisted_ws.wire.loop.turns import STEPS as TURN
@@ -39,7 +39,7 @@ class Member:
         self.way, self.takes = way, takes
         self.got = []
         self.onSend = lambda message: None
-        self.sender = self._link = self
+        self.sender = self._connection = self
 
     def send(self, message):
         self.onSend(message)
@@ -53,7 +53,7 @@ class Member:
 class Subscribed:
     """The caller of a member that is there for channels only."""
 
-    _link = None
+    _connection = None
 
     def __init__(self, member, *channels):
         self.membership = member
@@ -89,7 +89,7 @@ class World:
         chosen = None if members is None else set(members)
 
         def find(person):
-            member = person.membership if name else person._link
+            member = person.membership if name else person._connection
             return (member, message) if member is not None and (chosen is None or member in chosen) else None
 
         size = 0 if isinstance(text, Later) else len(text)

@@ -83,7 +83,7 @@ class EventSubscriber(CallerSubscriber):
     def __init__(
         self, visitor: HttpVisitor, stream: Stream, service: ChannelService, watched: bool, names: Iterable[str]
     ) -> None:
-        visitor._link = stream
+        visitor._connection = stream
         super().__init__(cast("Caller", visitor), service.server.channels, service.policy)
         if not stream.chunked:
             self.sender = NEVER
@@ -130,7 +130,7 @@ class EventSubscriber(CallerSubscriber):
     def leave(self) -> None:
         """End: the stream has."""
         super().leave()
-        self.caller._link = None
+        self.caller._connection = None
 
     def disconnect(self, code: int, reason: str) -> None:
         """End the stream; the client is told that it is not wanted."""

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_ws.caller import TEXT
 from twisted_ws.channels.framings import LARGE
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.errors import ConnectionClosed, SlowConsumer
+from twisted_ws.frames import OutgoingMessage
 from twisted_ws.logs import peerName, printable
-from twisted_ws.wire.frames import OutgoingMessage
+from twisted_ws.message import TEXT
 from twisted_ws.wire.lane.transport import LaneServer
 from twisted_ws.wire.loop.transports import hasVanished
 from twisted_ws.wire.websocket.outbox import SLICE, Outbox
@@ -62,11 +62,11 @@ _log = Logger()
 class HttpVisitor(Visitor):
     """A visitor that can be a subscriber's caller: with a link, once it has a stream."""
 
-    __slots__ = ("_link",)
+    __slots__ = ("_connection",)
 
     def __init__(self, request: UpgradeRequest) -> None:
         super().__init__(request)
-        self._link: Stream | None = None
+        self._connection: Stream | None = None
 
 
 class Event(OutgoingMessage):
@@ -101,7 +101,7 @@ class Event(OutgoingMessage):
 
 
 class Stream:
-    """The writing end of one event stream; to a subscriber, its link (`twisted_ws.channels.subscriber.Outlet`).
+    """The writing end of one event stream; to a subscriber, its link (`twisted_ws.connection.Connection`).
 
     It has the connection from the moment it is made: until `open` its request can still be answered otherwise, after `giveUp`.
 
@@ -181,18 +181,18 @@ class Stream:
         return message.payload
 
     def waiting(self) -> int:
-        """See `twisted_ws.channels.subscriber.Outlet`."""
+        """See `twisted_ws.connection.Connection`."""
         return self._outbox.waiting()
 
     def keep(self, by: int) -> None:
-        """See `twisted_ws.channels.subscriber.Outlet`."""
+        """See `twisted_ws.connection.Connection`."""
         self._outbox.keep(by)
 
     def _write(self, events: bytes) -> None:
         self._outbox.send(chunk(events) if self.chunked else events)
 
     def hold(self, goOn: Callable[[], None] | None, makeRoom: Callable[[], None] | None = None) -> None:
-        """See `twisted_ws.channels.subscriber.Outlet`."""
+        """See `twisted_ws.connection.Connection`."""
         self._goOn, self._makeRoom = goOn, makeRoom
         self._outbox.hold(goOn is not None)
 

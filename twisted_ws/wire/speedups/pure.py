@@ -16,7 +16,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from twisted_ws.wire.frames import frame
+from twisted_ws.frames import frame
 
 __all__ = [
     "BEGUN",

@@ -17,7 +17,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_ws.caller import PING, PONG
 from twisted_ws.errors import (
     CloseCode,
     ConnectionClosed,
@@ -28,10 +27,11 @@ from twisted_ws.errors import (
     TransportError,
     WebSocketError,
 )
+from twisted_ws.frames import frame
 from twisted_ws.logs import printable
+from twisted_ws.message import PING, PONG
 from twisted_ws.service import checkClose
 from twisted_ws.wire.door.handshake import Accept
-from twisted_ws.wire.frames import frame
 from twisted_ws.wire.lane.transport import LaneServer
 from twisted_ws.wire.loop.memory import shareNames
 from twisted_ws.wire.loop.transports import abort, finishWriting, isSecure, sending
@@ -61,8 +61,8 @@ _log = Logger()
 class WebSocketConnection(Outbound):
     """One connection, from the 101 to the end of its transport.
 
-    Made by the front door with a transport of which it has read the head. Implements `twisted_ws.caller.Link` and
-    `twisted_ws.wire.websocket.events.Connection`.
+    Made by the front door with a transport of which it has read the head. Implements `twisted_ws.connection.Connection` and
+    `twisted_ws.connection.Connection`.
 
     Args:
         welcome: the answer to the handshake.
@@ -266,7 +266,7 @@ class WebSocketConnection(Outbound):
         self._finish()
 
     def mayLog(self, kind: str) -> bool:
-        """Say whether one more line of this kind may be written (see `twisted_ws.wire.websocket.events.Connection`)."""
+        """Say whether one more line of this kind may be written (see `twisted_ws.connection.Connection`)."""
         return self.wire.throttle.allows(_log, kind)
 
     def _tellFailed(self, error: WebSocketError) -> None:
@@ -427,7 +427,7 @@ class WebSocketConnection(Outbound):
     # Link: what a caller asks.
 
     def startClose(self, payload: bytes, timeout: float) -> Deferred[None]:
-        """Begin the closing handshake (see `twisted_ws.caller.Link`)."""
+        """Begin the closing handshake (see `twisted_ws.connection.Connection`)."""
         if self._fanOuts.pending:
             self._catchUp()
         closed: Deferred[None] = Deferred()

@@ -12,8 +12,8 @@ from typing import Any
 from autobahn.exception import PayloadCorruptError
 from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 
+from twisted_ws.frames import RSV1, frame
 from twisted_ws.wire.door.handshake import Extension
-from twisted_ws.wire.frames import RSV1, frame
 
 __all__ = ["Deflate", "acceptOffer", "compressedFrame", "isWindowBits", "usableOffers"]
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from twisted_ws.errors import WebSocketError
 
-__all__ = ["ENDED", "Connection", "Events"]
+__all__ = ["ENDED", "Events"]
 
 
 class Events(Protocol):
@@ -69,32 +69,3 @@ class _Ended:
 
 
 ENDED: Events = _Ended()
-
-
-class Connection(Protocol):
-    """What delivery may ask of the wire for one connection, beside `twisted_ws.caller.Link`."""
-
-    def pauseReading(self) -> None:
-        """Take no more bytes from the peer until `resumeReading`; what was read already is still delivered."""
-
-    def resumeReading(self) -> None:
-        """Undo `pauseReading`."""
-
-    def waits(self, size: int) -> None:
-        """Count `size` bytes of messages that were read and wait for a handler, in the place of those that were told before."""
-
-    def reply(self, message: str | bytes) -> None:
-        """Send a message for which no Deferred is wanted; nothing when the connection is not open.
-
-        Raises:
-            ValueError: text with a lone surrogate.
-        """
-
-    def fail(self, error: WebSocketError) -> None:
-        """Tell `Events.failed`, then close with the error's code and reason."""
-
-    def mayLog(self, kind: str) -> bool:
-        """Say whether one more line of this kind may be written: a peer that makes a service fail must not fill the log."""
-
-    def activity(self) -> int:
-        """Return a number that grows with each message or control frame the service writes to this caller."""

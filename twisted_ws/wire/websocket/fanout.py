@@ -18,8 +18,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_ws.errors import ChannelError
+from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits
-from twisted_ws.wire.frames import OutgoingMessage
 from twisted_ws.wire.loop.backlog import Backlog
 from twisted_ws.wire.loop.turns import STEP, Turns
 from twisted_ws.wire.loop.wheel import Wheel
@@ -343,7 +343,7 @@ class FanOuts:
 
         This may run code of any service.
         """
-        link, subscriber = getattr(person, "_link", None), person.membership
+        link, subscriber = getattr(person, "_connection", None), person.membership
         if self._current is not None and (self._current is link or self._current is subscriber):
             return  # it is just getting it
         newest = self._number

@@ -116,7 +116,7 @@ class Inbound(QuietServerProtocol):
         self.fail(Overloaded(f"{self.counted} bytes of it are not whole or not handled yet"))
 
     def waits(self, size: int) -> None:
-        """Count messages that wait for a handler (see `twisted_ws.wire.websocket.events.Connection`)."""
+        """Count messages that wait for a handler (see `twisted_ws.connection.Connection`)."""
         self._unhandled = size
         self._note()
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.caller import BINARY, TEXT, encodeMessage
 from twisted_ws.errors import ConnectionClosed
-from twisted_ws.wire.frames import FIN, OutgoingMessage, frame
+from twisted_ws.frames import FIN, OutgoingMessage, frame
+from twisted_ws.message import BINARY, TEXT, encodeMessage
 from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.websocket.deflate import compressedFrame
 from twisted_ws.wire.websocket.events import Events
@@ -38,7 +38,7 @@ class Outbound(Inbound):
         raise NotImplementedError
 
     def writeFrame(self, opcode: int, payload: bytes) -> Deferred[None]:
-        """Send one whole message or control frame (see `twisted_ws.caller.Link`)."""
+        """Send one whole message or control frame (see `twisted_ws.connection.Connection`)."""
         if self._fanOuts.pending:
             self._catchUp()
         if self.phase is not Phase.OPEN:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from wsproto.frame_protocol import FrameProtocol
 
-from twisted_ws.wire.frames import RSV1, OutgoingMessage, frame
+from twisted_ws.frames import RSV1, OutgoingMessage, frame
 
 
 @pytest.mark.parametrize(
