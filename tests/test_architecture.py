@@ -10,23 +10,24 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "twisted_ws"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
-# From the top down: a module may import from its own room and from rooms below it, for annotations, too. Rooms on one level do not
-# know each other. A module belongs to the longest name here that its own begins with.
+# From the top down: a module may import from its own room and from rooms below it, for annotations too. Rooms on one level do not
+# know each other. A module belongs to the longest of these names that its own begins with.
 LEVELS = (
     ("__main__",),
     ("commands", "testing"),
     ("daemon",),
-    ("client", "web.api", "web.pages", "web.scripts"),
+    ("client", "web.api", "web.pages"),
     ("web.channels",),
-    ("web.http",),
+    ("web.http", "web.scripts"),
     ("services",),
     ("server",),
     ("channels", "access", "routes"),
     ("dispatch",),
-    ("wire.door",),
+    ("wire.frontdoor",),
     ("wire.websocket",),
     ("wire.lane",),
     ("wire.tls",),
+    ("wire.door",),
     ("wire.loop",),
     ("wire.speedups",),
     ("caller",),
@@ -36,8 +37,13 @@ LEVELS = (
     ("limits", "logs", "exposure"),
     ("errors",),
 )
-# These know what is above them, each for the reason beside it. What is imported there is only used in annotations.
-EXCEPTIONS = {}
+# These name in annotations what is above them, each for the reason beside it.
+EXCEPTIONS = {
+    # The attribute `server` of a service is the whole server.
+    "service": ("server",),
+    # It keeps the front doors whose handshake waits for a decision, so that a server that stops can refuse them.
+    "wire.websocket": ("wire.frontdoor",),
+}
 # Read by nobody below the top: their names are those of the whole package.
 EVERYWHERE = ("twisted_ws.__version__",)
 
@@ -52,7 +58,7 @@ def room(dotted):
     """Return the room of a module, "" for the package itself."""
     below = dotted.removeprefix("twisted_ws").lstrip(".")
     rooms = [each for rooms in LEVELS for each in rooms if below == each or below.startswith(each + ".")]
-    return max(rooms, key=len) if below else ""
+    return max(rooms, key=len, default="")
 
 
 def level(of):
@@ -67,7 +73,7 @@ def isTypeChecking(node):
 
 
 def imports(tree, annotations=False):
-    """Yield the names of all modules that a module imports, at its head or later; with `annotations` those for type checkers, too."""
+    """Yield the names of all modules that a module imports, at its head or later; those for type checkers with `annotations`."""
     pending = [tree]
     while pending:
         node = pending.pop()

@@ -21,7 +21,7 @@ from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.replies import Replies, Stream
 from twisted_ws.server import CLOSING
 from twisted_ws.testing import serve
-from twisted_ws.wire.door.frontdoor import FrontDoor
+from twisted_ws.wire.frontdoor import FrontDoor
 from twisted_ws.wire.loop.turns import STEPS
 from twisted_ws.wire.websocket.connection import WebSocketConnection
 from twisted_ws.wire.websocket.outbox import Outbox

@@ -25,13 +25,13 @@ from twisted_ws.message import Kind, Published, encode
 from twisted_ws.routes import Match, Routes
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject, UpgradeRequest
-from twisted_ws.wire.door.frontdoor import FrontDoorFactory
+from twisted_ws.wire.door.gate import Gate
 from twisted_ws.wire.door.hosts import machineNames
 from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.door.proxies import TrustedProxies
+from twisted_ws.wire.frontdoor import FrontDoorFactory
 from twisted_ws.wire.lane.ports import accelerate
 from twisted_ws.wire.loop.backlog import Backlog
-from twisted_ws.wire.loop.gate import Gate
 from twisted_ws.wire.loop.transports import noticeVanished
 from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.speedups import sayWhich
@@ -429,7 +429,7 @@ class WebSocketServer:
     # Host: what the front door asks.
 
     def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
-        """Find the service for a handshake and ask it (see `twisted_ws.wire.door.frontdoor.Host`)."""
+        """Find the service for a handshake and ask it (see `twisted_ws.wire.frontdoor.Host`)."""
         answer = self.ask(request, self.match(request.target.partition("?")[0]))
         return self._welcome(answer, request) if isinstance(answer, tuple) else answer.addCallback(self._welcome, request)
 

@@ -11,9 +11,9 @@ from twisted_ws.errors import WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import peerName
 from twisted_ws.upgrade import UpgradeRequest
-from twisted_ws.wire.door.frontdoor import FrontDoorFactory
 from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.door.proxies import TrustedProxies
+from twisted_ws.wire.frontdoor import FrontDoorFactory
 from twisted_ws.wire.loop.transports import peerOf
 from twisted_ws.wire.websocket.connection import WebSocketConnection, connectionClass
 from twisted_ws.wire.websocket.shared import Welcome, Wire

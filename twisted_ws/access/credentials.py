@@ -24,7 +24,7 @@ from twisted_ws.access.rates import Budgets
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
-from twisted_ws.wire.loop.gate import addressKey
+from twisted_ws.wire.door.gate import addressKey
 
 __all__ = ["CheckFailed", "Credentials", "CredentialsError", "Identity", "TooManyFailures", "Unauthenticated"]
 

@@ -36,8 +36,8 @@ from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits
 from twisted_ws.message import Kind, Position, Publication, Published, Start, encode, parsePosition
+from twisted_ws.wire.door.gate import addressKey
 from twisted_ws.wire.loop.backlog import Backlog
-from twisted_ws.wire.loop.gate import addressKey
 from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.websocket.fanout import BYTES, STEPS, FanOuts, Later, Part, stepsOf

@@ -16,7 +16,7 @@ from twisted_ws.services.demo import Demo
 from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.web.http import connection as channelModule
 from twisted_ws.web.pages import pagesSite
-from twisted_ws.wire.door import frontdoor
+from twisted_ws.wire import frontdoor
 
 TEXT = 1
 

@@ -20,7 +20,7 @@ from tests.web.conftest import World, readResponses
 from twisted_ws.limits import Limits
 from twisted_ws.web.http.connection import HttpChannel
 from twisted_ws.web.http.site import HttpSite
-from twisted_ws.wire.loop.gate import Gate
+from twisted_ws.wire.door.gate import Gate
 
 reactor: Any = _reactor
 CERTIFICATE = trustme.CA().issue_cert("localhost")

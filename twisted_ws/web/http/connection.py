@@ -62,7 +62,7 @@ class _State:  # no Enum: see `twisted_ws.wire.websocket.states`
 class HttpChannel(HTTPChannel):
     """One HTTP connection: one request at a time, the next ones wait in a bounded buffer (see the module).
 
-    It is made by `HttpSite.buildProtocol`, and on a port for WebSocket, too, it is a `twisted_ws.wire.door.frontdoor.PlainHTTP`.
+    It is made by `HttpSite.buildProtocol`, and on a port for WebSocket, too, it is a `twisted_ws.wire.frontdoor.PlainHTTP`.
     """
 
     site: HttpSite
@@ -477,7 +477,7 @@ class HttpChannel(HTTPChannel):
 
     @property
     def waitsForPeer(self) -> bool:
-        """Whether it is the peer's turn (see `twisted_ws.wire.loop.gate.Essential`)."""
+        """Whether it is the peer's turn (see `twisted_ws.wire.door.gate.Essential`)."""
         if self._state in (_State.ADMITTING, _State.ANSWERING):
             return bool(self._waitingForTransport)
         return not self._waitsForTurn

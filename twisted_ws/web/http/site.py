@@ -13,11 +13,11 @@ from twisted_ws.logs import Throttle
 from twisted_ws.web.http.answers import HttpError
 from twisted_ws.web.http.connection import HttpChannel
 from twisted_ws.web.http.request import HttpRequest
+from twisted_ws.wire.door.gate import Gate
 from twisted_ws.wire.door.hosts import MISDIRECTED, isMisdirected, remedy
 from twisted_ws.wire.door.origins import AllowedHosts
 from twisted_ws.wire.door.proxies import TrustedProxies
 from twisted_ws.wire.loop.backlog import Backlog
-from twisted_ws.wire.loop.gate import Gate
 from twisted_ws.wire.loop.transports import abort, peerOf
 from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.loop.wheel import Wheel

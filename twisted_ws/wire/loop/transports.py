@@ -16,9 +16,6 @@ from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-from twisted_ws.wire.door.proxyprotocol import ProxiedConnection
-from twisted_ws.wire.lane.transport import LaneServer
-
 __all__ = [
     "abort",
     "finishWriting",
@@ -51,8 +48,8 @@ def isSecure(transport: Any) -> bool:
     if hasTLS(transport):
         return True
     while isinstance(transport, ProtocolWrapper):
-        if isinstance(transport, ProxiedConnection):
-            return transport.isSecure
+        if isinstance(transport, HAProxyProtocolWrapper):
+            return bool(getattr(transport, "isSecure", False))
         transport = transport.transport
     return False
 
@@ -70,8 +67,8 @@ def isOnLoopback(transport: Any) -> bool:
         if isinstance(transport, HAProxyProtocolWrapper):
             return False
         transport = transport.transport
-    if isinstance(transport, LaneServer):
-        return transport.isOnLoopback()
+    if hasattr(transport, "isOnLoopback"):
+        return bool(transport.isOnLoopback())
     try:
         return ip_address(peerOf(transport.getHost())[0]).is_loopback
     except ValueError:

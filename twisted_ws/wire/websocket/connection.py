@@ -2,7 +2,7 @@
 
 Autobahn decides what RFC 6455 and RFC 7692 allow. What it leaves open is decided here: when a connection ends and with
 which code, how much it may hold, and when the peer is taken for dead. The opening handshake is not Autobahn's: by the time a
-connection is made, the front door has read and judged the head (`twisted_ws.wire.door.frontdoor`).
+connection is made, the front door has read and judged the head (`twisted_ws.wire.frontdoor`).
 """
 
 from __future__ import annotations

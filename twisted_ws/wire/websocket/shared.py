@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
+from twisted_ws.wire.door.gate import Gate
 from twisted_ws.wire.lane.transport import PollGroup
 from twisted_ws.wire.loop.backlog import Backlog
-from twisted_ws.wire.loop.gate import Gate
 from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.websocket.events import Events
 from twisted_ws.wire.websocket.fanout import FanOuts
 
 if TYPE_CHECKING:
-    from twisted_ws.wire.door.frontdoor import FrontDoor
+    from twisted_ws.wire.frontdoor import FrontDoor
     from twisted_ws.wire.websocket.connection import WebSocketConnection
     from twisted_ws.wire.websocket.inbound import Inbound
 

@@ -17,7 +17,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.protocols.policies import WrappingFactory
 
 from twisted_ws.limits import Limits
-from twisted_ws.wire.loop.gate import DROPPED, LOOKED_AT, QUIET, SPARES, Gate, addressKey
+from twisted_ws.wire.door.gate import DROPPED, LOOKED_AT, QUIET, SPARES, Gate, addressKey
 
 
 class FakePort:
