@@ -45,7 +45,7 @@ conformance: $(VENV)/.run
 lowest:
 	$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.test
 	.venv-lowest/bin/pip install --quiet $$(tools/floors)
-	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider $(PARALLEL) tests/wire tests/delivery tests/client tests/test_server.py
+	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider $(PARALLEL) tests/wire tests/dispatch tests/channels tests/client tests/test_server.py
 
 # Warnings are mistakes here, and only here: a compiler of tomorrow has more of them.
 STRICT = cc -O2 -S -o /dev/null -Wall -Wextra -Wconversion -Wno-sign-conversion -Wno-unused-parameter -Werror \
