@@ -91,7 +91,7 @@ def test_aCompilerThatKnowsFewOptions(tmp_path: Path) -> None:
     strange.write_text("\n".join(lines) + "\n")
     strange.chmod(0o755)
     source = tmp_path / "source"
-    (source / "twisted_ws/wire").mkdir(parents=True)
+    (source / "twisted_ws/wire/speedups").mkdir(parents=True)
     for name in ("hatch_build.py", *(f"twisted_ws/wire/speedups/{name}" for name in ("_speedups.c", "_head.c", "_head.h"))):
         shutil.copy(ROOT / name, source / name)
     program = (

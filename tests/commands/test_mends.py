@@ -10,7 +10,7 @@ from twisted_ws.errors import ConfigurationError, ConnectionClosed
 
 def test_names() -> None:
     """Each phrase that is translated is still one that the library says."""
-    source = "".join(path.read_text() for path in Path(twisted_ws.client.__file__).parent.glob("*.py"))
+    source = "".join(path.read_text() for path in Path(twisted_ws.client.__file__).parent.rglob("*.py"))
     # Long texts are cut over lines in the source.
     said = re.sub(r'"\s*f?"', "", source)
     for phrase in _NAMES:

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 
 from tests.memory import clientFrame
-from tests.wire import test_tls
+from tests.wire.tls import test_server as test_tls
 from tests.wire.tls.test_server import CLIENT, CLIENTS, Client, Watched, client, turn
 from twisted_ws import Limits
 from twisted_ws.wire import speedups
