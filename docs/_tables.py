@@ -11,6 +11,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from twisted_ws.closecodes import CHANNELS, CLOSES, Again, Close
 from twisted_ws.daemon.settings import KEYS
 from twisted_ws.limits import Limits
 
@@ -73,6 +74,49 @@ def limits() -> str:
     return "\n".join(lines)
 
 
+def _comesBack(close: Close) -> tuple[str, str]:
+    """Return what the Python client and ``twisted-ws.js`` do after a close code."""
+    python = close.again is not Again.NO
+    return "yes" if python else "no", "yes" if (python if close.browser is None else close.browser) else "no"
+
+
+def closes() -> str:
+    """Return the table of the close codes that are sent, from `CLOSES`."""
+    lines = [_row("code", "reason", "sent when", "come back?", "`Retry`", "`twisted-ws.js`"), _row(*["---"] * 6)]
+    for each in CLOSES:
+        if each.isSent:
+            lines.append(_row(str(int(each.code)), each.reason, each.cause, each.advice or each.again.value, *_comesBack(each)))
+    lines.append(_row("3000-4999", "your own", "registered with IANA (3xxx), or private (4xxx)", "as you say", "no", "no"))
+    return "\n".join(lines)
+
+
+def reported() -> str:
+    """Return the table of the close codes that are reported and never sent."""
+    lines = [_row("code", "means", "come back?", "`Retry`", "`twisted-ws.js`"), _row(*["---"] * 5)]
+    for each in CLOSES:
+        if not each.isSent:
+            lines.append(_row(str(int(each.code)), each.cause, each.advice or each.again.value, *_comesBack(each)))
+    return "\n".join(lines)
+
+
+def channelCloses() -> str:
+    """Return the table of the close codes of channels, from `CHANNELS`."""
+    lines = [_row("code", "reason", "error", "come back?", "`twisted-ws.js`"), _row(*["---"] * 5)]
+    for each in CHANNELS:
+        lines.append(_row(str(each.code), each.reason, each.cause, each.advice or "no", _comesBack(each)[1]))
+    return "\n".join(lines)
+
+
+TABLES = {
+    "options": options,
+    "flags": flags,
+    "limits": limits,
+    "closes": closes,
+    "reported-closes": reported,
+    "channel-closes": channelCloses,
+}
+
+
 class Table(SphinxDirective):
     """``table-of``: one of the tables above, by its name."""
 
@@ -80,7 +124,7 @@ class Table(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
-        table = {"options": options, "flags": flags, "limits": limits}[self.arguments[0]]
+        table = TABLES[self.arguments[0]]
         container = nodes.container()
         self.state.nested_parse(StringList(table().splitlines(), source=str(Path(__file__))), 0, container)
         return container.children

@@ -1,3 +1,4 @@
+// Made from twisted_ws/web/static: change that, then run tools/js.
 /** Channels of a twisted_ws server in browsers, workers and Node: subscribe by name, miss nothing, publish. */
 
 export type Transport = "websocket" | "sse" | "poll";

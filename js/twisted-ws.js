@@ -1,3 +1,4 @@
+// Made from twisted_ws/web/static: change that, then run tools/js.
 "use strict";
 (() => {
 const PROTOCOL = "twisted-ws.v1";

@@ -1,3 +1,4 @@
+// Made from twisted_ws/web/static: change that, then run tools/js.
 const PROTOCOL = "twisted-ws.v1";
 const TRANSPORTS = ["websocket", "sse", "poll"];
 const COME_BACK = [1001, 1005, 1006, 1011, 1012, 1013, 1014, 4429, 4500, 4503];

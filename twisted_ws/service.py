@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from twisted_ws.closecodes import SENDABLE
 from twisted_ws.errors import CloseCode
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def checkClose(code: int, reason: str) -> bytes:
         raise TypeError(f"the close code must be an int, not {type(code).__name__}")
     if not isinstance(reason, str):
         raise TypeError(f"the close reason must be a str, not {type(reason).__name__}")
-    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+    if code not in SENDABLE and not 3000 <= code <= 4999:
         raise ValueError(f"close code {code} cannot be sent (1000-1003, 1007-1014 and 3000-4999 can)")
     try:
         encoded = reason.encode()

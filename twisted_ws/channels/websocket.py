@@ -10,6 +10,7 @@ from twisted_ws.channels.names import isPattern
 from twisted_ws.channels.past import Past
 from twisted_ws.channels.subprotocol import AnyRequest, Presence, Publish, Ref, Subscribe, Unsubscribe, frame, readRequest, refOf
 from twisted_ws.channels.subscriber import CallerSubscriber
+from twisted_ws.closecodes import FORBIDDEN, NOT_RECOVERED, REFUSED
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Position, Publication, Start
 
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from twisted_ws.frames import OutgoingMessage
 
 __all__ = ["JsonSubscriber", "RawSubscriber"]
-
-# Close codes: 4000 and the HTTP status that says the same.
-REFUSED = 4000
-NOT_RECOVERED = 4410
 
 
 class _ServiceSubscriber(CallerSubscriber):
@@ -81,7 +78,7 @@ class RawSubscriber(_ServiceSubscriber):
         """Close with the last channel that was taken from it."""
         super().ended(channel, reason)
         if reason and not self.channels:
-            self.disconnect(REFUSED + 403, reason)
+            self.disconnect(FORBIDDEN, reason)
 
     def refuse(self, error: ChannelError) -> None:
         """Close with the error's status and message."""

@@ -14,6 +14,7 @@ from twisted_ws.client.errors import UnexpectedMessage
 from twisted_ws.client.opening.answer import Response
 from twisted_ws.client.options import checkNumber
 from twisted_ws.client.session import Session
+from twisted_ws.closecodes import DONE
 from twisted_ws.dispatch.binding import Binder
 from twisted_ws.errors import BindingError, CloseCode, ConnectionClosed
 from twisted_ws.message import BINARY, TEXT, encodeMessage, encodeText
@@ -24,9 +25,6 @@ from twisted_ws.service import checkClose
 __all__ = ["WebSocketClient"]
 
 _T = TypeVar("_T")
-
-# Codes of a Close that says that all is done: `async for` ends, and raises nothing.
-_DONE = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
 
 _binder = lru_cache(maxsize=256)(Binder)
 
@@ -179,7 +177,7 @@ class WebSocketClient:
         try:
             message: str | bytes = await self.readMessage()
         except ConnectionClosed as error:
-            if self._session.closing or error.statusCode in _DONE:
+            if self._session.closing or error.statusCode in DONE:
                 raise StopAsyncIteration from None
             raise
         return message

@@ -12,7 +12,8 @@ from math import inf
 from random import SystemRandom
 
 from twisted_ws.client.errors import ConnectFailed, HandshakeRefused, HandshakeTimeout, ProxyRefused
-from twisted_ws.errors import CloseCode, ConnectionClosed, TransportError
+from twisted_ws.closecodes import CROWD, RETRIED, SPREAD
+from twisted_ws.errors import ConnectionClosed, TransportError
 
 __all__ = ["Retry"]
 
@@ -21,9 +22,6 @@ _random = SystemRandom()
 
 # Beyond what a server may ask for by Retry-After, in seconds: one that says a year would have the client lost.
 MAX_HINT = 3600.0
-
-# A server that goes away tells everybody at the same time; they should not all come back at the same time.
-SPREAD = (1.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class Retry:
         maxCount: attempts in a row, after which it is given up; 0: no limit. A connection counts as good, and the count begins
             anew, when it has lasted for `maxInterval` seconds or has brought a message.
         statusCodes: answers to the handshake (and of an HTTP proxy) that may pass.
-        closeCodes: ends of a connection after which to come back; 1006 is one without a Close.
+        closeCodes: close codes after which to come back (see `twisted_ws.closecodes`); 1006 is an end without a Close.
         random: gives numbers from 0 to 1; for tests.
 
     Raises:
@@ -56,16 +54,7 @@ class Retry:
     jitter: float = 0.5
     maxCount: int = 0
     statusCodes: frozenset[int] = frozenset({408, 425, 429, 500, 502, 503, 504})
-    closeCodes: frozenset[int] = frozenset(
-        {
-            CloseCode.GOING_AWAY,
-            CloseCode.ABNORMAL,
-            CloseCode.INTERNAL_ERROR,
-            CloseCode.SERVICE_RESTART,
-            CloseCode.TRY_AGAIN_LATER,
-            CloseCode.BAD_GATEWAY,
-        }
-    )
+    closeCodes: frozenset[int] = RETRIED
     random: Callable[[], float] = field(default=_random.random, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -88,8 +77,7 @@ class Retry:
         """Say whether to connect again after `error` ended a connection, or an attempt.
 
         Not when it would only happen again: a wrong certificate or URL, an answer that is no WebSocket, a 4xx, a redirect, a
-        server that breaks the protocol, a Close that says that the fault is ours (1002, 1003, 1007, 1008, 1009, 1010) or that
-        all is done (1000, 1005), or one of the application's own (3000 and up).
+        server that breaks the protocol, or a Close whose code is not in `closeCodes`.
         """
         if isinstance(error, ConnectionClosed):
             return error.statusCode in self.closeCodes
@@ -108,7 +96,7 @@ class Retry:
         delay *= 1 - self.jitter * self.random()
         if isinstance(error, HandshakeRefused) and error.retryAfter is not None:
             return max(delay, min(error.retryAfter, MAX_HINT))
-        if isinstance(error, ConnectionClosed) and error.statusCode in (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART):
+        if isinstance(error, ConnectionClosed) and error.statusCode in CROWD:
             first, last = SPREAD
             return max(delay, min(first + (last - first) * self.random(), self.maxInterval))
         return delay

@@ -6,12 +6,11 @@ import signal
 from enum import IntEnum
 
 from twisted_ws.client.errors import BadHandshake, ConnectError, HandshakeRefused, HandshakeTimeout, ProxyRefused, TLSFailed
+from twisted_ws.closecodes import DONE
 from twisted_ws.errors import CloseCode, ConfigurationError, ConnectionClosed, WebSocketError
 
 __all__ = ["Exit", "codeOf", "forClose", "forStatus"]
 
-# Closes that say that all is well.
-_FINE = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
 # Answers that may be others later: a script may try again.
 _LATER = (408, 425, 429)
 
@@ -35,7 +34,7 @@ class Exit(IntEnum):
 
 def forClose(code: int) -> int:
     """Return the exit code for a close code: 12 for 1002, ... 24 for 1014; 30 for 3000-3999, 40 for 4000-4999."""
-    if code in _FINE:
+    if code in DONE:
         return Exit.OK
     if 1000 < code < 1016:
         return code - 990

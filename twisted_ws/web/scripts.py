@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
+from twisted_ws.closecodes import BROWSER
+
 __all__ = ["CLIENT", "resource"]
 
 # Comments, and what lines are indented by. The source has no text that goes over several lines, and none with " // " in it.
 _SPARE = re.compile(rb"(?m)^ *//.*\n|^ +|^\n| // .*$")
+_MADE = b"// Made from twisted_ws/web/static: change that, then run tools/js.\n"
 _EXPORT = re.compile(rb"(?m)^export \{ (.+) \};\n")
 
 
@@ -18,7 +21,8 @@ def resource(name: str) -> bytes:
 
 
 def _module() -> bytes:
-    return _SPARE.sub(b"", resource("twisted-ws.mjs"))
+    codes = ", ".join(str(int(code)) for code in BROWSER).encode()
+    return _SPARE.sub(b"", resource("twisted-ws.mjs")).replace(b"COME_BACK = []", b"COME_BACK = [%b]" % codes, 1)
 
 
 def _script(module: bytes) -> bytes:
@@ -27,12 +31,8 @@ def _script(module: bytes) -> bytes:
 
 
 def _client() -> dict[str, bytes]:
-    module = _module()
-    return {
-        "twisted-ws.js": _script(module),
-        "twisted-ws.mjs": module,
-        "twisted-ws.d.ts": resource("twisted-ws.d.ts"),
-    }
+    module, types = _module(), resource("twisted-ws.d.ts")
+    return {"twisted-ws.js": _MADE + _script(module), "twisted-ws.mjs": _MADE + module, "twisted-ws.d.ts": _MADE + types}
 
 
 # The files of the client, by name.

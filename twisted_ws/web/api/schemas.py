@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from twisted_ws.channels.names import NAME
+from twisted_ws.closecodes import FORBIDDEN
 from twisted_ws.errors import CloseCode
 from twisted_ws.message import fromBase64, fromJson
 
@@ -39,9 +40,6 @@ __all__ = [
     "Unsubscribe",
     "Unsubscribed",
 ]
-
-# A close code that means "do not come back" (docs/reference/channels.md).
-FORBIDDEN = 4403
 
 # An offset has up to 16 digits, of which not all are offsets; nothing gets near them.
 _POSITION = r"[A-Za-z0-9]{1,32}:[0-9]{1,15}"

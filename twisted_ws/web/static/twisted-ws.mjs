@@ -2,8 +2,8 @@
 
 const PROTOCOL = "twisted-ws.v1";
 const TRANSPORTS = ["websocket", "sse", "poll"];
-// Close codes after which a client may come back, and errors that pass.
-const COME_BACK = [1001, 1005, 1006, 1011, 1012, 1013, 1014, 4429, 4500, 4503];
+// Close codes after which a client may come back: twisted_ws.web.scripts fills them in. And errors that pass.
+const COME_BACK = [];
 const PASSING = ["network", "timeout", "internal-error", "too-many-requests", "unavailable"];
 const TOO_MANY = "too-many-channels";
 const NO_ANSWER = "There is no answer.";
