@@ -17,7 +17,7 @@ from tests.moments import ReactorClock
 from twisted_ws import Limits, WebSocketServer
 from twisted_ws.wire import speedups
 from twisted_ws.wire.speedups import pure
-from twisted_ws.wire.websocket import fanout, inbound, outbox
+from twisted_ws.wire.websocket import connection, fanout, outbox
 
 __all__ = ["IMPLEMENTATIONS", "LaneWorld", "framesOf"]
 
@@ -68,7 +68,7 @@ class LaneWorld:
                 patch.setattr(speedups, name, getattr(pure, name))
             patch.setattr(fanout, "sendMany", pure.sendMany)
             patch.setattr(outbox, "Sender", pure.Sender)
-            patch.setattr(inbound, "split", pure.split)
+            patch.setattr(connection, "split", pure.split)
         self.reactor = ReactorClock()
         self.server = WebSocketServer(reactor=self.reactor, limits=limits)
         self.server.mount("/ws", service)

@@ -24,7 +24,7 @@ from twisted_ws.server import WebSocketServer
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject
 from twisted_ws.wire.loop.wheel import Wheel
-from twisted_ws.wire.websocket.inbound import FEED
+from twisted_ws.wire.websocket.connection import FEED
 
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate"
 NORMAL = b"\x03\xe8"

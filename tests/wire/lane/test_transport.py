@@ -30,7 +30,7 @@ from twisted_ws.wire.lane.ports import accelerate
 from twisted_ws.wire.lane.transport import EVENTS, LANE_NAMES, TURN, LaneServer, PollGroup
 from twisted_ws.wire.loop.turns import TURN as TURN_OF_OTHERS
 from twisted_ws.wire.loop.wheel import Wheel
-from twisted_ws.wire.websocket.inbound import PIECE
+from twisted_ws.wire.websocket.connection import PIECE
 
 
 @implementer(IHalfCloseableProtocol)

@@ -204,7 +204,7 @@ both = pytest.mark.parametrize("split", [pure.split, speedups.split], ids=["Pyth
 @given(streams())
 def test_plain(split, pieces):
     """Whatever a client sends, and however it is cut, messages, control frames, codes and reasons are those of wsproto."""
-    with mock.patch("twisted_ws.wire.websocket.inbound.split", split):
+    with mock.patch("twisted_ws.wire.websocket.connection.split", split):
         assert seenByUs(pieces) == seenByWsproto(pieces, [])
 
 
@@ -225,5 +225,5 @@ def test_lengths(split, size, opcode):
     data = clientFrame(opcode, b"x" * size) + clientFrame(PING, b"after")
     for cut in (1, 2, 3, 7, 13, -1):
         pieces = [data[:cut], data[cut:]]
-        with mock.patch("twisted_ws.wire.websocket.inbound.split", split):
+        with mock.patch("twisted_ws.wire.websocket.connection.split", split):
             assert seenByUs(pieces) == seenByWsproto(pieces, [])

@@ -16,7 +16,7 @@ from twisted_ws.limits import Limits
 from twisted_ws.message import BINARY, TEXT
 from twisted_ws.service import checkClose
 from twisted_ws.wire.loop.turns import STEPS
-from twisted_ws.wire.websocket import inbound
+from twisted_ws.wire.websocket import connection as module
 from twisted_ws.wire.websocket.states import Phase
 
 MIB = 1024 * 1024
@@ -358,7 +358,7 @@ class TestAfterOurClose:
         """A peer that always has something unread is gone at the deadline too."""
         host = WireHost(Limits(closeDeadline=5))
         client, _ = host.open()
-        monkeypatch.setattr(inbound, "hasUnread", lambda transport: True)
+        monkeypatch.setattr(module, "hasUnread", lambda transport: True)
         client.send(clientFrame(1, b"unmasked", mask=None))
         client.advance(5.5)
         assert client.transport.aborted
@@ -387,7 +387,7 @@ class TestOurDelays:
         """No pong, no message and no Close is missed while something waits to be read; for a pong that counts once."""
         host = WireHost(idleTimeout=60)
         unread = set()
-        monkeypatch.setattr(inbound, "hasUnread", lambda transport: transport in unread)
+        monkeypatch.setattr(module, "hasUnread", lambda transport: transport in unread)
         (talker, _), (mute, _), (idle, told), (closing, ended) = (host.open() for _ in range(4))
 
         def live(seconds):

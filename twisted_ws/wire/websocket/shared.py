@@ -21,7 +21,6 @@ from twisted_ws.wire.websocket.fanout import FanOuts
 if TYPE_CHECKING:
     from twisted_ws.wire.frontdoor import FrontDoor
     from twisted_ws.wire.websocket.connection import WebSocketConnection
-    from twisted_ws.wire.websocket.inbound import Inbound
 
 __all__ = ["Welcome", "Wire"]
 
@@ -57,7 +56,7 @@ class Wire:
     throttle: Throttle = field(init=False)
     turns: Turns = field(init=False)
     fanOuts: FanOuts = field(init=False)
-    taking: tuple[Inbound, Any] | None = field(default=None, init=False)
+    taking: tuple[WebSocketConnection, Any] | None = field(default=None, init=False)
     deciding: set[FrontDoor] = field(default_factory=set, init=False)
     group: PollGroup | None = field(init=False)
 

@@ -12,7 +12,7 @@ from tests.web.conftest import turn
 from tests.wire.support import WireHost
 from twisted_ws.limits import Limits
 from twisted_ws.wire.loop.turns import QUANTUM, STEPS, TURN
-from twisted_ws.wire.websocket.inbound import MESSAGE, PIECE
+from twisted_ws.wire.websocket.connection import MESSAGE, PIECE
 
 
 def busy(host, seconds):
