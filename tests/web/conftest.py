@@ -16,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from tests.memory import SteadyClock
 from twisted_ws.limits import Limits
-from twisted_ws.web.http.answers import Directory, Endpoint, HttpError
+from twisted_ws.web.http.errors import Directory, Endpoint, HttpError
 from twisted_ws.web.http.site import HttpSite
 
 

@@ -17,9 +17,9 @@ from twisted_ws.channels.service import ChannelService
 from twisted_ws.services.demo import Demo
 from twisted_ws.services.playground import Playground
 from twisted_ws.web.channels.cors import Cors, isPreflight
-from twisted_ws.web.channels.visits import ChannelEndpoint
-from twisted_ws.web.http.answers import Endpoint, HttpError
+from twisted_ws.web.channels.resource import ChannelEndpoint
 from twisted_ws.web.http.compression import takesGzip
+from twisted_ws.web.http.errors import Endpoint, HttpError
 from twisted_ws.web.http.site import HttpSite
 from twisted_ws.web.scripts import CLIENT, resource
 from twisted_ws.wire.loop.transports import hasTLS

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_ws.limits import Limits
-from twisted_ws.web.http.answers import HttpError
 from twisted_ws.web.http.body import Body, ChunkedBody, bodyOf
+from twisted_ws.web.http.errors import HttpError
 from twisted_ws.wire.door.head import parseHead
 
 LIMITS = Limits(body=1000)

@@ -19,8 +19,8 @@ from tests.moments import MOMENTS, collectAt
 from tests.web.conftest import Connection, Echo, World, readResponses, turn
 from twisted_ws.limits import Limits
 from twisted_ws.web.http import connection as channel
-from twisted_ws.web.http.answers import HttpError
 from twisted_ws.web.http.connection import HEAD_BYTES, REQUEST
+from twisted_ws.web.http.errors import HttpError
 from twisted_ws.wire.loop.turns import QUANTUM, STEPS, TURN
 from twisted_ws.wire.websocket.outbox import SLICE
 

@@ -8,12 +8,12 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET
 
 from twisted_ws.errors import ChannelError
-from twisted_ws.web.api.guarded import Guarded
+from twisted_ws.web.api.guard import Guarded
+from twisted_ws.web.api.health import Liveness, Readiness
 from twisted_ws.web.api.resource import ELSEWHERE, Api
-from twisted_ws.web.http.answers import Directory, HttpError
-from twisted_ws.web.http.health import Liveness, Readiness
-from twisted_ws.web.http.later import httpError
-from twisted_ws.web.http.messages import checkBodyType, contentType, textOf
+from twisted_ws.web.http.content import checkBodyType, contentType, textOf
+from twisted_ws.web.http.coroutines import httpError
+from twisted_ws.web.http.errors import Directory, HttpError
 from twisted_ws.web.http.site import HttpSite
 
 if TYPE_CHECKING:

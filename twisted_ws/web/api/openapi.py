@@ -12,7 +12,7 @@ from twisted_ws import __version__
 from twisted_ws.channels.channels import LONGEST_KEY
 from twisted_ws.web.api import schemas
 from twisted_ws.web.api.operations import OPERATIONS, Operation
-from twisted_ws.web.http.messages import IDEMPOTENCY_KEY
+from twisted_ws.web.http.content import IDEMPOTENCY_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

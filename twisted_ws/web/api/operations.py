@@ -19,7 +19,7 @@ from twisted_ws.server import CLOSING
 from twisted_ws.web.api import schemas
 from twisted_ws.web.channels.polling import Gathered
 from twisted_ws.web.http.connection import REQUEST
-from twisted_ws.web.http.messages import idempotencyKey, messageOf
+from twisted_ws.web.http.content import idempotencyKey, messageOf
 
 if TYPE_CHECKING:
     from twisted_ws.limits import Limits

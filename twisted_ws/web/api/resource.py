@@ -11,13 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET
 
 from twisted_ws.logs import printable
-from twisted_ws.web.api.guarded import Guarded
+from twisted_ws.web.api.guard import Guarded
 from twisted_ws.web.api.openapi import PATH, openAPI
 from twisted_ws.web.api.operations import OPERATIONS, Call, Operation
-from twisted_ws.web.http.answers import HttpError, notAllowed, nothing, spaced
 from twisted_ws.web.http.compression import answerCompressed
-from twisted_ws.web.http.later import answerLater
-from twisted_ws.web.http.messages import checkBodyType, contentType
+from twisted_ws.web.http.content import checkBodyType, contentType
+from twisted_ws.web.http.coroutines import answerLater
+from twisted_ws.web.http.errors import HttpError, notAllowed, nothing, spaced
 
 if TYPE_CHECKING:
     from twisted_ws.access.credentials import Credentials

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_ws.web.http.answers import HttpError
+from twisted_ws.web.http.errors import HttpError
 from twisted_ws.wire.door.origins import isFromElsewhere
 
 if TYPE_CHECKING:

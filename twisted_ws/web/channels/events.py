@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from twisted_ws.caller import Caller
     from twisted_ws.channels.service import ChannelService
     from twisted_ws.server import WebSocketServer
-    from twisted_ws.web.channels.visits import Visit
+    from twisted_ws.web.channels.resource import Visit
     from twisted_ws.web.http.request import HttpRequest
 
 __all__ = ["EventSubscriber", "openEvents", "wantsEvents"]

@@ -19,13 +19,13 @@ from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.message import NOWHERE, Cursor, Position, Publication, Start, cursor, parseAfter
 from twisted_ws.web.channels.stream import returnDelay
-from twisted_ws.web.http.answers import HttpError, retryAfter, spaced
 from twisted_ws.web.http.compression import answerCompressed
+from twisted_ws.web.http.errors import HttpError, retryAfter, spaced
 
 if TYPE_CHECKING:
     from twisted_ws.limits import Limits
     from twisted_ws.server import WebSocketServer
-    from twisted_ws.web.channels.visits import Visit
+    from twisted_ws.web.channels.resource import Visit
     from twisted_ws.web.http.request import HttpRequest
 
 __all__ = ["Gathered", "Poll", "poll"]

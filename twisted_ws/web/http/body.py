@@ -6,7 +6,7 @@ import re
 from typing import Protocol
 
 from twisted_ws.limits import Limits
-from twisted_ws.web.http.answers import HttpError
+from twisted_ws.web.http.errors import HttpError
 from twisted_ws.wire.door.head import RequestHead
 
 __all__ = ["Body", "bodyOf", "expectsContinue"]

@@ -19,11 +19,10 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
-from twisted_ws.web.http.answers import HttpError, flat, responseHead, retryAfter
 from twisted_ws.web.http.body import Body, bodyOf, expectsContinue
-from twisted_ws.web.http.deadline import Deadline
-from twisted_ws.web.http.health import RETRY_SECONDS
+from twisted_ws.web.http.errors import RETRY_SECONDS, HttpError, flat, responseHead, retryAfter
 from twisted_ws.web.http.request import HttpRequest
+from twisted_ws.web.http.timeout import Deadline
 from twisted_ws.wire.door.handshake import isUpgrade
 from twisted_ws.wire.door.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
 from twisted_ws.wire.loop.backlog import Part

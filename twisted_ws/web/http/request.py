@@ -18,7 +18,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from twisted_ws.logs import peerName, printable
 from twisted_ws.upgrade import Headers
-from twisted_ws.web.http.answers import Endpoint, HttpError, flat, notAllowed, responseHead
+from twisted_ws.web.http.errors import Endpoint, HttpError, flat, notAllowed, responseHead
 from twisted_ws.wire.door.head import RequestHead
 from twisted_ws.wire.loop.transports import isSecure, peerOf
 
@@ -53,7 +53,7 @@ class HttpRequest(Request):
         whenGone: is called once if it does, before the answer is finished.
         found: what the resource found out when it was asked, for when it answers.
         isShown: whether a page of another origin may read the answer (see `twisted_ws.web.channels.cors`).
-        bodyType: what `twisted_ws.web.http.messages` has made of Content-Type; None: nobody has asked.
+        bodyType: what `twisted_ws.web.http.content` has made of Content-Type; None: nobody has asked.
     """
 
     channel: HttpChannel

@@ -10,8 +10,8 @@ from twisted.web.server import Site
 
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
-from twisted_ws.web.http.answers import HttpError
 from twisted_ws.web.http.connection import HttpChannel
+from twisted_ws.web.http.errors import HttpError
 from twisted_ws.web.http.request import HttpRequest
 from twisted_ws.wire.door.gate import Gate
 from twisted_ws.wire.door.hosts import MISDIRECTED, isMisdirected, remedy
@@ -40,7 +40,7 @@ class HttpSite(Site):
     """A site of Twisted resources on the strict channel.
 
     Args:
-        resource: the root; an `twisted_ws.web.http.answers.Endpoint` in the tree is asked before a body is read.
+        resource: the root; an `twisted_ws.web.http.errors.Endpoint` in the tree is asked before a body is read.
         limits: all limits; see `Limits`.
         gate: counts the connections; None where somebody else has counted them.
         reactor: the reactor; None for the global one.

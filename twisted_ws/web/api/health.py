@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_ws.web.http.answers import Endpoint, HttpError, jsonBody, retryAfter
+from twisted_ws.web.http.errors import RETRY_SECONDS, Endpoint, HttpError, jsonBody, retryAfter
 
 if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["RETRY_SECONDS", "Liveness", "Readiness"]
-
-# When to come back to a server that is draining or full: by then a load balancer has looked at /readyz again.
-RETRY_SECONDS = 5
+__all__ = ["Liveness", "Readiness"]
 
 
 class Liveness(Endpoint):

@@ -13,8 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
 from twisted_ws.errors import ChannelError
-from twisted_ws.web.http.answers import HttpError, retryAfter
-from twisted_ws.web.http.health import RETRY_SECONDS
+from twisted_ws.web.http.errors import RETRY_SECONDS, HttpError, retryAfter
 
 if TYPE_CHECKING:
     from twisted_ws.web.http.request import HttpRequest

@@ -8,8 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twisted_ws.access.credentials import CheckFailed, Credentials, TooManyFailures, Unauthenticated
-from twisted_ws.web.http.answers import Endpoint, HttpError, retryAfter
-from twisted_ws.web.http.health import RETRY_SECONDS
+from twisted_ws.web.http.errors import RETRY_SECONDS, Endpoint, HttpError, retryAfter
 from twisted_ws.wire.door.origins import isFromElsewhere
 
 if TYPE_CHECKING:

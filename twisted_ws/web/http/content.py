@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from twisted_ws.message import checkJson
-from twisted_ws.web.http.answers import HttpError
+from twisted_ws.web.http.errors import HttpError
 
 if TYPE_CHECKING:
     from twisted_ws.web.http.request import HttpRequest

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from twisted_ws.web.http.request import HttpRequest
 
 __all__ = [
+    "RETRY_SECONDS",
     "Directory",
     "Endpoint",
     "HttpError",
@@ -32,6 +33,9 @@ __all__ = [
     "retryAfter",
     "spaced",
 ]
+
+# When to come back to a server that is draining or full: by then a load balancer has looked at /readyz again.
+RETRY_SECONDS = 5
 
 _SLUGS = {
     400: "bad-request",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.memory import SteadyClock
-from twisted_ws.web.http.deadline import Deadline
+from twisted_ws.web.http.timeout import Deadline
 from twisted_ws.wire.loop.wheel import TICK, Wheel
 
 

@@ -18,9 +18,9 @@ from twisted_ws.web.channels.cors import Cors
 from twisted_ws.web.channels.events import openEvents, wantsEvents
 from twisted_ws.web.channels.polling import poll
 from twisted_ws.web.channels.stream import HttpVisitor
-from twisted_ws.web.http.answers import Endpoint, HttpError, spaced
-from twisted_ws.web.http.later import answerLater, httpError, late
-from twisted_ws.web.http.messages import checkBodyType, idempotencyKey, messageOf
+from twisted_ws.web.http.content import checkBodyType, idempotencyKey, messageOf
+from twisted_ws.web.http.coroutines import answerLater, httpError, late
+from twisted_ws.web.http.errors import Endpoint, HttpError, spaced
 from twisted_ws.wire.loop.transports import peerOf
 from twisted_ws.wire.tls.server import peerCertificate
 
