@@ -16,7 +16,8 @@ from twisted.web.server import NOT_DONE_YET
 
 from tests.memory import SteadyClock
 from twisted_ws.limits import Limits
-from twisted_ws.web.http.errors import Directory, Endpoint, HttpError
+from twisted_ws.web.http.errors import HttpError
+from twisted_ws.web.http.resource import Directory, HttpResource
 from twisted_ws.web.http.site import HttpSite
 
 
@@ -79,13 +80,13 @@ class Connection:
         self.clock: Any = site.reactor
         peer = IPv4Address("TCP", address, 50000)
         self.transport = StringTransport(peerAddress=peer)
-        self.channel = site.buildProtocol(peer)
-        self.channel.makeConnection(self.transport)
+        self.protocol = site.buildProtocol(peer)
+        self.protocol.makeConnection(self.transport)
 
     def send(self, *pieces: bytes) -> None:
         """Send bytes, each piece as one read; then the reactor turns until nothing waits for its turn."""
         for piece in pieces:
-            self.channel.dataReceived(piece)
+            self.protocol.dataReceived(piece)
         self.settle()
 
     def settle(self) -> int:
@@ -122,7 +123,7 @@ class Connection:
         return bool(self.transport.disconnected)
 
 
-class Echo(Endpoint):
+class Echo(HttpResource):
     """Answers with the body of the request."""
 
     allowedMethods = (b"GET", b"HEAD", b"POST", b"OPTIONS")
@@ -134,7 +135,7 @@ class Echo(Endpoint):
         return request.content.read()
 
 
-class Later(Endpoint):
+class Later(HttpResource):
     """Answers when the test says so."""
 
     allowedMethods = (b"GET", b"HEAD", b"POST")

@@ -25,13 +25,14 @@ class Visitor:
         people: where it is found; None while it is subscribed to nothing.
     """
 
-    __slots__ = ("_user", "attributes", "connectionId", "membership", "people", "request")
+    __slots__ = ("_connection", "_user", "attributes", "connectionId", "membership", "people", "request")
 
     negotiatedSubProtocol = None
 
     def __init__(self, request: UpgradeRequest) -> None:
         self.connectionId = str(next(connectionIds))
         self.request = request
+        self._connection: Any = None  # its event stream, while it has one
         self._user: Any = request.user
         self.attributes: dict[str, Any] = {}
         self.membership: Subscriber | None = None

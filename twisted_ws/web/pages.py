@@ -17,9 +17,10 @@ from twisted_ws.channels.service import ChannelService
 from twisted_ws.services.demo import Demo
 from twisted_ws.services.playground import Playground
 from twisted_ws.web.channels.cors import Cors, isPreflight
-from twisted_ws.web.channels.resource import ChannelEndpoint
+from twisted_ws.web.channels.resource import ChannelsResource
 from twisted_ws.web.http.compression import takesGzip
-from twisted_ws.web.http.errors import Endpoint, HttpError
+from twisted_ws.web.http.errors import HttpError
+from twisted_ws.web.http.resource import HttpResource
 from twisted_ws.web.http.site import HttpSite
 from twisted_ws.web.scripts import CLIENT, resource
 from twisted_ws.wire.loop.transports import hasTLS
@@ -79,7 +80,7 @@ def pagesSite(
 class PagesResource(Resource):
     """The root of a WebSocket port's plain HTTP.
 
-    A path of a `ChannelService` is read and written to (see `ChannelEndpoint`), one of any other service gets 426 (RFC 9110
+    A path of a `ChannelService` is read and written to (see `ChannelsResource`), one of any other service gets 426 (RFC 9110
     section 15.5.22), and every other one 404. While any `ChannelService` is mounted, its browser client is at
     ``/twisted-ws.js`` (and ``.mjs``, ``.d.ts``); while a `Demo` is, ``/`` is a page that talks to it.
 
@@ -109,7 +110,7 @@ class PagesResource(Resource):
             for name, content in CLIENT.items()
         }
         self._hsts = hsts
-        self._channels = ChannelEndpoint(server)
+        self._channels = ChannelsResource(server)
         self._cors = Cors(server.origins, server.namedOrigins)
 
     def getChild(self, path: bytes, request: HttpRequest) -> IResource:
@@ -136,7 +137,7 @@ class PagesResource(Resource):
         plain = sorted((path for path in found if "{" not in path), key=lambda path: not isinstance(found[path], Playground))
         return plain[0] if plain else "" if found else None
 
-    def _demoPage(self, path: str) -> Endpoint:
+    def _demoPage(self, path: str) -> HttpResource:
         curl = _curl(self.broadcastURL, self._needsKey) if self.broadcastURL else ""
         channels = self._channelPath()
         page = self._page.substitute(
@@ -149,7 +150,7 @@ class PagesResource(Resource):
         return File(page.encode(), "text/html; charset=utf-8", _PAGE_HEADERS, self._hsts)
 
 
-class _NoChannels(Endpoint):
+class _NoChannels(HttpResource):
     """What a page gets that looks for channels where there are none: if it may connect at all, it may read that.
 
     Args:
@@ -202,7 +203,7 @@ class UpgradeRequired(_NoChannels):
         return b"This is a WebSocket service: connect with a WebSocket client (ws:// or wss://), not with plain HTTP.\n"
 
 
-class File(Endpoint):
+class File(HttpResource):
     """A file that browsers keep, and ask about each time whether it is still the same.
 
     Args:

@@ -335,7 +335,7 @@ def test_manyCallers(open_: World) -> None:
     for each in here, gone:
         each.send(b"POST /broadcaster/broadcast HTTP/1.1\r\nHost: localhost:8081\r\nContent-Length: 1\r\n\r\nx")
         assert each.take() == b""
-    gone.channel.connectionLost(Failure(ConnectionLost()))
+    gone.protocol.connectionLost(Failure(ConnectionLost()))
     open_.server.answer.callback(20_000)
     (response,) = here.responses()
     assert (response.status, response.body) == (200, b"OK")

@@ -18,7 +18,7 @@ from tests.memory import Behind
 from tests.moments import MOMENTS, collectAt
 from tests.web.conftest import Connection, Echo, World, readResponses, turn
 from twisted_ws.limits import Limits
-from twisted_ws.web.http import connection as channel
+from twisted_ws.web.http import connection as connectionModule
 from twisted_ws.web.http.connection import HEAD_BYTES, REQUEST
 from twisted_ws.web.http.errors import HttpError
 from twisted_ws.wire.loop.turns import QUANTUM, STEPS, TURN
@@ -158,7 +158,7 @@ def test_addresses(world: World) -> None:
     (request,) = world.later.requests
     host = connection.transport.getHost()
     connection.transport.getHost = connection.transport.getPeer = lambda: 1 / 0
-    connection.channel.connectionLost(GONE)
+    connection.protocol.connectionLost(GONE)
     assert (request.client.host, request.host) == ("192.0.2.7", host)
     request.setHost(b"a.example", 443, True)
     assert (request.host.port, request.isSecure()) == (443, True)
@@ -354,7 +354,7 @@ def test_headBound(world: World) -> None:
     for _ in range(100):
         connection.send(b"b" * 65536)
     assert [r.status for r in connection.responses()] == [431]
-    assert len(connection.channel._input) == 0
+    assert len(connection.protocol._input) == 0
 
 
 def test_headDeadline(world: World) -> None:
@@ -458,7 +458,7 @@ def test_bodyDeadline(world: World) -> None:
 def test_ourDelay(world: World, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """Time in which the server stands still, or has not read what came, is held against nobody: head, body, next head, answer."""
     unread: set[Any] = set()
-    monkeypatch.setattr(channel, "hasUnread", unread.__contains__)
+    monkeypatch.setattr(connectionModule, "hasUnread", unread.__contains__)
     head, body, idle = world.connect(), world.connect(), world.connect()
     head.send(b"GET /")
     body.send(post(b"xx")[:-1])
@@ -555,7 +555,7 @@ def test_peerLeavesWhileAsked(world: World, logged: list[Any]) -> None:
     """When the peer leaves while a resource decides, the decision is cancelled, and nothing is written or logged."""
     connection = world.connect()
     connection.send(GET.replace(b"echo", b"asks"))
-    connection.channel.connectionLost(GONE)
+    connection.protocol.connectionLost(GONE)
     assert world.asks.cancelled == 1
     assert connection.take() == b""
     assert world.clock.getDelayedCalls() == []
@@ -579,7 +579,7 @@ def test_lateAdmission(world: World) -> None:
     for outcome in (None, HttpError(401, "Who are you?")):
         connection = world.connect()
         connection.send(post(b"x", path=b"/asks"))
-        connection.channel.drop()
+        connection.protocol.drop()
         admission = world.asks.admissions[-1]
         admission.callback(None) if outcome is None else admission.errback(outcome)
         assert connection.take() == b""
@@ -659,12 +659,12 @@ def test_pipelineInTurns(world: World, monkeypatch: pytest.MonkeyPatch, last: st
     monkeypatch.setattr(Echo, "render_GET", slow)
     connection = world.connect()
     requests = [b"GET /echo?%d&%s HTTP/1.1\r\nHost: a\r\n\r\n" % (number, b"x" * 1000) for number in range(100)]
-    connection.channel.dataReceived(b"".join(requests) + (b"GET" if last == "part" else b""))
+    connection.protocol.dataReceived(b"".join(requests) + (b"GET" if last == "part" else b""))
     assert connection.transport.producerState == "paused"
     responses = connection.responses()
     assert len(responses) == 4
     if last == "leaves":
-        connection.channel.connectionLost(GONE)
+        connection.protocol.connectionLost(GONE)
         world.clock.advance(0)
         assert connection.responses() == []
     else:
@@ -695,7 +695,7 @@ def test_stepsOfOneTurn(world: World, unit: bytes, count: int) -> None:
     turns, connections = world.site.turns, [world.connect() for _ in range(12)]
     most = 0
     for connection in connections:  # which is all in one turn: none of it has a bound of its own
-        connection.channel.dataReceived(unit * count)
+        connection.protocol.dataReceived(unit * count)
     while True:
         most = max(most, STEPS - turns.left)
         if not turn(world.clock):
@@ -717,7 +717,7 @@ def test_finaliserWhileItWaits(world: World) -> None:
         world.site.turns.left = 0
         with collectAt(number, lambda connection=connection: turn(connection.clock)) as moment:
             kept: list[list[None]] = [[], [], [], []]  # so that objects that go at once count, too
-            connection.channel.dataReceived(GET)
+            connection.protocol.dataReceived(GET)
         del kept
         came += moment.came
         connection.settle()
@@ -730,9 +730,9 @@ def test_finaliserWhileItWaits(world: World) -> None:
 def test_turnsAreShared(world: World) -> None:
     """A small request does not wait for all that others have sent: each has its share of a turn, one after the other."""
     for _ in range(12):
-        world.connect().channel.dataReceived(CHUNKED + b"1\r\nx\r\n" * 10_000)
+        world.connect().protocol.dataReceived(CHUNKED + b"1\r\nx\r\n" * 10_000)
     good = world.connect()
-    good.channel.dataReceived(GET)
+    good.protocol.dataReceived(GET)
     turn(world.clock)
     assert [response.status for response in good.responses()] == [200]
 
@@ -758,8 +758,8 @@ def test_deadlineWhileItWaits(world: World, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Echo, "render_GET", slow)
     for other in others:
-        other.channel.dataReceived(GET * 4)
-    good.channel.dataReceived(GET)
+        other.protocol.dataReceived(GET * 4)
+    good.protocol.dataReceived(GET)
     while not (answers := good.responses()):
         turn(world.clock)
     assert world.clock.seconds() > world.site.limits.headDeadline
@@ -772,7 +772,7 @@ def test_peerLeavesWhileAnswered(world: World, logged: list[Any]) -> None:
     connection.send(GET.replace(b"echo", b"later"))
     (request,) = world.later.requests
     finished = request.notifyFinish()
-    connection.channel.connectionLost(GONE)
+    connection.protocol.connectionLost(GONE)
     assert finished.addErrback(lambda failure: failure.check(ConnectionDone)).result is ConnectionDone
     request.answer(b"late")
     request.processingFailed(Failure(HttpError(400, "No.")))
@@ -786,12 +786,12 @@ def test_dropWhileAnswered(world: World) -> None:
     """A request that is finished after its connection was dropped starts nothing."""
     connection = world.connect()
     connection.send(GET.replace(b"echo", b"later") + GET)
-    connection.channel.drop()
+    connection.protocol.drop()
     world.later.requests[0].answer(b"late")
     assert b"hello" not in connection.take()
-    connection.channel.connectionLost(GONE)
-    connection.channel.drop()
-    connection.channel.loseConnection()
+    connection.protocol.connectionLost(GONE)
+    connection.protocol.drop()
+    connection.protocol.loseConnection()
     assert world.clock.getDelayedCalls() == []
 
 
@@ -810,7 +810,7 @@ def test_bugInside(world: World, monkeypatch: pytest.MonkeyPatch, logged: list[A
 def test_slowReader(world: World) -> None:
     """While the peer does not take its responses no further request is answered; after thirty seconds it is dropped."""
     connection = world.connect()
-    connection.channel.pauseProducing()
+    connection.protocol.pauseProducing()
     connection.send(GET)
     assert connection.take() == b""
     world.clock.advance(29)
@@ -826,7 +826,7 @@ def test_slowReaderFloods(world: World) -> None:
 
     def full(data: bytes) -> None:
         write(data)
-        connection.channel.pauseProducing()
+        connection.protocol.pauseProducing()
 
     connection.transport.write = full
     connection.send(GET)
@@ -834,7 +834,7 @@ def test_slowReaderFloods(world: World) -> None:
     world.clock.advance(29)
     assert not connection.dropped
     connection.transport.write = write
-    connection.channel.resumeProducing()
+    connection.protocol.resumeProducing()
     assert connection.transport.producerState == "producing"
     connection.transport.write = full
     connection.send(GET + GET)
@@ -849,11 +849,11 @@ def test_slowReaderWhileBodyComes(world: World) -> None:
     connection = world.connect()
     whole = post(b"x", path=b"/later")
     connection.send(whole[:-1])
-    connection.channel.pauseProducing()
+    connection.protocol.pauseProducing()
     assert connection.transport.producerState == "paused"
     connection.send(whole[-1:])
     (request,) = world.later.requests
-    connection.channel.resumeProducing()
+    connection.protocol.resumeProducing()
     request.answer(b"late")
     assert connection.transport.producerState == "producing"
     assert [r.body for r in connection.responses()] == [b"late"]
@@ -863,10 +863,10 @@ def test_slowReaderGoesOn(world: World) -> None:
     """When the peer takes its responses after all, what waits is answered, and the next head has its time."""
     connection = world.connect()
     connection.ask(GET)
-    connection.channel.pauseProducing()
+    connection.protocol.pauseProducing()
     connection.send(GET)
     world.clock.advance(29)
-    connection.channel.resumeProducing()
+    connection.protocol.resumeProducing()
     assert [r.body for r in connection.responses()] == [b"hello"]
     world.clock.advance(59)
     assert not connection.closing
@@ -878,8 +878,8 @@ def test_slowReaderSendsBody(world: World) -> None:
     """A body that comes while earlier responses wait still has its deadline."""
     connection = world.connect()
     connection.send(post(b"xx")[:-1])
-    connection.channel.pauseProducing()
-    connection.channel.resumeProducing()
+    connection.protocol.pauseProducing()
+    connection.protocol.resumeProducing()
     world.clock.advance(30)
     assert [r.status for r in connection.responses()] == [408]
 
@@ -889,10 +889,10 @@ def test_slowReaderIsAdmitted(world: World) -> None:
     connection = world.connect()
     connection.send(post(b"x" * 20_000, path=b"/asks")[:-1])
     assert connection.transport.producerState == "paused"
-    connection.channel.pauseProducing()
+    connection.protocol.pauseProducing()
     world.asks.admissions[0].callback(None)
     assert connection.transport.producerState == "paused"
-    connection.channel.resumeProducing()
+    connection.protocol.resumeProducing()
     assert connection.transport.producerState == "producing"
     assert connection.ask(b"x").body == b"x" * 20_000
 
@@ -901,8 +901,8 @@ def test_slowReaderIsAnswering(world: World) -> None:
     """A response that waits for its peer in the middle goes on when the peer takes it."""
     connection = world.connect()
     connection.send(GET.replace(b"echo", b"later"))
-    connection.channel.pauseProducing()
-    connection.channel.resumeProducing()
+    connection.protocol.pauseProducing()
+    connection.protocol.resumeProducing()
     world.clock.advance(1000)
     world.later.requests[0].answer(b"late")
     assert [r.body for r in connection.responses()] == [b"late"]
@@ -913,11 +913,11 @@ def test_closeWaitsForReader(world: World) -> None:
     for taken in (True, False):
         connection = world.connect()
         connection.send(b"GET /later HTTP/1.0\r\n\r\n")
-        connection.channel.pauseProducing()
+        connection.protocol.pauseProducing()
         world.later.requests[-1].answer(b"late")
         assert not connection.closing
         if taken:
-            connection.channel.resumeProducing()
+            connection.protocol.resumeProducing()
             assert connection.transport.disconnecting
             assert not connection.dropped
         else:
@@ -948,7 +948,7 @@ def test_linger(world: World) -> None:
         world.clock.advance(1)
     assert connection.dropped
     assert connection.take() == b""
-    assert len(connection.channel._input) == 0
+    assert len(connection.protocol._input) == 0
 
 
 @implementer(IHalfCloseableDescriptor)
@@ -967,11 +967,11 @@ class HalfCloseable(StringTransport):
 
 def halfClosed(world: World, data: bytes) -> HalfCloseable:
     """Return the transport of a peer that has sent this, and ended its side."""
-    channel, transport = world.site.buildProtocol(None), HalfCloseable()
-    transport.protocol = channel
-    channel.makeConnection(transport)
-    channel.dataReceived(data)
-    IHalfCloseableProtocol(channel).readConnectionLost()
+    protocol, transport = world.site.buildProtocol(None), HalfCloseable()
+    transport.protocol = protocol
+    protocol.makeConnection(transport)
+    protocol.dataReceived(data)
+    IHalfCloseableProtocol(protocol).readConnectionLost()
     return transport
 
 
@@ -999,9 +999,9 @@ def test_halfClosed(world: World) -> None:
 
 def test_halfClose(world: World) -> None:
     """The last response ends the writing side only, and reading goes on: else a reset could overtake the response."""
-    channel, transport = world.site.buildProtocol(None), HalfCloseable()
-    channel.makeConnection(transport)
-    channel.dataReceived(b"GET /later HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + b"x" * 20_000)
+    protocol, transport = world.site.buildProtocol(None), HalfCloseable()
+    protocol.makeConnection(transport)
+    protocol.dataReceived(b"GET /later HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + b"x" * 20_000)
     assert transport.producerState == "paused"
     world.later.requests[0].answer(b"late")
     assert (transport.ended, transport.disconnecting, transport.producerState) == (True, False, "producing")
@@ -1070,9 +1070,9 @@ def test_anyBytes(parts: list[bytes], size: int) -> None:
     data = b"".join(parts)
     for i in range(0, len(data), size):
         connection.send(data[i : i + size])
-        assert len(connection.channel._input) <= 500 + size
+        assert len(connection.protocol._input) <= 500 + size
     assert {r.status for r in readResponses(connection.take())} <= {200, 400, 404, 405, 411, 413, 414, 431, 505}
-    connection.channel.connectionLost(GONE)
+    connection.protocol.connectionLost(GONE)
     assert world.clock.getDelayedCalls() == []
 
 
@@ -1091,7 +1091,7 @@ def test_sameForAllCuts(world: World) -> None:
 
 
 def test_syncFailureOfAsk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An Endpoint may also fail at once, by a Deferred that has failed."""
+    """An HttpResource may also fail at once, by a Deferred that has failed."""
     monkeypatch.setattr(world.asks, "admit", lambda request: fail(HttpError(403, "No.")))
     assert world.connect().ask(GET.replace(b"echo", b"asks")).status == 403
 
@@ -1111,7 +1111,7 @@ def test_intake(world: World) -> None:
     other.send(GET[10:])
     assert world.site.intake.total == 0
     other.send(post(b"b" * 50_000)[:30_000])
-    other.channel.connectionLost(Failure(ConnectionDone()))
+    other.protocol.connectionLost(Failure(ConnectionDone()))
     assert world.site.intake.total == 0
 
 
@@ -1135,16 +1135,16 @@ def test_unreadAnswers(makeWorld: type[World]) -> None:
     some = [world.connect() for _ in range(3)]
     for connection, size in zip(some, (100_000, 300_000, 1), strict=True):
         # As a transport does when its buffer is full.
-        connection.transport.write = lambda data, connection=connection: connection.channel.pauseProducing()  # type: ignore[method-assign]
+        connection.transport.write = lambda data, connection=connection: connection.protocol.pauseProducing()  # type: ignore[method-assign]
         connection.send(post(b"b" * size))
     assert [connection.dropped for connection in some] == [False, True, False]
     assert 160_000 < world.site.backlog.total < 170_000
     for connection in (some[0], some[2]):
-        connection.channel.resumeProducing()
+        connection.protocol.resumeProducing()
     assert world.site.backlog.total == 0
     some[0].send(post(b"b" * 100_000))
     assert world.site.backlog.total > 100_000
-    some[0].channel.connectionLost(Failure(ConnectionDone()))
+    some[0].protocol.connectionLost(Failure(ConnectionDone()))
     assert world.site.backlog.total == 0
 
 
@@ -1155,7 +1155,7 @@ def test_readsSlowly(world: World, behind: Behind, waits: bool, took: str) -> No
     limits, connection = world.limits, world.connect()
     connection.transport.fileno = behind.writing.fileno  # type: ignore[attr-defined]
     if waits:
-        connection.transport.write = lambda data: connection.channel.pauseProducing()  # type: ignore[method-assign]
+        connection.transport.write = lambda data: connection.protocol.pauseProducing()  # type: ignore[method-assign]
     connection.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     for wait in (limits.writeDeadline if waits else limits.lingerDeadline, limits.writeDeadline, limits.writeDeadline):
         behind.read(2 * SLICE)

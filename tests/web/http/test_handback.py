@@ -14,7 +14,7 @@ from twisted_ws.access.credentials import Credentials
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.services.demo import Demo
 from twisted_ws.web.api.broadcast import broadcastSite
-from twisted_ws.web.http import connection as channelModule
+from twisted_ws.web.http import connection as connectionModule
 from twisted_ws.web.pages import pagesSite
 from twisted_ws.wire import frontdoor
 
@@ -147,7 +147,7 @@ def test_behindAnAnswerThatTakesItsTime(world: World) -> None:
 def test_parsedOnce(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each head is parsed once, whoever reads it and whoever answers."""
     heads: list[bytes] = []
-    for module in (frontdoor, channelModule):
+    for module in (frontdoor, connectionModule):
         parse = module.parseHead
         monkeypatch.setattr(module, "parseHead", lambda data, limits, parse=parse: heads.append(data) or parse(data, limits))
     client = world.client()

@@ -18,7 +18,7 @@ from zope.interface import implementer
 from tests.memory import SteadyClock
 from tests.web.conftest import World, readResponses
 from twisted_ws.limits import Limits
-from twisted_ws.web.http.connection import HttpChannel
+from twisted_ws.web.http.connection import HttpConnection
 from twisted_ws.web.http.site import HttpSite
 from twisted_ws.wire.door.gate import Gate
 
@@ -54,7 +54,7 @@ def test_fullServer() -> None:
     assert site.essential
     assert [gate.admit("192.0.2.2") for _ in range(4)] == [True, True, True, False]
     protocols = [site.buildProtocol(address) for _ in range(6)]
-    assert [isinstance(each, HttpChannel) for each in protocols] == [True] * 5 + [False]
+    assert [isinstance(each, HttpConnection) for each in protocols] == [True] * 5 + [False]
 
 
 def test_noGate() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.memory import SteadyClock
-from twisted_ws.web.http.timeout import Deadline
+from twisted_ws.web.http.timeout import Timeout
 from twisted_ws.wire.loop.wheel import TICK, Wheel
 
 
@@ -12,7 +12,7 @@ def made():
     """A clock, the times at which the deadline was reached, and the deadline."""
     clock = SteadyClock()
     reached = []
-    return clock, reached, Deadline(Wheel(clock), lambda: reached.append(clock.seconds()))
+    return clock, reached, Timeout(Wheel(clock), lambda: reached.append(clock.seconds()))
 
 
 def test_reached(made):

@@ -8,12 +8,12 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET
 
 from twisted_ws.errors import ChannelError
-from twisted_ws.web.api.guard import Guarded
+from twisted_ws.web.api.guard import GuardedResource
 from twisted_ws.web.api.health import Liveness, Readiness
-from twisted_ws.web.api.resource import ELSEWHERE, Api
+from twisted_ws.web.api.resource import ELSEWHERE, ApiResource
 from twisted_ws.web.http.content import checkBodyType, contentType, textOf
-from twisted_ws.web.http.coroutines import httpError
-from twisted_ws.web.http.errors import Directory, HttpError
+from twisted_ws.web.http.errors import HttpError, httpError
+from twisted_ws.web.http.resource import Directory
 from twisted_ws.web.http.site import HttpSite
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["Broadcast", "broadcastSite"]
+__all__ = ["BroadcastResource", "broadcastSite"]
 
 
 def broadcastSite(server: WebSocketServer, credentials: Credentials, reactor: Any = None) -> HttpSite:
@@ -34,9 +34,9 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials, reactor: An
     ``GET /healthz``, ``GET /readyz``       health, without credentials
     ======================================  ==========================================================
     """
-    root, broadcaster, api = Directory(ELSEWHERE), Directory(ELSEWHERE), Api(server, credentials)
+    root, broadcaster, api = Directory(ELSEWHERE), Directory(ELSEWHERE), ApiResource(server, credentials)
     root.putChild(b"broadcaster", broadcaster)
-    broadcaster.putChild(b"broadcast", Broadcast(server, credentials))
+    broadcaster.putChild(b"broadcast", BroadcastResource(server, credentials))
     root.putChild(b"api", api)
     root.putChild(b"channels", api)
     root.putChild(b"healthz", Liveness())
@@ -56,7 +56,7 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials, reactor: An
     )
 
 
-class Broadcast(Guarded):
+class BroadcastResource(GuardedResource):
     """``POST``: the body goes to every open caller of every service; the answer is ``OK`` when all have been written to.
 
     The body is UTF-8 text whatever its type (curl's form type is taken as it is, and not decoded), and binary with

@@ -8,17 +8,18 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twisted_ws.access.credentials import CheckFailed, Credentials, TooManyFailures, Unauthenticated
-from twisted_ws.web.http.errors import RETRY_SECONDS, Endpoint, HttpError, retryAfter
+from twisted_ws.web.http.errors import HttpError, retryAfter
+from twisted_ws.web.http.resource import HttpResource
 from twisted_ws.wire.door.origins import isFromElsewhere
 
 if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["Guarded"]
+__all__ = ["GuardedResource"]
 
 
-class Guarded(Endpoint):
+class GuardedResource(HttpResource):
     """An endpoint for those who have credentials, while the server does not stop."""
 
     def __init__(self, server: WebSocketServer, credentials: Credentials) -> None:
@@ -68,7 +69,7 @@ class Guarded(Endpoint):
             HttpError: 503.
         """
         if self._server.isStopping:
-            raise HttpError(503, "The server stops: nothing was sent.", headers=retryAfter(RETRY_SECONDS))
+            raise HttpError(503, "The server stops: nothing was sent.", headers=retryAfter())
 
     def _unknown(self, failure: Failure) -> Failure:
         error = failure.value
@@ -77,5 +78,5 @@ class Guarded(Endpoint):
         if isinstance(error, TooManyFailures):
             raise HttpError(429, str(error), headers=retryAfter(error.wait))
         if isinstance(error, CheckFailed):
-            raise HttpError(503, str(error), headers=retryAfter(RETRY_SECONDS))
+            raise HttpError(503, str(error), headers=retryAfter())
         return failure

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_ws.web.http.errors import RETRY_SECONDS, Endpoint, HttpError, jsonBody, retryAfter
+from twisted_ws.web.http.errors import HttpError, retryAfter
+from twisted_ws.web.http.resource import HttpResource
+from twisted_ws.web.http.response import jsonBody
 
 if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Liveness", "Readiness"]
 
 
-class Liveness(Endpoint):
+class Liveness(HttpResource):
     """200 while the reactor turns."""
 
     def render_GET(self, request: HttpRequest) -> bytes:
@@ -22,7 +24,7 @@ class Liveness(Endpoint):
         return jsonBody({"status": "ok"})
 
 
-class Readiness(Endpoint):
+class Readiness(HttpResource):
     """200 while the server may get traffic, else 503 with the reason."""
 
     def __init__(self, server: WebSocketServer) -> None:
@@ -33,6 +35,6 @@ class Readiness(Endpoint):
         """Ask the server."""
         reason = self._server.readiness()
         if reason is not None:
-            raise HttpError(503, f"The server takes no new traffic: {reason}.", headers=retryAfter(RETRY_SECONDS))
+            raise HttpError(503, f"The server takes no new traffic: {reason}.", headers=retryAfter())
         request.say("Content-Type", "application/json")
         return jsonBody({"status": "ready"})

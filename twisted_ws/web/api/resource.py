@@ -11,13 +11,14 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET
 
 from twisted_ws.logs import printable
-from twisted_ws.web.api.guard import Guarded
+from twisted_ws.web.api.guard import GuardedResource
 from twisted_ws.web.api.openapi import PATH, openAPI
 from twisted_ws.web.api.operations import OPERATIONS, Call, Operation
 from twisted_ws.web.http.compression import answerCompressed
 from twisted_ws.web.http.content import checkBodyType, contentType
 from twisted_ws.web.http.coroutines import answerLater
-from twisted_ws.web.http.errors import HttpError, notAllowed, nothing, spaced
+from twisted_ws.web.http.errors import HttpError, notAllowed, nothing
+from twisted_ws.web.http.response import spaced
 
 if TYPE_CHECKING:
     from twisted_ws.access.credentials import Credentials
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["ELSEWHERE", "Api"]
+__all__ = ["ELSEWHERE", "ApiResource"]
 
 # What a body of JSON may be called: curl says form data of everything.
 _JSON_TYPES = ("", "application/json", "text/plain", "application/x-www-form-urlencoded")
@@ -39,7 +40,7 @@ for _operation in OPERATIONS:
     _ROUTES.setdefault(_operation.path, {})[_operation.method.encode("ascii")] = _operation
 
 
-class Api(Guarded):
+class ApiResource(GuardedResource):
     """All paths of the API (see `OPERATIONS`)."""
 
     def __init__(self, server: WebSocketServer, credentials: Credentials) -> None:

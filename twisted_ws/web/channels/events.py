@@ -15,7 +15,7 @@ from twisted_ws.channels.subprotocol import frame
 from twisted_ws.channels.subscriber import CallerSubscriber
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.message import Cursor, Kind, Position, Publication, Start, parseAfter
-from twisted_ws.web.channels.stream import Event, HttpVisitor, Stream, uniform
+from twisted_ws.web.channels.stream import Event, EventStream, uniform
 from twisted_ws.web.http.compression import listed, wanted
 from twisted_ws.wire.speedups import NEVER
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from twisted_ws.caller import Caller
     from twisted_ws.channels.service import ChannelService
+    from twisted_ws.channels.visitor import Visitor
     from twisted_ws.server import WebSocketServer
-    from twisted_ws.web.channels.resource import Visit
+    from twisted_ws.web.channels.resource import ChannelRequest
     from twisted_ws.web.http.request import HttpRequest
 
 __all__ = ["EventSubscriber", "openEvents", "wantsEvents"]
@@ -81,7 +82,7 @@ class EventSubscriber(CallerSubscriber):
     framing: ClassVar[Framing] = staticmethod(rawEvent)
 
     def __init__(
-        self, visitor: HttpVisitor, stream: Stream, service: ChannelService, watched: bool, names: Iterable[str]
+        self, visitor: Visitor, stream: EventStream, service: ChannelService, watched: bool, names: Iterable[str]
     ) -> None:
         visitor._connection = stream
         super().__init__(cast("Caller", visitor), service.server.channels, service.policy)
@@ -186,7 +187,7 @@ class CursorEventSubscriber(JsonEventSubscriber):
     framing: ClassVar[Framing] = staticmethod(cursorEvent)
 
     def __init__(
-        self, visitor: HttpVisitor, stream: Stream, service: ChannelService, watched: bool, names: Iterable[str]
+        self, visitor: Visitor, stream: EventStream, service: ChannelService, watched: bool, names: Iterable[str]
     ) -> None:
         super().__init__(visitor, stream, service, watched, names)
         self._cursor = Cursor(names)
@@ -216,7 +217,7 @@ class CursorEventSubscriber(JsonEventSubscriber):
         return self._id()
 
 
-async def openEvents(request: HttpRequest, visit: Visit, server: WebSocketServer) -> None:
+async def openEvents(request: HttpRequest, visit: ChannelRequest, server: WebSocketServer) -> None:
     """Answer a GET with an event stream.
 
     Raises:
@@ -247,7 +248,7 @@ async def openEvents(request: HttpRequest, visit: Visit, server: WebSocketServer
 
 async def _begin(
     request: HttpRequest,
-    visit: Visit,
+    visit: ChannelRequest,
     server: WebSocketServer,
     kind: type[EventSubscriber],
     infos: Mapping[str, Any],
@@ -260,7 +261,7 @@ async def _begin(
 
     if server.isStopping:
         raise ChannelError("unavailable", "The server stops.")
-    stream = Stream(request, server.channels, whenGone)
+    stream = EventStream(request, server.channels, whenGone)
     subscriber = kind(visit.visitor, stream, visit.service, watched, infos)
     try:
         for name, info in infos.items():

@@ -20,12 +20,13 @@ from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.message import NOWHERE, Cursor, Position, Publication, Start, cursor, parseAfter
 from twisted_ws.web.channels.stream import returnDelay
 from twisted_ws.web.http.compression import answerCompressed
-from twisted_ws.web.http.errors import HttpError, retryAfter, spaced
+from twisted_ws.web.http.errors import HttpError, retryAfter
+from twisted_ws.web.http.response import spaced
 
 if TYPE_CHECKING:
     from twisted_ws.limits import Limits
     from twisted_ws.server import WebSocketServer
-    from twisted_ws.web.channels.resource import Visit
+    from twisted_ws.web.channels.resource import ChannelRequest
     from twisted_ws.web.http.request import HttpRequest
 
 __all__ = ["Gathered", "Poll", "poll"]
@@ -117,7 +118,7 @@ class _Question:
         ChannelError: it cannot be read.
     """
 
-    def __init__(self, request: HttpRequest, visit: Visit, limits: Limits) -> None:
+    def __init__(self, request: HttpRequest, visit: ChannelRequest, limits: Limits) -> None:
         query = visit.query
         self.names = visit.names
         if not self.names:
@@ -157,7 +158,7 @@ class Poll(Subscriber):
 
     framing: ClassVar[Framing] = staticmethod(lambda publication: (publication, jsonFields(publication)))
 
-    def __init__(self, request: HttpRequest, visit: Visit, server: WebSocketServer, question: _Question) -> None:
+    def __init__(self, request: HttpRequest, visit: ChannelRequest, server: WebSocketServer, question: _Question) -> None:
         super().__init__(visit.visitor)
         visit.visitor.membership = self
         self._request = request
@@ -237,11 +238,11 @@ class Poll(Subscriber):
 
     def stop(self, timeout: float) -> Deferred[None]:
         """Answer at once: the client has a position then, and comes back with it."""
-        channel = self._request.channel
-        channel.persistent = False
+        connection = self._request.channel
+        connection.persistent = False
         for name, value in retryAfter(returnDelay(self._server.limits)).items():
             self._request.say(name, value)
-        lost = channel.whenLost(timeout)
+        lost = connection.whenLost(timeout)
         self._answer()
         return lost
 
@@ -251,7 +252,7 @@ class Poll(Subscriber):
         _answer(self._request, self._question, self._gathered, self._server.limits, presence)
 
 
-async def poll(request: HttpRequest, visit: Visit, server: WebSocketServer) -> None:
+async def poll(request: HttpRequest, visit: ChannelRequest, server: WebSocketServer) -> None:
     """Answer a GET with what is new, or have it answered later.
 
     Raises:

@@ -12,15 +12,17 @@ from twisted.python.failure import Failure
 
 from twisted_ws.channels.names import isPattern
 from twisted_ws.channels.service import ChannelReject, ChannelService
+from twisted_ws.channels.visitor import Visitor
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.web.channels.cors import Cors
 from twisted_ws.web.channels.events import openEvents, wantsEvents
 from twisted_ws.web.channels.polling import poll
-from twisted_ws.web.channels.stream import HttpVisitor
 from twisted_ws.web.http.content import checkBodyType, idempotencyKey, messageOf
-from twisted_ws.web.http.coroutines import answerLater, httpError, late
-from twisted_ws.web.http.errors import Endpoint, HttpError, spaced
+from twisted_ws.web.http.coroutines import answerLater
+from twisted_ws.web.http.errors import HttpError, httpError, late
+from twisted_ws.web.http.resource import HttpResource
+from twisted_ws.web.http.response import spaced
 from twisted_ws.wire.loop.transports import peerOf
 from twisted_ws.wire.tls.server import peerCertificate
 
@@ -29,11 +31,11 @@ if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["ChannelEndpoint", "Visit"]
+__all__ = ["ChannelRequest", "ChannelsResource"]
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class ChannelRequest:
     """A request that the service lets in.
 
     Attributes:
@@ -44,12 +46,12 @@ class Visit:
     """
 
     service: ChannelService
-    visitor: HttpVisitor
+    visitor: Visitor
     names: list[str]
     query: dict[str, str]
 
 
-class ChannelEndpoint(Endpoint):
+class ChannelsResource(HttpResource):
     """All URLs of all channels services of a WebSocket port: event streams, polls, and publishing by clients."""
 
     allowedMethods = (b"GET", b"HEAD", b"POST", b"OPTIONS")
@@ -103,7 +105,7 @@ class ChannelEndpoint(Endpoint):
         except ChannelError as error:
             raise httpError(error) from None
         query = {name: values[-1] for name, values in upgrade.query.items()}
-        request.found = Visit(service, HttpVisitor(upgrade), names, query)
+        request.found = ChannelRequest(service, Visitor(upgrade), names, query)
 
     def render_OPTIONS(self, request: HttpRequest) -> bytes:
         """Answer a preflight, or say what this resource takes."""
@@ -120,7 +122,7 @@ class ChannelEndpoint(Endpoint):
         """Publish."""
         return answerLater(request, self._publish(request, request.found), self._server.limits.upgradeDeadline)
 
-    async def _publish(self, request: HttpRequest, visit: Visit) -> None:
+    async def _publish(self, request: HttpRequest, visit: ChannelRequest) -> None:
         message, idempotency = messageOf(request), idempotencyKey(request)
         with concerning(visit.names[0]):
             key = visit.query.get("key")

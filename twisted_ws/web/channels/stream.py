@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_ws.channels.framings import LARGE
-from twisted_ws.channels.visitor import Visitor
 from twisted_ws.errors import ConnectionClosed, SlowConsumer
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.logs import peerName, printable
@@ -31,11 +30,10 @@ if TYPE_CHECKING:
     from twisted_ws.errors import WebSocketError
     from twisted_ws.limits import Limits
     from twisted_ws.message import Publication
-    from twisted_ws.upgrade import UpgradeRequest
-    from twisted_ws.web.http.connection import HttpChannel
+    from twisted_ws.web.http.connection import HttpConnection
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["Event", "HttpVisitor", "Stream", "returnDelay", "uniform"]
+__all__ = ["Event", "EventStream", "returnDelay", "uniform"]
 
 HEARTBEAT = b":\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -57,16 +55,6 @@ def chunk(data: bytes) -> bytes:
 
 
 _log = Logger()
-
-
-class HttpVisitor(Visitor):
-    """A visitor that can be a subscriber's caller: with a link, once it has a stream."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, request: UpgradeRequest) -> None:
-        super().__init__(request)
-        self._connection: Stream | None = None
 
 
 class Event(OutgoingMessage):
@@ -100,7 +88,7 @@ class Event(OutgoingMessage):
         self.payload = memoryview(self.plain)[len(head) : -2]  # type: ignore[assignment]  # it is only ever joined
 
 
-class Stream:
+class EventStream:
     """The writing end of one event stream; to a subscriber, its link (`twisted_ws.connection.Connection`).
 
     It has the connection from the moment it is made: until `open` its request can still be answered otherwise, after `giveUp`.
@@ -120,7 +108,7 @@ class Stream:
 
     def __init__(self, request: HttpRequest, channels: Channels, whenGone: Callable[[], None]) -> None:
         self._request = request
-        self._channel: HttpChannel = request.channel
+        self._connection: HttpConnection = request.channel
         self._channels = channels
         self._whenGone: Callable[[], None] | None = whenGone
         self._goOn: Callable[[], None] | None = None
@@ -130,7 +118,7 @@ class Stream:
         self.prefix: Callable[[Publication], bytes] | None = None
         self.chunked = request.clientproto != b"HTTP/1.0"
         limits = channels.limits
-        transport = self._channel.lend()
+        transport = self._connection.lend()
         self._lane: LaneServer | None = transport if isinstance(transport, LaneServer) and transport.sender is not None else None
         self._outbox = Outbox(self, transport, channels.wheel, channels.backlog, limits.maxSendBuffer, limits.replyBuffer)
         self.sender: Any = self._outbox.sender
@@ -138,8 +126,8 @@ class Stream:
 
     def open(self) -> None:
         """Write the head of the answer; from now on it is the stream's."""
-        request, channel = self._request, self._channel
-        channel.persistent = False
+        request, connection = self._request, self._connection
+        connection.persistent = False
         if self.chunked:
             request.say("Transfer-Encoding", "chunked")
         request.writeHead()
@@ -152,7 +140,7 @@ class Stream:
         """Give the connection back, with nothing written."""
         self._ending, self._whenGone = True, None
         self._outbox.release()
-        self._channel.reclaim()
+        self._connection.reclaim()
 
     # Link.
 
@@ -210,7 +198,7 @@ class Stream:
         self._close()
 
     def _tell(self, why: object) -> None:
-        self._channel.site.throttle.info(
+        self._connection.site.throttle.info(
             _log,
             "event stream failed",
             "{peer}: the event stream ends: {error}",
@@ -229,7 +217,7 @@ class Stream:
         if atOnce and self._outbox.size > SLICE:
             # A large event was begun, and the memory is wanted now.
             self._outbox.abandon(ConnectionClosed())
-            self._channel.drop()
+            self._connection.drop()
 
     def outboxDrained(self) -> None:
         """The kernel has everything."""
@@ -267,7 +255,7 @@ class Stream:
 
     def stop(self, timeout: float) -> Deferred[None]:
         """End because the server does, with a hint when to come back (see `twisted_ws.server.Visit`)."""
-        lost = self._channel.whenLost(timeout)
+        lost = self._connection.whenLost(timeout)
         self.end(b"retry: %d\n\n" % round(1000 * returnDelay(self._channels.limits)))
         return lost
 
@@ -276,7 +264,7 @@ class Stream:
         try:
             self._judge(now)
         except Exception:
-            self._channel.drop()  # it would have no deadline any more
+            self._connection.drop()  # it would have no deadline any more
             _log.failure("an event stream failed inside the server")
 
     def _judge(self, now: float) -> None:
@@ -284,12 +272,12 @@ class Stream:
         waits, interval = self._outbox.size > 0, limits.pingInterval
         if waits and now >= self._outbox.progressAt + limits.writeDeadline:
             self._tell(f"it took none of the bytes that wait for {limits.writeDeadline:g} seconds")
-            self._channel.drop()
+            self._connection.drop()
             return
         # Nobody answers a heartbeat, but a machine acknowledges it: in the time that a WebSocket has for its pong.
-        if interval and hasVanished(self._channel.transport, limits.pingTimeout):
+        if interval and hasVanished(self._connection.transport, limits.pingTimeout):
             self._tell(f"its machine has acknowledged nothing for {limits.pingTimeout:g} seconds")
-            self._channel.drop()
+            self._connection.drop()
             return
         if interval and now >= self._pingAt:
             self._pingAt = now + interval
@@ -323,7 +311,7 @@ class Stream:
         """Close, all being written."""
         self._channels.wheel.drop(self)
         self._outbox.release()
-        self._channel.reclaim()
+        self._connection.reclaim()
         self._request.finish()  # type: ignore[no-untyped-call]
 
     def _finished(self, result: object) -> None:

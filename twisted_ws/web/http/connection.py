@@ -1,4 +1,4 @@
-"""HTTP/1.1 for the edges: Twisted's channel behind a strict reading of heads and bodies.
+"""One HTTP/1.1 connection: Twisted's channel behind a strict reading of heads and bodies.
 
 Twisted's channel takes requests that two parsers read differently, sends 100 Continue before anybody asked who is there, has
 no bound for a body, and starts its idle timer anew at each byte. Here a head is checked by `wire.door.head` and a body by
@@ -20,9 +20,10 @@ from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
 from twisted_ws.web.http.body import Body, bodyOf, expectsContinue
-from twisted_ws.web.http.errors import RETRY_SECONDS, HttpError, flat, responseHead, retryAfter
+from twisted_ws.web.http.errors import HttpError, retryAfter
 from twisted_ws.web.http.request import HttpRequest
-from twisted_ws.web.http.timeout import Deadline
+from twisted_ws.web.http.response import flat, responseHead
+from twisted_ws.web.http.timeout import Timeout
 from twisted_ws.wire.door.handshake import isUpgrade
 from twisted_ws.wire.door.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
 from twisted_ws.wire.loop.backlog import Part
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from twisted_ws.web.http.site import HttpSite
 
-__all__ = ["HttpChannel"]
+__all__ = ["HttpConnection"]
 
 # Steps (see `twisted_ws.wire.loop.turns`) that a request is, whatever it asks for; and how many bytes of its head are one more.
 REQUEST = 32
@@ -58,7 +59,7 @@ class _State:  # no Enum: see `twisted_ws.wire.websocket.states`
 
 
 @implementer(IHalfCloseableProtocol)
-class HttpChannel(HTTPChannel):
+class HttpConnection(HTTPChannel):
     """One HTTP connection: one request at a time, the next ones wait in a bounded buffer (see the module).
 
     It is made by `HttpSite.buildProtocol`, and on a port for WebSocket, too, it is a `twisted_ws.wire.frontdoor.PlainHTTP`.
@@ -98,7 +99,7 @@ class HttpChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """Start the one deadline for TLS handshake and head."""
         super().connectionMade()  # type: ignore[no-untyped-call]
-        self._deadline = Deadline(self.site.wheel, self._deadlineReached)
+        self._deadline = Timeout(self.site.wheel, self._deadlineReached)
         self._deadline.set(self.site.limits.headDeadline)
 
     def takeOver(self, head: RequestHead, rest: bytes, handBack: Callable[[RequestHead, bytes], None]) -> None:
@@ -166,7 +167,7 @@ class HttpChannel(HTTPChannel):
         """Refuse, or end: all peers together have sent too much, and this one the most (see `Backlog`)."""
         if self._state is _State.BODY:
             self._content = 0
-            self._refuse(HttpError(503, "The server has no room at present.", headers=retryAfter(RETRY_SECONDS)))
+            self._refuse(HttpError(503, "The server has no room at present.", headers=retryAfter()))
         else:
             self.drop()
 
@@ -410,7 +411,7 @@ class HttpChannel(HTTPChannel):
             self._paused = False
             self._networkProducer.resumeProducing()
 
-    # Streams: an answer that is written past this channel
+    # Streams: an answer that is written past this connection
 
     def lend(self) -> Any:
         """Return the transport to who writes to it from now on, at its own pace and until `reclaim`."""

@@ -13,12 +13,12 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
 from twisted_ws.errors import ChannelError
-from twisted_ws.web.http.errors import RETRY_SECONDS, HttpError, retryAfter
+from twisted_ws.web.http.errors import httpError, late
 
 if TYPE_CHECKING:
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["answerLater", "httpError", "late"]
+__all__ = ["answerLater"]
 
 
 def answerLater(request: HttpRequest, work: Coroutine[Any, Any, None], seconds: float) -> int:
@@ -68,15 +68,3 @@ def _failed(failure: Failure, request: HttpRequest) -> None:
     elif isinstance(error, CancelledError) and request.gone:
         return
     request.processingFailed(failure)
-
-
-def httpError(error: ChannelError) -> HttpError:
-    """Return the answer that a refused request gets."""
-    headers = retryAfter(RETRY_SECONDS) if error.status in (429, 503) else None
-    more = {} if error.channel is None else {"channel": error.channel}
-    return HttpError(error.status, error.message, error.code, headers, more)
-
-
-def late() -> HttpError:
-    """Return the answer to a request that took too long."""
-    return HttpError(503, "The service did not decide in time.", headers=retryAfter(RETRY_SECONDS))

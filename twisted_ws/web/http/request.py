@@ -18,14 +18,16 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from twisted_ws.logs import peerName, printable
 from twisted_ws.upgrade import Headers
-from twisted_ws.web.http.errors import Endpoint, HttpError, flat, notAllowed, responseHead
+from twisted_ws.web.http.errors import HttpError, notAllowed
+from twisted_ws.web.http.resource import HttpResource
+from twisted_ws.web.http.response import flat, responseHead
 from twisted_ws.wire.door.head import RequestHead
 from twisted_ws.wire.loop.transports import isSecure, peerOf
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from twisted_ws.web.http.connection import HttpChannel
+    from twisted_ws.web.http.connection import HttpConnection
     from twisted_ws.web.http.site import HttpSite
 
 __all__ = ["HttpRequest"]
@@ -34,7 +36,7 @@ __all__ = ["HttpRequest"]
 _log = Logger()
 
 
-class _Star(Endpoint):
+class _Star(HttpResource):
     """The target "*": the server as a whole (RFC 9110 section 9.3.7)."""
 
     allowedMethods = (b"OPTIONS",)
@@ -44,7 +46,7 @@ class HttpRequest(Request):
     """A twisted.web request whose resource is found, and asked, before the body is read.
 
     Errors are JSON (see `HttpError`); what a resource raises beside that is a 500 that tells the peer nothing. The body is kept
-    in memory (the channel bounds it) and never parsed as a form.
+    in memory (the connection bounds it) and never parsed as a form.
 
     Attributes:
         head: the checked head; None when it could not be parsed.
@@ -56,7 +58,7 @@ class HttpRequest(Request):
         bodyType: what `twisted_ws.web.http.content` has made of Content-Type; None: nobody has asked.
     """
 
-    channel: HttpChannel
+    channel: HttpConnection
     site: HttpSite
     transport: Any
     content: BytesIO
@@ -74,7 +76,7 @@ class HttpRequest(Request):
     bodyType: tuple[str, bool] | None = None
     _resource: IResource
 
-    def __init__(self, channel: HttpChannel) -> None:
+    def __init__(self, channel: HttpConnection) -> None:
         # All that Twisted's own __init__ sets, but for what is made for the first who asks.
         self.channel = channel
         self.site = channel.site
@@ -178,7 +180,7 @@ class HttpRequest(Request):
             self._resource = _Star()
         else:
             self._resource = getChildForRequest(self.site.resource, self)
-        return self._resource.admit(self) if isinstance(self._resource, Endpoint) else None
+        return self._resource.admit(self) if isinstance(self._resource, HttpResource) else None
 
     def process(self) -> None:
         """Let the resource answer; called once when all of the body is in `content`."""

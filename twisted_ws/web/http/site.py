@@ -1,4 +1,4 @@
-"""A site: a tree of Twisted resources, served by the strict channel."""
+"""A site: a tree of Twisted resources, served by strict connections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.web.server import Site
 
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
-from twisted_ws.web.http.connection import HttpChannel
+from twisted_ws.web.http.connection import HttpConnection
 from twisted_ws.web.http.errors import HttpError
 from twisted_ws.web.http.request import HttpRequest
 from twisted_ws.wire.door.gate import Gate
@@ -37,10 +37,10 @@ class _Refusal(Protocol):
 
 
 class HttpSite(Site):
-    """A site of Twisted resources on the strict channel.
+    """A site of Twisted resources, served by `HttpConnection`.
 
     Args:
-        resource: the root; an `twisted_ws.web.http.errors.Endpoint` in the tree is asked before a body is read.
+        resource: the root; a `twisted_ws.web.http.resource.HttpResource` in the tree is asked before a body is read.
         limits: all limits; see `Limits`.
         gate: counts the connections; None where somebody else has counted them.
         reactor: the reactor; None for the global one.
@@ -58,7 +58,7 @@ class HttpSite(Site):
     """
 
     essential = True
-    protocol = HttpChannel  # type: ignore[assignment]
+    protocol = HttpConnection  # type: ignore[assignment]
     noisy = False
 
     def __init__(
@@ -75,7 +75,7 @@ class HttpSite(Site):
         anyHost: Collection[bytes] = (),
         proxies: TrustedProxies | None = None,
     ) -> None:
-        # Twisted's own timeout is off: the channel has deadlines.
+        # Twisted's own timeout is off: a connection has deadlines.
         super().__init__(resource, HttpRequest, parsePOSTFormSubmission=False, timeout=None, reactor=reactor)  # type: ignore[no-untyped-call]
         self.limits = limits
         self.keepAlive = keepAlive
@@ -90,16 +90,16 @@ class HttpSite(Site):
         self._anyHost = frozenset(anyHost)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return the channel for one connection, or a protocol that closes it where there is no place."""
+        """Return the protocol for one connection, or a protocol that closes it where there is no place."""
         if self._gate is None:
             return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
         address = peerOf(addr)[0]
         if not self._gate.admit(address, essential=True):
             return _Refusal()
-        channel: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
-        channel.address = address
-        self._gate.enroll(channel)
-        return channel
+        connection: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        connection.address = address
+        self._gate.enroll(connection)
+        return connection
 
     def checkHost(self, request: HttpRequest) -> None:
         """Refuse a request that was not meant for this server.
@@ -113,13 +113,13 @@ class HttpSite(Site):
         if isMisdirected(head, request.transport, hosts, self.proxies):
             raise HttpError(421, MISDIRECTED, hint=remedy(head, request.transport))
 
-    def left(self, channel: HttpChannel) -> None:
-        """Uncount a connection; called by its channel."""
-        if self._gate is not None and channel.address is not None:
-            self._gate.release(channel.address, channel)
+    def left(self, connection: HttpConnection) -> None:
+        """Uncount a connection; called by itself."""
+        if self._gate is not None and connection.address is not None:
+            self._gate.release(connection.address, connection)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Return what ALPN may choose. Twisted would add h2 where its library is installed, which this channel does not speak."""
+        """Return what ALPN may choose. Twisted would add h2, which this is not, where its library is installed."""
         return [b"http/1.1", b"http/1.0"]
 
     def startFactory(self) -> None:

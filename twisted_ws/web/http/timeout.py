@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from twisted_ws.wire.loop.wheel import Wheel
 
-__all__ = ["Deadline"]
+__all__ = ["Timeout"]
 
 
 def _nobody() -> None:
     """Take the place of who was called; to keep that one would keep a connection alive until a collector comes."""
 
 
-class Deadline:
+class Timeout:
     """Calls a function when the time has come that was set last, as the wheel counts it: a delay of ours is not the peer's.
 
     Each HTTP request sets three deadlines and meets them, so a place on the wheel that is too early is kept until it comes, and
