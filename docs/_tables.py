@@ -1,4 +1,4 @@
-"""Tables of the reference, written from the code at each build: so they cannot say what is no longer true."""
+"""Tables of the reference, generated from the code at each build, so that they are never out of date."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twisted_ws.closecodes import CHANNELS, CLOSES, Again, Close
 from twisted_ws.daemon.settings import KEYS
 from twisted_ws.limits import Limits
 
-# Documented by its own sentence in the page, because they are no settings of the file.
+# These are not settings of the file, so `KEYS` does not have them.
 _FLAGS_ONLY = (
     ("--config FILE", "", "TOML file with these settings and one table for each service"),
     (
@@ -35,7 +35,7 @@ _UNITS = {"bytes": ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))}
 
 
 def size(value: float, unit: str) -> str:
-    """Return a default with its unit, as a person writes it."""
+    """Return a default with its unit, as a person would write it."""
     for factor, name in _UNITS.get(unit, ()):
         if value >= factor and value % factor == 0:
             return f"{value / factor:g} {name}"
@@ -56,7 +56,7 @@ def options() -> str:
 
 
 def flags() -> str:
-    """Return the table of what is a flag only."""
+    """Return the table of the flags that are not settings of the file."""
     lines = [_row("flag", "default", "meaning"), _row("---", "---", "---")]
     lines += [_row(f"`{name}`", default, meaning) for name, default, meaning in _FLAGS_ONLY]
     return "\n".join(lines)
@@ -74,36 +74,36 @@ def limits() -> str:
     return "\n".join(lines)
 
 
-def _comesBack(close: Close) -> tuple[str, str]:
-    """Return what the Python client and ``twisted-ws.js`` do after a close code."""
+def _reconnects(close: Close) -> tuple[str, str]:
+    """Return whether the Python client and ``twisted-ws.js`` reconnect after a close code."""
     python = close.again is not Again.NO
     return "yes" if python else "no", "yes" if (python if close.browser is None else close.browser) else "no"
 
 
 def closes() -> str:
     """Return the table of the close codes that are sent, from `CLOSES`."""
-    lines = [_row("code", "reason", "sent when", "come back?", "`Retry`", "`twisted-ws.js`"), _row(*["---"] * 6)]
+    lines = [_row("code", "reason", "sent when", "reconnect?", "`Retry`", "`twisted-ws.js`"), _row(*["---"] * 6)]
     for each in CLOSES:
         if each.isSent:
-            lines.append(_row(str(int(each.code)), each.reason, each.cause, each.advice or each.again.value, *_comesBack(each)))
-    lines.append(_row("3000-4999", "your own", "registered with IANA (3xxx), or private (4xxx)", "as you say", "no", "no"))
+            lines.append(_row(str(int(each.code)), each.reason, each.cause, each.advice or each.again.value, *_reconnects(each)))
+    lines.append(_row("3000-4999", "your own", "registered with IANA (3xxx), or private (4xxx)", "your choice", "no", "no"))
     return "\n".join(lines)
 
 
 def reported() -> str:
-    """Return the table of the close codes that are reported and never sent."""
-    lines = [_row("code", "means", "come back?", "`Retry`", "`twisted-ws.js`"), _row(*["---"] * 5)]
+    """Return the table of the close codes that are reported but never sent."""
+    lines = [_row("code", "means", "reconnect?", "`Retry`", "`twisted-ws.js`"), _row(*["---"] * 5)]
     for each in CLOSES:
         if not each.isSent:
-            lines.append(_row(str(int(each.code)), each.cause, each.advice or each.again.value, *_comesBack(each)))
+            lines.append(_row(str(int(each.code)), each.cause, each.advice or each.again.value, *_reconnects(each)))
     return "\n".join(lines)
 
 
 def channelCloses() -> str:
     """Return the table of the close codes of channels, from `CHANNELS`."""
-    lines = [_row("code", "reason", "error", "come back?", "`twisted-ws.js`"), _row(*["---"] * 5)]
+    lines = [_row("code", "reason", "error", "reconnect?", "`twisted-ws.js`"), _row(*["---"] * 5)]
     for each in CHANNELS:
-        lines.append(_row(str(each.code), each.reason, each.cause, each.advice or "no", _comesBack(each)[1]))
+        lines.append(_row(str(each.code), each.reason, each.cause, each.advice or "no", _reconnects(each)[1]))
     return "\n".join(lines)
 
 
@@ -118,7 +118,7 @@ TABLES = {
 
 
 class Table(SphinxDirective):
-    """``table-of``: one of the tables above, by its name."""
+    """``table-of``: one of the tables above, by name."""
 
     required_arguments = 1
 
@@ -131,6 +131,6 @@ class Table(SphinxDirective):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Join the build."""
+    """Register the directive."""
     app.add_directive("table-of", Table)
     return {"parallel_read_safe": True}
