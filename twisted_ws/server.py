@@ -39,7 +39,7 @@ from twisted_ws.wire.websocket.connection import WebSocketConnection, connection
 from twisted_ws.wire.websocket.crowd import Crowd
 from twisted_ws.wire.websocket.events import Events
 from twisted_ws.wire.websocket.fanout import EVERYBODY, FanOuts, stepsOf
-from twisted_ws.wire.websocket.shared import Welcome, Wire
+from twisted_ws.wire.websocket.runtime import Welcome, Wire
 
 __all__ = ["CLOSING", "WebSocketServer"]
 

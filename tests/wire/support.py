@@ -16,7 +16,7 @@ from twisted_ws.wire.door.proxies import TrustedProxies
 from twisted_ws.wire.frontdoor import FrontDoorFactory
 from twisted_ws.wire.loop.transports import peerOf
 from twisted_ws.wire.websocket.connection import WebSocketConnection, connectionClass
-from twisted_ws.wire.websocket.shared import Welcome, Wire
+from twisted_ws.wire.websocket.runtime import Welcome, Wire
 
 
 class Recorder:

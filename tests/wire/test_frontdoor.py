@@ -16,7 +16,7 @@ from tests.wire.support import WireHost
 from twisted_ws.limits import Limits
 from twisted_ws.message import TEXT
 from twisted_ws.upgrade import Reject
-from twisted_ws.wire.websocket.shared import Welcome
+from twisted_ws.wire.websocket.runtime import Welcome
 
 EARLY = b"Wait for the 101"
 BARE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -30,7 +30,7 @@ from twisted_ws.wire.lane.transport import LaneServer
 from twisted_ws.wire.loop.transports import abort, finishWriting, isSecure, peerOf, setProtocol
 from twisted_ws.wire.tls.server import reportFailure
 from twisted_ws.wire.websocket.connection import WebSocketConnection
-from twisted_ws.wire.websocket.shared import Welcome, Wire
+from twisted_ws.wire.websocket.runtime import Welcome, Wire
 
 __all__ = ["FrontDoor", "FrontDoorFactory", "Host", "PlainHTTP"]
 

@@ -50,7 +50,7 @@ from twisted_ws.wire.websocket.events import ENDED, Events
 from twisted_ws.wire.websocket.fanout import FanOuts
 from twisted_ws.wire.websocket.keepalive import KeepAlive, Verdict
 from twisted_ws.wire.websocket.outbox import SLICE, Outbox, failedWrite, getsOn
-from twisted_ws.wire.websocket.shared import Welcome, Wire
+from twisted_ws.wire.websocket.runtime import Welcome, Wire
 from twisted_ws.wire.websocket.states import Phase
 
 __all__ = ["WebSocketConnection", "connectionClass"]
