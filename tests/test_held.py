@@ -29,7 +29,7 @@ class Held:
         everything = {"maxSendBuffer": 1 << 40, "maxSendBufferTotal": 1 << 50, "replyBuffer": 1 << 40}
         self.world = World(ChannelService(policy=policy, wildcards=True, publish=True), **{**everything, **limits})
         self.server = self.world.server
-        self.backlog = self.server._wire.backlog
+        self.backlog = self.server.runtime.backlog
         self._before = 0
 
     def connect(self, path: str, *lines: str) -> MemoryClient:
@@ -52,7 +52,7 @@ class Held:
     def begin(self) -> None:
         """Begin to look."""
         gc.collect()
-        self._before = self.backlog.total + self.server.intake.total
+        self._before = self.backlog.total + self.server.runtime.intake.total
         tracemalloc.start()
 
     def end(self) -> tuple[int, int]:
@@ -60,7 +60,7 @@ class Held:
         gc.collect()
         real = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
-        return real, self.backlog.total + self.server.intake.total - self._before
+        return real, self.backlog.total + self.server.runtime.intake.total - self._before
 
 
 def payload(number: int, size: int) -> bytes:
@@ -257,7 +257,7 @@ def test_waiting(opcode: int, text: str) -> None:
         assert counted <= FACTOR * real
     client.hangUp()
     held.world.clock.advance(100)
-    assert held.server.intake.total == 0
+    assert held.server.runtime.intake.total == 0
 
 
 @pytest.mark.parametrize("piece", [0, 1, 125, 65536])

@@ -31,15 +31,14 @@ from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.door.proxies import TrustedProxies
 from twisted_ws.wire.frontdoor import FrontDoorFactory
 from twisted_ws.wire.lane.ports import accelerate
-from twisted_ws.wire.loop.backlog import Backlog
 from twisted_ws.wire.loop.transports import noticeVanished
-from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.speedups import sayWhich
 from twisted_ws.wire.websocket.connection import WebSocketConnection, connectionClass
 from twisted_ws.wire.websocket.crowd import Crowd
 from twisted_ws.wire.websocket.events import Events
 from twisted_ws.wire.websocket.fanout import EVERYBODY, FanOuts, stepsOf
-from twisted_ws.wire.websocket.runtime import Welcome, Wire
+from twisted_ws.wire.websocket.runtime import Runtime
+from twisted_ws.wire.websocket.welcome import Welcome
 
 __all__ = ["CLOSING", "WebSocketServer"]
 
@@ -186,6 +185,7 @@ class WebSocketServer:
         namedOrigins: the same without ``*``: those that were meant, and not just anybody.
         hosts: the names by which it may be asked for on a loopback address, as `allowedHosts` says.
         proxies: whose word on a client's address counts.
+        runtime: what all its connections share, of whatever transport.
         visits: what is being answered by HTTP and has no end of its own; a transport adds it, and takes it away.
 
     Raises:
@@ -217,46 +217,23 @@ class WebSocketServer:
             self.proxies = TrustedProxies(trustedProxies)
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
-        self._wire = Wire(reactor, self.limits, compression)
-        self._connectionClass = connectionClass(self._wire)
+        self.runtime = Runtime(reactor, self.limits, compression)
+        self._connectionClass = connectionClass(self.runtime)
         self._routes: Routes[object] = Routes()
         sayWhich()
-        self._callers = _OpenCallers(self._wire.fanOuts)
+        self._callers = _OpenCallers(self.runtime.fanOuts)
         self._leaving: dict[Dispatcher, Deferred[None] | None] = {}
         self._stopping: Deferred[None] | None = None
         self.visits: set[Visit] = set()
         self.callers: Callers = self._callers
-        wheel, seconds = self._wire.wheel, self._wire.wheel.seconds
-        self.channels = Channels(
-            engine or MemoryEngine(self.limits, wheel, seconds),
-            self.limits,
-            wheel,
-            self._wire.backlog,
-            seconds,
-            self._wire.turns,
-            self._wire.fanOuts,
-        )
+        wheel = self.runtime.wheel
+        self.channels = Channels(engine or MemoryEngine(self.limits, wheel, wheel.seconds), self.runtime)
         self._callers.enroll = self.channels.enroll
 
     @property
     def gate(self) -> Gate:
         """The count of connections of all ports."""
-        return self._wire.gate
-
-    @property
-    def turns(self) -> Turns:
-        """The budget of work that can wait, in one turn of the reactor; who answers by HTTP counts against it."""
-        return self._wire.turns
-
-    @property
-    def backlog(self) -> Backlog:
-        """The count of bytes that wait for all peers, of whatever transport."""
-        return self._wire.backlog
-
-    @property
-    def intake(self) -> Backlog:
-        """The count of bytes that came from them, and are not whole or not handled yet."""
-        return self._wire.intake
+        return self.runtime.gate
 
     @property
     def services(self) -> Mapping[str, object]:
@@ -297,7 +274,7 @@ class WebSocketServer:
             peerCertificate: reads the client's certificate from a transport (with mutual TLS).
         """
         return FrontDoorFactory(
-            self._wire, self._connectionClass, self, self.origins, self.hosts, self.proxies, http, peerCertificate
+            self.runtime, self._connectionClass, self, self.origins, self.hosts, self.proxies, http, peerCertificate
         )
 
     def adopt(self, port: IListeningPort) -> None:
@@ -306,12 +283,12 @@ class WebSocketServer:
         From then on peers that vanish while they wait for an answer by HTTP are noticed, too. A server works without this, more
         slowly; the daemon does it for each port.
         """
-        self._wire.gate.watch(port)
+        self.runtime.gate.watch(port)
         listening = getattr(port, "socket", None)
         if listening is not None and self.limits.pingInterval:
             noticeVanished(listening, self.limits.pingInterval, self.limits.pingTimeout)
-        if self._wire.group is not None:
-            accelerate(port, self._wire.group)
+        if self.runtime.group is not None:
+            accelerate(port, self.runtime.group)
 
     def broadcast(self, message: Any) -> Deferred[int]:
         """Send one message to every open caller of every service.
@@ -333,7 +310,7 @@ class WebSocketServer:
             ValueError: text with a lone surrogate.
         """
         kind, payload = encode(message)
-        self._wire.fanOuts.admit(len(payload))
+        self.runtime.fanOuts.admit(len(payload))
         taken = self._callers.send(kind, payload)
         return succeed(taken) if isinstance(taken, int) else taken
 
@@ -368,7 +345,7 @@ class WebSocketServer:
         """Return why the server should get no new traffic ("draining", "full"), None when it may."""
         if self.isStopping:
             return "draining"
-        return "full" if self._wire.gate.full() else None
+        return "full" if self.runtime.gate.full() else None
 
     def stop(self, timeout: float | None = None) -> Deferred[None]:
         """Drain: refuse handshakes, undecided ones too, with 503, close callers with 1001, and drop who is left at the deadline.
@@ -395,7 +372,7 @@ class WebSocketServer:
         return waiter
 
     async def _drain(self, deadline: float) -> None:
-        reactor, turns = self._wire.reactor, self._wire.turns
+        reactor, turns = self.runtime.reactor, self.runtime.turns
         until: float = reactor.seconds() + deadline
 
         def left() -> float:
@@ -405,7 +382,7 @@ class WebSocketServer:
         payload = checkClose(CloseCode.GOING_AWAY, "server stops")
         callers = [*self._callers, *(dispatcher.caller for dispatcher in self._leaving)]
         ends = _Ends()
-        async for visit in turns.through((*self.visits, *self._wire.deciding), STOPPING):
+        async for visit in turns.through((*self.visits, *self.runtime.deciding), STOPPING):
             ends.add(visit.stop(left()))
         async for caller in turns.through(callers, CLOSING):
             ends.add(caller._connection.startClose(payload, left()))
@@ -422,7 +399,7 @@ class WebSocketServer:
                 late.cancel()
 
     async def _giveUp(self) -> None:
-        async for dispatcher in self._wire.turns.through(tuple(self._leaving), CLOSING):
+        async for dispatcher in self.runtime.turns.through(tuple(self._leaving), CLOSING):
             if dispatcher in self._leaving:
                 dispatcher.giveUp()
 
@@ -455,7 +432,7 @@ class WebSocketServer:
 
     def mayLog(self, kind: str) -> bool:
         """Say whether one more line of this kind may be written: a peer that makes a service fail must not fill the log."""
-        return self._wire.throttle.allows(self._log, kind)
+        return self.runtime.throttle.allows(self._log, kind)
 
     def _welcome(self, answer: tuple[object, tuple[tuple[str, str], ...]], request: UpgradeRequest) -> Welcome:
         service, headers = answer
@@ -466,14 +443,14 @@ class WebSocketServer:
             handlers = examine(service)
         except ServiceError:  # it has been changed since it was mounted
             raise refusal(Failure(), service, request, self.mayLog) from None
-        chosen, wire = None, self._wire
+        chosen, runtime = None, self.runtime
         if request.subProtocols:
             chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
 
         def attend(connection: WebSocketConnection) -> Events:
             caller = Caller(connection, request, chosen, self._callers)
             return Dispatcher(
-                service, handlers, caller, connection, self.limits, wire.reactor, wire.turns, self._callers, self._leaving
+                service, handlers, caller, connection, self.limits, runtime.reactor, runtime.turns, self._callers, self._leaving
             )
 
         return Welcome(chosen, headers, handlers.idleTimeout, attend)

@@ -16,10 +16,7 @@ from twisted_ws.channels.visitor import Visitor
 from twisted_ws.limits import Limits
 from twisted_ws.message import Kind, Position, Publication, Published, Start
 from twisted_ws.upgrade import UpgradeRequest
-from twisted_ws.wire.loop.backlog import Backlog
-from twisted_ws.wire.loop.turns import Turns
-from twisted_ws.wire.loop.wheel import Wheel
-from twisted_ws.wire.websocket.fanout import FanOuts
+from twisted_ws.wire.websocket.runtime import Runtime
 
 
 def identity(publication: Publication) -> Publication:
@@ -90,12 +87,10 @@ class World:
         self.clock = clock or SteadyClock()
         self.clock.advance(1000)
         self.limits = Limits(**limits)
-        self.wheel = Wheel(self.clock)
+        self.runtime = Runtime(self.clock, self.limits)
+        self.wheel, self.fanOuts = self.runtime.wheel, self.runtime.fanOuts
         self.engine: Any = engine or MemoryEngine(self.limits, self.wheel, self.clock.seconds, "e")
-        self.backlog = Backlog(self.limits.maxSendBufferTotal)
-        self.turns = Turns(self.clock)
-        self.fanOuts = FanOuts(self.turns, self.backlog, self.limits, self.wheel)
-        self.channels = Channels(self.engine, self.limits, self.wheel, self.backlog, self.clock.seconds, self.turns, self.fanOuts)
+        self.channels = Channels(self.engine, self.runtime)
 
     def publish(self, channel: str, *messages: Any) -> list[Published]:
         return [self.now(self.channels.publish(channel, message)) for message in messages]

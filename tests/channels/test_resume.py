@@ -288,7 +288,7 @@ class Machine(RuleBasedStateMachine):
         self.everything.hangUp()
         self.everything = None
         assert not list(self.server.callers)
-        assert self.server._wire.backlog.total == 0
+        assert self.server.runtime.backlog.total == 0
         self.clock.advance(100)
         assert len(self.server.channels._engine) == 0
         assert self.server.channels._engine.bytes == 0

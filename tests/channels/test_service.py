@@ -605,14 +605,14 @@ def test_unreadReplies(worlds):
         client.writeTextMessage(json.dumps({"type": "unsubscribe", "channel": "a"}))
         client.writeTextMessage(json.dumps({"type": "ping"}))
     world.memory.advance(0)
-    assert world.server._wire.backlog.total < 90_000
+    assert world.server.runtime.backlog.total < 90_000
     client.resume()
     found = []
     while more := answers(client):
         found += more
     assert [each["ref"] for each in found if each["type"] == "subscribed"] == [*range(3000)]
     assert [each["type"] for each in found if each["type"] in ("unsubscribed", "pong")] == ["unsubscribed", "pong"] * 3000
-    assert world.server._wire.backlog.total == 0
+    assert world.server.runtime.backlog.total == 0
 
 
 def test_leftWithReplies(worlds):
@@ -623,7 +623,7 @@ def test_leftWithReplies(worlds):
     for _ in range(2000):
         client.writeTextMessage('{"type": "ping"}')
     client.cut()
-    assert world.server._wire.backlog.total == 0
+    assert world.server.runtime.backlog.total == 0
     assert not world.server._leaving
 
 

@@ -41,7 +41,7 @@ class World:
         self.server = self.memory.server
         self.policy = policy
         self.channels = self.server.channels
-        self.backlog = self.server._wire.backlog
+        self.backlog = self.server.runtime.backlog
 
     def connect(self, *channels):
         """Return a client and its caller."""
@@ -120,12 +120,12 @@ def test_slow():
     caller.membership.write(b"4")
     world.publish("5")
     assert caller.bufferedAmount < ROOM
-    assert world.server._wire.backlog.total > 2 * BIG
+    assert world.server.runtime.backlog.total > 2 * BIG
     client.pause(BIG // 2)
     world.publish("6")
     client.resume()
     assert heads(client.readMessages()) == "123456"
-    assert world.server._wire.backlog.total == 0
+    assert world.server.runtime.backlog.total == 0
     world.publish("7")
     assert client.readMessages() == ["7"]
 
@@ -220,7 +220,7 @@ def greedy(world, sent):
         hold(goOn, makeRoom)
 
     def sendAll(messages):
-        sent.append((world.server.turns.left, len(messages)))
+        sent.append((world.server.runtime.turns.left, len(messages)))
         for each in [*eased]:
             each()
 
@@ -331,7 +331,7 @@ def test_tooSlow():
     assert heads(other.readMessages()) == "123456"
     client.resume()
     assert client.closed == (1013, "too slow")
-    assert world.server._wire.backlog.total == 0
+    assert world.server.runtime.backlog.total == 0
 
 
 def test_tooOld():
@@ -358,7 +358,7 @@ def test_policies(policy, seen):
     world.publish(*[big(each) for each in "123456"], key="k")
     world.publish(*[big(each) for each in "789"])
     assert caller.isOpen()
-    assert world.server._wire.backlog.total <= 6 * BIG
+    assert world.server.runtime.backlog.total <= 6 * BIG
     client.resume()
     assert heads(client.readMessages()) == seen
     world.publish("!")
@@ -377,7 +377,7 @@ def test_besideABroadcast(policy, seen):
         if number == "8":
             world.server.broadcast(big("B"))
     assert caller.isOpen() is (seen is not None)
-    assert world.server._wire.backlog.total <= 6 * BIG
+    assert world.server.runtime.backlog.total <= 6 * BIG
     if seen is not None:
         client.resume()
         assert sorted(heads(client.readMessages())) == sorted(seen)
@@ -392,7 +392,7 @@ def test_droppedWhileWaiting():
     world.memory.advance(11)
     client.resume()
     assert heads(client.readMessages()) == "13"
-    assert world.server._wire.backlog.total == 0
+    assert world.server.runtime.backlog.total == 0
     world.publish("4")
     assert client.readMessages() == ["4"]
 
@@ -431,7 +431,7 @@ def test_closedWithMail():
     world.publish(big("1"), big("2"), big("3"))
     membership = caller.membership
     client.cut()
-    assert world.server._wire.backlog.total == 0
+    assert world.server.runtime.backlog.total == 0
     assert membership._mailbox is None
     assert world.publish("4")[0].recipients == 0
 

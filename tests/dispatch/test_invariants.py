@@ -176,7 +176,7 @@ class Story:
         self.clock.advance(1000)
         limits = Limits(readAhead=200, streams=2, pingInterval=0, maxSendBuffer=300_000)
         self.server = WebSocketServer(reactor=self.clock, limits=limits)
-        self.server._wire.throttle = Throttle(self.clock.seconds, lines=1000)  # each exception is looked for
+        self.server.runtime.throttle = Throttle(self.clock.seconds, lines=1000)  # each exception is looked for
         self.actor = Actor(opening)
         self.server.mount("/actor", self.actor)
         self.server.mount("/echo", type("Echo", (), {"onTextMessage": lambda self, caller, text: text})())

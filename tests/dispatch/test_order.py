@@ -176,7 +176,7 @@ class Story:
 
     def squeeze(self, left: int) -> None:
         """Have the turn be taken by other work, but for some steps."""
-        turns = self.server.turns
+        turns = self.server.runtime.turns
         turns.spend(max(turns.left - left, 0))
 
     def turn(self, count: int) -> None:
@@ -205,7 +205,7 @@ def test_inOrder(happens: list[tuple[str, Any]]) -> None:
         if client.caller.isOpen() or client.closes:
             assert client.got == client.expected
     assert all(isinstance(each.result, int) or each.result.recipients >= 0 for each in story.answers)
-    assert not story.server._wire.fanOuts.pending
+    assert not story.server.runtime.fanOuts.pending
 
 
 def test_countsAndOrderOfMany() -> None:

@@ -43,7 +43,7 @@ class State(WebSocketService):
             await each
         with open("/proc/self/statm") as file:
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-        return {"resident": resident, "waits": self.server.backlog.total, "came": self.server.intake.total}
+        return {"resident": resident, "waits": self.server.runtime.backlog.total, "came": self.server.runtime.intake.total}
 """
 _LIMITS = """
 [limits]

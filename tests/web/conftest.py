@@ -19,6 +19,7 @@ from twisted_ws.limits import Limits
 from twisted_ws.web.http.errors import HttpError
 from twisted_ws.web.http.resource import Directory, HttpResource
 from twisted_ws.web.http.site import HttpSite
+from twisted_ws.wire.websocket.runtime import Runtime
 
 
 @dataclass
@@ -201,7 +202,8 @@ class World:
         root = Directory()
         for name, resource in (("echo", Echo()), ("later", self.later), ("asks", self.asks), ("foreign", Foreign())):
             root.putChild(name.encode(), resource)
-        self.site = HttpSite(root, self.limits, reactor=self.clock, **self.options)
+        self.runtime = Runtime(self.clock, self.limits)
+        self.site = HttpSite(root, self.runtime, **self.options)
 
     def connect(self, address: str = "192.0.2.7") -> Connection:
         """Open a connection."""

@@ -12,7 +12,6 @@ from zope.interface import alsoProvides
 from tests.memory import SteadyClock
 from tests.web.conftest import Connection, Response
 from twisted_ws.channels.service import ChannelService
-from twisted_ws.limits import Limits
 from twisted_ws.routes import Match
 from twisted_ws.services.demo import Demo
 from twisted_ws.services.playground import Playground
@@ -20,6 +19,7 @@ from twisted_ws.web.pages import pagesSite
 from twisted_ws.web.scripts import CLIENT
 from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.door.proxies import TrustedProxies
+from twisted_ws.wire.websocket.runtime import Runtime
 
 URL = "http://localhost:8081/broadcaster/broadcast"
 
@@ -28,8 +28,7 @@ class Server:
     """What the pages need of a server."""
 
     def __init__(self, **services: object) -> None:
-        self.limits, self.turns = Limits(), None
-        self.backlog = self.intake = None
+        self.runtime = Runtime(SteadyClock())
         self.hosts, self.proxies = AllowedHosts(), TrustedProxies()
         self.origins = self.namedOrigins = AllowedOrigins()
         self.services = {"/" + path.replace("_", "/"): service for path, service in services.items()}
@@ -74,7 +73,7 @@ class Page(HTMLParser):
 
 
 def get(server: Server, path: str, *headers: str, method: str = "GET", host: str = "localhost:8080", **options: Any) -> Response:
-    connection = Connection(pagesSite(server, reactor=SteadyClock(), **options))  # type: ignore[arg-type]
+    connection = Connection(pagesSite(server, **options))  # type: ignore[arg-type]
     if "x-tls" in headers:
         alsoProvides(connection.transport, ISSLTransport)
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *[h for h in headers if h != "x-tls"], "", ""]
@@ -303,7 +302,7 @@ def test_strictTransport(server: Server, host: str, sent: bool) -> None:
 
 def test_keepAlive(server: Server) -> None:
     """A connection has more than one request."""
-    connection = Connection(pagesSite(server, reactor=SteadyClock()))  # type: ignore[arg-type]
+    connection = Connection(pagesSite(server))  # type: ignore[arg-type]
     for _ in range(3):
         assert connection.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").header("connection") is None
     assert not connection.closing

@@ -147,7 +147,7 @@ class World:
         self.service = service or ChannelService(publish=True, wildcards=True, presence=True)
         for path in ("/channels/{channel}", "/channels"):
             self.server.mount(path, self.service)
-        self.factory = self.server.factory(pagesSite(self.server, reactor=self.clock))
+        self.factory = self.server.factory(pagesSite(self.server))
 
     def client(self) -> Client:
         """Connect."""

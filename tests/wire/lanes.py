@@ -52,7 +52,7 @@ class LaneWorld:
         patch: puts the chosen one in place.
         limits: of the server.
         service: what answers ``/ws``.
-        http: makes what answers plain requests, for the server and the reactor.
+        http: makes what answers plain requests to the server.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LaneWorld:
         patch: pytest.MonkeyPatch,
         service: Any,
         limits: Limits | None = None,
-        http: Callable[[WebSocketServer, Any], Any] = lambda server, reactor: None,
+        http: Callable[[WebSocketServer], Any] = lambda server: None,
     ) -> None:
         if implementation == "python":
             for name in ("PollSet", "Sender", "acceptOne", "plainHead", "readSome", "sendMany", "split"):
@@ -72,7 +72,7 @@ class LaneWorld:
         self.reactor = ReactorClock()
         self.server = WebSocketServer(reactor=self.reactor, limits=limits)
         self.server.mount("/ws", service)
-        factory = self.server.factory(http(self.server, self.reactor))
+        factory = self.server.factory(http(self.server))
         self.port = Port(0, factory, interface="127.0.0.1", reactor=self.reactor)
         self.port.startListening()
         # Those that it accepts have the same: a kernel that takes little.
@@ -138,7 +138,7 @@ class LaneWorld:
     def _isUnderWay(self, client: socket.socket) -> bool:
         """Whether the server's kernel has bytes for a client that it has not taken."""
         ours = client.getsockname()[1]
-        for transport in self.server._wire.group.sockets.transports():
+        for transport in self.server.runtime.group.sockets.transports():
             if transport.getPeer().port == ours:
                 waiting = fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, bytes(4))
                 return int.from_bytes(waiting, sys.byteorder) > 0

@@ -16,7 +16,8 @@ from twisted_ws.wire.door.proxies import TrustedProxies
 from twisted_ws.wire.frontdoor import FrontDoorFactory
 from twisted_ws.wire.loop.transports import peerOf
 from twisted_ws.wire.websocket.connection import WebSocketConnection, connectionClass
-from twisted_ws.wire.websocket.runtime import Welcome, Wire
+from twisted_ws.wire.websocket.runtime import Runtime
+from twisted_ws.wire.websocket.welcome import Welcome
 
 
 class Recorder:
@@ -82,14 +83,14 @@ class WireHost:
     ) -> None:
         self.clock = SteadyClock()
         self.clock.advance(1_000_000)
-        self.wire = Wire(self.clock, limits or Limits(), compression)
+        self.runtime = Runtime(self.clock, limits or Limits(), compression)
         self.requests: list[UpgradeRequest] = []
         self.recorders: list[Recorder] = []
         self.welcome = Welcome(subProtocol, headers, idleTimeout, self.attend)
         self.answer: Any = lambda request: succeed(self.welcome)
         self.factory = FrontDoorFactory(
-            self.wire,
-            connectionClass(self.wire),
+            self.runtime,
+            connectionClass(self.runtime),
             self,
             AllowedOrigins(origins),
             AllowedHosts(hosts, origins),

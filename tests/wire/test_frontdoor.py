@@ -16,7 +16,7 @@ from tests.wire.support import WireHost
 from twisted_ws.limits import Limits
 from twisted_ws.message import TEXT
 from twisted_ws.upgrade import Reject
-from twisted_ws.wire.websocket.runtime import Welcome
+from twisted_ws.wire.websocket.welcome import Welcome
 
 EARLY = b"Wait for the 101"
 BARE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -40,9 +40,9 @@ def refused(host, data, step=None):
     status = statusOf(client)
     assert client.transport.writeClosed
     assert not client.transport.closed
-    assert host.wire.gate.open == 1
+    assert host.runtime.gate.open == 1
     client.hangUp()
-    assert host.wire.gate.open == 0
+    assert host.runtime.gate.open == 0
     assert host.clock.getDelayedCalls() == []
     assert host.recorders == []
     return status
@@ -413,7 +413,7 @@ class TestDeadlines:
         client.advance(0.5)
         assert client.transport.aborted
         assert client.received() == b""
-        assert host.wire.gate.open == 0
+        assert host.runtime.gate.open == 0
 
     def test_slowHead(self):
         """A head that comes a byte a second is refused with 408 after ten seconds, however lively it is."""
@@ -457,7 +457,7 @@ class TestDeadlines:
         assert not client.transport.closed
         client.advance(1.5)
         assert client.transport.aborted
-        assert host.wire.gate.open == 0
+        assert host.runtime.gate.open == 0
 
     def test_undecided(self):
         """A decision that does not come in ten seconds is cancelled and answered with 503 and a time to come back."""
@@ -521,7 +521,7 @@ class TestDeciding:
         assert host.recorders == []
         assert len(client.transport.protocol._received) == 0
         client.hangUp()
-        assert host.wire.gate.open == 0
+        assert host.runtime.gate.open == 0
 
     def test_tooMuchAtOnce(self):
         """As much in one segment with the head is a 400 before the service is asked."""
@@ -537,7 +537,7 @@ class TestDeciding:
             client.hangUp(error)
         assert cancelled == [True]
         assert host.recorders == []
-        assert host.wire.gate.open == 0
+        assert host.runtime.gate.open == 0
         assert host.clock.getDelayedCalls() == []
         assert logs == []
 
@@ -599,10 +599,10 @@ class TestHTTP:
         assert host.requests == []
         client.advance(60)
         assert not client.transport.closed
-        assert host.wire.gate.open == 1
+        assert host.runtime.gate.open == 1
         client.hangUp(ConnectionLost())
         assert channel.lost is ConnectionLost
-        assert host.wire.gate.open == 0
+        assert host.runtime.gate.open == 0
 
     def test_noHTTP(self):
         """Without HTTP sites a plain request is told that this port speaks WebSocket."""
@@ -666,10 +666,10 @@ class TestGate:
         if way == "closed":
             client.send(clientFrame(8, b"\x03\xe8"))
         else:
-            assert host.wire.gate.open == 1
+            assert host.runtime.gate.open == 1
             assert host.client().refused
             client.hangUp()
-        assert host.wire.gate.open == 0
+        assert host.runtime.gate.open == 0
         host.answer = lambda request: succeed(host.welcome)
         assert host.open()
 
@@ -747,7 +747,7 @@ def endsOrOpens(data, cuts):
         assert client.transport.closed
     elif not client.transport.closed:
         client.hangUp()
-    assert host.wire.gate.open == 0
+    assert host.runtime.gate.open == 0
     assert host.clock.getDelayedCalls() == []
     if opened:
         assert host.recorders[0].events[-1][0] == "closed"
@@ -795,7 +795,7 @@ def test_aBugWhileItOpens():
         client.send(upgrade())
     assert client.transport.closed
     assert [event["log_failure"].type for event in logs if "log_failure" in event] == [RuntimeError]
-    assert host.wire.gate.open == 0
+    assert host.runtime.gate.open == 0
 
 
 def test_intake():
@@ -809,14 +809,14 @@ def test_intake():
     client.send(b"x" * 20_000)
     other.send(b"GET / HTTP/1.1\r\nA: " + b"x" * 5000)
     third.send(upgrade() + b"x" * 1000)
-    assert host.wire.intake.total == 20_000 + 5019 + 1000
+    assert host.runtime.intake.total == 20_000 + 5019 + 1000
     other.hangUp()
-    assert host.wire.intake.total == 21_000
+    assert host.runtime.intake.total == 21_000
     third.send(b"x" * 70_000)
     assert third.received().startswith(b"HTTP/1.1 400 ")
-    assert host.wire.intake.total == 20_000
+    assert host.runtime.intake.total == 20_000
     later[0].callback(host.welcome)
-    assert host.wire.intake.total == 0
+    assert host.runtime.intake.total == 0
 
 
 def test_tooMuchTogether():
@@ -828,4 +828,4 @@ def test_tooMuchTogether():
         client.send(upgrade())
         client.send(b"x" * size)
     assert [client.received()[:13] for client in some] == [b"", b"HTTP/1.1 503 ", b""]
-    assert host.wire.intake.total == 15_000
+    assert host.runtime.intake.total == 15_000

@@ -658,7 +658,7 @@ class TestTime:
         client.send(clientFrame(8, NORMAL))
         client.advance(5.5)
         assert client.transport.aborted
-        assert host.wire.backlog.total == 0
+        assert host.runtime.backlog.total == 0
 
     def test_pingsByDefault(self):
         """Without any option set, a peer that is gone without a word is noticed."""

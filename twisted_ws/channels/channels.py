@@ -15,7 +15,6 @@ Three rules keep each subscriber's messages gapless, single and in order:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -34,13 +33,10 @@ from twisted_ws.channels.subscriber import CallerSubscriber, Subscriber
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.frames import OutgoingMessage
-from twisted_ws.limits import Limits
 from twisted_ws.message import Kind, Position, Publication, Published, Start, encode, parsePosition
 from twisted_ws.wire.door.gate import addressKey
-from twisted_ws.wire.loop.backlog import Backlog
-from twisted_ws.wire.loop.turns import Turns
-from twisted_ws.wire.loop.wheel import Wheel
-from twisted_ws.wire.websocket.fanout import BYTES, STEPS, FanOuts, Later, Part, stepsOf
+from twisted_ws.wire.websocket.fanout import BYTES, STEPS, Later, Part, stepsOf
+from twisted_ws.wire.websocket.runtime import Runtime
 
 __all__ = ["Channels"]
 
@@ -58,39 +54,26 @@ class Channels:
 
     Args:
         engine: numbers and keeps.
-        limits: the server's.
-        wheel: its deadlines.
-        backlog: its count of bytes that wait.
-        seconds: its clock.
-        turns: its budget of work in one turn of the reactor.
-        fanOuts: what it sends to many.
+        runtime: what the server's connections share.
 
     Attributes:
         presence: who is there.
         visitors: those who are subscribed by HTTP.
         room: bytes that may wait in a caller's outbox when one more message is put there.
-        limits, wheel, backlog, seconds, turns, fanOuts: as given.
+        limits, wheel, backlog, turns, fanOuts: the runtime's.
+        seconds: the wheel's clock.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        limits: Limits,
-        wheel: Wheel,
-        backlog: Backlog,
-        seconds: Callable[[], float],
-        turns: Turns,
-        fanOuts: FanOuts,
-    ) -> None:
-        self.limits = limits
-        self.backlog = backlog
-        self.turns = turns
-        self.fanOuts = fanOuts
-        self.seconds = seconds
-        self.room = min(ROOM, limits.maxSendBuffer // 2)
+    def __init__(self, engine: Engine, runtime: Runtime) -> None:
+        self.limits = runtime.limits
+        self.wheel = runtime.wheel
+        self.backlog = runtime.backlog
+        self.turns = runtime.turns
+        self.fanOuts = runtime.fanOuts
+        self.seconds = runtime.wheel.seconds
+        self.room = min(ROOM, self.limits.maxSendBuffer // 2)
         self.visitors = People()
-        self.presence = Presence(limits.presenceDelay, wheel, seconds, fanOuts)
-        self.wheel = wheel
+        self.presence = Presence(self.limits.presenceDelay, self.wheel, self.fanOuts)
         self._engine = engine
         engine.receive = self._receive
         self._audiences: dict[Framing, Audience] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -211,15 +210,13 @@ class Presence:
     Args:
         delay: seconds.
         wheel: the server's.
-        seconds: its clock.
         fanOuts: what it sends to many.
     """
 
-    def __init__(self, delay: float, wheel: Wheel, seconds: Callable[[], float], fanOuts: FanOuts) -> None:
+    def __init__(self, delay: float, wheel: Wheel, fanOuts: FanOuts) -> None:
         self._fanOuts = fanOuts
         self._delay = delay
         self._wheel = wheel
-        self._seconds = seconds
         self._users: dict[str, _Users] = {}  # by channel
         # As whom each one has entered: a service may give its caller another user since.
         self._entered: dict[tuple[str, Subscriber], str] = {}
@@ -292,7 +289,7 @@ class Presence:
         present = self._users[channel][user]
         present.connections -= 1
         if not present.connections:
-            present.leftAt = self._seconds()
+            present.leftAt = self._wheel.seconds()
             self._leaving.append((present.leftAt, channel, user))
             if self.wheelSlot is None:
                 self._wheel.set(self, present.leftAt + self._delay)

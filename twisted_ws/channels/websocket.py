@@ -141,8 +141,8 @@ class JsonSubscriber(_ServiceSubscriber):
                     await self._publish(request)
                 case Presence():
                     self._service.checkPresence(request.channel)
-                    if self._service.server.turns.over:
-                        await self._service.server.turns.next()
+                    if self._service.server.runtime.turns.over:
+                        await self._service.server.runtime.turns.next()
                     who = self._channels.who(request.channel, request.cursor)
                     self.write(frame("presence", request.ref, channel=request.channel, **who))
                 case _:  # Ping

@@ -127,14 +127,14 @@ class Daemon(MultiService):
                 "--client-ca counts on TLS ports only: who has no certificate still gets in by --{option}.",
                 option=plain[-1].option,
             )
-        pages = pagesSite(self.server, needsKey=self._credentials.requiresCredentials, hsts=not plain, reactor=self._reactor)
+        pages = pagesSite(self.server, needsKey=self._credentials.requiresCredentials, hsts=not plain)
         self._pages = pages.resource
         factory = self.server.factory(pages, peerCertificate if settings.clientCA else None)
         return [self._listener(place, factory, place in secure) for place in plain + secure]
 
     def _makeBroadcastListeners(self) -> list[Listener]:
         settings = self.settings
-        factory = broadcastSite(self.server, self._credentials, self._reactor)
+        factory = broadcastSite(self.server, self._credentials)
         listeners = []
         for option, where in (("broadcast-port", settings.broadcastPort), ("broadcast-tls-port", settings.broadcastTlsPort)):
             if where == "off":

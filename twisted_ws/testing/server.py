@@ -291,7 +291,7 @@ def serve(services: Mapping[str, object] | WebSocketServer, *, clock: Clock | No
         TypeError: the services are no mapping, or the server has another clock.
     """
     if isinstance(services, WebSocketServer):
-        reactor = services._wire.reactor
+        reactor = services.reactor
         if not isinstance(reactor, Clock) or clock not in (None, reactor) or options:
             raise TypeError("a server of yours brings its options along, and its clock: WebSocketServer(reactor=Clock(), ...)")
         return MemoryServer(services, reactor)

@@ -9,7 +9,7 @@ from hashlib import sha256
 from html import escape
 from ipaddress import ip_address
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.web.resource import IResource, Resource
 
@@ -58,23 +58,13 @@ def pagesSite(
     broadcastURL: str = "",
     needsKey: bool = False,
     hsts: bool = False,
-    reactor: Any = None,
 ) -> HttpSite:
     """Return the factory for plain HTTP on a WebSocket port: ``server.factory(pagesSite(server))``.
 
     The front door has counted its connections. For the arguments see `PagesResource`.
     """
     pages = PagesResource(server, broadcastURL, needsKey, hsts)
-    return HttpSite(
-        pages,
-        server.limits,
-        reactor=reactor,
-        turns=server.turns,
-        backlog=server.backlog,
-        intake=server.intake,
-        hosts=server.hosts,
-        proxies=server.proxies,
-    )
+    return HttpSite(pages, server.runtime, hosts=server.hosts, proxies=server.proxies)
 
 
 class PagesResource(Resource):

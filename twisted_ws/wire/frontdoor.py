@@ -30,7 +30,8 @@ from twisted_ws.wire.lane.transport import LaneServer
 from twisted_ws.wire.loop.transports import abort, finishWriting, isSecure, peerOf, setProtocol
 from twisted_ws.wire.tls.server import reportFailure
 from twisted_ws.wire.websocket.connection import WebSocketConnection
-from twisted_ws.wire.websocket.runtime import Welcome, Wire
+from twisted_ws.wire.websocket.runtime import Runtime
+from twisted_ws.wire.websocket.welcome import Welcome
 
 __all__ = ["FrontDoor", "FrontDoorFactory", "Host", "PlainHTTP"]
 
@@ -81,7 +82,7 @@ class FrontDoor(TwistedProtocol):
     """The first protocol of each connection (see the module)."""
 
     wheelSlot: int | None = None
-    counted = 0  # bytes that it has of `Wire.intake`
+    counted = 0  # bytes that it has of `Runtime.intake`
     _isAdmitted = True  # until the gate counts it no more
     _isWritten = False  # whether our side has ended
     _gone: Deferred[None] | None = None  # who waits for the end of the connection
@@ -100,13 +101,13 @@ class FrontDoor(TwistedProtocol):
 
     def connectionMade(self) -> None:
         """Start the one deadline for TLS handshake and head."""
-        wire = self.factory.wire
+        runtime = self.factory.runtime
         if not isinstance(self.transport, LaneServer):  # which has it from its port
             try:
                 self.transport.setTcpNoDelay(True)
             except (AttributeError, OSError):
                 pass  # a UNIX socket
-        wire.wheel.after(self, wire.limits.headDeadline)
+        runtime.wheel.after(self, runtime.limits.headDeadline)
 
     def dataReceived(self, data: bytes) -> None:
         """Collect the head, or what comes after it while the service decides."""
@@ -117,14 +118,14 @@ class FrontDoor(TwistedProtocol):
             self._lookForHead()
         elif self._state is _State.DECIDING:
             self._received += data
-            if len(self._received) > self.factory.wire.limits.earlyBytes:
+            if len(self._received) > self.factory.runtime.limits.earlyBytes:
                 self._refuse(400, "Wait for the 101 before you send messages.")
         if self._received or self.counted:
             self._note()
 
     def _note(self) -> None:
         """Count what came and is not handled yet."""
-        intake = self.factory.wire.intake
+        intake = self.factory.runtime.intake
         if len(self._received) != self.counted:
             intake.note(self, len(self._received))
             intake.relieve()
@@ -134,7 +135,7 @@ class FrontDoor(TwistedProtocol):
         self._refuse(503, "The server has no room at present.", (("Retry-After", "5"),))
 
     def _lookForHead(self) -> None:
-        limits = self.factory.wire.limits
+        limits = self.factory.runtime.limits
         received = self._received
         if received.startswith(b"\r\n"):
             received = self._received = received[emptyLines(received) :]
@@ -170,7 +171,7 @@ class FrontDoor(TwistedProtocol):
         if isinstance(verdict, Deny):
             self._refuse(verdict.status, verdict.message, verdict.headers, hint=verdict.hint)
             return
-        if len(rest) > factory.wire.limits.earlyBytes:
+        if len(rest) > factory.runtime.limits.earlyBytes:
             self._refuse(400, "Wait for the 101 before you send messages.")
             return
         request = UpgradeRequest(
@@ -194,9 +195,9 @@ class FrontDoor(TwistedProtocol):
             except Exception as error:
                 self._failed(Failure(error))
             return
-        factory.wire.wheel.after(self, factory.wire.limits.upgradeDeadline)
+        factory.runtime.wheel.after(self, factory.runtime.limits.upgradeDeadline)
         self._upgrade = answer
-        factory.wire.deciding.add(self)
+        factory.runtime.deciding.add(self)
         answer.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict,)).addErrback(self._failed)
 
     def _welcome(self, welcome: Welcome, accept: Accept) -> None:
@@ -205,7 +206,7 @@ class FrontDoor(TwistedProtocol):
         if self._state is not _State.DECIDING:
             return
         self._state = _State.DONE
-        self.factory.wire.wheel.drop(self)
+        self.factory.runtime.wheel.drop(self)
         connection = self.factory.connectionClass(welcome, self._peer[0])
         setProtocol(self.transport, connection)
         connection.makeConnection(self.transport)  # type: ignore[no-untyped-call]
@@ -229,7 +230,7 @@ class FrontDoor(TwistedProtocol):
         """End the wait for the service; return what was waited for."""
         upgrade, self._upgrade = self._upgrade, None
         if upgrade is not None:
-            self.factory.wire.deciding.discard(self)
+            self.factory.runtime.deciding.discard(self)
         return upgrade
 
     def _failed(self, failure: Failure) -> None:
@@ -241,7 +242,7 @@ class FrontDoor(TwistedProtocol):
         if http is None:
             self._refuse(426, "This port speaks WebSocket.", (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")))
             return
-        self.factory.wire.wheel.drop(self)
+        self.factory.runtime.wheel.drop(self)
         self._state = _State.HTTP
         self._http = http
         self._received = b""
@@ -270,9 +271,9 @@ class FrontDoor(TwistedProtocol):
         self._note()
         if upgrade is not None:
             upgrade.cancel()
-        wire = self.factory.wire
+        runtime = self.factory.runtime
         address, target = self._asked or (peerOf(self.transport.getPeer())[0], "")
-        wire.throttle.info(
+        runtime.throttle.info(
             _log,
             f"handshake refused with {status}",
             "{peer}: {status} {reason}{more}",
@@ -286,7 +287,7 @@ class FrontDoor(TwistedProtocol):
         )
         self.transport.write(response(status, message, headers))
         finishWriting(self.transport)
-        wire.wheel.after(self, wire.limits.closeDeadline)
+        runtime.wheel.after(self, runtime.limits.closeDeadline)
 
     def deadlineReached(self, now: float) -> None:
         """The head, the decision or the peer's end of stream did not come in time; called by the wheel."""
@@ -305,8 +306,8 @@ class FrontDoor(TwistedProtocol):
         gone: Deferred[None] = Deferred()
         self._gone = gone
         self._refuse(503, "The server stops.", (("Retry-After", "5"),))
-        wire = self.factory.wire
-        wire.wheel.after(self, min(timeout, wire.limits.closeDeadline))
+        runtime = self.factory.runtime
+        runtime.wheel.after(self, min(timeout, runtime.limits.closeDeadline))
         return gone
 
     def readConnectionLost(self) -> None:
@@ -330,10 +331,10 @@ class FrontDoor(TwistedProtocol):
         self._state = _State.DONE
         self._received = b""
         self._note()
-        self.factory.wire.wheel.drop(self)
+        self.factory.runtime.wheel.drop(self)
         if self._isAdmitted:
             self._isAdmitted = False
-            self.factory.wire.gate.release(self._peer[0])
+            self.factory.runtime.gate.release(self._peer[0])
         upgrade = self._decided()
         if upgrade is not None:
             upgrade.cancel()
@@ -348,7 +349,7 @@ class FrontDoor(TwistedProtocol):
         if gone is not None:
             gone.callback(None)
         if awaited:
-            reportFailure(reason, self.factory.wire.throttle, self.transport)
+            reportFailure(reason, self.factory.runtime.throttle, self.transport)
 
 
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
@@ -383,7 +384,7 @@ class FrontDoorFactory(ServerFactory):
     """Makes the front door of one port; any endpoint can listen with it.
 
     Attributes:
-        wire: what the server's connections share.
+        runtime: what the server's connections share.
         connectionClass: the class of its WebSocket connections.
         host: who decides on handshakes.
         origins: the web pages that may connect.
@@ -397,7 +398,7 @@ class FrontDoorFactory(ServerFactory):
 
     def __init__(
         self,
-        wire: Wire,
+        runtime: Runtime,
         connectionClass: type[WebSocketConnection],
         host: Host,
         origins: AllowedOrigins,
@@ -406,7 +407,7 @@ class FrontDoorFactory(ServerFactory):
         http: IProtocolFactory | None = None,
         peerCertificate: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.wire = wire
+        self.runtime = runtime
         self.connectionClass = connectionClass
         self.host = host
         self.origins = origins
@@ -418,7 +419,7 @@ class FrontDoorFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Let a connection in, or have it closed at once where there is no place for it."""
         peer = peerOf(addr)
-        return FrontDoor(self, peer) if self.wire.gate.admit(peer[0]) else None
+        return FrontDoor(self, peer) if self.runtime.gate.admit(peer[0]) else None
 
     def doStart(self) -> None:
         """Start the HTTP factory along with this one."""

@@ -16,6 +16,7 @@ from twisted_ws.limits import Limits
 from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.wire.door.origins import AllowedHosts
 from twisted_ws.wire.door.proxies import TrustedProxies
+from twisted_ws.wire.websocket.runtime import Runtime
 
 KEY = "0123456789abcdef"
 
@@ -23,9 +24,9 @@ KEY = "0123456789abcdef"
 class Server:
     """What the broadcast site needs of a server."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
-        self.gate = self.turns = self.backlog = self.intake = None
+    def __init__(self, clock: SteadyClock, limits: Limits | None) -> None:
+        self.runtime = Runtime(clock, limits)
+        self.limits = self.runtime.limits
         self.hosts, self.proxies = AllowedHosts(), TrustedProxies()
         self.reason: str | None = None
         self.sent: list[str | bytes] = []
@@ -67,9 +68,9 @@ class World:
 
     def __init__(self, credentials: Any = None, limits: Limits | None = None) -> None:
         self.clock = SteadyClock()
-        self.server = Server(limits)
+        self.server = Server(self.clock, limits)
         self.credentials = credentials or Credentials(reactor=self.clock)
-        self.site = broadcastSite(self.server, self.credentials, self.clock)  # type: ignore[arg-type]
+        self.site = broadcastSite(self.server, self.credentials)  # type: ignore[arg-type]
 
     def connect(self) -> Connection:
         return Connection(self.site)

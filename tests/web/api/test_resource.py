@@ -35,7 +35,7 @@ class Back(World):
     def __init__(self, credentials: Credentials | None = None, **limits: Any) -> None:
         super().__init__(Users(publish=True, presence=True), **limits)
         self.credentials = credentials or Credentials(reactor=self.clock)
-        self.site = broadcastSite(self.server, self.credentials, self.clock)
+        self.site = broadcastSite(self.server, self.credentials)
         self.back = self.connect()
 
     def connect(self) -> Client:

@@ -23,7 +23,7 @@ class World(LaneWorld):
     def __init__(self, implementation: str, patch: pytest.MonkeyPatch) -> None:
         limits = Limits(maxSendBuffer=8 * SIZE, pingInterval=0, maxConnectionsPerIp=0)
         service = ChannelService(publish=True)
-        super().__init__(implementation, patch, service, limits, lambda server, reactor: pagesSite(server, reactor=reactor))
+        super().__init__(implementation, patch, service, limits, pagesSite)
         self.server.mount("/ws/{channel}", service)
 
     def subscribe(self, request: bytes, greeting: bytes) -> socket.socket:
@@ -35,7 +35,7 @@ class World(LaneWorld):
         client.setblocking(False)
         client.sendall(request)
         self.until(client, greeting)
-        for transport in self.server._wire.group.sockets.transports():
+        for transport in self.server.runtime.group.sockets.transports():
             transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.server.publish("a", "first")
         self.until(client, b"first")

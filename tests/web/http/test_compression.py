@@ -66,7 +66,7 @@ def test_slices() -> None:
     """However many ask for a whole history at once, a turn of the reactor has a bounded part of the work."""
     world = World()
     texts = large(world)
-    turns, clients = world.server.turns, [world.client() for _ in range(12)]
+    turns, clients = world.server.runtime.turns, [world.client() for _ in range(12)]
     for client in clients:
         ask(client)
     count, most = 0, 0

@@ -67,7 +67,7 @@ class World:
         self.server.mount("/ws", Demo())
         self.server.mount("/slow", self.slow)
         self.server.mount("/channels/{channel}", ChannelService(publish=True))
-        self.factory = self.server.factory(pagesSite(self.server, reactor=self.clock))
+        self.factory = self.server.factory(pagesSite(self.server))
 
     def client(self, address: str = "192.0.2.7") -> MemoryClient:
         return MemoryClient(self.factory, self.clock, address)
@@ -205,14 +205,14 @@ def test_earlyBytesCount(before: bytes) -> None:
     for _ in range(2):
         world.asked().send(before + upgrade("/slow") + early)
     world.clock.pump([5, 0.5, 0.5])
-    assert world.server.intake.total == 2 * len(early)
+    assert world.server.runtime.intake.total == 2 * len(early)
     world.asked().send(before + upgrade("/slow") + early)
     world.clock.pump([5, 0.5, 0.5])
-    assert world.server.intake.total <= 30_000
+    assert world.server.runtime.intake.total <= 30_000
     for decision in world.slow.decisions:
         if not decision.called:
             decision.callback(world.slow)
-    assert world.server.intake.total == 0
+    assert world.server.runtime.intake.total == 0
 
 
 def test_tooMuchMeanwhile(world: World) -> None:
@@ -295,7 +295,7 @@ def test_aBugWhileItOpens(world: World, monkeypatch: pytest.MonkeyPatch, logged:
 @pytest.mark.parametrize(("path", "status"), [("/ws", 404), ("/healthz", 200), ("/broadcaster/broadcast", 405)])
 def test_broadcastPort(world: World, before: bytes, path: str, status: int) -> None:
     """The broadcast port has no WebSocket; it answers a handshake as any request (RFC 9110 section 7.8), and stays open."""
-    site = broadcastSite(world.server, Credentials((), None, world.server.limits, world.clock), world.clock)
+    site = broadcastSite(world.server, Credentials((), None, world.server.limits, world.clock))
     client = MemoryClient(site, world.clock)
     client.send(before + upgrade(path))
     assert [each.status for each in readResponses(client.received())][-1] == status

@@ -33,8 +33,8 @@ class World:
         self.server.mount("/channels/{channel}", ChannelService(publish=True, presence=True))
         credentials = Credentials((), key or None, self.server.limits, self.clock)
         self.ports = {
-            "ws": self.server.factory(pagesSite(self.server, reactor=self.clock)),
-            "broadcast": broadcastSite(self.server, credentials, self.clock),
+            "ws": self.server.factory(pagesSite(self.server)),
+            "broadcast": broadcastSite(self.server, credentials),
         }
         self.local = "127.0.0.1"
 

@@ -15,12 +15,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from tests.memory import SteadyClock
 from tests.web.conftest import World, readResponses
 from twisted_ws.limits import Limits
 from twisted_ws.web.http.connection import HttpConnection
 from twisted_ws.web.http.site import HttpSite
-from twisted_ws.wire.door.gate import Gate
+from twisted_ws.wire.websocket.runtime import Runtime
 
 reactor: Any = _reactor
 CERTIFICATE = trustme.CA().issue_cert("localhost")
@@ -29,8 +28,8 @@ GET = b"GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 def test_gate() -> None:
     """A site counts its connections, closes those it has no place for, and has the place again when one leaves."""
-    gate = Gate(Limits(maxConnections=1, descriptorReserve=1))
-    site = World(options={"gate": gate}).site
+    world = World(Limits(maxConnections=1, descriptorReserve=1), {"counts": True})
+    site, gate = world.site, world.runtime.gate
     address = IPv4Address("TCP", "192.0.2.1", 1)
     first = site.buildProtocol(address)
     first.makeConnection(StringTransport())
@@ -49,8 +48,8 @@ def test_gate() -> None:
 
 def test_fullServer() -> None:
     """When callers have taken all places the site is still reached: health must be told from death, and callers be sent to."""
-    gate = Gate(Limits(maxConnections=3, descriptorReserve=10))
-    site, address = World(options={"gate": gate}).site, IPv4Address("TCP", "192.0.2.1", 1)
+    world = World(Limits(maxConnections=3, descriptorReserve=10), {"counts": True})
+    site, gate, address = world.site, world.runtime.gate, IPv4Address("TCP", "192.0.2.1", 1)
     assert site.essential
     assert [gate.admit("192.0.2.2") for _ in range(4)] == [True, True, True, False]
     protocols = [site.buildProtocol(address) for _ in range(6)]
@@ -68,12 +67,6 @@ def test_noGate() -> None:
 def test_protocols() -> None:
     """HTTP/1.1 and 1.0 are negotiated, whatever else Twisted could speak."""
     assert World().site.acceptableProtocols() == [b"http/1.1", b"http/1.0"]
-
-
-def test_ownReactor() -> None:
-    """Without a reactor the global one is used."""
-    assert HttpSite(World().site.resource, Limits()).reactor is reactor
-    assert HttpSite(World().site.resource, Limits(), reactor=SteadyClock()).reactor is not reactor
 
 
 class Client(Protocol):
@@ -137,7 +130,9 @@ class Loopback(TestCase):
         """Listen, and return the world and an endpoint that connects to it."""
         world = World()
         values: dict[str, Any] = {"lingerDeadline": 0.1, **limits}
-        site = Watched(world.site.resource, Limits(**values), Gate(Limits()), reactor)
+        runtime = Runtime(reactor, Limits(**values))
+        self.gate = runtime.gate
+        site = Watched(world.site.resource, runtime, True)
         endpoint: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         if secure:
             endpoint = wrapServerTLS(Contexts(CERTIFICATE), endpoint)
@@ -195,13 +190,12 @@ class Loopback(TestCase):
 
     async def test_noPlaceWithTLS(self) -> None:
         """A TLS connection without a place is closed, and nothing breaks in Twisted's wrapper."""
-        await self.serve(True)
-        self.site._gate = Gate(Limits(maxConnections=1, descriptorReserve=1))
-        self.site._gate.admit("192.0.2.1")
+        await self.serve(True, maxConnections=1, descriptorReserve=1)
+        self.gate.admit("192.0.2.1")
         client = await connectProtocol(self.plain, Client())
         await client.lost
         assert client.received == b""
-        assert self.site._gate.open == 1
+        assert self.gate.open == 1
 
     async def test_mutePeer(self) -> None:
         """A peer that keeps its side open after the last response is dropped at the deadline."""

@@ -179,7 +179,7 @@ def test_handshake(data: bytes, address: str, port: int, secure: bool, step: int
     assert (request.peerAddress, request.peerPort, request.isSecure) == (address, port, secure)
     assert host.recorders[0].connection.isSecure() is secure
     transport._lost(ConnectionError())
-    assert host.wire.gate.open == 0
+    assert host.runtime.gate.open == 0
 
 
 def test_noHeader() -> None:

@@ -475,7 +475,7 @@ def test_endWithinAReply(monkeypatch, implementation):
     came = 0
     for number in MOMENTS:
         client = world.connect()
-        link, turns = service.callers[-1]._connection, world.server._wire.turns
+        link, turns = service.callers[-1]._connection, world.server.runtime.turns
 
         def act(link=link):
             link.abort()
@@ -483,7 +483,7 @@ def test_endWithinAReply(monkeypatch, implementation):
 
         turns.spend(turns.left)
         world.server.broadcast("to all")
-        assert world.server._wire.fanOuts.pending
+        assert world.server.runtime.fanOuts.pending
         with collectAt(number, act) as moment:
             kept = [[], [], [], []]  # so that objects that go at once count, too
             link.reply("to one")
@@ -559,7 +559,7 @@ def test_writesWithinAWrite(monkeypatch, state):
     came = 0
     for number in MOMENTS:
         client = world.connect()
-        transport = next(each for each in world.server._wire.group.sockets.transports())
+        transport = next(each for each in world.server.runtime.group.sockets.transports())
         before = b""
         if state != "drained":
             before = b"0" * 100_000
@@ -600,14 +600,14 @@ def test_startReadingAfterTheEnd(monkeypatch):
     """A transport that has ended is polled no more, whatever is asked of it; who has its descriptor next is left alone."""
     world = LaneWorld("compiled", monkeypatch, Console())
     world.connect().close()
-    (former,) = world.server._wire.group.sockets.transports()
+    (former,) = world.server.runtime.group.sockets.transports()
     while world.server.callers:
         world.turn()
     former.startReading()
     former.startWriting()
-    assert len(world.server._wire.group.sockets) == 0
+    assert len(world.server.runtime.group.sockets) == 0
     client = world.connect()
-    (transport,) = world.server._wire.group.sockets.transports()
+    (transport,) = world.server.runtime.group.sockets.transports()
     assert transport.descriptor == former.descriptor
     former.setLane(None)
     former.startReading()
@@ -623,7 +623,7 @@ def test_groupWithoutMemory(monkeypatch):
     service = Console()
     world = LaneWorld("python", monkeypatch, service)
     client = world.connect()
-    sockets = world.server._wire.group.sockets
+    sockets = world.server.runtime.group.sockets
 
     def serve(maximum, now):
         raise MemoryError
@@ -860,7 +860,7 @@ def test_wholeOrEnded(monkeypatch, implementation, what):
     """Whichever allocation fails in an event, its connection goes on with nothing lost, or ends, and the service is told once."""
     service = Witness()
     world = LaneWorld(implementation, monkeypatch, service, Limits(pingInterval=0))
-    group = world.server._wire.group
+    group = world.server.runtime.group
     went = quiet = number = 0
     while quiet < 25:
         number += 1
@@ -918,7 +918,7 @@ def test_toldThoughMemoryWasShortBefore(monkeypatch, implementation):
     """Where memory was short so often that the exceptions of that are one object, the service is told of an end all the same."""
     service = Witness()
     world = LaneWorld(implementation, monkeypatch, service, Limits(pingInterval=0))
-    group = world.server._wire.group
+    group = world.server.runtime.group
     kept: list[MemoryError] = []
     for _ in range(20):  # CPython has 16 of its own for this
         try:
@@ -952,7 +952,7 @@ def test_openedOrNot(monkeypatch, implementation):
     """Whichever allocation fails in a handshake, the connection is open or it ends; the service hears of both, or of neither."""
     service = Witness()
     world = LaneWorld(implementation, monkeypatch, service, Limits(pingInterval=0))
-    group = world.server._wire.group
+    group = world.server.runtime.group
     number = quiet = 0
     while quiet < 25:
         number += 1
@@ -999,7 +999,7 @@ def test_abortedIsLeftAlone(monkeypatch, implementation):
     world = LaneWorld(implementation, monkeypatch, service)
     client = world.connect()
     transport = service.opened[0]._connection.transport
-    sockets = world.server._wire.group.sockets
+    sockets = world.server.runtime.group.sockets
     client.sendall(clientFrame(1, b"unread"))
     transport.abortConnection()
     transport.resumeProducing()

@@ -445,7 +445,7 @@ class TestOurDelays:
         else:
             host.clock.jump(10)
         if busy:
-            host.wire.turns.left -= STEPS  # by others, in this turn
+            host.runtime.turns.left -= STEPS  # by others, in this turn
         client.send(sent * 10)
         host.clock.advance(0)  # so much takes some turns
         assert not client.transport.writeClosed
@@ -546,7 +546,7 @@ class TestSlowPeers:
         client.advance(5.5)
         assert client.transport.aborted
         assert recorder.connection.bufferedAmount() == 0
-        assert host.wire.backlog.total == 0
+        assert host.runtime.backlog.total == 0
 
     def test_noProgress(self):
         """Bytes that wait without any progress for 30 s end the connection, whatever the peer sends."""
@@ -584,7 +584,7 @@ class TestSlowPeers:
             recorder.connection.writeFrame(BINARY, b"x" * size)
             recorder.connection.writeFrame(BINARY, b"x")
         assert [recorder.connection.phase for _, recorder in pairs] == [Phase.OPEN, Phase.CLOSED, Phase.OPEN, Phase.OPEN]
-        assert host.wire.backlog.total < 100_000
+        assert host.runtime.backlog.total < 100_000
 
     def test_pongsOvertake(self):
         """Control frames overtake messages that wait, but do not split a frame."""
@@ -781,10 +781,10 @@ class TestClosing:
             client, recorder = host.open()
             recorder.connection.writeFrame(TEXT, b"x")
             client.hangUp()
-        assert len(host.wire.wheel) == 0
+        assert len(host.runtime.wheel) == 0
         assert host.clock.getDelayedCalls() == []
-        assert host.wire.gate.open == 0
-        assert host.wire.backlog.total == 0
+        assert host.runtime.gate.open == 0
+        assert host.runtime.backlog.total == 0
 
 
 class TestIdle:

@@ -10,15 +10,14 @@ from tests.dispatch.support import Turns as Clock
 from tests.moments import collectAt
 from twisted_ws import ChannelError, Limits
 from twisted_ws.frames import OutgoingMessage
-from twisted_ws.wire.loop.backlog import Backlog
-from twisted_ws.wire.loop.turns import FEW, QUANTUM, Turns
+from twisted_ws.wire.loop.turns import FEW, QUANTUM
 from twisted_ws.wire.loop.turns import STEPS as TURN
 from twisted_ws.wire.loop.turns import TURN as TURN_SECONDS
-from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.speedups.pure import BEGUN, NOT_THIS_WAY, WHOLE
 from twisted_ws.wire.websocket import fanout
 from twisted_ws.wire.websocket.crowd import GROUP, Crowd
-from twisted_ws.wire.websocket.fanout import BYTES, EVERYBODY, OWN_WAY, SHORT, STEPS, FanOuts, Later, stepsOf
+from twisted_ws.wire.websocket.fanout import BYTES, EVERYBODY, OWN_WAY, SHORT, STEPS, Later, stepsOf
+from twisted_ws.wire.websocket.runtime import Runtime
 
 ALL = 3 * TURN // STEPS  # who do not fit into three turns together with anything else
 
@@ -65,9 +64,8 @@ class World:
 
     def __init__(self, count, monkeypatch, **limits):
         self.clock = Clock()
-        self.turns = Turns(self.clock)
-        self.backlog = Backlog(1 << 30)
-        self.fanOuts = FanOuts(self.turns, self.backlog, Limits(**limits), Wheel(self.clock))
+        runtime = Runtime(self.clock, Limits(**{"maxSendBufferTotal": 1 << 30, **limits}))
+        self.turns, self.backlog, self.fanOuts = runtime.turns, runtime.backlog, runtime.fanOuts
         self.members = [Member() for _ in range(count)]
         self.crowd = Crowd()
         for each in self.members:

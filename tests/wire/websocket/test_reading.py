@@ -140,19 +140,19 @@ def test_intake():
     client, recorder = host.open()
     whole = clientFrame(2, b"x" * 50_000)
     client.send(whole[:30_000])
-    assert 29_000 < host.wire.intake.total <= 30_000
+    assert 29_000 < host.runtime.intake.total <= 30_000
     client.send(whole[30_000:])
-    assert host.wire.intake.total == 0
+    assert host.runtime.intake.total == 0
     client.send(clientFrame(1, b"a" * 1000, fin=False) + clientFrame(0, b"b" * 1000, fin=False))
-    assert host.wire.intake.total == 2000
+    assert host.runtime.intake.total == 2000
     client.send(clientFrame(9, b"ping"))
-    assert host.wire.intake.total == 2000
+    assert host.runtime.intake.total == 2000
     client.send(clientFrame(0, b"c"))
-    assert host.wire.intake.total == 0
+    assert host.runtime.intake.total == 0
     assert [len(event[1]) for event in recorder.events if event[0] == "message"] == [50_000, 2001]
     client.send(whole[:30_000])
     client.hangUp()
-    assert host.wire.intake.total == 0
+    assert host.runtime.intake.total == 0
 
 
 def test_intakeOfTheFailed():
@@ -160,10 +160,10 @@ def test_intakeOfTheFailed():
     host = WireHost(Limits(maxMessageSize=10_000))
     client, _ = host.open()
     client.send(clientFrame(2, b"x" * 6000, fin=False))
-    assert host.wire.intake.total == 6000
+    assert host.runtime.intake.total == 6000
     client.send(clientFrame(0, b"x" * 6000))
     assert client.closeFrame() == (1009, "message too big")
-    assert host.wire.intake.total == 0
+    assert host.runtime.intake.total == 0
 
 
 def test_intakeOfTheRest():
@@ -172,13 +172,13 @@ def test_intakeOfTheRest():
     client, recorder = host.open()
     recorder.onMessage = lambda _, message: host.clock.advance(TURN / 10)
     client.transport.protocol.dataReceived(b"".join([clientFrame(1, b"%04d" % number) for number in range(500)]))
-    assert 500 * 10 - PIECE <= host.wire.intake.total <= 500 * 10
+    assert 500 * 10 - PIECE <= host.runtime.intake.total <= 500 * 10
     host.clock.advance(0)
     host.clock.advance(0)
-    while host.clock.getDelayedCalls() and host.wire.intake.total:
+    while host.clock.getDelayedCalls() and host.runtime.intake.total:
         host.clock.advance(0)
     assert len([event for event in recorder.events if event[0] == "message"]) == 500
-    assert host.wire.intake.total == 0
+    assert host.runtime.intake.total == 0
 
 
 def test_tooMuchTogether():
@@ -193,7 +193,7 @@ def test_tooMuchTogether():
     for client, recorder in (pairs[0], pairs[2]):
         client.send(clientFrame(0, b"y"))
         assert recorder.events[-1][0] == "message"
-    assert host.wire.intake.total == 0
+    assert host.runtime.intake.total == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -214,7 +214,7 @@ def test_turnWithinAHandler(kind, waits):
 
     recorder.onMessage = onMessage
     if waits:
-        host.wire.turns.left = 0
+        host.runtime.turns.left = 0
     protocol.dataReceived(b"".join(map(KINDS[kind], range(3))))
     while turn(host.clock):
         pass
@@ -240,7 +240,7 @@ def test_finaliserWhileItWaits(inner):
             turn(host.clock)
 
         last = data[-1]
-        host.wire.turns.left = 0
+        host.runtime.turns.left = 0
         with collectAt(number, act) as moment:
             protocol.dataReceived(b"".join(data[:-1]))
         came += moment.came

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["BroadcastResource", "broadcastSite"]
 
 
-def broadcastSite(server: WebSocketServer, credentials: Credentials, reactor: Any = None) -> HttpSite:
+def broadcastSite(server: WebSocketServer, credentials: Credentials) -> HttpSite:
     """Return the factory of the broadcast port.
 
     ======================================  ==========================================================
@@ -43,12 +43,8 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials, reactor: An
     root.putChild(b"readyz", Readiness(server))
     return HttpSite(
         root,
-        server.limits,
-        server.gate,
-        reactor,
-        turns=server.turns,
-        backlog=server.backlog,
-        intake=server.intake,
+        server.runtime,
+        counts=True,
         # A page that needs a key has none.
         hosts=None if credentials.requiresCredentials else server.hosts,
         anyHost=(b"/healthz", b"/readyz"),

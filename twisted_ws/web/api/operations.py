@@ -102,7 +102,7 @@ async def publish(call: Call) -> schemas.Published:
 
 async def batch(call: Call) -> schemas.Results:
     """Publish several messages, and let the others have their turn between them."""
-    messages, turns = call.body.messages, call.server.turns
+    messages, turns = call.body.messages, call.server.runtime.turns
     results: list[Any] = []
     share = turns.share()
     for message in messages:
@@ -188,7 +188,7 @@ async def presence(call: Call) -> schemas.PresenceList:
 async def disconnect(call: Call) -> schemas.Disconnected:
     """End connections, those that are subscribed to nothing, too."""
     found = _people(call)
-    async for each in call.server.turns.through(found, CLOSING):
+    async for each in call.server.runtime.turns.through(found, CLOSING):
         (each.membership or call.channels.enroll(each)).disconnect(int(call.body.code), call.body.reason or "disconnected")
     return schemas.Disconnected(len(found))
 
@@ -197,7 +197,7 @@ async def unsubscribe(call: Call) -> schemas.Unsubscribed:
     """End subscriptions."""
     checkName(call.body.channel, call.server.limits.channelName)
     ended = 0
-    async for each in call.server.turns.through(_people(call), CLOSING):
+    async for each in call.server.runtime.turns.through(_people(call), CLOSING):
         if each.membership is not None:
             ended += call.channels.unsubscribe(each.membership, call.body.channel, call.body.reason or "unsubscribed")
     return schemas.Unsubscribed(ended)

@@ -228,12 +228,12 @@ class Poll(Subscriber):
     def _answerSoon(self) -> None:
         """Answer in a turn that has time for it: very many may wait for the same message."""
         if not self._answering:
-            self._server.turns.later(self._answerNow)
+            self._server.runtime.turns.later(self._answerNow)
             self._answering = True  # noted last, for memory may be short: to answer twice does nothing
 
     def _answerNow(self) -> None:
         if self._waiting:  # still: the peer may have left
-            self._server.turns.spend(ANSWER)
+            self._server.runtime.turns.spend(ANSWER)
             self._answer()
 
     def stop(self, timeout: float) -> Deferred[None]:

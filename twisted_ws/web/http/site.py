@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.protocol import Protocol
 from twisted.web.server import Site
 
-from twisted_ws.limits import Limits
-from twisted_ws.logs import Throttle
 from twisted_ws.web.http.connection import HttpConnection
 from twisted_ws.web.http.errors import HttpError
 from twisted_ws.web.http.request import HttpRequest
-from twisted_ws.wire.door.gate import Gate
 from twisted_ws.wire.door.hosts import MISDIRECTED, isMisdirected, remedy
 from twisted_ws.wire.door.origins import AllowedHosts
 from twisted_ws.wire.door.proxies import TrustedProxies
-from twisted_ws.wire.loop.backlog import Backlog
 from twisted_ws.wire.loop.transports import abort, peerOf
-from twisted_ws.wire.loop.turns import Turns
-from twisted_ws.wire.loop.wheel import Wheel
+from twisted_ws.wire.websocket.runtime import Runtime
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -41,19 +36,15 @@ class HttpSite(Site):
 
     Args:
         resource: the root; a `twisted_ws.web.http.resource.HttpResource` in the tree is asked before a body is read.
-        limits: all limits; see `Limits`.
-        gate: counts the connections; None where somebody else has counted them.
-        reactor: the reactor; None for the global one.
+        runtime: what it shares with the server's other connections.
+        counts: whether the gate counts its connections here; False where the front door has.
         keepAlive: whether a connection may have a second request.
-        turns: the budget of its work in one turn of the reactor, which all sites of a server share; None: one of its own.
-        backlog: the server's count of bytes that wait for its peers, None: one of its own.
-        intake: the same of bytes that came from them.
         hosts: the names by which it may be asked for on a loopback address; None: any.
         anyHost: the paths that are answered all the same.
         proxies: whose word on a client counts.
 
     Attributes:
-        throttle: keeps refused requests from filling the log.
+        limits, wheel, turns, backlog, intake, throttle: the runtime's.
         essential: it is reached by way of its own port even when there is no place for more callers.
     """
 
@@ -64,28 +55,24 @@ class HttpSite(Site):
     def __init__(
         self,
         resource: IResource,
-        limits: Limits,
-        gate: Gate | None = None,
-        reactor: Any = None,
+        runtime: Runtime,
+        counts: bool = False,
         keepAlive: bool = True,
-        turns: Turns | None = None,
-        backlog: Backlog | None = None,
-        intake: Backlog | None = None,
         hosts: AllowedHosts | None = None,
         anyHost: Collection[bytes] = (),
         proxies: TrustedProxies | None = None,
     ) -> None:
         # Twisted's own timeout is off: a connection has deadlines.
-        super().__init__(resource, HttpRequest, parsePOSTFormSubmission=False, timeout=None, reactor=reactor)  # type: ignore[no-untyped-call]
-        self.limits = limits
+        super().__init__(resource, HttpRequest, parsePOSTFormSubmission=False, timeout=None, reactor=runtime.reactor)  # type: ignore[no-untyped-call]
+        self.limits = runtime.limits
+        self.wheel = runtime.wheel
+        self.turns = runtime.turns
+        self.backlog = runtime.backlog
+        self.intake = runtime.intake
+        self.throttle = runtime.throttle
         self.keepAlive = keepAlive
-        self.throttle = Throttle(self.reactor.seconds)
-        self.turns = turns or Turns(self.reactor)
-        self.backlog = backlog or Backlog(limits.maxSendBufferTotal)
-        self.intake = intake or Backlog(limits.maxReceiveBufferTotal)
         self.proxies = proxies or TrustedProxies()
-        self.wheel = Wheel(self.reactor)
-        self._gate = gate
+        self._gate = runtime.gate if counts else None
         self._hosts = hosts
         self._anyHost = frozenset(anyHost)
 

@@ -50,8 +50,9 @@ from twisted_ws.wire.websocket.events import ENDED, Events
 from twisted_ws.wire.websocket.fanout import FanOuts
 from twisted_ws.wire.websocket.keepalive import KeepAlive, Verdict
 from twisted_ws.wire.websocket.outbox import SLICE, Outbox, failedWrite, getsOn
-from twisted_ws.wire.websocket.runtime import Welcome, Wire
+from twisted_ws.wire.websocket.runtime import Runtime
 from twisted_ws.wire.websocket.states import Phase
+from twisted_ws.wire.websocket.welcome import Welcome
 
 __all__ = ["WebSocketConnection", "connectionClass"]
 
@@ -97,7 +98,7 @@ class WebSocketConnection(QuietServerProtocol):
     """
 
     phase = Phase.OPENING
-    wire: Wire
+    runtime: Runtime
     _events: Events
     _deliver: Callable[[str | bytes], None]
     _lane: LaneServer | None = None  # the transport, where it has a lane
@@ -107,7 +108,7 @@ class WebSocketConnection(QuietServerProtocol):
     _message: bytearray | None = None
     _deflated = 0  # bytes of a compressed message, as they came
     _pauses = 0
-    counted = 0  # bytes that it has of `Wire.intake`
+    counted = 0  # bytes that it has of `Runtime.intake`
     _kept = 0  # those of `_rest`
     _unhandled = 0  # those that wait for a handler
     _unread = 0.0  # seconds in which we did not read, less what the wheel had missed when we began to
@@ -147,7 +148,7 @@ class WebSocketConnection(QuietServerProtocol):
         """
         welcome = self._welcome
         assert welcome is not None
-        offers = usableOffers(accept.extensions) if self.wire.compression else []
+        offers = usableOffers(accept.extensions) if self.runtime.compression else []
         self.phase = Phase.OPENING  # it has a place from here on: to note another one makes nothing, and no finaliser runs
         if early:
             self._rest, self._heard = bytearray(early), len(early)
@@ -160,7 +161,7 @@ class WebSocketConnection(QuietServerProtocol):
         # Autobahn has written the 101 and is in its own OPEN state; it would also ask TLS for a channel id here.
         welcome, self._welcome = self._welcome, None
         assert welcome is not None
-        limits, wheel = self.wire.limits, self.wire.wheel
+        limits, wheel = self.runtime.limits, self.runtime.wheel
         self._events = welcome.attend(self)
         self._deliver = self._deliverWithinRate if limits.messageRate else self._events.messageReceived
         self._idleTimeout = welcome.idleTimeout
@@ -170,7 +171,7 @@ class WebSocketConnection(QuietServerProtocol):
             self._keepAlive = KeepAlive(now, limits.pingInterval)
         # Only itself: a TLS transport above one would pass on what it is asked, and plain bytes with it.
         self._lane = self.transport if isinstance(self.transport, LaneServer) else None
-        self._outbox = Outbox(self, self.transport, wheel, self.wire.backlog, limits.maxSendBuffer, limits.replyBuffer)
+        self._outbox = Outbox(self, self.transport, wheel, self.runtime.backlog, limits.maxSendBuffer, limits.replyBuffer)
         self.sender = self._outbox.sender
         self.sender.lastData = now
         # All is made. What the peer sends in the middle of it, where a finaliser has the reactor turn, waits for onOpen; its end
@@ -201,10 +202,10 @@ class WebSocketConnection(QuietServerProtocol):
             self._lostFrom = self.phase
             self.phase = Phase.CLOSED
         self.state = self.STATE_CLOSED
-        self.wire.wheel.drop(self)
+        self.runtime.wheel.drop(self)
         admittedAs, self._admittedAs = self._admittedAs, None
         if admittedAs is not None:
-            self.wire.gate.release(admittedAs)
+            self.runtime.gate.release(admittedAs)
         if self._lostFrom is Phase.OPENING:
             return  # a bug of ours, or no memory, which the front door has logged
         self._enter(Phase.CLOSED)
@@ -254,7 +255,7 @@ class WebSocketConnection(QuietServerProtocol):
                 return
         if self._rest is not None:
             self._rest += data
-        elif self.wire.taking and self._isTaking():
+        elif self.runtime.taking and self._isTaking():
             self._rest = bytearray(data)  # a handler or a finaliser has the reactor turn
         else:
             self._take(data)
@@ -267,7 +268,7 @@ class WebSocketConnection(QuietServerProtocol):
         It is read no further then: to read on for ever serves nobody, and to drop it now could destroy the Close on its way, by a
         reset. So it has until the deadline to read that; while our Close awaits its answer, it may end its message first.
         """
-        limits = self.wire.limits
+        limits = self.runtime.limits
         return self._heard > limits.lingerBytes + (limits.maxMessageSize if self.phase is Phase.CLOSING else 0)
 
     def _note(self) -> None:
@@ -275,7 +276,7 @@ class WebSocketConnection(QuietServerProtocol):
         count = self._kept + self._unhandled + (0 if self._message is None else len(self._message))
         if count < SMALL:
             count = 0
-        intake = self.wire.intake
+        intake = self.runtime.intake
         if count != self.counted:
             intake.note(self, count)
             intake.relieve()
@@ -291,10 +292,10 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _take(self, data: bytes | bytearray) -> None:
         """Handle what came, for as long as this turn of the reactor lasts, or until it is the turn of others who wait."""
-        wire, turns = self.wire, self.wire.turns
+        runtime, turns = self.runtime, self.runtime.turns
         at, outermost = 0, False
-        before = wire.taking
-        wire.taking = self, before
+        before = runtime.taking
+        runtime.taking = self, before
         try:
             outermost = turns.begin()
             share = turns.share()
@@ -319,7 +320,7 @@ class WebSocketConnection(QuietServerProtocol):
             # Nothing below should raise; if it does, it must not tear down the reactor's read loop with a traceback per chunk.
             self._failInside(error)
         finally:
-            wire.taking = before
+            runtime.taking = before
             if outermost:
                 turns.end()
         if self._rest is not None:
@@ -327,7 +328,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _isTaking(self) -> bool:
         """Say whether what came before is just being handled."""
-        taking = self.wire.taking
+        taking = self.runtime.taking
         while taking and taking[0] is not self:
             taking = taking[1]
         return bool(taking)
@@ -344,7 +345,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _takeSome(self, data: bytes | bytearray, at: int) -> int:
         """Handle the next bytes, from `at` on, and return how many those were."""
-        turns = self.wire.turns
+        turns = self.runtime.turns
         if self._expectsFrame():
             size = 0
             if len(data) - at > PIECE:
@@ -371,7 +372,7 @@ class WebSocketConnection(QuietServerProtocol):
         if self._lane is not None:
             self._lane.setLane(None)
         self._pause(self._FOR_OTHERS)
-        self.wire.turns.later(self._goOn)
+        self.runtime.turns.later(self._goOn)
         self._note()
 
     def _goOn(self) -> None:
@@ -407,7 +408,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     def framesReceived(self, messages: list[str | bytes]) -> None:
         """Deliver the messages of common frames."""
-        self.sender.lastData = self.wire.wheel.now
+        self.sender.lastData = self.runtime.wheel.now
         deliver = self._deliver
         for message in messages:
             if self.phase is not Phase.OPEN:
@@ -417,7 +418,7 @@ class WebSocketConnection(QuietServerProtocol):
     def _deliverWithinRate(self, message: str | bytes) -> None:
         if self._messageRate is None:
             self._messageRate = Rate()
-        limit = self.wire.limits.messageRate
+        limit = self.runtime.limits.messageRate
         if self._isWithin(self._messageRate, limit):
             self._events.messageReceived(message)
         else:
@@ -434,7 +435,7 @@ class WebSocketConnection(QuietServerProtocol):
         if self.phase >= Phase.FINISHING:
             self.data = b""
             return False
-        turns = self.wire.turns
+        turns = self.runtime.turns
         turns.left -= PARSING
         if turns.left % QUANTUM < PARSING and self._hasUnparsed():
             return False
@@ -451,9 +452,9 @@ class WebSocketConnection(QuietServerProtocol):
     def onMessageFrameBegin(self, length: int) -> None:
         """Charge a frame against the message limit before a byte of it is kept."""
         header = self.current_frame
-        limit = self.wire.limits.maxMessageSize
+        limit = self.runtime.limits.maxMessageSize
         if not header.fin or header.opcode == 0:
-            self.message_data_total_length += self.wire.limits.fragmentCharge
+            self.message_data_total_length += self.runtime.limits.fragmentCharge
         if self._isMessageCompressed:
             # How long it is shows when it is inflated; what does not compress is a little longer compressed. All frames count:
             # zlib keeps what comes after the last block of its stream.
@@ -472,8 +473,8 @@ class WebSocketConnection(QuietServerProtocol):
             # Autobahn takes the compressed length off again, and puts the inflated one in its place.
             self.message_data_total_length += len(payload)
         result: bool | None = super().onFrameData(payload)
-        if inflates and self.message_data_total_length > self.wire.limits.maxMessageSize:
-            self.fail(MessageTooBig(f"a message of more than {self.wire.limits.maxMessageSize} bytes"))
+        if inflates and self.message_data_total_length > self.runtime.limits.maxMessageSize:
+            self.fail(MessageTooBig(f"a message of more than {self.runtime.limits.maxMessageSize} bytes"))
             return False
         return result
 
@@ -490,21 +491,21 @@ class WebSocketConnection(QuietServerProtocol):
         message, self._message = self._message, None
         if message is None or self.phase is not Phase.OPEN:
             return
-        self.sender.lastData = self.wire.wheel.now
+        self.sender.lastData = self.runtime.wheel.now
         self._deliver(bytes(message) if self.message_is_binary else message.decode())
 
     def _isWithin(self, rate: Rate, limit: int) -> bool:
-        now = self.wire.reactor.seconds()
+        now = self.runtime.reactor.seconds()
         # A pause counts until now: what waits for its turn is handled before it is over.
         unread = self._unread + now if self._pauses else self._unread
-        return rate.within(limit, now, self.wire.wheel.missedUntil(now) + unread)
+        return rate.within(limit, now, self.runtime.wheel.missedUntil(now) + unread)
 
     # Control frames in.
 
     def _withinControlRate(self) -> bool:
         if self._controlRate is None:
             self._controlRate = Rate()
-        limit = self.wire.limits.controlRate
+        limit = self.runtime.limits.controlRate
         if self._isWithin(self._controlRate, limit):
             return True
         self.fail(PolicyViolation(f"more than {limit} control frames a second", "too many control frames"))
@@ -530,7 +531,7 @@ class WebSocketConnection(QuietServerProtocol):
     def _pause(self, why: int) -> None:
         if self.phase is not Phase.OPEN and why != self._FOR_OTHERS:
             return
-        now = self.wire.reactor.seconds()
+        now = self.runtime.reactor.seconds()
         unread = self._unread - now  # it is right again after the pause
         before = self._pauses
         self._pauses |= why
@@ -542,7 +543,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _resume(self, why: int) -> None:
         if self._pauses & why:
-            now = self.wire.reactor.seconds()
+            now = self.runtime.reactor.seconds()
             unread = self._unread + now
             left = self._pauses & ~why
             if self._pauses and not left:
@@ -578,9 +579,9 @@ class WebSocketConnection(QuietServerProtocol):
         """Take the answer to a keep-alive ping; any other pong is the service's."""
         if self.phase is not Phase.OPEN or not self._withinControlRate():
             return
-        now = self.wire.wheel.seconds()
-        if self._keepAlive is not None and self._keepAlive.answers(payload, now, self.wire.limits.pingInterval):
-            self.wire.wheel.set(self, self._nextDeadline(now))
+        now = self.runtime.wheel.seconds()
+        if self._keepAlive is not None and self._keepAlive.answers(payload, now, self.runtime.limits.pingInterval):
+            self.runtime.wheel.set(self, self._nextDeadline(now))
             return
         self._events.pongReceived(payload)
 
@@ -621,14 +622,14 @@ class WebSocketConnection(QuietServerProtocol):
             self._outbox.written += 1
             self._outbox.control(frame(opcode, payload), waiter)
             return waiter
-        self.sender.lastData = self.wire.wheel.now
+        self.sender.lastData = self.runtime.wheel.now
         deflate = self._perMessageCompress
         waiter = self._outbox.message(frame(opcode, payload) if deflate is None else compressedFrame(deflate, opcode, payload))
         self._pauseForReplies()
-        if waiter.called and self.wire.handedAtOnce():
+        if waiter.called and self.runtime.handedAtOnce():
             # Whoever awaits one write after the other would never let the reactor turn while the kernel takes them all.
             later: Deferred[None] = Deferred()
-            self.wire.reactor.callLater(0, later.callback, None)
+            self.runtime.reactor.callLater(0, later.callback, None)
             return later
         return waiter
 
@@ -672,7 +673,7 @@ class WebSocketConnection(QuietServerProtocol):
         """Send a message that goes to many; say whether this connection took it."""
         if self.phase is not Phase.OPEN:
             return False
-        self.sender.lastData = self.wire.wheel.now
+        self.sender.lastData = self.runtime.wheel.now
         self._outbox.send(self._framed(message))
         return self.phase is Phase.OPEN
 
@@ -680,7 +681,7 @@ class WebSocketConnection(QuietServerProtocol):
         """Send some of them in one piece, as `send`."""
         if self.phase is not Phase.OPEN:
             return False
-        self.sender.lastData = self.wire.wheel.now
+        self.sender.lastData = self.runtime.wheel.now
         self._outbox.written += len(messages) - 1
         self._outbox.send(b"".join([self._framed(each) for each in messages]))
         return self.phase is Phase.OPEN
@@ -718,10 +719,10 @@ class WebSocketConnection(QuietServerProtocol):
     # Who does not read its replies is not read from.
 
     def _pauseForReplies(self) -> None:
-        if self._outbox.size > self.wire.limits.replyBuffer:
+        if self._outbox.size > self.runtime.limits.replyBuffer:
             self._outbox.isAwaited = True
             self._pause(self._FOR_REPLIES)
-            if self._outbox.size < self.wire.limits.replyBuffer:
+            if self._outbox.size < self.runtime.limits.replyBuffer:
                 self._resume(self._FOR_REPLIES)  # what waited has gone before it was noted that this waits for it
 
     def outboxEased(self) -> None:
@@ -766,11 +767,11 @@ class WebSocketConnection(QuietServerProtocol):
 
     def mayLog(self, kind: str) -> bool:
         """Say whether one more line of this kind may be written (see `twisted_ws.connection.Connection`)."""
-        return self.wire.throttle.allows(_log, kind)
+        return self.runtime.throttle.allows(_log, kind)
 
     def _tellFailed(self, error: WebSocketError) -> None:
         self._failure = error
-        if self.wire.throttle.allows(_log, "connection failed" if error.code is None else f"failed with {int(error.code)}"):
+        if self.runtime.throttle.allows(_log, "connection failed" if error.code is None else f"failed with {int(error.code)}"):
             code = "no close frame" if error.code is None else int(error.code)
             _log.info("{peer}: {error} ({code})", peer=self._events.peer(), error=printable(error), code=code)
         self._events.failed(error)
@@ -794,9 +795,9 @@ class WebSocketConnection(QuietServerProtocol):
         self.state = self.STATE_CLOSING
         self._resumeAll()
         self._outbox.isAwaited = True
-        deadline = self.wire.wheel.seconds() + self.wire.limits.closeDeadline
+        deadline = self.runtime.wheel.seconds() + self.runtime.limits.closeDeadline
         self._closeAt = min(self._closeAt, deadline) if wasClosing and self._closeAt else deadline
-        self.wire.wheel.set(self, self._closeAt)
+        self.runtime.wheel.set(self, self._closeAt)
         if self._outbox.size == 0:
             self._hangUp()
         self._sending = sending(self.transport)
@@ -840,9 +841,9 @@ class WebSocketConnection(QuietServerProtocol):
                 if now >= self._closeBy or not getsOn(before, self._sending):
                     self._abort()
                     return
-                self._closeAt = min(now + self.wire.limits.writeDeadline, self._closeBy)
-        elif self._outbox.busy and now - self._outbox.progressAt >= self.wire.limits.writeDeadline:
-            self.fail(TransportError(f"it took none of the bytes that wait for {self.wire.limits.writeDeadline:g} seconds"))
+                self._closeAt = min(now + self.runtime.limits.writeDeadline, self._closeBy)
+        elif self._outbox.busy and now - self._outbox.progressAt >= self.runtime.limits.writeDeadline:
+            self.fail(TransportError(f"it took none of the bytes that wait for {self.runtime.limits.writeDeadline:g} seconds"))
             return
         else:
             if self._keepAlive is not None and self._keepAlive.dueAt <= now:
@@ -856,13 +857,13 @@ class WebSocketConnection(QuietServerProtocol):
                 self.sender.lastData = now
                 self._events.idle()
         if self.phase < Phase.CLOSED and self.wheelSlot is None:
-            self.wire.wheel.set(self, self._nextDeadline(now))
+            self.runtime.wheel.set(self, self._nextDeadline(now))
 
     def _nextDeadline(self, now: float) -> float:
         if self.phase >= Phase.CLOSING:
             return max(self._closeAt, now)
         # At least once in every write deadline, so that no stall is seen more than a turn late.
-        due = (self._outbox.progressAt if self._outbox.busy else now) + self.wire.limits.writeDeadline
+        due = (self._outbox.progressAt if self._outbox.busy else now) + self.runtime.limits.writeDeadline
         if self._keepAlive is not None:
             ping = self._keepAlive.dueAt
             due = ping if ping < due else due
@@ -881,7 +882,7 @@ class WebSocketConnection(QuietServerProtocol):
             # It is in the middle of a frame, where no pong can stand, and gets on with it.
             or (heard >= UPLOAD and self.current_frame is not None)
         )
-        timeout = self.wire.limits.pingTimeout
+        timeout = self.runtime.limits.pingTimeout
         verdict = keepAlive.due(now, timeout, kernel, excused, self._hasUnread())
         if verdict is Verdict.PING:
             handed: Deferred[None] = Deferred()
@@ -889,7 +890,7 @@ class WebSocketConnection(QuietServerProtocol):
             if handed.called:
                 keepAlive.handed(now, timeout)
             else:
-                wheel, transport = self.wire.wheel, self.transport
+                wheel, transport = self.runtime.wheel, self.transport
                 handed.addCallback(lambda _: keepAlive.handed(wheel.seconds(), timeout, sending(transport)))
             handed.addErrback(lambda _: None)
         elif verdict is Verdict.DEAD:
@@ -918,9 +919,9 @@ class WebSocketConnection(QuietServerProtocol):
         # From here on it is the peer's turn.
         if not self._closeHanded:
             self._closeHanded = True
-            now = self.wire.wheel.seconds()
-            self._closeAt = min(self._closeAt, now + self.wire.limits.closeDeadline)
-            self.wire.wheel.set(self, self._closeAt)
+            now = self.runtime.wheel.seconds()
+            self._closeAt = min(self._closeAt, now + self.runtime.limits.closeDeadline)
+            self.runtime.wheel.set(self, self._closeAt)
             self._sending = sending(self.transport)
 
     # Link: what a caller asks.
@@ -941,15 +942,15 @@ class WebSocketConnection(QuietServerProtocol):
         return closed
 
     def _startClose(self, payload: bytes, timeout: float) -> None:
-        now = self.wire.wheel.seconds()
+        now = self.runtime.wheel.seconds()
         if self.phase is Phase.OPEN:
             self._enter(Phase.CLOSING)
             # Autobahn: the next Close of the peer is the answer to ours.
             self.state = self.STATE_CLOSING
             self._resumeAll()
             # Without a wait for the peer there is still one for what is queued.
-            self._closeAt = self._closeBy = now + (timeout or self.wire.limits.closeDeadline)
-            self.wire.wheel.set(self, self._closeAt)
+            self._closeAt = self._closeBy = now + (timeout or self.runtime.limits.closeDeadline)
+            self.runtime.wheel.set(self, self._closeAt)
             self._outbox.isAwaited = True
             self._outbox.last(frame(CLOSE, payload))
             if self._outbox.size == 0:
@@ -960,7 +961,7 @@ class WebSocketConnection(QuietServerProtocol):
             self._closeBy = min(self._closeBy, now + timeout)
             if self._closeBy < self._closeAt:
                 self._closeAt = self._closeBy
-                self.wire.wheel.set(self, self._closeAt)
+                self.runtime.wheel.set(self, self._closeAt)
 
     def isSecure(self) -> bool:
         """Say whether the connection has TLS."""
@@ -976,8 +977,8 @@ _NAMES = (
 )
 
 
-def connectionClass(wire: Wire) -> type[WebSocketConnection]:
+def connectionClass(runtime: Runtime) -> type[WebSocketConnection]:
     """Return the class of the connections of one server."""
-    options = serverOptions(wire.limits, wire.reactor)
-    own = {"wire": wire, "_wheel": wire.wheel, "_fanOuts": wire.fanOuts, "laneMaximum": wire.limits.maxMessageSize}
+    options = serverOptions(runtime.limits, runtime.reactor)
+    own = {"runtime": runtime, "_wheel": runtime.wheel, "_fanOuts": runtime.fanOuts, "laneMaximum": runtime.limits.maxMessageSize}
     return shareNames(type("WebSocketConnection", (WebSocketConnection,), {**options, **own}), _NAMES)

@@ -12,20 +12,20 @@ import gc
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import compress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_ws.errors import ChannelError
 from twisted_ws.frames import OutgoingMessage
-from twisted_ws.limits import Limits
-from twisted_ws.wire.loop.backlog import Backlog
-from twisted_ws.wire.loop.turns import STEP, Turns
-from twisted_ws.wire.loop.wheel import Wheel
+from twisted_ws.wire.loop.turns import STEP
 from twisted_ws.wire.speedups import sendMany
 from twisted_ws.wire.speedups.pure import BEGUN
 from twisted_ws.wire.websocket.crowd import Run
+
+if TYPE_CHECKING:
+    from twisted_ws.wire.websocket.runtime import Runtime
 
 __all__ = ["EVERYBODY", "OWN_WAY", "STEPS", "FanOut", "FanOuts", "Later", "Part", "stepsOf"]
 
@@ -210,10 +210,7 @@ class FanOuts:
     """What is on its way to many of one server.
 
     Args:
-        turns: the budget.
-        backlog: the server's count of bytes that wait.
-        limits: `fanOutLag` and `maxSendBufferTotal` are used.
-        wheel: its clock.
+        runtime: what the server's connections share; of its limits, `fanOutLag` and `maxSendBufferTotal` are used.
 
     Attributes:
         pending: what is on its way, in order. While there is any, who writes to one alone calls `catchUp` first.
@@ -236,11 +233,11 @@ class FanOuts:
         "pending",
     )
 
-    def __init__(self, turns: Turns, backlog: Backlog, limits: Limits, wheel: Wheel) -> None:
-        self._turns = turns
-        self._backlog = backlog
-        self._limits = limits
-        self._wheel = wheel
+    def __init__(self, runtime: Runtime) -> None:
+        self._turns = runtime.turns
+        self._backlog = runtime.backlog
+        self._limits = runtime.limits
+        self._wheel = runtime.wheel
         self.pending: deque[FanOut] = deque()
         self._number = 0
         self._scheduled = self._working = False

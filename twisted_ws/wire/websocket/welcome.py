@@ -1,0 +1,31 @@
+"""The answer to a handshake that is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from twisted_ws.wire.websocket.events import Events
+
+if TYPE_CHECKING:
+    from twisted_ws.wire.websocket.connection import WebSocketConnection
+
+__all__ = ["Welcome"]
+
+
+@dataclass(slots=True)
+class Welcome:
+    """The answer to a handshake that is accepted.
+
+    Attributes:
+        subProtocol: the chosen one, None without.
+        headers: more headers for the 101, checked.
+        idleTimeout: the service's, seconds; 0: none.
+        attend: makes the receiver of the connection's events, once it is open.
+    """
+
+    subProtocol: str | None
+    headers: tuple[tuple[str, str], ...]
+    idleTimeout: float
+    attend: Callable[[WebSocketConnection], Events]
