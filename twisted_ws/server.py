@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller, Membership
 from twisted_ws.channels.channels import Channels
-from twisted_ws.channels.engine import Engine, MemoryEngine
-from twisted_ws.channels.framings import SUBPROTOCOL, jsonBroadcast, rawBroadcast
-from twisted_ws.channels.people import People
+from twisted_ws.channels.formats import SUBPROTOCOL, jsonBroadcast, rawBroadcast
+from twisted_ws.channels.memory import Engine, MemoryEngine
+from twisted_ws.channels.roster import People
 from twisted_ws.dispatch.dispatcher import Dispatcher, callUpgrade
 from twisted_ws.dispatch.handlers import examine
 from twisted_ws.dispatch.upgrades import Upgrade, refusal

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted_ws.channels.past import Place
+from twisted_ws.channels.replay import Place
 from twisted_ws.message import Kind, Publication
 
 

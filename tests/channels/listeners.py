@@ -9,9 +9,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.memory import SteadyClock
+from twisted_ws.channels.buffered import Subscriber
 from twisted_ws.channels.channels import Channels
-from twisted_ws.channels.engine import History, MemoryEngine
-from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.channels.memory import History, MemoryEngine
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.limits import Limits
 from twisted_ws.message import Kind, Position, Publication, Published, Start

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.channels.histories import Kept
 from twisted_ws.channels.mailbox import CHARGE, DROPS, FRAME_CHARGE, STEPS, Mailbox, Policy
-from twisted_ws.channels.past import CHARGE as HELD_CHARGE
-from twisted_ws.channels.past import PLACE
+from twisted_ws.channels.replay import CHARGE as HELD_CHARGE
+from twisted_ws.channels.replay import PLACE
 from twisted_ws.message import Kind, Publication
 
 SIZE = CHARGE + 10

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.memory import MemoryClient, SteadyClock, clientFrame
 from twisted_ws import Limits, WebSocketServer
 from twisted_ws.channels.mailbox import CHARGE
-from twisted_ws.channels.past import PLACE
+from twisted_ws.channels.replay import PLACE
 from twisted_ws.channels.service import ChannelService
 
 CHANNELS = ("a", "b.c")

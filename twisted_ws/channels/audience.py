@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from twisted_ws.channels.framings import Framing
+from twisted_ws.channels.buffered import Subscriber
+from twisted_ws.channels.formats import Framing
 from twisted_ws.channels.names import patternsOf
-from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.wire.websocket.crowd import Crowd, Group, Run
 
 __all__ = ["Audience"]

@@ -24,12 +24,12 @@ from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller
 from twisted_ws.channels.audience import Audience
-from twisted_ws.channels.engine import Description, Engine, History
-from twisted_ws.channels.framings import LARGE, Framing
+from twisted_ws.channels.buffered import CallerSubscriber, Subscriber
+from twisted_ws.channels.formats import LARGE, Framing
+from twisted_ws.channels.memory import Description, Engine, History
 from twisted_ws.channels.names import checkName, checkNameOrPattern, isPattern
-from twisted_ws.channels.people import People
 from twisted_ws.channels.presence import Presence, Room
-from twisted_ws.channels.subscriber import CallerSubscriber, Subscriber
+from twisted_ws.channels.roster import People
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.frames import OutgoingMessage

@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from enum import Enum
 
-from twisted_ws.channels.past import Held, Past, Place
+from twisted_ws.channels.replay import Held, Past, Place
 from twisted_ws.message import Publication
 
 __all__ = ["CHARGE", "FRAME_CHARGE", "STEPS", "Mailbox", "Policy"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from twisted_ws.channels.framings import SUBPROTOCOL
+from twisted_ws.channels.formats import SUBPROTOCOL
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import fromBase64, fromJson
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from twisted_ws.caller import connectionIds
 
 if TYPE_CHECKING:
-    from twisted_ws.channels.people import People
-    from twisted_ws.channels.subscriber import Subscriber
+    from twisted_ws.channels.buffered import Subscriber
+    from twisted_ws.channels.roster import People
     from twisted_ws.upgrade import UpgradeRequest
 
 __all__ = ["Visitor"]

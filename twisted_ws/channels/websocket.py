@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted_ws.channels.framings import Framing, jsonFraming
+from twisted_ws.channels.buffered import CallerSubscriber
+from twisted_ws.channels.formats import Framing, jsonFraming
 from twisted_ws.channels.names import isPattern
-from twisted_ws.channels.past import Past
+from twisted_ws.channels.replay import Past
 from twisted_ws.channels.subprotocol import AnyRequest, Presence, Publish, Ref, Subscribe, Unsubscribe, frame, readRequest, refOf
-from twisted_ws.channels.subscriber import CallerSubscriber
 from twisted_ws.closecodes import FORBIDDEN, NOT_RECOVERED, REFUSED
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Position, Publication, Start

@@ -11,7 +11,7 @@ from twisted.internet.error import ConnectionLost
 
 from tests.web.worlds import EventClient, World
 from twisted_ws import Reject
-from twisted_ws.channels.engine import MemoryEngine
+from twisted_ws.channels.memory import MemoryEngine
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.message import Kind, Publication, parseAfter
 from twisted_ws.web.channels import events, stream

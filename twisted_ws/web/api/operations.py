@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from twisted_ws.channels.channels import Channels
-from twisted_ws.channels.engine import Description
+from twisted_ws.channels.memory import Description
 from twisted_ws.channels.names import checkName
 from twisted_ws.channels.presence import Room
 from twisted_ws.dispatch.values import hasMoreValues

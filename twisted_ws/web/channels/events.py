@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
 
-from twisted_ws.channels.framings import Framing, jsonParts
+from twisted_ws.channels.buffered import CallerSubscriber
+from twisted_ws.channels.formats import Framing, jsonParts
 from twisted_ws.channels.names import isPattern
-from twisted_ws.channels.past import Past
 from twisted_ws.channels.presence import Room
+from twisted_ws.channels.replay import Past
 from twisted_ws.channels.subprotocol import frame
-from twisted_ws.channels.subscriber import CallerSubscriber
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.message import Cursor, Kind, Position, Publication, Start, parseAfter
 from twisted_ws.web.channels.stream import Event, EventStream, uniform

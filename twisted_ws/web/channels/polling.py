@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 from twisted.internet.defer import Deferred
 
-from twisted_ws.channels.framings import Framing, jsonFields
+from twisted_ws.channels.buffered import Subscriber
+from twisted_ws.channels.formats import Framing, jsonFields
 from twisted_ws.channels.names import isPattern
-from twisted_ws.channels.past import Past
 from twisted_ws.channels.presence import Room
-from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.channels.replay import Past
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.message import NOWHERE, Cursor, Position, Publication, Start, cursor, parseAfter
 from twisted_ws.web.channels.stream import returnDelay

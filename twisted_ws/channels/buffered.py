@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.channels.framings import ChannelMessage, Framing, raw
+from twisted_ws.channels.formats import ChannelMessage, Framing, raw
 from twisted_ws.channels.mailbox import Mailbox, Policy
 from twisted_ws.channels.names import isPattern
-from twisted_ws.channels.past import Past
+from twisted_ws.channels.replay import Past
 from twisted_ws.errors import ConnectionClosed, SlowConsumer
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.message import TEXT, Position, Publication, Start

@@ -5,7 +5,7 @@ import pytest
 from tests.dispatch.support import Turns
 from tests.memory import SteadyClock
 from twisted_ws import ChannelError, Limits
-from twisted_ws.channels.engine import CHARGE, FORGOTTEN_AT_ONCE, MemoryEngine
+from twisted_ws.channels.memory import CHARGE, FORGOTTEN_AT_ONCE, MemoryEngine
 from twisted_ws.message import START, Kind, Position
 from twisted_ws.wire.loop.wheel import AT_ONCE, TICK, Wheel
 

@@ -6,7 +6,7 @@ from base64 import b64encode
 
 import pytest
 
-from twisted_ws.channels.framings import LARGE, jsonBroadcast, jsonFields, jsonFrame, jsonFraming, raw, rawBroadcast
+from twisted_ws.channels.formats import LARGE, jsonBroadcast, jsonFields, jsonFrame, jsonFraming, raw, rawBroadcast
 from twisted_ws.message import Kind, Publication, checkJson
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from twisted_ws.channels.people import People
+from twisted_ws.channels.roster import People
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.upgrade import UpgradeRequest
 

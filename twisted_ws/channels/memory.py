@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 
 from twisted_ws.channels.names import SortedNames, isPattern
-from twisted_ws.channels.past import CHARGE, Past, Place
+from twisted_ws.channels.replay import CHARGE, Past, Place
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
 from twisted_ws.message import START, Kind, Position, Publication, Published

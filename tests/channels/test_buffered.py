@@ -8,10 +8,10 @@ import pytest
 from tests.channels.listeners import Ear
 from tests.channels.test_mailbox import Steps
 from twisted_ws import ConnectionClosed, Limits, WebSocketService
+from twisted_ws.channels.buffered import PIECE, STEPS, CallerSubscriber, Subscriber
 from twisted_ws.channels.channels import ROOM
 from twisted_ws.channels.mailbox import CHARGE, Policy
-from twisted_ws.channels.past import PLACE
-from twisted_ws.channels.subscriber import PIECE, STEPS, CallerSubscriber, Subscriber
+from twisted_ws.channels.replay import PLACE
 from twisted_ws.message import Start
 from twisted_ws.testing import serve
 from twisted_ws.wire.loop.turns import STEPS as TURN
