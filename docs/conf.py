@@ -28,7 +28,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(twisted|zope|autobahn|OpenSSL|collections|typing|pathlib|ipaddress|enum)\..*"),
     # What signatures name and users never hold.
     (r"py:class", r"twisted_ws\.service\._Handler|twisted_ws\.wire\.frontdoor\.FrontDoorFactory"),
-    (r"py:class", r"(twisted_ws\.channels\.past\.)?Past"),
+    (r"py:class", r"(twisted_ws\.channels\.replay\.)?Replay"),
     (r"py:class", r"twisted_ws\.client\.(client|sync)\._T|twisted_ws\.testing\.(client|server)\._T"),
     (
         r"py:.*",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from twisted_ws.message import Position, Start
     from twisted_ws.upgrade import UpgradeRequest
 
-__all__ = ["Caller", "Home", "Membership", "Registry"]
+__all__ = ["Caller", "Membership", "Registry"]
 
 connectionIds = count(1)  # of all transports of this process
 
@@ -41,23 +41,19 @@ class Membership(Protocol):
 
 
 class Registry(Protocol):
-    """The open callers of a server, for who comes and goes."""
+    """The open callers of a server, and what a caller asks of it."""
 
     def add(self, caller: Caller, /) -> None:
-        """Add one who came."""
+        """Add a caller that has come."""
 
     def discard(self, caller: Caller, /) -> None:
-        """Take one away who leaves; nothing where it is not there."""
-
-
-class Home(Protocol):
-    """What a caller asks of its server, beside its own connection; delivery implements it."""
-
-    def enroll(self, caller: Caller, /) -> Membership:
-        """Return what takes part in channels for a caller that has nothing of its own for it."""
+        """Remove a caller that leaves; do nothing if it is not there."""
 
     def renamed(self, caller: Any, before: Any, /) -> None:
         """Note that a caller has another user than `before`."""
+
+    def enroll(self, caller: Caller, /) -> Membership:
+        """Return what takes part in channels for a caller that has no membership yet."""
 
 
 class Caller:
@@ -78,8 +74,8 @@ class Caller:
         "__weakref__",
         "_attributes",
         "_connection",
-        "_home",
         "_place",
+        "_registry",
         "_user",
         "connectionId",
         "membership",
@@ -92,10 +88,10 @@ class Caller:
         connection: Connection,
         request: UpgradeRequest,
         negotiatedSubProtocol: str | None = None,
-        home: Home | None = None,
+        registry: Registry | None = None,
     ) -> None:
         self._connection = connection
-        self._home = home
+        self._registry = registry
         self._place: Any = None  # where its server has it
         self.membership: Membership | None = None
         self._attributes: dict[str, Any] | None = None
@@ -112,8 +108,8 @@ class Caller:
     @user.setter
     def user(self, user: Any) -> None:
         before, self._user = self._user, user
-        if self._home is not None:
-            self._home.renamed(self, before)
+        if self._registry is not None:
+            self._registry.renamed(self, before)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -157,9 +153,9 @@ class Caller:
             RuntimeError: the caller belongs to no server.
         """
         if self.membership is None:
-            if self._home is None:
+            if self._registry is None:
                 raise RuntimeError("this caller belongs to no server, so there are no channels")
-            self.membership = self._home.enroll(self)
+            self.membership = self._registry.enroll(self)
         return self.membership.subscribe(channel, after)
 
     def unsubscribe(self, channel: str) -> bool:

@@ -13,9 +13,10 @@ from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller, Membership
 from twisted_ws.channels.channels import Channels
+from twisted_ws.channels.engine import Engine
 from twisted_ws.channels.formats import SUBPROTOCOL, jsonBroadcast, rawBroadcast
-from twisted_ws.channels.memory import Engine, MemoryEngine
-from twisted_ws.channels.roster import People
+from twisted_ws.channels.memory import MemoryEngine
+from twisted_ws.channels.roster import Roster
 from twisted_ws.dispatch.dispatcher import Dispatcher, callUpgrade
 from twisted_ws.dispatch.handlers import examine
 from twisted_ws.dispatch.upgrades import Upgrade, refusal
@@ -50,30 +51,30 @@ STOPPING = 40
 class Callers(Collection[Caller]):
     """The open callers of a server, as they are now: count, iterate, ask for one, find some."""
 
-    __slots__ = ("_people",)
+    __slots__ = ("_roster",)
 
     def __init__(self) -> None:
-        self._people = People()
+        self._roster = Roster()
 
     def __len__(self) -> int:
-        return len(self._people)
+        return len(self._roster)
 
     def __iter__(self) -> Iterator[Caller]:
-        return iter(self._people)
+        return iter(self._roster)
 
     def __contains__(self, caller: object) -> bool:
-        return isinstance(caller, Caller) and caller in self._people
+        return isinstance(caller, Caller) and caller in self._roster
 
     def find(self, connection: str | None = None, user: str | None = None) -> list[Caller]:
         """Return those with this `Caller.connectionId`, or of this user (a str), without a look at the others."""
-        return self._people.find(connection, user)
+        return self._roster.find(connection, user)
 
     def __repr__(self) -> str:
         return f"<{len(self)} callers>"
 
 
 class _OpenCallers(Callers):
-    """The same for the server itself; to a caller, its `twisted_ws.caller.Home`."""
+    """The same for the server itself; implements `twisted_ws.caller.Registry`."""
 
     __slots__ = ("_fanOuts", "_framed", "_plain", "enroll")
 
@@ -90,18 +91,18 @@ class _OpenCallers(Callers):
 
     def add(self, caller: Caller) -> None:
         """Add one who came."""
-        self._people.add(caller)
+        self._roster.add(caller)
         if self._fanOuts.pending:
             self._fanOuts.came(caller, EVERYBODY)
         caller._place = self._crowdOf(caller).add(caller._connection)
 
     def renamed(self, caller: Caller, before: Any) -> None:
         """Note that a caller, open or not, has another user."""
-        self._people.renamed(caller, before)
+        self._roster.renamed(caller, before)
 
     def discard(self, caller: Caller) -> None:
         """Take one away who leaves."""
-        self._people.discard(caller)
+        self._roster.discard(caller)
         place, caller._place = caller._place, None
         if place is not None:
             self._crowdOf(caller).remove(caller._connection, place)
@@ -109,9 +110,9 @@ class _OpenCallers(Callers):
     def send(self, kind: Kind, payload: bytes) -> int | Deferred[int]:
         """Send a message to all, and return to how many."""
         messages, parts = {}, []
-        for crowd, framing in (self._plain, rawBroadcast), (self._framed, jsonBroadcast):
+        for crowd, form in (self._plain, rawBroadcast), (self._framed, jsonBroadcast):
             if crowd.groups:  # whose truth would be asked by a call
-                message = messages[crowd] = framing(kind, payload)
+                message = messages[crowd] = form(kind, payload)
                 steps = stepsOf(message)
                 parts += [(run, message, steps) for run in crowd.runs()]
         if not parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted_ws.channels.replay import Place
+from twisted_ws.channels.replay import HistoryReplay
 from twisted_ws.message import Kind, Publication
 
 
@@ -29,5 +29,5 @@ class Kept:
         """Forget the messages up to this one."""
         del self.entries[: max(offset - self.oldest + 1, 0)]
 
-    def since(self, offset: int) -> Place:
-        return Place(self, offset + 1, self.top)
+    def since(self, offset: int) -> HistoryReplay:
+        return HistoryReplay(self, offset + 1, self.top)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.memory import SteadyClock
-from twisted_ws.channels.buffered import Subscriber
 from twisted_ws.channels.channels import Channels
-from twisted_ws.channels.memory import History, MemoryEngine
+from twisted_ws.channels.engine import History
+from twisted_ws.channels.memory import MemoryEngine
+from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
+from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits
 from twisted_ws.message import Kind, Position, Publication, Published, Start
 from twisted_ws.upgrade import UpgradeRequest
@@ -20,12 +22,12 @@ from twisted_ws.wire.websocket.runtime import Runtime
 
 
 def identity(publication: Publication) -> Publication:
-    """A framing that leaves a publication as it is."""
+    """A format that leaves a publication as it is."""
     return publication
 
 
 def other(publication: Publication) -> tuple[Publication]:
-    """Another framing."""
+    """Another format."""
     return (publication,)
 
 
@@ -40,7 +42,7 @@ class Ear(Subscriber):
         onHear: called with each message that came live.
     """
 
-    framing = staticmethod(identity)
+    format = staticmethod(identity)
 
     def __init__(self, user: str | None = None) -> None:
         super().__init__(Visitor(UpgradeRequest("/channels")))
@@ -66,8 +68,8 @@ class Ear(Subscriber):
     def ended(self, channel: str, reason: str) -> None:
         self.ends.append((channel, reason))
 
-    def notice(self, frame: bytes) -> None:
-        self.notices.append(frame)
+    def tell(self, notices: Sequence[OutgoingMessage]) -> None:
+        self.notices += [each.payload for each in notices]
 
     def _hear(self, publication: Publication) -> None:
         self.heard.append(publication.payload.decode())
@@ -75,9 +77,9 @@ class Ear(Subscriber):
 
 
 class OtherEar(Ear):
-    """The same with another framing."""
+    """The same with another format."""
 
-    framing = staticmethod(other)
+    format = staticmethod(other)
 
 
 class World:

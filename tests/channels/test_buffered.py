@@ -8,10 +8,11 @@ import pytest
 from tests.channels.listeners import Ear
 from tests.channels.test_mailbox import Steps
 from twisted_ws import ConnectionClosed, Limits, WebSocketService
-from twisted_ws.channels.buffered import PIECE, STEPS, CallerSubscriber, Subscriber
+from twisted_ws.channels.buffered import PIECE, STEPS, BufferedSubscriber
 from twisted_ws.channels.channels import ROOM
 from twisted_ws.channels.mailbox import CHARGE, Policy
-from twisted_ws.channels.replay import PLACE
+from twisted_ws.channels.replay import REPLAY_CHARGE
+from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.message import Start
 from twisted_ws.testing import serve
 from twisted_ws.wire.loop.turns import STEPS as TURN
@@ -47,7 +48,7 @@ class World:
         """Return a client and its caller."""
         client = self.memory.connect("/ws")
         if self.policy is not None:
-            CallerSubscriber(client.caller, self.channels, self.policy)
+            BufferedSubscriber(client.caller, self.channels, self.policy)
         for channel in channels:
             client.caller.subscribe(channel)
         return client, client.caller
@@ -105,7 +106,7 @@ def test_noServer():
     """A caller that belongs to no server says so."""
     world = World()
     _, caller = world.connect()
-    caller._home = None
+    caller._registry = None
     assert caller.unsubscribe("a") is False
     with pytest.raises(RuntimeError, match="no server"):
         caller.subscribe("a")
@@ -164,7 +165,7 @@ def test_resumesAndNothingElse():
     for _ in range(100):
         assert caller.unsubscribe("a")
         assert caller.subscribe("a", "0").result.missed == 8
-    assert world.backlog.total <= held + PLACE
+    assert world.backlog.total <= held + REPLAY_CHARGE
     assert caller.isOpen()
 
 
@@ -178,11 +179,11 @@ def test_manyHistories():
     client.pause(100)
     for channel in channels:
         caller.subscribe(channel, "0")
-    assert world.backlog.total < 4 * BIG + 100 * PLACE
+    assert world.backlog.total < 4 * BIG + 100 * REPLAY_CHARGE
     for _ in range(10):
         for channel in channels:
             world.publish(big("e"), channel=channel)
-    assert world.backlog.total < 4 * BIG + 100 * PLACE
+    assert world.backlog.total < 4 * BIG + 100 * REPLAY_CHARGE
     client.resume()
     found = ""
     while more := heads(client.readMessages()):
@@ -491,7 +492,7 @@ def test_promises():
     """What a transport does not say is said to be missing, but for what it need not care about."""
     subscriber = Subscriber(Ear().caller)
     subscriber.ended("a", "")
-    subscriber.notice(b"")
+    subscriber.tell([])
     assert not subscriber.sender.open
     for call in (
         lambda: subscriber.send(None),

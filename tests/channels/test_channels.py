@@ -7,8 +7,8 @@ from tests.dispatch.support import Turns
 from twisted_ws import ChannelError, ConnectionClosed
 from twisted_ws.channels.audience import FEW
 from twisted_ws.channels.channels import LONGEST_KEY
+from twisted_ws.channels.engine import History
 from twisted_ws.channels.formats import LARGE
-from twisted_ws.channels.memory import History
 from twisted_ws.message import Position
 from twisted_ws.wire.loop.turns import STEPS, TURN
 
@@ -19,7 +19,7 @@ def world():
 
 
 def test_publish(world):
-    """A message goes to all who are subscribed to its channel, whatever their framing, and to nobody else."""
+    """A message goes to all who are subscribed to its channel, whatever their format, and to nobody else."""
     ears = [Ear(), OtherEar(), Ear()]
     for ear in ears:
         world.subscribe(ear, "a")
@@ -91,14 +91,14 @@ def test_largeInTurns():
     world, framed = World(clock=Turns()), []
 
     def slowly(kind):
-        def framing(publication):
+        def slow(publication):
             framed.append(kind)
             world.clock.rightNow += TURN
             return publication
 
-        return framing
+        return slow
 
-    kinds = [type("Kind", (Ear,), {"framing": staticmethod(slowly(number))}) for number in range(3)]
+    kinds = [type("Kind", (Ear,), {"format": staticmethod(slowly(number))}) for number in range(3)]
     ears = [kind() for kind in kinds for _ in range(2)]
     for ear in ears:
         world.subscribe(ear, "a")

@@ -6,7 +6,7 @@ from base64 import b64encode
 
 import pytest
 
-from twisted_ws.channels.formats import LARGE, jsonBroadcast, jsonFields, jsonFrame, jsonFraming, raw, rawBroadcast
+from twisted_ws.channels.formats import LARGE, jsonBroadcast, jsonFields, jsonFormat, jsonMessage, raw, rawBroadcast
 from twisted_ws.message import Kind, Publication, checkJson
 
 
@@ -26,7 +26,7 @@ def publication(kind, payload, key=None):
 )
 def test_json(kind, payload, key, fields):
     """In JSON a message has channel, id, and data or base64, in one line."""
-    frame = jsonFrame(publication(kind, payload, key))
+    frame = jsonMessage(publication(kind, payload, key))
     assert json.loads(frame) == {"type": "message", "channel": "a.b", "id": "e:7", **fields}
     assert b"\n" not in frame
     assert b"\r" not in frame
@@ -61,7 +61,7 @@ def test_nested(text):
 
 
 def test_largeOnce(monkeypatch):
-    """What is large is made JSON of once, for all framings that have it and for those who get it later."""
+    """What is large is made JSON of once, for all formats that have it and for those who get it later."""
     made = []
 
     def encode(data):
@@ -70,7 +70,7 @@ def test_largeOnce(monkeypatch):
 
     monkeypatch.setattr(base64, "b64encode", encode)
     large, other = publication(Kind.BINARY, b"x" * LARGE), publication(Kind.BINARY, b"y" * LARGE)
-    frames = [jsonFrame(large), jsonFraming(large).payload, jsonFrame(large)]
+    frames = [jsonMessage(large), jsonFormat(large).payload, jsonMessage(large)]
     assert frames == [b'{"type":"message",' + jsonFields(large) + b"}"] * 3
     assert jsonBroadcast(large.kind, large.payload).payload.endswith(b'"base64":"%b"}' % b64encode(large.payload))
     assert made == [large.payload]
@@ -82,8 +82,8 @@ def test_webSocket():
     for kind, opcode in (Kind.TEXT, 1), (Kind.JSON, 1), (Kind.BINARY, 2):
         each = publication(kind, b"5")
         assert (raw(each).opcode, raw(each).payload, raw(each).publication) == (opcode, b"5", each)
-        framed = jsonFraming(each)
-        assert (framed.opcode, framed.payload, framed.publication) == (1, jsonFrame(each), each)
+        framed = jsonFormat(each)
+        assert (framed.opcode, framed.payload, framed.publication) == (1, jsonMessage(each), each)
 
 
 @pytest.mark.parametrize(

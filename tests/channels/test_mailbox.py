@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.channels.histories import Kept
-from twisted_ws.channels.mailbox import CHARGE, DROPS, FRAME_CHARGE, STEPS, Mailbox, Policy
+from twisted_ws.channels.mailbox import CHARGE, DROPS, NOTICE_CHARGE, STEPS, Mailbox, Policy
 from twisted_ws.channels.replay import CHARGE as HELD_CHARGE
-from twisted_ws.channels.replay import PLACE
+from twisted_ws.channels.replay import REPLAY_CHARGE
 from twisted_ws.message import Kind, Publication
 
 SIZE = CHARGE + 10
@@ -22,7 +22,7 @@ def message(offset, channel="a", key=None, at=0, size=10):
 
 def add(mailbox, item, now=0):
     """Add a message or a frame."""
-    return mailbox.addFrame(item, now) if isinstance(item, bytes) else mailbox.add(item, now)
+    return mailbox.addNotice(item, now) if isinstance(item, bytes) else mailbox.add(item, now)
 
 
 def drain(mailbox, now=0, room=1000):
@@ -30,7 +30,7 @@ def drain(mailbox, now=0, room=1000):
     found = []
     while mailbox:
         found += [item if isinstance(item, bytes) else item.offset for item in mailbox.take(room, now, True)]
-    assert (bool(mailbox), mailbox.size, mailbox.frames) == (False, 0, 0)
+    assert (bool(mailbox), mailbox.size, mailbox.notices) == (False, 0, 0)
     return found
 
 
@@ -39,7 +39,7 @@ def test_order(policy):
     """What fits comes out in the order it went in, frames among messages."""
     mailbox = Mailbox(policy, 10_000, 30)
     assert [add(mailbox, item) for item in (message(1, "a"), b"f", b"g", message(1, "b"), b"h")] == [True] * 5
-    assert (mailbox.size, mailbox.frames) == (2 * SIZE + 3 * (FRAME_CHARGE + 1), 3 * (FRAME_CHARGE + 1))
+    assert (mailbox.size, mailbox.notices) == (2 * SIZE + 3 * (NOTICE_CHARGE + 1), 3 * (NOTICE_CHARGE + 1))
     assert drain(mailbox) == [1, b"f", b"g", 1, b"h"]
 
 
@@ -64,7 +64,7 @@ def test_close():
     mailbox = Mailbox(Policy.CLOSE, 10_000, 30)
     assert mailbox.add(message(1), 0)
     assert not mailbox.add(message(2), 30.25)
-    assert not mailbox.addFrame(b"f", 30.25)
+    assert not mailbox.addNotice(b"f", 30.25)
 
 
 @pytest.mark.parametrize("policy", list(Policy))
@@ -77,15 +77,15 @@ def test_beside(policy):
         return
     assert mailbox.add(message(2), 0, SIZE)
     assert drain(mailbox) == [2]
-    assert not mailbox.addFrame(b"f", 0, 2 * SIZE)
+    assert not mailbox.addNotice(b"f", 0, 2 * SIZE)
 
 
 def test_dropOldest():
     """With drop-oldest, the oldest messages go, never a frame, and those too old go however little waits."""
-    mailbox = Mailbox(Policy.DROP_OLDEST, 2 * SIZE + FRAME_CHARGE + 1, 30)
+    mailbox = Mailbox(Policy.DROP_OLDEST, 2 * SIZE + NOTICE_CHARGE + 1, 30)
     for item in (b"f", message(1), message(2), message(3)):
         assert add(mailbox, item)
-    assert mailbox.size == 2 * SIZE + FRAME_CHARGE + 1
+    assert mailbox.size == 2 * SIZE + NOTICE_CHARGE + 1
     assert drain(mailbox) == [b"f", 2, 3]
     for item in (b"f", message(1), message(2, at=20)):
         assert add(mailbox, item, getattr(item, "at", 0))
@@ -93,19 +93,19 @@ def test_dropOldest():
     assert drain(mailbox, 50.25) == [b"f", 3]
     for offset in (1, 2):
         assert mailbox.add(message(offset), 0)
-    assert mailbox.addFrame(b"f", 0)
+    assert mailbox.addNotice(b"f", 0)
     assert drain(mailbox, 100) == [2, b"f"]
 
 
 @pytest.mark.parametrize("policy", [Policy.DROP_OLDEST, Policy.LATEST])
 def test_newest(policy):
     """The newest message stays, though it is larger than the cap; not frames that are too many without it."""
-    mailbox = Mailbox(policy, FRAME_CHARGE + 1, 30)
-    assert mailbox.addFrame(b"f", 0)
+    mailbox = Mailbox(policy, NOTICE_CHARGE + 1, 30)
+    assert mailbox.addNotice(b"f", 0)
     assert mailbox.add(message(1), 0)
     assert mailbox.add(message(2), 100)
-    assert not mailbox.addFrame(b"f", 100)
-    mailbox = Mailbox(policy, FRAME_CHARGE + 1, 30)
+    assert not mailbox.addNotice(b"f", 100)
+    mailbox = Mailbox(policy, NOTICE_CHARGE + 1, 30)
     assert mailbox.add(message(1), 0)
     assert mailbox.add(message(2), 0)
     assert drain(mailbox, 100) == [2]
@@ -114,10 +114,10 @@ def test_newest(policy):
 @pytest.mark.parametrize("policy", [Policy.DROP_OLDEST, Policy.LATEST])
 def test_framesAlone(policy):
     """When frames alone are too many, it is the end."""
-    mailbox = Mailbox(policy, 2 * FRAME_CHARGE, 30)
-    assert mailbox.addFrame(b"", 0)
-    assert mailbox.addFrame(b"", 0)
-    assert not mailbox.addFrame(b"", 0)
+    mailbox = Mailbox(policy, 2 * NOTICE_CHARGE, 30)
+    assert mailbox.addNotice(b"", 0)
+    assert mailbox.addNotice(b"", 0)
+    assert not mailbox.addNotice(b"", 0)
 
 
 def test_latest():
@@ -144,10 +144,10 @@ def test_drop(policy):
     for offset in range(1, 4):
         for channel in "ab":
             mailbox.add(message(offset, channel, str(offset)), 0)
-        mailbox.addFrame(b"%d" % offset, 0)
+        mailbox.addNotice(b"%d" % offset, 0)
     mailbox.drop("c")
     mailbox.drop("a")
-    assert mailbox.size == 3 * (KEYED + FRAME_CHARGE + 1)
+    assert mailbox.size == 3 * (KEYED + NOTICE_CHARGE + 1)
     assert [item for item in drain(mailbox) if item in (1, 2, 3)] == [1, 2, 3]
 
 
@@ -172,10 +172,10 @@ def test_past(policy):
     history = Kept(1000)
     mailbox = Mailbox(policy, 2 * SIZE, 30)
     assert mailbox.resume("a", history.since(0), (b"f",), 100)
-    assert mailbox.size == PLACE + FRAME_CHARGE + 1
+    assert mailbox.size == REPLAY_CHARGE + NOTICE_CHARGE + 1
     for _ in range(1000):
         assert mailbox.add(history.publish(), 200)
-    assert mailbox.size <= PLACE + 1000 / 8 + SIZE + FRAME_CHARGE + 1
+    assert mailbox.size <= REPLAY_CHARGE + 1000 / 8 + SIZE + NOTICE_CHARGE + 1
     found = drain(mailbox, 300, 100_000)
     assert found[0] == b"f"
     assert found[1:] == ([*range(1, 2001)] if policy is not Policy.LATEST else [2000])
@@ -288,12 +288,12 @@ def test_steps(policy):
     def worst(count):
         mailbox = Mailbox(policy, 1 << 40, 30)
         for number in range(count):
-            mailbox.addFrame(b"f", 0)
+            mailbox.addNotice(b"f", 0)
             mailbox.add(message(number, str(number % 100), str(number)), 0)
         for _ in range(count):
-            mailbox.addFrame(b"f", 0)
+            mailbox.addNotice(b"f", 0)
         return max(
-            steps(lambda: mailbox.addFrame(b"f", 0)),
+            steps(lambda: mailbox.addNotice(b"f", 0)),
             steps(lambda: mailbox.add(message(count), 0)),
             steps(lambda: mailbox.add(message(0, "0", "0"), 0)),
             steps(lambda: mailbox.take(1, 0, True)),
@@ -307,13 +307,13 @@ def test_steps(policy):
 def test_stepsOfTheCap(policy):
     """Behind thousands of frames that nobody reads, each message drops one, in the same few steps."""
     size = SIZE + "10".__sizeof__()
-    mailbox = Mailbox(policy, MANY * (FRAME_CHARGE + 1) + 2 * size, 30)
+    mailbox = Mailbox(policy, MANY * (NOTICE_CHARGE + 1) + 2 * size, 30)
     for _ in range(MANY):
-        mailbox.addFrame(b"f", 0)
+        mailbox.addNotice(b"f", 0)
     for number in range(10, 13):
         mailbox.add(message(number, key=str(number)), 0)
     assert max(steps(lambda number=number: mailbox.add(message(number, key=str(number)), 0)) for number in range(13, 100)) < 50
-    assert mailbox.size == MANY * (FRAME_CHARGE + 1) + 2 * size
+    assert mailbox.size == MANY * (NOTICE_CHARGE + 1) + 2 * size
 
 
 def test_manyTooOld():
@@ -368,7 +368,7 @@ def test_count(policy, moves):
         if move in "am":
             more = mailbox.add(history.publish(str(key), size), 0)
         elif move == "f":
-            more = mailbox.addFrame(b"f" * size, 0)
+            more = mailbox.addNotice(b"f" * size, 0)
         elif move == "r":
             mailbox.drop(channel)
             past = history.since(max(tops[channel], history.top - 3))
@@ -383,7 +383,7 @@ def test_count(policy, moves):
             continue
         if not more:
             break
-        assert mailbox.size <= cap + 3000 + CHARGE + 3 * (PLACE + 10)
+        assert mailbox.size <= cap + 3000 + CHARGE + 3 * (REPLAY_CHARGE + 10)
     for _ in range(100):
         take(100_000)
-    assert (bool(mailbox), mailbox.size, mailbox.frames) == (False, 0, 0)
+    assert (bool(mailbox), mailbox.size, mailbox.notices) == (False, 0, 0)

@@ -5,7 +5,8 @@ import pytest
 from tests.dispatch.support import Turns
 from tests.memory import SteadyClock
 from twisted_ws import ChannelError, Limits
-from twisted_ws.channels.memory import CHARGE, FORGOTTEN_AT_ONCE, MemoryEngine
+from twisted_ws.channels.memory import FORGOTTEN_AT_ONCE, MemoryEngine
+from twisted_ws.channels.replay import CHARGE
 from twisted_ws.message import START, Kind, Position
 from twisted_ws.wire.loop.wheel import AT_ONCE, TICK, Wheel
 
@@ -265,12 +266,12 @@ def test_channelsOfOneAddress():
     assert (caught.value.code, caught.value.status) == ("too-many-channels", 429)
     world.publish("a", "1")
     made(world, "d", "a", "c")
-    assert sorted(world.engine._streams) == ["a", "b", "c", "d"]
+    assert sorted(world.engine._logs) == ["a", "b", "c", "d"]
     made(world, *"efgh", by=None)
     for name in "bcdefgh":
         world.engine.unwatch(name)
     world.clock.advance(400)
-    assert sorted(world.engine._streams) == ["a"]
+    assert sorted(world.engine._logs) == ["a"]
     assert world.engine._makers == {}
 
 
@@ -284,7 +285,7 @@ def test_leftChannelsOfOneAddress():
         assert len(world.engine) <= 4
     made(world, "98")
     made(world, "100")
-    assert sorted(world.engine._streams) == ["100", "98", "99", "other"]
+    assert sorted(world.engine._logs) == ["100", "98", "99", "other"]
     assert world.engine.watch("98", Position("e", 0)).recovered
     for name in ("98", "100", "other"):
         world.engine.unwatch(name)

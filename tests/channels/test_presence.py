@@ -9,7 +9,7 @@ from tests.dispatch.support import Turns
 from twisted_ws import ChannelError, Limits
 from twisted_ws.channels import presence
 from twisted_ws.channels.channels import MEMBERS
-from twisted_ws.channels.presence import FEW, LEAVES, Room
+from twisted_ws.channels.presence import FEW, LEAVES, AnswerBudget
 from twisted_ws.wire.loop.turns import STEPS
 from twisted_ws.wire.loop.wheel import TICK
 from twisted_ws.wire.websocket.fanout import OWN_WAY
@@ -28,7 +28,7 @@ def notices(ear):
 
 
 def members(world, channel="a"):
-    found, more = world.channels.presence.members(channel, Room(world.limits))
+    found, more = world.channels.presence.members(channel, AnswerBudget(world.limits))
     assert more is None
     return [(each.user, json.loads(bytes(each.info)), each.connections) for each in found]
 
@@ -119,7 +119,7 @@ def test_membersComeAndGo(count):
     world.advance(2)
     there = sorted(ear.caller.user for ear in ears if ear not in ears[::3])
     assert [user for user, _, _ in members(world)] == there
-    room = Room(Limits(answerMessages=2))
+    room = AnswerBudget(Limits(answerMessages=2))
     found, last = world.channels.presence.members("a", room, there[0])
     assert [each.user for each in found] == there[1:3]
     assert last == (there[2] if len(there) > 3 else None)

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.memory import MemoryClient, SteadyClock, clientFrame
 from twisted_ws import Limits, WebSocketServer
 from twisted_ws.channels.mailbox import CHARGE
-from twisted_ws.channels.replay import PLACE
+from twisted_ws.channels.replay import REPLAY_CHARGE
 from twisted_ws.channels.service import ChannelService
 
 CHANNELS = ("a", "b.c")
@@ -269,7 +269,7 @@ class Machine(RuleBasedStateMachine):
                 connection = one.socket.transport.protocol
                 assert connection.bufferedAmount() <= LIMITS.maxSendBuffer + LARGEST + 1000
                 # All that is held: beside the cap, a message of any size on its way, the newest one, and places in histories.
-                assert connection._outbox.counted <= LIMITS.maxSendBuffer + 2 * (LARGEST + CHARGE) + 2 * PLACE + 1000
+                assert connection._outbox.counted <= LIMITS.maxSendBuffer + 2 * (LARGEST + CHARGE) + 2 * REPLAY_CHARGE + 1000
 
     @invariant()
     def everythingHeard(self):

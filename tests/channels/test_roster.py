@@ -2,55 +2,55 @@ from __future__ import annotations
 
 import pytest
 
-from twisted_ws.channels.roster import People
+from twisted_ws.channels.roster import Roster
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.upgrade import UpgradeRequest
 
 
-def visitor(people, user=None):
+def visitor(roster, user=None):
     made = Visitor(UpgradeRequest())
-    made.people = people
+    made.roster = roster
     made.user = user
     return made
 
 
 @pytest.fixture
-def people():
-    return People()
+def roster():
+    return Roster()
 
 
-def test_find(people):
+def test_find(roster):
     """They are found by id, by user, or by both, each once and in order; without either, nobody is."""
-    ann, again, bob = (visitor(people, user) for user in ("ann", "ann", "bob"))
+    ann, again, bob = (visitor(roster, user) for user in ("ann", "ann", "bob"))
     for each in ann, again, bob, ann:
-        people.add(each)
-    assert (len(people), list(people), bob in people) == (3, [ann, again, bob], True)
-    assert people.find(user="ann") == [ann, again]
-    assert people.find(connection=bob.connectionId) == [bob]
-    assert people.find(bob.connectionId, "ann") == [bob, ann, again]
-    assert people.find(ann.connectionId, "ann") == [ann, again]
-    assert people.find() == people.find("0", "eve") == []
+        roster.add(each)
+    assert (len(roster), list(roster), bob in roster) == (3, [ann, again, bob], True)
+    assert roster.find(user="ann") == [ann, again]
+    assert roster.find(connection=bob.connectionId) == [bob]
+    assert roster.find(bob.connectionId, "ann") == [bob, ann, again]
+    assert roster.find(ann.connectionId, "ann") == [ann, again]
+    assert roster.find() == roster.find("0", "eve") == []
 
 
-def test_comesAndGoes(people):
+def test_comesAndGoes(roster):
     """Who has left, or is called otherwise now, is found no more by what was; nothing is kept of it."""
-    ann, nobody = visitor(people, "ann"), visitor(people)
+    ann, nobody = visitor(roster, "ann"), visitor(roster)
     ann.user = "eve"  # before it came
-    people.add(ann)
-    people.add(nobody)
-    assert people.find(user="eve") == [ann]
+    roster.add(ann)
+    roster.add(nobody)
+    assert roster.find(user="eve") == [ann]
     nobody.user = "eve"
     ann.user = ["unhashable"]
-    assert people.find(user="eve") == [nobody]
+    assert roster.find(user="eve") == [nobody]
     ann.user = "bob"
     for each in ann, ann, nobody:
-        people.discard(each)
+        roster.discard(each)
     nobody.user = "ann"
-    assert (len(people), people.find(user="bob"), people.find(nobody.connectionId, "ann")) == (0, [], [])
-    assert not people._byUser
+    assert (len(roster), roster.find(user="bob"), roster.find(nobody.connectionId, "ann")) == (0, [], [])
+    assert not roster._byUser
 
 
-def test_steps(people):
+def test_steps(roster):
     """To find one among thousands, or to take it away, nobody else is looked at."""
     looked = []
 
@@ -64,7 +64,7 @@ def test_steps(people):
     everybody = [Looked(UpgradeRequest()) for _ in range(5000)]
     for number, each in enumerate(everybody):
         each.user = str(number)
-        people.add(each)
-    assert people.find(everybody[4000].connectionId, "4001") == everybody[4000:4002]
-    people.discard(everybody[4500])
+        roster.add(each)
+    assert roster.find(everybody[4000].connectionId, "4001") == everybody[4000:4002]
+    roster.discard(everybody[4500])
     assert len(looked) < 10

@@ -1,12 +1,12 @@
-"""Those who share a framing, by channel: they are sent the same bytes."""
+"""Those who share a format, by channel: they are sent the same bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from twisted_ws.channels.buffered import Subscriber
-from twisted_ws.channels.formats import Framing
+from twisted_ws.channels.formats import Format
 from twisted_ws.channels.names import patternsOf
+from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.wire.websocket.crowd import Crowd, Group, Run
 
 __all__ = ["Audience"]
@@ -36,16 +36,19 @@ class _Many(dict[Subscriber, Group]):
 
 
 class Audience:
-    """The subscribers with one framing.
+    """The subscribers with one format.
 
     Args:
-        framing: that.
+        form: that.
+
+    Attributes:
+        format: the same.
     """
 
-    __slots__ = ("_members", "framing")
+    __slots__ = ("_members", "format")
 
-    def __init__(self, framing: Framing) -> None:
-        self.framing = framing
+    def __init__(self, form: Format) -> None:
+        self.format = form
         # By channel or pattern; in the order in which they came.
         self._members: dict[str, tuple[Subscriber, ...] | _Many] = {}
 

@@ -1,27 +1,27 @@
-"""Those who are subscribed to channels: what every transport has to do, and how a WebSocket caller does it."""
+"""A subscriber with a connection, and a mailbox for what the connection cannot take yet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.channels.formats import ChannelMessage, Framing, raw
+from twisted_ws.channels.formats import ChannelMessage, Format, raw
 from twisted_ws.channels.mailbox import Mailbox, Policy
 from twisted_ws.channels.names import isPattern
-from twisted_ws.channels.replay import Past
+from twisted_ws.channels.replay import Replay
+from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.errors import ConnectionClosed, SlowConsumer
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.message import TEXT, Position, Publication, Start
-from twisted_ws.wire.speedups import NEVER
 from twisted_ws.wire.websocket.outbox import failedWrite
 
 if TYPE_CHECKING:
     from twisted_ws.caller import Caller
     from twisted_ws.channels.channels import Channels
 
-__all__ = ["CallerSubscriber", "Subscriber"]
+__all__ = ["BufferedSubscriber"]
 
 # A mailbox is emptied in writes of so many bytes.
 PIECE = 16 * 1024
@@ -30,61 +30,7 @@ STEPS = 3
 BYTES = 2048
 
 
-class Subscriber:
-    """One who is subscribed to channels: a WebSocket caller, an event stream, a poll that waits.
-
-    A transport implements `send`, `begin`, `ended` and `notice`. They are called by `Channels`, never raise, and never wait: what
-    the peer cannot take now is the transport's to keep (in a `Mailbox`) or to drop.
-
-    Attributes:
-        framing: makes, of a publication, what `send` gets; those with the same one (the same object) share what it makes.
-        caller: who it is for services: `Caller`, or what stands for it, with a `connectionId` and a `user`.
-        channels: the channels and patterns it is subscribed to. `Channels` sets it.
-        gone: whether it has left for good (`Channels.leave`) and can subscribe no more.
-    """
-
-    __slots__ = ("caller", "channels", "gone")
-
-    framing: ClassVar[Framing]
-
-    def __init__(self, caller: Any) -> None:
-        self.caller = caller
-        self.channels: tuple[str, ...] = ()
-        self.gone = False
-
-    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
-        """Take the answer to a subscription and what was missed, in this order and before anything that `send` gets."""
-        raise NotImplementedError
-
-    def send(self, message: Any) -> bool:
-        """Take one message, as `framing` made it; say whether it is sent or waits."""
-        raise NotImplementedError
-
-    def ended(self, channel: str, reason: str) -> None:
-        """A subscription has ended: `reason` is "" when the subscriber wanted it or has gone."""
-
-    def notice(self, frame: bytes) -> None:
-        """Take a JSON frame about a channel that is no message: a join or leave."""
-
-    def noticeAll(self, frames: Sequence[OutgoingMessage]) -> None:
-        """Take several of them, each the payload of a message."""
-        for each in frames:
-            self.notice(each.payload)
-
-    def disconnect(self, code: int, reason: str) -> None:
-        """End the connection for good, at somebody's command."""
-        raise NotImplementedError
-
-    # What `fanOut` asks of a connection beside `send`: nothing, for what is no socket with the same bytes for all.
-
-    sender: Any = NEVER
-
-    def goOn(self) -> None:
-        """Go on with a frame that was sent in part (see `twisted_ws.wire.websocket.fanout`)."""
-        raise NotImplementedError
-
-
-class CallerSubscriber(Subscriber):
+class BufferedSubscriber(Subscriber):
     """A WebSocket caller that gets messages as they were published; implements `twisted_ws.caller.Membership`.
 
     While it keeps up, everything goes straight to its link. What does not fit there waits in a mailbox, and goes on from there,
@@ -93,7 +39,7 @@ class CallerSubscriber(Subscriber):
 
     __slots__ = ("_channels", "_connection", "_easing", "_goesOn", "_isPumping", "_mailbox", "_patterns", "_policy", "sender")
 
-    framing: ClassVar[Framing] = staticmethod(raw)
+    format: ClassVar[Format] = staticmethod(raw)
 
     def __init__(self, caller: Caller, channels: Channels, policy: Policy = Policy.CLOSE) -> None:
         super().__init__(caller)
@@ -128,7 +74,7 @@ class CallerSubscriber(Subscriber):
 
     # Subscriber.
 
-    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
+    def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
         """Send what was missed."""
         self.resume(start.channel, publications)
 
@@ -152,14 +98,14 @@ class CallerSubscriber(Subscriber):
         if not mailbox:
             self._drop()
 
-    def write(self, frame: bytes) -> None:
+    def write(self, notice: bytes) -> None:
         """Send a text of the subprotocol, in order with the messages; it is never dropped."""
         if self._channels.fanOuts.pending:
             self._channels.fanOuts.catchUp(self.caller)
-        if self._mailbox is None and self._fits(len(frame)):
-            self._connection.send(OutgoingMessage(TEXT, frame))
+        if self._mailbox is None and self._fits(len(notice)):
+            self._connection.send(OutgoingMessage(TEXT, notice))
         else:
-            self._keep(frame)
+            self._keep(notice)
 
     def sendNow(self, messages: Sequence[OutgoingMessage]) -> bool:
         """Send some messages in one piece; False, and nothing is done, while others wait."""
@@ -168,24 +114,24 @@ class CallerSubscriber(Subscriber):
         self._connection.sendAll(messages)
         return True
 
-    def writeFirst(self, frames: Sequence[bytes]) -> None:
+    def writeFirst(self, notices: Sequence[bytes]) -> None:
         """Send texts before all that waits already, and that too."""
-        self._put(lambda mailbox, beside: mailbox.begin(frames, self._channels.seconds(), beside))
+        self._put(lambda mailbox, beside: mailbox.begin(notices, self._channels.seconds(), beside))
         self._pump()
 
-    def resume(self, channel: str, publications: Past | list[Publication], *frames: bytes) -> None:
-        """Send frames and then what was missed of a channel, before anything that comes later and at the pace of the link."""
+    def resume(self, channel: str, publications: Replay | list[Publication], *notices: bytes) -> None:
+        """Send notices and then what was missed of a channel, before anything that comes later and at the pace of the link."""
         if not publications:
-            for frame in frames:
-                self.write(frame)
+            for notice in notices:
+                self.write(notice)
         elif self._connection.isOpen():
             # All is in the mailbox before the first is sent: sending may run code of a service, which may publish.
-            self._put(lambda mailbox, beside: mailbox.resume(channel, publications, frames, self._channels.seconds(), beside))
+            self._put(lambda mailbox, beside: mailbox.resume(channel, publications, notices, self._channels.seconds(), beside))
             self._pump()
 
     def disconnect(self, code: int, reason: str) -> None:
         """Close the connection."""
-        # A Close frame has room for 123 bytes; a character is not cut in two.
+        # A Close notice has room for 123 bytes; a character is not cut in two.
         self.caller.close(code, reason.encode(errors="replace")[:123].decode(errors="ignore"))
 
     def goOn(self) -> None:
@@ -195,8 +141,8 @@ class CallerSubscriber(Subscriber):
     # What waits.
 
     def eased(self) -> Deferred[None] | None:
-        """Return None, or a Deferred for the time when fewer frames wait: who does not read its replies is not listened to."""
-        if self._mailbox is None or self._mailbox.frames <= self._channels.limits.replyBuffer:
+        """Return None, or a Deferred for the time when fewer notices wait: who does not read its replies is not listened to."""
+        if self._mailbox is None or self._mailbox.notices <= self._channels.limits.replyBuffer:
             return None
         self._easing = Deferred()
         return self._easing
@@ -220,7 +166,7 @@ class CallerSubscriber(Subscriber):
             return False
         now = self._channels.seconds()
         if isinstance(item, bytes):
-            kept = self._put(lambda mailbox, beside: mailbox.addFrame(item, now, beside))
+            kept = self._put(lambda mailbox, beside: mailbox.addNotice(item, now, beside))
         else:
             kept = self._put(lambda mailbox, beside: mailbox.add(item, now, beside))
         if not self._connection.bufferedAmount():
@@ -275,7 +221,7 @@ class CallerSubscriber(Subscriber):
                 self._tooSlow(mailbox)
                 return
             if items:
-                messages = [OutgoingMessage(TEXT, each) if isinstance(each, bytes) else self.framing(each) for each in items]
+                messages = [OutgoingMessage(TEXT, each) if isinstance(each, bytes) else self.format(each) for each in items]
                 turns.spend(STEPS * len(items) + sum([len(each.payload) for each in messages]) // BYTES)
                 self._connection.sendAll(messages)
             elif mailbox:
@@ -284,7 +230,7 @@ class CallerSubscriber(Subscriber):
                 return
             if self._mailbox is mailbox and not mailbox:
                 self._drop()
-            elif self._easing is not None and mailbox.frames <= self._channels.limits.replyBuffer:
+            elif self._easing is not None and mailbox.notices <= self._channels.limits.replyBuffer:
                 self._ease()
 
     def _goOnLater(self) -> None:

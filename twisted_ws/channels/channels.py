@@ -1,6 +1,6 @@
 """Channels: names, those who are subscribed to them, and the way of a message from one to the others.
 
-The engine numbers and keeps messages; here they meet those who want them. All subscribers with one framing are sent the same
+The engine numbers and keeps messages; here they meet those who want them. All subscribers with one format are sent the same
 bytes (`twisted_ws.wire.websocket.fanout`), so a channel costs what a broadcast costs.
 
 Three rules keep each subscriber's messages gapless, single and in order:
@@ -24,12 +24,13 @@ from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller
 from twisted_ws.channels.audience import Audience
-from twisted_ws.channels.buffered import CallerSubscriber, Subscriber
-from twisted_ws.channels.formats import LARGE, Framing
-from twisted_ws.channels.memory import Description, Engine, History
+from twisted_ws.channels.buffered import BufferedSubscriber
+from twisted_ws.channels.engine import Description, Engine, History
+from twisted_ws.channels.formats import LARGE, Format
 from twisted_ws.channels.names import checkName, checkNameOrPattern, isPattern
-from twisted_ws.channels.presence import Presence, Room
-from twisted_ws.channels.roster import People
+from twisted_ws.channels.presence import AnswerBudget, Presence
+from twisted_ws.channels.roster import Roster
+from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.frames import OutgoingMessage
@@ -72,20 +73,20 @@ class Channels:
         self.fanOuts = runtime.fanOuts
         self.seconds = runtime.wheel.seconds
         self.room = min(ROOM, self.limits.maxSendBuffer // 2)
-        self.visitors = People()
+        self.visitors = Roster()
         self.presence = Presence(self.limits.presenceDelay, self.wheel, self.fanOuts)
         self._engine = engine
         engine.receive = self._receive
-        self._audiences: dict[Framing, Audience] = {}
+        self._audiences: dict[Format, Audience] = {}
         self._patterns = 0  # subscriptions to patterns
         self._joining: dict[str, dict[Subscriber, _Joining]] = {}
         self._joiners: dict[Subscriber, set[str]] = {}  # the same by subscriber
 
     # Subscribers.
 
-    def enroll(self, caller: Caller) -> CallerSubscriber:
+    def enroll(self, caller: Caller) -> BufferedSubscriber:
         """Return what takes part in channels for a caller: raw, and closed when it is too slow."""
-        return CallerSubscriber(caller, self)
+        return BufferedSubscriber(caller, self)
 
     def subscribe(
         self, subscriber: Subscriber, channel: str, after: str | Position | None = None, info: Any = None
@@ -146,7 +147,7 @@ class Channels:
 
     def _end(self, subscriber: Subscriber, channel: str, left: tuple[str, ...], reason: str) -> None:
         subscriber.channels = left
-        self._audiences[subscriber.framing].remove(channel, subscriber)
+        self._audiences[subscriber.format].remove(channel, subscriber)
         self._patterns -= isPattern(channel)
         self.presence.leave(channel, subscriber)
         self._unwatch(channel)
@@ -156,7 +157,7 @@ class Channels:
         """End all subscriptions of one that has gone; it can subscribe no more."""
         subscriber.gone = True
         if isinstance(subscriber.caller, Visitor):
-            subscriber.caller.people = None
+            subscriber.caller.roster = None
             self.visitors.discard(subscriber.caller)
         for channel in tuple(self._joiners.get(subscriber, ())):
             self._cancelJoining(subscriber, channel)
@@ -169,7 +170,7 @@ class Channels:
         """Return how many are subscribed to a channel itself, not by a pattern."""
         return sum([audience.count(channel) for audience in self._audiences.values()])
 
-    def who(self, channel: str, after: str = "", room: Room | None = None) -> dict[str, Any]:
+    def who(self, channel: str, after: str = "", room: AnswerBudget | None = None) -> dict[str, Any]:
         """Return who is on a channel, as JSON has it.
 
         Args:
@@ -180,7 +181,7 @@ class Channels:
         Returns:
             The `count` of connections, the `members` that are users, and after whom to go on as `next`, where there are more.
         """
-        members, last = self.presence.members(channel, room or Room(self.limits), after)
+        members, last = self.presence.members(channel, room or AnswerBudget(self.limits), after)
         self.turns.spend(1 + len(members) // MEMBERS)
         who = {"count": self.count(channel), "members": members}
         if last is not None:
@@ -235,8 +236,8 @@ class Channels:
         # All are found before the first is sent to: a service may subscribe somebody then, who has this message from history.
         parts: list[Part] = []
         names, overlaps = [channel], False
-        messages: dict[Framing, Any] = {}
-        for framing, audience in self._audiences.items():
+        messages: dict[Format, Any] = {}
+        for form, audience in self._audiences.items():
             if self._patterns:
                 runs, heard = audience.listeners(channel)
                 names, overlaps = [*names, *heard], overlaps or len(heard) > 1
@@ -244,18 +245,18 @@ class Channels:
                 runs = audience.runs(channel)
             if runs:
                 if len(publication.payload) >= LARGE:
-                    message, steps = Later(partial(framing, publication)), STEPS + len(publication.payload) // BYTES
+                    message, steps = Later(partial(form, publication)), STEPS + len(publication.payload) // BYTES
                 else:
-                    message = framing(publication)
+                    message = form(publication)
                     steps = stepsOf(message) if isinstance(message, OutgoingMessage) else STEPS
-                messages[framing] = message
+                messages[form] = message
                 parts += [(run, message, steps) for run in runs]
         if not parts:
             return 0
 
         def find(person: Any) -> tuple[Subscriber, Any] | None:
             subscriber = person.membership
-            return (subscriber, messages[subscriber.framing]) if subscriber.framing in messages else None
+            return (subscriber, messages[subscriber.format]) if subscriber.format in messages else None
 
         names = [*dict.fromkeys(names)] if self._patterns else names
         return self.fanOuts.send(parts, names, find, len(publication.payload), overlaps)
@@ -284,14 +285,14 @@ class Channels:
     # From history to live.
 
     def _join(self, subscriber: Subscriber, channel: str, history: History) -> Start:
-        audience = self._audiences.get(subscriber.framing)
+        audience = self._audiences.get(subscriber.format)
         if audience is None:
-            audience = self._audiences[subscriber.framing] = Audience(subscriber.framing)
+            audience = self._audiences[subscriber.format] = Audience(subscriber.format)
         if self.fanOuts.pending:
             self.fanOuts.came(subscriber.caller, channel)
         audience.add(channel, subscriber)
         if not subscriber.channels and isinstance(subscriber.caller, Visitor):
-            subscriber.caller.people, subscriber.caller.membership = self.visitors, subscriber
+            subscriber.caller.roster, subscriber.caller.membership = self.visitors, subscriber
             self.visitors.add(subscriber.caller)
         subscriber.channels += (channel,)
         self._patterns += isPattern(channel)

@@ -1,4 +1,4 @@
-"""How a message looks on the wire: a framing makes, of one publication or broadcast, what all who share it are sent."""
+"""How a message looks on the wire: a format makes, of one publication or broadcast, what all who share it are sent."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = [
     "LARGE",
     "SUBPROTOCOL",
     "ChannelMessage",
-    "Framing",
+    "Format",
     "jsonBroadcast",
     "jsonFields",
-    "jsonFrame",
-    "jsonFraming",
+    "jsonFormat",
+    "jsonMessage",
     "jsonParts",
     "raw",
     "rawBroadcast",
@@ -32,8 +32,8 @@ _CONTROLS = bytes(range(32))
 _AS_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
-class Framing(Protocol):
-    """Makes, of one publication, what `Subscriber.send` of all who share the framing gets; called once for all of them."""
+class Format(Protocol):
+    """Makes, of one publication, what `Subscriber.send` of all who share the format gets; called once for all of them."""
 
     def __call__(self, publication: Publication, /) -> Any:
         """Return a `ChannelMessage`, or whatever the transport has."""
@@ -58,12 +58,12 @@ def raw(publication: Publication) -> ChannelMessage:
     return ChannelMessage(BINARY if publication.kind is Kind.BINARY else TEXT, publication.payload, publication)
 
 
-def jsonFraming(publication: Publication) -> ChannelMessage:
+def jsonFormat(publication: Publication) -> ChannelMessage:
     """Frame a message as the subprotocol ``twisted-ws.v1`` has it."""
-    return ChannelMessage(TEXT, jsonFrame(publication), publication)
+    return ChannelMessage(TEXT, jsonMessage(publication), publication)
 
 
-def jsonFrame(publication: Publication) -> bytes:
+def jsonMessage(publication: Publication) -> bytes:
     """Return the ``message`` frame of ``twisted-ws.v1``: one line of JSON."""
     return b'{"type":"message",' + jsonFields(publication) + b"}"
 
@@ -71,7 +71,7 @@ def jsonFrame(publication: Publication) -> bytes:
 def jsonParts(publication: Publication) -> tuple[bytes, ...]:
     """Return the same in parts, for who joins it with more: a large one is not to be copied once for each of them."""
     if len(publication.payload) < LARGE:
-        return (jsonFrame(publication),)
+        return (jsonMessage(publication),)
     return b'{"type":"message",', _head(publication), _jsonContent(publication.kind, publication.payload), b"}"
 
 
@@ -86,7 +86,7 @@ def _head(publication: Publication) -> bytes:
     return head if publication.key is None else head + b'"key":' + msgspec.json.encode(publication.key) + b","
 
 
-# From so many bytes on, the last one is kept for the next framing.
+# From so many bytes on, the last one is kept for the next format.
 LARGE = 64 * 1024
 
 

@@ -9,15 +9,15 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from enum import Enum
 
-from twisted_ws.channels.replay import Held, Past, Place
+from twisted_ws.channels.replay import HeldReplay, HistoryReplay, Replay
 from twisted_ws.message import Publication
 
-__all__ = ["CHARGE", "FRAME_CHARGE", "STEPS", "Mailbox", "Policy"]
+__all__ = ["CHARGE", "NOTICE_CHARGE", "STEPS", "Mailbox", "Policy"]
 
-# What a message that waits is charged on top of its payload and key, and a frame: about what Python's objects around it take. The
-# history may forget a message that waits here, so it is charged as if nobody else had it.
+# What is charged for a message that waits, on top of its payload and key, and for a notice, on top of its bytes: about what
+# their Python objects take. The history may forget a message that waits here, so it is charged as if nobody else had it.
 CHARGE = 352
-FRAME_CHARGE = 128
+NOTICE_CHARGE = 128
 
 # So many items are looked at by one `take`; and so many that are too old are dropped by one `add`.
 STEPS = 256
@@ -33,11 +33,11 @@ class Policy(Enum):
 
 
 class Mailbox:
-    """The messages and frames that wait for one subscriber.
+    """The messages and notices that wait for one subscriber.
 
-    The messages of a channel stay in order, and so do frames among messages that were published. What a resume has to send takes
-    turns with what is published meanwhile: it stays in the history (see `Place`), and what is published in its channel comes
-    with it, but where only the newest is wanted.
+    The messages of a channel stay in order, and so do notices (the subprotocol's JSON about channels) among published messages.
+    A replay takes turns with what is published meanwhile. Its messages stay in the history (see `HistoryReplay`), and what is
+    published to its channel joins it, except where only the newest is wanted.
 
     Args:
         policy: see `Policy`.
@@ -46,7 +46,7 @@ class Mailbox:
 
     Attributes:
         size: bytes that are held here.
-        frames: those of them that are frames.
+        notices: those of them that are notices.
         isLost: whether the history has forgotten what was still to be sent, under a policy where nothing may be missing.
         wanted: says whether a message of a channel is still wanted; None: all are.
     """
@@ -57,12 +57,12 @@ class Mailbox:
         "_held",
         "_lag",
         "_messages",
-        "_pasts",
         "_places",
         "_policy",
+        "_replays",
         "_turn",
-        "frames",
         "isLost",
+        "notices",
         "size",
         "wanted",
     )
@@ -71,36 +71,36 @@ class Mailbox:
         self._policy = policy
         self._cap = cap
         self._lag = lag
-        # Each with the frames that came after it.
+        # Each with the notices that came after it.
         self._messages: OrderedDict[Publication, list[bytes] | None] = OrderedDict()
         self._places: dict[str, dict[Hashable, Publication]] = {}  # the same by channel; with LATEST, by key
-        self._due: deque[bytes] = deque()  # the frames before all messages
-        self._pasts: dict[str, Past] = {}
-        self._held = 0  # bytes of `_pasts`, which do not count for the cap: they are paced
-        self._turn = False  # whether it is that of a past
+        self._due: deque[bytes] = deque()  # the notices before all messages
+        self._replays: dict[str, Replay] = {}
+        self._held = 0  # bytes of `_replays`, which do not count for the cap: they are paced
+        self._turn = False  # whether it is that of a replay
         self.size = 0
-        self.frames = 0
+        self.notices = 0
         self.isLost = False
         self.wanted: Callable[[str], bool] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._due or self._messages or self._pasts)
+        return bool(self._due or self._messages or self._replays)
 
     def resume(
-        self, channel: str, publications: Past | Iterable[Publication], frames: Sequence[bytes], now: float, beside: int = 0
+        self, channel: str, publications: Replay | Iterable[Publication], notices: Sequence[bytes], now: float, beside: int = 0
     ) -> bool:
-        """Add what a resume has to send, behind frames that say so; as `add`.
+        """Add what a resume has to send, behind notices that say so; as `add`.
 
         That it is much is nobody's fault: it is sent at the subscriber's pace, and does not count for the cap.
         """
-        past = publications if isinstance(publications, Place) else Held(channel, publications)
-        if isinstance(past, Place):
-            past.conflating = self._policy is Policy.LATEST
-        self._pasts[channel] = past
-        self._hold(past.size)
-        for frame in frames:
-            self._due.append(frame)
-            self._count(frame, 1)
+        replay = publications if isinstance(publications, HistoryReplay) else HeldReplay(channel, publications)
+        if isinstance(replay, HistoryReplay):
+            replay.conflating = self._policy is Policy.LATEST
+        self._replays[channel] = replay
+        self._hold(replay.size)
+        for notice in notices:
+            self._due.append(notice)
+            self._count(notice, 1)
         return self.judge(now, beside)
 
     def add(self, publication: Publication, now: float, beside: int = 0) -> bool:
@@ -114,9 +114,9 @@ class Mailbox:
         Returns:
             False: it is too much, and the subscriber has to go.
         """
-        past = self._pasts.get(publication.channel)
-        if past is not None and past.follow(publication):
-            return not self._isLost(past)
+        replay = self._replays.get(publication.channel)
+        if replay is not None and replay.follow(publication):
+            return not self._isLost(replay)
         places = self._places.get(publication.channel)
         if places is None:
             places = self._places[publication.channel] = {}
@@ -130,25 +130,25 @@ class Mailbox:
         self.size += CHARGE + publication.size
         return self.judge(now, beside)
 
-    def addFrame(self, frame: bytes, now: float, beside: int = 0) -> bool:
-        """Add a frame, which is never dropped; as `add`."""
+    def addNotice(self, notice: bytes, now: float, beside: int = 0) -> bool:
+        """Add a notice, which is never dropped; as `add`."""
         if self._messages:
             last = next(reversed(self._messages))
             after = self._messages[last]
             if after is None:
-                self._messages[last] = [frame]
+                self._messages[last] = [notice]
             else:
-                after.append(frame)
+                after.append(notice)
         else:
-            self._due.append(frame)
-        self._count(frame, 1)
+            self._due.append(notice)
+        self._count(notice, 1)
         return self.judge(now, beside)
 
-    def begin(self, frames: Sequence[bytes], now: float, beside: int = 0) -> bool:
-        """Add frames before everything else; as `add`."""
-        self._due.extendleft(reversed(frames))
-        for frame in frames:
-            self._count(frame, 1)
+    def begin(self, notices: Sequence[bytes], now: float, beside: int = 0) -> bool:
+        """Add notices before everything else; as `add`."""
+        self._due.extendleft(reversed(notices))
+        for notice in notices:
+            self._count(notice, 1)
         return self.judge(now, beside)
 
     def take(self, room: int, now: float, alone: bool) -> list[Publication | bytes]:
@@ -166,19 +166,19 @@ class Mailbox:
         steps = STEPS - self._dropOld(now, STEPS)
         while steps and self:
             steps -= 1
-            past = None if self._due else self._nextPast()
+            replay = None if self._due else self._nextReplay()
             item: Publication | bytes | None
             if self._due:
                 item = self._due[0]
-            elif past is not None:
-                if self._isLost(past):
+            elif replay is not None:
+                if self._isLost(replay):
                     break
-                before = past.size
-                item = past.first()
-                self._hold(past.size - before)
+                before = replay.size
+                item = replay.first()
+                self._hold(replay.size - before)
             else:
                 item = next(iter(self._messages))
-            if isinstance(item, Publication) and not self._isWanted(item, past):
+            if isinstance(item, Publication) and not self._isWanted(item, replay):
                 item = None
             if item is not None:
                 size = len(item if isinstance(item, bytes) else item.payload)
@@ -186,26 +186,26 @@ class Mailbox:
                     break
                 room -= size
                 items.append(item)
-            if past is not None:
-                self._pass(past)
+            if replay is not None:
+                self._pass(replay)
             elif isinstance(item, bytes):
                 self._count(self._due.popleft(), -1)
             else:
                 self._remove(next(iter(self._messages)))
-            self._turn = past is None
+            self._turn = replay is None
         return items
 
     def drop(self, channel: str, whole: bool = True) -> None:
         """Drop the messages of a channel; unless `whole`, only those that were published before the subscription."""
-        past = self._pasts.get(channel)
-        if past is not None:
-            before = past.size
-            past.forget()
-            if whole or not len(past):
-                del self._pasts[channel]
+        replay = self._replays.get(channel)
+        if replay is not None:
+            before = replay.size
+            replay.forget()
+            if whole or not len(replay):
+                del self._replays[channel]
                 self._hold(-before)
             else:
-                self._hold(past.size - before)
+                self._hold(replay.size - before)
         if whole:
             for publication in tuple(self._places.get(channel, {}).values()):
                 self._remove(publication)
@@ -224,12 +224,12 @@ class Mailbox:
         self._dropOld(now, DROPS)
         while self.size + beside > self._cap and len(messages) > 1:
             self._remove(next(iter(messages)))
-        # The last message is never dropped, or nobody would know that it was there; frames alone must be within the cap.
+        # The last message is never dropped, or nobody would know that it was there; notices alone must be within the cap.
         last = CHARGE + next(iter(messages)).size if messages else 0
         return self.size + beside - last <= self._cap
 
-    def _isLost(self, past: Past) -> bool:
-        self.isLost = self.isLost or (self._policy is Policy.CLOSE and past.isLost)
+    def _isLost(self, replay: Replay) -> bool:
+        self.isLost = self.isLost or (self._policy is Policy.CLOSE and replay.isLost)
         return self.isLost
 
     def _isOld(self, now: float) -> bool:
@@ -244,33 +244,33 @@ class Mailbox:
                 count += 1
         return count
 
-    def _nextPast(self) -> Past | None:
+    def _nextReplay(self) -> Replay | None:
         """Return what a resume has to send if it is its turn, or if the next message comes after it."""
-        if not self._pasts or not (self._turn or not self._messages or next(iter(self._messages)).channel in self._pasts):
+        if not self._replays or not (self._turn or not self._messages or next(iter(self._messages)).channel in self._replays):
             return None
-        return next(iter(self._pasts.values()))
+        return next(iter(self._replays.values()))
 
-    def _isWanted(self, publication: Publication, past: Past | None) -> bool:
-        if past is not None and self._policy is Policy.LATEST:
+    def _isWanted(self, publication: Publication, replay: Replay | None) -> bool:
+        if replay is not None and self._policy is Policy.LATEST:
             return publication.key not in self._places.get(publication.channel, ())
-        return past is not None or self.wanted is None or self.wanted(publication.channel)
+        return replay is not None or self.wanted is None or self.wanted(publication.channel)
 
-    def _pass(self, past: Past) -> None:
-        before = past.size
-        past.goOn()
-        if len(past):
-            self._hold(past.size - before)
+    def _pass(self, replay: Replay) -> None:
+        before = replay.size
+        replay.goOn()
+        if len(replay):
+            self._hold(replay.size - before)
         else:
-            del self._pasts[past.channel]
+            del self._replays[replay.channel]
             self._hold(-before)
 
     def _hold(self, size: int) -> None:
         self._held += size
         self.size += size
 
-    def _count(self, frame: bytes, sign: int) -> None:
-        size = sign * (FRAME_CHARGE + len(frame))
-        self.frames += size
+    def _count(self, notice: bytes, sign: int) -> None:
+        size = sign * (NOTICE_CHARGE + len(notice))
+        self.notices += size
         self.size += size
 
     def _remove(self, publication: Publication) -> None:

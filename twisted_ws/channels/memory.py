@@ -1,109 +1,28 @@
-"""Where messages of channels are numbered and kept: the contract, and the engine in memory."""
+"""The engine of one process, in its memory."""
 
 from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
+from twisted_ws.channels.engine import Description, History
 from twisted_ws.channels.names import SortedNames, isPattern
-from twisted_ws.channels.replay import CHARGE, Past, Place
+from twisted_ws.channels.replay import CHARGE, HistoryReplay
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
 from twisted_ws.message import START, Kind, Position, Publication, Published
 from twisted_ws.wire.loop.wheel import Wheel
 
-__all__ = ["Description", "Engine", "History", "MemoryEngine"]
+__all__ = ["MemoryEngine"]
 
 # Idempotency keys that are forgotten in one turn of the wheel: some two milliseconds.
 FORGOTTEN_AT_ONCE = 4096
 
 
-class History(NamedTuple):
-    """What is kept of a channel since some position.
-
-    Attributes:
-        position: the position before the first of `publications`, or the channel's last one; None for a pattern.
-        recovered: whether `publications` are all there were since the position that was asked for.
-        publications: in order; a `Past` takes no memory, and may lose what the history forgets before it is taken.
-    """
-
-    position: Position | None
-    recovered: bool
-    publications: Past | list[Publication]
-
-
-class Description(NamedTuple):
-    """What an engine knows of one channel.
-
-    Attributes:
-        channel: its name.
-        position: that of its last message.
-        messages: how many are kept.
-        bytes: what these are charged.
-        oldest: the id of the first that is kept, None without one.
-    """
-
-    channel: str
-    position: Position
-    messages: int
-    bytes: int
-    oldest: Position | None
-
-
-class Engine(Protocol):
-    """Numbers, keeps and passes on the messages of all channels.
-
-    Each method answers at once, or with a Deferred of the same: an engine that asks another process answers later, the one in
-    memory costs no Deferred. What an engine refuses it raises, or fails its Deferred with: `ChannelError`.
-
-    Attributes:
-        receive: set before anything else is called. The engine calls it with each message of a channel that is watched, in the
-            order of offsets and without a gap; it returns how many subscribers of this process took it, or a Deferred of that,
-            which never fails, where they are so many that it takes several turns of the reactor. It never raises.
-    """
-
-    receive: Callable[[Publication], int | Deferred[int]]
-
-    def publish(
-        self, channel: str, kind: Kind, payload: bytes, key: str | None, idempotencyKey: str | None, fingerprint: bytes
-    ) -> Published | Deferred[Published]:
-        """Give a message the channel's next offset, keep it, and pass it to `receive` wherever the channel is watched.
-
-        With an `idempotencyKey` that the channel had within `Limits.idempotencyAge`: do nothing, and give that answer again;
-        or refuse ("key-reused"), when it had another `fingerprint` then: of a message that the publisher believes to be new.
-        """
-
-    def watch(self, channel: str, after: Position | None, by: Hashable = None) -> History | Deferred[History]:
-        """Begin to pass on the messages of a channel or pattern, and return what is kept of it since `after`.
-
-        Whether `after` is a place in the channel's numbering is for `Position.isIn` to say. `by` is the address that asks, if
-        any: one must not make up as many channels as there can be.
-
-        Each message is in the answer, or is passed to `receive` after it, or (when the answer comes later) both; none is in
-        neither. Called for each subscription; a pattern has no history.
-        """
-
-    def unwatch(self, channel: str) -> None:
-        """Pass on no more: the last subscription of this process has ended."""
-
-    def history(self, channel: str, after: Position | None) -> History | Deferred[History]:
-        """Return what is kept of a channel since `after`; None: nothing, but the position of now."""
-
-    def forget(self, channel: str) -> int | Deferred[int]:
-        """Drop what is kept of a channel, and return how many messages that were; its numbers go on."""
-
-    def describe(self, channel: str) -> Description | Deferred[Description | None] | None:
-        """Return what is known of a channel, None for one that is not there."""
-
-    def list(self, prefix: str, after: str, limit: int) -> list[Description] | Deferred[list[Description]]:
-        """Return at most `limit` channels by name, of those whose name begins with `prefix` and is greater than `after`."""
-
-
-class Stream:
+class ChannelLog:
     """One channel of the engine in memory: its last number, and the messages that are kept.
 
     It waits on the server's wheel while it has messages to forget, or is to be forgotten itself.
@@ -154,7 +73,7 @@ class _Maker:
     def __init__(self, address: Hashable) -> None:
         self.address = address
         self.count = 0
-        self.left: OrderedDict[Stream, None] = OrderedDict()
+        self.left: OrderedDict[ChannelLog, None] = OrderedDict()
 
 
 class _Receipt:
@@ -265,21 +184,21 @@ class MemoryEngine:
     def __init__(self, limits: Limits, wheel: Wheel, seconds: Callable[[], float], epoch: str | None = None) -> None:
         self.receive: Callable[[Publication], int | Deferred[int]] = lambda publication: 0
         self.epoch = epoch or secrets.token_hex(5)
-        self.bytes = 0  # charged for what all streams keep
+        self.bytes = 0  # charged for what all logs keep
         self._limits = limits
         self._wheel = wheel
         self._seconds = seconds
-        self._streams: dict[str, Stream] = {}
+        self._logs: dict[str, ChannelLog] = {}
         self._names = SortedNames()  # of these
         self._floor = 0  # the highest offset of a channel that was forgotten
         self._makers: dict[Hashable, _Maker] = {}
         self._receipts = _Receipts(wheel, limits.idempotencyAge, limits.idempotencyKeys)
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return len(self._logs)
 
     def __contains__(self, channel: object) -> bool:
-        return channel in self._streams
+        return channel in self._logs
 
     def publish(
         self,
@@ -296,15 +215,15 @@ class MemoryEngine:
             known = self._receipts.find(channel, idempotencyKey, fingerprint, now)
             if known is not None:
                 return known
-        stream = self._streams.get(channel) or self._create(channel, now)
-        if stream.maker is not None:
-            self._disown(stream, stream.maker)
-        stream.top += 1
-        stream.touched = now
-        publication = Publication(stream.channel, self.epoch, stream.top, kind, payload, key, now)
-        self._keep(stream, publication)
-        if stream.wheelSlot is None:
-            self._wheel.set(stream, now + self._limits.historyAge)
+        log = self._logs.get(channel) or self._create(channel, now)
+        if log.maker is not None:
+            self._disown(log, log.maker)
+        log.top += 1
+        log.touched = now
+        publication = Publication(log.channel, self.epoch, log.top, kind, payload, key, now)
+        self._keep(log, publication)
+        if log.wheelSlot is None:
+            self._wheel.set(log, now + self._limits.historyAge)
         if idempotencyKey is not None:
             # Before anybody has it: a service may publish the same again in the middle of this.
             receipt = self._receipts.keep(channel, idempotencyKey, fingerprint, now)
@@ -323,140 +242,140 @@ class MemoryEngine:
         if isPattern(channel):
             return History(None, False, [])
         now = self._seconds()
-        stream = self._streams.get(channel) or self._create(channel, now, by)
-        stream.watched = True
-        if stream.maker is not None:
-            stream.maker.left.pop(stream, None)
-        return self._since(stream, after, now)
+        log = self._logs.get(channel) or self._create(channel, now, by)
+        log.watched = True
+        if log.maker is not None:
+            log.maker.left.pop(log, None)
+        return self._since(log, after, now)
 
     def unwatch(self, channel: str) -> None:
         """Note that nobody is subscribed any more."""
-        stream = self._streams.get(channel)
-        if stream is not None:
-            stream.watched = False
-            stream.touched = self._seconds()
-            if stream.maker is not None:
-                stream.maker.left[stream] = None
-            if stream.wheelSlot is None:
-                self._wheel.set(stream, stream.touched + self._limits.historyAge)
+        log = self._logs.get(channel)
+        if log is not None:
+            log.watched = False
+            log.touched = self._seconds()
+            if log.maker is not None:
+                log.maker.left[log] = None
+            if log.wheelSlot is None:
+                self._wheel.set(log, log.touched + self._limits.historyAge)
 
     def history(self, channel: str, after: Position | None) -> History:
         """Return what is kept since `after` (see `Engine`)."""
         now = self._seconds()
-        found = self._since(self._streams.get(channel) or Stream(self, channel, self._floor, now), after, now)
+        found = self._since(self._logs.get(channel) or ChannelLog(self, channel, self._floor, now), after, now)
         return found._replace(publications=[*found.publications])
 
     def forget(self, channel: str) -> int:
         """Drop what is kept (see `Engine`)."""
-        stream = self._streams.get(channel)
-        if stream is None:
+        log = self._logs.get(channel)
+        if log is None:
             return 0
-        count = len(stream.entries)
-        self._drop(stream, count)
+        count = len(log.entries)
+        self._drop(log, count)
         return count
 
     def describe(self, channel: str) -> Description | None:
         """Return what is known of a channel (see `Engine`)."""
-        stream = self._streams.get(channel)
-        if stream is None:
+        log = self._logs.get(channel)
+        if log is None:
             return None
-        self._expire(stream, self._seconds())
-        oldest = stream.entries[0].position if stream.entries else None
-        return Description(channel, Position(self.epoch, stream.top), len(stream.entries), stream.bytes, oldest)
+        self._expire(log, self._seconds())
+        oldest = log.entries[0].position if log.entries else None
+        return Description(channel, Position(self.epoch, log.top), len(log.entries), log.bytes, oldest)
 
     def list(self, prefix: str, after: str, limit: int) -> list[Description]:
         """Return some channels by name (see `Engine`)."""
         found = map(self.describe, self._names.page(prefix, after, limit))
         return [described for described in found if described is not None]
 
-    def sweep(self, stream: Stream, now: float) -> None:
-        """Forget what is too old of a stream, and the stream when nobody needs it; called by the wheel."""
-        self._expire(stream, now)
-        if stream.entries:
-            self._wheel.set(stream, stream.entries[0].at + self._limits.historyAge)
-        elif not stream.watched:
-            due = stream.touched + self._limits.historyAge
+    def sweep(self, log: ChannelLog, now: float) -> None:
+        """Forget what is too old of a log, and the log when nobody needs it; called by the wheel."""
+        self._expire(log, now)
+        if log.entries:
+            self._wheel.set(log, log.entries[0].at + self._limits.historyAge)
+        elif not log.watched:
+            due = log.touched + self._limits.historyAge
             if due > now:
-                self._wheel.set(stream, due)
+                self._wheel.set(log, due)
             else:
-                self._remove(stream)
+                self._remove(log)
 
-    def _remove(self, stream: Stream) -> None:
-        if stream.maker is not None:
-            self._disown(stream, stream.maker)
-        self._floor = max(self._floor, stream.top)
-        del self._streams[stream.channel]
-        self._names.remove(stream.channel)
-        self._wheel.drop(stream)
+    def _remove(self, log: ChannelLog) -> None:
+        if log.maker is not None:
+            self._disown(log, log.maker)
+        self._floor = max(self._floor, log.top)
+        del self._logs[log.channel]
+        self._names.remove(log.channel)
+        self._wheel.drop(log)
 
-    def _create(self, channel: str, now: float, by: Hashable = None) -> Stream:
+    def _create(self, channel: str, now: float, by: Hashable = None) -> ChannelLog:
         maker = None if by is None else self._makers.get(by) or _Maker(by)
         if maker is not None and maker.count >= self._limits.channelsPerAddress:
             if not maker.left:
                 raise ChannelError("too-many-channels", "This address is subscribed to too many channels that have no message.")
             self._remove(next(iter(maker.left)))
-        if len(self._streams) >= self._limits.channels:
+        if len(self._logs) >= self._limits.channels:
             raise ChannelError("unavailable", "The server has as many channels as it can hold.")
-        stream = self._streams[channel] = Stream(self, channel, self._floor, now)
+        log = self._logs[channel] = ChannelLog(self, channel, self._floor, now)
         if maker is not None:
-            stream.maker = self._makers[maker.address] = maker
+            log.maker = self._makers[maker.address] = maker
             maker.count += 1
         self._names.add(channel)
-        self._wheel.set(stream, now + self._limits.historyAge)
-        return stream
+        self._wheel.set(log, now + self._limits.historyAge)
+        return log
 
-    def _disown(self, stream: Stream, maker: _Maker) -> None:
+    def _disown(self, log: ChannelLog, maker: _Maker) -> None:
         """Take a channel off its maker's account."""
-        stream.maker = None
-        maker.left.pop(stream, None)
+        log.maker = None
+        maker.left.pop(log, None)
         maker.count -= 1
         if not maker.count:
             del self._makers[maker.address]
 
-    def _since(self, stream: Stream, after: Position | None, now: float) -> History:
-        self._expire(stream, now)
-        before = Position(self.epoch, stream.oldest - 1)
+    def _since(self, log: ChannelLog, after: Position | None, now: float) -> History:
+        self._expire(log, now)
+        before = Position(self.epoch, log.oldest - 1)
         known = after is not None and after.isIn(self.epoch)
-        if after is None or (known and after.offset > stream.top):
-            return History(Position(self.epoch, stream.top), False, [])
+        if after is None or (known and after.offset > log.top):
+            return History(Position(self.epoch, log.top), False, [])
         recovered = after == START
         if known and after.offset >= before.offset:
             before, recovered = Position(self.epoch, after.offset), True
         # Whoever has an older position, or one of another numbering, has seen nothing of what is kept.
-        return History(before, recovered, Place(stream, before.offset + 1, stream.top))
+        return History(before, recovered, HistoryReplay(log, before.offset + 1, log.top))
 
-    def _keep(self, stream: Stream, publication: Publication) -> None:
+    def _keep(self, log: ChannelLog, publication: Publication) -> None:
         limits = self._limits
         size = _charge(publication)
-        stream.entries.append(publication)
-        stream.bytes += size
+        log.entries.append(publication)
+        log.bytes += size
         self.bytes += size
-        if len(stream.entries) > limits.historyMessages or stream.bytes > limits.historyBytes or self.bytes > limits.historyTotal:
-            self._trim(stream)
+        if len(log.entries) > limits.historyMessages or log.bytes > limits.historyBytes or self.bytes > limits.historyTotal:
+            self._trim(log)
 
-    def _trim(self, stream: Stream) -> None:
-        limits, entries = self._limits, stream.entries
+    def _trim(self, log: ChannelLog) -> None:
+        limits, entries = self._limits, log.entries
         count = max(len(entries) - limits.historyMessages, 0)
-        tooMuch = max(stream.bytes - limits.historyBytes, self.bytes - limits.historyTotal)
+        tooMuch = max(log.bytes - limits.historyBytes, self.bytes - limits.historyTotal)
         tooMuch -= sum([_charge(each) for each in entries[:count]])
         while tooMuch > 0 and count < len(entries):
             tooMuch -= _charge(entries[count])
             count += 1
-        self._drop(stream, count)
+        self._drop(log, count)
 
-    def _expire(self, stream: Stream, now: float) -> None:
-        entries, oldest = stream.entries, now - self._limits.historyAge
+    def _expire(self, log: ChannelLog, now: float) -> None:
+        entries, oldest = log.entries, now - self._limits.historyAge
         count = 0
         while count < len(entries) and entries[count].at <= oldest:
             count += 1
         if count:
-            self._drop(stream, count)
+            self._drop(log, count)
 
-    def _drop(self, stream: Stream, count: int) -> None:
-        """Forget the first messages of a stream."""
-        size = sum([_charge(each) for each in stream.entries[:count]])
-        del stream.entries[:count]
-        stream.bytes -= size
+    def _drop(self, log: ChannelLog, count: int) -> None:
+        """Forget the first messages of a log."""
+        size = sum([_charge(each) for each in log.entries[:count]])
+        del log.entries[:count]
+        log.bytes -= size
         self.bytes -= size
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from twisted_ws.channels.buffered import Subscriber
 from twisted_ws.channels.names import SortedNames
+from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits
 from twisted_ws.message import TEXT
@@ -16,7 +16,7 @@ from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.websocket.crowd import Crowd, Group
 from twisted_ws.wire.websocket.fanout import OWN_WAY, STEPS, FanOuts
 
-__all__ = ["Member", "Presence", "Room"]
+__all__ = ["AnswerBudget", "Member", "Presence"]
 
 # Seconds of rest for each watcher, after all were told in more than one turn of the reactor: ten times what it took.
 REST = 0.0001
@@ -42,7 +42,7 @@ class Member(msgspec.Struct, frozen=True):
     connections: int
 
 
-class Room:
+class AnswerBudget:
     """What one answer still has room for.
 
     Attributes:
@@ -121,7 +121,7 @@ class _Watchers:
         self._wheel = wheel
         self._crowd = Crowd()
         self._places: dict[Subscriber, Group] = {}
-        self._changes: dict[str, list[tuple[int, str, bytes]]] = {}  # by user: number, kind, frame
+        self._changes: dict[str, list[tuple[int, str, bytes]]] = {}  # by user: number, kind, notice
         self._number = 0
         self._since: dict[Subscriber, int] = {}  # who came while changes wait, and the number of the last one that it knows
         self._isTelling = False
@@ -176,22 +176,22 @@ class _Watchers:
             return
         changes = sorted([change for some in self._changes.values() for change in some])
         since, self._since, self._changes = self._since, {}, {}
-        frames = [OutgoingMessage(TEXT, frame) for _, _, frame in changes]
+        notices = [OutgoingMessage(TEXT, notice) for _, _, notice in changes]
         first = changes[0][0]
 
-        def deliver(member: Subscriber, frames: Any) -> bool:
+        def deliver(member: Subscriber, notices: Any) -> bool:
             if member not in self._places:
                 return False  # it has left
             known = since.get(member, 0)
             if known >= first:
-                frames = [each for (number, _, _), each in zip(changes, frames, strict=True) if number > known]
-            member.noticeAll(frames)
+                notices = [each for (number, _, _), each in zip(changes, notices, strict=True) if number > known]
+            member.tell(notices)
             return True
 
         self._isTelling = True
-        steps = STEPS + OWN_WAY + len(frames) // 8
-        parts = [(run, frames, steps) for run in self._crowd.runs()]
-        told = self._fanOuts.send(parts, (), lambda person: None, sum([len(each.payload) for each in frames]), deliver=deliver)
+        steps = STEPS + OWN_WAY + len(notices) // 8
+        parts = [(run, notices, steps) for run in self._crowd.runs()]
+        told = self._fanOuts.send(parts, (), lambda person: None, sum([len(each.payload) for each in notices]), deliver=deliver)
         if isinstance(told, int):
             self._isTelling = False
             self._tellAll()
@@ -224,7 +224,7 @@ class Presence:
         self._leaving: deque[tuple[float, str, str]] = deque()  # when, channel, user; all wait equally long
         self.wheelSlot: int | None = None
 
-    def members(self, channel: str, room: Room, after: str = "") -> tuple[list[Member], str | None]:
+    def members(self, channel: str, room: AnswerBudget, after: str = "") -> tuple[list[Member], str | None]:
         """Return users on a channel, by name, as many as there is room for.
 
         Args:

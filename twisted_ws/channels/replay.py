@@ -8,15 +8,15 @@ from typing import Protocol
 
 from twisted_ws.message import Publication
 
-__all__ = ["CHARGE", "Held", "History", "Past", "Place"]
+__all__ = ["CHARGE", "HeldReplay", "HistoryReplay", "Replay", "ReplaySource"]
 
 # What a message that nobody else keeps is charged on top of its payload and key: about what Python's objects around it take.
 CHARGE = 256
-# The same of a `Place`.
-PLACE = 256
+# The same of a `HistoryReplay`.
+REPLAY_CHARGE = 256
 
 
-class History(Protocol):
+class ReplaySource(Protocol):
     """The messages of a channel that are kept now.
 
     Attributes:
@@ -33,7 +33,7 @@ class History(Protocol):
         """See above."""
 
 
-class Past(Protocol):
+class Replay(Protocol):
     """Messages of one channel that a subscriber is to get before any that are published from now on."""
 
     def __len__(self) -> int:
@@ -67,11 +67,11 @@ class Past(Protocol):
         """Leave out what was published before the subscription."""
 
 
-class Place:
+class HistoryReplay:
     """A place in a history, and the end to which it goes on. It holds no message: what is forgotten there is lost here.
 
     Args:
-        history: the channel's.
+        source: the channel's.
         offset: of the first message.
         end: of the last one.
 
@@ -79,44 +79,44 @@ class Place:
         conflating: whether a message is left out when a later one has its key (see `Publication`); set before the first is taken.
     """
 
-    __slots__ = ("_began", "_end", "_history", "_superseded", "conflating", "offset")
+    __slots__ = ("_began", "_end", "_source", "_superseded", "conflating", "offset")
 
-    def __init__(self, history: History, offset: int, end: int) -> None:
-        self._history = history
+    def __init__(self, source: ReplaySource, offset: int, end: int) -> None:
+        self._source = source
         self.offset = offset
         self._end = self._began = end
         self._superseded: tuple[int, bytearray] | None = None
         self.conflating = False
 
     def __len__(self) -> int:
-        return max(self._end + 1 - max(self.offset, self._history.oldest), 0)
+        return max(self._end + 1 - max(self.offset, self._source.oldest), 0)
 
     def __iter__(self) -> Iterator[Publication]:
-        first = max(self.offset - self._history.oldest, 0)
-        return iter(self._history.entries[first : first + len(self)])
+        first = max(self.offset - self._source.oldest, 0)
+        return iter(self._source.entries[first : first + len(self)])
 
     @property
     def channel(self) -> str:
         """The channel's name."""
-        return self._history.channel
+        return self._source.channel
 
     @property
     def size(self) -> int:
         """The bytes that it holds."""
-        return PLACE if self._superseded is None else PLACE + len(self._superseded[1])
+        return REPLAY_CHARGE if self._superseded is None else REPLAY_CHARGE + len(self._superseded[1])
 
     @property
     def isLost(self) -> bool:
         """Whether the next message is not kept any more."""
-        return self.offset < self._history.oldest
+        return self.offset < self._source.oldest
 
     def first(self) -> Publication | None:
-        """Return the next message that is kept (see `Past.first`)."""
-        oldest = self._history.oldest
+        """Return the next message that is kept (see `Replay.first`)."""
+        oldest = self._source.oldest
         self.offset = max(self.offset, oldest)
         if self.offset > self._end or (self.conflating and self._isSuperseded()):
             return None
-        return self._history.entries[self.offset - oldest]
+        return self._source.entries[self.offset - oldest]
 
     def goOn(self) -> None:
         """Pass the next message."""
@@ -149,7 +149,7 @@ class Place:
         return bool(marks[number >> 3] >> (number & 7) & 1)
 
 
-class Held:
+class HeldReplay:
     """Messages that nobody else keeps: of an engine whose histories are in another process.
 
     Args:

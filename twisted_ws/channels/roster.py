@@ -1,27 +1,22 @@
-"""Who is connected, by whatever transport: found by connection id and by user."""
+"""The open connections of a transport, found by connection id and by user."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["People", "Person"]
+if TYPE_CHECKING:
+    from twisted_ws.caller import Caller
+    from twisted_ws.channels.visitor import Visitor
+
+__all__ = ["Roster"]
 
 
-class Person(Protocol):
-    """A `twisted_ws.caller.Caller`, or a `twisted_ws.channels.visitor.Visitor`.
+class Roster:
+    """The callers, or visitors, that are connected now, in the order in which they came; finding some looks at no others.
 
-    Attributes:
-        connectionId: unique in this process.
-        _user: who it is; found by it when it is a str. Whoever sets another one calls `People.renamed`.
+    A user is found when it is a str. Whoever gives a caller or visitor another one calls `renamed`.
     """
-
-    connectionId: str
-    _user: Any
-
-
-class People:
-    """Those who are connected now, in the order they came; to find some costs nothing for the others."""
 
     __slots__ = ("_byId", "_byUser")
 
@@ -33,36 +28,36 @@ class People:
         return len(self._byId)
 
     def __iter__(self) -> Iterator[Any]:
-        # A copy: whoever iterates writes and closes, and that may change it.
+        # A copy: whoever iterates may write and close, which changes it.
         return iter(tuple(self._byId.values()))
 
-    def __contains__(self, person: Person) -> bool:
-        return self._byId.get(person.connectionId) is person
+    def __contains__(self, client: Caller | Visitor) -> bool:
+        return self._byId.get(client.connectionId) is client
 
-    def add(self, person: Person) -> None:
-        """Add one who came; nothing where it is there."""
-        connectionId, byId = person.connectionId, self._byId
-        if byId.get(connectionId) is not person:
-            byId[connectionId] = person
-            if person._user is not None:
-                self._name(person)
+    def add(self, client: Caller | Visitor) -> None:
+        """Add one; do nothing if it is there."""
+        connectionId, byId = client.connectionId, self._byId
+        if byId.get(connectionId) is not client:
+            byId[connectionId] = client
+            if client._user is not None:
+                self._name(client)
 
-    def discard(self, person: Person) -> None:
-        """Take one away who leaves; nothing where it is not there."""
-        connectionId, byId = person.connectionId, self._byId
-        if byId.get(connectionId) is person:
+    def discard(self, client: Caller | Visitor) -> None:
+        """Remove one; do nothing if it is not there."""
+        connectionId, byId = client.connectionId, self._byId
+        if byId.get(connectionId) is client:
             del byId[connectionId]
-            if person._user is not None:
-                self._unname(person, person._user)
+            if client._user is not None:
+                self._unname(client, client._user)
 
-    def renamed(self, person: Person, before: Any) -> None:
-        """Note that somebody has another user than before; nothing where it is not there."""
-        if person in self:
-            self._unname(person, before)
-            self._name(person)
+    def renamed(self, client: Caller | Visitor, before: Any) -> None:
+        """Note that one has another user than `before`; do nothing if it is not there."""
+        if client in self:
+            self._unname(client, before)
+            self._name(client)
 
     def find(self, connection: str | None = None, user: str | None = None) -> list[Any]:
-        """Return those with this connection id, or of this user, in the order in which they became that."""
+        """Return the one with this connection id, then those of this user in the order in which they became that user."""
         found: dict[Any, None] = {}
         if connection in self._byId:
             found[self._byId[connection]] = None
@@ -70,15 +65,15 @@ class People:
             found.update(self._byUser.get(user, {}))
         return list(found)
 
-    def _name(self, person: Person) -> None:
-        if isinstance(person._user, str):
-            if person._user not in self._byUser:
-                self._byUser[person._user] = {}
-            self._byUser[person._user][person] = None
+    def _name(self, client: Caller | Visitor) -> None:
+        if isinstance(client._user, str):
+            if client._user not in self._byUser:
+                self._byUser[client._user] = {}
+            self._byUser[client._user][client] = None
 
-    def _unname(self, person: Person, user: Any) -> None:
+    def _unname(self, client: Caller | Visitor, user: Any) -> None:
         if isinstance(user, str):
             others = self._byUser[user]
-            del others[person]
+            del others[client]
             if not others:
                 del self._byUser[user]

@@ -12,13 +12,13 @@ from twisted_ws.message import fromBase64, fromJson
 
 __all__ = [
     "SUBPROTOCOL",
-    "AnyRequest",
-    "Ping",
-    "Presence",
-    "Publish",
-    "Subscribe",
-    "Unsubscribe",
-    "frame",
+    "PingRequest",
+    "PresenceRequest",
+    "PublishRequest",
+    "Request",
+    "SubscribeRequest",
+    "UnsubscribeRequest",
+    "notice",
     "readRequest",
     "refOf",
 ]
@@ -29,7 +29,7 @@ _LONGEST_REF = 64
 Ref = int | str | None
 
 
-class _Request(msgspec.Struct, tag_field="type", kw_only=True):
+class _AnyRequest(msgspec.Struct, tag_field="type", kw_only=True):
     """What a client sends.
 
     Attributes:
@@ -39,7 +39,7 @@ class _Request(msgspec.Struct, tag_field="type", kw_only=True):
     ref: Ref = None
 
 
-class Subscribe(_Request, tag="subscribe"):
+class SubscribeRequest(_AnyRequest, tag="subscribe"):
     """Subscribe to a channel or pattern."""
 
     channel: str
@@ -47,13 +47,13 @@ class Subscribe(_Request, tag="subscribe"):
     presence: bool = False
 
 
-class Unsubscribe(_Request, tag="unsubscribe"):
+class UnsubscribeRequest(_AnyRequest, tag="unsubscribe"):
     """End a subscription."""
 
     channel: str
 
 
-class Publish(_Request, tag="publish"):
+class PublishRequest(_AnyRequest, tag="publish"):
     """Publish a message."""
 
     channel: str
@@ -75,20 +75,20 @@ class Publish(_Request, tag="publish"):
         return fromBase64(self.base64)
 
 
-class Presence(_Request, tag="presence"):
+class PresenceRequest(_AnyRequest, tag="presence"):
     """Ask who is on a channel; with a cursor, for those who had no place in the answer before."""
 
     channel: str
     cursor: str = ""
 
 
-class Ping(_Request, tag="ping"):
+class PingRequest(_AnyRequest, tag="ping"):
     """Ask whether the server is there."""
 
 
-AnyRequest = Subscribe | Unsubscribe | Publish | Presence | Ping
+Request = SubscribeRequest | UnsubscribeRequest | PublishRequest | PresenceRequest | PingRequest
 
-_requests: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
+_requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 
 
 class _Ref(msgspec.Struct):
@@ -98,7 +98,7 @@ class _Ref(msgspec.Struct):
 _refs = msgspec.json.Decoder(_Ref)
 
 
-def readRequest(text: str) -> AnyRequest:
+def readRequest(text: str) -> Request:
     """Return the request that a client has sent.
 
     Raises:
@@ -122,8 +122,8 @@ def refOf(text: str) -> Ref:
     return None if isinstance(ref, str) and len(ref) > _LONGEST_REF else ref
 
 
-def frame(kind: str, ref: Ref = None, **fields: Any) -> bytes:
-    """Return a frame: its type, the fields, and the ref of the request that it answers."""
+def notice(kind: str, ref: Ref = None, **fields: Any) -> bytes:
+    """Return the JSON of a notice: its type, the fields, and the ref of the request that it answers."""
     named = {"type": kind, **fields}
     if ref is not None:
         named["ref"] = ref

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from twisted_ws.caller import connectionIds
 
 if TYPE_CHECKING:
-    from twisted_ws.channels.buffered import Subscriber
-    from twisted_ws.channels.roster import People
+    from twisted_ws.channels.roster import Roster
+    from twisted_ws.channels.subscriber import Subscriber
     from twisted_ws.upgrade import UpgradeRequest
 
 __all__ = ["Visitor"]
@@ -22,10 +22,10 @@ class Visitor:
         request: the request, as `onUpgrade` has seen it.
         attributes: a dict of the service's own.
         membership: what takes its messages; None for one that only publishes.
-        people: where it is found; None while it is subscribed to nothing.
+        roster: where it is found; None while it is subscribed to nothing.
     """
 
-    __slots__ = ("_connection", "_user", "attributes", "connectionId", "membership", "people", "request")
+    __slots__ = ("_connection", "_user", "attributes", "connectionId", "membership", "request", "roster")
 
     negotiatedSubProtocol = None
 
@@ -36,7 +36,7 @@ class Visitor:
         self._user: Any = request.user
         self.attributes: dict[str, Any] = {}
         self.membership: Subscriber | None = None
-        self.people: People | None = None
+        self.roster: Roster | None = None
 
     @property
     def user(self) -> Any:
@@ -46,8 +46,8 @@ class Visitor:
     @user.setter
     def user(self, user: Any) -> None:
         before, self._user = self._user, user
-        if self.people is not None:
-            self.people.renamed(self, before)
+        if self.roster is not None:
+            self.roster.renamed(self, before)
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted_ws.channels.buffered import CallerSubscriber
-from twisted_ws.channels.formats import Framing, jsonFraming
+from twisted_ws.channels.buffered import BufferedSubscriber
+from twisted_ws.channels.formats import Format, jsonFormat
 from twisted_ws.channels.names import isPattern
-from twisted_ws.channels.replay import Past
-from twisted_ws.channels.subprotocol import AnyRequest, Presence, Publish, Ref, Subscribe, Unsubscribe, frame, readRequest, refOf
+from twisted_ws.channels.replay import Replay
+from twisted_ws.channels.subprotocol import (
+    PresenceRequest,
+    PublishRequest,
+    Ref,
+    Request,
+    SubscribeRequest,
+    UnsubscribeRequest,
+    notice,
+    readRequest,
+    refOf,
+)
 from twisted_ws.closecodes import FORBIDDEN, NOT_RECOVERED, REFUSED
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Position, Publication, Start
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["JsonSubscriber", "RawSubscriber"]
 
 
-class _ServiceSubscriber(CallerSubscriber):
+class _ServiceSubscriber(BufferedSubscriber):
     """A caller of a `ChannelService`; the service's hooks are asked for what it wants."""
 
     __slots__ = ("_service",)
@@ -58,7 +68,7 @@ class RawSubscriber(_ServiceSubscriber):
         except ChannelError as error:
             self.refuse(error)
 
-    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
+    def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
         """Send what was missed; close when that is not all: a raw message has no place to say so."""
         if self._resuming and not start.recovered:
             self.caller.close(NOT_RECOVERED, "not recovered")
@@ -90,17 +100,17 @@ class JsonSubscriber(_ServiceSubscriber):
 
     __slots__ = ("_asked",)
 
-    framing: ClassVar[Framing] = staticmethod(jsonFraming)
+    format: ClassVar[Format] = staticmethod(jsonFormat)
 
     def __init__(self, caller: Caller, service: ChannelService) -> None:
         super().__init__(caller, service)
-        self._asked: Subscribe | None = None  # what `begin` answers; requests are handled one after the other
+        self._asked: SubscribeRequest | None = None  # what `begin` answers; requests are handled one after the other
 
     def welcome(self) -> None:
         """Say who the client is here, and how to come back."""
         limits = self._channels.limits
         self.write(
-            frame(
+            notice(
                 "welcome",
                 version=1,
                 connection=self.caller.connectionId,
@@ -111,7 +121,7 @@ class JsonSubscriber(_ServiceSubscriber):
 
     async def enter(self, channel: str, after: Position | None) -> None:
         """Subscribe to a channel of the URL, as if the client had asked."""
-        await self._do(Subscribe(channel=channel), after)
+        await self._do(SubscribeRequest(channel=channel), after)
 
     async def received(self, message: str | bytes) -> None:
         """Do what a frame asks, and answer it; end when the client has room for more answers."""
@@ -128,29 +138,29 @@ class JsonSubscriber(_ServiceSubscriber):
         if easing is not None:
             await easing
 
-    async def _do(self, request: AnyRequest, after: Position | None = None) -> None:
+    async def _do(self, request: Request, after: Position | None = None) -> None:
         try:
             match request:
-                case Subscribe():
+                case SubscribeRequest():
                     await self._subscribe(request, request.after if after is None else after)
-                case Unsubscribe():
+                case UnsubscribeRequest():
                     if not self._channels.unsubscribe(self, request.channel):
                         raise ChannelError("not-subscribed", "There is no such subscription.")
-                    self.write(frame("unsubscribed", request.ref, channel=request.channel))
-                case Publish():
+                    self.write(notice("unsubscribed", request.ref, channel=request.channel))
+                case PublishRequest():
                     await self._publish(request)
-                case Presence():
+                case PresenceRequest():
                     self._service.checkPresence(request.channel)
                     if self._service.server.runtime.turns.over:
                         await self._service.server.runtime.turns.next()
                     who = self._channels.who(request.channel, request.cursor)
-                    self.write(frame("presence", request.ref, channel=request.channel, **who))
+                    self.write(notice("presence", request.ref, channel=request.channel, **who))
                 case _:  # Ping
-                    self.write(frame("pong", request.ref))
+                    self.write(notice("pong", request.ref))
         except ChannelError as error:
             self._answer(error, request.ref, getattr(request, "channel", None))
 
-    async def _subscribe(self, request: Subscribe, after: Position | str | None) -> None:
+    async def _subscribe(self, request: SubscribeRequest, after: Position | str | None) -> None:
         info = await self._service.permit(self.caller, request.channel, request.presence)
         self._asked = request
         try:
@@ -158,13 +168,13 @@ class JsonSubscriber(_ServiceSubscriber):
         finally:
             self._asked = None
 
-    async def _publish(self, request: Publish) -> None:
+    async def _publish(self, request: PublishRequest) -> None:
         published = await self._service.publishFor(
             self.caller, request.channel, request.message(), request.key, request.idempotencyKey
         )
-        self.write(frame("published", request.ref, **published._asdict()))
+        self.write(notice("published", request.ref, **published._asdict()))
 
-    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
+    def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
         """Say where the subscription begins, and send what was missed."""
         asked = self._asked if self._asked is not None and self._asked.channel == start.channel else None
         answer: dict[str, Any] = {
@@ -177,22 +187,19 @@ class JsonSubscriber(_ServiceSubscriber):
             self._channels.presence.watch(start.channel, self)
             answer["presence"] = self._channels.who(start.channel)
         ref = None if asked is None else asked.ref
-        self.resume(start.channel, publications, frame("subscribed", ref, **answer))
+        self.resume(start.channel, publications, notice("subscribed", ref, **answer))
 
     def ended(self, channel: str, reason: str) -> None:
         """Tell the service, and the client what it does not know yet."""
         super().ended(channel, reason)
         if reason:
-            self.write(frame("unsubscribed", channel=channel, reason=reason))
+            self.write(notice("unsubscribed", channel=channel, reason=reason))
 
-    def notice(self, frame: bytes) -> None:
-        """Tell the client who comes and goes."""
-        self.write(frame)
-
-    def noticeAll(self, frames: Sequence[OutgoingMessage]) -> None:
-        """Tell the client, in one piece while it keeps up."""
-        if not self.sendNow(frames):
-            super().noticeAll(frames)
+    def tell(self, notices: Sequence[OutgoingMessage]) -> None:
+        """Tell the client who comes and goes, in one piece while it keeps up."""
+        if not self.sendNow(notices):
+            for each in notices:
+                self.write(each.payload)
 
     def refuse(self, error: ChannelError) -> None:
         """Tell the client; it can go on with frames."""
@@ -200,4 +207,4 @@ class JsonSubscriber(_ServiceSubscriber):
 
     def _answer(self, error: ChannelError, ref: Ref, channel: str | None = None) -> None:
         fields = {} if channel is None else {"channel": channel}
-        self.write(frame("error", ref, code=error.code, message=error.message, **fields))
+        self.write(notice("error", ref, code=error.code, message=error.message, **fields))

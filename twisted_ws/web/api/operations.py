@@ -10,9 +10,9 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from twisted_ws.channels.channels import Channels
-from twisted_ws.channels.memory import Description
+from twisted_ws.channels.engine import Description
 from twisted_ws.channels.names import checkName
-from twisted_ws.channels.presence import Room
+from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.dispatch.values import hasMoreValues
 from twisted_ws.errors import ChannelError
 from twisted_ws.server import CLOSING
@@ -180,7 +180,7 @@ async def forget(call: Call) -> schemas.Deleted:
 async def presence(call: Call) -> schemas.PresenceList:
     """Return who is on a channel."""
     checkName(call.channel, call.server.limits.channelName)
-    room = Room(call.server.limits)
+    room = AnswerBudget(call.server.limits)
     room.members = _limit(call, room.members)
     return schemas.PresenceList(call.channel, **call.channels.who(call.channel, call.query.cursor, room))
 

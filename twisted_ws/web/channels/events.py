@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
 
-from twisted_ws.channels.buffered import CallerSubscriber
-from twisted_ws.channels.formats import Framing, jsonParts
+from twisted_ws.channels.buffered import BufferedSubscriber
+from twisted_ws.channels.formats import Format, jsonParts
 from twisted_ws.channels.names import isPattern
-from twisted_ws.channels.presence import Room
-from twisted_ws.channels.replay import Past
-from twisted_ws.channels.subprotocol import frame
+from twisted_ws.channels.presence import AnswerBudget
+from twisted_ws.channels.replay import Replay
+from twisted_ws.channels.subprotocol import notice
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.message import Cursor, Kind, Position, Publication, Start, parseAfter
 from twisted_ws.web.channels.stream import Event, EventStream, uniform
@@ -20,11 +20,12 @@ from twisted_ws.web.http.compression import listed, wanted
 from twisted_ws.wire.speedups import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from twisted_ws.caller import Caller
     from twisted_ws.channels.service import ChannelService
     from twisted_ws.channels.visitor import Visitor
+    from twisted_ws.frames import OutgoingMessage
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.channels.resource import ChannelRequest
     from twisted_ws.web.http.request import HttpRequest
@@ -71,7 +72,7 @@ def _data(payload: bytes) -> bytes:
     return payload.replace(b"\n", b"\ndata: ")
 
 
-class EventSubscriber(CallerSubscriber):
+class EventSubscriber(BufferedSubscriber):
     """An event stream of one channel, as its messages were published.
 
     Subscriptions are made before the stream begins, for any may still be refused; what comes meanwhile is kept for `open`.
@@ -79,7 +80,7 @@ class EventSubscriber(CallerSubscriber):
 
     __slots__ = ("_began", "_service", "_starts", "_stream", "_watched")
 
-    framing: ClassVar[Framing] = staticmethod(rawEvent)
+    format: ClassVar[Format] = staticmethod(rawEvent)
 
     def __init__(
         self, visitor: Visitor, stream: EventStream, service: ChannelService, watched: bool, names: Iterable[str]
@@ -101,11 +102,11 @@ class EventSubscriber(CallerSubscriber):
         # In the first event, for some clients show each block as an event; and not the same for all, so that they do not all come
         # back at once when a proxy is restarted.
         retry = b"retry: %d\n" % round(self._channels.limits.reconnectDelay * 1000 * uniform(1, 2))
-        room = Room(self._channels.limits)
+        room = AnswerBudget(self._channels.limits)
         first, *others = [self._subscribed(start, room) for start in self._starts] or [b""]
         self.writeFirst([retry + first, *others])
 
-    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
+    def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
         """Keep where the subscription begins."""
         self._starts.append(start)
         super().begin(start, publications)
@@ -143,7 +144,7 @@ class EventSubscriber(CallerSubscriber):
         self._drop()
         self._stream.end(b"id: %s\n\n" % LEFT.encode("ascii"))
 
-    def _subscribed(self, start: Start, room: Room) -> bytes:
+    def _subscribed(self, start: Start, room: AnswerBudget) -> bytes:
         answer = msgspec.json.encode(self._answer(start))
         return b"event: subscribed\n" + self._idOf(start) + b"data: " + answer + b"\n\n"
 
@@ -163,20 +164,21 @@ class JsonEventSubscriber(EventSubscriber):
 
     __slots__ = ()
 
-    framing: ClassVar[Framing] = staticmethod(jsonEvent)
+    format: ClassVar[Format] = staticmethod(jsonEvent)
 
-    def notice(self, frame: bytes) -> None:
+    def tell(self, notices: Sequence[OutgoingMessage]) -> None:
         """Tell who comes and goes."""
-        self.write(b"data: " + frame + b"\n\n")
+        for each in notices:
+            self.write(b"data: " + each.payload + b"\n\n")
 
-    def _subscribed(self, start: Start, room: Room) -> bytes:
+    def _subscribed(self, start: Start, room: AnswerBudget) -> bytes:
         answer = self._answer(start)
         if self._watched:
             answer["presence"] = self._channels.who(start.channel, room=room)
-        return self._idOf(start) + b"data: " + frame("subscribed", **answer) + b"\n\n"
+        return self._idOf(start) + b"data: " + notice("subscribed", **answer) + b"\n\n"
 
     def _unsubscribed(self, channel: str, reason: str) -> bytes:
-        return b"data: " + frame("unsubscribed", channel=channel, reason=reason) + b"\n\n"
+        return b"data: " + notice("unsubscribed", channel=channel, reason=reason) + b"\n\n"
 
 
 class CursorEventSubscriber(JsonEventSubscriber):
@@ -184,7 +186,7 @@ class CursorEventSubscriber(JsonEventSubscriber):
 
     __slots__ = ("_cursor",)
 
-    framing: ClassVar[Framing] = staticmethod(cursorEvent)
+    format: ClassVar[Format] = staticmethod(cursorEvent)
 
     def __init__(
         self, visitor: Visitor, stream: EventStream, service: ChannelService, watched: bool, names: Iterable[str]
@@ -194,7 +196,7 @@ class CursorEventSubscriber(JsonEventSubscriber):
         self.sender = NEVER  # no two streams have the same bytes
         stream.prefix = self._prefix
 
-    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
+    def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
         """Note where the subscription begins, too."""
         super().begin(start, publications)
         if start.position is not None:

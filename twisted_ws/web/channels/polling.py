@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 from twisted.internet.defer import Deferred
 
-from twisted_ws.channels.buffered import Subscriber
-from twisted_ws.channels.formats import Framing, jsonFields
+from twisted_ws.channels.formats import Format, jsonFields
 from twisted_ws.channels.names import isPattern
-from twisted_ws.channels.presence import Room
-from twisted_ws.channels.replay import Past
+from twisted_ws.channels.presence import AnswerBudget
+from twisted_ws.channels.replay import Replay
+from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.message import NOWHERE, Cursor, Position, Publication, Start, cursor, parseAfter
 from twisted_ws.web.channels.stream import returnDelay
@@ -156,7 +156,7 @@ class Poll(Subscriber):
 
     __slots__ = ("_answering", "_gathered", "_question", "_request", "_runs", "_server", "_visit", "_waiting", "wheelSlot")
 
-    framing: ClassVar[Framing] = staticmethod(lambda publication: (publication, jsonFields(publication)))
+    format: ClassVar[Format] = staticmethod(lambda publication: (publication, jsonFields(publication)))
 
     def __init__(self, request: HttpRequest, visit: ChannelRequest, server: WebSocketServer, question: _Question) -> None:
         super().__init__(visit.visitor)
@@ -167,7 +167,7 @@ class Poll(Subscriber):
         self._question = question
         self._gathered = Gathered(question.limit, server.limits)
         # Until it waits: what was missed of each channel, and what came since.
-        self._runs: dict[str, tuple[Past | list[Publication], list[Publication]]] = {}
+        self._runs: dict[str, tuple[Replay | list[Publication], list[Publication]]] = {}
         self._waiting = False
         self._answering = False
         self.wheelSlot: int | None = None
@@ -195,7 +195,7 @@ class Poll(Subscriber):
 
     # Subscriber.
 
-    def begin(self, start: Start, publications: Past | list[Publication]) -> None:
+    def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
         """Keep what was missed."""
         self._gathered.begin(start.channel, start.position, start.recovered, start.channel in self._question.positions)
         self._runs[start.channel] = publications, []
@@ -287,7 +287,7 @@ async def poll(request: HttpRequest, visit: ChannelRequest, server: WebSocketSer
 
 
 def _presence(server: WebSocketServer, question: _Question) -> Any:
-    room = Room(server.limits)
+    room = AnswerBudget(server.limits)
     found = {name: server.channels.who(name, room=room) for name in question.names}
     return found[question.names[0]] if question.alone else found
 
