@@ -73,7 +73,7 @@ def test_post() -> None:
     socket = MemoryClient(world.factory, world.clock)
     socket.connect("/channels/orders.42")
     response = world.back.post("/channels/orders.42", b"paid")
-    assert response.body == b'{"channel": "orders.42", "id": "e:1", "recipients": 2}\n'
+    assert response.body == b'{"channel":"orders.42","id":"e:1","recipients":2}\n'
     assert stream.events()[-1] == ("message", "e:1", "paid")
     assert socket.messages() == ["paid"]
 

@@ -212,6 +212,7 @@ def test_onUpgrade() -> None:
     [
         (Reject(401, "who are you?", {"WWW-Authenticate": "Bearer"}), 401, "unauthorized"),
         (Reject(418, "tea"), 418, "forbidden"),
+        (Reject(403, "half a pair: \ud83d"), 403, "forbidden"),
         (Reject(599, "down"), 599, "unavailable"),
         (Reject(302, "", {"Location": "/login"}), 302, "forbidden"),
         (RuntimeError("secret"), 500, "internal-error"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from twisted_ws.channels.channels import LONGEST_KEY
 from twisted_ws.web.api import schemas
 from twisted_ws.web.api.operations import OPERATIONS, Operation
 from twisted_ws.web.http.content import IDEMPOTENCY_KEY
+from twisted_ws.web.http.response import jsonBody
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,7 +58,7 @@ def openAPI(limits: Limits, challenges: Iterable[str]) -> bytes:
         },
         "security": [{scheme: []} for scheme in schemes],
     }
-    return json.dumps(_bounded(document, limits)).encode("ascii") + b"\n"
+    return jsonBody(_bounded(document, limits))
 
 
 def _describe(operation: Operation, components: dict[str, Any]) -> dict[str, Any]:

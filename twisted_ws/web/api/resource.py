@@ -18,7 +18,7 @@ from twisted_ws.web.http.compression import answerCompressed
 from twisted_ws.web.http.content import checkBodyType, contentType
 from twisted_ws.web.http.coroutines import answerLater
 from twisted_ws.web.http.errors import HttpError, notAllowed, nothing
-from twisted_ws.web.http.response import spaced
+from twisted_ws.web.http.response import jsonBody
 
 if TYPE_CHECKING:
     from twisted_ws.access.credentials import Credentials
@@ -84,7 +84,7 @@ class ApiResource(GuardedResource):
         query, body = _query(request, operation), _body(request, operation, self._server.limits)
         call = Call(self._server, request, channel, query, body)
         answer = await operation.run(call)
-        self._send(request, spaced(msgspec.json.encode(answer)))
+        self._send(request, jsonBody(answer))
 
     def _send(self, request: HttpRequest, body: bytes) -> None:
         request.say("Content-Type", "application/json")

@@ -21,7 +21,6 @@ from twisted_ws.message import NOWHERE, Cursor, Position, Publication, Start, cu
 from twisted_ws.web.channels.stream import returnDelay
 from twisted_ws.web.http.compression import answerCompressed
 from twisted_ws.web.http.errors import HttpError, retryAfter
-from twisted_ws.web.http.response import spaced
 
 if TYPE_CHECKING:
     from twisted_ws.limits import Limits
@@ -306,4 +305,4 @@ def _answer(request: HttpRequest, question: _Question, gathered: Gathered, limit
     if presence:
         body += [b',"presence":', msgspec.json.encode(presence)]
     request.say("Content-Type", "application/json")
-    answerCompressed(request, spaced(b"".join([*body, b"}"])), limits.gzipFrom)
+    answerCompressed(request, b"".join([*body, b"}\n"]), limits.gzipFrom)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from msgspec.json import encode
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -22,7 +21,7 @@ from twisted_ws.web.http.content import checkBodyType, idempotencyKey, messageOf
 from twisted_ws.web.http.coroutines import answerLater
 from twisted_ws.web.http.errors import HttpError, httpError, late
 from twisted_ws.web.http.resource import HttpResource
-from twisted_ws.web.http.response import spaced
+from twisted_ws.web.http.response import jsonBody
 from twisted_ws.wire.loop.transports import peerOf
 from twisted_ws.wire.tls.server import peerCertificate
 
@@ -128,7 +127,7 @@ class ChannelsResource(HttpResource):
             key = visit.query.get("key")
             published = await visit.service.publishFor(visit.visitor, visit.names[0], message, key, idempotency)
         request.say("Content-Type", "application/json")
-        request.answer(spaced(encode(published._asdict())))
+        request.answer(jsonBody(published._asdict()))
 
 
 def _refused(failure: Failure) -> Failure:

@@ -79,7 +79,8 @@ class HttpError(Exception):
 
     def body(self) -> bytes:
         """Return the body of the response."""
-        return jsonBody({"error": self.slug, "message": self.message, **self.more})
+        message = self.message.encode(errors="replace").decode()  # a service's may have lone surrogates
+        return jsonBody({"error": self.slug, "message": message, **self.more})
 
 
 def retryAfter(seconds: float = _RETRY_SECONDS) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -13,26 +12,12 @@ from twisted.web.http import datetimeToString
 if TYPE_CHECKING:
     from twisted.web.http_headers import Headers
 
-__all__ = ["flat", "jsonBody", "responseHead", "spaced"]
+__all__ = ["flat", "jsonBody", "responseHead"]
 
 
 def jsonBody(value: object) -> bytes:
     """Return one line of JSON."""
-    return json.dumps(value).encode("ascii") + b"\n"
-
-
-# Longer JSON is for programs.
-LEGIBLE = 16 * 1024
-
-
-def spaced(body: bytes) -> bytes:
-    """Return encoded JSON as one line for people to read, with spaces, as `jsonBody` has it; a long one as it is."""
-    if len(body) > LEGIBLE:
-        return body + b"\n"
-    try:
-        return msgspec.json.format(body, indent=0) + b"\n"
-    except RecursionError:  # somebody's message is a thousand lists in each other
-        return body + b"\n"
+    return msgspec.json.encode(value) + b"\n"
 
 
 def _now() -> bytes:
