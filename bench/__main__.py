@@ -1,7 +1,7 @@
 """Run the workloads against each server, in interleaved rounds, and print medians, ratios and targets.
 
-A whole run (neither --quick nor --only nor --peers) writes bench/results.json, docs/performance.svg and the tables of
-docs/performance.md; any other leaves what it found in bench/build/last.json.
+A complete run (without --quick, --only or --peers) writes bench/results.json, docs/performance.svg and the tables of
+docs/performance.md; any other run writes only bench/build/last.json.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.workloads import WORKLOADS, Effort, Workload
 
 QUICK_PEERS = "yardstick,twisted_ws,pure,stock,picows"
 QUICK = Effort(rounds=1, seconds=1.0, quick=True)
-# A measurement is made again when something else had more than this share of a core, up to that many times.
+# A measurement is repeated if other processes took more than this share of a core, and tried at most this many times.
 DISTURBED = 0.1
 TRIES = 3
 LAST = BUILD / "last.json"
@@ -38,36 +38,34 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a look in less than three minutes")
+    parser.add_argument("--quick", action="store_true", help="take less than three minutes")
     parser.add_argument("--only", metavar="A,B", help="workloads: " + ", ".join(workload.name for workload in WORKLOADS))
     parser.add_argument("--peers", metavar="A,B", help="servers: " + ", ".join(peer.key for peer in PEERS))
     parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds of each workload [{Effort.rounds}]")
     parser.add_argument("--seconds", type=float, metavar="S", help=f"seconds of each measurement [{Effort.seconds:g}]")
-    parser.add_argument(
-        "--save", action="store_true", help="put what was measured among the kept results and into the documentation"
-    )
+    parser.add_argument("--save", action="store_true", help="add the results to the kept ones and to the documentation")
     parser.add_argument(
         "--write-docs", action="store_true", help="measure nothing: write the documentation from the kept results"
     )
     options = parser.parse_args(arguments)
     if options.save and options.quick:
-        parser.error("a quick run is too short to be kept: leave out --save or --quick")
+        parser.error("the results of a quick run cannot be kept: omit --save or --quick")
     return options
 
 
 def _chosen(names: str | None, known: Iterable[str]) -> list[str]:
-    """Return the known names that were asked for; all when none were."""
+    """Return the known names that were requested; all of them if none were."""
     known = list(known)
     if names is None:
         return known
     for name in names.split(","):
         if name not in known:
-            raise SystemExit(f"bench: there is no {name!r}; there is {', '.join(known)}")
+            raise SystemExit(f"bench: unknown name {name!r}; the known names are {', '.join(known)}")
     return [name for name in known if name in names.split(",")]
 
 
 def _available(peers: Iterable[Peer]) -> list[Peer]:
-    """Install what can be installed, and say what cannot be."""
+    """Install the peers, report those that cannot be installed, and return the others."""
     there = []
     missing: dict[str, str] = {}
     for peer in peers:
@@ -84,7 +82,7 @@ def _available(peers: Iterable[Peer]) -> list[Peer]:
 
 
 def _say(line: str, end: str = "") -> None:
-    """Write over the line that shows the progress; nothing of it where no person looks."""
+    """Overwrite the progress line; on anything but a terminal, print only lines that have an `end`."""
     if sys.stderr.isatty():
         print(f"\r\033[K{line}", end=end, file=sys.stderr, flush=True)
     elif end:
@@ -102,7 +100,7 @@ def _measure(workload: Workload, peers: Sequence[Peer], effort: Effort, results:
                         sample = workload.run(server, effort)
                     if sample.get("others", 0.0) < DISTURBED or not left:
                         break
-                    _say(f"again: {workload.name}, {peer.title}: something else had {sample['others']:.0%} of a core", "\n")
+                    _say(f"again: {workload.name}, {peer.title}: other processes took {sample['others']:.0%} of a core", "\n")
                 results.add(workload.name, rows, peer.key, sample)
             except Failed as error:
                 _say(f"failed: {workload.name}: {error}", "\n")
@@ -118,7 +116,7 @@ def _run(options: argparse.Namespace) -> None:
     """Measure, print and keep.
 
     Raises:
-        NotInstalled: what all of it needs is not there.
+        NotInstalled: something that every workload needs is missing.
     """
     effort = QUICK if options.quick else Effort()
     effort = Effort(options.rounds or effort.rounds, options.seconds or effort.seconds, effort.quick)
@@ -153,10 +151,10 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says.
+    """Run the command line.
 
     Returns:
-        0, or 1 when nothing could be measured, or 130 after Ctrl-C.
+        0; 1 if nothing could be measured; 130 after Ctrl-C.
     """
     options = _arguments(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

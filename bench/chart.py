@@ -1,4 +1,4 @@
-"""Results as a picture: a panel for each row, with a bar for each server. Pure; colours for light and dark pages."""
+"""Draw the results: a panel for each row, with a bar for each server. Pure; the colours suit light and dark pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["chart"]
 
 WIDTH, COLUMNS, GAP = 944, 2, 28
 BAR, STEP, HEAD = 12, 18, 30
-NAME, VALUE = 184, 76  # the room for the name on the left of the bars, and for the figure on their right
+NAME, VALUE = 184, 76  # the space for the name to the left of the bars, and for the figure to their right
 TEXT = "#768390"
 FAINT = "#8b949e"
 OURS = "#2f81f7"

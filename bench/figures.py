@@ -1,4 +1,4 @@
-"""What was measured, and what it comes to: medians, ratios, targets. Pure."""
+"""Medians, ratios and targets. Pure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from statistics import median
 
 __all__ = ["Rounds", "Row", "Target", "Verdict", "judge", "middle", "ratio"]
 
-# The figures of one row: those of each round, by the key of the peer.
+# The figures of one row: for each round, by the key of the peer.
 Rounds = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What must be reached.
+    """A target.
 
     Attributes:
-        bound: the least, or the most where less is better: a ratio, or a figure when there is nobody to compare with.
+        bound: the minimum, or the maximum if less is better: a ratio, or a figure if `against` is "".
         against: the key of the peer to compare with; "" for none.
-        peer: the key of the one of whom it is asked.
+        peer: the key of the peer that must reach it.
     """
 
     bound: float
@@ -29,14 +29,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure that a workload gives for each peer.
+    """One figure that a workload yields for each peer.
 
     Attributes:
-        key: its short name, in results.
-        title: as tables have it.
-        unit: of the figure: "/s", "bytes", "us", or "x" for a ratio.
+        key: its short name in the results.
+        title: its title in tables.
+        unit: the unit of the figure: "/s", "bytes", "us", or "x" for a ratio.
         less: whether less is better.
-        targets: what must be reached.
+        targets: its targets.
     """
 
     key: str
@@ -48,13 +48,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target and what came of it.
+    """A target and its result.
 
     Attributes:
-        row: of which row.
-        target: what was asked.
-        reached: the ratio or figure; None when it was not measured.
-        met: whether that is enough.
+        row: its row.
+        target: the target.
+        reached: the ratio or figure; None if it was not measured.
+        met: whether the target was met.
     """
 
     row: Row
@@ -64,22 +64,22 @@ class Verdict:
 
 
 def middle(values: Sequence[float] | None) -> float | None:
-    """Return the median; None for nothing."""
+    """Return the median; None if there are no values."""
     return median(values) if values else None
 
 
 def ratio(rounds: Rounds, peer: str, against: str) -> float | None:
-    """Return the median of the ratios of two peers, round by round, for what disturbs a round disturbs both.
+    """Return the median of the ratios of two peers, round by round, because a disturbance affects the whole round.
 
     Returns:
-        None when one of them was not measured.
+        None if one of them was not measured.
     """
     pairs = [ours / theirs for ours, theirs in zip(rounds.get(peer, ()), rounds.get(against, ()), strict=False) if theirs]
     return middle(pairs)
 
 
 def judge(rows: Iterable[Row], results: Mapping[str, Rounds]) -> list[Verdict]:
-    """Hold each target of the rows against the results."""
+    """Compare the results with each target of the rows."""
     verdicts = []
     for row in rows:
         rounds = results.get(row.key, {})

@@ -1,4 +1,4 @@
-"""What is compiled and installed before anything is measured, below ``bench/build``; quick where it is there already."""
+"""Compile and install everything that a measurement needs, below ``bench/build``; quick if it is there already."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["NotInstalled", "compilePrograms", "install", "makeCertificate", "ver
 PROGRAMS: Mapping[str, tuple[str, ...]] = {"wslimit": ("-O3",), "wsload": ("-O2",), "wspub": ("-O2",)}
 LIBRARIES: Mapping[str, tuple[str, ...]] = {"wsload": ("-lssl", "-lcrypto")}
 PYTHON_PEERS = ("picows", "websockets", "aiohttp", "uvloop")
-# The optional native part of ws, which its documentation recommends, comes as a binary in the package.
+# The documentation of ws recommends its optional native part, which comes as a binary in the package.
 NODE_PEERS = {"ws": ("ws", "bufferutil"), "bun": ("bun",)}
 
 
 class NotInstalled(Exception):
-    """A peer cannot be installed here; why, in one line."""
+    """A peer cannot be installed here; the message says why, in one line."""
 
 
 def _do(command: Iterable[object], what: str) -> str:
     """Run a command and return its output.
 
     Raises:
-        NotInstalled: it failed or is not there; the last line of what it said.
+        NotInstalled: the command failed or does not exist; the message has the last line of its output.
     """
     try:
         done = subprocess.run(
@@ -43,10 +43,10 @@ def _do(command: Iterable[object], what: str) -> str:
 
 
 def compilePrograms() -> None:
-    """Compile what is older than its source.
+    """Compile each program that is older than its source.
 
     Raises:
-        NotInstalled: there is no compiler, or no OpenSSL to link with.
+        NotInstalled: there is no compiler, or OpenSSL is missing.
     """
     BUILD.mkdir(exist_ok=True)
     for name, flags in PROGRAMS.items():
@@ -56,7 +56,7 @@ def compilePrograms() -> None:
 
 
 def makeCertificate() -> None:
-    """Write the certificate for 127.0.0.1 that all servers show (ECDSA P-256, a year), unless it is there."""
+    """Write the certificate that all servers use (localhost, ECDSA P-256, one year), unless it exists."""
     if CERTIFICATE.exists() and KEY.exists():
         return
     from cryptography import x509
@@ -87,7 +87,7 @@ def makeCertificate() -> None:
 
 def _installPython() -> None:
     if not PYTHON.exists():
-        _do([sys.executable, "-m", "venv", PYTHON.parent.parent], "no virtual environment")
+        _do([sys.executable, "-m", "venv", PYTHON.parent.parent], "no virtual environment could be made")
     wanted = "import " + ", ".join(PYTHON_PEERS)
     if subprocess.run([PYTHON, "-c", wanted], capture_output=True, check=False).returncode:
         _do([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PYTHON_PEERS], "pip install")
@@ -102,7 +102,7 @@ def _installNode(name: str) -> None:
     manifest = folder / "package.json"
     if not manifest.exists():
         manifest.write_text('{"private": true}\n')
-    # No install scripts: that of Bun would fetch over the network what its package for this platform has already.
+    # No install scripts: Bun's would download what its package for this platform already contains.
     quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
     _do(["npm", "install", "--prefix", folder, *quiet, *NODE_PEERS[name]], "npm install")
 
@@ -111,7 +111,7 @@ def _installBun() -> None:
     _installNode("bun")
     link = NODE / ".bench" / "bun"
     link.parent.mkdir(exist_ok=True)
-    problem = "its packages hold no program for this machine"
+    problem = "its packages have no program for this machine"
     for program in sorted((NODE / "@oven").glob("bun-*/bin/bun")):
         try:
             _do([program, "--version"], "bun")
@@ -145,7 +145,7 @@ def install(needs: str) -> None:
     """Install what a peer needs.
 
     Raises:
-        NotInstalled: it cannot be; why.
+        NotInstalled: it cannot be installed; the message says why.
     """
     INSTALL[needs]()
 
@@ -176,7 +176,7 @@ VERSIONS: Mapping[str, Callable[[], str]] = {
 
 
 def versionOf(peer: str) -> str:
-    """Return what was measured under this name; "" when it cannot be told."""
+    """Return the version of a peer; "" if it cannot be determined."""
     try:
         return VERSIONS[peer]()
     except (NotInstalled, OSError, KeyError, IndexError, ValueError):

@@ -1,4 +1,4 @@
-"""On what it was measured."""
+"""The machine that the measurements were made on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["machine"]
 
 
 def machine() -> Mapping[str, str]:
-    """Return the facts that figures depend on: processor, cores, memory, kernel, Python."""
+    """Return the facts that the figures depend on: processor, cores, memory, kernel, Python."""
     kibibytes = int(_first("/proc/meminfo", r"^MemTotal:\s+(\d+) kB") or 0)
     return {
         "processor": _first("/proc/cpuinfo", r"^model name\s*: (.+)$") or platform.processor() or platform.machine(),

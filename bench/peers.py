@@ -1,4 +1,4 @@
-"""The servers that are compared: each a command that listens on three ports, for WebSockets, the same with TLS, and posts."""
+"""The servers to compare: each is a command that listens on three ports, for ws, wss and HTTP posts."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Peer:
     """One server.
 
     Attributes:
-        key: its short name, for the command line and in results.
-        title: as tables have it.
-        command: what starts it. Replaced in each part: ``{ws}``, ``{tls}`` and ``{http}`` by ports of 127.0.0.1,
-            ``{certificate}`` and ``{key}`` by PEM files, ``{run}`` by a folder of its own, ``{conf}`` by what `template` became.
-        needs: which installation of `installing.INSTALL` it is part of.
+        key: its short name, on the command line and in the results.
+        title: its title in tables.
+        command: the command that starts it. In each part, ``{ws}``, ``{tls}`` and ``{http}`` are replaced by ports of 127.0.0.1,
+            ``{certificate}`` and ``{key}`` by PEM files, ``{run}`` by its own directory, ``{conf}`` by the filled-in `template`.
+        needs: the entry of `installing.INSTALL` that installs it.
         path: the path of its WebSocket.
-        broadcast: the path that takes a POST for all clients.
-        environment: more variables.
-        template: a configuration file, in which ``@ws@`` and so on are replaced.
+        broadcast: the path for a POST to all clients.
+        environment: additional environment variables.
+        template: a configuration file in which ``@ws@`` and so on are replaced.
         echoes: whether it can echo.
         secure: whether it can speak TLS.
     """
@@ -80,7 +80,7 @@ PEERS = (
     Peer("yardstick", "yardstick (C)", (str(BUILD / "wslimit"), "{ws}", "{http}"), secure=False),
     _twisted_ws("twisted_ws", "twisted_ws"),
     _twisted_ws("pure", "twisted_ws, pure Python", TWISTED_WS_SPEEDUPS="0"),
-    Peer("stock", "Autobahn as it comes", (sys.executable, str(SERVERS / "autobahn_peer.py"), *_PORTS)),
+    Peer("stock", "stock Autobahn", (sys.executable, str(SERVERS / "autobahn_peer.py"), *_PORTS)),
     _python("picows", "picows + uvloop"),
     _python("aiohttp", "aiohttp + uvloop"),
     _python("websockets", "websockets + uvloop"),

@@ -1,4 +1,4 @@
-"""Where things are."""
+"""Paths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["BUILD", "CERTIFICATE", "HERE", "KEY", "NODE", "PYTHON", "ROOT", "SER
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SERVERS = HERE / "servers"
-# Everything that is made here: programs, peers, certificate, logs.
+# All generated files: programs, peers, certificate, logs.
 BUILD = HERE / "build"
 PYTHON = BUILD / "python" / "bin" / "python"
 NODE = BUILD / "node" / "node_modules"

@@ -14,7 +14,7 @@ END = "<!-- End of what is written. -->"
 
 
 def figure(value: float | None, unit: str) -> str:
-    """Return a figure as people read it; "-" for none."""
+    """Return a figure formatted for people; "-" for none."""
     if value is None:
         return "-"
     match unit:
@@ -29,7 +29,7 @@ def figure(value: float | None, unit: str) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Return how far the rounds lie apart, as a share of their median."""
+    """Return the spread of the rounds, as a share of their median."""
     center = middle(values)
     return f"{(max(values) - min(values)) / center:.0%}" if center and len(values) > 1 else "-"
 
@@ -55,10 +55,10 @@ def _targets(rows: Sequence[Row], results: Results) -> list[tuple[str, str, str,
 
 
 def text(rows: Sequence[Row], results: Results) -> str:
-    """Return all of it for a terminal.
+    """Return the whole report for a terminal.
 
-    By row and peer: the median of the rounds and how far they lie apart, the ratios to the yardstick and to picows, and which
-    share of its core the server had; then the targets.
+    For each row and peer: the median and spread of the rounds, the ratios to the yardstick and to picows, and the share of its
+    core that the server used. Then the targets.
     """
     lines = []
     for row in rows:
@@ -86,12 +86,12 @@ def _grid(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
 
 
 def compared(rows: Iterable[Row], results: Results) -> list[Row]:
-    """Return the rows that compare servers, and not one with itself."""
+    """Return the rows that compare servers, not a server with itself."""
     return [row for row in rows if len(results.figures.get(row.key, {})) > 2]
 
 
 def _servers(rows: Sequence[Row], results: Results, turned: bool = False) -> list[str]:
-    """Return a table of medians, a line for each server; or, turned, a line for each row."""
+    """Return a table of medians with one line for each server; if `turned`, with one line for each row."""
     there = [key for key in results.peers if any(key in results.figures[row.key] for row in rows)]
     titles = [results.peers[key] for key in there]
     cells = [[figure(middle(results.figures[row.key].get(key)), row.unit) for key in there] for row in rows]
@@ -102,7 +102,7 @@ def _servers(rows: Sequence[Row], results: Results, turned: bool = False) -> lis
 
 
 def markdown(rows: Sequence[Row], results: Results) -> str:
-    """Return the targets, the figures of each server, and what was measured on what."""
+    """Return the targets, the figures of each server, and the machine and versions."""
     many = compared(rows, results)
     few = [row for row in rows if row not in many and results.figures.get(row.key)]
     lines = _grid(("work", "who", "must reach", "reached", ""), _targets(rows, results))
@@ -126,10 +126,10 @@ def _facts(results: Results) -> str:
 
 
 def filled(page: str, content: str) -> str:
-    """Return a page with new content between the two marks.
+    """Return the page with new content between the two marks.
 
     Raises:
-        ValueError: it does not have them.
+        ValueError: the page does not have them.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)

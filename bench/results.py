@@ -1,4 +1,4 @@
-"""What a run has found, and the file that keeps it."""
+"""The results of a run, and the file that keeps them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Results:
     """The results of one or more runs.
 
     Attributes:
-        date: of the last run, as 2026-01-31.
-        machine: on what.
-        peers: titles by key, in the order of tables.
-        versions: what was measured, by key.
+        date: the date of the last run, such as 2026-01-31.
+        machine: the machine.
+        peers: titles by key, in the order of the tables.
+        versions: the versions measured, by key.
         effort: rounds and seconds.
-        figures: those of each round, by row and by peer.
-        details: what else was seen, by name and by peer: "echo busy" is the share of core 0 that the server had.
+        figures: the figures of each round, by row and peer.
+        details: other observations, by name and peer: "echo busy" is the share of core 0 that the server used.
     """
 
     date: str = ""
@@ -33,14 +33,14 @@ class Results:
     details: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def add(self, workload: str, rows: Iterable[str], peer: str, sample: Mapping[str, float]) -> None:
-        """Take what one round of a workload found out about a peer."""
+        """Add the sample of one round of a workload for a peer."""
         known = set(rows)
         for name, value in sample.items():
             there, key = (self.figures, name) if name in known else (self.details, f"{workload} {name}")
             there.setdefault(key, {}).setdefault(peer, []).append(value)
 
     def replace(self, other: Results) -> None:
-        """Take over what a later run has measured again; the rest stays as it is."""
+        """Take over everything that a later run has measured; keep the rest."""
         self.date, self.machine, self.peers, self.effort = other.date, other.machine, other.peers, other.effort
         self.versions.update(other.versions)
         for ours, theirs in ((self.figures, other.figures), (self.details, other.details)):
@@ -48,7 +48,7 @@ class Results:
                 ours.setdefault(key, {}).update(found)
 
     def save(self, path: Path) -> None:
-        """Write a JSON file; figures to six digits."""
+        """Write a JSON file, with figures to six digits."""
         data = asdict(self)
         for part in ("figures", "details"):
             data[part] = {
@@ -59,5 +59,5 @@ class Results:
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """Read what `save` wrote; nothing measured when there is no such file."""
+        """Read what `save` wrote; return empty results if there is no such file."""
         return cls(**json.loads(path.read_text())) if path.exists() else cls()

@@ -30,11 +30,11 @@ NGINX_MODULES = "/usr/lib/nginx/modules"
 
 
 class Failed(Exception):
-    """A server or the load did not do what it should have; what it said."""
+    """A server or the load failed; the message has its output."""
 
 
 def settle() -> None:
-    """Go to core 1 and take the descriptors that the most clients need: children have the same."""
+    """Move to core 1 and raise the descriptor limit to what the largest workload needs; child processes inherit both."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS), hard))
     cores = sorted(os.sched_getaffinity(0))
@@ -46,12 +46,12 @@ def _pinned(core: int, command: list[str]) -> list[str]:
     return ["taskset", "-c", str(core), *command] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else command
 
 
-# The sessions of all processes that run now: each is started as the leader of its own.
+# The sessions of all running processes: each process is started as the leader of its own.
 _sessions: set[int] = set()
 
 
 def _processes(sessions: Collection[int]) -> Iterator[tuple[Path, list[str]]]:
-    """Yield the folder of each process of these sessions in /proc, and the fields of its stat behind the name."""
+    """Yield the directory in /proc of each process of these sessions, and the fields of its stat after the name."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
@@ -66,7 +66,7 @@ def _cpu(sessions: Collection[int]) -> float:
 
 
 def _interruptsCounted() -> bool:
-    """Say whether this kernel keeps interrupts, among them much of a loopback network's work, out of the times of processes."""
+    """Return whether this kernel excludes interrupts, such as much of the work of loopback networking, from process times."""
     try:
         with gzip.open("/proc/config.gz", "rt") as config:
             return "CONFIG_IRQ_TIME_ACCOUNTING=y" in config.read()
@@ -78,14 +78,14 @@ def _interruptsCounted() -> bool:
         return False
 
 
-# Of /proc/stat: user, nice, system, irq, softirq, steal; the two in the middle where they are in the times of processes too.
+# The fields user, nice, system and steal of /proc/stat; also irq and softirq if process times include them.
 _TAKEN = (1, 2, 3, 8) if _interruptsCounted() else (1, 2, 3, 6, 7, 8)
 
 
 def others() -> float:
-    """Return the seconds of cores 0 and 1 that went to what was not started here, or to other machines on the processor.
+    """Return the seconds of cores 0 and 1 that went to processes not started here, or to other virtual machines.
 
-    Only differences mean something.
+    Only differences between two calls are meaningful.
     """
     lines = (line.split() for line in Path("/proc/stat").read_text().splitlines()[1:3])
     taken = sum(int(fields[index]) for fields in lines for index in _TAKEN) / TICKS
@@ -100,14 +100,14 @@ def _start(command: list[str], **more: Any) -> subprocess.Popen[Any]:
 
 @dataclass(frozen=True)
 class Server:
-    """One server that runs.
+    """A running server.
 
     Attributes:
-        peer: what it is.
+        peer: its entry in the table of servers.
         ws: its WebSocket port.
-        tls: the same with TLS.
-        http: where posts go.
-        pid: its process, and the session of all that it starts.
+        tls: its WebSocket port with TLS.
+        http: its port for posts.
+        pid: its process, and the session of all processes that it starts.
     """
 
     peer: Peer
@@ -117,14 +117,14 @@ class Server:
     pid: int
 
     def cpu(self) -> float:
-        """Return the seconds of processor time that it has had, to 10 ms."""
+        """Return the seconds of processor time that it has used, to 10 ms."""
         return _cpu({self.pid})
 
     def memory(self) -> int:
-        """Return its resident bytes; counted page by page, for the sum that the kernel keeps lags behind.
+        """Return its resident bytes, counted page by page because the kernel's running total lags behind.
 
         Raises:
-            Failed: it has ended.
+            Failed: the server has ended.
         """
         total = 0
         for folder, _ in _processes({self.pid}):
@@ -139,7 +139,7 @@ class Server:
         return total
 
     def unsent(self) -> int:
-        """Return how many bytes the kernel keeps for that client of the WebSocket port which has most to read yet."""
+        """Return the bytes that the kernel holds for the client of the WebSocket port that has the most unread."""
         local = f":{self.ws:04X}"
         lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
         return max((int(fields[4][:8], 16) for fields in lines if fields[1].endswith(local)), default=0)
@@ -157,7 +157,7 @@ def _freePorts(count: int) -> list[int]:
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
-    """Kill a process and the whole session that it leads."""
+    """Kill a process and its whole session."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -168,10 +168,10 @@ def _end(process: subprocess.Popen[Any]) -> None:
 
 @contextmanager
 def started(peer: Peer) -> Iterator[Server]:
-    """Start a server on core 0, and kill it at the end.
+    """Start a server on core 0, and kill it at the end of the context.
 
     Raises:
-        Failed: it does not listen within `START_SECONDS`.
+        Failed: the server does not listen within `START_SECONDS`.
     """
     ws, tls, http = _freePorts(3)
     run = BUILD / "run" / peer.key
@@ -194,7 +194,7 @@ def started(peer: Peer) -> Iterator[Server]:
     try:
         for port in (ws, tls, http) if peer.secure else (ws, http):
             if not _listens(port, process):
-                said = (run / "log").read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+                said = (run / "log").read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
                 raise Failed(f"{peer.title} does not listen: {said[-1][:300]}")
         yield Server(peer, ws, tls, http, process.pid)
     finally:
@@ -221,11 +221,11 @@ class Load:
     """The clients of one server, while the context lasts.
 
     Args:
-        mode: of ``wsload``.
-        server: whom they talk to.
-        arguments: what comes behind the path: the number of clients, and so on.
-        tls: whether they speak TLS.
-        options: more options.
+        mode: the mode of ``wsload``.
+        server: the server that they connect to.
+        arguments: the arguments after the path: the number of clients, and so on.
+        tls: whether they use TLS.
+        options: additional options.
     """
 
     def __init__(
@@ -249,21 +249,21 @@ class Load:
         """Wait until all connections are open.
 
         Raises:
-            Failed: not all can be.
+            Failed: some cannot be opened.
         """
         line = self._process.stderr.readline()
         if not line.startswith("open=") or "failed=0" not in line:
             raise Failed(f"{self._name}: {line.strip() or 'the load ended'}")
 
     def begin(self) -> None:
-        """Let the figures count from now on, where the option ``-g`` makes them wait for this."""
+        """Start counting now, if the option ``-g`` made the load wait for this."""
         self._process.send_signal(signal.SIGUSR1)
 
     def figures(self) -> dict[str, float]:
         """Wait for the end and return the figures.
 
         Raises:
-            Failed: there are none.
+            Failed: the load printed none.
         """
         line = self._process.stdout.readline()
         if not line:
@@ -276,11 +276,11 @@ def publishing(server: Server, size: int, seconds: float, rate: float = 0, posts
     """Post messages for all clients, one after another, while the context lasts.
 
     Args:
-        server: to whom.
-        size: bytes of each message.
-        seconds: how long at most.
-        rate: posts a second; 0: as fast as they are answered.
-        posts: how many; 0: as many as the time allows.
+        server: the server to post to.
+        size: the size of each message in bytes.
+        seconds: the maximum duration.
+        rate: posts per second; 0: as fast as they are answered.
+        posts: the number of posts; 0: as many as the time allows.
     """
     options = ("-n", posts) if posts else ()
     words = (BUILD / "wspub", *options, "127.0.0.1", server.http, server.peer.broadcast, size, seconds, rate)

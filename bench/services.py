@@ -1,4 +1,4 @@
-"""What the load talks to."""
+"""The service that the load talks to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from twisted_ws import Caller, WebSocketService
 
 
 class Echo(WebSocketService):
-    """Sends back what comes."""
+    """Sends every message back."""
 
     def onTextMessage(self, caller: Caller, text: str) -> str:
         """Echo text."""

@@ -1,4 +1,4 @@
-"""What the servers have to do, and the rows of figures that it gives: a workload more is one entry more in `WORKLOADS`."""
+"""The workloads, and the rows of figures that they yield. To add a workload, add an entry to `WORKLOADS`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bench.running import Failed, Load, Server, others, publishing
 
 __all__ = ["WORKLOADS", "Effort", "Sample", "Workload"]
 
-# Seconds of the same work before the figures count: compilers of the just-in-time kind and caches have got warm.
+# Seconds of the same work before counting begins, to warm up just-in-time compilers and caches.
 WARM = 0.5
-# What one workload found out about one server: figures by row; "busy", the share of core 0 that it had; and "others", the share
-# that went to processes beside it, or to other machines on the same processor.
+# The sample of one workload for one server: figures by row; "busy", the share of core 0 that the server used; and "others", the
+# share that went to other processes, or to other virtual machines on the same processor.
 Sample = Mapping[str, float]
 
 
@@ -24,9 +24,9 @@ class Effort:
     """How much is measured.
 
     Attributes:
-        rounds: how often each workload runs for each peer.
-        seconds: how long each takes.
-        quick: whether the long ones may be cut short.
+        rounds: the number of times that each workload runs for each peer.
+        seconds: the duration of each measurement.
+        quick: whether long workloads may be shortened.
     """
 
     rounds: int = 3
@@ -39,12 +39,12 @@ class Workload:
     """One kind of work.
 
     Attributes:
-        name: its short name, for the command line.
-        run: does it once to a server.
-        rows: what figures it gives.
-        peers: the keys of those who take part; () for all that can.
-        needs: what a peer must be able to do.
-        rounds: how often at most.
+        name: its short name on the command line.
+        run: runs it once against a server.
+        rows: the figures that it yields.
+        peers: the keys of the peers that take part; () for all that can.
+        needs: returns whether a peer is able to take part.
+        rounds: the maximum number of rounds.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Workload:
     rounds: int = 99
 
     def takes(self, peer: Peer) -> bool:
-        """Say whether a peer takes part."""
+        """Return whether a peer takes part."""
         return (not self.peers or peer.key in self.peers) and self.needs(peer)
 
 
 def _shares(server: Server, seconds: float) -> dict[str, float]:
-    """Wait that long, and return "busy" and "others" of the middle of it."""
+    """Wait this long, and return "busy" and "others", measured in the middle of that time."""
     time.sleep(seconds * 0.15)
     begin, used, lost = time.monotonic(), server.cpu(), others()
     time.sleep(seconds * 0.7)
@@ -69,7 +69,7 @@ def _shares(server: Server, seconds: float) -> dict[str, float]:
 
 
 def _echo(row: str, size: int, tls: bool = False) -> Callable[[Server, Effort], Sample]:
-    """Round trips of 64 clients, each with one message under way."""
+    """Measure round trips of 64 clients, each with one message in flight."""
 
     def run(server: Server, effort: Effort) -> Sample:
         with Load("echo", server, 64, size, effort.seconds, tls=tls, options=("-w", WARM)) as load:
@@ -82,7 +82,7 @@ def _echo(row: str, size: int, tls: bool = False) -> Callable[[Server, Effort], 
 
 
 def _fanOut(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
-    """Deliveries to 1,000 clients of messages of 125 bytes that are posted one after another."""
+    """Measure deliveries to 1,000 clients of 125-byte messages, posted one after another."""
 
     def run(server: Server, effort: Effort) -> Sample:
         with Load("fanout", server, 1000, effort.seconds, tls=tls, options=("-w", WARM)) as load:
@@ -99,20 +99,20 @@ CHANNEL = "/channels/bench"
 
 
 def _channel(server: Server, effort: Effort) -> Sample:
-    """Deliveries by a channel that keeps its history, beside those of the plain broadcast, in turns."""
+    """Measure deliveries through a channel with history against those of a plain broadcast, alternating."""
     by = {"plain": server, "channel": replace(server, peer=replace(server.peer, path=CHANNEL, broadcast=CHANNEL))}
     rates: dict[str, list[float]] = {"plain": [], "channel": []}
     for way in ("plain", "channel", "channel", "plain"):
         rates[way].append(_fanOut(way)(by[way], effort)[way])
-        time.sleep(0.3)  # the end of so many connections is work as well
+        time.sleep(0.3)  # closing so many connections takes time, too
     plain, channel = sum(rates["plain"]), sum(rates["channel"])
     return {"channel": channel / plain, "plain rate": plain / 2, "channel rate": channel / 2}
 
 
 def _connects(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
-    """Handshakes in a second of the server's time, 64 at a time; each connection ends as soon as it is open.
+    """Measure handshakes per second of the server's processor time, 64 at a time; each connection ends as soon as it is open.
 
-    A client has about as much work with a handshake as a fast server, so that the load cannot always fill the server's core.
+    A handshake costs a client about as much work as a fast server, so the load cannot always keep the server's core busy.
     """
 
     def run(server: Server, effort: Effort) -> Sample:
@@ -127,7 +127,7 @@ def _connects(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]
 
 
 def _idle(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
-    """Resident memory of a connection that is open and silent."""
+    """Measure the resident memory of an open, silent connection."""
 
     def run(server: Server, effort: Effort) -> Sample:
         connections = 2000 if effort.quick else 5000
@@ -144,11 +144,11 @@ def _idle(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
 
 
 def _stalled(server: Server, effort: Effort) -> Sample:
-    """What one client that never reads costs the others, and the server.
+    """Measure what one client that never reads costs the others, and the server.
 
-    First the kernel's buffers for it are filled, so that what comes then waits in the server. Then 100 messages of 512 bytes a
-    second for 1,000 clients give the latency, of which the lower of two counts; and at the end come more messages than the server
-    may keep.
+    First fill the kernel's buffers for it, so that later messages wait in the server. Then measure the latency of 100 messages of
+    512 bytes per second to 1,000 clients, of which the lower of two counts. At the end, send more messages than the server may
+    keep.
     """
 
     def post(posts: int) -> None:
@@ -185,7 +185,7 @@ GROWTH = (100, 1000, 5000, 15000)
 
 
 def _growth(server: Server, effort: Effort) -> Sample:
-    """Processor time of a delivery, at the same number of deliveries to ever more clients."""
+    """Measure the processor time of a delivery, for the same number of deliveries to more and more clients."""
     total = 300_000 if effort.quick else 1_500_000
     found: dict[str, float] = {}
     for clients in GROWTH[:-1] if effort.quick else GROWTH:
@@ -199,13 +199,13 @@ def _growth(server: Server, effort: Effort) -> Sample:
                     raise Failed(f"{server.peer.title}: not all messages could be posted")
             found[f"growth{clients}"] = (server.cpu() - used) / (posts * clients) * 1e6
             load.figures()
-        time.sleep(0.5)  # the end of so many connections is work as well
+        time.sleep(0.5)  # closing so many connections takes time, too
     found["growth"] = max(found.values()) / found[f"growth{GROWTH[0]}"]
     return found
 
 
 def _flat(server: Server, effort: Effort) -> Sample:
-    """Resident memory after the first tenth of many connects, and after all."""
+    """Measure the resident memory after the first tenth of many connects, and after all of them."""
     total = 20_000 if effort.quick else 200_000
     found, done = {}, 0
     for count in (total // 10, total // 2, total):
@@ -311,7 +311,7 @@ WORKLOADS = (
         "stalled",
         _stalled,
         (
-            Row("stalled", "delivery, p99: beside a stalled reader / without", "x", less=True, targets=(Target(1.10),)),
+            Row("stalled", "delivery, p99: with a stalled reader / without", "x", less=True, targets=(Target(1.10),)),
             Row("stalledMemory", "memory that a stalled reader takes", "bytes", less=True, targets=(Target(1.25 * _KIB * _KIB),)),
         ),
         peers=("twisted_ws",),
@@ -324,7 +324,7 @@ WORKLOADS = (
                 Row(f"growth{clients}", f"processor time of a delivery, {clients:,} clients", "us", less=True)
                 for clients in GROWTH
             ),
-            Row("growth", "the dearest of these / that of 100 clients", "x", less=True, targets=(Target(1.15),)),
+            Row("growth", "the most expensive of these / that of 100 clients", "x", less=True, targets=(Target(1.15),)),
         ),
         peers=("yardstick", "twisted_ws"),
     ),

@@ -185,8 +185,8 @@ def test_targetsMeasured() -> None:
 
 
 def test_unknownName(capsys: pytest.CaptureFixture[str]) -> None:
-    """A workload that there is not is refused with the names of those that there are."""
-    with pytest.raises(SystemExit, match=r"there is no 'eco'; there is .*echo"):
+    """An unknown workload is refused with the names of the known ones."""
+    with pytest.raises(SystemExit, match=r"unknown name 'eco'; the known names are .*echo"):
         command.main(["--only", "eco"])
 
 

@@ -1,4 +1,4 @@
-"""aiohttp on uvloop: WebSockets and posts are its own.
+"""aiohttp on uvloop, with its own WebSockets and HTTP server.
 
 python aiohttp_peer.py WSPORT TLSPORT HTTPPORT CERTIFICATE KEY
 """
@@ -16,7 +16,7 @@ clients: set[web.WebSocketResponse] = set()
 
 
 async def echo(request: web.Request) -> web.WebSocketResponse:
-    """Send back what comes; in the set while it is open."""
+    """Send every message back; stay in the set while open."""
     client = web.WebSocketResponse(compress=False)
     await client.prepare(request)
     clients.add(client)
@@ -34,7 +34,7 @@ async def echo(request: web.Request) -> web.WebSocketResponse:
 
 
 async def publish(request: web.Request) -> web.Response:
-    """Send a text to every client: encoded once, and without a task for each."""
+    """Send a text to every client, encoded once, and without a task for each client."""
     body = await request.read()
     for client in list(clients):
         try:

@@ -1,4 +1,4 @@
-"""Autobahn on Twisted as the documentation of both has it: an echo server, and an HTTP site that broadcasts.
+"""Autobahn on Twisted as in the documentation of both: an echo server, and an HTTP site that broadcasts.
 
 python autobahn_peer.py WSPORT TLSPORT HTTPPORT CERTIFICATE KEY
 """
@@ -18,7 +18,7 @@ clients: set[Any] = set()
 
 
 class Echo(WebSocketServerProtocol):
-    """Sends back what comes, and is in the set while it is open."""
+    """Send every message back; stay in the set while open."""
 
     def onOpen(self) -> None:
         """Join."""
@@ -34,12 +34,12 @@ class Echo(WebSocketServerProtocol):
 
 
 class Broadcast(Resource):
-    """POST sends the body to every client."""
+    """Send the body of a POST to every client."""
 
     isLeaf = True
 
     def render_POST(self, request: Any) -> bytes:
-        """Broadcast, by the prepared message that Autobahn has for this."""
+        """Broadcast, with Autobahn's prepared message."""
         message = factory.prepareMessage(request.content.read())
         for client in clients:
             client.sendPreparedMessage(message)

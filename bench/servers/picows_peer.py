@@ -1,4 +1,4 @@
-"""picows on uvloop: its core API, with the calls that it recommends for speed.
+"""picows on uvloop, with its core API and the calls that it recommends for speed.
 
 python picows_peer.py WSPORT TLSPORT HTTPPORT CERTIFICATE KEY
 """
@@ -13,13 +13,13 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 from publishing import Publishing
 
-# The room that picows wants before a message, to write the head of its frame there.
+# The space that picows needs before a message for the frame header.
 HEAD = 14
 clients: set[WSTransport] = set()
 
 
 class Echo(WSListener):
-    """Sends back what comes, and is in the set while it is open."""
+    """Send every message back; stay in the set while open."""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         """Join."""
@@ -39,12 +39,12 @@ class Echo(WSListener):
 
 
 def listener(request: WSUpgradeRequest) -> WSListener:
-    """Take every path."""
+    """Accept every path."""
     return Echo()
 
 
 def publish(body: bytes) -> None:
-    """Send a text to every client, without a copy for each."""
+    """Send a text to every client, without a copy for each client."""
     message = bytearray(HEAD) + body
     for client in clients:
         client.send_reuse_external_bytearray(WSMsgType.TEXT, message, HEAD)

@@ -1,4 +1,4 @@
-"""An HTTP endpoint that takes posts and nothing else, for the asyncio libraries that have no HTTP server of their own."""
+"""An HTTP endpoint for posts only, for asyncio libraries without an HTTP server of their own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK"
 
 
 class Publishing(asyncio.Protocol):
-    """Gives each posted body to a function, then answers; the connection stays.
+    """Pass each posted body to a function, then answer; the connection stays open.
 
     Args:
-        publish: what takes the body.
+        publish: called with each body.
     """
 
     def __init__(self, publish: Callable[[bytes], None]) -> None:
@@ -24,7 +24,7 @@ class Publishing(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take what is whole."""
+        """Handle every complete request."""
         self._read += data
         while True:
             head, found, rest = self._read.partition(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""websockets on uvloop: its asyncio server and its broadcast().
+"""websockets on uvloop, with its asyncio server and its broadcast().
 
 python websockets_peer.py WSPORT TLSPORT HTTPPORT CERTIFICATE KEY
 """
@@ -18,7 +18,7 @@ clients: set[ServerConnection] = set()
 
 
 async def echo(client: ServerConnection) -> None:
-    """Send back what comes; in the set while it is open."""
+    """Send every message back; stay in the set while open."""
     clients.add(client)
     try:
         async for message in client:
