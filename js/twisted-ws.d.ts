@@ -4,45 +4,45 @@
 export type Transport = "websocket" | "sse" | "poll";
 
 /**
- * What the client is doing: nothing, because nothing is subscribed to or to be published; connecting; being connected;
- * waiting before it tries again; the same while the browser says that it is offline; paused by you; closed for good.
+ * What the client is doing: nothing, because there is nothing to subscribe to or to publish; connecting; connected; waiting
+ * before it tries again; the same, while the browser says that it is offline; paused by you; closed for good.
  */
 export type State = "idle" | "connecting" | "open" | "waiting" | "offline" | "paused" | "closed";
 
-/** One that is left out or undefined is the default; anything that cannot be is a TypeError. Milliseconds are at most 2^31 - 1. */
+/** An option that is missing or undefined has its default; an invalid one is a TypeError. Milliseconds are at most 2^31 - 1. */
 export interface Options {
-  /** Those that may be used, in the order in which they are tried. Default: all three, in this order. */
+  /** The transports that may be used, in the order in which they are tried. Default: all three, in this order. */
   transports?: readonly Transport[];
-  /** Milliseconds: the bound of the first wait before coming back; it doubles with each failure. The server's own word wins. Default 1000. */
+  /** Milliseconds: the upper bound of the first wait before reconnecting; it doubles with each failure. The server may override it. Default 1000. */
   base?: number;
-  /** Milliseconds: the highest bound of a wait, at least 100. Default 30000. */
+  /** Milliseconds: the largest upper bound of a wait, at least 100. Default 30000. */
   cap?: number;
   /**
-   * Milliseconds, at least 1000: of silence after which a WebSocket is asked for a sign of life (the server's own word wins), and of one long
-   * poll (60000 at most). Default 25000.
+   * Milliseconds, at least 1000: how long a WebSocket may be silent before the client pings it (the server may override it), and how long a
+   * long poll waits (60000 at most). Default 25000.
    */
   heartbeat?: number;
-  /** Milliseconds that an answer may take: to connecting, to a sign of life. Default 10000. */
+  /** Milliseconds that connecting, or the answer to a ping, may take. Default 10000. */
   timeout?: number;
-  /** Milliseconds after which `publish` gives up. The server knows idempotency keys for 5 minutes: stay below. Default 60000. */
+  /** Milliseconds after which `publish` gives up. Stay below 5 minutes, the time for which the server keeps idempotency keys. Default 60000. */
   publishTimeout?: number;
   /**
-   * Milliseconds after which those of `transports` that come before the one in use are tried again, beside it; each time that they fail it
-   * doubles, to an hour at most. Default 60000.
+   * Milliseconds after which the `transports` before the one in use are tried again, beside it. Each time that they fail, the time
+   * doubles, up to an hour. Default 60000.
    */
   upgrade?: number;
-  /** Whether requests over HTTP have cookies along: "include" for a server of another origin. Default "same-origin". */
+  /** Whether HTTP requests carry cookies: "include" for a server of another origin. Default "same-origin". */
   credentials?: "omit" | "same-origin" | "include";
-  /** Instead of the global one; null for none. */
+  /** Replaces the global WebSocket; null for none. */
   WebSocket?: unknown;
-  /** Instead of the global one. */
+  /** Replaces the global fetch. */
   fetch?: typeof globalThis.fetch;
 }
 
 export interface Message<T = unknown> {
-  /** The channel, also where a pattern was subscribed to. */
+  /** The channel, even if the subscription is to a pattern. */
   readonly channel: string;
-  /** `epoch:offset`: what `after` takes. */
+  /** `epoch:offset`, for use as `after`. */
   readonly id: string;
   /** The text, the JSON value, or a Uint8Array for a binary message. */
   readonly data: T;
@@ -53,11 +53,11 @@ export interface Start {
   readonly channel: string;
   /** The position before the first message that follows; null for a pattern. */
   readonly id: string | null;
-  /** Whether everything since `after` is there. False without `after`, too: nothing was asked for. */
+  /** Whether everything since `after` follows. Also false without `after`, because nothing was requested. */
   readonly recovered: boolean;
-  /** How many messages of the past follow; by polling, how many came with this answer. */
+  /** The number of past messages that follow; when polling, the number that came with this response. */
   readonly count: number;
-  /** The position that was asked for, or null. */
+  /** The position that was requested, or null. */
   readonly after: string | null;
 }
 
@@ -68,11 +68,11 @@ export interface Member {
 }
 
 export interface Presence {
-  /** The connections. */
+  /** The number of connections. */
   readonly count: number;
   /** The users among them. */
   readonly members: readonly Member[];
-  /** Where there are more users: after whom to go on. */
+  /** If there are more users: the cursor for the next request. */
   readonly next?: string;
 }
 
@@ -82,60 +82,61 @@ export interface Published {
   readonly recipients: number;
 }
 
-/** What went wrong. `code` is one of the protocol's error codes, or one of the client's own: */
+/** An error. `code` is one of the protocol's error codes, or one of the client's own. */
 export declare class TwistedWSError extends Error {
   /**
    * `lost` (a WebSocket was closed: see `closeCode`), `timeout` (no answer), `network` (no connection), `unsubscribed` (by the
-   * server; `message` has its reason), `closed` (by `close`), `http-NNN` (an answer that no twisted_ws gave), or the protocol's.
+   * server; `message` is its reason), `closed` (by `close`), `http-NNN` (a response that is not from twisted_ws), or one of the
+   * protocol's.
    */
   readonly code: string;
-  /** Whether this is not tried again. */
+  /** True if it is not tried again. */
   readonly final: boolean;
   readonly channel?: string;
-  /** The HTTP status. */
+  /** The HTTP status code. */
   readonly status?: number;
   /** The close code of the WebSocket. */
   readonly closeCode?: number;
-  /** Milliseconds that the server asked to wait. */
+  /** Milliseconds that the server asked the client to wait. */
   readonly retryAfter?: number;
 }
 
 export interface SubscriptionEvents<T = unknown> {
   message: Message<T>;
-  /** Messages come from here on: at the beginning, and after each return. */
+  /** Messages follow: when the subscription begins, and after each reconnect. */
   subscribed: Start;
-  /** After a return, or with `after`: nothing was missed. */
+  /** After a reconnect, or with `after`: nothing was missed. */
   recovered: Start;
-  /** After a return, or with `after`: something was missed, or may have been. What the page shows should be loaded anew. */
+  /** After a reconnect, or with `after`: something was missed, or may have been. The page should reload what it shows. */
   lost: Start;
-  /** Who is there, with the option `presence`; on polls each time that one is answered. */
+  /** Who is present, with the option `presence`; when polling, with each response. */
   presence: Presence;
   join: Member;
   leave: Member;
-  /** It was refused: with `final` it has ended, else it is tried again by itself, and the others go on. */
+  /** The subscription was refused: with `final` it has ended; otherwise it is tried again by itself, and the others go on. */
   error: TwistedWSError;
 }
 
 export interface ClientEvents {
-  /** It is connected. */
+  /** The client is connected. */
   open: { readonly transport: Transport };
   /** The connection is lost; with `final`, for good: the client is closed. */
   close: TwistedWSError;
-  /** It tries again after `delay` milliseconds. */
+  /** The client tries again after `delay` milliseconds. */
   retry: { readonly delay: number; readonly error: TwistedWSError };
-  /** The browser says that it is offline (it is tried all the same, from time to time), or it waits for `resume`. */
+  /** The browser says that it is offline (the client still tries from time to time), or the client waits for `resume`. */
   offline: undefined;
-  /** Another transport than before is used; it may change without a loss of the connection. */
+  /** The transport has changed; that may happen without losing the connection. */
   transport: Transport;
-  /** Something about a subscription went wrong; the subscription is told as well. */
+  /** A subscription failed; the subscription gets the error as well. */
   error: TwistedWSError;
   state: State;
-  /** What was broadcast to everybody, as the `data` of a message; it reaches WebSockets only. */
+  /** A broadcast to everybody, as the `data` of a message; it reaches WebSockets only. */
   broadcast: unknown;
 }
 
 declare class Emitter<Events> {
-  /** Call `listener` for each event of a type; the function that is returned ends that. */
+  /** Call `listener` for each event of a type. Returns a function that removes it. */
   on<Type extends keyof Events>(type: Type, listener: (detail: Events[Type]) => void): () => void;
   off<Type extends keyof Events>(type: Type, listener: (detail: Events[Type]) => void): void;
 }
@@ -143,11 +144,11 @@ declare class Emitter<Events> {
 export declare class Subscription<T = unknown> extends Emitter<SubscriptionEvents<T>> {
   private constructor();
   readonly channel: string;
-  /** The position after the last message: keep it to go on from there another time. */
+  /** The position after the last message: keep it to resume from there another time. */
   readonly id: string | null;
-  /** What the last answer said: whether everything since the position asked for is there. */
+  /** Whether the last answer said that nothing is missing since the requested position. */
   readonly recovered: boolean;
-  /** False when it has ended. */
+  /** False once it has ended. */
   readonly active: boolean;
   /** End it. */
   unsubscribe(): void;
@@ -155,22 +156,22 @@ export declare class Subscription<T = unknown> extends Emitter<SubscriptionEvent
 
 export declare class TwistedWS extends Emitter<ClientEvents> {
   /**
-   * Connects by itself as soon as there is something to subscribe to or to publish.
+   * The client connects by itself as soon as there is something to subscribe to or to publish.
    *
-   * @param url where the service `channels` is mounted, as "/channels" or "https://host/channels?token=…"; or a function that
-   *   is asked for it before each connection.
+   * @param url where the service `channels` is mounted, such as "/channels" or "https://host/channels?token=…"; or a function
+   *   that returns it, called before each connection.
    */
   constructor(url: string | URL | (() => string | URL | Promise<string | URL>), options?: Options);
 
   readonly state: State;
-  /** The transport in use, or the one that was last. */
+  /** The transport in use, or the last one used; null before the first. */
   readonly transport: Transport | null;
 
   /**
-   * Subscribe to a channel, or to a pattern (`orders.*`) where the service allows that.
+   * Subscribe to a channel, or to a pattern (`orders.*`) if the service allows that.
    *
-   * @param options `after`: the position to go on from, or "0" for everything that is kept. `presence`: tell who is there.
-   * @throws the client is closed, or has a subscription to this channel; or an argument cannot be (TypeError).
+   * @param options `after`: the position to resume from, or "0" for everything that is kept. `presence`: report who is present.
+   * @throws if the client is closed, or already has a subscription to this channel; TypeError if an argument is invalid.
    */
   subscribe<T = unknown>(
     channel: string,
@@ -179,23 +180,23 @@ export declare class TwistedWS extends Emitter<ClientEvents> {
   ): Subscription<T>;
 
   /**
-   * Publish a text, bytes, or what JSON can say, as it is now. It is tried until the server has answered, and published once. What JSON says with
-   * a string (a Date) is a text; lone surrogates become U+FFFD.
+   * Publish a text, bytes, or anything that JSON can express, as it is now. The client tries until the server has answered, and the message is
+   * published once. What JSON writes as a string (a Date) is a text; lone surrogates become U+FFFD.
    *
    * @param options `key`: see `Message`. `idempotencyKey`: 1 to 128 visible ASCII characters.
-   * @returns a promise that is rejected with a TwistedWSError when the server refuses, or did not answer in time, and with a TypeError for what
-   *   cannot be published.
+   * @returns a promise that is rejected with a TwistedWSError if the server refuses or does not answer in time, and with a TypeError if the
+   *   data cannot be published.
    */
   publish(channel: string, data: unknown, options?: { key?: string; idempotencyKey?: string }): Promise<Published>;
 
-  /** Ask who is on a channel. */
+  /** Ask who is present on a channel. */
   presence(channel: string): Promise<Presence>;
 
-  /** Disconnect, and stay away until `resume`; subscriptions go on from where they were. */
+  /** Disconnect until `resume`; subscriptions then resume where they were. */
   pause(): void;
   resume(): void;
 
-  /** Disconnect for good. What was not published is rejected; no timer is left. */
+  /** Disconnect for good. Publications still waiting are rejected; no timer remains. */
   close(): void;
 }
 

@@ -194,7 +194,7 @@ def test_quickNotKept(capsys: pytest.CaptureFixture[str]) -> None:
     """A quick run cannot be made the kept one."""
     with pytest.raises(SystemExit):
         command.main(["--quick", "--save"])
-    assert "too short" in capsys.readouterr().err
+    assert "cannot be kept" in capsys.readouterr().err
 
 
 def test_docsTrue() -> None:

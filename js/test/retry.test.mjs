@@ -117,7 +117,7 @@ for (const status of [400, 401, 403, 404, 413]) {
 }
 
 for (const transports of [["websocket"], ["sse"], ["poll"]]) {
-  test(`${transports}: what is no channels service is said to be none, and may be one later`, async () => {
+  test(`${transports}: what is not a channels service is reported as such, and may become one later`, async () => {
     for (const body of ["<!DOCTYPE html>", "{}", "null"]) {
       const client = start({ transports });
       client.subscribe("a");
@@ -127,7 +127,7 @@ for (const transports of [["websocket"], ["sse"], ["poll"]]) {
       request().resolve(new Response(body, { headers: { "Content-Type": "text/html" } }));
       await turn();
       const [{ error }] = client.seen("retry");
-      assert.deepEqual([error.message, error.final, client.state], ["This is no channels service: check the url.", false, "waiting"]);
+      assert.deepEqual([error.message, error.final, client.state], ["This is not a channels service: check the url.", false, "waiting"]);
     }
   });
 }

@@ -1,8 +1,8 @@
-// One WebSocket, kept open: what arrives goes into the log, and a lost connection is made again after a random wait.
+// One WebSocket, kept open: what arrives goes into the log, and a lost connection is reopened after a random wait.
 
 import { Journal, copies, describe } from "/journal.js";
 
-const FIRST_WAIT = 1000; // milliseconds: the bound of the first wait; it doubles with each failure
+const FIRST_WAIT = 1000; // milliseconds: the upper bound of the first wait; it doubles with each failure
 const LONGEST_WAIT = 30000;
 
 const element = (id) => document.getElementById(id);
@@ -15,7 +15,7 @@ let socket = null;
 let failures = 0;
 let timer = null;
 
-// The countdown stands apart from the status, which a screen reader reads out at each change.
+// The countdown is separate from the status, because a screen reader reads the status out at each change.
 function show(name, text, countdown = "") {
   state.dataset.state = name;
   if (element("status").textContent !== text) element("status").textContent = text;
@@ -36,9 +36,9 @@ function connect() {
   socket.onmessage = (event) => log.add("received", "← received", describe(typeof event.data === "string" ? event.data : new Uint8Array(event.data)));
   socket.onclose = (event) => {
     const reason = `closed ${event.code}${event.reason ? ` ${event.reason}` : ""}`;
-    // A connection that never opened says nothing new: the state line is enough.
+    // For a connection that never opened, the state line is enough.
     if (state.dataset.state === "connected") log.add("note", "• closed", reason.replace("closed", "code"));
-    // Full jitter: when a server comes back, its clients do not all come in the same moment.
+    // Full jitter: when a server comes back, its clients do not all reconnect at the same moment.
     retry(reason, Date.now() + Math.random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures));
     failures += 1;
   };

@@ -1,4 +1,4 @@
-// A list of what happened, with the time of each; the oldest entries go when there are too many.
+// A list of events with their times; when there are too many, the oldest are removed.
 
 const MOST_ENTRIES = 500;
 
@@ -9,7 +9,7 @@ export class Journal {
   #empty;
   #clear;
 
-  // list: an empty <ol>; empty: what is shown instead of it; clear: the button that empties it.
+  // list: an empty <ol>; empty: the element shown while it is empty; clear: the button that empties it.
   constructor(list, empty, clear) {
     this.#list = list;
     this.#empty = empty;
@@ -20,7 +20,7 @@ export class Journal {
     });
   }
 
-  // text is what a peer sent: it only ever becomes text, never markup.
+  // text comes from a peer: it becomes text only, never markup.
   add(kind, label, text) {
     const list = this.#list;
     const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
@@ -48,7 +48,7 @@ function part(tag, name, text) {
   return made;
 }
 
-// Say in one line what a message has in it.
+// Describe the content of a message in one line.
 export function describe(data) {
   if (typeof data === "string") return data;
   if (!(data instanceof Uint8Array)) return JSON.stringify(data);
@@ -56,14 +56,14 @@ export function describe(data) {
   return `${data.length} bytes: ${shown}${data.length > 16 ? " …" : ""}`;
 }
 
-// Let a button copy the text of an element.
+// Make a button copy the text of an element.
 export function copies(button, source) {
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(source.textContent);
       button.textContent = "Copied";
     } catch {
-      // Browsers give the clipboard to secure pages only (and to localhost): elsewhere, mark the text for Ctrl-C.
+      // Browsers allow the clipboard on secure pages (and localhost) only: elsewhere, select the text for Ctrl-C.
       getSelection().selectAllChildren(source);
       button.textContent = "Selected";
     }

@@ -1,8 +1,8 @@
-// One channel at a time, by a transport of choice: what comes, who is there, and what was missed while offline.
+// One channel at a time, over a transport of your choice: its messages, who is present, and what was missed while offline.
 
 import { Journal, copies, describe } from "/journal.js";
 
-const PRESENCE_EVERY = 2000; // milliseconds: a visitor without a name is counted, but its coming and going is not told
+const PRESENCE_EVERY = 2000; // milliseconds: a visitor without a name is counted, but its joins and leaves are not announced
 const NAMES = { websocket: "WebSocket", sse: "server-sent events", poll: "long polling" };
 const STATES = {
   idle: "not connected", connecting: "connecting …", open: "connected", waiting: "trying again …",
@@ -11,7 +11,7 @@ const STATES = {
 
 const element = (id) => document.getElementById(id);
 const show = (id, text) => {
-  if (element(id).textContent !== text) element(id).textContent = text; // what is read out is read out once
+  if (element(id).textContent !== text) element(id).textContent = text; // so that a screen reader reads it once
 };
 
 const log = new Journal(element("channel-log"), element("channel-empty"), element("channel-clear"));
@@ -41,7 +41,7 @@ function connect() {
   for (const id of ["by", "position", "here", "recovered"]) show(id, "–");
 }
 
-// Offer the command that publishes to a channel; "" for none.
+// Show the command that publishes to a channel; "" hides it.
 function offer(channel) {
   element("channel-command").hidden = !channel;
   show("channel-curl", element("curl").textContent.replace(/\/broadcaster\/broadcast\b/, `/channels/${channel}`));
@@ -71,7 +71,7 @@ function subscribe(channel, presence = true) {
   subscription.on("presence", who);
   subscription.on("error", ({ code, message, final }) => {
     if (mine !== client) return;
-    if (presence && code === "forbidden") { // perhaps only that is
+    if (presence && code === "forbidden") { // perhaps only presence is
       subscribe(channel, false);
       show("here", "not shown for this channel");
     } else {
@@ -100,7 +100,7 @@ function look() {
   client.presence(asked.channel).then((found) => asked === subscription && who(found), () => {});
 }
 
-// A text that reads as a JSON object or array is published as that.
+// Publish a text that parses as a JSON object or array as JSON.
 function read(text) {
   try {
     const value = JSON.parse(text);
@@ -130,7 +130,7 @@ if (document.body.dataset.channels) {
       look();
     } catch (error) {
       show("published", `not published: ${error.message}`);
-      element("publication").value ||= text; // unless there is another by now
+      element("publication").value ||= text; // unless a new text was typed meanwhile
     }
   });
   copies(element("channel-copy"), element("channel-curl"));

@@ -1,17 +1,17 @@
-// twisted-ws.js: channels of a twisted_ws server in browsers, workers and Node. What each name means is in twisted-ws.d.ts.
+// twisted-ws.js: channels of a twisted_ws server in browsers, workers and Node. twisted-ws.d.ts documents each name.
 
 const PROTOCOL = "twisted-ws.v1";
 const TRANSPORTS = ["websocket", "sse", "poll"];
-// Close codes after which a client may come back: twisted_ws.web.scripts fills them in. And errors that pass.
+// Close codes after which a client may reconnect (twisted_ws.web.scripts fills them in), and errors that are temporary.
 const COME_BACK = [];
 const PASSING = ["network", "timeout", "internal-error", "too-many-requests", "unavailable"];
 const TOO_MANY = "too-many-channels";
-const NO_ANSWER = "There is no answer.";
-const NO_SOCKET = "There is no WebSocket.";
-const NO_SERVICE = "This is no channels service: check the url.";
-// Characters of a query: a server takes 8 KiB for all of the request line.
+const NO_ANSWER = "The server did not answer.";
+const NO_SOCKET = "There is no WebSocket here.";
+const NO_SERVICE = "This is not a channels service: check the url.";
+// The longest query, in characters: a server accepts 8 KiB for the whole request line.
 const ROOM = 7000;
-// Milliseconds: what setTimeout takes (more is nothing to it), the longest wait for a better transport, and what a connection lives that works.
+// Milliseconds: the most that setTimeout takes (more counts as 0), the longest wait for a better transport, and how long a working connection lives.
 const LONGEST = 2 ** 31 - 1;
 const HOUR = 3600000;
 const LIVED = 5000;
@@ -20,7 +20,7 @@ const isTime = (value, least = 1) => typeof value === "number" && value >= least
 const isText = (value, pattern) => typeof value === "string" && pattern.test(value);
 const isFunction = (value) => typeof value === "function";
 
-// Of each option the default, and what it can be.
+// For each option its default, and what makes it valid.
 const OPTIONS = {
   transports: [TRANSPORTS, (value) => Array.isArray(value) && value.length && value.every((each) => TRANSPORTS.includes(each))],
   base: [1000, isTime],
@@ -54,7 +54,7 @@ class Emitter {
     this.#listeners.set(type, (this.#listeners.get(type) || []).filter((each) => each !== listener));
   }
 
-  // A listener that throws is reported as uncaught, and hinders nobody.
+  // An exception in a listener is reported as uncaught, and does not stop the others.
   _emit(type, detail) {
     for (const listener of this.#listeners.get(type) || []) {
       try {
@@ -66,7 +66,7 @@ class Emitter {
   }
 }
 
-// `_source` is what its messages come from, `_waits` is whether it was refused for now.
+// `_source` is where its messages come from; `_waits` is whether it was refused temporarily.
 class Subscription extends Emitter {
   constructor(channel, { after: id = null, presence = false }, unsubscribe) {
     super();
@@ -86,8 +86,8 @@ class Subscription extends Emitter {
   }
 }
 
-// A link is a connection that is in use, or being tried: one WebSocket, or over HTTP one request for each of its parts, which are those channels
-// that fit into one URL. It is over for good when it is dropped.
+// A link is a connection that is in use or being tried: one WebSocket, or over HTTP one request for each of its parts, which are the channels
+// that fit into one URL. Once dropped, it is never used again.
 class TwistedWS extends Emitter {
   #url;
   #options = {};
@@ -138,7 +138,7 @@ class TwistedWS extends Emitter {
     this.#memory = `${PROTOCOL} ${fixed}`;
     try {
       this.#worked = sessionStorage.getItem(this.#memory);
-    } catch {} // there is none, or it may not be used here
+    } catch {} // there is none, or it must not be used here
     this.state = "idle";
     this.transport = null;
     for (const name in this.#wake) globalThis.addEventListener?.(name, this.#wake[name]);
@@ -167,7 +167,7 @@ class TwistedWS extends Emitter {
       if (idempotencyKey === undefined) idempotencyKey = this.#prefix + ref;
       must(key === undefined || isText(key, /^/), "key", key);
       must(isText(idempotencyKey, /^[!-~]{1,128}$/), "idempotencyKey", idempotencyKey);
-      // What is published is what it is now, the same in a frame and in the body of a request, however often it is sent.
+      // The value is taken now, so it is the same in a frame and in the body of a request, however often it is sent.
       const bytes = binary(data);
       const json = !bytes && encode(data ?? null);
       const [type, body] = bytes ? ["application/octet-stream", bytes] : json[0] === '"' ? ["text/plain", JSON.parse(json)] : ["application/json", json];
@@ -191,7 +191,7 @@ class TwistedWS extends Emitter {
         failures: 0,
         done: ({ channel, id, recipients }) => settle(resolve, { channel, id, recipients }),
         fail: (error) => settle(reject, error),
-        // What was answered; it may be tried again, by itself.
+        // It has an answer; it may be tried again by itself.
         refused: (error, again) => {
           if (error.final || error.code === "internal-error") return settle(reject, error);
           why = error;
@@ -237,7 +237,7 @@ class TwistedWS extends Emitter {
     this.#end(new TwistedWSError("closed", "The client is closed."));
   }
 
-  // Timers: whoever waits has one, and none outlives close.
+  // Timers: every wait has one, and none outlives close.
 
   #later(milliseconds, work, waiter = {}) {
     this.#cancel(waiter);
@@ -255,7 +255,7 @@ class TwistedWS extends Emitter {
     this.#waiters.delete(waiter);
   }
 
-  // Full jitter: when a server comes back, its clients do not all come in the same moment.
+  // Full jitter: when a server comes back, its clients do not all reconnect at the same moment.
   #delay(failures, error) {
     return Math.min(LONGEST, (error.retryAfter || 0) + Math.random() * Math.min(this.#options.cap, this.#base * 2 ** failures));
   }
@@ -283,25 +283,25 @@ class TwistedWS extends Emitter {
   #connect() {
     if (this.#link || this.#retry.timer || this.#away || !this.#busy()) return;
     if (!this.#round.length) {
-      // One that opens and is cut at once, three times in a row, is no better than one that does not open.
+      // A transport that opens and is cut at once, three times in a row, is no better than one that does not open.
       const bad = (each) => Math.floor((this.#cuts[each] || 0) / 3);
       const [first, ...others] = [...this.#usable].sort((one, other) => bad(one) - bad(other));
-      // What has worked is relied on until it has failed 3 times in a row.
+      // A transport that has worked is kept until it has failed 3 times in a row.
       const relied = this.#usable.includes(this.#worked) && this.#failures < 3 && bad(this.#worked) === bad(first);
       this.#round = relied ? [this.#worked] : [first, ...others];
-      // A browser does not tell why a handshake was refused; a request over HTTP does.
+      // A browser does not tell why a handshake was refused; an HTTP request does.
       if (`${this.#usable}` === "websocket") this.#round.push("look");
     }
     this.#state(this.#isOffline() ? "offline" : "connecting");
     this.#start(this.#round.shift());
   }
 
-  // Browsers say that they are offline when they are not, too: it is no reason not to try.
+  // Browsers may say that they are offline when they are not, so it is no reason not to try.
   #isOffline() {
     return this.#offline || globalThis.navigator?.onLine === false;
   }
 
-  // `more` is for what is tried beside the link in use: what is to be tried after it.
+  // `more` is for a link that is tried beside the one in use: the transports to try after it.
   #start(name, { up = false, since = Date.now(), more } = {}) {
     const link = { name, up, since, more, over: false, parts: [], asked: new Map(), stop() {}, publish: () => this.#post() };
     if (more) this.#next = link;
@@ -317,7 +317,7 @@ class TwistedWS extends Emitter {
     return href.replace(/^ws/, "http").replace(/#.*/, "");
   }
 
-  // Take a link for dead when nothing is heard of it, or of a part of it, in time.
+  // Consider a link dead if nothing is heard from it, or from a part of it, in time.
   #watch(link, milliseconds, part = link) {
     this.#later(milliseconds, () => this.#lost(link, new TwistedWSError("timeout", NO_ANSWER)), part);
   }
@@ -346,7 +346,7 @@ class TwistedWS extends Emitter {
     if (link.send) {
       for (const each of this.#subs.values()) if (!each._waits) link.add(each);
     } else if (better) {
-      this.#restart(link); // others may have moved on since it was asked
+      this.#restart(link); // subscriptions may have moved on since the request
     }
     for (const each of this.#pending.values()) if (!each.waits) link.publish(each);
     this.#state("open");
@@ -362,7 +362,7 @@ class TwistedWS extends Emitter {
     for (const { lost } of link.asked.values()) lost?.(new TwistedWSError("network", "The connection is lost."));
   }
 
-  // Drop all that there is; return what was in use.
+  // Drop every link; return the one that was in use.
   #detach() {
     const link = this.#link;
     this.#drop(link);
@@ -428,7 +428,7 @@ class TwistedWS extends Emitter {
     this._emit("close", error);
   }
 
-  // A better transport than the one in use may get through by now: it is tried beside it, less and less often.
+  // A better transport than the one in use may get through by now: try it beside the other, less and less often.
 
   #climb([name, ...more] = []) {
     if (name) return this.#start(name, { more });
@@ -455,7 +455,7 @@ class TwistedWS extends Emitter {
     this._emit("error", error);
   }
 
-  // Refused for good, or to be tried again by itself: the others go on.
+  // Refused for good, or tried again by itself: the others go on.
   #refused(subscription, error) {
     this.#fail(subscription, error);
     if (!subscription.active) return;
@@ -472,7 +472,7 @@ class TwistedWS extends Emitter {
     }, subscription);
   }
 
-  // Take a frame from a WebSocket, or from a part of a link over HTTP.
+  // Handle a frame from a WebSocket, or from a part of a link over HTTP.
   #take(source, frame) {
     const { type, channel, code } = frame;
     const subscription = this.#subs.get(channel);
@@ -500,7 +500,7 @@ class TwistedWS extends Emitter {
     } else if (source.subscriptions) {
       if (type === "subscribed" && source.subscriptions.includes(subscription)) subscription._begin(source, frame);
     } else {
-      // The server cannot tell the ref of what it could not read, but answers requests in their order.
+      // The server does not know the ref of a request that it could not read, but answers requests in order.
       const [first] = source.asked.keys();
       const { ref = code === "bad-request" && !channel ? first : undefined, message } = frame;
       const asked = source.asked.get(ref);
@@ -519,15 +519,15 @@ class TwistedWS extends Emitter {
     const { heartbeat, timeout } = this.#options;
     link.stop = () => {
       socket.onmessage = socket.onclose = null;
-      socket.onerror = () => {}; // which some throw where nobody listens
+      socket.onerror = () => {}; // some implementations throw if nobody listens
       socket.close();
     };
-    // Where a policy of the page forbids it, that is all that comes.
+    // If a policy of the page forbids WebSockets, this is the only event.
     socket.onerror = () => link.up || this.#lost(link, new TwistedWSError("network", NO_SOCKET));
     socket.onclose = ({ code, reason }) => {
       let final = !COME_BACK.includes(code);
       if (code === 1009 && this.#pending.size) {
-        // Whatever else is too large, the largest is; the rest is sent again.
+        // Whichever were too large, the largest was; the rest is sent again.
         final = false;
         const all = [...this.#pending.values()];
         const most = Math.max(...all.map(({ size }) => size));
@@ -553,10 +553,10 @@ class TwistedWS extends Emitter {
       let frame;
       try {
         frame = JSON.parse(data);
-      } catch {} // what a service has written by itself, which may be any text
+      } catch {} // a service may write any text of its own
       if (frame?.type) this.#take(link, frame);
       else this._emit("broadcast", data);
-      // The pings of the server are not shown to a page, so one that hears nothing asks.
+      // A page does not see the server's pings, so it asks when it hears nothing.
       if (!link.over) {
         this.#later(link.heartbeat || heartbeat, () => {
           link.send({ type: "ping" });
@@ -586,7 +586,7 @@ class TwistedWS extends Emitter {
     });
   }
 
-  // The same for what is answered at once.
+  // The same for requests that are answered at once.
   async #call(query, init) {
     const abort = new AbortController();
     const timer = this.#later(this.#options.timeout, () => abort.abort(new TwistedWSError("timeout", NO_ANSWER)));
@@ -617,11 +617,11 @@ class TwistedWS extends Emitter {
   }
 
   async #http(link, work) {
-    await null; // what else is subscribed to in this moment comes along
+    await null; // so that other subscriptions made at this moment are included
     if (link.over) return;
     const abort = new AbortController();
     link.stop = () => abort.abort();
-    // A change of the subscriptions is another request.
+    // A change of the subscriptions needs another request.
     link.add = link.drop = () => queueMicrotask(() => link.over || this.#restart(link));
     let part;
     for (const each of this.#subs.values()) {
@@ -673,7 +673,7 @@ class TwistedWS extends Emitter {
     return this.#http(link, async (part, signal) => {
       const { subscriptions } = part;
       const alone = subscriptions.length === 1;
-      // The first answer comes at once, and has the positions from which on nothing is missed.
+      // The first response comes at once, with the positions from which nothing is missed.
       for (let wait = 0, before; ; wait = Math.min(heartbeat, 60000)) {
         const began = Date.now();
         this.#watch(link, wait + timeout, part);
@@ -684,7 +684,7 @@ class TwistedWS extends Emitter {
         this.#opened(link);
         if (link.over) return;
         const { messages, presence } = answer;
-        const place = answer.id || ""; // there is none where there are only patterns
+        const place = answer.id || ""; // there is none if there are only patterns
         const places = Object.fromEntries(place.split(",").map((each) => each.split("=")));
         for (const each of subscriptions) {
           const { channel, id: after } = each;
@@ -701,7 +701,7 @@ class TwistedWS extends Emitter {
           this.#take(part, { ...message, type: "message" });
         }
         if (link.over) return;
-        // Something between here and the server answers at once, with what is known: that would be a loop without a pause.
+        // Something between the client and the server answers at once with old data: that would be a loop without a pause.
         const now = place + messages[messages.length - 1]?.id;
         if (now === before && Date.now() - began < wait / 2) throw new Error("The server does not wait.");
         before = now;
@@ -726,7 +726,7 @@ class TwistedWS extends Emitter {
     if (!link.over) this.#restart(link);
   }
 
-  // Publications go one after the other, so that they stay in their order; one that is refused for now holds up its own channel only.
+  // Publications are sent one after another, to keep their order; one that is refused temporarily delays its own channel only.
   async #post() {
     if (this.#posting) return;
     this.#posting = true;
@@ -758,11 +758,11 @@ const must = (fits, name, value) => {
 
 const failure = (error) => error instanceof TwistedWSError ? error : new TwistedWSError("network", error.name === "SyntaxError" ? NO_SERVICE : String(error).replace(/^Error: /, ""));
 
-// A copy of the bytes of what has some.
+// A copy of the bytes, if there are any.
 const binary = (data) => ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice()
   : /ArrayBuffer\]$/.test(Object.prototype.toString.call(data)) ? new Uint8Array(data).slice() : null;
 
-// What JSON says of a value. It escapes lone surrogates, which no server can read: they become what they become in any text that is sent.
+// The JSON of a value. JSON escapes lone surrogates, which no server can read: they become U+FFFD, as in any text that is sent.
 const encode = (value) => {
   const json = JSON.stringify(value);
   must(json, "data", value);
