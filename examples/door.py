@@ -1,15 +1,15 @@
-"""A service that closes connections: with a code of its own, or for those who say nothing."""
+"""A service that closes connections: with its own codes, or after silence."""
 
 from twisted_ws import CloseFrame, WebSocketService
 
 
 class Door(WebSocketService):
-    """Echoes until it hears "bye"."""
+    """Echo until a caller says "bye"."""
 
     idleTimeout = 600
 
     def onTextMessage(self, caller, text):
-        """Close with a code from the private range, with `return` or with `caller.close`."""
+        """Close with a code from the private range, by `return` or by `caller.close`."""
         if text == "bye":
             return CloseFrame(4000, "see you")
         if text == "throw me out":

@@ -1,20 +1,20 @@
-"""The first service: each message comes back."""
+"""A first service: it sends each message back."""
 
 from twisted.logger import Logger
 from twisted_ws import WebSocketService
 
 
 class Echo(WebSocketService):
-    """Echoes text with a word of its own, and binary as it came."""
+    """Echo text with a prefix, and binary unchanged."""
 
     _log = Logger()
 
     def onOpen(self, caller):
-        """Greet whoever has connected."""
+        """Greet a new caller."""
         caller.writeTextMessage(f"You are caller {caller.connectionId}.")
 
     def onTextMessage(self, caller, text):
-        """Answer text with text: what a handler returns is sent to its caller."""
+        """Answer text with text: what a handler returns is sent to the caller."""
         return f"You said: {text}"
 
     def onBinaryMessage(self, caller, data):
@@ -22,5 +22,5 @@ class Echo(WebSocketService):
         return data
 
     def onClose(self, caller, statusCode, reason):
-        """Say in the log who has left."""
+        """Log that a caller has left."""
         self._log.info("caller {id} left with {code}", id=caller.connectionId, code=statusCode)

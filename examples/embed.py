@@ -1,4 +1,4 @@
-"""A WebSocket server inside a Twisted program of your own, without the daemon."""
+"""A WebSocket server inside your own Twisted program, without the daemon."""
 
 import sys
 
@@ -11,13 +11,13 @@ from echo import Echo
 
 
 def giveUp(failure):
-    """Say why it cannot listen, and end."""
+    """Say why the server cannot listen, and stop."""
     print(failure.getErrorMessage(), file=sys.stderr)
     reactor.callWhenRunning(reactor.stop)
 
 
 def main():
-    """Listen on port 8080, and tell everybody the time each second."""
+    """Listen on port 8080, and send everybody the time every second."""
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
     server = WebSocketServer(limits=Limits(maxMessageSize=64 * 1024))
     server.mount("/echo", Echo())
@@ -25,7 +25,7 @@ def main():
     listening.addCallbacks(server.gate.watch, giveUp)
     clock = task.LoopingCall(lambda: server.broadcast({"seconds": int(reactor.seconds())}))
     clock.start(1)
-    # The drain: everybody gets Close 1001, and the program ends when the last one has answered, after 5 seconds at most.
+    # Drain: every caller gets Close 1001, and the program ends when the last one has answered, or after 5 seconds.
     reactor.addSystemEventTrigger("before", "shutdown", server.stop, 5)
     reactor.run()
 

@@ -6,12 +6,12 @@ from twisted_ws import WebSocketService
 
 
 class Greeter(WebSocketService):
-    """Greets in the subprotocol that was negotiated."""
+    """Greet in the negotiated subprotocol."""
 
     subProtocols = ["json", "plain"]
 
     def onOpen(self, caller):
-        """Greet; without a subprotocol in common, there is none."""
+        """Greet in JSON or in plain text; without a common subprotocol, in plain text."""
         if caller.negotiatedSubProtocol == "json":
             caller.writeTextMessage(json.dumps({"greeting": "hello"}))
         else:

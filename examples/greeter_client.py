@@ -1,4 +1,4 @@
-"""Offer subprotocols to the greeter, and show which one it takes."""
+"""Offer subprotocols to the greeter, and show which one it chooses."""
 
 from websockets.sync.client import connect
 

@@ -1,10 +1,10 @@
-"""A service with a misspelt event, to see what happens at start."""
+"""A service with a misspelt event, to see what happens at startup."""
 
 from twisted_ws import WebSocketService
 
 
 class Misspelt(WebSocketService):
-    """Never hears a message."""
+    """Never receive a message."""
 
     def onTextMesage(self, caller, text):
-        """Is no event."""
+        """Never be called: this is not an event."""

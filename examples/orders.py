@@ -9,7 +9,7 @@ from twisted_ws import WebSocketService, dispatches
 
 @dataclass
 class Order:
-    """What a caller sends to order something."""
+    """An order, as a caller sends it."""
 
     item: str
     count: Annotated[int, Meta(ge=1, le=100)] = 1
@@ -17,7 +17,7 @@ class Order:
 
 @dataclass
 class Receipt:
-    """What it gets back."""
+    """The reply to an order."""
 
     number: int
     item: str
@@ -25,7 +25,7 @@ class Receipt:
 
 
 class Orders(WebSocketService):
-    """Takes orders, and cancels them."""
+    """Take orders, and cancel them."""
 
     dispatcherKey = "event"
     dispatcherStreamId = "id"
@@ -34,13 +34,13 @@ class Orders(WebSocketService):
         self.orders = {}
 
     def onOrder(self, caller, order: Order):
-        """Take ``{"event": "order", "item": "tea"}``; any object that is returned is sent as JSON."""
+        """Take ``{"event": "order", "item": "tea"}``; the returned object is sent as JSON."""
         number = len(self.orders) + 1
         self.orders[number] = order
         return Receipt(number, order.item, order.count)
 
     def onOrderError(self, caller, error):
-        """Hear of an order that does not fit; without this method the connection would be closed with 1003."""
+        """Answer an invalid order; without this method the connection would be closed with 1003."""
         return {"error": str(error)}
 
     @dispatches("cancel order!")
@@ -50,5 +50,5 @@ class Orders(WebSocketService):
         return {"cancelled": order is not None}
 
     def onMessage(self, caller, message):
-        """Take whatever no other method takes."""
+        """Answer every other message."""
         return {"error": "order or cancel"}

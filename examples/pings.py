@@ -1,4 +1,4 @@
-"""A service that answers pings itself, and measures how long a caller needs for a pong."""
+"""A service that answers pings itself, and measures how long a caller's pong takes."""
 
 import time
 
@@ -6,24 +6,24 @@ from twisted_ws import WebSocketService
 
 
 class Pings(WebSocketService):
-    """Tells each caller its round trip, and counts the pings it gets."""
+    """Tell each caller its round trip, and count its pings."""
 
     def onOpen(self, caller):
-        """Send a ping with a payload of our own, to recognize the pong."""
+        """Send a ping whose payload identifies its pong."""
         caller.attributes.update(pings=0, sent=time.monotonic())
         caller.ping(b"clock")
 
     def onPong(self, caller, data):
-        """Hear the pong for our ping."""
+        """Handle the pong for our ping."""
         if data == b"clock":
             seconds = time.monotonic() - caller.attributes["sent"]
             caller.writeTextMessage(f"round trip: {seconds:.3f} s")
 
     def onPing(self, caller, data):
-        """Answer a ping: whoever defines onPing sends the pong too."""
+        """Answer a ping: a service that defines onPing must send the pong."""
         caller.attributes["pings"] += 1
         caller.pong(data)
 
     def onTextMessage(self, caller, text):
-        """Say how many pings came."""
+        """Say how many pings have come."""
         return f"pings: {caller.attributes['pings']}"

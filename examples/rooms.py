@@ -1,4 +1,4 @@
-"""Rooms with a door: path parameters, a ticket in the query, one object for each connection."""
+"""Rooms: path parameters, a ticket in the query, one object for each connection."""
 
 from twisted_ws import Reject, WebSocketService
 
@@ -6,7 +6,7 @@ TICKETS = {"t-ada": "Ada", "t-bob": "Bob"}
 
 
 class Guest(WebSocketService):
-    """One person in one room; made for one connection by `Rooms.onUpgrade`."""
+    """One person in one room; `Rooms.onUpgrade` makes one for each connection."""
 
     def __init__(self, rooms, room, name):
         self.rooms, self.room, self.name = rooms, room, name
@@ -17,7 +17,7 @@ class Guest(WebSocketService):
         self.rooms.setdefault(self.room, set()).add(caller)
 
     def onTextMessage(self, caller, text):
-        """Tell everybody in the room, also who said it."""
+        """Send the text and the sender's name to everybody in the room."""
         for other in tuple(self.rooms[self.room]):
             other.writeTextMessage(f"{self.name}: {text}")
 
@@ -33,7 +33,7 @@ class Rooms(WebSocketService):
         self.rooms = {}
 
     def onUpgrade(self, request):
-        """Look at the ticket, and return the service object for this connection."""
+        """Check the ticket, and return the service object for this connection."""
         name = TICKETS.get(request.query.get("ticket", [""])[0])
         if name is None:
             raise Reject(401, "Where is your ticket?")

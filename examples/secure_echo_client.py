@@ -1,4 +1,4 @@
-"""Say hello over TLS, and trust nobody but those in a PKCS #12 trust store."""
+"""Say hello over TLS, trusting only the certificates in a PKCS #12 trust store."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Streams: a handler returns an iterator, and each of its items is sent."""
+"""Streams: a handler returns an iterator, and each item is sent."""
 
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
@@ -6,14 +6,14 @@ from twisted_ws import WebSocketService
 
 
 class Ticker(WebSocketService):
-    """Counts down from the number it gets, as often as it is asked."""
+    """Count down from the number that a caller sends."""
 
     def onTextMessage(self, caller, text):
-        """Return the stream; messages that come meanwhile are handled meanwhile."""
+        """Return the stream; later messages are handled while it runs."""
         return self.countdown(int(text))
 
     async def countdown(self, number):
-        """Yield one number after the other; `finally` runs also when the caller leaves."""
+        """Yield one number after another; `finally` also runs when the caller leaves."""
         try:
             for left in range(number, 0, -1):
                 yield str(left)
