@@ -16,6 +16,7 @@ from twisted_ws.errors import ChannelError, concerning
 
 __all__ = [
     "BINARY",
+    "CLOSE",
     "NOWHERE",
     "PING",
     "PONG",
@@ -43,6 +44,7 @@ __all__ = [
 
 TEXT = 1
 BINARY = 2
+CLOSE = 8
 PING = 9
 PONG = 10
 

@@ -715,7 +715,7 @@ def test_ourBug():
     """A bug of ours ends the connection with 1011 and a traceback in the log, and leaves the reactor alone."""
     client, peer, _ = opened()
     waiting = client.readMessage()
-    client._last.onMessageEnd = None  # type: ignore[method-assign, assignment]
+    client._last._onMessageEnd = None  # type: ignore[method-assign, assignment]
     with capturedLogs() as logs:
         peer.text("x")
     assert [each["log_level"] for each in logs] == [LogLevel.critical]

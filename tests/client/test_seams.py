@@ -12,6 +12,7 @@ from twisted.internet.base import ReactorBase
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from twisted_ws.client.autobahn import QuietClientProtocol
+from twisted_ws.limits import Limits
 
 
 @pytest.mark.parametrize(
@@ -19,20 +20,19 @@ from twisted_ws.client.autobahn import QuietClientProtocol
     [
         # Overridden: Autobahn calls them.
         (WebSocketClientProtocol, "processData", []),
-        (WebSocketClientProtocol, "onMessageBegin", ["isBinary"]),
-        (WebSocketClientProtocol, "onMessageFrameBegin", ["length"]),
+        (WebSocketClientProtocol, "_onMessageBegin", ["isBinary"]),
+        (WebSocketClientProtocol, "_onMessageFrameBegin", ["length"]),
         (WebSocketClientProtocol, "onFrameData", ["payload"]),
-        (WebSocketClientProtocol, "onMessageFrameData", ["payload"]),
-        (WebSocketClientProtocol, "onMessageFrameEnd", []),
-        (WebSocketClientProtocol, "onMessageEnd", []),
-        (WebSocketClientProtocol, "onPing", ["payload"]),
-        (WebSocketClientProtocol, "onPong", ["payload"]),
+        (WebSocketClientProtocol, "_onMessageFrameData", ["payload"]),
+        (WebSocketClientProtocol, "_onMessageFrameEnd", []),
+        (WebSocketClientProtocol, "_onMessageEnd", []),
+        (WebSocketClientProtocol, "_onPing", ["payload"]),
+        (WebSocketClientProtocol, "_onPong", ["payload"]),
         (WebSocketClientProtocol, "onCloseFrame", ["code", "reasonRaw"]),
         (WebSocketClientProtocol, "_fail_connection", ["code", "reason"]),
         (WebSocketClientProtocol, "sendData", ["data", "sync", "chopsize"]),
         # Called.
         (WebSocketProtocol, "_connectionMade", []),
-        (WebSocketClientProtocol, "_dataReceived", ["data"]),
         (PerMessageDeflateResponse, "parse", ["params"]),
         (PerMessageDeflate, "create_from_response_accept", ["is_server", "accept"]),
         (PerMessageDeflate, "start_compress_message", []),
@@ -51,7 +51,7 @@ def test_options():
     # Those of the handshake, of its pings and of masking what it sends itself: it does none of these here.
     unused = {"tcpNoDelay", "echoCloseCodeReason", "autoPingSize", "autoPingRestartOnAnyTraffic", "version"}
     unused |= {"perMessageCompressionOffers", "perMessageCompressionAccept"}
-    protocol = QuietClientProtocol(1000)
+    protocol = QuietClientProtocol(Limits(maxMessageSize=1000))
     for name in set(WebSocketClientProtocol.CONFIG_ATTRS) - unused:
         assert hasattr(protocol, name), name
     with pytest.raises(AssertionError):
@@ -62,4 +62,3 @@ def test_twisted():
     """What a reactor in a thread of its own, and TLS below a protocol, need of Twisted is there."""
     assert ReactorBase._registerAsIOThread is True
     assert TLSMemoryBIOFactory.protocol is not None
-    assert hasattr(WebSocketClientProtocol, "STATE_CLOSING")

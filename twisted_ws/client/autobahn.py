@@ -16,19 +16,12 @@ from autobahn.websocket.protocol import WebSocketProtocol
 from twisted_ws.client.errors import BadHandshake
 from twisted_ws.client.framing import maskedFrame
 from twisted_ws.frames import RSV1
+from twisted_ws.limits import Limits
 from twisted_ws.wire.door.handshake import Extension
+from twisted_ws.wire.websocket.base import BaseConnection
 from twisted_ws.wire.websocket.deflate import COMPRESS_FROM, Deflate, isWindowBits
 
 __all__ = ["QuietClientProtocol", "agreed", "messageFrame", "offer"]
-
-
-class _Mute:
-    """Autobahn's logger: says nothing, for what it would say holds the peer's own words."""
-
-    def _drop(self, *args: object, **kwargs: object) -> None:
-        """Drop one line."""
-
-    debug = info = warn = error = critical = trace = failure = _drop
 
 
 class _Role:
@@ -38,17 +31,8 @@ class _Role:
     proxy = None
 
 
-class QuietClientProtocol(WebSocketClientProtocol):
-    """Autobahn's client protocol, from the 101 on: it parses frames, checks UTF-8 and inflates.
-
-    Its logging, its timers, its handshake and its ends of a connection are ours.
-    """
-
-    log = _Mute()
-    CONFIG_ATTRS: list[str] = []  # noqa: RUF012 - as Autobahn declares it
-    transport: Any
-    current_frame: Any
-    _isMessageCompressed = False
+class QuietClientProtocol(BaseConnection, WebSocketClientProtocol):  # type: ignore[misc]  # Autobahn's bases differ in types
+    """Autobahn's client protocol, from the 101 on: it parses frames, checks UTF-8 and inflates."""
 
     # Its options.
     logOctets = logFrames = trackTimings = False
@@ -62,12 +46,13 @@ class QuietClientProtocol(WebSocketClientProtocol):
     openHandshakeTimeout = closeHandshakeTimeout = serverConnectionDropTimeout = 0
     autoPingInterval = autoPingTimeout = 0
 
-    def __init__(self, maxMessageSize: int) -> None:
+    def __init__(self, limits: Limits) -> None:
         super().__init__()
         self.factory = _Role()
-        self.maxFramePayloadSize = maxMessageSize
+        self.limits = limits
+        self.maxFramePayloadSize = limits.maxMessageSize
         # It asks zlib for no more than this, and takes what zlib still has of the message for its end: a byte too many shows it.
-        self.maxMessagePayloadSize = maxMessageSize + 1
+        self.maxMessagePayloadSize = limits.maxMessageSize + 1
 
     def begin(self, deflate: PerMessageDeflate | None) -> None:
         """Enter Autobahn's state after the handshake."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,30 +17,23 @@ from twisted_ws.client.opening.answer import Response
 from twisted_ws.client.pings import Pings
 from twisted_ws.client.receiver import Receiver
 from twisted_ws.errors import (
-    CloseCode,
     ConnectionClosed,
     InternalError,
-    InvalidPayload,
-    MessageTooBig,
-    ProtocolError,
     TransportError,
     WebSocketError,
 )
 from twisted_ws.limits import Limits
 from twisted_ws.logs import printable
-from twisted_ws.message import PING, PONG
+from twisted_ws.message import CLOSE, PING, PONG
 from twisted_ws.service import checkClose
 from twisted_ws.wire.loop.backlog import Backlog
 from twisted_ws.wire.loop.transports import abort, finishWriting, hasUnread, sending
 from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.websocket.keepalive import KeepAlive, Verdict
-from twisted_ws.wire.websocket.outbox import Outbox, failedWrite, getsOn
-from twisted_ws.wire.websocket.states import Phase
+from twisted_ws.wire.websocket.outbox import Outbox, failedWrite
+from twisted_ws.wire.websocket.states import CLOSE_SENT, CLOSED, CLOSING, FINISHING, INPUT_ENDED, LOST, OPEN, OPENED
 
 __all__ = ["ClientConnection"]
-
-CLOSE = 8
-FIRST_CONTROL = 8  # opcodes from here on are control frames (RFC 6455 section 5.5)
 
 # Autobahn copies the tail of what it has for each frame it takes, so many small frames in one large read cost quadratic time.
 # It is also how much is parsed after the reader has had enough.
@@ -66,21 +58,16 @@ class ClientConnection(QuietClientProtocol):
 
     _log = Logger()
 
-    phase = Phase.OPENING
     _heard = 0  # bytes that came since the last look
-    _message: bytearray | None = None
-    _deflated = 0  # bytes of a compressed message, as they came
     _paused = False
     _parsing = False
     _last = False  # the transport is gone
+    _ITS_CLOSE = "the server's Close"
+    _TOO_BIG = "the server sent a message of more than %d bytes: a larger maxMessageSize would take it"
+    _VIOLATION = "the server broke RFC 6455: %s"
+
     wheelSlot: int | None = None
-    _closeAt = 0.0  # when to abort; counts from CLOSING on
-    _closeBy = inf  # when to do so in any case
-    _sending = 0, 0  # what the kernel had for the server at the last look, from our Close on (see `sending`)
-    _closeHanded = False
-    _closedByPeer = False
     _ended = False
-    _failure: WebSocketError | None = None
     _cause: TransportError | None = None
     _keepAlive: KeepAlive | None = None
     _outbox: Outbox
@@ -88,12 +75,12 @@ class ClientConnection(QuietClientProtocol):
     def __init__(
         self, reactor: Any, limits: Limits, receiver: Receiver, response: Response, subProtocol: str | None, deflate: Any
     ) -> None:
-        super().__init__(limits.maxMessageSize)
-        self.limits = limits
+        super().__init__(limits)
         self.response = response
         self.subProtocol = subProtocol
         self._reactor = reactor
         self._receiver = receiver
+        self._deliver = receiver.messageReceived
         self._deflate = deflate
         self._waiting = bytearray()  # read, but not parsed yet
         self._pings = Pings()
@@ -104,21 +91,17 @@ class ClientConnection(QuietClientProtocol):
         self.begin(self._deflate)
         # No cap: what may wait is counted by who writes.
         self._outbox = Outbox(self, self.transport, self._wheel, Backlog(sys.maxsize), sys.maxsize, 0)
-        self.phase = Phase.OPEN
+        self._state = OPENED[self._state]
         now = self._wheel.seconds()
         if self.limits.pingInterval:
             self._keepAlive = KeepAlive(now, self.limits.pingInterval)
         self._wheel.set(self, self._nextDeadline(now))
 
-    def deliver(self, message: str | bytes) -> None:
-        """Hand a message on."""
-        self._receiver.messageReceived(message)
-
     # In.
 
     def dataReceived(self, data: bytes) -> None:
         """Feed Autobahn, until it or the reader has had enough."""
-        if self.phase >= Phase.FINISHING:
+        if self._state >= FINISHING:
             return
         self._heard += len(data)
         self._waiting += data
@@ -129,10 +112,10 @@ class ClientConnection(QuietClientProtocol):
             return  # a reader that resumes us from within: the loop below goes on
         self._parsing = True
         try:
-            while self._waiting and not self._paused and self.phase < Phase.FINISHING:
+            while self._waiting and not self._paused and self._state < FINISHING:
                 piece = bytes(self._waiting[:FEED])
                 del self._waiting[:FEED]
-                self._dataReceived(piece)
+                self.feed(piece)
         except Exception as error:
             # Nothing below should raise; if it does, it must not leave the reactor's read loop with a traceback per chunk.
             self._log.failure("a connection failed inside the client")
@@ -146,94 +129,16 @@ class ClientConnection(QuietClientProtocol):
         self._paused = False
         self._parse()
 
-    def processData(self) -> bool:
-        """Parse one step (called by Autobahn in a loop); nothing once the connection has failed.
-
-        Autobahn goes on parsing after it has failed a connection that it does not drop, and would buffer an oversize
-        control frame without bound.
-        """
-        if self.phase >= Phase.FINISHING:
-            self.data = b""
-            return False
-        return bool(super().processData())
-
-    def _fail_connection(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
-        # Autobahn's one way to fail a connection.
-        if code == CloseCode.MESSAGE_TOO_BIG:
-            self._tooBig()
-        else:
-            kind = InvalidPayload if code == CloseCode.INVALID_PAYLOAD else ProtocolError
-            self.fail(kind(f"the server broke RFC 6455: {reason}"))
-
-    def _tooBig(self) -> None:
-        limit = self.limits.maxMessageSize
-        self.fail(MessageTooBig(f"a message of more than {limit} bytes came: a larger maxMessageSize would take it"))
-
-    # Messages.
-
-    def onMessageBegin(self, isBinary: bool) -> None:
-        """Begin to collect a message."""
-        self.message_is_binary = isBinary
-        self.message_data_total_length = 0
-        if self._isMessageCompressed:
-            self._deflated = 0
-        self._message = bytearray()
-
-    def onMessageFrameBegin(self, length: int) -> None:
-        """Charge a frame against the message limit before a byte of it is kept."""
-        header = self.current_frame
-        limit = self.limits.maxMessageSize
-        if not header.fin or header.opcode == 0:
-            self.message_data_total_length += self.limits.fragmentCharge
-        if self._isMessageCompressed:
-            # How long it is shows when it is inflated; what does not compress is a little longer compressed. All frames count:
-            # zlib keeps what comes after the last block of its stream.
-            self._deflated += length
-            tooLong = self._deflated > limit + limit // 1000 + 64
-        else:
-            self.message_data_total_length += length
-            tooLong = False
-        if tooLong or self.message_data_total_length > limit:
-            self.fail(
-                MessageTooBig(f"the server sent a message of more than {limit} bytes: a larger maxMessageSize would take it")
-            )
-
-    def onFrameData(self, payload: bytes) -> bool | None:
-        """Inflate a piece of a frame, up to one byte more than the total leaves of the limit (see `QuietClientProtocol`)."""
-        inflates = self.current_frame.opcode < FIRST_CONTROL and self._isMessageCompressed
-        if inflates:
-            # Autobahn takes the compressed length off again, and puts the inflated one in its place.
-            self.message_data_total_length += len(payload)
-        result: bool | None = super().onFrameData(payload)
-        if inflates and self.message_data_total_length > self.limits.maxMessageSize:
-            self._tooBig()
-            return False
-        return result
-
-    def onMessageFrameData(self, payload: bytes) -> None:
-        """Collect a piece, however small the reads are."""
-        if self._message is not None:
-            self._message += payload
-
-    def onMessageFrameEnd(self) -> None:
-        """End a frame; the message goes on or `onMessageEnd` follows."""
-
-    def onMessageEnd(self) -> None:
-        """Deliver a whole message, which Autobahn has checked for UTF-8."""
-        message, self._message = self._message, None
-        if message is not None and self.phase is Phase.OPEN:
-            self.deliver(bytes(message) if self.message_is_binary else message.decode())
-
-    def onPing(self, payload: bytes) -> None:
+    def _onPing(self, payload: bytes) -> None:
         """Answer a ping, unless the user does."""
-        if self.phase is Phase.OPEN and not self._receiver.pingReceived(payload) and self.phase is Phase.OPEN:
+        if self._state is OPEN and not self._receiver.pingReceived(payload) and self._state is OPEN:
             # One for each ping, in order; of those that a server takes none of, the newest (RFC 6455 section 5.5.3).
             few = self._outbox.size <= self.limits.replyBuffer
             (self._outbox.control if few else self._outbox.pong)(maskedFrame(PONG, payload))
 
-    def onPong(self, payload: bytes) -> None:
+    def _onPong(self, payload: bytes) -> None:
         """Take the answer to one of our pings; any other pong is the user's."""
-        if self.phase is not Phase.OPEN:
+        if self._state is not OPEN:
             return
         now = self._wheel.seconds()
         if self._keepAlive is not None and self._keepAlive.answers(payload, now, self.limits.pingInterval):
@@ -241,28 +146,11 @@ class ClientConnection(QuietClientProtocol):
         elif not self._pings.answered(payload, now):
             self._receiver.pongReceived(payload)
 
-    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
-        """Take the server's Close, and answer it with its own code (RFC 6455 section 5.5.1)."""
-        try:
-            reason = (reasonRaw or b"").decode()
-            if code is not None:
-                checkClose(code, reason)
-        except UnicodeDecodeError:
-            self.fail(InvalidPayload("the reason of the server's Close is not UTF-8"))
-            return True
-        except ValueError:
-            self.fail(ProtocolError(f"the server's Close has the code {code}, which cannot be sent"))
-            return True
-        self._closedByPeer = True
-        self.remoteCloseCode, self.remoteCloseReason = code, reason
-        self._lastWord(b"" if code is None else checkClose(code, reason))
-        return True
-
     # A reader that falls behind.
 
     def pauseReading(self) -> None:
         """Take no more bytes from the server until `resumeReading`."""
-        if self.phase is Phase.OPEN and not self._paused and not self._last:
+        if self._state is OPEN and not self._paused and not self._last:
             self._paused = True
             self.transport.pauseProducing()
             if not self._paused:  # what a finaliser did meanwhile has ended it
@@ -280,14 +168,14 @@ class ClientConnection(QuietClientProtocol):
 
     def writeMessage(self, opcode: int, payload: bytes) -> Deferred[None]:
         """Send one message; the Deferred fires when the kernel has it, and fails with `ConnectionClosed` if it never will."""
-        if self.phase is not Phase.OPEN:
+        if self._state is not OPEN:
             return failedWrite(self._closed())
         return self._outbox.message(messageFrame(self._perMessageCompress, opcode, payload))
 
     def ping(self, payload: bytes) -> Deferred[float]:
         """Send a ping; the Deferred fires with the seconds until its pong, or fails with `ConnectionClosed`."""
         answered = self._pings.sent(payload, self._wheel.seconds())
-        if self.phase is Phase.OPEN:
+        if self._state is OPEN:
             self._outbox.control(maskedFrame(PING, payload))
         else:
             self._pings.end(self._closed())
@@ -295,7 +183,7 @@ class ClientConnection(QuietClientProtocol):
 
     def pong(self, payload: bytes) -> Deferred[None]:
         """Send a pong; see `writeMessage` for the Deferred."""
-        if self.phase is not Phase.OPEN:
+        if self._state is not OPEN:
             return failedWrite(self._closed())
         handed: Deferred[None] = Deferred()
         self._outbox.control(maskedFrame(PONG, payload), handed)
@@ -307,28 +195,28 @@ class ClientConnection(QuietClientProtocol):
 
     def isOpen(self) -> bool:
         """Say whether messages can be written."""
-        return self.phase is Phase.OPEN
+        return self._state is OPEN
 
     # The ends of a connection.
 
     def fail(self, error: WebSocketError) -> None:
         """Send Close with the code of `error`, and take no more input (RFC 6455 section 7.1.7)."""
-        if self.phase >= Phase.FINISHING:
+        if self._state >= FINISHING:
             return
         self._failure = error
         if error.code is None:
             self.abort()
             self._end()
         else:
-            self._lastWord(checkClose(error.code, error.reason))
+            self._answerClose(checkClose(error.code, error.reason))
 
-    def _lastWord(self, payload: bytes) -> None:
+    def _answerClose(self, payload: bytes) -> None:
         """Send Close with `payload`, unless one has gone, and take no more input.
 
         All that before the user is told: who hears of the end closes, and that Close, of another code, must not be the one sent.
         """
-        if self.phase is Phase.OPEN:
-            self.phase = Phase.CLOSING
+        if self._state is OPEN:
+            self._state = CLOSE_SENT[self._state]
             # Whoever fails a connection, or has sent Close, delivers nothing to its application any more.
             self._outbox.clear(self._closed())
             self._outbox.last(maskedFrame(CLOSE, payload))
@@ -338,35 +226,31 @@ class ClientConnection(QuietClientProtocol):
     def startClose(self, payload: bytes, timeout: float) -> None:
         """Send what is queued, then Close, and wait at most `timeout` seconds for the server."""
         now = self._wheel.seconds()
-        if self.phase is Phase.OPEN:
-            self.phase = Phase.CLOSING
-            self.state = self.STATE_CLOSING
+        if self._state is OPEN:
+            self._state = CLOSE_SENT[self._state]
             # Without a wait for the server there is still one for what is queued.
-            self._closeAt = self._closeBy = now + (timeout or self.limits.closeDeadline)
-            self._wheel.set(self, self._closeAt)
+            deadline = self._closeDeadline()
+            deadline.start(now, timeout or self.limits.closeDeadline)
+            self._wheel.set(self, deadline.at)
             self._outbox.last(maskedFrame(CLOSE, payload))
             self.resumeReading()
             if timeout == 0:
                 self._finish()
-        else:
-            self._closeBy = min(self._closeBy, now + timeout)
-            if self._closeBy < self._closeAt:
-                self._closeAt = self._closeBy
-                self._wheel.set(self, self._closeAt)
+        elif (deadline := self._closeDeadline()).shorten(now, timeout):
+            self._wheel.set(self, deadline.at)
 
     def _finish(self) -> None:
         """Let the last bytes go out, and wait for the server to hang up; the deadline sees to it that this ends."""
-        if self.phase >= Phase.FINISHING:
+        if self._state >= FINISHING:
             return
-        wasClosing, self.phase = self.phase is Phase.CLOSING, Phase.FINISHING
-        self.state = self.STATE_CLOSING
+        self._state = INPUT_ENDED[self._state]
         self.resumeReading()
-        deadline = self._wheel.seconds() + self.limits.closeDeadline
-        self._closeAt = min(self._closeAt, deadline) if wasClosing and self._closeAt else deadline
-        self._wheel.set(self, self._closeAt)
+        deadline = self._closeDeadline()
+        deadline.inputEnded(self._wheel.seconds(), self.limits.closeDeadline)
+        self._wheel.set(self, deadline.at)
         if self._outbox.size == 0:
             self._hangUp()
-        self._sending = sending(self.transport)
+        deadline.sending = sending(self.transport)
 
     def _hangUp(self) -> None:
         self._outbox.release()
@@ -374,17 +258,16 @@ class ClientConnection(QuietClientProtocol):
 
     def abort(self) -> None:
         """Drop the connection now, without a Close frame."""
-        if self.phase < Phase.CLOSED:
-            self.phase = Phase.FINISHING
-            self.state = self.STATE_CLOSED
+        if self._state < CLOSED:
+            if self._state < FINISHING:
+                self._state = INPUT_ENDED[self._state]
             self._outbox.release()
             abort(self.transport)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
         """End: everything that waits fails."""
         self._parseRest()
-        self.phase = Phase.CLOSED
-        self.state = self.STATE_CLOSED
+        self._state = LOST[self._state]
         self._wheel.drop(self)
         if self._failure is None and not reason.check(ConnectionDone):
             self._cause = TransportError(f"the connection broke: {printable(reason.getErrorMessage())}")
@@ -407,32 +290,23 @@ class ClientConnection(QuietClientProtocol):
         error.__cause__ = self._failure or self._cause
         return error
 
-    def _endedWith(self) -> tuple[int, str]:
-        if self._closedByPeer:
-            code = self.remoteCloseCode
-            return (CloseCode.NO_STATUS if code is None else code), self.remoteCloseReason or ""
-        if self._failure is not None and self._failure.code is not None:
-            return self._failure.code, self._failure.reason
-        return CloseCode.ABNORMAL, ""
-
     # Deadlines.
 
     def deadlineReached(self, now: float) -> None:
         """Do what is due; called by the wheel."""
-        if self.phase >= Phase.CLOSING:
-            before, self._sending = self._sending, sending(self.transport)
-            if now >= self._closeBy or not getsOn(before, self._sending):
+        if self._state >= CLOSING:
+            deadline = self._closeDeadline()
+            if deadline.isOver(now, self.limits.writeDeadline, sending(self.transport)):
                 self.abort()
-                return
-            self._closeAt = min(now + self.limits.writeDeadline, self._closeBy)
-            self._wheel.set(self, self._closeAt)
+            else:
+                self._wheel.set(self, deadline.at)
             return
         if self._outbox.busy and now - self._outbox.progressAt >= self.limits.writeDeadline:
             self.fail(TransportError(f"the server took none of what waits for it in {seconds(self.limits.writeDeadline)}"))
             return
         if self._keepAlive is not None and self._keepAlive.dueAt <= now:
             self._ask(self._keepAlive, now)
-        if self.phase is Phase.OPEN:
+        if self._state is OPEN:
             self._wheel.set(self, self._nextDeadline(now))
 
     def _nextDeadline(self, now: float) -> float:
@@ -466,11 +340,9 @@ class ClientConnection(QuietClientProtocol):
 
     def outboxDrained(self) -> None:
         """Go on with a close that waited for the last bytes."""
-        if self.phase is Phase.CLOSING and not self._closeHanded:
-            # From here on it is the server's turn.
-            self._closeHanded = True
-            self._closeAt = min(self._closeAt, self._wheel.seconds() + self.limits.closeDeadline)
-            self._wheel.set(self, self._closeAt)
-            self._sending = sending(self.transport)
-        elif self.phase is Phase.FINISHING:
+        if self._state is FINISHING:
             self._hangUp()
+        elif self._state is CLOSING and not (deadline := self._closeDeadline()).isHanded:
+            # From here on it is the server's turn.
+            deadline.closeHanded(self._wheel.seconds(), self.limits.closeDeadline, sending(self.transport))
+            self._wheel.set(self, deadline.at)

@@ -17,7 +17,6 @@ from twisted_ws.message import BINARY, TEXT
 from twisted_ws.service import checkClose
 from twisted_ws.wire.loop.turns import STEPS
 from twisted_ws.wire.websocket import connection as module
-from twisted_ws.wire.websocket.states import Phase
 
 MIB = 1024 * 1024
 CLOSE_NORMAL = b"\x03\xe8"
@@ -150,8 +149,14 @@ class TestMessages:
         client, recorder = host.open()
         data = clientFrame(BINARY, b"x" * 20_000)
         client.send(data[:15_000], 1)
-        assert isinstance(recorder.connection._message, bytearray)
-        client.send(data[15_000:], 1)
+        tracemalloc.start()
+        try:
+            client.send(data[15_000:18_000], 1)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 3000 * 20  # an object for each byte would take twice as much
+        client.send(data[18_000:], 1)
         assert recorder.messages() == [b"x" * 20_000]
 
     def test_messageRate(self):
@@ -583,7 +588,8 @@ class TestSlowPeers:
         for size, (_, recorder) in zip((10_000, 40_000, 20_000, 30_000), pairs, strict=True):
             recorder.connection.writeFrame(BINARY, b"x" * size)
             recorder.connection.writeFrame(BINARY, b"x")
-        assert [recorder.connection.phase for _, recorder in pairs] == [Phase.OPEN, Phase.CLOSED, Phase.OPEN, Phase.OPEN]
+        assert [recorder.connection.isOpen() for _, recorder in pairs] == [True, False, True, True]
+        assert [client.transport.aborted for client, _ in pairs] == [False, True, False, False]
         assert host.runtime.backlog.total < 100_000
 
     def test_pongsOvertake(self):
@@ -799,6 +805,18 @@ class TestIdle:
                 client.send(clientFrame(TEXT, b"x"))
             else:
                 recorder.connection.writeFrame(TEXT, b"x")
+        assert ("idle",) not in recorder.events
+        client.live(61)
+        assert recorder.events.count(("idle",)) == 1
+
+    def test_notIdleInAMessage(self):
+        """A message whose frames keep coming is data, too, before it is whole."""
+        host = WireHost(idleTimeout=60)
+        client, recorder = host.open()
+        client.send(clientFrame(TEXT, b"x", fin=False))
+        for _ in range(3):
+            client.live(40)
+            client.send(clientFrame(0, b"x", fin=False))
         assert ("idle",) not in recorder.events
         client.live(61)
         assert recorder.events.count(("idle",)) == 1

@@ -30,7 +30,8 @@ from twisted_ws.wire.loop.backlog import Part
 from twisted_ws.wire.loop.transports import abort, finishWriting, hasUnread, peerOf, sending
 from twisted_ws.wire.loop.turns import QUANTUM, TURN
 from twisted_ws.wire.tls.server import reportFailure
-from twisted_ws.wire.websocket.outbox import SLICE, getsOn
+from twisted_ws.wire.websocket.closing import getsOn
+from twisted_ws.wire.websocket.outbox import SLICE
 
 if TYPE_CHECKING:
     from twisted.web.http_headers import Headers

@@ -8,9 +8,9 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.compress import PerMessageDeflateOffer
-from autobahn.websocket.utf8validator import Utf8Validator
 
 from twisted_ws.limits import Limits
+from twisted_ws.wire.websocket.base import BaseConnection
 from twisted_ws.wire.websocket.deflate import Deflate, acceptOffer
 
 __all__ = ["QuietServerProtocol", "serverFactory", "serverOptions"]
@@ -22,15 +22,6 @@ _SWITCHING = (
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
-class _Mute:
-    """Autobahn's logger: says nothing, for what it would say holds the peer's own words."""
-
-    def _drop(self, *args: object, **kwargs: object) -> None:
-        """Drop one line."""
-
-    debug = info = warn = error = critical = trace = failure = _drop
-
-
 class _Fired:
     """Stands for Autobahn's is_open and is_closed, for which nobody waits."""
 
@@ -38,21 +29,15 @@ class _Fired:
         """Forget `result`."""
 
 
-class QuietServerProtocol(WebSocketServerProtocol):
-    """Autobahn's server protocol without its logging, its per-connection options, and its ends of a connection.
+class QuietServerProtocol(BaseConnection, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's bases differ in types
+    """Autobahn's server protocol without its per-connection options.
 
     A subclass for one server takes its options from `serverOptions`, as class attributes: so no connection copies them, or
     prints them for a debug line.
     """
 
-    log = _Mute()
     is_open = is_closed = _Fired()
-    CONFIG_ATTRS: list[str] = []  # noqa: RUF012 - as Autobahn declares it
     factory: WebSocketServerFactory
-    transport: Any
-    current_frame: Any
-    utf8validator: Any
-    _isMessageCompressed = False
 
     def __init__(self) -> None:
         # Autobahn's own makes two Deferreds, an event table and details of the transport, none of which is used.
@@ -60,13 +45,6 @@ class QuietServerProtocol(WebSocketServerProtocol):
 
     def connectionMade(self) -> None:
         """Begin: Autobahn's state of a new connection stands on the class (see `serverOptions`) until it changes."""
-
-    def feed(self, data: bytes) -> None:
-        """Have Autobahn parse `data`."""
-        if self.utf8validator is None:
-            # Most connections never need one: the lane takes their messages.
-            self.utf8validator = Utf8Validator()
-        self._dataReceived(data)
 
     def acceptHandshake(self, key: str, chosen: str | None, extensions: list[Any], headers: tuple[tuple[str, str], ...]) -> None:
         """Answer a handshake that was judged already with the 101, and open (RFC 6455 section 4.2.2).
@@ -87,7 +65,6 @@ class QuietServerProtocol(WebSocketServerProtocol):
             lines = "".join([f"{name}: {value}\r\n" for name, value in (*more, *headers)]).encode("latin-1")
         accept = b2a_base64(sha1(key.encode() + _GUID).digest(), newline=False)
         self.transport.write(_SWITCHING % (accept, lines))
-        self.state = self.STATE_OPEN
         self._onOpen()
 
     def _accept(self, extensions: list[Any]) -> str:
@@ -145,10 +122,11 @@ def serverOptions(limits: Limits, reactor: Any) -> dict[str, Any]:
 
 def _initialState(factory: WebSocketServerFactory, options: dict[str, Any]) -> dict[str, Any]:
     """Return what Autobahn sets on a new connection: some forty attributes, which would cost each one 2 KiB."""
-    probe = type("Probe", (WebSocketServerProtocol,), {**options, "log": _Mute()})()
+    probe = type("Probe", (WebSocketServerProtocol,), {**options, "log": BaseConnection.log})()
     probe.factory = factory
     probe._connectionMade()
     own = vars(probe).keys() - {"factory", "is_closed", "is_open", "_transport_details", "_valid_events", "_listeners"}
     state = {name: getattr(probe, name) for name in own}
-    # Counts of traffic for which nobody asks, and a queue that is not used: both may be shared. A validator must not be.
-    return {**state, "utf8validator": None, "current_frame": None, "inside_message": False, "websocket_version": 13}
+    # Counts of traffic that nobody asks for, and a queue that is not used: both may be shared. A validator must not be.
+    started = {"utf8validator": None, "current_frame": None, "inside_message": False, "websocket_version": 13}
+    return {**state, **started, "state": WebSocketServerProtocol.STATE_OPEN}

@@ -8,9 +8,9 @@ connection is made, the front door has read and judged the head (`twisted_ws.wir
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf
 from typing import Any
 
+from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -20,21 +20,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ws.errors import (
-    CloseCode,
     ConnectionClosed,
     InternalError,
-    InvalidPayload,
-    MessageTooBig,
     Overloaded,
     PolicyViolation,
-    ProtocolError,
     SlowConsumer,
     TransportError,
     WebSocketError,
 )
 from twisted_ws.frames import FIN, OutgoingMessage, frame
 from twisted_ws.logs import printable
-from twisted_ws.message import BINARY, PING, PONG, TEXT, encodeMessage
+from twisted_ws.message import BINARY, CLOSE, PING, PONG, TEXT, encodeMessage
 from twisted_ws.service import checkClose
 from twisted_ws.wire.door.handshake import Accept
 from twisted_ws.wire.lane.transport import LaneServer
@@ -49,9 +45,20 @@ from twisted_ws.wire.websocket.deflate import compressedFrame, usableOffers
 from twisted_ws.wire.websocket.events import ENDED, Events
 from twisted_ws.wire.websocket.fanout import FanOuts
 from twisted_ws.wire.websocket.keepalive import KeepAlive, Verdict
-from twisted_ws.wire.websocket.outbox import SLICE, Outbox, failedWrite, getsOn
+from twisted_ws.wire.websocket.outbox import SLICE, Outbox, failedWrite
 from twisted_ws.wire.websocket.runtime import Runtime
-from twisted_ws.wire.websocket.states import Phase
+from twisted_ws.wire.websocket.states import (
+    CLOSE_SENT,
+    CLOSED,
+    CLOSING,
+    CONNECTING,
+    FINISHING,
+    INPUT_ENDED,
+    LOST,
+    OPEN,
+    OPENED,
+    State,
+)
 from twisted_ws.wire.websocket.welcome import Welcome
 
 __all__ = ["WebSocketConnection", "connectionClass"]
@@ -70,11 +77,9 @@ PARSING = 4
 SMALL = 1024
 
 HEADER = 14  # bytes of the longest header of a frame (RFC 6455 section 5.2)
-FIRST_CONTROL = 8  # opcodes from here on are control frames (RFC 6455 section 5.5)
 
 FIN_TEXT = FIN | TEXT
 FIN_BINARY = FIN | BINARY
-CLOSE = 8
 
 # Bytes that excuse a peer in the middle of a frame from one pong: fewer, and it only keeps the connection busy.
 UPLOAD = 512
@@ -97,16 +102,12 @@ class WebSocketConnection(QuietServerProtocol):
         admittedAs: the address that the gate has counted.
     """
 
-    phase = Phase.OPENING
     runtime: Runtime
     _events: Events
-    _deliver: Callable[[str | bytes], None]
     _lane: LaneServer | None = None  # the transport, where it has a lane
     sender: Any = NEVER  # where frames can go straight out; it notes when the last data came or went, too
     laneMaximum: int  # of a message; on the class of one server's connections
     _heard = 0  # bytes of uncommon frames that came since the last look, or all since our Close
-    _message: bytearray | None = None
-    _deflated = 0  # bytes of a compressed message, as they came
     _pauses = 0
     counted = 0  # bytes that it has of `Runtime.intake`
     _kept = 0  # those of `_rest`
@@ -121,15 +122,9 @@ class WebSocketConnection(QuietServerProtocol):
     _whenEased: Callable[[], None] | None = None  # called when the kernel has taken some of what waited
     _makeRoom: Callable[[], None] | None = None  # called when too much waits
     wheelSlot: int | None = None
-    _closeAt = 0.0  # when to abort; counts from CLOSING on
-    _closeBy = inf  # when to do so in any case
-    _sending = 0, 0  # what the kernel had for the peer at the last look, from our Close on (see `sending`)
     _closeWaiters: tuple[Deferred[None], ...] = ()
-    _closedByPeer = False
-    _closeHanded = False
     _hasLeft = False  # those who write to many, and the service, know that nothing more can be written
-    _lostFrom = Phase.OPEN
-    _failure: WebSocketError | None = None
+    _lostFrom: State = OPEN
     _keepAlive: KeepAlive | None = None
 
     def __init__(self, welcome: Welcome, admittedAs: str) -> None:
@@ -149,7 +144,7 @@ class WebSocketConnection(QuietServerProtocol):
         welcome = self._welcome
         assert welcome is not None
         offers = usableOffers(accept.extensions) if self.runtime.compression else []
-        self.phase = Phase.OPENING  # it has a place from here on: to note another one makes nothing, and no finaliser runs
+        self._state = CONNECTING  # it has a place from here on: to note another one makes nothing, and no finaliser runs
         if early:
             self._rest, self._heard = bytearray(early), len(early)
         self.acceptHandshake(accept.key, welcome.subProtocol, offers, welcome.headers)
@@ -161,7 +156,7 @@ class WebSocketConnection(QuietServerProtocol):
         # Autobahn has written the 101 and is in its own OPEN state; it would also ask TLS for a channel id here.
         welcome, self._welcome = self._welcome, None
         assert welcome is not None
-        limits, wheel = self.runtime.limits, self.runtime.wheel
+        limits, wheel = self.limits, self.runtime.wheel
         self._events = welcome.attend(self)
         self._deliver = self._deliverWithinRate if limits.messageRate else self._events.messageReceived
         self._idleTimeout = welcome.idleTimeout
@@ -176,10 +171,10 @@ class WebSocketConnection(QuietServerProtocol):
         self.sender.lastData = now
         # All is made. What the peer sends in the middle of it, where a finaliser has the reactor turn, waits for onOpen; its end
         # leaves nothing to open.
-        if self.phase is not Phase.OPENING:
+        if self._state is not CONNECTING:
             self._outbox.end(ConnectionClosed(*self._endedWith()))
             return
-        self.phase = Phase.OPEN
+        self._state = OPENED[self._state]
         self.sender.open = self._lane is not None and self._lane.sender is not None and self._perMessageCompress is None
         wheel.set(self, self._nextDeadline(now))
         self._events.opened()
@@ -198,17 +193,16 @@ class WebSocketConnection(QuietServerProtocol):
 
     def connectionLost(self, reason: Failure = _DONE) -> None:
         """End: every write that waits fails, and the service hears of it once; after a MemoryError the next call goes on."""
-        if self.phase is not Phase.CLOSED:
-            self._lostFrom = self.phase
-            self.phase = Phase.CLOSED
-        self.state = self.STATE_CLOSED
+        if self._state is not CLOSED:
+            self._lostFrom = self._state
+            self._state = LOST[self._state]
         self.runtime.wheel.drop(self)
         admittedAs, self._admittedAs = self._admittedAs, None
         if admittedAs is not None:
             self.runtime.gate.release(admittedAs)
-        if self._lostFrom is Phase.OPENING:
+        if self._lostFrom is CONNECTING:
             return  # a bug of ours, or no memory, which the front door has logged
-        self._enter(Phase.CLOSED)
+        self._leave()
         self._message = self._rest = None
         self._kept = 0
         if self.counted:
@@ -217,8 +211,8 @@ class WebSocketConnection(QuietServerProtocol):
         self._outbox.end(ConnectionClosed(code, text))
         if (
             self._failure is None
-            and self._lostFrom is not Phase.FINISHING
-            and not self._closedByPeer
+            and self._lostFrom is not FINISHING
+            and self._peersClose is None
             and not isinstance(reason.value, ConnectionDone)
         ):
             why = _LOST if reason.value is CONNECTION_LOST else reason.getErrorMessage()
@@ -229,29 +223,20 @@ class WebSocketConnection(QuietServerProtocol):
         for waiter in waiters:
             waiter.callback(None)
 
-    def _endedWith(self) -> tuple[int, str]:
-        """Return the code and reason of the connection's end: the peer's, or those it was failed with, else 1006."""
-        if self._closedByPeer:
-            code = self.remoteCloseCode
-            return (CloseCode.NO_STATUS if code is None else code), self.remoteCloseReason or ""
-        if self._failure is not None and self._failure.code is not None:
-            return self._failure.code, self._failure.reason
-        return CloseCode.ABNORMAL, ""
-
     # In.
 
     def dataReceived(self, data: bytes) -> None:
         """Feed Autobahn, until it or the service has had enough."""
         self._heard += len(data)
-        if self.phase is not Phase.OPEN:
-            if self.phase is Phase.OPENING:
+        if self._state is not OPEN:
+            if self._state is CONNECTING:
                 if self._rest is None:
                     self._rest = bytearray()
                 self._rest += data
                 return
             if self._hasHeardEnough():
                 self.transport.pauseProducing()
-            if self.phase >= Phase.FINISHING:
+            if self._state >= FINISHING:
                 return
         if self._rest is not None:
             self._rest += data
@@ -268,8 +253,8 @@ class WebSocketConnection(QuietServerProtocol):
         It is read no further then: to read on for ever serves nobody, and to drop it now could destroy the Close on its way, by a
         reset. So it has until the deadline to read that; while our Close awaits its answer, it may end its message first.
         """
-        limits = self.runtime.limits
-        return self._heard > limits.lingerBytes + (limits.maxMessageSize if self.phase is Phase.CLOSING else 0)
+        limits = self.limits
+        return self._heard > limits.lingerBytes + (limits.maxMessageSize if self._state is CLOSING else 0)
 
     def _note(self) -> None:
         """Count what came and is not whole or not handled yet."""
@@ -311,7 +296,7 @@ class WebSocketConnection(QuietServerProtocol):
                     self._rest = data
                     break
                 at += self._takeSome(data, at)
-                if self.phase >= Phase.FINISHING:
+                if self._state >= FINISHING:
                     break
             else:
                 if self._rest is None:
@@ -335,12 +320,12 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _failInside(self, error: Exception) -> None:
         """End the connection: something has failed in the middle of our own work, and what it was at is not done."""
-        wasFinishing = self.phase >= Phase.FINISHING
+        wasFinishing = self._state >= FINISHING
         try:
             self.fail(InternalError(f"{type(error).__name__} inside the server"))
             _log.failure("a connection failed inside the server")
         finally:
-            if wasFinishing or self.phase < Phase.FINISHING:
+            if wasFinishing or self._state < FINISHING:
                 self.abort()
 
     def _takeSome(self, data: bytes | bytearray, at: int) -> int:
@@ -381,7 +366,7 @@ class WebSocketConnection(QuietServerProtocol):
         rest, self._rest = self._rest, None
         self._kept = 0
         try:
-            if rest is not None and self.phase < Phase.FINISHING:
+            if rest is not None and self._state < FINISHING:
                 self._take(rest)
             if self._rest is None:
                 self._resume(self._FOR_OTHERS)
@@ -394,7 +379,7 @@ class WebSocketConnection(QuietServerProtocol):
     def _expectsFrame(self) -> bool:
         """Say whether the next byte begins a frame, and a message, that Autobahn need not see."""
         return (
-            self.phase is Phase.OPEN
+            self._state is OPEN
             and self.current_frame is None
             and not self.inside_message
             and not self.data
@@ -411,14 +396,14 @@ class WebSocketConnection(QuietServerProtocol):
         self.sender.lastData = self.runtime.wheel.now
         deliver = self._deliver
         for message in messages:
-            if self.phase is not Phase.OPEN:
+            if self._state is not OPEN:
                 return
             deliver(message)
 
     def _deliverWithinRate(self, message: str | bytes) -> None:
         if self._messageRate is None:
             self._messageRate = Rate()
-        limit = self.runtime.limits.messageRate
+        limit = self.limits.messageRate
         if self._isWithin(self._messageRate, limit):
             self._events.messageReceived(message)
         else:
@@ -427,72 +412,16 @@ class WebSocketConnection(QuietServerProtocol):
     # Everything else: Autobahn.
 
     def processData(self) -> bool:
-        """Parse one step (called by Autobahn in a loop); nothing once the connection has failed, or it is time to look up.
-
-        Autobahn goes on parsing after it has failed a connection that it does not drop, and would buffer an oversize
-        control frame without bound.
-        """
-        if self.phase >= Phase.FINISHING:
-            self.data = b""
-            return False
+        """Parse one step; return False when Autobahn needs more bytes, or it is time to look whether others wait."""
         turns = self.runtime.turns
         turns.left -= PARSING
         if turns.left % QUANTUM < PARSING and self._hasUnparsed():
             return False
-        return bool(super().processData())
+        return WebSocketProtocol.processData(self)
 
-    def onMessageBegin(self, isBinary: bool) -> None:
-        """Begin to collect a message."""
-        self.message_is_binary = isBinary
-        self.message_data_total_length = 0
-        if self._isMessageCompressed:
-            self._deflated = 0
-        self._message = bytearray()
-
-    def onMessageFrameBegin(self, length: int) -> None:
-        """Charge a frame against the message limit before a byte of it is kept."""
-        header = self.current_frame
-        limit = self.runtime.limits.maxMessageSize
-        if not header.fin or header.opcode == 0:
-            self.message_data_total_length += self.runtime.limits.fragmentCharge
-        if self._isMessageCompressed:
-            # How long it is shows when it is inflated; what does not compress is a little longer compressed. All frames count:
-            # zlib keeps what comes after the last block of its stream.
-            self._deflated += length
-            tooLong = self._deflated > limit + limit // 1000 + 64
-        else:
-            self.message_data_total_length += length
-            tooLong = False
-        if tooLong or self.message_data_total_length > limit:
-            self.fail(MessageTooBig(f"a message of more than {limit} bytes"))
-
-    def onFrameData(self, payload: bytes) -> bool | None:
-        """Inflate a piece of a frame, up to one byte more than the total leaves of the limit (see `serverFactory`)."""
-        inflates = self.current_frame.opcode < FIRST_CONTROL and self._isMessageCompressed
-        if inflates:
-            # Autobahn takes the compressed length off again, and puts the inflated one in its place.
-            self.message_data_total_length += len(payload)
-        result: bool | None = super().onFrameData(payload)
-        if inflates and self.message_data_total_length > self.runtime.limits.maxMessageSize:
-            self.fail(MessageTooBig(f"a message of more than {self.runtime.limits.maxMessageSize} bytes"))
-            return False
-        return result
-
-    def onMessageFrameData(self, payload: bytes) -> None:
-        """Collect a piece, however small the reads are."""
-        if self._message is not None:
-            self._message += payload
-
-    def onMessageFrameEnd(self) -> None:
-        """End a frame; the message goes on or `onMessageEnd` follows."""
-
-    def onMessageEnd(self) -> None:
-        """Deliver a whole message, which Autobahn has checked for UTF-8."""
-        message, self._message = self._message, None
-        if message is None or self.phase is not Phase.OPEN:
-            return
+    def _onMessageFrameEnd(self) -> None:
+        """Note that data came."""
         self.sender.lastData = self.runtime.wheel.now
-        self._deliver(bytes(message) if self.message_is_binary else message.decode())
 
     def _isWithin(self, rate: Rate, limit: int) -> bool:
         now = self.runtime.reactor.seconds()
@@ -505,7 +434,7 @@ class WebSocketConnection(QuietServerProtocol):
     def _withinControlRate(self) -> bool:
         if self._controlRate is None:
             self._controlRate = Rate()
-        limit = self.runtime.limits.controlRate
+        limit = self.limits.controlRate
         if self._isWithin(self._controlRate, limit):
             return True
         self.fail(PolicyViolation(f"more than {limit} control frames a second", "too many control frames"))
@@ -529,7 +458,7 @@ class WebSocketConnection(QuietServerProtocol):
     # was told is looked at again.
 
     def _pause(self, why: int) -> None:
-        if self.phase is not Phase.OPEN and why != self._FOR_OTHERS:
+        if self._state is not OPEN and why != self._FOR_OTHERS:
             return
         now = self.runtime.reactor.seconds()
         unread = self._unread - now  # it is right again after the pause
@@ -567,47 +496,35 @@ class WebSocketConnection(QuietServerProtocol):
         """Say whether anything of the peer waits to be read: here, or in the kernel."""
         return self._rest is not None or hasUnread(self.transport)
 
-    def onPing(self, payload: bytes) -> None:
+    def _onPing(self, payload: bytes) -> None:
         """Answer a ping, unless the service does."""
-        if self.phase is not Phase.OPEN or not self._withinControlRate() or self._events.pingReceived(payload):
+        if self._state is not OPEN or not self._withinControlRate() or self._events.pingReceived(payload):
             return
-        if self.phase is Phase.OPEN:  # still: the handler may have closed
+        if self._state is OPEN:  # still: the handler may have closed
             self._outbox.control(frame(PONG, payload))
             self._pauseForReplies()
 
-    def onPong(self, payload: bytes) -> None:
+    def _onPong(self, payload: bytes) -> None:
         """Take the answer to a keep-alive ping; any other pong is the service's."""
-        if self.phase is not Phase.OPEN or not self._withinControlRate():
+        if self._state is not OPEN or not self._withinControlRate():
             return
         now = self.runtime.wheel.seconds()
-        if self._keepAlive is not None and self._keepAlive.answers(payload, now, self.runtime.limits.pingInterval):
+        if self._keepAlive is not None and self._keepAlive.answers(payload, now, self.limits.pingInterval):
             self.runtime.wheel.set(self, self._nextDeadline(now))
             return
         self._events.pongReceived(payload)
 
-    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
-        """Take the peer's Close, and answer it with its own code and reason (RFC 6455 section 5.5.1); Autobahn calls this.
+    def _answerClose(self, payload: bytes) -> None:
+        """Answer the peer's Close.
 
         What still waits is dropped: a peer that has sent Close delivers nothing to its application any more.
         """
-        try:
-            payload = b"" if code is None else checkClose(code, "")
-            reason = (reasonRaw or b"").decode()
-        except UnicodeDecodeError:
-            self.fail(InvalidPayload("the reason of its Close is not UTF-8"))
-            return True
-        except ValueError:
-            self.fail(ProtocolError(f"its Close has the code {code}, which cannot be sent"))
-            return True
-        self.remoteCloseCode, self.remoteCloseReason = code, reason
-        if self.phase is Phase.OPEN:
-            self.state = self.STATE_CLOSING
-            self._enter(Phase.CLOSING)
-            self._outbox.clear(ConnectionClosed(CloseCode.NO_STATUS if code is None else code, reason))
-            self._outbox.last(frame(CLOSE, payload + (reasonRaw or b"")))
-        self._closedByPeer = True
+        if self._state is OPEN:
+            self._state = CLOSE_SENT[self._state]
+            self._leave()
+            self._outbox.clear(ConnectionClosed(*self._endedWith()))
+            self._outbox.last(frame(CLOSE, payload))
         self._finish()
-        return True
 
     # Out.
 
@@ -615,9 +532,9 @@ class WebSocketConnection(QuietServerProtocol):
         """Send one whole message or control frame (see `twisted_ws.connection.Connection`)."""
         if self._fanOuts.pending:
             self._catchUp()
-        if self.phase is not Phase.OPEN:
+        if self._state is not OPEN:
             return failedWrite(ConnectionClosed(*self._endedWith()))
-        if opcode >= FIRST_CONTROL:
+        if opcode >= CLOSE:
             waiter: Deferred[None] = Deferred()
             self._outbox.written += 1
             self._outbox.control(frame(opcode, payload), waiter)
@@ -646,13 +563,13 @@ class WebSocketConnection(QuietServerProtocol):
             return
         if begun:
             self._outbox.goOn()
-        elif self.phase is Phase.OPEN:
+        elif self._state is OPEN:
             self.send(OutgoingMessage(*encodeMessage(message)))
         self._pauseForReplies()
 
     def _catchUp(self) -> None:
         """Send first what is on its way to this one, with others, since before now."""
-        if self.phase is Phase.OPEN:
+        if self._state is OPEN:
             self._fanOuts.catchUp(self._events.caller)
 
     def goOn(self) -> None:
@@ -671,20 +588,20 @@ class WebSocketConnection(QuietServerProtocol):
 
     def send(self, message: OutgoingMessage) -> bool:
         """Send a message that goes to many; say whether this connection took it."""
-        if self.phase is not Phase.OPEN:
+        if self._state is not OPEN:
             return False
         self.sender.lastData = self.runtime.wheel.now
         self._outbox.send(self._framed(message))
-        return self.phase is Phase.OPEN
+        return self._state is OPEN
 
     def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
         """Send some of them in one piece, as `send`."""
-        if self.phase is not Phase.OPEN:
+        if self._state is not OPEN:
             return False
         self.sender.lastData = self.runtime.wheel.now
         self._outbox.written += len(messages) - 1
         self._outbox.send(b"".join([self._framed(each) for each in messages]))
-        return self.phase is Phase.OPEN
+        return self._state is OPEN
 
     def _framed(self, message: OutgoingMessage) -> bytes:
         deflate = self._perMessageCompress
@@ -706,7 +623,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     def isOpen(self) -> bool:
         """Say whether messages can be written."""
-        return self.phase is Phase.OPEN
+        return self._state is OPEN
 
     def bufferedAmount(self) -> int:
         """Return how many bytes wait to be handed to the kernel."""
@@ -719,10 +636,10 @@ class WebSocketConnection(QuietServerProtocol):
     # Who does not read its replies is not read from.
 
     def _pauseForReplies(self) -> None:
-        if self._outbox.size > self.runtime.limits.replyBuffer:
+        if self._outbox.size > self.limits.replyBuffer:
             self._outbox.isAwaited = True
             self._pause(self._FOR_REPLIES)
-            if self._outbox.size < self.runtime.limits.replyBuffer:
+            if self._outbox.size < self.limits.replyBuffer:
                 self._resume(self._FOR_REPLIES)  # what waited has gone before it was noted that this waits for it
 
     def outboxEased(self) -> None:
@@ -733,17 +650,9 @@ class WebSocketConnection(QuietServerProtocol):
 
     # The ends of a connection.
 
-    def _fail_connection(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
-        # Autobahn's one way to fail a connection.
-        error = {
-            CloseCode.INVALID_PAYLOAD: InvalidPayload,
-            CloseCode.MESSAGE_TOO_BIG: MessageTooBig,
-        }.get(CloseCode(code), ProtocolError)
-        self.fail(error(reason))
-
     def fail(self, error: WebSocketError) -> None:
         """Tell the service of `error`, send Close with its code, and take no more input (RFC 6455 section 7.1.7)."""
-        if self.phase < Phase.FINISHING and self._failure is None:
+        if self._state < FINISHING and self._failure is None:
             try:
                 self._failWith(error)
             except Exception:
@@ -752,7 +661,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _failWith(self, error: WebSocketError) -> None:
         self._tellFailed(error)
-        if self.phase >= Phase.FINISHING:
+        if self._state >= FINISHING:
             return  # onError saw to it
         self._message = None
         self._note()
@@ -761,7 +670,7 @@ class WebSocketConnection(QuietServerProtocol):
             return
         if isinstance(error, SlowConsumer):
             self._outbox.clear(ConnectionClosed(error.code, error.reason))
-        if self.phase is Phase.OPEN:
+        if self._state is OPEN:
             self._outbox.last(frame(CLOSE, checkClose(error.code, error.reason)))
         self._finish()
 
@@ -776,9 +685,8 @@ class WebSocketConnection(QuietServerProtocol):
             _log.info("{peer}: {error} ({code})", peer=self._events.peer(), error=printable(error), code=code)
         self._events.failed(error)
 
-    def _enter(self, phase: int) -> None:
-        """Go on to `phase`; who leaves OPEN has no lane any more, and is no caller for others."""
-        self.phase = phase
+    def _leave(self) -> None:
+        """Give up what only an open connection has: the lane, and its place among those that can be written to."""
         if not self._hasLeft:
             self._heard = 0
             self.sender.open = False
@@ -788,33 +696,33 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _finish(self) -> None:
         """Let the last bytes go out, then close; the deadline sees to it that this ends."""
-        if self.phase >= Phase.FINISHING:
+        if self._state >= FINISHING:
             return
-        wasClosing = self.phase is Phase.CLOSING
-        self._enter(Phase.FINISHING)
-        self.state = self.STATE_CLOSING
+        self._state = INPUT_ENDED[self._state]
+        self._leave()
         self._resumeAll()
         self._outbox.isAwaited = True
-        deadline = self.runtime.wheel.seconds() + self.runtime.limits.closeDeadline
-        self._closeAt = min(self._closeAt, deadline) if wasClosing and self._closeAt else deadline
-        self.runtime.wheel.set(self, self._closeAt)
+        deadline = self._closeDeadline()
+        deadline.inputEnded(self.runtime.wheel.seconds(), self.limits.closeDeadline)
+        self.runtime.wheel.set(self, deadline.at)
         if self._outbox.size == 0:
             self._hangUp()
-        self._sending = sending(self.transport)
+        deadline.sending = sending(self.transport)
 
     def _hangUp(self) -> None:
         self._outbox.release()
-        if self._closedByPeer:
+        if self._peersClose is not None:
             # Both have said Close, so nothing unread is left: the server closes first (RFC 6455 section 7.1.1).
             self.transport.loseConnection()
         else:
             finishWriting(self.transport)
 
     def _abort(self) -> None:
-        if self.phase < Phase.CLOSED:
+        if self._state < CLOSED:
             try:
-                self._enter(Phase.FINISHING)
-                self.state = self.STATE_CLOSED
+                if self._state < FINISHING:
+                    self._state = INPUT_ENDED[self._state]
+                self._leave()
                 self._outbox.release()
                 self._outbox.abandon(ConnectionClosed(*self._endedWith()))
             finally:
@@ -834,36 +742,38 @@ class WebSocketConnection(QuietServerProtocol):
             self._failInside(error)  # nothing is due any more
 
     def _doDue(self, now: float) -> None:
-        if self.phase >= Phase.CLOSING:
+        if self._state >= CLOSING:
             # Its Close may be there already; after a violation nobody waits for one.
-            if now >= self._closeAt and (self.phase is Phase.FINISHING or self._hasHeardEnough() or not self._hasUnread()):
-                before, self._sending = self._sending, sending(self.transport)
-                if now >= self._closeBy or not getsOn(before, self._sending):
-                    self._abort()
-                    return
-                self._closeAt = min(now + self.runtime.limits.writeDeadline, self._closeBy)
-        elif self._outbox.busy and now - self._outbox.progressAt >= self.runtime.limits.writeDeadline:
-            self.fail(TransportError(f"it took none of the bytes that wait for {self.runtime.limits.writeDeadline:g} seconds"))
+            deadline = self._closeDeadline()
+            if (
+                now >= deadline.at
+                and (self._state is FINISHING or self._hasHeardEnough() or not self._hasUnread())
+                and deadline.isOver(now, self.limits.writeDeadline, sending(self.transport))
+            ):
+                self._abort()
+                return
+        elif self._outbox.busy and now - self._outbox.progressAt >= self.limits.writeDeadline:
+            self.fail(TransportError(f"it took none of the bytes that wait for {self.limits.writeDeadline:g} seconds"))
             return
         else:
             if self._keepAlive is not None and self._keepAlive.dueAt <= now:
                 self._ask(self._keepAlive, now)
             if (
-                self.phase is Phase.OPEN
+                self._state is OPEN
                 and self._idleTimeout
                 and now - self.sender.lastData >= self._idleTimeout
                 and not self._hasUnread()
             ):
                 self.sender.lastData = now
                 self._events.idle()
-        if self.phase < Phase.CLOSED and self.wheelSlot is None:
+        if self._state < CLOSED and self.wheelSlot is None:
             self.runtime.wheel.set(self, self._nextDeadline(now))
 
     def _nextDeadline(self, now: float) -> float:
-        if self.phase >= Phase.CLOSING:
-            return max(self._closeAt, now)
+        if self._state >= CLOSING:
+            return max(self._closeDeadline().at, now)
         # At least once in every write deadline, so that no stall is seen more than a turn late.
-        due = (self._outbox.progressAt if self._outbox.busy else now) + self.runtime.limits.writeDeadline
+        due = (self._outbox.progressAt if self._outbox.busy else now) + self.limits.writeDeadline
         if self._keepAlive is not None:
             ping = self._keepAlive.dueAt
             due = ping if ping < due else due
@@ -882,7 +792,7 @@ class WebSocketConnection(QuietServerProtocol):
             # It is in the middle of a frame, where no pong can stand, and gets on with it.
             or (heard >= UPLOAD and self.current_frame is not None)
         )
-        timeout = self.runtime.limits.pingTimeout
+        timeout = self.limits.pingTimeout
         verdict = keepAlive.due(now, timeout, kernel, excused, self._hasUnread())
         if verdict is Verdict.PING:
             handed: Deferred[None] = Deferred()
@@ -902,7 +812,7 @@ class WebSocketConnection(QuietServerProtocol):
         """Close 1013, unless what waits elsewhere gives way: the peer comes back when it can keep up."""
         if self._makeRoom is not None and not atOnce:
             self._makeRoom()
-        elif self.phase is Phase.OPEN:
+        elif self._state is OPEN:
             self.fail(SlowConsumer(f"{self._outbox.size} bytes wait for it"))
         if atOnce and self._outbox.size > SLICE:
             # A large frame was begun, no Close can come before its end, and the memory is wanted now.
@@ -910,19 +820,17 @@ class WebSocketConnection(QuietServerProtocol):
 
     def outboxDrained(self) -> None:
         """Go on with a close that waited for the last bytes."""
-        if self.phase is Phase.CLOSING:
+        if self._state is CLOSING:
             self._closeFrameHanded()
-        elif self.phase is Phase.FINISHING:
+        elif self._state is FINISHING:
             self._hangUp()
 
     def _closeFrameHanded(self) -> None:
         # From here on it is the peer's turn.
-        if not self._closeHanded:
-            self._closeHanded = True
-            now = self.runtime.wheel.seconds()
-            self._closeAt = min(self._closeAt, now + self.runtime.limits.closeDeadline)
-            self.runtime.wheel.set(self, self._closeAt)
-            self._sending = sending(self.transport)
+        deadline = self._closeDeadline()
+        if not deadline.isHanded:
+            deadline.closeHanded(self.runtime.wheel.seconds(), self.limits.closeDeadline, sending(self.transport))
+            self.runtime.wheel.set(self, deadline.at)
 
     # Link: what a caller asks.
 
@@ -931,7 +839,7 @@ class WebSocketConnection(QuietServerProtocol):
         if self._fanOuts.pending:
             self._catchUp()
         closed: Deferred[None] = Deferred()
-        if self.phase is Phase.CLOSED:
+        if self._state is CLOSED:
             closed.callback(None)
             return closed
         self._closeWaiters += (closed,)
@@ -943,25 +851,22 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _startClose(self, payload: bytes, timeout: float) -> None:
         now = self.runtime.wheel.seconds()
-        if self.phase is Phase.OPEN:
-            self._enter(Phase.CLOSING)
-            # Autobahn: the next Close of the peer is the answer to ours.
-            self.state = self.STATE_CLOSING
+        if self._state is OPEN:
+            self._state = CLOSE_SENT[self._state]
+            self._leave()
             self._resumeAll()
             # Without a wait for the peer there is still one for what is queued.
-            self._closeAt = self._closeBy = now + (timeout or self.runtime.limits.closeDeadline)
-            self.runtime.wheel.set(self, self._closeAt)
+            deadline = self._closeDeadline()
+            deadline.start(now, timeout or self.limits.closeDeadline)
+            self.runtime.wheel.set(self, deadline.at)
             self._outbox.isAwaited = True
             self._outbox.last(frame(CLOSE, payload))
             if self._outbox.size == 0:
                 self._closeFrameHanded()
             if timeout == 0:
                 self._finish()
-        else:
-            self._closeBy = min(self._closeBy, now + timeout)
-            if self._closeBy < self._closeAt:
-                self._closeAt = self._closeBy
-                self.runtime.wheel.set(self, self._closeAt)
+        elif (deadline := self._closeDeadline()).shorten(now, timeout):
+            self.runtime.wheel.set(self, deadline.at)
 
     def isSecure(self) -> bool:
         """Say whether the connection has TLS."""
@@ -970,7 +875,7 @@ class WebSocketConnection(QuietServerProtocol):
 
 # What every connection has, and what Autobahn gives those that have sent it a ping or a part of a message.
 _NAMES = (
-    *("_welcome", "_admittedAs", "connected", "transport", "state", "_outbox", "_events", "phase", "_idleTimeout"),
+    *("_welcome", "_admittedAs", "connected", "transport", "_outbox", "_events", "_state", "_idleTimeout"),
     *("_unread", "_keepAlive", "wheelSlot", "_deliver", "_lane", "sender", "_heard", "utf8validator", "data"),
     *("current_frame_masker", "current_frame", "inside_message", "_isMessageCompressed", "utf8validateIncomingCurrentMessage"),
     *("utf8validateLast", "message_is_binary", "message_data_total_length", "_message", "control_frame_data", "_controlRate"),
@@ -980,5 +885,7 @@ _NAMES = (
 def connectionClass(runtime: Runtime) -> type[WebSocketConnection]:
     """Return the class of the connections of one server."""
     options = serverOptions(runtime.limits, runtime.reactor)
-    own = {"runtime": runtime, "_wheel": runtime.wheel, "_fanOuts": runtime.fanOuts, "laneMaximum": runtime.limits.maxMessageSize}
+    limits = runtime.limits
+    own = {"runtime": runtime, "_wheel": runtime.wheel, "_fanOuts": runtime.fanOuts}
+    own |= {"limits": limits, "laneMaximum": limits.maxMessageSize}
     return shareNames(type("WebSocketConnection", (WebSocketConnection,), {**options, **own}), _NAMES)

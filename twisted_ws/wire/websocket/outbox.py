@@ -29,7 +29,7 @@ from twisted_ws.wire.loop.transports import innermost
 from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.speedups import Sender
 
-__all__ = ["SLICE", "Outbox", "OutboxOwner", "failedWrite", "getsOn"]
+__all__ = ["SLICE", "Outbox", "OutboxOwner", "failedWrite"]
 
 # Bytes given to the transport at once when it is behind. Progress is seen a slice at a time, so this over the write deadline
 # (16 KiB in 30 s: 546 bytes a second) is the slowest peer that is not taken for dead.
@@ -80,19 +80,6 @@ class _Quiet:
     """Stands where a Deferred keeps what it would report when nobody looks at its failure: says nothing."""
 
     failResult: Failure | None = None
-
-
-def getsOn(before: tuple[int, int], present: tuple[int, int], least: int = 1) -> bool:
-    """Say whether a peer is reading: it has taken some, or all that there was, of what the kernel had for it.
-
-    What is written is not read: the kernel may have a megabyte for a peer that takes minutes for that, and a reset drops it.
-
-    Args:
-        before: what `twisted_ws.wire.loop.transports.sending` said at the look before.
-        present: what it says now.
-        least: bytes that are some.
-    """
-    return min(before[0], present[0]) > 0 and present[1] - before[1] >= min(before[0], least)
 
 
 def failedWrite(error: ConnectionClosed, waiter: Deferred[Any] | None = None) -> Deferred[Any]:

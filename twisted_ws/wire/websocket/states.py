@@ -1,29 +1,87 @@
-"""The life of a connection."""
+"""The states of a connection, and the events that lead from one to the next."""
 
 from __future__ import annotations
 
-__all__ = ["Phase"]
+from enum import IntEnum
+from typing import TypeVar
+
+__all__ = [
+    "CLOSED",
+    "CLOSE_SENT",
+    "CLOSING",
+    "CONNECTING",
+    "FINISHING",
+    "INPUT_ENDED",
+    "LOST",
+    "OPEN",
+    "OPENED",
+    "Event",
+    "ImpossibleEvent",
+    "State",
+    "States",
+]
 
 
-class Phase:
-    """Where a connection is in its life; it only ever goes forward.
+class States(IntEnum):
+    """A base for the states of anything that has an `Event` table."""
 
-    =========  ==================================================  ==========================================
-    phase      means                                               ends by
-    =========  ==================================================  ==========================================
-    OPENING    the front door is about to write the 101            `WebSocketConnection.open`
-    OPEN       messages go both ways                               a Close of either side, a failure
-    CLOSING    we sent (or queued) Close and wait for the peer's   the peer's Close, the close deadline
-    FINISHING  no input counts any more; our last bytes go out     the peer's end of stream, the deadline
-    CLOSED     the transport is gone
-    =========  ==================================================  ==========================================
+    __hash__ = int.__hash__  # Enum's own is written in Python, so looking up a state could run a finaliser
 
-    Numbers, no Enum: Python 3.11 makes an object for each look at a member, by which a finaliser may run in the middle of
-    ``phase is Phase.OPEN``, after `phase` was read.
+
+S = TypeVar("S", bound=States)
+
+
+class ImpossibleEvent(RuntimeError):
+    """A bug: something happened in a state in which it cannot."""
+
+
+class Event(dict[S, S]):
+    """Something that can happen: which state follows, for each state in which it is possible.
+
+    Take it as ``self._state = CLOSE_SENT[self._state]``: that runs no Python code and creates no object, so no finaliser can run
+    between the look at the state and its change.
+
+    Raises:
+        ImpossibleEvent: the event cannot happen in the state that was looked up.
     """
 
-    OPENING = 0
+    def __init__(self, name: str, following: dict[S, S]) -> None:
+        super().__init__(following)
+        self.name = name
+
+    def __missing__(self, state: S) -> S:
+        raise ImpossibleEvent(f"{self.name} is impossible in {state.name}")
+
+
+class State(States):
+    """Where a connection is in its life; it only ever moves forward.
+
+    ==========  ==================================================  ==========================================
+    state       meaning                                             ends with
+    ==========  ==================================================  ==========================================
+    CONNECTING  the 101 is not written, or not read, yet            OPENED
+    OPEN        messages go both ways                               a Close from either side, or a failure
+    CLOSING     we sent (or queued) Close and wait for the peer's   the peer's Close, or the close deadline
+    FINISHING   input no longer counts; our last bytes go out       the peer's end of stream, or the deadline
+    CLOSED      the transport is gone
+    ==========  ==================================================  ==========================================
+
+    Autobahn has a `state` of its own, which stays OPEN: this one decides what it is given to parse.
+    """
+
+    CONNECTING = 0
     OPEN = 1
     CLOSING = 2
     FINISHING = 3
     CLOSED = 4
+
+
+# Use these, not ``State.OPEN``: Python 3.11 creates an object for each access to an Enum member, so a finaliser could run in the
+# middle of a comparison, after the state was read.
+CONNECTING, OPEN, CLOSING, FINISHING, CLOSED = State
+
+OPENED = Event("the opening handshake", {CONNECTING: OPEN})
+CLOSE_SENT = Event("sending Close", {OPEN: CLOSING})
+# The peer's Close has come, the connection has failed, or we drop it.
+INPUT_ENDED = Event("the end of input", {CONNECTING: FINISHING, OPEN: FINISHING, CLOSING: FINISHING})
+LOST = Event("the loss of the transport", {CONNECTING: CLOSED, OPEN: CLOSED, CLOSING: CLOSED, FINISHING: CLOSED})
