@@ -472,8 +472,8 @@ class TestMemory:
         """Autobahn, which copies what is left for each frame it takes, is given little at a time; common frames go past it."""
         _, recorder = WireHost().open()
         sizes = []
-        autobahns = recorder.connection._dataReceived
-        recorder.connection._dataReceived = lambda data: sizes.append(len(data)) or autobahns(data)
+        autobahns = recorder.connection.feed
+        recorder.connection.feed = lambda data: sizes.append(len(data)) or autobahns(data)
         recorder.connection.dataReceived(clientFrame(TEXT, b"common") * 1000)
         assert sizes == []
         recorder.connection.dataReceived(
