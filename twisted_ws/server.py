@@ -36,8 +36,8 @@ from twisted_ws.wire.loop.transports import noticeVanished
 from twisted_ws.wire.speedups import sayWhich
 from twisted_ws.wire.websocket.connection import WebSocketConnection, connectionClass
 from twisted_ws.wire.websocket.crowd import Crowd
-from twisted_ws.wire.websocket.events import Events
 from twisted_ws.wire.websocket.fanout import EVERYBODY, FanOuts, stepsOf
+from twisted_ws.wire.websocket.receiver import Events
 from twisted_ws.wire.websocket.runtime import Runtime
 from twisted_ws.wire.websocket.welcome import Welcome
 

@@ -14,8 +14,8 @@ from twisted_ws.client.autobahn import QuietClientProtocol, messageFrame
 from twisted_ws.client.errors import seconds
 from twisted_ws.client.framing import maskedFrame
 from twisted_ws.client.opening.answer import Response
+from twisted_ws.client.owner import Receiver
 from twisted_ws.client.pings import Pings
-from twisted_ws.client.receiver import Receiver
 from twisted_ws.errors import (
     ConnectionClosed,
     InternalError,

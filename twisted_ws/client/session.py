@@ -25,7 +25,7 @@ Dial = Callable[["Session"], Deferred[ClientConnection]]
 
 
 class Session:
-    """The receiver of one connection after the other (see `twisted_ws.client.receiver.Receiver`).
+    """The receiver of one connection after the other (see `twisted_ws.client.owner.Receiver`).
 
     Args:
         reactor: tells the time.

@@ -14,7 +14,7 @@ from twisted_ws.testing.ends import Link
 from twisted_ws.testing.network import Network
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.websocket.connection import WebSocketConnection
-from twisted_ws.wire.websocket.events import Events
+from twisted_ws.wire.websocket.receiver import Events
 from twisted_ws.wire.websocket.welcome import Welcome
 
 __all__ = ["MemoryEndpoint"]

@@ -14,7 +14,7 @@ from twisted_ws.client.connection import ClientConnection
 from twisted_ws.client.errors import ConnectError, ConnectFailed, HandshakeTimeout, seconds
 from twisted_ws.client.opening.handshake import Opening
 from twisted_ws.client.options import Options
-from twisted_ws.client.receiver import Receiver
+from twisted_ws.client.owner import Receiver
 from twisted_ws.client.trust import ClientTLS
 from twisted_ws.logs import printable
 

@@ -17,7 +17,7 @@ from twisted_ws.client.errors import BadHandshake, ConnectError, ConnectFailed
 from twisted_ws.client.opening.answer import Response, bodyOf, checkStart, judge, parseResponse, refusal
 from twisted_ws.client.opening.request import newKey, request
 from twisted_ws.client.options import Options
-from twisted_ws.client.receiver import Receiver
+from twisted_ws.client.owner import Receiver
 from twisted_ws.client.trust import explain
 from twisted_ws.logs import printable
 from twisted_ws.wire.loop.transports import abort, setProtocol

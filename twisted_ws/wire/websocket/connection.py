@@ -42,10 +42,10 @@ from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.speedups import NEVER, split
 from twisted_ws.wire.websocket.autobahn import QuietServerProtocol, serverOptions
 from twisted_ws.wire.websocket.deflate import compressedFrame, usableOffers
-from twisted_ws.wire.websocket.events import ENDED, Events
 from twisted_ws.wire.websocket.fanout import FanOuts
 from twisted_ws.wire.websocket.keepalive import KeepAlive, Verdict
 from twisted_ws.wire.websocket.outbox import SLICE, Outbox, failedWrite
+from twisted_ws.wire.websocket.receiver import ENDED, Events
 from twisted_ws.wire.websocket.runtime import Runtime
 from twisted_ws.wire.websocket.states import (
     CLOSE_SENT,

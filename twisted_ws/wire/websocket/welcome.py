@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from twisted_ws.wire.websocket.events import Events
+from twisted_ws.wire.websocket.receiver import Events
 
 if TYPE_CHECKING:
     from twisted_ws.wire.websocket.connection import WebSocketConnection
