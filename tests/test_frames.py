@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from wsproto.frame_protocol import FrameProtocol
 
-from twisted_ws.frames import RSV1, OutgoingMessage, frame
+from twisted_ws.frames import RSV1, OutgoingMessage, frame, maskedFrame
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,23 @@ def test_opcodes(opcode, first):
 def test_compressed():
     """RSV1 marks a compressed message."""
     assert frame(1, b"x", RSV1) == b"\xc1\x01x"
+    assert maskedFrame(1, b"x", RSV1)[:2] == b"\xc1\x81"
+
+
+def test_masked():
+    """A client's frame is masked as in the example of RFC 6455 section 5.7, and each time with another mask."""
+    assert maskedFrame(1, b"Hello", mask=b"\x37\xfa\x21\x3d") == bytes.fromhex("818537fa213d7f9f4d5158")
+    assert len({maskedFrame(1, b"Hello") for _ in range(10)}) == 10
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 125, 126, 65535, 65536])
+def test_maskedLengths(size):
+    """An independent parser reads what was masked."""
+    parser = FrameProtocol(client=False, extensions=[])
+    payload = bytes(range(256)) * (size // 256) + bytes(range(size % 256))
+    parser.receive_bytes(maskedFrame(2, payload))
+    read = b"".join([bytes(each.payload) for each in parser.received_frames()])
+    assert read == payload
 
 
 def test_outgoingMessage():

@@ -37,7 +37,7 @@ from twisted_ws.wire.speedups import sayWhich
 from twisted_ws.wire.websocket.connection import WebSocketConnection, connectionClass
 from twisted_ws.wire.websocket.crowd import Crowd
 from twisted_ws.wire.websocket.fanout import EVERYBODY, FanOuts, stepsOf
-from twisted_ws.wire.websocket.receiver import Events
+from twisted_ws.wire.websocket.receiver import EventReceiver
 from twisted_ws.wire.websocket.runtime import Runtime
 from twisted_ws.wire.websocket.welcome import Welcome
 
@@ -448,7 +448,7 @@ class WebSocketServer:
         if request.subProtocols:
             chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
 
-        def attend(connection: WebSocketConnection) -> Events:
+        def attend(connection: WebSocketConnection) -> EventReceiver:
             caller = Caller(connection, request, chosen, self._callers)
             return Dispatcher(
                 service, handlers, caller, connection, self.limits, runtime.reactor, runtime.turns, self._callers, self._leaving

@@ -4,14 +4,8 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from tests.client.support import failed, result
-from twisted_ws.client.framing import maskedFrame
 from twisted_ws.client.writes import WriteQueue
 from twisted_ws.errors import ConnectionClosed
-
-
-def test_frame():
-    """A frame is masked as the example of RFC 6455 section 5.7 is."""
-    assert maskedFrame(1, b"Hello", mask=b"\x37\xfa\x21\x3d") == bytes.fromhex("818537fa213d7f9f4d5158")
 
 
 class Link:

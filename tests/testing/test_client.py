@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from tests.testing.services import Chat, Odd, Point
 from twisted_ws import ConnectionClosed, Limits
 from twisted_ws.client import HandshakeRefused, Retry, UnexpectedMessage
-from twisted_ws.client.framing import maskedFrame
+from twisted_ws.frames import maskedFrame
 from twisted_ws.testing import NoMessage, StillOpen, serve
 
 

@@ -14,8 +14,7 @@ from autobahn.websocket.compress import (
 from autobahn.websocket.protocol import WebSocketProtocol
 
 from twisted_ws.client.errors import BadHandshake
-from twisted_ws.client.framing import maskedFrame
-from twisted_ws.frames import RSV1
+from twisted_ws.frames import RSV1, maskedFrame
 from twisted_ws.limits import Limits
 from twisted_ws.wire.door.handshake import Extension
 from twisted_ws.wire.websocket.base import BaseConnection

@@ -136,7 +136,7 @@ def connect(
     )
     tls = _tls(options, trustStore, clientCertificate, verify)
     way = endpoint or _way(options, proxyFor(options.address, proxy), reactor)
-    session = Session(reactor, options, lambda receiver: dial(reactor, options, way, tls, receiver))
+    session = Session(reactor, options, lambda owner: dial(reactor, options, way, tls, owner))
     WebSocketClient(session)
     connecting = Connecting(session.cancel)
     session.start().chainDeferred(connecting)

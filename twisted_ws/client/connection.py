@@ -12,9 +12,8 @@ from twisted.python.failure import Failure
 
 from twisted_ws.client.autobahn import QuietClientProtocol, messageFrame
 from twisted_ws.client.errors import seconds
-from twisted_ws.client.framing import maskedFrame
 from twisted_ws.client.opening.answer import Response
-from twisted_ws.client.owner import Receiver
+from twisted_ws.client.owner import ConnectionOwner
 from twisted_ws.client.pings import Pings
 from twisted_ws.errors import (
     ConnectionClosed,
@@ -22,6 +21,7 @@ from twisted_ws.errors import (
     TransportError,
     WebSocketError,
 )
+from twisted_ws.frames import maskedFrame
 from twisted_ws.limits import Limits
 from twisted_ws.logs import printable
 from twisted_ws.message import CLOSE, PING, PONG
@@ -46,7 +46,7 @@ class ClientConnection(QuietClientProtocol):
     Args:
         reactor: tells the time.
         limits: maxMessageSize, fragmentCharge, pingInterval, pingTimeout, writeDeadline and closeDeadline are used.
-        receiver: told of what comes.
+        owner: told of what comes.
         response: the answer to the handshake.
         subProtocol: the chosen one.
         deflate: the compression that was agreed on, or None.
@@ -73,14 +73,14 @@ class ClientConnection(QuietClientProtocol):
     _outbox: Outbox
 
     def __init__(
-        self, reactor: Any, limits: Limits, receiver: Receiver, response: Response, subProtocol: str | None, deflate: Any
+        self, reactor: Any, limits: Limits, owner: ConnectionOwner, response: Response, subProtocol: str | None, deflate: Any
     ) -> None:
         super().__init__(limits)
         self.response = response
         self.subProtocol = subProtocol
         self._reactor = reactor
-        self._receiver = receiver
-        self._deliver = receiver.messageReceived
+        self._owner = owner
+        self._deliver = owner.messageReceived
         self._deflate = deflate
         self._waiting = bytearray()  # read, but not parsed yet
         self._pings = Pings()
@@ -131,7 +131,7 @@ class ClientConnection(QuietClientProtocol):
 
     def _onPing(self, payload: bytes) -> None:
         """Answer a ping, unless the user does."""
-        if self._state is OPEN and not self._receiver.pingReceived(payload) and self._state is OPEN:
+        if self._state is OPEN and not self._owner.pingReceived(payload) and self._state is OPEN:
             # One for each ping, in order; of those that a server takes none of, the newest (RFC 6455 section 5.5.3).
             few = self._outbox.size <= self.limits.replyBuffer
             (self._outbox.control if few else self._outbox.pong)(maskedFrame(PONG, payload))
@@ -144,7 +144,7 @@ class ClientConnection(QuietClientProtocol):
         if self._keepAlive is not None and self._keepAlive.answers(payload, now, self.limits.pingInterval):
             self._wheel.set(self, self._nextDeadline(now))
         elif not self._pings.answered(payload, now):
-            self._receiver.pongReceived(payload)
+            self._owner.pongReceived(payload)
 
     # A reader that falls behind.
 
@@ -273,7 +273,7 @@ class ClientConnection(QuietClientProtocol):
             self._cause = TransportError(f"the connection broke: {printable(reason.getErrorMessage())}")
         self._end()
         self._outbox.abandon(self._closed())
-        self._receiver.gone()
+        self._owner.gone()
 
     def _end(self) -> None:
         """Tell that nothing more will come."""
@@ -281,7 +281,7 @@ class ClientConnection(QuietClientProtocol):
             self._ended = True
             self._message = None
             self._waiting.clear()
-            self._receiver.ended(self._failure or self._closed())
+            self._owner.ended(self._failure or self._closed())
             self._pings.end(self._closed())
 
     def _closed(self) -> ConnectionClosed:

@@ -1,4 +1,4 @@
-"""What a connection tells, and whom."""
+"""What a connection tells the client that it belongs to."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Protocol
 
 from twisted_ws.errors import ConnectionClosed, WebSocketError
 
-__all__ = ["Receiver"]
+__all__ = ["ConnectionOwner"]
 
 
-class Receiver(Protocol):
-    """Who has the connection: the client."""
+class ConnectionOwner(Protocol):
+    """The owner of a `twisted_ws.client.connection.ClientConnection`, which calls these methods."""
 
     def messageReceived(self, message: str | bytes) -> None:
-        """A message came; may call `ClientConnection.pauseReading`."""
+        """A message came; this may call `ClientConnection.pauseReading`."""
 
     def pingReceived(self, data: bytes) -> bool:
-        """A ping came; say whether its pong is taken care of."""
+        """A ping came; return whether the owner answers it itself."""
 
     def pongReceived(self, data: bytes) -> None:
         """A pong came that answers none of our pings."""
 
     def ended(self, error: ConnectionClosed | WebSocketError) -> None:
-        """Nothing more will come; told once."""
+        """Nothing more will come; called once."""
 
     def gone(self) -> None:
-        """The transport is gone, and what becomes of each write is known; told once, after `ended`."""
+        """The transport is gone, and the outcome of each write is known; called once, after `ended`."""

@@ -25,7 +25,7 @@ Dial = Callable[["Session"], Deferred[ClientConnection]]
 
 
 class Session:
-    """The receiver of one connection after the other (see `twisted_ws.client.owner.Receiver`).
+    """The owner of one connection after the other (see `twisted_ws.client.owner.ConnectionOwner`).
 
     Args:
         reactor: tells the time.
@@ -92,7 +92,7 @@ class Session:
             self._closeWaiters.append(closed)
         return closed
 
-    # Receiver.
+    # What the connection says (see `twisted_ws.client.owner.ConnectionOwner`).
 
     def messageReceived(self, message: str | bytes) -> None:
         """Keep a message for the next reader."""

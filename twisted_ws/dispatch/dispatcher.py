@@ -48,7 +48,7 @@ def _wasNotBegun(error: BaseException) -> bool:
 
 
 class Dispatcher:
-    """Calls the handlers of one service object for one caller; implements `twisted_ws.wire.websocket.receiver.Events`.
+    """Calls the handlers of one service object for one caller; implements `twisted_ws.wire.websocket.receiver.EventReceiver`.
 
     Args:
         service: the service object.

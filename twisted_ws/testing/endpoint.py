@@ -14,7 +14,7 @@ from twisted_ws.testing.ends import Link
 from twisted_ws.testing.network import Network
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.websocket.connection import WebSocketConnection
-from twisted_ws.wire.websocket.receiver import Events
+from twisted_ws.wire.websocket.receiver import EventReceiver
 from twisted_ws.wire.websocket.welcome import Welcome
 
 __all__ = ["MemoryEndpoint"]
@@ -86,7 +86,7 @@ class MemoryEndpoint:
     def _observed(self, welcome: Welcome) -> Welcome:
         attend = welcome.attend
 
-        def observed(connection: WebSocketConnection) -> Events:
+        def observed(connection: WebSocketConnection) -> EventReceiver:
             events = attend(connection)
             assert isinstance(events, Dispatcher)
             self.dispatcher = events

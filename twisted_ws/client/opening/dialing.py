@@ -14,7 +14,7 @@ from twisted_ws.client.connection import ClientConnection
 from twisted_ws.client.errors import ConnectError, ConnectFailed, HandshakeTimeout, seconds
 from twisted_ws.client.opening.handshake import Opening
 from twisted_ws.client.options import Options
-from twisted_ws.client.owner import Receiver
+from twisted_ws.client.owner import ConnectionOwner
 from twisted_ws.client.trust import ClientTLS
 from twisted_ws.logs import printable
 
@@ -35,7 +35,7 @@ class _Factory(Factory):
 
 
 def dial(
-    reactor: Any, options: Options, endpoint: IStreamClientEndpoint, tls: ClientTLS | None, receiver: Receiver
+    reactor: Any, options: Options, endpoint: IStreamClientEndpoint, tls: ClientTLS | None, owner: ConnectionOwner
 ) -> Deferred[ClientConnection]:
     """Make one attempt.
 
@@ -44,12 +44,12 @@ def dial(
         options: what to ask for.
         endpoint: the way there, through a proxy where there is one.
         tls: for a ``wss:`` URL.
-        receiver: of the connection.
+        owner: of the connection.
 
     Returns:
         A Deferred that fires with an open connection or fails with a `ConnectError`; it can be cancelled.
     """
-    opening = Opening(reactor, options, receiver)
+    opening = Opening(reactor, options, owner)
     factory: Any = _Factory(opening)
     if tls is not None:
         factory = tls.wrap(factory, reactor)

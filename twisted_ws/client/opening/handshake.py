@@ -17,7 +17,7 @@ from twisted_ws.client.errors import BadHandshake, ConnectError, ConnectFailed
 from twisted_ws.client.opening.answer import Response, bodyOf, checkStart, judge, parseResponse, refusal
 from twisted_ws.client.opening.request import newKey, request
 from twisted_ws.client.options import Options
-from twisted_ws.client.owner import Receiver
+from twisted_ws.client.owner import ConnectionOwner
 from twisted_ws.client.trust import explain
 from twisted_ws.logs import printable
 from twisted_ws.wire.loop.transports import abort, setProtocol
@@ -37,7 +37,7 @@ class Opening(Protocol):
     Args:
         reactor: tells the time.
         options: what to ask for, and the limits.
-        receiver: of the connection.
+        owner: of the connection.
 
     Attributes:
         opened: fires with the connection, or fails with a `ConnectError`.
@@ -45,11 +45,11 @@ class Opening(Protocol):
 
     transport: Any
 
-    def __init__(self, reactor: Any, options: Options, receiver: Receiver) -> None:
+    def __init__(self, reactor: Any, options: Options, owner: ConnectionOwner) -> None:
         self.opened: Deferred[ClientConnection] = Deferred(lambda _: self._end())
         self._reactor = reactor
         self._options = options
-        self._receiver = receiver
+        self._owner = owner
         self._key = newKey()
         self._room = options.limits.head  # bytes that the head may still have
         self._data = b""
@@ -106,7 +106,7 @@ class Opening(Protocol):
         deflate = agreed(extensions, options.compression)
         self._done = True
         rest, self._data = self._data, b""
-        connection = ClientConnection(self._reactor, options.limits, self._receiver, response, subProtocol, deflate)
+        connection = ClientConnection(self._reactor, options.limits, self._owner, response, subProtocol, deflate)
         setProtocol(self.transport, connection)
         connection.makeConnection(self.transport)  # type: ignore[no-untyped-call]
         self.opened.callback(connection)

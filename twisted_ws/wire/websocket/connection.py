@@ -45,7 +45,7 @@ from twisted_ws.wire.websocket.deflate import compressedFrame, usableOffers
 from twisted_ws.wire.websocket.fanout import FanOuts
 from twisted_ws.wire.websocket.keepalive import KeepAlive, Verdict
 from twisted_ws.wire.websocket.outbox import SLICE, Outbox, failedWrite
-from twisted_ws.wire.websocket.receiver import ENDED, Events
+from twisted_ws.wire.websocket.receiver import ENDED, EventReceiver
 from twisted_ws.wire.websocket.runtime import Runtime
 from twisted_ws.wire.websocket.states import (
     CLOSE_SENT,
@@ -103,7 +103,7 @@ class WebSocketConnection(QuietServerProtocol):
     """
 
     runtime: Runtime
-    _events: Events
+    _receiver: EventReceiver
     _lane: LaneServer | None = None  # the transport, where it has a lane
     sender: Any = NEVER  # where frames can go straight out; it notes when the last data came or went, too
     laneMaximum: int  # of a message; on the class of one server's connections
@@ -157,8 +157,8 @@ class WebSocketConnection(QuietServerProtocol):
         welcome, self._welcome = self._welcome, None
         assert welcome is not None
         limits, wheel = self.limits, self.runtime.wheel
-        self._events = welcome.attend(self)
-        self._deliver = self._deliverWithinRate if limits.messageRate else self._events.messageReceived
+        self._receiver = welcome.attend(self)
+        self._deliver = self._deliverWithinRate if limits.messageRate else self._receiver.messageReceived
         self._idleTimeout = welcome.idleTimeout
         now, missed = wheel.secondsAndMissed()
         self._unread = -missed if missed else 0.0  # which takes no memory
@@ -177,7 +177,7 @@ class WebSocketConnection(QuietServerProtocol):
         self._state = OPENED[self._state]
         self.sender.open = self._lane is not None and self._lane.sender is not None and self._perMessageCompress is None
         wheel.set(self, self._nextDeadline(now))
-        self._events.opened()
+        self._receiver.opened()
         if self._rest is None:
             self._setLane()
 
@@ -217,8 +217,8 @@ class WebSocketConnection(QuietServerProtocol):
         ):
             why = _LOST if reason.value is CONNECTION_LOST else reason.getErrorMessage()
             self._tellFailed(TransportError(f"the connection broke: {why}"))
-        self._events.closed(code, text)
-        self._events, self._deliver = ENDED, ENDED.messageReceived
+        self._receiver.closed(code, text)
+        self._receiver, self._deliver = ENDED, ENDED.messageReceived
         waiters, self._closeWaiters = self._closeWaiters, ()
         for waiter in waiters:
             waiter.callback(None)
@@ -405,7 +405,7 @@ class WebSocketConnection(QuietServerProtocol):
             self._messageRate = Rate()
         limit = self.limits.messageRate
         if self._isWithin(self._messageRate, limit):
-            self._events.messageReceived(message)
+            self._receiver.messageReceived(message)
         else:
             self.fail(PolicyViolation(f"more than {limit} messages a second", "too many messages"))
 
@@ -498,7 +498,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _onPing(self, payload: bytes) -> None:
         """Answer a ping, unless the service does."""
-        if self._state is not OPEN or not self._withinControlRate() or self._events.pingReceived(payload):
+        if self._state is not OPEN or not self._withinControlRate() or self._receiver.pingReceived(payload):
             return
         if self._state is OPEN:  # still: the handler may have closed
             self._outbox.control(frame(PONG, payload))
@@ -512,7 +512,7 @@ class WebSocketConnection(QuietServerProtocol):
         if self._keepAlive is not None and self._keepAlive.answers(payload, now, self.limits.pingInterval):
             self.runtime.wheel.set(self, self._nextDeadline(now))
             return
-        self._events.pongReceived(payload)
+        self._receiver.pongReceived(payload)
 
     def _answerClose(self, payload: bytes) -> None:
         """Answer the peer's Close.
@@ -570,7 +570,7 @@ class WebSocketConnection(QuietServerProtocol):
     def _catchUp(self) -> None:
         """Send first what is on its way to this one, with others, since before now."""
         if self._state is OPEN:
-            self._fanOuts.catchUp(self._events.caller)
+            self._fanOuts.catchUp(self._receiver.caller)
 
     def goOn(self) -> None:
         """Go on with a frame that the sender has begun."""
@@ -682,8 +682,8 @@ class WebSocketConnection(QuietServerProtocol):
         self._failure = error
         if self.runtime.throttle.allows(_log, "connection failed" if error.code is None else f"failed with {int(error.code)}"):
             code = "no close frame" if error.code is None else int(error.code)
-            _log.info("{peer}: {error} ({code})", peer=self._events.peer(), error=printable(error), code=code)
-        self._events.failed(error)
+            _log.info("{peer}: {error} ({code})", peer=self._receiver.peer(), error=printable(error), code=code)
+        self._receiver.failed(error)
 
     def _leave(self) -> None:
         """Give up what only an open connection has: the lane, and its place among those that can be written to."""
@@ -691,7 +691,7 @@ class WebSocketConnection(QuietServerProtocol):
             self._heard = 0
             self.sender.open = False
             self._setLane()
-            self._events.closing()
+            self._receiver.closing()
             self._hasLeft = True
 
     def _finish(self) -> None:
@@ -765,7 +765,7 @@ class WebSocketConnection(QuietServerProtocol):
                 and not self._hasUnread()
             ):
                 self.sender.lastData = now
-                self._events.idle()
+                self._receiver.idle()
         if self._state < CLOSED and self.wheelSlot is None:
             self.runtime.wheel.set(self, self._nextDeadline(now))
 
@@ -875,7 +875,7 @@ class WebSocketConnection(QuietServerProtocol):
 
 # What every connection has, and what Autobahn gives those that have sent it a ping or a part of a message.
 _NAMES = (
-    *("_welcome", "_admittedAs", "connected", "transport", "_outbox", "_events", "_state", "_idleTimeout"),
+    *("_welcome", "_admittedAs", "connected", "transport", "_outbox", "_receiver", "_state", "_idleTimeout"),
     *("_unread", "_keepAlive", "wheelSlot", "_deliver", "_lane", "sender", "_heard", "utf8validator", "data"),
     *("current_frame_masker", "current_frame", "inside_message", "_isMessageCompressed", "utf8validateIncomingCurrentMessage"),
     *("utf8validateLast", "message_is_binary", "message_data_total_length", "_message", "control_frame_data", "_controlRate"),

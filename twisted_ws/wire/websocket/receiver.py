@@ -1,4 +1,4 @@
-"""What the wire tells of one connection, and to whom."""
+"""What a connection tells the service behind it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any, Protocol
 
 from twisted_ws.errors import WebSocketError
 
-__all__ = ["ENDED", "Events"]
+__all__ = ["ENDED", "EventReceiver"]
 
 
-class Events(Protocol):
-    """The receiver of one connection's events; the wire calls it and delivery implements it.
+class EventReceiver(Protocol):
+    """The receiver of one connection's events: the connection calls it, and `twisted_ws.dispatch` implements it.
 
-    Order: `opened` once; then any of the others; `closing` once, `closed` last and once. No method raises: user code is guarded
+    Order: `opened` once; then any of the others; `closing` once; `closed` last and once. No method raises: user code is guarded
     behind it.
 
     Attributes:
@@ -22,7 +22,7 @@ class Events(Protocol):
     caller: Any
 
     def peer(self) -> str:
-        """Return what the log calls the peer: behind a proxy that is believed, the client that it names."""
+        """Return the peer's name for the log: behind a trusted proxy, that of the client it names."""
 
     def opened(self) -> None:
         """The 101 was written."""
@@ -31,13 +31,13 @@ class Events(Protocol):
         """One whole message came: str for text, bytes for binary."""
 
     def pingReceived(self, data: bytes) -> bool:
-        """A ping came. True: the service answers it; False: the wire sends the pong."""
+        """A ping came. True: the service answers it; False: the connection sends the pong."""
 
     def pongReceived(self, data: bytes) -> None:
         """A pong came that does not answer one of the server's own keep-alive pings."""
 
     def idle(self) -> None:
-        """No data frame in either direction for the idle timeout."""
+        """No data frame was sent in either direction for the idle timeout."""
 
     def failed(self, error: WebSocketError) -> None:
         """The connection is about to be closed (or has broken) because of `error`."""
@@ -50,10 +50,10 @@ class Events(Protocol):
 
 
 class _Ended:
-    """The receiver of a connection that has ended: hears nothing.
+    """The receiver of a connection that has ended: ignores everything.
 
-    A connection and its receiver know each other. Cut here, they go as soon as nobody has them, and not when the collector of
-    cycles comes by.
+    A connection and its receiver refer to each other. Once this takes the receiver's place, both are freed as soon as nobody else
+    refers to them, instead of when the collector of cycles runs.
     """
 
     __slots__ = ()
@@ -68,4 +68,4 @@ class _Ended:
     opened = messageReceived = pingReceived = pongReceived = idle = failed = closing = closed = _nothing
 
 
-ENDED: Events = _Ended()
+ENDED: EventReceiver = _Ended()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from twisted_ws.wire.websocket.receiver import Events
+from twisted_ws.wire.websocket.receiver import EventReceiver
 
 if TYPE_CHECKING:
     from twisted_ws.wire.websocket.connection import WebSocketConnection
@@ -28,4 +28,4 @@ class Welcome:
     subProtocol: str | None
     headers: tuple[tuple[str, str], ...]
     idleTimeout: float
-    attend: Callable[[WebSocketConnection], Events]
+    attend: Callable[[WebSocketConnection], EventReceiver]
