@@ -34,7 +34,7 @@ LEVELS = (
     ("connection", "upgrade"),
     ("frames", "service"),
     ("message",),
-    ("closecodes", "limits", "logs", "exposure"),
+    ("closecodes", "limits", "logs", "exposure", "spelling"),
     ("errors",),
 )
 # These name in annotations what is above them, each for the reason beside it.

@@ -18,7 +18,7 @@ from twisted_ws.channels.formats import SUBPROTOCOL, jsonBroadcast, rawBroadcast
 from twisted_ws.channels.memory import MemoryEngine
 from twisted_ws.channels.roster import Roster
 from twisted_ws.dispatch.dispatcher import Dispatcher, callUpgrade
-from twisted_ws.dispatch.handlers import examine
+from twisted_ws.dispatch.examination import examine
 from twisted_ws.dispatch.upgrades import Upgrade, refusal
 from twisted_ws.errors import CloseCode, ConfigurationError, ServiceError
 from twisted_ws.limits import Limits

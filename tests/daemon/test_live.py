@@ -18,7 +18,7 @@ import pytest
 
 from tests.live.nursery import BIN, run
 from tests.live.support import COMMAND, PATIENCE, PORTS, TWIST, TWISTD, environment, running, starting, writeService
-from twisted_ws.daemon.places import _isDualStack
+from twisted_ws.daemon.addresses import _isDualStack
 
 TWISTD_DAEMON = (str(BIN / "twistd"), "wsservice")
 

@@ -12,8 +12,8 @@ from twisted.internet.protocol import Factory
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.daemon.support import PortsReactor
+from twisted_ws.daemon.addresses import Place
 from twisted_ws.daemon.listeners import Listener
-from twisted_ws.daemon.places import Place
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import Mount, Settings
 from twisted_ws.errors import ConfigurationError

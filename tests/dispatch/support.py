@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from tests.memory import SteadyClock
 from twisted_ws.caller import Caller
 from twisted_ws.dispatch.dispatcher import Dispatcher
-from twisted_ws.dispatch.handlers import examine
+from twisted_ws.dispatch.examination import examine
 from twisted_ws.errors import ConnectionClosed, WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.message import TEXT, encodeMessage

@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.dispatch.support import Peer, Recorder
 from twisted_ws.caller import Caller
-from twisted_ws.dispatch.waiting import STEP, weight
+from twisted_ws.dispatch.queue import STEP, weight
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, ProtocolError
 from twisted_ws.limits import Limits
 from twisted_ws.message import BINARY, TEXT

@@ -19,8 +19,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
+from twisted_ws.access.buckets import Budgets
 from twisted_ws.access.keys import KeyFile
-from twisted_ws.access.rates import Budgets
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle

@@ -10,8 +10,8 @@ from typing import Any
 
 from twisted.python.usage import Options, UsageError
 
-from twisted_ws.daemon.nearest import explainOption
 from twisted_ws.limits import parseSize
+from twisted_ws.spelling import explainOption
 
 __all__ = ["CommandOptions", "number", "size"]
 

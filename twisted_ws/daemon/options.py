@@ -13,9 +13,9 @@ from twisted.cred.strcred import AuthOptionMixin
 from twisted.python.usage import CompleteFiles, CompleteList, CompleteNetInterfaces, Completions, Options, UsageError
 
 from twisted_ws import __version__
-from twisted_ws.daemon.nearest import explainOption
 from twisted_ws.daemon.settings import KEYS, Key, Settings, absolute, load, merge
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.spelling import explainOption
 
 __all__ = ["ServiceOptions"]
 

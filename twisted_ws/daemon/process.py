@@ -18,9 +18,9 @@ from twisted.python.components import Componentized
 
 from twisted_ws.daemon.clock import countMonotonicTime
 from twisted_ws.daemon.logs import observerFor, openLogFile
-from twisted_ws.daemon.notify import Heart, notify
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import Settings
+from twisted_ws.daemon.watchdog import Heart, notify
 from twisted_ws.errors import ConfigurationError
 
 __all__ = ["ProcessDaemon"]

@@ -14,9 +14,9 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
 from twisted_ws.access.credentials import Credentials
+from twisted_ws.daemon.addresses import Place
 from twisted_ws.daemon.expiry import ExpiryWatch
 from twisted_ws.daemon.listeners import Listener
-from twisted_ws.daemon.places import Place
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.daemon.targets import loadService
 from twisted_ws.errors import ConfigurationError, ServiceError

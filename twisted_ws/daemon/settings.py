@@ -14,9 +14,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from twisted_ws.daemon.nearest import didYouMean
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits, parseSize
+from twisted_ws.spelling import didYouMean
 
 __all__ = ["KEYS", "Key", "Mount", "Settings", "absolute", "load", "merge"]
 

@@ -12,8 +12,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from twisted_ws.daemon.nearest import didYouMean
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.spelling import didYouMean
 
 __all__ = ["GROUP", "describeInstalled", "loadService"]
 

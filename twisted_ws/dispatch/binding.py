@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from twisted_ws.dispatch.values import LARGE, decodeLarge, hasMoreValues
+from twisted_ws.dispatch.largejson import LARGE, decodeLarge, hasMoreValues
 from twisted_ws.errors import BindingError
 from twisted_ws.logs import printable
 

@@ -22,10 +22,10 @@ from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller, Registry
 from twisted_ws.connection import Connection
-from twisted_ws.dispatch.handlers import Dispatch, Handlers
+from twisted_ws.dispatch.examination import Dispatch, Handlers
+from twisted_ws.dispatch.queue import Waiting
 from twisted_ws.dispatch.replies import Replies, asDeferred
 from twisted_ws.dispatch.upgrades import callUpgrade
-from twisted_ws.dispatch.waiting import Waiting
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, InternalError, WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import peerName
@@ -52,7 +52,7 @@ class Dispatcher:
 
     Args:
         service: the service object.
-        handlers: what it handles (`twisted_ws.dispatch.handlers.examine`).
+        handlers: what it handles (`twisted_ws.dispatch.examination.examine`).
         caller: the other end.
         connection: the wire's side.
         limits: `jsonValues`, `readAhead`, `streams`, `handlerGrace`, and `drainTimeout` for onClose are used.

@@ -13,7 +13,7 @@ from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.engine import Description
 from twisted_ws.channels.names import checkName
 from twisted_ws.channels.presence import AnswerBudget
-from twisted_ws.dispatch.values import hasMoreValues
+from twisted_ws.dispatch.largejson import hasMoreValues
 from twisted_ws.errors import ChannelError
 from twisted_ws.server import CLOSING
 from twisted_ws.web.api import schemas

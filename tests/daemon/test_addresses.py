@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 
 from twisted_ws.daemon import places
-from twisted_ws.daemon.places import Place
+from twisted_ws.daemon.addresses import Place
 from twisted_ws.errors import ConfigurationError
 
 

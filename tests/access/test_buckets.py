@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from twisted_ws.access.rates import Budget, Budgets
+from twisted_ws.access.buckets import Budget, Budgets
 
 
 def test_burst() -> None:

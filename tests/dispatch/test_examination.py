@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from twisted.internet.defer import inlineCallbacks
 
-from twisted_ws.dispatch.handlers import EVENTS, examine, handlerName
+from twisted_ws.dispatch.examination import EVENTS, examine, handlerName
 from twisted_ws.errors import ServiceError
 from twisted_ws.service import WebSocketService, dispatches
 

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from twisted_ws.daemon import notify as module
-from twisted_ws.daemon.notify import Heart, notify
+from twisted_ws.daemon.watchdog import Heart, notify
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_ws.dispatch.values import decodeLarge, hasMoreValues
+from twisted_ws.dispatch.largejson import decodeLarge, hasMoreValues
 
 
 def count(value: Any) -> int:
