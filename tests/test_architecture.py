@@ -21,6 +21,7 @@ LEVELS = (
     ("web.http", "web.scripts"),
     ("services",),
     ("server",),
+    ("callers",),
     ("channels", "access", "routes"),
     ("dispatch",),
     ("wire.frontdoor",),

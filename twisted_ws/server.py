@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -11,18 +11,17 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.caller import Caller, Membership
+from twisted_ws.caller import Caller
+from twisted_ws.callers import Callers, OpenCallers
 from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.engine import Engine
-from twisted_ws.channels.formats import SUBPROTOCOL, jsonBroadcast, rawBroadcast
 from twisted_ws.channels.memory import MemoryEngine
-from twisted_ws.channels.roster import Roster
-from twisted_ws.dispatch.dispatcher import Dispatcher, callUpgrade
+from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.examination import examine
-from twisted_ws.dispatch.upgrades import Upgrade, refusal
+from twisted_ws.dispatch.upgrades import Upgrade, callUpgrade, refusal
 from twisted_ws.errors import CloseCode, ConfigurationError, ServiceError
 from twisted_ws.limits import Limits
-from twisted_ws.message import Kind, Published, encode
+from twisted_ws.message import Published, encode
 from twisted_ws.routes import Match, Routes
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject, UpgradeRequest
@@ -35,8 +34,6 @@ from twisted_ws.wire.lane.ports import accelerate
 from twisted_ws.wire.loop.transports import noticeVanished
 from twisted_ws.wire.speedups import sayWhich
 from twisted_ws.wire.websocket.connection import WebSocketConnection, connectionClass
-from twisted_ws.wire.websocket.crowd import Crowd
-from twisted_ws.wire.websocket.fanout import EVERYBODY, FanOuts, stepsOf
 from twisted_ws.wire.websocket.receiver import EventReceiver
 from twisted_ws.wire.websocket.runtime import Runtime
 from twisted_ws.wire.websocket.welcome import Welcome
@@ -48,109 +45,8 @@ CLOSING = 12
 STOPPING = 40
 
 
-class Callers(Collection[Caller]):
-    """The open callers of a server, as they are now: count, iterate, ask for one, find some."""
-
-    __slots__ = ("_roster",)
-
-    def __init__(self) -> None:
-        self._roster = Roster()
-
-    def __len__(self) -> int:
-        return len(self._roster)
-
-    def __iter__(self) -> Iterator[Caller]:
-        return iter(self._roster)
-
-    def __contains__(self, caller: object) -> bool:
-        return isinstance(caller, Caller) and caller in self._roster
-
-    def find(self, connection: str | None = None, user: str | None = None) -> list[Caller]:
-        """Return those with this `Caller.connectionId`, or of this user (a str), without a look at the others."""
-        return self._roster.find(connection, user)
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} callers>"
-
-
-class _OpenCallers(Callers):
-    """The same for the server itself; implements `twisted_ws.caller.Registry`."""
-
-    __slots__ = ("_fanOuts", "_framed", "_plain", "enroll")
-
-    enroll: Callable[[Caller], Membership]
-
-    def __init__(self, fanOuts: FanOuts) -> None:
-        super().__init__()
-        self._fanOuts = fanOuts
-        self._plain = Crowd()
-        self._framed = Crowd()  # who speaks twisted-ws.v1
-
-    def _crowdOf(self, caller: Caller) -> Crowd:
-        return self._framed if caller.negotiatedSubProtocol == SUBPROTOCOL else self._plain
-
-    def add(self, caller: Caller) -> None:
-        """Add one who came."""
-        self._roster.add(caller)
-        if self._fanOuts.pending:
-            self._fanOuts.came(caller, EVERYBODY)
-        caller._place = self._crowdOf(caller).add(caller._connection)
-
-    def renamed(self, caller: Caller, before: Any) -> None:
-        """Note that a caller, open or not, has another user."""
-        self._roster.renamed(caller, before)
-
-    def discard(self, caller: Caller) -> None:
-        """Take one away who leaves."""
-        self._roster.discard(caller)
-        place, caller._place = caller._place, None
-        if place is not None:
-            self._crowdOf(caller).remove(caller._connection, place)
-
-    def send(self, kind: Kind, payload: bytes) -> int | Deferred[int]:
-        """Send a message to all, and return to how many."""
-        messages, parts = {}, []
-        for crowd, form in (self._plain, rawBroadcast), (self._framed, jsonBroadcast):
-            if crowd.groups:  # whose truth would be asked by a call
-                message = messages[crowd] = form(kind, payload)
-                steps = stepsOf(message)
-                parts += [(run, message, steps) for run in crowd.runs()]
-        if not parts:
-            return 0
-
-        def find(person: Any) -> tuple[Any, Any] | None:
-            message = messages.get(self._crowdOf(person)) if isinstance(person, Caller) else None
-            return None if message is None else (person._connection, message)
-
-        return self._fanOuts.send(parts, (EVERYBODY,), find, len(payload))
-
-
-class _Ends:
-    """The ends of many, of which the last is waited for."""
-
-    def __init__(self) -> None:
-        self._open = 1
-        self._all: Deferred[None] = Deferred()
-
-    def add(self, end: Deferred[None]) -> None:
-        """Wait for this one, too."""
-        self._open += 1
-        end.addBoth(self._ended)
-
-    def all(self) -> Deferred[None]:
-        """Return what fires when all have come that were added."""
-        self._ended(None)
-        return self._all
-
-    def _ended(self, result: object) -> object:
-        self._open -= 1
-        if not self._open:
-            self._all.callback(None)
-        return result
-
-
-class Visit(Protocol):
-    """An answer by HTTP that has no end of its own: an event stream, a poll that waits."""
+class OpenResponse(Protocol):
+    """A response over HTTP that has no end of its own: an event stream, or a poll that waits."""
 
     def stop(self, timeout: float) -> Deferred[None]:
         """End it, so that the client comes back later; fires when its connection has gone, after `timeout` at most."""
@@ -222,10 +118,10 @@ class WebSocketServer:
         self._connectionClass = connectionClass(self.runtime)
         self._routes: Routes[object] = Routes()
         sayWhich()
-        self._callers = _OpenCallers(self.runtime.fanOuts)
+        self._callers = OpenCallers(self.runtime.fanOuts)
         self._leaving: dict[Dispatcher, Deferred[None] | None] = {}
         self._stopping: Deferred[None] | None = None
-        self.visits: set[Visit] = set()
+        self.visits: set[OpenResponse] = set()
         self.callers: Callers = self._callers
         wheel = self.runtime.wheel
         self.channels = Channels(engine or MemoryEngine(self.limits, wheel, wheel.seconds), self.runtime)
@@ -382,20 +278,22 @@ class WebSocketServer:
 
         payload = checkClose(CloseCode.GOING_AWAY, "server stops")
         callers = [*self._callers, *(dispatcher.caller for dispatcher in self._leaving)]
-        ends = _Ends()
-        async for visit in turns.through((*self.visits, *self.runtime.deciding), STOPPING):
-            ends.add(visit.stop(left()))
+        ends = []
+        async for response in turns.through((*self.visits, *self.runtime.deciding), STOPPING):
+            ends.append(response.stop(left()))
         async for caller in turns.through(callers, CLOSING):
-            ends.add(caller._connection.startClose(payload, left()))
-        await ends.all()
+            ends.append(caller._connection.startClose(payload, left()))
+        for end in ends:
+            await end
         if self._leaving:
             late = reactor.callLater(left(), lambda: Deferred.fromCoroutine(self._giveUp()))
-            ends = _Ends()
+            ends = []
             async for dispatcher in turns.through(tuple(self._leaving), 1):
                 if dispatcher in self._leaving:
-                    end = self._leaving[dispatcher] = Deferred()
-                    ends.add(end)
-            await ends.all()
+                    self._leaving[dispatcher] = end = Deferred()
+                    ends.append(end)
+            for end in ends:
+                await end
             if late.active():
                 late.cancel()
 

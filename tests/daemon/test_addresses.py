@@ -12,12 +12,12 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 
-from twisted_ws.daemon import places
-from twisted_ws.daemon.addresses import Place
+from twisted_ws.daemon import addresses
+from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.errors import ConfigurationError
 
 
-def _refused(place: Place) -> str:
+def _refused(place: ListenAddress) -> str:
     def use() -> None:
         place.examine()
         place.endpoint(MemoryReactorClock(), 7)  # type: ignore[no-untyped-call]
@@ -29,7 +29,7 @@ def _refused(place: Place) -> str:
     return line
 
 
-def _listening(place: Place) -> MemoryReactorClock:
+def _listening(place: ListenAddress) -> MemoryReactorClock:
     reactor = MemoryReactorClock()  # type: ignore[no-untyped-call]
     place.endpoint(reactor, 1024).listen(Factory())
     return reactor
@@ -64,7 +64,7 @@ def _listening(place: Place) -> MemoryReactorClock:
 )
 def test_isLoopback(where: str, interface: str, loopback: bool) -> None:
     """Only what is known to stay on this machine counts as unreachable from elsewhere."""
-    assert Place("broadcast-port", where, interface).isLoopback() is loopback
+    assert ListenAddress("broadcast-port", where, interface).isLoopback() is loopback
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_isLoopback(where: str, interface: str, loopback: bool) -> None:
 )
 def test_overlaps(one: tuple[str, str], other: tuple[str, str], overlap: bool) -> None:
     """The same number twice is only right on two different addresses, or where the system chooses."""
-    assert Place("port", *one).overlaps(Place("tls-port", *other)) is overlap
+    assert ListenAddress("port", *one).overlaps(ListenAddress("tls-port", *other)) is overlap
 
 
 # The endpoint.
@@ -91,12 +91,12 @@ def test_overlaps(one: tuple[str, str], other: tuple[str, str], overlap: bool) -
 
 def test_everyAddress(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an interface a port takes both families where the system can, and else IPv4."""
-    monkeypatch.setattr(places, "_isDualStack", lambda: True)
-    reactor = _listening(Place("port", "8080"))
+    monkeypatch.setattr(addresses, "_isDualStack", lambda: True)
+    reactor = _listening(ListenAddress("port", "8080"))
     assert reactor.tcpServers[0][0] == 8080
     assert reactor.tcpServers[0][2:] == (1024, "::")
-    monkeypatch.setattr(places, "_isDualStack", lambda: False)
-    assert _listening(Place("port", "8080")).tcpServers[0][2:] == (1024, "")
+    monkeypatch.setattr(addresses, "_isDualStack", lambda: False)
+    assert _listening(ListenAddress("port", "8080")).tcpServers[0][2:] == (1024, "")
 
 
 class _Socket:
@@ -123,8 +123,8 @@ class _Socket:
 @pytest.mark.parametrize(("fails", "only", "dual"), [(False, 0, True), (False, 1, False), (True, 0, False)])
 def test_dualStack(monkeypatch: pytest.MonkeyPatch, fails: bool, only: int, dual: bool) -> None:
     """A socket on :: is used where it takes IPv4 too."""
-    monkeypatch.setattr(places.socket, "socket", lambda family: _Socket(fails, only))
-    assert places._isDualStack() is dual
+    monkeypatch.setattr(addresses.socket, "socket", lambda family: _Socket(fails, only))
+    assert addresses._isDualStack() is dual
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_dualStack(monkeypatch: pytest.MonkeyPatch, fails: bool, only: int, dual
 )
 def test_oneAddress(interface: str, kind: type, address: str) -> None:
     """An interface is an address of one family."""
-    place = Place("port", "8080", interface)
+    place = ListenAddress("port", "8080", interface)
     assert isinstance(place.endpoint(MemoryReactorClock(), 5), kind)  # type: ignore[no-untyped-call]
     assert _listening(place).tcpServers[0][3] == address
 
@@ -154,40 +154,40 @@ def test_oneAddress(interface: str, kind: type, address: str) -> None:
 )
 def test_backlogOfAString(where: str, backlog: int) -> None:
     """An endpoint string without a backlog has ours, and not Twisted's 50."""
-    assert _listening(Place("listen", where)).tcpServers[0][2] == backlog
+    assert _listening(ListenAddress("listen", where)).tcpServers[0][2] == backlog
 
 
 def test_backslashes() -> None:
     """A colon or backslash after a backslash is part of a value."""
-    assert Place("listen", r"unix:/run/a\:b\\c:mode=600")._parts() == ["/run/a:b\\c", "mode=600"]
-    assert _listening(Place("listen", r"unix:/run/a\:b:mode=600")).unixServers[0][0] == "/run/a:b"
+    assert ListenAddress("listen", r"unix:/run/a\:b\\c:mode=600")._parts() == ["/run/a:b\\c", "mode=600"]
+    assert _listening(ListenAddress("listen", r"unix:/run/a\:b:mode=600")).unixServers[0][0] == "/run/a:b"
 
 
 @pytest.mark.parametrize(("more", "mode"), [("", 0o660), (":mode=600", 0o600), (":lockfile=0", 0o660)])
 def test_modeOfAUnixSocket(more: str, mode: int) -> None:
     """A Unix socket lets its owner and group in, if nothing else is asked for."""
-    assert _listening(Place("listen", "unix:/run/ws.sock" + more)).unixServers[0][3] == mode
+    assert _listening(ListenAddress("listen", "unix:/run/ws.sock" + more)).unixServers[0][3] == mode
 
 
 @pytest.mark.parametrize(
     ("place", "part"),
     [
-        (Place("interface", "8080", "nowhere"), "must be an IP address, not 'nowhere'"),
-        (Place("listen", "carrier:pigeon"), "--listen carrier:pigeon cannot be used as an endpoint: ValueError"),
-        (Place("listen", "tcp:eighty"), "--listen tcp:eighty cannot be used as an endpoint: ValueError"),
-        (Place("listen", "systemd:domain=INET:name=ws"), "systemd passed no such socket"),
-        (Place("listen", "ssl:8443:privateKey=/nowhere/key.pem"), "No such file"),
-        (Place("listen", "tls:/nowhere:port=8443"), "the directory /nowhere cannot be read: No such file"),
+        (ListenAddress("interface", "8080", "nowhere"), "must be an IP address, not 'nowhere'"),
+        (ListenAddress("listen", "carrier:pigeon"), "--listen carrier:pigeon cannot be used as an endpoint: ValueError"),
+        (ListenAddress("listen", "tcp:eighty"), "--listen tcp:eighty cannot be used as an endpoint: ValueError"),
+        (ListenAddress("listen", "systemd:domain=INET:name=ws"), "systemd passed no such socket"),
+        (ListenAddress("listen", "ssl:8443:privateKey=/nowhere/key.pem"), "No such file"),
+        (ListenAddress("listen", "tls:/nowhere:port=8443"), "the directory /nowhere cannot be read: No such file"),
     ],
 )
-def test_noEndpoint(place: Place, part: str) -> None:
+def test_noEndpoint(place: ListenAddress, part: str) -> None:
     """What is no endpoint is one line with the option."""
     assert part in _refused(place)
 
 
 def test_aDirectoryWithoutCertificates(tmp_path: Path) -> None:
     """A tls: endpoint without a certificate is refused, where Twisted would listen and fail every handshake."""
-    place = Place("listen", f"tls:{tmp_path}:port=8443")
+    place = ListenAddress("listen", f"tls:{tmp_path}:port=8443")
     assert _refused(place) == f"--listen: the directory {tmp_path} holds no certificate (*.pem)."
     (tmp_path / "a.pem").touch()
     place._refuseEmptyDirectory()
@@ -195,7 +195,7 @@ def test_aDirectoryWithoutCertificates(tmp_path: Path) -> None:
 
 def test_isTLS() -> None:
     """Twisted's own TLS endpoints are known as such."""
-    assert [Place("listen", where).isTLS for where in ("ssl:1", "tls:/x", "tcp:1", "1")] == [True, True, False, False]
+    assert [ListenAddress("listen", where).isTLS for where in ("ssl:1", "tls:/x", "tcp:1", "1")] == [True, True, False, False]
 
 
 # A Unix socket, looked at beforehand.
@@ -203,23 +203,23 @@ def test_isTLS() -> None:
 
 def test_unixPaths(tmp_path: Path) -> None:
     """What would keep a Unix socket from being made is told with its path; a relative path is left to the runner's directory."""
-    assert "no directory for /nowhere/ws.sock" in _refused(Place("listen", "unix:/nowhere/ws.sock"))
-    assert "no directory for /nowhere/ws.sock" in _refused(Place("listen", "unix:address=/nowhere/ws.sock"))
-    assert "at most 107 bytes" in _refused(Place("listen", f"unix:/{'x' * 107}"))
+    assert "no directory for /nowhere/ws.sock" in _refused(ListenAddress("listen", "unix:/nowhere/ws.sock"))
+    assert "no directory for /nowhere/ws.sock" in _refused(ListenAddress("listen", "unix:address=/nowhere/ws.sock"))
+    assert "at most 107 bytes" in _refused(ListenAddress("listen", f"unix:/{'x' * 107}"))
     for where in (f"unix:{tmp_path}/s", "unix:nowhere/s", "tcp:8080", "8080"):
-        Place("listen", where).examine()
+        ListenAddress("listen", where).examine()
 
 
 def test_aDirectoryOfOthers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory that may not be written is told."""
-    monkeypatch.setattr(places.os, "access", lambda path, mode: False)
-    assert "may not write" in _refused(Place("listen", f"unix:{tmp_path}/s"))
+    monkeypatch.setattr(addresses.os, "access", lambda path, mode: False)
+    assert "may not write" in _refused(ListenAddress("listen", f"unix:{tmp_path}/s"))
 
 
 def test_aTakenUnixSocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Unix socket that a living process holds is told with the process; one of a dead process is not in the way."""
     path = tmp_path / "s"
-    place = Place("listen", f"unix:{path}")
+    place = ListenAddress("listen", f"unix:{path}")
     (tmp_path / "s.lock").symlink_to(str(os.getppid()))
     taken = f"Process {os.getppid()} listens on {path}: stop it; or, if it is no server, remove {path} and {path}.lock."
     assert _refused(place) == taken
@@ -229,7 +229,7 @@ def test_aTakenUnixSocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         def raising(process: int, number: int) -> None:
             raise error
 
-        monkeypatch.setattr(places.os, "kill", raising)
+        monkeypatch.setattr(addresses.os, "kill", raising)
 
     kill(PermissionError)  # it lives, as another user
     assert _refused(place) == taken
@@ -272,4 +272,4 @@ def test_aTakenUnixSocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_explain(error: Any, line: str) -> None:
     """Each way in which listening fails has its line: what is wrong, and what to do."""
-    assert Place("port", "80").explain(error) == line
+    assert ListenAddress("port", "80").explain(error) == line

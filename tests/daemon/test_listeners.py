@@ -14,7 +14,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
-from twisted_ws.daemon.addresses import Place
+from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.server import WebSocketServer
@@ -46,12 +46,12 @@ class ListenerTests(TestCase):
         self.server.adopt = self.watched.append  # type: ignore[method-assign]
         self.server.gate.unwatch = self.watched.remove  # type: ignore[method-assign]
 
-    def listener(self, place: Place, secure: bool = False) -> Listener:
+    def listener(self, place: ListenAddress, secure: bool = False) -> Listener:
         return Listener(place, Factory.forProtocol(Protocol), secure, self.server, reactor, 5)
 
     async def test_listens(self) -> None:
         """It listens once however often it is asked, the server has its port until it stops, and it can start again."""
-        listener = self.listener(Place("port", "0", "127.0.0.1"))
+        listener = self.listener(ListenAddress("port", "0", "127.0.0.1"))
         assert listener.listen()
         port = listener.port
         assert not listener.listen()
@@ -66,10 +66,10 @@ class ListenerTests(TestCase):
 
     async def test_taken(self) -> None:
         """A port that is taken is one line, and may be tried again."""
-        first = self.listener(Place("port", "0", "127.0.0.1"))
+        first = self.listener(ListenAddress("port", "0", "127.0.0.1"))
         first.listen()
         number = first.port.getHost().port
-        second = self.listener(Place("tls-port", str(number), "127.0.0.1"))
+        second = self.listener(ListenAddress("tls-port", str(number), "127.0.0.1"))
         with pytest.raises(ConfigurationError) as caught:
             second.listen()
         assert f"port {number} of 127.0.0.1: stop it, or choose another with --tls-port" in str(caught.value)
@@ -81,14 +81,14 @@ class ListenerTests(TestCase):
     async def test_late(self) -> None:
         """An endpoint that takes its time is watched from when it listens; when it fails after all, the log says so."""
         endpoint = _LateEndpoint()
-        listener = self.listener(Place("listen", "tcp:0"))
+        listener = self.listener(ListenAddress("listen", "tcp:0"))
         listener._endpoint = endpoint  # type: ignore[assignment]
         assert not listener.listen()
         assert not listener.listen()
         port = object()
         endpoint.asked[0].callback(port)
         assert self.watched == [port]
-        listener = self.listener(Place("listen", "tcp:0"))
+        listener = self.listener(ListenAddress("listen", "tcp:0"))
         listener._endpoint = endpoint  # type: ignore[assignment]
         listener.listen()
         with capturedLogs() as events:
@@ -97,7 +97,7 @@ class ListenerTests(TestCase):
 
     async def test_url(self) -> None:
         """Its URL is what a client of this machine writes."""
-        listener = self.listener(Place("port", "0"))
+        listener = self.listener(ListenAddress("port", "0"))
         for host, url in (
             ("127.0.0.1", "ws://localhost:80"),
             ("0.0.0.0", "ws://localhost:80"),
@@ -114,7 +114,7 @@ class ListenerTests(TestCase):
 
     async def test_everywhere(self) -> None:
         """It knows whether it listens on every address."""
-        listener = self.listener(Place("port", "0"))
+        listener = self.listener(ListenAddress("port", "0"))
         for address, expected in (
             (IPv4Address("TCP", "0.0.0.0", 80), True),
             (IPv6Address("TCP", "::", 80), True),
@@ -132,7 +132,7 @@ class ListenerTests(TestCase):
         try:
             # The path of a Unix socket is short, and that of a test's directory is not.
             short = f"/proc/self/fd/{here}/s"
-            listener = self.listener(Place("listen", f"unix:{short}"))
+            listener = self.listener(ListenAddress("listen", f"unix:{short}"))
             listener.listen()
             assert os.stat(short).st_mode & 0o777 == 0o660
             await listener.stopService()
@@ -142,5 +142,5 @@ class ListenerTests(TestCase):
 
     def test_secure(self) -> None:
         """It is secure when its factory speaks TLS, or its endpoint does."""
-        assert not self.listener(Place("port", "0")).secure
-        assert self.listener(Place("tls-port", "0"), secure=True).secure
+        assert not self.listener(ListenAddress("port", "0")).secure
+        assert self.listener(ListenAddress("tls-port", "0"), secure=True).secure

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.daemon.support import PortsReactor
-from twisted_ws.daemon.addresses import Place
+from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import Mount, Settings
@@ -276,7 +276,7 @@ def test_startTwice() -> None:
 def test_anOddEndpoint() -> None:
     """An endpoint that takes its time listens without a line of its own, and stops nothing."""
     daemon = Daemon(Settings(), PortsReactor())
-    late = Listener(Place("listen", "tcp:5"), Factory(), False, daemon.server.gate, PortsReactor(), 5)
+    late = Listener(ListenAddress("listen", "tcp:5"), Factory(), False, daemon.server.gate, PortsReactor(), 5)
     late._endpoint.listen = lambda factory: Deferred()  # type: ignore[attr-defined]
     with capturedLogs() as events:
         daemon.listen([late])

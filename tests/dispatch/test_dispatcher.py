@@ -309,7 +309,7 @@ class Waiting(TestCase):
         assert peer.texts() == ["answer"]
         service.go()
         assert service.heard[-2:] == ["b done", b"c"]
-        assert peer.dispatcher._waiting is None
+        assert peer.dispatcher._queue is None
 
     def test_onOpenWaits(self) -> None:
         """Messages wait for an async onOpen, whose value is sent."""
@@ -357,7 +357,7 @@ class Waiting(TestCase):
         assert service.heard == ["0"]
         service.first.callback(None)  # type: ignore[union-attr]
         assert service.heard == messages
-        assert peer.dispatcher._waiting is None
+        assert peer.dispatcher._queue is None
 
     def test_reading(self) -> None:
         """Reading pauses when more waits than may be read ahead, and goes on below; each message is charged on top."""
@@ -872,5 +872,5 @@ def test_lean() -> None:
     peer = Peer(Echo()).open().say("a", "", b"b")
     assert peer.sent == [(TEXT, b"a"), (BINARY, b"b")]
     assert peer.dispatcher._replies is None
-    assert peer.dispatcher._waiting is None
+    assert peer.dispatcher._queue is None
     assert not hasattr(peer.dispatcher, "__dict__")

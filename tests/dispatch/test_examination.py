@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from twisted.internet.defer import inlineCallbacks
 
-from twisted_ws.dispatch.examination import EVENTS, examine, handlerName
+from twisted_ws.dispatch.examination import EVENTS, examine
+from twisted_ws.dispatch.handlers import handlerName
 from twisted_ws.errors import ServiceError
 from twisted_ws.service import WebSocketService, dispatches
 
@@ -516,23 +517,23 @@ def test_unreachable(value: str) -> None:
     """No value of a peer's reaches an event, an error handler or any other attribute."""
     members = dict.fromkeys(EVENTS, nothing)
     chat = service(dispatcherKey="event", onOrder=nothing, onOrderError=nothing, _secret=nothing, handlers=nothing, **members)
-    assert examine(chat).dispatch(value) is None
+    assert examine(chat).find(value) is None
 
 
 def test_longValues() -> None:
     """A value that is longer than any name is not taken apart, but one that is marked is found."""
     value = "a " * 200
     name = handlerName(value)
-    assert examine(service(dispatcherKey="event", **{name: nothing})).dispatch(value) is None
+    assert examine(service(dispatcherKey="event", **{name: nothing})).find(value) is None
     marked = service(dispatcherKey="event", a=dispatches(value)(handler("self, c, m")))
-    assert examine(marked).dispatch(value) is not None
+    assert examine(marked).find(value) is not None
 
 
 def test_reachable() -> None:
     """A value finds its handler by name or by mark; a marked one by its mark only."""
     chat = service(dispatcherKey="event", onOrder=handler("self, c, m"), onPay=dispatches("pay!")(handler("self, c, m")))
     handlers = examine(chat)
-    found = {value: handlers.dispatch(value) for value in ("order", "Order", "pay!", "pay")}
+    found = {value: handlers.find(value) for value in ("order", "Order", "pay!", "pay")}
     assert {value: each and each.name for value, each in found.items()} == {
         "order": "onOrder",
         "Order": "onOrder",

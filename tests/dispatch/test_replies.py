@@ -17,7 +17,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.dispatch.support import Peer
 from twisted_ws.caller import Caller
-from twisted_ws.dispatch.replies import ITEM, asDeferred
+from twisted_ws.dispatch.awaitables import asDeferred
+from twisted_ws.dispatch.iteration import ITEM
 from twisted_ws.errors import HandlerError
 from twisted_ws.limits import Limits
 from twisted_ws.message import BINARY, TEXT
@@ -311,7 +312,7 @@ def test_collectedWhileItWaits() -> None:
             yield "never"
 
     peer = Peer(Ask(stubborn())).open().say('{"event": "ask"}')
-    running = [each for each in gc.get_objects() if isinstance(each, CoroutineType) and each.__qualname__ == "Stream._run"]
+    running = [each for each in gc.get_objects() if isinstance(each, CoroutineType) and each.__qualname__ == "Iteration._run"]
     assert running
     with warnings.catch_warnings(record=True) as warned:
         for each in running:

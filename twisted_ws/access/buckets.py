@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
-__all__ = ["Budget", "Budgets"]
+__all__ = ["TokenBucket", "TokenBuckets"]
 
 
-class Budget:
+class TokenBucket:
     """A token bucket: `burst` at once, and `rate` more in each second.
 
     Args:
@@ -48,8 +48,8 @@ class Budget:
         return max(1 - self.left(), 0) / self._rate
 
 
-class Budgets:
-    """A `Budget` for each key, for at most `most` keys: those that were used longest ago are forgotten.
+class TokenBuckets:
+    """A `TokenBucket` for each key, for at most `most` keys: those that were used longest ago are forgotten.
 
     A key that is forgotten begins anew with a full bucket; to make that happen takes `most` other keys.
     """
@@ -57,30 +57,30 @@ class Budgets:
     def __init__(self, rate: float, burst: float, clock: Callable[[], float], most: int = 10_000) -> None:
         self._rate, self._burst, self._clock = rate, burst, clock
         self._most = most
-        self._budgets: OrderedDict[Hashable, Budget] = OrderedDict()
+        self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._budgets)
+        return len(self._buckets)
 
     def take(self, key: Hashable) -> bool:
         """Take one token of `key`, or say that there is none."""
-        return self._budget(key).take()
+        return self._bucket(key).take()
 
     def charge(self, key: Hashable) -> None:
-        """Take one token of `key` in any case (see `Budget.charge`)."""
-        self._budget(key).charge()
+        """Take one token of `key` in any case (see `TokenBucket.charge`)."""
+        self._bucket(key).charge()
 
     def wait(self, key: Hashable) -> float:
         """Return the seconds until `take` of `key` succeeds; 0 where it does now."""
-        budget = self._budgets.get(key)
-        return 0 if budget is None else budget.wait()
+        bucket = self._buckets.get(key)
+        return 0 if bucket is None else bucket.wait()
 
-    def _budget(self, key: Hashable) -> Budget:
-        budget = self._budgets.get(key)
-        if budget is None:
-            budget = self._budgets[key] = Budget(self._rate, self._burst, self._clock)
-            if len(self._budgets) > self._most:
-                self._budgets.popitem(last=False)
+    def _bucket(self, key: Hashable) -> TokenBucket:
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = TokenBucket(self._rate, self._burst, self._clock)
+            if len(self._buckets) > self._most:
+                self._buckets.popitem(last=False)
         else:
-            self._budgets.move_to_end(key)
-        return budget
+            self._buckets.move_to_end(key)
+        return bucket

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from twisted_ws.access.buckets import Budgets
+from twisted_ws.access.buckets import TokenBuckets
 from twisted_ws.access.keys import KeyFile
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
@@ -121,7 +121,7 @@ class Credentials:
         limits = limits or Limits()
         self._reactor = reactor
         self._deadline = limits.credentialsDeadline
-        self._failures = Budgets(limits.authFailures / 60, limits.authFailures, reactor.seconds)
+        self._failures = TokenBuckets(limits.authFailures / 60, limits.authFailures, reactor.seconds)
         self._throttle = Throttle(reactor.seconds)
         self._portals = [self._portal(checker) for checker in checkers]
         self._keys = KeyFile(keyFile) if keyFile is not None else None

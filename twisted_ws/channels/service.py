@@ -19,8 +19,8 @@ from twisted_ws.channels.mailbox import Policy
 from twisted_ws.channels.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.channels.subprotocol import SUBPROTOCOL
 from twisted_ws.channels.websocket import JsonSubscriber, RawSubscriber
+from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.largejson import decodeLarge, hasMoreValues
-from twisted_ws.dispatch.replies import asDeferred
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.logs import printable
 from twisted_ws.message import Published, decode, encode, parseAfter

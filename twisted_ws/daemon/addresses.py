@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.wire.door.proxyprotocol import ProxiedEndpoint
 
-__all__ = ["Place"]
+__all__ = ["ListenAddress"]
 
 # What Twisted's parsers of these kinds of endpoints take; a backlog is added where none is given.
 _TCP = ("tcp", "tcp4", "tcp6", "ssl")
@@ -29,7 +29,7 @@ _UNIX_PATH_BYTES = 107
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ListenAddress:
     """One place to listen.
 
     Attributes:
@@ -66,7 +66,7 @@ class Place:
         addresses = [part.partition("=")[2] for part in self._parts() if part.startswith("interface=")]
         return self.kind in _TCP and bool(addresses) and all(map(_isLoopbackAddress, addresses))
 
-    def overlaps(self, other: Place) -> bool:
+    def overlaps(self, other: ListenAddress) -> bool:
         """Say whether both are the same port number on the same address."""
         same = self.interface == other.interface or self.interface in _EVERYWHERE or other.interface in _EVERYWHERE
         return not self.kind and self.where == other.where != "0" and same
@@ -96,7 +96,7 @@ class Place:
 
     def _parsed(self, reactor: Any, backlog: int) -> IStreamServerEndpoint:
         if self.kind == "haproxy":
-            return ProxiedEndpoint(Place(self.option, self.where.partition(":")[2])._parsed(reactor, backlog))
+            return ProxiedEndpoint(ListenAddress(self.option, self.where.partition(":")[2])._parsed(reactor, backlog))
         if self.kind == "tls":
             self._refuseEmptyDirectory()
         try:

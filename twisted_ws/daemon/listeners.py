@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.daemon.addresses import Place
+from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.server import WebSocketServer
 
@@ -43,7 +43,7 @@ class Listener(Service):
     _log = Logger()
 
     def __init__(
-        self, place: Place, factory: IProtocolFactory, secure: bool, server: WebSocketServer, reactor: Any, backlog: int
+        self, place: ListenAddress, factory: IProtocolFactory, secure: bool, server: WebSocketServer, reactor: Any, backlog: int
     ) -> None:
         self.place = place
         self.secure = secure or place.isTLS

@@ -20,7 +20,8 @@ from twisted_ws.daemon.clock import countMonotonicTime
 from twisted_ws.daemon.logs import observerFor, openLogFile
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import Settings
-from twisted_ws.daemon.watchdog import Heart, notify
+from twisted_ws.daemon.systemd import notify
+from twisted_ws.daemon.watchdog import Watchdog
 from twisted_ws.errors import ConfigurationError
 
 __all__ = ["ProcessDaemon"]
@@ -49,7 +50,7 @@ class ProcessDaemon(Daemon):
         countMonotonicTime(reactor)  # and who is made later may keep its clock
         super().__init__(settings, reactor)
         self._runner = {} if runner is None else runner
-        Heart(self._reactor, settings.limits.reactorTurn).setServiceParent(self)  # type: ignore[no-untyped-call]
+        Watchdog(self._reactor, settings.limits.reactorTurn).setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def listenEarly(self) -> None:
         """Listen while there is still a terminal to say on what is wrong: a daemon's own words end in its log.

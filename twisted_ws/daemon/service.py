@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
 from twisted_ws.access.credentials import Credentials
-from twisted_ws.daemon.addresses import Place
+from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.daemon.expiry import ExpiryWatch
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.daemon.settings import Settings
@@ -116,10 +116,10 @@ class Daemon(MultiService):
 
     def _makeWebSocketListeners(self) -> list[Listener]:
         settings = self.settings
-        plain = [Place("listen", where) for where in settings.listen]
+        plain = [ListenAddress("listen", where) for where in settings.listen]
         if settings.port != "off":
-            plain.append(Place("port", settings.port, settings.interface))
-        secure = [Place("tls-port", settings.tlsPort, settings.interface)] if settings.tlsPort != "off" else []
+            plain.append(ListenAddress("port", settings.port, settings.interface))
+        secure = [ListenAddress("tls-port", settings.tlsPort, settings.interface)] if settings.tlsPort != "off" else []
         if not plain and not secure:
             raise ConfigurationError("There is no port for WebSocket: --port and --tls-port are off, and there is no --listen.")
         if plain and secure and settings.clientCA:
@@ -139,7 +139,7 @@ class Daemon(MultiService):
         for option, where in (("broadcast-port", settings.broadcastPort), ("broadcast-tls-port", settings.broadcastTlsPort)):
             if where == "off":
                 continue
-            place = Place(option, where, settings.broadcastInterface)
+            place = ListenAddress(option, where, settings.broadcastInterface)
             if not self._credentials.requiresCredentials and not place.isLoopback():
                 raise ConfigurationError(
                     f"Other machines could reach the broadcast site (--{option}), and anybody there could send to all callers: "
@@ -148,7 +148,7 @@ class Daemon(MultiService):
             listeners.append(self._listener(place, factory, option == "broadcast-tls-port"))
         return listeners
 
-    def _listener(self, place: Place, factory: IProtocolFactory, secure: bool) -> Listener:
+    def _listener(self, place: ListenAddress, factory: IProtocolFactory, secure: bool) -> Listener:
         if secure:
             assert self._tls is not None  # which _makeTLS made for this port
             factory = self._tls.wrap(factory, self._reactor)

@@ -1,12 +1,10 @@
-"""What systemd wants to hear (sd_notify(3)), and a thread that notices when the reactor stands still."""
+"""A watchdog that notices when the reactor stands still."""
 
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
-import time
 import traceback
 from typing import Any
 
@@ -14,31 +12,15 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-__all__ = ["Heart", "notify"]
+from twisted_ws.daemon.systemd import notify
+
+__all__ = ["Watchdog"]
 
 # Seconds between two beats, and between two looks of the thread.
 BEAT = 1.0
 
 
-def notify(state: str) -> None:
-    """Send a state such as ``READY=1`` to systemd; without systemd, nothing."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    if state == "RELOADING=1":
-        state += f"\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)
-            sender.connect(address)
-            sender.send(state.encode())
-    except OSError:
-        pass  # systemd is not there any more or does not listen, and a server must not end or wait for that
-
-
-class Heart(Service):
+class Watchdog(Service):
     """Beats in the reactor: tells systemd's watchdog, and a thread that looks for missing beats.
 
     Args:
@@ -67,7 +49,7 @@ class Heart(Service):
         self._loop.start(min(BEAT, int(watchdog) / 2e6) if watchdog.isdigit() else BEAT)
         self._reactorThread = threading.get_ident()
         self._ended.clear()
-        self._thread = threading.Thread(target=self._watch, name="twisted_ws heart", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="twisted_ws watchdog", daemon=True)
         self._thread.start()
 
     def stopService(self) -> None:

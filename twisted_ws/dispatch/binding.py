@@ -15,7 +15,7 @@ from twisted_ws.dispatch.largejson import LARGE, decodeLarge, hasMoreValues
 from twisted_ws.errors import BindingError
 from twisted_ws.logs import printable
 
-__all__ = ["Binder", "Envelope"]
+__all__ = ["Binder"]
 
 # How msgspec ends what it says of a value inside: " - at `$.order.items[0].price`".
 _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`\Z")
@@ -23,8 +23,6 @@ _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`\Z")
 _FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.*?)`", re.DOTALL)
 
 _AS_IT_CAME = (Any, object, inspect.Parameter.empty)
-
-_NONE = msgspec.Raw()
 
 
 class Binder:
@@ -91,49 +89,6 @@ class Binder:
             return msgspec.convert(message, self._annotation) if self._checked else message
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise _misfit(error) from None
-
-
-class Envelope:
-    """Reads two fields of messages that are JSON objects: the one that names the event, and the one that replies repeat.
-
-    No object is made of any other, nor of what is in them: a megabyte may have half a million.
-
-    Args:
-        key: the name of the first.
-        streamId: the name of the second, "" where there is none.
-
-    Raises:
-        ValueError: a name is none that can be looked for.
-    """
-
-    __slots__ = ("_decoder", "_hasId", "_isOne")
-
-    def __init__(self, key: str, streamId: str = "") -> None:
-        fields: list[Any] = [("key", str | None, msgspec.field(name=key, default=None))]
-        self._isOne = streamId == key
-        if streamId and not self._isOne:
-            fields.append(("streamId", msgspec.Raw, msgspec.field(name=streamId, default=_NONE)))
-        self._hasId = len(fields) > 1
-        self._decoder = msgspec.json.Decoder(msgspec.defstruct("Fields", fields))
-
-    def read(self, message: str | bytes) -> tuple[str, msgspec.Raw | None] | None:
-        """Return the event, and the other field as the peer wrote it; None for a message in which no text names an event.
-
-        What is nested too deeply for JSON is no object.
-        """
-        try:
-            if isinstance(message, bytes) and not message.isascii():
-                message.decode()  # which is left to whoever makes texts of it
-            found: Any = self._decoder.decode(message)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return None
-        key = found.key
-        if key is None:
-            return None
-        if self._hasId:
-            # A copy: it would keep the whole message otherwise.
-            return key, None if found.streamId is _NONE else found.streamId.copy()
-        return key, msgspec.Raw(msgspec.json.encode(key)) if self._isOne else None
 
 
 def _misfit(error: Exception) -> BindingError:

@@ -22,16 +22,16 @@ from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller, Registry
 from twisted_ws.connection import Connection
-from twisted_ws.dispatch.examination import Dispatch, Handlers
-from twisted_ws.dispatch.queue import Waiting
-from twisted_ws.dispatch.replies import Replies, asDeferred
-from twisted_ws.dispatch.upgrades import callUpgrade
+from twisted_ws.dispatch.awaitables import asDeferred
+from twisted_ws.dispatch.handlers import DispatchedHandler, Handlers
+from twisted_ws.dispatch.queue import MessageQueue
+from twisted_ws.dispatch.replies import Replies
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, InternalError, WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import peerName
 from twisted_ws.wire.loop.turns import Turns
 
-__all__ = ["Dispatcher", "callUpgrade"]
+__all__ = ["Dispatcher"]
 
 _log = Logger()
 
@@ -78,12 +78,12 @@ class Dispatcher:
         "_onBinary",
         "_onText",
         "_opened",
+        "_queue",
         "_reactor",
         "_replies",
         "_running",
         "_service",
         "_turns",
-        "_waiting",
         "caller",
     )
 
@@ -114,7 +114,7 @@ class Dispatcher:
         self._onBinary = service.onBinaryMessage if isPlain and "onBinaryMessage" in handlers.events else None
         self._opened = False
         self._running = True  # the handler whose turn it is: on the stack, or its awaitable pending; onOpen from the beginning
-        self._waiting: Waiting | None = None  # made when the first message waits for it
+        self._queue: MessageQueue | None = None  # made when the first message waits for it
         self._draining = False
         self._idling = False
         self._replies: Replies | None = None  # made for the first that is more than a str or bytes
@@ -143,7 +143,7 @@ class Dispatcher:
                 done = self._raised(Failure(), "onOpen")
         if done:
             self._running = False
-            if self._waiting is not None or self._closedWith is not None:
+            if self._queue is not None or self._closedWith is not None:
                 self._finished()
 
     def messageReceived(self, message: str | bytes) -> None:
@@ -166,7 +166,7 @@ class Dispatcher:
             done = self._raised(Failure(), event)
         if done:
             self._running = False
-            if self._waiting is not None or self._closedWith is not None:
+            if self._queue is not None or self._closedWith is not None:
                 self._drain()
 
     def pingReceived(self, data: bytes) -> bool:
@@ -238,9 +238,9 @@ class Dispatcher:
             _log.warn(
                 "{service}: a handler still runs, though its caller has left and its time is over; {count} messages are dropped",
                 service=name,
-                count=len(self._waiting or ()),
+                count=len(self._queue or ()),
             )
-        self._dropWaiting()
+        self._dropQueue()
         self._sayClosed()
 
     def _endGrace(self) -> None:
@@ -277,14 +277,14 @@ class Dispatcher:
     # Messages that wait.
 
     def _keep(self, message: str | bytes) -> None:
-        if self._waiting is None:
-            self._waiting = Waiting(self._connection, self._limits.readAhead)
-        self._waiting.put(message)
+        if self._queue is None:
+            self._queue = MessageQueue(self._connection, self._limits.readAhead)
+        self._queue.put(message)
 
-    def _dropWaiting(self) -> None:
-        if self._waiting is not None:
-            self._waiting.clear()
-            self._waiting = None
+    def _dropQueue(self) -> None:
+        if self._queue is not None:
+            self._queue.clear()
+            self._queue = None
 
     def _finished(self) -> None:
         self._running = False
@@ -292,7 +292,7 @@ class Dispatcher:
             self._drain()
         except Exception as error:
             # Called by a Deferred, which would keep it for itself. What waits is not handled any more.
-            self._dropWaiting()
+            self._dropQueue()
             self._connection.fail(InternalError(f"{type(error).__name__} inside the server"))
             _log.failure("messages that waited failed inside the server")
 
@@ -302,14 +302,14 @@ class Dispatcher:
             return
         self._draining = True
         try:
-            while self._waiting and not self._running:
-                self.messageReceived(self._waiting.take())
+            while self._queue and not self._running:
+                self.messageReceived(self._queue.take())
         finally:
             self._draining = False
-        waiting = self._waiting
+        waiting = self._queue
         if waiting is not None and self._closedWith is None:
             if not waiting:
-                self._waiting = None
+                self._queue = None
             waiting.ease()
         if self._closedWith is not None and not self._running:
             self._sayClosed()
@@ -321,7 +321,7 @@ class Dispatcher:
         handlers, service = self._handlers, self._service
         if handlers.envelope is not None:
             read = handlers.envelope.read(message)
-            dispatch = None if read is None else handlers.dispatch(read[0])
+            dispatch = None if read is None else handlers.find(read[0])
             if read is not None and dispatch is not None:
                 return self._dispatch(dispatch, message, read[1])
             event = "onTextMessage" if isinstance(message, str) else "onBinaryMessage"
@@ -338,7 +338,7 @@ class Dispatcher:
             return self._raised(Failure(), "onMessage")
         return self._call("onMessage", service.onMessage, bound)
 
-    def _dispatch(self, dispatch: Dispatch, message: str | bytes, streamId: Raw | None) -> bool:
+    def _dispatch(self, dispatch: DispatchedHandler, message: str | bytes, streamId: Raw | None) -> bool:
         # The names are the service's own, found when it was examined; nothing a peer sends gets as far as getattr.
         name = dispatch.name
         try:
@@ -444,7 +444,7 @@ class Dispatcher:
     def _fail(self, error: WebSocketError) -> None:
         if self.caller.isOpen():
             # This is what ends the connection, so what the peer sent after it does not count; as little as what was not read yet.
-            self._dropWaiting()
+            self._dropQueue()
         self._connection.fail(error)
 
     def _logFailure(self, failure: Failure, event: str) -> None:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import re
 import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from twisted_ws.dispatch.binding import Binder, Envelope
+from twisted_ws.dispatch.binding import Binder
+from twisted_ws.dispatch.envelope import Envelope
+from twisted_ws.dispatch.handlers import DispatchedHandler, Handlers, handlerName
 from twisted_ws.errors import ServiceError
 from twisted_ws.service import WebSocketService
 from twisted_ws.upgrade import isToken
 
-__all__ = ["EVENTS", "Dispatch", "Handlers", "examine", "handlerName"]
+__all__ = ["EVENTS", "examine"]
 
 # Each event, and the parameters of its handler.
 EVENTS = {
@@ -45,57 +46,7 @@ _KEYS = ("dispatcherKey", "dispatcherStreamId")
 _MARKED = 'a handler of messages with such a name is marked @dispatches("...")'
 
 _LIKENESS = 0.75  # from here on (difflib's ratio) a name is taken for an event misspelt
-_LONGEST = 256  # characters of a value that may still name a method: taking a megabyte of blanks apart takes a tenth of a second
 _TYPO = 0.9  # the same where any on<Event> is allowed: one letter of a long name
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatch:
-    """One handler of dispatched messages.
-
-    Attributes:
-        name: the method.
-        binder: decodes the message.
-        errorName: the method that takes its binding errors, "" without one.
-    """
-
-    name: str
-    binder: Binder
-    errorName: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Handlers:
-    """What a service object handles.
-
-    Attributes:
-        events: the events it has a method for.
-        message: decodes for onMessage.
-        byValue: dispatched handlers marked with `@dispatches`, by value.
-        byName: the other dispatched handlers, by method name.
-        subProtocols: what it speaks.
-        idleTimeout: seconds, 0 for none.
-        envelope: reads the field that names the event, and `streamId`; None without dispatching.
-        streamId: the field that is copied into replies, "" without.
-    """
-
-    events: frozenset[str]
-    message: Binder = field(default_factory=Binder)
-    byValue: dict[str, Dispatch] = field(default_factory=dict)
-    byName: dict[str, Dispatch] = field(default_factory=dict)
-    subProtocols: tuple[str, ...] = ()
-    idleTimeout: float = 0
-    envelope: Envelope | None = None
-    streamId: str = ""
-
-    def dispatch(self, value: str) -> Dispatch | None:
-        """Return the handler for a value of the dispatcher field; what a peer sends is only ever looked up."""
-        return self.byValue.get(value) or (self.byName.get(handlerName(value)) if len(value) <= _LONGEST else None)
-
-
-def handlerName(value: str) -> str:
-    """Return the method name for a value of the dispatcher field: "un subscribe" is onUnSubscribe."""
-    return "on" + "".join(part[0].upper() + part[1:] for part in re.split(r"[\W_]+", value) if part)
 
 
 _envelope = lru_cache(64)(Envelope)
@@ -242,7 +193,7 @@ class _Examination:
 
     def _dispatches(
         self, found: dict[str, tuple[Callable[..., Any], str | None]], dispatching: bool
-    ) -> tuple[dict[str, Dispatch], dict[str, Dispatch]]:
+    ) -> tuple[dict[str, DispatchedHandler], dict[str, DispatchedHandler]]:
         named = {
             name: method
             for name, (method, value) in found.items()
@@ -263,7 +214,7 @@ class _Examination:
                 what = f"is for the binding errors of {name[:-5]}, which is missing"
                 raise self._mistake(name, f"{what} ({_MARKED})")
         byName = {name: self._dispatch(name, method, errors) for name, method in named.items()}
-        byValue: dict[str, Dispatch] = {}
+        byValue: dict[str, DispatchedHandler] = {}
         for name, (method, value) in marked.items():
             other = byValue.get(value) or byName.get(handlerName(value))
             if other is not None:
@@ -271,9 +222,9 @@ class _Examination:
             byValue[value] = self._dispatch(name, method, errors)
         return byValue, byName
 
-    def _dispatch(self, name: str, method: Callable[..., Any], errors: dict[str, str]) -> Dispatch:
+    def _dispatch(self, name: str, method: Callable[..., Any], errors: dict[str, str]) -> DispatchedHandler:
         self._checkParameters(name, method, _DISPATCHED)
-        return Dispatch(name, self._binder(name, method), errors.get(name, ""))
+        return DispatchedHandler(name, self._binder(name, method), errors.get(name, ""))
 
     def _isHandler(self, name: str, method: Callable[..., Any], dispatching: bool) -> bool:
         """Say whether a method that is no event handles dispatched messages; raise for one that is meant to be an event.

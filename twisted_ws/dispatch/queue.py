@@ -6,7 +6,7 @@ from collections import deque
 
 from twisted_ws.connection import Connection
 
-__all__ = ["Waiting", "weight"]
+__all__ = ["MessageQueue", "weight"]
 
 # What a message is charged on top of what it weighs itself: its place in the queue.
 CHARGE = 16
@@ -19,7 +19,7 @@ def weight(message: str | bytes) -> int:
     return CHARGE + message.__sizeof__()
 
 
-class Waiting:
+class MessageQueue:
     """Keeps messages in order, and has reading paused while they are many.
 
     Args:

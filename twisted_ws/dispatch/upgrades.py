@@ -10,8 +10,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.examination import examine
-from twisted_ws.dispatch.replies import asDeferred
 from twisted_ws.errors import ServiceError
 from twisted_ws.logs import printable
 from twisted_ws.upgrade import Reject, UpgradeRequest, checkHeaders

@@ -1,0 +1,94 @@
+"""The open callers of a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from twisted_ws.caller import Caller, Membership
+from twisted_ws.channels.formats import SUBPROTOCOL, jsonBroadcast, rawBroadcast
+from twisted_ws.channels.roster import Roster
+from twisted_ws.message import Kind
+from twisted_ws.wire.websocket.crowd import Crowd
+from twisted_ws.wire.websocket.fanout import EVERYBODY, FanOuts, stepsOf
+
+__all__ = ["Callers", "OpenCallers"]
+
+
+class Callers(Collection[Caller]):
+    """The open callers of a server, as they are now: count, iterate, ask for one, find some."""
+
+    __slots__ = ("_roster",)
+
+    def __init__(self) -> None:
+        self._roster = Roster()
+
+    def __len__(self) -> int:
+        return len(self._roster)
+
+    def __iter__(self) -> Iterator[Caller]:
+        return iter(self._roster)
+
+    def __contains__(self, caller: object) -> bool:
+        return isinstance(caller, Caller) and caller in self._roster
+
+    def find(self, connection: str | None = None, user: str | None = None) -> list[Caller]:
+        """Return those with this `Caller.connectionId`, or of this user (a str), without a look at the others."""
+        return self._roster.find(connection, user)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} callers>"
+
+
+class OpenCallers(Callers):
+    """The same for the server itself; implements `twisted_ws.caller.Registry`."""
+
+    __slots__ = ("_fanOuts", "_framed", "_plain", "enroll")
+
+    enroll: Callable[[Caller], Membership]
+
+    def __init__(self, fanOuts: FanOuts) -> None:
+        super().__init__()
+        self._fanOuts = fanOuts
+        self._plain = Crowd()
+        self._framed = Crowd()  # who speaks twisted-ws.v1
+
+    def _crowdOf(self, caller: Caller) -> Crowd:
+        return self._framed if caller.negotiatedSubProtocol == SUBPROTOCOL else self._plain
+
+    def add(self, caller: Caller) -> None:
+        """Add one who came."""
+        self._roster.add(caller)
+        if self._fanOuts.pending:
+            self._fanOuts.came(caller, EVERYBODY)
+        caller._place = self._crowdOf(caller).add(caller._connection)
+
+    def renamed(self, caller: Caller, before: Any) -> None:
+        """Note that a caller, open or not, has another user."""
+        self._roster.renamed(caller, before)
+
+    def discard(self, caller: Caller) -> None:
+        """Take one away who leaves."""
+        self._roster.discard(caller)
+        place, caller._place = caller._place, None
+        if place is not None:
+            self._crowdOf(caller).remove(caller._connection, place)
+
+    def send(self, kind: Kind, payload: bytes) -> int | Deferred[int]:
+        """Send a message to all, and return to how many."""
+        messages, parts = {}, []
+        for crowd, form in (self._plain, rawBroadcast), (self._framed, jsonBroadcast):
+            if crowd.groups:  # whose truth would be asked by a call
+                message = messages[crowd] = form(kind, payload)
+                steps = stepsOf(message)
+                parts += [(run, message, steps) for run in crowd.runs()]
+        if not parts:
+            return 0
+
+        def find(person: Any) -> tuple[Any, Any] | None:
+            message = messages.get(self._crowdOf(person)) if isinstance(person, Caller) else None
+            return None if message is None else (person._connection, message)
+
+        return self._fanOuts.send(parts, (EVERYBODY,), find, len(payload))

@@ -1,0 +1,27 @@
+"""What systemd wants to hear (sd_notify(3))."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+__all__ = ["notify"]
+
+
+def notify(state: str) -> None:
+    """Send a state such as ``READY=1`` to systemd; without systemd, nothing."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    if state == "RELOADING=1":
+        state += f"\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            sender.connect(address)
+            sender.send(state.encode())
+    except OSError:
+        pass  # systemd is not there any more or does not listen, and a server must not end or wait for that

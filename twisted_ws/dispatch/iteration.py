@@ -1,0 +1,121 @@
+"""An iterator that a handler returned: its items are sent one by one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+
+from twisted_ws.dispatch.awaitables import asDeferred
+from twisted_ws.errors import ConnectionClosed
+from twisted_ws.wire.loop.turns import STEP, Turns
+
+__all__ = ["Iteration", "isIterator"]
+
+# Steps of `Turns` that an item is, beside those for the time that it takes.
+ITEM = 3
+
+
+def isIterator(value: Any) -> bool:
+    """Say whether a returned value is sent item by item: an iterator, or async iterable (a list is JSON)."""
+    kind = value.__class__
+    return hasattr(kind, "__next__") or hasattr(kind, "__anext__") or hasattr(kind, "__aiter__")
+
+
+class Iteration:
+    """Sends the items of one iterator, each when the peer has taken the one before, and closes the iterator at the end.
+
+    Args:
+        items: what the handler returned.
+        send: writes one item; its Deferred fires when the item was handed to the kernel. None: no item can follow.
+        turns: the budget of what all send in one turn of the reactor.
+    """
+
+    __slots__ = ("_items", "_send", "_stopped", "_turns", "_waiting")
+
+    def __init__(self, items: Any, send: Callable[[Any], Deferred[None] | None], turns: Turns) -> None:
+        self._items = items
+        self._send = send
+        self._turns = turns
+        self._stopped = False
+        self._waiting: Deferred[Any] | None = None
+
+    def start(self) -> Deferred[None]:
+        """Send the first items now; return a Deferred for the end, which fails with what the iterator raises."""
+        return Deferred.fromCoroutine(self._run())
+
+    def stop(self) -> None:
+        """Send no more; an async iterator is cancelled where it waits."""
+        self._stopped = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _run(self) -> None:
+        items = self._items
+        if hasattr(items, "__aiter__"):
+            items = aiter(items)
+        try:
+            if not self._stopped:
+                await self._sendAll(items)
+        except (CancelledError, asyncio.CancelledError):
+            if not self._stopped:
+                raise
+        except GeneratorExit:
+            items = None  # it never ends, and is collected with all that waits for it: nothing can be awaited any more
+            raise
+        finally:
+            # Whatever it holds (a file, a cursor, a subscription) is given back now, not when it is collected.
+            close = getattr(items, "aclose", None) or getattr(items, "close", None)
+            ended = None if close is None else asDeferred(close())
+            if ended is not None:
+                await ended
+
+    async def _sendAll(self, items: Any) -> None:
+        # Both live in the loop, so that an endless iterator of None, too, lets others have their turn.
+        turns, isAsync = self._turns, hasattr(items, "__anext__")
+        share = turns.share()
+        while True:
+            begin = turns.seconds()
+            try:
+                if isAsync:
+                    pending = self._next(items)
+                    self._spend(begin)
+                    item = await self._wait(pending)
+                    begin = turns.seconds()
+                else:
+                    item = next(items)
+            except (StopIteration, StopAsyncIteration):
+                return
+            if self._stopped:
+                return
+            written = None if item is None else self._send(item)
+            if item is not None and written is None:
+                return
+            self._spend(begin, ITEM)
+            if written is not None:
+                try:
+                    await self._wait(written)
+                except ConnectionClosed:
+                    return  # the peer has gone; onClose tells
+            if turns.isOver(share):
+                await self._wait(turns.next())
+                share = turns.share()
+
+    def _spend(self, begin: float, steps: int = 0) -> None:
+        """Count steps against this turn of the reactor, and the time since `begin`: the code of a service may take any."""
+        self._turns.spend(steps + int((self._turns.seconds() - begin) / STEP))
+
+    def _next(self, items: AsyncIterator[Any]) -> Deferred[Any]:
+        pending = asDeferred(items.__anext__())
+        if pending is None:
+            raise TypeError(f"{type(items).__name__}.__anext__ returned no awaitable")
+        return pending
+
+    async def _wait(self, deferred: Deferred[Any]) -> Any:
+        self._waiting = deferred
+        try:
+            return await deferred
+        finally:
+            self._waiting = None
