@@ -617,4 +617,4 @@ class MoreStreams(TestCase):
         """An iterator that cannot be closed just ends."""
         peer = Peer(Answer(iter("ab"))).open().say("m")
         assert peer.texts() == ["a", "b"]
-        assert not peer.dispatcher._replies._streams  # type: ignore[union-attr]
+        assert not peer.dispatcher._replies._iterations  # type: ignore[union-attr]
