@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
-from twisted_ws.dispatch import dispatcher as dispatch
+from twisted_ws.dispatch import upgrades
 from twisted_ws.upgrade import Reject, UpgradeRequest
 
 
@@ -18,7 +18,7 @@ class Chat:
 
 
 def callUpgrade(service: Any, request: UpgradeRequest, mayLog: Callable[[str], bool] = lambda kind: True) -> Any:
-    return dispatch.callUpgrade(service, request, mayLog)
+    return upgrades.callUpgrade(service, request, mayLog)
 
 
 class Asked(Chat):
