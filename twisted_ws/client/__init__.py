@@ -25,7 +25,6 @@ from twisted_ws.client.errors import (
 from twisted_ws.client.opening.answer import Response
 from twisted_ws.client.opening.credentials import Basic, Bearer
 from twisted_ws.client.retry import Retry
-from twisted_ws.client.stores import Store
 from twisted_ws.errors import (
     ConfigurationError,
     ConnectionClosed,
@@ -35,6 +34,7 @@ from twisted_ws.errors import (
     TransportError,
     WebSocketError,
 )
+from twisted_ws.wire.tls.stores import Store
 
 __all__ = [
     "BadHandshake",

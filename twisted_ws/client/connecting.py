@@ -20,9 +20,9 @@ from twisted_ws.client.opening.tunnel import TunnelEndpoint
 from twisted_ws.client.options import HANDSHAKE_TIMEOUT, READ_BUFFER, WRITE_BUFFER, Options
 from twisted_ws.client.retry import Retry
 from twisted_ws.client.session import Session
-from twisted_ws.client.stores import StorePath, loadIdentity, loadTrust
-from twisted_ws.client.trust import ClientTLS
 from twisted_ws.limits import Limits
+from twisted_ws.wire.tls.client import ClientTLS
+from twisted_ws.wire.tls.stores import StorePath, loadIdentity, loadTrust
 
 __all__ = ["Connecting", "connect"]
 

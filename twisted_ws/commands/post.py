@@ -22,13 +22,13 @@ from twisted_ws.client.opening.credentials import Basic, Bearer
 from twisted_ws.client.opening.dialing import unreachable
 from twisted_ws.client.opening.proxies import proxyFor
 from twisted_ws.client.opening.tunnel import TunnelEndpoint
-from twisted_ws.client.stores import loadIdentity, loadTrust
-from twisted_ws.client.trust import ClientTLS, explain
 from twisted_ws.commands.arguments import store
 from twisted_ws.commands.secrets import readKey, secret
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import printable
 from twisted_ws.wire.loop.transports import abort
+from twisted_ws.wire.tls.client import ClientTLS, explain
+from twisted_ws.wire.tls.stores import loadIdentity, loadTrust
 
 __all__ = ["Answer", "post"]
 

@@ -15,8 +15,8 @@ from twisted_ws.client.errors import ConnectError, ConnectFailed, HandshakeTimeo
 from twisted_ws.client.opening.handshake import Opening
 from twisted_ws.client.options import Options
 from twisted_ws.client.owner import ConnectionOwner
-from twisted_ws.client.trust import ClientTLS
 from twisted_ws.logs import printable
+from twisted_ws.wire.tls.client import ClientTLS
 
 __all__ = ["dial", "unreachable"]
 

@@ -18,9 +18,9 @@ from twisted_ws.client.opening.answer import Response, bodyOf, checkStart, judge
 from twisted_ws.client.opening.request import newKey, request
 from twisted_ws.client.options import Options
 from twisted_ws.client.owner import ConnectionOwner
-from twisted_ws.client.trust import explain
 from twisted_ws.logs import printable
 from twisted_ws.wire.loop.transports import abort, setProtocol
+from twisted_ws.wire.tls.client import explain
 
 __all__ = ["Opening"]
 

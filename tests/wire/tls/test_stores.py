@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 
-from twisted_ws.client import ConfigurationError, Store, stores
-from twisted_ws.client.stores import loadIdentity, loadTrust
+from twisted_ws.client import ConfigurationError, Store
+from twisted_ws.wire.tls import stores
+from twisted_ws.wire.tls.stores import loadIdentity, loadTrust
 
 ROOT = trustme.CA()
 LEAF = ROOT.create_child_ca().issue_cert("alice@example.org")

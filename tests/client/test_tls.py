@@ -34,10 +34,10 @@ from twisted_ws.client import (
     WrongName,
     connect,
 )
-from twisted_ws.client.stores import Identity
-from twisted_ws.client.trust import ClientTLS, explain
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.wire.tls.client import ClientTLS, explain
 from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
+from twisted_ws.wire.tls.stores import Identity
 
 ROOT = trustme.CA()
 BETWEEN = ROOT.create_child_ca()
@@ -151,7 +151,7 @@ class TrustTest(LiveCase):
         port = await self.serve(certificate=self.save("server.pem", pem(ELSEWHERE)))
         with capturedLogs() as logs:
             await self.talk(port, verify=False)
-        (line,) = [each for each in logs if each["log_namespace"] == "twisted_ws.client.trust.ClientTLS"]
+        (line,) = [each for each in logs if each["log_namespace"] == "twisted_ws.wire.tls.client.ClientTLS"]
         assert (line["log_level"], line["host"]) == (LogLevel.warn, "localhost")
         assert "NOT VERIFIED" in line["log_format"]
 
@@ -236,7 +236,7 @@ class TrustTest(LiveCase):
         self.patch(ClientTLS, "_judge", fail)
         with capturedLogs() as logs:
             assert "cannot be read (ValueError)" in await self.refused(UntrustedCertificate, port, trustStore=self.bundle())
-        assert [each for each in logs if each["log_namespace"] == "twisted_ws.client.trust.ClientTLS"]
+        assert [each for each in logs if each["log_namespace"] == "twisted_ws.wire.tls.client.ClientTLS"]
         self.flushLoggedErrors(ValueError)
 
     async def test_again(self) -> None:
