@@ -3,7 +3,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,7 +16,6 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 from OpenSSL import SSL
-from OpenSSL.crypto import FILETYPE_PEM, load_certificate
 from twisted.internet import reactor
 from twisted.logger import LogLevel, capturedLogs
 
@@ -34,10 +32,9 @@ from twisted_ws.client import (
     WrongName,
     connect,
 )
-from twisted_ws.errors import ConfigurationError
-from twisted_ws.wire.tls.client import ClientTLS, explain
+from twisted_ws.client.opening.tls import explain
+from twisted_ws.wire.tls.client import ClientTLS
 from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
-from twisted_ws.wire.tls.stores import Identity
 
 ROOT = trustme.CA()
 BETWEEN = ROOT.create_child_ca()
@@ -274,21 +271,3 @@ def test_explain():
     ):
         assert hint in str(explain(None, "server:1", SSL.Error([("SSL routines", "", reason)])))
     assert "broken off" in str(explain(None, "server:1", SSL.Error()))
-
-
-def test_judge():
-    """A certificate that cannot be judged is refused: nothing is raised through OpenSSL, and nothing let through."""
-    tls = ClientTLS("localhost", [parse(ROOT.cert_pem.bytes())])
-    found = SERVER.cert_chain_pems[0].bytes()
-    certificate = load_certificate(FILETYPE_PEM, found)
-    assert "verification error 99" in str(tls._judge(certificate, 99, 0, False))
-    assert tls._judge(certificate, 0, 1, True) is None
-    assert tls._judge(certificate, 0, 0, True) is None
-
-
-def test_badIdentity():
-    """A client certificate that OpenSSL refuses is a mistake of the operator, named."""
-    other = load_pem_private_key(CLIENT.private_key_pem.bytes(), None)
-    identity = Identity("client.pem", parse(SERVER.cert_chain_pems[0].bytes()), other)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match=r"client\.pem"):
-        ClientTLS("localhost", None, identity)

@@ -3,14 +3,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import twisted_ws.client
+import twisted_ws
 from twisted_ws.commands.mends import _NAMES, explained
 from twisted_ws.errors import ConfigurationError, ConnectionClosed
 
 
 def test_names() -> None:
     """Each phrase that is translated is still one that the library says."""
-    source = "".join(path.read_text() for path in Path(twisted_ws.client.__file__).parent.rglob("*.py"))
+    package = Path(twisted_ws.__file__).parent
+    paths = [path for folder in ("client", "wire/tls") for path in package.joinpath(folder).rglob("*.py")]
+    source = "".join(path.read_text() for path in paths)
     # Long texts are cut over lines in the source.
     said = re.sub(r'"\s*f?"', "", source)
     for phrase in _NAMES:

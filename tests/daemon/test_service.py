@@ -221,7 +221,7 @@ def test_certificatesWithoutAPort(tmp_path: Path) -> None:
     assert "give --key-store too" in _refused(Settings(keyStorePasswordFile="x"))
     (tmp_path / "p").write_text("secret")
     wrong = Settings(tlsPort="1", keyStore=str(tmp_path / "p"), keyStorePasswordFile=str(tmp_path / "p"))
-    assert "no PKCS #12 file" in _refused(wrong)
+    assert "not a PKCS #12 file" in _refused(wrong)
 
 
 def test_clientCA(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from tests.wire.stock import Stock
 from tests.wire.support import WireHost
 from twisted_ws.limits import Limits
 from twisted_ws.message import TEXT
-from twisted_ws.wire.lane.transport import LaneServer, PollGroup
+from twisted_ws.wire.lane.group import PollGroup
+from twisted_ws.wire.lane.transport import LaneServer
 from twisted_ws.wire.websocket.autobahn import QuietServerProtocol, serverFactory, serverOptions
 from twisted_ws.wire.websocket.connection import WebSocketConnection
 

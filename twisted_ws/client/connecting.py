@@ -22,7 +22,7 @@ from twisted_ws.client.retry import Retry
 from twisted_ws.client.session import Session
 from twisted_ws.limits import Limits
 from twisted_ws.wire.tls.client import ClientTLS
-from twisted_ws.wire.tls.stores import StorePath, loadIdentity, loadTrust
+from twisted_ws.wire.tls.stores import StorePath, loadClientKey, loadTrust
 
 __all__ = ["Connecting", "connect"]
 
@@ -172,6 +172,6 @@ def _tls(options: Options, trust: StorePath | None, certificate: StorePath | Non
     return ClientTLS(
         options.address.name,
         None if trust is None else loadTrust(trust),
-        None if certificate is None else loadIdentity(certificate),
+        None if certificate is None else loadClientKey(certificate),
         verify,
     )

@@ -21,14 +21,15 @@ from twisted_ws.client.opening.answer import bodyOf, checkStart, parseResponse
 from twisted_ws.client.opening.credentials import Basic, Bearer
 from twisted_ws.client.opening.dialing import unreachable
 from twisted_ws.client.opening.proxies import proxyFor
+from twisted_ws.client.opening.tls import explain
 from twisted_ws.client.opening.tunnel import TunnelEndpoint
 from twisted_ws.commands.arguments import store
 from twisted_ws.commands.secrets import readKey, secret
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import printable
 from twisted_ws.wire.loop.transports import abort
-from twisted_ws.wire.tls.client import ClientTLS, explain
-from twisted_ws.wire.tls.stores import loadIdentity, loadTrust
+from twisted_ws.wire.tls.client import ClientTLS
+from twisted_ws.wire.tls.stores import loadClientKey, loadTrust
 
 __all__ = ["Answer", "post"]
 
@@ -201,7 +202,7 @@ def _tls(address: Address, options: Mapping[str, Any]) -> ClientTLS | None:
     return ClientTLS(
         address.name,
         None if trust is None else loadTrust(trust),
-        None if certificate is None else loadIdentity(certificate),
+        None if certificate is None else loadClientKey(certificate),
         not options["insecure"],
     )
 

@@ -27,7 +27,8 @@ from twisted_ws.web.pages import PagesResource, pagesSite
 from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.door.proxies import TrustedProxies
 from twisted_ws.wire.tls.certificates import readPassword
-from twisted_ws.wire.tls.server import ServerTLS, TLSSettings, peerCertificate
+from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
+from twisted_ws.wire.tls.transport import peerCertificate
 
 __all__ = ["Daemon"]
 

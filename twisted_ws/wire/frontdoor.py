@@ -28,7 +28,7 @@ from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.door.proxies import TrustedProxies
 from twisted_ws.wire.lane.transport import LaneServer
 from twisted_ws.wire.loop.transports import abort, finishWriting, isSecure, peerOf, setProtocol
-from twisted_ws.wire.tls.server import reportFailure
+from twisted_ws.wire.tls.transport import reportFailure
 from twisted_ws.wire.websocket.connection import WebSocketConnection
 from twisted_ws.wire.websocket.runtime import Runtime
 from twisted_ws.wire.websocket.welcome import Welcome

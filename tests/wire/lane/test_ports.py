@@ -11,8 +11,8 @@ from twisted.logger import capturedLogs
 from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld
 from twisted_ws import WebSocketService
 from twisted_ws.wire import speedups
+from twisted_ws.wire.lane.group import PollGroup
 from twisted_ws.wire.lane.ports import accelerate
-from twisted_ws.wire.lane.transport import PollGroup
 from twisted_ws.wire.loop.wheel import Wheel
 
 

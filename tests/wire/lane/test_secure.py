@@ -21,13 +21,14 @@ from tests.wire.tls import test_server as test_tls
 from tests.wire.tls.test_server import CLIENT, CLIENTS, Client, Watched, client, turn
 from twisted_ws import Limits
 from twisted_ws.wire import speedups
+from twisted_ws.wire.lane.group import PollGroup
 from twisted_ws.wire.lane.ports import accelerate
 from twisted_ws.wire.lane.secure import SecureLaneServer
-from twisted_ws.wire.lane.transport import PollGroup
 from twisted_ws.wire.loop.transports import hasTLS, setProtocol
 from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.speedups.pure import WANT_READ
-from twisted_ws.wire.tls.server import ServerTLS, TLSSettings, peerCertificate
+from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
+from twisted_ws.wire.tls.transport import peerCertificate
 
 
 class Early(Watched):

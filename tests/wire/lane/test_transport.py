@@ -26,8 +26,9 @@ from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld, framesOf
 from twisted_ws import Limits
 from twisted_ws import frames as framing
 from twisted_ws.wire import speedups
+from twisted_ws.wire.lane.group import EVENTS, TURN, PollGroup
 from twisted_ws.wire.lane.ports import accelerate
-from twisted_ws.wire.lane.transport import EVENTS, LANE_NAMES, TURN, LaneServer, PollGroup
+from twisted_ws.wire.lane.transport import LANE_NAMES, LaneServer
 from twisted_ws.wire.loop.turns import TURN as TURN_OF_OTHERS
 from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.websocket.connection import PIECE

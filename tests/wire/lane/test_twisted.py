@@ -12,8 +12,8 @@ import pytest
 from twisted.internet.test import test_tcp
 from twisted.internet.test.reactormixins import ReactorBuilder
 
+from twisted_ws.wire.lane.group import PollGroup
 from twisted_ws.wire.lane.ports import accelerate
-from twisted_ws.wire.lane.transport import PollGroup
 from twisted_ws.wire.loop.wheel import Wheel
 
 # Some of these tests use what Twisted itself has deprecated, to see that it goes on working.

@@ -27,15 +27,16 @@ from cryptography.hazmat.primitives.serialization import (
 from twisted.logger import capturedLogs
 
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.wire.tls import certificates
+from twisted_ws.wire.tls import files
 from twisted_ws.wire.tls.certificates import (
     PASSWORD_VARIABLE,
     loadAuthorities,
     loadKeyStore,
     loadPEM,
-    loadSelfSigned,
     readPassword,
 )
+from twisted_ws.wire.tls.files import MAX_FILE
+from twisted_ws.wire.tls.selfsigned import loadSelfSigned
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 ROOT = trustme.CA()
@@ -80,19 +81,19 @@ def keyStore(
 
 def test_certificateKeyAndChainAreReadFromThreeFiles(tmp_path: Path) -> None:
     """Certificate, key and chain come from a file each."""
-    identity = loadPEM(write(tmp_path / "c", OWN), write(tmp_path / "k", KEY), write(tmp_path / "h", CHAIN))
-    assert identity.certificate == parse(OWN)
-    assert identity.chain == (parse(CHAIN),)
-    assert identity.source == str(tmp_path / "c")
-    assert not identity.selfSigned
+    found = loadPEM(write(tmp_path / "c", OWN), write(tmp_path / "k", KEY), write(tmp_path / "h", CHAIN))
+    assert found.certificate == parse(OWN)
+    assert found.chain == (parse(CHAIN),)
+    assert found.source == str(tmp_path / "c")
+    assert not found.selfSigned
 
 
 @pytest.mark.parametrize("parts", [(OWN, CHAIN, ROOT_PEM, KEY), (ROOT_PEM, KEY, CHAIN, OWN, OWN)])
 def test_oneFileMayHoldEverythingInAnyOrder(tmp_path: Path, parts: tuple[bytes, ...]) -> None:
     """A certificate file may carry the key and the chain; the chain is put in order from the certificate of the key."""
-    identity = loadPEM(write(tmp_path / "all.pem", b"".join(parts)))
-    assert identity.certificate == parse(OWN)
-    assert identity.chain == (parse(CHAIN), parse(ROOT_PEM))
+    found = loadPEM(write(tmp_path / "all.pem", b"".join(parts)))
+    assert found.certificate == parse(OWN)
+    assert found.chain == (parse(CHAIN), parse(ROOT_PEM))
 
 
 @pytest.mark.parametrize("kind", ["RSA", "ECDSA"])
@@ -102,25 +103,25 @@ def test_everyCommonFormOfKeyIsRead(tmp_path: Path, kind: str, form: PrivateForm
     issued = ROOT.issue_cert("localhost", key_type=trustme.KeyType[kind])
     key = load_pem_private_key(issued.private_key_pem.bytes(), None)
     pem = key.private_bytes(Encoding.PEM, form, NoEncryption())
-    identity = loadPEM(write(tmp_path / "c", issued.cert_chain_pems[0].bytes()), write(tmp_path / "k", pem))
-    assert identity.key.public_key() == key.public_key()
+    found = loadPEM(write(tmp_path / "c", issued.cert_chain_pems[0].bytes()), write(tmp_path / "k", pem))
+    assert found.key.public_key() == key.public_key()
 
 
-def test_theReprOfAnIdentityHasNoKey(tmp_path: Path) -> None:
+def test_theReprHasNoKey(tmp_path: Path) -> None:
     """The private key is not in the repr."""
-    identity = loadPEM(write(tmp_path / "all.pem", OWN + CHAIN + KEY))
-    assert "key" not in repr(identity).lower()
+    found = loadPEM(write(tmp_path / "all.pem", OWN + CHAIN + KEY))
+    assert "key=" not in repr(found).lower()
 
 
 def test_fingerprintAndDaysLeftTellOfTheCertificate(tmp_path: Path) -> None:
     """The fingerprint has the form that browsers show, and the days are counted to the end of validity."""
-    identity = loadPEM(write(tmp_path / "all.pem", OWN + CHAIN + KEY))
-    assert len(identity.fingerprint) == 32 * 3 - 1
-    assert bytes.fromhex(identity.fingerprint.replace(":", ""))[:1].hex().upper() == identity.fingerprint[:2]
-    assert identity.fingerprint == identity.fingerprint.upper()
-    end = identity.certificate.not_valid_after_utc
-    assert identity.daysLeft(end - timedelta(days=3, hours=12)) == 3.5
-    assert identity.daysLeft(end + timedelta(days=1)) == -1
+    found = loadPEM(write(tmp_path / "all.pem", OWN + CHAIN + KEY))
+    assert len(found.fingerprint) == 32 * 3 - 1
+    assert bytes.fromhex(found.fingerprint.replace(":", ""))[:1].hex().upper() == found.fingerprint[:2]
+    assert found.fingerprint == found.fingerprint.upper()
+    end = found.certificate.not_valid_after_utc
+    assert found.daysLeft(end - timedelta(days=3, hours=12)) == 3.5
+    assert found.daysLeft(end + timedelta(days=1)) == -1
 
 
 # An elliptic curve of the same length of name that nobody knows.
@@ -148,7 +149,7 @@ def damaged(pem: bytes) -> bytes:
         (parse(OWN).public_bytes(Encoding.DER), KEY, None, "The certificate {c} holds no PEM certificate: "),
         (damaged(OWN), KEY, None, "The certificate {c} has a certificate that is damaged"),
         (der2pem(UNKNOWN_CURVE), KEY, None, "The certificate {c} has a certificate that is damaged or of an unknown kind"),
-        (OWN + b" " * 1024 * 1024, KEY, None, "The certificate {c} is larger than 1048576 bytes"),
+        (OWN + b" " * MAX_FILE, KEY, None, "The certificate {c} is larger than 4194304 bytes"),
         (OWN, b"garbage", None, "The private key {k} is no usable PEM key"),
         (OWN, OWN, None, "The private key {k} is no usable PEM key"),
         (OWN, damaged(KEY), None, "The private key {k} is no usable PEM key"),
@@ -204,10 +205,10 @@ def test_aKeyThatOthersCanReadIsWarnedOf(tmp_path: Path, mode: int, warned: bool
 def test_aKeyStoreGivesCertificateKeyAndChain(tmp_path: Path) -> None:
     """A PKCS #12 file has all three; certificates in it that are not of the chain are left out."""
     path = write(tmp_path / "s.p12", keyStore(others=(ROOT_PEM, OTHER.cert_chain_pems[0].bytes(), CHAIN)))
-    identity = loadKeyStore(path, b"secret")
-    assert identity.certificate == parse(OWN)
-    assert identity.chain == (parse(CHAIN), parse(ROOT_PEM))
-    assert identity.source == path
+    found = loadKeyStore(path, b"secret")
+    assert found.certificate == parse(OWN)
+    assert found.chain == (parse(CHAIN), parse(ROOT_PEM))
+    assert found.source == path
 
 
 @pytest.mark.parametrize("password", [None, b""])
@@ -220,13 +221,13 @@ def test_aKeyStoreMayBeWithoutAPassword(tmp_path: Path, password: bytes | None) 
     ("data", "password", "line"),
     [
         (None, b"", r"cannot be read \(No such file"),
-        (keyStore(), b"wrong", r"does not open with this password: check the password\."),
-        (keyStore(), b"\xff", r"does not open with this password: check the password\."),
-        (keyStore(), None, r"give it with --key-store-password-file or TWISTED_WS_KEY_STORE_PASSWORD; check the password\."),
-        (b"garbage", b"", r"is no PKCS #12 file: convert it"),
-        (OWN + KEY, b"", r"is no PKCS #12 file: convert it"),
-        (b"", b"", r"is no PKCS #12 file: convert it"),
-        (keyStore()[:-9], b"secret", r"is no PKCS #12 file: convert it"),
+        (keyStore(), b"wrong", r"does not open: check the password\."),
+        (keyStore(), b"\xff", r"does not open: check the password\."),
+        (keyStore(), None, r"give its password with --key-store-password-file or TWISTED_WS_KEY_STORE_PASSWORD\."),
+        (b"garbage", b"", r"is not a PKCS #12 file: convert it"),
+        (OWN + KEY, b"", r"is not a PKCS #12 file: convert it"),
+        (b"", b"", r"is not a PKCS #12 file: convert it"),
+        (keyStore()[:-9], b"secret", r"is not a PKCS #12 file: convert it"),
         (keyStore(key=None), b"secret", r"lacks a private key with its certificate"),
     ],
 )
@@ -249,7 +250,7 @@ def test_aKeyStoreThatOpenSSLNoLongerReadsIsOneLine(tmp_path: Path, monkeypatch:
     def refuse(data: bytes, password: bytes | None) -> None:
         raise UnsupportedAlgorithm("RC2 is not supported")
 
-    monkeypatch.setattr(certificates, "load_pkcs12", refuse)
+    monkeypatch.setattr(files, "load_pkcs12", refuse)
     with pytest.raises(ConfigurationError, match="no longer reads: export it anew"):
         loadKeyStore(write(tmp_path / "s.p12", keyStore()), b"secret")
 
@@ -304,13 +305,13 @@ def test_onlyRegularFilesAreRead(tmp_path: Path, make: Callable[[Path], None]) -
     path = tmp_path / "file"
     make(path)
     for load in (loadPEM, loadAuthorities, readPassword, partial(loadKeyStore, password=b"")):
-        with pytest.raises(ConfigurationError, match=f"{path} cannot be read .*(no regular file|directory)"):
+        with pytest.raises(ConfigurationError, match=f"{path} cannot be read .*(not a regular file|directory)"):
             load(str(path))
 
 
 def test_authoritiesAreAllCertificatesOfTheFile(tmp_path: Path) -> None:
     """A client CA file may hold several."""
-    assert loadAuthorities(write(tmp_path / "ca.pem", ROOT_PEM + CHAIN)) == [parse(ROOT_PEM), parse(CHAIN)]
+    assert loadAuthorities(write(tmp_path / "ca.pem", ROOT_PEM + CHAIN)) == (parse(ROOT_PEM), parse(CHAIN))
 
 
 @pytest.mark.parametrize("content", [b"", b"# no client may come\n", KEY])
@@ -325,19 +326,19 @@ def test_aClientCAFileWithoutACertificateIsRefused(tmp_path: Path, content: byte
 
 def test_theSelfSignedCertificateIsForLocalhostOnly(tmp_path: Path) -> None:
     """It names localhost and the loopback addresses, cannot sign others, and browsers accept its length."""
-    identity = loadSelfSigned(str(tmp_path / "state"), NOW)
-    certificate = identity.certificate
+    found = loadSelfSigned(str(tmp_path / "state"), NOW)
+    certificate = found.certificate
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
     assert [str(each) for each in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert list(usage) == [x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]
-    assert isinstance(identity.key, ec.EllipticCurvePrivateKey)
-    assert identity.key.curve.name == "secp256r1"
+    assert isinstance(found.key, ec.EllipticCurvePrivateKey)
+    assert found.key.curve.name == "secp256r1"
     assert certificate.not_valid_after_utc - certificate.not_valid_before_utc == timedelta(days=397)
     assert certificate.not_valid_before_utc < NOW
-    assert identity.selfSigned
+    assert found.selfSigned
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
@@ -431,7 +432,7 @@ def test_processesThatStartTogetherGetTheSameCertificate(tmp_path: Path) -> None
     """Several processes that find no certificate, or a damaged one, agree on one."""
     write(tmp_path / "self-signed.pem", b"damaged")
     code = (
-        "import sys; from datetime import *; from twisted_ws.wire.tls.certificates import loadSelfSigned\n"
+        "import sys; from datetime import *; from twisted_ws.wire.tls.selfsigned import loadSelfSigned\n"
         "print('ready', flush=True); sys.stdin.read()\n"
         "print(loadSelfSigned(sys.argv[1], datetime.now(UTC)).fingerprint)\n"
     )

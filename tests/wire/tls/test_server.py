@@ -40,7 +40,8 @@ from zope.interface import implementer
 
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.wire.loop.transports import hasTLS
-from twisted_ws.wire.tls.server import ServerTLS, TLSSettings, peerCertificate
+from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
+from twisted_ws.wire.tls.transport import peerCertificate
 
 ROOT = trustme.CA()
 BETWEEN = ROOT.create_child_ca()

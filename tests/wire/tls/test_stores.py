@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from twisted_ws.client import ConfigurationError, Store
-from twisted_ws.wire.tls import stores
-from twisted_ws.wire.tls.stores import loadIdentity, loadTrust
+from twisted_ws.wire.tls import files
+from twisted_ws.wire.tls.files import MAX_FILE
+from twisted_ws.wire.tls.stores import loadClientKey, loadTrust
 
 ROOT = trustme.CA()
 LEAF = ROOT.create_child_ca().issue_cert("alice@example.org")
@@ -51,15 +52,15 @@ def test_trust(tmp_path):
 
 
 @pytest.mark.parametrize("password", [None, "secret"])
-def test_identity(tmp_path, password):
+def test_clientKey(tmp_path, password):
     """A client's certificate is the one that the key belongs to; the others are its chain."""
     pem = (LEAF.private_key_pem.bytes() if password is None else LOCKED) + b"".join(
         each.bytes() for each in reversed(LEAF.cert_chain_pems)
     )
     for data in (pem, p12(password=None if password is None else b"secret")):
-        identity = loadIdentity(Store(write(tmp_path, data), password))
-        assert identity.certificate == CERTIFICATES[0]
-        assert identity.chain == tuple(CERTIFICATES[1:])
+        found = loadClientKey(Store(write(tmp_path, data), password))
+        assert found.certificate == CERTIFICATES[0]
+        assert found.chain == tuple(CERTIFICATES[1:])
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_identity(tmp_path, password):
         (LEAF.private_key_pem.bytes(), None, "holds no certificate"),
         (p12(None, None, [AUTHORITY]), None, "give its password with Store"),
         (p12(None, None, [AUTHORITY]), "other", "check the password"),
-        (b"x" * (stores._MAX_FILE + 1), None, "larger than"),
+        (b"x" * (MAX_FILE + 1), None, "larger than"),
     ],
 )
 def test_badTrust(tmp_path, data, password, hint):
@@ -90,7 +91,7 @@ def test_badTrust(tmp_path, data, password, hint):
         (LEAF.private_key_pem.bytes() + ROOT.cert_pem.bytes(), None, "none of its certificates"),
         (LEAF.private_key_pem.bytes(), None, "none of its certificates"),
         (LOCKED + ROOT.cert_pem.bytes(), None, "give its password"),
-        (LOCKED + ROOT.cert_pem.bytes(), b"other", "damaged, or its password"),
+        (LOCKED + ROOT.cert_pem.bytes(), b"other", "damaged key, or its password"),
         (LEAF.private_key_pem.bytes() + ROOT.cert_pem.bytes(), "secret", "leave out the password"),
         (p12(), b"\xff", "check the password"),
         (
@@ -101,11 +102,11 @@ def test_badTrust(tmp_path, data, password, hint):
         ),
     ],
 )
-def test_badIdentity(tmp_path, data, password, hint):
+def test_badClientKey(tmp_path, data, password, hint):
     """A client certificate that cannot be used is one line with the file and the mend."""
     path = write(tmp_path, data)
     with pytest.raises(ConfigurationError) as caught:
-        loadIdentity(Store(path, password))
+        loadClientKey(Store(path, password))
     assert hint in str(caught.value)
     assert path in str(caught.value)
 
@@ -123,7 +124,7 @@ def test_oldEncryption(tmp_path, monkeypatch):
     def refuse(*arguments: object) -> None:
         raise UnsupportedAlgorithm("RC2")
 
-    monkeypatch.setattr(stores, "load_pkcs12", refuse)
+    monkeypatch.setattr(files, "load_pkcs12", refuse)
     with pytest.raises(ConfigurationError, match="export it anew"):
         loadTrust(write(tmp_path, p12()))
 

@@ -16,11 +16,11 @@ from twisted_ws.client.connection import ClientConnection
 from twisted_ws.client.errors import BadHandshake, ConnectError, ConnectFailed
 from twisted_ws.client.opening.answer import Response, bodyOf, checkStart, judge, parseResponse, refusal
 from twisted_ws.client.opening.request import newKey, request
+from twisted_ws.client.opening.tls import explain
 from twisted_ws.client.options import Options
 from twisted_ws.client.owner import ConnectionOwner
 from twisted_ws.logs import printable
 from twisted_ws.wire.loop.transports import abort, setProtocol
-from twisted_ws.wire.tls.client import explain
 
 __all__ = ["Opening"]
 

@@ -23,7 +23,7 @@ from twisted_ws.web.http.errors import HttpError, httpError, late
 from twisted_ws.web.http.resource import HttpResource
 from twisted_ws.web.http.response import jsonBody
 from twisted_ws.wire.loop.transports import peerOf
-from twisted_ws.wire.tls.server import peerCertificate
+from twisted_ws.wire.tls.transport import peerCertificate
 
 if TYPE_CHECKING:
     from twisted_ws.dispatch.upgrades import Upgrade

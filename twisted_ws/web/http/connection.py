@@ -29,7 +29,7 @@ from twisted_ws.wire.door.head import BadHead, RequestHead, emptyLines, headEnd,
 from twisted_ws.wire.loop.backlog import Part
 from twisted_ws.wire.loop.transports import abort, finishWriting, hasUnread, peerOf, sending
 from twisted_ws.wire.loop.turns import QUANTUM, TURN
-from twisted_ws.wire.tls.server import reportFailure
+from twisted_ws.wire.tls.transport import reportFailure
 from twisted_ws.wire.websocket.closing import getsOn
 from twisted_ws.wire.websocket.outbox import SLICE
 

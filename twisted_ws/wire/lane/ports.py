@@ -14,9 +14,10 @@ from twisted.python.failure import Failure
 
 from twisted_ws.logs import Throttle
 from twisted_ws.wire import speedups
+from twisted_ws.wire.lane.group import PollGroup
 from twisted_ws.wire.lane.secure import SecureLaneServer
-from twisted_ws.wire.lane.transport import LaneServer, PollGroup
-from twisted_ws.wire.tls.server import TLSFactory
+from twisted_ws.wire.lane.transport import LaneServer
+from twisted_ws.wire.tls.transport import TLSFactory
 
 __all__ = ["accelerate"]
 

@@ -19,14 +19,15 @@ from twisted_ws.wire import speedups
 from twisted_ws.wire.lane.transport import LANE_NAMES, LaneServer
 from twisted_ws.wire.loop.memory import shareNames
 from twisted_ws.wire.speedups.pure import TOO_MANY, WANT_READ, tlsHasEnded
-from twisted_ws.wire.tls.server import PLAIN_HTTP, TOO_MANY_MESSAGES, ServerTLS, isPlainHTTP
+from twisted_ws.wire.tls.server import ServerTLS
+from twisted_ws.wire.tls.transport import PLAIN_HTTP, TOO_MANY_MESSAGES, isPlainHTTP
 
 __all__ = ["SecureLaneServer"]
 
 
 @implementer(ISSLTransport)
 class SecureLaneServer(LaneServer):
-    """An accepted connection with TLS; to its protocol, as the transport of `twisted_ws.wire.tls.server.ServerTLS.wrap`.
+    """An accepted connection with TLS; to its protocol, as the transport of `twisted_ws.wire.tls.server.ServerTLS.wrap` says.
 
     `loseConnection` sends what is buffered, then our close_notify, and waits for the peer's; who calls it keeps a deadline and
     then calls `abortConnection`. Of what the peer still sends meanwhile `lingerBytes` are read. There is no half-close:

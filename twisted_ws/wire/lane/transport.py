@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 from collections.abc import Callable, Iterable
 from socket import SocketType as _BareSocket
 from socket import socket as Socket
@@ -18,36 +17,16 @@ from typing import Any, Protocol
 
 from twisted.internet import main, tcp
 from twisted.internet.address import IPv6Address
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IReadDescriptor
-from twisted.logger import Logger
+from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from twisted_ws.wire import speedups
 from twisted_ws.wire.loop.memory import shareNames
-from twisted_ws.wire.loop.wheel import Wheel
 
-__all__ = ["LANE_NAMES", "LaneServer", "PollGroup", "Receiver"]
-
-# Timers, accepts and what waits for its turn (`twisted_ws.wire.loop.turns`, which has as long) come after so many seconds at the
-# latest; how late it is, is looked at after so many events, or some more than 64 messages.
-TURN = 0.005
-EVENTS = 8
-
-# Bits of epoll, as plain numbers.
-_IN = getattr(select, "EPOLLIN", 0x001)
-_OUT = getattr(select, "EPOLLOUT", 0x004)
-_GONE = getattr(select, "EPOLLERR", 0x008) | getattr(select, "EPOLLHUP", 0x010)
+__all__ = ["LANE_NAMES", "FrameReceiver", "LaneServer"]
 
 
-# What nearly every connection ends with.
-_REASONS: dict[type[Exception], Failure] = {
-    type(why): Failure(why) for why in (main.CONNECTION_DONE, main.CONNECTION_LOST, ConnectionAborted())
-}
-
-
-class Receiver(Protocol):
+class FrameReceiver(Protocol):
     """A protocol that has asked its transport for a lane (`LaneServer.setLane`)."""
 
     def framesReceived(self, messages: list[str | bytes]) -> None:
@@ -55,162 +34,6 @@ class Receiver(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes that begin with anything but a whole common frame."""
-
-
-@implementer(IReadDescriptor)
-class PollGroup:
-    """Many sockets behind one descriptor of the reactor.
-
-    An epoll set has a descriptor of its own, which is readable when one of its sockets is ready, so this works on any reactor. A
-    transport joins by being made with this in the place of its reactor.
-
-    Args:
-        reactor: the reactor.
-        wheel: whose time is noted for each read.
-    """
-
-    _log = Logger()
-
-    def __init__(self, reactor: Any, wheel: Wheel) -> None:
-        self._reactor = reactor
-        self._wheel = wheel
-        self.sockets = speedups.PollSet(self._ready)
-        self._polled = False
-
-    def __getattr__(self, name: str) -> Any:
-        # For everything but polling a transport has the real reactor.
-        return getattr(self._reactor, name)
-
-    def fileno(self) -> int:
-        """Return the descriptor of the set."""
-        fileno: int = self.sockets.fileno()
-        return fileno
-
-    def logPrefix(self) -> str:
-        """Return how the reactor names this in its log."""
-        return "lane"
-
-    def addReader(self, transport: Any) -> None:
-        """Tell `transport` when there is something to read."""
-        self._ask(transport, _IN, 0)
-
-    def removeReader(self, transport: Any) -> None:
-        """Undo `addReader`."""
-        self._ask(transport, 0, _IN)
-
-    def addWriter(self, transport: Any) -> None:
-        """Tell `transport` when it can write."""
-        self._ask(transport, _OUT, 0)
-
-    def removeWriter(self, transport: Any) -> None:
-        """Undo `addWriter`."""
-        self._ask(transport, 0, _OUT)
-
-    def isReading(self, transport: Any) -> bool:
-        """Say whether `transport` is told when there is something to read."""
-        return bool(self.sockets.asked(transport.descriptor) & _IN)
-
-    def readAgain(self, transport: Any) -> None:
-        """Have `transport` read in the next turn, whatever there is."""
-        self._reactor.callLater(0, self._ready, transport, _IN, None)
-
-    def forget(self, transport: Any) -> None:
-        """Tell `transport` nothing more; it has no lane either."""
-        self.sockets.detach(transport.descriptor, transport)
-        self._ask(transport, 0, _IN | _OUT)
-
-    def _ask(self, transport: Any, wanted: int, unwanted: int) -> None:
-        if wanted and not transport.connected:
-            return  # its descriptor may be another's by now; or it was aborted, and nobody would read or write
-        sockets = self.sockets
-        sockets.ask(transport.descriptor, transport, wanted, unwanted)
-        if self._polled != (len(sockets) > 0):
-            self._polled = not self._polled
-            if self._polled:
-                self._reactor.addReader(self)
-            else:
-                self._reactor.removeReader(self)
-
-    def doRead(self) -> None:
-        """Serve the sockets that are ready, for as long as one turn may take."""
-        try:
-            seconds = self._reactor.seconds
-            until = seconds() + TURN
-            now = self._wheel.seconds()
-            while self.sockets.serve(EVENTS, now) == EVENTS and seconds() < until:
-                pass
-        except Exception as error:
-            transport, self.sockets.failed = self.sockets.failed, None
-            if transport is None:
-                if isinstance(error, OSError):
-                    raise
-                # Memory was short, and all connections are well: what was ready is ready the next time too.
-                self._log.failure("the reactor's turn for all connections failed")
-                return
-            self._disconnect(transport, error, False)
-            self._log.failure("a connection failed in the reactor")
-
-    def _ready(self, transport: Any, events: int, came: Any) -> None:
-        """Serve a socket that is ready, and not for its lane alone (see `PollSet`)."""
-        try:
-            why = None
-            reading = bool(events & _IN)
-            if came is not None:
-                why = transport.take(came)
-            elif reading:
-                why = transport.doRead()
-            elif events & _GONE:
-                reading = self.isReading(transport)
-                why = main.CONNECTION_DONE if reading else main.CONNECTION_LOST
-            if why is None and events & _OUT and transport.connected:
-                why = transport.doWrite()
-        except Exception as error:
-            self._log.failure("a connection failed in the reactor")
-            why = error
-        if why is not None:
-            self._disconnect(transport, why, reading)
-
-    def _disconnect(self, transport: Any, why: Exception, reading: bool) -> None:
-        """End a connection, as the reactor does it, which would take an exception for the whole group's."""
-        try:
-            self._end(transport, why, reading)
-        except Exception:
-            try:
-                self._end(transport, why, False)  # goes on behind what was done: no connection stays half ended
-            except Exception:
-                self._log.failure("a connection failed at its end")
-            else:
-                self._log.failure("a connection failed at its end, and ended all the same")
-
-    def _end(self, transport: Any, why: Exception, reading: bool) -> None:
-        # See PosixReactorBase._disconnectSelectable.
-        reason = _REASONS.get(type(why)) or Failure(why)
-        if reading and isinstance(why, ConnectionDone):
-            self.removeReader(transport)
-            transport.readConnectionLost(reason)
-        else:
-            transport.connectionLost(reason)
-
-    def endLater(self, transport: Any) -> None:
-        """End a connection that was aborted, in a turn of its own."""
-        why = _REASONS[ConnectionAborted].value
-        try:
-            self._reactor.callLater(0, self._disconnect, transport, why, False)
-        except MemoryError:
-            self._reactor.callLater(0, self._disconnect, transport, why, False)  # it has to be
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Pass on to all that the reactor ends.
-
-        It does so with the group, too, when one allocation failed as it called `doRead`; then all connections go on.
-        """
-        if reason.check(MemoryError):
-            self._reactor.addReader(self)
-            return
-        for transport in self.sockets.transports():
-            self.removeReader(transport)
-            self.removeWriter(transport)
-            transport.connectionLost(reason)
 
 
 # Bytes below which more of what waits is joined to what is being sent, as in Twisted.
@@ -303,7 +126,7 @@ class LaneServer(tcp.Server):
         return not self._closed and speedups.isOnLoopback(self.descriptor)
 
     def setLane(self, deliver: Callable[[str | bytes], None] | None, maximum: int = 0) -> None:
-        """Have `deliver` called with each message that comes in a common frame; the rest is for the protocol, a `Receiver`.
+        """Have `deliver` called with each message that comes in a common frame; the rest is for the protocol, a `FrameReceiver`.
 
         Args:
             deliver: None: everything is for the protocol, as in the beginning.

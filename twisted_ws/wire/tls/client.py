@@ -1,13 +1,14 @@
-"""TLS on a client's side: whom to trust, whose name must be on the certificate, and what went wrong."""
+"""TLS on a client's side: whom to trust, and whose name must be on the certificate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from ipaddress import ip_address
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from OpenSSL import SSL
-from OpenSSL.crypto import X509, X509StoreFlags
+from OpenSSL.crypto import X509
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import extract_patterns
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
@@ -16,23 +17,29 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from twisted_ws.client.errors import TLSFailed, UntrustedCertificate, WrongName, quoted
-from twisted_ws.client.opening.address import isIP
-from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import printable
-from twisted_ws.wire.tls.certificates import Identity
-from twisted_ws.wire.tls.server import TLSTransport
-from twisted_ws.wire.tls.server import openSSLReason as _reason
+from twisted_ws.wire.tls.certificates import CertifiedKey
+from twisted_ws.wire.tls.contexts import newContext, showKey, trust
+from twisted_ws.wire.tls.transport import TLSTransport
 
-__all__ = ["ClientTLS", "explain"]
-
-# For TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has nothing else.
-_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+__all__ = ["ClientTLS", "Refusal"]
 
 # OpenSSL's X509_V_ERR_..., from x509_vfy.h.
 _NOT_YET_VALID = 9
 _EXPIRED = 10
 _UNKNOWN_ISSUER = {2, 18, 19, 20, 21, 27}
+
+
+class Refusal(NamedTuple):
+    """Why a server's certificate was refused.
+
+    Attributes:
+        text: one line, with the mend.
+        isWrongName: whether it is one that is trusted, but for another name.
+    """
+
+    text: str
+    isWrongName: bool = False
 
 
 class _ClientTransport(TLSTransport):
@@ -42,7 +49,7 @@ class _ClientTransport(TLSTransport):
         refusal: why the server's certificate was refused; None while it was not.
     """
 
-    refusal: TLSFailed | None = None
+    refusal: Refusal | None = None
 
 
 class _Factory(TLSMemoryBIOFactory):
@@ -55,8 +62,8 @@ class ClientTLS:
 
     Args:
         host: the name or IP address that must be on the server's certificate.
-        trust: the certificates that are trusted; None: the system's authorities.
-        identity: the client's certificate; None for none.
+        trusted: the certificates that are trusted; None: the system's authorities.
+        key: the client's private key with its certificate; None for none.
         verify: False takes any certificate, and says so in the log.
 
     Raises:
@@ -66,15 +73,16 @@ class ClientTLS:
     _log = Logger()
 
     def __init__(
-        self, host: str, trust: Sequence[x509.Certificate] | None = None, identity: Identity | None = None, verify: bool = True
+        self, host: str, trusted: Sequence[x509.Certificate] | None = None, key: CertifiedKey | None = None, verify: bool = True
     ) -> None:
-        self._host = host.removesuffix(".")
+        self._host = host = host.removesuffix(".")
+        self._wanted = _idOf(host)
         self._verify = verify
         if not verify:
             self._log.warn(
                 "The certificate of {host} is NOT VERIFIED: whoever is on the way can read and change everything.", host=host
             )
-        self._context = _context(trust, identity)
+        self._context = _context(trusted, key)
 
     def wrap(self, factory: IProtocolFactory, reactor: Any) -> IProtocolFactory:
         """Return a factory for protocols that speak TLS below those of `factory`."""
@@ -83,7 +91,7 @@ class ClientTLS:
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """Return the OpenSSL side of one connection (`IOpenSSLClientConnectionCreator`)."""
         connection = SSL.Connection(self._context, None)
-        if not isIP(self._host):
+        if isinstance(self._wanted, DNS_ID):
             connection.set_tlsext_host_name(self._host.encode("ascii"))  # never an address: RFC 6066 section 3
         if not self._verify:
             connection.set_verify(SSL.VERIFY_NONE, None)
@@ -95,7 +103,7 @@ class ClientTLS:
                 refusal = self._judge(certificate, code, depth, bool(ok))
             except Exception as error:
                 self._log.failure("a certificate could not be judged")
-                refusal = UntrustedCertificate(f"the certificate of {self._host} cannot be read ({type(error).__name__})")
+                refusal = Refusal(f"the certificate of {self._host} cannot be read ({type(error).__name__})")
             if refusal is not None and tlsProtocol.refusal is None:
                 tlsProtocol.refusal = refusal
             return refusal is None
@@ -103,70 +111,40 @@ class ClientTLS:
         connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, judge)
         return connection
 
-    def _judge(self, certificate: X509, code: int, depth: int, ok: bool) -> TLSFailed | None:
+    def _judge(self, certificate: X509, code: int, depth: int, ok: bool) -> Refusal | None:
         """Judge one certificate of the server's chain; the leaf, which has to have the name, comes last."""
         found = certificate.to_cryptography()
         if not ok:
-            return UntrustedCertificate(f"the certificate of {self._host} is not trusted: {_why(found, code)}")
+            return Refusal(f"the certificate of {self._host} is not trusted: {_why(found, code)}")
         if depth:
             return None
-        wanted = IPAddress_ID(self._host) if isIP(self._host) else DNS_ID(self._host)
         try:
-            verify_service_identity(extract_patterns(found), [wanted], [])
+            verify_service_identity(extract_patterns(found), [self._wanted], [])
         except (VerificationError, CertificateError):
             names = ", ".join(_names(found)) or "no name"
-            text = f"the server's certificate is not for {quoted(self._host)} but for {printable(names, 200)}"
-            return WrongName(f"{text}: connect by a name that is on it, or have one issued for this name")
+            text = f'the server\'s certificate is not for "{printable(self._host, 100)}" but for {printable(names, 200)}'
+            return Refusal(f"{text}: connect by a name that is on it, or have one issued for this name", isWrongName=True)
         return None
 
 
-def _context(trust: Sequence[x509.Certificate] | None, identity: Identity | None) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_cipher_list(_CIPHERS)
-    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+def _idOf(host: str) -> DNS_ID | IPAddress_ID:
+    try:
+        ip_address(host)
+    except ValueError:
+        return DNS_ID(host)
+    return IPAddress_ID(host)
+
+
+def _context(trusted: Sequence[x509.Certificate] | None, key: CertifiedKey | None) -> SSL.Context:
+    context = newContext(SSL.TLS_CLIENT_METHOD)
     context.set_alpn_protos([b"http/1.1"])
-    if trust is None:
+    if trusted is None:
         context.set_default_verify_paths()
     else:
-        store = context.get_cert_store()
-        assert store is not None  # which a context of OpenSSL always has
-        # Whatever is in the store is trusted as it is: also a server's own certificate, or an authority without its root.
-        store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
-        for each in trust:
-            store.add_cert(X509.from_cryptography(each))
-    if identity is not None:
-        try:
-            context.use_certificate(identity.certificate)
-            context.use_privatekey(identity.key)
-            for each in identity.chain:
-                context.add_extra_chain_cert(each)
-        except SSL.Error as error:
-            raise ConfigurationError(
-                f"OpenSSL refuses the client certificate {identity.source} ({_reason(error)}): have a new one issued."
-            ) from None
+        trust(context, trusted)
+    if key is not None:
+        showKey(context, key, "client certificate")
     return context
-
-
-def explain(transport: Any, where: str, error: SSL.Error) -> TLSFailed:
-    """Return the error for a TLS handshake that failed.
-
-    Args:
-        transport: from `ClientTLS.wrap`.
-        where: host and port.
-        error: what OpenSSL says.
-    """
-    refusal: TLSFailed | None = getattr(transport, "refusal", None)
-    if refusal is not None:
-        return refusal
-    reason = _reason(error)
-    if reason in ("wrong version number", "packet length too long", "record layer failure", "http request"):
-        return TLSFailed(f"{where} does not speak TLS: check the port, or use ws:// where nothing secret is said")
-    if "certificate required" in reason or "bad certificate" in reason or "unknown ca" in reason:
-        return TLSFailed(f"{where} wants a client certificate that it trusts ({reason}): give one with clientCertificate")
-    if "protocol version" in reason or "unsupported protocol" in reason:
-        return TLSFailed(f"{where} speaks only versions of TLS that are broken ({reason}): it has to learn TLS 1.2 or 1.3")
-    return TLSFailed(f"no TLS with {where}: {printable(reason or 'broken off')}")
 
 
 def _why(certificate: x509.Certificate, code: int) -> str:

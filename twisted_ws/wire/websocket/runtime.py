@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
 from twisted_ws.wire.door.gate import Gate
-from twisted_ws.wire.lane.transport import PollGroup
+from twisted_ws.wire.lane.group import PollGroup
 from twisted_ws.wire.loop.backlog import Backlog
 from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.loop.wheel import Wheel

@@ -1,0 +1,165 @@
+"""Twisted's TLS transport with what it lacks, and what a failure of TLS means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IAddress, IProtocolFactory, ITCPTransport, ITransport
+from twisted.internet.protocol import connectionDone
+from twisted.internet.ssl import Certificate
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import providedBy
+from zope.interface.declarations import Provides
+
+from twisted_ws.logs import Throttle, peerName, printable
+from twisted_ws.wire import speedups
+from twisted_ws.wire.loop.transports import hasTLS, peerOf
+from twisted_ws.wire.tls.contexts import openSSLReason
+
+if TYPE_CHECKING:
+    from twisted_ws.wire.tls.server import ServerTLS
+
+__all__ = ["PLAIN_HTTP", "TOO_MANY_MESSAGES", "TLSFactory", "TLSTransport", "isPlainHTTP", "peerCertificate", "reportFailure"]
+
+_log = Logger()
+
+# What OpenSSL calls the end of a stream without a close_notify, as of a load balancer's check.
+_PEER_LEFT = "unexpected eof while reading"
+_READ = 2**15
+
+_HINT = b"This port speaks TLS: use https:// or wss://\n"
+PLAIN_HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (
+    len(_HINT),
+    _HINT,
+)
+
+
+# What breaks a connection that `twisted_ws.wire.speedups.pure.tlsAllow` has stopped.
+TOO_MANY_MESSAGES = SSL.Error([("", "", "too many messages of TLS itself at once, as new keys")])
+
+
+# What zope.interface says of our transports, by the kind of transport below them. Twisted declares each interface by itself; with
+# none of it kept, each connection makes it anew, and all of it is cycles.
+_declarations: dict[type, list[object]] = {}
+
+
+class TLSTransport(TLSMemoryBIOProtocol):
+    """Twisted's TLS transport, without the turn of delay that its buffering kind adds, and with what stock lacks."""
+
+    transport: Any
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """Begin, with small packets sent at once."""
+        if ITCPTransport.providedBy(transport):
+            try:
+                transport.setTcpNoDelay(True)
+            except OSError:
+                pass  # the peer has gone already, and connectionLost will tell
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
+        if transport.__class__ not in _declarations:
+            each = [Provides(self.__class__, interface) for interface in providedBy(transport)]
+            _declarations[transport.__class__] = [*each, providedBy(self)]
+
+    def abortConnection(self) -> None:
+        """Drop the connection now."""
+        if self.connected:  # stock raises AttributeError once the connection is lost
+            super().abortConnection()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End."""
+        # The TCP transport has stopped it already. Stock keeps it: a cycle through the producer, and AttributeError when
+        # it is unregistered later.
+        self._producer = None
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+    def _flushReceiveBIO(self) -> None:
+        """Deliver what has come."""
+        speedups.tlsCount(True)
+        try:
+            super()._flushReceiveBIO()  # type: ignore[no-untyped-call]
+        finally:
+            speedups.tlsCount(False)
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        """End the connection, because the peer ended TLS or broke it."""
+        if speedups.tlsCount(False):
+            reason = Failure(TOO_MANY_MESSAGES)
+        elif reason is not None:
+            reason.cleanFailure()  # stock keeps it in a frame that its traceback has: a cycle for each connection
+        if reason is not None and isPlainHTTP(reason.value):
+            self.transport.write(PLAIN_HTTP)
+        super()._tlsShutdownFinished(reason)  # type: ignore[no-untyped-call]
+        # Whatever the producer writes from here on is dropped; left registered with a full TCP transport it would be
+        # asked to resume, write nothing that arrives, and so hold the connection open for ever.
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            self.transport.unregisterProducer()
+            producer.stopProducing()
+
+    def _flushSendBIO(self) -> None:
+        """Write all that OpenSSL has for the peer: stock writes 32 KiB of it, and a longer flight waits for ever."""
+        try:
+            data = self._tlsConnection.bio_read(_READ)
+            self.transport.write(data)
+            while len(data) == _READ:
+                data = self._tlsConnection.bio_read(_READ)
+                self.transport.write(data)
+        except SSL.WantReadError:
+            pass
+
+
+class TLSFactory(TLSMemoryBIOFactory):
+    """Makes connections with TLS in memory, on any transport (see `ServerTLS.wrap`).
+
+    Attributes:
+        tls: whose context.
+    """
+
+    protocol = TLSTransport
+
+    def __init__(self, tls: ServerTLS, isClient: bool, wrappedFactory: IProtocolFactory, reactor: Any) -> None:
+        super().__init__(tls, isClient, wrappedFactory, reactor)
+        self.tls = tls
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return the transport; None, which closes the connection, where the wrapped factory wants none."""
+        wrapped = self.wrappedFactory.buildProtocol(addr)
+        return None if wrapped is None else self.protocol(self, wrapped)  # type: ignore[no-untyped-call]
+
+
+def peerCertificate(transport: Any) -> Certificate | None:
+    """Return the client's certificate, verified; None without TLS, without mutual TLS, or when the connection is lost.
+
+    Only from the first byte of the application on: before that the handshake is not finished.
+    """
+    connection = transport.getHandle() if hasTLS(transport) else None
+    found = None if connection is None else connection.get_peer_certificate()
+    return None if found is None else Certificate(found)
+
+
+def isPlainHTTP(error: BaseException | None) -> bool:
+    """Say whether a handshake failed because the client spoke HTTP without TLS; it can be told by `PLAIN_HTTP`."""
+    return openSSLReason(error) == "http request"
+
+
+def reportFailure(reason: Failure, throttle: Throttle, transport: Any) -> None:
+    """Write into the log that TLS ended a connection that awaited a request; nothing where the peer has just left.
+
+    Args:
+        reason: of the protocol's `connectionLost`.
+        throttle: keeps peers from filling the log.
+        transport: the connection.
+    """
+    error = reason.value
+    what = openSSLReason(error) if isinstance(error, SSL.Error) else ""
+    if not what or what == _PEER_LEFT:
+        return
+    if isPlainHTTP(error):
+        what = "plain HTTP came to it: use https:// or wss:// there"
+    elif "alert" in what and ("certificate" in what or "unknown ca" in what):  # an alert is what the client says
+        what += ": the client does not accept the certificate of this server"
+    peer = peerName(peerOf(transport.getPeer())[0])
+    throttle.info(_log, "TLS failed", "{peer}: TLS failed: {what}", peer=peer, what=printable(what))
