@@ -1,1 +1,1 @@
-"""What the server stands: attacks, faults and a soak against a real daemon; ``python -m hostile --help``."""
+"""What the server survives: attacks, faults and a soak test against a real daemon; see ``python -m hostile --help``."""

@@ -1,7 +1,7 @@
 """Attack a real daemon, make connections fail, or wear it out, among good clients that count what they get.
 
-A whole run of a part writes its results into hostile/results.json and docs/reliability.md; what is asked for only in part is
-left in hostile/build/last.json.
+A complete run of a part writes its results to hostile/results.json and docs/reliability.md; an incomplete run writes only
+hostile/build/last.json.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PICTURE = ROOT / "docs" / "reliability.svg"
 CONFORMANCE = ROOT / "tools" / "conformance" / "results.json"
 PARTS = ("attacks", "faults", "soak")
 QUICK_GOOD, QUICK_SCALE = 3, 0.1
-# The cores of the daemon, and of everything else.
+# The cores for the daemon and for everything else.
 CORES = 0, 1
 
 
@@ -42,36 +42,34 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m hostile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} [attacks]")
-    parser.add_argument("--only", metavar="A,B", help="attacks, kinds of attacks, faults; --list shows them")
-    parser.add_argument("--quick", action="store_true", help="a tenth of everything, among few good clients")
-    parser.add_argument("--good", type=int, metavar="N", help="good clients, of each of four kinds [25]")
-    parser.add_argument("--connects", type=int, metavar="N", help="connections of the soak [1,000,000]")
-    parser.add_argument(
-        "--save", action="store_true", help="put what was found among the kept results and into the documentation"
-    )
+    parser.add_argument("--only", metavar="A,B", help="attacks, kinds of attacks, or faults; see --list")
+    parser.add_argument("--quick", action="store_true", help="run a tenth of everything, with few good clients")
+    parser.add_argument("--good", type=int, metavar="N", help="good clients of each of the four kinds [25]")
+    parser.add_argument("--connects", type=int, metavar="N", help="connections of the soak test [1,000,000]")
+    parser.add_argument("--save", action="store_true", help="add the results to the kept ones and to the documentation")
     parser.add_argument("--list", action="store_true", help="show the attacks and faults")
     parser.add_argument("--write-docs", action="store_true", help="run nothing: write the documentation from the kept results")
     options = parser.parse_args(arguments)
     for part in options.parts:
         if part not in PARTS:
-            parser.error(f"there is no {part!r}; there is {', '.join(PARTS)}")
+            parser.error(f"unknown part {part!r}; the parts are {', '.join(PARTS)}")
     options.only = [name.strip() for name in options.only.split(",")] if options.only else []
     known = {name for each in ATTACKS for name in (each.name, each.group)} | {each.name for each in FAULTS}
     for name in options.only:
         if name not in known:
-            parser.error(f"there is no {name!r}; --list shows what there is")
+            parser.error(f"unknown name {name!r}; --list shows the known names")
     if options.save and options.quick:
-        parser.error("a quick run is too small to be kept: leave out --save or --quick")
+        parser.error("the results of a quick run cannot be kept: omit --save or --quick")
     return options
 
 
 def chosen(wanted: Sequence[str]) -> list[Attack]:
-    """Return the attacks that were asked for, by name or kind; all when none were."""
+    """Return the requested attacks, by name or kind; all of them if none were requested."""
     return [each for each in ATTACKS if not wanted or each.name in wanted or each.group in wanted]
 
 
 def _attacks(options: argparse.Namespace, results: Results) -> bool:
-    """Make the attacks, and print what came of each; say whether the daemon held."""
+    """Run the attacks, and print the result of each; return whether the daemon held."""
     good = options.good or (QUICK_GOOD if options.quick else 25)
     scale = QUICK_SCALE if options.quick else 1.0
     attacks = chosen(options.only)
@@ -88,7 +86,7 @@ def _attacks(options: argparse.Namespace, results: Results) -> bool:
 
 
 def _faults(options: argparse.Namespace, results: Results) -> bool:
-    """Let connections fail in every way, and print what came of each; say whether nothing was lost that need not be."""
+    """Make connections fail in every way, and print the results; return whether nothing was lost unnecessarily."""
     known = [each for each in FAULTS if not options.only or each.name in options.only]
     print(report.FAULT_HEAD)
     for each in known:
@@ -99,7 +97,7 @@ def _faults(options: argparse.Namespace, results: Results) -> bool:
 
 
 def _soak(options: argparse.Namespace, results: Results) -> bool:
-    """Make very many connections, and print what the daemon holds meanwhile; say whether nothing stayed behind."""
+    """Make very many connections, and print what the daemon holds meanwhile; return whether nothing was left behind."""
     total = options.connects or (20_000 if options.quick else 1_000_000)
     found = soak(
         BUILD / "run" / "soak", total, options.good or 25, CORES, lambda sample: print(report.soakLine(sample), flush=True)
@@ -114,7 +112,7 @@ RUNS = {"attacks": _attacks, "faults": _faults, "soak": _soak}
 
 
 def parts(results: Results) -> dict[str, str]:
-    """Return what the page says, by part; nothing of what has not been run."""
+    """Return the content of the page by part; nothing for a part that has not been run."""
     found = {
         "attacks": lambda: report.attacks(ATTACKS, results.attacks),
         "faults": lambda: report.faults(FAULTS, results.faults),
@@ -123,7 +121,7 @@ def parts(results: Results) -> dict[str, str]:
     page = {}
     for part, make in found.items():
         if part in results.dates:
-            # A paragraph of its own: a table on the line of a sentence is none.
+            # A separate paragraph: directly after a sentence, a table would not be one.
             page[part] = f"{report.machine(results.dates[part], results.machine[part])}\n\n{make()}"
     kept = json.loads(CONFORMANCE.read_text()) if CONFORMANCE.exists() else {}
     return {**page, "conformance": report.conformance(kept)}
@@ -153,10 +151,10 @@ def _run(options: argparse.Namespace) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says.
+    """Run the command line.
 
     Returns:
-        0, or 1 when the daemon did not hold, or 130 after Ctrl-C.
+        0; 1 if the daemon did not hold; 130 after Ctrl-C.
     """
     options = _arguments(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

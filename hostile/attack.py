@@ -1,4 +1,4 @@
-"""What an attack is, and the table of all."""
+"""Attacks, and the table of all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hostile.peer import Peer
 __all__ = ["ATTACKS", "HASTY", "PLAIN", "Attack", "Succeeded", "Target", "attack"]
 
 PLAIN = Variant("plain")
-# Deadlines that pass while somebody looks on; all else is as it comes.
+# Short deadlines, which pass while a test waits; everything else is the default.
 HASTY = Variant(
     "hasty",
     limits={
@@ -31,23 +31,23 @@ HASTY = Variant(
 
 
 class Succeeded(Exception):
-    """The attack did what it wanted; what that was."""
+    """The attack succeeded; the message says at what."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is attacked.
+    """The target of an attack.
 
     Attributes:
         daemon: the process.
-        scale: how much of an attack is done: 1 for all of it.
+        scale: the share of an attack to run: 1 for all of it.
     """
 
     daemon: Daemon
     scale: float = 1.0
 
     def times(self, count: int) -> int:
-        """Return how often, at this scale."""
+        """Return a number of times, at this scale."""
         return max(1, round(count * self.scale))
 
     def ws(self, buffer: int = 0, patience: float = 20.0) -> Peer:
@@ -59,7 +59,7 @@ class Target:
         return Peer(self.daemon.tls, secure=True, buffer=buffer, patience=patience)
 
     def tls(self) -> Peer:
-        """Connect to the port with TLS, and speak none."""
+        """Connect to the TLS port without speaking TLS."""
         return Peer(self.daemon.tls)
 
     def http(self, buffer: int = 0, patience: float = 20.0) -> Peer:
@@ -72,14 +72,14 @@ class Attack:
     """One attack.
 
     Attributes:
-        name: a few words.
-        group: the kind, for the order of the table.
+        name: its name, a few words.
+        group: its kind, which orders the table.
         sentence: what the attacker does.
-        run: does it, and says what it got. Raises `Succeeded`.
-        wants: a pattern of all that it may get; "" for anything.
-        variant: the settings of the daemon that it is made on.
-        mayRaise: whether tracebacks belong into the log.
-        memory: bytes that the daemon may have more than before, at its peak.
+        run: runs it, and returns what the attacker got. Raises `Succeeded`.
+        wants: a pattern for everything that it may get; "" for anything.
+        variant: the settings of the daemon to attack.
+        mayRaise: whether tracebacks are expected in the log.
+        memory: the bytes by which the daemon may grow, at its peak.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Attack:
     memory: int = 96 << 20
 
     def met(self, got: str) -> bool:
-        """Say whether that is what the attacker was to get."""
+        """Return whether the attacker got what it should."""
         return re.fullmatch(self.wants, got) is not None if self.wants else True
 
 
@@ -108,7 +108,7 @@ def attack(
     mayRaise: bool = False,
     memory: int = 96 << 20,
 ) -> Callable[[_Run], _Run]:
-    """Put a function among the attacks; its docstring is the sentence, its module the kind."""
+    """Register a function as an attack; its docstring is the sentence, its module the kind."""
 
     def register(run: _Run) -> _Run:
         sentence = " ".join((run.__doc__ or "").split())

@@ -1,4 +1,4 @@
-"""A soak as a picture: memory and descriptors over connections. Pure; colours for light and dark pages."""
+"""Draw a soak test: memory and descriptors over connections. Pure; the colours suit light and dark pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 __all__ = ["chart"]
 
 WIDTH, HEIGHT, GAP = 944, 150, 44
-LEFT, RIGHT, HEAD = 64, 12, 28  # the room for the figures beside the picture, and for its title
+LEFT, RIGHT, HEAD = 64, 12, 28  # the space for the figures beside the picture, and for its title
 TEXT = "#768390"
 GRID = "#76839040"
 LINE = "#2f81f7"
@@ -16,13 +16,13 @@ STEPS = 4
 
 
 def chart(samples: Sequence[Sequence[float]]) -> str:
-    """Return an SVG picture of the samples of a soak."""
+    """Return an SVG picture of the samples of a soak test."""
     counts = [sample[0] for sample in samples]
     panels = {
         "resident memory, MiB": [sample[1] / (1 << 20) for sample in samples],
         "descriptors": [sample[2] for sample in samples],
     }
-    title = "Memory and descriptors of the daemon, by connections that have come and gone"
+    title = "Memory and descriptors of the daemon, by connections made and closed"
     drawn: list[str] = []
     for index, (name, values) in enumerate(panels.items()):
         drawn += [f'<g transform="translate(0,{index * (HEAD + HEIGHT + GAP)})">', *_panel(name, counts, values), "</g>"]

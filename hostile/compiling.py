@@ -1,4 +1,4 @@
-"""The programs in C, compiled when they are older than their source."""
+"""C programs, compiled if they are older than their source."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["program"]
 
 
 def program(name: str) -> str:
-    """Return the path of a program, compiled.
+    """Compile a program if needed, and return its path.
 
     Raises:
-        RuntimeError: it cannot be compiled; the compiler's last line.
+        RuntimeError: it cannot be compiled; the message has the compiler's last line.
     """
     source, path = HERE / f"{name}.c", BUILD / name
     BUILD.mkdir(exist_ok=True)
@@ -21,5 +21,5 @@ def program(name: str) -> str:
         command = ["cc", "-O2", "-o", path, source, "-lssl", "-lcrypto"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"{source.name} cannot be compiled: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+            raise RuntimeError(f"{source.name} cannot be compiled: {(done.stderr.strip().splitlines() or ['no output'])[-1]}")
     return str(path)

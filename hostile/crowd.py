@@ -1,4 +1,4 @@
-"""The process of the good clients, seen from who looks after it."""
+"""The process of the good clients, seen from the outside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Crowd", "amiss"]
 
 
 def amiss(good: Mapping[str, Any]) -> Iterator[str]:
-    """Say what is not as it should be in the account of good clients."""
+    """Yield everything that is wrong in the counts of the good clients."""
     for name in ("lost", "doubled", "disordered"):
         if good[name]:
             yield f"{good[name]} messages {name}"
@@ -25,12 +25,12 @@ def amiss(good: Mapping[str, Any]) -> Iterator[str]:
 
 
 class Crowd:
-    """Good clients around a daemon, while the context lasts.
+    """Run good clients against a daemon while the context lasts.
 
     Args:
-        daemon: to which they connect.
-        count: how many of each of the four kinds.
-        core: on which core they run; None for any.
+        daemon: the daemon that they connect to.
+        count: the number of clients of each of the four kinds.
+        core: the core that they run on; None for any.
     """
 
     def __init__(self, daemon: Daemon, count: int, core: int | None = None) -> None:
@@ -56,26 +56,26 @@ class Crowd:
         self._process.communicate()
 
     def connect(self) -> None:
-        """Connect all.
+        """Connect all clients.
 
         Raises:
-            RuntimeError: not all can.
+            RuntimeError: some cannot connect.
         """
         self._tell("connect")
 
     def talk(self) -> None:
-        """Let them talk, and begin a new account.
+        """Start sending messages, and reset the counts.
 
         Raises:
-            RuntimeError: they have failed themselves.
+            RuntimeError: the clients themselves have failed.
         """
         self._tell("talk")
 
     def rest(self) -> dict[str, Any]:
-        """Let them say nothing more, and return their account once all has arrived, or will not arrive any more.
+        """Stop sending, and return the counts once every message has arrived, or no longer can.
 
         Raises:
-            RuntimeError: they have failed themselves.
+            RuntimeError: the clients themselves have failed.
         """
         return self._tell("rest")
 
@@ -89,7 +89,7 @@ class Crowd:
             pass
         line = self._process.stdout.readline()
         if not line:
-            said = self._process.communicate()[1].strip().splitlines() or ["no word"]
+            said = self._process.communicate()[1].strip().splitlines() or ["no output"]
             raise RuntimeError(f"the good clients have ended: {said[-1]}")
         found: dict[str, Any] = json.loads(line)
         return found

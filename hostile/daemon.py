@@ -1,4 +1,4 @@
-"""The daemon as a process: started with a variant of its settings, and looked at from outside."""
+"""The daemon as a process: started with a variant of its settings, and observed from the outside."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class Variant:
 
     Attributes:
         name: a word.
-        options: of the command line.
-        limits: of the table ``[limits]``.
-        environment: what is added to its own.
-        descriptors: how many it may have open.
+        options: command-line options.
+        limits: the table ``[limits]``.
+        environment: additional environment variables.
+        descriptors: the number of descriptors that it may have open.
         log: where its standard output and error go; None for a file that can be read.
     """
 
@@ -72,7 +72,7 @@ class Variant:
 
 
 def freePorts(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that are free now."""
+    """Return ports of 127.0.0.1 that are currently free."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:
@@ -84,31 +84,31 @@ def freePorts(count: int) -> list[int]:
 
 
 def pinned(core: int | None, command: list[str]) -> list[str]:
-    """Return a command that stays on one core; any core for None, and where there is only one."""
+    """Return the command, pinned to one core; not pinned if `core` is None or there is only one core."""
     if core is None or not shutil.which("taskset") or len(os.sched_getaffinity(0)) < 2:
         return command
     return ["taskset", "-c", str(sorted(os.sched_getaffinity(0))[core]), *command]
 
 
 def endWithParent() -> None:
-    """Let the kernel end this process when the one that started it ends, however that is; where there is such a thing."""
+    """Make the kernel kill this process when its parent ends, in whatever way; on Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class Daemon:
-    """A server that can be started, ended and started again on the same ports.
+    """A server that can be started, stopped and restarted on the same ports.
 
     Args:
         variant: its settings.
-        directory: its working directory; its log and its state are there.
-        core: on which core it runs; None for any.
+        directory: its working directory, with its log and its state.
+        core: the core that it runs on; None for any.
 
     Attributes:
         ws: the WebSocket port.
-        tls: the same with TLS.
+        tls: the WebSocket port with TLS.
         http: the broadcast port.
-        process: what runs, once `start` was called.
+        process: the process, after `start`.
     """
 
     def __init__(self, variant: Variant, directory: Path, core: int | None = None) -> None:
@@ -136,7 +136,7 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """The id of its process."""
+        """Its process id."""
         assert self.process is not None
         return self.process.pid
 
@@ -168,7 +168,7 @@ class Daemon:
         for port in (self.ws, self.tls, self.http):
             while not listens(port):
                 if self.process.poll() is not None or time.monotonic() > end:
-                    said = self.said().strip().splitlines() or ["it said nothing"]
+                    said = self.said().strip().splitlines() or ["it printed nothing"]
                     raise RuntimeError(f"the daemon does not listen: {said[-1]}")
                 time.sleep(0.02)
 
@@ -177,40 +177,40 @@ class Daemon:
         os.kill(self.pid, number)
 
     def stop(self) -> int:
-        """Let it drain, as a service manager does, and return its exit status."""
+        """Stop it with a drain, as a service manager does, and return its exit status."""
         assert self.process is not None
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         return self.process.wait(60)
 
     def kill(self) -> None:
-        """End it at once, also when it is stopped."""
+        """Kill it at once, even if it is stopped."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def runs(self) -> bool:
-        """Say whether it runs."""
+        """Return whether it is running."""
         return self.process is not None and self.process.poll() is None
 
     def said(self) -> str:
-        """Return all that it has written to its log."""
+        """Return everything that it has written to its log."""
         return self.logFile.read_text(errors="replace")
 
     def memory(self) -> int:
-        """Return its resident bytes, 0 when it has ended."""
+        """Return its resident bytes; 0 if it has ended."""
         found = re.search(r"^Rss:\s+(\d+) kB", self._proc("smaps_rollup"), re.MULTILINE)
         return int(found[1]) * 1024 if found else 0
 
     def descriptors(self) -> int:
-        """Return how many descriptors it has open, 0 when it has ended."""
+        """Return its number of open descriptors; 0 if it has ended."""
         try:
             return len(os.listdir(f"/proc/{self.pid}/fd"))
         except OSError:
             return 0
 
     def cpu(self) -> float:
-        """Return the seconds of processor time that it has had."""
+        """Return the seconds of processor time that it has used."""
         return int((self._proc("schedstat") or "0").split()[0]) / 1e9
 
     def _proc(self, name: str) -> str:
@@ -221,7 +221,7 @@ class Daemon:
 
 
 def listens(port: int) -> bool:
-    """Say whether something listens on a port of 127.0.0.1."""
+    """Return whether something listens on a port of 127.0.0.1."""
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
     except OSError:

@@ -1,4 +1,4 @@
-"""What can fail between a publisher and its subscribers, and what becomes of the messages."""
+"""Faults between a publisher and its subscribers, and what becomes of the messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHORT = Variant("short history", limits={"historyMessages": KEPT})
 
 
 class Clients:
-    """The subscribers' process, while the context lasts."""
+    """Run the subscribers' process while the context lasts."""
 
     def __init__(self, words: dict[str, Any], core: int | None) -> None:
         self._command = pinned(core, [sys.executable, "-m", "hostile.subscribers", json.dumps(words)])
@@ -43,7 +43,7 @@ class Clients:
         self.process.communicate()
 
     def tell(self, *words: str) -> dict[str, Any]:
-        """Tell it something, and return its answer.
+        """Send it a command, and return its answer.
 
         Raises:
             RuntimeError: it has ended.
@@ -61,14 +61,14 @@ class Clients:
 
 @dataclass
 class Scene:
-    """What a fault happens to.
+    """What a fault is applied to.
 
     Attributes:
         daemon: the server.
         clients: the subscribers.
-        publisher: who publishes.
-        proxy: what is between, or None.
-        scale: how long and how often things fail: 1 for all of it.
+        publisher: the publisher.
+        proxy: the proxy in between, or None.
+        scale: the share of a fault's duration and repetitions to run: 1 for all of it.
     """
 
     daemon: Daemon
@@ -78,39 +78,39 @@ class Scene:
     scale: float = 1.0
 
     def wait(self, seconds: float) -> None:
-        """Let it go on for a while."""
+        """Let everything go on for a while."""
         time.sleep(seconds * self.scale)
 
     def publish(self, count: int) -> None:
-        """Let so many more messages be published to each channel."""
+        """Wait until this many more messages are published to each channel."""
         wanted = {name: published + count for name, published in self.publisher.published.items()}
         while any(self.publisher.published[name] < number for name, number in wanted.items()):
             time.sleep(0.05)
 
     def times(self, count: int) -> range:
-        """Return a range for so many times, at this scale."""
+        """Return a range of this many times, at this scale."""
         return range(max(1, round(count * self.scale)))
 
     def restart(self) -> None:
-        """Start the daemon again, once it has ended."""
+        """Start the daemon again after it has ended."""
         self.publisher.generation += 1
         self.daemon.start()
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault.
+    """A fault.
 
     Attributes:
-        name: a few words.
+        name: its name, a few words.
         sentence: what happens.
-        run: lets it happen.
+        run: makes it happen.
         variant: the settings of the daemon.
-        mount: where the subscribers are: "/channels", "/drop" or "/latest".
-        proxy: what is between.
-        size: bytes of each message.
-        rate: messages a second.
-        tells: whether it is right that subscribers are told of losses.
+        mount: the mount of the subscribers: "/channels", "/drop" or "/latest".
+        proxy: the proxy in between.
+        size: the size of each message in bytes.
+        rate: messages per second.
+        tells: whether losses may be reported to subscribers.
     """
 
     name: str
@@ -128,7 +128,7 @@ FAULTS: list[Fault] = []
 
 
 def fault(name: str, **more: Any) -> Callable[[Callable[[Scene], None]], Callable[[Scene], None]]:
-    """Put a function among the faults; its docstring is the sentence."""
+    """Register a function as a fault; its docstring is the sentence."""
 
     def register(run: Callable[[Scene], None]) -> Callable[[Scene], None]:
         FAULTS.append(Fault(name, " ".join((run.__doc__ or "").split()), run, **more))
@@ -139,7 +139,7 @@ def fault(name: str, **more: Any) -> Callable[[Callable[[Scene], None]], Callabl
 
 @fault("nothing")
 def nothing(scene: Scene) -> None:
-    """All goes well."""
+    """Nothing fails."""
     scene.wait(4)
 
 
@@ -153,15 +153,15 @@ def cut(scene: Scene) -> None:
 
 @fault("clients leave")
 def leave(scene: Scene) -> None:
-    """All connections are closed in good order, ten times, with what is still on its way."""
+    """All connections are closed properly, ten times, with messages still in flight."""
     for _ in scene.times(10):
         scene.clients.tell("leave")
         scene.wait(0.5)
 
 
-@fault("clients half open")
+@fault("half-open connections")
 def halfOpen(scene: Scene) -> None:
-    """The network swallows what is sent to the clients, without a word to either side; they notice after 3 s and come back."""
+    """The network silently drops everything sent to the clients; they notice after 3 s and reconnect."""
     for _ in scene.times(2):
         scene.clients.tell("vanish")
         scene.wait(5)
@@ -169,13 +169,13 @@ def halfOpen(scene: Scene) -> None:
 
 @fault("clients stopped for a while")
 def stoppedShort(scene: Scene) -> None:
-    """The clients' process is stopped for 5 s: shorter than a ping may take."""
+    """The clients' process is stopped for 5 s, less than a ping may take."""
     _stop(scene, 5)
 
 
 @fault("clients stopped for long", variant=HASTY, rate=150)
 def stoppedLong(scene: Scene) -> None:
-    """The clients' process is stopped for 15 s: much longer than a ping may take."""
+    """The clients' process is stopped for 15 s, much longer than a ping may take."""
     _stop(scene, 15)
 
 
@@ -188,7 +188,7 @@ def _stop(scene: Scene, seconds: float) -> None:
 
 @fault("a history shorter than the outage", variant=SHORT, tells=True)
 def shortHistory(scene: Scene) -> None:
-    """The clients are away, twice, until three times as much was published as is kept."""
+    """The clients are away, twice, until three times as much has been published as is kept."""
     for _ in range(2):
         scene.clients.tell("away")
         scene.publish(3 * KEPT)
@@ -198,19 +198,19 @@ def shortHistory(scene: Scene) -> None:
 
 @fault("slow readers: close", size=20_000, tells=True)
 def slowClose(scene: Scene) -> None:
-    """The clients read nothing for 6 s, and by the policy they are closed; what they missed is no longer all kept."""
+    """The clients read nothing for 6 s, and the policy closes them; not everything that they missed is kept."""
     _slow(scene)
 
 
 @fault("slow readers: drop-oldest", size=20_000, mount="/drop", tells=True)
 def slowDrop(scene: Scene) -> None:
-    """The same where the oldest messages are dropped."""
+    """The same with a policy that drops the oldest messages."""
     _slow(scene)
 
 
 @fault("slow readers: latest", size=20_000, mount="/latest", tells=True)
 def slowLatest(scene: Scene) -> None:
-    """The same where only the newest is kept."""
+    """The same with a policy that keeps only the newest message."""
     _slow(scene)
 
 
@@ -223,7 +223,7 @@ def _slow(scene: Scene) -> None:
 
 @fault("publishers cut")
 def publisherCut(scene: Scene) -> None:
-    """The publisher's connection is reset, a hundred times, wherever it is; it publishes the same again with the same key."""
+    """The publisher's connection is reset a hundred times, at any point; it republishes the message with the same key."""
     for _ in scene.times(100):
         scene.publisher.cut()
         scene.wait(0.05)
@@ -231,7 +231,7 @@ def publisherCut(scene: Scene) -> None:
 
 @fault("server drained", tells=True)
 def drained(scene: Scene) -> None:
-    """The server is stopped (SIGTERM) and started anew, twice; its history is in memory, and gone."""
+    """The server is stopped (SIGTERM) and restarted, twice; its history was in memory and is gone."""
     for _ in scene.times(2):
         scene.daemon.stop()
         scene.restart()
@@ -240,7 +240,7 @@ def drained(scene: Scene) -> None:
 
 @fault("server killed", tells=True)
 def killed(scene: Scene) -> None:
-    """The server is killed (SIGKILL) and started anew, twice."""
+    """The server is killed (SIGKILL) and restarted, twice."""
     for _ in scene.times(2):
         scene.daemon.kill()
         scene.restart()
@@ -249,7 +249,7 @@ def killed(scene: Scene) -> None:
 
 @fault("server stopped")
 def serverStopped(scene: Scene) -> None:
-    """The server's process is stopped for 5 s (SIGSTOP), and goes on."""
+    """The server's process is stopped for 5 s (SIGSTOP), then goes on."""
     scene.daemon.signal(signal.SIGSTOP)
     scene.wait(5)
     scene.daemon.signal(signal.SIGCONT)
@@ -258,7 +258,7 @@ def serverStopped(scene: Scene) -> None:
 
 @fault("server reloaded")
 def reloaded(scene: Scene) -> None:
-    """The server reads certificates and keys anew (SIGHUP), thirty times."""
+    """The server reloads certificates and keys (SIGHUP), thirty times."""
     for _ in scene.times(30):
         scene.daemon.signal(signal.SIGHUP)
         scene.wait(0.1)
@@ -275,13 +275,13 @@ def _restartProxy(scene: Scene, number: int) -> None:
 
 @fault("nginx restarted", proxy=Nginx)
 def nginxRestarted(scene: Scene) -> None:
-    """nginx, between all clients and the server, is stopped and started anew, three times."""
+    """nginx, between all clients and the server, is stopped and restarted, three times."""
     _restartProxy(scene, signal.SIGTERM)
 
 
 @fault("nginx reloaded", proxy=Nginx)
 def nginxReloaded(scene: Scene) -> None:
-    """Nginx reads its configuration anew, five times; old workers go on with old connections."""
+    """Nginx reloads its configuration, five times; old workers go on with old connections."""
     assert scene.proxy is not None
     for _ in scene.times(5):
         scene.proxy.signal(signal.SIGHUP)
@@ -290,19 +290,19 @@ def nginxReloaded(scene: Scene) -> None:
 
 @fault("HAProxy killed", proxy=HAProxy)
 def haproxyKilled(scene: Scene) -> None:
-    """HAProxy, between all clients and the server, is killed and started anew, three times."""
+    """HAProxy, between all clients and the server, is killed and restarted, three times."""
     _restartProxy(scene, signal.SIGKILL)
 
 
 @fault("server killed behind HAProxy", proxy=HAProxy, tells=True)
 def killedBehind(scene: Scene) -> None:
-    """The server behind HAProxy is killed and started anew."""
+    """The server behind HAProxy is killed and restarted."""
     killed(scene)
 
 
-@fault("all of it")
+@fault("everything at once")
 def everything(scene: Scene) -> None:
-    """Clients and publisher are cut, leave and vanish, while the server is stopped and reloaded, again and again."""
+    """Clients and publisher are cut, leave and vanish, while the server is stopped and reloaded again and again."""
     for _ in scene.times(3):
         for word in ("cut", "leave", "vanish"):
             scene.publisher.cut()
@@ -316,16 +316,16 @@ def everything(scene: Scene) -> None:
 
 @dataclass
 class FaultRow:
-    """What came of a fault.
+    """The result of a fault.
 
     Attributes:
-        name: of the fault.
-        published: how many messages.
-        kinds: the counts for each kind of subscriber: delivered, lost silently, told that they are lost, doubled, out of order.
+        name: the name of the fault.
+        published: the number of messages.
+        kinds: the counts for each kind of subscriber: delivered, lost silently, reported lost, doubled, out of order.
         connects: how often subscribers connected.
         tries: how often the publisher had to publish again.
         seconds: how long it took.
-        faults: what is not as it should be.
+        faults: everything wrong.
     """
 
     name: str
@@ -337,19 +337,19 @@ class FaultRow:
     faults: list[str] = field(default_factory=list)
 
     def asData(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return it as JSON data."""
         return asdict(self)
 
 
 def suffer(each: Fault, directory: Path, count: int = 3, scale: float = 1.0, cores: tuple[int, int] | None = None) -> FaultRow:
-    """Let a fault happen, and count.
+    """Apply a fault, and count messages.
 
     Args:
         each: the fault.
-        directory: where the daemon runs.
-        count: subscribers of each kind, with and without TLS.
-        scale: how long and how often it happens.
-        cores: those of the daemon and of the others; None for any.
+        directory: the daemon's directory.
+        count: the number of subscribers of each kind, with and without TLS.
+        scale: the share of its duration and repetitions to run.
+        cores: the cores for the daemon and for the others; None for any.
     """
     core, others = cores or (None, None)
     begun, row = time.monotonic(), FaultRow(each.name)

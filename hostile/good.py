@@ -1,8 +1,8 @@
-"""The good clients: a process that keeps to every rule, exchanges numbered messages, and counts what did not come.
+"""The good clients: a process that follows every rule, exchanges numbered messages, and counts what does not arrive.
 
-It is told what to do by words on standard input, and answers each with a line of JSON on standard output. A quarter of its
-clients is on ws, on wss, on event streams and on long polls each; half of the last two with TLS. They get the messages of a
-channel; those with a WebSocket get every broadcast too, and send texts that come back.
+It reads commands from standard input, and answers each with a line of JSON on standard output. A quarter of its clients each use
+ws, wss, event streams and long polls, half of the last two with TLS. They get the messages of a channel; the WebSocket clients
+also get every broadcast, and send texts that are echoed.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from hostile.peer import frames, unverified, upgrade
 __all__ = ["Stream", "main"]
 
 CHANNEL = "good"
-# How often a second: broadcasts, messages of the channel, and texts of each client.
+# Per second: broadcasts, channel messages, and texts of each client.
 BROADCASTS, PUBLICATIONS, ECHOES = 10, 10, 2
-# Seconds for what is under way to arrive, once nothing new is sent.
+# Seconds for messages in flight to arrive, after sending has stopped.
 PATIENCE = 45.0
 
 
 @dataclass
 class Stream:
-    """Numbered messages that one client expects.
+    """The numbered messages that one client expects.
 
     Attributes:
-        expected: the number of the next one.
-        missing: those that were jumped over.
-        doubled: how many came twice.
-        disordered: how many came after a later one.
-        waits: how long each took, in seconds.
+        expected: the number of the next message.
+        missing: the numbers that were skipped.
+        doubled: the number of messages that came twice.
+        disordered: the number of messages that came after a later one.
+        waits: the seconds that each message took.
     """
 
     expected: int = 0
@@ -47,12 +47,12 @@ class Stream:
     waits: list[float] = field(default_factory=list)
 
     def begin(self) -> None:
-        """Begin a new account; who has lost something before goes on from there."""
+        """Reset the counts, except for messages that are already lost."""
         self.doubled = self.disordered = 0
         self.waits = []
 
     def took(self, number: int, sent: float) -> None:
-        """Take a message that was sent at that time of the monotonic clock."""
+        """Count a message that was sent at this time of the monotonic clock."""
         self.waits.append(time.monotonic() - sent)
         if number >= self.expected:
             self.missing.update(range(self.expected, number))
@@ -64,12 +64,12 @@ class Stream:
             self.doubled += 1
 
     def lost(self, sent: int, unsure: set[int]) -> int:
-        """Return how many never came, of those below `sent`; nobody knows of the `unsure` ones whether they were sent."""
+        """Return how many messages below `sent` never came, not counting the `unsure` ones, which may not have been sent."""
         return len((self.missing | set(range(self.expected, sent))) - unsure)
 
 
 class Crowd:
-    """All of them, and who publishes."""
+    """All good clients, and the publishers."""
 
     def __init__(self, ports: dict[str, int], count: int) -> None:
         self.ports = ports
@@ -84,14 +84,14 @@ class Crowd:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self) -> dict[str, Any]:
-        """Connect everybody."""
+        """Connect all clients and publishers."""
         for client in self.clients:
             await client.connect()
         await asyncio.wait_for(asyncio.gather(*(client.ready for client in self.clients)), 60)
         return {"connected": len(self.clients)}
 
     async def talk(self) -> dict[str, Any]:
-        """Begin to send, with a new account."""
+        """Start sending, with new counts."""
         self.lag = 0.0
         self.strange.clear()
         for publisher in self.publishers.values():
@@ -111,7 +111,7 @@ class Crowd:
         return [stream for client in self.clients for stream in client.streams.values()]
 
     async def _again(self, seconds: float, step: Any) -> None:
-        """Do something so often; with nothing to do, find out how late this process is itself."""
+        """Call `step` this often; without it, measure how late this process itself runs."""
         while True:
             due = time.monotonic() + seconds
             await asyncio.sleep(seconds)
@@ -121,7 +121,7 @@ class Crowd:
                 await step()
 
     async def rest(self) -> dict[str, Any]:
-        """Send nothing more, wait for what is under way, and return the account."""
+        """Stop sending, wait for messages in flight, and return the counts."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -148,7 +148,7 @@ class Crowd:
 
 
 class Publisher:
-    """Publishes one kind of message over one connection, each when the one before has been answered."""
+    """Publish one kind of message over one connection, each when the previous one was answered."""
 
     def __init__(self, crowd: Crowd, kind: str) -> None:
         self.crowd = crowd
@@ -161,14 +161,14 @@ class Publisher:
         self._under: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
-        """Begin a new account, and a new connection: the server may have ended one that was idle."""
+        """Reset the counts, and connect again: the server may have closed an idle connection."""
         self.refused = []
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
 
     async def send(self) -> None:
-        """Begin to publish the next message, unless one is under way."""
+        """Start publishing the next message, unless one is in flight."""
         if not self._lock.locked():
             task = asyncio.create_task(self._publish())
             self._under.add(task)
@@ -176,7 +176,7 @@ class Publisher:
             await asyncio.sleep(0)
 
     async def settle(self, end: float) -> None:
-        """Wait for what is under way, to that time of the monotonic clock."""
+        """Wait for the message in flight, until this time of the monotonic clock."""
         if self._under:
             _, late = await asyncio.wait(self._under, timeout=max(end - time.monotonic(), 0))
             for task in late:
@@ -215,7 +215,7 @@ class Publisher:
 
 
 class Client(asyncio.Protocol):
-    """One good client: what it must get, and how it reads its transport."""
+    """One good client: the messages that it must get, and how it reads its transport."""
 
     def __init__(self, crowd: Crowd, secure: bool) -> None:
         self.crowd = crowd
@@ -228,7 +228,7 @@ class Client(asyncio.Protocol):
         self.data = bytearray()
 
     async def connect(self) -> None:
-        """Connect, and ask for what is wanted."""
+        """Connect, and send the request."""
         ports = self.crowd.ports
         tls: ssl.SSLContext | None = self.crowd.tls if self.secure else None
         where = ("127.0.0.1", ports["tls" if self.secure else "ws"])
@@ -236,7 +236,7 @@ class Client(asyncio.Protocol):
         await loop.create_connection(lambda: self, *where, ssl=tls, server_hostname="localhost" if tls else None)
 
     def connectionMade(self) -> None:
-        """Say who this is."""
+        """Return a name for logs."""
 
     def connection_made(self, transport: Any) -> None:
         """Keep the transport."""
@@ -249,23 +249,23 @@ class Client(asyncio.Protocol):
         self.read()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Note an end that was not asked for."""
+        """Record an unexpected end."""
         self.isOpen = False
         self.why = f"{self.said()} {error or ''}".strip()
 
     def said(self) -> str:
-        """Return what the server has said at the end."""
+        """Return what the server said when it closed."""
         return "the end"
 
     def read(self) -> None:
-        """Read what is in `data`."""
+        """Read the content of `data`."""
         raise NotImplementedError
 
     def took(self, text: str) -> None:
         """Take a message."""
         kind, _, rest = text.partition(" ")
         if kind == "attack":
-            return  # a broadcast of an attacker reaches everybody
+            return  # an attacker's broadcast reaches everybody
         number, _, sent = rest.partition(" ")
         try:
             self.streams[kind].took(int(number), float(sent))
@@ -273,7 +273,7 @@ class Client(asyncio.Protocol):
             self.crowd.strange.append(text[:80])
 
     def owed(self) -> dict[str, int]:
-        """Return how many messages are still to come, by kind; nothing when none is."""
+        """Return the number of messages still expected, by kind; empty if none are."""
         found = {
             kind: stream.lost(self.crowd.publishers[kind].sent, self.crowd.publishers[kind].unsure)
             for kind, stream in self.streams.items()
@@ -301,14 +301,14 @@ class WebSocket(Client):
         return self.code or "no Close"
 
     async def ask(self) -> None:
-        """Send a text that has to come back."""
+        """Send a text that must be echoed."""
         if self.isOpen:
             text = f"echo {self.asked} {time.monotonic():.6f}".encode()
             self.asked += 1
             self.transport.write(struct.pack("!BB", 0x81, 0x80 | len(text)) + bytes(4) + text)
 
     def owed(self) -> dict[str, int]:
-        """Return what is still to come, echoes too."""
+        """Return the number of messages still expected, including echoes."""
         echoes = self.streams["echo"].lost(self.asked, set())
         return super().owed() | ({"echo": echoes} if echoes else {})
 
@@ -346,7 +346,7 @@ class EventStream(Client):
         self.transport.write(f"GET /channels/{CHANNEL} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n".encode())
 
     def read(self) -> None:
-        """Read lines, whether they come in chunks or not."""
+        """Read lines, chunked or not."""
         if not self._head:
             head, end, rest = self.data.partition(b"\r\n\r\n")
             if not end:
@@ -386,14 +386,14 @@ class Poll(Client):
     """A client that polls."""
 
     def connectionMade(self) -> None:
-        """Ask where the channel is."""
+        """Request the channel's position."""
         self._ask("")
 
     def _ask(self, query: str) -> None:
         self.transport.write(f"GET /channels/{CHANNEL}{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
     def read(self) -> None:
-        """Read an answer, and ask again."""
+        """Read a response, and poll again."""
         head, end, _ = self.data.partition(b"\r\n\r\n")
         if not end:
             return
@@ -430,7 +430,7 @@ async def _main(arguments: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Do what standard input says, with the ports and the number of clients (of each kind) of the command line."""
+    """Run the commands on standard input, with the ports and the number of clients of each kind from the command line."""
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_main(json.loads(sys.argv[1])))
 

@@ -1,5 +1,5 @@
-/* keyupdate PORT COUNT: TLS 1.3, a handshake for /ws, then COUNT KeyUpdate records (RFC 8446 section 4.6.3) as fast as they are taken;
- * it gives up when nothing is taken for 15 s. They are made beforehand: the keys of the sender need nothing of the peer. Prints what was taken.
+/* keyupdate PORT COUNT: TLS 1.3, a handshake for /ws, then COUNT KeyUpdate records (RFC 8446 section 4.6.3) as fast as they are accepted;
+ * it gives up when nothing is accepted for 15 s. They are made beforehand: the sender's keys do not depend on the peer. Prints the bytes accepted.
  * Build: cc -O2 -o keyupdate keyupdate.c -lssl -lcrypto */
 #include <arpa/inet.h>
 #include <openssl/ssl.h>

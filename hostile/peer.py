@@ -1,4 +1,4 @@
-"""A hostile connection: a plain blocking socket that knows a few words of HTTP, WebSocket and TLS, and keeps to nothing."""
+"""A hostile connection: a plain blocking socket that knows a little HTTP, WebSocket and TLS, and follows no rules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import suppress
 
 __all__ = ["HANDSHAKE", "PATIENCE", "Peer", "blackhole", "close", "ends", "frame", "frames", "tally", "unverified", "upgrade"]
 
-# An attacker that waits this long, in seconds, for the server to end it gives up, and says that it is still open.
+# Seconds that an attacker waits for the server to end its connection, before it reports that it is still open.
 PATIENCE = 20.0
 _KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 _UPGRADE = f"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n{_KEY}\r\n"
@@ -22,7 +22,7 @@ _SO_ATTACH_FILTER = 26
 
 
 def upgrade(path: str = "/ws", *lines: str) -> bytes:
-    """Return a handshake with more header lines."""
+    """Return a handshake with additional header lines."""
     more = "".join(f"{line}\r\n" for line in lines)
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{_UPGRADE}{more}\r\n".encode("latin-1")
 
@@ -37,7 +37,7 @@ def frame(opcode: int, payload: bytes = b"", *, final: bool = True, reserved: in
 
 
 def length(size: int, masked: bool = True) -> bytes:
-    """Return the second byte of a frame and what follows it to say its length."""
+    """Return the second byte of a frame and the extended length after it."""
     bit = masked << 7
     if size < 126:
         return struct.pack("!B", bit | size)
@@ -47,7 +47,7 @@ def length(size: int, masked: bool = True) -> bytes:
 
 
 def frames(data: bytearray) -> Iterator[tuple[int, bytes]]:
-    """Take the whole frames of a server from the front of what was read, as opcode and payload; what is not whole yet stays."""
+    """Remove the complete frames of a server from the front of the data read, as opcode and payload; leave an incomplete one."""
     position = 0
     while position + 2 <= len(data):
         size, head = data[position + 1], 2
@@ -67,7 +67,7 @@ def close(code: int, reason: bytes = b"") -> bytes:
 
 
 def unverified() -> ssl.SSLContext:
-    """Return TLS settings of a client that takes any certificate, without the time that loading the usual authorities takes."""
+    """Return client TLS settings that accept any certificate, without spending time on loading the system's authorities."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -75,7 +75,7 @@ def unverified() -> ssl.SSLContext:
 
 
 def blackhole(connection: socket.socket) -> None:
-    """Have the kernel throw away whatever comes for a socket, before TCP sees it: the other end gets no word of it any more."""
+    """Make the kernel discard everything that arrives for a socket before TCP sees it, so that it is never acknowledged."""
     instruction = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # BPF: return 0, "keep no byte"
     program = struct.pack("HL", 1, ctypes.addressof(instruction))
     connection.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
@@ -88,11 +88,11 @@ class Peer:
     """One connection of an attacker.
 
     Args:
-        port: of 127.0.0.1.
+        port: a port of 127.0.0.1.
         secure: whether it speaks TLS.
-        buffer: the size of its receive buffer, in bytes; 0 for what the system gives.
-        patience: the seconds that anything may take.
-        begun: whether the TLS handshake is only begun; `shake` ends it.
+        buffer: the size of its receive buffer in bytes; 0 for the system's default.
+        patience: the seconds that any operation may take.
+        begun: whether to begin the TLS handshake only; `shake` finishes it.
     """
 
     def __init__(
@@ -120,11 +120,11 @@ class Peer:
                 self.shake()
 
     def shake(self) -> None:
-        """End the TLS handshake."""
+        """Finish the TLS handshake."""
         self._tls.do_handshake()
 
     def send(self, data: bytes) -> bool:
-        """Send all of it; False when the server has ended the connection, or takes nothing for as long as patience lasts."""
+        """Send all of the data; return False if the server has ended the connection, or takes nothing while patience lasts."""
         try:
             self.socket.sendall(data)
         except OSError:
@@ -132,7 +132,7 @@ class Peer:
         return True
 
     def pour(self, data: bytes, seconds: float) -> int:
-        """Send the same bytes again and again for that long, or to the end; return how many bytes were taken."""
+        """Send the same bytes again and again for this long, or until the end; return the number of bytes accepted."""
         taken, end = 0, time.monotonic() + seconds
         self.socket.setblocking(False)
         try:
@@ -148,7 +148,7 @@ class Peer:
         return taken
 
     def read(self, until: bytes) -> bytes:
-        """Return what comes up to and with these bytes; less at the end of the connection."""
+        """Return the data up to and including these bytes; less if the connection ends."""
         while (found := self.received.find(until)) < 0:
             if not self._more():
                 return bytes(self.received)
@@ -179,12 +179,12 @@ class Peer:
         return self
 
     def status(self) -> int:
-        """Return the status of the next HTTP answer, its body left to be read; 0 when none comes."""
+        """Return the status code of the next HTTP response without reading its body; 0 if none comes."""
         head = self.read(b"\r\n\r\n")
         return int(head[9:12]) if head.startswith(b"HTTP/1.1 ") else 0
 
     def answer(self) -> tuple[int, bytes]:
-        """Return status and body of the next HTTP answer with a Content-Length; (0, b"") when none comes."""
+        """Return the status code and body of the next HTTP response with a Content-Length; (0, b"") if none comes."""
         head = self.read(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 "):
             return 0, b""
@@ -197,7 +197,7 @@ class Peer:
         return int(head[9:12]), body
 
     def end(self, patience: float | None = None) -> str:
-        """Read to the end, and say what the server made of this peer.
+        """Read until the end, and return what the server did with this peer.
 
         Returns:
             "HTTP 400", "close 1002", "dropped" for an end without a word, "reset", or "open" when nothing ends it in time.
@@ -223,12 +223,12 @@ class Peer:
         return said or how
 
     def _refused(self) -> str:
-        """Return the last status of HTTP that was received, as "HTTP 400"."""
+        """Return the last HTTP status received, such as "HTTP 400"."""
         start = self.received.rfind(b"HTTP/1.1 ")
         return f"HTTP {self.received[start + 9 : start + 12].decode()}" if start >= 0 else ""
 
     def _closed(self) -> str:
-        """Return the Close that was received, as "close 1002"; what came before it is taken away."""
+        """Return the Close received, such as "close 1002"; discard everything before it."""
         if self.received.startswith(b"HTTP/1.1 101 ") and b"\r\n\r\n" in self.received:
             self.read(b"\r\n\r\n")
         if not self._upgraded:
@@ -239,25 +239,25 @@ class Peer:
         return ""
 
     def cut(self, reset: bool = True) -> None:
-        """End the connection with a reset, or without."""
+        """End the connection, with or without a reset."""
         with suppress(OSError):
             if reset:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.socket.close()
 
     def vanish(self) -> None:
-        """Be gone without a word."""
+        """Vanish silently."""
         blackhole(self.socket)
 
 
 def ends(peers: Sequence[Peer], patience: float = PATIENCE) -> str:
-    """Read all to their ends, with that patience for all together, and say how often what came of them."""
+    """Read all peers until the end, with this patience for all together, and return a tally of the results."""
     last = time.monotonic() + patience
     return tally([peer.end(max(last - time.monotonic(), 0.02)) for peer in peers])
 
 
 def tally(ends: Iterable[str]) -> str:
-    """Return what came how often: "40 x close 1002, 2 x reset"; the number is left out for what is all."""
+    """Return a tally such as "40 x close 1002, 2 x reset"; without a number if all results are the same."""
     found = Counter(ends).most_common()
     if len(found) == 1:
         return found[0][0]

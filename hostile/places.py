@@ -1,4 +1,4 @@
-"""Where things are."""
+"""Paths."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["BUILD", "HERE", "ROOT"]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-# Everything that is made here: programs, logs, the last results.
+# All generated files: programs, logs, the last results.
 BUILD = HERE / "build"

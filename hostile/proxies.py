@@ -1,4 +1,4 @@
-"""Real proxies before the daemon: nginx and HAProxy, which can be restarted on the same ports."""
+"""Real proxies in front of the daemon: nginx and HAProxy, which can be restarted on the same ports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hostile.daemon import Daemon, endWithParent, freePorts, listens, pinned
 __all__ = ["FORBIDDEN", "HAProxy", "Nginx", "Proxy"]
 
 _START_SECONDS = 20.0
-# A path that no proxy lets through.
+# A path that no proxy forwards.
 FORBIDDEN = "/channels/forbidden"
 _NGINX = """
 daemon off;
@@ -82,15 +82,15 @@ backend http
 
 
 class Proxy:
-    """A proxy before both ports without TLS; it runs while the context lasts.
+    """Run a proxy in front of both ports without TLS while the context lasts.
 
     Args:
-        daemon: behind it.
-        core: where it runs; None for any.
+        daemon: the daemon behind it.
+        core: the core that it runs on; None for any.
 
     Attributes:
-        ws: the port before the WebSocket port.
-        http: the port before the broadcast port.
+        ws: the port in front of the WebSocket port.
+        http: the port in front of the broadcast port.
     """
 
     program = ""
@@ -102,7 +102,7 @@ class Proxy:
         self._core = core
         self._directory = daemon.directory / self.program
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._directory.chmod(0o777)  # workers of nginx are somebody else
+        self._directory.chmod(0o777)  # nginx's workers run as another user
         ports = {"ws": self.ws, "http": self.http, "behindWs": daemon.ws, "behindHttp": daemon.http}
         self.configuration = self._directory / "configuration"
         self.configuration.write_text(self.template.format(directory=self._directory, forbidden=FORBIDDEN, **ports))
@@ -142,7 +142,7 @@ class Proxy:
                 time.sleep(0.02)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """End it, with all its workers and connections."""
+        """Kill it, with all its workers and connections."""
         if self._process is not None:
             os.killpg(self._process.pid, number)
             self._process.wait(20)
@@ -159,7 +159,7 @@ class Proxy:
 
 
 class Nginx(Proxy):
-    """nginx, with connections to the daemon that it keeps."""
+    """nginx, with persistent connections to the daemon."""
 
     program = "nginx"
     template = _NGINX
@@ -170,7 +170,7 @@ class Nginx(Proxy):
 
 
 class HAProxy(Proxy):
-    """HAProxy, which uses each of its connections for any request."""
+    """HAProxy, which reuses its connections for any request."""
 
     program = "haproxy"
     template = _HAPROXY

@@ -1,4 +1,4 @@
-"""Who publishes while connections, clients, proxies and the server fail: each message once, in order."""
+"""A publisher that publishes each message once, in order, while connections, clients, proxies and the server fail."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["Publisher"]
 
 
 class Publisher:
-    """Publishes numbered messages to channels, to each over a connection of its own, while the context lasts.
+    """Publish numbered messages to channels, each over its own connection, while the context lasts.
 
     When no answer comes it publishes the same again, with the same idempotency key. Only when the server has been started anew
     meanwhile it cannot: the keys are gone with the old one, and nobody knows whether the message was published.
 
     Args:
-        port: of the broadcast site.
+        port: the port of the broadcast site.
         channels: their names.
-        rate: messages a second, in all.
-        size: bytes of each.
+        rate: messages per second, in total.
+        size: the size of each message in bytes.
 
     Attributes:
-        generation: counts the starts of the server; to be raised by who ends it.
+        generation: counts the starts of the server; raise it when you end the server.
     """
 
     def __init__(self, port: int, channels: Sequence[str], rate: float, size: int) -> None:
@@ -48,23 +48,23 @@ class Publisher:
             line.join()
 
     def cut(self) -> None:
-        """Reset all connections, wherever the publications are that are under way."""
+        """Reset all connections, wherever their current publications are."""
         for line in self._lines:
             line.cut()
 
     @property
     def published(self) -> dict[str, int]:
-        """How many messages for each channel; their numbers are those below it."""
+        """The number of messages for each channel; their numbers are below it."""
         return {line.name: line.count for line in self._lines}
 
     @property
     def unsure(self) -> dict[str, list[int]]:
-        """Those of which nobody knows whether they were published."""
+        """The messages that may or may not have been published."""
         return {line.name: line.unsure for line in self._lines}
 
     @property
     def tries(self) -> int:
-        """How often a message had to be sent again."""
+        """The number of times that a message had to be sent again."""
         return sum(line.tries for line in self._lines)
 
 
@@ -80,7 +80,7 @@ class _Line(threading.Thread):
         self._connection: http.client.HTTPConnection | None = None
 
     def run(self) -> None:
-        """Publish one after another; what cannot be done in time is not made up for."""
+        """Publish one message after another; do not catch up when late."""
         publisher = self._publisher
         due = time.monotonic()
         while not publisher.end.wait(max(due - time.monotonic(), 0)):
@@ -99,7 +99,7 @@ class _Line(threading.Thread):
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
     def _one(self) -> bool:
-        """Publish the next one; False when nobody knows whether it is."""
+        """Publish the next message; return False if it may or may not be published."""
         publisher = self._publisher
         generation = publisher.generation
         while self._post() != 200:
@@ -110,7 +110,7 @@ class _Line(threading.Thread):
         return True
 
     def _post(self) -> int:
-        """Return the status of the answer; 0 when none comes."""
+        """Return the status code of the response; 0 if none comes."""
         try:
             if self._connection is None:
                 self._connection = http.client.HTTPConnection("127.0.0.1", self._publisher.port, timeout=30)

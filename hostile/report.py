@@ -14,12 +14,12 @@ MIB = 1 << 20
 
 
 def wait(seconds: float) -> str:
-    """Return a time as people read it."""
+    """Return a time formatted for people."""
     return f"{seconds * 1000:,.0f} ms" if seconds < 10 else f"{seconds:,.0f} s"
 
 
 def attackLine(row: Mapping[str, Any]) -> str:
-    """Return what came of an attack as a line for the terminal, and a line more for each fault."""
+    """Return the result of an attack as a line for the terminal, followed by a line for each fault."""
     good = row["good"]
     bad = good["lost"] + good["doubled"] + good["disordered"]
     memory = "/".join(f"{size // MIB}" for size in row["memory"])
@@ -32,13 +32,13 @@ def attackLine(row: Mapping[str, Any]) -> str:
 
 
 HEAD = (
-    f"{'attack':32}{'the attacker got':60}{'amiss':>6}{'closed':>8}{'longest':>11}"
+    f"{'attack':32}{'the attacker got':60}{'bad':>6}{'closed':>8}{'longest':>11}"
     f"{'MiB':>14}{'descriptors':>16}{'cpu':>6}{'took':>8}"
 )
 
 
 def grid(head: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> list[str]:
-    """Return a table in Markdown, with so many columns that stand on the left."""
+    """Return a table in Markdown, with this many left-aligned columns."""
     marks = ["---"] * left + ["---:"] * (len(head) - left)
     return ["| " + " | ".join(cells) + " |" for cells in (head, marks, *lines)]
 
@@ -48,7 +48,7 @@ def _cell(text: str) -> str:
 
 
 def attacks(known: Iterable[Attack], rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a table of the attacks for each kind."""
+    """Return one table of attacks for each kind."""
     parts: dict[str, list[Sequence[str]]] = {}
     for each in known:
         row = rows.get(each.name)
@@ -71,7 +71,7 @@ def attacks(known: Iterable[Attack], rows: Mapping[str, Mapping[str, Any]]) -> s
     head = ("attack", "the attacker got", "lost / doubled / disordered", "closed", "longest wait", "MiB", "descriptors")
     lines: list[str] = []
     for group, cells in parts.items():
-        lines += [f"### {group.capitalize()}", "", *grid(head, cells, left=2), ""]
+        lines += [f"### {'TLS' if group == 'tls' else group.capitalize()}", "", *grid(head, cells, left=2), ""]
     count = sum(map(len, parts.values()))
     held = sum(not rows[each.name]["faults"] for each in known if each.name in rows)
     good = [row["good"] for row in rows.values()]
@@ -82,7 +82,7 @@ def attacks(known: Iterable[Attack], rows: Mapping[str, Mapping[str, Any]]) -> s
 
 
 COUNTS = ("delivered", "silent", "told", "doubled", "disordered")
-FAULT_HEAD = f"{'fault':36}{'published':>11}{'delivered':>11}{'silent':>8}{'told':>9}{'doubled':>9}{'order':>7}{'took':>8}"
+FAULT_HEAD = f"{'fault':36}{'published':>11}{'delivered':>11}{'silent':>8}{'reported':>9}{'doubled':>9}{'order':>7}{'took':>8}"
 
 
 def _sums(kinds: Iterable[Mapping[str, int]]) -> list[int]:
@@ -91,14 +91,14 @@ def _sums(kinds: Iterable[Mapping[str, int]]) -> list[int]:
 
 
 def faultLine(row: Mapping[str, Any]) -> str:
-    """Return what came of a fault as a line for the terminal, and a line more for each thing amiss."""
+    """Return the result of a fault as a line for the terminal, followed by a line for everything wrong."""
     delivered, silent, told, doubled, disordered = _sums(row["kinds"].values())
     line = f"{row['name']:36}{row['published']:>11,}{delivered:>11,}{silent:>8}{told:>9,}{doubled:>9}{disordered:>7}"
     return "\n".join([f"{line}{row['seconds']:>6.0f} s", *(f"    FAULT: {fault}" for fault in row["faults"])])
 
 
 def faults(known: Iterable[Fault], rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a table of the faults, and one of the kinds of subscribers."""
+    """Return a table of the faults, and a table of the kinds of subscribers."""
     lines, kinds = [], {}
     for each in known:
         row = rows.get(each.name)
@@ -112,7 +112,7 @@ def faults(known: Iterable[Fault], rows: Mapping[str, Mapping[str, Any]]) -> str
     total = _sums(counts for found in kinds.values() for counts in found)
     published = sum(row["published"] for row in rows.values())
     lines.append(("all", f"{published:,}", *(f"{count:,}" for count in total)))
-    head = ("delivered", "lost silently", "told that lost", "doubled", "out of order")
+    head = ("delivered", "lost silently", "reported lost", "doubled", "out of order")
     by = [(kind, *(f"{count:,}" for count in _sums(found))) for kind, found in kinds.items()]
     return "\n".join([*grid(("fault", "published", *head), lines), "", *grid(("subscribers", *head), by)])
 
@@ -124,14 +124,14 @@ def soakLine(sample: Sequence[float]) -> str:
 
 
 def soak(found: Mapping[str, Any]) -> str:
-    """Return what came of the soak, and how many connections ended how."""
+    """Return the result of the soak test, and the number of connections that ended in each state."""
     samples, good = found["samples"], found["good"]
     total = samples[-1][0]
     tenth = next(sample for sample in samples if sample[0] >= total / 10)
     bad = good["lost"] + good["doubled"] + good["disordered"]
     told = (
         f"{total:,} connections in {found['seconds'] / 60:.0f} minutes; {found['cpu'] / total * 1e6:,.0f} us of the daemon's "
-        "processor for each, its work for the good clients included. "
+        "processor time for each, including its work for the good clients. "
         f"Memory was {tenth[1] / MIB:.1f} MiB after the first tenth and "
         f"{samples[-1][1] / MIB:.1f} MiB after the last; descriptors were {samples[0][2]} before, "
         f"{max(sample[2] for sample in samples)} at most, and {samples[-1][2]} after. Of {good['delivered']:,} messages to "
@@ -143,13 +143,13 @@ def soak(found: Mapping[str, Any]) -> str:
         f"![Memory and descriptors of the daemon over {total:,} connections.](reliability.svg)",
         *([f"\n**Not held**: {_cell('; '.join(found['faults']))}."] if found["faults"] else []),
         "",
-        *grid(("ended as", "connections"), [(_cell(name), f"{count:,}") for name, count in found["connects"].items()]),
+        *grid(("state at the end", "connections"), [(_cell(name), f"{count:,}") for name, count in found["connects"].items()]),
     ]
     return "\n".join(lines)
 
 
 def conformance(found: Mapping[str, Any]) -> str:
-    """Return the counts of the Autobahn|Testsuite; a sentence where it has not been run."""
+    """Return the counts of the Autobahn|Testsuite, or a sentence if it has not been run."""
     if not found:
         return "It has not been run here yet: `make conformance`."
     outcomes = ("OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED", "FAILED")
@@ -161,7 +161,7 @@ def conformance(found: Mapping[str, Any]) -> str:
 
 
 def machine(date: str, facts: Mapping[str, str]) -> str:
-    """Return when and on what it was found."""
+    """Return the date and machine of a run."""
     return (
         f"Run on {date}: {facts.get('cores', '?')} cores of {facts.get('processor', '?')}, {facts.get('memory', '?')}, "
         f"{facts.get('system', '?')}, Linux {facts.get('kernel', '?')}, Python {facts.get('python', '?')}."
@@ -174,15 +174,15 @@ def begin(name: str) -> str:
 
 
 def end(name: str) -> str:
-    """Return the mark behind a part of the page."""
+    """Return the mark after a part of the page."""
     return f"<!-- end of {name} -->"
 
 
 def filled(page: str, parts: Mapping[str, str]) -> str:
-    """Return a page with new content between the marks of each part.
+    """Return the page with new content between the marks of each part.
 
     Raises:
-        ValueError: it does not have them.
+        ValueError: the page does not have them.
     """
     for name, content in parts.items():
         before, first, rest = page.partition(begin(name))

@@ -1,4 +1,4 @@
-"""What runs have found, and the file that keeps it."""
+"""The results of runs, and the file that keeps them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Results:
     """The results of the last run of each part.
 
     Attributes:
-        machine: on what, by part.
-        dates: when, by part, as 2026-01-31.
+        machine: the machine, by part.
+        dates: the date, by part, such as 2026-01-31.
         attacks: a row for each attack, by its name.
         faults: a row for each fault, by its name.
-        soak: what was asked, and samples.
+        soak: the settings and samples.
     """
 
     machine: dict[str, Mapping[str, str]] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Results:
     soak: dict[str, Any] = field(default_factory=dict)
 
     def replace(self, other: Results, whole: bool) -> None:
-        """Take over what a later run has found: each of its parts, or, when it was not whole, the rows that there are."""
+        """Take over the results of a later run: each of its parts, or only the rows that it has if it was incomplete."""
         self.machine.update(other.machine)
         self.dates.update(other.dates)
         for name in other.dates:
@@ -38,13 +38,13 @@ class Results:
             setattr(self, name, found if whole else {**getattr(self, name), **found})
 
     def save(self, path: Path) -> None:
-        """Write a JSON file; figures to four digits."""
+        """Write a JSON file, with figures to four digits."""
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(_short(asdict(self)), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """Read what `save` wrote; nothing found when there is no such file."""
+        """Read what `save` wrote; return empty results if there is no such file."""
         return cls(**json.loads(path.read_text())) if path.exists() else cls()
 
 

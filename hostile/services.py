@@ -1,4 +1,4 @@
-"""What the daemon serves while it is attacked: a service for the good clients, and services that misbehave."""
+"""The services of the attacked daemon: one for the good clients, and some that misbehave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Evil", "Good", "Hesitant", "Raising"]
 
 
 class Good(WebSocketService):
-    """What the good clients talk to: it echoes, and sends the channel ``good`` and every broadcast."""
+    """The service for the good clients: it echoes, and sends the channel ``good`` and every broadcast."""
 
     async def onOpen(self, caller: Caller) -> str:
         """Subscribe, and say so."""
@@ -29,7 +29,7 @@ class Good(WebSocketService):
 
 
 class Hesitant(WebSocketService):
-    """Takes a second for each handshake."""
+    """Take a second for each handshake."""
 
     def onUpgrade(self, request: UpgradeRequest) -> Deferred[WebSocketService]:
         """Decide later."""
@@ -41,7 +41,7 @@ class Hesitant(WebSocketService):
 
 
 class Evil(WebSocketService):
-    """Does with each message what it says, and nothing of it is right."""
+    """Misbehave in the way that each message names."""
 
     def onTextMessage(self, caller: Caller, text: str) -> Any:
         """Misbehave."""
@@ -67,7 +67,7 @@ class Evil(WebSocketService):
                 for _ in range(int(count)):
                     caller.writeTextMessage("x" * 1000)
             case ["recurse"]:
-                # A broadcast out of each of a thousand handlers of one turn reaches its own sender again.
+                # When a thousand handlers broadcast in one turn, each broadcast also reaches its own sender.
                 self.server.publish("evil", text)
             case ["broken"]:
                 return self._broken()
@@ -83,7 +83,7 @@ class Evil(WebSocketService):
 
 
 class Raising(WebSocketService):
-    """Raises in the event that the path names."""
+    """Raise in the event that the path names."""
 
     idleTimeout = 1
 

@@ -1,4 +1,4 @@
-"""Very many connections, which end in every state there is, while good clients go about their work: what stays behind."""
+"""Very many connections, ending in every possible state, while good clients do their work: what is left behind."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from hostile.stage import fork, settled
 
 __all__ = ["STATES", "Soak", "State", "soak"]
 
-# So many are open at a time.
+# The number of connections open at a time.
 BATCH = 48
-# The memory at the end may be so much more than after the first tenth.
+# How much more memory than after the first tenth may be in use at the end.
 GROWTH = 1.05
 _GET = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
 _V1 = "Sec-WebSocket-Protocol: twisted-ws.v1"
@@ -35,7 +35,7 @@ class State:
         name: a few words.
         sent: what the client sends.
         answer: what it waits for; b"" for nothing.
-        last: what it sends then.
+        last: what it sends after that.
         reset: whether it ends with a reset.
     """
 
@@ -47,12 +47,12 @@ class State:
 
 
 STATES: tuple[State, ...] = (
-    State("nothing said"),
+    State("nothing sent"),
     State("half a head", HANDSHAKE[:60]),
     State("a page, answered", _GET % (b"", b"Connection: close\r\n"), b"</html>", reset=False),
     State("a request refused", _GET % (b"nothing", b""), b"}", reset=False),
     State("half a body", b"POST /channels/soak HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n" + bytes(500)),
-    State("a WebSocket, not decided on", upgrade("/hesitant")),
+    State("a WebSocket, undecided", upgrade("/hesitant")),
     State("a WebSocket, closed", HANDSHAKE, b"\r\n\r\n", close(1000), reset=False),
     State("a WebSocket, cut", HANDSHAKE + frame(1, b"hi"), b"Echo: hi"),
     State("a WebSocket, cut inside a frame", HANDSHAKE, b"\r\n\r\n", frame(2, bytes(100_000))[:5000]),
@@ -61,21 +61,21 @@ STATES: tuple[State, ...] = (
     State("an event stream, cut", _GET % (b"channels/good", b"Accept: text/event-stream\r\n"), b"event: subscribed"),
     State("a poll, cut", _GET % (b"channels/good?wait=60", b"")),
 )
-# The beginning of a hello of 512 bytes.
+# The beginning of a 512-byte hello.
 HELLO = State("half a TLS handshake", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100))
 
 
 @dataclass
 class Soak:
-    """What came of it.
+    """The result of a soak test.
 
     Attributes:
-        connects: how many, by state.
+        connects: the number of connections, by state.
         samples: connects so far, resident bytes, descriptors, seconds.
-        good: the account of the good clients.
+        good: the counts of the good clients.
         seconds: how long it took.
-        cpu: seconds of processor time that the daemon had.
-        faults: what is not as it should be.
+        cpu: seconds of processor time that the daemon used.
+        faults: everything wrong.
     """
 
     connects: dict[str, int] = field(default_factory=dict)
@@ -86,12 +86,12 @@ class Soak:
     faults: list[str] = field(default_factory=list)
 
     def asData(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return it as JSON data."""
         return asdict(self)
 
 
 def _ways(daemon: Daemon) -> list[tuple[str, Callable[[], Peer], State]]:
-    """Return every state by every way that leads there."""
+    """Return every way to reach every state."""
     ways: list[tuple[str, Callable[[], Peer], State]] = []
     for state in STATES:
         ways.append((state.name, lambda: Peer(daemon.ws), state))
@@ -101,7 +101,7 @@ def _ways(daemon: Daemon) -> list[tuple[str, Callable[[], Peer], State]]:
 
 
 def _connect(daemon: Daemon, total: int, done: Synchronized[int]) -> None:
-    """Make all the connections, some at a time."""
+    """Make all connections, some at a time."""
     endWithParent()
     ways = _ways(daemon)
     while done.value < total:
@@ -131,14 +131,14 @@ def soak(
     cores: tuple[int, int] | None = None,
     say: Callable[[Sequence[float]], None] | None = None,
 ) -> Soak:
-    """Make so many connections, and look at what the daemon holds all the while.
+    """Make this many connections, and keep watching what the daemon holds.
 
     Args:
-        directory: where the daemon runs.
-        total: how many connections.
-        good: how many good clients, of each of four kinds.
-        cores: those of the daemon and of the others; None for any.
-        say: is given each sample.
+        directory: the daemon's directory.
+        total: the number of connections.
+        good: the number of good clients of each of the four kinds.
+        cores: the cores for the daemon and for the others; None for any.
+        say: called with each sample.
     """
     found = Soak()
     core, others = cores or (None, None)
@@ -182,7 +182,7 @@ def _faults(found: Soak, total: int, before: int, runs: bool) -> Iterator[str]:
         yield f"only {found.samples[-1][0]:,} of {total:,} connections were served"
     tenth = next((memory for count, memory, _, _ in found.samples if count >= total / 10), 0)
     if found.samples[-1][1] > tenth * GROWTH:
-        yield f"{found.samples[-1][1] / tenth:.2f} times the memory that there was after the first tenth"
+        yield f"{found.samples[-1][1] / tenth:.2f} times the memory after the first tenth"
     if found.samples[-1][2] > before + 4:
         yield f"{found.samples[-1][2] - before} descriptors are left"
     yield from amiss(found.good)

@@ -1,4 +1,4 @@
-"""One attack on one daemon among good clients, and what came of it."""
+"""One attack on one daemon among good clients, and its result."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from hostile.daemon import Daemon, Variant, endWithParent
 
 __all__ = ["Row", "Stage", "fork", "settled"]
 
-# Seconds that an attack may take; then that the daemon may take to be rid of it.
+# Seconds that an attack may take, and that the daemon may then take to clean up after it.
 ATTACK_SECONDS, SETTLE_SECONDS = 180.0, 40.0
-# Descriptors that may come and go beside the attack: the publisher's, a watcher's.
+# Descriptors that may come and go besides the attack's: the publisher's, a watcher's.
 SPARE = 4
 fork = multiprocessing.get_context("fork")
 
 
 @dataclass
 class Row:
-    """What came of an attack.
+    """The result of an attack.
 
     Attributes:
-        name: of the attack.
-        got: what the attacker got, in its words.
-        good: the account of the good clients.
+        name: the name of the attack.
+        got: what the attacker got, as it reported.
+        good: the counts of the good clients.
         memory: resident bytes of the daemon: before, at most, after.
-        descriptors: the same of its descriptors.
-        cpu: seconds of processor time that the daemon had meanwhile.
+        descriptors: the same for its descriptors.
+        cpu: seconds of processor time that the daemon used meanwhile.
         seconds: how long it took.
-        tracebacks: how many went to the log.
-        logged: how many lines went to the log.
-        faults: what is not as it should be; nothing when the server held.
+        tracebacks: the number of tracebacks in the log.
+        logged: the number of lines in the log.
+        faults: everything wrong; empty if the server held.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Row:
     faults: list[str] = field(default_factory=list)
 
     def asData(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return it as JSON data."""
         return asdict(self)
 
 
@@ -73,28 +73,28 @@ def _child(run: Callable[[Target], str], target: Target, answers: Connection) ->
 
 
 def _attack(attack: Attack, target: Target) -> tuple[bool, str]:
-    """Run an attack in a process of its own, so that all that it holds is gone at its end."""
+    """Run an attack in its own process, so that everything that it holds is gone at its end."""
     ours, theirs = fork.Pipe(duplex=False)
     process = fork.Process(target=_child, args=(attack.run, target, theirs))
     process.start()
     theirs.close()
-    found = (False, f"no end within {ATTACK_SECONDS:g} s")
+    found = (False, f"it did not end within {ATTACK_SECONDS:g} s")
     try:
         if ours.poll(ATTACK_SECONDS):
             found = ours.recv()
     except EOFError:
-        found = (False, "the attack itself ended without a word")
+        found = (False, "the attack itself ended without a result")
     finally:
         process.join(1)
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # it, and what it has started
+            os.killpg(process.pid, signal.SIGKILL)  # the process, and those that it has started
         process.join()
         ours.close()
     return found
 
 
 class _Watch:
-    """Looks at the daemon's memory and descriptors all the time, and keeps the most."""
+    """Watch the daemon's memory and descriptors all the time, and keep the maximum."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
@@ -117,7 +117,7 @@ class _Watch:
 
 
 def settled(daemon: Daemon, descriptors: int) -> None:
-    """Wait until the daemon has no more descriptors than before, or will not have."""
+    """Wait until the daemon has no more descriptors than before, or time is up."""
     end = time.monotonic() + SETTLE_SECONDS
     while daemon.runs() and daemon.descriptors() > descriptors + SPARE and time.monotonic() < end:
         time.sleep(0.1)
@@ -125,14 +125,14 @@ def settled(daemon: Daemon, descriptors: int) -> None:
 
 
 class Stage:
-    """A daemon with good clients around it, on which one attack after another is made; all are gone at the end of the context.
+    """A daemon and its good clients, for one attack after another, while the context lasts.
 
     Args:
         variant: the settings of the daemon.
-        directory: where it runs.
-        good: how many good clients, of each of the four kinds.
-        scale: how much of each attack.
-        cores: those of the daemon and of the others; None for any.
+        directory: its directory.
+        good: the number of good clients of each of the four kinds.
+        scale: the share of each attack to run.
+        cores: the cores for the daemon and for the others; None for any.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Stage:
         self.daemon.kill()
 
     def play(self, attack: Attack) -> Row:
-        """Make an attack; what did not stand the one before has been started anew.
+        """Run an attack; restart whatever did not survive the previous one.
 
         Raises:
             RuntimeError: the daemon cannot be started, or the good clients cannot connect.
@@ -188,7 +188,7 @@ class Stage:
 
 def _faults(attack: Attack, row: Row, held: bool, runs: bool) -> Iterator[str]:
     if not held:
-        yield f"it succeeded: {row.got}"
+        yield f"the attack succeeded: {row.got}"
     elif not attack.met(row.got):
         yield f"the attacker got {row.got}, not {attack.wants}"
     if not runs:

@@ -1,13 +1,13 @@
-"""Subscribers that resume after each fault: a process of its own, which counts what it got, and what it was told that it lost.
+"""Subscribers that resume after each fault: a process that counts the messages that it got, and those reported as lost.
 
-It is told what to do by words on standard input, and answers each with a line of JSON on standard output:
+It reads commands from standard input, and answers each with a line of JSON on standard output:
 
 - ``begin``: connect all, and answer when all are subscribed;
-- ``cut``, ``leave``, ``vanish``: all connections end, with a reset, without, or without a word on the wire; who has vanished
-  connects anew when it has heard nothing for a while;
-- ``away``, ``back``: the same as ``cut``, and nobody comes back; they do;
-- ``pause``, ``read``: nothing more is read; it is again;
-- ``rest NUMBERS``: wait for the messages up to these numbers, one for each channel, and give the account.
+- ``cut``, ``leave``, ``vanish``: end all connections, with a reset, without one, or silently; a subscriber that has vanished
+  reconnects when it has heard nothing for a while;
+- ``away``, ``back``: the same as ``cut``, but do not reconnect; reconnect;
+- ``pause``, ``read``: stop reading; read again;
+- ``rest NUMBERS``: wait for the messages up to these numbers, one for each channel, and return the counts.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from hostile.peer import blackhole, frames, unverified, upgrade
 
 __all__ = ["KINDS", "Reader", "main"]
 
-# Seconds: between two tries; without a word, before a client takes its connection for dead; for all to arrive at the end.
+# Seconds between two tries; of silence before a client considers its connection dead; for everything to arrive at the end.
 RETRY, SILENCE, PATIENCE = 0.1, 3.0, 60.0
 _V1 = "Sec-WebSocket-Protocol: twisted-ws.v1"
 
 
 @dataclass
 class Reader:
-    """What one subscriber has got of one channel.
+    """What one subscriber has got from one channel.
 
     Attributes:
-        dropping: whether the policy may drop messages, which the client sees by offsets that jump.
+        dropping: whether the policy may drop messages, which the client notices when offsets jump.
         position: the id of the last message, or that of the subscription.
-        seen: all numbers.
-        told: those of which it could know that they are lost.
-        doubled: how many came twice.
-        disordered: how many came after a later one.
-        pardon: whether it was told that something is lost before the next message.
+        seen: all numbers seen.
+        told: the numbers that were reported as lost.
+        doubled: the number of messages that came twice.
+        disordered: the number of messages that came after a later one.
+        pardon: whether a loss before the next message was reported.
     """
 
     dropping: bool = False
@@ -55,7 +55,7 @@ class Reader:
     last: int = -1
 
     def begins(self, position: str, recovered: bool, asked: bool) -> None:
-        """Take the answer to a subscription."""
+        """Handle the answer to a subscription."""
         self.position = position
         self.pardon = self.pardon or (asked and not recovered)
 
@@ -80,7 +80,7 @@ class Reader:
         return before == now and int(next_) > int(offset) + 1
 
     def account(self, published: int, unsure: set[int]) -> dict[str, int]:
-        """Return the counts, of messages with numbers below `published` but the unsure ones."""
+        """Return the counts of the messages below `published`, except the unsure ones."""
         due = set(range(published)) - unsure
         if self.pardon:
             self.told |= due - self.seen
@@ -94,7 +94,7 @@ class Reader:
 
 
 class Subscribers:
-    """All of them."""
+    """All subscribers."""
 
     def __init__(self, words: dict[str, Any]) -> None:
         self.ports: dict[str, int] = words["ports"]
@@ -130,23 +130,23 @@ class Subscribers:
         return {}
 
     async def vanish(self) -> dict[str, Any]:
-        """Let all connections go on without an end that would see what comes."""
+        """Keep all connections open, but discard everything that arrives on them."""
         for each in self.all:
             each.vanish()
         return {}
 
     async def away(self) -> dict[str, Any]:
-        """Cut all, and do not come back."""
+        """Reset all connections, and do not reconnect."""
         self.home.clear()
         return await self.cut()
 
     async def back(self) -> dict[str, Any]:
-        """Come back."""
+        """Reconnect."""
         self.home.set()
         return {}
 
     async def pause(self) -> dict[str, Any]:
-        """Read nothing more."""
+        """Stop reading."""
         self.paused = True
         for each in self.all:
             each.pause()
@@ -160,7 +160,7 @@ class Subscribers:
         return {}
 
     async def rest(self, numbers: str, unsure: str) -> dict[str, Any]:
-        """Wait until all have the last message of each channel, and return the account by kind."""
+        """Wait until all subscribers have the last message of each channel, and return the counts by kind."""
         published: dict[str, int] = json.loads(numbers)
         unknown = {name: set(found) for name, found in json.loads(unsure).items()}
         end = time.monotonic() + PATIENCE
@@ -175,12 +175,12 @@ class Subscribers:
         return {"kinds": found, "connects": sum(each.connects for each in self.all), "strange": self.strange()}
 
     def strange(self) -> list[str]:
-        """Return answers that nobody expected."""
+        """Return the unexpected responses."""
         return [each.strange for each in self.all if each.strange][:5]
 
 
 class Subscriber(asyncio.Protocol):
-    """One subscriber, which connects anew after each end."""
+    """A subscriber that reconnects whenever its connection ends."""
 
     kind = ""
 
@@ -202,7 +202,7 @@ class Subscriber(asyncio.Protocol):
         return [names[number % len(names)]]
 
     def has(self, published: dict[str, int]) -> bool:
-        """Say whether the last message of each channel has come."""
+        """Return whether the last message of each channel has come."""
         return all(reader.last >= published[name] - 1 for name, reader in self.readers.items())
 
     async def run(self) -> None:
@@ -221,7 +221,7 @@ class Subscriber(asyncio.Protocol):
             await asyncio.sleep(RETRY * random.uniform(0.5, 1.5))
 
     async def _watch(self) -> None:
-        """Wait for the end; a connection that is silent for too long is taken for dead, and another one made."""
+        """Wait for the end; give up a connection that is silent for too long, and make another one."""
         while not self.gone.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.gone.wait(), 0.2)
@@ -229,7 +229,7 @@ class Subscriber(asyncio.Protocol):
                 self.transport.abort()
 
     def connection_made(self, transport: Any) -> None:
-        """Ask for what comes behind the last message."""
+        """Request what follows the last message."""
         self.transport, self.heard = transport, time.monotonic()
         self.connects += 1
         if self.owner.paused:
@@ -243,7 +243,7 @@ class Subscriber(asyncio.Protocol):
         self.take()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Come back."""
+        """Reconnect."""
         self.gone.set()
 
     def ask(self) -> None:
@@ -255,18 +255,18 @@ class Subscriber(asyncio.Protocol):
         raise NotImplementedError
 
     def took(self, channel: str, data: str, position: str) -> None:
-        """Take a message: a number, and something to make it large."""
+        """Handle a message: a number, and padding."""
         self.readers[channel].took(int(data.partition(" ")[0]), position)
 
     def begins(self, channel: str, position: str, recovered: bool) -> None:
-        """Take an answer to a subscription."""
+        """Handle an answer to a subscription."""
         reader = self.readers[channel]
         reader.begins(position, recovered, asked=bool(reader.position))
         if all(each.position for each in self.readers.values()):
             self.ready.set()
 
     def target(self, **query: str) -> str:
-        """Return the path, and query, of these channels."""
+        """Return the path and query for these channels."""
         first, *more = self.readers
         words = [f"channel={name}" for name in more] + [f"{name}={value}" for name, value in query.items() if value]
         return f"{self.owner.mount}/{first}" + ("?" + "&".join(words) if words else "")
@@ -274,23 +274,23 @@ class Subscriber(asyncio.Protocol):
     # What happens to a connection.
 
     def cut(self) -> None:
-        """End it with a reset."""
+        """Reset the connection."""
         sock = self.transport.get_extra_info("socket")
-        with contextlib.suppress(OSError, AttributeError):  # there is none any more
+        with contextlib.suppress(OSError, AttributeError):  # it is already gone
             sock.setsockopt(1, 13, struct.pack("ii", 1, 0))  # SOL_SOCKET, SO_LINGER
         self.transport.abort()
 
     def leave(self) -> None:
-        """End it as one does."""
+        """Close the connection normally."""
         self.transport.close()
 
     def vanish(self) -> None:
-        """Hear nothing of it any more, and let it not answer either."""
+        """Discard everything that arrives, and acknowledge nothing."""
         with contextlib.suppress(OSError, AttributeError):
             blackhole(self.transport.get_extra_info("socket"))
 
     def pause(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         with contextlib.suppress(RuntimeError):
             self.transport.pause_reading()
 
@@ -301,12 +301,12 @@ class Subscriber(asyncio.Protocol):
 
 
 class Json(Subscriber):
-    """The JSON frames of two channels over a WebSocket."""
+    """JSON frames of two channels over a WebSocket."""
 
     kind = "WebSocket"
 
     def choose(self, names: list[str], number: int) -> list[str]:
-        """Take two."""
+        """Return two channels."""
         return [names[number % len(names)], names[(number + 1) % len(names)]]
 
     def ask(self) -> None:
@@ -323,7 +323,7 @@ class Json(Subscriber):
             if not end:
                 return
             if not head.startswith(b"HTTP/1.1 101"):
-                self.transport.close()  # a server that stops, or a proxy whose server does
+                self.transport.close()  # the server is stopping, or the proxy's server is
                 return
             self._upgraded, self.data = True, bytearray(rest)
             for name, reader in list(self.readers.items())[1:]:
@@ -354,7 +354,7 @@ class Json(Subscriber):
 
 
 class Http(Subscriber):
-    """What subscribers by HTTP have in common."""
+    """The common part of HTTP subscribers."""
 
     def get(self, target: str, *lines: str) -> None:
         """Send a request."""
@@ -362,7 +362,7 @@ class Http(Subscriber):
         self.transport.write(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n".encode())
 
     def head(self) -> str:
-        """Take the head of an answer, in lower case; "" when it is not there yet. What is no 200 ends the connection."""
+        """Return the head of a response in lower case; "" if it is incomplete. A status other than 200 ends the connection."""
         head, end, rest = self.data.partition(b"\r\n\r\n")
         if not end:
             return ""
@@ -378,23 +378,23 @@ class Http(Subscriber):
 
 
 class Events(Http):
-    """An event stream of one channel, as it was published."""
+    """A raw event stream of one channel."""
 
     kind = "event stream"
 
     def ask(self) -> None:
-        """Ask with the position as EventSource does."""
+        """Send the position as EventSource does."""
         self._head, self._text = "", bytearray()
         self._event = self._data = self._id = ""
         last = self.last()
         self.get(self.target(), "Accept: text/event-stream", *([f"Last-Event-ID: {last}"] if last else []))
 
     def last(self) -> str:
-        """Return the id to go on from."""
+        """Return the id to resume from."""
         return next(iter(self.readers.values())).position
 
     def take(self) -> None:
-        """Read lines, whether they come in chunks or not."""
+        """Read lines, chunked or not."""
         if not self._head:
             self._head = self.head()
             if not self._head:
@@ -439,13 +439,13 @@ class Events(Http):
 
 
 class ManyEvents(Events):
-    """An event stream of three channels, in JSON, which goes on from a cursor."""
+    """A JSON event stream of three channels, which resumes from a cursor."""
 
     kind = "event stream of three"
     _cursor = ""
 
     def choose(self, names: list[str], number: int) -> list[str]:
-        """Take three."""
+        """Return three channels."""
         return [names[(number + each) % len(names)] for each in range(3)]
 
     def last(self) -> str:
@@ -475,7 +475,7 @@ class Poll(Http):
         self.get(self.target(after=self._cursor, wait="2" if self._cursor else ""))
 
     def take(self) -> None:
-        """Read an answer, and ask again."""
+        """Read a response, and poll again."""
         if self._size < 0:
             head = self.head()
             if not head:
@@ -497,12 +497,12 @@ class Poll(Http):
 
 
 class ManyPolls(Poll):
-    """Long polls of three channels, which go on from a cursor."""
+    """Long polls of three channels, which resume from a cursor."""
 
     kind = "poll of three"
 
     def choose(self, names: list[str], number: int) -> list[str]:
-        """Take three."""
+        """Return three channels."""
         return [names[(number + each) % len(names)] for each in range(3)]
 
 
@@ -523,7 +523,7 @@ async def _main(words: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Do what standard input says."""
+    """Run the commands on standard input."""
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_main(json.loads(sys.argv[1])))
 

@@ -191,7 +191,7 @@ def test_unknownName(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_quickNotKept(capsys: pytest.CaptureFixture[str]) -> None:
-    """A quick run cannot be made the kept one."""
+    """The results of a quick run cannot be kept."""
     with pytest.raises(SystemExit):
         command.main(["--quick", "--save"])
     assert "cannot be kept" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The attacks: importing this package fills `ATTACKS`. A kind more is a module more, imported here and named in `KINDS`."""
+"""The attacks: importing this package fills `ATTACKS`. To add a kind, import its module here and name it in `KINDS`."""
 
 from hostile.attack import ATTACKS, Attack
 from hostile.attacks import bodies, bombs, channels, frames, handshakes, process, readers, services, smuggling, tls

@@ -1,4 +1,4 @@
-"""Bodies of requests to publish, and who sends them."""
+"""Attacks with the bodies of publishing requests, and by their senders."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def _ask(target: Target, *requests: bytes) -> str:
     return ends(peers)
 
 
-@attack("chunks of a byte", "HTTP (?:413|400)|HTTP 200")
+@attack("one-byte chunks", "HTTP (?:413|400)|HTTP 200")
 def chunks(target: Target) -> str:
-    """12 senders without credentials send a megabyte each as chunks of one byte."""
+    """12 senders without credentials send a megabyte each in one-byte chunks."""
     content = _CHUNKED + b"\r\n" + b"1\r\nx\r\n" * 170_000 + b"0\r\n\r\n"
     peers = [target.http() for _ in range(target.times(12))]
     threads = [threading.Thread(target=peer.send, args=(content,)) for peer in peers]
@@ -34,9 +34,9 @@ def chunks(target: Target) -> str:
     return tally(f"HTTP {peer.status()}" for peer in peers)
 
 
-@attack("chunks that are none", "HTTP 400")
+@attack("malformed chunks", "HTTP 400")
 def wrongChunks(target: Target) -> str:
-    """Chunk sizes are negative, of other forms, endless, too short; an extension has an open quote; a line is endless."""
+    """Chunk sizes are negative, malformed, endless or too short; an extension has an open quote; a line is endless."""
     wrong = (
         b"-1\r\nx\r\n",
         b"0x1\r\nx\r\n",
@@ -52,15 +52,15 @@ def wrongChunks(target: Target) -> str:
 
 @attack("bodies too large", "HTTP 413")
 def tooLarge(target: Target) -> str:
-    """50 bodies say or show that they are larger than a megabyte."""
+    """50 bodies claim to be, or are, larger than a megabyte."""
     says = b"POST /channels/body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048577\r\n\r\n"
     shows = _CHUNKED + b"\r\n" + b"10000\r\n" + bytes(65536) + b"\r\n" + b"fffff\r\n"
     return _ask(target, *[says, shows] * target.times(25))
 
 
-@attack("bodies that are no messages", "[0-9]+ x HTTP 4(?:00|15)(?:, [0-9]+ x HTTP 4(?:00|15))+")
+@attack("bodies that are not messages", "[0-9]+ x HTTP 4(?:00|15)(?:, [0-9]+ x HTTP 4(?:00|15))+")
 def noMessages(target: Target) -> str:
-    """Bodies are empty, no UTF-8, compressed, a form with files, of two types, no JSON."""
+    """Bodies are empty, not UTF-8, compressed, a multipart form, of two types, or not JSON."""
 
     def sent(body: bytes, *lines: str) -> bytes:
         return post("/channels/body", body, "Connection: close", *lines)
@@ -79,7 +79,7 @@ def noMessages(target: Target) -> str:
 
 @attack("slow bodies", "HTTP 408", variant=HASTY)
 def slow(target: Target) -> str:
-    """100 publishers send a byte of their body every half second, for ever."""
+    """100 publishers send one byte of their body every half second, for ever."""
     peers = [target.http() for _ in range(target.times(100))]
     for peer in peers:
         peer.send(b"POST /channels/body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
@@ -90,9 +90,9 @@ def slow(target: Target) -> str:
     return ends(peers)
 
 
-@attack("requests without end", r"[\d,]+ x HTTP 404|[\d,]+ answers of 404")
+@attack("endless pipelining", r"[\d,]+ x HTTP 404|[\d,]+ responses with 404")
 def pipelined(target: Target) -> str:
-    """4 connections send 5,000 requests each behind one another, and read the answers when all are sent."""
+    """4 connections send 5,000 pipelined requests each, and read the responses after sending all of them."""
     content = get("/nothing") * target.times(5_000)
     counts = []
 
@@ -120,28 +120,28 @@ def pipelined(target: Target) -> str:
         thread.join()
     if set(counts) != {target.times(5_000)}:
         raise Succeeded(f"answers were lost: {counts}")
-    return f"{sum(counts):,} answers of 404"
+    return f"{sum(counts):,} responses with 404"
 
 
-@attack("pages publish", "HTTP 403")
+@attack("pages that publish", "HTTP 403")
 def pages(target: Target) -> str:
-    """Web pages of elsewhere post broadcasts and messages of channels."""
+    """Web pages from other origins post broadcasts and channel messages."""
     lines = ("Origin: https://elsewhere.example", "Content-Type: text/plain", "Connection: close")
     paths = ("/broadcaster/broadcast", "/channels/good", "/api/publish")
     return _ask(target, *(post(path, b"from a page", *lines) for path in paths))
 
 
-@attack("pages publish without an Origin", "HTTP 403")
+@attack("pages that publish without an Origin", "HTTP 403")
 def crossSite(target: Target) -> str:
-    """The same by browsers that leave the Origin out, and say only that the request comes from another site."""
+    """The same, by browsers that omit the Origin and only say that the request comes from another site."""
     lines = ("Sec-Fetch-Site: cross-site", "Content-Type: text/plain", "Connection: close")
     paths = ("/broadcaster/broadcast", "/channels/good", "/api/publish")
     return _ask(target, *(post(path, b'{"channel":"good","data":"from a page"}', *lines) for path in paths))
 
 
-@attack("names that were bound again", "HTTP 421")
+@attack("DNS rebinding", "HTTP 421")
 def rebound(target: Target) -> str:
-    """A page whose name now leads to this machine reads channels, histories and who is there, publishes, opens WebSockets."""
+    """A page whose name now resolves to this machine reads channels, histories and presence, publishes, opens WebSockets."""
 
     def of(request: bytes, port: int) -> bytes:
         return request.replace(b"Host: localhost", f"Host: rebound.example:{port}".encode())

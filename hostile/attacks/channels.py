@@ -1,4 +1,4 @@
-"""Channels: names, histories, positions, keys and lists."""
+"""Attacks on channels: names, histories, positions, keys and lists."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def _text(**fields: object) -> bytes:
     return frame(1, json.dumps(fields).encode())
 
 
-@attack("subscribe and unsubscribe", r"open, \d+ KB were taken|(?:reset|dropped|close 10\d\d), \d+ KB were taken")
+@attack("subscribe and unsubscribe", r"open, \d+ KB were accepted|(?:reset|dropped|close 10\d\d), \d+ KB were accepted")
 def growth(target: Target) -> str:
-    """A client subscribes to a full channel from its beginning and unsubscribes, for 10 s, and reads nothing."""
+    """A client keeps subscribing to a full channel from its beginning and unsubscribing, for 10 s, and reads nothing."""
     batch(target, [{"channel": "growth", "data": "hello"}] * 1000)
     peer = target.ws(4096).upgrade("/channels", V1)
     pair = _text(type="subscribe", channel="growth", after="0") + _text(type="unsubscribe", channel="growth")
     taken = peer.pour(pair * 1000, 10 * target.scale)
-    return f"{'open' if peer.send(b'') else 'dropped'}, {taken >> 10} KB were taken"
+    return f"{'open' if peer.send(b'') else 'dropped'}, {taken >> 10} KB were accepted"
 
 
-@attack("resume of 128 channels", r"[\d.]+ MB for each")
+@attack("resume of 128 channels", r"[\d.]+ MB each")
 def resume(target: Target) -> str:
     """10 event streams ask for all of 128 channels with 1,000 messages each, and read nothing."""
     names = [f"full{number}" for number in range(128)]
@@ -44,13 +44,13 @@ def resume(target: Target) -> str:
         time.sleep(0.05)
     each = (peak - before) / len(peers)
     if each > 4 << 20:
-        raise Succeeded(f"{each / (1 << 20):.1f} MB for each, of which no limit knows")
-    return f"{each / (1 << 20):.1f} MB for each"
+        raise Succeeded(f"{each / (1 << 20):.1f} MB each, which no limit counts")
+    return f"{each / (1 << 20):.1f} MB each"
 
 
-@attack("names made up", r"[\d,]+ of [\d,]+ names are there")
+@attack("made-up names", r"[\d,]+ of [\d,]+ names exist")
 def names(target: Target) -> str:
-    """One client subscribes to 100,000 names that nobody has heard of, and leaves each again."""
+    """One client subscribes to 100,000 made-up names, and unsubscribes from each again."""
     peer = target.ws(patience=60).upgrade("/channels", V1)
     count = target.times(100_000)
     for start in range(0, count, 100):
@@ -64,12 +64,12 @@ def names(target: Target) -> str:
             break
     there = _count(target, "made")
     if there > 50_000:
-        raise Succeeded(f"{there:,} channels are there by one client")
-    return f"{there:,} of {count:,} names are there"
+        raise Succeeded(f"one client has made {there:,} channels")
+    return f"{there:,} of {count:,} names exist"
 
 
 def _count(target: Target, prefix: str) -> int:
-    """Return how many channels there are of which the names begin so."""
+    """Return the number of channels whose names begin with this."""
     asker, cursor, found = target.http(patience=60), "", 0
     while cursor is not None:
         asker.send(get(f"/api/channels?limit=1000&prefix={prefix}" + (f"&cursor={cursor}" if cursor else "")))
@@ -80,7 +80,7 @@ def _count(target: Target, prefix: str) -> int:
 
 @attack("keys that expire at once", r"[\d,]+ keys", variant=KEYS)
 def keys(target: Target) -> str:
-    """A publisher leaves 200,000 idempotency keys within some seconds, which all expire at once a little later."""
+    """A publisher uses 200,000 idempotency keys within a few seconds; a little later, all of them expire at once."""
     count = 0
     for number in range(target.times(200)):
         messages = [{"channel": "keys", "data": "x", "idempotencyKey": f"key-{number}-{each}"} for each in range(1000)]
@@ -92,7 +92,7 @@ def keys(target: Target) -> str:
 
 @attack("lists of many channels", "HTTP 200", memory=128 << 20)
 def lists(target: Target) -> str:
-    """With 50,000 channels, somebody reads the list one by one, and disconnects users who are not there, as fast as it goes."""
+    """With 50,000 channels, somebody reads the list one by one, and disconnects absent users, as fast as possible."""
     for start in range(0, target.times(50_000), 1000):
         batch(target, [{"channel": f"list{start + number}", "data": "x"} for number in range(1000)])
     asker = target.http(patience=60)
@@ -105,9 +105,9 @@ def lists(target: Target) -> str:
     return tally(f"HTTP {status}" for status in found)
 
 
-@attack("presence of many", "HTTP 200", memory=160 << 20)
+@attack("presence of many users", "HTTP 200", memory=160 << 20)
 def presence(target: Target) -> str:
-    """2,000 clients are present in a channel, which is asked 100 times who is there."""
+    """2,000 clients are present in a channel, whose presence is requested 100 times."""
     peers = [target.ws() for _ in range(target.times(2000))]
     for peer in peers:
         peer.send(get("/shown/crowd", _EVENTS))
@@ -119,9 +119,9 @@ def presence(target: Target) -> str:
     return tally(f"HTTP {status}" for status in found)
 
 
-@attack("histories compressed", "HTTP 200")
+@attack("compressed histories", "HTTP 200")
 def histories(target: Target) -> str:
-    """20 clients ask again and again for a history of a megabyte, compressed."""
+    """20 clients request a compressed one-megabyte history again and again."""
     publish(target, "zipped", bytes(range(33, 126)) * 100, 100)
     found = []
     peers = [(target.wss if number % 2 else target.ws)() for number in range(target.times(20))]
@@ -132,9 +132,9 @@ def histories(target: Target) -> str:
     return tally(f"HTTP {status}" for status in found)
 
 
-@attack("positions that are none", "HTTP 400")
+@attack("invalid positions", "HTTP 400")
 def positions(target: Target) -> str:
-    """Polls and event streams ask from positions that are malformed, endless, or thousands at once."""
+    """Polls and event streams send positions that are malformed, endless, or thousands at once."""
     wrong = ("x", "a:b", "a:-1", "a:" + "9" * 400, "a=b:1," * 500, "%00", "a:1:2", "k:1e3")
     peers: list[Peer] = []
     for after in wrong:
@@ -145,9 +145,9 @@ def positions(target: Target) -> str:
     return tally(f"HTTP {peer.status()}" for peer in peers)
 
 
-@attack("requests of the subprotocol that are none", "open")
+@attack("invalid subprotocol requests", "open")
 def requests(target: Target) -> str:
-    """A client sends JSON that is nested 100,000 deep, no object, of the wrong types, with names that are none."""
+    """A client sends JSON that is nested 100,000 levels deep, is not an object, or has wrong types or invalid names."""
     deep = b"[" * 100_000
     wrong = (
         b"",

@@ -1,4 +1,4 @@
-"""Before the 101."""
+"""Attacks before the 101 response."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HEAD = b"GET /ws HTTP/1.1\r\nHost: localhost\r\n"
 
 
 def _ask(target: Target, *requests: bytes) -> str:
-    """Send each request on a connection of its own, and return what they got."""
+    """Send each request on its own connection, and return what they got."""
     peers = []
     for request in requests:
         peer = target.ws()
@@ -24,7 +24,7 @@ def _ask(target: Target, *requests: bytes) -> str:
 
 @attack("slow heads", "HTTP 408", variant=HASTY)
 def slowHeads(target: Target) -> str:
-    """200 connections send a byte of their head every quarter of a second, for ever."""
+    """200 connections send one byte of their head every quarter of a second, for ever."""
     peers = [target.ws() for _ in range(target.times(200))]
     end = time.monotonic() + 6
     for byte in HANDSHAKE:
@@ -38,7 +38,7 @@ def slowHeads(target: Target) -> str:
 
 @attack("silent connections", "(?:dropped|reset|, )+", variant=HASTY)
 def silent(target: Target) -> str:
-    """1,000 connections say nothing, on each port."""
+    """1,000 connections send nothing, on each port."""
     ports = (target.daemon.ws, target.daemon.tls, target.daemon.http)
     peers = [Peer(port) for port in ports for _ in range(target.times(333))]
     return ", ".join(sorted({peer.end() for peer in peers}))
@@ -46,19 +46,19 @@ def silent(target: Target) -> str:
 
 @attack("huge heads", "HTTP 431")
 def hugeHeads(target: Target) -> str:
-    """100 requests have a header of a megabyte."""
+    """100 requests have a one-megabyte header."""
     return _ask(target, *[_HEAD + b"X: " + b"x" * (1 << 20)] * target.times(100))
 
 
 @attack("long request lines", "HTTP 414")
 def longLines(target: Target) -> str:
-    """100 requests have a target of 100 KB."""
+    """100 requests have a 100 KB target."""
     return _ask(target, *[b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n"] * target.times(100))
 
 
 @attack("many headers", "HTTP 431")
 def manyHeaders(target: Target) -> str:
-    """100 requests have 5,000 headers of three bytes."""
+    """100 requests have 5,000 three-byte headers."""
     return _ask(target, *[_HEAD + b"a:b\r\n" * 5000 + b"\r\n"] * target.times(100))
 
 
@@ -73,7 +73,7 @@ def garbage(target: Target) -> str:
 
 @attack("smuggled lines", "HTTP 400")
 def smuggledLines(target: Target) -> str:
-    """Heads hide a header behind a bare CR, a bare LF, NUL, a folded line, a space before the colon."""
+    """Heads hide a header behind a bare CR, a bare LF, a NUL, a folded line, or a space before the colon."""
     tricks = (
         b"X: a\rUpgrade: b\r\n",
         b"X: a\nUpgrade: b\r\n",
@@ -88,7 +88,7 @@ def smuggledLines(target: Target) -> str:
 
 @attack("two lengths", "HTTP 400")
 def twoLengths(target: Target) -> str:
-    """Requests have two lengths, a length beside chunks, two hosts, or none."""
+    """Requests have two lengths, a length and chunked encoding, two hosts, or no host."""
     post = b"POST /channels/x HTTP/1.1\r\nHost: localhost\r\n"
     return _ask(
         target,
@@ -102,14 +102,14 @@ def twoLengths(target: Target) -> str:
 
 @attack("early bytes", "HTTP 400")
 def earlyBytes(target: Target) -> str:
-    """50 clients send a megabyte of frames before the service has decided on them."""
+    """50 clients send a megabyte of frames before the service has decided on their handshake."""
     flood = frame(1, b"x" * 1000) * 1000
     return _ask(target, *[upgrade("/hesitant") + flood] * target.times(50))
 
 
-@attack("left while deciding")
+@attack("leaving while deciding")
 def leftWhileDeciding(target: Target) -> str:
-    """1,000 clients leave while the service decides on them."""
+    """1,000 clients leave while the service decides on their handshake."""
     for _ in range(target.times(1000)):
         peer = target.ws()
         peer.send(upgrade("/hesitant"))
@@ -118,9 +118,9 @@ def leftWhileDeciding(target: Target) -> str:
     return "nothing"
 
 
-@attack("handshakes that lie", "[0-9]+ x HTTP 4(?:00|26)(?:, [0-9]+ x HTTP 4(?:00|26|05))+")
+@attack("malformed handshakes", "[0-9]+ x HTTP 4(?:00|26)(?:, [0-9]+ x HTTP 4(?:00|26|05))+")
 def lies(target: Target) -> str:
-    """Handshakes have the wrong version, no key, two keys, a key of 15 bytes, a body, the wrong method."""
+    """Handshakes have a wrong version, no key, two keys, a 15-byte key, a body, or a wrong method."""
     plain = HANDSHAKE
     wrong = (
         plain.replace(b"Version: 13", b"Version: 12"),
@@ -134,16 +134,16 @@ def lies(target: Target) -> str:
     return _ask(target, *wrong)
 
 
-@attack("pages from elsewhere", "HTTP 403")
+@attack("pages from other origins", "HTTP 403")
 def fromElsewhere(target: Target) -> str:
-    """Pages of another origin, of none, and of a name that begins with ours, open WebSockets."""
+    """Pages from another origin, from a null origin, and from a host whose name begins with ours, open WebSockets."""
     origins = ("https://elsewhere.example", "null", "http://localhost.elsewhere.example", "http://localhost@elsewhere.example")
     return _ask(target, *[upgrade("/ws", f"Origin: {origin}") for origin in origins])
 
 
 @attack("opens and aborts")
 def aborts(target: Target) -> str:
-    """10,000 connections are reset at every point of their life."""
+    """10,000 connections are reset, at every point of their life."""
     hello = frame(1, b"hi")
     sent = (b"", b"GET /", HANDSHAKE[:40], HANDSHAKE, HANDSHAKE + hello, HANDSHAKE + hello[:3], HANDSHAKE + b"\xff" * 20)
     for number in range(target.times(10_000)):
@@ -153,9 +153,9 @@ def aborts(target: Target) -> str:
     return "nothing"
 
 
-@attack("heads in pieces", "101")
+@attack("heads byte by byte", "101")
 def pieces(target: Target) -> str:
-    """50 handshakes come byte by byte, each byte a segment; they are right, and must be let in."""
+    """50 valid handshakes arrive byte by byte, each byte in its own segment; they must be accepted."""
     for _ in range(target.times(50)):
         peer = target.ws()
         for byte in HANDSHAKE:

@@ -1,4 +1,4 @@
-"""The process itself: signals, clocks, descriptors, the disk."""
+"""Attacks on the process: signals, clocks, descriptors, the disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FEW = Variant("few descriptors", descriptors=400)
 FULL = Variant("full disk", log=Path("/dev/full"))
 RATED = Variant("rated", ("--message-rate", "50"))
 _FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
-# What the clock shows stands in .faketimerc in the daemon's home directory, and is read every second.
+# The time of the clock is in .faketimerc in the daemon's home directory, which is read every second.
 CLOCK = Variant(
     "clock",
     limits=HASTY.limits,
@@ -24,7 +24,7 @@ CLOCK = Variant(
 
 @attack("stopped for 20 s", "goes on")
 def stopped(target: Target) -> str:
-    """The process is stopped for 20 s (SIGSTOP) and goes on: longer than any ping may take."""
+    """The process is stopped for 20 s (SIGSTOP), longer than any ping may take, and then goes on."""
     target.daemon.signal(signal.SIGSTOP)
     time.sleep(20 * max(target.scale, 0.6))
     target.daemon.signal(signal.SIGCONT)
@@ -34,7 +34,7 @@ def stopped(target: Target) -> str:
 
 @attack("clocks that jump", "deadlines hold", variant=CLOCK)
 def clock(target: Target) -> str:
-    """The clock of the wall jumps a month ahead, two years back, and ahead again; deadlines have to hold all the same."""
+    """The wall clock jumps a month ahead, two years back, and ahead again; deadlines must hold."""
     shown = target.daemon.directory / ".faketimerc"
     for offset in ("+30d", "-730d", "+0"):
         shown.write_text(f"{offset}\n")
@@ -45,7 +45,7 @@ def clock(target: Target) -> str:
         found = {"a poll of a second": poll.end(), "a silent connection": silent.end()}
         for what, end in found.items():
             if end == "open":
-                raise Succeeded(f"after a jump of {offset} {what} is not ended any more")
+                raise Succeeded(f"after a jump of {offset}, {what} is no longer ended")
     return "deadlines hold"
 
 
@@ -58,9 +58,9 @@ def reloads(target: Target) -> str:
     return _alive(target)
 
 
-@attack("signals that mean nothing", "goes on")
+@attack("unused signals", "goes on")
 def signals(target: Target) -> str:
-    """The process gets SIGUSR1, SIGUSR2, SIGPIPE and SIGWINCH, and has no log file to rotate."""
+    """The process gets SIGUSR1, SIGUSR2, SIGPIPE and SIGWINCH, without a log file to rotate."""
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE, signal.SIGWINCH):
         target.daemon.signal(number)
         time.sleep(0.3)
@@ -71,18 +71,18 @@ def _alive(target: Target) -> str:
     try:
         peer = target.ws().upgrade()
     except OSError as error:
-        raise Succeeded(f"no connection any more: {error}") from None
+        raise Succeeded(f"connections are refused: {error}") from None
     peer.send(frame(1, b"alive"))
     answer = peer.read(b"Echo: alive")
     peer.cut()
     if not answer.endswith(b"Echo: alive"):
-        raise Succeeded("no answer any more")
+        raise Succeeded("there are no more answers")
     return "goes on"
 
 
-@attack("no descriptors left", r"[\d,]+ connections, \d+ requests of the operator's answered", variant=FEW)
+@attack("no descriptors left", r"[\d,]+ connections, \d+ operator requests answered", variant=FEW)
 def descriptors(target: Target) -> str:
-    """Somebody opens 2,000 connections where 400 descriptors are allowed; then an operator asks, five times, how it is."""
+    """Somebody opens 2,000 connections when 400 descriptors are allowed; then an operator checks the health five times."""
     peers: list[Peer] = []
     for _ in range(target.times(2000)):
         try:
@@ -100,13 +100,13 @@ def descriptors(target: Target) -> str:
         answered += asker.status() == 200
         asker.cut()
     if answered < 5:
-        raise Succeeded(f"{5 - answered} of 5 requests of the operator's were not answered")
-    return f"{len(peers):,} connections, {answered} requests of the operator's answered"
+        raise Succeeded(f"{5 - answered} of 5 operator requests were not answered")
+    return f"{len(peers):,} connections, {answered} operator requests answered"
 
 
 @attack("full disk under the log", "[0-9]+ x HTTP 403|HTTP 403", variant=FULL)
 def fullDisk(target: Target) -> str:
-    """1,000 handshakes are refused with a line in the log each, and the log can take none of them."""
+    """1,000 handshakes are refused, each with a log line that cannot be written."""
     peers = []
     for _ in range(target.times(1000)):
         peer = target.ws()
@@ -117,7 +117,7 @@ def fullDisk(target: Target) -> str:
 
 @attack("over the message rate", "close 1008", variant=RATED)
 def rated(target: Target) -> str:
-    """20 callers send 10,000 texts each where 50 a second are allowed."""
+    """20 callers send 10,000 texts each when 50 per second are allowed."""
     peers = [connect().upgrade() for connect in (target.ws, target.wss) for _ in range(target.times(10))]
     for peer in peers:
         peer.send(frame(1, b"x") * 10_000)

@@ -1,4 +1,4 @@
-"""Peers that do not read, or hardly."""
+"""Attacks by peers that read little or nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hostile.peer import Peer, ends, frame, tally, upgrade
 
 V1 = "Sec-WebSocket-Protocol: twisted-ws.v1"
 _EVENTS = "Accept: text/event-stream"
-# What the kernel keeps for one of them is small.
+# The kernel buffers little for them.
 _SMALL = 4096
 _GONE = r"(?:[0-9,]+ x )?(?:reset|dropped|close 1013|HTTP 200)(?:, [0-9,]+ x (?:reset|dropped|close 1013|HTTP 200))*"
 
@@ -30,17 +30,17 @@ def post(path: str, body: bytes, *lines: str) -> bytes:
 
 
 def publish(target: Target, channel: str, body: bytes, count: int) -> None:
-    """Publish so many messages, one after another, over one connection."""
+    """Publish this many messages, one after another, over one connection."""
     publisher = target.http()
     for _ in range(count):
         publisher.send(post(f"/channels/{channel}", body))
         if publisher.answer()[0] != 200:
-            raise Succeeded("a message was not taken")
+            raise Succeeded("a message was not accepted")
     publisher.cut()
 
 
 def batch(target: Target, messages: list[dict[str, str]]) -> None:
-    """Publish up to 1,000 messages by one request."""
+    """Publish up to 1,000 messages in one request."""
     publisher = target.http(patience=60)
     publisher.send(post("/api/batch", json.dumps({"messages": messages}).encode()))
     status, answer = publisher.answer()
@@ -50,7 +50,7 @@ def batch(target: Target, messages: list[dict[str, str]]) -> None:
 
 
 def subscribers(target: Target, channel: str) -> int:
-    """Return how many subscribers the server believes a channel to have."""
+    """Return the number of subscribers that the server counts for a channel."""
     asker = target.http(patience=60)
     asker.send(get(f"/api/channels/{channel}"))
     status, body = asker.answer()
@@ -59,7 +59,7 @@ def subscribers(target: Target, channel: str) -> int:
 
 
 def _stall(target: Target, mount: str, count: int) -> list[Peer]:
-    """Return peers of each transport that have asked for a channel and read nothing of it."""
+    """Return peers on each transport that have subscribed to a channel and read nothing."""
     peers = []
     for connect in (target.ws, target.wss):
         for request in (upgrade(f"{mount}/stalled"), upgrade(f"{mount}/stalled", V1), get(f"{mount}/stalled", _EVENTS)):
@@ -73,9 +73,9 @@ def _stall(target: Target, mount: str, count: int) -> list[Peer]:
     return peers
 
 
-@attack("readers that stall", _GONE, memory=160 << 20)
+@attack("stalled readers", _GONE, memory=160 << 20)
 def stalled(target: Target) -> str:
-    """60 clients (ws, wss, event streams) read nothing of 40 MB of a channel; by its policy they are closed."""
+    """60 clients (ws, wss, event streams) read nothing of a channel's 40 MB; its policy closes them."""
     peers = _stall(target, "/channels", target.times(10))
     publish(target, "stalled", b"x" * 200_000, 200)
     time.sleep(6)
@@ -84,7 +84,7 @@ def stalled(target: Target) -> str:
 
 @attack("stalled: drop-oldest", "open", memory=160 << 20)
 def dropOldest(target: Target) -> str:
-    """The same where the oldest messages are dropped: they stay, and what is kept for them has a bound."""
+    """The same with a policy that drops the oldest messages: they stay open, and the memory kept for them is bounded."""
     peers = _stall(target, "/drop", target.times(10))
     publish(target, "stalled", b"x" * 200_000, 200)
     return _open(target, "stalled", peers)
@@ -92,7 +92,7 @@ def dropOldest(target: Target) -> str:
 
 @attack("stalled: latest", "open", memory=160 << 20)
 def latest(target: Target) -> str:
-    """The same where only the newest message is kept."""
+    """The same with a policy that keeps only the newest message."""
     peers = _stall(target, "/latest", target.times(10))
     publish(target, "stalled", b"x" * 200_000, 200)
     return _open(target, "stalled", peers)
@@ -107,21 +107,21 @@ def _open(target: Target, channel: str, peers: list[Peer]) -> str:
 
 @attack("stalled broadcasts", _GONE)
 def broadcasts(target: Target) -> str:
-    """20 WebSockets read nothing of 20 broadcasts of 500 KB in 5 s, which the good clients get too."""
+    """20 WebSockets read nothing of twenty 500 KB broadcasts in 5 s, which the good clients get too."""
     peers = [connect(_SMALL).upgrade() for connect in (target.ws, target.wss) for _ in range(target.times(10))]
     publisher = target.http()
     for _ in range(20):
         publisher.send(post("/broadcaster/broadcast", b"attack " + b"x" * 500_000))
         if publisher.answer()[0] != 200:
-            raise Succeeded("a broadcast was not taken")
+            raise Succeeded("a broadcast was not accepted")
         time.sleep(0.25)  # 25 MB to good clients, which may leave 1 MB each unread
     time.sleep(6)
     return ends(peers)
 
 
-@attack("messages of 2 bytes", _GONE, memory=48 << 20)
+@attack("2-byte messages", _GONE, memory=48 << 20)
 def tinyMessages(target: Target) -> str:
-    """20 WebSockets and event streams read nothing of 200,000 messages of 2 bytes: what waits is mostly not payload."""
+    """20 WebSockets and event streams read nothing of 200,000 two-byte messages: most of what waits is overhead."""
     peers = []
     for request in (upgrade("/channels/tiny"), get("/channels/tiny", _EVENTS)):
         for _ in range(target.times(10)):
@@ -135,9 +135,9 @@ def tinyMessages(target: Target) -> str:
     return ends(peers)
 
 
-@attack("pings unread: drop-oldest", r"[0-9.]+ ms of work for a message", memory=160 << 20)
+@attack("unread pongs: drop-oldest", r"[0-9.]+ ms of work per message", memory=160 << 20)
 def pingsUnread(target: Target) -> str:
-    """20 clients of drop-oldest read nothing, have 10,000 answers to pings of the subprotocol waiting, and a channel goes on."""
+    """20 drop-oldest clients read nothing, and each has 10,000 subprotocol pongs waiting, while messages go on in a channel."""
     peers = []
     for _ in range(20):
         peer = target.ws(_SMALL).upgrade("/drop/scan", V1)
@@ -149,7 +149,7 @@ def pingsUnread(target: Target) -> str:
     for peer in peers:
         peer.raw.settimeout(1)
         peer.send(frame(1, b'{"type":"ping"}') * 10_000)
-    for _ in range(60):  # until all that is read of these is answered, as far as it is
+    for _ in range(60):  # until the server has answered as many of these as it reads
         cpu = target.daemon.cpu()
         time.sleep(1)
         if target.daemon.cpu() - cpu < 1.2 * others + 0.05:
@@ -157,24 +157,24 @@ def pingsUnread(target: Target) -> str:
     cpu, begin = target.daemon.cpu(), time.monotonic()
     publish(target, "scan", b"small", 500)
     work = target.daemon.cpu() - cpu - others * (time.monotonic() - begin)
-    return f"{work / 500 * 1000:.1f} ms of work for a message"
+    return f"{work / 500 * 1000:.1f} ms of work per message"
 
 
-@attack("answers unread", r".* were kept")
+@attack("unread responses", r".* were accepted")
 def answersUnread(target: Target) -> str:
-    """20 connections ask 2,000 times for the page, the client and a history, and read nothing."""
+    """20 connections request the page, the client and a history 2,000 times, and read nothing."""
     publish(target, "unread", b"x" * 50_000, 20)
     content = (get("/") + get("/twisted-ws.js") + get("/channels/unread?after=0")) * target.times(2000)
     taken = 0
     for connect in (target.ws, target.wss):
         for _ in range(10):
             taken += connect(_SMALL).pour(content, 0.3)
-    return f"{taken >> 10} KB of requests were kept"
+    return f"{taken >> 10} KB of requests were accepted"
 
 
 @attack("readers that vanish", "noticed", variant=HASTY)
 def vanish(target: Target) -> str:
-    """80 clients of every transport are gone without a word, so that nothing that is sent to them is acknowledged."""
+    """80 clients, on every transport, vanish silently, so that nothing sent to them is acknowledged."""
     requests: tuple[tuple[Callable[..., Peer], bytes], ...] = tuple(
         (connect, request)
         for connect in (target.ws, target.wss)
@@ -200,13 +200,13 @@ def vanish(target: Target) -> str:
     while (left := subscribers(target, "vanish")) and time.monotonic() < end:
         time.sleep(0.5)
     if left:
-        raise Succeeded(f"{left} of {len(peers)} are still taken for present after 50 s")
+        raise Succeeded(f"{left} of {len(peers)} are still considered present after 50 s")
     return "noticed"
 
 
 @attack("readers that sip", ".*")
 def sip(target: Target) -> str:
-    """20 event streams with a history of a megabyte before them read 2 KB a second: always some progress, never an end."""
+    """20 event streams with a one-megabyte history to read take 2 KB per second: always some progress, never an end."""
     publish(target, "sip", b"x" * 10_000, 100)
     peers = []
     for connect in (target.ws, target.wss):

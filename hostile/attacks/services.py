@@ -1,4 +1,4 @@
-"""Services that misbehave, and who makes them do so."""
+"""Attacks that make services misbehave."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hostile.peer import close, ends, frame, tally, upgrade
 
 
 def _say(target: Target, text: str, count: int) -> str:
-    """Say it to the misbehaving service on so many connections, and return what came of them."""
+    """Send a text to the misbehaving service on this many connections, and return the results."""
     peers = [(target.wss if number % 2 else target.ws)().upgrade("/evil") for number in range(count)]
     for peer in peers:
         peer.send(frame(1, text.encode()))
@@ -18,13 +18,13 @@ def _say(target: Target, text: str, count: int) -> str:
 
 @attack("handlers that raise", "close 1011", mayRaise=True)
 def raising(target: Target) -> str:
-    """A handler raises, for 50 callers."""
+    """A handler raises for 50 callers."""
     return _say(target, "raise", target.times(50))
 
 
 @attack("each event raises", r"(?:HTTP 500|close 1011|close 1000|close 1002|dropped|[\dx, ])+", mayRaise=True)
 def everyEvent(target: Target) -> str:
-    """Each event of a service raises in its turn, from onUpgrade to onClose, with and without an error of the protocol."""
+    """Each event handler of a service raises in turn, from onUpgrade to onClose, with and without a protocol error."""
     events = (
         "onUpgrade",
         "onOpen",
@@ -52,7 +52,7 @@ def everyEvent(target: Target) -> str:
 
 @attack("handlers that hang", "open")
 def hanging(target: Target) -> str:
-    """A handler never ends, for 50 callers that go on sending."""
+    """A handler never returns, for 50 callers that go on sending."""
     peers = [target.ws().upgrade("/evil") for _ in range(target.times(50))]
     for peer in peers:
         peer.send(frame(1, b"hang") + frame(1, b"x" * 1000) * 50)
@@ -71,9 +71,9 @@ def blocking(target: Target) -> str:
     return ends(peers, 0.5)
 
 
-@attack("replies without end", "open", memory=128 << 20)
+@attack("endless replies", "open", memory=128 << 20)
 def forever(target: Target) -> str:
-    """20 callers get an endless reply, and read nothing of it, or all of it."""
+    """20 callers get an endless reply, and read none or all of it."""
     peers = [target.ws(4096 if number % 2 else 0).upgrade("/evil") for number in range(target.times(20))]
     for peer in peers:
         peer.send(frame(1, b"forever"))
@@ -89,7 +89,7 @@ def forever(target: Target) -> str:
 
 @attack("100,000 replies", "200,000 replies")
 def many(target: Target) -> str:
-    """Two callers ask for 100,000 replies to one message, and read them."""
+    """Two callers request 100,000 replies to one message, and read them."""
     peers = [target.ws().upgrade("/evil"), target.wss().upgrade("/evil")]
     for peer in peers:
         peer.send(frame(1, b"many"))
@@ -97,15 +97,15 @@ def many(target: Target) -> str:
     return f"{found:,} replies"
 
 
-@attack("replies that are none", "close 1011", mayRaise=True)
+@attack("invalid replies", "close 1011", mayRaise=True)
 def noReplies(target: Target) -> str:
-    """Handlers return what is no message, a text that is no Unicode, an iterator that raises."""
+    """Handlers return something that is not a message, a text that is not valid Unicode, or an iterator that raises."""
     return tally(_say(target, text, target.times(5)) for text in ("object", "surrogate", "broken"))
 
 
 @attack("a service that hoards", "close 1013|reset|.* x .*")
 def hoarding(target: Target) -> str:
-    """A handler writes 100 MB to its caller without waiting, for a caller that does not read."""
+    """A handler writes 100 MB without waiting to a caller that does not read."""
     peers = [target.ws(4096).upgrade("/evil") for _ in range(target.times(5))]
     for peer in peers:
         peer.send(frame(1, b"hoard 20000"))
@@ -113,15 +113,15 @@ def hoarding(target: Target) -> str:
     return ends(peers)
 
 
-@attack("closes and writes after it", "close 4000")
+@attack("writes after a close", "close 4000")
 def twice(target: Target) -> str:
-    """A handler closes its caller twice, and writes after that."""
+    """A handler closes its caller twice, then writes to it."""
     return _say(target, "twice", target.times(50))
 
 
-@attack("publishing out of handlers", "open")
+@attack("publishing from handlers", "open")
 def recursion(target: Target) -> str:
-    """20 callers make handlers publish to a channel, 500 times each, in one turn."""
+    """20 callers make handlers publish to a channel 500 times each in one turn."""
     peers = [target.ws().upgrade("/evil") for _ in range(target.times(20))]
     for peer in peers:
         peer.send(frame(1, b"recurse") * 500 + frame(1, b"block"))

@@ -1,4 +1,4 @@
-"""Requests that a proxy and the server may read in two ways, so that one hides another that the proxy does not let through."""
+"""Requests that a proxy and the server may read differently, so that one hides another that the proxy would not forward."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hostile.proxies import FORBIDDEN, HAProxy, Nginx, Proxy
 
 _HIDDEN = post(FORBIDDEN, b"evil")
 _CHUNKED = b"Transfer-Encoding: chunked"
-# What only one of the two may take for chunks, or for the end of a line.
+# Framing that only one of the two may accept as chunks, or as the end of a line.
 _CODINGS = (
     b"Transfer-Encoding: xchunked",
     b"Transfer-Encoding : chunked",
@@ -40,7 +40,7 @@ _LENGTHS = (
     b"%d;",
     b"\x0b%d",
 )
-# Chunks after which one of the two may see the end of the body.
+# Chunks after which only one of the two may see the end of the body.
 _CHUNKS = (
     b"0\r\n\r\n",
     b"0\n\n",
@@ -101,19 +101,19 @@ def _smuggle(target: Target, proxy: Proxy) -> str:
     _, body = asker.answer()
     asker.cut()
     if json.loads(body)["channels"]:
-        raise Succeeded("a request came through that the proxy lets nobody make")
+        raise Succeeded("a request came through that the proxy does not forward")
     return tally(found)
 
 
 @attack("smuggled behind nginx")
 def nginx(target: Target) -> str:
-    """63 requests that two parsers may read in two ways, each with another one inside that nginx does not let through."""
+    """63 requests that two parsers may read differently, each hiding another request that nginx does not forward."""
     with Nginx(target.daemon) as proxy:
         return _smuggle(target, proxy)
 
 
 @attack("smuggled behind HAProxy")
 def haproxy(target: Target) -> str:
-    """The same behind HAProxy, which sends whatever comes next on the same connection."""
+    """The same behind HAProxy, which sends the next client's request on the same connection."""
     with HAProxy(target.daemon) as proxy:
         return _smuggle(target, proxy)

@@ -1,4 +1,4 @@
-"""TLS: before its handshake is over, and inside of it."""
+"""Attacks on TLS, during its handshake and after it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def _hello() -> bytes:
     return outgoing.read()
 
 
-@attack("garbage for TLS", _ENDED)
+@attack("garbage on the TLS port", _ENDED)
 def garbage(target: Target) -> str:
-    """200 connections send random bytes, records of random bytes, and hellos with a bit turned."""
+    """200 connections send random bytes, records of random bytes, and hellos with a flipped bit."""
     hello = _hello()
     peers = []
     for number in range(target.times(200)):
@@ -48,7 +48,7 @@ def garbage(target: Target) -> str:
 
 @attack("half handshakes", _ENDED, variant=HASTY)
 def half(target: Target) -> str:
-    """300 clients say hello, and then nothing; 100 more send their hello byte by byte."""
+    """300 clients send a hello, then nothing; 100 more send their hello byte by byte."""
     hello = _hello()
     peers = [target.tls() for _ in range(target.times(400))]
     slow = peers[: len(peers) // 4]
@@ -61,18 +61,18 @@ def half(target: Target) -> str:
     return ends(peers)
 
 
-@attack("plain HTTP for TLS", "(?:HTTP 400|reset|dropped)")
+@attack("plain HTTP on the TLS port", "(?:HTTP 400|reset|dropped)")
 def plain(target: Target) -> str:
-    """100 clients speak HTTP to the port with TLS."""
+    """100 clients speak plain HTTP to the TLS port."""
     peers = [target.tls() for _ in range(target.times(100))]
     for peer in peers:
         peer.send(HANDSHAKE)
     return ends(peers)
 
 
-@attack("records that do not fit", _ENDED)
+@attack("invalid records", _ENDED)
 def wrongRecords(target: Target) -> str:
-    """100 WebSockets go on with records that were not made with their keys, too long ones, and plain frames."""
+    """100 WebSockets send records made with other keys, records that are too long, and plain frames."""
     wrong = (b"\x17\x03\x03\0\x40" + os.urandom(64), b"\x17\x03\x03\xff\xff" + bytes(1000), frame(1, b"plain"))
     peers = []
     for number in range(target.times(100)):
@@ -84,7 +84,7 @@ def wrongRecords(target: Target) -> str:
 
 
 def _rawEnd(peer: Peer) -> str:
-    """Read the bytes below TLS to their end."""
+    """Read the bytes below TLS until the end."""
     peer.raw.settimeout(20)
     try:
         while peer.raw.recv(1 << 16):
@@ -101,7 +101,7 @@ def _rawEnd(peer: Peer) -> str:
 
 @attack("renegotiation", "refused")
 def renegotiation(target: Target) -> str:
-    """A client of TLS 1.2 wants new keys, again and again."""
+    """A TLS 1.2 client requests new keys again and again."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_max_proto_version(SSL.TLS1_2_VERSION)
     raw = socket.create_connection(("127.0.0.1", target.daemon.tls), 10)
@@ -146,25 +146,25 @@ def oldVersions(target: Target) -> str:
 
 @attack("floods of handshakes", r"[\d,]+ handshakes")
 def handshakes(target: Target) -> str:
-    """A client makes 1,000 handshakes one after another, and cuts each."""
+    """A client makes 1,000 TLS handshakes one after another, and cuts each connection."""
     count = target.times(1000)
     for _ in range(count):
         target.wss().cut()
     return f"{count:,} handshakes"
 
 
-@attack("KeyUpdate", r".* were taken")
+@attack("KeyUpdate", r".* were accepted")
 def keyUpdate(target: Target) -> str:
-    """4 clients of TLS 1.3 send 60,000 KeyUpdate records each, 27 bytes long, as fast as they can."""
+    """4 TLS 1.3 clients send 60,000 KeyUpdate records of 27 bytes each, as fast as they can."""
     command = [program("keyupdate"), str(target.daemon.tls), str(target.times(60_000))]
     clients = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     found = [client.communicate()[0].strip() for client in clients]
-    return f"{found[0]} bytes were taken"
+    return f"{found[0]} bytes were accepted"
 
 
-@attack("records of a byte", r"open, [\d,]+ echoes")
+@attack("one-byte records", r"open, [\d,]+ echoes")
 def tinyRecords(target: Target) -> str:
-    """4 clients send 100 messages each, of which every byte is a record."""
+    """4 clients send 100 messages each, with every byte in its own record."""
     content = frame(1, b"x" * 100)
     peers = [target.wss().upgrade() for _ in range(4)]
     echoes = 0
@@ -180,7 +180,7 @@ def tinyRecords(target: Target) -> str:
 
 @attack("cut inside a record")
 def cut(target: Target) -> str:
-    """1,000 connections end in the middle of their handshake or of a record, with and without a reset."""
+    """1,000 connections end in the middle of the handshake or of a record, with and without a reset."""
     hello = _hello()
     for number in range(target.times(1000)):
         if number % 4:

@@ -10,7 +10,7 @@ from hostile.stage import Stage
 
 # The most telling ones that take a second or two; `python -m hostile` makes all of them.
 SHORT = {
-    PLAIN.name: (PLAIN, ("garbage", "early bytes", "fragments of nothing", "text that is none", "floods of pings")),
+    PLAIN.name: (PLAIN, ("garbage", "early bytes", "empty fragments", "invalid UTF-8", "floods of pings")),
     HASTY.name: (HASTY, ("slow heads", "silent connections")),
 }
 

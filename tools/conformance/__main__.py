@@ -1,9 +1,9 @@
-"""Run the Autobahn|Testsuite against the server, by each way that its frames can go, and against the client.
+"""Run the Autobahn|Testsuite against each path that frames can take through the server, and against the client.
 
 python tools/conformance [--quick] [WAY ...]
 
-Prints a table of what came out, and each case that is not plainly right. Exit status: 0 nothing failed, 1 something did, 2 not
-every case was run. A whole run is noted in results.json, beside this file, from which the documentation has its table.
+Print a table of the results, and each case whose outcome is not OK. Exit status: 0 if nothing failed, 1 if something did, 2 if
+not every case was run. A complete run is recorded in results.json beside this file, from which the documentation's table is made.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BUILD = HERE.parent.parent / "build" / "conformance"
 RESULTS = HERE / "results.json"
 BIN = Path(sys.executable).parent
 
-# Long ones: much data, and compression by every setting. The others are over in half a minute.
+# The long cases: large data, and compression with every setting. The others take half a minute.
 LONG = ["9.*", "12.*", "13.*"]
 OUTCOMES = ("OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED", "FAILED")
 PATIENCE = 60  # seconds to start
@@ -42,11 +42,11 @@ PATIENCE = 60  # seconds to start
 
 @dataclass(frozen=True)
 class Way:
-    """One way for the frames of the suite.
+    """A path for the frames of the suite.
 
     Attributes:
-        name: what the table calls it.
-        environment: chooses it.
+        name: its name in the table.
+        environment: the variables that select it.
         scheme: ``ws`` or ``wss``.
     """
 
@@ -66,9 +66,9 @@ CLIENT = "client"
 
 @contextmanager
 def _server(way: Way, place: Path) -> Iterator[str]:
-    """Run a server that echoes; yield its URL."""
+    """Run an echo server; yield its URL."""
     options = place / "options.toml"
-    # The suite floods and dawdles on purpose: what it is to see is the protocol, and not the limits.
+    # The suite floods and dawdles on purpose: it should test the protocol, not the limits.
     options.write_text(
         f'compression = "on"\nmax-message-size = {LARGEST}\nmax-send-buffer = {2 * LARGEST}\nping-interval = 0\n'
         f"[limits]\nreplyBuffer = {LARGEST}\n"
@@ -108,7 +108,7 @@ def _wstest(wstest: Path, mode: str, spec: dict[str, Any], place: Path) -> subpr
 
 
 def _askServer(wstest: Path, way: Way, leaveOut: list[str], place: Path) -> int:
-    """Run the suite's client against the server; return how many cases it has."""
+    """Run the suite's client against the server; return the number of cases."""
     with _server(way, place) as url:
         servers = [{"agent": "it", "url": url}]
         _wstest(wstest, "fuzzingclient", {"servers": servers, "cases": ["*"], "exclude-cases": leaveOut}, place).wait()
@@ -117,7 +117,7 @@ def _askServer(wstest: Path, way: Way, leaveOut: list[str], place: Path) -> int:
 
 
 def _askClient(wstest: Path, leaveOut: list[str], place: Path) -> int:
-    """Run the client against the suite's server; return how many cases it has."""
+    """Run the client against the suite's server; return the number of cases."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -146,7 +146,7 @@ def _askClient(wstest: Path, leaveOut: list[str], place: Path) -> int:
 
 
 def _outcome(case: dict[str, str]) -> str:
-    """Return what came of a case, its messages and its close together."""
+    """Return the outcome of a case, for its messages and its close together."""
     return "FAILED" if case["behaviorClose"] in ("FAILED", "UNCLEAN", "WRONG CODE") else case["behavior"]
 
 
@@ -169,7 +169,7 @@ def _run(wstest: Path, way: Way | str, leaveOut: list[str]) -> tuple[Counter[str
 
 
 def main() -> int:
-    """Run what the command line names."""
+    """Run the ways named on the command line."""
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"without {', '.join(LONG)}")
     parser.add_argument("ways", nargs="*", metavar="WAY", help=", ".join([*(way.name for way in WAYS), CLIENT]))
@@ -178,10 +178,10 @@ def main() -> int:
     if arguments.ways:
         ways = [way for way in ways if (way if isinstance(way, str) else way.name) in arguments.ways]
         if len(ways) != len(arguments.ways):
-            parser.error("no such way")
+            parser.error("unknown way")
     BUILD.mkdir(parents=True, exist_ok=True)
     wstest = suite.install(BUILD / "suite")
-    # All at once: the suite waits for most of its time.
+    # All at once: the suite spends most of its time waiting.
     with ThreadPoolExecutor(len(ways)) as pool:
         done = list(pool.map(lambda way: _run(wstest, way, LONG if arguments.quick else []), ways))
     print(f"{'':<22}" + "".join(f"{outcome:>15}" for outcome in OUTCOMES))

@@ -1,4 +1,4 @@
-"""Both ends of an echo: the service that the suite's client talks to, and the client that talks to the suite's server."""
+"""Both ends of an echo: the service for the suite's client, and the client for the suite's server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST = 32 << 20
 
 
 class Echo(WebSocketService):
-    """Sends back what comes."""
+    """Send every message back."""
 
     def onTextMessage(self, caller: Any, text: str) -> str:
         """Echo text."""
@@ -44,7 +44,7 @@ async def _run(server: str, agent: str) -> None:
                 while True:
                     await client.writeMessage(await client.readMessage())
         except (ConnectionClosed, WebSocketError):
-            pass  # what the suite makes of that is in its report
+            pass  # the suite's report has its verdict
     async with connect(f"{server}/updateReports?agent={agent}") as client:
         await client.whenClosed()
 

@@ -1,10 +1,10 @@
-"""Installs the Autobahn|Testsuite and makes Python 3 of it.
+"""Install the Autobahn|Testsuite, and convert it to Python 3.
 
-Its last release on PyPI is source for Python 2. It is installed as it is, into a virtual environment of its own, and converted
-there: by fissix (lib2to3, which Python no longer has), then by the edits below. Nothing of the suite itself stands here.
+Its last release on PyPI is Python 2 source. It is installed unchanged into its own virtual environment, and converted there:
+by fissix (lib2to3, which Python no longer has), then by the edits below. Nothing of the suite itself is in this file.
 
-In its cases a `str` is a string of octets. So its source is read as Latin-1, a payload stays a `str` whose characters stand for
-octets, and only where a case meets Autobahn are these turned into bytes and back. The cases need no edits one by one.
+In its cases, a `str` is a string of octets. So its source is read as Latin-1, a payload stays a `str` whose characters represent
+octets, and only between a case and Autobahn are they converted to bytes and back. The cases need no individual edits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 __all__ = ["install"]
 
 SUITE = "autobahntestsuite==25.10.1"
-# Its own Autobahn, older than the one that the server runs on: two that agree on a mistake would not show it.
+# The suite uses its own Autobahn, older than the server's: if both had the same bug, it would not show.
 NEEDS = (
     "autobahn==24.4.2",
     "Twisted==24.11.0",
@@ -26,13 +26,13 @@ NEEDS = (
     "wsaccel==0.6.7",
     "pyOpenSSL==26.4.0",
     "service-identity==26.1.0",
-    "setuptools==80.9.0",  # the suite imports pkg_resources, which later ones no longer have
+    "setuptools==80.9.0",  # the suite imports pkg_resources, which later versions lack
     "fissix==24.4.24",
 )
 
-# Added to the package: what its cases call an octet string, on one side, and bytes on the other.
+# Added to the package: it converts between the octet strings of the cases and bytes.
 BRIDGE = '''\
-"""Octet strings of the cases, and bytes of Autobahn."""
+"""Convert between the cases' octet strings and Autobahn's bytes."""
 
 import binascii
 
@@ -64,7 +64,7 @@ def asciiLog(data, maxlen=64, replace=False):
 
 
 def text(obj):
-    """Bytes at any depth become str, as the reports need them."""
+    """Convert bytes at any depth to str, for the reports."""
     if isinstance(obj, dict):
         return {k: text(v) for k, v in obj.items()}
     if isinstance(obj, (list, tuple)):
@@ -73,7 +73,7 @@ def text(obj):
 
 
 class ExactTimer:
-    """In the place of Autobahn's, which makes anything from 0 s of a close timeout of 1 s."""
+    """Replace Autobahn's timer, which can turn a close timeout of 1 s into 0 s."""
 
     def __init__(self, call=None):
         self.call = call
@@ -89,7 +89,7 @@ class ExactTimer:
 
 
 class Bridge:
-    """Stands before Autobahn's protocol class: cases send octet strings."""
+    """Wrap Autobahn's protocol class: cases send octet strings."""
 
     debug = False
 
@@ -108,14 +108,14 @@ class Bridge:
         super().sendCloseFrame(code, reasonUtf8, *args, **kw)
 '''
 
-# Which files, what in them, and what it becomes. Each has to match somewhere: else the package is not the one this was made for.
+# Files, pattern and replacement. Each pattern must match somewhere: otherwise this is not the expected package.
 EDITS = (
     # Python 3.
-    ("case/*.py", r"\(object, Case, \)", "(Case,)"),  # there is no such order of bases any more
+    ("case/*.py", r"\(object, Case, \)", "(Case,)"),  # Python 3 does not allow this order of bases
     ("case/case.py", r"pickle\.dumps\((\w+)\) == pickle\.dumps\((\w+)\)", r"\1 == \2"),
     ("case/case10_1_1.py", r"len\(self\.payload\) / ", "len(self.payload) // "),
     ("*.py", r"open\((.*), 'w'\)", r"open(\1, 'w', encoding = 'utf-8')"),
-    ("fuzzing.py", r"\.encode\(['\"]utf-?8['\"]\)\)", ")"),  # of what is written as text
+    ("fuzzing.py", r"\.encode\(['\"]utf-?8['\"]\)\)", ")"),  # the file is written as text
     ("case/__init__.py", r"from \.case9_9_1 import \*\n", ""),  # a case that the suite never runs
     # Autobahn 24.
     ("*.py", r",? ?debug = debug, debugCodePaths = debug", ""),
@@ -139,7 +139,7 @@ EDITS = (
 
 
 def install(target: Path) -> Path:
-    """Return the path of ``wstest``, which is installed at `target` where it is not yet."""
+    """Return the path of ``wstest``; install it at `target` if needed."""
     wstest, whole = target / "bin" / "wstest", target / "converted"
     if not whole.exists():
         shutil.rmtree(target, ignore_errors=True)
@@ -155,14 +155,14 @@ def install(target: Path) -> Path:
 
 
 def _convert() -> None:
-    """Convert the suite that is installed beside the Python that runs this."""
+    """Convert the suite installed beside the running Python."""
     from fissix import refactor  # type: ignore[import-not-found, unused-ignore]
 
     package = Path(next(path for path in sys.path if path.endswith("site-packages"))) / "autobahntestsuite"
     tool = refactor.RefactoringTool(refactor.get_fixers_from_package("fissix.fixes"))
     code = {}
     for path in sorted(package.rglob("*.py")):
-        if not path.name.startswith(("wamp", "wsperf")):  # modes that are not used
+        if not path.name.startswith(("wamp", "wsperf")):  # unused modes
             source = path.read_bytes().decode("latin-1").replace("\r\n", "\n").replace("# coding=utf-8", "#")
             code[path] = str(tool.refactor_string(source + "\n", str(path)))
     for glob, pattern, replacement in EDITS:
@@ -172,7 +172,7 @@ def _convert() -> None:
                 code[path], count = re.subn(pattern, replacement, code[path])
                 hits += count
         if not hits:
-            sys.exit(f"nothing matches {pattern!r} in {glob}: this is not the {SUITE} that is known here")
+            sys.exit(f"nothing matches {pattern!r} in {glob}: this is not the expected {SUITE}")
     for path, text in code.items():
         if "_bridge." in text:
             text = "from autobahntestsuite import _bridge\n" + text
