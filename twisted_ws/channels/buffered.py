@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred
 
@@ -40,6 +41,8 @@ class BufferedSubscriber(Subscriber):
     __slots__ = ("_channels", "_connection", "_easing", "_goesOn", "_isPumping", "_mailbox", "_patterns", "_policy", "sender")
 
     format: ClassVar[Format] = staticmethod(raw)
+    # Makes what the connection gets of a text that is for this one alone.
+    text: ClassVar[Any] = staticmethod(partial(OutgoingMessage, TEXT))
 
     def __init__(self, caller: Caller, channels: Channels, policy: Policy = Policy.CLOSE) -> None:
         super().__init__(caller)
@@ -103,7 +106,7 @@ class BufferedSubscriber(Subscriber):
         if self._channels.fanOuts.pending:
             self._channels.fanOuts.catchUp(self.caller)
         if self._mailbox is None and self._fits(len(notice)):
-            self._connection.send(OutgoingMessage(TEXT, notice))
+            self._connection.send(self.text(notice))
         else:
             self._keep(notice)
 
@@ -221,7 +224,7 @@ class BufferedSubscriber(Subscriber):
                 self._tooSlow(mailbox)
                 return
             if items:
-                messages = [OutgoingMessage(TEXT, each) if isinstance(each, bytes) else self.format(each) for each in items]
+                messages = [self.text(each) if isinstance(each, bytes) else self.format(each) for each in items]
                 turns.spend(STEPS * len(items) + sum([len(each.payload) for each in messages]) // BYTES)
                 self._connection.sendAll(messages)
             elif mailbox:

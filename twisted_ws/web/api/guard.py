@@ -38,7 +38,6 @@ class GuardedResource(HttpResource):
         Raises:
             HttpError: a page without a key, or the server stops; for wrong credentials the Deferred fails with one.
         """
-        assert request.head is not None
         authorization = request.fields.getAll("authorization") if "authorization" in request.head.values else []
         if len(authorization) > 1:
             raise HttpError(400, "The request has more than one Authorization header.")
@@ -58,7 +57,6 @@ class GuardedResource(HttpResource):
         """
         bearer = self._credentials.requiresCredentials and authorization.lower().startswith("bearer ")
         head = request.head
-        assert head is not None
         if ("origin" in head.values or ("sec-fetch-site" in head.values and isFromElsewhere(head))) and not bearer:
             raise HttpError(403, "A web page may publish only with an API key of its own.")
 

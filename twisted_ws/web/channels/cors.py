@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted_ws.web.http.errors import HttpError
+from twisted_ws.wire.door.handshake import checkOrigin
 from twisted_ws.wire.door.origins import isFromElsewhere
 
 if TYPE_CHECKING:
@@ -46,17 +47,15 @@ class Cors:
         Raises:
             HttpError: 403 for a page that may not connect, 400 for two origins.
         """
-        shown = self.show(request)
+        if self.show(request):
+            return
         head = request.head
-        assert head is not None
-        found = head.getAll("origin")
-        if not found:
-            if isFromElsewhere(head) and not self._origins.allows("null", head.host, request.isSecure()):
-                raise HttpError(403, "Pages of other sites may not connect.")
-        elif len(found) > 1:
-            raise HttpError(400, "The Origin header must not be repeated.")
-        elif not shown:
-            raise HttpError(403, "Pages of this origin may not connect.", hint=self._origins.hint(found[0]))
+        if "origin" in head.values:
+            denied = checkOrigin(head, self._origins, request.isSecure())
+            assert denied is not None  # what `show` says, too
+            raise HttpError(denied.status, denied.message, hint=denied.hint)
+        if isFromElsewhere(head) and not self._origins.allows("null", head.host, request.isSecure()):
+            raise HttpError(403, "Pages of other sites may not connect.")
 
     def show(self, request: HttpRequest) -> bool:
         """Let a page that may connect read the answer, whatever that will be; say whether there is one."""
@@ -64,13 +63,12 @@ class Cors:
         # Without CORS a page may still load an answer as a script or picture, into its own process.
         request.say("Cross-Origin-Resource-Policy", "same-origin")
         head = request.head
-        assert head is not None
-        found, host, isSecure = head.getAll("origin"), head.host, request.isSecure()
-        if len(found) != 1 or not self._origins.allows(found[0], host, isSecure):
+        found = head.values.get("origin", ())
+        if len(found) != 1 or not self._origins.allows(found[0], head.host, request.isSecure()):
             return False
         request.isShown = True
         request.say("Access-Control-Allow-Origin", found[0])
-        if self._named.allows(found[0], host, isSecure):
+        if self._named.allows(found[0], head.host, request.isSecure()):
             request.say("Access-Control-Allow-Credentials", "true")
         request.say("Access-Control-Expose-Headers", _SHOWN)
         return True

@@ -10,12 +10,11 @@ import msgspec
 from twisted_ws.channels.buffered import BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonParts
 from twisted_ws.channels.names import isPattern
-from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.channels.replay import Replay
 from twisted_ws.channels.subprotocol import notice
-from twisted_ws.errors import ChannelError, concerning
-from twisted_ws.message import Cursor, Kind, Position, Publication, Start, parseAfter
-from twisted_ws.web.channels.stream import Event, EventStream, uniform
+from twisted_ws.message import Cursor, Kind, Publication, Start, parseAfter
+from twisted_ws.web.channels.request import presenceOf
+from twisted_ws.web.channels.stream import Event, EventStream, OwnEvent, uniform
 from twisted_ws.web.http.compression import listed, wanted
 from twisted_ws.wire.speedups import NEVER
 
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     from twisted_ws.channels.service import ChannelService
     from twisted_ws.channels.visitor import Visitor
     from twisted_ws.frames import OutgoingMessage
-    from twisted_ws.server import WebSocketServer
-    from twisted_ws.web.channels.resource import ChannelRequest
+    from twisted_ws.web.channels.request import ChannelRequest
     from twisted_ws.web.http.request import HttpRequest
 
 __all__ = ["EventSubscriber", "openEvents", "wantsEvents"]
@@ -81,6 +79,7 @@ class EventSubscriber(BufferedSubscriber):
     __slots__ = ("_began", "_service", "_starts", "_stream", "_watched")
 
     format: ClassVar[Format] = staticmethod(rawEvent)
+    text = OwnEvent
 
     def __init__(
         self, visitor: Visitor, stream: EventStream, service: ChannelService, watched: bool, names: Iterable[str]
@@ -102,8 +101,8 @@ class EventSubscriber(BufferedSubscriber):
         # In the first event, for some clients show each block as an event; and not the same for all, so that they do not all come
         # back at once when a proxy is restarted.
         retry = b"retry: %d\n" % round(self._channels.limits.reconnectDelay * 1000 * uniform(1, 2))
-        room = AnswerBudget(self._channels.limits)
-        first, *others = [self._subscribed(start, room) for start in self._starts] or [b""]
+        who = presenceOf(self._channels, [start.channel for start in self._starts]) if self._watched else {}
+        first, *others = [self._subscribed(start, who) for start in self._starts] or [b""]
         self.writeFirst([retry + first, *others])
 
     def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
@@ -130,7 +129,9 @@ class EventSubscriber(BufferedSubscriber):
             super()._pump()
 
     def leave(self) -> None:
-        """End: the stream has."""
+        """End: the stream has, or it does not begin."""
+        if not self._began:
+            self._stream.giveUp()
         super().leave()
         self.caller._connection = None
 
@@ -144,7 +145,7 @@ class EventSubscriber(BufferedSubscriber):
         self._drop()
         self._stream.end(b"id: %s\n\n" % LEFT.encode("ascii"))
 
-    def _subscribed(self, start: Start, room: AnswerBudget) -> bytes:
+    def _subscribed(self, start: Start, who: Mapping[str, Any]) -> bytes:
         answer = msgspec.json.encode(self._answer(start))
         return b"event: subscribed\n" + self._idOf(start) + b"data: " + answer + b"\n\n"
 
@@ -171,10 +172,10 @@ class JsonEventSubscriber(EventSubscriber):
         for each in notices:
             self.write(b"data: " + each.payload + b"\n\n")
 
-    def _subscribed(self, start: Start, room: AnswerBudget) -> bytes:
+    def _subscribed(self, start: Start, who: Mapping[str, Any]) -> bytes:
         answer = self._answer(start)
         if self._watched:
-            answer["presence"] = self._channels.who(start.channel, room=room)
+            answer["presence"] = who[start.channel]
         return self._idOf(start) + b"data: " + notice("subscribed", **answer) + b"\n\n"
 
     def _unsubscribed(self, channel: str, reason: str) -> bytes:
@@ -219,66 +220,39 @@ class CursorEventSubscriber(JsonEventSubscriber):
         return self._id()
 
 
-async def openEvents(request: HttpRequest, visit: ChannelRequest, server: WebSocketServer) -> None:
+async def openEvents(request: HttpRequest, visit: ChannelRequest) -> None:
     """Answer a GET with an event stream.
 
     Raises:
-        ChannelError: any of the channels is refused, or the position is none.
+        ChannelError: one of the channels is refused, or the position is malformed.
     """
-    names, service, visitor, query = visit.names, visit.service, visit.visitor, visit.query
+    names, query, server = visit.names, visit.query, visit.service.server
     after = request.fields.get("last-event-id") or query.get("after", query.get("lastEventId") or None)
     if after == LEFT:
         request.setResponseCode(204)
         request.answer(b"")
         return
-    if not names:
-        raise ChannelError("bad-request", "No channel: name one in the path, or by ?channel=.")
     positions = parseAfter(after, names)
     alone = len(names) == 1 and not isPattern(names[0])
     json = not alone or query.get("format") == "json"
     watched = json and query.get("presence") == "true"
-    infos = await service.permitAll(visitor, names, watched)
+    infos = await visit.service.permitAll(visit.visitor, names, watched)
     if request.gone:
         return  # a hook has gone on all the same
-    _describe(request)
+    request.say("Content-Type", "text/event-stream; charset=utf-8")
+    request.say("Cache-Control", "no-store, no-transform")
+    request.say("X-Accel-Buffering", "no")  # nginx would keep events back until it has a page of them
     if request.method == b"HEAD":
         request.finish()  # type: ignore[no-untyped-call]
         return
-    kind = CursorEventSubscriber if not alone else JsonEventSubscriber if json else EventSubscriber
-    await _begin(request, visit, server, kind, infos, positions, watched)
 
-
-async def _begin(
-    request: HttpRequest,
-    visit: ChannelRequest,
-    server: WebSocketServer,
-    kind: type[EventSubscriber],
-    infos: Mapping[str, Any],
-    positions: Mapping[str, Position],
-    watched: bool,
-) -> None:
     def whenGone() -> None:
         server.visits.discard(stream)
         subscriber.leave()
 
-    if server.isStopping:
-        raise ChannelError("unavailable", "The server stops.")
+    kind = CursorEventSubscriber if not alone else JsonEventSubscriber if json else EventSubscriber
     stream = EventStream(request, server.channels, whenGone)
     subscriber = kind(visit.visitor, stream, visit.service, watched, infos)
-    try:
-        for name, info in infos.items():
-            with concerning(name):
-                await server.channels.subscribe(subscriber, name, positions.get(name), info)
-    except BaseException:
-        if not request.gone:
-            stream.giveUp()
-        subscriber.leave()
-        raise
+    await visit.subscribe(subscriber, infos, positions)
     server.visits.add(stream)
     subscriber.open()
-
-
-def _describe(request: HttpRequest) -> None:
-    request.say("Content-Type", "text/event-stream; charset=utf-8")
-    request.say("Cache-Control", "no-store, no-transform")
-    request.say("X-Accel-Buffering", "no")  # nginx would keep events back until it has a page of them

@@ -13,11 +13,11 @@ from twisted.internet.defer import Deferred
 
 from twisted_ws.channels.formats import Format, jsonFields
 from twisted_ws.channels.names import isPattern
-from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.channels.replay import Replay
 from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.message import NOWHERE, Cursor, Position, Publication, Start, cursor, parseAfter
+from twisted_ws.web.channels.request import presenceOf
 from twisted_ws.web.channels.stream import returnDelay
 from twisted_ws.web.http.compression import answerCompressed
 from twisted_ws.web.http.errors import HttpError, retryAfter
@@ -25,7 +25,7 @@ from twisted_ws.web.http.errors import HttpError, retryAfter
 if TYPE_CHECKING:
     from twisted_ws.limits import Limits
     from twisted_ws.server import WebSocketServer
-    from twisted_ws.web.channels.resource import ChannelRequest
+    from twisted_ws.web.channels.request import ChannelRequest
     from twisted_ws.web.http.request import HttpRequest
 
 __all__ = ["Gathered", "Poll", "poll"]
@@ -120,8 +120,6 @@ class _Question:
     def __init__(self, request: HttpRequest, visit: ChannelRequest, limits: Limits) -> None:
         query = visit.query
         self.names = visit.names
-        if not self.names:
-            raise ChannelError("bad-request", "No channel: name one in the path, or by ?channel=.")
         self.alone = len(self.names) == 1
         self.presence = query.get("presence") == "true"
         wait, limit = query.get("wait", "0"), query.get("limit", str(limits.answerMessages))
@@ -246,49 +244,37 @@ class Poll(Subscriber):
         return lost
 
     def _answer(self) -> None:
-        presence = self._question.presence and _presence(self._server, self._question)
+        presence = self._question.presence and presenceOf(self._server.channels, self._question.names)
         self.leave()
         _answer(self._request, self._question, self._gathered, self._server.limits, presence)
 
 
-async def poll(request: HttpRequest, visit: ChannelRequest, server: WebSocketServer) -> None:
+async def poll(request: HttpRequest, visit: ChannelRequest) -> None:
     """Answer a GET with what is new, or have it answered later.
 
     Raises:
-        ChannelError: any of the channels is refused, or the query cannot be read.
+        ChannelError: one of the channels is refused, or the query is malformed.
     """
-    question, channels = _Question(request, visit, server.limits), server.channels
+    server = visit.service.server
+    question = _Question(request, visit, server.limits)
     infos = await visit.service.permitAll(visit.visitor, question.names, question.presence)
     if request.gone:
         return  # a hook has gone on all the same
-    if not question.wait:
-        gathered, runs = Gathered(question.limit, server.limits), []
-        for name in question.names:
-            if not isPattern(name):  # which has no history
-                with concerning(name):
-                    history = await channels.history(name, question.positions.get(name))
-                gathered.begin(name, history.position, history.recovered, name in question.positions)
-                runs.append(history.publications)
-        gathered.addAll(runs)
-        _answer(request, question, gathered, server.limits, question.presence and _presence(server, question))
+    if question.wait:
+        waiting = Poll(request, visit, server, question)
+        await visit.subscribe(waiting, infos, question.positions)
+        waiting.wait()
         return
-    if server.isStopping:
-        raise ChannelError("unavailable", "The server stops.")
-    waiting = Poll(request, visit, server, question)
-    try:
-        for name, info in infos.items():
+    gathered, runs = Gathered(question.limit, server.limits), []
+    for name in question.names:
+        if not isPattern(name):  # which has no history
             with concerning(name):
-                await channels.subscribe(waiting, name, question.positions.get(name), info)
-    except BaseException:
-        waiting.leave()
-        raise
-    waiting.wait()
-
-
-def _presence(server: WebSocketServer, question: _Question) -> Any:
-    room = AnswerBudget(server.limits)
-    found = {name: server.channels.who(name, room=room) for name in question.names}
-    return found[question.names[0]] if question.alone else found
+                history = await server.channels.history(name, question.positions.get(name))
+            gathered.begin(name, history.position, history.recovered, name in question.positions)
+            runs.append(history.publications)
+    gathered.addAll(runs)
+    presence = question.presence and presenceOf(server.channels, question.names)
+    _answer(request, question, gathered, server.limits, presence)
 
 
 def _answer(request: HttpRequest, question: _Question, gathered: Gathered, limits: Limits, presence: Any) -> None:
@@ -303,6 +289,6 @@ def _answer(request: HttpRequest, question: _Question, gathered: Gathered, limit
     body = [b'{"id":', msgspec.json.encode(place), b',"recovered":', b"true" if gathered.recovered else b"false"]
     body += [b',"messages":[', b",".join([b"{" + fields + b"}" for fields in gathered.messages]), b"]"]
     if presence:
-        body += [b',"presence":', msgspec.json.encode(presence)]
+        body += [b',"presence":', msgspec.json.encode(presence[question.names[0]] if question.alone else presence)]
     request.say("Content-Type", "application/json")
     answerCompressed(request, b"".join([*body, b"}\n"]), limits.gzipFrom)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twisted.internet import defer
@@ -17,6 +16,7 @@ from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.web.channels.cors import Cors
 from twisted_ws.web.channels.events import openEvents, wantsEvents
 from twisted_ws.web.channels.polling import poll
+from twisted_ws.web.channels.request import ChannelRequest
 from twisted_ws.web.http.content import checkBodyType, idempotencyKey, messageOf
 from twisted_ws.web.http.coroutines import answerLater
 from twisted_ws.web.http.errors import HttpError, httpError, late
@@ -30,24 +30,7 @@ if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["ChannelRequest", "ChannelsResource"]
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelRequest:
-    """A request that the service lets in.
-
-    Attributes:
-        service: the service.
-        visitor: what its hooks get.
-        names: the channels and patterns of the URL, each once.
-        query: the query; of several values of a name, the last.
-    """
-
-    service: ChannelService
-    visitor: Visitor
-    names: list[str]
-    query: dict[str, str]
+__all__ = ["ChannelsResource"]
 
 
 class ChannelsResource(HttpResource):
@@ -63,7 +46,6 @@ class ChannelsResource(HttpResource):
     def admit(self, request: HttpRequest) -> Deferred[None] | None:
         """Check page and method, and ask the service's onUpgrade, before a body is asked for."""
         request.postpath = []
-        assert request.head is not None
         self._cors.check(request)
         super().admit(request)
         if request.method == b"OPTIONS":
@@ -101,6 +83,8 @@ class ChannelsResource(HttpResource):
             names = service.channelsOf(upgrade)
             if request.method == b"POST" and (len(names) != 1 or isPattern(names[0])):
                 raise ChannelError("bad-channel", "To publish, name one channel.")
+            if not names:
+                raise ChannelError("bad-request", "No channel: name one in the path, or by ?channel=.")
         except ChannelError as error:
             raise httpError(error) from None
         query = {name: values[-1] for name, values in upgrade.query.items()}
@@ -115,7 +99,7 @@ class ChannelsResource(HttpResource):
         """Begin an event stream, or answer a poll."""
         request.say("Vary", "Accept, Accept-Encoding, Origin")
         answer = openEvents if wantsEvents(request) else poll
-        return answerLater(request, answer(request, request.found, self._server), self._server.limits.upgradeDeadline)
+        return answerLater(request, answer(request, request.found), self._server.limits.upgradeDeadline)
 
     def render_POST(self, request: HttpRequest) -> int:
         """Publish."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from twisted_ws.web.http.connection import HttpConnection
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["Event", "EventStream", "returnDelay", "uniform"]
+__all__ = ["Event", "EventStream", "OwnEvent", "returnDelay", "uniform"]
 
 HEARTBEAT = b":\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -88,6 +88,15 @@ class Event(OutgoingMessage):
         self.payload = memoryview(self.plain)[len(head) : -2]  # type: ignore[assignment]  # it is only ever joined
 
 
+class OwnEvent(OutgoingMessage):
+    """An event, or several, for one stream alone: bytes, which get their chunk there and no frame of a WebSocket."""
+
+    __slots__ = ()
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+
 class EventStream:
     """The writing end of one event stream; to a subscriber, its link (`twisted_ws.connection.Connection`).
 
@@ -137,10 +146,11 @@ class EventStream:
         self._wait(now)
 
     def giveUp(self) -> None:
-        """Give the connection back, with nothing written."""
-        self._ending, self._whenGone = True, None
-        self._outbox.release()
-        self._connection.reclaim()
+        """Give the connection back, with nothing written; nothing where the peer has left."""
+        if not self._ending:
+            self._ending, self._whenGone = True, None
+            self._outbox.release()
+            self._connection.reclaim()
 
     # Link.
 

@@ -33,7 +33,6 @@ def contentType(request: HttpRequest) -> str:
 def _typeOf(request: HttpRequest) -> tuple[str, bool]:
     if request.bodyType is not None:
         return request.bodyType
-    assert request.head is not None
     found = request.head.values.get("content-type", ("",))
     if len(found) > 1:
         raise HttpError(400, "The request has more than one Content-Type header.")
@@ -55,7 +54,6 @@ def checkBodyType(request: HttpRequest) -> None:
     Raises:
         HttpError: 415; 400 for two types.
     """
-    assert request.head is not None
     if "content-encoding" in request.head.values and request.fields["content-encoding"].strip().lower() != "identity":
         raise HttpError(415, "The body must not be compressed.", headers={"Accept-Encoding": "identity"})
     kind, isUtf8 = _typeOf(request)

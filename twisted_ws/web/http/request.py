@@ -63,7 +63,7 @@ class HttpRequest(Request):
     transport: Any
     content: BytesIO
     defaultContentType = b"text/plain; charset=utf-8"
-    head: RequestHead | None = None
+    head: RequestHead = None  # type: ignore[assignment]  # no resource is asked before it is there
     fields = Headers(())
     queued = False
     _requestHeaders: RawHeaders | None = None

@@ -95,7 +95,7 @@ class HttpSite(Site):
             HttpError: 421.
         """
         hosts, head = self._hosts, request.head
-        if hosts is None or head is None or hosts.allows(head.host) or request.path in self._anyHost:
+        if hosts is None or hosts.allows(head.host) or request.path in self._anyHost:
             return
         if isMisdirected(head, request.transport, hosts, self.proxies):
             raise HttpError(421, MISDIRECTED, hint=remedy(head, request.transport))

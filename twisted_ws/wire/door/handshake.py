@@ -9,7 +9,7 @@ from twisted_ws.upgrade import isToken
 from twisted_ws.wire.door.head import RequestHead
 from twisted_ws.wire.door.origins import AllowedOrigins
 
-__all__ = ["Accept", "Deny", "decide", "isUpgrade", "parseExtensions"]
+__all__ = ["Accept", "Deny", "checkOrigin", "decide", "isUpgrade", "parseExtensions"]
 
 # token [ ";" token [ "=" ( token | quoted-string ) ] ]* - RFC 6455 section 9.1. A quoted value must be a token too once unquoted.
 _PARAMETER = re.compile(r'[ \t]*;[ \t]*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)(?:[ \t]*=[ \t]*("?)([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)\2)?')
@@ -72,7 +72,7 @@ def decide(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Accept
         return key
     values = head.values
     if "origin" in values:  # without one: no browser, so no foreign page behind it
-        denied = _checkOrigin(head, origins, isSecure)
+        denied = checkOrigin(head, origins, isSecure)
         if denied is not None:
             return denied
     if "sec-websocket-protocol" not in values and "sec-websocket-extensions" not in values:
@@ -105,7 +105,8 @@ def _keyOf(head: RequestHead) -> str | Deny:
     return keys[0]
 
 
-def _checkOrigin(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Deny | None:
+def checkOrigin(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Deny | None:
+    """Return the refusal of a page that may not connect, by its Origin header, which is there; None where it may."""
     found = head.getAll("origin")
     if len(found) > 1:
         return Deny(400, "The Origin header must not be repeated.")

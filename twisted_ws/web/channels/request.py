@@ -1,0 +1,63 @@
+"""A request about channels that their service has let in, and what event streams and polls do with it alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twisted_ws.channels.presence import AnswerBudget
+from twisted_ws.errors import ChannelError, concerning
+
+if TYPE_CHECKING:
+    from twisted_ws.channels.channels import Channels
+    from twisted_ws.channels.service import ChannelService
+    from twisted_ws.channels.visitor import Visitor
+    from twisted_ws.message import Position
+
+__all__ = ["ChannelRequest", "presenceOf"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRequest:
+    """A request that the service lets in.
+
+    Attributes:
+        service: the service.
+        visitor: what its hooks get.
+        names: the channels and patterns of the URL, each once.
+        query: the query; of several values of a name, the last.
+    """
+
+    service: ChannelService
+    visitor: Visitor
+    names: list[str]
+    query: dict[str, str]
+
+    async def subscribe(self, subscriber: Any, infos: Mapping[str, Any], positions: Mapping[str, Position]) -> None:
+        """Subscribe to all channels, or else to none: then the subscriber leaves.
+
+        Args:
+            subscriber: an `EventSubscriber` or a `Poll`.
+            infos: what presence says of the visitor, by channel (see `ChannelService.permitAll`).
+            positions: where to resume, by channel.
+
+        Raises:
+            ChannelError: one of the channels refuses, or the server stops.
+        """
+        server = self.service.server
+        try:
+            if server.isStopping:
+                raise ChannelError("unavailable", "The server is stopping.")
+            for name, info in infos.items():
+                with concerning(name):
+                    await server.channels.subscribe(subscriber, name, positions.get(name), info)
+        except BaseException:
+            subscriber.leave()
+            raise
+
+
+def presenceOf(channels: Channels, names: Iterable[str]) -> dict[str, Any]:
+    """Return who is on each of some channels; all of them together have the room of one answer."""
+    budget = AnswerBudget(channels.limits)
+    return {name: channels.who(name, room=budget) for name in names}
