@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STATIC = (
-    *("demo.css", "demo.html", "demo.js", "favicon.svg", "journal.js", "playground.js"),
+    *("demo.css", "demo.html", "demo.js", "favicon.svg", "page.js", "playground.js"),
     *("twisted-ws.d.ts", "twisted-ws.mjs"),
 )
 

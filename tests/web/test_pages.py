@@ -195,7 +195,7 @@ def test_command(server: Server) -> None:
     ("path", "kind"),
     [
         ("/demo.js", "text/javascript; charset=utf-8"),
-        ("/journal.js", "text/javascript; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
         ("/playground.js", "text/javascript; charset=utf-8"),
         ("/demo.css", "text/css; charset=utf-8"),
         ("/favicon.ico", "image/svg+xml"),

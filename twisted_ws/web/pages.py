@@ -90,7 +90,7 @@ class PagesResource(Resource):
         self._needsKey = needsKey
         self._files = {
             b"/demo.js": File(resource("demo.js"), _SCRIPT, _PAGE_HEADERS, hsts),
-            b"/journal.js": File(resource("journal.js"), _SCRIPT, _PAGE_HEADERS, hsts),
+            b"/page.js": File(resource("page.js"), _SCRIPT, _PAGE_HEADERS, hsts),
             b"/playground.js": File(resource("playground.js"), _SCRIPT, _PAGE_HEADERS, hsts),
             b"/demo.css": File(resource("demo.css"), "text/css; charset=utf-8", _PAGE_HEADERS, hsts),
             b"/favicon.ico": File(resource("favicon.svg"), "image/svg+xml", _PAGE_HEADERS, hsts),

@@ -1,11 +1,10 @@
 // One WebSocket, kept open: what arrives goes into the log, and a lost connection is reopened after a random wait.
 
-import { Journal, copies, describe } from "/journal.js";
+import { Journal, copies, describe, element, show } from "/page.js";
 
 const FIRST_WAIT = 1000; // milliseconds: the upper bound of the first wait; it doubles with each failure
 const LONGEST_WAIT = 30000;
 
-const element = (id) => document.getElementById(id);
 const state = element("state");
 const log = new Journal(element("log"), element("empty"), element("clear"));
 const message = element("message");
@@ -16,21 +15,21 @@ let failures = 0;
 let timer = null;
 
 // The countdown is separate from the status, because a screen reader reads the status out at each change.
-function show(name, text, countdown = "") {
+function showState(name, text, countdown = "") {
   state.dataset.state = name;
-  if (element("status").textContent !== text) element("status").textContent = text;
+  show("status", text);
   element("countdown").textContent = countdown;
   element("send").disabled = name !== "connected";
 }
 
 function connect() {
   clearTimeout(timer);
-  show("connecting", "connecting …");
+  showState("connecting", "connecting …");
   socket = new WebSocket(address);
   socket.binaryType = "arraybuffer";
   socket.onopen = () => {
     failures = 0;
-    show("connected", "connected");
+    showState("connected", "connected");
     log.add("note", "• opened", address);
   };
   socket.onmessage = (event) => log.add("received", "← received", describe(typeof event.data === "string" ? event.data : new Uint8Array(event.data)));
@@ -50,7 +49,7 @@ function retry(reason, when) {
     connect();
     return;
   }
-  show("closed", reason, `, reconnecting in ${Math.ceil(left / 1000)}\u00a0s`);
+  showState("closed", reason, `, reconnecting in ${Math.ceil(left / 1000)}\u00a0s`);
   timer = setTimeout(() => retry(reason, when), Math.min(left, 1000));
 }
 

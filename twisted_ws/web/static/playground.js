@@ -1,17 +1,12 @@
 // One channel at a time, over a transport of your choice: its messages, who is present, and what was missed while offline.
 
-import { Journal, copies, describe } from "/journal.js";
+import { Journal, copies, describe, element, show } from "/page.js";
 
 const PRESENCE_EVERY = 2000; // milliseconds: a visitor without a name is counted, but its joins and leaves are not announced
 const NAMES = { websocket: "WebSocket", sse: "server-sent events", poll: "long polling" };
 const STATES = {
   idle: "not connected", connecting: "connecting …", open: "connected", waiting: "trying again …",
   offline: "no network", paused: "offline", closed: "closed",
-};
-
-const element = (id) => document.getElementById(id);
-const show = (id, text) => {
-  if (element(id).textContent !== text) element(id).textContent = text; // so that a screen reader reads it once
 };
 
 const log = new Journal(element("channel-log"), element("channel-empty"), element("channel-clear"));

@@ -1,9 +1,16 @@
-// A list of events with their times; when there are too many, the oldest are removed.
+// What both parts of the page use: its elements, and a list of what happened.
 
 const MOST_ENTRIES = 500;
 
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 
+export const element = (id) => document.getElementById(id);
+
+export function show(id, text) {
+  if (element(id).textContent !== text) element(id).textContent = text; // so that a screen reader reads it once
+}
+
+// A list of events with their times; when there are too many, the oldest are removed.
 export class Journal {
   #list;
   #empty;
