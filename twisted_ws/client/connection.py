@@ -78,7 +78,6 @@ class ClientConnection(QuietClientProtocol):
         super().__init__(limits)
         self.response = response
         self.subProtocol = subProtocol
-        self._reactor = reactor
         self._owner = owner
         self._deliver = owner.messageReceived
         self._deflate = deflate

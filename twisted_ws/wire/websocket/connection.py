@@ -1,8 +1,8 @@
 """One WebSocket connection: Autobahn's callbacks in, guarded events out.
 
-Autobahn decides what RFC 6455 and RFC 7692 allow. What it leaves open is decided here: when a connection ends and with
-which code, how much it may hold, and when the peer is taken for dead. The opening handshake is not Autobahn's: by the time a
-connection is made, the front door has read and judged the head (`twisted_ws.wire.frontdoor`).
+Autobahn decides what RFC 6455 and RFC 7692 allow. The rest is decided here: when a connection ends and with which code, how much
+it may hold, and when its peer counts as dead. Autobahn has no part in the opening handshake: before a connection is made, the
+front door has read and judged the head (`twisted_ws.wire.frontdoor`).
 """
 
 from __future__ import annotations
@@ -66,28 +66,28 @@ __all__ = ["WebSocketConnection", "connectionClass"]
 # Autobahn copies the tail of what it has for each frame it takes, so many small frames in one large read cost quadratic time.
 FEED = 4096
 
-# A read may hold tens of thousands of small frames, each with a handler to call. So many bytes of common frames, or one of them,
-# are handled between two looks at whether it is the turn of others (see `wire.loop.turns`); who has no more waits for none.
+# A read may hold tens of thousands of small frames, each with a handler to call. After this many bytes of common frames, or after
+# one frame, the connection checks whether others wait for their turn (see `wire.loop.turns`); a shorter read never waits.
 PIECE = 512
-# What a message costs, in steps; and each step of Autobahn's parser, which takes two for a small frame, and stops for a look.
+# The cost in steps of a message, and of one step of Autobahn's parser, which needs two for a small frame; it stops for the check.
 MESSAGE = 4
 PARSING = 4
 
-# Fewer bytes than this are not counted among what all have sent in part: a connection costs more.
+# Fewer unhandled bytes than this are not counted: the connection itself costs more.
 SMALL = 1024
 
-HEADER = 14  # bytes of the longest header of a frame (RFC 6455 section 5.2)
+HEADER = 14  # bytes of the longest frame header (RFC 6455 section 5.2)
 
 FIN_TEXT = FIN | TEXT
 FIN_BINARY = FIN | BINARY
 
-# Bytes that excuse a peer in the middle of a frame from one pong: fewer, and it only keeps the connection busy.
+# A peer that sent this many bytes in the middle of a frame is excused from one pong; fewer only keep the connection busy.
 UPLOAD = 512
 
 _LOST = str(CONNECTION_LOST)
 _DONE = Failure(ConnectionDone())
 
-# The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
+# A logger on the class would put the instance into each event, so whoever keeps events would keep connections.
 _log = Logger()
 
 
@@ -95,42 +95,42 @@ _log = Logger()
 class WebSocketConnection(QuietServerProtocol):
     """One connection, from the 101 to the end of its transport.
 
-    Made by the front door with a transport of which it has read the head. Implements `twisted_ws.connection.Connection`.
+    The front door makes it after reading the request head. Implements `twisted_ws.connection.Connection`.
 
     Args:
         welcome: the answer to the handshake.
-        admittedAs: the address that the gate has counted.
+        admittedAs: the address that the gate counted.
     """
 
     runtime: Runtime
     _receiver: EventReceiver
     _lane: LaneServer | None = None  # the transport, where it has a lane
-    sender: Any = NEVER  # where frames can go straight out; it notes when the last data came or went, too
-    laneMaximum: int  # of a message; on the class of one server's connections
-    _heard = 0  # bytes of uncommon frames that came since the last look, or all since our Close
+    sender: Any = NEVER  # sends frames straight to the socket; also notes when data last came or went
+    laneMaximum: int  # bytes of a message
+    _heard = 0  # bytes outside the lane since the last check, or all bytes since our Close
     _pauses = 0
-    counted = 0  # bytes that it has of `Runtime.intake`
-    _kept = 0  # those of `_rest`
-    _unhandled = 0  # those that wait for a handler
-    _unread = 0.0  # seconds in which we did not read, less what the wheel had missed when we began to
-    _rest: bytearray | None = None  # what has come and waits for another turn
+    counted = 0  # bytes that `Runtime.intake` counts for this connection
+    _kept = 0  # bytes in `_rest`, and those that Autobahn has not parsed yet
+    _unhandled = 0  # bytes that wait for a handler
+    _unread = 0.0  # seconds in which we did not read, minus what the wheel had missed when the connection opened
+    _rest: bytearray | None = None  # received bytes that wait for another turn
     _controlRate: Rate | None = None
     _messageRate: Rate | None = None
     _wheel: Wheel
     _fanOuts: FanOuts
     _outbox: Outbox
-    _whenEased: Callable[[], None] | None = None  # called when the kernel has taken some of what waited
+    _whenEased: Callable[[], None] | None = None  # called when the kernel has taken some of the waiting bytes
     _makeRoom: Callable[[], None] | None = None  # called when too much waits
     wheelSlot: int | None = None
     _closeWaiters: tuple[Deferred[None], ...] = ()
-    _hasLeft = False  # those who write to many, and the service, know that nothing more can be written
+    _hasLeft = False  # fan-outs and the service know that nothing more can be written
     _lostFrom: State = OPEN
     _keepAlive: KeepAlive | None = None
 
     def __init__(self, welcome: Welcome, admittedAs: str) -> None:
         super().__init__()
         self._welcome: Welcome | None = welcome
-        self._admittedAs: str | None = admittedAs  # until it is uncounted
+        self._admittedAs: str | None = admittedAs  # until the gate has released it
 
     # The transport's side.
 
@@ -138,22 +138,22 @@ class WebSocketConnection(QuietServerProtocol):
         """Write the 101 and enter OPEN.
 
         Args:
-            accept: what the handshake said.
-            early: what came after the head; the client should have waited, but it counts.
+            accept: the outcome of the handshake.
+            early: bytes received after the head; the client should have waited, but they count.
         """
         welcome = self._welcome
         assert welcome is not None
         offers = usableOffers(accept.extensions) if self.runtime.compression else []
-        self._state = CONNECTING  # it has a place from here on: to note another one makes nothing, and no finaliser runs
+        self._state = CONNECTING  # from here on it has a slot: a change allocates nothing, so no finaliser runs
         if early:
             self._rest, self._heard = bytearray(early), len(early)
         self.acceptHandshake(accept.key, welcome.subProtocol, offers, welcome.headers)
         if self._rest is not None:
-            self._pause(self._FOR_OTHERS)  # nothing comes in between
+            self._pause(self._FOR_OTHERS)  # so that nothing overtakes it
             self._goOn()
 
     def _onOpen(self) -> None:
-        # Autobahn has written the 101 and is in its own OPEN state; it would also ask TLS for a channel id here.
+        # The 101 is written. Autobahn would also ask TLS for a channel id here.
         welcome, self._welcome = self._welcome, None
         assert welcome is not None
         limits, wheel = self.limits, self.runtime.wheel
@@ -161,16 +161,16 @@ class WebSocketConnection(QuietServerProtocol):
         self._deliver = self._deliverWithinRate if limits.messageRate else self._receiver.messageReceived
         self._idleTimeout = welcome.idleTimeout
         now, missed = wheel.secondsAndMissed()
-        self._unread = -missed if missed else 0.0  # which takes no memory
+        self._unread = -missed if missed else 0.0  # the constant takes no memory
         if limits.pingInterval:
             self._keepAlive = KeepAlive(now, limits.pingInterval)
-        # Only itself: a TLS transport above one would pass on what it is asked, and plain bytes with it.
+        # Not a TLS transport above a lane: it would pass calls on to the lane, and plain bytes with them.
         self._lane = self.transport if isinstance(self.transport, LaneServer) else None
         self._outbox = Outbox(self, self.transport, wheel, self.runtime.backlog, limits.maxSendBuffer, limits.replyBuffer)
         self.sender = self._outbox.sender
         self.sender.lastData = now
-        # All is made. What the peer sends in the middle of it, where a finaliser has the reactor turn, waits for onOpen; its end
-        # leaves nothing to open.
+        # Everything is made. A finaliser may have let the reactor turn meanwhile: what the peer sent waits for onOpen;
+        # if it left, there is nothing to open.
         if self._state is not CONNECTING:
             self._outbox.end(ConnectionClosed(*self._endedWith()))
             return
@@ -181,18 +181,18 @@ class WebSocketConnection(QuietServerProtocol):
         if self._rest is None:
             self._setLane()
 
-    # For an object without the next two Twisted looks for an adapter, and keeps what it found by the class, for ever. That of a
-    # connection is its server's own.
+    # Without the next two methods Twisted would look for an adapter and cache the result by class for ever; each server has its
+    # own class.
 
     def readConnectionLost(self) -> None:
-        """The peer has ended its side, and so the connection: after that no Close can come (RFC 6455 section 7.1.1)."""
+        """The peer has ended its side, which ends the connection: no Close can follow (RFC 6455 section 7.1.1)."""
         self.transport.connectionLost(_DONE)
 
     def writeConnectionLost(self) -> None:
-        """All has been sent, and the peer has its turn."""
+        """Everything has been sent; it is the peer's turn."""
 
     def connectionLost(self, reason: Failure = _DONE) -> None:
-        """End: every write that waits fails, and the service hears of it once; after a MemoryError the next call goes on."""
+        """Fail all waiting writes and tell the service, once; after a MemoryError the next call continues."""
         if self._state is not CLOSED:
             self._lostFrom = self._state
             self._state = LOST[self._state]
@@ -201,7 +201,7 @@ class WebSocketConnection(QuietServerProtocol):
         if admittedAs is not None:
             self.runtime.gate.release(admittedAs)
         if self._lostFrom is CONNECTING:
-            return  # a bug of ours, or no memory, which the front door has logged
+            return  # a bug of ours, or a lack of memory, which the front door has logged
         self._leave()
         self._message = self._rest = None
         self._kept = 0
@@ -226,7 +226,7 @@ class WebSocketConnection(QuietServerProtocol):
     # In.
 
     def dataReceived(self, data: bytes) -> None:
-        """Feed Autobahn, until it or the service has had enough."""
+        """Handle what came, now or in a later turn."""
         self._heard += len(data)
         if self._state is not OPEN:
             if self._state is CONNECTING:
@@ -241,23 +241,23 @@ class WebSocketConnection(QuietServerProtocol):
         if self._rest is not None:
             self._rest += data
         elif self.runtime.taking and self._isTaking():
-            self._rest = bytearray(data)  # a handler or a finaliser has the reactor turn
+            self._rest = bytearray(data)  # a handler or a finaliser let the reactor turn
         else:
             self._take(data)
         if self._message is not None or self.counted:
             self._note()
 
     def _hasHeardEnough(self) -> bool:
-        """Say whether the peer has gone on sending, after our Close, for longer than one that has not read it yet.
+        """Return whether the peer has sent more, after our Close, than a peer that has not read the Close yet.
 
-        It is read no further then: to read on for ever serves nobody, and to drop it now could destroy the Close on its way, by a
-        reset. So it has until the deadline to read that; while our Close awaits its answer, it may end its message first.
+        Then reading stops: to go on for ever serves nobody, and to drop the connection now would cause a reset that could destroy
+        the Close on its way. The peer has until the deadline to read it; while we wait for its Close, it may finish a message.
         """
         limits = self.limits
         return self._heard > limits.lingerBytes + (limits.maxMessageSize if self._state is CLOSING else 0)
 
     def _note(self) -> None:
-        """Count what came and is not whole or not handled yet."""
+        """Count the received bytes that are incomplete or not handled yet."""
         count = self._kept + self._unhandled + (0 if self._message is None else len(self._message))
         if count < SMALL:
             count = 0
@@ -267,16 +267,16 @@ class WebSocketConnection(QuietServerProtocol):
             intake.relieve()
 
     def giveWay(self) -> None:
-        """Fail: all together have sent too much, and this is the largest (see `Backlog`)."""
-        self.fail(Overloaded(f"{self.counted} bytes of it are not whole or not handled yet"))
+        """Fail: all peers together have sent too much, and this one the most (see `Backlog`)."""
+        self.fail(Overloaded(f"{self.counted} bytes from it are incomplete or not handled yet"))
 
     def waits(self, size: int) -> None:
-        """Count messages that wait for a handler (see `twisted_ws.connection.Connection`)."""
+        """Count the messages that wait for a handler (see `twisted_ws.connection.Connection`)."""
         self._unhandled = size
         self._note()
 
     def _take(self, data: bytes | bytearray) -> None:
-        """Handle what came, for as long as this turn of the reactor lasts, or until it is the turn of others who wait."""
+        """Handle what came until this turn of the reactor is over, or until it is the turn of others that wait."""
         runtime, turns = self.runtime, self.runtime.turns
         at, outermost = 0, False
         before = runtime.taking
@@ -288,7 +288,7 @@ class WebSocketConnection(QuietServerProtocol):
             while at < len(data) or self._hasUnparsed():
                 if not isLittle and turns.isOver(share):
                     if isinstance(data, bytearray):
-                        del data[:at]  # which moves nothing
+                        del data[:at]  # moves nothing
                     else:
                         data = bytearray(data[at:])
                     if self._rest is not None:
@@ -302,7 +302,7 @@ class WebSocketConnection(QuietServerProtocol):
                 if self._rest is None:
                     self._setLane()
         except Exception as error:
-            # Nothing below should raise; if it does, it must not tear down the reactor's read loop with a traceback per chunk.
+            # Nothing below should raise; if it does, the reactor's read loop must not get a traceback per chunk.
             self._failInside(error)
         finally:
             runtime.taking = before
@@ -312,14 +312,14 @@ class WebSocketConnection(QuietServerProtocol):
             self._keep(self._rest)
 
     def _isTaking(self) -> bool:
-        """Say whether what came before is just being handled."""
+        """Return whether earlier input is being handled at this moment."""
         taking = self.runtime.taking
         while taking and taking[0] is not self:
             taking = taking[1]
         return bool(taking)
 
     def _failInside(self, error: Exception) -> None:
-        """End the connection: something has failed in the middle of our own work, and what it was at is not done."""
+        """End the connection: our own code failed, with its work half done."""
         wasFinishing = self._state >= FINISHING
         try:
             self.fail(InternalError(f"{type(error).__name__} inside the server"))
@@ -329,12 +329,12 @@ class WebSocketConnection(QuietServerProtocol):
                 self.abort()
 
     def _takeSome(self, data: bytes | bytearray, at: int) -> int:
-        """Handle the next bytes, from `at` on, and return how many those were."""
+        """Handle the next bytes, from `at` on; return how many."""
         turns = self.runtime.turns
         if self._expectsFrame():
             size = 0
             if len(data) - at > PIECE:
-                # The first frame may be a larger one.
+                # The first frame may be larger.
                 size = data[at + 1] & 0x7F
                 if size >= 126:
                     size = int.from_bytes(data[at + 2 : at + (4 if size == 126 else 10)], "big")
@@ -348,11 +348,11 @@ class WebSocketConnection(QuietServerProtocol):
         return len(piece)
 
     def _hasUnparsed(self) -> bool:
-        """Say whether Autobahn has been stopped (see `processData`): of its own it leaves less than a header."""
+        """Return whether Autobahn was stopped (see `processData`): by itself it leaves less than a header."""
         return len(self.data) >= HEADER
 
     def _keep(self, rest: bytearray) -> None:
-        """Keep what is left for another turn; reading pauses until then."""
+        """Keep the rest for another turn; reading pauses until then."""
         self._kept = len(rest) + len(self.data)
         if self._lane is not None:
             self._lane.setLane(None)
@@ -362,7 +362,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _goOn(self) -> None:
         if self._isTaking():
-            return  # whoever is at it sees to the rest
+            return  # the loop that is handling it takes the rest, too
         rest, self._rest = self._rest, None
         self._kept = 0
         try:
@@ -374,10 +374,10 @@ class WebSocketConnection(QuietServerProtocol):
         except Exception as error:
             self._failInside(error)
 
-    # The lane: common frames do without Autobahn, wherever they come from.
+    # The lane: common frames bypass Autobahn, on any transport.
 
     def _expectsFrame(self) -> bool:
-        """Say whether the next byte begins a frame, and a message, that Autobahn need not see."""
+        """Return whether the next byte begins a new message, whose frame may bypass Autobahn."""
         return (
             self._state is OPEN
             and self.current_frame is None
@@ -387,7 +387,7 @@ class WebSocketConnection(QuietServerProtocol):
         )
 
     def _setLane(self) -> None:
-        """Have the transport deliver messages for us while we expect them, where it can."""
+        """Have the transport deliver messages itself while a new one is expected, if it can."""
         if self._lane is not None:
             self._lane.setLane(self._deliver if self._expectsFrame() else None, self.laneMaximum)
 
@@ -412,7 +412,7 @@ class WebSocketConnection(QuietServerProtocol):
     # Everything else: Autobahn.
 
     def processData(self) -> bool:
-        """Parse one step; return False when Autobahn needs more bytes, or it is time to look whether others wait."""
+        """Parse one step; return False when Autobahn needs more bytes, or it is time to check whether others wait."""
         turns = self.runtime.turns
         turns.left -= PARSING
         if turns.left % QUANTUM < PARSING and self._hasUnparsed():
@@ -425,22 +425,11 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _isWithin(self, rate: Rate, limit: int) -> bool:
         now = self.runtime.reactor.seconds()
-        # A pause counts until now: what waits for its turn is handled before it is over.
+        # A pause counts up to now: what waits for its turn is handled before the pause ends.
         unread = self._unread + now if self._pauses else self._unread
         return rate.within(limit, now, self.runtime.wheel.missedUntil(now) + unread)
 
-    # Control frames in.
-
-    def _withinControlRate(self) -> bool:
-        if self._controlRate is None:
-            self._controlRate = Rate()
-        limit = self.limits.controlRate
-        if self._isWithin(self._controlRate, limit):
-            return True
-        self.fail(PolicyViolation(f"more than {limit} control frames a second", "too many control frames"))
-        return False
-
-    # Reading pauses for three reasons, which do not know of each other.
+    # Reading pauses for three independent reasons.
 
     _FOR_HANDLER = 1
     _FOR_REPLIES = 2
@@ -454,14 +443,14 @@ class WebSocketConnection(QuietServerProtocol):
         """Undo `pauseReading`."""
         self._resume(self._FOR_HANDLER)
 
-    # In the middle of any of this a finaliser may turn the reactor, which undoes it. So it is noted first, and what the transport
-    # was told is looked at again.
+    # In the middle of each of these a finaliser may turn the reactor, which undoes it. So the change is noted first, and what the
+    # transport was told is checked afterwards.
 
     def _pause(self, why: int) -> None:
         if self._state is not OPEN and why != self._FOR_OTHERS:
             return
         now = self.runtime.reactor.seconds()
-        unread = self._unread - now  # it is right again after the pause
+        unread = self._unread - now  # correct again after the pause
         before = self._pauses
         self._pauses |= why
         if not before:
@@ -482,7 +471,7 @@ class WebSocketConnection(QuietServerProtocol):
                 self._readOn()
 
     def _resumeAll(self) -> None:
-        # Who closes must hear the peer's Close and the end of its stream; messages no longer count, so they cannot pile up.
+        # A closing connection must hear the peer's Close and the end of its stream; messages no longer count, so none pile up.
         if self._pauses:
             self._pauses = 0
             self._readOn()
@@ -493,11 +482,22 @@ class WebSocketConnection(QuietServerProtocol):
             self.transport.pauseProducing()
 
     def _hasUnread(self) -> bool:
-        """Say whether anything of the peer waits to be read: here, or in the kernel."""
+        """Return whether anything from the peer waits to be read, here or in the kernel."""
         return self._rest is not None or hasUnread(self.transport)
 
+    # Control frames in.
+
+    def _withinControlRate(self) -> bool:
+        if self._controlRate is None:
+            self._controlRate = Rate()
+        limit = self.limits.controlRate
+        if self._isWithin(self._controlRate, limit):
+            return True
+        self.fail(PolicyViolation(f"more than {limit} control frames a second", "too many control frames"))
+        return False
+
     def _onPing(self, payload: bytes) -> None:
-        """Answer a ping, unless the service does."""
+        """Answer a ping, unless the service does so."""
         if self._state is not OPEN or not self._withinControlRate() or self._receiver.pingReceived(payload):
             return
         if self._state is OPEN:  # still: the handler may have closed
@@ -505,7 +505,7 @@ class WebSocketConnection(QuietServerProtocol):
             self._pauseForReplies()
 
     def _onPong(self, payload: bytes) -> None:
-        """Take the answer to a keep-alive ping; any other pong is the service's."""
+        """Take the answer to a keep-alive ping; pass any other pong to the service."""
         if self._state is not OPEN or not self._withinControlRate():
             return
         now = self.runtime.wheel.seconds()
@@ -517,7 +517,7 @@ class WebSocketConnection(QuietServerProtocol):
     def _answerClose(self, payload: bytes) -> None:
         """Answer the peer's Close.
 
-        What still waits is dropped: a peer that has sent Close delivers nothing to its application any more.
+        Everything that waits is dropped: a peer that has sent Close delivers nothing more to its application.
         """
         if self._state is OPEN:
             self._state = CLOSE_SENT[self._state]
@@ -544,17 +544,17 @@ class WebSocketConnection(QuietServerProtocol):
         waiter = self._outbox.message(frame(opcode, payload) if deflate is None else compressedFrame(deflate, opcode, payload))
         self._pauseForReplies()
         if waiter.called and self.runtime.handedAtOnce():
-            # Whoever awaits one write after the other would never let the reactor turn while the kernel takes them all.
+            # A handler that awaits one write after another would never let the reactor turn while the kernel takes them all.
             later: Deferred[None] = Deferred()
             self.runtime.reactor.callLater(0, later.callback, None)
             return later
         return waiter
 
     def reply(self, message: str | bytes) -> None:
-        """Send a message without a Deferred: the way of what handlers return.
+        """Send a message without a Deferred, as for a value that a handler returns.
 
         Raises:
-            ValueError: text with a lone surrogate.
+            ValueError: the text has a lone surrogate.
         """
         if self._fanOuts.pending:
             self._catchUp()
@@ -568,26 +568,26 @@ class WebSocketConnection(QuietServerProtocol):
         self._pauseForReplies()
 
     def _catchUp(self) -> None:
-        """Send first what is on its way to this one, with others, since before now."""
+        """First send the earlier messages for many that have not reached this caller yet."""
         if self._state is OPEN:
             self._fanOuts.catchUp(self._receiver.caller)
 
     def goOn(self) -> None:
-        """Go on with a frame that the sender has begun."""
+        """Send the rest of a frame that `sender` has begun."""
         self._outbox.goOn()
 
     def hold(self, goOn: Callable[[], None] | None, makeRoom: Callable[[], None] | None = None) -> None:
-        """Let no frame of a `fanOut` go straight out, for others wait elsewhere that must go first.
+        """Stop frames of a fan-out from going straight out, for others wait elsewhere that must go first.
 
         Args:
-            goOn: called when there may be room for them; None: nothing waits there any more.
-            makeRoom: called when all that waits is too much: drops some of these, or fails the connection.
+            goOn: called when there may be room for those; None: nothing waits elsewhere any more.
+            makeRoom: called when too much waits: drops some of those, or fails the connection.
         """
         self._whenEased, self._makeRoom = goOn, makeRoom
         self._outbox.hold(goOn is not None)
 
     def send(self, message: OutgoingMessage) -> bool:
-        """Send a message that goes to many; say whether this connection took it."""
+        """Send a message that goes to many; return whether this connection took it."""
         if self._state is not OPEN:
             return False
         self.sender.lastData = self.runtime.wheel.now
@@ -595,7 +595,7 @@ class WebSocketConnection(QuietServerProtocol):
         return self._state is OPEN
 
     def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
-        """Send some of them in one piece, as `send`."""
+        """Do the same with several messages, in one piece."""
         if self._state is not OPEN:
             return False
         self.sender.lastData = self.runtime.wheel.now
@@ -607,43 +607,43 @@ class WebSocketConnection(QuietServerProtocol):
         deflate = self._perMessageCompress
         if deflate is None:
             return message.plain
-        # Without context takeover, peers with the same window can be sent the same bytes.
+        # Without context takeover, all peers with the same window can get the same bytes.
         bits = deflate.server_max_window_bits
         if bits not in message.deflated:
             message.deflated[bits] = compressedFrame(deflate, message.opcode, message.payload)
         return message.deflated[bits]
 
     def waiting(self) -> int:
-        """Return how many bytes wait behind the frame that is on its way, with what they are charged."""
+        """Return how many bytes wait behind the frame that is being written, including what they are charged."""
         return self._outbox.waiting()
 
     def keep(self, by: int) -> None:
-        """Count so many bytes more that are held for this peer elsewhere, or fewer."""
+        """Count `by` more bytes that are held for this peer elsewhere, or fewer if negative."""
         self._outbox.keep(by)
 
     def isOpen(self) -> bool:
-        """Say whether messages can be written."""
+        """Return whether messages can be written."""
         return self._state is OPEN
 
     def bufferedAmount(self) -> int:
-        """Return how many bytes wait to be handed to the kernel."""
+        """Return how many bytes the kernel has not taken yet."""
         return self._outbox.size - self._outbox.charges
 
     def activity(self) -> int:
         """Return a number that grows with each frame the service writes."""
         return self._outbox.written + int(self.sender.written)
 
-    # Who does not read its replies is not read from.
+    # A peer that does not read its replies is not read from.
 
     def _pauseForReplies(self) -> None:
         if self._outbox.size > self.limits.replyBuffer:
             self._outbox.isAwaited = True
             self._pause(self._FOR_REPLIES)
             if self._outbox.size < self.limits.replyBuffer:
-                self._resume(self._FOR_REPLIES)  # what waited has gone before it was noted that this waits for it
+                self._resume(self._FOR_REPLIES)  # it eased before `isAwaited` was set
 
     def outboxEased(self) -> None:
-        """Read again what the peer sends."""
+        """Read from the peer again."""
         self._resume(self._FOR_REPLIES)
         if self._whenEased is not None:
             self._whenEased()
@@ -651,22 +651,22 @@ class WebSocketConnection(QuietServerProtocol):
     # The ends of a connection.
 
     def fail(self, error: WebSocketError) -> None:
-        """Tell the service of `error`, send Close with its code, and take no more input (RFC 6455 section 7.1.7)."""
+        """Tell the service about `error`, send Close with its code, and take no more input (RFC 6455 section 7.1.7)."""
         if self._state < FINISHING and self._failure is None:
             try:
                 self._failWith(error)
             except Exception:
-                self._abort()
+                self.abort()
                 _log.failure("a connection failed at its end")
 
     def _failWith(self, error: WebSocketError) -> None:
         self._tellFailed(error)
         if self._state >= FINISHING:
-            return  # onError saw to it
+            return  # onError has closed it
         self._message = None
         self._note()
         if error.code is None:
-            self._abort()
+            self.abort()
             return
         if isinstance(error, SlowConsumer):
             self._outbox.clear(ConnectionClosed(error.code, error.reason))
@@ -675,7 +675,7 @@ class WebSocketConnection(QuietServerProtocol):
         self._finish()
 
     def mayLog(self, kind: str) -> bool:
-        """Say whether one more line of this kind may be written (see `twisted_ws.connection.Connection`)."""
+        """Return whether one more line of this kind may be logged (see `twisted_ws.connection.Connection`)."""
         return self.runtime.throttle.allows(_log, kind)
 
     def _tellFailed(self, error: WebSocketError) -> None:
@@ -695,7 +695,7 @@ class WebSocketConnection(QuietServerProtocol):
             self._hasLeft = True
 
     def _finish(self) -> None:
-        """Let the last bytes go out, then close; the deadline sees to it that this ends."""
+        """Let the last bytes go out, then close, at the deadline at the latest."""
         if self._state >= FINISHING:
             return
         self._state = INPUT_ENDED[self._state]
@@ -712,12 +712,13 @@ class WebSocketConnection(QuietServerProtocol):
     def _hangUp(self) -> None:
         self._outbox.release()
         if self._peersClose is not None:
-            # Both have said Close, so nothing unread is left: the server closes first (RFC 6455 section 7.1.1).
+            # Both sides have sent Close, so nothing is unread: the server closes first (RFC 6455 section 7.1.1).
             self.transport.loseConnection()
         else:
             finishWriting(self.transport)
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """Drop the connection now, without a Close frame."""
         if self._state < CLOSED:
             try:
                 if self._state < FINISHING:
@@ -728,14 +729,10 @@ class WebSocketConnection(QuietServerProtocol):
             finally:
                 abort(self.transport)
 
-    def abort(self) -> None:
-        """Drop the connection now, without a Close frame."""
-        self._abort()
-
     # Deadlines.
 
     def deadlineReached(self, now: float) -> None:
-        """Do what is due; called by the wheel."""
+        """Do what is due (called by the wheel)."""
         try:
             self._doDue(now)
         except Exception as error:
@@ -743,17 +740,17 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _doDue(self, now: float) -> None:
         if self._state >= CLOSING:
-            # Its Close may be there already; after a violation nobody waits for one.
+            # Its Close may have come, unread; after a failure nobody waits for one.
             deadline = self._closeDeadline()
             if (
                 now >= deadline.at
                 and (self._state is FINISHING or self._hasHeardEnough() or not self._hasUnread())
                 and deadline.isOver(now, self.limits.writeDeadline, sending(self.transport))
             ):
-                self._abort()
+                self.abort()
                 return
         elif self._outbox.busy and now - self._outbox.progressAt >= self.limits.writeDeadline:
-            self.fail(TransportError(f"it took none of the bytes that wait for {self.limits.writeDeadline:g} seconds"))
+            self.fail(TransportError(f"it has taken none of its waiting bytes for {self.limits.writeDeadline:g} seconds"))
             return
         else:
             if self._keepAlive is not None and self._keepAlive.dueAt <= now:
@@ -772,7 +769,7 @@ class WebSocketConnection(QuietServerProtocol):
     def _nextDeadline(self, now: float) -> float:
         if self._state >= CLOSING:
             return max(self._closeDeadline().at, now)
-        # At least once in every write deadline, so that no stall is seen more than a turn late.
+        # At least once per write deadline, so that a stall is seen at most one turn late.
         due = (self._outbox.progressAt if self._outbox.busy else now) + self.limits.writeDeadline
         if self._keepAlive is not None:
             ping = self._keepAlive.dueAt
@@ -783,13 +780,13 @@ class WebSocketConnection(QuietServerProtocol):
         return due if due > now else now
 
     def _ask(self, keepAlive: KeepAlive, now: float) -> None:
-        """Send a keep-alive ping, or judge the one that is not answered."""
+        """Send a keep-alive ping, or judge a missing pong."""
         heard, self._heard = self._heard, 0
         kernel = sending(self.transport)
         excused = bool(
-            # We do not read what it sends; but its machine has taken what we sent.
+            # We are not reading what it sends, and its machine has taken what we sent.
             (self._pauses and not kernel[0])
-            # It is in the middle of a frame, where no pong can stand, and gets on with it.
+            # It is making progress in the middle of a frame, where no pong can stand.
             or (heard >= UPLOAD and self.current_frame is not None)
         )
         timeout = self.limits.pingTimeout
@@ -806,20 +803,20 @@ class WebSocketConnection(QuietServerProtocol):
         elif verdict is Verdict.DEAD:
             self.fail(TransportError(f"no pong for {timeout:g} seconds"))
 
-    # What the outbox says.
+    # OutboxOwner.
 
     def outboxOverflowed(self, atOnce: bool) -> None:
-        """Close 1013, unless what waits elsewhere gives way: the peer comes back when it can keep up."""
+        """Close with 1013, so that the peer comes back when it can keep up, unless what waits elsewhere can make room."""
         if self._makeRoom is not None and not atOnce:
             self._makeRoom()
         elif self._state is OPEN:
             self.fail(SlowConsumer(f"{self._outbox.size} bytes wait for it"))
         if atOnce and self._outbox.size > SLICE:
-            # A large frame was begun, no Close can come before its end, and the memory is wanted now.
-            self._abort()
+            # A large frame has begun, no Close can come before its end, and the memory is needed now.
+            self.abort()
 
     def outboxDrained(self) -> None:
-        """Go on with a close that waited for the last bytes."""
+        """Continue a close that waited for the last bytes."""
         if self._state is CLOSING:
             self._closeFrameHanded()
         elif self._state is FINISHING:
@@ -831,8 +828,6 @@ class WebSocketConnection(QuietServerProtocol):
         if not deadline.isHanded:
             deadline.closeHanded(self.runtime.wheel.seconds(), self.limits.closeDeadline, sending(self.transport))
             self.runtime.wheel.set(self, deadline.at)
-
-    # Link: what a caller asks.
 
     def startClose(self, payload: bytes, timeout: float) -> Deferred[None]:
         """Begin the closing handshake (see `twisted_ws.connection.Connection`)."""
@@ -846,7 +841,7 @@ class WebSocketConnection(QuietServerProtocol):
         try:
             self._startClose(payload, timeout)
         except MemoryError:
-            self._abort()
+            self.abort()
         return closed
 
     def _startClose(self, payload: bytes, timeout: float) -> None:
@@ -855,7 +850,7 @@ class WebSocketConnection(QuietServerProtocol):
             self._state = CLOSE_SENT[self._state]
             self._leave()
             self._resumeAll()
-            # Without a wait for the peer there is still one for what is queued.
+            # Even without waiting for the peer, what is queued gets time.
             deadline = self._closeDeadline()
             deadline.start(now, timeout or self.limits.closeDeadline)
             self.runtime.wheel.set(self, deadline.at)
@@ -869,11 +864,11 @@ class WebSocketConnection(QuietServerProtocol):
             self.runtime.wheel.set(self, deadline.at)
 
     def isSecure(self) -> bool:
-        """Say whether the connection has TLS."""
+        """Return whether the connection uses TLS."""
         return isSecure(self.transport)
 
 
-# What every connection has, and what Autobahn gives those that have sent it a ping or a part of a message.
+# The attributes of every connection, and those that Autobahn sets when a ping or a part of a message comes.
 _NAMES = (
     *("_welcome", "_admittedAs", "connected", "transport", "_outbox", "_receiver", "_state", "_idleTimeout"),
     *("_unread", "_keepAlive", "wheelSlot", "_deliver", "_lane", "sender", "_heard", "utf8validator", "data"),
@@ -883,7 +878,7 @@ _NAMES = (
 
 
 def connectionClass(runtime: Runtime) -> type[WebSocketConnection]:
-    """Return the class of the connections of one server."""
+    """Return the class of one server's connections."""
     options = serverOptions(runtime.limits, runtime.reactor)
     limits = runtime.limits
     own = {"runtime": runtime, "_wheel": runtime.wheel, "_fanOuts": runtime.fanOuts}
