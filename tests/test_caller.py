@@ -4,7 +4,7 @@ import pytest
 from twisted.internet.defer import succeed
 
 from twisted_ws.caller import Caller
-from twisted_ws.message import BINARY, PING, PONG, TEXT, encodeMessage
+from twisted_ws.message import BINARY, PING, PONG, TEXT
 from twisted_ws.upgrade import UpgradeRequest
 
 
@@ -129,11 +129,3 @@ def test_attributes(caller, link):
     assert (caller.negotiatedSubProtocol, other.negotiatedSubProtocol) == ("json", None)
     assert (caller.bufferedAmount, caller.isOpen(), caller.isSecure(), caller.user) == (17, True, False, None)
     assert repr(caller) == f"<Caller {caller.connectionId} '/ws'>"
-
-
-def test_encodeMessage():
-    """Bytes-like objects become bytes of their own: a caller may change its buffer afterwards."""
-    buffer = bytearray(b"before")
-    _, payload = encodeMessage(buffer)
-    buffer[:] = b"after!"
-    assert payload == b"before"

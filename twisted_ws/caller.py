@@ -6,7 +6,7 @@ from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted_ws.message import BINARY, PING, PONG, TEXT, asBytes, controlPayload, encodeMessage, encodeText
+from twisted_ws.message import BINARY, PING, PONG, TEXT, Message, binaryPayload, controlPayload, textPayload
 from twisted_ws.service import checkClose
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Caller:
             TypeError: `text` is no str.
             ValueError: `text` has a lone surrogate, which UTF-8 cannot encode.
         """
-        return self._connection.writeFrame(TEXT, encodeText(text))
+        return self._connection.writeFrame(TEXT, textPayload(text))
 
     def writeBinaryMessage(self, data: bytes | bytearray | memoryview) -> Deferred[None]:
         """Send one binary message.
@@ -182,7 +182,7 @@ class Caller:
         Raises:
             TypeError: `data` is not bytes-like.
         """
-        return self._connection.writeFrame(BINARY, asBytes(data))
+        return self._connection.writeFrame(BINARY, binaryPayload(data))
 
     def writeMessage(self, value: Any) -> Deferred[None]:
         """Send `value`: a str as text, bytes as binary, anything else as JSON text.
@@ -191,8 +191,8 @@ class Caller:
             TypeError: JSON has no form for `value`.
             ValueError: text with a lone surrogate.
         """
-        opcode, payload = encodeMessage(value)
-        return self._connection.writeFrame(opcode, payload)
+        message = Message.of(value)
+        return self._connection.writeFrame(message.kind.opcode, message.payload)
 
     def ping(self, data: bytes = b"") -> Deferred[None]:
         """Send a ping with at most 125 bytes.

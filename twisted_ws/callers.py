@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted_ws.caller import Caller, Membership
 from twisted_ws.channels.formats import SUBPROTOCOL, jsonBroadcast, rawBroadcast
 from twisted_ws.channels.roster import Roster
-from twisted_ws.message import Kind
+from twisted_ws.message import Message
 from twisted_ws.wire.websocket.crowd import Crowd
 from twisted_ws.wire.websocket.fanout import EVERYBODY, FanOuts, stepsOf
 
@@ -76,19 +76,19 @@ class OpenCallers(Callers):
         if place is not None:
             self._crowdOf(caller).remove(caller._connection, place)
 
-    def send(self, kind: Kind, payload: bytes) -> int | Deferred[int]:
+    def send(self, message: Message) -> int | Deferred[int]:
         """Send a message to all, and return to how many."""
         messages, parts = {}, []
         for crowd, form in (self._plain, rawBroadcast), (self._framed, jsonBroadcast):
             if crowd.groups:  # whose truth would be asked by a call
-                message = messages[crowd] = form(kind, payload)
-                steps = stepsOf(message)
-                parts += [(run, message, steps) for run in crowd.runs()]
+                made = messages[crowd] = form(message)
+                steps = stepsOf(made)
+                parts += [(run, made, steps) for run in crowd.runs()]
         if not parts:
             return 0
 
         def find(person: Any) -> tuple[Any, Any] | None:
-            message = messages.get(self._crowdOf(person)) if isinstance(person, Caller) else None
-            return None if message is None else (person._connection, message)
+            made = messages.get(self._crowdOf(person)) if isinstance(person, Caller) else None
+            return None if made is None else (person._connection, made)
 
-        return self._fanOuts.send(parts, (EVERYBODY,), find, len(payload))
+        return self._fanOuts.send(parts, (EVERYBODY,), find, len(message.payload))

@@ -47,6 +47,9 @@ class Connection(Protocol):
             ValueError: the text has a lone surrogate.
         """
 
+    def sendText(self, payload: bytes) -> bool:
+        """Send a text message to this peer alone, without a Deferred; return whether the connection is open and took it."""
+
     def send(self, message: OutgoingMessage) -> bool:
         """Send a message that goes to many callers; return whether the connection is open and took it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from struct import Struct
+from typing import Any
 
 __all__ = ["FIN", "RSV1", "OutgoingMessage", "frame", "maskedFrame"]
 
@@ -63,14 +64,25 @@ class OutgoingMessage:
     Attributes:
         opcode: 1 text, 2 binary.
         payload: the message.
-        plain: the frame for callers without compression.
+        plain: the frame for callers without compression; made when it is first read, for an event stream never does.
         deflated: the frames of the others, by window bits.
     """
 
     __slots__ = ("deflated", "opcode", "payload", "plain")
 
+    plain: bytes
+    deflated: dict[int, bytes]
+
     def __init__(self, opcode: int, payload: bytes) -> None:
         self.opcode = opcode
         self.payload = payload
-        self.plain = frame(opcode, payload)
-        self.deflated: dict[int, bytes] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        # Called for a slot that is empty, and so once: a property would be called for each delivery.
+        if name == "plain":
+            self.plain = frame(self.opcode, self.payload)
+            return self.plain
+        if name == "deflated":
+            self.deflated = {}
+            return self.deflated
+        raise AttributeError(name)

@@ -1,4 +1,4 @@
-"""What is published, and where it stands in its channel: messages, positions, cursors."""
+"""What all rooms speak of: messages and how they are encoded, positions in channels, publications."""
 
 from __future__ import annotations
 
@@ -24,40 +24,151 @@ __all__ = [
     "TEXT",
     "Cursor",
     "Kind",
+    "Message",
     "Position",
     "Publication",
     "Published",
     "Start",
-    "asBytes",
-    "checkJson",
+    "binaryPayload",
     "controlPayload",
     "cursor",
-    "decode",
-    "encode",
-    "encodeMessage",
-    "encodeText",
-    "fromBase64",
-    "fromJson",
     "parseAfter",
     "parsePosition",
+    "textPayload",
 ]
 
+# Opcodes (RFC 6455 section 5.2).
 TEXT = 1
 BINARY = 2
 CLOSE = 8
 PING = 9
 PONG = 10
 
-_POSITION = re.compile(r"([A-Za-z0-9]{1,32}):([0-9]{1,16})")
-_FURTHEST = 2**53 - 1  # the largest integer that every JSON reader has exactly
+
+# Messages.
 
 
 class Kind(Enum):
-    """What a message is, as it was published: it decides how it looks in JSON."""
+    """What a message is, as it was published: it decides how it looks in JSON.
+
+    Attributes:
+        opcode: that of the frames that carry it.
+        field: the name of the field that has it in JSON.
+    """
 
     TEXT = "text"
     JSON = "json"
     BINARY = "binary"
+
+    def __init__(self, value: str) -> None:
+        self.opcode, self.field = (BINARY, "base64") if value == "binary" else (TEXT, "data")
+
+
+# Python 3.11 runs code for each look at a member.
+_TEXT, _JSON, _BINARY = Kind
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One message, encoded once for all that it goes through.
+
+    Attributes:
+        kind: what it is.
+        payload: UTF-8 for text, one JSON value for JSON.
+    """
+
+    kind: Kind
+    payload: bytes
+
+    @classmethod
+    def of(cls, value: Any) -> Message:
+        """Encode any value: str as text, bytes-like as binary, the rest as JSON; a `Message` stays as it is.
+
+        Raises:
+            TypeError: JSON has no form for `value`.
+            ValueError: text with a lone surrogate.
+        """
+        if value.__class__ is cls:
+            return value
+        if isinstance(value, str):
+            return cls(_TEXT, textPayload(value))
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return cls(_BINARY, bytes(value))
+        return cls(_JSON, msgspec.json.encode(value))
+
+    @classmethod
+    def ofData(cls, data: bytes | msgspec.Raw) -> Message:
+        """Return the message in the ``data`` of a JSON text: a string is text, anything else is JSON, as it came.
+
+        Args:
+            data: what msgspec has found valid in a text that is valid UTF-8.
+        """
+        payload = bytes(data)
+        if not payload.startswith(b'"'):
+            return cls(_JSON, payload)
+        return cls(_TEXT, msgspec.json.decode(payload, type=str).encode() if b"\\" in payload else payload[1:-1])
+
+    @classmethod
+    def ofBase64(cls, text: str) -> Message:
+        """Return the binary message in the ``base64`` of a JSON text (RFC 4648 section 4).
+
+        Raises:
+            ChannelError: invalid base64.
+        """
+        try:
+            return cls(_BINARY, base64.b64decode(text, validate=True))
+        except ValueError:
+            raise ChannelError("bad-request", "The base64 is invalid (RFC 4648 section 4).") from None
+
+    def value(self) -> Any:
+        """Return what the message was made of, or, of JSON, an equal value."""
+        if self.kind is _BINARY:
+            return self.payload
+        return self.payload.decode() if self.kind is _TEXT else msgspec.json.decode(self.payload)
+
+
+def textPayload(text: str) -> bytes:
+    """Return the payload of a text message: UTF-8.
+
+    Raises:
+        TypeError: not a str.
+        ValueError: a lone surrogate.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"a text message must be a str, not {type(text).__name__}")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text has a lone surrogate, which UTF-8 cannot encode") from None
+
+
+def binaryPayload(data: bytes | bytearray | memoryview) -> bytes:
+    """Return the payload of a binary message.
+
+    Raises:
+        TypeError: not bytes-like.
+    """
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"a binary message must be bytes, not {type(data).__name__}")
+
+
+def controlPayload(data: bytes | bytearray | memoryview) -> bytes:
+    """Return the payload of a ping or pong.
+
+    Raises:
+        TypeError: not bytes-like.
+        ValueError: more than 125 bytes (RFC 6455 section 5.5).
+    """
+    payload = binaryPayload(data)
+    if len(payload) > 125:
+        raise ValueError(f"a control frame carries at most 125 bytes, not {len(payload)}")
+    return payload
+
+
+# Positions.
+
+_POSITION = re.compile(r"([A-Za-z0-9]{1,32}):([0-9]{1,16})")
+_FURTHEST = 2**53 - 1  # the largest integer that every JSON reader reads exactly
 
 
 class Position(NamedTuple):
@@ -83,164 +194,6 @@ class Position(NamedTuple):
 START = Position("", 0)
 # A place in no numbering that there is: everything that is kept may be new to whoever is there.
 NOWHERE = Position("~", 0)
-
-
-class Publication:
-    """One message of a channel, numbered.
-
-    Attributes:
-        channel: the channel's name.
-        epoch, offset: its id; see `Position`.
-        kind: what it was published as.
-        payload: UTF-8 for text, one JSON value for JSON.
-        key: conflation: of several messages with one key, the newest says it all. None without.
-        at: when it was published (the reactor's seconds).
-        size: the bytes of payload and key, which is charged wherever it is kept; what is around them is charged there.
-    """
-
-    __slots__ = ("at", "channel", "epoch", "key", "kind", "offset", "payload", "size")
-
-    def __init__(self, channel: str, epoch: str, offset: int, kind: Kind, payload: bytes, key: str | None, at: float) -> None:
-        self.channel = channel
-        self.epoch = epoch
-        self.offset = offset
-        self.kind = kind
-        self.payload = payload
-        self.key = key
-        self.at = at
-        self.size = len(payload) if key is None else len(payload) + key.__sizeof__()
-
-    @property
-    def position(self) -> Position:
-        """Its id: the position after it."""
-        return Position(self.epoch, self.offset)
-
-    def __repr__(self) -> str:
-        return f"<Publication {self.channel} {self.position}>"
-
-
-class Published(NamedTuple):
-    """The answer to a publisher.
-
-    Attributes:
-        channel: the channel.
-        id: the message's id, as text.
-        recipients: to how many connections it was written, or for how many it waits.
-    """
-
-    channel: str
-    id: str
-    recipients: int
-
-
-class Start(NamedTuple):
-    """The answer to a subscriber.
-
-    Attributes:
-        channel: the channel or pattern.
-        position: the position before the first message that follows; None for a pattern.
-        recovered: whether everything since the position that was asked for follows; False when none was.
-        missed: how many messages of the past follow.
-    """
-
-    channel: str
-    position: Position | None
-    recovered: bool
-    missed: int
-
-
-def encodeText(text: str) -> bytes:
-    """Return the UTF-8 of a text message."""
-    if not isinstance(text, str):
-        raise TypeError(f"a text message must be a str, not {type(text).__name__}")
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("the text has a lone surrogate, which UTF-8 cannot encode") from None
-
-
-def encodeMessage(value: Any) -> tuple[int, bytes]:
-    """Return the opcode and payload for any value: str is text, bytes-like is binary, the rest JSON text."""
-    if isinstance(value, str):
-        return TEXT, encodeText(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return BINARY, bytes(value)
-    return TEXT, msgspec.json.encode(value)
-
-
-def asBytes(data: bytes | bytearray | memoryview) -> bytes:
-    """Return the payload of a binary message."""
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
-    raise TypeError(f"a binary message must be bytes, not {type(data).__name__}")
-
-
-def controlPayload(data: bytes) -> bytes:
-    """Return the payload of a ping or pong."""
-    data = asBytes(data)
-    if len(data) > 125:
-        raise ValueError(f"a control frame carries at most 125 bytes, not {len(data)}")
-    return data
-
-
-def encode(message: Any) -> tuple[Kind, bytes]:
-    """Return the kind and payload for any message: str is text, bytes-like is binary, the rest JSON (`msgspec.Raw` as it is).
-
-    Raises:
-        TypeError: JSON has no form for it.
-        ValueError: text with a lone surrogate.
-    """
-    opcode, payload = encodeMessage(message)
-    if opcode == BINARY:
-        return Kind.BINARY, payload
-    return (Kind.TEXT if isinstance(message, str) else Kind.JSON), payload
-
-
-def decode(kind: Kind, payload: bytes) -> Any:
-    """Return what `encode` was given, or what is equal to it in JSON."""
-    if kind is Kind.BINARY:
-        return payload
-    return payload.decode() if kind is Kind.TEXT else msgspec.json.decode(payload)
-
-
-def fromJson(value: msgspec.Raw) -> Any:
-    """Return what to publish for the ``data`` of a JSON frame: a string is a text, anything else JSON as it came.
-
-    Raises:
-        ChannelError: it is no JSON.
-    """
-    text = bytes(value)
-    try:
-        checkJson(text)
-        return msgspec.json.decode(text, type=str) if text.startswith(b'"') else value
-    except ValueError:
-        raise ChannelError("bad-request", "The data is no JSON.") from None
-
-
-def checkJson(text: bytes) -> None:
-    """Check that `text` is one JSON value, without making objects of it: a megabyte may have half a million.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        msgspec.json.decode(text, type=msgspec.Raw)
-        if not text.isascii():
-            text.decode()  # which msgspec leaves to whoever makes texts of it
-    except RecursionError as error:
-        raise ValueError(str(error)) from None
-
-
-def fromBase64(text: str) -> bytes:
-    """Return the bytes of the ``base64`` of a JSON frame (RFC 4648 section 4).
-
-    Raises:
-        ChannelError: it is none.
-    """
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError:
-        raise ChannelError("bad-request", "The base64 is none (RFC 4648 section 4).") from None
 
 
 def parsePosition(text: str) -> Position:
@@ -397,3 +350,70 @@ def _parseCursor(text: str, wanted: list[str]) -> dict[str, Position]:
                 raise ChannelError("bad-position", "The cursor is malformed.")
             found[name] = Position(epoch, int(place[2], 16))
     return found
+
+
+# Publications.
+
+
+class Publication:
+    """One message of a channel, numbered.
+
+    Attributes:
+        channel: the channel's name.
+        epoch, offset: its id; see `Position`.
+        kind: what it was published as.
+        payload: UTF-8 for text, one JSON value for JSON.
+        key: conflation: of several messages with one key, the newest says it all. None without.
+        at: when it was published (the reactor's seconds).
+        size: the bytes of payload and key, which is charged wherever it is kept; what is around them is charged there.
+    """
+
+    __slots__ = ("at", "channel", "epoch", "key", "kind", "offset", "payload", "size")
+
+    def __init__(self, channel: str, epoch: str, offset: int, kind: Kind, payload: bytes, key: str | None, at: float) -> None:
+        self.channel = channel
+        self.epoch = epoch
+        self.offset = offset
+        self.kind = kind
+        self.payload = payload
+        self.key = key
+        self.at = at
+        self.size = len(payload) if key is None else len(payload) + key.__sizeof__()
+
+    @property
+    def position(self) -> Position:
+        """Its id: the position after it."""
+        return Position(self.epoch, self.offset)
+
+    def __repr__(self) -> str:
+        return f"<Publication {self.channel} {self.position}>"
+
+
+class Published(NamedTuple):
+    """The answer to a publisher.
+
+    Attributes:
+        channel: the channel.
+        id: the message's id, as text.
+        recipients: to how many connections it was written, or for how many it waits.
+    """
+
+    channel: str
+    id: str
+    recipients: int
+
+
+class Start(NamedTuple):
+    """The answer to a subscriber.
+
+    Attributes:
+        channel: the channel or pattern.
+        position: the position before the first message that follows; None for a pattern.
+        recovered: whether everything since the position that was asked for follows; False when none was.
+        missed: how many messages of the past follow.
+    """
+
+    channel: str
+    position: Position | None
+    recovered: bool
+    missed: int

@@ -21,7 +21,7 @@ from twisted_ws.dispatch.examination import examine
 from twisted_ws.dispatch.upgrades import Upgrade, callUpgrade, refusal
 from twisted_ws.errors import CloseCode, ConfigurationError, ServiceError
 from twisted_ws.limits import Limits
-from twisted_ws.message import Published, encode
+from twisted_ws.message import Message, Published
 from twisted_ws.routes import Match, Routes
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject, UpgradeRequest
@@ -206,9 +206,9 @@ class WebSocketServer:
             TypeError: JSON has no form for `message`.
             ValueError: text with a lone surrogate.
         """
-        kind, payload = encode(message)
-        self.runtime.fanOuts.admit(len(payload))
-        taken = self._callers.send(kind, payload)
+        encoded = Message.of(message)
+        self.runtime.fanOuts.admit(len(encoded.payload))
+        taken = self._callers.send(encoded)
         return succeed(taken) if isinstance(taken, int) else taken
 
     def publish(

@@ -7,7 +7,7 @@ from tests.memory import SteadyClock
 from twisted_ws import ChannelError, Limits
 from twisted_ws.channels.memory import FORGOTTEN_AT_ONCE, MemoryEngine
 from twisted_ws.channels.replay import CHARGE
-from twisted_ws.message import START, Kind, Position
+from twisted_ws.message import START, Kind, Message, Position
 from twisted_ws.wire.loop.wheel import AT_ONCE, TICK, Wheel
 
 NOW = 1000.0
@@ -27,7 +27,7 @@ class World:
         return 3
 
     def publish(self, channel, *texts, **options):
-        return [self.engine.publish(channel, Kind.TEXT, text.encode(), **options) for text in texts]
+        return [self.engine.publish(channel, Message.of(text), **options) for text in texts]
 
     def since(self, channel, after=START):
         """Return the answer to "what came since": (position, recovered, texts)."""
@@ -55,7 +55,7 @@ def test_epochs():
     engines = [MemoryEngine(Limits(), Wheel(SteadyClock()), SteadyClock().seconds) for _ in range(2)]
     assert engines[0].epoch != engines[1].epoch
     assert engines[0].epoch.isalnum()
-    assert engines[0].publish("a", Kind.TEXT, b"").recipients == 0
+    assert engines[0].publish("a", Message.of("")).recipients == 0
 
 
 @pytest.mark.parametrize(

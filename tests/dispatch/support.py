@@ -13,7 +13,7 @@ from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.examination import examine
 from twisted_ws.errors import ConnectionClosed, WebSocketError
 from twisted_ws.limits import Limits
-from twisted_ws.message import TEXT, encodeMessage
+from twisted_ws.message import TEXT, Message
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.loop.turns import Turns as Budget
 from twisted_ws.wire.websocket.outbox import failedWrite
@@ -121,7 +121,8 @@ class Peer:
         return written
 
     def reply(self, message: str | bytes) -> None:
-        self.writeFrame(*encodeMessage(message))
+        made = Message.of(message)
+        self.writeFrame(made.kind.opcode, made.payload)
 
     def send(self, message: Any) -> bool:
         raise NotImplementedError

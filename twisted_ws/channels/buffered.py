@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.channels.formats import ChannelMessage, Format, raw
+from twisted_ws.channels.formats import ChannelMessage, Format, rawFormat
 from twisted_ws.channels.mailbox import Mailbox, Policy
 from twisted_ws.channels.names import isPattern
 from twisted_ws.channels.replay import Replay
@@ -40,9 +39,7 @@ class BufferedSubscriber(Subscriber):
 
     __slots__ = ("_channels", "_connection", "_easing", "_goesOn", "_isPumping", "_mailbox", "_patterns", "_policy", "sender")
 
-    format: ClassVar[Format] = staticmethod(raw)
-    # Makes what the connection gets of a text that is for this one alone.
-    text: ClassVar[Any] = staticmethod(partial(OutgoingMessage, TEXT))
+    format: ClassVar[Format] = staticmethod(rawFormat)
 
     def __init__(self, caller: Caller, channels: Channels, policy: Policy = Policy.CLOSE) -> None:
         super().__init__(caller)
@@ -106,7 +103,7 @@ class BufferedSubscriber(Subscriber):
         if self._channels.fanOuts.pending:
             self._channels.fanOuts.catchUp(self.caller)
         if self._mailbox is None and self._fits(len(notice)):
-            self._connection.send(self.text(notice))
+            self._connection.sendText(notice)
         else:
             self._keep(notice)
 
@@ -224,7 +221,7 @@ class BufferedSubscriber(Subscriber):
                 self._tooSlow(mailbox)
                 return
             if items:
-                messages = [self.text(each) if isinstance(each, bytes) else self.format(each) for each in items]
+                messages = [OutgoingMessage(TEXT, each) if isinstance(each, bytes) else self.format(each) for each in items]
                 turns.spend(STEPS * len(items) + sum([len(each.payload) for each in messages]) // BYTES)
                 self._connection.sendAll(messages)
             elif mailbox:

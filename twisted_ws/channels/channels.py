@@ -34,7 +34,7 @@ from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.frames import OutgoingMessage
-from twisted_ws.message import Kind, Position, Publication, Published, Start, encode, parsePosition
+from twisted_ws.message import Message, Position, Publication, Published, Start, parsePosition
 from twisted_ws.wire.door.gate import addressKey
 from twisted_ws.wire.websocket.fanout import BYTES, STEPS, Later, Part, stepsOf
 from twisted_ws.wire.websocket.runtime import Runtime
@@ -191,13 +191,19 @@ class Channels:
     # Messages.
 
     def publish(
-        self, channel: str, message: Any, key: str | None = None, idempotencyKey: str | None = None, asked: Any = None
+        self,
+        channel: str,
+        message: Any,
+        key: str | None = None,
+        idempotencyKey: str | None = None,
+        asked: Message | None = None,
     ) -> Deferred[Published]:
         """Publish a message to all who are subscribed to `channel`, and keep it for those who come back.
 
         Args:
             channel: a name, no pattern.
-            message: str for text, bytes for binary, anything else as JSON (`msgspec.Raw`: JSON that is encoded already).
+            message: str for text, bytes for binary, a `Message` as it is, anything else as JSON (`msgspec.Raw`: JSON that is
+                encoded already).
             key: conflation; see `Publication`.
             idempotencyKey: publish once only, however often this is called with it within `Limits.idempotencyAge`.
             asked: what the publisher has sent, where a service has put `message` in its place; None: the same.
@@ -213,18 +219,19 @@ class Channels:
             ValueError: text or key with a lone surrogate.
         """
         checkName(channel, self.limits.channelName)
-        kind, payload = encode(message)
-        if len(payload) > self.limits.maxMessageSize:
+        message = Message.of(message)
+        size = len(message.payload)
+        if size > self.limits.maxMessageSize:
             raise ChannelError("too-large", f"A message has at most {self.limits.maxMessageSize} bytes.")
         for each in (key, idempotencyKey):
             if each is not None and len(each) > LONGEST_KEY:
                 raise ChannelError("too-large", f"A key has at most {LONGEST_KEY} characters.")
         if key is not None and not key.isascii():
             key.encode()  # what is numbered has to have a frame
-        fingerprint = b"" if idempotencyKey is None else _fingerprint(key, *((kind, payload) if asked is None else encode(asked)))
+        fingerprint = b"" if idempotencyKey is None else _fingerprint(key, asked or message)
         if self.fanOuts.pending:
-            self.fanOuts.admit(len(payload))
-        return _later(self._engine.publish(channel, kind, payload, key, idempotencyKey, fingerprint))
+            self.fanOuts.admit(size)
+        return _later(self._engine.publish(channel, message, key, idempotencyKey, fingerprint))
 
     def _receive(self, publication: Publication) -> int | Deferred[int]:
         """Pass one message on; called by the engine."""
@@ -361,9 +368,11 @@ class _Joining:
         self.held: list[Publication] = []
 
 
-def _fingerprint(key: str | None, kind: Kind, payload: bytes) -> bytes:
+def _fingerprint(key: str | None, message: Message) -> bytes:
     """Tell a message that is sent again from another one."""
-    return blake2b(repr((key, kind.value)).encode("ascii", "backslashreplace") + payload, digest_size=16).digest()
+    hashed = blake2b(repr((key, message.kind.value)).encode("ascii", "backslashreplace"), digest_size=16)
+    hashed.update(message.payload)  # apart, for a large one is not copied then
+    return hashed.digest()
 
 
 def _later(answer: Any) -> Deferred[Any]:

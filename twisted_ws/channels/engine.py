@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 
 from twisted_ws.channels.replay import Replay
-from twisted_ws.message import Kind, Position, Publication, Published
+from twisted_ws.message import Message, Position, Publication, Published
 
 __all__ = ["Description", "Engine", "History"]
 
@@ -60,7 +60,7 @@ class Engine(Protocol):
     receive: Callable[[Publication], int | Deferred[int]]
 
     def publish(
-        self, channel: str, kind: Kind, payload: bytes, key: str | None, idempotencyKey: str | None, fingerprint: bytes
+        self, channel: str, message: Message, key: str | None, idempotencyKey: str | None, fingerprint: bytes
     ) -> Published | Deferred[Published]:
         """Give a message the channel's next offset, keep it, and pass it to `receive` wherever the channel is watched.
 

@@ -13,7 +13,7 @@ from twisted_ws.channels.names import SortedNames, isPattern
 from twisted_ws.channels.replay import CHARGE, HistoryReplay
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
-from twisted_ws.message import START, Kind, Position, Publication, Published
+from twisted_ws.message import START, Message, Position, Publication, Published
 from twisted_ws.wire.loop.wheel import Wheel
 
 __all__ = ["MemoryEngine"]
@@ -203,8 +203,7 @@ class MemoryEngine:
     def publish(
         self,
         channel: str,
-        kind: Kind,
-        payload: bytes,
+        message: Message,
         key: str | None = None,
         idempotencyKey: str | None = None,
         fingerprint: bytes = b"",
@@ -220,7 +219,7 @@ class MemoryEngine:
             self._disown(log, log.maker)
         log.top += 1
         log.touched = now
-        publication = Publication(log.channel, self.epoch, log.top, kind, payload, key, now)
+        publication = Publication(log.channel, self.epoch, log.top, message.kind, message.payload, key, now)
         self._keep(log, publication)
         if log.wheelSlot is None:
             self._wheel.set(log, now + self._limits.historyAge)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from asyncio import iscoroutine
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from msgspec import Raw
-from msgspec.json import encode as encodeJson
+from msgspec import Raw, json
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,7 +22,7 @@ from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.largejson import decodeLarge, hasMoreValues
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.logs import printable
-from twisted_ws.message import Published, decode, encode, parseAfter
+from twisted_ws.message import Kind, Message, Published, parseAfter
 from twisted_ws.service import WebSocketService
 from twisted_ws.upgrade import Reject, UpgradeRequest
 
@@ -170,7 +169,7 @@ class ChannelService(WebSocketService):
             return None
         info = await self._ask("onPresence", self.onPresence, caller, channel)
         try:
-            encodeJson(info)  # it is told to many, later: here is who it came from
+            json.encode(info)  # it is told to many, later: here is who it came from
         except Exception:
             self._failed(Failure(), "onPresence")
             raise ChannelError("internal-error", "The service failed.") from None
@@ -202,7 +201,7 @@ class ChannelService(WebSocketService):
         Args:
             caller: who.
             channel: the name.
-            message: a str, bytes, or JSON as it came (`msgspec.Raw`).
+            message: a str, bytes, JSON as it came (`msgspec.Raw`), or a `Message`.
             key: see `Channels.publish`.
             idempotencyKey: the same.
 
@@ -210,19 +209,15 @@ class ChannelService(WebSocketService):
             ChannelError: it may not.
         """
         checkName(channel, self.server.limits.channelName)
-        asked = message
-        if isinstance(message, Raw) and getattr(self.onPublish, "__func__", None) is not ChannelService.onPublish:
-            kind, payload = encode(message)
-            if hasMoreValues(payload, self.server.limits.jsonValues):
-                raise ChannelError("too-large", f"The JSON has more than {self.server.limits.jsonValues} values.")
-            try:
-                asked = decodeLarge(partial(decode, kind), payload)  # for who looks at it
-            except (ValueError, RecursionError) as error:
-                raise ChannelError("bad-request", f"The JSON cannot be read: {printable(error)}.") from None
-        instead = await self._ask("onPublish", self.onPublish, caller, channel, asked)
+        shown = message
+        if isinstance(message, (Message, Raw)) and getattr(self.onPublish, "__func__", None) is not ChannelService.onPublish:
+            message = Message.of(message)
+            shown = self._decoded(message)  # only for a hook that looks at it
+        instead = await self._ask("onPublish", self.onPublish, caller, channel, shown)
         if self.server.isStopping:  # that may have begun since the client asked: it would reach nobody any more
             raise ChannelError("unavailable", "The server stops: nothing was sent.")
         try:
+            message = Message.of(message)
             # What a service makes of a message may differ each time, with the time for instance: what was sent does not.
             return await self.server.channels.publish(
                 channel, message if instead is None else instead, key, idempotencyKey, message
@@ -231,6 +226,22 @@ class ChannelService(WebSocketService):
             # It came from the hook: what a client sends has a form.
             self._failed(Failure(), "onPublish")
             raise ChannelError("internal-error", "The service failed.") from None
+
+    def _decoded(self, message: Message) -> Any:
+        """Return the value of a client's message.
+
+        Raises:
+            ChannelError: JSON of too many values, or that Python cannot read.
+        """
+        if message.kind is not Kind.JSON:
+            return message.value()
+        most = self.server.limits.jsonValues
+        if hasMoreValues(message.payload, most):
+            raise ChannelError("too-large", f"The JSON has more than {most} values.")
+        try:
+            return decodeLarge(json.decode, message.payload)
+        except (ValueError, RecursionError) as error:
+            raise ChannelError("bad-request", f"The JSON cannot be read: {printable(error)}.") from None
 
     def left(self, caller: Any, channel: str) -> None:
         """Tell onUnsubscribe that a subscription has ended; for `Subscriber.ended`."""
@@ -278,8 +289,8 @@ class ChannelService(WebSocketService):
 
     async def onOpen(self, caller: Caller) -> None:
         """Subscribe to the channels of the URL."""
-        json = caller.negotiatedSubProtocol == SUBPROTOCOL
-        subscriber = JsonSubscriber(caller, self) if json else RawSubscriber(caller, self)
+        kind = JsonSubscriber if caller.negotiatedSubProtocol == SUBPROTOCOL else RawSubscriber
+        subscriber = kind(caller, self)
         subscriber.welcome()
         try:
             names = self.channelsOf(caller.request)

@@ -8,7 +8,7 @@ import msgspec
 
 from twisted_ws.channels.formats import SUBPROTOCOL
 from twisted_ws.errors import ChannelError
-from twisted_ws.message import fromBase64, fromJson
+from twisted_ws.message import Message
 
 __all__ = [
     "SUBPROTOCOL",
@@ -62,17 +62,17 @@ class PublishRequest(_AnyRequest, tag="publish"):
     key: str | None = None
     idempotencyKey: str | None = None
 
-    def message(self) -> Any:
-        """Return what is to be published: str, bytes, or JSON as it came (`msgspec.Raw`).
+    def message(self) -> Message:
+        """Return the message.
 
         Raises:
-            ChannelError: neither data nor base64, both, or one that is no base64.
+            ChannelError: neither data nor base64, both, or invalid base64.
         """
         if isinstance(self.data, msgspec.Raw) and self.base64 is None:
-            return fromJson(self.data)
+            return Message.ofData(self.data)
         if self.base64 is None or isinstance(self.data, msgspec.Raw):
             raise ChannelError("bad-request", "A message has either data or base64.")
-        return fromBase64(self.base64)
+        return Message.ofBase64(self.base64)
 
 
 class PresenceRequest(_AnyRequest, tag="presence"):

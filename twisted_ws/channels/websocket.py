@@ -124,7 +124,7 @@ class JsonSubscriber(_ServiceSubscriber):
         await self._do(SubscribeRequest(channel=channel), after)
 
     async def received(self, message: str | bytes) -> None:
-        """Do what a frame asks, and answer it; end when the client has room for more answers."""
+        """Do what a request asks, and answer it; end when the client has room for more answers."""
         if isinstance(message, bytes):
             self._answer(ChannelError("bad-request", "Frames are text."), None)
         else:

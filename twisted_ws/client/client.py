@@ -17,9 +17,7 @@ from twisted_ws.client.session import Session
 from twisted_ws.closecodes import DONE
 from twisted_ws.dispatch.binding import Binder
 from twisted_ws.errors import BindingError, CloseCode, ConnectionClosed
-from twisted_ws.message import BINARY, TEXT, encodeMessage, encodeText
-from twisted_ws.message import asBytes as asBytes
-from twisted_ws.message import controlPayload as controlPayload
+from twisted_ws.message import BINARY, TEXT, Message, binaryPayload, controlPayload, textPayload
 from twisted_ws.service import checkClose
 
 __all__ = ["WebSocketClient"]
@@ -101,7 +99,7 @@ class WebSocketClient:
             TypeError: `text` is no str.
             ValueError: `text` has a lone surrogate, which UTF-8 cannot encode.
         """
-        return self._session.writes.write(TEXT, encodeText(text))
+        return self._session.writes.write(TEXT, textPayload(text))
 
     def writeBinaryMessage(self, data: bytes | bytearray | memoryview) -> Deferred[None]:
         """Send one binary message.
@@ -109,7 +107,7 @@ class WebSocketClient:
         Raises:
             TypeError: `data` is not bytes-like.
         """
-        return self._session.writes.write(BINARY, asBytes(data))
+        return self._session.writes.write(BINARY, binaryPayload(data))
 
     def writeMessage(self, value: Any) -> Deferred[None]:
         """Send `value`: a str as text, bytes as binary, anything else as JSON text.
@@ -118,7 +116,8 @@ class WebSocketClient:
             TypeError: JSON has no form for `value`.
             ValueError: text with a lone surrogate.
         """
-        return self._session.writes.write(*encodeMessage(value))
+        message = Message.of(value)
+        return self._session.writes.write(message.kind.opcode, message.payload)
 
     # Reading.
 

@@ -13,6 +13,7 @@ from tests.web.conftest import Connection, Response
 from twisted_ws.access.credentials import CheckFailed, Credentials, Identity, TooManyFailures, Unauthenticated
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
+from twisted_ws.message import Message
 from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.wire.door.origins import AllowedHosts
 from twisted_ws.wire.door.proxies import TrustedProxies
@@ -35,7 +36,7 @@ class Server:
     def broadcast(self, message: str | bytes) -> Deferred[int]:
         if isinstance(self.answer, Exception):
             raise self.answer
-        self.sent.append(message)
+        self.sent.append(Message.of(message).value())
         return self.answer if isinstance(self.answer, Deferred) else succeed(self.answer)
 
     def readiness(self) -> str | None:

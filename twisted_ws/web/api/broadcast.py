@@ -11,7 +11,7 @@ from twisted_ws.errors import ChannelError
 from twisted_ws.web.api.guard import GuardedResource
 from twisted_ws.web.api.health import Liveness, Readiness
 from twisted_ws.web.api.resource import ELSEWHERE, ApiResource
-from twisted_ws.web.http.content import checkBodyType, contentType, textOf
+from twisted_ws.web.http.content import checkBodyType, contentType, textMessage
 from twisted_ws.web.http.errors import HttpError, httpError
 from twisted_ws.web.http.resource import Directory
 from twisted_ws.web.http.site import HttpSite
@@ -76,7 +76,7 @@ class BroadcastResource(GuardedResource):
         body = request.content.read()
         if not body:
             raise HttpError(400, "The body is empty: nothing was sent.", "empty-body")
-        message = body if contentType(request) == "application/octet-stream" else textOf(body)
+        message = body if contentType(request) == "application/octet-stream" else textMessage(body)
         try:
             sent = self._server.broadcast(message)
         except ChannelError as error:

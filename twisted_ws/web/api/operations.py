@@ -15,6 +15,7 @@ from twisted_ws.channels.names import checkName
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.dispatch.largejson import hasMoreValues
 from twisted_ws.errors import ChannelError
+from twisted_ws.message import Message
 from twisted_ws.server import CLOSING
 from twisted_ws.web.api import schemas
 from twisted_ws.web.channels.polling import Gathered
@@ -272,9 +273,26 @@ OPERATIONS = (
 
 async def _publish(server: WebSocketServer, message: schemas.BatchMessage) -> schemas.Published:
     published = await server.publish(
-        message.channel, message.message(), key=_given(message.key), idempotencyKey=_given(message.idempotencyKey)
+        message.channel, _encoded(message), key=_given(message.key), idempotencyKey=_given(message.idempotencyKey)
     )
     return schemas.Published(*published)
+
+
+def _encoded(message: schemas.BatchMessage) -> Message:
+    """Return a message as it is published.
+
+    Raises:
+        ChannelError: invalid base64, or data that is not UTF-8.
+    """
+    if isinstance(message.base64, str):
+        return Message.ofBase64(message.base64)
+    data = bytes(message.data)  # type: ignore[arg-type]
+    if not data.isascii():
+        try:
+            data.decode()  # which msgspec leaves to whoever makes texts of it
+        except UnicodeDecodeError:
+            raise ChannelError("bad-request", "The data is not valid UTF-8.") from None
+    return Message.ofData(data)
 
 
 async def _find(call: Call) -> Description:

@@ -14,7 +14,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from twisted_ws.channels.names import NAME
 from twisted_ws.closecodes import FORBIDDEN
 from twisted_ws.errors import CloseCode
-from twisted_ws.message import fromBase64, fromJson
 
 __all__ = [
     "Batch",
@@ -95,14 +94,6 @@ class BatchMessage(_Choice):
     base64: Annotated[str, _said("A binary message, in base64.")] | UnsetType = UNSET
     key: Annotated[str, _said("Conflation: at most 128 characters.")] | UnsetType = UNSET
     idempotencyKey: Annotated[str, _said("Publish once only: at most 128 characters.")] | UnsetType = UNSET
-
-    def message(self) -> Any:
-        """Return what is to be published.
-
-        Raises:
-            ChannelError: it is none.
-        """
-        return fromBase64(self.base64) if isinstance(self.base64, str) else fromJson(msgspec.Raw(self.data))  # type: ignore[arg-type]
 
 
 class Publish(BatchMessage):

@@ -14,7 +14,7 @@ from twisted_ws.channels.replay import Replay
 from twisted_ws.channels.subprotocol import notice
 from twisted_ws.message import Cursor, Kind, Publication, Start, parseAfter
 from twisted_ws.web.channels.request import presenceOf
-from twisted_ws.web.channels.stream import Event, EventStream, OwnEvent, uniform
+from twisted_ws.web.channels.stream import Event, EventStream, uniform
 from twisted_ws.web.http.compression import listed, wanted
 from twisted_ws.wire.speedups import NEVER
 
@@ -79,7 +79,6 @@ class EventSubscriber(BufferedSubscriber):
     __slots__ = ("_began", "_service", "_starts", "_stream", "_watched")
 
     format: ClassVar[Format] = staticmethod(rawEvent)
-    text = OwnEvent
 
     def __init__(
         self, visitor: Visitor, stream: EventStream, service: ChannelService, watched: bool, names: Iterable[str]

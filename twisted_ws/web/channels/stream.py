@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from twisted_ws.web.http.connection import HttpConnection
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["Event", "EventStream", "OwnEvent", "returnDelay", "uniform"]
+__all__ = ["Event", "EventStream", "returnDelay", "uniform"]
 
 HEARTBEAT = b":\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -78,7 +78,6 @@ class Event(OutgoingMessage):
             self.plain = chunk(self.payload)
         else:
             self._join(parts)
-        self.deflated = {}
         self.publication = publication
 
     def _join(self, parts: Sequence[bytes]) -> None:
@@ -86,15 +85,6 @@ class Event(OutgoingMessage):
         head = b"%x\r\n" % sum(map(len, parts))
         self.plain = b"".join((head, *parts, b"\r\n"))
         self.payload = memoryview(self.plain)[len(head) : -2]  # type: ignore[assignment]  # it is only ever joined
-
-
-class OwnEvent(OutgoingMessage):
-    """An event, or several, for one stream alone: bytes, which get their chunk there and no frame of a WebSocket."""
-
-    __slots__ = ()
-
-    def __init__(self, payload: bytes) -> None:
-        self.payload = payload
 
 
 class EventStream:
@@ -161,6 +151,13 @@ class EventStream:
     def bufferedAmount(self) -> int:
         """Return how many bytes wait to be handed to the kernel."""
         return self._outbox.size
+
+    def sendText(self, payload: bytes) -> bool:
+        """Write an event for this stream alone; return whether the stream took it."""
+        if self._ending:
+            return False
+        self._write(payload)
+        return not self._ending
 
     def send(self, message: OutgoingMessage) -> bool:
         """Write an `Event`, or the payload of any other message as it is; say whether the stream took it."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from twisted_ws.message import checkJson
+from twisted_ws.message import Kind, Message
 from twisted_ws.web.http.errors import HttpError
 
 if TYPE_CHECKING:
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["checkBodyType", "contentType", "idempotencyKey", "messageOf", "textOf"]
+__all__ = ["checkBodyType", "contentType", "idempotencyKey", "messageOf", "textMessage"]
 
 _CHARSET = re.compile(r";[ \t]*charset=\"?([^\";]*)", re.IGNORECASE)
 IDEMPOTENCY_KEY = r"[!-~]{1,128}"
@@ -63,48 +63,53 @@ def checkBodyType(request: HttpRequest) -> None:
         raise HttpError(415, "Text must be UTF-8.")
 
 
-def messageOf(request: HttpRequest) -> str | bytes | msgspec.Raw:
-    """Return the body of a POST to a channel as what is to be published.
+def messageOf(request: HttpRequest) -> Message:
+    """Return the body of a POST to a channel as a message.
 
     An empty one is a message where its type says so, as that of a page's ``fetch`` does; else it is more often a mistake of a
     script.
 
     Raises:
-        HttpError: 400 for an empty body of another type, for text that is not UTF-8, and for JSON that is none.
+        HttpError: 400 for an empty body of another type, for text that is not UTF-8, and for invalid JSON.
     """
     body, kind = request.content.read(), contentType(request)
     if not body and kind not in ("text/plain", "application/octet-stream"):
         raise HttpError(400, "The body is empty: nothing was sent.", "empty-body")
     if kind == "application/octet-stream":
-        return body
+        return Message(Kind.BINARY, body)
     if kind == "application/json":
-        return jsonOf(body)
-    return textOf(body)
+        _checkJson(body)
+        return Message(Kind.JSON, body)
+    return textMessage(body)
 
 
-def textOf(body: bytes) -> str:
-    """Return a text.
+def textMessage(body: bytes) -> Message:
+    """Return a body as a text message.
+
+    Raises:
+        HttpError: 400 for a body that is not UTF-8.
+    """
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            hint = "The body is not UTF-8; binary needs Content-Type: application/octet-stream."
+            raise HttpError(400, hint, "not-utf-8") from None
+    return Message(Kind.TEXT, body)
+
+
+def _checkJson(body: bytes) -> None:
+    """Check that a body is one JSON value, without making objects of it: a megabyte may have half a million.
 
     Raises:
         HttpError: 400.
     """
     try:
-        return body.decode()
-    except UnicodeDecodeError:
-        raise HttpError(400, "The body is not UTF-8; binary needs Content-Type: application/octet-stream.", "not-utf-8") from None
-
-
-def jsonOf(body: bytes) -> msgspec.Raw:
-    """Return one JSON value as it came.
-
-    Raises:
-        HttpError: 400.
-    """
-    try:
-        checkJson(body)
-    except ValueError:
-        raise HttpError(400, "The body is no JSON.") from None
-    return msgspec.Raw(body)
+        msgspec.json.decode(body, type=msgspec.Raw)
+        if not body.isascii():
+            body.decode()  # which msgspec leaves to whoever makes texts of it
+    except (ValueError, RecursionError):
+        raise HttpError(400, "The body is not valid JSON.") from None
 
 
 def idempotencyKey(request: HttpRequest) -> str | None:

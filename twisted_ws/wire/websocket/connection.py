@@ -30,7 +30,7 @@ from twisted_ws.errors import (
 )
 from twisted_ws.frames import FIN, OutgoingMessage, frame
 from twisted_ws.logs import printable
-from twisted_ws.message import BINARY, CLOSE, PING, PONG, TEXT, encodeMessage
+from twisted_ws.message import BINARY, CLOSE, PING, PONG, TEXT, textPayload
 from twisted_ws.service import checkClose
 from twisted_ws.wire.door.handshake import Accept
 from twisted_ws.wire.lane.transport import LaneServer
@@ -564,7 +564,10 @@ class WebSocketConnection(QuietServerProtocol):
         if begun:
             self._outbox.goOn()
         elif self._state is OPEN:
-            self.send(OutgoingMessage(*encodeMessage(message)))
+            if isinstance(message, str):
+                self._sendAlone(TEXT, textPayload(message))
+            else:
+                self._sendAlone(BINARY, message)
         self._pauseForReplies()
 
     def _catchUp(self) -> None:
@@ -585,6 +588,18 @@ class WebSocketConnection(QuietServerProtocol):
         """
         self._whenEased, self._makeRoom = goOn, makeRoom
         self._outbox.hold(goOn is not None)
+
+    def sendText(self, payload: bytes) -> bool:
+        """Send a text message to this peer alone, without a Deferred; return whether the connection is open and took it."""
+        return self._sendAlone(TEXT, payload)
+
+    def _sendAlone(self, opcode: int, payload: bytes) -> bool:
+        if self._state is not OPEN:
+            return False
+        self.sender.lastData = self.runtime.wheel.now
+        deflate = self._perMessageCompress
+        self._outbox.send(frame(opcode, payload) if deflate is None else compressedFrame(deflate, opcode, payload))
+        return self._state is OPEN
 
     def send(self, message: OutgoingMessage) -> bool:
         """Send a message that goes to many; return whether this connection took it."""

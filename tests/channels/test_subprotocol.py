@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import gc
+
+import msgspec
+import pytest
+
+from twisted_ws import ChannelService, Limits
+from twisted_ws.channels import subprotocol
+from twisted_ws.channels.subprotocol import SUBPROTOCOL, PublishRequest, notice, readRequest, refOf
+from twisted_ws.errors import ChannelError
+from twisted_ws.message import Kind, Message
+from twisted_ws.testing import serve
+
+
+class Hooked(ChannelService):
+    def onPublish(self, caller, channel, message):
+        self.shown = message
+
+
+class Passes:
+    """Counts what reads or writes JSON."""
+
+    def __init__(self, monkeypatch):
+        self.made = []
+        counted = self
+
+        class Decoder:
+            def __init__(self, decoder):
+                self.decode = counted.counting("read", decoder.decode)
+
+        monkeypatch.setattr(subprotocol, "_requests", Decoder(subprotocol._requests))
+        monkeypatch.setattr(msgspec.json, "decode", self.counting("read", msgspec.json.decode))
+        monkeypatch.setattr(msgspec.json, "encode", self.counting("write", msgspec.json.encode))
+
+    def counting(self, what, call):
+        def counted(*arguments, **named):
+            self.made.append(what)
+            return call(*arguments, **named)
+
+        return counted
+
+
+@pytest.mark.parametrize(
+    ("data", "reads", "writes"),
+    [
+        # Of the data nothing is read but the request that it came in; what is written is the answer, and a text as JSON.
+        ('{"a":[1,"é"]}', 1, 1),
+        ('"plain"', 1, 2),
+        ('"es\\ncaped"', 2, 2),
+    ],
+)
+@pytest.mark.parametrize("key", ["", ',"idempotencyKey":"once"'])
+def test_passes(monkeypatch, data, reads, writes, key):
+    """A message is read once and written once on its way from one client to the others; only a hook has it decoded."""
+    for service, more in (ChannelService(publish=True), 0), (Hooked(), data.startswith("{")):
+        memory = serve({"/channels/{channel}": service}, limits=Limits(pingInterval=0))
+        publisher, subscriber = (memory.connect("/channels/a", subProtocols=[SUBPROTOCOL]) for _ in range(2))
+        publisher.readMessages(), subscriber.readMessages()
+        with monkeypatch.context() as patched:
+            passes = Passes(patched)
+            publisher.writeTextMessage('{"type":"publish","ref":1,"channel":"a","data":' + data + key + "}")
+            assert (passes.made.count("read"), passes.made.count("write")) == (reads + more, writes)
+        assert msgspec.json.decode(subscriber.readMessages()[0])["data"] == msgspec.json.decode(data)
+        if more:
+            assert service.shown == msgspec.json.decode(data)
+
+
+@pytest.mark.parametrize("data", ["{", '"\\ud800"', '["\\ud800"]', "[" * 100_000, "1 2", "", "01", '"\x01"', '["\x01"]'])
+def test_wrongData(data):
+    """What is not JSON is refused with the request that it stands in, however deeply it is nested."""
+    with pytest.raises(ChannelError) as caught:
+        readRequest('{"type":"publish","channel":"a","data":' + data + "}")
+    assert caught.value.code == "bad-request"
+
+
+@pytest.mark.parametrize(("data", "base64"), [("1", "AA=="), (None, None), (None, "AA")])
+def test_eitherDataOrBase64(data, base64):
+    """A message has data or base64, and base64 is strict."""
+    given = msgspec.UNSET if data is None else msgspec.Raw(data.encode())
+    with pytest.raises(ChannelError, match="base64"):
+        PublishRequest(channel="a", data=given, base64=base64).message()
+    assert PublishRequest(channel="a", base64="AP8=").message() == Message(Kind.BINARY, b"\0\xff")
+
+
+def test_refs():
+    """An answer carries the ref of its request, also of one that cannot be read, unless the ref is too long."""
+    assert readRequest('{"type":"ping","ref":"x"}').ref == refOf('{"type":"pong","ref":"x"}') == "x"
+    assert notice("pong", "x") == b'{"type":"pong","ref":"x"}'
+    assert notice("pong") == b'{"type":"pong"}'
+    long = '{"type":"ping","ref":"' + "x" * 65 + '"}'
+    assert refOf(long) is refOf("{") is None
+    with pytest.raises(ChannelError, match="64 characters"):
+        readRequest(long)
+
+
+def test_noObjects():
+    """A megabyte of JSON is taken without being made into half a million objects."""
+    collections = []
+
+    def collected(phase, info):
+        collections.append(info["generation"])
+
+    data = "[" + ",".join(["{}"] * 300_000) + "]"
+    gc.callbacks.append(collected)  # each seven hundred lists or dicts are one
+    try:
+        request = readRequest('{"type":"publish","channel":"a","data":' + data + "}")
+        assert request.message() == Message(Kind.JSON, data.encode())
+    finally:
+        gc.callbacks.remove(collected)
+    assert len(collections) < 5
