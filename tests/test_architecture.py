@@ -118,7 +118,7 @@ def test_described(path):
 def test_onlyTheWireKnowsAutobahn(path):
     """Autobahn is one room's business, and of the client only one module's."""
     known = [imported for imported in imports(ast.parse(path.read_text())) if imported.split(".")[0] in ("autobahn", "txaio")]
-    assert not known or room(name(path)) == "wire.websocket" or name(path) == "twisted_ws.client.autobahn"
+    assert not known or room(name(path)) == "wire.websocket" or name(path) == "twisted_ws.client.websocket.autobahn"
 
 
 def inFreshPython(code):

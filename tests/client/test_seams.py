@@ -11,7 +11,7 @@ from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.base import ReactorBase
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from twisted_ws.client.autobahn import QuietClientProtocol
+from twisted_ws.client.websocket.autobahn import QuietClientProtocol
 from twisted_ws.limits import Limits
 
 

@@ -32,7 +32,7 @@ from twisted_ws.client import (
     WrongName,
     connect,
 )
-from twisted_ws.client.opening.tls import explain
+from twisted_ws.client.http.tls import explain
 from twisted_ws.wire.tls.client import ClientTLS
 from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
 

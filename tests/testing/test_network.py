@@ -9,7 +9,7 @@ from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
 from twisted_ws.testing import Restless
-from twisted_ws.testing.ends import Link
+from twisted_ws.testing.transport import Link
 from twisted_ws.testing.network import Network
 
 

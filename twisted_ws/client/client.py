@@ -9,9 +9,9 @@ from typing import Any, TypeVar, overload
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.client.connection import ClientConnection
+from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.client.errors import UnexpectedMessage
-from twisted_ws.client.opening.answer import Response
+from twisted_ws.client.http.response import Response
 from twisted_ws.client.options import checkNumber
 from twisted_ws.client.session import Session
 from twisted_ws.closecodes import DONE

@@ -11,12 +11,12 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from twisted_ws.client.client import WebSocketClient
-from twisted_ws.client.opening.address import parseURL
-from twisted_ws.client.opening.credentials import Credentials
-from twisted_ws.client.opening.dialing import dial
-from twisted_ws.client.opening.proxies import Proxy, proxyFor
-from twisted_ws.client.opening.request import checkSubProtocols, headerPairs
-from twisted_ws.client.opening.tunnel import TunnelEndpoint
+from twisted_ws.client.http.address import parseURL
+from twisted_ws.client.http.credentials import Credentials
+from twisted_ws.client.http.dialing import dial
+from twisted_ws.client.http.proxies import Proxy, proxyFor
+from twisted_ws.client.handshake import checkSubProtocols, headerPairs
+from twisted_ws.client.http.tunnel import TunnelEndpoint
 from twisted_ws.client.options import HANDSHAKE_TIMEOUT, READ_BUFFER, WRITE_BUFFER, Options
 from twisted_ws.client.retry import Retry
 from twisted_ws.client.session import Session

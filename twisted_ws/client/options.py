@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from twisted_ws.client.opening.address import Address
+from twisted_ws.client.http.address import Address
 from twisted_ws.client.retry import Retry
 from twisted_ws.limits import Limits
 

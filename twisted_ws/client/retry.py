@@ -1,7 +1,7 @@
 """When to connect again, and when not to. Pure.
 
 Twisted's own `ClientService` knows how often an attempt has failed, and nothing of why: it cannot stop at a 403, nor wait as
-long as a Retry-After says. So its place is taken by `twisted_ws.client.keeper`, and its policy by this.
+long as a Retry-After says. So its place is taken by `twisted_ws.client.reconnector`, and its policy by this.
 """
 
 from __future__ import annotations

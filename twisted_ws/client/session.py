@@ -9,8 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.client.connection import ClientConnection
-from twisted_ws.client.keeper import Keeper
+from twisted_ws.client.websocket.connection import ClientConnection
+from twisted_ws.client.reconnector import Keeper
 from twisted_ws.client.options import Options
 from twisted_ws.client.reads import ReadQueue
 from twisted_ws.client.writes import WriteQueue
@@ -25,7 +25,7 @@ Dial = Callable[["Session"], Deferred[ClientConnection]]
 
 
 class Session:
-    """The owner of one connection after the other (see `twisted_ws.client.owner.ConnectionOwner`).
+    """The owner of one connection after the other (see `twisted_ws.client.websocket.owner.ConnectionOwner`).
 
     Args:
         reactor: tells the time.
@@ -92,7 +92,7 @@ class Session:
             self._closeWaiters.append(closed)
         return closed
 
-    # What the connection says (see `twisted_ws.client.owner.ConnectionOwner`).
+    # What the connection says (see `twisted_ws.client.websocket.owner.ConnectionOwner`).
 
     def messageReceived(self, message: str | bytes) -> None:
         """Keep a message for the next reader."""

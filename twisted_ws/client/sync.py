@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 
 from twisted_ws.client import client as _client
 from twisted_ws.client.connecting import connect as _connect
-from twisted_ws.client.opening.answer import Response
+from twisted_ws.client.http.response import Response
 
 __all__ = ["WebSocketClient", "connect"]
 

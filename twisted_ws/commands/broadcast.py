@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.usage import UsageError
 
-from twisted_ws.commands.running import Runner
+from twisted_ws.commands.runner import Runner
 from twisted_ws.commands.streams import Input, occupy
 from twisted_ws.commands.terminal.display import complain
-from twisted_ws.commands.usage import CommandOptions, number
+from twisted_ws.commands.options import CommandOptions, number
 from twisted_ws.errors import ConfigurationError, WebSocketError
 from twisted_ws.logs import printable
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _broadcast(reactor: Any, options: BroadcastOptions, runner: Runner) -> int:
-    from twisted_ws.commands.codes import Exit, codeOf
+    from twisted_ws.commands.exits import Exit, codeOf
     from twisted_ws.commands.mends import explained
 
     work = Deferred.fromCoroutine(_send(reactor, options))
@@ -108,7 +108,7 @@ async def _broadcast(reactor: Any, options: BroadcastOptions, runner: Runner) ->
 
 def _tell(answer: Answer) -> int:
     """Print what became of the message, and return the exit code."""
-    from twisted_ws.commands.codes import Exit, forStatus
+    from twisted_ws.commands.exits import Exit, forStatus
 
     fields = answer.fields
     if not 200 <= answer.status < 300:

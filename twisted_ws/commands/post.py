@@ -16,13 +16,13 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from twisted_ws.client.errors import BadHandshake, ConnectError, ConnectFailed, HandshakeTimeout, InvalidURL, seconds
-from twisted_ws.client.opening.address import Address, parseURL
-from twisted_ws.client.opening.answer import bodyOf, checkStart, parseResponse
-from twisted_ws.client.opening.credentials import Basic, Bearer
-from twisted_ws.client.opening.dialing import unreachable
-from twisted_ws.client.opening.proxies import proxyFor
-from twisted_ws.client.opening.tls import explain
-from twisted_ws.client.opening.tunnel import TunnelEndpoint
+from twisted_ws.client.http.address import Address, parseURL
+from twisted_ws.client.http.response import bodyOf, checkStart, parseResponse
+from twisted_ws.client.http.credentials import Basic, Bearer
+from twisted_ws.client.http.dialing import unreachable
+from twisted_ws.client.http.proxies import proxyFor
+from twisted_ws.client.http.tls import explain
+from twisted_ws.client.http.tunnel import TunnelEndpoint
 from twisted_ws.commands.arguments import store
 from twisted_ws.commands.secrets import readKey, secret
 from twisted_ws.errors import ConfigurationError

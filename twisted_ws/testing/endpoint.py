@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.server import WebSocketServer
-from twisted_ws.testing.ends import Link
+from twisted_ws.testing.transport import Link
 from twisted_ws.testing.network import Network
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.websocket.connection import WebSocketConnection

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 
-from twisted_ws.testing.ends import Link
+from twisted_ws.testing.transport import Link
 
 __all__ = ["Network", "Restless"]
 

@@ -14,10 +14,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ws.client.errors import BadHandshake, ProxyRefused
-from twisted_ws.client.opening.address import Address
-from twisted_ws.client.opening.answer import parseResponse
-from twisted_ws.client.opening.dialing import unreachable
-from twisted_ws.client.opening.proxies import Proxy
+from twisted_ws.client.http.address import Address
+from twisted_ws.client.http.response import parseResponse
+from twisted_ws.client.http.dialing import unreachable
+from twisted_ws.client.http.proxies import Proxy
 from twisted_ws.limits import Limits
 from twisted_ws.wire.loop.transports import abort, setProtocol
 

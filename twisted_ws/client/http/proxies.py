@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment
 
 from twisted_ws.client.errors import InvalidURL
-from twisted_ws.client.opening.address import Address, asciiHost
+from twisted_ws.client.http.address import Address, asciiHost
 
 __all__ = ["Proxy", "parseProxy", "proxyFor"]
 

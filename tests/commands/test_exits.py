@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from twisted_ws.client import errors
-from twisted_ws.commands.codes import codeOf, forClose, forStatus
+from twisted_ws.commands.exits import codeOf, forClose, forStatus
 from twisted_ws.errors import ConfigurationError, ConnectionClosed, InvalidPayload, MessageTooBig, ProtocolError, TransportError
 from twisted_ws.upgrade import Headers
 

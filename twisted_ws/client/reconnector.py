@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.client.connection import ClientConnection
+from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.client.errors import seconds
 from twisted_ws.client.retry import Retry
 from twisted_ws.logs import printable

@@ -10,7 +10,7 @@ __all__ = ["ConnectionOwner"]
 
 
 class ConnectionOwner(Protocol):
-    """The owner of a `twisted_ws.client.connection.ClientConnection`, which calls these methods."""
+    """The owner of a `twisted_ws.client.websocket.connection.ClientConnection`, which calls these methods."""
 
     def messageReceived(self, message: str | bytes) -> None:
         """A message came; this may call `ClientConnection.pauseReading`."""

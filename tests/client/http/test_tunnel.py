@@ -15,9 +15,9 @@ from twisted.internet.protocol import Factory, Protocol
 from tests.client.live import LiveCase, Script, ScriptFactory
 from tests.client.support import Setup, pending, result
 from twisted_ws.client import ConnectFailed, HandshakeTimeout, ProxyRefused, connect
-from twisted_ws.client.opening.address import parseURL
-from twisted_ws.client.opening.proxies import Proxy
-from twisted_ws.client.opening.tunnel import TunnelEndpoint
+from twisted_ws.client.http.address import parseURL
+from twisted_ws.client.http.proxies import Proxy
+from twisted_ws.client.http.tunnel import TunnelEndpoint
 
 URL = "ws://app.example:8080/ws"
 

@@ -10,11 +10,11 @@ from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from twisted_ws.client.connection import ClientConnection
+from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.client.errors import ConnectError, ConnectFailed, HandshakeTimeout, seconds
-from twisted_ws.client.opening.handshake import Opening
+from twisted_ws.client.opening import Opening
 from twisted_ws.client.options import Options
-from twisted_ws.client.owner import ConnectionOwner
+from twisted_ws.client.websocket.owner import ConnectionOwner
 from twisted_ws.logs import printable
 from twisted_ws.wire.tls.client import ClientTLS
 

@@ -11,14 +11,14 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
-from twisted_ws.client.autobahn import agreed, offer
-from twisted_ws.client.connection import ClientConnection
+from twisted_ws.client.websocket.autobahn import agreed, offer
+from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.client.errors import BadHandshake, ConnectError, ConnectFailed
-from twisted_ws.client.opening.answer import Response, bodyOf, checkStart, judge, parseResponse, refusal
-from twisted_ws.client.opening.request import newKey, request
-from twisted_ws.client.opening.tls import explain
+from twisted_ws.client.http.response import Response, bodyOf, checkStart, judge, parseResponse, refusal
+from twisted_ws.client.handshake import newKey, request
+from twisted_ws.client.http.tls import explain
 from twisted_ws.client.options import Options
-from twisted_ws.client.owner import ConnectionOwner
+from twisted_ws.client.websocket.owner import ConnectionOwner
 from twisted_ws.logs import printable
 from twisted_ws.wire.loop.transports import abort, setProtocol
 

@@ -10,11 +10,11 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.client.autobahn import QuietClientProtocol, messageFrame
+from twisted_ws.client.websocket.autobahn import QuietClientProtocol, messageFrame
 from twisted_ws.client.errors import seconds
-from twisted_ws.client.opening.answer import Response
-from twisted_ws.client.owner import ConnectionOwner
-from twisted_ws.client.pings import Pings
+from twisted_ws.client.http.response import Response
+from twisted_ws.client.websocket.owner import ConnectionOwner
+from twisted_ws.client.websocket.pings import Pings
 from twisted_ws.errors import (
     ConnectionClosed,
     InternalError,

@@ -7,8 +7,8 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
-from twisted_ws.client.opening.address import Address
-from twisted_ws.client.opening.credentials import Credentials
+from twisted_ws.client.http.address import Address
+from twisted_ws.client.http.credentials import Credentials
 from twisted_ws.upgrade import checkHeaders, isToken
 
 __all__ = ["checkSubProtocols", "headerPairs", "newKey", "request"]

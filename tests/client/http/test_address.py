@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from twisted_ws.client import InvalidURL
-from twisted_ws.client.opening.address import parseURL
+from twisted_ws.client.http.address import parseURL
 
 
 @pytest.mark.parametrize(

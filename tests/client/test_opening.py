@@ -19,8 +19,8 @@ from twisted_ws.client import (
     Redirected,
     connect,
 )
-from twisted_ws.client.opening.answer import acceptFor
-from twisted_ws.client.opening.handshake import BODY
+from twisted_ws.client.http.response import acceptFor
+from twisted_ws.client.opening import BODY
 from twisted_ws.errors import InternalError
 from twisted_ws.frames import frame
 

@@ -5,8 +5,8 @@ from urllib.request import getproxies_environment
 import pytest
 
 from twisted_ws.client import InvalidURL
-from twisted_ws.client.opening.address import parseURL
-from twisted_ws.client.opening.proxies import Proxy, parseProxy, proxyFor
+from twisted_ws.client.http.address import parseURL
+from twisted_ws.client.http.proxies import Proxy, parseProxy, proxyFor
 
 PLAIN, SECURE = parseURL("ws://app.example:8080/"), parseURL("wss://app.example/")
 

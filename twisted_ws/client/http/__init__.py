@@ -1,0 +1,1 @@
+"""The way to a server: its URL, proxies, requests and responses."""

@@ -1,1 +1,0 @@
-"""From a URL to an open connection: proxies, TLS, the opening handshake."""
