@@ -8,7 +8,7 @@ import pytest
 from tests.transcript import ROOT
 from twisted_ws.client import ConnectionClosed, Retry
 from twisted_ws.closecodes import CHANNELS, CLOSES, Again
-from twisted_ws.commands.codes import Exit, codeOf
+from twisted_ws.commands.exits import Exit, codeOf
 from twisted_ws.errors import ChannelError, CloseCode
 from twisted_ws.service import checkClose
 from twisted_ws.web.scripts import CLIENT

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from tests.memory import MemoryTransport, SteadyClock
 from twisted_ws.client import WebSocketClient, connect
-from twisted_ws.client.http.response import acceptFor
+from twisted_ws.client.handshake import acceptFor
 from twisted_ws.frames import frame
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10

@@ -19,8 +19,8 @@ from twisted_ws.client import (
     Redirected,
     connect,
 )
-from twisted_ws.client.http.response import acceptFor
-from twisted_ws.client.opening import BODY
+from twisted_ws.client.handshake import acceptFor
+from twisted_ws.client.http.exchange import Exchange
 from twisted_ws.errors import InternalError
 from twisted_ws.frames import frame
 
@@ -215,7 +215,7 @@ def test_refused():
     assert type(error) is HandshakeRefused
     assert (error.status, error.headers["x-why"], error.body, error.retryAfter) == (403, "7", b"no\x1b access", None)
     assert (
-        str(error) == r"the server refused the handshake with 403 (no\x1b access): it does not let this client, or its Origin, in"
+        str(error) == r"the server refused the handshake with 403 (no\x1b access): it does not allow this client, or its Origin"
     )
 
 
@@ -224,9 +224,9 @@ def test_refused():
     [
         (400, b"This port speaks TLS: use https:// or wss://", "use wss://"),
         (400, b"The plain HTTP request was sent to HTTPS port", "use wss://"),
-        (400, b"no", "check that the URL is that of a WebSocket"),
-        (404, b"no", "check the path of the URL, and the port"),
-        (421, b"no", "check the host in the URL; the log of a twisted_ws server names the option that lets it in"),
+        (400, b"no", "check that the URL is a WebSocket's"),
+        (404, b"no", "check the path of the URL and the port"),
+        (421, b"no", "check the host in the URL; the log of a twisted_ws server names the option that allows it"),
     ],
 )
 def test_refusedMend(status, said, mend):
@@ -290,7 +290,7 @@ def test_endlessBody():
     for _ in range(100):
         setup.peer.send(b"x" * 1000)
     error = setup.error()
-    assert len(error.body) == BODY
+    assert len(error.body) == Exchange.maxBody
     assert setup.peer.transport.aborted
 
 
@@ -334,7 +334,7 @@ def test_silent():
         error = setup.error()
         assert isinstance(error, HandshakeTimeout)
         assert isinstance(error, TimeoutError)
-        assert "connected, but got no answer" in str(error)
+        assert "accepted the connection but did not answer" in str(error)
         assert setup.peer.transport.aborted
         assert not setup.clock.getDelayedCalls()
 
@@ -352,7 +352,7 @@ def test_unreachable():
     [
         (neterror.DNSLookupError("x"), "there is no address for server.example:80"),
         (neterror.ConnectionRefusedError(), "nothing listens at"),
-        (neterror.NoRouteError(), "there is no way to"),
+        (neterror.NoRouteError(), "there is no route to"),
         (neterror.TimeoutError(), "did not answer"),
         (neterror.TCPTimedOutError(), "did not answer"),
         (neterror.UnknownHostError(), "could not be reached"),

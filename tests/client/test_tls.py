@@ -190,8 +190,8 @@ class TrustTest(LiveCase):
         """A server that does not get on with TLS is given up at the handshake's timeout; one that hangs up has failed."""
         factory = ScriptFactory()
         port = await self.listen(factory)
-        text = await self.refused(HandshakeTimeout, port, handshakeTimeout=0.05)
-        assert "no answer to the handshake in 0.05 seconds" in text
+        text = await self.refused(HandshakeTimeout, port, handshakeTimeout=1)
+        assert "did not answer in 1 second" in text
         await factory.empty()
         factory.act = lambda script, data: script.transport.loseConnection()
         await self.refused(ConnectFailed, port)

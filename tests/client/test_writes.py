@@ -8,7 +8,7 @@ from twisted_ws.client.writes import WriteQueue
 from twisted_ws.errors import ConnectionClosed
 
 
-class Link:
+class Connection:
     """Takes messages, and says when the kernel has them."""
 
     def __init__(self, atOnce: bool = False) -> None:
@@ -35,34 +35,34 @@ class Link:
 
 
 def test_atOnce():
-    """A link that hands on at once gets everything, in order, also what is written meanwhile."""
-    queue, link = WriteQueue(1000, oneByOne=True), Link(atOnce=True)
+    """A connection that hands on at once gets everything, in order, also what is written meanwhile."""
+    queue, connection = WriteQueue(1000, oneByOne=True), Connection(atOnce=True)
     written = [queue.write(1, b"%d" % n) for n in range(3)]
     written[0].addCallback(lambda _: queue.write(1, b"more"))
-    queue.attach(link)
-    assert link.taken == [b"0", b"1", b"2", b"more"]
+    queue.attach(connection)
+    assert connection.taken == [b"0", b"1", b"2", b"more"]
     assert [result(each) for each in written[1:]] == [None, None]
     assert (queue.size, queue.payload) == (0, 0)
 
 
 def test_window():
-    """A link is given some 64 KiB ahead of the kernel; where a message may have to go out again, no more than that one."""
+    """A connection is given some 64 KiB ahead of the kernel; where a message may have to go out again, no more than that one."""
     for oneByOne, ahead in ((False, 3), (True, 1)):
-        queue, link = WriteQueue(10**6, oneByOne), Link()
-        queue.attach(link)
+        queue, connection = WriteQueue(10**6, oneByOne), Connection()
+        queue.attach(connection)
         for _ in range(10):
             queue.write(2, b"x" * 30_000)
-        assert len(link.taken) == ahead
-        link.hand()
-        assert len(link.taken) > ahead
+        assert len(connection.taken) == ahead
+        connection.hand()
+        assert len(connection.taken) > ahead
         queue.flush()
-        assert len(link.taken) == 10
+        assert len(connection.taken) == 10
 
 
 @pytest.mark.parametrize("oneByOne", [False, True])
-def test_nextLink(oneByOne):
-    """What the kernel did not have goes over the next link, in order."""
-    queue, first, second = WriteQueue(10**6, oneByOne), Link(), Link(atOnce=True)
+def test_nextConnection(oneByOne):
+    """What the kernel did not have goes over the next connection, in order."""
+    queue, first, second = WriteQueue(10**6, oneByOne), Connection(), Connection(atOnce=True)
     queue.attach(first)
     for n in range(4):
         queue.write(1, b"%d" % n)
@@ -79,7 +79,7 @@ def test_end():
     """At the end what waits fails, and so does what is written later; what was cancelled is left alone."""
     queue = WriteQueue(1000, oneByOne=False)
     waiting, cancelled = queue.write(1, b"x"), queue.write(1, b"y")
-    queue.attach(Link())
+    queue.attach(Connection())
     cancelled.cancel()
     failed(cancelled)
     error = ConnectionClosed(1011, "no")

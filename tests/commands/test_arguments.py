@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from twisted_ws.client import Store
-from twisted_ws.commands.arguments import connectArguments, credentials, headers, store
+from twisted_ws.commands.arguments import connectArguments, headers, store
 from twisted_ws.commands.connect import ConnectOptions
 from twisted_ws.errors import ConfigurationError
 
@@ -58,15 +58,18 @@ def test_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ways to say who we are, and a user without a password, are mistakes."""
     (tmp_path / "file").write_text("nocolon\n")
     file = str(tmp_path / "file")
-    with pytest.raises(ConfigurationError, match="two ways"):
-        credentials(options("--user-file", file, "--token-file", file), [])
+
+    def found(*arguments: str) -> Any:
+        return connectArguments(options(*arguments), lambda text: None)["credentials"]
+
+    with pytest.raises(ConfigurationError, match="use one of them"):
+        found("--user-file", file, "--token-file", file)
     with pytest.raises(ConfigurationError, match="has no colon"):
-        credentials(options("--user-file", file), [])
+        found("--user-file", file)
     monkeypatch.setenv("TWISTED_WS_TOKEN", "t")
-    found = credentials(options(), [("X", "1")])
-    assert found is not None
-    assert found.header() == "Bearer t"
-    assert credentials(options(), [("authorization", "mine")]) is None
+    assert found("--header", "X: 1").header() == "Bearer t"
+    assert found("--header", "authorization: mine") is None
+    assert found("--header", "authorization: mine", "--token-file", file).header() == "Bearer nocolon"
 
 
 def test_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

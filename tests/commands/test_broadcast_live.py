@@ -132,11 +132,11 @@ def test_refusals(server: Running, tmp_path: Path) -> None:
             (
                 (there, "a"),
                 5,
-                "(This needs credentials (Authorization: Bearer KEY).): give credentials that it takes (--key-file, --user-file)",
+                "give credentials that it accepts (--key-file, --user-file)",
             ),
             ((site(server, "/nowhere"), "a", *key), 5, "404 (There is nothing here.): check the URL"),
             ((f"http://localhost:{server.port('ws')}/ws", "a", *key), 5, "take the broadcast port"),
-            (("--timeout", "0.2", f"http://127.0.0.1:{silent.getsockname()[1]}", "a"), 7, "allow more with --timeout"),
+            (("--timeout", "0.2", f"http://127.0.0.1:{silent.getsockname()[1]}", "a"), 7, "allow more time with --timeout"),
         ):
             done = command(tmp_path, "broadcast", *arguments)
             assert (done.code, done.out) == (code, b""), (arguments, done)

@@ -199,9 +199,9 @@ def test_refusals(server: Running, tmp_path: Path) -> None:
             ((f"wss://localhost:{port}/echo",), 4, "does not speak TLS"),
             ((url(server, "wss"),), 4, "give its certificate with --trust-store"),
             ((f"ws://localhost:{port}/nowhere",), 5, "404"),
-            ((f"ws://localhost:{port}/echo?auth",), 5, "give credentials that it takes (--user-file,"),
+            ((f"ws://localhost:{port}/echo?auth",), 5, "give credentials that it accepts (--user-file,"),
             ((f"ws://127.0.0.1:{talkative.getsockname()[1]}",), 8, "does not speak HTTP/1.1: its answer begins with"),
-            (("--timeout", "0.2", f"ws://127.0.0.1:{silent.getsockname()[1]}"), 7, "allow more with --timeout"),
+            (("--timeout", "0.2", f"ws://127.0.0.1:{silent.getsockname()[1]}"), 7, "allow more time with --timeout"),
             (("--max-message-size", "1KiB", "-w", there), 19, "a larger --max-message-size would take it"),
         ):
             done = command(tmp_path, "connect", *arguments, stdin=b"x" * 2000)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+import twisted_ws
 from twisted_ws.client import errors
-from twisted_ws.commands.exits import codeOf, forClose, forStatus
+from twisted_ws.commands.exits import _NAMES, codeOf, explained, forClose, forStatus
 from twisted_ws.errors import ConfigurationError, ConnectionClosed, InvalidPayload, MessageTooBig, ProtocolError, TransportError
 from twisted_ws.upgrade import Headers
 
@@ -56,3 +60,25 @@ def test_closes() -> None:
 def test_statuses() -> None:
     """Whether it is worth to try again shows."""
     assert {status for status in range(300, 600) if forStatus(status) == 6} == {408, 425, 429, *range(500, 600)}
+
+
+def test_names() -> None:
+    """Each phrase that is translated is still one that the library says."""
+    package = Path(twisted_ws.__file__).parent
+    paths = [path for folder in ("client", "wire/tls") for path in package.joinpath(folder).rglob("*.py")]
+    source = "".join(path.read_text() for path in paths)
+    # Long texts are cut over lines in the source.
+    said = re.sub(r'"\s*f?"', "", source)
+    for phrase in _NAMES:
+        assert phrase in said, phrase
+
+
+def test_explained() -> None:
+    """The library's arguments become options; closes say who closed."""
+    assert explained(ValueError("allow more time with handshakeTimeout")) == "allow more time with --timeout"
+    for what, option in (("trust store", "--trust-store-password-file"), ("client certificate", "--client-password-file")):
+        closed = f"The {what} a.p12 does not open: give its password with"
+        assert explained(ConfigurationError(f"{closed} Store(path, password).")) == f"{closed} {option}."
+    assert explained(ConnectionClosed(4001, "why")) == "the server closed the connection with 4001 (why)"
+    assert explained(ConnectionClosed(4001)) == "the server closed the connection with 4001"
+    assert "without a Close (1006)" in explained(ConnectionClosed(1006))

@@ -7,8 +7,8 @@ import pytest
 from twisted.python.usage import UsageError
 
 from twisted_ws.commands.broadcast import BroadcastOptions
-from twisted_ws.commands.exits import Exit
 from twisted_ws.commands.connect import ConnectOptions
+from twisted_ws.commands.exits import Exit
 from twisted_ws.commands.options import CommandOptions
 
 

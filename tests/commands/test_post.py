@@ -12,9 +12,10 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
 from twisted_ws.client.errors import BadHandshake, ConnectError, ConnectFailed, HandshakeTimeout, InvalidURL, ProxyRefused
+from twisted_ws.client.http import dialing
 from twisted_ws.commands import broadcast
-from twisted_ws.commands import post as module
 from twisted_ws.commands.broadcast import BroadcastOptions, _tell
+from twisted_ws.commands.exits import explained, inHTTP
 from twisted_ws.commands.post import BODY, Answer, post
 from twisted_ws.errors import ConfigurationError
 
@@ -93,7 +94,10 @@ def test_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("nocolon\n")
     file = str(tmp_path / "file")
     assert b"Authorization: Bearer nocolon\r\n" in Wire("--key-file", file).transport.value()
-    for arguments, text in ((("--user-file", file), "has no colon"), (("--user-file", file, "--key-file", file), "two ways")):
+    for arguments, text in (
+        (("--user-file", file), "has no colon"),
+        (("--user-file", file, "--key-file", file), "use one"),
+    ):
         with pytest.raises(ConfigurationError, match=text):
             Wire(*arguments)
 
@@ -143,14 +147,14 @@ def test_noAnswer() -> None:
     assert "does not speak HTTP" in wire.failure(BadHandshake)
     wire = Wire()
     wire.protocol.dataReceived(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000)
-    assert "it is no broadcast site" in wire.failure(BadHandshake)
+    assert "larger than 16384 bytes" in wire.failure(BadHandshake)
     wire = Wire()
     wire.protocol.dataReceived(b"HTTP/1.1 200 O")
     wire.lose()
     assert "closed the connection without an answer" in wire.failure(ConnectFailed)
     wire = Wire()
     wire.clock.advance(20)
-    assert "gave no answer in 20 seconds" in wire.failure(HandshakeTimeout)
+    assert "did not answer in 20 seconds" in wire.failure(HandshakeTimeout)
     assert wire.transport.disconnecting
     assert "nothing listens" in Wire(error=neterror.ConnectionRefusedError()).failure(ConnectFailed)
     assert Wire(error=ProxyRefused("no", 403)).failure(ProxyRefused) == "no"
@@ -178,15 +182,18 @@ def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
             def connect(self, factory: Any) -> Deferred[Any]:
                 return fail(neterror.ConnectionRefusedError())
 
-        monkeypatch.setattr(module, "HostnameEndpoint", Endpoint)
+        monkeypatch.setattr(dialing, "HostnameEndpoint", Endpoint)
         post(reactor, options(), b"x").addErrback(lambda failure: failure.trap(ConnectError))
         assert asked == [(host, port)]
 
 
 def test_secure() -> None:
     """TLS options need TLS."""
-    with pytest.raises(ConfigurationError, match="http:// has no TLS"):
+    with pytest.raises(ValueError, match="no TLS") as raised:
         post(Clock(), options("--insecure"), b"x")
+    assert inHTTP(explained(raised.value)) == (
+        "--trust-store, --client-certificate and --insecure are for https:// URLs: a http:// connection has no TLS"
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ PROGRAM = """
 import os, signal, sys
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted_ws.commands import running
+from twisted_ws.commands import runner as module
 
-running.GRACE = 0.1
-runner = running.Runner()
+module.GRACE = 0.1
+runner = module.Runner()
 
 async def main(reactor):
     {body}
@@ -48,7 +48,7 @@ def test_signal() -> None:
     """The first signal is told to whoever can end it in order."""
     lines = ("ended = Deferred()", "runner.interrupted = ended.callback", "os.kill(os.getpid(), {})", "return await ended + 1")
     for name, code in (("signal.SIGINT", 131), ("signal.SIGTERM", 144), ("signal.SIGHUP", 130)):
-        assert run("running.GRACE = 600", *lines[:2], lines[2].format(name), lines[3]) == (code, "", "")
+        assert run("module.GRACE = 600", *lines[:2], lines[2].format(name), lines[3]) == (code, "", "")
 
 
 def test_ignored() -> None:
@@ -66,7 +66,7 @@ def test_deaf() -> None:
     lines = ("runner.atOnce = lambda: os.write(1, b'restored')", "os.kill(os.getpid(), signal.SIGINT)", "await Deferred()")
     assert run(*lines) == (130, "restored", "")
     second = "reactor.callLater(0, os.kill, os.getpid(), signal.SIGTERM)"
-    assert run("running.GRACE = 600", lines[0], second, *lines[1:]) == (143, "restored", "")
+    assert run("module.GRACE = 600", lines[0], second, *lines[1:]) == (143, "restored", "")
 
 
 def test_log() -> None:

@@ -279,8 +279,8 @@ def test_fullOutput() -> None:
 
 def test_refused() -> None:
     """Where no connection comes about, the error is the trouble, and its code the exit code."""
-    scene = Scene().begin(HandshakeTimeout("no answer: allow more with handshakeTimeout"))
-    assert (scene.code, scene.talk.trouble) == (7, "no answer: allow more with --timeout")
+    scene = Scene().begin(HandshakeTimeout("no answer: allow more time with handshakeTimeout"))
+    assert (scene.code, scene.talk.trouble) == (7, "no answer: allow more time with --timeout")
     assert scene.kinds() == ["error"]
     scene = Scene()
 

@@ -249,7 +249,7 @@ def test_halfAMessage(server):
 def test_segments(server):
     """Bytes that come one at a time make the same messages."""
     client = server.connect("/odd", segment=1)
-    assert client._endpoint.link.client.segment == client._endpoint.link.server.segment == 1
+    assert client._endpoint.connection.client.segment == client._endpoint.connection.server.segment == 1
     client.writeTextMessage("three")
     assert client.readMessages() == ["one", "two", "three"]
 

@@ -9,7 +9,7 @@ from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
 from twisted_ws.testing import Restless
-from twisted_ws.testing.transport import Link
+from twisted_ws.testing.connection import MemoryConnection
 from twisted_ws.testing.network import Network
 
 
@@ -45,16 +45,16 @@ class World:
     def __init__(self, **options):
         self.clock = Clock()
         self.network = Network(self.clock)
-        self.link = Link("192.0.2.1", 40000, **{"isSecure": False, **options})
-        for end in (self.link.client, self.link.server):
+        self.connection = MemoryConnection("192.0.2.1", 40000, **{"isSecure": False, **options})
+        for end in (self.connection.client, self.connection.server):
             end.protocol = Recorder()
             end.protocol.makeConnection(end)
-        self.network.add(self.link)
+        self.network.add(self.connection)
 
     @property
     def lost(self):
         """What both protocols were told of the end."""
-        return [end.protocol.lost for end in (self.link.client, self.link.server)]
+        return [end.protocol.lost for end in (self.connection.client, self.connection.server)]
 
 
 @pytest.fixture
@@ -64,21 +64,21 @@ def world():
 
 def test_transport(world):
     """An end is what a protocol expects of a TCP transport; with TLS, of that."""
-    for end, peer in ((world.link.client, world.link.server), (world.link.server, world.link.client)):
+    for end, peer in ((world.connection.client, world.connection.server), (world.connection.server, world.connection.client)):
         assert verifyObject(ITCPTransport, end)
         assert (end.getHost(), end.getPeer()) == (peer.getPeer(), peer.getHost())
         end.setTcpNoDelay(True)
         end.setTcpKeepAlive(True)
         assert (end.getTcpNoDelay(), end.getTcpKeepAlive()) == (True, False)
         assert not ISSLTransport.providedBy(end)
-    secure = World(isSecure=True).link.server
+    secure = World(isSecure=True).connection.server
     assert ISSLTransport.providedBy(secure)
     assert secure.getPeerCertificate() is None
 
 
 def test_write(world):
     """Bytes arrive in the next turns, in order, no more than a read has at once."""
-    client, server = world.link.client, world.link.server
+    client, server = world.connection.client, world.connection.server
     client.write(b"ab")
     client.writeSequence([b"c", b"d"])
     assert server.protocol.data == b""
@@ -93,7 +93,7 @@ def test_write(world):
 
 def test_room(world):
     """The network takes as many bytes as there is room for; the rest waits."""
-    client, server = world.link.client, world.link.server
+    client, server = world.connection.client, world.connection.server
     client.room, client.segment = 5, 2
     client.write(b"abcdefgh")
     world.network.settle()
@@ -105,7 +105,7 @@ def test_room(world):
 
 def test_pauseProducing(world):
     """Who does not read gets nothing, and learns of the end when it reads again."""
-    client, server = world.link.client, world.link.server
+    client, server = world.connection.client, world.connection.server
     server.pauseProducing()
     client.write(b"ab")
     world.network.settle()
@@ -117,12 +117,12 @@ def test_pauseProducing(world):
     assert server.protocol.data == b"ab"
     assert world.lost == [[ConnectionDone], [ConnectionDone]]
     server.resumeProducing()  # too late, and no harm
-    assert world.link.closed
+    assert world.connection.closed
 
 
 def test_producer(world):
     """A pull producer is asked at once, and each time that all has gone out; with it, a close waits."""
-    client, producer = world.link.client, Producer()
+    client, producer = world.connection.client, Producer()
     client.registerProducer(producer, False)
     assert producer.asked == 1
     with pytest.raises(RuntimeError, match="producer already"):
@@ -142,16 +142,16 @@ def test_producer(world):
 def test_pushProducer(world):
     """A push producer is not asked before there is a reason, and told of the end."""
     producer = Producer()
-    world.link.client.registerProducer(producer, True)
+    world.connection.client.registerProducer(producer, True)
     assert producer.asked == 0
-    world.link.client.abortConnection()
+    world.connection.client.abortConnection()
     world.network.settle()
     assert producer.stopped
 
 
 def test_loseConnection(world):
     """A close lets out what was written, and both sides end well; what the other has not sent is lost."""
-    client, server = world.link.client, world.link.server
+    client, server = world.connection.client, world.connection.server
     server.pauseProducing()
     client.write(b"last")
     client.stopProducing()
@@ -170,7 +170,7 @@ def test_loseConnection(world):
 
 def test_loseWriteConnection(world):
     """Nothing can be written after the end of the stream; the other side closes."""
-    client, server = world.link.client, world.link.server
+    client, server = world.connection.client, world.connection.server
     client.write(b"last")
     client.loseWriteConnection()
     client.write(b"more")
@@ -181,38 +181,38 @@ def test_loseWriteConnection(world):
 
 def test_loseWriteConnectionUnread(world):
     """Who does not read does not see the end of the stream, and the world goes on."""
-    world.link.server.pauseProducing()
-    world.link.client.loseWriteConnection()
+    world.connection.server.pauseProducing()
+    world.connection.client.loseWriteConnection()
     world.network.settle()
     assert world.lost == [[], []]
-    world.link.server.resumeProducing()
+    world.connection.server.resumeProducing()
     world.network.settle()
     assert world.lost == [[ConnectionDone], [ConnectionDone]]
-    assert world.network._links == []
+    assert world.network._connections == []
 
 
 def test_abortConnection(world):
     """An abort drops what waits; who did it knows, the other has lost the connection."""
-    world.link.server.write(b"x")
-    world.link.server.abortConnection()
+    world.connection.server.write(b"x")
+    world.connection.server.abortConnection()
     world.network.settle()
-    assert world.link.client.protocol.data == b""
+    assert world.connection.client.protocol.data == b""
     assert world.lost == [[ConnectionLost], [ConnectionAborted]]
 
 
 def test_lose(world):
     """A cut is a lost connection for both."""
-    world.link.client.lose()
-    world.link.server.lose()
-    world.link.server.lose()
+    world.connection.client.lose()
+    world.connection.server.lose()
+    world.connection.server.lose()
     world.network.settle()
     assert world.lost == [[ConnectionLost], [ConnectionLost]]
 
 
 def test_closedByBoth(world):
     """Both may close at the same time."""
-    world.link.client.loseConnection()
-    world.link.server.loseConnection()
+    world.connection.client.loseConnection()
+    world.connection.server.loseConnection()
     world.network.settle()
     assert world.lost == [[ConnectionDone], [ConnectionDone]]
 
@@ -261,9 +261,9 @@ def test_restless(world, monkeypatch):
     with pytest.raises(Restless, match="again comes again and again, with no time between"):
         world.network.advance(1)
     endless = World()
-    for end in (endless.link.client, endless.link.server):
+    for end in (endless.connection.client, endless.connection.server):
         end.protocol.dataReceived = end.write
-    endless.link.client.write(b"x")
+    endless.connection.client.write(b"x")
     with pytest.raises(Restless, match=r"^a message comes again and again"):
         endless.network.settle()
 

@@ -22,8 +22,8 @@ from twisted_ws.client.errors import (
     WriteBufferFull,
     WrongName,
 )
-from twisted_ws.client.http.response import Response
 from twisted_ws.client.http.credentials import Basic, Bearer
+from twisted_ws.client.http.response import Response
 from twisted_ws.client.retry import Retry
 from twisted_ws.errors import (
     ConfigurationError,

@@ -9,11 +9,11 @@ from typing import Any, TypeVar, overload
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.client.errors import UnexpectedMessage
 from twisted_ws.client.http.response import Response
 from twisted_ws.client.options import checkNumber
 from twisted_ws.client.session import Session
+from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.closecodes import DONE
 from twisted_ws.dispatch.binding import Binder
 from twisted_ws.errors import BindingError, CloseCode, ConnectionClosed

@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from twisted_ws.client.client import WebSocketClient
-from twisted_ws.client.http.address import parseURL
+from twisted_ws.client.handshake import checkSubProtocols
+from twisted_ws.client.http.address import Address, parseURL
 from twisted_ws.client.http.credentials import Credentials
-from twisted_ws.client.http.dialing import dial
-from twisted_ws.client.http.proxies import Proxy, proxyFor
-from twisted_ws.client.handshake import checkSubProtocols, headerPairs
-from twisted_ws.client.http.tunnel import TunnelEndpoint
+from twisted_ws.client.http.dialing import dial, endpointFor
+from twisted_ws.client.http.request import headerPairs
+from twisted_ws.client.opening import Opening
 from twisted_ws.client.options import HANDSHAKE_TIMEOUT, READ_BUFFER, WRITE_BUFFER, Options
 from twisted_ws.client.retry import Retry
 from twisted_ws.client.session import Session
@@ -24,7 +23,7 @@ from twisted_ws.limits import Limits
 from twisted_ws.wire.tls.client import ClientTLS
 from twisted_ws.wire.tls.stores import StorePath, loadClientKey, loadTrust
 
-__all__ = ["Connecting", "connect"]
+__all__ = ["Connecting", "connect", "tlsFor"]
 
 _DEFAULTS = Limits()
 
@@ -134,9 +133,13 @@ def connect(
         onPong=onPong,
         onReconnect=onReconnect,
     )
-    tls = _tls(options, trustStore, clientCertificate, verify)
-    way = endpoint or _way(options, proxyFor(options.address, proxy), reactor)
-    session = Session(reactor, options, lambda owner: dial(reactor, options, way, tls, owner))
+    tls = tlsFor(options.address, trustStore, clientCertificate, verify)
+    way = endpoint or endpointFor(reactor, options.address, proxy)
+
+    def attempt(session: Session) -> Deferred[Any]:
+        return dial(reactor, way, tls, Opening(reactor, options, session), handshakeTimeout)
+
+    session = Session(reactor, options, attempt)
     WebSocketClient(session)
     connecting = Connecting(session.cancel)
     session.start().chainDeferred(connecting)
@@ -158,19 +161,19 @@ def _checkLoop(reactor: Any) -> None:
         )
 
 
-def _way(options: Options, proxy: Proxy | None, reactor: Any) -> IStreamClientEndpoint:
-    if proxy is None:
-        return HostnameEndpoint(reactor, options.address.host, options.address.port)
-    return TunnelEndpoint(HostnameEndpoint(reactor, proxy.host, proxy.port), proxy, options.address)
+def tlsFor(address: Address, trust: StorePath | None, certificate: StorePath | None, verify: bool) -> ClientTLS | None:
+    """Return the TLS for an address; None if it is not for a secure URL.
 
-
-def _tls(options: Options, trust: StorePath | None, certificate: StorePath | None, verify: bool) -> ClientTLS | None:
-    if not options.address.isSecure:
+    Raises:
+        ConfigurationError: a file cannot be used.
+        ValueError: there is something to configure, but no TLS.
+    """
+    if not address.isSecure:
         if trust is not None or certificate is not None or not verify:
             raise ValueError("trustStore, clientCertificate and verify are for wss:// URLs: a ws:// connection has no TLS")
         return None
     return ClientTLS(
-        options.address.name,
+        address.name,
         None if trust is None else loadTrust(trust),
         None if certificate is None else loadClientKey(certificate),
         verify,

@@ -25,6 +25,8 @@
 
 from __future__ import annotations
 
+from twisted.internet import error as neterror
+
 from twisted_ws.errors import BindingError, WebSocketError
 from twisted_ws.logs import printable
 from twisted_ws.upgrade import Headers
@@ -151,3 +153,21 @@ def seconds(value: float) -> str:
 def quoted(text: object, limit: int = 100) -> str:
     """Return what a server sent, for a message: escaped, cut, in quotes."""
     return f'"{printable(text, limit)}"'
+
+
+def unreachable(where: str, error: Exception) -> ConnectFailed:
+    """Return the error for an endpoint that failed.
+
+    Args:
+        where: host and port.
+        error: what Twisted's endpoint failed with.
+    """
+    if isinstance(error, neterror.DNSLookupError):
+        return ConnectFailed(f"there is no address for {where}: check the name, and this machine's DNS")
+    if isinstance(error, neterror.ConnectionRefusedError):
+        return ConnectFailed(f"nothing listens at {where}: check the port, and that the server runs")
+    if isinstance(error, neterror.NoRouteError):
+        return ConnectFailed(f"there is no route to {where}: check this machine's network")
+    if isinstance(error, (neterror.TimeoutError, neterror.TCPTimedOutError)):
+        return ConnectFailed(f"{where} did not answer: check the address, and firewalls on the way")
+    return ConnectFailed(f"{where} could not be reached: {printable(error)}")

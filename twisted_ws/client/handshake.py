@@ -1,103 +1,124 @@
-"""The client's half of the opening handshake (RFC 6455 section 4.1): options in, a GET out. Pure."""
+"""The client's half of the opening handshake (RFC 6455 section 4.1): what to ask, and what the answer means. Pure."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from twisted_ws.client.http.address import Address
-from twisted_ws.client.http.credentials import Credentials
-from twisted_ws.upgrade import checkHeaders, isToken
+from twisted_ws.client.errors import BadHandshake, HandshakeRefused, Redirected, quoted
+from twisted_ws.client.http.request import requestHead
+from twisted_ws.client.http.response import Response, retryAfter
+from twisted_ws.client.options import Options
+from twisted_ws.logs import printable
+from twisted_ws.upgrade import isToken
+from twisted_ws.wire.door.handshake import Extension, parseExtensions
 
-__all__ = ["checkSubProtocols", "headerPairs", "newKey", "request"]
+__all__ = ["acceptFor", "checkSubProtocols", "handshakeRequest", "judge", "newKey", "refusal"]
 
-# Written by the handshake itself.
-_OURS = frozenset({"upgrade", "connection", "transfer-encoding", "content-length"})
-_COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*\Z")
+_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
 def checkSubProtocols(subProtocols: Iterable[str]) -> tuple[str, ...]:
-    """Return the subprotocols to offer, the most wanted first.
+    """Return the subprotocols to offer, in order of preference.
 
     Raises:
-        ValueError: one is no token, or is there twice.
-        TypeError: it is one str, not a list of them.
+        ValueError: one is not a token, or is repeated.
+        TypeError: `subProtocols` is a str, not a list of them.
     """
     if isinstance(subProtocols, str):
-        raise TypeError(f"subProtocols is a list of names: [{subProtocols!r}]")
+        raise TypeError(f"subProtocols must be a list of names: [{subProtocols!r}]")
     names = tuple(subProtocols)
     for name in names:
         if not isinstance(name, str) or not isToken(name):
-            raise ValueError(f"{name!r} is no name of a subprotocol (a token: letters, digits, and some punctuation)")
+            raise ValueError(f"{name!r} cannot name a subprotocol: use letters, digits and any of !#$%&'*+-.^_`|~")
     if len(set(names)) != len(names):
-        raise ValueError("a subprotocol is named twice")
+        raise ValueError("a subprotocol is repeated")
     return names
 
 
-def headerPairs(
-    headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
-    cookies: Mapping[str, str] | None,
-    credentials: Credentials | None,
-) -> tuple[tuple[str, str], ...]:
-    """Return the headers that the user wants in the request.
-
-    Raises:
-        ValueError: a header or cookie cannot be written, or is the handshake's own; its value is not in the text.
-        TypeError: the credentials are of another class.
-    """
-    pairs: list[tuple[str, str]] = []
-    for name, value in headers.items() if isinstance(headers, Mapping) else headers or ():
-        pairs += checkHeaders({name: value})
-        if name.lower() in _OURS or name.lower().startswith("sec-websocket-"):
-            raise ValueError(f"the header {name} is the handshake's own: leave it out (there are subProtocols and compression)")
-    names = [name.lower() for name, _ in pairs]
-    if names.count("host") > 1:
-        raise ValueError("the header Host can be given once only")
-    if cookies:
-        if "cookie" in names:
-            raise ValueError("cookies are given twice: in cookies, and in the header Cookie")
-        for name, value in cookies.items():
-            if not isToken(name) or not isinstance(value, str) or not _COOKIE_VALUE.match(value):
-                raise ValueError(f"the cookie {name!r} cannot be written (RFC 6265): encode its value")
-        pairs.append(("Cookie", "; ".join(f"{name}={value}" for name, value in cookies.items())))
-    if credentials is not None:
-        if not isinstance(credentials, Credentials):
-            raise TypeError(f"credentials are Basic(user, password) or Bearer(token), not {type(credentials).__name__}")
-        if "authorization" in names:
-            raise ValueError("credentials are given twice: in credentials, and in the header Authorization")
-        pairs.append(("Authorization", credentials.header()))
-    return tuple(pairs)
-
-
 def newKey() -> str:
-    """Return a Sec-WebSocket-Key that was never used: 16 random bytes in base64."""
+    """Return a new Sec-WebSocket-Key: 16 random bytes in base64."""
     return base64.b64encode(os.urandom(16)).decode()
 
 
-def request(address: Address, key: str, subProtocols: tuple[str, ...], offer: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+def handshakeRequest(options: Options, key: str, extensions: str) -> bytes:
     """Return the GET that opens a WebSocket.
 
     Args:
-        address: the WebSocket's.
+        options: the address, subprotocols and headers are used.
         key: from `newKey`.
-        subProtocols: to offer.
-        offer: the value of Sec-WebSocket-Extensions, "" for none.
-        headers: checked by `headerPairs`; a Host among them replaces the address's.
+        extensions: the value of Sec-WebSocket-Extensions, "" for none.
     """
-    host = next((value for name, value in headers if name.lower() == "host"), address.authority)
-    pairs = [
-        ("Host", host),
+    headers = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
         ("Sec-WebSocket-Key", key),
         ("Sec-WebSocket-Version", "13"),
     ]
-    if subProtocols:
-        pairs.append(("Sec-WebSocket-Protocol", ", ".join(subProtocols)))
-    if offer:
-        pairs.append(("Sec-WebSocket-Extensions", offer))
-    pairs += [(name, value) for name, value in headers if name.lower() != "host"]
-    lines = [f"GET {address.target} HTTP/1.1", *(f"{name}: {value}" for name, value in pairs), "", ""]
-    return "\r\n".join(lines).encode("latin-1")
+    if options.subProtocols:
+        headers.append(("Sec-WebSocket-Protocol", ", ".join(options.subProtocols)))
+    if extensions:
+        headers.append(("Sec-WebSocket-Extensions", extensions))
+    return requestHead("GET", options.address, [*headers, *options.headers])
+
+
+def acceptFor(key: str) -> str:
+    """Return the Sec-WebSocket-Accept that answers a key."""
+    return base64.b64encode(hashlib.sha1((key + _GUID).encode(), usedforsecurity=False).digest()).decode()
+
+
+def judge(response: Response, key: str, offered: tuple[str, ...]) -> tuple[str | None, tuple[Extension, ...]]:
+    """Return the subprotocol that the server chose, and the extensions; for a response with status 101.
+
+    Raises:
+        BadHandshake: it does not answer this request.
+    """
+    headers = response.headers
+    if headers.get("upgrade", "").lower() != "websocket":
+        raise BadHandshake("the server's 101 does not switch to WebSocket: its Upgrade header is not websocket")
+    if "upgrade" not in (token.strip(" \t").lower() for token in headers.get("connection", "").split(",")):
+        raise BadHandshake("the server's 101 lacks Connection: Upgrade")
+    if headers.getAll("sec-websocket-accept") != [acceptFor(key)]:
+        raise BadHandshake("the server's Sec-WebSocket-Accept does not match our key: it may come from a cache")
+    chosen = headers.getAll("sec-websocket-protocol")
+    if len(chosen) > 1 or not set(chosen) <= set(offered):
+        wanted = ", ".join(offered) or "none"
+        raise BadHandshake(f"the server chose the subprotocol {quoted(', '.join(chosen))}; offered: {wanted}")
+    extensions = parseExtensions(headers.getAll("sec-websocket-extensions"))
+    if extensions is None:
+        raise BadHandshake("the server's Sec-WebSocket-Extensions is malformed")
+    return (chosen[0] if chosen else None), extensions
+
+
+def refusal(response: Response, body: bytes) -> HandshakeRefused:
+    """Return the error for a response whose status is not 101."""
+    status, headers = response.status, response.headers
+    seconds = retryAfter(headers)
+    if 300 <= status < 400:
+        location = headers.get("location", "")
+        where = f"to {quoted(location, 200)}; connect there if you trust it" if location else "without saying where"
+        message = f"the server redirects ({status}) {where}: redirects are not followed"
+        return Redirected(message, status, headers, body, seconds)
+    said = printable(body.decode("utf-8", "replace").strip().partition("\n")[0].strip(), 100)
+    message = f"the server refused the handshake with {status}{f' ({said})' if said else ''}: {_mend(status, said)}"
+    return HandshakeRefused(message, status, headers, body, seconds)
+
+
+def _mend(status: int, said: str) -> str:
+    if status == 401:
+        return "give credentials that it accepts"
+    if status == 403:
+        return "it does not allow this client, or its Origin"
+    if status == 404:
+        return "check the path of the URL and the port"
+    if status == 400 and ("TLS" in said or "HTTPS" in said):  # what this server, and nginx, answer on a TLS port
+        return "use wss://"
+    if status == 421:
+        return "check the host in the URL; the log of a twisted_ws server names the option that allows it"
+    if status in (400, 405, 426, 505):
+        return "check that the URL is a WebSocket's"
+    if status < 300:
+        return "this is a web page, not a WebSocket: check the URL"
+    return "try again later" if status in (408, 425, 429) or status >= 500 else "the body says more"

@@ -14,10 +14,12 @@ from twisted_ws.limits import Limits
 if TYPE_CHECKING:
     from twisted_ws.client.client import WebSocketClient
 
-__all__ = ["HANDSHAKE_TIMEOUT", "READ_BUFFER", "WRITE_BUFFER", "Options", "checkNumber"]
+__all__ = ["CHARGE", "HANDSHAKE_TIMEOUT", "READ_BUFFER", "WRITE_BUFFER", "Options", "checkNumber"]
 
 # Seconds for DNS, TCP, proxy, TLS and HTTP together: a server may take 10 for its decision, and the way there some more.
 HANDSHAKE_TIMEOUT = 20.0
+# Bytes that a message in a queue is charged on top of its own: empty messages are not free.
+CHARGE = 64
 # Bytes of messages that wait to be read, until reading from the server pauses.
 READ_BUFFER = 1024 * 1024
 # Bytes of messages that wait to be sent, until writes are refused. During an outage, some minutes of a busy client.

@@ -11,13 +11,11 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from twisted_ws.client.errors import ReadTimeout, seconds
+from twisted_ws.client.options import CHARGE
 
 __all__ = ["ReadQueue"]
 
 _T = TypeVar("_T")
-
-# Bytes that a message in the queue is charged on top of its own: empty messages are not free.
-CHARGE = 64
 
 
 class _Reader(Generic[_T]):

@@ -1,4 +1,4 @@
-"""Connects, and connects again: one attempt at a time, as a `Retry` says."""
+"""Connects, and connects again: one attempt at a time, when a `Retry` says so."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.client.errors import seconds
 from twisted_ws.client.retry import Retry
+from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.logs import printable
 
-__all__ = ["Keeper"]
+__all__ = ["Reconnector"]
 
 
-class Keeper:
+class Reconnector:
     """Sees to it that there is a connection.
 
     Args:

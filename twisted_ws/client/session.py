@@ -9,10 +9,10 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.client.websocket.connection import ClientConnection
-from twisted_ws.client.reconnector import Keeper
 from twisted_ws.client.options import Options
 from twisted_ws.client.reads import ReadQueue
+from twisted_ws.client.reconnector import Reconnector
+from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.client.writes import WriteQueue
 from twisted_ws.errors import CloseCode, ConnectionClosed, WebSocketError
 
@@ -52,7 +52,7 @@ class Session:
         self.options = options
         self.closing = False
         self.isOver = False
-        self._keeper = Keeper(reactor, options.retry, lambda: dial(self), self._opened, self._over)
+        self._reconnector = Reconnector(reactor, options.retry, lambda: dial(self), self._opened, self._over)
         self._begun: Deferred[WebSocketClient] = Deferred()
         self._isAway = True  # no transport now
         self._hadMessage = False
@@ -61,18 +61,18 @@ class Session:
 
     def start(self) -> Deferred[WebSocketClient]:
         """Connect; the Deferred fires with the client when it is open for the first time, or fails when it never will be."""
-        self._keeper.start()
+        self._reconnector.start()
         return self._begun
 
     def cancel(self, _: object) -> None:
         """Make no more attempts to open it for the first time."""
-        self._keeper.stop()
+        self._reconnector.stop()
         self._over(CancelledError())
 
     def close(self, payload: bytes, timeout: float) -> Deferred[None]:
         """Send what waits and a Close frame with `payload`; fires when closed."""
         self.closing = True
-        self._keeper.stop()
+        self._reconnector.stop()
         error = ConnectionClosed(int.from_bytes(payload[:2], "big"), payload[2:].decode())
         if self._isAway or self.connection is None:
             self._over(error)
@@ -127,9 +127,9 @@ class Session:
         if self.closing:
             self._over(self._error)
         else:
-            self._keeper.lost(self._error, self._hadMessage)
+            self._reconnector.lost(self._error, self._hadMessage)
 
-    # Keeper.
+    # Reconnector.
 
     def _opened(self, connection: ClientConnection) -> None:
         isFirst = self.connection is None

@@ -1,36 +1,25 @@
-"""The messages that wait to be sent: over one connection, or over those that follow each other."""
+"""The messages that wait to be sent, over one connection or over its successors."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from twisted_ws.client.errors import WriteBufferFull
+from twisted_ws.client.options import CHARGE
+from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire.websocket.outbox import failedWrite
 
-__all__ = ["Link", "WriteQueue"]
+__all__ = ["WriteQueue"]
 
-# Bytes that a connection is given ahead of the kernel. What it has is framed, and cannot be taken back.
+# Bytes that a connection is given ahead of the kernel. They are framed by then, and cannot be taken back.
 WINDOW = 64 * 1024
-# Bytes that a message is charged on top of its own: empty messages are not free.
-CHARGE = 64
 
 
-class Link(Protocol):
-    """Where messages go: an open connection."""
-
-    def writeMessage(self, opcode: int, payload: bytes) -> Deferred[None]:
-        """Send a message; the Deferred fires when the kernel has it, and fails with `ConnectionClosed` if it never will."""
-
-    def bufferedAmount(self) -> int:
-        """Return how many bytes wait to be handed to the kernel."""
-
-
-class _Entry:
+class _Write:
     """A message that the kernel does not have yet."""
 
     __slots__ = ("opcode", "payload", "result")
@@ -44,25 +33,25 @@ class _Entry:
 class WriteQueue:
     """Sends each message once, in order, whatever becomes of the connection.
 
-    A message that was not handed to the kernel as a whole before its connection ended goes out again over the next: no
-    server can have seen all of it. One that was may have been lost on its way, but is not sent again.
+    A message that had not been handed to the kernel as a whole when its connection ended is sent again over the next one: no
+    server can have seen all of it. A message that had been handed over may have been lost on the way, but is not sent again.
 
     Args:
         limit: bytes that may wait.
-        oneByOne: whether the link gets a message only when the kernel has the one before. The kernel takes a part of what it is
-            given, in which there may be the end of one message and the beginning of another; so only this tells, when the
-            connection breaks, which of them a server can have seen.
+        oneByOne: whether the connection gets a message only once the kernel has the one before it. The kernel may take the end
+            of one message and the beginning of the next together; so only this tells, when the connection breaks, which
+            messages a server can have seen.
 
     Attributes:
-        size: bytes that wait, `CHARGE` for each message included.
+        size: bytes that wait, including `CHARGE` for each message.
     """
 
     def __init__(self, limit: int, oneByOne: bool) -> None:
         self._limit = limit
         self._oneByOne = oneByOne
-        self._entries: deque[_Entry] = deque()
-        self._sent = 0  # how many of the entries the link has
-        self._link: Link | None = None
+        self._writes: deque[_Write] = deque()
+        self._sent = 0  # how many of the writes the connection has
+        self._connection: ClientConnection | None = None
         self._end: ConnectionClosed | None = None
         self._first: int | None = None
         self._pumping = False
@@ -71,100 +60,100 @@ class WriteQueue:
     @property
     def payload(self) -> int:
         """Bytes of the messages that wait."""
-        return self.size - CHARGE * len(self._entries)
+        return self.size - CHARGE * len(self._writes)
 
     def write(self, opcode: int, payload: bytes) -> Deferred[None]:
         """Queue a message.
 
         Returns:
-            A Deferred that fires with None when the kernel has it, and fails with `ConnectionClosed` when it never will (that
-            need not be looked at), or with `WriteBufferFull`. Cancelled before its turn has come, the message is not sent.
+            A Deferred that fires with None when the kernel has the message. It fails with `ConnectionClosed` if the kernel
+            never will (a failure that need not be handled), or with `WriteBufferFull`. A message whose Deferred is cancelled
+            before its turn is not sent.
         """
         if self._end is not None:
             return failedWrite(self._end)
         size = len(payload) + CHARGE
-        if self._entries and self.size + size > self._limit:
+        if self._writes and self.size + size > self._limit:
             return fail(
                 WriteBufferFull(
-                    f"{self.size} bytes wait to be sent: await the writes, or allow more with writeBuffer={self._limit}"
+                    f"{self.size} bytes wait to be sent: await the writes, or allow more than writeBuffer={self._limit}"
                 )
             )
-        entry = _Entry(opcode, payload, Deferred(self._cancel))
+        write = _Write(opcode, payload, Deferred(self._cancel))
         self.size += size
         if self._first is None:
-            self._entries.append(entry)
+            self._writes.append(write)
         else:
-            self._entries.insert(self._first, entry)
+            self._writes.insert(self._first, write)
             self._first += 1
         self._pump()
-        return entry.result
+        return write.result
 
-    def attach(self, link: Link) -> None:
-        """Send what waits over `link`, and what is written from now on."""
-        self._link = link
+    def attach(self, connection: ClientConnection) -> None:
+        """Send what waits, and what is written from now on, over `connection`."""
+        self._connection = connection
         self._pump()
 
     def detach(self) -> None:
-        """The link is gone, and each write that it took has come to its end."""
-        self._link = None
+        """Note that the connection is gone, and that each write it took has succeeded or failed."""
+        self._connection = None
         self._sent = 0
 
     def putFirst(self, on: bool) -> None:
-        """Between True and False: what is written goes before all that waits; there must be no link meanwhile."""
+        """Between True and False: put what is written before all that waits; there must be no connection meanwhile."""
         self._first = 0 if on else None
 
     def flush(self) -> None:
-        """Give everything to the link, so that what the link sends next comes after it."""
+        """Give everything to the connection, so that what the connection itself sends next comes after it."""
         self._pump(everything=True)
 
     def refuse(self, error: ConnectionClosed) -> None:
-        """Take no more messages: who writes gets `error`; what waits already is not hurt."""
+        """Take no more messages: later writes fail with `error`; what waits already is still sent."""
         self._end = error
 
     def end(self, error: ConnectionClosed) -> None:
-        """Nothing more will be sent: what waits fails with `error`."""
+        """Send nothing more: what waits fails with `error`."""
         self.refuse(error)
-        entries, self._entries = self._entries, deque()
+        writes, self._writes = self._writes, deque()
         self.size = 0
-        for entry in entries:
-            if not entry.result.called:
-                failedWrite(error, entry.result)
+        for write in writes:
+            if not write.result.called:
+                failedWrite(error, write.result)
 
     def _cancel(self, result: Deferred[None]) -> None:
-        for position, entry in enumerate(self._entries):
-            if entry.result is result:
+        for position, write in enumerate(self._writes):
+            if write.result is result:
                 if position >= self._sent:
                     self._drop(position)
                 return
 
     def _drop(self, position: int) -> None:
-        self.size -= len(self._entries[position].payload) + CHARGE
-        del self._entries[position]
+        self.size -= len(self._writes[position].payload) + CHARGE
+        del self._writes[position]
 
     def _pump(self, everything: bool = False) -> None:
         if self._pumping:
             return  # a Deferred that fired wrote more: the loop below takes it
         self._pumping = True
         try:
-            while self._link is not None and self._sent < len(self._entries) and (everything or self._mayGo(self._link)):
-                entry = self._entries[self._sent]
+            while (connection := self._connection) is not None and self._sent < len(self._writes):
+                if not (everything or (self._sent == 0 if self._oneByOne else connection.bufferedAmount() < WINDOW)):
+                    break
+                write = self._writes[self._sent]
                 self._sent += 1
-                self._link.writeMessage(entry.opcode, entry.payload).addCallbacks(self._handed, self._lost)
+                connection.writeMessage(write.opcode, write.payload).addCallbacks(self._handed, self._lost)
         finally:
             self._pumping = False
 
-    def _mayGo(self, link: Link) -> bool:
-        return self._sent == 0 if self._oneByOne else link.bufferedAmount() < WINDOW
-
     def _handed(self, _: None) -> None:
-        # They come in the order they were sent.
-        entry = self._entries[0]
+        # In the order in which they were sent.
+        write = self._writes[0]
         self._sent -= 1
         self._drop(0)
-        if not entry.result.called:
-            entry.result.callback(None)
+        if not write.result.called:
+            write.result.callback(None)
         self._pump()
 
     def _lost(self, failure: Failure) -> None:
-        # It stays where it is: `detach` or `end` follows.
+        # The write stays where it is: `detach` or `end` follows.
         failure.trap(ConnectionClosed)

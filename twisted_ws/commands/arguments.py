@@ -37,18 +37,23 @@ def headers(texts: list[str], note: Callable[[str], None]) -> list[tuple[str, st
     return found
 
 
-def credentials(options: Mapping[str, Any], given: list[tuple[str, str]]) -> Basic | Bearer | None:
-    """Return who we are: from a file, else from the environment, unless a header says it.
+def credentials(
+    options: Mapping[str, Any], tokenOption: str, readToken: Callable[[str | None], str | None]
+) -> Basic | Bearer | None:
+    """Return the user's credentials: from a file if one is given, otherwise from the environment; None without any.
+
+    Args:
+        options: those of the command.
+        tokenOption: the option for the file with the token.
+        readToken: returns the token in a file, or without one the environment's.
 
     Raises:
-        ConfigurationError: there are two, or a file cannot be used.
+        ConfigurationError: two are given, or a file cannot be used.
     """
-    user, token = options["user-file"], options["token-file"]
+    user, token = options["user-file"], options[tokenOption]
     if user is not None and token is not None:
-        raise ConfigurationError("--user-file and --token-file are two ways to say who you are: give one of them.")
-    if user is None and token is None and any(name.lower() == "authorization" for name, _ in given):
-        return None
-    if user is None and (found := secret(token, "TWISTED_WS_TOKEN", "token file")) is not None:
+        raise ConfigurationError(f"--user-file and --{tokenOption} both give credentials: use one of them.")
+    if user is None and (found := readToken(token)) is not None:
         return Bearer(found)
     found = secret(user, "TWISTED_WS_USER", "user file")
     if found is None:
@@ -94,7 +99,7 @@ def connectArguments(options: Mapping[str, Any], note: Callable[[str], None]) ->
     arguments: dict[str, Any] = {
         "subProtocols": options["subprotocol"],
         "headers": given,
-        "credentials": credentials(options, given),
+        "credentials": None,
         "compression": bool(options["compression"]),
         "retry": Retry() if options["retry"] else None,
         "trustStore": store(options, "trust-store", "trust-store"),
@@ -103,6 +108,9 @@ def connectArguments(options: Mapping[str, Any], note: Callable[[str], None]) ->
         # Beyond the longest line, and what comes with it.
         "writeBuffer": 128 * 1024 * 1024,
     }
+    isNamed = options["user-file"] is not None or options["token-file"] is not None
+    if isNamed or not any(name.lower() == "authorization" for name, _ in given):  # a header overrules the environment
+        arguments["credentials"] = credentials(options, "token-file", lambda path: secret(path, "TWISTED_WS_TOKEN", "token file"))
     if options["timeout"] is not None:
         arguments["handshakeTimeout"] = options["timeout"]
     if options["max-message-size"] is not None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.usage import UsageError
 
+from twisted_ws.commands.options import CommandOptions, number
 from twisted_ws.commands.runner import Runner
 from twisted_ws.commands.streams import Input, occupy
 from twisted_ws.commands.terminal.display import complain
-from twisted_ws.commands.options import CommandOptions, number
 from twisted_ws.errors import ConfigurationError, WebSocketError
 from twisted_ws.logs import printable
 
@@ -85,8 +85,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _broadcast(reactor: Any, options: BroadcastOptions, runner: Runner) -> int:
-    from twisted_ws.commands.exits import Exit, codeOf
-    from twisted_ws.commands.mends import explained
+    from twisted_ws.client.errors import InvalidURL
+    from twisted_ws.commands.exits import Exit, codeOf, explained, inHTTP
 
     work = Deferred.fromCoroutine(_send(reactor, options))
     interruptedBy: list[int] = []
@@ -101,7 +101,8 @@ async def _broadcast(reactor: Any, options: BroadcastOptions, runner: Runner) ->
     except CancelledError:
         return interruptedBy[0] if interruptedBy else Exit.FAILED
     except (WebSocketError, ConfigurationError, ValueError, TypeError) as error:
-        complain(explained(error).replace("use ws://", "use http://"))
+        text = explained(error)
+        complain(text if isinstance(error, InvalidURL) else inHTTP(text))
         return codeOf(error)
     return _tell(answer)
 
@@ -132,7 +133,7 @@ def _tell(answer: Answer) -> int:
 
 def _mend(answer: Answer, said: str) -> str:
     if answer.status == 401:
-        return "give credentials that it takes (--key-file, --user-file)"
+        return "give credentials that it accepts (--key-file, --user-file)"
     if answer.status == 400 and ("TLS" in said or "HTTPS" in said):
         return "use https://"
     if answer.status == 403:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.python.usage import CompleteFiles, Completions, UsageError
 
+from twisted_ws.commands.options import CommandOptions, number, size
 from twisted_ws.commands.runner import Runner
 from twisted_ws.commands.streams import occupy
 from twisted_ws.commands.terminal.display import complain
-from twisted_ws.commands.options import CommandOptions, number, size
 
 if TYPE_CHECKING:
     from twisted_ws.client import Connecting

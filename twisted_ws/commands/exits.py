@@ -1,7 +1,8 @@
-"""What a command's exit code says."""
+"""How a command ends: the exit code, and the line that explains it."""
 
 from __future__ import annotations
 
+import re
 import signal
 from enum import IntEnum
 
@@ -9,10 +10,24 @@ from twisted_ws.client.errors import BadHandshake, ConnectError, HandshakeRefuse
 from twisted_ws.closecodes import DONE
 from twisted_ws.errors import CloseCode, ConfigurationError, ConnectionClosed, WebSocketError
 
-__all__ = ["Exit", "codeOf", "forClose", "forStatus"]
+__all__ = ["Exit", "codeOf", "explained", "forClose", "forStatus", "inHTTP"]
 
 # Answers that may be others later: a script may try again.
 _LATER = (408, 425, 429)
+
+# What the library calls its arguments, and what the options are called.
+_NAMES = {
+    "handshakeTimeout": "--timeout",
+    "a larger maxMessageSize": "a larger --max-message-size",
+    "as trustStore": "with --trust-store",
+    "clientCertificate": "--client-certificate",
+    "trustStore, clientCertificate and verify": "--trust-store, --client-certificate and --insecure",
+    "give credentials=Basic(user, password)": "put user:password into a file for --user-file",
+    "give credentials that it accepts": "give credentials that it accepts (--user-file, --token-file, --header @FILE)",
+    "as credentials, and as the header Authorization": "by an option, and as the header Authorization",
+    "(see subProtocols and compression)": "(see --subprotocol and --compression)",
+}
+_PATTERN = re.compile("|".join(map(re.escape, sorted(_NAMES, key=len, reverse=True))))
 
 
 class Exit(IntEnum):
@@ -67,3 +82,20 @@ def codeOf(error: BaseException) -> int:
     if isinstance(error, WebSocketError):
         return forClose(CloseCode.ABNORMAL if error.code is None else error.code)
     return Exit.FAILED
+
+
+def explained(error: BaseException) -> str:
+    """Return one line that says what went wrong and what to do."""
+    if isinstance(error, ConnectionClosed):
+        if error.statusCode == CloseCode.ABNORMAL:
+            return "the connection ended without a Close (1006): the server, or the way to it, is gone; --retry comes back"
+        reason = f" ({error.reason})" if error.reason else ""
+        return f"the server closed the connection with {error.statusCode}{reason}"
+    text = str(error)
+    password = "--trust-store-password-file" if text.startswith("The trust store ") else "--client-password-file"
+    return _PATTERN.sub(lambda match: _NAMES[match[0]], text).replace("Store(path, password)", password)
+
+
+def inHTTP(text: str) -> str:
+    """Return what the library says of ws: URLs as said of http: URLs."""
+    return text.replace("wss://", "https://").replace("ws://", "http://")

@@ -13,8 +13,7 @@ from twisted.internet.task import LoopingCall, deferLater
 
 from twisted_ws.client import WebSocketClient
 from twisted_ws.client.connecting import Connecting
-from twisted_ws.commands.exits import Exit, codeOf
-from twisted_ws.commands.mends import explained
+from twisted_ws.commands.exits import Exit, codeOf, explained
 from twisted_ws.commands.sources import Source
 from twisted_ws.commands.streams import Output
 from twisted_ws.commands.terminal.display import Display

@@ -105,7 +105,7 @@ class MemoryClient:
 
     def sendBytes(self, data: bytes) -> None:
         """Send bytes as they are, whole frames or not: what no good client would send (its frames would be masked)."""
-        self._endpoint.link.client.write(data)
+        self._endpoint.connection.client.write(data)
         self._server.settle()
 
     def _written(self, writing: Deferred[None]) -> None:
@@ -208,8 +208,8 @@ class MemoryClient:
         endpoint = self._endpoint
         reasons = {
             "a handler of the service still runs": endpoint.dispatcher._running,
-            "the client is paused": endpoint.link.server.room == 0,
-            "what the client writes is held back": endpoint.link.client.room == 0,
+            "the client is paused": endpoint.connection.server.room == 0,
+            "what the client writes is held back": endpoint.connection.client.room == 0,
         }
         return "".join(f"; {reason}" for reason, isSo in reasons.items() if isSo)
 
@@ -221,11 +221,11 @@ class MemoryClient:
         Args:
             room: bytes that come all the same.
         """
-        self._endpoint.link.server.room = room
+        self._endpoint.connection.server.room = room
 
     def resume(self) -> None:
         """Undo `pause` and `pauseWriting`."""
-        self._endpoint.link.server.room = self._endpoint.link.client.room = None
+        self._endpoint.connection.server.room = self._endpoint.connection.client.room = None
         self._server.settle()
 
     def pauseWriting(self, room: int = 0) -> None:
@@ -234,11 +234,11 @@ class MemoryClient:
         Args:
             room: bytes that get there all the same: the beginning of a message.
         """
-        self._endpoint.link.client.room = room
+        self._endpoint.connection.client.room = room
 
     def cut(self) -> None:
         """Cut the connection: both sides lose it, without a Close frame."""
-        self._endpoint.link.client.lose()  # and with it the other end
+        self._endpoint.connection.client.lose()  # and with it the other end
         self._server.settle()
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:

@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.server import WebSocketServer
-from twisted_ws.testing.transport import Link
+from twisted_ws.testing.connection import MemoryConnection
 from twisted_ws.testing.network import Network
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.websocket.connection import WebSocketConnection
@@ -36,11 +36,11 @@ class MemoryEndpoint:
         segment: the most bytes that arrive at once; None: any number.
 
     Attributes:
-        link: the present connection, or the last.
+        connection: the present connection, or the last.
         dispatcher: what calls the service for it, once it is open.
     """
 
-    link: Link
+    connection: MemoryConnection
     dispatcher: Dispatcher
 
     def __init__(
@@ -63,18 +63,18 @@ class MemoryEndpoint:
 
     def connect(self, factory: Any) -> Deferred[Any]:
         """Connect at once."""
-        link = self.link = Link(self._address, next(self._network.ports), self._isSecure)
-        link.client.segment = link.server.segment = self._segment
+        connection = self.connection = MemoryConnection(self._address, next(self._network.ports), self._isSecure)
+        connection.client.segment = connection.server.segment = self._segment
         frontDoor = self._server.factory(peerCertificate=lambda _: self._certificate)
         frontDoor.host = self
-        client, theirs = factory.buildProtocol(link.server.getHost()), frontDoor.buildProtocol(link.client.getHost())
-        link.client.protocol, link.server.protocol = client, theirs
-        self._network.add(link)
-        client.makeConnection(link.client)
+        client, theirs = factory.buildProtocol(connection.server.getHost()), frontDoor.buildProtocol(connection.client.getHost())
+        connection.client.protocol, connection.server.protocol = client, theirs
+        self._network.add(connection)
+        client.makeConnection(connection.client)
         if theirs is None:
-            link.refuse()
+            connection.refuse()
         else:
-            theirs.makeConnection(link.server)
+            theirs.makeConnection(connection.server)
         return succeed(client)
 
     def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:

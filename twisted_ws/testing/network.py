@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 
-from twisted_ws.testing.transport import Link
+from twisted_ws.testing.connection import MemoryConnection
 
 __all__ = ["Network", "Restless"]
 
@@ -37,11 +37,11 @@ class Network:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.ports = count(40000)
-        self._links: list[Link] = []
+        self._connections: list[MemoryConnection] = []
 
-    def add(self, link: Link) -> None:
+    def add(self, connection: MemoryConnection) -> None:
         """Carry the bytes of a connection from now on."""
-        self._links.append(link)
+        self._connections.append(connection)
 
     def settle(self, until: Callable[[], bool] = lambda: False) -> bool:
         """Let everything happen that needs no time; return at once when `until` says so.
@@ -81,10 +81,10 @@ class Network:
     def _turn(self) -> bool:
         """Be a reactor for one turn; say whether there was anything to do."""
         moved = False
-        for link in tuple(self._links):
-            moved = link.turn() or moved
-            if link.closed:
-                self._links.remove(link)
+        for connection in tuple(self._connections):
+            moved = connection.turn() or moved
+            if connection.closed:
+                self._connections.remove(connection)
         # As a reactor does it: what these make due comes in the next turn.
         for call in self._due():
             if call.active() and call.getTime() <= self.clock.seconds():

@@ -1,4 +1,4 @@
-"""The two ends of a connection in memory: each behaves as Twisted's TCP transport does."""
+"""One end of a connection in memory, which behaves as Twisted's TCP transport does."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import ITCPTransport
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides, implementer
+from zope.interface import implementer
 
-__all__ = ["End", "Link"]
+__all__ = ["MemoryTransport"]
 
 # Bytes of one read, as Twisted has it.
 READ = 64 * 1024
 
 
 @implementer(ITCPTransport)
-class End:
+class MemoryTransport:
     """One end: what is written here waits until `turn`, which hands it to the protocol at the other end.
 
     Args:
@@ -35,7 +35,7 @@ class End:
     """
 
     protocol: Any
-    other: End
+    other: MemoryTransport
 
     def __init__(self, host: IPv4Address | IPv6Address, peer: IPv4Address | IPv6Address) -> None:
         self.room: int | None = None
@@ -180,36 +180,3 @@ class End:
     def getTcpKeepAlive(self) -> bool:
         """Say that the system does not look after the connection."""
         return False
-
-
-class Link:
-    """A connection: a client's end and a server's end.
-
-    Args:
-        address: the client's IP address.
-        port: the client's port.
-        isSecure: whether the server takes it for one with TLS.
-    """
-
-    def __init__(self, address: str, port: int, isSecure: bool) -> None:
-        kind = IPv6Address if ":" in address else IPv4Address
-        # No loopback address, on which not every name is answered.
-        mine, theirs = kind("TCP", address, port), IPv4Address("TCP", "192.0.2.1", 443 if isSecure else 80)
-        self.client, self.server = End(mine, theirs), End(theirs, mine)
-        self.client.other, self.server.other = self.server, self.client
-        if isSecure:
-            alsoProvides(self.server, ISSLTransport)
-
-    def turn(self) -> bool:
-        """Do what is due at both ends; say whether that was anything."""
-        moved = self.client.turn()
-        return self.server.turn() or moved
-
-    def refuse(self) -> None:
-        """Close the server's end, where there is no protocol; the client's is told in the next turn."""
-        self.server.closed = self.client._ended = True
-
-    @property
-    def closed(self) -> bool:
-        """Whether both ends know of the end."""
-        return self.client.closed and self.server.closed

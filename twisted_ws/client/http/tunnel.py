@@ -7,17 +7,17 @@ import ipaddress
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import connectProtocol
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_ws.client.errors import BadHandshake, ProxyRefused
+from twisted_ws.client.errors import BadHandshake, ProxyRefused, unreachable
 from twisted_ws.client.http.address import Address
-from twisted_ws.client.http.response import parseResponse
-from twisted_ws.client.http.dialing import unreachable
 from twisted_ws.client.http.proxies import Proxy
+from twisted_ws.client.http.response import parseResponse
 from twisted_ws.limits import Limits
 from twisted_ws.wire.loop.transports import abort, setProtocol
 
@@ -210,16 +210,6 @@ class _SocksTunnel(_Tunnel):
         return False
 
 
-class _Factory(Factory):
-    noisy = False
-
-    def __init__(self, tunnel: _Tunnel) -> None:
-        self._tunnel = tunnel
-
-    def buildProtocol(self, addr: IAddress | None) -> _Tunnel:
-        return self._tunnel
-
-
 @implementer(IStreamClientEndpoint)
 class TunnelEndpoint:
     """Connects to an address through a proxy.
@@ -242,7 +232,7 @@ class TunnelEndpoint:
 
         async def attempt() -> IProtocol:
             try:
-                await self._endpoint.connect(_Factory(tunnel))
+                await connectProtocol(self._endpoint, tunnel)
             except Exception as error:
                 raise unreachable(f"the proxy {self._proxy.hostAndPort}", error) from None
             return await tunnel.made

@@ -10,9 +10,9 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.client.websocket.autobahn import QuietClientProtocol, messageFrame
 from twisted_ws.client.errors import seconds
 from twisted_ws.client.http.response import Response
+from twisted_ws.client.websocket.autobahn import QuietClientProtocol, messageFrame
 from twisted_ws.client.websocket.owner import ConnectionOwner
 from twisted_ws.client.websocket.pings import Pings
 from twisted_ws.errors import (
