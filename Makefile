@@ -1,35 +1,45 @@
-# make run | test | coverage | lanes | lint | conformance | bench | hostile | faults | soak | docs | sanitize: each does its own
-# set-up, and is quick the second time.
+# make run | quick | test | coverage | lanes | lint | conformance | bench | hostile | faults | soak | docs | sanitize: each does its
+# own set-up, and is fast the second time.
 VENV := .venv
 export PYTHON
 # Tests start hundreds of servers: what those import is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 
-.PHONY: run test coverage lanes lint conformance bench hostile faults soak docs sanitize clean
+.PHONY: run quick test coverage lanes lint conformance bench hostile faults soak docs sanitize clean
 
 # With more options of the server: make run ARGS="--port 9090 --broadcast-port 9091".
 run: $(VENV)/.run
 	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443 $(ARGS)
 
-test: $(VENV)/.test
+# The tests in two halves. Those that start processes, browsers or builds mostly wait, so they get more workers than cores; the rest
+# keep a core busy each. Modules stay whole: their tests share what they start. tests/conftest.py puts the longest first.
+APART := tests/browser tests/live $(addprefix tests/,test_docs.py test_packaging.py web/api/test_openapi.py daemon/test_live.py) \
+	$(addprefix tests/client/test_,others.py programs.py sync.py) \
+	$(addprefix tests/commands/,terminal/test_terminal_live.py test_broadcast_live.py test_connect_live.py test_running.py)
+CORES := $(shell nproc)
+BUSY := --dist=loadfile --no-loadscope-reorder --numprocesses=$(CORES)
+WAITING := --dist=loadfile --no-loadscope-reorder --numprocesses=$(shell echo $$((2 * $(CORES))))
+
+# For the edit: no process, browser, build or real daemon.
+quick: $(VENV)/.test
+	$(BIN)/python -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART))
+
+test: quick
 	@tools/need chromium curl firefox-esr nodejs npm nginx haproxy varnish
-	$(BIN)/python -m pytest -q $(PARALLEL)
+	$(BIN)/python -m pytest -q $(WAITING) $(APART)
 
 # Which lines and branches the tests reach: they take half as long again.
 coverage: $(VENV)/.test
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q $(PARALLEL)
+	$(BIN)/coverage run -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART))
+	$(BIN)/coverage run -m pytest -q $(WAITING) $(APART)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
-# Workers wait for processes and browsers most of the time, so there are more of them than cores. Modules stay whole: their tests
-# share what they start. In the order of their names browsers and daemons come first, and what is short last.
-PARALLEL := --numprocesses=$(shell echo $$((2 * $$(nproc)))) --dist=loadfile --no-loadscope-reorder
-
 # The same promises by the slower ways: without the fast lane, and without the compiled part. A mistake at the start and the help
 # come before either of them, and some choose the ways themselves.
-lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider $(PARALLEL) \
+lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider $(WAITING) \
 	$(addprefix --ignore=tests/live/test_,start_errors.py help.py garbage.py proxies.py vanished.py) \
 	tests/live tests/test_server.py tests/test_lane_differential.py
 lanes: $(VENV)/.test
@@ -45,7 +55,7 @@ conformance: $(VENV)/.run
 lowest:
 	$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.test
 	.venv-lowest/bin/pip install --quiet $$(tools/floors)
-	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider $(PARALLEL) tests/wire tests/dispatch tests/channels tests/client tests/test_server.py
+	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider $(BUSY) tests/wire tests/dispatch tests/channels tests/client tests/test_server.py
 
 # Warnings are mistakes here, and only here: a compiler of tomorrow has more of them.
 STRICT = cc -O2 -S -o /dev/null -Wall -Wextra -Wconversion -Wno-sign-conversion -Wno-unused-parameter -Werror \

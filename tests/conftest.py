@@ -20,6 +20,31 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda number, frame: None)
 
+# The modules that take longest. They begin first: one that begins last keeps all workers but one idle at the end.
+_LONGEST = (
+    "tests/browser/test_everywhere.py",
+    "tests/commands/test_connect_live.py",
+    "tests/channels/test_resume.py",
+    "tests/channels/test_presence.py",
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Collect the tests without the collector of cycles: all that is made stays, and it would look through it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that take longest."""
+    place = {name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
+
 
 @pytest.fixture
 def behind() -> Iterator[Behind]:
