@@ -1,4 +1,4 @@
-"""What Autobahn is told to do for a client, and to leave to us."""
+"""Autobahn's client protocol: its options, and permessage-deflate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["QuietClientProtocol", "agreed", "messageFrame", "offer"]
 
 
 class _Role:
-    """Stands for Autobahn's factory, of which a protocol asks no more; a real one would reseed Python's random numbers."""
+    """Replaces Autobahn's factory, with all that a protocol reads of it; a real one would reseed Python's random numbers."""
 
     isServer = False
     proxy = None
@@ -41,7 +41,7 @@ class QuietClientProtocol(BaseConnection, WebSocketClientProtocol):  # type: ign
     maskClientFrames = True
     failByDrop = False
     autoFragmentSize = 0
-    # Its timers are floored to whole seconds, and take any data frame for a pong.
+    # Autobahn's timers are floored to whole seconds, and take any data frame for a pong.
     openHandshakeTimeout = closeHandshakeTimeout = serverConnectionDropTimeout = 0
     autoPingInterval = autoPingTimeout = 0
 
@@ -50,11 +50,11 @@ class QuietClientProtocol(BaseConnection, WebSocketClientProtocol):  # type: ign
         self.factory = _Role()
         self.limits = limits
         self.maxFramePayloadSize = limits.maxMessageSize
-        # It asks zlib for no more than this, and takes what zlib still has of the message for its end: a byte too many shows it.
+        # Autobahn inflates at most this much and takes the result for the whole message: the extra byte shows that it is too big.
         self.maxMessagePayloadSize = limits.maxMessageSize + 1
 
     def begin(self, deflate: PerMessageDeflate | None) -> None:
-        """Enter Autobahn's state after the handshake."""
+        """Put Autobahn into its state after the handshake."""
         WebSocketProtocol._connectionMade(self)
         self.inside_message = False
         self.current_frame = None
@@ -63,10 +63,10 @@ class QuietClientProtocol(BaseConnection, WebSocketClientProtocol):  # type: ign
         self.state = self.STATE_OPEN
 
     def connectionMade(self) -> None:
-        """Nothing: `begin` follows."""
+        """Do nothing: `begin` follows."""
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        """Nothing: Autobahn itself has nothing to send here."""
+        """Refuse: Autobahn sends nothing itself."""
         raise AssertionError("Autobahn sends nothing itself")
 
 
@@ -79,7 +79,7 @@ def agreed(extensions: tuple[Extension, ...], offered: bool) -> PerMessageDeflat
     """Return the compression that the server agreed to, None for none.
 
     Raises:
-        BadHandshake: the server uses what was not offered, or parameters that RFC 7692 forbids.
+        BadHandshake: the server uses an extension that was not offered, or parameters that RFC 7692 forbids.
     """
     if not extensions:
         return None

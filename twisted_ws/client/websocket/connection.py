@@ -36,7 +36,7 @@ from twisted_ws.wire.websocket.states import CLOSE_SENT, CLOSED, CLOSING, FINISH
 __all__ = ["ClientConnection"]
 
 # Autobahn copies the tail of what it has for each frame it takes, so many small frames in one large read cost quadratic time.
-# It is also how much is parsed after the reader has had enough.
+# This much may also be parsed after the reader has had enough.
 FEED = 4096
 
 
@@ -45,11 +45,12 @@ class ClientConnection(QuietClientProtocol):
 
     Args:
         reactor: tells the time.
-        limits: maxMessageSize, fragmentCharge, pingInterval, pingTimeout, writeDeadline and closeDeadline are used.
-        owner: told of what comes.
+        limits: of which maxMessageSize, fragmentCharge, pingInterval, pingTimeout, replyBuffer, writeDeadline and closeDeadline
+            apply.
+        owner: told what comes.
         response: the answer to the handshake.
         subProtocol: the chosen one.
-        deflate: the compression that was agreed on, or None.
+        deflate: the negotiated compression, or None.
 
     Attributes:
         response: as given.
@@ -58,10 +59,10 @@ class ClientConnection(QuietClientProtocol):
 
     _log = Logger()
 
-    _heard = 0  # bytes that came since the last look
+    _heard = 0  # bytes that came since the last keep-alive check
     _paused = False
     _parsing = False
-    _last = False  # the transport is gone
+    _isLost = False  # the transport is gone
     _ITS_CLOSE = "the server's Close"
     _TOO_BIG = "the server sent a message of more than %d bytes: a larger maxMessageSize would take it"
     _VIOLATION = "the server broke RFC 6455: %s"
@@ -86,9 +87,9 @@ class ClientConnection(QuietClientProtocol):
         self._wheel = Wheel(reactor)
 
     def connectionMade(self) -> None:
-        """Enter OPEN: the transport is past the 101."""
+        """Enter OPEN: the 101 has been read."""
         self.begin(self._deflate)
-        # No cap: what may wait is counted by who writes.
+        # No cap: whoever writes counts what may wait.
         self._outbox = Outbox(self, self.transport, self._wheel, Backlog(sys.maxsize), sys.maxsize, 0)
         self._state = OPENED[self._state]
         now = self._wheel.seconds()
@@ -99,7 +100,7 @@ class ClientConnection(QuietClientProtocol):
     # In.
 
     def dataReceived(self, data: bytes) -> None:
-        """Feed Autobahn, until it or the reader has had enough."""
+        """Parse what came, until the reader has had enough."""
         if self._state >= FINISHING:
             return
         self._heard += len(data)
@@ -108,7 +109,7 @@ class ClientConnection(QuietClientProtocol):
 
     def _parse(self) -> None:
         if self._parsing:
-            return  # a reader that resumes us from within: the loop below goes on
+            return  # the reader resumed from inside the loop below, which continues
         self._parsing = True
         try:
             while self._waiting and not self._paused and self._state < FINISHING:
@@ -116,27 +117,27 @@ class ClientConnection(QuietClientProtocol):
                 del self._waiting[:FEED]
                 self.feed(piece)
         except Exception as error:
-            # Nothing below should raise; if it does, it must not leave the reactor's read loop with a traceback per chunk.
+            # Nothing below should raise; if it does, the reactor's read loop must not get a traceback per chunk.
             self._log.failure("a connection failed inside the client")
             self.fail(InternalError(f"{type(error).__name__} inside the client"))
         finally:
             self._parsing = False
 
     def _parseRest(self) -> None:
-        """Deliver what came before the transport went, however far behind the reader is: it is at most one read."""
-        self._last = True
+        """Deliver what came before the transport was lost, however far behind the reader is: it is at most one read."""
+        self._isLost = True
         self._paused = False
         self._parse()
 
     def _onPing(self, payload: bytes) -> None:
-        """Answer a ping, unless the user does."""
+        """Answer a ping, unless the user does so."""
         if self._state is OPEN and not self._owner.pingReceived(payload) and self._state is OPEN:
-            # One for each ping, in order; of those that a server takes none of, the newest (RFC 6455 section 5.5.3).
+            # One pong for each ping, in order; for a server that does not read them only the newest (RFC 6455 section 5.5.3).
             few = self._outbox.size <= self.limits.replyBuffer
             (self._outbox.control if few else self._outbox.pong)(maskedFrame(PONG, payload))
 
     def _onPong(self, payload: bytes) -> None:
-        """Take the answer to one of our pings; any other pong is the user's."""
+        """Take the answer to one of our pings; pass any other pong to the user."""
         if self._state is not OPEN:
             return
         now = self._wheel.seconds()
@@ -149,10 +150,10 @@ class ClientConnection(QuietClientProtocol):
 
     def pauseReading(self) -> None:
         """Take no more bytes from the server until `resumeReading`."""
-        if self._state is OPEN and not self._paused and not self._last:
+        if self._state is OPEN and not self._paused and not self._isLost:
             self._paused = True
             self.transport.pauseProducing()
-            if not self._paused:  # what a finaliser did meanwhile has ended it
+            if not self._paused:  # a finaliser has ended the pause meanwhile
                 self.transport.resumeProducing()
 
     def resumeReading(self) -> None:
@@ -189,11 +190,11 @@ class ClientConnection(QuietClientProtocol):
         return handed
 
     def bufferedAmount(self) -> int:
-        """Return how many bytes wait to be handed to the kernel."""
+        """Return how many bytes the kernel has not taken yet."""
         return self._outbox.size
 
     def isOpen(self) -> bool:
-        """Say whether messages can be written."""
+        """Return whether messages can be written."""
         return self._state is OPEN
 
     # The ends of a connection.
@@ -212,11 +213,11 @@ class ClientConnection(QuietClientProtocol):
     def _answerClose(self, payload: bytes) -> None:
         """Send Close with `payload`, unless one has gone, and take no more input.
 
-        All that before the user is told: who hears of the end closes, and that Close, of another code, must not be the one sent.
+        All this before the user is told: a user that hears of the end closes, perhaps with another code, which must not be sent.
         """
         if self._state is OPEN:
             self._state = CLOSE_SENT[self._state]
-            # Whoever fails a connection, or has sent Close, delivers nothing to its application any more.
+            # After a failure, or once the server has sent Close, no more messages are delivered to its application.
             self._outbox.clear(self._closed())
             self._outbox.last(maskedFrame(CLOSE, payload))
         self._finish()
@@ -227,7 +228,7 @@ class ClientConnection(QuietClientProtocol):
         now = self._wheel.seconds()
         if self._state is OPEN:
             self._state = CLOSE_SENT[self._state]
-            # Without a wait for the server there is still one for what is queued.
+            # Even without waiting for the server, what is queued gets time.
             deadline = self._closeDeadline()
             deadline.start(now, timeout or self.limits.closeDeadline)
             self._wheel.set(self, deadline.at)
@@ -239,7 +240,7 @@ class ClientConnection(QuietClientProtocol):
             self._wheel.set(self, deadline.at)
 
     def _finish(self) -> None:
-        """Let the last bytes go out, and wait for the server to hang up; the deadline sees to it that this ends."""
+        """Let the last bytes go out, and wait for the server to hang up, until the deadline at the latest."""
         if self._state >= FINISHING:
             return
         self._state = INPUT_ENDED[self._state]
@@ -264,7 +265,7 @@ class ClientConnection(QuietClientProtocol):
             abort(self.transport)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
-        """End: everything that waits fails."""
+        """Fail everything that waits."""
         self._parseRest()
         self._state = LOST[self._state]
         self._wheel.drop(self)
@@ -275,7 +276,7 @@ class ClientConnection(QuietClientProtocol):
         self._owner.gone()
 
     def _end(self) -> None:
-        """Tell that nothing more will come."""
+        """Tell the owner that nothing more will come."""
         if not self._ended:
             self._ended = True
             self._message = None
@@ -284,7 +285,7 @@ class ClientConnection(QuietClientProtocol):
             self._pings.end(self._closed())
 
     def _closed(self) -> ConnectionClosed:
-        """Return what writes fail with: the code and reason of the connection's end."""
+        """Return the error that writes fail with, which has the code and reason of the connection's end."""
         error = ConnectionClosed(*self._endedWith())
         error.__cause__ = self._failure or self._cause
         return error
@@ -292,7 +293,7 @@ class ClientConnection(QuietClientProtocol):
     # Deadlines.
 
     def deadlineReached(self, now: float) -> None:
-        """Do what is due; called by the wheel."""
+        """Do what is due (called by the wheel)."""
         if self._state >= CLOSING:
             deadline = self._closeDeadline()
             if deadline.isOver(now, self.limits.writeDeadline, sending(self.transport)):
@@ -301,7 +302,7 @@ class ClientConnection(QuietClientProtocol):
                 self._wheel.set(self, deadline.at)
             return
         if self._outbox.busy and now - self._outbox.progressAt >= self.limits.writeDeadline:
-            self.fail(TransportError(f"the server took none of what waits for it in {seconds(self.limits.writeDeadline)}"))
+            self.fail(TransportError(f"the server has taken none of its waiting bytes for {seconds(self.limits.writeDeadline)}"))
             return
         if self._keepAlive is not None and self._keepAlive.dueAt <= now:
             self._ask(self._keepAlive, now)
@@ -309,14 +310,14 @@ class ClientConnection(QuietClientProtocol):
             self._wheel.set(self, self._nextDeadline(now))
 
     def _nextDeadline(self, now: float) -> float:
-        # At least once in every write deadline, so that no stall is seen more than a turn late.
+        # At least once per write deadline, so that a stall is seen at most one turn late.
         due = (self._outbox.progressAt if self._outbox.busy else now) + self.limits.writeDeadline
         return max(min(due, self._keepAlive.dueAt) if self._keepAlive is not None else due, now)
 
     def _ask(self, keepAlive: KeepAlive, now: float) -> None:
-        """Send a keep-alive ping, or judge the one that is not answered."""
+        """Send a keep-alive ping, or judge a missing pong."""
         heard, self._heard = self._heard, 0
-        # While nobody reads, the pong may lie behind what is not read; else any byte shows that the server is there.
+        # While reading pauses, the pong may be behind what is unread; otherwise any byte shows that the server is there.
         excused = self._paused or heard > 0
         timeout = self.limits.pingTimeout
         verdict = keepAlive.due(now, timeout, sending(self.transport), excused, hasUnread(self.transport))
@@ -327,18 +328,18 @@ class ClientConnection(QuietClientProtocol):
             )
             self._outbox.control(maskedFrame(PING, keepAlive.payload or b""), handed)
         elif verdict is Verdict.DEAD:
-            self.fail(TransportError(f"the server sent no pong for {seconds(timeout)}: it is gone, or the way to it is"))
+            self.fail(TransportError(f"the server sent no pong for {seconds(timeout)}: it is gone, or the network path to it is"))
 
-    # What the outbox says.
+    # OutboxOwner.
 
     def outboxOverflowed(self, atOnce: bool) -> None:
-        """Nothing: there is no cap."""
+        """Do nothing: there is no cap."""
 
     def outboxEased(self) -> None:
-        """Nothing: reading does not wait for writing."""
+        """Do nothing: reading does not wait for writing."""
 
     def outboxDrained(self) -> None:
-        """Go on with a close that waited for the last bytes."""
+        """Continue a close that waited for the last bytes."""
         if self._state is FINISHING:
             self._hangUp()
         elif self._state is CLOSING and not (deadline := self._closeDeadline()).isHanded:

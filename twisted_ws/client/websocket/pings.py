@@ -1,4 +1,4 @@
-"""The pings that wait for their pongs. Pure, but for the Deferreds."""
+"""The user's pings that wait for their pongs. Pure, except for the Deferreds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Pings"]
 
 
 class Pings:
-    """The user's pings that are not answered yet, in the order they were sent."""
+    """The user's unanswered pings, in the order in which they were sent."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[bytes, float, Deferred[float]]] = deque()
@@ -23,7 +23,7 @@ class Pings:
         return answered
 
     def answered(self, payload: bytes, now: float) -> bool:
-        """Say whether a pong answers a ping that waits; those before it are answered too (RFC 6455 section 5.5.3)."""
+        """Return whether a pong answers a waiting ping; it answers those before it, too (RFC 6455 section 5.5.3)."""
         if not any(payload == each for each, _, _ in self._waiting):
             return False
         while True:

@@ -1,4 +1,4 @@
-"""What Autobahn is told to do, and to leave to us."""
+"""Autobahn's server protocol: its options, and the 101."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
 class _Fired:
-    """Stands for Autobahn's is_open and is_closed, for which nobody waits."""
+    """Replaces Autobahn's Deferreds is_open and is_closed, which nobody waits for."""
 
     def callback(self, result: object) -> None:
-        """Forget `result`."""
+        """Ignore `result`."""
 
 
 class QuietServerProtocol(BaseConnection, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's bases differ in types
-    """Autobahn's server protocol without its per-connection options.
+    """Autobahn's server protocol without options for each connection.
 
-    A subclass for one server takes its options from `serverOptions`, as class attributes: so no connection copies them, or
-    prints them for a debug line.
+    A subclass for one server has them as class attributes, from `serverOptions`, so that no connection copies them, or formats
+    them for a debug line.
     """
 
     is_open = is_closed = _Fired()
     factory: WebSocketServerFactory
 
     def __init__(self) -> None:
-        # Autobahn's own makes two Deferreds, an event table and details of the transport, none of which is used.
+        # Autobahn's own would create two Deferreds, an event table and details of the transport, none of which is used.
         pass
 
     def connectionMade(self) -> None:
-        """Begin: Autobahn's state of a new connection stands on the class (see `serverOptions`) until it changes."""
+        """Do nothing: the class has Autobahn's state of a new connection (see `serverOptions`)."""
 
     def acceptHandshake(self, key: str, chosen: str | None, extensions: list[Any], headers: tuple[tuple[str, str], ...]) -> None:
-        """Answer a handshake that was judged already with the 101, and open (RFC 6455 section 4.2.2).
+        """Answer a handshake that was already accepted with the 101, and open (RFC 6455 section 4.2.2).
 
-        Autobahn's own way is the same in four times the time.
+        Autobahn does the same in four times the time.
 
         Args:
             key: the Sec-WebSocket-Key.
             chosen: the subprotocol, or None.
-            extensions: offers of permessage-deflate that can be taken.
+            extensions: usable offers of permessage-deflate.
             headers: more headers for the 101.
         """
         lines = b""
@@ -68,7 +68,7 @@ class QuietServerProtocol(BaseConnection, WebSocketServerProtocol):  # type: ign
         self._onOpen()
 
     def _accept(self, extensions: list[Any]) -> str:
-        """Take the first offer of permessage-deflate, and return what the 101 says of it (RFC 7692 section 7.1)."""
+        """Accept the first offer of permessage-deflate, and return the header's value for the 101 (RFC 7692 section 7.1)."""
         accept = acceptOffer([PerMessageDeflateOffer.parse(parameters) for _, parameters in extensions])
         self._perMessageCompress = Deflate.create_from_offer_accept(True, accept)  # type: ignore[no-untyped-call]
         answer: str = accept.get_extension_string()
@@ -76,7 +76,7 @@ class QuietServerProtocol(BaseConnection, WebSocketServerProtocol):  # type: ign
 
 
 def serverFactory(limits: Limits, reactor: Any) -> WebSocketServerFactory:
-    """Return the Autobahn factory of one server, every option set in one call.
+    """Return the Autobahn factory of one server, with every option set in one call.
 
     (A second call of setProtocolOptions would silently change options that it does not name.)
     """
@@ -89,17 +89,17 @@ def serverFactory(limits: Limits, reactor: Any) -> WebSocketServerFactory:
         maskServerFrames=False,
         applyMask=True,
         maxFramePayloadSize=limits.maxMessageSize,
-        # It asks zlib for no more than this, and takes what zlib still has of the message for its end: a byte too many shows it.
+        # Autobahn inflates at most this much and takes the result for the whole message: the extra byte shows that it is too big.
         maxMessagePayloadSize=limits.maxMessageSize + 1,
         autoFragmentSize=0,
         failByDrop=False,
         echoCloseCodeReason=False,
-        # These deadlines are the front door's and the wheel's: Autobahn's timers are floored to whole seconds.
+        # The front door and the wheel have these deadlines: Autobahn's timers are floored to whole seconds.
         openHandshakeTimeout=0,
         closeHandshakeTimeout=0,
         tcpNoDelay=True,
         perMessageCompressionAccept=acceptOffer,
-        # The wheel's too: Autobahn takes any data frame for a pong.
+        # So does `KeepAlive`: Autobahn takes any data frame for a pong.
         autoPingInterval=0,
         autoPingTimeout=0,
         serveFlashSocketPolicy=False,
@@ -112,7 +112,7 @@ def serverFactory(limits: Limits, reactor: Any) -> WebSocketServerFactory:
 
 
 def serverOptions(limits: Limits, reactor: Any) -> dict[str, Any]:
-    """Return the class attributes that make a subclass of `QuietServerProtocol` the protocol of one server."""
+    """Return the class attributes of a subclass of `QuietServerProtocol` for one server."""
     factory = serverFactory(limits, reactor)
     options: dict[str, Any] = {name: getattr(factory, name) for name in WebSocketServerProtocol.CONFIG_ATTRS}
     # A function on a class would become a method.
@@ -121,12 +121,12 @@ def serverOptions(limits: Limits, reactor: Any) -> dict[str, Any]:
 
 
 def _initialState(factory: WebSocketServerFactory, options: dict[str, Any]) -> dict[str, Any]:
-    """Return what Autobahn sets on a new connection: some forty attributes, which would cost each one 2 KiB."""
+    """Return what Autobahn sets on a new connection: some forty attributes, which would take 2 KiB in each."""
     probe = type("Probe", (WebSocketServerProtocol,), {**options, "log": BaseConnection.log})()
     probe.factory = factory
     probe._connectionMade()
     own = vars(probe).keys() - {"factory", "is_closed", "is_open", "_transport_details", "_valid_events", "_listeners"}
     state = {name: getattr(probe, name) for name in own}
-    # Counts of traffic that nobody asks for, and a queue that is not used: both may be shared. A validator must not be.
+    # Unused traffic counters and an unused queue may be shared. A validator must not be.
     started = {"utf8validator": None, "current_frame": None, "inside_message": False, "websocket_version": 13}
     return {**state, **started, "state": WebSocketServerProtocol.STATE_OPEN}

@@ -1,4 +1,4 @@
-"""Whether the peer is still there: pings, and what to make of a missing pong. Pure."""
+"""Keep-alive: when to ping a peer, and what a missing pong means. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["KeepAlive", "Verdict"]
 
 
 class Verdict(Enum):
-    """What to do when `KeepAlive.dueAt` has come."""
+    """What to do at `KeepAlive.dueAt`."""
 
     PING = 1  # send `KeepAlive.payload` as a ping
     WAIT = 2  # the pong may be late
@@ -18,17 +18,17 @@ class Verdict(Enum):
 class _Ping(IntEnum):
     WAITS = 0  # in our own queue
     HANDED = 1  # to the kernel
-    SPARED = 2  # its pong was due, and what the peer had sent was not read yet
+    SPARED = 2  # its pong was due, but not everything from the peer had been read
 
 
 class KeepAlive:
-    """The server's own pings to one peer.
+    """Our own pings to one peer.
 
-    A pong is the only proof that the peer reads what it is sent; a data frame proves only that it sends.
+    Only a pong proves that the peer reads what it is sent; a data frame proves only that it sends.
 
     Attributes:
         dueAt: when the next ping goes out, or the pong to the last one is due (seconds).
-        payload: of the ping that is not yet answered; None when none is.
+        payload: that of the unanswered ping; None if there is none.
     """
 
     __slots__ = ("_ahead", "_count", "_ping", "dueAt", "payload")
@@ -38,7 +38,7 @@ class KeepAlive:
         self.payload: bytes | None = None
         self._count = 0
         self._ping = _Ping.WAITS
-        # What the peer's machine had taken at the last look, and what it has to take before the ping; None: nothing is before it.
+        # What the peer's machine had taken at the last look, and has to take before the ping; None: nothing is ahead of the ping.
         self._ahead: tuple[int, int] | None = None
 
     def due(self, now: float, timeout: float, sending: tuple[int, int], excused: bool, unread: bool) -> Verdict:
@@ -47,11 +47,11 @@ class KeepAlive:
         Args:
             now: seconds.
             timeout: seconds the peer has for its pong.
-            sending: see `wire.loop.transports.sending`: the ping waits behind what the kernel had before it, and a pong
-                cannot be late while that goes on.
+            sending: see `wire.loop.transports.sending`: the ping waits behind what the kernel already had, and its pong cannot be
+                late while that is still going out.
             excused: whether the peer, though alive, may have been unable to answer.
-            unread: whether the peer has sent what nobody has read: the pong may be in it. That counts once, for until the pong is
-                due again it will have been read.
+            unread: whether something from the peer is unread: the pong may be in it. This counts once, for it will have been read
+                before the pong is due again.
         """
         if self.payload is None:
             self._count += 1
@@ -62,7 +62,7 @@ class KeepAlive:
         elif excused or self._ping is _Ping.WAITS:
             self._note(sending)
             verdict = Verdict.WAIT
-        elif self._goesOn(sending):
+        elif self._progresses(sending):
             verdict = Verdict.WAIT
         elif unread and self._ping is not _Ping.SPARED:
             self._ping = _Ping.SPARED
@@ -76,8 +76,8 @@ class KeepAlive:
         unsent, taken = sending
         self._ahead = (taken, taken + unsent) if unsent else None
 
-    def _goesOn(self, sending: tuple[int, int]) -> bool:
-        """Say whether the peer's machine has taken more of what was before the ping."""
+    def _progresses(self, sending: tuple[int, int]) -> bool:
+        """Return whether the peer's machine has taken more of what is ahead of the ping."""
         if self._ahead is None:
             return False
         unsent, taken = sending
@@ -89,12 +89,12 @@ class KeepAlive:
         return taken > before
 
     def handed(self, now: float, timeout: float, sending: tuple[int, int] | None = None) -> None:
-        """Note that the kernel has the ping: from now on the peer has `timeout` seconds.
+        """Note that the kernel has the ping: the peer has `timeout` seconds from now on.
 
         Args:
             now: seconds.
             timeout: as in `due`.
-            sending: as in `due`, at this moment; None: it has not changed since `due`.
+            sending: as in `due`, now; None: unchanged since `due`.
         """
         self._ping = _Ping.HANDED
         if sending is not None:
@@ -103,7 +103,7 @@ class KeepAlive:
             self.dueAt = now + timeout
 
     def answers(self, payload: bytes, now: float, interval: float) -> bool:
-        """Say whether a pong with `payload` answers the pending ping; if so, the next goes out after `interval` seconds."""
+        """Return whether a pong with `payload` answers the pending ping; if so, the next goes out after `interval` seconds."""
         if payload != self.payload:
             return False
         self.payload = None

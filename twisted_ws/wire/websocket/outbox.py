@@ -1,13 +1,13 @@
 """What a peer has not taken yet.
 
-Twisted's transports take any amount of bytes and never refuse (only a registered producer learns that they pile up), and one
-that holds a megabyte for a slow peer cannot give back a byte of it. So at most one small slice is with the transport at any time;
-the rest waits here, where it can be counted, overtaken by a ping, and dropped.
+Twisted's transports take any number of bytes and never refuse (only a registered producer learns that they pile up), and one
+that holds a megabyte for a slow peer cannot give any of it back. So the transport has at most one small slice at any time; the
+rest waits here, where it can be counted, overtaken by a ping, and dropped.
 
-Whatever makes an object or calls a function may run the garbage collector, and with it a finaliser that writes to this very
-connection. So a frame is counted before it is queued, and only `_pump`, which never runs within itself, takes from the queues
-and gives to the transport: all that comes meanwhile is in a queue, in order, and goes out in its loop. The statements between a
-look at the state and the change that relies on it call nothing.
+Creating an object or calling a function may run the garbage collector, and with it a finaliser that writes to this very
+connection. So a frame is counted before it is queued, and only `_pump`, which never runs inside itself, takes from the queues
+and gives to the transport: whatever comes meanwhile waits in a queue, in order, and goes out in its loop. No statement between a
+look at the state and the change that relies on it calls anything.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from twisted_ws.wire.speedups import Sender
 
 __all__ = ["SLICE", "Outbox", "OutboxOwner", "failedWrite"]
 
-# Bytes given to the transport at once when it is behind. Progress is seen a slice at a time, so this over the write deadline
-# (16 KiB in 30 s: 546 bytes a second) is the slowest peer that is not taken for dead.
+# Bytes given to the transport at once when it is behind. Progress shows one slice at a time, so a peer must take one slice per
+# write deadline (16 KiB in 30 s: 546 bytes a second) or it counts as dead.
 SLICE = 16 * 1024
 
-# What a frame in the queue is charged on top of its bytes, and one with a Deferred: what Python's objects around it take, so that
-# the smallest messages take no more memory than the caps allow.
+# The charge for a queued frame besides its bytes, without and with a Deferred: the size of the Python objects around it, so that
+# even the smallest messages take no more memory than the caps allow.
 CHARGE = 112
 CHARGE_AWAITED = 288
 
 
 _log = Logger()
 
-# Stands for a queue that is not needed yet: an empty deque has 600 bytes, and most connections never wait.
+# In place of a queue that is not needed yet: an empty deque takes 600 bytes, and most connections never wait.
 _NOTHING: deque[tuple[bytes, Deferred[None] | None]] = deque(maxlen=0)
 
 
 class OutboxOwner(Protocol):
-    """Whoever has an outbox: the connection."""
+    """The owner of an outbox: the connection."""
 
     def outboxOverflowed(self, atOnce: bool) -> None:
-        """This outbox has to give way: over its own cap; or (`atOnce`) it is the largest, and all together are over theirs."""
+        """Too much waits: the outbox is over its cap, or (`atOnce`) it is the largest while all together are over theirs."""
 
     def outboxDrained(self) -> None:
-        """Everything was handed to the kernel."""
+        """The kernel has taken everything."""
 
     def outboxEased(self) -> None:
-        """What waits is less than `Limits.replyBuffer` again; told after each slice while there is something left."""
+        """Less than `Limits.replyBuffer` waits; called after each slice while anything is left."""
 
 
 class _Nobody:
@@ -77,15 +77,15 @@ _NOBODY: OutboxOwner = _Nobody()
 
 
 class _Quiet:
-    """Stands where a Deferred keeps what it would report when nobody looks at its failure: says nothing."""
+    """Replaces what a Deferred uses to report an unhandled failure: reports nothing."""
 
     failResult: Failure | None = None
 
 
 def failedWrite(error: ConnectionClosed, waiter: Deferred[Any] | None = None) -> Deferred[Any]:
-    """Fail `waiter` (or a new Deferred) with `error`, without the "Unhandled error in Deferred" when nobody looks.
+    """Fail `waiter` (or a new Deferred) with `error`, without an "Unhandled error in Deferred" if nobody handles it.
 
-    Most callers write and forget; that a peer has gone is told to them by onClose.
+    Most callers write and forget; onClose tells them that the peer has gone.
     """
     waiter = Deferred() if waiter is None else waiter
     waiter._debugInfo = _Quiet()  # type: ignore[assignment]  # no public way; tests/wire/websocket/test_outbox.py holds it
@@ -98,16 +98,16 @@ class Outbox:
     """The frames for one peer, in order; control frames overtake messages, but never split a frame.
 
     Attributes:
-        owner: who is told of overflow and drain.
-        size: bytes that wait, those with the transport included, and `charges`.
-        charges: what the frames in the queue are charged on top of their bytes.
-        counted: all that is held for this peer: `size`, what `keep` says, and what has gone of a frame while the rest waits.
-        progressAt: when the transport was last given bytes, or had handed them all on (the wheel's seconds).
-        sender: where frames can go straight out when nothing waits.
-        isAwaited: whether the owner waits to be told of ease or drain: set before it looks at `size`, for either may have come
-            already, or come without a word of the transport, when all was taken at once.
-        busy: whether the transport still has bytes of ours that the kernel did not take, or nothing is written any more.
-        written: messages and control frames taken so far, those of the server itself left out.
+        owner: told of overflow, drain and ease.
+        size: bytes that wait, including those with the transport, and `charges`.
+        charges: what the queued frames are charged on top of their bytes.
+        counted: everything held for this peer: `size`, what `keep` adds, and the sent part of a frame whose rest still waits.
+        progressAt: when the transport last got bytes, or had passed them all on (the wheel's seconds).
+        sender: sends frames straight to the socket when nothing waits.
+        isAwaited: whether the owner waits for ease or drain. The owner sets it before it looks at `size`, for either may already
+            have happened, or may happen without a call from the transport when everything is taken at once.
+        busy: whether the transport has bytes that the kernel has not taken, or nothing is written any more.
+        written: the number of messages and control frames that the service has written.
     """
 
     __slots__ = (
@@ -143,24 +143,24 @@ class Outbox:
         """Take over the writing side of `transport`.
 
         Args:
-            owner: told of overflow and drain.
+            owner: told of overflow, drain and ease.
             transport: an `ITransport` and `IConsumer` without a producer.
             wheel: its clock.
-            backlog: the server's count.
-            cap: bytes above which `owner` is told of overflow.
-            ease: bytes below which `owner` is told of ease.
+            backlog: counts for the whole server.
+            cap: above this many bytes `owner` is told of overflow.
+            ease: below this many bytes `owner` is told of ease.
         """
         self.owner = owner
         self._wheel = wheel
         self._backlog = backlog
         self._cap = cap
         self._ease = ease
-        self._messages = self._control = _NOTHING  # a deque for those that need one
+        self._messages = self._control = _NOTHING  # a deque each once it is needed
         self._pong: bytes | None = None
         self._partial: tuple[memoryview, Deferred[None] | None] | None = None
         self._waiters: Sequence[Deferred[None]] = ()
         self._inFlight = 0
-        self._gone = 0  # of the partial frame: the memory of all of it is held until the last byte has gone
+        self._gone = 0  # sent bytes of the partial frame, whose memory is held until the last one has gone
         self._kept = 0
         self._pumping = False
         self._held = False
@@ -172,13 +172,13 @@ class Outbox:
         self.busy = False
         self.isAwaited = False
         self.written = 0
-        # A transport asks a pull producer for more when the kernel has taken everything: that is how "handed to the kernel" is
-        # known. Below TLS, for TLS itself would ask without end; it keeps no bytes back once its handshake is done.
+        # A transport asks a pull producer for more once the kernel has taken everything, which shows what was handed over.
+        # The producer goes below TLS, for TLS itself would ask without end; it holds no bytes back once its handshake is done.
         self._give: Callable[[bytes], Any]
         if isinstance(transport, LaneServer):
             self._socket: Any = transport
             self.sender = transport.sender or Sender()
-            self._give = transport.writeNow  # which says at once when the kernel took all
+            self._give = transport.writeNow  # returns whether the kernel took everything
             unsent = transport.unsent()
         else:
             self._socket = innermost(transport)
@@ -187,45 +187,45 @@ class Outbox:
             unsent = 0
         self._socket.registerProducer(self, False)
         if unsent:
-            # The end of an answer to a plain request before the handshake: it goes first, as a slice of ours would.
+            # The end of an HTTP response before the handshake goes first, like a slice of ours.
             self.busy = True
             self._inFlight = unsent
             self._count(unsent)
 
     def message(self, frame: bytes) -> Deferred[None]:
-        """Send a frame of the service; see `Caller.writeTextMessage` for the Deferred."""
+        """Send a frame from the service; see `Caller.writeTextMessage` for the Deferred."""
         self.written += 1
         waiter: Deferred[None] = Deferred()
         self._enqueue(False, frame, waiter)
         return waiter
 
     def send(self, frame: bytes) -> None:
-        """Send a frame of the service without a Deferred: the way of a broadcast and of returned values."""
+        """Send a frame from the service without a Deferred, as for a broadcast or a returned value."""
         self.written += 1
         self._enqueue(False, frame, None)
 
     def hold(self, held: bool) -> None:
-        """Send nothing straight out, or do that again: what waits elsewhere has to go first."""
+        """Send nothing straight out, because something elsewhere has to go first; False: do so again."""
         self._held = held
         if held:
             self.isAwaited = True
         self.sender.waiting = self.size > 0 or held
 
     def keep(self, by: int) -> None:
-        """Count so many bytes more that are held elsewhere and wait for this peer, or (below 0) fewer."""
+        """Count `by` more bytes that are held elsewhere for this peer, or fewer if negative."""
         self._kept += by
         self._count(0)
 
     def giveWay(self) -> None:
-        """Say that it is the largest, and all together are over their limit (see `Backlog`)."""
+        """Tell the owner: this outbox is the largest, and all together are over their limit (see `Backlog`)."""
         self.owner.outboxOverflowed(True)
 
     def waiting(self) -> int:
-        """Return how many bytes wait behind the frame that is on its way, with `charges`."""
+        """Return how many bytes wait behind the frame that is being written, including `charges`."""
         return self.size - self._inFlight - (len(self._partial[0]) if self._partial else 0)
 
     def goOn(self) -> None:
-        """Go on with a frame that `sender` has begun."""
+        """Send the rest of a frame that `sender` has begun."""
         self._pump()
         self._backlog.relieve()
 
@@ -238,7 +238,7 @@ class Outbox:
         self._enqueue(False, frame, None)
 
     def pong(self, frame: bytes) -> None:
-        """Answer a ping; of several that wait, only the newest is sent (RFC 6455 section 5.5.3)."""
+        """Answer a ping; of several waiting pongs, only the newest is sent (RFC 6455 section 5.5.3)."""
         if self._ended is not None:
             return
         self._count(len(frame))
@@ -248,7 +248,7 @@ class Outbox:
         self._pump()
 
     def clear(self, error: ConnectionClosed) -> None:
-        """Drop what waits, but for the rest of a frame that was begun; the Deferreds of what is dropped fail with `error`."""
+        """Drop what waits, except the rest of a frame that was begun; the Deferreds of dropped frames fail with `error`."""
         pong, self._pong = self._pong, None
         dropped = [*_emptied(self._control), *_emptied(self._messages)]
         charges = sum([_charge(waiter) for _, waiter in dropped])
@@ -259,7 +259,7 @@ class Outbox:
                 failedWrite(error, waiter)
 
     def abandon(self, error: ConnectionClosed) -> None:
-        """The transport is gone: drop everything; every Deferred that waits fails with `error`."""
+        """Drop everything, because the transport is gone; every waiting Deferred fails with `error`."""
         if self._ended is None:
             self._ended = error
         self.busy = True
@@ -267,7 +267,7 @@ class Outbox:
             self._drop(self._ended)
 
     def end(self, error: ConnectionClosed) -> None:
-        """Do the same for the last time: the owner hears nothing more, and is not kept."""
+        """Do the same for the last time, and forget the owner."""
         self.abandon(error)
         self.owner = _NOBODY
 
@@ -275,44 +275,44 @@ class Outbox:
         """Give the writing side back, so that the transport can be closed."""
         self._socket.unregisterProducer()
 
-    # IPullProducer: what the transport says.
+    # IPullProducer.
 
     def resumeProducing(self) -> None:
         """The kernel has taken everything that the transport had."""
         if self._socket.disconnecting:
-            # TLS has ended below us, and the socket waits for its producer to go.
+            # TLS has ended below us, and the socket waits for its producer to leave.
             self.release()
             return
         if not self.busy:
             return
         self._taken()
         if self._pumping:
-            return  # it was taken at once: whoever gives goes on
+            return  # it was taken at once: the loop that gave it continues
         self.isAwaited = True
         self._pump()
 
     def _tell(self) -> None:
-        """Tell the owner what is so: it does not matter how often."""
+        """Tell the owner about drain and ease; it does not matter how often."""
         if self.size == 0:
             self.isAwaited = False
             self.owner.outboxDrained()
         if self.size < self._ease:
             self.owner.outboxEased()
         if self._held:
-            self.isAwaited = True  # there is still something elsewhere
+            self.isAwaited = True  # something still waits elsewhere
 
     def stopProducing(self) -> None:
-        """The transport is gone; `abandon` follows from the owner's connectionLost."""
+        """The transport is gone; the owner's connectionLost calls `end`."""
 
-    # How bytes get to the transport.
+    # The way to the transport.
 
     def _count(self, more: int) -> None:
         """Count bytes and charges that came, or (negative) went."""
-        self.size += more  # without a call or an object between reading and writing: a finaliser may count, too
+        self.size += more  # no call and no new object between reading and writing, for a finaliser may count, too
         if self.size < 0:
-            self.size = 0  # everything was dropped in the middle of what else is taken off
+            self.size = 0  # everything was dropped while something was subtracted
         self.sender.waiting = self.size > 0 or self._held
-        while self.counted != (count := self.size + self._kept):  # which another one may change before it is noted
+        while self.counted != (count := self.size + self._kept):  # a finaliser may change it before it is noted
             self._backlog.note(self, count)
 
     def _uncharge(self, charges: int) -> None:
@@ -342,7 +342,7 @@ class Outbox:
             if not self.busy:
                 self._pump()
             self._backlog.relieve()
-            # A message of any size is taken when nothing waits; the cap is on what piles up.
+            # A message of any size is taken when nothing waits; the cap limits what piles up.
             if before and self.counted > self._cap and not urgent:
                 self.owner.outboxOverflowed(False)
         except MemoryError:
@@ -363,7 +363,7 @@ class Outbox:
     def _pump(self) -> None:
         """Give the transport slices until it is behind or nothing waits."""
         if self._pumping:
-            return  # whoever wrote more, a Deferred that fired or a finaliser: the loop below takes it
+            return  # a Deferred that fired, or a finaliser, wrote more: the running loop takes it
         try:
             self._pumping = True
             try:
@@ -373,7 +373,7 @@ class Outbox:
                     if not size:
                         if self._control or self._messages or self._pong is not None:
                             continue  # queued just now
-                        break  # counted, and not queued yet
+                        break  # counted, but not queued yet
                     self._waiters = waiters
                     self._inFlight = size
                     self.busy = True
@@ -387,12 +387,12 @@ class Outbox:
             if self.isAwaited and self._ended is None:
                 self._tell()
         except Exception:
-            self._break()  # the others who are sent the same go on
+            self._break()  # others that are sent the same message must still get it
 
     def _break(self) -> None:
-        """End the connection: memory was short, and nobody knows any more what of a frame has gone, or who knows of it.
+        """End the connection: memory ran short, so it is unknown how much of a frame has gone, and who was told.
 
-        The end comes in a turn of its own: until then nothing follows.
+        The end comes in a turn of its own; until then nothing is sent.
         """
         self.busy = True
         self.sender.open = False
@@ -400,12 +400,12 @@ class Outbox:
         _log.failure("a connection failed inside the server while it wrote")
 
     def _adopt(self) -> bool:
-        """Take over the rest of a frame that `sender` has begun; say whether what waits may follow."""
+        """Take over the rest of a frame that `sender` has begun; return whether what waits may follow."""
         if not self.sender.begun:
             return True
         rest = self.sender.rest()
         if rest is None:
-            return False  # it is being sent at this moment: who sends it goes on
+            return False  # it is being sent at this moment, and the code that sends it continues
         self._partial = memoryview(rest), None
         self._count(len(rest))
         self.sender.restNoted()
@@ -417,7 +417,7 @@ class Outbox:
         self._kept -= gone
 
     def _slice(self) -> tuple[bytes, list[Deferred[None]]]:
-        """Take the next bytes: the rest of a frame that was begun, then control frames, then messages."""
+        """Take the next bytes: the rest of the frame that was begun, then control frames, then messages."""
         parts: list[bytes | memoryview] = []
         waiters: list[Deferred[None]] = []
         room, charged = SLICE, 0
@@ -453,7 +453,7 @@ class Outbox:
         return (bytes(parts[0]) if len(parts) == 1 else b"".join(parts)), waiters
 
     def _drop(self, error: ConnectionClosed) -> None:
-        """Drop everything; nobody is giving anything to the transport."""
+        """Drop everything; `_pump` must not be running."""
         waiting, self._waiters = self._waiters, ()
         waiters = [*waiting]
         partial, self._partial = self._partial, None
@@ -469,13 +469,13 @@ class Outbox:
 
 
 def _emptied(queue: deque[tuple[bytes, Deferred[None] | None]]) -> Iterator[tuple[bytes, Deferred[None] | None]]:
-    """Take out what is in a queue one by one: who does the same in the middle of this takes others."""
+    """Remove the entries of a queue one by one, so that code that does the same meanwhile gets others."""
     while (entry := _first(queue)) is not None:
         yield entry
 
 
 def _first(queue: deque[tuple[bytes, Deferred[None] | None]]) -> tuple[bytes, Deferred[None] | None] | None:
-    """Take out the first of a queue; None where there is none, if only since just now."""
+    """Remove the first entry of a queue; None if there is none, even if only since just now."""
     try:
         return queue.popleft() if queue else None
     except IndexError:
