@@ -440,12 +440,41 @@ def test_vanished(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not here.transport.closed
 
 
-def test_noHeartbeat() -> None:
-    """Without pings there are no comments either."""
+def test_heartbeatBesideMessages() -> None:
+    """Messages do not delay a heartbeat."""
+    world = World()
+    client = world.events()
+    client.advance(24)
+    world.publish("a", "x")
+    client.take()
+    client.advance(1.25)
+    assert client.content() == b":\n\n"
+
+
+def test_noHeartbeatBehindMessages() -> None:
+    """While messages wait for a client, there is no heartbeat; the next one comes when it is due."""
+    world = World()
+    client = world.events()
+    client.advance(20)
+    stall(client)
+    world.publish("a", "x")
+    client.advance(6)
+    client.transport.room = None
+    assert client.content() == b"id: e:1\ndata: x\n\n"
+    client.advance(23.5)
+    assert client.content() == b""
+    client.advance(1)
+    assert client.content() == b":\n\n"
+
+
+def test_noHeartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pings there are no comments either, and no machine is asked for an acknowledgement."""
+    monkeypatch.setattr(stream, "hasVanished", lambda transport, seconds: True)
     client = World(pingInterval=0).events()
     client.take()
     client.advance(100)
     assert client.take() == b""
+    assert not client.transport.closed
 
 
 def test_encodedOnce(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -544,6 +573,61 @@ def test_totalBound() -> None:
     world.publish("a", "x" * 20_000)
     world.publish("b", "x" * 30_000, "x" * 20_000)
     assert (world.server.channels.count("a"), world.server.channels.count("b")) == (1, 0)
+
+
+def test_totalBoundAndPolicy() -> None:
+    """That is so whatever the policy: to drop messages of one channel might not help the others."""
+    world = World(ChannelService(policy="drop-oldest"), maxSendBufferTotal=100_000)
+    slow, slower = world.events("/channels/a"), world.events("/channels/b")
+    for client in (slow, slower):
+        stall(client)
+    world.publish("a", "x" * 20_000)
+    world.publish("b", "x" * 30_000, *["x" * 20_000] * 2)
+    assert (world.server.channels.count("a"), world.server.channels.count("b")) == (1, 0)
+
+
+@pytest.mark.parametrize(("size", "dropped"), [(10_000, False), (120_000, True)])
+def test_totalBoundAndWhatWasBegun(size: int, dropped: bool) -> None:
+    """An event that has begun is finished before the stream ends; a large one is not: its memory is needed now."""
+    world = World(maxSendBufferTotal=150_000)
+    slow, slower = world.events("/channels/a"), world.events("/channels/b")
+    for client in (slow, slower):
+        stall(client)
+    world.publish("a", "x" * 60_000)
+    world.publish("b", *["x" * size] * (120_000 // size))
+    assert (world.server.channels.count("a"), world.server.channels.count("b")) == (1, 0)
+    assert slower.transport.aborted is dropped
+    assert world.server.channels.backlog.total < 100_000
+    slower.transport.room = None
+    assert [len(data) for _, _, data in slower.events()] == ([] if dropped else [size])
+    assert slower.ended is not dropped
+
+
+def test_largeEventOverItsOwnBound() -> None:
+    """A stream that is over its own bound alone ends when even a large event was finished: nobody else needs the memory."""
+    world = World(maxSendBuffer=100_000)
+    client = world.events()
+    stall(client)
+    world.publish("a", "x" * 150_000, *["y" * 60_000] * 2)
+    assert world.server.channels.count("a") == 0
+    assert not client.transport.closed
+    client.transport.room = None
+    assert [len(data) for _, _, data in client.events()] == [150_000]
+    assert client.ended
+
+
+def test_writeDeadline() -> None:
+    """A client that takes something is not dropped before it has taken nothing for 30 s."""
+    world = World()
+    client = world.events()
+    stall(client)
+    world.publish("a", "x" * 100_000)
+    client.advance(20)
+    client.transport.room = 30_000
+    client.advance(29)
+    assert not client.transport.closed
+    client.advance(2)
+    assert client.transport.aborted
 
 
 def test_longMessage() -> None:
