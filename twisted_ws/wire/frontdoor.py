@@ -31,6 +31,7 @@ from twisted_ws.wire.loop.transports import abort, finishWriting, isSecure, peer
 from twisted_ws.wire.tls.transport import reportFailure
 from twisted_ws.wire.websocket.connection import WebSocketConnection
 from twisted_ws.wire.websocket.runtime import Runtime
+from twisted_ws.wire.websocket.states import Event, States
 from twisted_ws.wire.websocket.welcome import Welcome
 
 __all__ = ["FrontDoor", "FrontDoorFactory", "Host", "PlainHTTP"]
@@ -69,12 +70,23 @@ class PlainHTTP(Protocol):
         """
 
 
-class _State:  # no Enum: see `twisted_ws.wire.websocket.states`
+class _State(States):
     HEAD = 0  # the head is not whole yet
     DECIDING = 1  # the service decides
     HTTP = 2  # an HTTP protocol has the connection, until it hands it back
     REFUSED = 3  # the answer is on its way; input is dropped until the peer closes
     DONE = 4  # handed to a WebSocketConnection, or lost
+
+
+# Why these are used, and not the members: see `twisted_ws.wire.websocket.states`.
+HEAD, DECIDING, HTTP, REFUSED, DONE = _State
+
+ASKED = Event("asking the service", {HEAD: DECIDING, HTTP: DECIDING})
+WELCOMED = Event("the end of the handshake", {DECIDING: DONE})
+HANDED_TO_HTTP = Event("a plain request", {HEAD: HTTP})
+REFUSAL = Event("a refusal", {HEAD: REFUSED, DECIDING: REFUSED, HTTP: REFUSED})
+# Once more after a MemoryError.
+LOST = Event("the loss of the transport", dict.fromkeys(_State, DONE))
 
 
 @implementer(IHalfCloseableProtocol)
@@ -93,7 +105,7 @@ class FrontDoor(TwistedProtocol):
     def __init__(self, factory: FrontDoorFactory, peer: tuple[str, int]) -> None:
         self.factory = factory
         self._peer = peer  # as the gate has counted it
-        self._state = _State.HEAD
+        self._state: _State = HEAD
         self._received = b""
         self._searched = 0
         self._upgrade: Deferred[Welcome] | None = None
@@ -111,12 +123,12 @@ class FrontDoor(TwistedProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Collect the head, or what comes after it while the service decides."""
-        if self._state is _State.HTTP:
+        if self._state is HTTP:
             self._http.dataReceived(data)
-        elif self._state is _State.HEAD:
+        elif self._state is HEAD:
             self._received += data
             self._lookForHead()
-        elif self._state is _State.DECIDING:
+        elif self._state is DECIDING:
             self._received += data
             if len(self._received) > self.factory.runtime.limits.earlyBytes:
                 self._refuse(400, "Wait for the 101 before you send messages.")
@@ -183,7 +195,7 @@ class FrontDoor(TwistedProtocol):
             isSecure=secure,
             clientCertificate=factory.peerCertificate(self.transport) if factory.peerCertificate is not None else None,
         )
-        self._state = _State.DECIDING
+        self._state = ASKED[self._state]
         try:
             answer = factory.host.upgrade(request)
         except Exception as error:
@@ -203,9 +215,9 @@ class FrontDoor(TwistedProtocol):
     def _welcome(self, welcome: Welcome, accept: Accept) -> None:
         if self._upgrade is not None:
             self._decided()
-        if self._state is not _State.DECIDING:
+        if self._state is not DECIDING:
             return
-        self._state = _State.DONE
+        self._state = WELCOMED[DECIDING]
         self.factory.runtime.wheel.drop(self)
         connection = self.factory.connectionClass(welcome, self._peer[0])
         setProtocol(self.transport, connection)
@@ -217,7 +229,7 @@ class FrontDoor(TwistedProtocol):
 
     def _rejected(self, failure: Failure) -> None:
         self._decided()
-        if self._state is not _State.DECIDING:
+        if self._state is not DECIDING:
             return  # as after our own cancel
         reject = failure.value
         if isinstance(reject, Reject):
@@ -243,9 +255,11 @@ class FrontDoor(TwistedProtocol):
             self._refuse(426, "This port speaks WebSocket.", (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")))
             return
         self.factory.runtime.wheel.drop(self)
-        self._state = _State.HTTP
+        self._state = HANDED_TO_HTTP[self._state]
         self._http = http
         self._received = b""
+        if self.counted:
+            self._note()
         http.makeConnection(self.transport)
         takeOver = getattr(http, "takeOver", None)
         if takeOver is None:
@@ -265,8 +279,8 @@ class FrontDoor(TwistedProtocol):
 
     def _refuse(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = (), hint: str = "") -> None:
         """Answer with an error and close, so that the peer can read it."""
+        self._state = REFUSAL[self._state]
         upgrade = self._decided()
-        self._state = _State.REFUSED
         self._received = b""
         self._note()
         if upgrade is not None:
@@ -292,9 +306,9 @@ class FrontDoor(TwistedProtocol):
     def deadlineReached(self, now: float) -> None:
         """The head, the decision or the peer's end of stream did not come in time; called by the wheel."""
         try:
-            if self._state is _State.HEAD and self._received:
+            if self._state is HEAD and self._received:
                 self._refuse(408, "The request head did not come in time.")
-            elif self._state is _State.DECIDING:
+            elif self._state is DECIDING:
                 self._refuse(503, "The service did not decide in time.", (("Retry-After", "5"),))
             else:
                 abort(self.transport)
@@ -312,9 +326,9 @@ class FrontDoor(TwistedProtocol):
 
     def readConnectionLost(self) -> None:
         """The peer has ended its side: what was answered is still sent."""
-        if self._state is _State.HTTP and IHalfCloseableProtocol.providedBy(self._http):
+        if self._state is HTTP and IHalfCloseableProtocol.providedBy(self._http):
             self._http.readConnectionLost()
-        elif self._state is _State.REFUSED and not self._isWritten:
+        elif self._state is REFUSED and not self._isWritten:
             self.transport.loseConnection()
         else:
             self.transport.connectionLost(Failure(ConnectionDone()))
@@ -327,8 +341,8 @@ class FrontDoor(TwistedProtocol):
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
         """The peer has left before there was a WebSocket, or HTTP is done; after a MemoryError the next call goes on."""
-        awaited = self._state is _State.HEAD
-        self._state = _State.DONE
+        awaited = self._state is HEAD
+        self._state = LOST[self._state]
         self._received = b""
         self._note()
         self.factory.runtime.wheel.drop(self)

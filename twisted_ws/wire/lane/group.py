@@ -13,14 +13,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ws.wire import speedups
+from twisted_ws.wire.loop.turns import TURN
 from twisted_ws.wire.loop.wheel import Wheel
 
 __all__ = ["PollGroup"]
 
-# Timers, accepts and what waits for its turn (`twisted_ws.wire.loop.turns`, which has as long) come after so many seconds at the
-# latest; how late it is, is looked at after so many events, or some more than 64 messages.
-TURN = 0.005
+# The clock is read after so many events, or somewhat more than 64 messages.
 EVENTS = 8
+# What others spend in a turn while sockets wait, divided by this, is what the group may spend in the next one: at least `TURN`
+# seconds, and at most `LONGEST`. With `TURN` alone, hundreds of clients wait for many turns where other work makes each one long.
+SHARE = 8
+LONGEST = 0.05
 
 # Bits of epoll, as plain numbers.
 _IN = getattr(select, "EPOLLIN", 0x001)
@@ -53,6 +56,7 @@ class PollGroup:
         self._wheel = wheel
         self.sockets = speedups.PollSet(self._ready)
         self._polled = False
+        self._leftAt: float | None = None  # when the last turn ended, if sockets were left for this one
 
     def __getattr__(self, name: str) -> Any:
         # For everything but polling a transport has the real reactor.
@@ -109,13 +113,21 @@ class PollGroup:
                 self._reactor.removeReader(self)
 
     def doRead(self) -> None:
-        """Serve the sockets that are ready, for as long as one turn may take."""
+        """Serve the sockets that are ready, for as long as one turn may take.
+
+        Timers, accepts and what waits for its turn (`twisted_ws.wire.loop.turns`) come after that.
+        """
         try:
             seconds = self._reactor.seconds
-            until = seconds() + TURN
+            at = seconds()
+            left, self._leftAt = self._leftAt, None
+            until = at + TURN if left is None else at + max(TURN, min((at - left) / SHARE, LONGEST))
             now = self._wheel.seconds()
-            while self.sockets.serve(EVENTS, now) == EVENTS and seconds() < until:
-                pass
+            while self.sockets.serve(EVENTS, now) == EVENTS:
+                at = seconds()
+                if at >= until:
+                    self._leftAt = at
+                    break
         except Exception as error:
             transport, self.sockets.failed = self.sockets.failed, None
             if transport is None:

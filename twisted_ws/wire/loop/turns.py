@@ -24,7 +24,7 @@ QUANTUM = 256
 FEW = 512
 # Seconds of a step, about.
 STEP = 2e-6
-# Seconds of work in one turn, whatever the steps were: with what the fast lane takes (`wire.lane.group`), ten milliseconds.
+# Seconds of work in one turn, whatever the steps. The fast lane (`wire.lane.group`) takes as much: together, ten milliseconds.
 TURN = 0.005
 
 T = TypeVar("T")
