@@ -21,7 +21,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.python.failure import Failure
 
 from twisted_ws.wire import speedups
-from twisted_ws.wire.loop.memory import shareNames
+from twisted_ws.wire.loop.keysharing import shareNames
 
 __all__ = ["LANE_NAMES", "FrameReceiver", "LaneServer"]
 

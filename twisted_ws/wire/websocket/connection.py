@@ -34,7 +34,7 @@ from twisted_ws.message import BINARY, CLOSE, PING, PONG, TEXT, textPayload
 from twisted_ws.service import checkClose
 from twisted_ws.wire.door.handshake import Accept
 from twisted_ws.wire.lane.transport import LaneServer
-from twisted_ws.wire.loop.memory import shareNames
+from twisted_ws.wire.loop.keysharing import shareNames
 from twisted_ws.wire.loop.rate import Rate
 from twisted_ws.wire.loop.transports import abort, finishWriting, hasUnread, isSecure, sending
 from twisted_ws.wire.loop.turns import QUANTUM

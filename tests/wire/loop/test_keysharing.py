@@ -8,7 +8,7 @@ import pytest
 from tests.memory import MemoryClient, SteadyClock, clientFrame
 from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld
 from twisted_ws import WebSocketServer, WebSocketService
-from twisted_ws.wire.loop.memory import shareNames
+from twisted_ws.wire.loop.keysharing import shareNames
 
 NAMES = [f"name{n}" for n in range(20)]
 
