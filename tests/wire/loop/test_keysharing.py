@@ -8,7 +8,7 @@ import pytest
 from tests.memory import MemoryClient, SteadyClock, clientFrame
 from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld
 from twisted_ws import WebSocketServer, WebSocketService
-from twisted_ws.wire.loop.keysharing import shareNames
+from twisted_ws.wire.loop.keysharing import shareKeys
 
 NAMES = [f"name{n}" for n in range(20)]
 
@@ -18,7 +18,7 @@ def hasTable(instance):
     return any(type(each) is dict for each in gc.get_referents(instance))
 
 
-def test_shareNames():
+def test_shareKeys():
     """A thousand instances that get their attributes late share one table of names; without this each has its own."""
 
     class Shared:
@@ -27,7 +27,7 @@ def test_shareNames():
     class Plain:
         pass
 
-    shareNames(Shared, NAMES)
+    shareKeys(Shared, NAMES)
     for kind, expected in ((Plain, True), (Shared, False)):
         instances = [kind() for _ in range(1000)]
         for instance in instances:

@@ -26,7 +26,7 @@ from twisted_ws.web.http.response import flat, responseHead
 from twisted_ws.web.http.timeout import Timeout
 from twisted_ws.wire.door.handshake import isUpgrade
 from twisted_ws.wire.door.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
-from twisted_ws.wire.loop.backlog import Part
+from twisted_ws.wire.loop.backlog import Holding
 from twisted_ws.wire.loop.transports import abort, finishWriting, hasUnread, peerOf, sending
 from twisted_ws.wire.loop.turns import QUANTUM, TURN
 from twisted_ws.wire.tls.transport import reportFailure
@@ -78,7 +78,7 @@ class HttpConnection(HTTPChannel):
     _isWritten = False  # whether ours has ended, and all was sent
     _content = 0  # bytes of the present request's body
     _size = 0  # bytes of the present answer
-    _unread: Part | None = None  # of `HttpSite.backlog`, while the peer is behind
+    _unread: Holding | None = None  # of `HttpSite.backlog`, while the peer is behind
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -360,7 +360,7 @@ class HttpConnection(HTTPChannel):
         self._paused = True  # where no request is handled
         self._deadline.set(self.site.limits.writeDeadline)
         # How much of it the transport has is its own secret; it is held until all of it has gone.
-        self._unread = self._unread or Part(self._dropUnread)
+        self._unread = self._unread or Holding(self._dropUnread)
         self.site.backlog.note(self._unread, max(self._size, BEHIND))
         self.site.backlog.relieve()
         self._sending = sending(self.transport)

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from twisted_ws.wire import speedups
 from twisted_ws.wire.lane.transport import LANE_NAMES, LaneServer
-from twisted_ws.wire.loop.keysharing import shareNames
+from twisted_ws.wire.loop.keysharing import shareKeys
 from twisted_ws.wire.speedups.pure import TOO_MANY, WANT_READ, tlsHasEnded
 from twisted_ws.wire.tls.server import ServerTLS
 from twisted_ws.wire.tls.transport import PLAIN_HTTP, TOO_MANY_MESSAGES, isPlainHTTP
@@ -251,4 +251,4 @@ class SecureLaneServer(LaneServer):
         self.connectionLost(reason)
 
 
-shareNames(SecureLaneServer, ("_tls", "_mayDiscard", "handle", *LANE_NAMES, "_handshaking", "_ending"))
+shareKeys(SecureLaneServer, ("_tls", "_mayDiscard", "handle", *LANE_NAMES, "_handshaking", "_ending"))

@@ -21,7 +21,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.python.failure import Failure
 
 from twisted_ws.wire import speedups
-from twisted_ws.wire.loop.keysharing import shareNames
+from twisted_ws.wire.loop.keysharing import shareKeys
 
 __all__ = ["LANE_NAMES", "FrameReceiver", "LaneServer"]
 
@@ -286,4 +286,4 @@ LANE_NAMES = (
     *("sessionno", "sender", "connected", "producer", "streamingProducer", "dataBuffer", "offset", "disconnecting"),
     *("disconnected", "_socket", "_closed", "_tempDataBuffer"),
 )
-shareNames(LaneServer, LANE_NAMES)
+shareKeys(LaneServer, LANE_NAMES)

@@ -1,4 +1,4 @@
-"""What is held for all peers of a server together: what waits for them, and what they have sent."""
+"""The bytes that a server holds for all of its peers together: those that wait for them, or those that came from them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
 
-__all__ = ["Backlog", "Part", "Waiting"]
+__all__ = ["Backlog", "Holder", "Holding"]
 
-# So many are asked to give way by one call, and of so many the largest is looked for. The others' turn comes with the next bytes.
+# One call asks so many to give way, and looks among so many for the largest. The turn of the others comes with the next bytes.
 ASKED = 16
 LOOKED_AT = 64
 
 
-class Waiting(Protocol):
-    """Something where bytes wait for one peer, or came from one.
+class Holder(Protocol):
+    """Something that holds bytes for one peer, or from one.
 
     Attributes:
         counted: the backlog's own note of how many. Begins as 0.
@@ -23,14 +23,14 @@ class Waiting(Protocol):
     counted: int
 
     def giveWay(self) -> None:
-        """End, if that frees something: all together are over their limit, and this is the largest."""
+        """End, if that frees anything: all together are over their limit, and this one holds the most."""
 
 
-class Part:
-    """What one peer has of a backlog, for who is no `Waiting` itself.
+class Holding:
+    """What one peer has of a backlog, for an object that is not a `Holder` itself.
 
     Args:
-        giveWay: called when it is the largest.
+        giveWay: see `Holder.giveWay`.
     """
 
     __slots__ = ("counted", "giveWay")
@@ -43,43 +43,43 @@ class Part:
 class Backlog:
     """The bytes that are held for all peers of one server together.
 
-    Who has some is kept by the number of digits of how many (in base 2), so that nobody has to look for the largest among
-    all: who is asked to give way has at least half as much.
+    Holders are sorted by the number of binary digits of their count, so the largest need not be looked for among all of them: the
+    one that is asked to give way has at least half as much as the largest.
 
     Args:
-        limit: bytes above which the largest has to give way.
+        limit: bytes above which the largest holder has to give way.
 
     Attributes:
         total: bytes now.
     """
 
-    __slots__ = ("_limit", "_waiting", "total")
+    __slots__ = ("_holders", "_limit", "total")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: list[dict[Waiting, None]] = [{} for _ in range(64)]
+        self._holders: list[dict[Holder, None]] = [{} for _ in range(64)]
         self.total = 0
 
-    def note(self, waiting: Waiting, count: int) -> None:
-        """Note that `waiting` has `count` bytes now."""
-        before = waiting.counted
+    def note(self, holder: Holder, count: int) -> None:
+        """Note that `holder` has `count` bytes now."""
+        before = holder.counted
         total = self.total + count - before
-        waiting.counted = count
+        holder.counted = count
         self.total = total
         digits, digitsBefore = count.bit_length(), before.bit_length()
         if digits != digitsBefore:
-            self._waiting[digitsBefore].pop(waiting, None)
-            # Any call may run a finaliser that writes to the same peer: then the newer count has its place.
-            if count and waiting.counted == count:
-                self._waiting[digits][waiting] = None
+            self._holders[digitsBefore].pop(holder, None)
+            # Any call may run a finaliser that writes to the same peer: then the newer count is in its place already.
+            if count and holder.counted == count:
+                self._holders[digits][holder] = None
 
     def relieve(self) -> None:
-        """Over the limit, have those with the most give way; this may call any service's onError."""
+        """Have the largest give way while the total is over the limit; this may call any service's onError."""
         if self.total > self._limit:
             self._relieve()
 
     def _relieve(self) -> None:
-        asked: set[Waiting] = set()
+        asked: set[Holder] = set()
         while self.total > self._limit and len(asked) < ASKED:
             largest = self._largest(asked)
             if largest is None:
@@ -87,16 +87,16 @@ class Backlog:
             asked.add(largest)
             largest.giveWay()
 
-    def _largest(self, besides: set[Waiting]) -> Waiting | None:
-        for some in reversed(self._waiting):
+    def _largest(self, besides: set[Holder]) -> Holder | None:
+        for some in reversed(self._holders):
             found = [each for each in islice(some, LOOKED_AT) if each not in besides]
             if found:
                 largest = max(found, key=_count)
-                # To the end: the next call asks others first, where this one cannot give way.
+                # It goes to the end: where it cannot give way, the next call asks others first.
                 some[largest] = some.pop(largest)
                 return largest
         return None
 
 
-def _count(waiting: Waiting) -> int:
-    return waiting.counted
+def _count(holder: Holder) -> int:
+    return holder.counted

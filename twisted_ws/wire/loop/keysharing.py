@@ -1,24 +1,24 @@
-"""What an object costs that there is one of for each connection."""
+"""Memory of objects that exist once for each connection: they share the table of their attributes' names (PEP 412)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TypeVar
 
-__all__ = ["shareNames"]
+__all__ = ["shareKeys"]
 
 T = TypeVar("T")
 
 
-def shareNames(kind: type[T], names: Iterable[str]) -> type[T]:
-    """Have the instances of `kind`, which is returned, share one table of the names of their attributes.
+def shareKeys(kind: type[T], names: Iterable[str]) -> type[T]:
+    """Have the instances of `kind` share one table of attribute names, and return `kind`.
 
-    CPython does so for the names that the first few instances have set, and for at most 30. When a thousand connections come
-    before the first of them gets its later attributes, each would have a table of its own, of half a kilobyte and more, for ever.
+    CPython shares the names that the first few instances have set, at most 30. If a thousand connections come before the first of
+    them gets its later attributes, each keeps a table of its own, of half a kilobyte or more.
 
     Args:
-        kind: a class without ``__slots__`` whose instances nobody has made yet.
-        names: all attributes that an instance may get in the life of a connection.
+        kind: a class without ``__slots__`` that has no instances yet.
+        names: every attribute that an instance may get during a connection.
     """
     first: object = object.__new__(kind)
     for name in names:

@@ -34,7 +34,7 @@ from twisted_ws.message import BINARY, CLOSE, PING, PONG, TEXT, textPayload
 from twisted_ws.service import checkClose
 from twisted_ws.wire.door.handshake import Accept
 from twisted_ws.wire.lane.transport import LaneServer
-from twisted_ws.wire.loop.keysharing import shareNames
+from twisted_ws.wire.loop.keysharing import shareKeys
 from twisted_ws.wire.loop.rate import Rate
 from twisted_ws.wire.loop.transports import abort, finishWriting, hasUnread, isSecure, sending
 from twisted_ws.wire.loop.turns import QUANTUM
@@ -898,4 +898,4 @@ def connectionClass(runtime: Runtime) -> type[WebSocketConnection]:
     limits = runtime.limits
     own = {"runtime": runtime, "_wheel": runtime.wheel, "_fanOuts": runtime.fanOuts}
     own |= {"limits": limits, "laneMaximum": limits.maxMessageSize}
-    return shareNames(type("WebSocketConnection", (WebSocketConnection,), {**options, **own}), _NAMES)
+    return shareKeys(type("WebSocketConnection", (WebSocketConnection,), {**options, **own}), _NAMES)
