@@ -1,4 +1,4 @@
-"""How many a second. Pure."""
+"""How many events a second. Pure."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ __all__ = ["Rate"]
 
 
 class Rate:
-    """Counts what comes in windows of one second.
+    """Counts events in windows of one second.
 
-    What waited unread comes all at once, though it was sent in its time: it counts for the time in which nobody read, however
-    long it then takes to handle it.
+    Events that waited unread come all at once, though the peer sent them in time: they count for the time in which nothing was
+    read, however long it then takes to handle them.
     """
 
     __slots__ = ("_begin", "_count", "_unread")
 
     def __init__(self) -> None:
         self._begin = 0.0
-        self._count = 0.0  # below 0: so many more
+        self._count = 0.0  # below 0: so many more are allowed
         self._unread = 0.0
 
     def within(self, limit: int, now: float, unread: float = 0.0) -> bool:
-        """Count one more, and say whether it is within `limit` for this second.
+        """Count one more event, and say whether it is within `limit` for this second.
 
         Args:
-            limit: how many a second may have.
+            limit: events allowed in a second.
             now: seconds.
-            unread: seconds in which nobody read what comes, all together since it could come; less than before while that
-                is not known.
+            unread: seconds during which nothing was read, in total since events could come; a value below the last one changes
+                nothing.
         """
         if not 0 <= now - self._begin < 1:
             self._begin, self._count = now, min(self._count, 0.0)
@@ -34,4 +34,4 @@ class Rate:
             self._count -= limit * (unread - self._unread)
             self._unread = unread
         self._count += 1
-        return self._count < limit + 1  # a part of one, which is allowed, is one
+        return self._count < limit + 1  # a fraction that is allowed counts as one

@@ -1,4 +1,4 @@
-"""What the wire asks of a transport, for TCP, UNIX sockets and TLS alike."""
+"""What the wire asks of a transport, whether TCP, UNIX socket or TLS."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ __all__ = [
     "unsentInKernel",
 ]
 
-# Of Linux: TCP_INFO, and where in its answer the milliseconds since the last acknowledgement stand (tcpi_last_ack_recv), and the
-# bytes acknowledged (tcpi_bytes_acked).
+# On Linux: TCP_INFO, and where its answer has the milliseconds since the last acknowledgement (tcpi_last_ack_recv) and the bytes
+# acknowledged (tcpi_bytes_acked).
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
 _INFO = struct.Struct("@56xI60xQ")
 
@@ -62,7 +62,7 @@ def innermost(transport: Any) -> Any:
 
 
 def isOnLoopback(transport: Any) -> bool:
-    """Say whether the peer has connected to a loopback address: not by a UNIX socket, nor (so far as is known) by a balancer."""
+    """Say whether the peer has connected to a loopback address, and not over a UNIX socket or (as far as is known) a balancer."""
     while isinstance(transport, ProtocolWrapper):
         if isinstance(transport, HAProxyProtocolWrapper):
             return False
@@ -76,7 +76,7 @@ def isOnLoopback(transport: Any) -> bool:
 
 
 def setProtocol(transport: Any, protocol: Any) -> None:
-    """Make `protocol` the receiver of what `transport` reads, in place of the present one."""
+    """Make `protocol` receive what `transport` reads, in place of the current one."""
     if isinstance(transport, ProtocolWrapper):  # TLS, the PROXY protocol
         transport.wrappedProtocol = protocol
     else:
@@ -84,10 +84,10 @@ def setProtocol(transport: Any, protocol: Any) -> None:
 
 
 def finishWriting(transport: Any) -> None:
-    """Say that nothing more will be written, and go on reading until the peer closes too.
+    """End our side, and go on reading until the peer closes too. The caller sets a deadline.
 
-    To close a socket that has unread bytes resets the connection, and the reset can overtake what was just written: the peer
-    would never see its Close frame or its 4xx. With TLS the close alert does this; the caller sets a deadline.
+    Closing a socket with unread bytes resets the connection, and the reset can overtake what was just written: the peer would
+    never see its Close frame or its 4xx. With TLS, the close alert ends our side.
     """
     if hasattr(transport, "loseWriteConnection") and not hasTLS(transport):
         transport.loseWriteConnection()
@@ -100,7 +100,7 @@ def abort(transport: Any) -> None:
     try:
         transport.abortConnection()
     except AttributeError:
-        # Twisted's TLS transport has no OpenSSL connection left once TLS has shut down, and trips over that (twisted#9535).
+        # Once TLS has shut down, Twisted's TLS transport fails for want of its OpenSSL connection (twisted#9535).
         inner = getattr(transport, "transport", None)
         if inner is None:
             transport.loseConnection()
@@ -109,14 +109,14 @@ def abort(transport: Any) -> None:
 
 
 def peerOf(address: Any) -> tuple[str, int]:
-    """Return IP address and port of a Twisted address; ("", 0) for one that has neither, as of a UNIX socket."""
+    """Return IP address and port of a Twisted address; ("", 0) for one that has neither, such as a UNIX socket's."""
     host: str = getattr(address, "host", None) or ""
-    # A port for both families shows an IPv4 peer as an IPv6 address.
+    # On a port for both families, an IPv4 peer has an IPv6 address.
     return host.removeprefix("::ffff:") if "." in host else host, getattr(address, "port", None) or 0
 
 
 def unsentInKernel(transport: Any) -> int:
-    """Return how many bytes the kernel still holds for the peer, 0 where the system does not say."""
+    """Return how many bytes the kernel still holds for the peer; 0 if the system does not say."""
     try:
         return int(struct.unpack("i", fcntl.ioctl(innermost(transport).fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
     except (AttributeError, OSError, TypeError, ValueError):
@@ -124,28 +124,28 @@ def unsentInKernel(transport: Any) -> int:
 
 
 def sending(transport: Any) -> tuple[int, int]:
-    """Return how many bytes the kernel still holds for the peer, and a number that grows as the peer's machine takes them."""
+    """Return how many bytes the kernel still holds for the peer, and a number that grows as its machine acknowledges them."""
     unsent = unsentInKernel(transport)
     info = _tcpInfo(transport) if unsent else None
-    # Elsewhere than on Linux it grows only while nothing is added.
+    # Except on Linux, it grows only while nothing is added.
     return unsent, -unsent if info is None else info[1]
 
 
 def hasVanished(transport: Any, seconds: float) -> bool:
     """Say whether the peer's machine owes an acknowledgement, and has sent none for `seconds`.
 
-    Cut off without a word, a peer is like one that has nothing to say, and the kernel tries for a quarter of an hour. A peer that
-    is there but does not read has a machine that answers. False where the system does not say (Linux does).
+    A peer that was cut off looks like one that is silent, and the kernel retries for a quarter of an hour. If a peer is there but
+    does not read, its machine still acknowledges. False if the system does not say (Linux does).
     """
     info = _tcpInfo(transport) if unsentInKernel(transport) else None
     return info is not None and info[0] >= 1000 * seconds
 
 
 def _tcpInfo(transport: Any) -> tuple[int, int] | None:
-    """Return the milliseconds since the last acknowledgement came, and the bytes that have been acknowledged."""
+    """Return the milliseconds since the last acknowledgement, and the bytes acknowledged so far."""
     if _TCP_INFO is None:
         return None
-    # Not Python's own class: where memory is short in the middle of making one, it is collected, and closes the descriptor.
+    # Not `socket.socket`: if memory runs out while one is made, its finaliser closes the descriptor.
     connection = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, innermost(transport).fileno())
     try:
         silence, taken = _INFO.unpack(connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO.size))
@@ -157,29 +157,29 @@ def _tcpInfo(transport: Any) -> tuple[int, int] | None:
 
 
 def hasUnread(transport: Any) -> bool:
-    """Say whether the kernel has something of the peer, bytes or its end, that nobody has read yet."""
+    """Say whether the kernel has unread bytes from the peer, or its end of stream."""
     try:
         poll = select.poll()
         poll.register(innermost(transport).fileno(), select.POLLIN)
         return bool(poll.poll(0))
     except (AttributeError, OSError, TypeError, ValueError):
-        return False  # no socket, or a system without poll
+        return False  # not a socket, or a system without poll
 
 
 def noticeVanished(listening: Any, interval: float, timeout: float) -> None:
-    """Have the kernel ask the machines of the peers that a listening socket accepts whether they are there.
+    """Have the kernel probe the peers of a listening socket (TCP keepalive).
 
-    It asks who is silent and has nothing to acknowledge, as somebody who waits for an answer, and ends the connection `interval`
-    and `timeout` seconds (each rounded up) after the last sign of life. A socket has these options from the one that accepted it.
+    It probes peers that are silent and have nothing to acknowledge, such as one that waits for an answer, and ends the connection
+    `interval` plus `timeout` seconds (each rounded up) after the last sign of life. Accepted sockets inherit these options.
 
     Args:
-        listening: the socket; nothing is done to one that is not TCP's, or where the system has no such options.
+        listening: the socket; left alone if it is not TCP, or if the system lacks the options.
         interval: seconds of silence that are normal.
         timeout: seconds that the answer may take.
     """
     if listening.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_KEEPIDLE"):
         return
-    pause = max(1, int(timeout / 5))  # one packet may get lost, and another
+    pause = max(1, int(timeout / 5))  # one probe may get lost, and another
     count = max(1, ceil(timeout / pause) - 1)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, min(32767, max(1, ceil(interval + timeout) - pause * count)))
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, min(32767, pause))

@@ -1,8 +1,8 @@
-"""How much work fits in one turn of the reactor, for all who share it.
+"""How much work fits into one turn of the reactor, for everything that shares it.
 
-A bound for each connection is none: a hundred of them do a hundred times as much in one turn. So all count what they do against
-one budget, in steps (which a test can count, and no clock has to be asked for) and in seconds (for what runs in between, as a
-handler).
+A bound for each connection bounds nothing: a hundred connections do a hundred times as much in one turn. So all of them count
+their work against one budget: in steps, which tests can count and which need no clock, and in seconds, for what runs in between,
+such as a handler.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from twisted.logger import Logger
 
 __all__ = ["QUANTUM", "STEP", "STEPS", "TURN", "Turns"]
 
-# A step is about two microseconds of work: a line of a chunked body, 128 bytes of gzip. So many make a turn, and so many one
-# of those who wait takes before it is the next one's.
+# A step is about two microseconds of work: a line of a chunked body, 128 bytes of gzip. STEPS make a turn, and whatever waits for
+# its turn gets QUANTUM of them before the next in line.
 STEPS = 4096
 QUANTUM = 256
-# So many, counted by `Turns.spend`, need no timer: most turns make no more, and it counts for the next one that does.
+# So many steps, counted by `Turns.spend`, need no timer: most turns spend no more, and the next turn that does counts them.
 FEW = 512
-# Seconds of a step, about.
+# Seconds that a step takes, roughly.
 STEP = 2e-6
 # Seconds of work in one turn, whatever the steps. The fast lane (`wire.lane.group`) takes as much: together, ten milliseconds.
 TURN = 0.005
@@ -35,16 +35,16 @@ _log = Logger()
 class Turns:
     """The budget of one reactor for work that can wait.
 
-    It is made full again in a turn of its own when much of it was used, so light traffic costs a subtraction and no timer. Who
-    has used up its `share`, or finds the turn `over`, waits by `later` or `next`; they get their shares in the order they came.
+    When much of it was used, it is filled again in a turn of its own, so light traffic costs a subtraction and no timer. Work
+    that has used up its `share`, or finds the turn `over`, waits with `later` or `next`; shares are given in the order of asking.
 
     Args:
         reactor: the reactor.
 
     Attributes:
-        left: steps until it is over; who works subtracts, or calls `spend`.
+        left: steps until the turn is over; work subtracts from it, or calls `spend`.
         seconds: the reactor's clock.
-        until: while somebody works, the reactor's seconds at which it is over.
+        until: the reactor's seconds at which the turn is over, between `begin` and `end`.
     """
 
     __slots__ = ("_call", "_isTurning", "_reactor", "_since", "_spent", "_waiting", "left", "seconds", "until")
@@ -61,7 +61,7 @@ class Turns:
         self.until = 0.0
 
     def begin(self) -> bool:
-        """Begin to work; False: somebody does already, in whose work this is."""
+        """Begin work and return True; return False within work that has begun already."""
         if self._since is not None:
             return False
         now = self.seconds()
@@ -70,19 +70,19 @@ class Turns:
         return True
 
     def end(self) -> None:
-        """Undo the `begin` that returned True; nothing where somebody who worked had the reactor turn, and that has done it."""
+        """End work after a `begin` that returned True; do nothing if a turn of the reactor within that work has ended it."""
         since, self._since = self._since, None
         if since is not None:
             self._spent += self.seconds() - since
 
     def spend(self, steps: int) -> None:
-        """Count steps, whether or not so many are left; when they are many, the next turn begins with all of them again."""
+        """Count steps, even if fewer are left; after many of them, the next turn begins with the full budget again."""
         self.left -= steps
         if self.left < STEPS - FEW and not self._isTurning and (self._call is None or self._call.called):
             self._ask()
 
     async def through(self, items: Iterable[T], steps: int) -> AsyncIterator[T]:
-        """Yield `items`, each of which costs so many steps, in as many turns as it takes."""
+        """Yield `items`, each at the cost of `steps`, in as many turns as that takes."""
         share = 0  # the rest of this turn, before anybody has to wait
         for item in items:
             if self.isOver(share):
@@ -92,12 +92,12 @@ class Turns:
             yield item
 
     def share(self) -> int:
-        """Return at how many steps `left` the one who begins now should wait for its next turn."""
+        """Return the number of steps `left` at which work that begins now should wait for its next turn."""
         left = self.left - QUANTUM
         return left if left > 0 else 0
 
     def isOver(self, share: int) -> bool:
-        """Say whether who began at `share` should wait now: others do, and this was its share, or the turn is over."""
+        """Say whether work that was given `share` should wait now: it has used its share and others wait, or the turn is over."""
         left = self.left
         if left <= 0 or (left <= share and self._waiting):
             return True
@@ -105,16 +105,16 @@ class Turns:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more should be done in this turn."""
+        """Whether the rest of the work should wait for the next turn."""
         return self.isOver(0)
 
     def later(self, goOn: Callable[[], object]) -> None:
-        """Call `goOn` when it is its turn."""
+        """Call `goOn` when its turn comes."""
         self._waiting.append(goOn)
         self._ask()
 
     def next(self) -> Deferred[None]:
-        """Return a Deferred that fires when it is the turn of whoever waits for it."""
+        """Return a Deferred that fires when its turn comes."""
         turn: Deferred[None] = Deferred()
 
         def come() -> None:
@@ -126,7 +126,7 @@ class Turns:
 
     def _turn(self) -> None:
         if self._isTurning:
-            return  # what it is at has the reactor turn; it asks for the next one
+            return  # work in the loop below has the reactor turn; the next turn is asked for at its end
         self._isTurning = True
         self.left, self._spent = STEPS, 0.0
         try:
@@ -137,20 +137,20 @@ class Turns:
                     try:
                         goOn()
                     except MemoryError:
-                        goOn()  # perhaps it could not even be called
+                        goOn()  # perhaps the call itself found no memory
                 except Exception:
                     # Without this the others would wait for ever.
-                    _log.failure("what waited for its turn failed inside the server")
+                    _log.failure("work that waited for its turn failed inside the server")
         finally:
             self._isTurning = False
-            if self._waiting or self.left < STEPS - FEW:  # what was used here is not missing in the next turn
+            if self._waiting or self.left < STEPS - FEW:  # the next turn begins with the full budget
                 self._ask()
             self.end()
 
     def _ask(self) -> None:
-        """Have the reactor call `_turn`, if it is not asked already: for all who wait, so once more where memory was short.
+        """Have the reactor call `_turn` unless that is due already; all that waits depends on it, so retry once without memory.
 
-        Whether it is, the call itself says: there may be no memory to call it.
+        Only the call itself says whether it is due: there may have been no memory to run it.
         """
         if self._isTurning or not (self._call is None or self._call.called):
             return
@@ -158,5 +158,5 @@ class Turns:
             call = self._reactor.callLater(0, self._turn)
         except MemoryError:
             call = self._reactor.callLater(0, self._turn)
-        if not call.called:  # else it came already, where a finaliser had the reactor turn, and the next one is noted
+        if not call.called:  # else a finaliser had the reactor turn, and the next call is noted already
             self._call = call

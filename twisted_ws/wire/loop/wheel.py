@@ -1,13 +1,12 @@
 """All deadlines of all connections, in one timer.
 
 A timer for each connection costs memory and, when thousands of connections arrive or leave in one second, quadratic time in the
-usual timer queues. Here a deadline is a place in a bucket of a quarter of a second; one `callLater` turns the wheel while
+usual timer queues. Here a deadline is an entry in a bucket of a quarter of a second, and one `callLater` turns the wheel while
 there is anything on it.
 
-What is on it is mostly what a peer has to do, and a peer must not pay for a delay of ours. So the wheel has a clock of its own,
-where hardly any time passes while the reactor stands still (a handler that blocks, a process that is stopped, a machine that
-sleeps, a clock that is set). After that nobody is judged before the reactor has turned for a `TICK`, and has read what came
-meanwhile.
+Most deadlines are for something that a peer has to do, and a peer must not pay for a delay of ours. So the wheel has a clock of
+its own, on which hardly any time passes while the reactor stands still (a handler blocks, the process is stopped, the machine
+sleeps, the clock is set). After that, no deadline fires before the reactor has run for a `TICK` and has read what came meanwhile.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ __all__ = ["Deadline", "Wheel"]
 # Seconds between two turns: how late a deadline may fire. It never fires early.
 TICK = 0.25
 
-# Seconds after which a turn is late: the reactor stood still.
+# Seconds after which a turn is late, because the reactor stood still.
 LATE = 2 * TICK
 
-# Deadlines in one turn of the reactor: some milliseconds at the most. Of more than that, as of very many who came together once,
-# the others wait for the next turns.
+# Deadlines that fire in one turn of the reactor: some milliseconds at most. If there are more, as when very many connections once
+# came together, the others wait for the next turns.
 AT_ONCE = 128
 
 
@@ -42,16 +41,16 @@ class Deadline(Protocol):
     wheelSlot: int | None
 
     def deadlineReached(self, now: float) -> None:
-        """The time of `Wheel.set` has come. The entry is off the wheel again, and may set itself anew."""
+        """Called at the time given to `Wheel.set`. The entry is off the wheel then, and may put itself on again."""
 
 
 class Wheel:
     """A timer wheel over one reactor.
 
     Attributes:
-        now: the wheel's time at its last turn, or when the first entry came: a clock that costs nothing to read and is right to a
-            `TICK` while anything waits on the wheel.
-        missed: seconds in which the reactor stood still, all together.
+        now: the wheel's time at its last turn, or when the first entry came: a clock that costs nothing to read, and is accurate
+            to a `TICK` while anything is on the wheel.
+        missed: seconds during which the reactor stood still, in total.
     """
 
     __slots__ = ("_buckets", "_call", "_late", "_looked", "_reactor", "_seconds", "_turned", "missed", "now")
@@ -62,9 +61,9 @@ class Wheel:
         self._reactor = reactor
         self._buckets: dict[int, set[Deadline]] = {}
         self._seconds: Callable[[], float] = reactor.seconds
-        self._call: Any = None  # the next turn; none is due where it was called, or began without memory to call it
+        self._call: Any = None  # the next turn; none is due if it was called, or if memory to call it was lacking
         self._turned = 0
-        self._late = False  # whether the last turn came late, and judged nobody
+        self._late = False  # whether the last turn came late, so no deadline fired
         self._looked: float = self._seconds()  # the reactor's time when the wheel's was `now`
         self.now: float = self._looked
         self.missed = 0.0
@@ -73,14 +72,14 @@ class Wheel:
         return sum(map(len, self._buckets.values()))
 
     def seconds(self) -> float:
-        """Return the wheel's time: the reactor's, without what that stood still. It goes on while anything is on the wheel."""
+        """Return the wheel's time: the reactor's, minus the time it stood still. It advances while anything is on the wheel."""
         passed: float = self._seconds() - self._looked
         if 0 <= passed <= TICK:
             return self.now + passed
         return self.now if passed < 0 else self.now + TICK
 
     def missedUntil(self, real: float) -> float:
-        """Return `missed`, with what the wheel has not seen yet: the reactor may read before it turns the wheel.
+        """Return `missed`, including what the wheel has not noticed yet: the reactor may read before it turns the wheel.
 
         Args:
             real: the reactor's seconds, now.
@@ -89,19 +88,19 @@ class Wheel:
         return self.missed if passed <= LATE or self._call is None else self.missed + passed - TICK
 
     def secondsAndMissed(self) -> tuple[float, float]:
-        """Return `seconds`, and what `missedUntil` says of the same moment."""
+        """Return `seconds()`, and `missedUntil` for the same moment."""
         passed = self._seconds() - self._looked
         if 0 <= passed <= TICK:
             return self.now + passed, self.missed
         return self.seconds(), self.missedUntil(self._looked + passed)
 
     def after(self, entry: Deadline, seconds: float) -> None:
-        """Call ``entry.deadlineReached`` in so many seconds; see `set`."""
+        """Call ``entry.deadlineReached`` after so many seconds; see `set`."""
         passed = self._seconds() - self._looked
         self.set(entry, (self.now + passed if 0 <= passed <= TICK else self.seconds()) + seconds)
 
     def set(self, entry: Deadline, when: float) -> None:
-        """Call ``entry.deadlineReached`` at `when` (the wheel's time); an earlier place of `entry` is given up."""
+        """Call ``entry.deadlineReached`` at `when` (the wheel's time), and no longer at an earlier time that was set."""
         if entry.wheelSlot is not None:
             self.drop(entry)
         if self._call is None or self._call.called:
@@ -119,7 +118,7 @@ class Wheel:
         entry.wheelSlot = slot
 
     def drop(self, entry: Deadline) -> None:
-        """Forget `entry`, if it waits."""
+        """Take `entry` off the wheel, if it is on it."""
         slot = entry.wheelSlot
         if slot is None:
             return
@@ -138,7 +137,7 @@ class Wheel:
                 call.cancel()
 
     def _rest(self) -> float:
-        # Until the end of this slot, not a whole tick: a deadline would be two ticks late. Not less than what a clock can show.
+        # Until the end of this slot, not a whole tick, or a deadline would be two ticks late. No less than a clock can resolve.
         return max((self._turned + 1) * TICK - self.now, 0.001)
 
     def _turn(self) -> None:
@@ -149,7 +148,7 @@ class Wheel:
         else:
             self.missed += max(passed - TICK, 0)
             passed = TICK
-            self._late = not self._late  # where every turn is late, every other one judges
+            self._late = not self._late  # if every turn is late, deadlines fire in every other one
         self.now += passed
         if self._late:
             self._callLater(TICK)
@@ -164,10 +163,10 @@ class Wheel:
             raise
 
     def _judge(self, slots: range) -> None:
-        """Tell those whose deadlines have come."""
+        """Call the entries whose time has come."""
         left = AT_ONCE
         for slot in slots:
-            # The bucket stays where it is, so that a deadline can drop another one of the same turn, or give it a new place.
+            # The bucket stays in place, so that a deadline can drop another one of the same turn, or set it anew.
             bucket = self._buckets.get(slot)
             while bucket:
                 if not left:
@@ -180,7 +179,7 @@ class Wheel:
                     try:
                         entry.deadlineReached(self.now)
                     except MemoryError:
-                        entry.deadlineReached(self.now)  # perhaps it could not even be called
+                        entry.deadlineReached(self.now)  # perhaps the call itself found no memory
                 except Exception:
                     # Without this the others of this turn would wait for ever.
                     with suppress(MemoryError):
@@ -189,7 +188,7 @@ class Wheel:
         self._stopIfEmpty()
 
     def _goOn(self, slot: int) -> None:
-        """Have the reactor turn, and then go on with this slot."""
+        """Let the reactor turn, then go on with this slot."""
         self._turned = slot - 1
         call, self._call = self._call, None
         if call is not None and not call.called:
@@ -197,10 +196,10 @@ class Wheel:
         self._callLater(0)
 
     def _callLater(self, seconds: float) -> None:
-        """Have the reactor call `_turn`: for all who wait, so it is tried once more where memory was short."""
+        """Have the reactor call `_turn`; every entry depends on it, so retry once without memory."""
         try:
             call = self._reactor.callLater(seconds, self._turn)
         except MemoryError:
             call = self._reactor.callLater(seconds, self._turn)
-        if not call.called:  # else it came already, where a finaliser had the reactor turn, and the next one is noted
+        if not call.called:  # else a finaliser had the reactor turn, and the next call is noted already
             self._call = call
