@@ -68,7 +68,7 @@ def test_others(server: Running, scheme: str) -> None:
         with socket.create_connection(("127.0.0.1", server.port(scheme)), PATIENCE) as sock:
             if reset:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    line = "127.0.0.1: TLS failed: plain HTTP came to it: use https:// or wss:// there"
+    line = "127.0.0.1: TLS failed: the client spoke plain HTTP: use https:// or wss:// there"
     before, failures = server.output.count(line), server.output.count("TLS failed")
     with socket.create_connection(("127.0.0.1", server.port(scheme)), PATIENCE) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -473,9 +473,9 @@ def test_thePasswordIsNotInTheRepr() -> None:
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        (TLSSettings(certificate="a", keyStore="b"), "--key-store brings certificate, key and chain: leave out --certificate"),
-        (TLSSettings(privateKey="a", keyStore="b"), "--key-store brings certificate, key and chain: leave out"),
-        (TLSSettings(chain="a", keyStore="b"), "--key-store brings certificate, key and chain: leave out"),
+        (TLSSettings(certificate="a", keyStore="b"), "--key-store has certificate, key and chain: leave out --certificate"),
+        (TLSSettings(privateKey="a", keyStore="b"), "--key-store has certificate, key and chain: leave out"),
+        (TLSSettings(chain="a", keyStore="b"), "--key-store has certificate, key and chain: leave out"),
         (TLSSettings(privateKey="a"), "--private-key and --chain belong to a certificate: give --certificate too."),
         (TLSSettings(chain="a"), "--private-key and --chain belong to a certificate: give --certificate too."),
         (TLSSettings(certificate="/nowhere"), "The certificate /nowhere cannot be read"),

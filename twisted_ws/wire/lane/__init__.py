@@ -1,1 +1,1 @@
-"""The fast lane: sockets polled in a group, read into frames and written through; listening ports for it."""
+"""The fast lane: sockets polled in a group, read as frames, and written to directly; listening ports for it."""

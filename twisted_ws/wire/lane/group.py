@@ -31,7 +31,7 @@ _OUT = getattr(select, "EPOLLOUT", 0x004)
 _GONE = getattr(select, "EPOLLERR", 0x008) | getattr(select, "EPOLLHUP", 0x010)
 
 
-# What nearly every connection ends with.
+# Nearly every connection ends with one of these.
 _REASONS: dict[type[Exception], Failure] = {
     type(why): Failure(why) for why in (main.CONNECTION_DONE, main.CONNECTION_LOST, ConnectionAborted())
 }
@@ -42,11 +42,11 @@ class PollGroup:
     """Many sockets behind one descriptor of the reactor.
 
     An epoll set has a descriptor of its own, which is readable when one of its sockets is ready, so this works on any reactor. A
-    transport joins by being made with this in the place of its reactor.
+    transport joins by being made with the group as its reactor.
 
     Args:
         reactor: the reactor.
-        wheel: whose time is noted for each read.
+        wheel: gives the time that is noted for each read.
     """
 
     _log = Logger()
@@ -59,7 +59,7 @@ class PollGroup:
         self._leftAt: float | None = None  # when the last turn ended, if sockets were left for this one
 
     def __getattr__(self, name: str) -> Any:
-        # For everything but polling a transport has the real reactor.
+        # For everything but polling, a transport has the real reactor.
         return getattr(self._reactor, name)
 
     def fileno(self) -> int:
@@ -68,11 +68,11 @@ class PollGroup:
         return fileno
 
     def logPrefix(self) -> str:
-        """Return how the reactor names this in its log."""
+        """Return what the reactor calls this in its log."""
         return "lane"
 
     def addReader(self, transport: Any) -> None:
-        """Tell `transport` when there is something to read."""
+        """Tell `transport` when it can read."""
         self._ask(transport, _IN, 0)
 
     def removeReader(self, transport: Any) -> None:
@@ -88,21 +88,21 @@ class PollGroup:
         self._ask(transport, 0, _OUT)
 
     def isReading(self, transport: Any) -> bool:
-        """Say whether `transport` is told when there is something to read."""
+        """Say whether `transport` is told when it can read."""
         return bool(self.sockets.asked(transport.descriptor) & _IN)
 
     def readAgain(self, transport: Any) -> None:
-        """Have `transport` read in the next turn, whatever there is."""
+        """Have `transport` read in the next turn, whether or not anything has come."""
         self._reactor.callLater(0, self._ready, transport, _IN, None)
 
     def forget(self, transport: Any) -> None:
-        """Tell `transport` nothing more; it has no lane either."""
+        """Tell `transport` nothing more, and end its lane."""
         self.sockets.detach(transport.descriptor, transport)
         self._ask(transport, 0, _IN | _OUT)
 
     def _ask(self, transport: Any, wanted: int, unwanted: int) -> None:
         if wanted and not transport.connected:
-            return  # its descriptor may be another's by now; or it was aborted, and nobody would read or write
+            return  # its descriptor may belong to another by now; or it was aborted, and must not read or write
         sockets = self.sockets
         sockets.ask(transport.descriptor, transport, wanted, unwanted)
         if self._polled != (len(sockets) > 0):
@@ -133,14 +133,14 @@ class PollGroup:
             if transport is None:
                 if isinstance(error, OSError):
                     raise
-                # Memory was short, and all connections are well: what was ready is ready the next time too.
+                # Memory was short, and all connections are well: what was ready will be ready the next time too.
                 self._log.failure("the reactor's turn for all connections failed")
                 return
             self._disconnect(transport, error, False)
             self._log.failure("a connection failed in the reactor")
 
     def _ready(self, transport: Any, events: int, came: Any) -> None:
-        """Serve a socket that is ready, and not for its lane alone (see `PollSet`)."""
+        """Serve a socket that is ready for more than its lane (see `PollSet`)."""
         try:
             why = None
             reading = bool(events & _IN)
@@ -160,16 +160,16 @@ class PollGroup:
             self._disconnect(transport, why, reading)
 
     def _disconnect(self, transport: Any, why: Exception, reading: bool) -> None:
-        """End a connection, as the reactor does it, which would take an exception for the whole group's."""
+        """End a connection as the reactor would; raised to the reactor, the exception would end the whole group."""
         try:
             self._end(transport, why, reading)
         except Exception:
             try:
-                self._end(transport, why, False)  # goes on behind what was done: no connection stays half ended
+                self._end(transport, why, False)  # goes on after the steps that were done: no connection stays half ended
             except Exception:
-                self._log.failure("a connection failed at its end")
+                self._log.failure("a connection failed while it ended")
             else:
-                self._log.failure("a connection failed at its end, and ended all the same")
+                self._log.failure("a connection failed while it ended, but has ended")
 
     def _end(self, transport: Any, why: Exception, reading: bool) -> None:
         # See PosixReactorBase._disconnectSelectable.
@@ -181,17 +181,17 @@ class PollGroup:
             transport.connectionLost(reason)
 
     def endLater(self, transport: Any) -> None:
-        """End a connection that was aborted, in a turn of its own."""
+        """End a connection that was aborted, in the next turn."""
         why = _REASONS[ConnectionAborted].value
         try:
             self._reactor.callLater(0, self._disconnect, transport, why, False)
         except MemoryError:
-            self._reactor.callLater(0, self._disconnect, transport, why, False)  # it has to be
+            self._reactor.callLater(0, self._disconnect, transport, why, False)  # it must happen
 
     def connectionLost(self, reason: Failure) -> None:
-        """Pass on to all that the reactor ends.
+        """End every connection: the reactor stops.
 
-        It does so with the group, too, when one allocation failed as it called `doRead`; then all connections go on.
+        The reactor also calls this when an allocation failed as it called `doRead`; then all connections go on.
         """
         if reason.check(MemoryError):
             self._reactor.addReader(self)

@@ -1,4 +1,4 @@
-"""Listening ports of the fast lane: how a connection that the kernel has accepted gets its transport."""
+"""Listening ports of the fast lane: how an accepted connection gets its transport."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from twisted_ws.wire.tls.transport import TLSFactory
 
 __all__ = ["accelerate"]
 
-# Connections accepted in one turn of the reactor: messages, timers and the HTTP sites come after at most so many.
+# Connections accepted in one turn of the reactor, before messages, timers and the HTTP sites get their share.
 ACCEPTS_A_TURN = 64
 
 _log = Logger()
 
 
 class _Accepting:
-    """Accepts for one port of Twisted, in the place of its own `doRead`.
+    """Accepts for one of Twisted's ports, in place of its own `doRead`.
 
-    That one wraps each turn in a buffer for log events, asks for the name of each IPv6 address, and has more to set up.
+    That one wraps each turn in a buffer for log events, looks up the name of each IPv6 address, and has more to set up.
     """
 
     def __init__(self, port: Any, group: PollGroup) -> None:
@@ -41,16 +41,16 @@ class _Accepting:
         factory = port.factory
         self._transport: Callable[..., LaneServer] = LaneServer
         if isinstance(factory, TLSFactory):
-            # Its protocols would do in memory what is now done below them.
+            # Its protocols would do in memory what the transport now does below them.
             port.factory = factory.wrappedFactory
             self._transport = partial(SecureLaneServer, factory.tls)
         port.transport = self._accepted
         self._accept = getattr(port.socket, "acceptOne", None) or partial(speedups.acceptOne, port.socket)
-        # A socket has it from the one that accepted it.
+        # Accepted sockets inherit it.
         port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
 
     def doRead(self) -> Any:
-        """Accept those who wait (called by the reactor)."""
+        """Accept the connections that wait (called by the reactor)."""
         port = self._port
         for _ in range(ACCEPTS_A_TURN):
             try:
@@ -58,10 +58,10 @@ class _Accepting:
             except BlockingIOError:
                 return None
             except OSError:
-                # What is wrong shows again, and Twisted knows what to do, as when no descriptor is left.
+                # It will fail again there, and Twisted knows what to do, for example when no descriptor is left.
                 return self._stock()
             except Exception:
-                # One allocation that failed is not the end of the port: who waits is there the next time.
+                # One failed allocation does not end the port: the connections are still there the next time.
                 self._failed("accepting failed")
                 return None
             try:
@@ -77,14 +77,14 @@ class _Accepting:
             _log.failure(what)
 
     def _accepted(self, sock: socket.socket, protocol: Any, address: Any, port: Any, number: int, _reactor: Any) -> LaneServer:
-        # One that Twisted has accepted.
+        # Called for a socket that Twisted has accepted.
         sock.setblocking(False)
         return self._transport(sock.detach(), protocol, address, port, number, self._group)
 
     def _take(self, descriptor: int, address: Any) -> None:
         port = self._port
         if len(address) == 4 and address[3]:
-            # A link-local address counts with its scope.
+            # A link-local address is only unique with its scope.
             host = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
             address = (host, *address[1:])
         protocol = transport = None
@@ -96,7 +96,7 @@ class _Accepting:
                 transport = self._transport(descriptor, protocol, address, port, number, self._group)
         except Exception as error:
             if protocol is not None:
-                # The gate has counted it, and the end uncounts it.
+                # The gate has counted it; this uncounts it.
                 protocol.connectionLost(Failure(error))
             raise
         finally:
@@ -111,7 +111,7 @@ class _Accepting:
 
 
 def accelerate(port: Any, group: PollGroup) -> bool:
-    """Have the connections that `port` accepts from now on be those of the fast lane; False where its kind is another."""
+    """Put the connections that `port` accepts from now on into the fast lane; return False for another kind of port."""
     if getattr(port, "transport", None) is not tcp.Server:
         return False
     port.doRead = _Accepting(port, group).doRead

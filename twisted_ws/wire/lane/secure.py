@@ -1,7 +1,7 @@
 """TLS on the socket itself: a connection of the fast lane whose bytes OpenSSL reads and writes.
 
-Twisted's own TLS transport works in memory: each record is copied twice more on its way, and each write costs a turn of the
-reactor. Here one delivery is one call.
+Twisted's own TLS transport works in memory: each record is copied two more times on its way, and each write costs a turn of the
+reactor. Here, one delivery is one call.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ __all__ = ["SecureLaneServer"]
 
 @implementer(ISSLTransport)
 class SecureLaneServer(LaneServer):
-    """An accepted connection with TLS; to its protocol, as the transport of `twisted_ws.wire.tls.server.ServerTLS.wrap` says.
+    """An accepted connection with TLS; for its protocol, like a transport from `twisted_ws.wire.tls.server.ServerTLS.wrap`.
 
-    `loseConnection` sends what is buffered, then our close_notify, and waits for the peer's; who calls it keeps a deadline and
-    then calls `abortConnection`. Of what the peer still sends meanwhile `lingerBytes` are read. There is no half-close:
+    `loseConnection` sends what is buffered, then our close_notify, and waits for the peer's; the caller keeps a deadline and then
+    calls `abortConnection`. Up to `Limits.lingerBytes` of what the peer still sends are read. There is no half-close:
     `loseWriteConnection` does the same.
 
     Args:
-        tls: whose context.
+        tls: has the context.
 
     Attributes:
-        handle: what OpenSSL's functions take for this connection.
+        handle: this connection, as OpenSSL's functions take it.
     """
 
     _log = Logger()
 
     isSecure = True
     _handshaking = True
-    _ending = False  # our close_notify has gone, or the peer's has come
+    _ending = False  # our close_notify is sent, or the peer's has come
     _discarded = 0  # bytes that came after `loseConnection`
-    _endUnread = False  # the end has come, of which no poll tells, and reading pauses
-    # Rare, and of old versions of TLS or a new key: OpenSSL cannot go on one way before the socket is ready the other way.
+    _endUnread = False  # the end has come, which no poll shows, while reading is paused
+    # Rare, with old versions of TLS or a new key: OpenSSL cannot go on in one direction before the socket is ready in the other.
     _readWantsWrite = False
     _writeWantsRead = False
 
@@ -68,7 +68,7 @@ class SecureLaneServer(LaneServer):
         return self._tls
 
     def getPeerCertificate(self) -> Any:
-        """Return the client's certificate as pyOpenSSL has it, None without one or before the end of the handshake."""
+        """Return the client's certificate as pyOpenSSL has it; None without one, or before the end of the handshake."""
         return self._tls.get_peer_certificate()
 
     # In.
@@ -88,10 +88,10 @@ class SecureLaneServer(LaneServer):
         try:
             came = speedups.tlsReadSome(self.handle)
         except SSL.Error as error:
-            came = error.with_traceback(None)  # or it and this frame have each other
+            came = error.with_traceback(None)  # or it and this frame would refer to each other
         why = None if came is None else self.take(came)
         if why is None and came.__class__ is bytes and came and self.connected and tlsHasEnded(self._tls):
-            return self.doRead()  # nothing but the end
+            return self.doRead()  # now only the end is left
         return why
 
     def startReading(self) -> None:
@@ -119,8 +119,8 @@ class SecureLaneServer(LaneServer):
         if came == b"":
             return self._peerEnded()
         if self.disconnecting:
-            # Who has closed hears nothing more but the end; and a peer that goes on for longer than one that has not read ours
-            # yet is read no further.
+            # A protocol that has closed hears nothing but the end. A peer that still sends more than it could have sent before it
+            # read our close_notify is read no further.
             self._discarded += len(came)
             if self._discarded > self._mayDiscard:
                 self.stopReading()  # type: ignore[no-untyped-call]
@@ -140,7 +140,8 @@ class SecureLaneServer(LaneServer):
         except SSL.Error as error:
             return self._broken(error.with_traceback(None))
         self._handshaking = False
-        # By it pyOpenSSL finds whose handshake calls back, which is over; and in Python, whose messages are counted.
+        # pyOpenSSL uses it to find the connection in callbacks of the handshake, which is over; pure Python uses it to count
+        # messages.
         if speedups.tlsCompiled:
             getattr(self._tls, "_reverse_mapping", {}).pop(getattr(self._tls, "_ssl", None), None)
         if self.isDrained() and not self.disconnecting:
@@ -152,14 +153,14 @@ class SecureLaneServer(LaneServer):
     # Out.
 
     def sendSome(self, data: bytes) -> int:
-        """Send what the kernel takes of `data` now, nothing being buffered, and return how much that is."""
+        """Send what the kernel takes of `data` now, and return how much that is. Nothing may be buffered."""
         if not self.connected or self.disconnecting or self._handshaking:
             return 0
         sent: int = speedups.tlsWriteSome(self.handle, data)
         return max(sent, 0)
 
     def writeNow(self, data: bytes) -> bool:
-        """Do as the lane does; what is written after `loseConnection` is dropped, as by Twisted's own TLS."""
+        """Write, and say whether the kernel took everything; after `loseConnection`, drop it, as Twisted's own TLS does."""
         return (self.disconnecting and self.producer is None) or super().writeNow(data)
 
     def writeSomeData(self, data: bytes | memoryview) -> Any:
@@ -170,7 +171,7 @@ class SecureLaneServer(LaneServer):
         if sent != WANT_READ:
             return main.CONNECTION_LOST
         self._writeWantsRead = True
-        self.setLane(None)  # until the protocol asks again, when something has come
+        self.setLane(None)  # until something has come and the protocol asks for it again
         self.stopWriting()  # type: ignore[no-untyped-call]
         return 0
 
@@ -188,22 +189,22 @@ class SecureLaneServer(LaneServer):
     # The end.
 
     def loseConnection(self) -> None:
-        """Close when all that was written has gone, by TLS first."""
+        """Close TLS, then the connection, when everything that was written is sent."""
         if self._handshaking and self.connected and not self.disconnecting:
             if self.isDrained():
                 self.abortConnection()
                 return
             super().loseConnection()  # type: ignore[no-untyped-call]
-            self.startReading()  # what was written waits for the end of the handshake
+            self.startReading()  # everything that was written waits for the end of the handshake
             return
         super().loseConnection()  # type: ignore[no-untyped-call]
 
     def loseWriteConnection(self) -> None:
-        """Do as `loseConnection`: the peer learns that nothing more comes, and what it still sends is not for the protocol."""
+        """Do as `loseConnection`: the peer learns that nothing more comes, and the protocol gets no more of what it sends."""
         self.loseConnection()
 
     def _postLoseConnection(self) -> Any:
-        # All that was written is with the kernel: now our close_notify, once, and then the peer's.
+        # The kernel has everything that was written: now send our close_notify, once, and wait for the peer's.
         if self._ending:
             return main.CONNECTION_DONE
         self._ending = True
@@ -220,10 +221,10 @@ class SecureLaneServer(LaneServer):
         return None
 
     def _peerEnded(self) -> Any:
-        """Close as soon as what was written before has gone: the peer has sent its close_notify."""
+        """Close as soon as everything written before is sent: the peer has sent its close_notify."""
         if self._ending:
             return main.CONNECTION_DONE
-        # What it wrote from now on would be dropped; left registered, a producer would hold the connection open for ever.
+        # What a producer wrote from now on would be dropped; left registered, it would hold the connection open for ever.
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.stopProducing()
@@ -232,18 +233,18 @@ class SecureLaneServer(LaneServer):
         return None
 
     def _broken(self, error: SSL.Error) -> Exception:
-        """Return what the protocol is told of a handshake that failed, or a connection that broke."""
+        """Return what the protocol is told about a handshake that failed, or a connection that broke."""
         if self._handshaking and isPlainHTTP(error):
             try:
                 self.socket.send(PLAIN_HTTP)
             except OSError:
                 pass
         try:
-            # To close a socket with unread bytes resets the connection, and the reset can overtake what was just sent.
+            # Closing a socket with unread bytes resets the connection, and the reset can overtake what was just sent.
             self.socket.recv(self.bufferSize)
         except OSError:
             pass
-        # The end of a stream without close_notify is known to every protocol by this name.
+        # Every protocol knows the end of a stream without close_notify by this name.
         return main.CONNECTION_LOST if isinstance(error, SSL.SysCallError) else error
 
     def readConnectionLost(self, reason: Failure) -> None:

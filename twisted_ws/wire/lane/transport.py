@@ -1,9 +1,9 @@
-"""The fast lane: sockets that are polled in a group, read into frames and written through.
+"""The transport of the fast lane: its socket is polled in a group, read as frames, and written to directly.
 
-Three costs of a stock Twisted connection are gone here. Its `write` always waits for the next turn of the reactor, with two
-calls to change what is polled; the reactor wraps each event in a context, a log prefix and checks; and every byte goes through
+Three costs of a stock Twisted connection are avoided. Its `write` always waits for the next turn of the reactor, with two calls
+to change what is polled; the reactor wraps each event in a context, a log prefix and checks; and every byte goes through
 Autobahn's parser. A `LaneServer` sends at once what the kernel takes, its events come in a lean loop, and the messages of a
-connection that expects one go straight from its socket to who handles them. Whatever is not common goes the usual way.
+connection that expects one go straight from its socket to their handler. Anything out of the ordinary takes the usual way.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ class FrameReceiver(Protocol):
         """Take messages that were read before the lane was given up, in order."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes that begin with anything but a whole common frame."""
+        """Take bytes that begin with anything but a whole, ordinary frame."""
 
 
-# Bytes below which more of what waits is joined to what is being sent, as in Twisted.
+# Below so many bytes, more of what waits is joined to what is being sent, as in Twisted.
 _GATHER = 128 * 1024
 
-# Stands for a list that Twisted has for what it cannot send at once: most connections never need one.
+# Stands for the list in which Twisted keeps what it cannot send at once: most connections never need one.
 _NOTHING: list[bytes] = []
 
 
 class LaneServer(tcp.Server):
-    """An accepted connection that writes through, and has a lane for a protocol that expects frames.
+    """An accepted connection that writes at once, and has a lane for a protocol that expects frames.
 
     Everything else is Twisted's own: order, producers, half-close, errors.
 
@@ -65,7 +65,7 @@ class LaneServer(tcp.Server):
 
     def __init__(self, descriptor: int, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
         self.descriptor = descriptor
-        # All that Twisted's own __init__ sets, but for texts that hardly anybody asks for and every connection would keep.
+        # All that Twisted's own __init__ sets, except for texts that are rarely asked for and that every connection would keep.
         self.reactor = reactor
         self._tempDataLen = 0
         self.protocol = protocol
@@ -80,7 +80,7 @@ class LaneServer(tcp.Server):
 
     @property
     def socket(self) -> Socket:  # type: ignore[override]
-        """The socket, made for the first who asks: most connections live by their descriptor alone.
+        """The socket, made when it is first asked for: most connections need no more than their descriptor.
 
         Raises:
             AttributeError: the connection has ended.
@@ -94,7 +94,7 @@ class LaneServer(tcp.Server):
                 Socket.__init__(made, fileno=self.descriptor)
                 made.setblocking(False)
             except BaseException:
-                _BareSocket.detach(made)  # or what was begun closes the descriptor at its end, and it may be another's by then
+                _BareSocket.detach(made)  # or its finaliser closes the descriptor, which may belong to another by then
                 raise
             self._socket = made
         return made
@@ -105,12 +105,12 @@ class LaneServer(tcp.Server):
 
     @property
     def hostname(self) -> str:  # type: ignore[override]
-        """The peer's address, as Twisted names it."""
+        """The peer's address, under Twisted's name for it."""
         return str(self.client[0])
 
     @property
     def logstr(self) -> str:  # type: ignore[override]
-        """How the reactor names this in its log."""
+        """What the reactor calls this in its log."""
         return f"{type(getattr(self, 'protocol', None)).__name__},{self.sessionno},{self.hostname}"
 
     @property
@@ -126,10 +126,10 @@ class LaneServer(tcp.Server):
         return not self._closed and speedups.isOnLoopback(self.descriptor)
 
     def setLane(self, deliver: Callable[[str | bytes], None] | None, maximum: int = 0) -> None:
-        """Have `deliver` called with each message that comes in a common frame; the rest is for the protocol, a `FrameReceiver`.
+        """Have `deliver` called with each message in an ordinary frame; the protocol, a `FrameReceiver`, gets the rest.
 
         Args:
-            deliver: None: everything is for the protocol, as in the beginning.
+            deliver: None: the protocol gets everything, as in the beginning.
             maximum: bytes of the largest message.
         """
         if deliver is None or not self.connected or self.sender is None:
@@ -148,7 +148,7 @@ class LaneServer(tcp.Server):
     def take(self, came: Any) -> Any:
         """Pass on what was read (see `twisted_ws.wire.speedups.pure.PollSet`), and return what ends the connection."""
         if not self.connected:
-            return None  # ended by what was read before it
+            return None  # ended by what was read before
         if came.__class__ is bytes:
             if not came:
                 return main.CONNECTION_DONE
@@ -160,7 +160,7 @@ class LaneServer(tcp.Server):
         return None
 
     def unsent(self) -> int:
-        """Return how many bytes that were written the kernel has not taken."""
+        """Return how many written bytes the kernel has not taken."""
         return self._tempDataLen + len(self.dataBuffer) - self.offset
 
     def isDrained(self) -> bool:
@@ -168,19 +168,19 @@ class LaneServer(tcp.Server):
         return not self._tempDataLen and self.offset == len(self.dataBuffer)
 
     def sendSome(self, data: bytes) -> int:
-        """Send what the kernel takes of `data` now, nothing being buffered, and return how much that is.
+        """Send what the kernel takes of `data` now, and return how much that is. Nothing may be buffered.
 
-        What it did not take has to be written next.
+        What the kernel did not take must be written next.
         """
         if not self.connected or self.disconnecting or self._writeDisconnected:
             return 0
         try:
             return os.write(self.descriptor, data)
         except OSError:
-            return 0  # it cannot now; and what else is wrong the next try tells, as the reactor can take it
+            return 0  # not now; if something else is wrong, the next try says so to the reactor, which can handle it
 
     def write(self, data: bytes) -> None:
-        """Send `data` now as far as the kernel takes it, and the rest in order when it takes more."""
+        """Send what the kernel takes of `data` now, and the rest, in order, when it takes more."""
         if self.writeNow(data) and self.producer is not None and not self.streamingProducer:
             self.startWriting()  # type: ignore[no-untyped-call]  # a pull producer is asked for more, in a turn of its own
 
@@ -190,23 +190,23 @@ class LaneServer(tcp.Server):
         if all(isinstance(piece, bytes) for piece in pieces):
             self.write(b"".join(pieces))
         else:
-            super().writeSequence(pieces)  # type: ignore[no-untyped-call]  # says what is wrong
+            super().writeSequence(pieces)  # type: ignore[no-untyped-call]  # raises what is wrong
 
     def writeNow(self, data: bytes) -> bool:
-        """Do as `write` does, and say whether the kernel took all; if so, a pull producer is not asked for more."""
+        """Write, and say whether the kernel took everything; unlike `write`, do not ask a pull producer for more then."""
         if not isinstance(data, bytes) or not self.connected or self._writeDisconnected or not self.isDrained():
             empty: list[bytes] = []
             if self._tempDataBuffer is _NOTHING:
                 self._tempDataBuffer = empty
             super().write(data)  # type: ignore[no-untyped-call]
             return False
-        # It is noted before it is sent: what is written meanwhile, by a finaliser, comes after it.
+        # It is noted before it is sent, so that what a finaliser writes meanwhile comes after it.
         self.dataBuffer = data
         self.offset = 0
         try:
             sent = self.sendSome(data)
         except BaseException:
-            self.abortConnection()  # nobody knows how much went
+            self.abortConnection()  # there is no telling how much was sent
             raise
         if sent == len(data):
             self.dataBuffer = b""
@@ -225,7 +225,7 @@ class LaneServer(tcp.Server):
         except OSError as error:
             return 0 if error.errno in (errno.EAGAIN, errno.ENOBUFS) else main.CONNECTION_LOST
 
-    # Twisted's way to gather what waits would lose what is written in the middle of it.
+    # The way in which Twisted gathers what waits would lose what is written in the middle of that.
     SEND_LIMIT = 0
 
     def doWrite(self) -> Any:
@@ -242,11 +242,11 @@ class LaneServer(tcp.Server):
         sending = self.dataBuffer
         why = super().doWrite()  # type: ignore[no-untyped-call]
         if why is None and self.connected and self.dataBuffer is not sending and not self.isDrained():
-            self.startWriting()  # type: ignore[no-untyped-call]  # for what was written when the last of it had gone
+            self.startWriting()  # type: ignore[no-untyped-call]  # for what was written after the last of it was sent
         return why
 
     def abortConnection(self) -> None:
-        """Drop the connection in a turn of its own; until then nothing is read or written any more, whoever asks."""
+        """Drop the connection in the next turn; until then, nothing is read or written any more."""
         if not self.disconnected and not self._aborting:
             self.reactor.endLater(self)
             self._aborting = True
@@ -254,7 +254,7 @@ class LaneServer(tcp.Server):
             self.reactor.forget(self)
 
     def connectionLost(self, reason: Failure) -> None:
-        """End, as Twisted's connections do; after a MemoryError the next call goes on behind what was done."""
+        """End as Twisted's connections do; after a MemoryError, the next call goes on after the steps that were done."""
         if self.sender is not None:
             self.sender.open = False
         self.disconnected, self.connected = 1, 0
@@ -263,10 +263,10 @@ class LaneServer(tcp.Server):
             producer.stopProducing()
         if not self._closed:
             self.reactor.forget(self)
-            # Now there is a place for each, and to note below that the descriptor is another's needs no memory.
+            # Both attributes exist from here on, so that giving up the descriptor below needs no memory.
             self._closed, self._socket = False, self._socket
             if self._socket is None and reason.type is ConnectionLost:
-                # The peer has reset it, or it has failed: the kernel has nothing left to shut down.
+                # It was reset by the peer, or has failed: the kernel has nothing left to shut down.
                 os.close(self.descriptor)
             else:
                 self._closeSocket(not isinstance(reason.value, ConnectionAborted))  # type: ignore[no-untyped-call]
@@ -280,7 +280,7 @@ class LaneServer(tcp.Server):
                 raise
 
 
-# Ours and Twisted's own, in the order they come.
+# Ours and Twisted's own, in the order in which they are set.
 LANE_NAMES = (
     *("descriptor", "reactor", "_tempDataLen", "protocol", "server", "client", "_addressType"),
     *("sessionno", "sender", "connected", "producer", "streamingProducer", "dataBuffer", "offset", "disconnecting"),

@@ -54,8 +54,8 @@ def readPassword(path: str | None) -> bytes | None:
     """Return the password of the key store: from the file, else from the environment, else None.
 
     Args:
-        path: a file that holds the password and nothing else; one newline at its end is dropped. None: the environment
-            variable `PASSWORD_VARIABLE` is looked at.
+        path: a file that holds only the password; one newline at its end is dropped. None: take the environment variable
+            `PASSWORD_VARIABLE`.
 
     Raises:
         ConfigurationError: the file cannot be read.
@@ -71,16 +71,16 @@ def readPassword(path: str | None) -> bytes | None:
 def loadPEM(certificate: str, privateKey: str | None = None, chain: str | None = None) -> CertifiedKey:
     """Read a certificate, its key and its chain from PEM files.
 
-    The order inside the files does not matter: the certificate is the one that the key belongs to, and the chain is put
-    in order from there.
+    The order inside the files does not matter: the certificate is the one that the key belongs to, and the chain is sorted from
+    there.
 
     Args:
         certificate: a file with the certificate; it may hold the chain and the key too.
         privateKey: a file with the key; None: it is in `certificate`.
-        chain: a file with the issuers; None: what `certificate` holds beside the certificate.
+        chain: a file with the issuers; None: those that `certificate` holds.
 
     Raises:
-        ConfigurationError: a file cannot be read, is no PEM, or does not belong to the others.
+        ConfigurationError: a file cannot be read, is not PEM, or does not belong to the others.
     """
     file = readFile(certificate, "certificate")
     given = _certificates(file, "certificate")
@@ -109,14 +109,14 @@ def loadPEM(certificate: str, privateKey: str | None = None, chain: str | None =
 def loadKeyStore(path: str, password: bytes | None) -> CertifiedKey:
     """Read a certificate, its key and its chain from a PKCS #12 file (RFC 7292).
 
-    Certificates in it that are no part of the chain are left out: key stores hold trusted certificates too.
+    Certificates in it that are not part of the chain are left out: key stores hold trusted certificates too.
 
     Args:
         path: the file, ``.p12`` or ``.pfx``.
         password: its password; None for a key store without one.
 
     Raises:
-        ConfigurationError: the file cannot be read, is no PKCS #12, has another password, or lacks a key or certificate.
+        ConfigurationError: the file cannot be read, is not PKCS #12, has another password, or lacks a key or certificate.
     """
     file = readFile(path, "key store")
     store = pkcs12(
@@ -162,7 +162,7 @@ def _privateKey(file: File) -> PrivateKey:
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(
-            f"The private key {file.path} is no usable PEM key: it must have a -----BEGIN PRIVATE KEY----- and be whole."
+            f"The private key {file.path} is not a usable PEM key: it must have a -----BEGIN PRIVATE KEY----- and be complete."
         ) from None
     warnIfExposed(file.path, file.mode)
     return usableKey(key, file.path)
@@ -171,10 +171,10 @@ def _privateKey(file: File) -> PrivateKey:
 def _chain(
     own: x509.Certificate, others: Iterable[x509.Certificate]
 ) -> tuple[tuple[x509.Certificate, ...], list[x509.Certificate]]:
-    """Return the issuers of `own` among `others`, nearest first, and those that are no issuer of it at all."""
+    """Return the issuers of `own` among `others`, nearest first, and the certificates that are not."""
     chain = [own]
     rest = [each for each in dict.fromkeys(others) if each != own]
-    for link in chain:  # which grows meanwhile; a link may have several issuers: that is a cross-signed chain
+    for link in chain:  # the list grows meanwhile; a link has several issuers if the chain is cross-signed
         chain += (issuers := [each for each in rest if _issued(link, each)])
         rest = [each for each in rest if each not in issuers]
     return tuple(chain[1:]), rest

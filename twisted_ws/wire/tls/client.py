@@ -1,4 +1,4 @@
-"""TLS on a client's side: whom to trust, and whose name must be on the certificate."""
+"""TLS on a client's side: which certificates it trusts, and which name must be on the server's."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Refusal(NamedTuple):
     """Why a server's certificate was refused.
 
     Attributes:
-        text: one line, with the mend.
-        isWrongName: whether it is one that is trusted, but for another name.
+        text: one line, with the remedy.
+        isWrongName: whether the certificate is trusted, but for another name.
     """
 
     text: str
@@ -46,7 +46,7 @@ class _ClientTransport(TLSTransport):
     """The TLS of one connection.
 
     Attributes:
-        refusal: why the server's certificate was refused; None while it was not.
+        refusal: why the server's certificate was refused; None unless it was.
     """
 
     refusal: Refusal | None = None
@@ -58,13 +58,13 @@ class _Factory(TLSMemoryBIOFactory):
 
 @implementer(IOpenSSLClientConnectionCreator)
 class ClientTLS:
-    """TLS to one server, for any number of connections, one after the other.
+    """TLS to one server, for any number of connections.
 
     Args:
         host: the name or IP address that must be on the server's certificate.
         trusted: the certificates that are trusted; None: the system's authorities.
         key: the client's private key with its certificate; None for none.
-        verify: False takes any certificate, and says so in the log.
+        verify: False accepts any certificate, and says so in the log.
 
     Raises:
         ConfigurationError: OpenSSL refuses one of the certificates.
@@ -80,7 +80,7 @@ class ClientTLS:
         self._verify = verify
         if not verify:
             self._log.warn(
-                "The certificate of {host} is NOT VERIFIED: whoever is on the way can read and change everything.", host=host
+                "The certificate of {host} is NOT VERIFIED: anybody on the way can read and change everything.", host=host
             )
         self._context = _context(trusted, key)
 
@@ -98,11 +98,11 @@ class ClientTLS:
             return connection
 
         def judge(_: SSL.Connection, certificate: X509, code: int, depth: int, ok: int) -> bool:
-            # Nothing is raised through OpenSSL: it would go nowhere.
+            # Nothing must be raised into OpenSSL: it would be lost.
             try:
                 refusal = self._judge(certificate, code, depth, bool(ok))
             except Exception as error:
-                self._log.failure("a certificate could not be judged")
+                self._log.failure("a certificate could not be verified")
                 refusal = Refusal(f"the certificate of {self._host} cannot be read ({type(error).__name__})")
             if refusal is not None and tlsProtocol.refusal is None:
                 tlsProtocol.refusal = refusal
@@ -112,7 +112,7 @@ class ClientTLS:
         return connection
 
     def _judge(self, certificate: X509, code: int, depth: int, ok: bool) -> Refusal | None:
-        """Judge one certificate of the server's chain; the leaf, which has to have the name, comes last."""
+        """Judge one certificate of the server's chain; the leaf, which must have the name, comes last."""
         found = certificate.to_cryptography()
         if not ok:
             return Refusal(f"the certificate of {self._host} is not trusted: {_why(found, code)}")
@@ -150,7 +150,7 @@ def _context(trusted: Sequence[x509.Certificate] | None, key: CertifiedKey | Non
 def _why(certificate: x509.Certificate, code: int) -> str:
     subject = printable(certificate.subject.rfc4514_string(), 100)
     if code == _EXPIRED:
-        return f"that of {subject} has expired on {certificate.not_valid_after_utc:%Y-%m-%d}; its owner has to renew it"
+        return f"that of {subject} expired on {certificate.not_valid_after_utc:%Y-%m-%d}; its owner has to renew it"
     if code == _NOT_YET_VALID:
         return f"that of {subject} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}; check this machine's clock"
     if code in _UNKNOWN_ISSUER:

@@ -27,22 +27,21 @@ _FILE_NAME = "self-signed.pem"
 # Browsers refuse a certificate that is valid for more than 398 days.
 _LIFE = timedelta(days=397)
 _RENEWAL_DAYS = 7
-# A clock that is a little behind ours must not see a certificate of the future.
+# To a clock that is a little behind ours, the certificate must not be from the future.
 _CLOCK_SKEW = timedelta(hours=1)
 
 
 def loadSelfSigned(directory: str | None, now: datetime) -> CertifiedKey:
     """Return the certificate for localhost, which is made at the first start and kept.
 
-    It is made anew when it expires within 7 days, or when its file is damaged. Processes that start together get the
-    same one.
+    It is replaced when it expires within 7 days, or when its file is damaged. Processes that start together get the same one.
 
     Args:
         directory: where it is kept; None: ``$XDG_STATE_HOME/twisted-ws``, else ``~/.local/state/twisted-ws``.
-        now: the present time, with its zone.
+        now: the current time, with its zone.
 
     Raises:
-        ConfigurationError: the directory cannot be made or written.
+        ConfigurationError: the directory cannot be created or written to.
     """
     folder = directory if directory is not None else _stateDirectory()
     path = os.path.join(folder, _FILE_NAME)
@@ -54,7 +53,7 @@ def loadSelfSigned(directory: str | None, now: datetime) -> CertifiedKey:
             )
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            # Freed by the kernel when its holder ends, in whatever way.
+            # The kernel frees it when its holder ends, in whatever way.
             fcntl.flock(lock, fcntl.LOCK_EX)
             found = _kept(path, now)
             if found is None:
@@ -72,7 +71,7 @@ def loadSelfSigned(directory: str | None, now: datetime) -> CertifiedKey:
 
 def _stateDirectory() -> str:
     base = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(base):  # which the XDG base directory specification says to ignore
+    if not os.path.isabs(base):  # the XDG base directory specification says to ignore it then
         base = os.path.expanduser("~/.local/state")
     if not os.path.isabs(base):
         raise ConfigurationError(
@@ -85,7 +84,7 @@ def _kept(path: str, now: datetime) -> CertifiedKey | None:
     try:
         found = loadPEM(path)
     except ConfigurationError:
-        return None  # the first start, or a damaged file: nobody but us writes it, so it is made anew
+        return None  # the first start, or a damaged file: nothing else writes it, so it is replaced
     begun = found.certificate.not_valid_before_utc <= now
     return found if begun and found.daysLeft(now) > _RENEWAL_DAYS else None
 
@@ -104,7 +103,7 @@ def _replace(path: str, data: bytes) -> None:
 
 
 def _selfSigned(now: datetime) -> bytes:
-    """Return the PEM of a new key and its certificate: in one file, so that the two can never be of different age."""
+    """Return the PEM of a new key and its certificate: one file, so that the two can never be of different age."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     addresses = [x509.IPAddress(ipaddress.ip_address(each)) for each in ("127.0.0.1", "::1")]

@@ -1,7 +1,7 @@
 """TLS on the server's ports: one context for all connections, exchanged under them at a reload.
 
-Certificate revocation lists and OCSP are not asked: a client certificate is refused by taking its authority out of the
-client CA file and reloading, or by `onUpgrade`.
+Certificate revocation lists and OCSP are not consulted: to refuse a client certificate, take its authority out of the client CA
+file and reload, or refuse it in `onUpgrade`.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 _PROTOCOLS = (b"http/1.1", b"http/1.0")
 # A resumed session shows the client certificate of its first handshake without verifying it again, so not for long.
 _TICKET_SECONDS = 3600
-# A certificate that has fewer is worth a warning: at its load, and each day.
+# A certificate with fewer days left is worth a warning: when it is loaded, and every day.
 WARN_DAYS = 14
 
 
 @dataclass(frozen=True, slots=True)
 class TLSSettings:
-    """Where the certificate comes from, and who may connect. All paths; nothing given means a self-signed certificate.
+    """Where the certificate comes from, and which clients may connect: paths of files. Without any, it is self-signed.
 
     Attributes:
         certificate: PEM; may hold the chain and the private key too.
@@ -49,8 +49,8 @@ class TLSSettings:
         chain: PEM, the issuers of `certificate`.
         keyStore: PKCS #12, instead of the three above.
         keyStorePassword: see `twisted_ws.wire.tls.certificates.readPassword`.
-        clientCA: PEM; a client must show a certificate that one of these issued (and each of these is trusted as it is,
-            so an intermediate authority needs no root beside it).
+        clientCA: PEM; a client must show a certificate that one of these has issued. Each is trusted as it is, so an intermediate
+            authority needs no root beside it.
         minimum: "1.2" or "1.3".
         stateDirectory: where the self-signed certificate is kept; None: the user's state directory.
     """
@@ -74,15 +74,15 @@ class ServerTLS:
 
     Args:
         settings: see `TLSSettings`.
-        now: tells the present time, with its zone.
-        limits: of which `tlsMessages` holds for all contexts of the process: the last decides.
+        now: returns the current time, with its zone.
+        limits: `tlsMessages` applies to all contexts of the process: the last one decides.
 
     Attributes:
         settings: those in use.
-        limits: as they were given.
+        limits: as given.
 
     Raises:
-        ConfigurationError: something cannot be used; the text names the file and the mend.
+        ConfigurationError: something cannot be used; the text names the file and the remedy.
     """
 
     def __init__(
@@ -97,15 +97,15 @@ class ServerTLS:
         self._load(settings)
 
     def reload(self, settings: TLSSettings | None = None) -> None:
-        """Read every file anew, and use what they hold for new handshakes; open connections go on as they are.
+        """Read every file again, and use the contents for new handshakes; open connections go on unchanged.
 
-        Sessions of before are not resumed, so that every client is judged by the new client CA file.
+        Earlier sessions are not resumed, so that every client is judged by the new client CA file.
 
         Args:
-            settings: new ones; None: the same.
+            settings: the new settings; None: the same.
 
         Raises:
-            ConfigurationError: something cannot be used; then everything stays as it was.
+            ConfigurationError: something cannot be used; everything stays as it was.
         """
         self._load(self.settings if settings is None else settings)
 
@@ -124,21 +124,23 @@ class ServerTLS:
 
     def connection(self, descriptor: int) -> SSL.Connection:
         """Return the OpenSSL side of a connection on a socket, by its descriptor."""
-        return SSL.Connection(self._context, descriptor)  # type: ignore[arg-type]  # all that it asks a socket for
+        return SSL.Connection(self._context, descriptor)  # type: ignore[arg-type]  # it asks a socket for nothing else
 
     def wrap(self, factory: IProtocolFactory, reactor: Any) -> IProtocolFactory:
         """Return a factory for protocols that speak TLS below those of `factory`.
 
         What the protocols of `factory` can rely on:
 
-        - `makeConnection` comes before the handshake, so that one deadline covers handshake and head; the handshake itself
-          has none. `peerCertificate` answers from the first `dataReceived` on.
-        - Their transport writes through to the TCP transport at once, in order. A producer registered with it is paused and
-          resumed by the TCP transport's buffer, whose size is ``transport.transport.bufferSize``. `pauseProducing` stops the
-          reading from the socket; what was read already (at most one read, 64 KiB) is still delivered.
-        - When the peer ends TLS, or breaks it, the producer is told to stop and the connection closes once the TCP buffer
-          is empty. `loseConnection` sends our close_notify and waits for the peer's. Neither wait has a limit here: who
-          calls it keeps a deadline and then calls `abortConnection`, which is safe at any time.
+        - `makeConnection` comes before the handshake, so that one deadline covers handshake and head; the handshake itself has
+          none. `peerCertificate` works from the first `dataReceived` on.
+        - Their transport writes to the TCP transport at once, in order. A producer registered with it is paused and resumed by
+        the
+          TCP transport's buffer, whose size is ``transport.transport.bufferSize``. `pauseProducing` stops reading from the
+          socket; what was read already (at most one read, 64 KiB) is still delivered.
+        - When the peer ends TLS, or breaks it, the producer is told to stop, and the connection closes once the TCP buffer is
+        empty.
+          `loseConnection` sends our close_notify and waits for the peer's. Neither wait has a limit here: the caller keeps a
+          deadline and then calls `abortConnection`, which is safe at any time.
         - A failed handshake is a `connectionLost` with an `OpenSSL.SSL.Error`, for `reportFailure`.
         """
         return TLSFactory(self, False, factory, reactor)
@@ -151,7 +153,7 @@ class ServerTLS:
         authorities = () if settings.clientCA is None else loadAuthorities(settings.clientCA)
         context = _makeContext(key, authorities, settings.minimum)
         speedups.tlsAllow(context, self.limits.tlsMessages)
-        # From here on nothing fails: the old is left only for a new that is whole.
+        # Nothing fails from here on: the old context is given up only for a complete new one.
         self.settings = settings
         self._key = key
         self._context = context
@@ -169,7 +171,7 @@ def _loadKey(settings: TLSSettings, now: datetime) -> CertifiedKey:
     if settings.keyStore is not None:
         if settings.certificate is not None or parts:
             raise ConfigurationError(
-                "--key-store brings certificate, key and chain: leave out --certificate, --private-key and --chain."
+                "--key-store has certificate, key and chain: leave out --certificate, --private-key and --chain."
             )
         return loadKeyStore(settings.keyStore, settings.keyStorePassword)
     if settings.certificate is not None:
@@ -183,7 +185,7 @@ def _makeContext(key: CertifiedKey, authorities: Sequence[x509.Certificate], min
     context = newContext(SSL.TLS_SERVER_METHOD, _VERSIONS[minimum])
     # An idle connection gives its 32 KiB of record buffers back.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    # Sessions live in the clients' tickets, encrypted by a key of this context, and take no memory here. With mutual TLS
+    # Sessions are kept in the clients' tickets, encrypted with a key of this context, and take no memory here. With mutual TLS,
     # OpenSSL resumes none without a session id context.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(b"twisted_ws")
@@ -201,8 +203,8 @@ def _makeContext(key: CertifiedKey, authorities: Sequence[x509.Certificate], min
 def _selectProtocol(connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
     """Choose http/1.1, else http/1.0, or end the handshake with the alert no_application_protocol (RFC 7301 section 3.2).
 
-    An exception is how pyOpenSSL is told to send the alert; as an `SSL.Error` it then ends this handshake as any other
-    failure does. An empty answer would select a protocol with an empty name.
+    An exception makes pyOpenSSL send the alert; as an `SSL.Error`, it then ends this handshake as any other failure does. An
+    empty answer would select a protocol with an empty name.
     """
     for protocol in _PROTOCOLS:
         if protocol in offered:

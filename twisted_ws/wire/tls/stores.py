@@ -1,4 +1,4 @@
-"""The files that TLS needs on a client's side: whom to trust, and who we are."""
+"""The files of a client's TLS: the certificates that it trusts, and its own."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class _Content:
 
 
 def loadTrust(store: StorePath) -> tuple[x509.Certificate, ...]:
-    """Return the certificates in a trust store: each is trusted as it is, be it an authority's or a server's own.
+    """Return the certificates in a trust store: each is trusted as it is, whether an authority's or a server's own.
 
     Raises:
-        ConfigurationError: it cannot be read, or has no certificate; the text names the file and the mend.
+        ConfigurationError: it cannot be read, or has no certificate; the text names the file and the remedy.
     """
     content = _load(store, "trust store")
     if not content.certificates:
@@ -58,7 +58,7 @@ def loadClientKey(store: StorePath) -> CertifiedKey:
     """Return the client's private key with its certificate and chain.
 
     Raises:
-        ConfigurationError: it cannot be read, or lacks one of them; the text names the file and the mend.
+        ConfigurationError: it cannot be read, or lacks one of them; the text names the file and the remedy.
     """
     content = _load(store, "client certificate")
     if content.key is None:

@@ -26,7 +26,7 @@ __all__ = ["PLAIN_HTTP", "TOO_MANY_MESSAGES", "TLSFactory", "TLSTransport", "isP
 
 _log = Logger()
 
-# What OpenSSL calls the end of a stream without a close_notify, as of a load balancer's check.
+# OpenSSL's words for the end of a stream without a close_notify, such as a load balancer's check.
 _PEER_LEFT = "unexpected eof while reading"
 _READ = 2**15
 
@@ -37,27 +37,27 @@ PLAIN_HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-L
 )
 
 
-# What breaks a connection that `twisted_ws.wire.speedups.pure.tlsAllow` has stopped.
-TOO_MANY_MESSAGES = SSL.Error([("", "", "too many messages of TLS itself at once, as new keys")])
+# Why a connection ends that `twisted_ws.wire.speedups.pure.tlsAllow` has stopped.
+TOO_MANY_MESSAGES = SSL.Error([("", "", "too many messages of TLS itself at once, such as new keys")])
 
 
-# What zope.interface says of our transports, by the kind of transport below them. Twisted declares each interface by itself; with
-# none of it kept, each connection makes it anew, and all of it is cycles.
+# zope.interface's declarations for our transports, by the class of the transport below. Twisted declares each interface one by
+# one; if the declarations were not kept here, each connection would make them again, and they consist of reference cycles.
 _declarations: dict[type, list[object]] = {}
 
 
 class TLSTransport(TLSMemoryBIOProtocol):
-    """Twisted's TLS transport, without the turn of delay that its buffering kind adds, and with what stock lacks."""
+    """Twisted's TLS transport, without the turn of delay that its buffering variant adds, and with what the stock class lacks."""
 
     transport: Any
 
     def makeConnection(self, transport: ITransport) -> None:
-        """Begin, with small packets sent at once."""
+        """Begin, and have small packets sent at once."""
         if ITCPTransport.providedBy(transport):
             try:
                 transport.setTcpNoDelay(True)
             except OSError:
-                pass  # the peer has gone already, and connectionLost will tell
+                pass  # the peer has left already, and connectionLost will say so
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
         if transport.__class__ not in _declarations:
             each = [Provides(self.__class__, interface) for interface in providedBy(transport)]
@@ -70,8 +70,8 @@ class TLSTransport(TLSMemoryBIOProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End."""
-        # The TCP transport has stopped it already. Stock keeps it: a cycle through the producer, and AttributeError when
-        # it is unregistered later.
+        # The TCP transport has stopped it already. The stock class keeps it: a reference cycle, and an AttributeError when it is
+        # unregistered later.
         self._producer = None
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
@@ -88,19 +88,19 @@ class TLSTransport(TLSMemoryBIOProtocol):
         if speedups.tlsCount(False):
             reason = Failure(TOO_MANY_MESSAGES)
         elif reason is not None:
-            reason.cleanFailure()  # stock keeps it in a frame that its traceback has: a cycle for each connection
+            reason.cleanFailure()  # the stock class keeps it in a frame of its own traceback: a cycle for each connection
         if reason is not None and isPlainHTTP(reason.value):
             self.transport.write(PLAIN_HTTP)
         super()._tlsShutdownFinished(reason)  # type: ignore[no-untyped-call]
-        # Whatever the producer writes from here on is dropped; left registered with a full TCP transport it would be
-        # asked to resume, write nothing that arrives, and so hold the connection open for ever.
+        # Whatever the producer writes from here on is dropped. Left registered with a full TCP transport, it would be asked to
+        # resume, write what never arrives, and hold the connection open for ever.
         producer, self._producer = self._producer, None
         if producer is not None:
             self.transport.unregisterProducer()
             producer.stopProducing()
 
     def _flushSendBIO(self) -> None:
-        """Write all that OpenSSL has for the peer: stock writes 32 KiB of it, and a longer flight waits for ever."""
+        """Write all that OpenSSL has for the peer: the stock class writes 32 KiB, and a longer flight would wait for ever."""
         try:
             data = self._tlsConnection.bio_read(_READ)
             self.transport.write(data)
@@ -115,7 +115,7 @@ class TLSFactory(TLSMemoryBIOFactory):
     """Makes connections with TLS in memory, on any transport (see `ServerTLS.wrap`).
 
     Attributes:
-        tls: whose context.
+        tls: has the context.
     """
 
     protocol = TLSTransport
@@ -125,15 +125,15 @@ class TLSFactory(TLSMemoryBIOFactory):
         self.tls = tls
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return the transport; None, which closes the connection, where the wrapped factory wants none."""
+        """Return the transport; or None, which closes the connection, if the wrapped factory returns None."""
         wrapped = self.wrappedFactory.buildProtocol(addr)
         return None if wrapped is None else self.protocol(self, wrapped)  # type: ignore[no-untyped-call]
 
 
 def peerCertificate(transport: Any) -> Certificate | None:
-    """Return the client's certificate, verified; None without TLS, without mutual TLS, or when the connection is lost.
+    """Return the client's verified certificate; None without TLS, without mutual TLS, or when the connection is lost.
 
-    Only from the first byte of the application on: before that the handshake is not finished.
+    Call it from the first byte of the application on: before that, the handshake is not finished.
     """
     connection = transport.getHandle() if hasTLS(transport) else None
     found = None if connection is None else connection.get_peer_certificate()
@@ -141,15 +141,15 @@ def peerCertificate(transport: Any) -> Certificate | None:
 
 
 def isPlainHTTP(error: BaseException | None) -> bool:
-    """Say whether a handshake failed because the client spoke HTTP without TLS; it can be told by `PLAIN_HTTP`."""
+    """Say whether a handshake failed because the client spoke HTTP without TLS; `PLAIN_HTTP` tells it so."""
     return openSSLReason(error) == "http request"
 
 
 def reportFailure(reason: Failure, throttle: Throttle, transport: Any) -> None:
-    """Write into the log that TLS ended a connection that awaited a request; nothing where the peer has just left.
+    """Log that TLS ended a connection before its first request; log nothing if the peer has just left.
 
     Args:
-        reason: of the protocol's `connectionLost`.
+        reason: the one that `connectionLost` got.
         throttle: keeps peers from filling the log.
         transport: the connection.
     """
@@ -158,8 +158,8 @@ def reportFailure(reason: Failure, throttle: Throttle, transport: Any) -> None:
     if not what or what == _PEER_LEFT:
         return
     if isPlainHTTP(error):
-        what = "plain HTTP came to it: use https:// or wss:// there"
-    elif "alert" in what and ("certificate" in what or "unknown ca" in what):  # an alert is what the client says
+        what = "the client spoke plain HTTP: use https:// or wss:// there"
+    elif "alert" in what and ("certificate" in what or "unknown ca" in what):  # an alert comes from the client
         what += ": the client does not accept the certificate of this server"
     peer = peerName(peerOf(transport.getPeer())[0])
     throttle.info(_log, "TLS failed", "{peer}: TLS failed: {what}", peer=peer, what=printable(what))
