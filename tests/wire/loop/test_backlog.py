@@ -98,4 +98,4 @@ def test_total(moves):
     for index, size in moves:
         backlog.note(some[index], size)
         assert backlog.total == sum(each.counted for each in some)
-        assert sum(map(len, backlog._waiting)) == sum(each.counted > 0 for each in some)
+        assert sum(map(len, backlog._holders)) == sum(each.counted > 0 for each in some)
