@@ -72,7 +72,7 @@ def test_throttle():
         assert len(lines) == 11
         clock.advance(10)
         throttle.info(log, "refused", "again")
-        assert [formatEvent(line) for line in lines[11:]] == ["15 more of the kind: refused", "again"]
+        assert [formatEvent(line) for line in lines[11:]] == ["15 more lines of this kind: refused", "again"]
 
 
 def test_throttleUnderItsLimit():

@@ -86,12 +86,12 @@ def test_noPath(path):
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("/{", "{ is no parameter: write {name} or {name:int}"),
+        ("/{", "{ is not a parameter: write {name} or {name:int}"),
         ("/x{name}", "x{name} is no parameter"),
         ("/{na-me}", "{na-me} is no parameter"),
         ("/{name:}", "{name:} is no parameter"),
         ("/a}", "a} is no parameter"),
-        ("/{id:float}", "float is no kind of parameter: int and str are"),
+        ("/{id:float}", "float is not a type of parameter: use int or str"),
         ("/{a}/{a:int}", "the parameter a stands twice"),
     ],
 )

@@ -479,7 +479,7 @@ def test_failuresDoNotFillTheLog(world):
         world.clock.advance(10)
         world.client().send(clientFrame(2, b"binary"))
     assert len([event for event in events if "log_failure" in event]) == 11
-    assert "40 more of the kind: Room.onBinaryMessage raised RuntimeError" in map(formatEvent, events)
+    assert "40 more lines of this kind: Room.onBinaryMessage raised RuntimeError" in map(formatEvent, events)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def warnIfExposed(path: str, mode: int) -> None:
     if isOpenToOthers(mode):
         _log.warn("The secret in {path} is open to other users of this machine: chmod 600 {path}", path=path)
     elif mode & 0o040 and not _isCredential(path):
-        _log.warn("The secret in {path} is open to its group: chmod 600 {path}, unless that is meant", path=path)
+        _log.warn("The secret in {path} is open to its group: chmod 600 {path}, unless that is intended", path=path)
 
 
 def _isCredential(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""Every limit of the server: its default, its unit, its reason, and what the peer gets beyond it.
+"""Every limit of the server: its default, its unit, its reason, and what happens beyond it.
 
 The options reference in the documentation and the ``[limits]`` table of the configuration file are made from these fields,
 so a limit is added here and nowhere else.
@@ -28,15 +28,15 @@ class Limits:
     """All limits as values. ``Limits(maxMessageSize=65536)`` changes one and keeps the rest.
 
     Raises:
-        ValueError: a value is negative, endless, not a number, or 0 where 0 has no meaning; the text names the limit.
+        ValueError: a value is negative, infinite, not a number, or 0 where 0 has no meaning; the text names the limit.
     """
 
     # Admission
     maxConnections: int = _limit(
-        0, "connections", "not accepted", "all ports together; each costs a descriptor and some KiB", "bounded by RLIMIT_NOFILE"
+        0, "connections", "not accepted", "across all ports; each costs a descriptor and some KiB", "bounded by RLIMIT_NOFILE"
     )
     maxConnectionsPerIp: int = _limit(
-        0, "connections", "closed at accept", "one address (IPv6: one /64) must not take all places", "no limit of its own"
+        0, "connections", "closed at accept", "one address (IPv6: one /64) must not use up all connections", "no limit of its own"
     )
     descriptorReserve: int = _limit(
         64,
@@ -48,30 +48,33 @@ class Limits:
         1024,
         "connections",
         "the peer's system tries again",
-        "not yet accepted, for each port: after a restart all clients come in one turn of the reactor",
+        "not accepted yet, for each port: after a restart all clients connect in one turn of the reactor",
     )
     # The head of a request
     requestLine: int = _limit(8 * KIB, "bytes", "414", "longer than any URL that browsers and proxies pass on reliably")
-    head: int = _limit(16 * KIB, "bytes", "431", "the size that common servers and proxies take")
-    headers: int = _limit(100, "headers", "431", "browsers send some 20")
+    head: int = _limit(16 * KIB, "bytes", "431", "what common servers and proxies accept")
+    headers: int = _limit(100, "headers", "431", "browsers send about 20")
     parameters: int = _limit(
         500,
         "parameters",
         "414",
-        "of the query: as many channels as one may have, and more; each is made into texts when it is asked for",
+        "in the query: more than enough for all channels of a caller; each becomes strings when the query is read",
     )
     headDeadline: float = _limit(
-        10, "seconds", "closed (408 where HTTP can be spoken)", "TLS handshake and head together: slow heads hold descriptors"
+        10,
+        "seconds",
+        "closed (408 where HTTP can be spoken)",
+        "for the TLS handshake and the head together: slow clients hold descriptors",
     )
     tlsMessages: int = _limit(
         100,
         "messages",
         "dropped",
-        "of TLS itself (new keys, alerts) in one read: each costs some 10 us, and OpenSSL takes all that have come",
+        "of TLS itself (key updates, alerts) in one read: each costs about 10 us, and OpenSSL handles all that have arrived",
     )
-    upgradeDeadline: float = _limit(10, "seconds", "503", "onUpgrade may ask a back end, but not for ever")
+    upgradeDeadline: float = _limit(10, "seconds", "503", "onUpgrade may ask a back end, but not forever")
     earlyBytes: int = _limit(
-        64 * KIB, "bytes", "400", "a client must wait for the 101 (RFC 6455 section 4.1); what it sends before is kept in memory"
+        64 * KIB, "bytes", "400", "a client must wait for the 101 (RFC 6455 section 4.1); what it sends earlier is kept in memory"
     )
     # HTTP bodies
     body: int = _limit(1 * MIB, "bytes", "413", "as large as the largest message")
@@ -80,19 +83,19 @@ class Limits:
     lingerDeadline: float = _limit(
         5,
         "seconds",
-        "dropped, unless it is reading that",
-        "after the last HTTP response: so long a peer may go on sending, so that it can read the answer",
+        "dropped, unless it is still reading the response",
+        "after the last HTTP response: how long a peer may go on sending, so that it gets to read the response",
     )
     lingerBytes: int = _limit(
         4 * MIB,
         "bytes",
-        "dropped; a WebSocket is read no further, and dropped at closeDeadline",
-        "the same, and after our Close: who sends what is refused reads the answer when it has sent it",
+        "dropped; a WebSocket is no longer read, and dropped at closeDeadline",
+        "the same, and after our Close: a client whose request is refused reads the response only when it has sent all of it",
     )
     # Credentials
-    credentialsDeadline: float = _limit(10, "seconds", "503", "a checker may ask a back end, but not for ever")
+    credentialsDeadline: float = _limit(10, "seconds", "503", "a checker may ask a back end, but not forever")
     authFailures: int = _limit(
-        10, "failures/minute", "429", "wrong credentials from one address (IPv6: one /64): passwords must not be guessed"
+        10, "failures/minute", "429", "wrong credentials from one address (IPv6: one /64): against guessing of passwords"
     )
     # Messages
     maxMessageSize: int = _limit(1 * MIB, "bytes", "1009", "after inflation; a message is held in memory until it is whole")
@@ -106,8 +109,8 @@ class Limits:
         100_000,
         "values",
         "1003, or 413",
-        "of one JSON text that is made into objects, names of fields included: that is one call, in which nobody else is served. "
-        "What a handler takes as text, bytes or msgspec.Raw is not counted, nor what is published and no onPublish looks at",
+        "in one JSON text that is decoded into objects, field names included: decoding is one call, during which nobody else is "
+        "served. Not counted: what a handler takes as text, bytes or msgspec.Raw, and publications that no onPublish looks at",
     )
     messageRate: int = _limit(0, "messages/second", "1008", "for each caller; a burst of one second is allowed", "no limit")
     controlRate: int = _limit(100, "frames/second", "1008", "pings and pongs cost as much as messages and carry nothing")
@@ -117,42 +120,44 @@ class Limits:
         "reading pauses",
         "messages kept while an async handler runs, so that pings are still answered meanwhile",
     )
-    streams: int = _limit(16, "iterators", "later messages wait", "replies that are being sent item by item to one caller")
+    streams: int = _limit(16, "iterators", "later messages wait", "replies sent item by item to one caller at the same time")
     # Bytes that wait to be sent
     maxSendBuffer: int = _limit(
         1 * MIB,
         "bytes",
         "1013",
-        "what one caller may leave unread; a message that waits is charged the objects around it, too: 112 bytes, 288 with a "
+        "what one caller may leave unread; a waiting message is also charged for the objects around it: 112 bytes, 288 with a "
         "Deferred, 352 behind the outbox as a message of a channel",
     )
     maxSendBufferTotal: int = _limit(
-        1 * GIB, "bytes", "1013 to the largest", "what all callers together may leave unread; answers by HTTP, too"
+        1 * GIB, "bytes", "1013 to the largest", "what all callers together may leave unread, HTTP responses included"
     )
     maxReceiveBufferTotal: int = _limit(
         1 * GIB,
         "bytes",
         "1013 or 503 to the largest",
-        "what all peers together have sent in part, and what waits for an async handler: each may have a large message, and "
-        "thousands may come",
+        "the incomplete messages of all peers, and messages that wait for an async handler: each may be large, and there may be "
+        "thousands",
     )
-    replyBuffer: int = _limit(64 * KIB, "bytes", "reading pauses", "who does not read its replies is not read from")
+    replyBuffer: int = _limit(64 * KIB, "bytes", "reading pauses", "a client that does not read its replies is not read from")
     writeDeadline: float = _limit(30, "seconds", "dropped", "no progress on queued bytes: the peer is gone or does not read")
     # Channels
-    channels: int = _limit(1_000_000, "channels", "503", "each costs some 460 bytes, and who may subscribe can make them up")
+    channels: int = _limit(1_000_000, "channels", "503", "each costs about 460 bytes, and any subscriber can make up names")
     channelsPerAddress: int = _limit(
         50_000,
         "channels",
         "429, or forgotten once left",
-        "that nobody has published to, and that are there because one address (IPv6: one /64) has subscribed to them: it must "
-        "not make up all that there can be; behind a proxy that is not trusted all callers have one address",
+        "that nobody has published to, and that exist because one address (IPv6: one /64) subscribed to them: it must not use up "
+        "all channels; behind a proxy that is not trusted, all callers share one address",
     )
-    channelsPerCaller: int = _limit(128, "channels", "429", "for each connection; who needs more subscribes to a pattern")
-    channelName: int = _limit(128, "characters", "400", "names stand in URLs and logs, and many of them in one Last-Event-ID")
+    channelsPerCaller: int = _limit(128, "channels", "429", "for each connection; for more, subscribe to a pattern")
+    channelName: int = _limit(128, "characters", "400", "names appear in URLs and logs, and many of them in one Last-Event-ID")
     historyMessages: int = _limit(
-        1000, "messages", "the oldest is forgotten", "kept for each channel, to be resumed from", "nothing is kept"
+        1000, "messages", "the oldest is forgotten", "kept for each channel, so that clients can resume", "nothing is kept"
     )
-    historyAge: float = _limit(300, "seconds", "forgotten", "a phone in a tunnel, a laptop that changes its network")
+    historyAge: float = _limit(
+        300, "seconds", "forgotten", "long enough for a phone in a tunnel or a laptop that changes networks"
+    )
     historyBytes: int = _limit(
         1 * MIB,
         "bytes",
@@ -165,49 +170,59 @@ class Limits:
         "the channel that publishes keeps less",
         "kept for all channels together: many names must not fill the memory",
     )
-    idempotencyAge: float = _limit(300, "seconds", "published again", "a publisher that had no answer tries again within that")
+    idempotencyAge: float = _limit(
+        300, "seconds", "published again", "a publisher that got no answer tries again within this time"
+    )
     idempotencyKeys: int = _limit(
         500_000,
         "keys",
         "503",
-        "each costs 500 bytes, 1,000 with the longest key; one that was dropped early would publish a message twice",
+        "each costs 500 bytes, 1,000 with the longest key; dropping one early could publish a message twice",
     )
     fanOutLag: float = _limit(
         5,
         "seconds",
         "503",
-        "messages for very many are sent in turns of the reactor: the work that may wait, as it is estimated; more would only be "
-        "late. They take a quarter of maxSendBufferTotal at most",
+        "messages for very many are sent over several turns of the reactor: how much of that work, as estimated, may wait; more "
+        "would only be late. They take at most a quarter of maxSendBufferTotal",
     )
     subscriberLag: float = _limit(
         30, "seconds", "1013, or dropped by the policy", "the longest that a message of a channel may wait for a slow subscriber"
     )
     presenceDelay: float = _limit(
-        5, "seconds", "the leave is told", "who is back by then was never away: a page loaded anew, another network"
+        5, "seconds", "the leave is announced", "a user who is back by then never left: a page reloaded, a network changed"
     )
     reconnectDelay: float = _limit(
-        1, "seconds", "", "told to clients: the base of the random time after which they come back; raise it for many clients"
+        1, "seconds", "", "sent to clients: the base of the random delay before they reconnect; raise it for many clients"
     )
     # Answers by HTTP
     pollWait: float = _limit(
-        60, "seconds", "400", "the longest that a poll may ask to wait: proxies cut what is silent for about as long"
+        60,
+        "seconds",
+        "400",
+        "the longest wait that a poll may ask for: proxies cut connections that are silent for about as long",
     )
-    answerMessages: int = _limit(1000, "messages", "the rest comes with the next", "in one answer to a poll, entries of a list")
+    answerMessages: int = _limit(
+        1000, "messages", "the rest comes with the next", "in one response to a poll, or entries in one list"
+    )
     answerBytes: int = _limit(
-        1 * MIB, "bytes", "the rest comes with the next", "messages in one answer: it is made whole, and held until it is read"
+        1 * MIB,
+        "bytes",
+        "the rest comes with the next",
+        "of messages in one response, which is built whole and held until it is read",
     )
-    batchMessages: int = _limit(1000, "messages", "400", "published by one request: its answer waits for all of them")
-    gzipFrom: int = _limit(1 * KIB, "bytes", "compressed where the client can", "below that an answer is one packet either way")
+    batchMessages: int = _limit(1000, "messages", "400", "published by one request: its response waits for all of them")
+    gzipFrom: int = _limit(1 * KIB, "bytes", "compressed where the client can", "a smaller response is one packet either way")
     # Times
     pingInterval: float = _limit(
         25,
         "seconds",
         "",
         "pings, and heartbeats of event streams: below the 30 to 60 s after which proxies and NATs forget an idle connection",
-        "no pings, and nobody is asked whether it is there",
+        "no pings, and no check whether peers are still there",
     )
     pingTimeout: float = _limit(
-        10, "seconds", "dropped", "for a pong, or a machine's acknowledgement: a round trip on a bad mobile network, twice over"
+        10, "seconds", "dropped", "for a pong, or an acknowledgement by TCP: twice the round trip on a bad mobile network"
     )
     closeDeadline: float = _limit(
         5,
@@ -242,12 +257,12 @@ _SIZE = re.compile(r"([0-9]{1,15})\s*(?:([kmg])i?)?b?", re.IGNORECASE)
 
 
 def parseSize(text: str) -> int:
-    """Return the bytes that somebody has written: ``65536``, ``64KiB``, ``1 m``.
+    """Return the number of bytes for a size as people write it: ``65536``, ``64KiB``, ``1 m``.
 
     Raises:
-        ValueError: it is no size; the text says what would be.
+        ValueError: not a size; the text says what is expected.
     """
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise ValueError("a number of bytes, as 65536, 64KiB or 1MiB")
+        raise ValueError("a number of bytes such as 65536, 64KiB or 1MiB")
     return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[(match[2] or "").lower()]

@@ -90,7 +90,7 @@ class Throttle:
         begin, count = self._windows.get(kind, (now, 0))
         if now - begin >= self._seconds:
             if count > self._lines:
-                log.info("{count} more of the kind: {kind}", count=count - self._lines, kind=kind)
+                log.info("{count} more lines of this kind: {kind}", count=count - self._lines, kind=kind)
             begin, count = now, 0
         self._windows[kind] = (begin, count + 1)
         return count < self._lines

@@ -323,7 +323,7 @@ class WebSocketServer:
             Reject: the request is refused; the Deferred fails with the same.
         """
         if self._stopping is not None:
-            raise Reject(503, "The server stops.", {"Retry-After": "5"})
+            raise Reject(503, "The server is stopping.", {"Retry-After": "5"})
         if match is None:
             raise Reject(404, "Nothing answers this path.")
         request.pathParams, request.pathRest = match.parameters, tuple(match.rest)
@@ -336,7 +336,7 @@ class WebSocketServer:
     def _welcome(self, answer: tuple[object, tuple[tuple[str, str], ...]], request: UpgradeRequest) -> Welcome:
         service, headers = answer
         if self._stopping is not None:
-            raise Reject(503, "The server stops.", {"Retry-After": "5"})
+            raise Reject(503, "The server is stopping.", {"Retry-After": "5"})
         _setServer(service, self)
         try:
             handlers = examine(service)

@@ -33,7 +33,7 @@ def checkHeaders(headers: Mapping[str, str] | None) -> tuple[tuple[str, str], ..
     checked = []
     for name, value in (headers or {}).items():
         if not isinstance(name, str) or not isToken(name):
-            raise ValueError(f"{name!r} is no header name")
+            raise ValueError(f"{name!r} is not a header name")
         if not isinstance(value, str) or any((c < " " and c != "\t") or "\x7f" <= c <= "\x9f" or c > "\xff" for c in value):
             raise ValueError(f"the value of the header {name} must be text without control characters")
         checked.append((name, value))

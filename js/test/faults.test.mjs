@@ -73,7 +73,7 @@ for (const transport of ["sse", "poll"]) {
     const client = start({ transports: [transport] });
     for (const each of ["a", "b", "c"]) client.subscribe(each);
     await turn();
-    await request().answer({ error: "unavailable", message: "The server stops." }, 503);
+    await request().answer({ error: "unavailable", message: "The server is stopping." }, 503);
     assert.deepEqual([client.state, Request.all.length], ["waiting", 1]);
     await tick(500);
     assert.deepEqual([channelsOf(request()), Request.all.length], [["a", "b", "c"], 2]);

@@ -44,7 +44,7 @@ test("Retry-After is the least wait, in seconds or as a date, and ends the searc
   const client = start({ transports: ["sse", "poll"] });
   client.subscribe("a");
   await turn();
-  await request().answer({ error: "unavailable", message: "The server stops." }, 503, { "Retry-After": "5" });
+  await request().answer({ error: "unavailable", message: "The server is stopping." }, 503, { "Retry-After": "5" });
   assert.equal(Request.all.length, 1);
   assert.deepEqual(client.seen("retry").map(({ delay, error }) => [delay, error.code, error.status]), [[5500, "unavailable", 503]]);
   await tick(5500);

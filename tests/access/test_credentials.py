@@ -259,8 +259,8 @@ def test_cancelled(clock: Clock) -> None:
 
 
 def test_uselessChecker(clock: Clock) -> None:
-    """A checker that takes no user name and password is a mistake of the operator, named at start."""
-    with pytest.raises(ConfigurationError, match=r"^the checker AllowAnonymousAccess takes no user name and password$"):
+    """A checker that does not take a user name and password is a mistake of the operator, named at start."""
+    with pytest.raises(ConfigurationError, match=r"^the checker AllowAnonymousAccess does not take a user name and password$"):
         Credentials([AllowAnonymousAccess()], reactor=clock)
 
 

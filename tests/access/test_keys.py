@@ -40,10 +40,16 @@ def test_unknown(tmp_path: Path, key: str) -> None:
     [
         ("", "the API key file {path} has no key"),
         ("# nothing\n", "the API key file {path} has no key"),
-        ("short\n", "line 1 of the API key file {path} has a key of less than 16 characters: make one with openssl rand -hex 32"),
-        ("shop:\n", "line 1 of the API key file {path} has a key of less than 16 characters: make one with openssl rand -hex 32"),
-        (f"\nshop {KEY}\n", "line 2 of the API key file {path} has a key with other characters than letters, digits and -._~+/"),
-        (f"{KEY}\u00e4\n", "line 1 of the API key file {path} has a key with other characters than letters, digits and -._~+/"),
+        (
+            "short\n",
+            "line 1 of the API key file {path} has a key shorter than 16 characters: make one with openssl rand -hex 32",
+        ),
+        (
+            "shop:\n",
+            "line 1 of the API key file {path} has a key shorter than 16 characters: make one with openssl rand -hex 32",
+        ),
+        (f"\nshop {KEY}\n", "line 2 of the API key file {path} has a key with characters other than letters, digits and -._~+/"),
+        (f"{KEY}\u00e4\n", "line 1 of the API key file {path} has a key with characters other than letters, digits and -._~+/"),
         (f"my shop:{KEY}\n", "line 1 of the API key file {path} must be a key, or a name, a colon and a key"),
         (f":{KEY}\n", "line 1 of the API key file {path} must be a key, or a name, a colon and a key"),
         (f"{KEY}:{KEY}:{KEY}\n", "line 1 of the API key file {path} must be a key, or a name, a colon and a key"),
@@ -85,7 +91,7 @@ def test_noFile(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"Is a directory$"):
         KeyFile(str(tmp_path))
     os.mkfifo(tmp_path / "pipe", 0o600)
-    with pytest.raises(ConfigurationError, match=r"is no regular file$"):
+    with pytest.raises(ConfigurationError, match=r"is not a regular file$"):
         KeyFile(str(tmp_path / "pipe"))
 
 

@@ -36,7 +36,10 @@ def test_anyOrder() -> None:
         (["a", "--timeout", "0"], "--timeout must be a number of seconds, 0.001 or more, not '0'"),
         (["a", "--wait", "nan"], "--wait must be a number of seconds, not 'nan'"),
         (["a", "--wait", "-1"], "--wait must be a number of seconds, not '-1'"),
-        (["a", "--max-message-size", "big"], "--max-message-size must be a number of bytes, as 65536, 64KiB or 1MiB, not 'big'"),
+        (
+            ["a", "--max-message-size", "big"],
+            "--max-message-size must be a number of bytes such as 65536, 64KiB or 1MiB, not 'big'",
+        ),
         (["a", "--max-message-size", "0"], "must be a number of bytes"),
         (["a", "-nw"], "--no-stdin goes with neither"),
     ],

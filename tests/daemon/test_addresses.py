@@ -188,7 +188,7 @@ def test_noEndpoint(place: ListenAddress, part: str) -> None:
 def test_aDirectoryWithoutCertificates(tmp_path: Path) -> None:
     """A tls: endpoint without a certificate is refused, where Twisted would listen and fail every handshake."""
     place = ListenAddress("listen", f"tls:{tmp_path}:port=8443")
-    assert _refused(place) == f"--listen: the directory {tmp_path} holds no certificate (*.pem)."
+    assert _refused(place) == f"--listen: the directory {tmp_path} contains no certificate (*.pem)."
     (tmp_path / "a.pem").touch()
     place._refuseEmptyDirectory()
 
@@ -246,11 +246,11 @@ def test_aTakenUnixSocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     [
         (
             CannotListenError("", 80, OSError(errno.EADDRINUSE, "in use")),
-            "Another process listens on port 80: stop it, or choose another with --port.",
+            "Another process is listening on port 80: stop it, or choose another with --port.",
         ),
         (
             CannotListenError("127.0.0.1", 80, OSError(errno.EADDRINUSE, "in use")),
-            "Another process listens on port 80 of 127.0.0.1: stop it, or choose another with --port.",
+            "Another process is listening on port 80 of 127.0.0.1: stop it, or choose another with --port.",
         ),
         (
             CannotListenError("::", 80, OSError(errno.EACCES, "no")),

@@ -55,7 +55,7 @@ def test_aReactorThatStandsStill(tmp_path: Path) -> None:
     with running(tmp_path, *arguments, more={"WATCHDOG_USEC": "400000"}) as server, server.client() as client:
         server.waitForState("WATCHDOG=1", 2)
         client.send("x")
-        server.waitFor("The reactor has stood still for 2 s")
+        server.waitFor("The reactor has been stuck for 2 s")
         server.waitFor("# blocked here")
         (tmp_path / "gate").write_text("and on")
         assert client.recv() == "and on"

@@ -231,7 +231,7 @@ def test_clientCA(tmp_path: Path) -> None:
     with capturedLogs() as events:
         Daemon(Settings(**wanted), PortsReactor())  # type: ignore[arg-type]
     assert [message for message in _messages(events) if "--client-ca" in message] == [
-        "--client-ca counts on TLS ports only: who has no certificate still gets in by --port."
+        "--client-ca applies to TLS ports only: clients without a certificate still get in through --port."
     ]
     with capturedLogs() as events:
         Daemon(Settings(port="off", **wanted), PortsReactor())  # type: ignore[arg-type]
@@ -256,7 +256,7 @@ def test_allPortsOrNone() -> None:
     for start in (Daemon.privilegedStartService, Daemon.startService):
         reactor = PortsReactor(8080)
         daemon = Daemon(Settings(), reactor)
-        with pytest.raises(ConfigurationError, match=r"^Another process listens on port 8080: .* --port\.$"):
+        with pytest.raises(ConfigurationError, match=r"^Another process is listening on port 8080: .* --port\.$"):
             start(daemon)
         assert len(reactor.tcpServers) == 1
         assert reactor.open == []

@@ -122,8 +122,8 @@ def test_noPorts(value: object) -> None:
         ("tls-minimum", 1.1, "1.2 or 1.3"),
         ("tls-minimum", True, "1.2 or 1.3"),
         ("log-format", "xml", "text or json"),
-        ("listen", "unix:/run/ws", "a list of texts"),
-        ("listen", [8080], "a list of texts"),
+        ("listen", "unix:/run/ws", "a list of strings"),
+        ("listen", [8080], "a list of strings"),
     ],
 )
 def test_wrongKinds(name: str, value: object, expected: str) -> None:
@@ -145,12 +145,12 @@ def test_kindsOfToml() -> None:
 @pytest.mark.parametrize(
     ("document", "line"),
     [
-        ({"max-mesage-size": 5}, "max-mesage-size is no setting: did you mean max-message-size?"),
-        ({"xyzzy": 5}, "xyzzy is no setting."),
-        ({"auth": "file:passwords"}, "auth is no setting, but a flag only: give --auth."),
-        ({"limits": {"bodydeadline": 5}}, "limits.bodydeadline is no setting: did you mean limits.bodyDeadline?"),
+        ({"max-mesage-size": 5}, "max-mesage-size is not a setting: did you mean max-message-size?"),
+        ({"xyzzy": 5}, "xyzzy is not a setting."),
+        ({"auth": "file:passwords"}, "auth can only be given as a flag: --auth."),
+        ({"limits": {"bodydeadline": 5}}, "limits.bodydeadline is not a setting: did you mean limits.bodyDeadline?"),
         ({"limits": 5}, "limits must be a table, not 5."),
-        ({"limits": {"body": "big"}}, "limits.body must be a number of bytes, as 65536, 64KiB or 1MiB, not 'big'."),
+        ({"limits": {"body": "big"}}, "limits.body must be a number of bytes such as 65536, 64KiB or 1MiB, not 'big'."),
         ({"limits": {"headers": "7"}}, "limits.headers must be a whole number of headers, more than 0, not '7'."),
         ({"message-rate": -1}, "message-rate must be a whole number of messages/second, 0 or more, not -1."),
         ({"limits": {"messageRate": -1}}, "limits.messageRate must be a whole number of messages/second, 0 or more, not -1."),

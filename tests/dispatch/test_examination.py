@@ -122,7 +122,7 @@ def test_likeness(name: str) -> None:
 )
 def test_misspeltSettings(name: str, right: str) -> None:
     """A misspelt setting is named, with the right name: of the class, of a class above it, and of the object."""
-    wanted = f"Chat.{name} is no setting: did you mean {right}?"
+    wanted = f"Chat.{name} is not a setting: did you mean {right}?"
     assert mistake(service(onOpen=nothing, **{name: "x"})) == wanted
     assert mistake(type("Chat", (type(service(onOpen=nothing, **{name: "x"})),), {})()) == wanted
     chat = service(onOpen=nothing)
@@ -548,7 +548,7 @@ def test_class() -> None:
     class Chat(WebSocketService):
         onOpen = nothing
 
-    assert mistake(Chat) == "Chat is a class: give an object of it, Chat()"
+    assert mistake(Chat) == "Chat is a class: pass an instance, Chat()"
 
 
 @pytest.mark.parametrize("what", [None, "chat", 5, object(), lambda caller: None])

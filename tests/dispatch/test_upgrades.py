@@ -108,7 +108,7 @@ def test_raises(refuse: Callable[[Any], Any], error: BaseException) -> None:
         ([], "not list"),
         ((1, 2, 3), "not tuple"),
         ((None, {}), "not NoneType"),
-        (Chat, "Chat is a class: give an object of it, Chat()"),
+        (Chat, "Chat is a class: pass an instance, Chat()"),
         (object(), "object handles no event"),
         ((Chat(), ["a"]), "must return its headers as a dict, not list"),
         ((Chat(), {"a b": "c"}), "headers that cannot be sent"),

@@ -704,7 +704,7 @@ class TestLog:
             host.clock.advance(10)
             host.client().send(b"nonsense\r\n\r\n")
         assert [formatEvent(event) for event in logs[10:]] == [
-            "990 more of the kind: handshake refused with 400",
+            "990 more lines of this kind: handshake refused with 400",
             "127.0.0.1: 400 The request line is malformed.",
         ]
 

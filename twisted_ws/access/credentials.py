@@ -104,7 +104,7 @@ class Credentials:
         challenges: the values of WWW-Authenticate (RFC 9110 section 11.6.1).
 
     Raises:
-        ConfigurationError: a checker that takes no user name and password, or a key file that cannot be used.
+        ConfigurationError: a checker that does not take a user name and password, or a key file that cannot be used.
     """
 
     _log = Logger()
@@ -138,7 +138,7 @@ class Credentials:
 
     def _portal(self, checker: ICredentialsChecker) -> Portal:
         if not any(each.isOrExtends(IUsernamePassword) for each in checker.credentialInterfaces):
-            raise ConfigurationError(f"the checker {type(checker).__name__} takes no user name and password")
+            raise ConfigurationError(f"the checker {type(checker).__name__} does not take a user name and password")
         return Portal(_Realm(), [checker])
 
     def reload(self) -> None:

@@ -64,7 +64,7 @@ class KeyFile:
                 # The mode of what was opened, not of what has the name now.
                 mode = os.fstat(file.fileno()).st_mode
                 if not stat.S_ISREG(mode):
-                    raise ConfigurationError(f"the API key file {self._path} is no regular file")
+                    raise ConfigurationError(f"the API key file {self._path} is not a regular file")
                 if isOpenToOthers(mode):
                     raise ConfigurationError(f"the API key file {self._path} is open to others: run chmod 600 {self._path}")
                 warnIfExposed(self._path, mode)
@@ -87,12 +87,12 @@ class KeyFile:
             if colon and not _NAME.fullmatch(name):
                 raise ConfigurationError(f"{where} must be a key, or a name, a colon and a key")
             if len(key) < 16:
-                raise ConfigurationError(f"{where} has a key of less than 16 characters: make one with openssl rand -hex 32")
+                raise ConfigurationError(f"{where} has a key shorter than 16 characters: make one with openssl rand -hex 32")
             if not _KEY.fullmatch(key):
-                raise ConfigurationError(f"{where} has a key with other characters than letters, digits and -._~+/")
+                raise ConfigurationError(f"{where} has a key with characters other than letters, digits and -._~+/")
             keys.append((name or f"line {number}", hashlib.sha256(key.encode("ascii")).digest()))
         if not keys:
-            raise ConfigurationError(f"the API key file {self._path} has no key")
+            raise ConfigurationError(f"the API key file {self._path} contains no key")
         return tuple(keys)
 
 

@@ -89,5 +89,5 @@ def size(options: Options, name: str) -> int | None:
     except ValueError:
         value = 0
     if not 0 < value < 1 << 40:
-        raise UsageError(f"--{name} must be a number of bytes, as 65536, 64KiB or 1MiB, not {text!r}")
+        raise UsageError(f"--{name} must be a number of bytes such as 65536, 64KiB or 1MiB, not {text!r}")
     return value

@@ -104,7 +104,7 @@ class ListenAddress:
         except Exception as error:  # an endpoint may be a plugin, which raises what it likes
             if self.kind == "systemd" and isinstance(error, LookupError):
                 raise ConfigurationError(
-                    f"--{self.option} {self.where}: systemd passed no such socket; start it by its socket unit."
+                    f"--{self.option} {self.where}: systemd passed no such socket; start it through its socket unit."
                 ) from None
             raise ConfigurationError(
                 f"--{self.option} {self.where} cannot be used as an endpoint: {type(error).__name__}: {error}."
@@ -134,7 +134,7 @@ class ListenAddress:
         except OSError as error:
             raise ConfigurationError(f"--{self.option}: the directory {directory} cannot be read: {error.strerror}.") from None
         if not any(name.endswith(".pem") for name in names):
-            raise ConfigurationError(f"--{self.option}: the directory {directory} holds no certificate (*.pem).")
+            raise ConfigurationError(f"--{self.option}: the directory {directory} contains no certificate (*.pem).")
 
     def examine(self) -> None:
         """Look at what would keep a Unix socket from being made, where that can be seen beforehand.
@@ -147,11 +147,11 @@ class ListenAddress:
             return  # a relative one may be relative to a directory that the runner changes to
         if len(os.fsencode(path)) > _UNIX_PATH_BYTES:
             raise ConfigurationError(
-                f"--{self.option}: the path of a Unix socket has at most {_UNIX_PATH_BYTES} bytes, and {path} has more."
+                f"--{self.option}: the path of a Unix socket may have at most {_UNIX_PATH_BYTES} bytes, but {path} has more."
             )
         directory = os.path.dirname(path)
         if not os.path.isdir(directory):
-            raise ConfigurationError(f"--{self.option}: there is no directory for {path}: make it, or choose another.")
+            raise ConfigurationError(f"--{self.option}: there is no directory for {path}: create it, or choose another.")
         if not os.access(directory, os.W_OK | os.X_OK):
             raise ConfigurationError(f"--{self.option}: this user may not write to the directory of {path}: choose another.")
         if _holder(path) is not None:
@@ -174,7 +174,7 @@ class ListenAddress:
     def _taken(path: str) -> str:
         holder = _holder(path)
         who = f"Process {holder}" if holder is not None else "Another process"
-        return f"{who} listens on {path}: stop it; or, if it is no server, remove {path} and {path}.lock."
+        return f"{who} is listening on {path}: stop it; or, if it is not a server, remove {path} and {path}.lock."
 
     def explain(self, error: BaseException | None) -> str:
         """Return one line for an error of listening: what is wrong, and what to do."""
@@ -189,7 +189,7 @@ class ListenAddress:
         address = _text(error.interface)
         where = f"port {error.port}" + (f" of {address}" if address not in _EVERYWHERE else "")
         if number == errno.EADDRINUSE:
-            return f"Another process listens on {where}: stop it, or choose another with --{self.option}."
+            return f"Another process is listening on {where}: stop it, or choose another with --{self.option}."
         if number in (errno.EACCES, errno.EPERM):
             return (
                 f"This user may not listen on {where}: start as root (and give twistd --uid), or choose another with "

@@ -26,6 +26,6 @@ def countMonotonicTime(reactor: Any) -> None:
     if reactor.seconds is not seconds:
         return  # a test's clock, or a reactor that knows better
     if reactor.getDelayedCalls():
-        _log.warn("deadlines go by the clock on the wall, for calls were scheduled before this service was made")
+        _log.warn("deadlines follow the wall clock, because calls were scheduled before this service was made")
         return
     reactor.seconds = time.monotonic

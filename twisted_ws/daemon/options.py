@@ -80,7 +80,7 @@ class ServiceOptions(Options, AuthOptionMixin):
         """
         if rest:
             meant = f": did you mean --port {rest[0]}?" if rest[0].isdigit() else ""
-            raise UsageError(f"{rest[0]!r} belongs to no option{meant}")
+            raise UsageError(f"unexpected argument {rest[0]!r}{meant}")
 
     def opt_service(self, text: str) -> None:
         """PATH=TARGET: let a service answer PATH and everything under it; TARGET is package.module:Name or the name of an
@@ -117,8 +117,8 @@ class ServiceOptions(Options, AuthOptionMixin):
         checkers = self.get("credCheckers") or ()
         if any(isinstance(each, InMemoryUsernamePasswordDatabaseDontUse) for each in checkers):
             raise ConfigurationError(
-                "--auth memory has a password on the command line, where every user of this machine can read it: "
-                "write it to a file, and give --auth file:PATH."
+                "--auth memory puts a password on the command line, where every user of this machine can read it: "
+                "write it to a file and give --auth file:PATH."
             )
         return merge(document, flags, checkers)
 

@@ -95,7 +95,7 @@ class Daemon(MultiService):
     def _makeTLS(self) -> ServerTLS | None:
         settings = self.settings
         if settings.keyStorePasswordFile and not settings.keyStore:
-            raise ConfigurationError("--key-store-password-file belongs to a key store: give --key-store too.")
+            raise ConfigurationError("--key-store-password-file needs a key store: give --key-store too.")
         if settings.tlsPort != "off" or settings.broadcastTlsPort != "off":
             return ServerTLS(self._tlsSettings(), limits=settings.limits)
         if settings.certificate or settings.keyStore or settings.clientCA:
@@ -125,7 +125,7 @@ class Daemon(MultiService):
             raise ConfigurationError("There is no port for WebSocket: --port and --tls-port are off, and there is no --listen.")
         if plain and secure and settings.clientCA:
             self._log.warn(
-                "--client-ca counts on TLS ports only: who has no certificate still gets in by --{option}.",
+                "--client-ca applies to TLS ports only: clients without a certificate still get in through --{option}.",
                 option=plain[-1].option,
             )
         pages = pagesSite(self.server, needsKey=self._credentials.requiresCredentials, hsts=not plain)
@@ -158,9 +158,7 @@ class Daemon(MultiService):
     def _refuseOverlaps(self) -> None:
         for one, other in combinations([listener.place for listener in self._listeners], 2):
             if one.overlaps(other):
-                raise ConfigurationError(
-                    f"--{one.option} and --{other.option} are both port {one.where}: choose another for one of them."
-                )
+                raise ConfigurationError(f"--{one.option} and --{other.option} both use port {one.where}: change one of them.")
 
     # Start and stop.
 

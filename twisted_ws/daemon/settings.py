@@ -80,7 +80,7 @@ class Settings:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("text")
+        raise ValueError("a string")
     return value
 
 
@@ -88,7 +88,7 @@ def _port(value: Any) -> str:
     text = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
     if text == "off" or ":" in text or (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
         return text
-    raise ValueError("a port from 0 to 65535, an endpoint string as tcp:8080:interface=127.0.0.1, or off")
+    raise ValueError("a port from 0 to 65535, an endpoint string such as tcp:8080:interface=127.0.0.1, or off")
 
 
 def _size(value: Any) -> int:
@@ -134,7 +134,7 @@ def _choice(*choices: str) -> Callable[[Any], str]:
 
 def _list(value: Any) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
-        raise ValueError("a list of texts")
+        raise ValueError("a list of strings")
     return tuple(value)
 
 
@@ -179,7 +179,10 @@ KEYS = (
     Key("port", "port", _port, "WebSocket and pages: a port, an endpoint string, or off", "8080"),
     Key("tls-port", "tlsPort", _port, "the same with TLS", "off"),
     Key(
-        "listen", "listen", _list, "one more WebSocket endpoint, as unix:/run/ws.sock or systemd:domain=INET6:name=ws; repeatable"
+        "listen",
+        "listen",
+        _list,
+        "another WebSocket endpoint: unix:/run/ws.sock, systemd:domain=INET6:name=ws; repeatable",
     ),
     Key("interface", "interface", _text, "address of the WebSocket ports", "all"),
     Key("broadcast-port", "broadcastPort", _port, "the HTTP broadcast site: a port, an endpoint string, or off", "8081"),
@@ -190,42 +193,40 @@ KEYS = (
     Key("chain", "chain", _text, "PEM file with the certificates of its issuers"),
     Key("key-store", "keyStore", _text, "PKCS #12 file with key, certificate and chain"),
     Key("key-store-password-file", "keyStorePasswordFile", _text, "file with its password (else $TWISTED_WS_KEY_STORE_PASSWORD)"),
-    Key("client-ca", "clientCA", _text, "PEM file: clients must show a certificate that one of these issued"),
+    Key("client-ca", "clientCA", _text, "PEM file: clients must present a certificate issued by one of these"),
     Key("tls-minimum", "tlsMinimum", _choice("1.2", "1.3"), "oldest TLS version", "1.2"),
-    Key("state-directory", "stateDirectory", _text, "where a self-made certificate is kept", "$XDG_STATE_HOME/twisted-ws"),
+    Key("state-directory", "stateDirectory", _text, "where a self-signed certificate is kept", "$XDG_STATE_HOME/twisted-ws"),
     Key(
         "allowed-origin",
         "allowedOrigins",
         _list,
-        "web pages that may connect, as https://app.example or *; repeatable",
+        "web pages that may connect, such as https://app.example or *; repeatable",
         "same host",
     ),
     Key(
         "allowed-host",
         "allowedHosts",
         _list,
-        "name by which the server may be asked for on a loopback address, as app.example, *.app.example or *; repeatable",
+        "name that clients may use for the server on a loopback address: app.example, *.app.example or *; repeatable",
         "this machine's",
     ),
     Key(
         "trusted-proxy",
         "trustedProxies",
         _list,
-        "network whose X-Forwarded-For is believed, as 10.0.0.0/8 or unix; repeatable",
+        "network whose X-Forwarded-For is trusted, such as 10.0.0.0/8 or unix; repeatable",
         "none",
     ),
-    Key(
-        "max-connections", "maxConnections", _count, "connections of all ports together; 0: as many as there are descriptors", "0"
-    ),
-    Key("max-connections-per-ip", "maxConnectionsPerIp", _count, "connections of one address; 0: no limit", "0"),
-    Key("max-message-size", "maxMessageSize", _size, "largest message that is taken", "1MiB"),
+    Key("max-connections", "maxConnections", _count, "connections across all ports; 0: as many as there are descriptors", "0"),
+    Key("max-connections-per-ip", "maxConnectionsPerIp", _count, "connections from one address; 0: no limit", "0"),
+    Key("max-message-size", "maxMessageSize", _size, "largest message that is accepted", "1MiB"),
     Key("max-send-buffer", "maxSendBuffer", _size, "bytes that may wait for one caller", "1MiB"),
-    Key("message-rate", "messageRate", _count, "messages a second of one caller; 0: no limit", "0"),
+    Key("message-rate", "messageRate", _count, "messages per second from one caller; 0: no limit", "0"),
     Key("ping-interval", "pingInterval", _seconds, "seconds between pings; 0: none", "25"),
-    Key("ping-timeout", "pingTimeout", _seconds, "seconds for the answer to one", "10"),
+    Key("ping-timeout", "pingTimeout", _seconds, "seconds to wait for the answer to a ping", "10"),
     Key("compression", "compression", _switch, "permessage-deflate: on or off", "off"),
-    Key("api-key-file", "apiKeyFile", _text, "file with the keys of those who may publish, one on a line"),
-    Key("drain-timeout", "drainTimeout", _seconds, "seconds that callers have at a stop", "30"),
+    Key("api-key-file", "apiKeyFile", _text, "file with the API keys of publishers, one per line"),
+    Key("drain-timeout", "drainTimeout", _seconds, "seconds that callers get when the server stops", "30"),
     Key("log-format", "logFormat", _choice("text", "json"), "text or json", "text"),
 )
 
@@ -243,9 +244,9 @@ def load(path: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigurationError(f"The configuration file {path} is not UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"The configuration file {path} is no TOML: {error}.") from None
+        raise ConfigurationError(f"The configuration file {path} is not valid TOML: {error}.") from None
     except RecursionError:
-        raise ConfigurationError(f"The configuration file {path} is nested too deep.") from None
+        raise ConfigurationError(f"The configuration file {path} is nested too deeply.") from None
     return absolute(document, str(Path(path).parent))
 
 
@@ -328,16 +329,16 @@ _ONLY_FLAGS = ("auth", "config")
 def _refuseUnknown(table: Mapping[str, Any], known: list[str], prefix: str) -> None:
     for name in table:
         if not prefix and name in _ONLY_FLAGS:
-            raise ConfigurationError(f"{name} is no setting, but a flag only: give --{name}.")
+            raise ConfigurationError(f"{name} can only be given as a flag: --{name}.")
         if name not in known:
-            raise ConfigurationError(f"{prefix}{name} is no setting{didYouMean(name, known, prefix)}")
+            raise ConfigurationError(f"{prefix}{name} is not a setting{didYouMean(name, known, prefix)}")
 
 
 def _mount(path: str, table: Any) -> Mount:
     if not isinstance(table, dict) or not isinstance(table.get("target"), str):
         meant = get_close_matches("target", table, 1) if isinstance(table, dict) and "target" not in table else ()
-        hint = f": did you mean that by {meant[0]}?" if meant else "."
-        raise ConfigurationError(f'services."{path}" must be a table with a target, as target = "package.module:Name"{hint}')
+        hint = f": is {meant[0]} a misspelling?" if meant else "."
+        raise ConfigurationError(f'services."{path}" must be a table with a target, such as target = "package.module:Name"{hint}')
     options = {name: value for name, value in table.items() if name != "target"}
     return Mount(path, table["target"], options)
 
@@ -345,5 +346,5 @@ def _mount(path: str, table: Any) -> Mount:
 def _parseMount(text: str) -> Mount:
     path, equals, target = text.partition("=")
     if not equals or not path or not target:
-        raise ConfigurationError(f"--service must be PATH=TARGET, as /ws=demo or /chat=package.module:Chat, not {text!r}.")
+        raise ConfigurationError(f"--service must be PATH=TARGET, such as /ws=demo or /chat=package.module:Chat, not {text!r}.")
     return Mount(path, target)

@@ -35,7 +35,7 @@ def loadService(target: str, options: Mapping[str, Any]) -> object:
     found = _imported(target) if ":" in target else _installed(target)
     if not isinstance(found, type):
         if options:
-            raise ConfigurationError(f"The service {target} is no class, so it takes no options: {', '.join(options)}.")
+            raise ConfigurationError(f"The service {target} is not a class, so it takes no options: {', '.join(options)}.")
         return found
     try:
         return found(**options)
@@ -89,7 +89,7 @@ def _imported(target: str) -> Any:
         # The module itself, or one that it imports, is missing or broken.
         place = _place(error)
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-            place = f" (searched in the working directory, {here}, and where Python's packages are)"
+            place = f" (searched the working directory, {here}, and Python's package directories)"
         raise ConfigurationError(f"The service {target} cannot be imported: {type(error).__name__}: {error}{place}.") from error
     for part in name.split("."):
         try:

@@ -80,7 +80,7 @@ class Watchdog(Service):
         if self._looks - 1 < self._seconds / BEAT <= self._looks:
             frame = sys._current_frames().get(self._reactorThread)
             self._log.critical(
-                "The reactor has stood still for {seconds:g} s, so nobody is served. It is here:\n{stack}",
+                "The reactor has been stuck for {seconds:g} s, so nobody is served. It is stuck here:\n{stack}",
                 seconds=self._seconds,
                 stack="".join(traceback.format_stack(frame)),
             )

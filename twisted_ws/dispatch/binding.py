@@ -94,7 +94,7 @@ class Binder:
 def _misfit(error: Exception) -> BindingError:
     """Return what to tell of a message that did not fit: the field to the peer, the rest to onError and the log."""
     if not isinstance(error, msgspec.ValidationError):
-        return BindingError("the message is no JSON, or nested too deeply", "bad data: JSON expected")
+        return BindingError("the message is not JSON, or is nested too deeply", "bad data: JSON expected")
     text = str(error)
     path = _PATH.search(text)
     field = path[1].lstrip(".") if path else ""

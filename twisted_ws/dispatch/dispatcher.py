@@ -230,13 +230,13 @@ class Dispatcher:
         self._endGrace()
         name = type(self._service).__name__
         if not self._opened:
-            if self._connection.mayLog(f"{name}.onClose takes its time"):
-                _log.warn("{service}.onClose takes its time; a stop does not wait for it any more", service=name)
+            if self._connection.mayLog(f"{name}.onClose is still running"):
+                _log.warn("{service}.onClose is still running; the stop no longer waits for it", service=name)
             self._gone()
             return
-        if self._connection.mayLog(f"{name}: a handler still runs"):
+        if self._connection.mayLog(f"{name}: a handler is still running"):
             _log.warn(
-                "{service}: a handler still runs, though its caller has left and its time is over; {count} messages are dropped",
+                "{service}: a handler is still running after its caller has left and its time is up; {count} messages dropped",
                 service=name,
                 count=len(self._queue or ()),
             )

@@ -43,7 +43,7 @@ _ERROR = ("caller", "error")
 # The settings that decide which methods are handlers; the others may differ from one object of a class to the next.
 _KEYS = ("dispatcherKey", "dispatcherStreamId")
 
-_MARKED = 'a handler of messages with such a name is marked @dispatches("...")'
+_MARKED = 'to handle messages under this name, mark it @dispatches("...")'
 
 _LIKENESS = 0.75  # from here on (difflib's ratio) a name is taken for an event misspelt
 _TYPO = 0.9  # the same where any on<Event> is allowed: one letter of a long name
@@ -66,7 +66,7 @@ def examine(service: object) -> Handlers:
         ServiceError: the service has a mistake; the text names the class, the method and what would be right.
     """
     if isinstance(service, type):
-        raise ServiceError(f"{service.__name__} is a class: give an object of it, {service.__name__}()")
+        raise ServiceError(f"{service.__name__} is a class: pass an instance, {service.__name__}()")
     kind = type(service)
     own = False
     attributes = getattr(service, "__dict__", {})
@@ -134,7 +134,7 @@ class _Examination:
         events = frozenset(name for name in found if name in EVENTS)
         for name in sorted(events):
             if found[name][1] is not None:
-                raise self._mistake(name, "is an event of the connection: @dispatches belongs on another method")
+                raise self._mistake(name, "is an event of the connection: put @dispatches on another method")
             self._checkParameters(name, found[name][0], EVENTS[name])
             if name in _NO_STREAM and (inspect.isgeneratorfunction(found[name][0]) or inspect.isasyncgenfunction(found[name][0])):
                 raise self._mistake(name, "must not yield: it would never run (to wait, make it async or use inlineCallbacks)")
@@ -151,7 +151,7 @@ class _Examination:
         try:
             envelope = _envelope(key, streamId) if key else None
         except ValueError as error:
-            raise _mistake(self._service, "dispatcherKey", f"and dispatcherStreamId name fields of JSON: {error}") from None
+            raise _mistake(self._service, "dispatcherKey", f"and dispatcherStreamId must name JSON fields: {error}") from None
         return Handlers(events, message, byValue, byName, envelope=envelope, streamId=streamId)
 
     def _checkSettings(self) -> None:
@@ -169,7 +169,7 @@ class _Examination:
                 continue
             raw = inspect.getattr_static(self._service, name, None)
             if not callable(raw) and not isinstance(raw, (staticmethod, classmethod)):
-                raise self._mistake(name, f"is no setting: did you mean {_SPELT[near[0]]}?")
+                raise self._mistake(name, f"is not a setting: did you mean {_SPELT[near[0]]}?")
 
     def _candidates(self) -> dict[str, tuple[Callable[..., Any], str | None]]:
         """Return what may be a handler by name, each with its `@dispatches` value."""
@@ -218,7 +218,7 @@ class _Examination:
         for name, (method, value) in marked.items():
             other = byValue.get(value) or byName.get(handlerName(value))
             if other is not None:
-                raise self._mistake(name, f"and {other.name} both take the messages {value!r}")
+                raise self._mistake(name, f"and {other.name} both handle the messages {value!r}")
             byValue[value] = self._dispatch(name, method, errors)
         return byValue, byName
 
@@ -247,21 +247,23 @@ class _Examination:
         else:
             wrong = likeness >= _TYPO or (likeness >= _LIKENESS and _takes(method, known[event]))
         if wrong:
-            way = _MARKED if dispatching else "messages reach on<Event> methods with a dispatcherKey"
-            raise self._mistake(name, f"is no event: did you mean {event}? ({way})")
+            way = _MARKED if dispatching else "on<Event> methods get messages only with a dispatcherKey"
+            raise self._mistake(name, f"is not an event: did you mean {event}? ({way})")
         if proper and dispatching:
             return True
         if next(iter(_parameters(method)), None) == "caller":
             right = handlerName(name[2:])
             if dispatching:
-                raise self._mistake(name, f"is never called: messages reach it as {right}")
-            raise self._mistake(name, f'is no event: for {right} of messages set dispatcherKey = "...", the field that names it')
+                raise self._mistake(name, f"is never called: to get messages, name it {right}")
+            raise self._mistake(
+                name, f'is not an event: to dispatch messages to {right}, set dispatcherKey = "..." (a JSON field)'
+            )
         return False
 
     def _checkParameters(self, name: str, method: Callable[..., Any], parameters: tuple[str, ...]) -> None:
         if not _takes(method, parameters):
             taken = str(inspect.signature(method)).partition(" -> ")[0]
-            raise self._mistake(name, f"must take ({', '.join(parameters)}), and takes {taken}")
+            raise self._mistake(name, f"must take ({', '.join(parameters)}), but takes {taken}")
 
     def _annotation(self, name: str, method: Callable[..., Any]) -> Any:
         """Return the annotation of the second parameter."""
@@ -383,7 +385,7 @@ def _subProtocols(service: object, value: Any) -> tuple[str, ...]:
         return ()
     for each in value:
         if not isinstance(each, str) or not isToken(each):
-            raise _mistake(service, "subProtocols", f"has {each!r}, which is no token (letters, digits and !#$%&'*+-.^_`|~)")
+            raise _mistake(service, "subProtocols", f"has {each!r}, which is not a token (letters, digits and !#$%&'*+-.^_`|~)")
     if len(set(value)) != len(value):
-        raise _mistake(service, "subProtocols", "has a name twice")
+        raise _mistake(service, "subProtocols", "lists a name twice")
     return tuple(value)

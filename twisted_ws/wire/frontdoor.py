@@ -319,7 +319,7 @@ class FrontDoor(TwistedProtocol):
         """Refuse a handshake that is not decided, as the server stops (see `twisted_ws.server.Visit`)."""
         gone: Deferred[None] = Deferred()
         self._gone = gone
-        self._refuse(503, "The server stops.", (("Retry-After", "5"),))
+        self._refuse(503, "The server is stopping.", (("Retry-After", "5"),))
         runtime = self.factory.runtime
         runtime.wheel.after(self, min(timeout, runtime.limits.closeDeadline))
         return gone
