@@ -12,7 +12,7 @@ __all__ = ["asDeferred"]
 
 
 def asDeferred(result: Any) -> Deferred[Any] | None:
-    """Return a Deferred for what a handler returned when it is awaitable, None when it is a value."""
+    """Return a Deferred for what a handler returned if it is awaitable, None if it is a value."""
     if not hasattr(result.__class__, "__await__"):
         return None
     if isinstance(result, Deferred):

@@ -1,4 +1,4 @@
-"""Data binding: a message as the annotation of its handler has it."""
+"""Data binding: messages decoded as their handler's annotation says."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from twisted_ws.logs import printable
 
 __all__ = ["Binder"]
 
-# How msgspec ends what it says of a value inside: " - at `$.order.items[0].price`".
+# How msgspec ends an error about a value inside: " - at `$.order.items[0].price`".
 _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`\Z")
-# It names a field that is missing, or too much, in the text, and only the object around it in the path.
+# For a missing or unknown field, the path names only the object around it; the text names the field.
 _FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.*?)`", re.DOTALL)
 
 _AS_IT_CAME = (Any, object, inspect.Parameter.empty)
@@ -41,7 +41,7 @@ class Binder:
         annotation: a type that msgspec knows: dict, list, dataclass, TypedDict, msgspec.Struct, unions, Annotated with Meta.
 
     Raises:
-        TypeError: it is no such type, or one inside it is not.
+        TypeError: msgspec does not know the type, or one inside it.
         NameError: a type inside it is not defined.
     """
 
@@ -60,21 +60,21 @@ class Binder:
             self._checked = typing.get_origin(annotation) is typing.Annotated
             return
         self._decoder = msgspec.json.Decoder(annotation)
-        # msgspec would take any class here, and then no message for it.
+        # msgspec would accept any class here, and then no message would fit.
         for kind in _kinds(msgspec.inspect.type_info(annotation)):
             if isinstance(kind, msgspec.inspect.CustomType) and kind.cls is not object:
                 raise TypeError(f"JSON has no form for {kind.cls.__module__}.{kind.cls.__qualname__}")
 
     def bind(self, message: str | bytes, most: int = sys.maxsize) -> Any:
-        """Return the message as the handler wants it.
+        """Return the message as the handler takes it.
 
         Args:
             message: text or binary.
-            most: values of JSON that it may have (`Limits.jsonValues`).
+            most: how many JSON values it may have (`Limits.jsonValues`).
 
         Raises:
-            BindingError: it does not fit, and names the field; or it has too many values.
-            Exception: what a ``__post_init__`` of the type raised, ValueError and TypeError aside: they mean "does not fit".
+            BindingError: it does not fit (the error names the field), or has too many values.
+            Exception: what a ``__post_init__`` of the type raised, except ValueError and TypeError, which mean "does not fit".
         """
         try:
             if self._decoder is not None:
@@ -92,7 +92,7 @@ class Binder:
 
 
 def _misfit(error: Exception) -> BindingError:
-    """Return what to tell of a message that did not fit: the field to the peer, the rest to onError and the log."""
+    """Return the error for a message that does not fit: the peer is told the field, onError and the log the rest."""
     if not isinstance(error, msgspec.ValidationError):
         return BindingError("the message is not JSON, or is nested too deeply", "bad data: JSON expected")
     text = str(error)
@@ -101,13 +101,13 @@ def _misfit(error: Exception) -> BindingError:
     named = _FIELD.match(text)
     if named:
         field = f"{field}.{named[1]}" if field else named[1]
-    # A key that the peer made up may be in it.
+    # It may contain a key that the peer made up.
     field = printable(field, 60)
     return BindingError(printable(error), f"bad data: {field or 'the message'}", field)
 
 
 def _plain(annotation: Any) -> Any:
-    """Return an annotation without what only describes it: Annotated, NewType, a ``type`` statement's alias."""
+    """Return an annotation without its wrappers: Annotated, NewType, the alias of a ``type`` statement."""
     while True:
         if typing.get_origin(annotation) is typing.Annotated:
             annotation = typing.get_args(annotation)[0]
@@ -120,7 +120,7 @@ def _plain(annotation: Any) -> Any:
 
 
 def _messages(annotation: Any) -> tuple[type, ...]:
-    """Return which of str and bytes an annotation is made of; () when there is anything else but None in it."""
+    """Return which of str and bytes an annotation consists of; () if it has anything else except None."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         parts = set(typing.get_args(annotation)) - {type(None)}
     else:
@@ -137,6 +137,6 @@ def _kinds(node: Any) -> list[msgspec.inspect.Type]:
         if isinstance(node, tuple):
             left += node
         elif isinstance(node, (msgspec.inspect.Type, msgspec.inspect.Field)) and id(node) not in found:
-            found[id(node)] = node  # type: ignore[assignment]  # a Field too, so that a type within itself ends
+            found[id(node)] = node  # type: ignore[assignment]  # Fields too, so that recursive types end
             left += [getattr(node, name) for name in node.__struct_fields__]
     return list(found.values())

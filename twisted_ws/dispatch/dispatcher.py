@@ -1,12 +1,12 @@
-"""One event, one handler call: where a service's code is called (onUpgrade, before there is a connection: `upgrades`).
+"""One event, one handler call: where a service's code is called (onUpgrade, which precedes the connection: `upgrades`).
 
-Each call is guarded. An exception that left here would go up through Autobahn into the reactor, which would cut the connection
-without a close code and log it as the reactor's own trouble; an awaitable that nobody awaited would never run.
+Each call is guarded. An exception that escaped would go up through Autobahn into the reactor, which would drop the connection
+without a close code and log the exception as its own; an awaitable that nobody awaits would never run.
 
-Guarded means every exception, also those that `except Exception` lets pass: asyncio's CancelledError, which a handler gets that
-awaits a task cancelled elsewhere, and SystemExit and KeyboardInterrupt. No service stops the process that it shares with others
-(Twisted makes reactor.stop of a SIGINT before Python makes a KeyboardInterrupt, so one that is raised here is the service's own):
-it is logged like any other, and ends that connection.
+This holds for every exception, including those that `except Exception` lets pass: asyncio's CancelledError, which a handler gets
+when it awaits a task that is cancelled elsewhere, SystemExit and KeyboardInterrupt. A service must not stop the process that it
+shares with others (Twisted turns a SIGINT into reactor.stop before Python raises KeyboardInterrupt, so one that is raised here
+comes from the service): such an exception is logged like any other and ends that connection.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _log = Logger()
 
 
 def _wasNotBegun(error: BaseException) -> bool:
-    """Say whether memory was short for the call of a handler itself: the exception comes from no frame that who called has begun.
+    """Say whether memory was too short to call the handler at all: the exception comes from no frame below the caller's.
 
-    Python 3.12 and later raise one MemoryError again where many are kept, and what it went through before is in its trace too.
+    Python 3.12 and later may raise a MemoryError object again, with the traceback of its earlier use still in it.
     """
     trace = error.__traceback__
     if not isinstance(error, MemoryError) or trace is None or trace.tb_next is None:
@@ -53,13 +53,13 @@ class Dispatcher:
     Args:
         service: the service object.
         handlers: what it handles (`twisted_ws.dispatch.examination.examine`).
-        caller: the other end.
-        connection: the wire's side.
+        caller: the caller.
+        connection: its connection.
         limits: `jsonValues`, `readAhead`, `streams`, `handlerGrace`, and `drainTimeout` for onClose are used.
         reactor: for deadlines.
-        turns: the budget of what is sent item by item.
-        callers: the open callers of the server; this one joins before onOpen and leaves when it is not open any more.
-        leaving: those whose caller has left, until handlers and onClose have ended; each with what fires at the end of that.
+        turns: the budget for what is sent item by item.
+        callers: the open callers of the server; this one joins before onOpen and leaves when it is no longer open.
+        leaving: dispatchers whose caller has left, until handlers and onClose have ended; each with the Deferred that then fires.
 
     Attributes:
         caller: what its handlers get.
@@ -108,16 +108,16 @@ class Dispatcher:
         self._callers = callers
         self._leaving = leaving
         self._handlers = handlers
-        # The handlers that take a message as it came; None where there is more to decide.
+        # The handlers that take a message as it came; None if there is more to decide.
         isPlain = handlers.envelope is None
         self._onText = service.onTextMessage if isPlain and "onTextMessage" in handlers.events else None
         self._onBinary = service.onBinaryMessage if isPlain and "onBinaryMessage" in handlers.events else None
         self._opened = False
-        self._running = True  # the handler whose turn it is: on the stack, or its awaitable pending; onOpen from the beginning
-        self._queue: MessageQueue | None = None  # made when the first message waits for it
+        self._running = True  # a handler's turn: it is on the stack, or its awaitable is pending; at first onOpen's
+        self._queue: MessageQueue | None = None  # made when the first message has to wait
         self._draining = False
         self._idling = False
-        self._replies: Replies | None = None  # made for the first that is more than a str or bytes
+        self._replies: Replies | None = None  # made for the first reply other than a str or bytes
         self._closedWith: tuple[int, str] | None = None
         self._grace: Any = None
 
@@ -130,7 +130,7 @@ class Dispatcher:
     def opened(self) -> None:
         """Join the callers and call onOpen; messages wait for its end."""
         self._callers.add(self.caller)
-        if self._closedWith is not None:  # in the middle of that, where a finaliser had the reactor turn
+        if self._closedWith is not None:  # during `add`, where a finaliser made the reactor run
             self._callers.discard(self.caller)
             return
         self._opened = done = True
@@ -139,7 +139,7 @@ class Dispatcher:
                 result = self._service.onOpen(self.caller)
                 done = result is None or self._take(result, "onOpen")
             except BaseException as error:
-                self._opened = not _wasNotBegun(error)  # nor does the service hear of the end then
+                self._opened = not _wasNotBegun(error)  # then the service is not told of the end either
                 done = self._raised(Failure(), "onOpen")
         if done:
             self._running = False
@@ -147,7 +147,7 @@ class Dispatcher:
                 self._finished()
 
     def messageReceived(self, message: str | bytes) -> None:
-        """Handle a message now, or when those before it are done."""
+        """Handle a message now, or when those before it have been handled."""
         if self._running:
             self._keep(message)
             return
@@ -170,7 +170,7 @@ class Dispatcher:
                 self._drain()
 
     def pingReceived(self, data: bytes) -> bool:
-        """Call onPing at once, not behind messages; without it the wire answers."""
+        """Call onPing at once, ahead of waiting messages; without it the wire answers."""
         if "onPing" not in self._handlers.events:
             return False
         self._callAtOnce("onPing", self._service.onPing, data)
@@ -184,7 +184,7 @@ class Dispatcher:
     def idle(self) -> None:
         """Call onIdleTimeout; close, unless it wrote to the caller."""
         if self._idling:
-            return  # it takes its time: once is enough
+            return  # it is still running: once is enough
         before = self._connection.activity()
 
         def handled() -> None:
@@ -208,10 +208,10 @@ class Dispatcher:
         self._callers.discard(self.caller)
         self.caller.leaveChannels()
         if self._opened and self not in self._leaving:
-            self._leaving[self] = None  # a Deferred for those who wait
+            self._leaving[self] = None  # a stop that waits for it puts a Deferred here
 
     def closed(self, statusCode: int, reason: str) -> None:
-        """Call onClose when the messages that came before are handled, or the grace is over."""
+        """Call onClose once the messages received before have been handled, or the grace period is over."""
         self._closedWith = (statusCode, reason)
         if self._running and self._opened:
             self._grace = self._reactor.callLater(self._limits.handlerGrace, self._graceOver)
@@ -221,7 +221,7 @@ class Dispatcher:
             self._sayClosed()
 
     def giveUp(self) -> None:
-        """Wait no longer for what runs, as at the end of the server: onClose is called now."""
+        """Wait no longer for running handlers, because the server is ending: call onClose now."""
         if self._opened:
             self._graceOver()
         self._gone()
@@ -258,7 +258,7 @@ class Dispatcher:
             try:
                 pending = self._tell("onClose", self._service.onClose, *(self._closedWith or ()))
             except MemoryError:
-                self._opened = True  # it has not heard of it: who ends the connection tries again
+                self._opened = True  # it was not told: the connection's end is reported again
                 raise
             if pending is not None:
                 pending.addCallback(self._gone)
@@ -269,7 +269,7 @@ class Dispatcher:
 
     def _gone(self, _: object = None) -> None:
         self._endGrace()
-        self.caller.membership = None  # which has the caller, and no collector should be needed for the two
+        self.caller.membership = None  # it refers to the caller: break the cycle, so that no garbage collection is needed
         end = self._leaving.pop(self, None)
         if end is not None:
             end.callback(None)
@@ -291,13 +291,13 @@ class Dispatcher:
         try:
             self._drain()
         except Exception as error:
-            # Called by a Deferred, which would keep it for itself. What waits is not handled any more.
+            # Called by a Deferred, which would swallow it. What waits is no longer handled.
             self._dropQueue()
             self._connection.fail(InternalError(f"{type(error).__name__} inside the server"))
-            _log.failure("messages that waited failed inside the server")
+            _log.failure("waiting messages failed inside the server")
 
     def _drain(self) -> None:
-        """Handle what waits, until a handler takes its time. A loop, no recursion: there may be a thousand of them."""
+        """Handle waiting messages until a handler takes its time. A loop, not recursion: there may be thousands."""
         if self._draining:
             return
         self._draining = True
@@ -339,7 +339,7 @@ class Dispatcher:
         return self._call("onMessage", service.onMessage, bound)
 
     def _dispatch(self, dispatch: DispatchedHandler, message: str | bytes, streamId: Raw | None) -> bool:
-        # The names are the service's own, found when it was examined; nothing a peer sends gets as far as getattr.
+        # The names are those found when the service was examined; nothing that a peer sends reaches getattr.
         name = dispatch.name
         try:
             argument = dispatch.binder.bind(message, self._limits.jsonValues)
@@ -355,7 +355,7 @@ class Dispatcher:
     # The call.
 
     def _call(self, event: str, handler: Callable[..., Any], *arguments: Any, streamId: Raw | None = None) -> bool:
-        """Call a handler whose turn it is; False: it is not done, and `_finished` follows."""
+        """Call a handler whose turn it is; return False if it is not done: then `_finished` follows."""
         try:
             result = handler(self.caller, *arguments)
             return result is None or self._take(result, event, streamId)
@@ -363,10 +363,10 @@ class Dispatcher:
             return self._raised(Failure(), event)
 
     def _take(self, result: Any, event: str, streamId: Raw | None = None) -> bool:
-        """Take what a handler returned; False: it is not done, and `_finished` follows."""
+        """Take what a handler returned; return False if it is not done: then `_finished` follows."""
         kind = result.__class__
         if kind is str or kind is bytes:
-            # By far the most; neither a Deferred nor a coroutine is made for it.
+            # The common case: it needs neither a Deferred nor a coroutine.
             self._connection.reply(result)
             return True
         pending = asDeferred(result)
@@ -382,7 +382,7 @@ class Dispatcher:
     def _callAtOnce(
         self, event: str, handler: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
     ) -> None:
-        """Call a handler beside those that run; `then` is called when it has ended."""
+        """Call a handler alongside the running ones; call `then` when it has ended."""
 
         def replied(result: Any) -> None:
             self._reply(result, event, mayHold=False)
@@ -405,7 +405,7 @@ class Dispatcher:
             pending.addCallback(replied).addErrback(self._raised, event).addCallback(ended)
 
     def _tell(self, event: str, handler: Callable[..., Any], *arguments: Any) -> Deferred[Any] | None:
-        """Call a handler of the end: what it returns is not sent, what it raises is only logged; return what it waits for.
+        """Call onError or onClose: what it returns is not sent, what it raises is only logged; return what it waits for.
 
         Raises:
             MemoryError: it could not be called.
@@ -421,7 +421,7 @@ class Dispatcher:
         return pending if pending is None else pending.addErrback(self._logFailure, event)
 
     def _reply(self, value: Any, event: str, streamId: Raw | None = None, mayHold: bool = True) -> bool:
-        """Send what a handler returned; False: the next message has to wait."""
+        """Send what a handler returned; return False if the next message has to wait."""
         if self._replies is None:
             self._replies = Replies(
                 self.caller, self._handlers.streamId, self._limits.streams, self._turns, self._raised, self._finished
@@ -431,9 +431,9 @@ class Dispatcher:
     # What it raised.
 
     def _raised(self, failure: Failure, event: str) -> bool:
-        """End the connection for an exception of a handler; True: the handler is done."""
+        """End the connection because a handler raised; return True: the handler is done."""
         if failure.check(ConnectionClosed) and not self.caller.isOpen():
-            return True  # it waited for a write, and the peer has left: no mistake
+            return True  # it awaited a write when the peer left: not a mistake
         self._logFailure(failure, event)
         if self._closedWith is None:
             error = HandlerError(f"{type(self._service).__name__}.{event} raised {type(failure.value).__name__}", event)
@@ -443,7 +443,7 @@ class Dispatcher:
 
     def _fail(self, error: WebSocketError) -> None:
         if self.caller.isOpen():
-            # This is what ends the connection, so what the peer sent after it does not count; as little as what was not read yet.
+            # This ends the connection, so what the peer sent after it does not count, whether it was read already or not.
             self._dropQueue()
         self._connection.fail(error)
 

@@ -1,4 +1,4 @@
-"""The two fields of a dispatched message that are read before it is decoded."""
+"""The fields of a dispatched message that are read before it is decoded."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _NONE = msgspec.Raw()
 
 
 class Envelope:
-    """Reads two fields of messages that are JSON objects: the one that names the event, and the one that replies repeat.
+    """Reads two fields of a message that is a JSON object: the one that names the event, and the one that replies repeat.
 
-    No object is made of any other, nor of what is in them: a megabyte may have half a million.
+    No object is made of any other field or value: a megabyte may have half a million.
 
     Args:
-        key: the name of the first.
-        streamId: the name of the second, "" where there is none.
+        key: the name of the first field.
+        streamId: the name of the second; "" if there is none.
 
     Raises:
-        ValueError: a name is none that can be looked for.
+        ValueError: a name cannot be that of a JSON field.
     """
 
     __slots__ = ("_decoder", "_hasId", "_isOne")
@@ -35,13 +35,13 @@ class Envelope:
         self._decoder = msgspec.json.Decoder(msgspec.defstruct("Fields", fields))
 
     def read(self, message: str | bytes) -> tuple[str, msgspec.Raw | None] | None:
-        """Return the event, and the other field as the peer wrote it; None for a message in which no text names an event.
+        """Return the event, and the other field as the peer wrote it; None if no string in the message names an event.
 
-        What is nested too deeply for JSON is no object.
+        A message that is nested too deeply for JSON is no object either.
         """
         try:
             if isinstance(message, bytes) and not message.isascii():
-                message.decode()  # which is left to whoever makes texts of it
+                message.decode()  # msgspec checks UTF-8 only where it makes a str
             found: Any = self._decoder.decode(message)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return None
@@ -49,6 +49,6 @@ class Envelope:
         if key is None:
             return None
         if self._hasId:
-            # A copy: it would keep the whole message otherwise.
+            # A copy: otherwise it would keep the whole message alive.
             return key, None if found.streamId is _NONE else found.streamId.copy()
         return key, msgspec.Raw(msgspec.json.encode(key)) if self._isOne else None

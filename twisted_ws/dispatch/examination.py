@@ -1,4 +1,4 @@
-"""What a service object handles: read once from its class, every mistake named before the first connection."""
+"""The examination of a service object: what it handles, and every mistake in it, before the first connection."""
 
 from __future__ import annotations
 
@@ -36,41 +36,41 @@ EVENTS = {
     "onError": ("caller", "error"),
     "onClose": ("caller", "statusCode", "reason"),
 }
-# What these return is not sent, so a generator would not even begin to run.
+# What these return is not sent, so a generator would never begin to run.
 _NO_STREAM = ("onUpgrade", "onError", "onClose")
 _DISPATCHED = ("caller", "message")
 _ERROR = ("caller", "error")
-# The settings that decide which methods are handlers; the others may differ from one object of a class to the next.
+# The settings that decide which methods are handlers; the others may differ between objects of one class.
 _KEYS = ("dispatcherKey", "dispatcherStreamId")
 
 _MARKED = 'to handle messages under this name, mark it @dispatches("...")'
 
-_LIKENESS = 0.75  # from here on (difflib's ratio) a name is taken for an event misspelt
-_TYPO = 0.9  # the same where any on<Event> is allowed: one letter of a long name
+_LIKENESS = 0.75  # from this ratio of difflib on, a name counts as a misspelt event
+_TYPO = 0.9  # the same where any on<Event> is allowed: one wrong letter in a long name
 
 
 _envelope = lru_cache(64)(Envelope)
 
-# By class; in each: None for its methods alone, and what they make with the settings that objects of it have had.
+# By class; for each, None has the handlers of its methods alone, a pair of settings those with these settings.
 _Known = dict[tuple[tuple[str, ...], float] | None, Handlers]
 _examined: WeakKeyDictionary[type, _Known] = WeakKeyDictionary()
-_SETTINGS = 64  # so many of a class are kept
+_SETTINGS = 64  # how many are kept for each class
 
 
 def examine(service: object) -> Handlers:
-    """Return what `service` handles; its methods are read once for its class.
+    """Return what `service` handles; methods are read once for each class.
 
-    A service with handlers or a dispatcherKey of its own (attributes of the object, properties) is read anew each time.
+    A service with its own handlers or dispatcherKey (attributes of the object, properties) is read each time.
 
     Raises:
-        ServiceError: the service has a mistake; the text names the class, the method and what would be right.
+        ServiceError: the service has a mistake, such as a misspelt event; the text names the class, the method and the fix.
     """
     if isinstance(service, type):
         raise ServiceError(f"{service.__name__} is a class: pass an instance, {service.__name__}()")
     kind = type(service)
     own = False
     attributes = getattr(service, "__dict__", {})
-    for name in attributes:  # CPython 3.11 crashes where memory is short for the iterator of items()
+    for name in attributes:  # not items(): CPython 3.11 crashes if memory is too short for its iterator
         value = attributes[name]
         if (name[:2] in _ON or name in _KEYS or callable(value)) and _decides(kind, name, value):
             own = True
@@ -82,12 +82,12 @@ def examine(service: object) -> Handlers:
         if not own and not examination.varies:
             _examined[kind] = known
     subProtocols, idleTimeout = _setting(service, "subProtocols", ()), _setting(service, "idleTimeout", 0)
-    # Each handshake comes by here. By their exact types: True is 1, and the letters of a text are as good as a list.
+    # Each handshake comes through here. Exact types only: True equals 1, and a str iterates like a list.
     if subProtocols.__class__ in _LISTS and idleTimeout.__class__ in _NUMBERS:
         try:
             found = known.get((tuple(subProtocols), idleTimeout))
         except TypeError:
-            found = None  # not hashable, and so no name either
+            found = None  # not hashable, so not a name either
         if found is not None:
             return found
     subProtocols, idleTimeout = _subProtocols(service, subProtocols), _idleTimeout(service, idleTimeout)
@@ -103,7 +103,7 @@ _ON = frozenset(("on", "On", "oN", "ON"))
 
 
 def _decides(kind: type, name: str, value: object) -> bool:
-    """Say whether an attribute of an object makes its handlers others than those of its class."""
+    """Say whether an attribute of an object gives it other handlers than its class has."""
     if name[:2] in _ON:
         return callable(value) or name in EVENTS or hasattr(kind, name)
     return name in _KEYS or (callable(value) and _mark(value) is not None)
@@ -142,9 +142,9 @@ class _Examination:
             if name in events and self._annotation(name, found[name][0]) not in (kind, Any, object, inspect.Parameter.empty):
                 raise self._mistake(name, f"takes {kind.__name__}: for another type write onMessage(caller, message: ...)")
         byValue, byName = self._dispatches({name: found[name] for name in found if name not in EVENTS}, bool(key))
-        # A subclass of the base listens to broadcasts; an object of another class was hardly meant to be a service.
+        # A subclass of the base may only listen to broadcasts; an object of another class was hardly meant to be a service.
         if not events and not byValue and not byName and not isinstance(self._service, WebSocketService):
-            own = getattr(self._service, "__name__", "")  # of a function, or a module
+            own = getattr(self._service, "__name__", "")  # if it is a function or a module
             what = f"{type(self._service).__name__} {own}".rstrip()
             raise ServiceError(f"{what} handles no event: it has none of {', '.join(EVENTS)}")
         message = self._binder("onMessage", found["onMessage"][0]) if "onMessage" in events else Binder()
@@ -155,9 +155,9 @@ class _Examination:
         return Handlers(events, message, byValue, byName, envelope=envelope, streamId=streamId)
 
     def _checkSettings(self) -> None:
-        """Refuse an attribute that is meant to be a setting: in another spelling, or with a letter of it wrong.
+        """Refuse an attribute that is meant as a setting but spelt differently, or with a typo.
 
-        A constant, what is private, and a plural are the service's own; so is anything where the setting itself is made, too.
+        Constants, private names and plurals are the service's own; so is anything if the setting itself is set as well.
         """
         kinds = [each for each in type(self._service).__mro__ if not each.__module__.startswith("twisted_ws.")]
         made = {*getattr(self._service, "__dict__", ()), *(name for each in kinds for name in vars(each))}
@@ -172,10 +172,10 @@ class _Examination:
                 raise self._mistake(name, f"is not a setting: did you mean {_SPELT[near[0]]}?")
 
     def _candidates(self) -> dict[str, tuple[Callable[..., Any], str | None]]:
-        """Return what may be a handler by name, each with its `@dispatches` value."""
+        """Return possible handlers by name, each with its `@dispatches` value."""
         found: dict[str, tuple[Callable[..., Any], str | None]] = {}
         for name in dir(self._service):
-            # Looked at without running code: a property is the service's own business unless it has a handler's name.
+            # Without running code: a property is the service's own business unless it has a handler's name.
             raw = inspect.getattr_static(self._service, name, None)
             value = _mark(raw)
             if value is None and name[:2].lower() != "on":
@@ -187,7 +187,7 @@ class _Examination:
                 raise self._mistake(name, f"cannot be read: {type(error).__name__}: {error}") from None
             if callable(method):
                 found[name] = method, value
-            elif name in EVENTS and method is not None:  # None: a subclass does without what its base handles
+            elif name in EVENTS and method is not None:  # None: a subclass drops a handler of its base
                 raise self._mistake(name, f"must be a method, not {type(method).__name__}")
         return found
 
@@ -227,13 +227,13 @@ class _Examination:
         return DispatchedHandler(name, self._binder(name, method), errors.get(name, ""))
 
     def _isHandler(self, name: str, method: Callable[..., Any], dispatching: bool) -> bool:
-        """Say whether a method that is no event handles dispatched messages; raise for one that is meant to be an event.
+        """Say whether a method that is not an event handles dispatched messages; raise if it is meant as an event.
 
-        Without a dispatcherKey a name very close to an event's is a mistake, one less close (``onTimeout``, ``onRing``) if it
-        takes what the event gives, and any method that takes a `caller` must be meant for messages; others (``once``,
-        ``onBrokerLost(reason)``) are the service's own. With one, every on<Event> is a handler, so only the
-        same letters in another spelling (``on_open``), a typo in a long name (``onMesage``; ``onMessages`` is none) and the
-        parameters of an event (``onClosed(caller, statusCode, reason)``) tell a mistake.
+        Without a dispatcherKey, a name very close to an event's is a mistake; so is a less close one (``onTimeout``, ``onRing``) if
+        it takes the event's parameters; and any method that takes a `caller` must be meant for messages. Others (``once``,
+        ``onBrokerLost(reason)``) are the service's own. With a dispatcherKey every on<Event> is a handler, so only these are
+        mistakes: the same letters spelt differently (``on_open``), a typo in a long name (``onMesage``, but not ``onMessages``), and
+        the parameters of an event (``onClosed(caller, statusCode, reason)``).
         """
         letters = _letters(name)
         known = {**EVENTS, **self._hooks}
@@ -271,7 +271,7 @@ class _Examination:
         if len(parameters) < 2 or parameters[1].kind is inspect.Parameter.VAR_POSITIONAL:
             return inspect.Parameter.empty
         annotation = parameters[1].annotation
-        # This one alone: a Caller that is imported for type checkers only cannot be resolved, and need not be.
+        # Only this one: a Caller that is imported for type checkers only cannot be resolved, and need not be.
         carrier = type("Carrier", (), {"__annotations__": {"it": annotation}})
         kind = type(self._service)
         owner = next((each for each in kind.__mro__ if name in vars(each)), kind)
@@ -293,21 +293,21 @@ class _Examination:
 
 
 def _mistake(service: object, name: str, what: str) -> ServiceError:
-    # One line, whatever is in it: it goes to standard error.
+    # On one line, because it goes to standard error.
     return ServiceError(" ".join(f"{type(service).__name__}.{name} {what}".split()))
 
 
 def _spelt(name: str) -> str:
-    """Return what tells two names apart: neither case nor underscores."""
+    """Return a name without what does not tell two apart: case and underscores."""
     return name.replace("_", "").lower()
 
 
-# The settings, by that.
+# The settings by `_spelt`.
 _SPELT = {_spelt(name): name for name in ("subProtocols", "idleTimeout", *_KEYS)}
 
 
 def _letters(name: str) -> str:
-    """Return what tells two event names apart: not the "on" that all have."""
+    """Return what tells two event names apart: without the "on" that all have."""
     return _spelt(name)[2:]
 
 
@@ -325,14 +325,14 @@ def _parameters(method: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(method).parameters
     except (TypeError, ValueError):
-        return {}  # a builtin that does not say
+        return {}  # a builtin without a signature
 
 
 def _takes(method: Callable[..., Any], parameters: tuple[str, ...]) -> bool:
     try:
         signature = inspect.signature(method)
     except (TypeError, ValueError):
-        return True  # a builtin that does not say: it will be called and seen
+        return True  # a builtin without a signature: calling it will tell
     try:
         signature.bind(*parameters)
     except TypeError:
@@ -341,7 +341,7 @@ def _takes(method: Callable[..., Any], parameters: tuple[str, ...]) -> bool:
 
 
 def _globals(method: Any) -> dict[str, Any]:
-    """Return the names that the annotations of a method are written in."""
+    """Return the globals in which a method's annotations are resolved."""
     while True:
         if isinstance(method, functools.partial):
             method = method.func
@@ -360,7 +360,7 @@ def _globals(method: Any) -> dict[str, Any]:
 def _setting(service: object, name: str, default: Any) -> Any:
     try:
         return getattr(service, name, default)
-    except Exception as error:  # of a property
+    except Exception as error:  # raised by a property
         raise _mistake(service, name, f"cannot be read: {type(error).__name__}: {error}") from None
 
 
@@ -372,7 +372,7 @@ def _text(service: object, name: str) -> str:
 
 
 def _idleTimeout(service: object, value: Any) -> float:
-    # An int can be larger than any float, which is what it is added to.
+    # It is added to a float, and an int may be larger than any float.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
         raise _mistake(service, "idleTimeout", f"must be a number of seconds, 0 or more (0: never), not {value!r}")
     return value

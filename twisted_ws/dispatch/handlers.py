@@ -1,4 +1,4 @@
-"""The handlers of a service, by what they handle."""
+"""The handlers of a service, by event."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted_ws.dispatch.envelope import Envelope
 
 __all__ = ["DispatchedHandler", "Handlers", "handlerName"]
 
-_LONGEST = 256  # characters of a value that may still name a method: taking a megabyte of blanks apart takes a tenth of a second
+_LONGEST = 256  # characters of a value that may name a method: splitting a megabyte of blanks takes a tenth of a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class DispatchedHandler:
     Attributes:
         name: the method.
         binder: decodes the message.
-        errorName: the method that takes its binding errors, "" without one.
+        errorName: the method that takes its binding errors; "" if there is none.
     """
 
     name: str
@@ -33,14 +33,14 @@ class Handlers:
     """What a service object handles.
 
     Attributes:
-        events: the events it has a method for.
+        events: the events that it has a method for.
         message: decodes for onMessage.
         byValue: dispatched handlers marked with `@dispatches`, by value.
         byName: the other dispatched handlers, by method name.
-        subProtocols: what it speaks.
-        idleTimeout: seconds, 0 for none.
-        envelope: reads the field that names the event, and `streamId`; None without dispatching.
-        streamId: the field that is copied into replies, "" without.
+        subProtocols: the subprotocols that it speaks.
+        idleTimeout: seconds; 0 for none.
+        envelope: reads the field that names the event, and `streamId`; None if nothing is dispatched.
+        streamId: the field that is copied into replies; "" if there is none.
     """
 
     events: frozenset[str]
@@ -53,7 +53,7 @@ class Handlers:
     streamId: str = ""
 
     def find(self, value: str) -> DispatchedHandler | None:
-        """Return the handler for a value of the dispatcher field; what a peer sends is only ever looked up."""
+        """Return the handler for a value of the dispatcher field, None if there is none."""
         return self.byValue.get(value) or (self.byName.get(handlerName(value)) if len(value) <= _LONGEST else None)
 
 

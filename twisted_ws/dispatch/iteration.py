@@ -1,4 +1,4 @@
-"""An iterator that a handler returned: its items are sent one by one."""
+"""An iterator returned by a handler, whose items are sent one by one."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from twisted_ws.wire.loop.turns import STEP, Turns
 
 __all__ = ["Iteration", "isIterator"]
 
-# Steps of `Turns` that an item is, beside those for the time that it takes.
+# The steps of `Turns` for an item, in addition to those for the time that it takes.
 ITEM = 3
 
 
 def isIterator(value: Any) -> bool:
-    """Say whether a returned value is sent item by item: an iterator, or async iterable (a list is JSON)."""
+    """Say whether a returned value is sent item by item: an iterator or an async iterable (a list is JSON)."""
     kind = value.__class__
     return hasattr(kind, "__next__") or hasattr(kind, "__anext__") or hasattr(kind, "__aiter__")
 
 
 class Iteration:
-    """Sends the items of one iterator, each when the peer has taken the one before, and closes the iterator at the end.
+    """Sends the items of one iterator, each when the peer has taken the previous one, and closes the iterator at the end.
 
     Args:
         items: what the handler returned.
-        send: writes one item; its Deferred fires when the item was handed to the kernel. None: no item can follow.
-        turns: the budget of what all send in one turn of the reactor.
+        send: writes one item; returns a Deferred that fires when the kernel has taken it, or None if no item can follow.
+        turns: the budget for what all iterations send in one turn of the reactor.
     """
 
     __slots__ = ("_items", "_send", "_stopped", "_turns", "_waiting")
@@ -43,11 +43,11 @@ class Iteration:
         self._waiting: Deferred[Any] | None = None
 
     def start(self) -> Deferred[None]:
-        """Send the first items now; return a Deferred for the end, which fails with what the iterator raises."""
+        """Send the first items now; return a Deferred that fires at the end, or fails with what the iterator raises."""
         return Deferred.fromCoroutine(self._run())
 
     def stop(self) -> None:
-        """Send no more; an async iterator is cancelled where it waits."""
+        """Send no more; cancel what an async iterator is waiting for."""
         self._stopped = True
         if self._waiting is not None:
             self._waiting.cancel()
@@ -63,17 +63,17 @@ class Iteration:
             if not self._stopped:
                 raise
         except GeneratorExit:
-            items = None  # it never ends, and is collected with all that waits for it: nothing can be awaited any more
+            items = None  # it never ended and is being garbage collected: nothing can be awaited any more
             raise
         finally:
-            # Whatever it holds (a file, a cursor, a subscription) is given back now, not when it is collected.
+            # What it holds (a file, a cursor, a subscription) is released now, not when it is garbage collected.
             close = getattr(items, "aclose", None) or getattr(items, "close", None)
             ended = None if close is None else asDeferred(close())
             if ended is not None:
                 await ended
 
     async def _sendAll(self, items: Any) -> None:
-        # Both live in the loop, so that an endless iterator of None, too, lets others have their turn.
+        # Both kinds share this loop, so that even an endless iterator of None lets others have their turn.
         turns, isAsync = self._turns, hasattr(items, "__anext__")
         share = turns.share()
         while True:
@@ -98,13 +98,13 @@ class Iteration:
                 try:
                     await self._wait(written)
                 except ConnectionClosed:
-                    return  # the peer has gone; onClose tells
+                    return  # the peer has gone; onClose tells the service
             if turns.isOver(share):
                 await self._wait(turns.next())
                 share = turns.share()
 
     def _spend(self, begin: float, steps: int = 0) -> None:
-        """Count steps against this turn of the reactor, and the time since `begin`: the code of a service may take any."""
+        """Count steps, and the time since `begin`, against this turn of the reactor: a service's code may take any time."""
         self._turns.spend(steps + int((self._turns.seconds() - begin) / STEP))
 
     def _next(self, items: AsyncIterator[Any]) -> Deferred[Any]:

@@ -1,7 +1,7 @@
-"""How many values a JSON text has, before any object is made of them.
+"""Large JSON texts: their values are counted before any object is made of them.
 
-A decoder makes an object of each value in one call, in which nobody else is served: a megabyte of brackets takes a fifth of a
-second. Only their number tells: one that is a single string, or a few hundred, costs next to nothing.
+A decoder makes an object of each value in one call, during which nobody else is served: a megabyte of brackets takes a fifth of a
+second. Only the number of values matters: a text that is one string, or a few hundred, costs next to nothing.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 
 __all__ = ["LARGE", "decodeLarge", "hasMoreValues"]
 
-# Bytes from which on a text is counted, and decoded by `decodeLarge`.
+# From this size in bytes on, a text is counted and decoded by `decodeLarge`.
 LARGE = 16 * 1024
 
 
 def decodeLarge(decode: Callable[[Any], Any], text: str | bytes) -> Any:
-    """Return what `decode` makes of a large text, without the collector.
+    """Return what `decode` makes of a large text, with the garbage collector off.
 
-    It would look at everything that there is again and again, for objects of which none is garbage yet: that takes many times as
-    long as to make them.
+    The collector would scan everything again and again, for objects of which none is garbage yet: that takes many times as
+    long as making them.
     """
     collects = gc.isenabled()
     gc.disable()
@@ -32,13 +32,13 @@ def decodeLarge(decode: Callable[[Any], Any], text: str | bytes) -> Any:
 
 
 def hasMoreValues(text: str | bytes, most: int) -> bool:
-    """Say whether a JSON text has more than `most` values, those within others and the names of fields included.
+    """Say whether a JSON text has more than `most` values, nested values and field names included.
 
-    It takes a few passes over the text in C, whatever is in it; what is no JSON is counted as if it were.
+    It takes a few passes over the text in C, whatever is in it; text that is not JSON is counted as if it were.
     """
     if len(text) <= 2 * most:
-        return False  # each has a byte, and one more between it and the next
-    # A mark stands before each but the first. There may be more of them in strings.
+        return False  # each value has at least a byte, and a byte separates it from the next
+    # A mark precedes each value but the first. Strings may contain more marks.
     if isinstance(text, str):
         marks = text.count(",") + text.count(":") + text.count("[") + text.count("{")
     else:
@@ -47,7 +47,7 @@ def hasMoreValues(text: str | bytes, most: int) -> bool:
 
 
 def _count(text: bytes, most: int) -> int:
-    """Return how many values there are; of more strings than `most`, the number of these."""
+    """Return the number of values; if there are more strings than `most`, their number."""
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     strings = text.count(b'"') // 2

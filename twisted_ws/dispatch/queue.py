@@ -1,4 +1,4 @@
-"""Messages that wait until the handler of the one before has ended."""
+"""Messages that wait until the handler of the previous one has ended."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from twisted_ws.connection import Connection
 
 __all__ = ["MessageQueue", "weight"]
 
-# What a message is charged on top of what it weighs itself: its place in the queue.
+# What a message is charged on top of its own size: its place in the queue.
 CHARGE = 16
-# The connection hears of each so many bytes more or less.
+# The connection is told each time the total has changed by so many bytes.
 STEP = 4096
 
 
 def weight(message: str | bytes) -> int:
-    """Return the bytes that a message takes: a text with one character beyond the common ones has four for each."""
+    """Return the bytes of memory that a message takes: a str with one rare character has four for each character."""
     return CHARGE + message.__sizeof__()
 
 
 class MessageQueue:
-    """Keeps messages in order, and has reading paused while they are many.
+    """Keeps messages in order, and pauses reading while there are too many.
 
     Args:
-        connection: where they come from.
+        connection: the connection that they come from.
         limit: bytes above which reading pauses.
     """
 
@@ -51,9 +51,9 @@ class MessageQueue:
             self._connection.pauseReading()
 
     def take(self) -> str | bytes:
-        """Return the first message, which waits no longer."""
+        """Remove and return the first message."""
         message = self._messages.popleft()
-        # With the last all are gone: one that others have, too, may have come to weigh more.
+        # After the last, nothing is left, even if a str that is shared with others has grown in memory since.
         self._bytes = self._bytes - weight(message) if self._messages else 0
         if self._told and (self._told - self._bytes >= STEP or not self._messages):
             self._tell()
@@ -70,7 +70,7 @@ class MessageQueue:
         self._connection.waits(self._bytes)
 
     def ease(self) -> None:
-        """Go on reading, if few enough are left."""
+        """Resume reading if few enough are left."""
         if self._paused and self._bytes <= self._limit:
             self._paused = False
             self._connection.resumeReading()

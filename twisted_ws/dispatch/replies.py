@@ -1,4 +1,4 @@
-"""What handlers return: values now, values later, and iterators that are sent item by item."""
+"""What handlers return, as replies: values, and iterators that are sent item by item."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Replies:
     """Sends what handlers return to one caller.
 
     Args:
-        caller: to whom.
-        idField: the field of a reply that a stream id goes into.
-        limit: how many iterators are sent at the same time.
-        turns: the budget of what all send in one turn of the reactor.
-        failed: told of what an iterator raised, and of its event.
-        released: told that the iterator which was one too many has begun.
+        caller: the recipient.
+        idField: the field of a reply that takes the stream id.
+        limit: how many iterators may be sent at the same time.
+        turns: the budget for what all send in one turn of the reactor.
+        failed: called with the failure of an iterator, and its event.
+        released: called when an iterator that had to wait has begun.
     """
 
     __slots__ = ("_caller", "_failed", "_held", "_idField", "_iterations", "_limit", "_released", "_turns")
@@ -58,16 +58,16 @@ class Replies:
         """Send what the handler of `event` returned.
 
         Args:
-            value: any value; one for a closed caller is dropped, and an iterator closed.
+            value: any value; if the caller is closed, it is dropped, and an iterator is closed.
             event: the name of the handler.
-            streamId: JSON, which goes into replies that are JSON objects; None for nothing.
-            mayHold: whether an iterator over the limit can wait for one of the others to end.
+            streamId: JSON that goes into replies that are JSON objects; None for none.
+            mayHold: whether an iterator over the limit may wait for one of the others to end.
 
         Returns:
-            False when it waits; `released` is called later.
+            False if it has to wait; `released` is called later.
 
         Raises:
-            RuntimeError: it is over the limit and may not wait.
+            RuntimeError: an iterator is over the limit and may not wait.
             Exception: the value cannot be sent.
         """
         if value is None:
@@ -76,7 +76,7 @@ class Replies:
             self._write(value, streamId)
             return True
         iteration = Iteration(value, lambda item: self._write(item, streamId), self._turns)
-        size = 0 if streamId is None else len(streamId)  # of a megabyte, if the peer likes: it counts for as long as it is held
+        size = 0 if streamId is None else len(streamId)  # the peer may make it a megabyte: it counts while it is held
         self._caller._connection.keep(size)
         if len(self._iterations) < self._limit or not self._caller.isOpen():
             self._start(iteration, event, size)
@@ -96,7 +96,7 @@ class Replies:
         for iteration, event in iterations:
             try:
                 iteration.stop()
-            except BaseException:  # the canceller of a Deferred that it waits for
+            except BaseException:  # from the canceller of a Deferred that it awaits
                 self._failed(Failure(), event)
         self._release()
 
@@ -121,7 +121,7 @@ class Replies:
             self._released()
 
     def _write(self, value: Any, streamId: msgspec.Raw | None) -> Deferred[None] | None:
-        """Send one value; None when nothing can follow it."""
+        """Send one value; return None if nothing can follow it."""
         caller = self._caller
         if not caller.isOpen():
             return None
@@ -129,23 +129,23 @@ class Replies:
             caller.close(value.code, value.reason)
             return None
         if streamId is not None and not isinstance(value, (str, bytes, bytearray, memoryview)):
-            # Into what is written, so that the handler's own object stays as it is.
+            # Added to the JSON, so that the handler's object is not changed.
             return caller._connection.writeFrame(TEXT, _withId(value, self._idField, streamId))
         return caller.writeMessage(value)
 
 
 def _withId(value: Any, name: str, streamId: msgspec.Raw) -> bytes:
-    """Return the JSON of a value; of an object, with this field."""
+    """Return a value as JSON; an object gets this field."""
     text = msgspec.json.encode(value)
     if not text.startswith(b"{"):
         return text
     if isinstance(value, msgspec.Raw) or _ids(name).decode(text).id is not _NONE:
         return msgspec.json.encode({**_fields.decode(text), name: streamId})
-    # By far the most: nothing is made of the other fields.
+    # The common case: the other fields are not decoded.
     return b"".join((text[:-1], b"," if len(text) > 2 else b"", msgspec.json.encode(name), b":", streamId, b"}"))
 
 
 @lru_cache(64)
 def _ids(name: str) -> msgspec.json.Decoder[Any]:
-    """Return what finds a field of this name in an object."""
+    """Return a decoder that finds a field of this name in an object."""
     return msgspec.json.Decoder(msgspec.defstruct("Fields", [("id", msgspec.Raw, msgspec.field(name=name, default=_NONE))]))

@@ -1,4 +1,4 @@
-"""The question to a service before there is a connection: may this handshake go on, and with which object?"""
+"""onUpgrade: a service decides, before there is a connection, whether a handshake goes on and with which object."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twisted_ws.upgrade import Reject, UpgradeRequest, checkHeaders
 
 __all__ = ["Upgrade", "callUpgrade", "refusal"]
 
-# Headers of the 101 that are the handshake's own, as all Sec-WebSocket ones: a service that could set them could break it.
+# Headers that belong to the handshake, like all Sec-WebSocket ones: a service that could set them could break it.
 _OWN_HEADERS = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
 
 MayLog = Callable[[str], bool]
@@ -37,9 +37,9 @@ def callUpgrade(service: object, request: UpgradeRequest, mayLog: MayLog) -> Upg
         mayLog: says whether one more line of a kind may be written.
 
     Returns:
-        The service object for the connection, examined, and the checked headers for the 101; a Deferred of them where the
-        service takes its time. That fails with `Reject` and nothing else, but for the CancelledError of its own `cancel`, which
-        also cancels what onUpgrade waits for and is not logged.
+        The service object for the connection, examined, and the checked headers for the 101; or a Deferred of both if onUpgrade
+        is awaitable. It fails only with `Reject`, or with CancelledError after its own `cancel`, which also cancels what
+        onUpgrade waits for and is not logged.
 
     Raises:
         Reject: the handshake is refused.
@@ -57,7 +57,7 @@ def callUpgrade(service: object, request: UpgradeRequest, mayLog: MayLog) -> Upg
     cancelled = False
 
     def cancel(answer: Deferred[Upgrade]) -> None:
-        # The peer has left or the deadline has passed: the answer is given, and what comes of the rest interests nobody.
+        # The peer has left or the deadline has passed: the answer is given, and what onUpgrade still does is ignored.
         nonlocal cancelled
         cancelled = True
         answer.errback(Failure(CancelledError()))
@@ -90,7 +90,7 @@ def _checked(result: Any, service: object) -> Upgrade:
         result, headers = result
     if result is None or isinstance(result, (str, bytes, int, float, dict, list, tuple)):
         raise ServiceError(f"{name} must return a service object, or (service, headers), not {type(result).__name__}")
-    if result is not service:  # which was examined when it was mounted
+    if result is not service:  # that one was examined when it was mounted
         examine(result)
     if not isinstance(headers, (Mapping, type(None))):
         raise ServiceError(f"{name} must return its headers as a dict, not {type(headers).__name__}")
@@ -105,14 +105,14 @@ def _checked(result: Any, service: object) -> Upgrade:
 
 
 def refusal(failure: Failure, service: object, request: UpgradeRequest, mayLog: MayLog) -> Reject:
-    """Return what the front door should answer: a Reject as it is; anything else is the service's, and tells the peer nothing."""
+    """Return what the front door should answer: a Reject as it is; for anything else a 500 that tells the peer nothing."""
     if isinstance(failure.value, Reject):
         return failure.value
     name = type(service).__name__
     if not mayLog(f"{name}.onUpgrade raised {type(failure.value).__name__}"):
-        pass  # said often enough
+        pass  # logged often enough
     elif failure.check(ServiceError):
-        # Its text says it all.
+        # Its text says everything.
         _log.error("{path} is answered with 500: {error}", path=printable(request.path), error=printable(failure.value))
     else:
         _log.failure(
