@@ -92,7 +92,7 @@ def test_noPath(path):
         ("/{name:}", "{name:} is no parameter"),
         ("/a}", "a} is no parameter"),
         ("/{id:float}", "float is not a type of parameter: use int or str"),
-        ("/{a}/{a:int}", "the parameter a stands twice"),
+        ("/{a}/{a:int}", "the parameter a appears twice"),
     ],
 )
 def test_wrongParameters(path, text):
@@ -106,7 +106,7 @@ def test_wrongParameters(path, text):
 @pytest.mark.parametrize(("first", "second"), [("/ws", "/ws"), ("/ws", "/ws/"), ("/{a}", "/{b}"), ("/{a}", "/{b:int}")])
 def test_taken(first, second):
     """Two services on one path are refused, also where only the parameters' names differ."""
-    with pytest.raises(ConfigurationError, match="is taken already"):
+    with pytest.raises(ConfigurationError, match="is already taken"):
         routes(first, second)
 
 

@@ -16,8 +16,8 @@ Errors carry blame, because blame decides what happens next::
     └── InternalError               1011  a bug of this package: traceback in the log, no detail to the peer
     ConnectionClosed                a write that can never reach the peer
     ChannelError                    a request about a channel that is refused; the connection goes on
-    ConfigurationError              the operator's: one line on standard error, exit code 1
-    └── ServiceError                the service author's: a service object that cannot be mounted
+    ConfigurationError              the operator's mistake: one line on standard error, exit code 1
+    └── ServiceError                the service author's mistake: a service object that cannot be mounted
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class WebSocketError(Exception):
     """Something that ends one connection.
 
     Attributes:
-        code: the close code that goes on the wire (a `CloseCode`), or None where nothing can be sent any more.
-        reason: the close reason that goes on the wire: short, fixed, and without a detail of ours (at most 123 bytes).
+        code: the close code that goes on the wire (a `CloseCode`), or None if nothing can be sent any more.
+        reason: the close reason that goes on the wire: short, fixed, and without internal details (at most 123 bytes).
     """
 
     code: int | None = None
@@ -79,7 +79,7 @@ class WebSocketError(Exception):
     def __init__(self, message: str, reason: str | None = None) -> None:
         super().__init__(message)
         if reason is not None:
-            # A Close frame has room for 123 bytes; a character is not cut in two.
+            # A Close frame has room for 123 bytes; characters are not split.
             self.reason = reason.encode(errors="replace")[:123].decode(errors="ignore")
 
 
@@ -117,7 +117,7 @@ class InvalidPayload(PeerError):
 
 
 class PolicyViolation(PeerError):
-    """The peer went over a rate: control frames or messages a second."""
+    """The peer exceeded a rate: control frames or messages per second."""
 
     code = CloseCode.POLICY_VIOLATION
     reason = "policy violation"
@@ -142,7 +142,7 @@ class TransportError(PeerError):
 
 
 class Overloaded(WebSocketError):
-    """All peers together have sent more than the server can hold until it is whole or handled, and this one the most."""
+    """All peers together have sent more than the server may hold unhandled, and this one the most."""
 
     code = CloseCode.TRY_AGAIN_LATER
     reason = "overloaded"
@@ -152,7 +152,7 @@ class HandlerError(WebSocketError):
     """A handler of the service raised; the exception is this one's ``__cause__``.
 
     Attributes:
-        event: the name of the handler, as "onTextMessage".
+        event: the name of the handler, such as "onTextMessage".
     """
 
     code = CloseCode.INTERNAL_ERROR
@@ -171,11 +171,11 @@ class InternalError(WebSocketError):
 
 
 class ConnectionClosed(Exception):
-    """What was written can never reach the peer, because the connection is closing or closed.
+    """A write can never reach the peer, because the connection is closing or closed.
 
     Attributes:
-        statusCode: the close code (1006 where there was no Close frame).
-        reason: the close reason, "" where there was none.
+        statusCode: the close code (1006 if there was no Close frame).
+        reason: the close reason, "" if there was none.
     """
 
     def __init__(self, statusCode: int = CloseCode.ABNORMAL, reason: str = "") -> None:
@@ -185,13 +185,13 @@ class ConnectionClosed(Exception):
 
 
 class ChannelError(Exception):
-    """A request about a channel that is refused: to subscribe, to publish, to look at it.
+    """A refused request about a channel, such as to subscribe, publish or read it.
 
     Attributes:
         code: what is wrong, for programs: one of `STATUSES`, the same word in every transport.
-        status: the HTTP status that belongs to it.
-        message: what is wrong, for people; it goes to whoever asked.
-        channel: which channel is refused, as far as whoever answers says so; None where it is the request as a whole.
+        status: the HTTP status for it.
+        message: what is wrong, for people; it goes to the client that asked.
+        channel: the refused channel, if known; None if the request as a whole is refused.
     """
 
     STATUSES: ClassVar = {
@@ -220,7 +220,7 @@ class ChannelError(Exception):
 
 
 class concerning:
-    """Note, in a `ChannelError` that is raised meanwhile, which of a request's channels it is about."""
+    """Set `ChannelError.channel` of an error raised in the block: which of a request's channels it is about."""
 
     __slots__ = ("_channel",)
 
@@ -231,12 +231,12 @@ class concerning:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, ChannelError) and error.code != "too-many-channels":  # which is about them all
+        if isinstance(error, ChannelError) and error.code != "too-many-channels":  # that one is about all of them
             error.channel = self._channel
 
 
 class ConfigurationError(Exception):
-    """Something the operator can mend; its text is one clear line."""
+    """A mistake that the operator can fix; its text is one clear line."""
 
 
 class ServiceError(ConfigurationError):

@@ -1,4 +1,4 @@
-"""Who can use the file of a secret beside its owner."""
+"""Who can use a secret's file besides its owner."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _log = Logger()
 
 
 def isOpenToOthers(mode: int) -> bool:
-    """Say whether more can be done with a file of this mode than its owner, and its group by reading, can do.
+    """Say whether this mode allows anything except access by the owner and reading by the group.
 
-    Who shares a secret by a group means it: so does a Kubernetes Secret with an ``fsGroup``, which is root's with mode 0440.
+    Sharing a secret with a group is deliberate: a Kubernetes Secret with an ``fsGroup`` is owned by root, with mode 0440.
     """
     return bool(mode & 0o037)
 
 
 def warnIfExposed(path: str, mode: int) -> None:
-    """Warn of a secret that is not its owner's alone.
+    """Warn if a secret is open to anybody but its owner.
 
-    Below ``$CREDENTIALS_DIRECTORY`` the rights of the group tell nothing: systemd lets one user read there by an access control
-    list, whose mask is shown in their place (mode 0440).
+    Below ``$CREDENTIALS_DIRECTORY`` the group's rights mean nothing: systemd lets one user read there by an access control list,
+    whose mask is shown in their place (mode 0440).
 
     Args:
-        path: of the file.
-        mode: of what was opened, not of what has the name now.
+        path: the file.
+        mode: that of the file that was opened, not of the one that has the name now.
     """
     if isOpenToOthers(mode):
         _log.warn("The secret in {path} is open to other users of this machine: chmod 600 {path}", path=path)

@@ -1,4 +1,4 @@
-"""What may be written into a log."""
+"""Text that is safe in a log, and not too much of it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from twisted.logger import Logger
 
 __all__ = ["Throttle", "peerName", "printable", "shown"]
 
-# What moves the cursor, ends a line or turns the direction of writing: C0 and C1 controls, line and paragraph separators, bidi
-# controls, and surrogates, which no log file can encode.
+# What moves the cursor, ends a line or changes the direction of text: C0 and C1 controls, line and paragraph separators, bidi
+# controls; and surrogates, which no log file can encode.
 _UNSAFE = (
     *range(0x20),
     *range(0x7F, 0xA0),
@@ -31,8 +31,8 @@ def peerName(address: str, port: int = 0) -> str:
     """Return what a log calls a peer.
 
     Args:
-        address: its IP address as text; "" for one on a UNIX socket.
-        port: its port; 0: none is known.
+        address: its IP address as text; "" on a UNIX socket.
+        port: its port; 0 if it is not known.
     """
     if not address:
         return "a local socket"
@@ -42,7 +42,7 @@ def peerName(address: str, port: int = 0) -> str:
 
 
 def printable(text: object, limit: int = 256) -> str:
-    """Return what a peer sent in a form that is safe in a log: escaped, and at most `limit` characters and an ellipsis.
+    """Return what a peer sent in a form that is safe in a log: escaped, and cut to `limit` characters and an ellipsis.
 
     Args:
         text: str, bytes (read as Latin-1), or anything else (its str).
@@ -54,9 +54,9 @@ def printable(text: object, limit: int = 256) -> str:
 
 
 def shown(text: str, limit: int = 32 * 1024) -> str:
-    """Return a text of several lines, as a traceback, in a form that is safe in a log: escaped, and shortened in its middle.
+    """Return a text of several lines, such as a traceback, in a form that is safe in a log: escaped, and shortened in the middle.
 
-    A traceback ends with the text of the exception, which may well have what a peer sent in it.
+    A traceback ends with the text of the exception, which may contain what a peer sent.
 
     Args:
         text: the text.
@@ -70,7 +70,7 @@ def shown(text: str, limit: int = 32 * 1024) -> str:
 class Throttle:
     """Writes at most `lines` lines of one kind in `seconds` seconds, and says how many it left out.
 
-    Whoever can make a server write a line can make it write a disk full of them.
+    A peer that can make a server write one line could make it fill the disk with lines.
     """
 
     def __init__(self, clock: Callable[[], float], lines: int = 10, seconds: float = 10) -> None:
@@ -80,12 +80,12 @@ class Throttle:
         self._windows: dict[str, tuple[float, int]] = {}
 
     def info(self, log: Logger, kind: str, template: str, **fields: object) -> None:
-        """Log at info, unless there were too many of `kind`; `kind` is one of a few fixed texts, `template` the log format."""
+        """Log at info unless there were too many of `kind`, which is one of a few fixed texts; `template` is the log format."""
         if self.allows(log, kind):
             log.info(template, **fields)
 
     def allows(self, log: Logger, kind: str) -> bool:
-        """Count a line of `kind` and say whether it may be written: for a line that costs something to put together."""
+        """Count a line of `kind` and say whether it may be written: for lines that are costly to build."""
         now = self._clock()
         begin, count = self._windows.get(kind, (now, 0))
         if now - begin >= self._seconds:

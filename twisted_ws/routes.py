@@ -18,7 +18,7 @@ _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
 
 
 def _toInt(text: str) -> int:
-    # int() also takes "+1", "1_0", " 1" and digits of other scripts; a path that is spelt in two ways is two doors.
+    # int() also takes "+1", "1_0", " 1" and digits of other scripts; each would be another spelling of the same path.
     if not (text.isascii() and text.isdigit() and len(text) <= 19):
         raise ValueError(text)
     return int(text)
@@ -29,10 +29,10 @@ _KINDS: dict[str, Callable[[str], Any]] = {"str": str, "int": _toInt}
 
 @dataclass(slots=True)
 class Match(Generic[T]):
-    """What answers a path.
+    """The route that matched a path.
 
     Attributes:
-        value: what was added.
+        value: the value that was added.
         parameters: the path's parameters, decoded.
         rest: the decoded segments under the path that was added: ``["b", ""]`` for ``/a/b/`` under ``/a``.
     """
@@ -68,11 +68,11 @@ class _Route(Generic[T]):
 
 
 class Routes(Generic[T]):
-    """Paths and what answers them: the longest path wins, and a literal segment wins over a parameter."""
+    """Values by path: the longest path wins, and a literal segment wins over a parameter."""
 
     def __init__(self) -> None:
         self._routes: list[_Route[T]] = []
-        # By paths without parameters: nothing is longer than a route that has all of a path, nor is a parameter before it.
+        # Routes without parameters, by path: one that is equal to a whole path is the longest match, and wins over parameters.
         self._literal: dict[str, _Route[T]] = {}
 
     def add(self, path: str, value: T) -> None:
@@ -80,10 +80,10 @@ class Routes(Generic[T]):
 
         Args:
             path: begins with "/"; a segment may be a parameter, ``{name}`` or ``{name:int}``.
-            value: what to find.
+            value: what `find` returns for it.
 
         Raises:
-            ConfigurationError: the path is malformed, or taken (also by one that differs in the parameters' names only).
+            ConfigurationError: the path is malformed or already taken, even by one that differs in names of parameters.
         """
         route = _Route(path, _parse(path), value)
         shape = [s if isinstance(s, str) else None for s in route.segments]
@@ -94,11 +94,11 @@ class Routes(Generic[T]):
         literal = "/" + "/".join([segment for segment in route.segments if isinstance(segment, str)])
         if None not in shape and _split(literal) == shape:
             self._literal[literal] = route
-        # Longest first; of equal length, the one with the literal in the first place where they differ.
+        # Longest first; of equal length, the one that is literal where they first differ.
         self._routes.sort(key=lambda r: (-len(r.segments), [not isinstance(s, str) for s in r.segments]))
 
     def find(self, path: str) -> Match[T] | None:
-        """Return what answers `path`, a URL path as it came (percent-encoded), None where nothing does."""
+        """Return the match for a URL path as it came (percent-encoded), None if there is none."""
         literal = self._literal.get(path)
         if literal is not None:
             return Match(literal.value, {}, [])
@@ -118,7 +118,7 @@ class Routes(Generic[T]):
         return len(self._routes)
 
 
-# A path that reads as it is written.
+# A path without percent-encoding.
 _PLAIN = re.compile(r"/[!-$&-~]*").fullmatch
 
 
@@ -148,7 +148,7 @@ def _parse(path: str) -> tuple[str | tuple[str, str], ...]:
 
 
 def _split(path: str) -> list[str] | None:
-    """Return the decoded segments of a URL path; None for one that no route may answer."""
+    """Return the decoded segments of a URL path, None if no route may match it."""
     if _PLAIN(path) and "/." not in path:
         return path[1:].split("/")
     segments = []
@@ -157,7 +157,7 @@ def _split(path: str) -> list[str] | None:
             segment = unquote_to_bytes(raw).decode()
         except UnicodeDecodeError:
             return None
-        # A proxy in front resolves dot segments before its path rules, we do not: so they lead nowhere. Nor do controls.
+        # A proxy resolves dot segments before it applies its rules; we do not, so they match nothing. Nor do controls.
         if segment in (".", "..") or any(c < " " or c == "\x7f" for c in segment):
             return None
         segments.append(segment)

@@ -1,4 +1,4 @@
-"""What a team writes: a service object."""
+"""Service objects: what a team writes."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class WebSocketService:
         idleTimeout: seconds without a data frame in either direction until onIdleTimeout; 0: never.
         dispatcherKey: the field of a JSON message that names the event; "" turns dispatching off.
         dispatcherStreamId: the field of a request that is copied into its reply; "" copies nothing.
-        hooks: methods that the service itself calls, and their parameters: they may be named as events are, and are none. For
-            those who write services for others to subclass.
+        hooks: methods that the service calls itself, with their parameters: they may be named like events without being
+            events. For services that others subclass.
         server: the server that this service is mounted on; set when it is mounted.
     """
 
@@ -64,7 +64,7 @@ def checkClose(code: int, reason: str) -> bytes:
 
     Raises:
         ValueError: the code may not be sent, or the reason is too long or cannot be encoded.
-        TypeError: the code is no int, or the reason no str.
+        TypeError: the code is not an int, or the reason not a str.
     """
     if not isinstance(code, int) or isinstance(code, bool):
         raise TypeError(f"the close code must be an int, not {type(code).__name__}")
@@ -100,10 +100,10 @@ def dispatches(value: str) -> Callable[[_Handler], _Handler]:
     """Mark a method as the handler of messages whose `dispatcherKey` field is exactly `value`.
 
     Args:
-        value: the value, not empty; it may be any text, also one that no method name can spell.
+        value: any text that is not empty, even one that no method name can spell.
 
     Raises:
-        TypeError: `value` is no str (as in ``@dispatches`` without parentheses).
+        TypeError: `value` is not a str (as with ``@dispatches`` without parentheses).
         ValueError: `value` is empty.
     """
     if not isinstance(value, str):

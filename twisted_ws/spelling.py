@@ -1,4 +1,4 @@
-"""What somebody may have meant who misspelt a name."""
+"""Suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _UNKNOWN = re.compile(r"option --(\S+) not recognized")
 
 
 def didYouMean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return the end of a sentence about `name`: ``: did you mean PREFIXport?``, or a full stop where nothing is near."""
+    """Return the end of a sentence about `name`: ``: did you mean PREFIXport?``, or a full stop if nothing is close."""
     near = get_close_matches(name, known, 1, 0.4)
     return f": did you mean {prefix}{near[0]}?" if near else "."
 
 
 def explainOption(error: Exception, known: Iterable[str]) -> str:
-    """Return what is wrong with a command line, in one line.
+    """Return what is wrong with a command line, as one line.
 
     Args:
-        error: what getopt, or `twisted.python.usage`, says.
-        known: the long options, without dashes; ``=`` at the end of those that take a value is left out.
+        error: the error of getopt or `twisted.python.usage`.
+        known: the long options, without dashes; a ``=`` at the end is ignored.
     """
     unknown = _UNKNOWN.fullmatch(str(error))
     if unknown is None:

@@ -1,4 +1,4 @@
-"""The opening handshake as a service sees it: the request, and the way to refuse it."""
+"""The opening handshake as a service sees it: the request, and how to refuse it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def checkHeaders(headers: Mapping[str, str] | None) -> tuple[tuple[str, str], ..
     """Return response headers that can be written as they are.
 
     Raises:
-        ValueError: a name is no token, or a value has a control character or one outside Latin-1 (it would let whoever
-            controls the value add headers, or split the response).
+        ValueError: a name is not a token, or a value has a control character (with which its author could add headers or split
+            the response) or one outside Latin-1.
     """
     checked = []
     for name, value in (headers or {}).items():
@@ -50,7 +50,7 @@ class Reject(Exception):
 
     Raises:
         ValueError: the status is out of range, or a header cannot be written.
-        TypeError: the status is no int or the body no str.
+        TypeError: the status is not an int, or the body not a str.
     """
 
     def __init__(self, status: int = 403, body: str = "", headers: Mapping[str, str] | None = None) -> None:
@@ -67,7 +67,7 @@ class Reject(Exception):
 
 
 def _readable(value: str) -> str:
-    """Return a value of which each character stands for a byte as text: it is UTF-8, or else it was Latin-1."""
+    """Return a value, each character of which stands for a byte, as text: UTF-8 if it is valid, otherwise Latin-1."""
     if value.isascii():
         return value
     try:
@@ -79,13 +79,13 @@ def _readable(value: str) -> str:
 class Headers(Mapping[str, str]):
     """The headers of a request: names in any case; several of one name are joined by ", " (RFC 9110 section 5.3).
 
-    `getAll` gives them one by one, in the order they came. What is not ASCII is opaque (RFC 9110 section 5.5): a value that is
-    valid UTF-8 is read as that, any other as Latin-1. So it is text in any case, without lone surrogates; but it may have any
-    character of Unicode, as the invisible ones.
+    `getAll` gives them one by one, in the order in which they came. Values beyond ASCII are opaque (RFC 9110 section 5.5): valid
+    UTF-8 is read as such, anything else as Latin-1. So a value is always text without lone surrogates, but may have any character
+    of Unicode, even invisible ones.
 
     Args:
-        pairs: lower-case name and value of each, a value with a character for each of its bytes.
-        values: the same by name, where somebody has it.
+        pairs: lower-case name and value of each; a value has one character for each byte.
+        values: the same by name, if available.
     """
 
     __slots__ = ("_pairs", "_values")
@@ -95,7 +95,7 @@ class Headers(Mapping[str, str]):
         self._values = values
 
     def getAll(self, name: str) -> list[str]:
-        """Return each value of the header `name`, in the order they came; [] where there is none."""
+        """Return each value of the header `name`, in the order in which they came; [] if there is none."""
         name = name.lower()
         if self._values is not None:
             values = self._values.get(name)
@@ -115,7 +115,7 @@ class Headers(Mapping[str, str]):
     def get(self, name: str, /, default: T) -> str | T: ...
 
     def get(self, name: str, /, default: T | None = None) -> str | T | None:
-        """Return the value of the header `name`, `default` where there is none."""
+        """Return the value of the header `name`, or `default`."""
         values = self.getAll(name)
         return ", ".join(values) if values else default
 
@@ -130,9 +130,9 @@ class Headers(Mapping[str, str]):
         return f"<Headers {', '.join(self)}>"
 
 
-@lru_cache(16)  # a request's query is read several times while it is answered, and polls of one channel have the same
+@lru_cache(16)  # a query is read several times while its request is answered, and polls of one channel have the same query
 def _parsed(query: str) -> dict[str, list[str]]:
-    # Not bounded here: the request line is, and a service must not fail for what a peer may send.
+    # Not limited here: the request line is, and a service must not fail because of what a peer may send.
     return parse_qs(query, keep_blank_values=True)
 
 
@@ -146,10 +146,10 @@ class UpgradeRequest:
         pathRest: the decoded segments under the mounted path: ``["b"]`` for ``/a/b`` where the service is mounted at ``/a``.
         subProtocols: what the client offers, in its order of preference.
         peerAddress: the peer's IP address as text; "" for a UNIX socket. Behind a trusted proxy: the address it reports.
-        peerPort: the peer's port; 0 where there is none, or where a proxy reports an address.
-        isSecure: whether the connection has TLS (with a trusted proxy, or the PROXY protocol's version 2: whether that says so).
+        peerPort: the peer's port; 0 if there is none, or if a proxy reports the address.
+        isSecure: whether the connection uses TLS (behind a trusted proxy, or with PROXY protocol version 2: whether it says so).
         clientCertificate: the client's certificate (`twisted.internet.ssl.Certificate`), None without mutual TLS.
-        user: for onUpgrade to set: who this is, and so the caller's `user` (any object; a str for presence). None until then.
+        user: set by onUpgrade: who this is, which becomes the caller's `user` (any object; a str for presence). None until then.
     """
 
     __slots__ = (
@@ -186,7 +186,7 @@ class UpgradeRequest:
             if "%" in path:
                 path = unquote(path)
         self.path = path
-        # One text instead of a tuple of tuples: a connection lives for hours, and its headers are read once.
+        # One str instead of a tuple of tuples: a connection lives for hours, and its headers are read once.
         self._headers = "\n".join(map(":".join, headers))
         self.pathParams = dict(pathParams or {})
         self.pathRest = tuple(pathRest)
@@ -197,7 +197,7 @@ class UpgradeRequest:
         self.clientCertificate = clientCertificate
         self.user: Any = None
 
-    # The next three are made anew at each reading: a connection lives for hours, and most services read them once.
+    # The next three are computed at each access: a connection lives for hours, and most services read them once.
 
     @property
     def headers(self) -> Headers:
@@ -214,7 +214,7 @@ class UpgradeRequest:
     def cookies(self) -> dict[str, str]:
         """The cookies (RFC 6265 section 4.2); of two with one name, the first, which has the longer path.
 
-        Each is read for itself as UTF-8 or Latin-1 (see `Headers`), as they may have been set by different programs.
+        Each is read by itself as UTF-8 or Latin-1 (see `Headers`), because different programs may have set them.
         """
         cookies: dict[str, str] = {}
         for line in self._headers.split("\n"):
@@ -226,5 +226,5 @@ class UpgradeRequest:
         return cookies
 
     def __repr__(self) -> str:
-        # Without the query: tokens travel there.
+        # Without the query, which may have tokens.
         return f"<UpgradeRequest {self.path!r} from {self.peerAddress or 'a local socket'}>"

@@ -96,7 +96,7 @@ def test_options(options, text):
     ("name", "hook", "text"),
     [
         ("onSubscribe", lambda self, caller: None, r"onSubscribe must take \(caller, channel\)"),
-        ("onSubscibe", lambda self, caller, channel: None, "onSubscibe is no event: did you mean onSubscribe?"),
+        ("onSubscibe", lambda self, caller, channel: None, "onSubscibe is not an event: did you mean onSubscribe?"),
     ],
 )
 def test_wrongHooks(worlds, name, hook, text):

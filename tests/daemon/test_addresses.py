@@ -221,7 +221,7 @@ def test_aTakenUnixSocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     path = tmp_path / "s"
     place = ListenAddress("listen", f"unix:{path}")
     (tmp_path / "s.lock").symlink_to(str(os.getppid()))
-    taken = f"Process {os.getppid()} listens on {path}: stop it; or, if it is no server, remove {path} and {path}.lock."
+    taken = f"Process {os.getppid()} is listening on {path}: stop it; or, if it is not a server, remove {path} and {path}.lock."
     assert _refused(place) == taken
     assert place.explain(CannotListenError(None, os.fsencode(path), "Cannot acquire lock")) == taken
 

@@ -102,7 +102,7 @@ def test_aUnixSocketOfAnother(tmp_path: Path, short: Path) -> None:
         for command in (TWISTD_DAEMON, COMMAND):
             done = _run(tmp_path, *command, *listen)
             assert (done.returncode, done.stderr.count("\n")) == (1, 1), done
-            assert f"Process {server.process.pid} listens on {short}/s" in done.stderr
+            assert f"Process {server.process.pid} is listening on {short}/s" in done.stderr
         assert server.process.poll() is None
         assert (short / "s").is_socket()
     assert list(short.iterdir()) == []

@@ -85,10 +85,10 @@ def test_auth(tmp_path: Path) -> None:
 
 
 def test_noOption() -> None:
-    """What belongs to no option is named; a number was meant to be the port."""
-    with pytest.raises(UsageError, match=r"^'8080' belongs to no option: did you mean --port 8080\?$"):
+    """An unexpected argument is named; a number was meant to be the port."""
+    with pytest.raises(UsageError, match=r"^unexpected argument '8080': did you mean --port 8080\?$"):
         _settings("8080")
-    with pytest.raises(UsageError, match=r"^'chat:Chat' belongs to no option$"):
+    with pytest.raises(UsageError, match=r"^unexpected argument 'chat:Chat'$"):
         _settings("--port", "8080", "chat:Chat")
 
 

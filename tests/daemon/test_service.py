@@ -139,9 +139,9 @@ def test_theServerIsToldAll() -> None:
 @pytest.mark.parametrize(
     ("settings", "ports"),
     [
-        (Settings(port="8081"), "--broadcast-port and --port are both port 8081"),
-        (Settings(port="5", tlsPort="5"), "--port and --tls-port are both port 5"),
-        (Settings(listen=("8080",)), "--listen and --port are both port 8080"),
+        (Settings(port="8081"), "--broadcast-port and --port both use port 8081"),
+        (Settings(port="5", tlsPort="5"), "--port and --tls-port both use port 5"),
+        (Settings(listen=("8080",)), "--listen and --port both use port 8080"),
     ],
 )
 def test_theSamePortTwice(tmp_path: Path, settings: Settings, ports: str) -> None:

@@ -156,11 +156,14 @@ def test_kindsOfToml() -> None:
         ({"limits": {"messageRate": -1}}, "limits.messageRate must be a whole number of messages/second, 0 or more, not -1."),
         (
             {"services": {"/a": {"targt": "demo"}}},
-            'services."/a" must be a table with a target, as target = "package.module:Name": did you mean that by targt?',
+            'services."/a" must be a table with a target, such as target = "package.module:Name": is targt a misspelling?',
         ),
         ({"services": []}, "services must be a table, not []."),
-        ({"services": {"/a": "demo"}}, 'services."/a" must be a table with a target, as target = "package.module:Name".'),
-        ({"services": {"/a": {"target": 5}}}, 'services."/a" must be a table with a target, as target = "package.module:Name".'),
+        ({"services": {"/a": "demo"}}, 'services."/a" must be a table with a target, such as target = "package.module:Name".'),
+        (
+            {"services": {"/a": {"target": 5}}},
+            'services."/a" must be a table with a target, such as target = "package.module:Name".',
+        ),
     ],
 )
 def test_mistakesInTheFile(document: dict[str, Any], line: str) -> None:
@@ -171,7 +174,7 @@ def test_mistakesInTheFile(document: dict[str, Any], line: str) -> None:
 @pytest.mark.parametrize("text", ["demo", "=demo", "/ws=", ""])
 def test_mistakesInServices(text: str) -> None:
     """A --service that is not PATH=TARGET is shown how it is written."""
-    assert "PATH=TARGET, as /ws=demo" in _refused({}, {"service": [text]})
+    assert "PATH=TARGET, such as /ws=demo" in _refused({}, {"service": [text]})
 
 
 def test_loadMakesPathsAbsolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

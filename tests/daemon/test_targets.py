@@ -74,7 +74,7 @@ def test_aClassIsMade(place: Path) -> None:
 def test_anObjectIsTaken(place: Path) -> None:
     """An object of a module is taken as it is, and takes no options."""
     assert loadService("targetrooms:lobby", {}) is sys.modules["targetrooms"].lobby
-    assert _refused("targetrooms:lobby", size=1) == "The service targetrooms:lobby is no class, so it takes no options: size."
+    assert _refused("targetrooms:lobby", size=1) == "The service targetrooms:lobby is not a class, so it takes no options: size."
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_anObjectIsTaken(place: Path) -> None:
             "targetnone:Room",
             (
                 "The service targetnone:Room cannot be imported: ModuleNotFoundError: No module named 'targetnone' "
-                "(searched in the working directory, {}, and where Python's packages are)."
+                "(searched the working directory, {}, and Python's package directories)."
             ),
         ),
         (

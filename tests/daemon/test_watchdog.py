@@ -58,7 +58,7 @@ def test_looks() -> None:
     assert still(1 + 4) == []
     assert len(events := still(1)) == 1
     assert events[0]["log_level"].name == "critical"
-    assert "stood still for {seconds:g} s" in events[0]["log_format"]
+    assert "stuck for {seconds:g} s" in events[0]["log_format"]
     assert "test_looks" in events[0]["stack"]
     assert still(20) == []
     watchdog._beat()

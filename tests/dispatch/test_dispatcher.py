@@ -521,7 +521,7 @@ class Waiting(TestCase):
             assert (list(peer.leaving), events) == ([peer.dispatcher], [])
             peer.clock.advance(1)
         assert peer.leaving == {}
-        assert [formatEvent(event) for event in events] == ["Chat.onClose takes its time; a stop does not wait for it any more"]
+        assert [formatEvent(event) for event in events] == ["Chat.onClose is still running; the stop no longer waits for it"]
         assert not peer.clock.getDelayedCalls()
 
     def test_giveUp(self) -> None:

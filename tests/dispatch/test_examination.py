@@ -88,7 +88,9 @@ def test_allEvents() -> None:
 def test_misspelt(name: str, right: str) -> None:
     """A misspelt event is named, with the right name."""
     text = mistake(service(onOpen=nothing, **{name: nothing}))
-    assert text == f"Chat.{name} is no event: did you mean {right}? (messages reach on<Event> methods with a dispatcherKey)"
+    assert (
+        text == f"Chat.{name} is not an event: did you mean {right}? (on<Event> methods get messages only with a dispatcherKey)"
+    )
 
 
 @pytest.mark.parametrize("name", ["once", "only", "online", "ongoing", "onset", "onBrokerLost", "onDatabaseError", "on"])
@@ -143,7 +145,9 @@ def test_ownSettings() -> None:
 def test_forgottenKey() -> None:
     """A method for dispatched messages without a dispatcherKey is a mistake, as nothing would ever call it."""
     text = mistake(service(onOpen=nothing, onSubscribe=handler("self, caller, message")))
-    assert text == 'Chat.onSubscribe is no event: for onSubscribe of messages set dispatcherKey = "...", the field that names it'
+    assert (
+        text == 'Chat.onSubscribe is not an event: to dispatch messages to onSubscribe, set dispatcherKey = "..." (a JSON field)'
+    )
     assert "needs a dispatcherKey" in mistake(
         service(onOpen=nothing, subscribe=dispatches("subscribe")(handler("self, caller, m")))
     )
@@ -152,7 +156,7 @@ def test_forgottenKey() -> None:
 def test_underscores() -> None:
     """A dispatched handler in another spelling is named, with the spelling that messages find."""
     chat = service(dispatcherKey="event", onOpen=nothing, on_un_subscribe=handler("self, caller, message"))
-    assert mistake(chat) == "Chat.on_un_subscribe is never called: messages reach it as onUnSubscribe"
+    assert mistake(chat) == "Chat.on_un_subscribe is never called: to get messages, name it onUnSubscribe"
 
 
 @pytest.mark.parametrize(
@@ -186,13 +190,13 @@ def test_dispatchedNames(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "signature", "text"),
     [
-        ("onOpen", "self", "must take (caller), and takes ()"),
-        ("onOpen", "self, caller, more", "must take (caller), and takes (caller, more)"),
-        ("onClose", "self, caller", "must take (caller, statusCode, reason), and takes (caller)"),
-        ("onTextMessage", "self, text", "must take (caller, text), and takes (text)"),
-        ("onUpgrade", "self", "must take (request), and takes ()"),
-        ("onMessage", "self, caller, message, *, more", "must take (caller, message), and takes (caller, message, *, more)"),
-        ("onOpen", "caller, self, more", "must take (caller), and takes (self, more)"),
+        ("onOpen", "self", "must take (caller), but takes ()"),
+        ("onOpen", "self, caller, more", "must take (caller), but takes (caller, more)"),
+        ("onClose", "self, caller", "must take (caller, statusCode, reason), but takes (caller)"),
+        ("onTextMessage", "self, text", "must take (caller, text), but takes (text)"),
+        ("onUpgrade", "self", "must take (request), but takes ()"),
+        ("onMessage", "self, caller, message, *, more", "must take (caller, message), but takes (caller, message, *, more)"),
+        ("onOpen", "caller, self, more", "must take (caller), but takes (self, more)"),
     ],
 )
 def test_parameters(name: str, signature: str, text: str) -> None:
@@ -227,7 +231,7 @@ def test_moreParameters(signature: str) -> None:
 def test_decorated() -> None:
     """A decorated handler is held to the parameters it declares."""
     generator = inlineCallbacks(handler("self, caller"))
-    assert "must take (caller, text), and takes (caller)" in mistake(service(onTextMessage=generator))
+    assert "must take (caller, text), but takes (caller)" in mistake(service(onTextMessage=generator))
 
 
 def test_decoratedAnnotation() -> None:
@@ -279,7 +283,7 @@ def test_kindsOfMethods() -> None:
     assert {value: each.name for value, each in handlers.byValue.items()} == {"static": "one", "class": "two"}
     for dispatch in (handlers.byName["onCallable"], handlers.byName["onPartial"], *handlers.byValue.values()):
         assert dispatch.binder.bind('{"id": 1}') == Order(1)
-    assert "must take (caller), and takes ()" in mistake(service(onOpen=staticmethod(lambda: None)))
+    assert "must take (caller), but takes ()" in mistake(service(onOpen=staticmethod(lambda: None)))
 
 
 def test_module() -> None:
@@ -371,11 +375,11 @@ def test_plainMessages(name: str, annotation: Any, right: bool) -> None:
         ({"subProtocols": b"mqtt"}, "must be a list"),
         ({"subProtocols": None}, "must be a list"),
         ({"subProtocols": {"mqtt": 1}}, "must be a list"),
-        ({"subProtocols": ["a b"]}, "Chat.subProtocols has 'a b', which is no token"),
+        ({"subProtocols": ["a b"]}, "Chat.subProtocols has 'a b', which is not a token"),
         ({"subProtocols": [""]}, "no token"),
         ({"subProtocols": ["ü"]}, "no token"),
         ({"subProtocols": [1]}, "no token"),
-        ({"subProtocols": ["a", "a"]}, "has a name twice"),
+        ({"subProtocols": ["a", "a"]}, "lists a name twice"),
         ({"idleTimeout": -1}, "Chat.idleTimeout must be a number of seconds, 0 or more (0: never), not -1"),
         ({"idleTimeout": math.nan}, "must be a number"),
         ({"idleTimeout": math.inf}, "must be a number"),
@@ -387,7 +391,7 @@ def test_plainMessages(name: str, annotation: Any, right: bool) -> None:
         ({"dispatcherKey": None}, "must be a str"),
         ({"dispatcherStreamId": b"id", "dispatcherKey": "event"}, "Chat.dispatcherStreamId must be a str"),
         ({"dispatcherStreamId": "id"}, "Chat.dispatcherStreamId needs a dispatcherKey"),
-        ({"dispatcherKey": 'a"b'}, "Chat.dispatcherKey and dispatcherStreamId name fields of JSON: "),
+        ({"dispatcherKey": 'a"b'}, "Chat.dispatcherKey and dispatcherStreamId must name JSON fields: "),
         ({"onOpen": 5}, "Chat.onOpen must be a method, not int"),
     ],
 )
@@ -423,7 +427,7 @@ def test_changedSettings() -> None:
     protocols.append("b")
     assert examine(kind()).subProtocols == examine(chat).subProtocols == ("a", "b")
     protocols.append("b")
-    assert "has a name twice" in mistake(kind())
+    assert "lists a name twice" in mistake(kind())
     # What is wrong stays wrong, though it looks like what was right.
     for name, wrong in (
         *(("subProtocols", wrong) for wrong in ("cd", {"c": 1, "d": 2}, iter(["c", "d"]), "", None, [["c"]])),
@@ -448,14 +452,14 @@ def test_changedSettings() -> None:
     [
         (
             {"a": dispatches("x")(handler("self, c, m")), "b": dispatches("x")(handler("self, c, m"))},
-            "Chat.b and a both take the messages 'x'",
+            "Chat.b and a both handle the messages 'x'",
         ),
-        ({"onX": nothing, "b": dispatches("x")(handler("self, c, m"))}, "Chat.b and onX both take the messages 'x'"),
-        ({"onX": nothing, "b": dispatches("-x-")(handler("self, c, m"))}, "Chat.b and onX both take the messages '-x-'"),
-        ({"onOpen": dispatches("open")(handler("self, c, m"))}, "@dispatches belongs on another method"),
-        ({"onX": handler("self, caller")}, "Chat.onX must take (caller, message), and takes (caller)"),
-        ({"x": dispatches("x")(handler("self, m"))}, "Chat.x must take (caller, message), and takes (m)"),
-        ({"onX": nothing, "onXError": handler("self, error")}, "Chat.onXError must take (caller, error), and takes (error)"),
+        ({"onX": nothing, "b": dispatches("x")(handler("self, c, m"))}, "Chat.b and onX both handle the messages 'x'"),
+        ({"onX": nothing, "b": dispatches("-x-")(handler("self, c, m"))}, "Chat.b and onX both handle the messages '-x-'"),
+        ({"onOpen": dispatches("open")(handler("self, c, m"))}, "put @dispatches on another method"),
+        ({"onX": handler("self, caller")}, "Chat.onX must take (caller, message), but takes (caller)"),
+        ({"x": dispatches("x")(handler("self, m"))}, "Chat.x must take (caller, message), but takes (m)"),
+        ({"onX": nothing, "onXError": handler("self, error")}, "Chat.onXError must take (caller, error), but takes (error)"),
         ({"onNetError": nothing}, "Chat.onNetError is for the binding errors of onNet, which is missing"),
     ],
 )

@@ -282,7 +282,7 @@ def test_theExampleTacRuns(tmp_path: Path) -> None:
 
 
 def test_twoServersLiveInOneDirectory(tmp_path: Path) -> None:
-    """Two servers share a directory and its self-made certificate, and only their own clients get their broadcasts."""
+    """Two servers share a directory and its self-signed certificate, and only their own clients get their broadcasts."""
     with (
         running(tmp_path, "--tls-port", "0") as one,
         running(tmp_path, "--tls-port", "0") as two,

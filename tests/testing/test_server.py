@@ -364,7 +364,7 @@ def test_wrongAnswer(server):
 def test_leak():
     """A handler that still runs at the end is a mistake that is named."""
     with (
-        pytest.raises(Unflushed, match="Odd: a handler still runs, though its caller has left"),
+        pytest.raises(Unflushed, match="Odd: a handler is still running after its caller has left"),
         serve({"/odd": Odd()}) as server,
     ):
         server.connect("/odd").writeTextMessage("never")

@@ -1,4 +1,4 @@
-"""How often somebody may do something: token buckets, one or one for each key."""
+"""Token buckets: how often something may happen, in all or for each key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class TokenBucket:
 
     Args:
         rate: tokens a second, more than 0.
-        burst: the most tokens that are kept; the bucket begins full.
+        burst: the capacity; the bucket starts full.
         clock: returns the seconds of a monotonic clock.
     """
 
@@ -33,25 +33,25 @@ class TokenBucket:
         return self._tokens
 
     def take(self) -> bool:
-        """Take one token, or say that there is none."""
+        """Take one token; return False if there is none."""
         if self.left() < 1:
             return False
         self._tokens -= 1
         return True
 
     def charge(self) -> None:
-        """Take one token for what has happened already, also where there is none: then there is a debt to wait for."""
+        """Take one token for something that has happened already; if there is none, it is owed."""
         self._tokens = self.left() - 1
 
     def wait(self) -> float:
-        """Return the seconds until `take` succeeds; 0 where it does now."""
+        """Return the seconds until `take` succeeds; 0 if it would now."""
         return max(1 - self.left(), 0) / self._rate
 
 
 class TokenBuckets:
-    """A `TokenBucket` for each key, for at most `most` keys: those that were used longest ago are forgotten.
+    """A `TokenBucket` for each key, for at most `most` keys: the least recently used are forgotten.
 
-    A key that is forgotten begins anew with a full bucket; to make that happen takes `most` other keys.
+    A forgotten key starts again with a full bucket; forcing that takes `most` other keys.
     """
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float], most: int = 10_000) -> None:
@@ -63,7 +63,7 @@ class TokenBuckets:
         return len(self._buckets)
 
     def take(self, key: Hashable) -> bool:
-        """Take one token of `key`, or say that there is none."""
+        """Take one token of `key`; return False if there is none."""
         return self._bucket(key).take()
 
     def charge(self, key: Hashable) -> None:
@@ -71,7 +71,7 @@ class TokenBuckets:
         self._bucket(key).charge()
 
     def wait(self, key: Hashable) -> float:
-        """Return the seconds until `take` of `key` succeeds; 0 where it does now."""
+        """Return the seconds until `take` of `key` succeeds; 0 if it would now."""
         bucket = self._buckets.get(key)
         return 0 if bucket is None else bucket.wait()
 

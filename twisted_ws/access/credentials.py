@@ -30,11 +30,11 @@ __all__ = ["CheckFailed", "Credentials", "CredentialsError", "Identity", "TooMan
 
 
 class CredentialsError(Exception):
-    """Why somebody may not go on; the text is one fixed sentence for the peer."""
+    """Why access is refused; the text is one fixed sentence for the peer."""
 
 
 class Unauthenticated(CredentialsError):
-    """There are no credentials, or wrong ones: HTTP's 401."""
+    """Credentials are missing or wrong: HTTP's 401."""
 
 
 class TooManyFailures(CredentialsError):
@@ -50,7 +50,7 @@ class TooManyFailures(CredentialsError):
 
 
 class CheckFailed(CredentialsError):
-    """The checker is down or too slow, and so nobody is let in: HTTP's 503."""
+    """The checker is down or too slow, so nobody is let in: HTTP's 503."""
 
     def __init__(self) -> None:
         super().__init__("The credentials cannot be checked at present.")
@@ -58,7 +58,7 @@ class CheckFailed(CredentialsError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who somebody is.
+    """A publisher whose credentials were accepted.
 
     Attributes:
         name: the name of the API key or of the user; "" where no credentials are required.
@@ -68,19 +68,19 @@ class Identity:
 
 
 class _IPublisher(Interface):
-    """The aspect that a portal is asked for: somebody who may publish."""
+    """The interface that a portal is asked for: somebody who may publish."""
 
 
 @implementer(IRealm)
 class _Realm:
     def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
-        """Return who the checker says it is."""
+        """Return the identity that the checker found."""
         name = avatarId.decode("utf-8", "replace") if isinstance(avatarId, bytes) else str(avatarId)
         return _IPublisher, Identity(name), lambda: None
 
 
 class _Password(UsernamePassword):
-    """Compares in constant time, where Twisted's own leaves at the first byte that differs."""
+    """Compares in constant time; Twisted's own stops at the first byte that differs."""
 
     def checkPassword(self, password: bytes | str) -> bool:
         expected = password.encode() if isinstance(password, str) else password
@@ -88,19 +88,19 @@ class _Password(UsernamePassword):
 
 
 class Credentials:
-    """What an ``Authorization`` header has to say.
+    """Checks ``Authorization`` headers.
 
-    A right API key is always let in. Passwords are not looked at any more once too many wrong credentials came from an address
-    (`Limits.authFailures`), because they can be guessed, and a checker may be slow on purpose.
+    A valid API key is always let in. Passwords are no longer checked once too many wrong credentials came from an address
+    (`Limits.authFailures`), because passwords can be guessed, and a checker may be slow on purpose.
 
     Args:
-        checkers: Twisted's credentials checkers (as ``--auth`` makes them), for ``Basic``.
+        checkers: Twisted's credentials checkers (such as those that ``--auth`` makes), for ``Basic``.
         keyFile: the path of a file of API keys (see `KeyFile`), for ``Bearer``.
         limits: `credentialsDeadline` and `authFailures` are used.
         reactor: the reactor; None for the global one.
 
     Attributes:
-        requiresCredentials: whether there is anything to check; else everybody is let in.
+        requiresCredentials: whether there is anything to check; otherwise everybody is let in.
         challenges: the values of WWW-Authenticate (RFC 9110 section 11.6.1).
 
     Raises:
@@ -142,7 +142,7 @@ class Credentials:
         return Portal(_Realm(), [checker])
 
     def reload(self) -> None:
-        """Read the key file anew; when that raises, the keys from before stay.
+        """Read the key file again; if that raises, the old keys stay.
 
         Raises:
             ConfigurationError: the file cannot be used; the text says why.
@@ -151,14 +151,14 @@ class Credentials:
             self._keys.reload()
 
     def check(self, authorization: str | None, address: str) -> Deferred[Identity]:
-        """Say who sent this header.
+        """Return who sent this header.
 
         Args:
-            authorization: the value of the Authorization header, None where there is none.
+            authorization: the value of the Authorization header; None if there is none.
             address: the peer's IP address as text; "" for a UNIX socket.
 
         Returns:
-            A Deferred with the identity, or failing with a `CredentialsError` and with nothing else. It may be cancelled.
+            A Deferred that fires with the identity, or fails with a `CredentialsError` and nothing else. It may be cancelled.
         """
         if not self.requiresCredentials:
             return succeed(Identity())
@@ -183,18 +183,18 @@ class Credentials:
         return TooManyFailures(self._failures.wait(key))
 
     def _ask(self, password: _Password, address: str) -> Deferred[Identity]:
-        """Ask one checker after the other, until one knows the user, all together within the deadline."""
+        """Ask one checker after another until one accepts; the deadline is for all together."""
 
         def failed(failure: Failure) -> Failure:
             if failure.check(LoginFailed, Unauthorized):
-                # Many passwords may be looked at side by side: each of them counts.
+                # Several passwords may be checked at the same time: each counts.
                 self._failures.charge(addressKey(address))
                 return Failure(Unauthenticated("The credentials are wrong."))
             if failure.check(CancelledError):
                 return failure
-            # Whoever sends a password makes it write a line.
+            # Anyone who sends a password can make this write a line.
             if not self._throttle.allows(self._log, f"a credentials checker failed with {type(failure.value).__name__}"):
-                pass  # said often enough
+                pass  # logged often enough
             elif failure.check(defer.TimeoutError):
                 self._log.warn("no credentials checker answered within {seconds} seconds", seconds=self._deadline)
             else:
@@ -208,7 +208,7 @@ class Credentials:
         refused: Exception = Unauthorized()
         for portal in self._portals:
             try:
-                # A checker is other people's code: it may also raise where it should fail.
+                # A checker is other people's code: it may raise instead of failing.
                 avatar: Any = await maybeDeferred(portal.login, password, None, _IPublisher)
             except (LoginFailed, Unauthorized) as error:
                 refused = error
@@ -219,7 +219,7 @@ class Credentials:
 
 
 def _decode(value: str) -> _Password | None:
-    """Return user name and password of a Basic credential (RFC 7617), None for a malformed one."""
+    """Return user name and password of Basic credentials (RFC 7617), None if they are malformed."""
     try:
         user, colon, password = base64.b64decode(value.encode("ascii"), validate=True).partition(b":")
     except (UnicodeEncodeError, binascii.Error):

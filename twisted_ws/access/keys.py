@@ -13,21 +13,21 @@ from twisted_ws.exposure import isOpenToOthers, warnIfExposed
 
 __all__ = ["KeyFile"]
 
-# What can stand behind "Bearer" (RFC 6750 section 2.1); it has no colon, so a name can stand before one.
+# What may follow "Bearer" (RFC 6750 section 2.1); it has no colon, so a colon can separate it from a name.
 _KEY = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
-# Every key is compared with each request's: so many bytes are some 3,800 keys, and below a millisecond.
+# Each request's key is compared with every key: this many bytes hold about 3,800 keys, and take less than a millisecond.
 _MOST_BYTES = 64 * 1024
 
 
 class KeyFile:
     """The API keys in a file: one key a line, or ``name: key``; empty lines and lines that begin with ``#`` are skipped.
 
-    A key has at least 16 characters, of those that a bearer token may have (RFC 6750): letters, digits, ``-._~+/`` and ``=`` at
-    the end. Only its SHA-256 is kept. Two keys may have one name: so a key is replaced without a gap.
+    A key has at least 16 of the characters that a bearer token may have (RFC 6750): letters, digits, ``-._~+/``, and ``=`` at the
+    end. Only its SHA-256 is kept. Two keys may have the same name, so that a key can be replaced without a gap.
 
     Raises:
-        ConfigurationError: the file cannot be used; the text names it, the line and the remedy, and no key.
+        ConfigurationError: the file cannot be used; the text names the file, the line and the remedy, but no key.
     """
 
     def __init__(self, path: str) -> None:
@@ -39,7 +39,7 @@ class KeyFile:
         return len(self._keys)
 
     def reload(self) -> None:
-        """Read the file anew; when that raises, the keys from before stay.
+        """Read the file again; if that raises, the old keys stay.
 
         Raises:
             ConfigurationError: as for the class.
@@ -47,9 +47,9 @@ class KeyFile:
         self._keys = self._parse(self._read())
 
     def find(self, key: str) -> str | None:
-        """Return the name of `key` ("line 3" where it has none), None for an unknown one.
+        """Return the name of `key` ("line 3" if it has none), None if the key is unknown.
 
-        The time it takes does not depend on the key: digests are compared, and all of them.
+        The time that this takes does not depend on the key: it compares digests, and all of them.
         """
         found = None
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
@@ -61,7 +61,7 @@ class KeyFile:
     def _read(self) -> bytes:
         try:
             with open(self._path, "rb", opener=_openWithoutWaiting) as file:
-                # The mode of what was opened, not of what has the name now.
+                # The mode of the file that was opened, not of the one that has the name now.
                 mode = os.fstat(file.fileno()).st_mode
                 if not stat.S_ISREG(mode):
                     raise ConfigurationError(f"the API key file {self._path} is not a regular file")
@@ -92,10 +92,10 @@ class KeyFile:
                 raise ConfigurationError(f"{where} has a key with characters other than letters, digits and -._~+/")
             keys.append((name or f"line {number}", hashlib.sha256(key.encode("ascii")).digest()))
         if not keys:
-            raise ConfigurationError(f"the API key file {self._path} contains no key")
+            raise ConfigurationError(f"the API key file {self._path} has no key")
         return tuple(keys)
 
 
 def _openWithoutWaiting(path: str, flags: int) -> int:
-    # A pipe in place of the file must not hang the start.
+    # A pipe instead of a file must not block the start.
     return os.open(path, flags | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""Where to listen: a port number with an interface, or an endpoint string, and what is wrong with it."""
+"""Where to listen: a port number with an interface, or an endpoint string; and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from twisted_ws.wire.door.proxyprotocol import ProxiedEndpoint
 
 __all__ = ["ListenAddress"]
 
-# What Twisted's parsers of these kinds of endpoints take; a backlog is added where none is given.
+# The kinds of endpoints whose parsers in Twisted take a backlog, which is added if none is given.
 _TCP = ("tcp", "tcp4", "tcp6", "ssl")
 _BACKLOG = (*_TCP, "tls", "unix")
 _EVERYWHERE = ("", "0.0.0.0", "::")
@@ -30,11 +30,11 @@ _UNIX_PATH_BYTES = 107
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """One place to listen.
+    """An address to listen on.
 
     Attributes:
-        option: the flag that it came from, without dashes: for error messages.
-        where: digits, or an endpoint string.
+        option: the flag that it came from, without dashes, for error messages.
+        where: a port number, or an endpoint string.
         interface: an IP address for a port number; "" for every address of both families.
     """
 
@@ -44,7 +44,7 @@ class ListenAddress:
 
     @property
     def kind(self) -> str:
-        """The kind of the endpoint, as "unix"; "" for a port number."""
+        """The kind of endpoint, such as "unix"; "" for a port number."""
         return "" if self.where.isdigit() else self.where.partition(":")[0]
 
     @property
@@ -54,11 +54,11 @@ class ListenAddress:
 
     @property
     def path(self) -> str:
-        """The path of a Unix socket, "" for another kind."""
+        """The path of a Unix socket; "" for other kinds."""
         return self._parts()[0].removeprefix("address=") if self.kind == "unix" else ""
 
     def isLoopback(self) -> bool:
-        """Say whether only this machine can reach it; what is not known counts as reachable from elsewhere."""
+        """Say whether only this machine can reach it; unknown kinds count as reachable from elsewhere."""
         if not self.kind:
             return _isLoopbackAddress(self.interface)
         if self.kind == "unix":
@@ -67,7 +67,7 @@ class ListenAddress:
         return self.kind in _TCP and bool(addresses) and all(map(_isLoopbackAddress, addresses))
 
     def overlaps(self, other: ListenAddress) -> bool:
-        """Say whether both are the same port number on the same address."""
+        """Say whether both have the same port number on the same address."""
         same = self.interface == other.interface or self.interface in _EVERYWHERE or other.interface in _EVERYWHERE
         return not self.kind and self.where == other.where != "0" and same
 
@@ -76,10 +76,10 @@ class ListenAddress:
 
         Args:
             reactor: the reactor.
-            backlog: connections that the kernel keeps until they are accepted.
+            backlog: how many connections the kernel keeps until they are accepted.
 
         Raises:
-            ConfigurationError: `where` is no endpoint, or `interface` no address.
+            ConfigurationError: `where` is not an endpoint, or `interface` not an address.
         """
         if self.kind:
             return self._parsed(reactor, backlog)
@@ -101,7 +101,7 @@ class ListenAddress:
             self._refuseEmptyDirectory()
         try:
             endpoint: IStreamServerEndpoint = serverFromString(reactor, self._complete(backlog))
-        except Exception as error:  # an endpoint may be a plugin, which raises what it likes
+        except Exception as error:  # an endpoint may be a plugin, which may raise anything
             if self.kind == "systemd" and isinstance(error, LookupError):
                 raise ConfigurationError(
                     f"--{self.option} {self.where}: systemd passed no such socket; start it through its socket unit."
@@ -114,20 +114,20 @@ class ListenAddress:
         return endpoint
 
     def _parts(self) -> list[str]:
-        """Return what stands between the colons, after the kind; a colon after a backslash is part of a value."""
+        """Return the parts between colons, after the kind; a colon after a backslash belongs to a value."""
         parts = self.where.replace("\\\\", "\1").replace("\\:", "\0").split(":")[1:]
         return [part.replace("\0", ":").replace("\1", "\\") for part in parts]
 
     def _complete(self, backlog: int) -> str:
-        """Return the endpoint string with our backlog, and a mode for a Unix socket that lets owner and group in only."""
+        """Return the endpoint string with our backlog, and for a Unix socket a mode that lets only owner and group in."""
         names = [part.partition("=")[0] for part in self._parts()[1:] if "=" in part]
         if self.kind not in _BACKLOG or len(names) != len(self._parts()) - 1:
-            return self.where  # values without names may be any of these
+            return self.where  # values without names may be any of them
         more = "" if "backlog" in names else f":backlog={backlog}"
         return self.where + more + (":mode=660" if self.kind == "unix" and "mode" not in names else "")
 
     def _refuseEmptyDirectory(self) -> None:
-        # Twisted would listen without a word, and every handshake would fail.
+        # Twisted would listen without complaint, and every handshake would fail.
         directory = self._parts()[0]
         try:
             names = os.listdir(directory)
@@ -137,14 +137,14 @@ class ListenAddress:
             raise ConfigurationError(f"--{self.option}: the directory {directory} contains no certificate (*.pem).")
 
     def examine(self) -> None:
-        """Look at what would keep a Unix socket from being made, where that can be seen beforehand.
+        """Check for what would keep a Unix socket from being made, as far as that can be seen beforehand.
 
         Raises:
-            ConfigurationError: something would.
+            ConfigurationError: there is something.
         """
         path = self.path
         if not os.path.isabs(path):
-            return  # a relative one may be relative to a directory that the runner changes to
+            return  # the runner may change to another directory before it counts
         if len(os.fsencode(path)) > _UNIX_PATH_BYTES:
             raise ConfigurationError(
                 f"--{self.option}: the path of a Unix socket may have at most {_UNIX_PATH_BYTES} bytes, but {path} has more."
@@ -158,9 +158,9 @@ class ListenAddress:
             raise ConfigurationError(self._taken(path))
 
     def clear(self) -> None:
-        """Remove what a server that was killed has left of its Unix socket.
+        """Remove what a killed server has left of its Unix socket.
 
-        Twisted takes a lock for held while a process of its number lives: in a container that is started anew, our own.
+        Twisted considers a lock held while there is a process with its number: in a restarted container, that may be our own.
         """
         path = self.path
         if path and os.path.islink(f"{path}.lock") and _holder(path) is None:
@@ -168,7 +168,7 @@ class ListenAddress:
                 try:
                     os.unlink(each)
                 except OSError:
-                    pass  # listening shows what is wrong with it
+                    pass  # listening will show what is wrong
 
     @staticmethod
     def _taken(path: str) -> str:
@@ -177,7 +177,7 @@ class ListenAddress:
         return f"{who} is listening on {path}: stop it; or, if it is not a server, remove {path} and {path}.lock."
 
     def explain(self, error: BaseException | None) -> str:
-        """Return one line for an error of listening: what is wrong, and what to do."""
+        """Return one line for an error of listening: what is wrong and what to do."""
         if not isinstance(error, CannotListenError):
             why = error.strerror if isinstance(error, OSError) else error
             return f"--{self.option} {self.where} cannot listen: {why}."
@@ -205,7 +205,7 @@ def _text(value: Any) -> str:
 
 
 def _holder(path: str) -> int | None:
-    """Return the process that holds Twisted's lock of a Unix socket (a symbolic link to its id), None where none listens."""
+    """Return the process that holds Twisted's lock of a Unix socket (a symbolic link to its id), None if nobody listens."""
     try:
         process = int(os.readlink(f"{path}.lock"))
         os.kill(process, 0)
@@ -213,13 +213,13 @@ def _holder(path: str) -> int | None:
         pass  # another user's
     except (OSError, ValueError):
         return None
-    # A number is given again, soon in a container: who has it now may be another process, or ourselves.
+    # Numbers are reused, soon in a container: the process may be another one, or ourselves.
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             return None
-        except FileNotFoundError:  # somebody is about to make it, unless that was our number in another life
+        except FileNotFoundError:  # about to be made, unless the number was ours in an earlier life
             return None if process == os.getpid() else process
         except OSError:
             pass
@@ -227,7 +227,7 @@ def _holder(path: str) -> int | None:
 
 
 class _AdoptedUnixPort(unix.Port):
-    """A Unix socket that systemd has made, and has use for when we are gone: its file stays, with the mode of its unit."""
+    """A Unix socket that systemd has made and uses again when we are gone: its file stays, with the mode of its unit."""
 
     def startListening(self) -> None:
         """Listen (see `unix.Port`)."""
@@ -242,7 +242,7 @@ class _AdoptedUnixPort(unix.Port):
 
 
 class _Adopting:
-    """Stands before the reactor for the endpoint of such a socket."""
+    """Stands in for the reactor, for the endpoint of such a socket."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -264,7 +264,7 @@ def _isLoopbackAddress(address: str) -> bool:
 
 
 def _isDualStack() -> bool:
-    """Say whether a socket on :: takes IPv4 too; not where IPv6 is off, or kept apart (the sysctl bindv6only)."""
+    """Say whether a socket on :: takes IPv4 too: not if IPv6 is off or kept apart (sysctl bindv6only)."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::", 0))

@@ -1,4 +1,4 @@
-"""The time in which the reactor counts."""
+"""The clock that the reactor counts by."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _log = Logger()
 
 
 def countMonotonicTime(reactor: Any) -> None:
-    """Have a reactor count the seconds of the machine's monotonic clock, where it counts those of the clock on the wall.
+    """Make a reactor that counts by the wall clock count by the machine's monotonic clock.
 
-    Twisted's reactors count the latter. When that is set back, by an hour or by the years that a machine without a battery
-    believes in until it has asked the network, nothing that is due later comes before the clock has caught up: no ping, no
-    deadline, no sign of life for a watchdog. When it is set ahead, all comes at once.
+    Twisted's reactors count by the wall clock. When that is set back, by an hour or by the years that a machine without a battery
+    is wrong until it has asked the network, nothing happens until the clock has caught up: no ping, no deadline, no sign of life
+    for a watchdog. When it is set ahead, everything happens at once.
 
-    To be called before anything is scheduled: a call knows its time as a number. Otherwise all stays as it is, with a line in the
-    log.
+    To be called before anything is scheduled, because scheduled calls have their time as a number. Otherwise nothing changes, and
+    a line goes to the log.
     """
     if reactor.seconds is not seconds:
-        return  # a test's clock, or a reactor that knows better
+        return  # a test's clock, or a reactor with a clock of its own
     if reactor.getDelayedCalls():
         _log.warn("deadlines follow the wall clock, because calls were scheduled before this service was made")
         return

@@ -1,4 +1,4 @@
-"""A daily look at the certificate in use: what is told at a start is forgotten after months of running."""
+"""A daily check of the certificate in use: a warning at the start is forgotten after months of running."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DAY = 24 * 3600.0
 
 
 class ExpiryWatch(Service):
-    """Warns each day while the certificate in use has less than `WARN_DAYS`.
+    """Warns each day while the certificate in use expires in less than `WARN_DAYS`.
 
     Args:
-        tls: whose certificate.
+        tls: the TLS whose certificate is checked.
         reactor: the reactor.
     """
 
@@ -31,7 +31,7 @@ class ExpiryWatch(Service):
         self._loop.clock = reactor
 
     def startService(self) -> None:
-        """Begin; today's look was at the load of the certificate."""
+        """Begin; today's check was made when the certificate was loaded."""
         super().startService()  # type: ignore[no-untyped-call]
         self._loop.start(DAY, now=False)
 

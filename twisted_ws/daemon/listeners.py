@@ -1,4 +1,4 @@
-"""One listening port, from the start of the daemon until its stop."""
+"""A listening port, from the start of the daemon to its stop."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _ALL = ("::", "0.0.0.0")
 
 
 class Listener(Service):
-    """One listening port.
+    """A listening port.
 
     Args:
-        place: where.
-        factory: who answers.
+        place: where to listen.
+        factory: makes the protocols of its connections.
         secure: whether `factory` speaks TLS.
-        server: adopts the port.
+        server: the server that adopts the port.
         reactor: the reactor.
-        backlog: connections that the kernel keeps until they are accepted.
+        backlog: how many connections the kernel keeps until they are accepted.
 
     Attributes:
-        place: where, as it was asked for.
-        secure: whether clients have to speak TLS.
-        port: the `IListeningPort`, None while it does not listen.
+        place: where to listen, as configured.
+        secure: whether clients have to use TLS.
+        port: the `IListeningPort`; None while it does not listen.
 
     Raises:
-        ConfigurationError: the place cannot be understood.
+        ConfigurationError: the place is invalid.
     """
 
     _log = Logger()
@@ -54,13 +54,13 @@ class Listener(Service):
         self._asked = False
 
     def listen(self) -> bool:
-        """Listen, if it does not yet.
+        """Listen, unless it does already.
 
         Returns:
-            Whether it does now and did not before.
+            Whether it listens now and did not before.
 
         Raises:
-            ConfigurationError: it cannot; one line that says why and what to do.
+            ConfigurationError: it cannot listen; one line says why and what to do.
         """
         if self._asked:
             return False
@@ -68,7 +68,7 @@ class Listener(Service):
         returned = False
 
         def failed(failure: Failure) -> None:
-            if returned:  # an endpoint that takes its time: too late to refuse the start
+            if returned:  # an asynchronous endpoint: too late to refuse the start
                 self._log.critical("{error}", error=self.place.explain(failure.value))
             failures.append(failure)
 
@@ -86,10 +86,10 @@ class Listener(Service):
         self._server.adopt(port)
 
     def give(self, uid: int, gid: int) -> None:
-        """Give a Unix socket to the user and group that the process is about to change to; -1 for what stays.
+        """Give a Unix socket to the user and group that the process is about to change to; -1 leaves one as it is.
 
         Raises:
-            ConfigurationError: this user may not.
+            ConfigurationError: this user may not do that.
         """
         path = self.place.path
         if self.port is None or not path or (uid, gid) == (-1, -1):
@@ -98,7 +98,7 @@ class Listener(Service):
             for each in (path, f"{path}.lock"):
                 os.chown(each, uid, gid, follow_symlinks=False)
         except FileNotFoundError:
-            pass  # with lockfile=0 there is none
+            pass  # with lockfile=0 there is no lock
         except OSError as error:
             raise ConfigurationError(f"--{self.place.option}: {path} cannot be given to the user: {error.strerror}.") from None
 
@@ -112,7 +112,7 @@ class Listener(Service):
         return maybeDeferred(port.stopListening)
 
     def url(self, scheme: str) -> str:
-        """Return where a client of this machine finds it, as ``ws://localhost:8080`` or ``unix:/run/ws.sock``."""
+        """Return its address for a client on this machine, such as ``ws://localhost:8080`` or ``unix:/run/ws.sock``."""
         address = self.port.getHost()
         number = getattr(address, "port", None)
         if number is None:
@@ -121,5 +121,5 @@ class Listener(Service):
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{number}"
 
     def isOnAllAddresses(self) -> bool:
-        """Say whether it listens on every address of this machine, so that other machines may reach it."""
+        """Say whether it listens on all addresses of this machine, so that other machines may reach it."""
         return getattr(self.port.getHost(), "host", None) in _ALL

@@ -1,4 +1,4 @@
-"""The log of the daemon: text as twistd writes it, or one JSON object a line; and what happens when it cannot be written."""
+"""The log of the daemon: text as twistd writes it, or one JSON object per line; and what happens if it cannot be written."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from twisted_ws.logs import shown
 
 __all__ = ["LossCounter", "jsonObserver", "observerFor", "openLogFile", "textObserver"]
 
-# twistd's own log file rotates at a megabyte and keeps every old one, until the disk is full.
+# twistd's own log file rotates at a megabyte and keeps all old files, until the disk is full.
 ROTATE_BYTES = 10_000_000
 ROTATED_FILES = 10
-# For the owner and those of his group who look after the machine: a log names addresses and users.
+# For the owner, and for a group of administrators: a log names addresses and users.
 FILE_MODE = 0o640
 
 
 def jsonObserver(file: IO[str]) -> ILogObserver:
-    """Return an observer that writes one object a line: time (UTC), level, namespace, message, and a failure's traceback."""
+    """Return an observer that writes one object per line: time (UTC), level, namespace, message, and a failure's traceback."""
 
     @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
@@ -58,9 +58,9 @@ def jsonObserver(file: IO[str]) -> ILogObserver:
 
 
 def textObserver(file: IO[str]) -> ILogObserver:
-    """Return an observer that writes as Twisted's own does, but nothing that moves a terminal's cursor or forges a line.
+    """Return an observer that writes like Twisted's own, but nothing that could move a terminal's cursor or forge a line.
 
-    A character that the encoding of `file` lacks is escaped.
+    Characters that the encoding of `file` lacks are escaped.
     """
     encoding = getattr(file, "encoding", None) or "utf-8"
 
@@ -73,14 +73,14 @@ def textObserver(file: IO[str]) -> ILogObserver:
 
 @implementer(ILogObserver)
 class LossCounter:
-    """Passes events on, and counts those that cannot be written: a full disk must not stop a server, nor be silent.
+    """Passes events on, and counts those that cannot be written: a full disk must not stop a server, nor go unnoticed.
 
     Args:
-        observer: who writes.
-        complain: told once, in one line, when the first is lost, and when writing works again.
+        observer: the observer that writes.
+        complain: called with one line when the first event is lost, and when writing works again.
 
     Attributes:
-        lost: how many events were lost so far.
+        lost: how many events have been lost so far.
     """
 
     def __init__(self, observer: Any, complain: Callable[[str], None]) -> None:
@@ -105,17 +105,17 @@ class LossCounter:
 
 
 def observerFor(logFormat: str, file: IO[str]) -> ILogObserver:
-    """Return the observer for ``--log-format``, from level info on, which says on standard error when lines are lost."""
+    """Return the observer for ``--log-format``, from level info on; it reports lost lines on standard error."""
     observer = jsonObserver(file) if logFormat == "json" else textObserver(file)
     levels = LogLevelFilterPredicate(LogLevel.info)
     return FilteringLogObserver(LossCounter(observer, _complain), [levels])
 
 
 class _OwnedLogFile(LogFile):
-    """A log file of a given user and group: one that root has opened could not be rotated by them.
+    """A log file owned by a given user and group, who could not rotate one that root opened.
 
     Attributes:
-        owner: their ids, -1 for one that stays.
+        owner: their ids; -1 leaves one as it is.
     """
 
     owner = (-1, -1)
@@ -125,19 +125,19 @@ class _OwnedLogFile(LogFile):
         self.give(*self.owner)
 
     def give(self, uid: int, gid: int) -> None:
-        """Give the file to them, and each one that follows it."""
+        """Give them this file and all that follow it."""
         self.owner = uid, gid
         if (uid, gid) != (-1, -1) and os.geteuid() == 0:
             os.fchown(self._file.fileno(), uid, gid)
 
 
 def openLogFile(path: str, uid: int = -1, gid: int = -1) -> Any:
-    """Return the log file (a `LogFile`), which is rotated at 10 MB and when its `rotate` is called; ten old ones are kept.
+    """Return the log file (a `LogFile`), which is rotated at 10 MB and when `rotate` is called; ten old files are kept.
 
     Args:
-        path: where.
-        uid: the user that it is for, when root opens it; -1: who opens it.
-        gid: the same of the group.
+        path: its path.
+        uid: its owner if root opens it; -1: the user that opens it.
+        gid: the same for the group.
 
     Raises:
         ConfigurationError: it cannot be opened.
@@ -156,4 +156,4 @@ def _complain(line: str) -> None:
     try:
         print(line, file=sys.__stderr__, flush=True)
     except (OSError, ValueError, AttributeError):
-        pass  # standard error is gone as well, as in a daemon
+        pass  # standard error is gone too, as in a daemon

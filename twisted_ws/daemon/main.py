@@ -1,4 +1,4 @@
-"""The command ``twisted-ws``: the same as ``twistd -n wsservice``, for where only a package's own commands are at hand."""
+"""The command ``twisted-ws``: the same as ``twistd -n wsservice``, where only a package's own commands can be run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server in the foreground until a signal ends it.
 
     Args:
-        arguments: the options; None for those of the command line.
+        arguments: the options; None for the command line's.
 
     Returns:
-        0 after a drain, 1 when something is wrong at start, 2 when the options are.
+        0 after a drain, 1 if the start fails, 2 if the options are wrong.
     """
     options = ServiceOptions()
     try:
@@ -46,7 +46,7 @@ def _run(options: ServiceOptions) -> None:
 
     daemon = ProcessDaemon(settings)
     daemon.privilegedStartService()
-    # As under twistd, what a service prints becomes a line of the log.
+    # As under twistd, what a service prints goes to the log.
     globalLogBeginner.beginLoggingTo([observerFor(settings.logFormat, sys.stdout)])
     daemon.startService()
     reactor.addSystemEventTrigger("before", "shutdown", daemon.stopService)

@@ -21,7 +21,7 @@ __all__ = ["ServiceOptions"]
 
 
 class ServiceOptions(Options, AuthOptionMixin):
-    """All options; `settings` is what they and the configuration file come to."""
+    """All options; `settings` combines them with the configuration file."""
 
     longdesc = (
         "A WebSocket service server with an HTTP broadcast site. Without --service, there are a demo "
@@ -31,7 +31,7 @@ class ServiceOptions(Options, AuthOptionMixin):
     supportedInterfaces = (IUsernamePassword,)
     authOutput = sys.stdout
 
-    # Their defaults are None, so that it is known which were given: those win over the configuration file.
+    # Their defaults are None, to know which were given: those win over the configuration file.
     optParameters = [  # noqa: RUF012 - as Twisted declares it
         ["config", None, None, "TOML file with these settings and one table for each service"],
         *([key.name, None, None, key.help + (f" [{key.default}]" if key.default else "")] for key in KEYS if not key.isList),
@@ -59,24 +59,24 @@ class ServiceOptions(Options, AuthOptionMixin):
         """Parse a command line.
 
         Raises:
-            UsageError: it cannot be understood; the text says why.
-            SystemExit: the same under twistd or twist, which would show all of the help, and what is wrong below it.
+            UsageError: it is wrong; the text says why.
+            SystemExit: the same under twistd or twist, which would print all of the help, and the error below it.
         """
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except UsageError as error:
             wrong = explainOption(error, self.longOpt)
-            if wrong.startswith("Auth plugin"):  # as Twisted says it
+            if wrong.startswith("Auth plugin"):  # Twisted's words
                 wrong = f"--auth: {wrong}; --help-auth lists what there is"
             if getattr(self, "parent", None) is None:
                 raise UsageError(wrong) from None
             raise SystemExit(f"twisted_ws: {wrong} (see wsservice --help)") from None
 
     def parseArgs(self, *rest: str) -> None:
-        """Refuse what is no option.
+        """Refuse arguments that are not options.
 
         Raises:
-            UsageError: there is some.
+            UsageError: there is one.
         """
         if rest:
             meant = f": did you mean --port {rest[0]}?" if rest[0].isdigit() else ""
@@ -89,7 +89,7 @@ class ServiceOptions(Options, AuthOptionMixin):
         self["service"].append(text)
 
     def _checkerFactoriesForOptHelpAuth(self) -> Iterator[Any]:
-        """Yield what --auth takes, and not what `settings` refuses."""
+        """Yield what --auth takes, without what `settings` refuses."""
         found: Iterator[Any] = super()._checkerFactoriesForOptHelpAuth()  # type: ignore[no-untyped-call]
         return (factory for factory in found if factory.authType != "memory")
 
@@ -109,7 +109,7 @@ class ServiceOptions(Options, AuthOptionMixin):
         """Return the settings.
 
         Raises:
-            ConfigurationError: something does not fit; the text is one line.
+            ConfigurationError: something is wrong; the text is one line.
         """
         document = load(self["config"]) if self["config"] else {}
         given = {key.name: self[key.name] for key in KEYS if self[key.name] not in (None, [])}

@@ -28,13 +28,13 @@ __all__ = ["ProcessDaemon"]
 
 
 class ProcessDaemon(Daemon):
-    """A `Daemon` that has the process: its signals, its descriptors, its log, and what systemd wants to hear.
+    """A `Daemon` that owns the process: its signals, descriptors and log, and notifications to systemd.
 
     SIGHUP reloads. The first SIGINT or SIGTERM drains, a second one ends the process at once.
 
     Args:
         settings: what to run.
-        runner: the options of twistd or twist, None under another runner.
+        runner: the options of twistd or twist; None under another runner.
         reactor: the reactor; None for the global one.
 
     Raises:
@@ -44,21 +44,21 @@ class ProcessDaemon(Daemon):
     _log = Logger()
 
     def __init__(self, settings: Settings, runner: MutableMapping[str, Any] | None = None, reactor: Any = None) -> None:
-        _raiseDescriptorLimit()  # first: as each port opens, the gate looks how many there are
+        _raiseDescriptorLimit()  # first: when a port opens, the gate looks how many there are
         if reactor is None:
             from twisted.internet import reactor
-        countMonotonicTime(reactor)  # and who is made later may keep its clock
+        countMonotonicTime(reactor)  # before anything that may keep its clock is made
         super().__init__(settings, reactor)
         self._runner = {} if runner is None else runner
         Watchdog(self._reactor, settings.limits.reactorTurn).setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def listenEarly(self) -> None:
-        """Listen while there is still a terminal to say on what is wrong: a daemon's own words end in its log.
+        """Listen while there is still a terminal for errors: those of a daemon end up in its log.
 
-        Only a Unix socket has to wait, because its lock names the process, which changes when twistd leaves the terminal.
+        Only Unix sockets have to wait, because their lock names the process, which changes when twistd leaves the terminal.
 
         Raises:
-            ConfigurationError: a port cannot be had; one line.
+            ConfigurationError: cannot listen on a port; one line.
         """
         for listener in self._listeners:
             listener.place.examine()
@@ -67,9 +67,9 @@ class ProcessDaemon(Daemon):
     # The log.
 
     def setServiceParent(self, parent: Any) -> None:
-        """Join the application, and give it our log where the runner has no other."""
+        """Join the application, and give it our log unless the runner has another."""
         runner = self._runner
-        if "fileLogObserverFactory" in runner:  # twist, which has formats of its own
+        if "fileLogObserverFactory" in runner:  # twist, which has its own formats
             if self.settings.logFormat == "json":
                 runner["fileLogObserverFactory"] = partial(observerFor, "json")
         elif "logfile" in runner and isinstance(parent, Componentized) and not (runner["logger"] or runner.get("syslog")):
@@ -77,7 +77,7 @@ class ProcessDaemon(Daemon):
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def _logFile(self) -> Any:
-        """Return the file that twistd would take."""
+        """Return the log file that twistd would use."""
         path, foreground = self._runner["logfile"], self._runner["nodaemon"]
         if path == "-" and not foreground:
             raise ConfigurationError("A daemon has no standard output to log to: give twistd --logfile, or -n.")
@@ -88,7 +88,7 @@ class ProcessDaemon(Daemon):
         return file
 
     def _owner(self) -> tuple[int, int]:
-        """Return the user and group that twistd will change to, -1 for what stays; a user alone brings the group of his."""
+        """Return the user and group that twistd will change to; -1 for one that stays. A user without a group brings its own."""
         uid, gid = (self._runner.get(name) for name in ("uid", "gid"))
         if uid is not None and gid is None:
             gid = pwd.getpwuid(uid).pw_gid
@@ -103,28 +103,28 @@ class ProcessDaemon(Daemon):
             for listener in self._listeners:
                 listener.give(*self._owner())
         except ConfigurationError as error:
-            if "statusPipe" in self._runner:  # a daemon already, whose standard error is gone
+            if "statusPipe" in self._runner:  # already a daemon, whose standard error is gone
                 self._log.critical("{error}", error=str(error))
             raise
 
     def startService(self) -> None:
-        """Run, and tell systemd once the reactor does."""
+        """Run, and notify systemd once the reactor runs."""
         super().startService()
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             if signal.getsignal(number) is signal.SIG_DFL:
-                # Whoever rotates logs signals each server, and one that logs to a pipe must not end by it.
+                # A log rotator signals all servers, and one that logs to a pipe must not die of it.
                 signal.signal(number, signal.SIG_IGN)
         self._reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:
         signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self.reload))
-        # All that is here by now stays: the collector of cycles need not go through it again and again.
+        # What exists by now will stay: the garbage collector need not scan it again and again.
         gc.collect()
         gc.freeze()
         notify("READY=1")
 
     def stopService(self) -> Deferred[None]:
-        """Drain; another SIGINT or SIGTERM ends it, and there is nothing to reload any more."""
+        """Drain; another SIGINT or SIGTERM ends the process, and SIGHUP is ignored from now on."""
         notify("STOPPING=1")
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -132,7 +132,7 @@ class ProcessDaemon(Daemon):
         return super().stopService()
 
     def reload(self) -> None:
-        """Read certificates, keys and passwords anew, and tell systemd."""
+        """Reload certificates, keys and passwords, and notify systemd."""
         notify("RELOADING=1")
         super().reload()
         notify("READY=1")
@@ -145,11 +145,11 @@ def _raiseDescriptorLimit() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
-        return  # a system that has a lower limit of its own: the gate keeps to what there is
+        return  # the system has a lower limit: the gate keeps to that
     ProcessDaemon._log.info("{count} descriptors are allowed (raised from {soft})", count=hard, soft=soft)
 
 
 def _endAtOnce(number: int, frame: object) -> None:
-    """End the process now: whoever sends the signal a second time does not want to wait for the drain."""
+    """End the process now: a second signal means that the sender does not want to wait for the drain."""
     os.write(2, b"twisted_ws: ended at once, before all callers had left\n")
     os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""The daemon as a Twisted service: the server, its ports, their start and their end."""
+"""The daemon as a Twisted service: the server and its ports, from start to stop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["Daemon"]
 
 
 class Daemon(MultiService):
-    """All that ``twistd wsservice`` runs, without its process: no signals, no log, no limits of the process are touched.
+    """Everything that ``twistd wsservice`` runs, except its process: signals, log and process limits are not touched.
 
     Args:
         settings: what to run.
@@ -42,10 +42,10 @@ class Daemon(MultiService):
 
     Attributes:
         server: the server.
-        settings: what it was made with.
+        settings: the settings it was made with.
 
     Raises:
-        ConfigurationError: the settings cannot be used; one line.
+        ConfigurationError: the settings are invalid; one line.
     """
 
     _log = Logger()
@@ -71,7 +71,7 @@ class Daemon(MultiService):
             try:
                 self.server.mount(mount.path, service)
             except ServiceError:
-                raise  # which names the service
+                raise  # its text names the service
             except ConfigurationError as error:
                 raise ConfigurationError(f"--service {mount.path}={mount.target}: {error}") from None
         self._credentials = Credentials(settings.checkers, settings.apiKeyFile, settings.limits, reactor)
@@ -151,7 +151,7 @@ class Daemon(MultiService):
 
     def _listener(self, place: ListenAddress, factory: IProtocolFactory, secure: bool) -> Listener:
         if secure:
-            assert self._tls is not None  # which _makeTLS made for this port
+            assert self._tls is not None  # _makeTLS made it for this port
             factory = self._tls.wrap(factory, self._reactor)
         return Listener(place, factory, secure, self.server, self._reactor, self.settings.limits.backlog)
 
@@ -163,10 +163,10 @@ class Daemon(MultiService):
     # Start and stop.
 
     def listen(self, listeners: Iterable[Listener] | None = None) -> None:
-        """Listen on all ports that do not listen yet, or else on none.
+        """Listen on all ports that do not listen yet; if one fails, on none.
 
         Raises:
-            ConfigurationError: a port cannot be had; one line.
+            ConfigurationError: cannot listen on a port; one line.
         """
         try:
             for listener in self._listeners if listeners is None else listeners:
@@ -177,7 +177,7 @@ class Daemon(MultiService):
             raise
 
     def _tell(self, listener: Listener) -> None:
-        """Say where a port is: in the log, and for the broadcast site on the demo page."""
+        """Report where a port is: in the log, and for the broadcast site on the demo page."""
         notes = ["PROXY protocol"] if listener.place.kind == "haproxy" else []
         if listener.isOnAllAddresses():
             notes.append("on all addresses")
@@ -186,7 +186,7 @@ class Daemon(MultiService):
             self._log.info("WebSocket on {url}{how}", url=listener.url("wss" if listener.secure else "ws"), how=how)
             return
         url = listener.url("https" if listener.secure else "http")
-        if url.startswith("http"):  # and no Unix socket
+        if url.startswith("http"):  # not a Unix socket
             url += "/broadcaster/broadcast"
             self._pages.broadcastURL = self._pages.broadcastURL or url
         self._log.info("Broadcast site on {url}{how}", url=url, how=how)
@@ -197,13 +197,13 @@ class Daemon(MultiService):
         super().privilegedStartService()  # type: ignore[no-untyped-call]
 
     def startService(self) -> None:
-        """Run; listens now where the runner knows no privileged start."""
+        """Run; listen now if the runner has no privileged start."""
         self.listen()
         super().startService()  # type: ignore[no-untyped-call]
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Drain: accept no more, close every caller with 1001, then end the rest; health says so until the end."""
+        """Drain: stop accepting, close every caller with 1001, then end the rest; the health check says so until the end."""
         yield self._stopListening(self._webSocketListeners)
         count = len(self.server.callers)
         if count:
@@ -218,7 +218,7 @@ class Daemon(MultiService):
         return DeferredList([listener.stopService() for listener in listeners], consumeErrors=True)
 
     def reload(self) -> None:
-        """Read certificates, keys and passwords anew, without dropping a connection; what is wrong stays as it was."""
+        """Reload certificates, keys and passwords without dropping a connection; where that fails, the old ones stay."""
         whole = True
         for stays, again in (("certificate stays", self._reloadTLS), ("API keys stay", self._credentials.reload)):
             try:
@@ -235,7 +235,7 @@ class Daemon(MultiService):
 
 
 def _checkNames(settings: Settings) -> None:
-    # The server does that, too, and knows no options.
+    # The server checks them too, but does not know the options.
     for option, kind, names in (
         ("allowed-origin", AllowedOrigins, settings.allowedOrigins),
         ("allowed-host", AllowedHosts, settings.allowedHosts),
@@ -248,7 +248,7 @@ def _checkNames(settings: Settings) -> None:
 
 
 def _checkPasswordFiles(checkers: Iterable[Any]) -> None:
-    # Twisted opens the file of --auth file:PATH at the first login.
+    # Twisted opens the file of --auth file:PATH only at the first login.
     for checker in checkers:
         if isinstance(checker, FilePasswordDB):
             try:

@@ -1,6 +1,6 @@
-"""What the operator says: defaults, then the configuration file, then the flags. Pure, but for reading that one file.
+"""The operator's settings: defaults, then the configuration file, then flags. Pure, except that it reads that file.
 
-Each key stands once, in `KEYS`: the flag, the key of the file, its default and its help are made from there.
+`KEYS` is the only list of them: the flag, the key of the file, its default and its help come from there.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ class Mount:
     """One service to mount.
 
     Attributes:
-        path: where, as ``/rooms/{room}``.
-        target: what, as ``package.module:Name`` or the name of an installed service.
+        path: where, such as ``/rooms/{room}``.
+        target: what, such as ``package.module:Name`` or the name of an installed service.
         options: keyword arguments for the class.
     """
 
     path: str
     target: str
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may have passwords
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may contain passwords
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that the daemon needs to start; `merge` makes it, and a `.tac` file may.
 
-    Attributes are the flags in camelCase (see the options reference); `limits` has those that are limits, `checkers` what
+    Attributes are the flags in camelCase (see the options reference); `limits` has those that are limits, `checkers` those that
     ``--auth`` made.
     """
 
@@ -75,7 +75,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
 
-# How a value is read: from a flag it comes as text, from the file as what TOML has.
+# How values are read: a flag gives a str, the file any type of TOML.
 
 
 def _text(value: Any) -> str:
@@ -145,9 +145,9 @@ class Key:
     Attributes:
         name: the flag without its dashes, and the key of the file.
         field: the attribute of `Settings`, or of `Limits`.
-        read: makes the value; its ValueError says what is expected.
+        read: converts the value; its ValueError says what is expected.
         help: one line.
-        default: as the help has it.
+        default: as the help shows it.
     """
 
     name: str
@@ -168,7 +168,7 @@ class Key:
 
     @property
     def isPath(self) -> bool:
-        """Whether this is a file, relative to the configuration file that names it."""
+        """Whether this is a path, relative to the configuration file that names it."""
         return self.field in _PATHS
 
 
@@ -232,7 +232,7 @@ KEYS = (
 
 
 def load(path: str) -> dict[str, Any]:
-    """Return the tables of a TOML file; relative paths in it are taken from its directory.
+    """Return the tables of a TOML file; relative paths in it start at its directory.
 
     Raises:
         ConfigurationError: it cannot be read or parsed; the text says where.
@@ -251,9 +251,9 @@ def load(path: str) -> dict[str, Any]:
 
 
 def absolute(values: Mapping[str, Any], directory: str) -> dict[str, Any]:
-    """Return `values` with absolute paths, those that are relative taken from `directory`.
+    """Return `values` with absolute paths; relative ones start at `directory`.
 
-    The runner may change its directory after that (``twistd --rundir``), and they are read again at each reload.
+    The runner may change its directory later (``twistd --rundir``), and the files are read again at each reload.
     """
     found = dict(values)
     for key in KEYS:
@@ -266,12 +266,12 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
     """Return the settings: defaults, then the file, then the flags.
 
     Args:
-        document: the tables of the configuration file, {} without one.
+        document: the tables of the configuration file; {} if there is none.
         flags: the flags that were given, by name; "service" is a list of PATH=TARGET.
         checkers: who may publish by password.
 
     Raises:
-        ConfigurationError: a key is unknown (the nearest is named) or a value does not fit.
+        ConfigurationError: a key is unknown (the text names the nearest) or a value is invalid.
     """
     _refuseUnknown(document, [key.name for key in KEYS] + ["services", "limits"], "")
     table = _table(document, "limits")
@@ -298,7 +298,7 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
 
 
 def _limit(called: str, name: str, value: Any) -> Any:
-    """Return the value of a limit, which `Limits` has to take; what is wrong is told by the name that was written."""
+    """Return the value of a limit, which `Limits` checks; an error has the name as it was written."""
     try:
         Limits(**{name: value})
     except ValueError as error:
@@ -307,7 +307,7 @@ def _limit(called: str, name: str, value: Any) -> Any:
 
 
 def _limitSize(name: str, value: Any) -> Any:
-    """Return the value of a limit as a number, where it is a text as 64KiB; every other mistake is told by `Limits`."""
+    """Return a limit such as 64KiB as a number; other mistakes are left to `Limits`."""
     if not isinstance(value, str) or _LIMITS[name] != "bytes":
         return value
     try:

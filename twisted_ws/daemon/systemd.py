@@ -1,4 +1,4 @@
-"""What systemd wants to hear (sd_notify(3))."""
+"""Notifications to systemd (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["notify"]
 
 
 def notify(state: str) -> None:
-    """Send a state such as ``READY=1`` to systemd; without systemd, nothing."""
+    """Send a state such as ``READY=1`` to systemd, if it is there."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -24,4 +24,4 @@ def notify(state: str) -> None:
             sender.connect(address)
             sender.send(state.encode())
     except OSError:
-        pass  # systemd is not there any more or does not listen, and a server must not end or wait for that
+        pass  # systemd is gone or does not listen: no reason for a server to end or wait

@@ -1,4 +1,4 @@
-"""What twistd runs for ``wsservice``; loaded when that is asked for, and not before."""
+"""What twistd runs for ``wsservice``; loaded only when that is run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["Options", "makeService"]
 def makeService(options: Options | Settings) -> Any:
     """Return the daemon for these options (an `IService`), listening already.
 
-    It takes the process: its signals and descriptor limit. A program that has other things to do as well uses
+    It owns the process: its signals and descriptor limit. A program that does other things as well uses
     `twisted_ws.server.WebSocketServer`, or `twisted_ws.daemon.service.Daemon`.
 
     Args:
-        options: those of the command line; or, for a `.tac` file, settings. There the log is twistd's (or what the file sets as
+        options: those of the command line; or, in a `.tac` file, settings. There the log is twistd's (or what the file sets as
             the application's `ILogObserver`), whatever `logFormat` says.
 
     Raises:
-        SystemExit: something the operator can mend, told in one line. Any other error twistd would show with a traceback.
+        SystemExit: an error that the operator can fix, as one line; twistd shows other errors with a traceback.
     """
     _showOneLine()
     try:
@@ -35,7 +35,7 @@ def makeService(options: Options | Settings) -> Any:
 
 def _make(options: Options | Settings) -> Any:
     settings, runner = (options, None) if isinstance(options, Settings) else (options.settings(), options.parent)
-    # The reactor and Autobahn load here: twistd --help and wsservice --help do without them.
+    # The reactor and Autobahn are loaded here: twistd --help and wsservice --help do not need them.
     from twisted_ws.daemon.process import ProcessDaemon
 
     daemon = ProcessDaemon(settings, runner)
@@ -44,13 +44,13 @@ def _make(options: Options | Settings) -> Any:
 
 
 def _showOneLine() -> None:
-    """Have what goes wrong after that, as a Unix socket that cannot be made, shown as one line as well, and Ctrl-C as nothing."""
+    """Show later errors, such as a Unix socket that cannot be made, as one line too, and Ctrl-C as nothing."""
     previous = sys.excepthook
 
     def show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if isinstance(error, ConfigurationError):
             print(f"twisted_ws: {error}", file=sys.__stderr__)
-        elif not issubclass(kind, KeyboardInterrupt):  # with which Python ends by the signal itself
+        elif not issubclass(kind, KeyboardInterrupt):  # after which Python ends by the signal itself
             previous(kind, error, traceback)
 
     sys.excepthook = show

@@ -1,4 +1,4 @@
-"""From the name of a service to the object: ``package.module:Name``, or an installed one."""
+"""From a target, ``package.module:Name`` or the name of an installed service, to the service object."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twisted_ws.spelling import didYouMean
 
 __all__ = ["GROUP", "describeInstalled", "loadService"]
 
-# Where a package says which services it has: the entry point group.
+# The entry point group in which packages declare their services.
 GROUP = "twisted_ws.services"
 
 
@@ -26,11 +26,11 @@ def loadService(target: str, options: Mapping[str, Any]) -> object:
 
     Args:
         target: ``package.module:Name``, or the name of an installed service. A class is called with `options`; anything else is
-            the object itself.
+            the service itself.
         options: keyword arguments.
 
     Raises:
-        ConfigurationError: it cannot be found, imported or made; one line that says why.
+        ConfigurationError: it cannot be found, imported or made; one line says why.
     """
     found = _imported(target) if ":" in target else _installed(target)
     if not isinstance(found, type):
@@ -56,7 +56,7 @@ def _failed(target: str, error: BaseException) -> ConfigurationError:
     return ConfigurationError(f"The service {target} cannot be made: {type(error).__name__}: {error}{_place(error)}.")
 
 
-# Where what is not the user's own is: Python, what is installed, and this package.
+# Where code that is not the user's is: Python, installed packages, and this package.
 _LIBRARIES = tuple(
     f"{each}{os.sep}"
     for each in (*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")), Path(__file__).parents[1])
@@ -64,9 +64,9 @@ _LIBRARIES = tuple(
 
 
 def _place(error: BaseException) -> str:
-    """Return where an error came from, in brackets: the last line of the user's, or else the last; "" where none is known."""
+    """Return where an error came from, in brackets: the last line of the user's code, else the last line; "" if unknown."""
     frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ is not None else []
-    # What follows this file is what was called from here.
+    # Frames of this file are only those that called the user's code.
     frames = [each for each in frames if "importlib" not in each.filename and each.filename != __file__]
     own = [each for each in frames if not each.filename.startswith((*_LIBRARIES, "<"))] or frames
     return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
@@ -78,15 +78,15 @@ def _imported(target: str) -> Any:
         raise ConfigurationError(f"The service {target} must be written as package.module:Name.")
     here = os.getcwd()
     if here not in sys.path:
-        sys.path.insert(0, here)  # as with python -m: modules of the present directory
+        sys.path.insert(0, here)  # as with python -m: modules in the working directory
     try:
         found: Any = import_module(module)
-    except (Exception, SystemExit) as error:  # a script that was not meant to be imported may even exit
+    except (Exception, SystemExit) as error:  # a script that is not meant to be imported may even exit
         if isinstance(error, ModuleNotFoundError) and module.endswith(".py"):
             raise ConfigurationError(
                 f"The service {target} must be written as package.module:Name: write {Path(module).stem}:{name}."
             ) from None
-        # The module itself, or one that it imports, is missing or broken.
+        # The module, or one that it imports, is missing or broken.
         place = _place(error)
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             place = f" (searched the working directory, {here}, and Python's package directories)"

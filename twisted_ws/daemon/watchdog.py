@@ -1,4 +1,4 @@
-"""A watchdog that notices when the reactor stands still."""
+"""A watchdog that notices when the reactor is stuck."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from twisted_ws.daemon.systemd import notify
 
 __all__ = ["Watchdog"]
 
-# Seconds between two beats, and between two looks of the thread.
+# Seconds between two beats, and between two checks by the thread.
 BEAT = 1.0
 
 
 class Watchdog(Service):
-    """Beats in the reactor: tells systemd's watchdog, and a thread that looks for missing beats.
+    """Beats in the reactor, for systemd's watchdog and for a thread that looks for missing beats.
 
     Args:
         reactor: the reactor.
@@ -44,7 +44,7 @@ class Watchdog(Service):
     def startService(self) -> None:
         """Begin to beat."""
         super().startService()  # type: ignore[no-untyped-call]
-        # WatchdogSec= is in the environment in microseconds; systemd asks for twice as many signs of life.
+        # WatchdogSec= is in the environment, in microseconds; systemd wants a sign of life twice as often.
         watchdog = os.environ.get("WATCHDOG_USEC", "")
         self._loop.start(min(BEAT, int(watchdog) / 2e6) if watchdog.isdigit() else BEAT)
         self._reactorThread = threading.get_ident()
@@ -72,7 +72,7 @@ class Watchdog(Service):
             self._look()
 
     def _look(self) -> None:
-        """Compare the beats with those of the look before; looks are counted, so that a suspended process is no still one."""
+        """Compare the beats with those of the last check; checks are counted, so that a suspended process is not reported."""
         if self._beats != self._seen:
             self._seen, self._looks = self._beats, 0
             return

@@ -229,11 +229,11 @@ class _Examination:
     def _isHandler(self, name: str, method: Callable[..., Any], dispatching: bool) -> bool:
         """Say whether a method that is not an event handles dispatched messages; raise if it is meant as an event.
 
-        Without a dispatcherKey, a name very close to an event's is a mistake; so is a less close one (``onTimeout``, ``onRing``) if
-        it takes the event's parameters; and any method that takes a `caller` must be meant for messages. Others (``once``,
+        Without a dispatcherKey, a name very close to an event's is a mistake; so is a less close one (``onTimeout``, ``onRing``)
+        that takes the event's parameters; and any method that takes a `caller` must be meant for messages. Others (``once``,
         ``onBrokerLost(reason)``) are the service's own. With a dispatcherKey every on<Event> is a handler, so only these are
-        mistakes: the same letters spelt differently (``on_open``), a typo in a long name (``onMesage``, but not ``onMessages``), and
-        the parameters of an event (``onClosed(caller, statusCode, reason)``).
+        mistakes: the same letters spelt differently (``on_open``), a typo in a long name (``onMesage``, not ``onMessages``),
+        and the parameters of an event (``onClosed(caller, statusCode, reason)``).
         """
         letters = _letters(name)
         known = {**EVENTS, **self._hooks}
