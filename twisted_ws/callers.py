@@ -18,7 +18,7 @@ __all__ = ["Callers", "OpenCallers"]
 
 
 class Callers(Collection[Caller]):
-    """The open callers of a server, as they are now: count, iterate, ask for one, find some."""
+    """The open callers of a server at the moment, as a collection with `find`."""
 
     __slots__ = ("_roster",)
 
@@ -35,7 +35,7 @@ class Callers(Collection[Caller]):
         return isinstance(caller, Caller) and caller in self._roster
 
     def find(self, connection: str | None = None, user: str | None = None) -> list[Caller]:
-        """Return those with this `Caller.connectionId`, or of this user (a str), without a look at the others."""
+        """Return those with this `Caller.connectionId`, or of this user (a str), without searching."""
         return self._roster.find(connection, user)
 
     def __repr__(self) -> str:
@@ -53,24 +53,24 @@ class OpenCallers(Callers):
         super().__init__()
         self._fanOuts = fanOuts
         self._plain = Crowd()
-        self._framed = Crowd()  # who speaks twisted-ws.v1
+        self._framed = Crowd()  # those that speak twisted-ws.v1
 
     def _crowdOf(self, caller: Caller) -> Crowd:
         return self._framed if caller.negotiatedSubProtocol == SUBPROTOCOL else self._plain
 
     def add(self, caller: Caller) -> None:
-        """Add one who came."""
+        """Add a caller that came."""
         self._roster.add(caller)
         if self._fanOuts.pending:
             self._fanOuts.came(caller, EVERYBODY)
         caller._place = self._crowdOf(caller).add(caller._connection)
 
     def renamed(self, caller: Caller, before: Any) -> None:
-        """Note that a caller, open or not, has another user."""
+        """Note that a caller, open or not, has a new user."""
         self._roster.renamed(caller, before)
 
     def discard(self, caller: Caller) -> None:
-        """Take one away who leaves."""
+        """Remove a caller that leaves."""
         self._roster.discard(caller)
         place, caller._place = caller._place, None
         if place is not None:

@@ -1,4 +1,4 @@
-"""The server: services by path, the open callers, broadcast. It needs no daemon; see `WebSocketServer`."""
+"""The server: services by path, open callers, broadcast. It needs no daemon; see `WebSocketServer`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from twisted_ws.wire.websocket.welcome import Welcome
 
 __all__ = ["CLOSING", "WebSocketServer"]
 
-# What it costs to close one caller, and to end one answer by HTTP, in steps of `Turns`.
+# The cost of closing one caller, and of ending one HTTP response, in steps of `Turns`.
 CLOSING = 12
 STOPPING = 40
 
@@ -49,7 +49,7 @@ class OpenResponse(Protocol):
     """A response over HTTP that has no end of its own: an event stream, or a poll that waits."""
 
     def stop(self, timeout: float) -> Deferred[None]:
-        """End it, so that the client comes back later; fires when its connection has gone, after `timeout` at most."""
+        """End it so that the client comes back later; fires when its connection has gone, after `timeout` seconds at most."""
 
 
 class WebSocketServer:
@@ -63,30 +63,30 @@ class WebSocketServer:
 
     Args:
         limits: all limits; see `Limits`.
-        allowedOrigins: the web pages that may connect, beside those of the server's own host (``https://app.example``, ``*``).
-        allowedHosts: the names by which clients may ask for the server on a loopback address, beside this machine's own and those
+        allowedOrigins: the web pages that may connect, besides those of the server's own host (``https://app.example``, ``*``).
+        allowedHosts: the names that clients may use for the server on a loopback address, besides this machine's own and those
             of `allowedOrigins` (``app.example``, ``*.app.example``, ``*``); see `twisted_ws.wire.door.origins.AllowedHosts`.
         compression: whether permessage-deflate is accepted.
-        trustedProxies: the networks whose X-Forwarded-For and X-Forwarded-Proto are believed.
-        engine: numbers and keeps the messages of channels; None for one in memory.
+        trustedProxies: the networks whose X-Forwarded-For and X-Forwarded-Proto are trusted.
+        engine: numbers and keeps the messages of channels; None: one in memory.
         reactor: the reactor; None for the global one.
 
     Attributes:
         limits: the limits it was made with.
-        reactor: its reactor: the one for a service's own timers, so that they stand still with it in a test.
+        reactor: its reactor; services should use it for their timers, so that a test can control them.
         callers: the open callers of all services.
-        channels: the channels, for those who build a transport on them.
+        channels: the channels, for transports built on them.
         services: the mounted services, by path.
-        gate: the count of connections, to be told of each listening port.
+        gate: the count of connections; it must know each listening port.
         origins: the web pages that may connect, as `allowedOrigins` says.
-        namedOrigins: the same without ``*``: those that were meant, and not just anybody.
-        hosts: the names by which it may be asked for on a loopback address, as `allowedHosts` says.
-        proxies: whose word on a client's address counts.
+        namedOrigins: the same without ``*``: only those that are named.
+        hosts: the names that clients may use for it on a loopback address, as `allowedHosts` says.
+        proxies: the proxies that are trusted to report a client's address.
         runtime: what all its connections share, of whatever transport.
-        visits: what is being answered by HTTP and has no end of its own; a transport adds it, and takes it away.
+        visits: the HTTP responses that have no end of their own; a transport adds and removes them.
 
     Raises:
-        ConfigurationError: an origin, a host or a network cannot be read; the text names it.
+        ConfigurationError: an origin, host or network is malformed; the text names it.
     """
 
     _log = Logger()
@@ -103,7 +103,7 @@ class WebSocketServer:
         reactor: Any = None,
     ) -> None:
         if reactor is None:
-            from twisted.internet import reactor  # installs the default reactor, so not before somebody needs one
+            from twisted.internet import reactor  # installs the default reactor, so only if it is needed
         self.limits = limits or Limits()
         self.reactor: Any = reactor
         allowedOrigins = tuple(allowedOrigins)
@@ -134,7 +134,7 @@ class WebSocketServer:
 
     @property
     def services(self) -> Mapping[str, object]:
-        """The mounted services, by the path they were mounted with."""
+        """The mounted services, by the path that they were mounted with."""
         return MappingProxyType(dict(self._routes))
 
     def mount(self, path: str, service: object) -> None:
@@ -145,7 +145,7 @@ class WebSocketServer:
             service: a service object (`twisted_ws.WebSocketService`); its `server` attribute is set.
 
         Raises:
-            ServiceError: the service has a mistake, as a misspelt event; the text names it.
+            ServiceError: the service has a mistake, such as a misspelt event; the text names it.
             ConfigurationError: the path is malformed or taken.
         """
         examine(service)
@@ -153,12 +153,12 @@ class WebSocketServer:
         _setServer(service, self)
 
     def find(self, path: str) -> object | None:
-        """Return the service that answers a URL path (percent-encoded, without the query), None where none does."""
+        """Return the service that answers a URL path (percent-encoded, without the query), None if none does."""
         match = self.match(path)
         return None if match is None else match.value
 
     def match(self, path: str) -> Match[object] | None:
-        """Return the same with what the path says beside that; for those who have `ask`."""
+        """Return the same as a `Match`, with the path's parameters; for `ask`."""
         return self._routes.find(path)
 
     def factory(
@@ -167,7 +167,7 @@ class WebSocketServer:
         """Return a factory for one port.
 
         Args:
-            http: makes the protocols for requests that are not WebSocket; None: they get 426.
+            http: makes the protocols for requests that are not WebSocket handshakes; None: they get 426.
             peerCertificate: reads the client's certificate from a transport (with mutual TLS).
         """
         return FrontDoorFactory(
@@ -177,8 +177,8 @@ class WebSocketServer:
     def adopt(self, port: IListeningPort) -> None:
         """Take a port that listens with `factory` into the fast lane, and pause it when descriptors run short.
 
-        From then on peers that vanish while they wait for an answer by HTTP are noticed, too. A server works without this, more
-        slowly; the daemon does it for each port.
+        From then on, peers that vanish while they wait for an HTTP response are noticed as well. Without this, a server works,
+        but more slowly; the daemon calls it for each port.
         """
         self.runtime.gate.watch(port)
         listening = getattr(port, "socket", None)
@@ -190,16 +190,16 @@ class WebSocketServer:
     def broadcast(self, message: Any) -> Deferred[int]:
         """Send one message to every open caller of every service.
 
-        Those are meant who are open now. Very many are sent to in several turns of the reactor: each still gets what is sent to
-        all, published to its channels or written to it alone in the order of the calls.
+        It goes to the callers that are open now. To very many it is sent over several turns of the reactor; still, each caller
+        gets what is sent to all, published to its channels or written to it alone in the order of the calls.
 
         Args:
-            message: str for text, bytes for binary, anything else as JSON text. Who speaks ``twisted-ws.v1`` gets it as a
-                frame ``broadcast``.
+            message: str for text, bytes for binary, anything else as JSON text. Callers that speak ``twisted-ws.v1`` get it
+                in a ``broadcast`` frame.
 
         Returns:
-            A Deferred of to how many it was written; it fires before this returns where one turn is enough, as it is for some
-            thousand. Who leaves meanwhile is not counted. A caller that fails or is slow stops nobody else's.
+            A Deferred that fires with the number of callers that it was written to; it has fired already if one turn is enough,
+            as for a few thousand. Callers that leave meanwhile are not counted. One that fails or is slow does not affect others.
 
         Raises:
             ChannelError: "unavailable": more messages are on their way than can be sent (`Limits.fanOutLag`).
@@ -214,20 +214,20 @@ class WebSocketServer:
     def publish(
         self, channel: str, message: Any, *, key: str | None = None, idempotencyKey: str | None = None
     ) -> Deferred[Published]:
-        """Send one message to everyone who is subscribed to a channel, and keep it for those who come back.
+        """Send one message to all subscribers of a channel, and keep it for those that come back.
 
         Args:
-            channel: the name, as ``orders.42``.
+            channel: the name, such as ``orders.42``.
             message: str for text, bytes for binary, anything else as JSON text.
-            key: of several messages with one key, those who are slow may get the newest only; see `ChannelService`.
-            idempotencyKey: a second call with the same key, within 5 minutes, publishes nothing and has the same answer.
+            key: of several messages with the same key, slow subscribers may get only the newest; see `ChannelService`.
+            idempotencyKey: a second call with the same key within 5 minutes publishes nothing and returns the same result.
 
         Returns:
-            A Deferred of `Published`: the message's id, and to how many it was written.
+            A Deferred of `Published`: the message's id, and how many it was written to.
 
         Raises:
-            ChannelError: no name, too large, an idempotency key that another message had, or the server has all the channels it
-                can hold.
+            ChannelError: the name is invalid, the message too large, the idempotency key was used for another message, or the
+                server has as many channels as it may hold.
             TypeError: JSON has no form for `message`.
             ValueError: text or key with a lone surrogate.
         """
@@ -239,21 +239,21 @@ class WebSocketServer:
         return self._stopping is not None
 
     def readiness(self) -> str | None:
-        """Return why the server should get no new traffic ("draining", "full"), None when it may."""
+        """Return why the server should get no new traffic ("draining" or "full"), None if it may."""
         if self.isStopping:
             return "draining"
         return "full" if self.runtime.gate.full() else None
 
     def stop(self, timeout: float | None = None) -> Deferred[None]:
-        """Drain: refuse handshakes, undecided ones too, with 503, close callers with 1001, and drop who is left at the deadline.
+        """Drain: refuse handshakes with 503, even pending ones, close callers with 1001, and drop those left at the deadline.
 
-        What runs for callers that have left, async handlers and onClose, has the same time to come to its end.
+        Async handlers and onClose of callers that have left get the same time to finish.
 
         Args:
-            timeout: seconds until they are dropped; None for `Limits.drainTimeout`.
+            timeout: seconds until callers are dropped; None for `Limits.drainTimeout`.
 
         Returns:
-            A Deferred that fires with None when no caller is left. A second call waits for the same end.
+            A Deferred that fires with None when no caller is left. Further calls wait for the same end.
         """
         waiter: Deferred[None] = Deferred()
         if self._stopping is None:
@@ -310,7 +310,7 @@ class WebSocketServer:
         return self._welcome(answer, request) if isinstance(answer, tuple) else answer.addCallback(self._welcome, request)
 
     def ask(self, request: UpgradeRequest, match: Match[object] | None) -> Upgrade | Deferred[Upgrade]:
-        """Ask the onUpgrade of the service for a request; for transports beside WebSocket, too.
+        """Ask the service's onUpgrade about a request, for WebSocket and other transports.
 
         Args:
             request: the request.
@@ -340,7 +340,7 @@ class WebSocketServer:
         _setServer(service, self)
         try:
             handlers = examine(service)
-        except ServiceError:  # it has been changed since it was mounted
+        except ServiceError:  # it was changed after it was mounted
             raise refusal(Failure(), service, request, self.mayLog) from None
         chosen, runtime = None, self.runtime
         if request.subProtocols:

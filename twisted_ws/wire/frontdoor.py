@@ -316,7 +316,7 @@ class FrontDoor(TwistedProtocol):
             self._failed(Failure(error))
 
     def stop(self, timeout: float) -> Deferred[None]:
-        """Refuse a handshake that is not decided, as the server stops (see `twisted_ws.server.Visit`)."""
+        """Refuse a handshake that is not decided, as the server stops (see `twisted_ws.server.OpenResponse`)."""
         gone: Deferred[None] = Deferred()
         self._gone = gone
         self._refuse(503, "The server is stopping.", (("Retry-After", "5"),))
