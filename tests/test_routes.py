@@ -79,7 +79,7 @@ def test_root():
 @pytest.mark.parametrize("path", ["", "ws", "//ws", "/a//b", "/ws?x", "/ws#x"])
 def test_noPath(path):
     """What is no path is refused by name."""
-    with pytest.raises(ConfigurationError, match=r"is no path: it must begin with one / and have no \? or #$"):
+    with pytest.raises(ConfigurationError, match=r"is not a path: it must begin with a single / and have no \? or #$"):
         routes(path)
 
 
@@ -87,10 +87,10 @@ def test_noPath(path):
     ("path", "text"),
     [
         ("/{", "{ is not a parameter: write {name} or {name:int}"),
-        ("/x{name}", "x{name} is no parameter"),
-        ("/{na-me}", "{na-me} is no parameter"),
-        ("/{name:}", "{name:} is no parameter"),
-        ("/a}", "a} is no parameter"),
+        ("/x{name}", "x{name} is not a parameter"),
+        ("/{na-me}", "{na-me} is not a parameter"),
+        ("/{name:}", "{name:} is not a parameter"),
+        ("/a}", "a} is not a parameter"),
         ("/{id:float}", "float is not a type of parameter: use int or str"),
         ("/{a}/{a:int}", "the parameter a appears twice"),
     ],
@@ -127,5 +127,5 @@ def test_anyPath(text):
 @pytest.mark.parametrize("path", ["/caf%C3%A9", "/a/../b", "/."])
 def test_writtenAsItReads(path):
     """A path that no request could match is refused when it is mounted."""
-    with pytest.raises(ConfigurationError, match="as it reads"):
+    with pytest.raises(ConfigurationError, match="must be written decoded"):
         Routes().add(path, path)

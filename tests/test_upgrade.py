@@ -36,7 +36,7 @@ def test_checkHeaders():
 @pytest.mark.parametrize("name", ["", "X A", "X:", "X\r\nY", "é", 1])
 def test_wrongHeaderNames(name):
     """A header name that is no token is refused."""
-    with pytest.raises(ValueError, match="is no header name"):
+    with pytest.raises(ValueError, match="is not a header name"):
         checkHeaders({name: "x"})
 
 

@@ -149,7 +149,7 @@ def test_theSamePortTwice(tmp_path: Path, settings: Settings, ports: str) -> Non
     settings = Settings(
         port=settings.port, tlsPort=settings.tlsPort, listen=settings.listen, stateDirectory=str(tmp_path), interface="127.0.0.1"
     )
-    assert _refused(settings) == f"{ports}: choose another for one of them."
+    assert _refused(settings) == f"{ports}: change one of them."
 
 
 # Who may publish.
@@ -368,7 +368,7 @@ def test_reloadOfLittle() -> None:
         (Settings(trustedProxies=("127.0.0.1:80",)), "--trusted-proxy: '127.0.0.1:80' is no network: "),
         (Settings(allowedOrigins=("localhost:8000",)), "--allowed-origin: 'localhost:8000' is no origin: "),
         (Settings(allowedHosts=("a b",)), "--allowed-host: 'a b' is no name of a host: "),
-        (Settings(services=(Mount("chat", "demo"),)), "--service chat=demo: 'chat' is no path: "),
+        (Settings(services=(Mount("chat", "demo"),)), "--service chat=demo: 'chat' is not a path: "),
     ],
 )
 def test_namesTheOption(settings: Settings, line: str) -> None:

@@ -108,7 +108,7 @@ def test_noPorts(value: object) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("interface", 5, "text"),
+        ("interface", 5, "a string"),
         ("max-connections", "many", "a whole number"),
         ("max-connections", 1.5, "a whole number"),
         ("max-connections", True, "a whole number"),

@@ -176,7 +176,7 @@ def test_misspeltWithKey(name: str, signature: str) -> None:
     """With a dispatcherKey, other spellings, typos in long names, and the parameters of an event still tell a mistake."""
     text = mistake(service(dispatcherKey="event", onOpen=nothing, **{name: handler(signature)}))
     assert "did you mean" in text
-    assert 'marked @dispatches("...")' in text
+    assert 'mark it @dispatches("...")' in text
 
 
 @pytest.mark.parametrize(
@@ -376,9 +376,9 @@ def test_plainMessages(name: str, annotation: Any, right: bool) -> None:
         ({"subProtocols": None}, "must be a list"),
         ({"subProtocols": {"mqtt": 1}}, "must be a list"),
         ({"subProtocols": ["a b"]}, "Chat.subProtocols has 'a b', which is not a token"),
-        ({"subProtocols": [""]}, "no token"),
-        ({"subProtocols": ["ü"]}, "no token"),
-        ({"subProtocols": [1]}, "no token"),
+        ({"subProtocols": [""]}, "not a token"),
+        ({"subProtocols": ["ü"]}, "not a token"),
+        ({"subProtocols": [1]}, "not a token"),
         ({"subProtocols": ["a", "a"]}, "lists a name twice"),
         ({"idleTimeout": -1}, "Chat.idleTimeout must be a number of seconds, 0 or more (0: never), not -1"),
         ({"idleTimeout": math.nan}, "must be a number"),
