@@ -23,6 +23,7 @@ from twisted_ws.web.http.connection import HEAD_BYTES, REQUEST
 from twisted_ws.web.http.errors import HttpError
 from twisted_ws.wire.loop.turns import QUANTUM, STEPS, TURN
 from twisted_ws.wire.websocket.outbox import SLICE
+from twisted_ws.wire.websocket.states import ImpossibleEvent
 
 GET = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
 GONE = Failure(ConnectionDone())
@@ -995,6 +996,24 @@ def test_halfClosed(world: World) -> None:
         assert not (transport.connected and not transport.disconnecting)
         assert transport.value() == b""
     assert [request.gone for request in world.later.requests] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("event", "state"),
+    [
+        (connectionModule.HEAD_TAKEN, connectionModule.ANSWERING),
+        (connectionModule.BODY_WANTED, connectionModule.BODY),
+        (connectionModule.ANSWER_BEGUN, connectionModule.ANSWERING),
+        (connectionModule.ANSWERED, connectionModule.HEAD),
+        (connectionModule.UPGRADED, connectionModule.ANSWERING),
+        (connectionModule.ENDED, connectionModule.LOST),
+        (connectionModule.GONE, connectionModule.LOST),
+    ],
+)
+def test_impossible(event: Any, state: Any) -> None:
+    """A request during an answer, a second answer, or anything after the loss of a connection is a bug that shows itself."""
+    with pytest.raises(ImpossibleEvent):
+        event[state]
 
 
 def test_halfClose(world: World) -> None:

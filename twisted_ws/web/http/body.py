@@ -8,6 +8,7 @@ from typing import Protocol
 from twisted_ws.limits import Limits
 from twisted_ws.web.http.errors import HttpError
 from twisted_ws.wire.door.head import RequestHead
+from twisted_ws.wire.websocket.states import States
 
 __all__ = ["Body", "bodyOf", "expectsContinue"]
 
@@ -133,11 +134,14 @@ class LengthBody:
         return content, 1
 
 
-class _State:  # no Enum: see `twisted_ws.wire.websocket.states`
+class _State(States):
     SIZE = 0
     DATA = 1
     END = 2  # the CRLF after a chunk
     TRAILERS = 3
+
+
+_SIZE, _DATA, _END, _TRAILERS = _State
 
 
 class ChunkedBody:
@@ -150,7 +154,7 @@ class ChunkedBody:
     def __init__(self, limits: Limits) -> None:
         self._most = limits.body
         self._charge = limits.fragmentCharge
-        self._state = _State.SIZE
+        self._state = _SIZE
         self._left = 0
         self._content = 0
         self._framing = 0
@@ -162,7 +166,7 @@ class ChunkedBody:
         at = 0  # what is before it was taken: cutting it off at once costs one move, and not one for each chunk
         try:
             while not self.done:
-                if self._state is _State.DATA:
+                if self._state is _DATA:
                     piece = buffer[at : at + self._left]
                     if not piece:
                         break
@@ -170,9 +174,9 @@ class ChunkedBody:
                     content += piece
                     self._left -= len(piece)
                     if not self._left:
-                        self._state = _State.END
+                        self._state = _END
                     continue
-                if self._state is _State.END and not b"\r\n".startswith(buffer[at : at + 2]):
+                if self._state is _END and not b"\r\n".startswith(buffer[at : at + 2]):
                     raise HttpError(400, "A chunk is longer than its size.")
                 if steps >= most:
                     break
@@ -192,15 +196,15 @@ class ChunkedBody:
         return bytes(content), steps
 
     def _lineReceived(self, line: bytearray) -> None:
-        if self._state is _State.END:
-            self._state = _State.SIZE
+        if self._state is _END:
+            self._state = _SIZE
             return
         self._framing += self._charge
         if self._framing > self._most:
             raise HttpError(
                 413, f"The body has too many chunks: all that is not its content has at most {self._most} bytes, too."
             )
-        if self._state is _State.SIZE:
+        if self._state is _SIZE:
             match = _CHUNK_SIZE.fullmatch(line)
             if match is None:
                 raise HttpError(400, "A chunk size is malformed.")
@@ -208,7 +212,7 @@ class ChunkedBody:
             self._content += self._left
             if self._content > self._most:
                 raise _tooLarge(self._most)
-            self._state = _State.DATA if self._left else _State.TRAILERS
+            self._state = _DATA if self._left else _TRAILERS
         elif not line:
             self.done = True
         elif _TRAILER.fullmatch(line) is None:

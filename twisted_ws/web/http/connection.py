@@ -32,6 +32,7 @@ from twisted_ws.wire.loop.turns import QUANTUM, TURN
 from twisted_ws.wire.tls.transport import reportFailure
 from twisted_ws.wire.websocket.closing import getsOn
 from twisted_ws.wire.websocket.outbox import SLICE
+from twisted_ws.wire.websocket.states import Event, States
 
 if TYPE_CHECKING:
     from twisted.web.http_headers import Headers
@@ -50,13 +51,28 @@ BEHIND = 64 * 1024
 _log = Logger()
 
 
-class _State:  # no Enum: see `twisted_ws.wire.websocket.states`
-    HEAD = 0  # a head comes, or nothing yet
+class State(States):
+    """What a connection is doing."""
+
+    HEAD = 0  # a head is coming, or nothing yet
     ADMITTING = 1  # the resource decides whether the request may go on
-    BODY = 2  # the body comes
+    BODY = 2  # the body is coming
     ANSWERING = 3  # the resource answers
-    CLOSING = 4  # the last response is on its way; what comes in is dropped, so that a reset does not overtake the response
-    LOST = 5
+    CLOSING = 4  # the last response is on its way; input is dropped, so that a reset does not overtake the response
+    LOST = 5  # the transport is gone, or another protocol's
+
+
+# Use these: see `twisted_ws.wire.websocket.states`.
+HEAD, ADMITTING, BODY, ANSWERING, CLOSING, LOST = State
+
+HEAD_TAKEN = Event("a head", {HEAD: ADMITTING})
+BODY_WANTED = Event("the wait for a body", {ADMITTING: BODY})
+ANSWER_BEGUN = Event("the begin of an answer", {HEAD: ANSWERING, ADMITTING: ANSWERING, BODY: ANSWERING})
+ANSWERED = Event("the end of an answer", {ANSWERING: HEAD})
+UPGRADED = Event("an upgrade", {HEAD: LOST})
+# By either side; the last response may still be on its way, and may be dropped then.
+ENDED = Event("the end", dict.fromkeys((HEAD, ADMITTING, BODY, ANSWERING, CLOSING), CLOSING))
+GONE = Event("the loss of the transport", dict.fromkeys((HEAD, ADMITTING, BODY, ANSWERING, CLOSING), LOST))
 
 
 @implementer(IHalfCloseableProtocol)
@@ -82,7 +98,7 @@ class HttpConnection(HTTPChannel):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._state = _State.HEAD
+        self._state = HEAD
         self._input = bytearray()
         self._searched = 0  # bytes at the front of the input in which no head ends
         self._idle = False  # between two requests
@@ -111,10 +127,10 @@ class HttpConnection(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the peer sent, as far as it can be used now."""
-        if self._state < _State.CLOSING:
+        if self._state < CLOSING:
             self._input += data
             self._advance()
-        elif self._state is _State.CLOSING:
+        elif self._state is CLOSING:
             # To read on lets the peer read the answer: a reset, which is what bytes that are not read become, may overtake it.
             self._lingered += len(data)
             if self._lingered > self.site.limits.lingerBytes:
@@ -166,7 +182,7 @@ class HttpConnection(HTTPChannel):
 
     def giveWay(self) -> None:
         """Refuse, or end: all peers together have sent too much, and this one the most (see `Backlog`)."""
-        if self._state is _State.BODY:
+        if self._state is BODY:
             self._content = 0
             self._refuse(HttpError(503, "The server has no room at present.", headers=retryAfter()))
         else:
@@ -174,17 +190,17 @@ class HttpConnection(HTTPChannel):
 
     def _goOn(self) -> None:
         self._waitsForTurn = False
-        if self._state < _State.CLOSING:
+        if self._state < CLOSING:
             self._advance()
-            if not self._waitsForTurn and not self._handlingRequest and self._state < _State.CLOSING:
+            if not self._waitsForTurn and not self._handlingRequest and self._state < CLOSING:
                 self._resumeReading()
 
     def _step(self) -> bool:
         """Take one head, or one piece of a body; say whether there may be more to do."""
         try:
-            if self._state is _State.HEAD and (self._input or self._given) and not self._waitingForTransport:
+            if self._state is HEAD and (self._input or self._given) and not self._waitingForTransport:
                 return self._takeHead()
-            if self._state is _State.BODY:
+            if self._state is BODY:
                 return self._takeBody()
         except BadHead as bad:
             self._refuse(HttpError(bad.status, bad.message))
@@ -219,7 +235,7 @@ class HttpConnection(HTTPChannel):
         self._keepAlive = self.site.keepAlive and head.version == (1, 1) and not head.hasToken("connection", "close")
         self.persistent = self._keepAlive and self._body is None
         self._wantsContinue = "expect" in head.values and expectsContinue(head) and self._body is not None
-        self._state = _State.ADMITTING
+        self._state = HEAD_TAKEN[self._state]
         self._handlingRequest = True
         self._deadline.clear()
         try:
@@ -250,7 +266,7 @@ class HttpConnection(HTTPChannel):
     def _leave(self, head: RequestHead, handBack: Callable[[RequestHead, bytes], None]) -> None:
         """Give the connection back, which is to become a WebSocket."""
         rest, self._input, self._handBack = bytes(self._input), bytearray(), None
-        self._state = _State.LOST
+        self._state = UPGRADED[self._state]
         self._note()  # whoever has it from now on counts it
         self._deadline.end()
         self._resumeReading()
@@ -259,12 +275,12 @@ class HttpConnection(HTTPChannel):
 
     def _admitted(self, result: object) -> None:
         self._admission = None
-        if self._state is not _State.ADMITTING:
+        if self._state is not ADMITTING:
             return
         if self._body is None:
             self._answer()
         else:
-            self._state = _State.BODY
+            self._state = BODY_WANTED[self._state]
             self._handlingRequest = False
             if self._wantsContinue and not self._input:
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -273,8 +289,8 @@ class HttpConnection(HTTPChannel):
 
     def _notAdmitted(self, failure: Failure) -> None:
         self._admission = None
-        if self._state is _State.ADMITTING:
-            self._state = _State.ANSWERING
+        if self._state is ADMITTING:
+            self._state = ANSWER_BEGUN[self._state]
             self.requests[-1].processingFailed(failure)
 
     def _takeBody(self) -> bool:
@@ -288,10 +304,10 @@ class HttpConnection(HTTPChannel):
             self._answer()
         elif not self._deadline.isSet:
             self._deadline.set(self.site.limits.bodyDeadline)
-        return self._state is not _State.BODY or steps >= QUANTUM
+        return self._state is not BODY or steps >= QUANTUM
 
     def _answer(self) -> None:
-        self._state = _State.ANSWERING
+        self._state = ANSWER_BEGUN[self._state]
         self._handlingRequest = True
         self._deadline.clear()
         request = self.requests[-1]
@@ -306,7 +322,7 @@ class HttpConnection(HTTPChannel):
 
     def _refuse(self, error: HttpError) -> None:
         """Answer the present request with `error`; where its end is unknown, as its `persistent` says, the connection ends."""
-        self._state = _State.ANSWERING
+        self._state = ANSWER_BEGUN[self._state]
         self._deadline.clear()
         request = self.requests[-1] if self.requests else self._newRequest()
         request.refuse(error)
@@ -334,12 +350,12 @@ class HttpConnection(HTTPChannel):
         self.requests.remove(request)
         self._handlingRequest = False
         self._content = self._size = 0
-        if self._state >= _State.CLOSING:
+        if self._state >= CLOSING:
             return
         if not self.persistent:
             self.loseConnection()
             return
-        self._state = _State.HEAD
+        self._state = ANSWERED[self._state]
         if self._waitingForTransport:  # `resumeProducing` goes on
             self._pauseReading()
             self._deadline.set(self.site.limits.writeDeadline)
@@ -370,11 +386,11 @@ class HttpConnection(HTTPChannel):
         super().resumeProducing()  # type: ignore[no-untyped-call]
         self._deadline.clear()
         self._read()
-        if self._state is _State.CLOSING:
+        if self._state is CLOSING:
             self._finish()
-        elif self._state is _State.HEAD:
+        elif self._state is HEAD:
             self._awaitRequest()
-        elif self._state is _State.BODY:
+        elif self._state is BODY:
             self._deadline.set(self.site.limits.bodyDeadline)
 
     def _dropUnread(self) -> None:
@@ -421,7 +437,7 @@ class HttpConnection(HTTPChannel):
 
     def reclaim(self) -> None:
         """Take the writing side of the transport back; its borrower has no producer there any more."""
-        if self._state is not _State.LOST:
+        if self._state is not LOST:
             self._networkProducer.registerProducer(self, True)  # type: ignore[attr-defined]
 
     # Ending
@@ -433,13 +449,13 @@ class HttpConnection(HTTPChannel):
 
     def _endToo(self) -> None:
         """End as soon as nothing is left to answer: nothing more comes."""
-        if self._waitsForTurn or self._waitingForTransport or self._state is _State.LOST:
+        if self._waitsForTurn or self._waitingForTransport or self._state is LOST:
             return
-        if self._state is _State.HEAD:
+        if self._state is HEAD:
             self.loseConnection()
-        elif self._state is _State.CLOSING and not self._isWritten:
+        elif self._state is CLOSING and not self._isWritten:
             self.transport.loseConnection()
-        elif self._state not in (_State.ADMITTING, _State.ANSWERING) or self.requests[-1].method in (b"GET", b"HEAD"):
+        elif self._state not in (ADMITTING, ANSWERING) or self.requests[-1].method in (b"GET", b"HEAD"):
             # Half a request; or one that may wait as long as it likes, for a client that has most likely closed both sides.
             self.transport.connectionLost(Failure(ConnectionDone()))
 
@@ -450,7 +466,7 @@ class HttpConnection(HTTPChannel):
     def whenLost(self, timeout: float) -> Deferred[None]:
         """Return a Deferred that fires when the connection has gone; it is dropped after `timeout` seconds."""
         waiter: Deferred[None] = Deferred()
-        if self._state is _State.LOST:
+        if self._state is LOST:
             waiter.callback(None)
             return waiter
         self._waiters.append(waiter)
@@ -459,9 +475,9 @@ class HttpConnection(HTTPChannel):
 
     def loseConnection(self) -> None:
         """Close when what is written was taken, and so that the peer can read it even while it still sends."""
-        if self._state >= _State.CLOSING:
+        if self._state >= CLOSING:
             return
-        self._state = _State.CLOSING
+        self._state = ENDED[self._state]
         self._input.clear()
         self._note()
         if not self._waitingForTransport:
@@ -479,15 +495,15 @@ class HttpConnection(HTTPChannel):
     @property
     def waitsForPeer(self) -> bool:
         """Whether it is the peer's turn (see `twisted_ws.wire.door.gate.Essential`)."""
-        if self._state in (_State.ADMITTING, _State.ANSWERING):
+        if self._state in (ADMITTING, ANSWERING):
             return bool(self._waitingForTransport)
         return not self._waitsForTurn
 
     def drop(self) -> None:
         """End the connection at once; what was written and not sent is lost."""
-        if self._state is not _State.LOST:
+        if self._state is not LOST:
             try:
-                self._state = _State.CLOSING
+                self._state = ENDED[self._state]
                 self._deadline.clear()
                 self._letGo()
             finally:
@@ -495,8 +511,8 @@ class HttpConnection(HTTPChannel):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # as HTTPChannel has it
         """Let go of everything; called once."""
-        awaited = self._state is _State.HEAD
-        self._state = _State.LOST
+        awaited = self._state is HEAD
+        self._state = GONE[self._state]
         self._deadline.end()
         self._letGo()
         self._given = self._handBack = None
@@ -525,14 +541,14 @@ class HttpConnection(HTTPChannel):
 
     def _judge(self) -> None:
         """Say what happens where something did not come in time."""
-        if self._state is _State.CLOSING or self._waitingForTransport:
+        if self._state is CLOSING or self._waitingForTransport:
             if self._getsOn():
                 self._deadline.set(self.site.limits.writeDeadline)
             else:
                 self.drop()
         elif self._waitsForTurn or hasUnread(self.transport):
             self._deadline.set(TURN)  # what it has sent was not looked at yet: that is nobody's delay but ours
-        elif self._state is _State.BODY:
+        elif self._state is BODY:
             self._refuse(HttpError(408, "The body did not come in time."))
         elif self._input:
             self.persistent = False
