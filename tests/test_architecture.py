@@ -44,8 +44,6 @@ LEVELS = (
 EXCEPTIONS = {
     # The attribute `server` of a service is the whole server.
     "service": ("server",),
-    # It keeps the front doors whose handshake waits for a decision, so that a server that stops can refuse them.
-    "wire.websocket": ("wire.frontdoor",),
 }
 # Read by nobody below the top: their names are those of the whole package.
 EVERYWHERE = ("twisted_ws.__version__",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -35,7 +35,7 @@ from twisted_ws.wire.loop.transports import noticeVanished
 from twisted_ws.wire.speedups import sayWhich
 from twisted_ws.wire.websocket.connection import WebSocketConnection, connectionClass
 from twisted_ws.wire.websocket.receiver import EventReceiver
-from twisted_ws.wire.websocket.runtime import Runtime
+from twisted_ws.wire.websocket.runtime import OpenResponse, Runtime
 from twisted_ws.wire.websocket.welcome import Welcome
 
 __all__ = ["CLOSING", "WebSocketServer"]
@@ -43,13 +43,6 @@ __all__ = ["CLOSING", "WebSocketServer"]
 # The cost of closing one caller, and of ending one HTTP response, in steps of `Turns`.
 CLOSING = 12
 STOPPING = 40
-
-
-class OpenResponse(Protocol):
-    """A response over HTTP that has no end of its own: an event stream, or a poll that waits."""
-
-    def stop(self, timeout: float) -> Deferred[None]:
-        """End it so that the client comes back later; fires when its connection has gone, after `timeout` seconds at most."""
 
 
 class WebSocketServer:

@@ -36,17 +36,17 @@ from twisted_ws.wire.websocket.welcome import Welcome
 
 __all__ = ["FrontDoor", "FrontDoorFactory", "Host", "PlainHTTP"]
 
-# The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
+# A logger of the module, not of a class: that one puts the instance into each event, so keeping events would keep connections.
 _log = Logger()
 
 
 class Host(Protocol):
-    """Who decides on handshakes that RFC 6455 allows; the server implements it."""
+    """Decides on handshakes that RFC 6455 allows; the server implements it."""
 
     def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
-        """Find the service for `request` and ask it; a Deferred where that takes time.
+        """Find the service for `request` and ask it; return a Deferred if that takes time.
 
-        The Deferred may be cancelled: the peer has left, or the deadline has come.
+        The Deferred may be cancelled, when the peer has left or the deadline has come.
 
         Raises:
             Reject: the handshake is refused; the Deferred fails with the same, and with nothing else.
@@ -56,7 +56,7 @@ class Host(Protocol):
 class PlainHTTP(Protocol):
     """A protocol for plain HTTP that takes a connection over from the front door, and gives it back.
 
-    One that cannot do that, as any other of Twisted, is given the bytes of the head, and keeps the connection.
+    Any other protocol is given the bytes of the head, and keeps the connection.
     """
 
     def takeOver(self, head: RequestHead, rest: bytes, handBack: Callable[[RequestHead, bytes], None]) -> None:
@@ -65,8 +65,8 @@ class PlainHTTP(Protocol):
         Args:
             head: the head.
             rest: what has come after it.
-            handBack: to be called when a later request is a handshake, with its head and what has come after that, once every
-                answer before it is written and the transport has no producer. From then on the connection is somebody else's.
+            handBack: call it when a later request is a handshake, with its head and what has come after that, once every answer
+                before it is written and the transport has no producer. Leave the connection alone from then on.
         """
 
 
@@ -78,14 +78,14 @@ class _State(States):
     DONE = 4  # handed to a WebSocketConnection, or lost
 
 
-# Why these are used, and not the members: see `twisted_ws.wire.websocket.states`.
+# Use these, not the members: see `twisted_ws.wire.websocket.states`.
 HEAD, DECIDING, HTTP, REFUSED, DONE = _State
 
 ASKED = Event("asking the service", {HEAD: DECIDING, HTTP: DECIDING})
 WELCOMED = Event("the end of the handshake", {DECIDING: DONE})
 HANDED_TO_HTTP = Event("a plain request", {HEAD: HTTP})
 REFUSAL = Event("a refusal", {HEAD: REFUSED, DECIDING: REFUSED, HTTP: REFUSED})
-# Once more after a MemoryError.
+# It is possible again after a MemoryError.
 LOST = Event("the loss of the transport", dict.fromkeys(_State, DONE))
 
 
@@ -94,10 +94,10 @@ class FrontDoor(TwistedProtocol):
     """The first protocol of each connection (see the module)."""
 
     wheelSlot: int | None = None
-    counted = 0  # bytes that it has of `Runtime.intake`
-    _isAdmitted = True  # until the gate counts it no more
+    counted = 0  # bytes, as `Runtime.intake` counts them
+    _isAdmitted = True  # whether the gate still counts it
     _isWritten = False  # whether our side has ended
-    _gone: Deferred[None] | None = None  # who waits for the end of the connection
+    _gone: Deferred[None] | None = None  # fires when the connection has ended
     _asked: tuple[str, str] | None = None  # the client's address and the target, once a handshake has named them
     transport: Any
     factory: FrontDoorFactory
@@ -114,7 +114,7 @@ class FrontDoor(TwistedProtocol):
     def connectionMade(self) -> None:
         """Start the one deadline for TLS handshake and head."""
         runtime = self.factory.runtime
-        if not isinstance(self.transport, LaneServer):  # which has it from its port
+        if not isinstance(self.transport, LaneServer):  # a lane's socket inherits it from its port
             try:
                 self.transport.setTcpNoDelay(True)
             except (AttributeError, OSError):
@@ -122,7 +122,7 @@ class FrontDoor(TwistedProtocol):
         runtime.wheel.after(self, runtime.limits.headDeadline)
 
     def dataReceived(self, data: bytes) -> None:
-        """Collect the head, or what comes after it while the service decides."""
+        """Collect the head, and what comes after it while the service decides."""
         if self._state is HTTP:
             self._http.dataReceived(data)
         elif self._state is HEAD:
@@ -136,14 +136,14 @@ class FrontDoor(TwistedProtocol):
             self._note()
 
     def _note(self) -> None:
-        """Count what came and is not handled yet."""
+        """Count what came and has not been handled."""
         intake = self.factory.runtime.intake
         if len(self._received) != self.counted:
             intake.note(self, len(self._received))
             intake.relieve()
 
     def giveWay(self) -> None:
-        """Refuse: all peers together have sent too much, and this one the most (see `twisted_ws.wire.loop.backlog.Backlog`)."""
+        """Refuse: all peers together have sent too much, and this one the most (see `twisted_ws.wire.loop.backlog.Holder`)."""
         self._refuse(503, "The server has no room at present.", (("Retry-After", "5"),))
 
     def _lookForHead(self) -> None:
@@ -170,7 +170,7 @@ class FrontDoor(TwistedProtocol):
         factory = self.factory
         self._received = rest
         transport = self.transport
-        # On anything else the PROXY protocol may have said who it really is.
+        # On any other transport, the PROXY protocol may have said who the client really is.
         onLane = isinstance(transport, LaneServer)
         address, port = self._peer if onLane else peerOf(transport.getPeer())
         secure = transport.isSecure if onLane else isSecure(transport)
@@ -201,7 +201,7 @@ class FrontDoor(TwistedProtocol):
         except Exception as error:
             self._rejected(Failure(error))
             return
-        if isinstance(answer, Welcome):  # who asks whether it is a Deferred pays ten times as much for "no"
+        if isinstance(answer, Welcome):  # ten times as fast as to find that it is not a Deferred
             try:
                 self._welcome(answer, verdict)
             except Exception as error:
@@ -230,7 +230,7 @@ class FrontDoor(TwistedProtocol):
     def _rejected(self, failure: Failure) -> None:
         self._decided()
         if self._state is not DECIDING:
-            return  # as after our own cancel
+            return  # for example, after our own cancel
         reject = failure.value
         if isinstance(reject, Reject):
             self._refuse(reject.status, reject.body, reject.headers)
@@ -239,7 +239,7 @@ class FrontDoor(TwistedProtocol):
             self._refuse(500, "Internal server error.")
 
     def _decided(self) -> Deferred[Welcome] | None:
-        """End the wait for the service; return what was waited for."""
+        """End the wait for the service; return the Deferred that was waited for."""
         upgrade, self._upgrade = self._upgrade, None
         if upgrade is not None:
             self.factory.runtime.deciding.discard(self)
@@ -268,7 +268,7 @@ class FrontDoor(TwistedProtocol):
             takeOver(head, rest, self._takeBack)
 
     def _takeBack(self, head: RequestHead, rest: bytes) -> None:
-        """Go on with a handshake after plain requests, as with the first of a connection (see `PlainHTTP`)."""
+        """Go on with a handshake that comes after plain requests (see `PlainHTTP`)."""
         self._http = None
         try:
             self._judge(head, rest)
@@ -278,7 +278,7 @@ class FrontDoor(TwistedProtocol):
             self._note()
 
     def _refuse(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = (), hint: str = "") -> None:
-        """Answer with an error and close, so that the peer can read it."""
+        """Answer with an error, and close so that the peer can read it."""
         self._state = REFUSAL[self._state]
         upgrade = self._decided()
         self._received = b""
@@ -304,7 +304,7 @@ class FrontDoor(TwistedProtocol):
         runtime.wheel.after(self, runtime.limits.closeDeadline)
 
     def deadlineReached(self, now: float) -> None:
-        """The head, the decision or the peer's end of stream did not come in time; called by the wheel."""
+        """End what did not come in time: the head, the decision, or the peer's end of stream; called by the wheel."""
         try:
             if self._state is HEAD and self._received:
                 self._refuse(408, "The request head did not come in time.")
@@ -316,7 +316,7 @@ class FrontDoor(TwistedProtocol):
             self._failed(Failure(error))
 
     def stop(self, timeout: float) -> Deferred[None]:
-        """Refuse a handshake that is not decided, as the server stops (see `twisted_ws.server.OpenResponse`)."""
+        """Refuse a handshake that is being decided (see `twisted_ws.wire.websocket.runtime.OpenResponse`)."""
         gone: Deferred[None] = Deferred()
         self._gone = gone
         self._refuse(503, "The server is stopping.", (("Retry-After", "5"),))
@@ -325,7 +325,7 @@ class FrontDoor(TwistedProtocol):
         return gone
 
     def readConnectionLost(self) -> None:
-        """The peer has ended its side: what was answered is still sent."""
+        """Close, because the peer has ended its side; what was written is still sent."""
         if self._state is HTTP and IHalfCloseableProtocol.providedBy(self._http):
             self._http.readConnectionLost()
         elif self._state is REFUSED and not self._isWritten:
@@ -334,13 +334,13 @@ class FrontDoor(TwistedProtocol):
             self.transport.connectionLost(Failure(ConnectionDone()))
 
     def writeConnectionLost(self) -> None:
-        """All has been sent."""
+        """Note that everything has been sent."""
         self._isWritten = True
         if IHalfCloseableProtocol.providedBy(self._http):
             self._http.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
-        """The peer has left before there was a WebSocket, or HTTP is done; after a MemoryError the next call goes on."""
+        """End: the peer has left before there was a WebSocket, or HTTP is done; after a MemoryError, the next call goes on."""
         awaited = self._state is HEAD
         self._state = LOST[self._state]
         self._received = b""
@@ -370,14 +370,14 @@ _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
 
 
 def response(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
-    """Return a whole HTTP/1.1 response that closes the connection; `headers` are checked by whoever made them."""
+    """Return a complete HTTP/1.1 response that closes the connection; the caller has checked `headers`."""
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = "Refused"
     body = (message + "\n").encode(errors="replace") if message else b""
     named = {name.lower() for name, _ in headers}
-    # Where the response ends is said below, once.
+    # These say where the response ends: they are set below, once.
     others = [f"{name}: {value}" for name, value in headers if name.lower() not in _FRAMING]
     lines = [f"HTTP/1.1 {status} {phrase}", *others]
     if "content-type" not in named:
@@ -395,15 +395,15 @@ def response(status: int, message: str, headers: tuple[tuple[str, str], ...] = (
 
 @implementer(IProtocolFactory)
 class FrontDoorFactory(ServerFactory):
-    """Makes the front door of one port; any endpoint can listen with it.
+    """Makes the front doors of one port; any endpoint can listen with it.
 
     Attributes:
         runtime: what the server's connections share.
         connectionClass: the class of its WebSocket connections.
-        host: who decides on handshakes.
+        host: decides on handshakes.
         origins: the web pages that may connect.
-        allowedHosts: the names by which the server may be asked for on a loopback address.
-        proxies: whose forwarding headers count.
+        allowedHosts: the names by which the server may be addressed on a loopback address.
+        proxies: the proxies whose forwarding headers count.
         http: makes the protocols for plain HTTP requests (`PlainHTTP`, or any other); None: they get 426.
         peerCertificate: reads the client's certificate from a transport, None without mutual TLS.
     """
@@ -431,7 +431,7 @@ class FrontDoorFactory(ServerFactory):
         self.peerCertificate = peerCertificate
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Let a connection in, or have it closed at once where there is no place for it."""
+        """Let a connection in, or return None to close it if there is no place for it."""
         peer = peerOf(addr)
         return FrontDoor(self, peer) if self.runtime.gate.admit(peer[0]) else None
 

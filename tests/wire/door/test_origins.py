@@ -121,7 +121,7 @@ def test_allows(allowed, origin, host, isSecure, result):
 )
 def test_wrongOrigins(origin):
     """What is no origin is refused when the server is made, with the forms that are."""
-    with pytest.raises(ValueError, match=r"is no origin: write scheme://host\[:port\], scheme://\*\.host, null or \*$"):
+    with pytest.raises(ValueError, match=r"is not an origin: write scheme://host\[:port\], scheme://\*\.host, null or \*$"):
         AllowedOrigins([origin])
 
 
@@ -190,7 +190,7 @@ def test_allowedHosts(hosts, origins, host, allowed):
 @pytest.mark.parametrize("host", ["", "https://a", "a b", "a/b", "*.*", "*.", "a.*", "a:x", "a..b", "user@a"])
 def test_wrongHosts(host):
     """What is no name is refused when the server is made, with the forms that are."""
-    with pytest.raises(ValueError, match=r"is no name of a host: write app.example, \*.app.example or \*$"):
+    with pytest.raises(ValueError, match=r"is not a host name: write app.example, \*.app.example or \*$"):
         AllowedHosts([host])
 
 

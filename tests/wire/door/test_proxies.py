@@ -69,5 +69,5 @@ def test_protocol(address, proto, isSecure, expected):
 @pytest.mark.parametrize("network", ["nonsense", "10.0.0.1/8", "10.0.0.0/33", "", "example.com"])
 def test_wrongNetworks(network):
     """What is no network is refused by name."""
-    with pytest.raises(ValueError, match=f"^'{network}' is no network: "):
+    with pytest.raises(ValueError, match=f"^'{network}' is not a network: "):
         TrustedProxies([network])

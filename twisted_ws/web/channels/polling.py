@@ -146,7 +146,7 @@ class _Question:
 
 
 class Poll(Subscriber):
-    """A poll that waits; implements `twisted_ws.server.OpenResponse`.
+    """A poll that waits; implements `twisted_ws.wire.websocket.runtime.OpenResponse`.
 
     It is answered in the turn after its first message came, with all that came until then.
     """

@@ -261,7 +261,7 @@ class EventStream:
             self._wait(self._channels.seconds())
 
     def stop(self, timeout: float) -> Deferred[None]:
-        """End because the server does, with a hint when to come back (see `twisted_ws.server.OpenResponse`)."""
+        """End because the server does, with a hint when to come back (see `twisted_ws.wire.websocket.runtime.OpenResponse`)."""
         lost = self._connection.whenLost(timeout)
         self.end(b"retry: %d\n\n" % round(1000 * returnDelay(self._channels.limits)))
         return lost

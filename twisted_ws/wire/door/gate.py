@@ -1,4 +1,4 @@
-"""Who is let in at accept: the counts of connections, for all ports of a server together."""
+"""Which connections are let in at accept: their counts, for all ports of a server together."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from twisted_ws.wire import speedups
 
 __all__ = ["Gate", "addressKey"]
 
-# Why accept(2) fails on a port that is well: descriptors or memory are short, here or on the whole machine.
+# Why accept(2) fails on a healthy port: descriptors or memory are short, here or on the whole machine.
 _SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 # Seconds that a port rests then.
 REST = 1
-# Descriptors that are kept open for nothing, to be given up for who comes to an essential port when there is none else.
+# Descriptors that are kept open to be given up for connections to an essential port when no other is left.
 SPARES = 4
-# Of essential connections, so many are dropped at once when others want to come in, among so many that are looked at.
+# Essential connections that are dropped at once when others want to come in, and among how many they are looked for.
 DROPPED = 8
 LOOKED_AT = 64
-# A line of one kind in so many seconds is enough: peers can make a full server write one as often as they like.
+# Seconds between two log lines of one kind: peers can make a full server write one as often as they like.
 QUIET = 60
 
 
 def addressKey(address: str) -> str | int | None:
-    """Return what counts as one peer: an IPv4 address, the /64 of an IPv6 address, None for what is no IP address."""
+    """Return what counts as one peer: an IPv4 address, or the /64 of an IPv6 address; None for anything else."""
     if ":" not in address:
         return address if address[:1].isdigit() else None
     try:
@@ -50,7 +50,7 @@ class Essential(Protocol):
 
     @property
     def waitsForPeer(self) -> bool:
-        """Whether it is the peer's turn: to send its request, to take the answer, or to go."""
+        """Whether the peer has to act: send its request, take the answer, or leave."""
 
     def drop(self) -> None:
         """End it now."""
@@ -59,21 +59,22 @@ class Essential(Protocol):
 class Gate:
     """Counts connections and keeps the process away from its descriptor limit.
 
-    A process that runs out of descriptors cannot accept, and its listening ports spin; so accepting pauses `descriptorReserve`
-    before that and resumes when connections leave. Peers then wait in the kernel's backlog. Where the system cannot accept all
-    the same, because services or other processes have used up what there is, a port rests for a second.
+    A process that runs out of descriptors cannot accept, and its listening ports spin. So accepting pauses `descriptorReserve`
+    before that, while peers wait in the kernel's backlog, and resumes when connections leave. If the system still cannot accept,
+    because services or other processes have used up the descriptors, a port rests for a second.
 
-    A full server must still be told from a dead one, and be reached by those who publish. So a port whose factory says that it is
+    A full server must still be distinguishable from a dead one, and within reach of publishers. So a port whose factory is
     `essential` is not paused, and its connections may take half of the reserve. When they have taken that, those that wait for
-    their peers make place for the next, who has a request; and where no descriptor is left at all, there are a few spare ones.
+    their peers make room for the next, which has a request; and for when no descriptor is left at all, there are a few spare
+    ones.
 
     Args:
         limits: all limits.
-        seconds: tells the time.
+        seconds: the clock.
 
     Attributes:
         open: connections let in and not yet released.
-        pauses: whether nobody is accepted at present, but on essential ports.
+        pauses: whether accepting is paused, except on essential ports.
         brink: see `reached`.
     """
 
@@ -82,12 +83,12 @@ class Gate:
     def __init__(self, limits: Limits, seconds: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
         self._perAddress: dict[str | int, int] = {}
-        self._ports: dict[Any, bool] = {}  # each with whether it is essential
+        self._ports: dict[Any, bool] = {}  # and whether each is essential
         self.brink = maxsize  # the first descriptor of the reserve
         self._capacity: int | None = None
-        self._most = 0  # what that was before descriptors ran short
+        self._most = 0  # its value before descriptors ran short
         self.pauses = False
-        self._essentials: dict[Essential, None] = {}  # in the order they came
+        self._essentials: dict[Essential, None] = {}  # oldest first
         self._keepsSpare = False
         self._spare: list[int] = []
         self.throttle = Throttle(seconds, 1, QUIET)
@@ -105,7 +106,7 @@ class Gate:
         if soft != resource.RLIM_INFINITY:
             inUse = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 32
             self.brink = soft - self._limits.descriptorReserve
-            # What is open now beside our connections will stay open.
+            # Descriptors that are open now and not our connections will stay open.
             self._capacity = self._most = max(self.brink - (inUse - self.open), 1)
         if self._ports[port]:
             self._keepsSpare = True
@@ -126,7 +127,7 @@ class Gate:
                 self._spare.append(os.open(os.devnull, os.O_RDONLY))
 
     def giveSpare(self) -> bool:
-        """Give up a spare descriptor, so that the next that is opened has it; say whether there was one."""
+        """Give up a spare descriptor for the next one that is opened; say whether there was one."""
         if self._spare:
             os.close(self._spare.pop())
             return True
@@ -137,7 +138,7 @@ class Gate:
         return self._ports.get(port, False)
 
     def isPaused(self, port: Any) -> bool:
-        """Say whether nobody is accepted on `port` at present."""
+        """Say whether accepting on `port` is paused."""
         return self.pauses and not self.isEssential(port)
 
     def resume(self, port: Any) -> None:
@@ -151,16 +152,16 @@ class Gate:
                 port.reactor.callLater(REST, self.resume, port)
 
     def reached(self) -> None:
-        """Note that a descriptor at the `brink` or above it was made: all below it are taken, whoever has them."""
+        """Note that a descriptor at or above the `brink` was opened: all below it are taken, by whatever."""
         if self._capacity is not None and not self.pauses:
             self._capacity = min(self._capacity, self.open + 1)
 
     def enroll(self, connection: Essential) -> None:
-        """Note one of an essential port that was let in; `release` forgets it."""
+        """Note a connection of an essential port that was let in; `release` forgets it."""
         self._essentials[connection] = None
 
     def makePlace(self) -> bool:
-        """Drop some of the essential connections that wait for their peers, the oldest first; say whether there were any."""
+        """Drop some of the essential connections that wait for their peers, oldest first; say whether there were any."""
         waiting = [each for each in islice(self._essentials, LOOKED_AT) if each.waitsForPeer][:DROPPED]
         if not waiting:
             # The others are looked at the next time.
@@ -172,16 +173,16 @@ class Gate:
         return bool(waiting)
 
     def full(self, essential: bool = False) -> bool:
-        """Say whether the next connection would not be let in, whoever it is."""
+        """Say whether the next connection would be refused, wherever it comes from."""
         taken = self.open - (self._limits.descriptorReserve // 2 if essential else 0)
         return bool(0 < self._limits.maxConnections <= taken or (self._capacity is not None and taken >= self._capacity))
 
     def admit(self, address: str, essential: bool = False) -> bool:
-        """Count one connection, or say that it has to be closed.
+        """Count one connection and return True, or return False if it must be closed.
 
         Args:
             address: where it comes from: an IP address as text, "" without one.
-            essential: whether it may have a place of the reserve.
+            essential: whether it may take a place of the reserve.
         """
         if self.full(essential):
             return False
@@ -212,8 +213,8 @@ class Gate:
         """Uncount one connection that `admit` let in.
 
         Args:
-            address: as `admit` had it.
-            connection: the one that was enrolled.
+            address: as given to `admit`.
+            connection: the one that was enrolled, if any.
         """
         key = addressKey(address)
         if key is not None:
@@ -238,10 +239,10 @@ class Gate:
 
 
 class _ListeningSocket:
-    """The socket of a port that a gate watches: what Twisted asks when it accepts.
+    """The socket of a port that a gate watches, as Twisted sees it.
 
-    When accept fails for want of descriptors or memory, Twisted closes peers that it could not serve, or returns at once, to be
-    called again at once, with a line in the log each time. Here the port rests, and the peers wait in the backlog.
+    When accept fails for want of descriptors or memory, Twisted closes peers that it could not serve, or returns and is called
+    again at once, with a log line each time. Here the port rests, and the peers wait in the backlog.
     """
 
     _log = Logger()
@@ -257,11 +258,11 @@ class _ListeningSocket:
         return getattr(self._socket, name)
 
     def accept(self) -> Any:
-        """Accept one connection, or say that there is none."""
+        """Accept one connection; raise BlockingIOError if there is none."""
         return self._try(self._socket.accept)
 
     def acceptOne(self) -> tuple[int, Any]:
-        """Do the same for who wants the descriptor alone (see `twisted_ws.wire.speedups.pure.acceptOne`)."""
+        """Accept one connection, as a descriptor only (see `twisted_ws.wire.speedups.pure.acceptOne`)."""
         accepted: tuple[int, Any] = self._try(speedups.acceptOne, self._socket)
         return accepted
 
@@ -271,7 +272,7 @@ class _ListeningSocket:
             if gate.full(essential=True):
                 self._crowded("all places are taken by requests that are being answered")
         elif gate.pauses:
-            self._none()  # the pause began in this very turn
+            self._none()  # the pause began in this same turn
         try:
             try:
                 accepted = accept(*arguments)
@@ -299,7 +300,7 @@ class _ListeningSocket:
         return accepted
 
     def _crowded(self, why: str) -> NoReturn:
-        """Have others go, and let who comes now wait for the next turn of the reactor; or for longer, where all are busy."""
+        """Drop others, and let this connection wait for the next turn of the reactor; or for longer, if all are busy."""
         if not self._gate.makePlace():
             self._rest(why)
         self._none()

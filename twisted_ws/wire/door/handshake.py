@@ -28,8 +28,8 @@ class Accept:
 
     Attributes:
         key: the Sec-WebSocket-Key.
-        subProtocols: what the client offers, in its order.
-        extensions: what the client offers, each a name and its parameters (True for one without a value), in its order.
+        subProtocols: those that the client offers, in its order.
+        extensions: those that the client offers, in its order, each a name and its parameters (True for one without a value).
     """
 
     key: str
@@ -60,7 +60,7 @@ def isUpgrade(head: RequestHead) -> bool:
 
 
 def decide(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Accept | Deny:
-    """Decide on a request for which `isUpgrade` is true; nothing of the service runs before this.
+    """Decide on a request for which `isUpgrade` is true, before any code of a service runs.
 
     Args:
         head: the request.
@@ -71,7 +71,7 @@ def decide(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Accept
     if isinstance(key, Deny):
         return key
     values = head.values
-    if "origin" in values:  # without one: no browser, so no foreign page behind it
+    if "origin" in values:  # without one, it is not a browser, so no foreign page
         denied = checkOrigin(head, origins, isSecure)
         if denied is not None:
             return denied
@@ -116,9 +116,9 @@ def checkOrigin(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> D
 
 
 def parseExtensions(values: list[str]) -> tuple[Extension, ...] | None:
-    """Return the extensions in the values of Sec-WebSocket-Extensions, None where they are malformed (RFC 6455 section 9.1).
+    """Return the extensions in the values of Sec-WebSocket-Extensions; None if they are malformed (RFC 6455 section 9.1).
 
-    Empty elements of the list are nothing, and so is an empty one (RFC 9110 section 5.6.1.2).
+    Empty elements of the list are ignored, and so is an empty list (RFC 9110 section 5.6.1.2).
     """
     found: list[Extension] = []
     for value in values:

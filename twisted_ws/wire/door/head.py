@@ -1,7 +1,7 @@
 """The head of an HTTP/1.1 request: bytes in, a checked head or a refusal out (RFC 9112). Pure.
 
-Both ports use it: the front door for the first request of a connection, the HTTP channel for each one. It is stricter than a
-parser has to be, because a head that two parsers read differently is how requests are smuggled past a proxy's rules.
+Both ports use it: the front door for the first request of a connection, HTTP connections for each request. It is stricter than a
+parser must be, because a head that two parsers read differently lets requests be smuggled past a proxy's rules.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ __all__ = ["BadHead", "RequestHead", "emptyLines", "headEnd", "parseHead"]
 
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
-# What a method may begin with, or half an empty line. Anything else (a TLS handshake, say) is no HTTP, and not worth waiting for.
+# What a method may begin with, or half an empty line. Anything else (a TLS handshake, say) is not HTTP, and not worth waiting
+# for.
 _TLS = b"\x16\x03"  # a handshake record, of any version (RFC 8446 section 5.1)
 _START = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]|\r\Z")
-# Some parsers take either for the end of a line; a head in which it stands might never come to an end for us.
+# Some parsers accept either as the end of a line; for us, a head that has one might never end.
 _HALF_AN_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 
 # Control characters; the bytes from 80 on are opaque (RFC 9110 section 5.5).
@@ -29,9 +30,9 @@ _FORBIDDEN = bytes(b for b in (*range(0x20), 0x7F) if b != 0x09)
 _CONTROLS = frozenset(_FORBIDDEN.decode("ascii"))
 _NOT_IN_HOST = frozenset(" \t,/\\@?#\"'<>")
 _NO_TABLE = bytes.maketrans(b"", b"")
-# A later minor version is taken for 1.1 (RFC 9110 section 2.5).
+# A later minor version is treated as 1.1 (RFC 9110 section 2.5).
 _VERSION = re.compile(rb"HTTP/1\.[0-9]")
-# Whose absolute-form is taken (RFC 9112 section 3.2.2): scheme, authority, and path and query.
+# An absolute-form that is accepted (RFC 9112 section 3.2.2): scheme, authority, path and query.
 _ABSOLUTE = re.compile(rb"(?:https?|wss?)://([^/?]*)(.*)", re.IGNORECASE)
 
 
@@ -40,7 +41,7 @@ class BadHead(Exception):
 
     Attributes:
         status: the HTTP status to answer: 400, 414, 431 or 505.
-        message: one fixed sentence for the peer; nothing the peer sent is in it.
+        message: one fixed sentence for the peer, without anything that the peer sent.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -55,12 +56,12 @@ class RequestHead:
 
     Attributes:
         method: a token, as it came ("GET").
-        target: origin-form: begins with one "/", ASCII without controls and spaces; or "*".
-        version: (1, 0), or (1, 1) for that and what comes after it.
-        headers: pairs of lower-case name and value (its bytes as Latin-1, stripped), in the order they came.
-        host: whom the client asked: the value of Host, or the authority of a target in absolute-form, which is then the value of
-            Host among the headers, too (RFC 9112 section 3.2.2). "" where an HTTP/1.0 request has neither.
-        values: the values of each name; a dozen are asked for in each handshake.
+        target: in origin-form, which begins with one "/" and is ASCII without controls and spaces; or "*".
+        version: (1, 0), or (1, 1) for that version and later ones.
+        headers: pairs of lower-case name and value (its bytes as Latin-1, stripped), in the order in which they came.
+        host: the host that the client asked: the value of Host, or the authority of a target in absolute-form, which then
+            replaces Host among the headers, too (RFC 9112 section 3.2.2). "" if an HTTP/1.0 request has neither.
+        values: the values of each name; each handshake asks for a dozen of them.
         key: the Sec-WebSocket-Key of a plain handshake (`twisted_ws.wire.speedups.pure.PlainHead`); None: `decide` finds out.
     """
 
@@ -85,7 +86,7 @@ class RequestHead:
         return self.values.get(name, [])
 
     def tokens(self, name: str) -> list[str]:
-        """Return the elements of a comma-separated header, stripped, empty ones left out (RFC 9110 section 5.6.1)."""
+        """Return the elements of a comma-separated header, stripped and without empty ones (RFC 9110 section 5.6.1)."""
         return [t for value in self.values.get(name, ()) for e in value.split(",") if (t := e.strip(" \t"))]
 
     def hasToken(self, name: str, token: str) -> bool:
@@ -97,21 +98,21 @@ class RequestHead:
 
 
 def emptyLines(data: bytes | bytearray) -> int:
-    """Return the size of the empty lines at the beginning of `data`: before a request they are ignored (RFC 9112 section 2.2)."""
+    """Return the size of the empty lines at the start of `data`; before a request, they are ignored (RFC 9112 section 2.2)."""
     match = _EMPTY_LINES.match(data)
     return 0 if match is None else match.end()
 
 
 def headEnd(data: bytes | bytearray, searched: int, limits: Limits) -> int:
-    """Return where the head at the beginning of `data` ends, 0 where that has not come yet; no byte is looked at twice.
+    """Return where the head at the beginning of `data` ends; 0 if the end has not come yet. No byte is looked at twice.
 
     Args:
         data: what has come, without empty lines before it.
-        searched: how long `data` was the last time that this was asked.
+        searched: the length of `data` at the last call.
         limits: `requestLine` and `head` are used.
 
     Raises:
-        BadHead: it need not be waited for any longer: 400, 414 or 431.
+        BadHead: there is no use in waiting for the end: 400, 414 or 431.
     """
     again = searched - 3 if searched > 3 else 0
     end = data.find(b"\r\n\r\n", again)
@@ -136,7 +137,7 @@ def parseHead(data: bytes, limits: Limits) -> RequestHead:
         limits: `requestLine`, `head`, `headers` and `parameters` are used.
 
     Raises:
-        BadHead: the request must be refused; says with which status.
+        BadHead: the request must be refused, with its status.
     """
     if data.find(b"\r\n") > limits.requestLine:
         raise BadHead(414, "The request line is too long.")
@@ -159,7 +160,7 @@ def _checkParameters(target: str, limits: Limits) -> None:
 
 
 def _parse(data: bytes, limits: Limits) -> RequestHead:
-    # All the lines at once: without the ends of lines, no control character may be left.
+    # Check all lines at once: apart from their ends, there must be no control character.
     bare = data.replace(b"\r\n", b"")
     clean = len(bare) == len(bare.translate(_NO_TABLE, _FORBIDDEN))
     _refuseStart(data)
@@ -182,9 +183,9 @@ def _parse(data: bytes, limits: Limits) -> RequestHead:
 
 def _refuseStart(data: bytes | bytearray) -> None:
     if data[:2] == _TLS:
-        raise BadHead(400, "TLS came to a port without it: use http:// or ws:// there, or the port of --tls-port.")
+        raise BadHead(400, "This port does not speak TLS: use http:// or ws://, or the port of --tls-port.")
     if _START.match(data) is None:
-        raise BadHead(400, "This is no HTTP request.")
+        raise BadHead(400, "This is not an HTTP request.")
 
 
 def _refuseHalfEnds(data: bytes | bytearray, start: int = 0) -> None:
@@ -208,9 +209,9 @@ def _requestLine(line: bytes, clean: bool) -> tuple[str, str, tuple[int, int], s
     absolute = None if target.startswith(b"/") else _ABSOLUTE.fullmatch(target)
     if absolute is not None:
         authority, target = absolute[1].decode("latin-1"), absolute[2]
-        if not target.startswith(b"/"):  # what has no path means the root, or with OPTIONS the server (RFC 9112 section 3.2.4)
+        if not target.startswith(b"/"):  # no path means the root, or the server for OPTIONS (RFC 9112 section 3.2.4)
             target = b"*" if method == b"OPTIONS" and not target else b"/" + target
-    # Parsers disagree on where the path of "//host/x" begins, so that a proxy's path rule could be walked around.
+    # Parsers disagree on where the path of "//host/x" begins, so a proxy's rules for paths could be evaded.
     if target != b"*" and (not target.startswith(b"/") or target.startswith(b"//")):
         raise BadHead(400, "The request target must be a path that begins with one slash.")
     if not target.isascii() or b"#" in target or b"\t" in target:

@@ -1,4 +1,4 @@
-"""For whom a request is: whether its Host header names this server, where that has to be known (see `AllowedHosts`)."""
+"""Whether a request is for this server, by its Host header, where that matters (see `AllowedHosts`)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ MISDIRECTED = "This server does not answer for this host."
 
 
 def isMisdirected(head: RequestHead, transport: Any, hosts: AllowedHosts, proxies: TrustedProxies) -> bool:
-    """Say whether a request is to be refused with 421 (RFC 9110 section 15.5.20): on a loopback address, for a foreign name.
+    """Say whether to refuse a request with 421 (RFC 9110 section 15.5.20): on a loopback address, for a foreign name.
 
-    A trusted proxy has been asked by a name of its own. Only the header that it adds shows that it is one: the address of a proxy
-    on this machine is that of every browser here, too.
+    A trusted proxy may have been asked under a name of its own. Only the header that it adds identifies it: a proxy on this
+    machine has the same address as every browser on it.
 
     Args:
         head: the request.
-        transport: what it came by.
+        transport: the connection.
         hosts: the names that are answered.
-        proxies: whose word counts.
+        proxies: the trusted proxies.
     """
     if hosts.allows(head.host) or not isOnLoopback(transport):
         return False
@@ -36,7 +36,7 @@ def isMisdirected(head: RequestHead, transport: Any, hosts: AllowedHosts, proxie
 
 
 def remedy(head: RequestHead, transport: Any) -> str:
-    """Return what the operator would say to have a request answered that `isMisdirected`."""
+    """Return the option with which the operator would have a request answered that `isMisdirected`."""
     allow = AllowedHosts.hint(head.host)
     if "x-forwarded-for" not in head.values:
         return allow
@@ -45,7 +45,7 @@ def remedy(head: RequestHead, transport: Any) -> str:
 
 @lru_cache(1)
 def machineNames(table: str = "/etc/hosts") -> frozenset[str]:
-    """Return this machine's names: its own, and what `table` calls it and its loopback addresses. No name server is asked."""
+    """Return this machine's names: its own, and those in `table` for it and for loopback addresses. No name server is asked."""
     own = socket.gethostname()
     names = {own}
     try:

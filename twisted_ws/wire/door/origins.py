@@ -23,16 +23,16 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Programs name the server's own URL where a browser names its page's: ws4py does, with its scheme.
 _AS_HTTP = {"ws": "http", "wss": "https"}
 _isHost = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\]").fullmatch
-# The same few are in every request; and who sends others fills no memory.
+# The same few are in every request; and others must not fill the memory.
 _KNOWN = 64
 # The origins of pages that have no host.
 _WITHOUT_HOST = ("null", "file://")
 
 
 def parseOrigin(text: str) -> tuple[str, str, int] | None:
-    """Return scheme, host and port of ``scheme://host[:port]``, in lower case; None for anything else, as "null".
+    """Return scheme, host and port of ``scheme://host[:port]``, in lower case; None for anything else, such as "null".
 
-    The port is the scheme's own where none is given, and -1 for a scheme without one. That of a WebSocket is http or https.
+    Without a port, it is the scheme's own, or -1 for a scheme without one. The scheme ws becomes http, and wss https.
     """
     scheme, mark, rest = text.lower().partition("://")
     if not mark or not scheme or not scheme.replace("-", "").replace("+", "").replace(".", "").isalnum() or not scheme.isascii():
@@ -43,7 +43,7 @@ def parseOrigin(text: str) -> tuple[str, str, int] | None:
 
 
 def parseHost(text: str, defaultPort: int) -> tuple[str, int] | None:
-    """Return host and port of ``host[:port]``, the host in lower case; None where it is malformed."""
+    """Return host and port of ``host[:port]``, the host in lower case; None if it is malformed."""
     text = text.lower()
     if text.startswith("["):
         host, bracket, port = text.partition("]")
@@ -55,28 +55,28 @@ def parseHost(text: str, defaultPort: int) -> tuple[str, int] | None:
     if not host or any(c in host for c in "/?#@\\ "):
         return None
     if not port:
-        return host, defaultPort  # also behind a colon (RFC 3986 section 3.2.3)
+        return host, defaultPort  # also after a colon (RFC 3986 section 3.2.3)
     return (host, int(port)) if port.isascii() and port.isdigit() and len(port) <= 5 else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """A host in ASCII, or with `wildcard` each one that ends with ``.host``."""
+    """A host in ASCII; with `wildcard`, every host that ends with ``.host``."""
 
     host: str
     wildcard: bool
 
     def matches(self, host: str) -> bool:
-        """Say whether `host`, in lower case, is meant."""
+        """Say whether `host`, in lower case, matches."""
         return host.endswith("." + self.host) if self.wildcard else host == self.host
 
 
 def _patternOf(host: str) -> _Pattern | None:
-    """Read ``host`` or ``*.host``, also in other scripts than Latin; None where it is neither."""
+    """Return the pattern of ``host`` or ``*.host``, in any script; None for anything else."""
     wildcard = host.startswith("*.")
     name = host[2:] if wildcard else host
     try:
-        # As browsers do it (UTS 46).
+        # As browsers do (UTS 46).
         name = name.lower() if name.isascii() else idna.encode(name, uts46=True).decode("ascii")
     except UnicodeError:
         return None
@@ -84,7 +84,7 @@ def _patternOf(host: str) -> _Pattern | None:
 
 
 def _originOf(text: str) -> tuple[str, _Pattern, int] | None:
-    """Return scheme, host and port of an origin that is allowed; None for what has none of these."""
+    """Return scheme, host and port of an allowed origin; None if it is malformed."""
     parsed = parseOrigin(text)
     pattern = None if parsed is None else _patternOf(parsed[1])
     return None if parsed is None or pattern is None else (parsed[0], pattern, parsed[2])
@@ -93,11 +93,11 @@ def _originOf(text: str) -> tuple[str, _Pattern, int] | None:
 class AllowedOrigins:
     """The origins that may connect, beside the page's own host.
 
-    Each is ``scheme://host[:port]`` compared whole (a port that is left out is the scheme's own), ``scheme://*.host[:port]`` for
-    every host below it (the ``*`` is a whole first label), ``null`` or ``file://`` for pages without an origin, or ``*`` for all.
+    Each is ``scheme://host[:port]``, compared as a whole (without a port, the scheme's own), ``scheme://*.host[:port]`` for every
+    host below (the ``*`` is a whole first label), ``null`` or ``file://`` for pages without an origin, or ``*`` for all.
 
     Raises:
-        ValueError: one is in no such form; the text names it.
+        ValueError: one has another form; the text names it.
     """
 
     __slots__ = ("_any", "_literal", "_patterns", "allows")
@@ -117,15 +117,15 @@ class AllowedOrigins:
                 continue
             pattern = _originOf(origin)
             if pattern is None:
-                raise ValueError(f"{origin!r} is no origin: write scheme://host[:port], scheme://*.host, null or *")
+                raise ValueError(f"{origin!r} is not an origin: write scheme://host[:port], scheme://*.host, null or *")
             self._patterns.append(pattern)
         self.allows = lru_cache(_KNOWN)(self._allows)
 
     def _allows(self, origin: str, host: str, isSecure: bool) -> bool:
-        """Say whether a page of `origin` may connect to this server, which it called by the Host header `host`.
+        """Say whether a page of `origin` may connect to this server, when the Host header is `host`.
 
-        The page's own host is allowed, port for port. A page that came over https may connect where TLS ends in front of
-        this server; one that came over http may not connect to TLS, for whoever is on the network could have written it.
+        The page's own host is allowed, with the same port. A page that came over https may connect if TLS ends in front of this
+        server; one that came over http may not connect over TLS, because anybody on the network could have written it.
         """
         if self._any or origin.lower() in self._literal:
             return True
@@ -143,25 +143,25 @@ class AllowedOrigins:
 
     @staticmethod
     def hint(origin: str) -> str:
-        """Return what the operator would say to allow `origin`, "" where nothing would do that."""
+        """Return the option with which the operator would allow `origin`; "" if there is none."""
         isTaken = origin.isascii() and "*" not in origin and (origin.lower() in _WITHOUT_HOST or _originOf(origin) is not None)
         return f"to allow it: --allowed-origin {origin}" if isTaken else ""
 
 
 class AllowedHosts:
-    """The names by which a server may be asked for on a loopback address.
+    """The names by which a server may be addressed on a loopback address.
 
-    A page may be from a name that its owner lets lead to 127.0.0.1 as soon as the page is loaded (DNS rebinding): to the browser
-    of its visitor the server there is then the page's own. What tells is that name in Host. Nobody can do that with an IP
-    address, with a name without a dot, with one under ``localhost`` (RFC 6761 section 6.3), or with this machine's own.
+    The owner of a name can make it resolve to 127.0.0.1 as soon as a page of it is loaded (DNS rebinding): for the visitor's
+    browser, the server there is then the page's own. Only that name in Host gives it away. This does not work with an IP address,
+    a name without a dot, a name under ``localhost`` (RFC 6761 section 6.3), or this machine's own names.
 
     Args:
-        hosts: more names: ``app.example``, ``*.app.example`` for every one below it, ``*`` for all; a port does not matter.
-        origins: those of `AllowedOrigins`, whose hosts are names of this server, too.
+        hosts: more names: ``app.example``, ``*.app.example`` for every name below it, ``*`` for all; the port does not matter.
+        origins: those of `AllowedOrigins`: their hosts are names of this server, too.
         own: this machine's names.
 
     Raises:
-        ValueError: one of `hosts` is in no such form; the text names it.
+        ValueError: one of `hosts` has another form; the text names it.
     """
 
     __slots__ = ("_any", "_patterns", "allows")
@@ -177,13 +177,13 @@ class AllowedHosts:
             parsed = parseHost(host, 0)
             pattern = None if parsed is None else _patternOf(parsed[0])
             if host != "*" and pattern is None:
-                raise ValueError(f"{host!r} is no name of a host: write app.example, *.app.example or *")
+                raise ValueError(f"{host!r} is not a host name: write app.example, *.app.example or *")
             if pattern is not None:
                 self._patterns.append(pattern)
         self.allows = lru_cache(_KNOWN)(self._allows)
 
     def _allows(self, host: str) -> bool:
-        """Say whether a request whose Host header is `host` was meant for this server ("": there is none, so no browser)."""
+        """Say whether a request with the Host header `host` is meant for this server ("": without one, so not from a browser)."""
         parsed = parseHost(host, 0)
         if self._any or not host:
             return True
@@ -193,23 +193,23 @@ class AllowedHosts:
         if "." not in name or name.endswith(".localhost") or any(pattern.matches(name) for pattern in self._patterns):
             return True
         try:
-            inet_aton(name)  # in each of the ways that an IPv4 address is written
+            inet_aton(name)  # accepts every way of writing an IPv4 address
         except OSError:
             return name.startswith("[")
         return True
 
     @staticmethod
     def hint(host: str) -> str:
-        """Return what the operator would say to have requests for `host` answered."""
+        """Return the option with which the operator would have requests for `host` answered."""
         parsed = parseHost(host, 0)
         isTaken = parsed is not None and "*" not in host and _patternOf(parsed[0]) is not None
         return f"to answer it: --allowed-host {parsed[0]}" if parsed is not None and isTaken else "see --allowed-host"
 
 
 def isFromElsewhere(head: RequestHead) -> bool:
-    """Say whether a page of another site had a browser send a request, and not to visit this one (W3C, Fetch Metadata).
+    """Say whether a browser sent a request for a page of another site, and not to visit this site (W3C, Fetch Metadata).
 
-    Browsers name no Origin when a page loads something as a script or a picture, and send what they have for the server along.
+    When a page loads something as a script or an image, browsers send no Origin, but they do send the server's cookies.
     """
     values = head.values
     if "cross-site" not in values.get("sec-fetch-site", ()):

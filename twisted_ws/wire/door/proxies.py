@@ -1,7 +1,7 @@
-"""Whose word on the client's address counts: the reverse proxies in front of this server. Pure.
+"""The reverse proxies in front of this server, whose word on the client's address counts. Pure.
 
-Any client can send X-Forwarded-For. It is believed only from the listed networks, and only from the right: each proxy appends the
-address that it saw, so the last one that is no proxy of ours is the client.
+Any client can send X-Forwarded-For. It is believed only from the listed networks, and read from the right: each proxy appends the
+address that it saw, so the last one that is not a proxy of ours is the client.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class TrustedProxies:
     """The networks of the proxies in front of this server.
 
     Args:
-        networks: addresses or networks (``10.0.0.0/8``, ``::1``); ``unix`` for whoever connects by a UNIX socket.
+        networks: addresses or networks (``10.0.0.0/8``, ``::1``); ``unix`` for connections over a UNIX socket.
 
     Raises:
-        ValueError: one is no network; the text names it.
+        ValueError: one is not a network; the text names it.
     """
 
     __slots__ = ("_networks", "_unix")
@@ -37,7 +37,7 @@ class TrustedProxies:
             try:
                 self._networks.append(ip_network(network))
             except ValueError as error:
-                raise ValueError(f"{network!r} is no network: {error}") from None
+                raise ValueError(f"{network!r} is not a network: {error}") from None
 
     def trusts(self, address: str) -> bool:
         """Say whether `address` ("" for a UNIX socket) is a proxy's."""
@@ -50,7 +50,7 @@ class TrustedProxies:
         """Return the client's address, and whether its connection has TLS.
 
         Args:
-            address: the address of whoever connected; "" for a UNIX socket.
+            address: the peer's address; "" for a UNIX socket.
             isSecure: whether that connection has TLS.
             head: the request; X-Forwarded-For and X-Forwarded-Proto count from a trusted proxy.
         """
@@ -62,7 +62,7 @@ class TrustedProxies:
         for forwarded in reversed(head.tokens("x-forwarded-for")):
             parsed = _parse(forwarded)
             if parsed is None:
-                break  # what cannot be read says nothing; the proxy that sent it is the client
+                break  # it says nothing, so the proxy that sent it counts as the client
             address = str(parsed)
             if not self.trusts(address):
                 break

@@ -1,7 +1,7 @@
-"""The PROXY protocol: a balancer says before the first byte of a connection whose it is (HAProxy's text, versions 1 and 2).
+"""The PROXY protocol, versions 1 and 2 of HAProxy's text: a balancer says who the client is before a connection's first byte.
 
-Twisted's own reading of it wants the first 16 bytes at once, refuses the short form of UNKNOWN, keeps an IPv6 address as it is
-spelt, and does not look at what is said of TLS.
+Twisted's own parser needs the first 16 bytes at once, refuses the short form of UNKNOWN, keeps an IPv6 address as it is spelt,
+and ignores what the balancer says about TLS.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from twisted_ws.logs import Throttle, peerName
 
 __all__ = ["BadProxyHeader", "ProxiedConnection", "ProxiedEndpoint", "ProxyHeader", "readHeader"]
 
-# The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
+# A logger of the module, not of a class: that one puts the instance into each event, so keeping events would keep connections.
 _log = Logger()
 
 _TEXT, _BINARY = b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"
-# Of a header of version 1, with its CRLF.
+# Bytes of the longest header of version 1, with its CRLF.
 _MOST_TEXT = 107
 _isPort = re.compile(rb"[0-9]{1,5}").fullmatch
 _FIXED = struct.Struct("!12sBBH")
@@ -42,7 +42,7 @@ _HAS_TLS = 1  # PP2_CLIENT_SSL
 
 
 class BadProxyHeader(Exception):
-    """What comes is no header of the PROXY protocol, or a malformed one."""
+    """What came is not a header of the PROXY protocol, or a malformed one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class ProxyHeader:
     """What a balancer says.
 
     Attributes:
-        source: the client; None: nobody is named (UNKNOWN, or a check of the balancer's own), so it is whoever has connected.
-        destination: whom it has connected to.
-        isSecure: whether it has spoken TLS to the balancer.
+        source: the client; None: none is named (UNKNOWN, or a check by the balancer itself), so it is the peer.
+        destination: the address that the client has connected to.
+        isSecure: whether the client has spoken TLS to the balancer.
     """
 
     source: IAddress | None = None
@@ -61,10 +61,10 @@ class ProxyHeader:
 
 
 def readHeader(data: bytes) -> tuple[ProxyHeader, int] | None:
-    """Return the header at the beginning of a connection, and its size; None where it is not whole yet.
+    """Return the header at the beginning of a connection, and its size; None if it is not complete yet.
 
     Raises:
-        BadProxyHeader: there is none.
+        BadProxyHeader: there is no valid one.
     """
     if data.startswith(_TEXT):
         end = data.find(b"\r\n", 0, _MOST_TEXT)
@@ -98,7 +98,7 @@ def _readText(words: list[bytes]) -> ProxyHeader:
     try:
         source, destination = (made(word.decode("ascii")) for word in words[2:4])
     except ValueError:
-        raise BadProxyHeader("no IP address") from None
+        raise BadProxyHeader("not an IP address") from None
     return ProxyHeader(_address(source, int(words[4])), _address(destination, int(words[5])))
 
 
@@ -125,7 +125,7 @@ def _readBinary(kind: int, data: bytes) -> ProxyHeader:
 
 
 def _address(address: IPv4 | IPv6, port: int) -> IAddress:
-    """Return an address in the one spelling that it has everywhere."""
+    """Return an address in the spelling that is used everywhere."""
     plain = (address.ipv4_mapped or address) if isinstance(address, IPv6) else address
     return (IPv6Address if isinstance(plain, IPv6) else IPv4Address)("TCP", str(plain), port)
 
@@ -145,7 +145,7 @@ def _saysTLS(data: bytes, position: int) -> bool:
 
 
 class ProxiedConnection(HAProxyProtocolWrapper):
-    """A connection from a balancer; to its protocol, one from the client.
+    """A connection from a balancer; for its protocol, one from the client.
 
     Attributes:
         isSecure: whether the client has spoken TLS to the balancer.
@@ -168,7 +168,7 @@ class ProxiedConnection(HAProxyProtocolWrapper):
         if found is not None:
             header, size = found
             rest, self._begun = self._begun[size:], b""
-            self._proxyInfo = header  # type: ignore[assignment]  # it has what is asked of Twisted's own
+            self._proxyInfo = header  # type: ignore[assignment]  # it has what Twisted's own is asked for
             self.isSecure = header.isSecure
             if rest:
                 self.wrappedProtocol.dataReceived(rest)
@@ -187,7 +187,7 @@ class ProxiedConnection(HAProxyProtocolWrapper):
 
 
 class ProxiedFactory(HAProxyWrappingFactory):
-    """Makes connections of which a balancer says whose they are."""
+    """Makes connections for which a balancer names the client."""
 
     protocol = ProxiedConnection  # type: ignore[assignment]
     noisy = False

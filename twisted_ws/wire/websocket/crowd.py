@@ -1,4 +1,4 @@
-"""Many who are sent the same bytes."""
+"""Many recipients of the same bytes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 __all__ = ["Crowd", "Group", "Run"]
 
-# Members of one group at most: what a change to one costs, and about what one call sends to.
+# Most members of one group: they bound what one change costs, and are about as many as one call sends to.
 GROUP = 512
 
-# Some members in order, their senders (`twisted_ws.wire.speedups.Sender`), and how many they are: those behind them in the lists
-# came later.
+# Some members in order, their senders (`twisted_ws.wire.speedups.Sender`), and how many there are: any others in the lists came
+# later.
 Run = tuple[Sequence[Any], Sequence[Any], int]
 
 
@@ -19,8 +19,8 @@ class Group:
     """Some of a `Crowd`.
 
     Attributes:
-        members: in order; those who come are put behind the others, but a list from which one is taken is made anew.
-        run: the members of some earlier time, with the lists that `sendMany` takes; None where one of them has left since.
+        members: in order. New ones are appended, but to remove one, the list is replaced.
+        run: the members at some earlier time, with the lists that `sendMany` takes; None if one of them has left since.
         into: the group that has its members now, or one that is in no crowd.
     """
 
@@ -36,16 +36,16 @@ _GONE = Group()
 
 
 class Crowd:
-    """Many who are sent the same bytes, in the order they came: their sockets lie in the kernel's memory in much the same order.
+    """Many recipients of the same bytes, oldest first: in the kernel's memory, their sockets are in much the same order.
 
-    A member is anything with a `sender`. Nothing here costs more for the others than a group of them does.
+    A member is anything with a `sender`. No change costs more than handling one group.
 
-    To make a list may run the garbage collector, and with it a finaliser that adds or removes others; or there is no memory for
-    it. So all that a change needs is made first, and put in place by statements that call nothing, if what it was made of is
-    still what there is.
+    Building a list may run the garbage collector, and with it a finaliser that adds or removes others; or there may be no memory.
+    So everything that a change needs is built first, and put in place by statements that call nothing, provided that what it was
+    built from is still current.
 
     Attributes:
-        groups: all of them; none is empty for long. A list that is never changed, but made anew.
+        groups: all of them; none is empty for long. The list is never changed, but replaced.
     """
 
     __slots__ = ("groups",)
@@ -60,7 +60,7 @@ class Crowd:
         return (member for members, _, size in self.runs() for member in members[:size])
 
     def runs(self) -> list[Run]:
-        """Return the members of now, to be gone through at leisure."""
+        """Return the current members, to be gone through in any number of turns."""
         while True:
             groups = self.groups
             runs = [self._run(group) for group in groups]
@@ -73,11 +73,11 @@ class Crowd:
             size = len(members)
             run = group.run = members, [member.sender for member in members[:size]], size
             if group.members is not members:
-                group.run = None  # or it would keep who has left
+                group.run = None  # or it would keep a member that has left
         return run
 
     def add(self, member: Any) -> Group:
-        """Add one who came; return what `remove` takes."""
+        """Add a member; return the group that `remove` takes."""
         while True:
             groups = self.groups
             if groups and len(groups[-1].members) < GROUP:
@@ -89,11 +89,11 @@ class Crowd:
                     continue
                 self.groups = more
             group.members.append(member)
-            if group.into is None:  # else it went while this came
+            if group.into is None:  # else the group was dropped meanwhile
                 return group
 
     def remove(self, member: Any, group: Group) -> None:
-        """Take one away who leaves."""
+        """Remove a member."""
         while True:
             while group.into is not None:
                 group = group.into
@@ -108,7 +108,7 @@ class Crowd:
             self._join(group)
 
     def _join(self, group: Group) -> None:
-        """Put a group that has become small together with one beside it, unless something else changes meanwhile."""
+        """Merge a group that has become small with a neighbour, unless something else changes meanwhile."""
         groups = self.groups
         if group not in groups:
             return

@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692): which offers are taken, how a message is compressed, and where one has to end.
+"""permessage-deflate (RFC 7692): which offers are accepted, how a message is compressed, and where one must end.
 
 Autobahn does the rest.
 """
@@ -17,37 +17,37 @@ from twisted_ws.wire.door.handshake import Extension
 
 __all__ = ["Deflate", "acceptOffer", "compressedFrame", "isWindowBits", "usableOffers"]
 
-# Bytes below which deflate makes a message longer, or no shorter worth the time.
+# Below so many bytes, deflate makes a message longer, or hardly shorter.
 COMPRESS_FROM = 64
 
-# Up to so many bytes a message is compressed as zlib does by itself. For a megabyte of two letters that would take a tenth of a
-# second, in one call; the fastest level takes a seventh of it, and hardly more for anything else. What is larger than the largest
-# message that is taken by default, with what JSON has around it, goes as it is.
+# Up to LARGE bytes, a message is compressed at zlib's default level. For a megabyte of two different letters that would take a
+# tenth of a second, in one call; the fastest level takes a seventh of that, and hardly more for anything else. A message that is
+# larger than the largest one accepted by default, with JSON around it, is sent uncompressed.
 LARGE = 64 * 1024
 COMPRESS_UP_TO = 5 * 256 * 1024
 LARGE_LEVEL = 1
 LARGE_MEMORY_LEVEL = 8
 
-# Window and memory level of what we send: 4 KiB and 16 KiB while a message is compressed, a tenth of zlib's defaults.
+# Window and memory level for sending: 4 KiB and 16 KiB while a message is compressed, a tenth of zlib's defaults.
 WINDOW_BITS = 12
 MEMORY_LEVEL = 5
 
-# A last block, not compressed, with something that hardly any other state of zlib makes of these bytes (RFC 1951 section 3.2.4).
+# A last block, uncompressed, with content that hardly any other state of zlib makes of these bytes (RFC 1951 section 3.2.4).
 _PROBED = b"end of a message"
 _PROBE = b"\x01" + len(_PROBED).to_bytes(2, "little") + (0xFFFF - len(_PROBED)).to_bytes(2, "little") + _PROBED
 
 
 class Deflate(PerMessageDeflate):
-    """Autobahn's permessage-deflate, for messages that are whole.
+    """Autobahn's permessage-deflate, with a check that messages are complete.
 
-    zlib does not say that its input ends in the middle of a block: the rest of a message would be missing without a word.
+    zlib does not report that its input ends in the middle of a block: the rest of a message would silently be missing.
     """
 
     _decompressor: Any
-    _begun = False  # whether the present message has any bytes
+    _begun = False  # whether the current message has any bytes
 
     def start_decompress_message(self) -> None:
-        """Begin a message; a stream that has had its last block takes no more of them."""
+        """Begin a message, with a new stream if the old one has had its last block."""
         self._begun = False
         if self._decompressor is not None and self._decompressor.eof:
             self._decompressor = None
@@ -60,10 +60,10 @@ class Deflate(PerMessageDeflate):
         return inflated
 
     def end_decompress_message(self) -> None:
-        """End a message, which has to end with an empty block whose last four bytes were left out (RFC 7692 section 7.2.2).
+        """End a message, which must end with an empty block whose last four bytes were left out (RFC 7692 section 7.2.2).
 
-        After a block that says it is the last one, nothing but such a block may come. A message without any bytes is empty: some
-        peers leave out that block, too.
+        After a block that is marked as the last, only such a block may come. A message without any bytes is empty: some peers
+        leave out that block, too.
 
         Raises:
             PayloadCorruptError: it ends elsewhere.
@@ -78,7 +78,7 @@ class Deflate(PerMessageDeflate):
         try:
             if inflate.decompress(b"\0\0\xff\xff", 1):
                 return False
-            # Between two blocks, and only there, a block is taken as what it is. A stream that goes on must not see it.
+            # Only between two blocks is this taken as a block. A stream that will be continued must not see it.
             goesOn = not (self.client_no_context_takeover if self._is_server else self.server_no_context_takeover)
             probed = inflate.copy() if goesOn else inflate
             return bool(probed.decompress(_PROBE) == _PROBED and probed.eof)
@@ -86,12 +86,12 @@ class Deflate(PerMessageDeflate):
             return False
 
 
-# A decimal number without leading zeros (RFC 7692 section 7.1.2); Autobahn takes what int() takes, as "+15" and "010".
+# A decimal number without leading zeros (RFC 7692 section 7.1.2); Autobahn accepts what int() does, such as "+15" and "010".
 isWindowBits = re.compile(r"[89]|1[0-5]").fullmatch
 
 
 def usableOffers(extensions: tuple[Extension, ...]) -> list[Extension]:
-    """Return the offers of permessage-deflate that can be taken; others are declined (RFC 7692 section 5.1)."""
+    """Return the offers of permessage-deflate that can be accepted; others are declined (RFC 7692 section 5.1)."""
     offers = []
     for name, parameters in extensions:
         values = [value for each in parameters.values() for value in each if isinstance(value, str)]
@@ -101,7 +101,7 @@ def usableOffers(extensions: tuple[Extension, ...]) -> list[Extension]:
             PerMessageDeflateOffer.parse(parameters)
         except Exception:
             # Autobahn raises plain Exceptions for what RFC 7692 section 7.1 calls invalid parameters, and for a window of 8 bits,
-            # which zlib has not (it quietly uses 9, which such a client could not inflate).
+            # which zlib lacks (it silently uses 9, which such a client could not inflate).
             continue
         offers.append((name, parameters))
     return offers
@@ -124,10 +124,10 @@ def acceptOffer(offers: list[Any]) -> Any:
 
 
 def compressedFrame(deflate: Any, opcode: int, payload: bytes) -> bytes:
-    """Return the frame of a message for a peer with permessage-deflate; one that is too short or too long goes uncompressed.
+    """Return the frame of a message for a peer with permessage-deflate, uncompressed if it is too short or too long.
 
-    So does a large one for who takes a smaller window than all others: whoever connects with each window that there is does not
-    have one message compressed for each.
+    A large one is also uncompressed for a peer with a smaller window than usual, so that connecting with every possible window
+    does not have a message compressed for each.
 
     Args:
         deflate: Autobahn's negotiated extension of one connection.

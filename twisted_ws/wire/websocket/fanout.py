@@ -1,9 +1,9 @@
 """One message to many, in as many turns of the reactor as it takes.
 
-What is sent to many goes out at once, as far as the budget of the turn reaches (`wire.loop.turns`); the rest goes on in the
-next turns. Whatever is sent to many after it stands behind it, be it for everybody or for one channel, and so each gets it in the
-order of the calls. What is written to one alone does not stand there: who writes sees to it that this one first gets what it has
-not got yet (`FanOuts.catchUp`), which costs a look at `FanOuts.pending` as long as there is nothing.
+A message to many is sent at once, as far as the budget of the turn reaches (`wire.loop.turns`); the rest follows in the next
+turns. Any later message to many, whether for everybody or for one channel, waits behind it, so everybody gets them in the order
+of the calls. A message to one recipient does not wait there: its writer first makes sure that the recipient gets what is still
+missing (`FanOuts.catchUp`), which costs a look at `FanOuts.pending` while nothing is.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 __all__ = ["EVERYBODY", "OWN_WAY", "STEPS", "FanOut", "FanOuts", "Later", "Part", "stepsOf"]
 
-# Steps of `Turns` that one delivery is: for a frame that goes straight out, so many bytes of it are one more; and what it is more
-# for one that goes its own way, as those do that are slow, or have compression.
+# Steps of `Turns` for one delivery: STEPS for a frame that is sent directly, one more for each BYTES of it, and OWN_WAY more for
+# a recipient that goes its own way, because it is slow, or has compression.
 STEPS = 2
 BYTES = 2048
 OWN_WAY = 2
 
-# After how many steps the clock is looked at: after few where somebody went its own way, for how long that takes is not in the
-# steps (a queue, TLS in memory, the code of a service).
+# After how many steps the clock is read: after few if a recipient went its own way, because the steps do not cover how long that
+# takes (a queue, TLS in memory, the code of a service).
 LONG = 1024
 SHORT = 64
 
-# What a message that waits here is charged on top of its payload, and for each part of it: about what the objects take.
+# Bytes that a message that waits here is charged on top of its payload, and for each of its parts: about what the objects take.
 CHARGE = 1024
 PART = 256
 
-# The name under which messages to all callers are found.
+# The name under which messages to all callers are kept.
 EVERYBODY = ""
 
-# Some who get a message, the message as these get it (or a `Later`), and how many steps it is for each.
+# Some recipients, the message as they get it (or a `Later`), and the steps that it costs for each.
 Part = tuple[Run, Any, int]
 
 _NOBODY: Sequence[tuple[Any, bool]] = ()
@@ -56,12 +56,12 @@ _log = Logger()
 
 
 def stepsOf(message: OutgoingMessage) -> int:
-    """Return how many steps one delivery of a message is."""
+    """Return how many steps one delivery of a message costs."""
     return STEPS + len(message.plain) // BYTES
 
 
 class Later:
-    """A message that is made when the first is to get it: each kind of a large one in a turn that has time for it.
+    """A message that is made for its first recipient: each form of a large one in a turn that has time for it.
 
     Args:
         make: makes it; called once.
@@ -86,14 +86,14 @@ class Later:
 
 
 class FanOut:
-    """One message on its way; see `FanOuts.send` for what it is made of.
+    """One message on its way; see `FanOuts.send` for its parts.
 
     Attributes:
-        number: counts all of them.
-        count: how many took it.
-        done: fires with `count` at the end; None while nobody waits for that.
+        number: its number among all messages to many.
+        count: how many recipients took it.
+        done: fires with `count` at the end; None while nothing waits for that.
         isDone: whether it is no longer pending.
-        stragglers: those reached who go their own way, and have not yet.
+        stragglers: recipients that were reached and have yet to go their own way.
         waits: whether it is counted among those that wait.
     """
 
@@ -138,18 +138,18 @@ class FanOut:
         self.waits = self.isDone = False
         self.cost = 0, 0  # bytes and steps, as counted while it waits
         self.stragglers: dict[Any, None] | None = None  # made for the first
-        self._ahead: set[Any] | None = None  # those who got it before it was their turn; made for the first
+        self._ahead: set[Any] | None = None  # recipients that got it before their turn; made for the first
         self._at = begun  # the part that is being sent to
-        self._begin = 0  # the first in it that was not reached
-        self._reached: set[Any] | None = set() if overlaps else None  # made for the first who asks
+        self._begin = 0  # the first recipient in it that was not reached
+        self._reached: set[Any] | None = set() if overlaps else None  # made when it is first needed
 
     @property
     def isOver(self) -> bool:
-        """Whether everybody was reached."""
+        """Whether every recipient was reached."""
         return self._at == len(self.parts)
 
     def prepare(self) -> bool:
-        """Make the message for the next ones, where that is still to be done: who works looks at the clock before it is sent."""
+        """Make the message for the next recipients if that is still to be done, so that the clock is read before it is sent."""
         message = self.parts[self._at][1]
         if not isinstance(message, Later) or message.isMade:
             return False
@@ -157,7 +157,7 @@ class FanOut:
         return True
 
     def take(self, most: int) -> tuple[Sequence[Any], Sequence[Any], Any, int]:
-        """Reach the next ones, as many as are within so many steps, one at least.
+        """Reach the next recipients, as many as fit into so many steps, but at least one.
 
         Returns:
             They, their senders, what they get, and the steps for each.
@@ -182,7 +182,7 @@ class FanOut:
         return next_
 
     def isDue(self, member: Any) -> bool:
-        """Say whether one has not got it, nor is just getting it; from now on it is taken to have it."""
+        """Say whether a recipient has yet to get it, and is not getting it now; from here on, it counts as having it."""
         if self.stragglers and member in self.stragglers:
             del self.stragglers[member]
             return True
@@ -194,7 +194,7 @@ class FanOut:
         return True
 
     def hasReached(self, member: Any) -> bool:
-        """Say whether one was reached."""
+        """Say whether a recipient was reached."""
         if self._reached is None:
             if not self._at and not self._begin:
                 return False
@@ -207,13 +207,13 @@ class FanOut:
 
 
 class FanOuts:
-    """What is on its way to many of one server.
+    """The messages to many that are on their way in one server.
 
     Args:
         runtime: what the server's connections share; of its limits, `fanOutLag` and `maxSendBufferTotal` are used.
 
     Attributes:
-        pending: what is on its way, in order. While there is any, who writes to one alone calls `catchUp` first.
+        pending: what is on its way, in order. While there is any, call `catchUp` before writing to one recipient.
     """
 
     __slots__ = (
@@ -241,14 +241,14 @@ class FanOuts:
         self.pending: deque[FanOut] = deque()
         self._number = 0
         self._scheduled = self._working = False
-        self._bytes = self._steps = 0  # of those that wait
-        self._named: dict[str, deque[FanOut]] = {}  # these, by name
-        self._late: dict[tuple[Any, str], int] = {}  # who came while some waited, for what, and the last one that is not for it
-        self._caught: dict[Any, int] = {}  # members that are ahead of the others, and up to which
-        self._current: Any = None  # the member that is being handed a message
+        self._bytes = self._steps = 0  # of the messages that wait
+        self._named: dict[str, deque[FanOut]] = {}  # the messages that wait, by name
+        self._late: dict[tuple[Any, str], int] = {}  # who came while some waited, for what, and the last that is not for it
+        self._caught: dict[Any, int] = {}  # members that are ahead of the others, and up to which message
+        self._current: Any = None  # the member to which a message is being handed
 
     def admit(self, size: int) -> None:
-        """Refuse a message of so many bytes, where too many are on their way: it would only come late, and take memory till then.
+        """Refuse a message of so many bytes if too many are on their way: it would only arrive late, and take memory until then.
 
         Raises:
             ChannelError: "unavailable".
@@ -271,22 +271,22 @@ class FanOuts:
 
         Args:
             parts: who gets it, in order.
-            names: what its recipients are there for: a channel, and patterns; or `EVERYBODY`. Without any, nobody gets it ahead
-                of the others.
-            find: returns, for a caller or visitor that is there for one of the names, its member of the parts and what that
-                gets; None for one that gets nothing.
+            names: the names for which its recipients are there: a channel, and patterns; or `EVERYBODY`. Without any, nobody gets
+                it ahead of the others.
+            find: returns, for a caller or visitor that is there for one of the names, its member of the parts and what that gets;
+                None if it gets nothing.
             size: bytes of the message.
-            overlaps: whether somebody may be in several parts.
-            deliver: hands the message to a member, and says whether it was taken; None: by its `send`, and straight out where
-                that can be.
+            overlaps: whether a recipient may be in several parts.
+            deliver: hands the message to a member, and says whether it was taken; None: use its `send`, or send directly if
+                possible.
 
         Returns:
-            How many took it; a Deferred of that, when it takes more than this turn.
+            How many took it; a Deferred of that, if it takes more than this turn.
         """
         pending, turns = self.pending, self._turns
         count, begun, behind, message = 0, 0, _NOBODY, None
         if not pending and deliver is None and not overlaps:
-            # By far the most: each part fits into this turn, and the kernel takes it all.
+            # By far the most frequent case: each part fits into this turn, and the kernel takes everything.
             for (members, senders, number), message, cost in parts:
                 if number * cost > turns.left or not isinstance(message, OutgoingMessage):
                     break
@@ -303,9 +303,9 @@ class FanOuts:
         except MemoryError:
             if not begun:
                 raise
-            fanOut = FanOut(parts, names, find, size, overlaps, deliver, begun)  # it has to be: some have got a part of it
+            fanOut = FanOut(parts, names, find, size, overlaps, deliver, begun)  # it must exist: some have got a part of it
         fanOut.count = count - len(behind)
-        # Nothing runs before the last of these is done: the numbers are in the order of what is pending.
+        # No other code runs before the last of these statements: the numbers are in the order of `pending`.
         self._number = fanOut.number = self._number + 1
         isFirst = not pending
         pending.append(fanOut)
@@ -322,7 +322,7 @@ class FanOuts:
             if not fanOut.isOver:
                 self._keepAll()
         elif not (self._scheduled or self._working):
-            self._schedule()  # it could not be, for want of memory
+            self._schedule()  # that had failed for want of memory
         if fanOut.isDone:
             return fanOut.count
         done: Deferred[int] = Deferred()
@@ -332,17 +332,17 @@ class FanOuts:
         return done
 
     def came(self, person: Any, name: str) -> None:
-        """Note that somebody is there for a name from now on: what is `pending` is not for it. Called while anything is."""
+        """Note that a caller or visitor is there for a name from now on: what is `pending` is not for it. Called while any is."""
         self._late[person, name] = self._number
 
     def catchUp(self, person: Any) -> None:
-        """See to it that a caller or visitor has got all that was sent to it and others until now.
+        """Make sure that a caller or visitor has got everything that was sent to it and others until now.
 
         This may run code of any service.
         """
         link, subscriber = getattr(person, "_connection", None), person.membership
         if self._current is not None and (self._current is link or self._current is subscriber):
-            return  # it is just getting it
+            return  # it is getting it now
         newest = self._number
         if self.pending:
             self._keepAll()
@@ -354,9 +354,9 @@ class FanOuts:
                     self._caught[member] = newest
 
     def _missing(self, person: Any, link: Any, subscriber: Any) -> list[FanOut]:
-        """Return what one may not have got, in order."""
+        """Return the messages that it may not have got, in order."""
         found: dict[int, FanOut] = {}
-        # The collector waits: from Python 3.12 on it comes in a loop, too, and a finaliser could send on what is looked through.
+        # The collector waits: from Python 3.12 on, it also runs in loops, and a finaliser could send on what is being searched.
         collects = gc.isenabled()
         gc.disable()
         try:
@@ -373,7 +373,7 @@ class FanOuts:
         return [found[number] for number in sorted(found)]
 
     def _reach(self, fanOut: FanOut, person: Any) -> None:
-        """Hand one message to one who is ahead of the others; nothing where it has it."""
+        """Hand one message to a recipient ahead of the others, unless it has it."""
         aim = fanOut.find(person)
         if aim is None:
             return
@@ -382,10 +382,10 @@ class FanOuts:
             self._turns.spend(STEPS + OWN_WAY)
 
     def _keepAll(self) -> None:
-        """Count all that is pending among those that wait, in order."""
+        """Count everything pending among the messages that wait, in order."""
         pending = self.pending
         fresh: list[FanOut] = []
-        # The collector waits: a finaliser could do the same, or send on, in the middle.
+        # The collector waits: a finaliser could do the same, or send on, in the middle of this.
         collects = gc.isenabled()
         gc.disable()
         try:
@@ -404,7 +404,7 @@ class FanOuts:
         queues = iter([(name, deque[FanOut]()) for name in fanOut.names])
         cost = size, steps = self._cost(fanOut)
         bytes_, total, steps = self._bytes + size, self._backlog.total + size, self._steps + steps
-        # All is made.
+        # Everything is allocated.
         if fanOut.waits or fanOut.isDone:
             return
         fanOut.waits = True
@@ -416,7 +416,7 @@ class FanOuts:
             self._named[name].append(fanOut)
 
     def _forget(self, fanOut: FanOut) -> None:
-        """Undo that, as far as it was done: everybody was reached."""
+        """Undo `_keep`, as far as it was done: every recipient was reached."""
         if not fanOut.waits:
             return
         size, steps = fanOut.cost
@@ -435,9 +435,9 @@ class FanOuts:
         return size, sum([count * cost for (_, _, count), _, cost in fanOut.parts])
 
     def _work(self, stop: int) -> None:
-        """Send on until all is sent, so many steps of this turn are left, or its time is over.
+        """Send on until everything is sent, `stop` steps of this turn are left, or its time is over.
 
-        Not within itself: whoever is at it goes on.
+        Called within itself, do nothing: the outer call goes on.
         """
         pending, turns = self.pending, self._turns
         if self._working:
@@ -472,11 +472,11 @@ class FanOuts:
                 self._schedule()
 
     def _schedule(self) -> None:
-        self._scheduled = True  # noted first: a finaliser in the middle may have the reactor turn, and then it went on already
+        self._scheduled = True  # noted first: a finaliser in the middle may have the reactor turn, and then this has happened
         try:
             self._turns.later(self._goOn)
         except MemoryError:
-            self._scheduled = False  # the next message asks
+            self._scheduled = False  # the next message asks again
             raise
 
     def _goOn(self) -> None:
@@ -484,9 +484,9 @@ class FanOuts:
         self._work(self._turns.share())
 
     def _advance(self, fanOut: FanOut, steps: int) -> int:
-        """Send a message to the next ones; return how many steps may follow before the clock is looked at."""
-        # The collector waits: a finaliser that wrote to one of them between the look at whose turn it is and the sending would
-        # take the one for the other, and overtake the message.
+        """Send a message to the next recipients; return how many steps may follow before the clock is read."""
+        # The collector waits: a finaliser that wrote to one of them after they were chosen and before they were sent to would
+        # take them to have the message, and overtake it.
         collects = gc.isenabled()
         gc.disable()
         straight = 0
@@ -509,13 +509,13 @@ class FanOuts:
         return SHORT if behind else LONG
 
     def _note(self, fanOut: FanOut, behind: Sequence[tuple[Any, bool]]) -> None:
-        """Note who goes its own way, and has not yet."""
+        """Note the recipients that have yet to go their own way."""
         if fanOut.stragglers is None:
             fanOut.stragglers = {}
         fanOut.stragglers.update([(member, None) for member, isBegun in behind if not isBegun])
 
     def _follow(self, fanOut: FanOut, behind: Sequence[tuple[Any, bool]], message: Any) -> None:
-        """Have those go on, or begin, who go their own way; any of it may run code of a service, which may write to others."""
+        """Have recipients go on, or begin, in their own way; any of it may run code of a service, which may write to others."""
         stragglers: Any = fanOut.stragglers
         for member, isBegun in behind:
             if isBegun:
@@ -528,9 +528,9 @@ class FanOuts:
                 self._hand(fanOut, member, message)
 
     def _hand(self, fanOut: FanOut, member: Any, message: Any) -> bool:
-        """Hand a message to one and count it, if it was taken; False: it has it, or is just getting it."""
+        """Hand a message to a recipient, and count it if it was taken; return False if it has it, or is getting it now."""
         before = self._current
-        # Whoever writes to it meanwhile takes it to have the message: no finaliser before that is so.
+        # Code that writes to it meanwhile takes it to have the message, so no finaliser may run before that is true.
         collects = gc.isenabled()
         gc.disable()
         try:
@@ -541,7 +541,7 @@ class FanOuts:
                 if member.send(message) if fanOut.deliver is None else fanOut.deliver(member, message):
                     fanOut.count += 1
             except Exception:
-                # Without this those behind it would wait for ever.
+                # Without this, those behind it would wait for ever.
                 _log.failure("a message for many could not be handed to one of them")
             finally:
                 self._current = before
@@ -552,19 +552,19 @@ class FanOuts:
 
 
 def _straightOut(members: Sequence[Any], senders: Sequence[Any], frame: bytes, now: float) -> Sequence[tuple[Any, bool]]:
-    """Send a frame to those with nothing waiting, in one call; the kernel's answer is all that is looked at.
+    """Send a frame to the recipients for which nothing waits, in one call that looks only at the kernel's answers.
 
     Returns:
-        Those who have not got all of it, and whether they got a part: they go on by `goOn`, the others by `send`.
+        Those that have not got all of it, and whether they got a part: these go on with `goOn`, the others with `send`.
     """
     outcomes = sendMany(senders, frame, now)
     if outcomes is None:
         return _NOBODY
-    # What was begun of each frame is noted: whoever is called from here on may write to any of them, and close it.
+    # What was begun is noted by now: code that is called from here on may write to any of them, and close it.
     try:
         return _behind(members, outcomes)
     except MemoryError:
-        return _behind(members, outcomes)  # it has to be: some have got a part of a frame
+        return _behind(members, outcomes)  # it must be made: some have got a part of a frame
 
 
 def _behind(members: Sequence[Any], outcomes: bytes) -> Sequence[tuple[Any, bool]]:

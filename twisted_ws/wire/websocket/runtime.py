@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import select
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.defer import Deferred
 
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
@@ -17,10 +19,16 @@ from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.websocket.fanout import FanOuts
 
 if TYPE_CHECKING:
-    from twisted_ws.wire.frontdoor import FrontDoor
     from twisted_ws.wire.websocket.connection import WebSocketConnection
 
-__all__ = ["Runtime"]
+__all__ = ["OpenResponse", "Runtime"]
+
+
+class OpenResponse(Protocol):
+    """A response over HTTP that has no end of its own: an event stream, a poll that waits, a handshake that is being decided."""
+
+    def stop(self, timeout: float) -> Deferred[None]:
+        """End it so that the client comes back later; fires when its connection has gone, after `timeout` seconds at most."""
 
 
 class Runtime:
@@ -57,7 +65,7 @@ class Runtime:
         self.throttle = Throttle(reactor.seconds)
         self.fanOuts = FanOuts(self)
         self.taking: tuple[WebSocketConnection, Any] | None = None
-        self.deciding: set[FrontDoor] = set()
+        self.deciding: set[OpenResponse] = set()
         self._handed = 0
 
     @cached_property
