@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from wsproto.frame_protocol import FrameProtocol
 
-from twisted_ws.frames import RSV1, OutgoingMessage, frame, maskedFrame
+from twisted_ws.frames import FIN, RSV1, OutgoingMessage, frame, maskedFrame
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ def test_opcodes(opcode, first):
 
 def test_compressed():
     """RSV1 marks a compressed message."""
-    assert frame(1, b"x", RSV1) == b"\xc1\x01x"
-    assert maskedFrame(1, b"x", RSV1)[:2] == b"\xc1\x81"
+    assert frame(1, b"x", FIN | RSV1) == b"\xc1\x01x"
+    assert maskedFrame(1, b"x", FIN | RSV1)[:2] == b"\xc1\x81"
 
 
 def test_masked():

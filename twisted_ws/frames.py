@@ -11,51 +11,49 @@ __all__ = ["FIN", "RSV1", "OutgoingMessage", "frame", "maskedFrame"]
 
 FIN = 0x80
 RSV1 = 0x40  # "this message is compressed" (RFC 7692 section 6)
-_MASKED = 0x80  # of the second byte
 
 _SHORT = Struct("!BB").pack
 _MEDIUM = Struct("!BBH").pack
 _LONG = Struct("!BBQ").pack
 
 
-def frame(opcode: int, payload: bytes, rsv: int = 0) -> bytes:
-    """Return one unfragmented frame of a server, which never masks it.
+def frame(opcode: int, payload: bytes, bits: int = FIN, maskBit: int = 0, mask: bytes = b"") -> bytes:
+    """Return one unfragmented frame of a server, which never masks it (for a client's, see `maskedFrame`).
 
     Args:
         opcode: 1 text, 2 binary, 8 Close, 9 ping, 10 pong.
         payload: at most 125 bytes for a control frame (8 and up); the caller has checked that.
-        rsv: `RSV1` for a compressed message, else 0.
+        bits: `FIN`, with `RSV1` for a compressed message.
+        maskBit: 0x80 if `payload` is masked.
+        mask: what it is masked with, 4 bytes.
     """
     size = len(payload)
-    first = FIN | rsv | opcode
     if size < 126:
-        return _SHORT(first, size) + payload
+        return _SHORT(bits | opcode, maskBit | size) + mask + payload
     if size < 65536:
-        return _MEDIUM(first, 126, size) + payload
-    return _LONG(first, 127, size) + payload
+        return _MEDIUM(bits | opcode, maskBit | 126, size) + mask + payload
+    return _LONG(bits | opcode, maskBit | 127, size) + mask + payload
 
 
-def maskedFrame(opcode: int, payload: bytes, rsv: int = 0, mask: bytes | None = None) -> bytes:
+def maskedFrame(opcode: int, payload: bytes, bits: int = FIN, mask: bytes | None = None) -> bytes:
     """Return one unfragmented frame of a client, which always masks it (RFC 6455 section 5.3).
 
     Args:
         opcode: as in `frame`.
         payload: as in `frame`.
-        rsv: as in `frame`.
+        bits: as in `frame`.
         mask: 4 bytes; None: from the system's randomness, as the RFC demands.
     """
     if mask is None:
         mask = os.urandom(4)
-    masked = _xor(payload, mask)
-    plain = frame(opcode, masked, rsv)
-    return b"".join((plain[:1], bytes((_MASKED | plain[1],)), plain[2 : len(plain) - len(masked)], mask, masked))
+    return frame(opcode, _xor(payload, mask), bits, 0x80, mask)
 
 
 def _xor(payload: bytes, mask: bytes) -> bytes:
     # As two large numbers: the one way to do this in Python that does not touch each byte in a loop.
-    size = len(payload)
+    size, order = len(payload), sys.byteorder
     stretched = (mask * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload, sys.byteorder) ^ int.from_bytes(stretched, sys.byteorder)).to_bytes(size, sys.byteorder)
+    return (int.from_bytes(payload, order) ^ int.from_bytes(stretched, order)).to_bytes(size, order)
 
 
 class OutgoingMessage:

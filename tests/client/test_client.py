@@ -23,7 +23,7 @@ from twisted_ws.client import (
     WriteBufferFull,
     connect,
 )
-from twisted_ws.frames import RSV1, frame
+from twisted_ws.frames import FIN, RSV1, frame
 
 
 @dataclass
@@ -664,7 +664,7 @@ def test_tooBigBeforeItIsKept():
     waiting = client.readMessage()
     deflate = zlib.compressobj(9, wbits=-15)
     bomb = deflate.compress(b"\0" * 50_000_000) + deflate.flush(zlib.Z_SYNC_FLUSH)
-    peer.send(frame(BINARY, bomb[:9000], RSV1))
+    peer.send(frame(BINARY, bomb[:9000], FIN | RSV1))
     assert isinstance(failed(waiting), MessageTooBig)
     assert "more than 10000 bytes" in str(failed(client.readMessage()))
 
@@ -677,7 +677,7 @@ def test_aLittleTooBig(extra):
     )
     for size in (65_536, 65_536 + extra):
         deflate = zlib.compressobj(9, wbits=-15)
-        peer.send(frame(BINARY, (deflate.compress(bytes(size)) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4], RSV1))
+        peer.send(frame(BINARY, (deflate.compress(bytes(size)) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4], FIN | RSV1))
     assert result(client.readMessage()) == bytes(65_536)
     assert isinstance(failed(client.readMessage()), MessageTooBig)
 
@@ -691,7 +691,7 @@ def test_afterTheLastBlock():
     waiting = client.readMessage()
     for number, payload in enumerate((last.compress(b"x") + last.flush(zlib.Z_FINISH), bytes(9_000), bytes(9_000))):
         assert not waiting.called
-        data = bytearray(frame(0 if number else BINARY, payload, 0 if number else RSV1))
+        data = bytearray(frame(0 if number else BINARY, payload, FIN if number else FIN | RSV1))
         data[0] &= 0x7F  # not the last frame of the message
         peer.send(bytes(data))
     assert isinstance(failed(waiting), MessageTooBig)

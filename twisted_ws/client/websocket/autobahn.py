@@ -14,7 +14,7 @@ from autobahn.websocket.compress import (
 from autobahn.websocket.protocol import WebSocketProtocol
 
 from twisted_ws.client.errors import BadHandshake
-from twisted_ws.frames import RSV1, maskedFrame
+from twisted_ws.frames import FIN, RSV1, maskedFrame
 from twisted_ws.limits import Limits
 from twisted_ws.wire.door.handshake import Extension
 from twisted_ws.wire.websocket.base import BaseConnection
@@ -109,4 +109,4 @@ def messageFrame(deflate: Any, opcode: int, payload: bytes) -> bytes:
     if deflate is None or len(payload) < COMPRESS_FROM:
         return maskedFrame(opcode, payload)
     deflate.start_compress_message()
-    return maskedFrame(opcode, deflate.compress_message_data(payload) + deflate.end_compress_message(), RSV1)
+    return maskedFrame(opcode, deflate.compress_message_data(payload) + deflate.end_compress_message(), FIN | RSV1)

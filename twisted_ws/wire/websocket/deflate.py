@@ -12,7 +12,7 @@ from typing import Any
 from autobahn.exception import PayloadCorruptError
 from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 
-from twisted_ws.frames import RSV1, frame
+from twisted_ws.frames import FIN, RSV1, frame
 from twisted_ws.wire.door.handshake import Extension
 
 __all__ = ["Deflate", "acceptOffer", "compressedFrame", "isWindowBits", "usableOffers"]
@@ -140,6 +140,6 @@ def compressedFrame(deflate: Any, opcode: int, payload: bytes) -> bytes:
         if len(payload) > COMPRESS_UP_TO or deflate.server_max_window_bits != WINDOW_BITS:
             return frame(opcode, payload)
         fast = zlib.compressobj(LARGE_LEVEL, zlib.DEFLATED, -WINDOW_BITS, LARGE_MEMORY_LEVEL)
-        return frame(opcode, (fast.compress(payload) + fast.flush(zlib.Z_SYNC_FLUSH))[:-4], RSV1)
+        return frame(opcode, (fast.compress(payload) + fast.flush(zlib.Z_SYNC_FLUSH))[:-4], FIN | RSV1)
     deflate.start_compress_message()
-    return frame(opcode, deflate.compress_message_data(payload) + deflate.end_compress_message(), RSV1)
+    return frame(opcode, deflate.compress_message_data(payload) + deflate.end_compress_message(), FIN | RSV1)
