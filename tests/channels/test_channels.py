@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.channels.listeners import Ear, LateEngine, OtherEar, World
@@ -484,6 +486,33 @@ def test_lateRefusal(late, end, error, answers):
     assert engine.receive(engine.message(1)) == 0
     late.advance(6)
     assert late.channels.who("a") == {"count": 0, "members": []}
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_lateJoinBound(late, count):
+    """As many messages as a history may have are held for a join; with one more it is refused, and no others are kept for it."""
+    ear, engine, failures = Ear(), late.engine, []
+    started = late.channels.subscribe(ear, "a").addErrback(failures.append)
+    messages = [engine.message(offset) for offset in range(1, 7)]
+    kept = []
+    for each in messages[:count]:
+        before = sys.getrefcount(each)
+        engine.receive(each)
+        kept.append(sys.getrefcount(each) - before)
+    assert kept == [1] * count
+    if count > 3:
+        for each in messages[count:]:
+            before = sys.getrefcount(each)
+            engine.receive(each)
+            assert sys.getrefcount(each) == before
+    engine.asked[0].callback(History(Position("e", 0), False, []))
+    if count == 3:
+        assert late.now(started).missed == 3
+        assert ear.heard == ["1", "2", "3"]
+    else:
+        assert failures[0].value.code == "unavailable"
+        assert ear.heard == []
+        assert engine.watched == []
 
 
 def test_lateTogether(late):
