@@ -211,7 +211,7 @@ def parsePosition(text: str) -> Position:
 
 
 def _badPosition() -> ChannelError:
-    return ChannelError("bad-position", "A position is epoch:offset, as the id of a message has it, or 0.")
+    return ChannelError("bad-position", "A position is a message id (epoch:offset), or 0.")
 
 
 def parseAfter(text: str | None, channels: Iterable[str]) -> dict[str, Position]:
@@ -241,7 +241,7 @@ def parseAfter(text: str | None, channels: Iterable[str]) -> dict[str, Position]
         return _parseCursor(text, wanted)
     position = parsePosition(text)
     if len(wanted) > 1 and position != START:
-        raise ChannelError("bad-position", "For several channels, after is channel=epoch:offset,channel=epoch:offset.")
+        raise ChannelError("bad-position", "For several channels, after must be channel=epoch:offset,channel=epoch:offset.")
     return dict.fromkeys(wanted, position)
 
 

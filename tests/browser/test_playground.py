@@ -147,7 +147,7 @@ def test_whatIsRefusedIsTold(tab: Tab, tmp_path: Path) -> None:
         _shows(tab, "channel-log", "paid")
         _fill(tab, "channel", "no name")
         _submit(tab, "subscribe")
-        _shows(tab, "channel-log", "A channel is named by")
+        _shows(tab, "channel-log", "A channel name is")
         assert tab.run("document.getElementById('published').textContent") == ""
         _shows(tab, "channel-status", "connected, but not to this channel")
         assert not tab.run("document.getElementById('channel-command').checkVisibility()")

@@ -334,7 +334,7 @@ def test_binaryFrame(world):
     """A binary message is no frame."""
     client, _ = world.v1()
     client.writeBinaryMessage(b"{}")
-    assert answers(client) == [{"type": "error", "code": "bad-request", "message": "Frames are text."}]
+    assert answers(client) == [{"type": "error", "code": "bad-request", "message": "Requests must be text messages."}]
 
 
 def test_badURL(worlds):

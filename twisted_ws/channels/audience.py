@@ -1,4 +1,4 @@
-"""Those who share a format, by channel: they are sent the same bytes."""
+"""The subscribers that share a format, by channel: they are sent the same bytes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from twisted_ws.wire.websocket.crowd import Crowd, Group, Run
 
 __all__ = ["Audience"]
 
-# So many are kept as a tuple: it takes 48 bytes for one, where a dict takes 232, and most channels have few.
+# Up to this many are kept in a tuple: for one, a tuple takes 48 bytes and a dict 232, and most channels have few.
 FEW = 8
 
 
 class _Many(dict[Subscriber, Group]):
-    """Many subscribers of one channel, and where each stands in the crowd of them."""
+    """Many subscribers of one channel, each with its place in their crowd."""
 
     __slots__ = ("crowd",)
 
@@ -31,25 +31,18 @@ class _Many(dict[Subscriber, Group]):
         self[subscriber] = self.crowd.add(subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
-        """Take one away."""
+        """Remove one."""
         self.crowd.remove(subscriber, self.pop(subscriber))
 
 
 class Audience:
-    """The subscribers with one format.
-
-    Args:
-        form: that.
-
-    Attributes:
-        format: the same.
-    """
+    """The subscribers with one format, by channel."""
 
     __slots__ = ("_members", "format")
 
     def __init__(self, form: Format) -> None:
         self.format = form
-        # By channel or pattern; in the order in which they came.
+        # By channel or pattern, in the order in which they came.
         self._members: dict[str, tuple[Subscriber, ...] | _Many] = {}
 
     def __contains__(self, channel: str) -> bool:
@@ -63,7 +56,7 @@ class Audience:
         return len(self._members.get(channel, ()))
 
     def add(self, channel: str, subscriber: Subscriber) -> None:
-        """Add one to a channel or pattern; it is not there yet."""
+        """Add one that is not there yet to a channel or pattern."""
         members = self._members.get(channel, ())
         if isinstance(members, _Many):
             members.add(subscriber)
@@ -73,7 +66,7 @@ class Audience:
             self._members[channel] = _Many((*members, subscriber))
 
     def remove(self, channel: str, subscriber: Subscriber) -> None:
-        """Take one away; it is there."""
+        """Remove one that is there."""
         members = self._members[channel]
         if isinstance(members, _Many):
             members.remove(subscriber)
@@ -83,7 +76,7 @@ class Audience:
             del self._members[channel]
 
     def runs(self, channel: str) -> list[Run]:
-        """Return those who are subscribed to a channel or pattern now."""
+        """Return the present subscribers of a channel or pattern."""
         members = self._members.get(channel)
         if members is None:
             return []
@@ -92,9 +85,9 @@ class Audience:
         return [(members, [each.sender for each in members], len(members))]
 
     def listeners(self, channel: str) -> tuple[list[Run], list[str]]:
-        """Return those who hear a message of a channel, also by patterns, and what they are there for.
+        """Return the subscribers of a channel and of the patterns that match it, and the names of these.
 
-        Who is there for several of these is there several times.
+        A subscriber of several of these is there several times.
         """
         names = [name for name in (channel, *patternsOf(channel)) if name in self._members]
         return [run for name in names for run in self.runs(name)], names

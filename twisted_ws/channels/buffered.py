@@ -251,7 +251,7 @@ class BufferedSubscriber(Subscriber):
 
     def _tooSlow(self, mailbox: Mailbox) -> None:
         self._drop()
-        why = "its history has gone on without it" if mailbox.isLost else f"{mailbox.size} bytes of channels wait for it"
+        why = "its history has moved on without it" if mailbox.isLost else f"{mailbox.size} bytes of channel messages wait for it"
         self._connection.fail(SlowConsumer(why))
 
     def _drop(self) -> None:

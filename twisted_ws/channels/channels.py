@@ -114,7 +114,7 @@ class Channels:
             raise ConnectionClosed
         pending = self._joiners.get(subscriber, ())
         if channel in subscriber.channels or channel in pending:
-            raise ChannelError("already-subscribed", "This connection is subscribed to the channel already.")
+            raise ChannelError("already-subscribed", "This connection is already subscribed to the channel.")
         if len(subscriber.channels) + len(pending) >= self.limits.channelsPerCaller:
             raise ChannelError("too-many-channels", f"A connection has at most {self.limits.channelsPerCaller} channels.")
         self.presence.enter(channel, subscriber, info)
@@ -317,7 +317,7 @@ class Channels:
         if len(joining.held) > self.limits.historyMessages:
             self.presence.leave(joining.channel, joining.subscriber)
             self._unwatch(joining.channel)
-            raise ChannelError("unavailable", "The channel's history came too late.")
+            raise ChannelError("unavailable", "The channel's history took too long to arrive.")
         past = [*history.publications]
         last = past[-1].position if past else history.position
         held = [each for each in joining.held if last is None or each.epoch != last.epoch or each.offset > last.offset]

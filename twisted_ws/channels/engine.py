@@ -14,12 +14,12 @@ __all__ = ["Description", "Engine", "History"]
 
 
 class History(NamedTuple):
-    """What is kept of a channel since some position.
+    """What is kept of a channel since a position.
 
     Attributes:
         position: the position before the first of `publications`, or the channel's last one; None for a pattern.
-        recovered: whether `publications` are all there were since the position that was asked for.
-        publications: in order; a `Replay` takes no memory, and may lose what the history forgets before it is taken.
+        recovered: whether `publications` are all that were published since the position that was asked for.
+        publications: in order. A `Replay` takes no memory, and may lose what the history forgets before it is taken.
     """
 
     position: Position | None
@@ -34,8 +34,8 @@ class Description(NamedTuple):
         channel: its name.
         position: that of its last message.
         messages: how many are kept.
-        bytes: what these are charged.
-        oldest: the id of the first that is kept, None without one.
+        bytes: what is charged for these.
+        oldest: the id of the first that is kept; None if none is.
     """
 
     channel: str
@@ -48,13 +48,13 @@ class Description(NamedTuple):
 class Engine(Protocol):
     """Numbers, keeps and passes on the messages of all channels.
 
-    Each method answers at once, or with a Deferred of the same: an engine that asks another process answers later, the one in
-    memory costs no Deferred. What an engine refuses it raises, or fails its Deferred with: `ChannelError`.
+    Each method returns its answer, or a Deferred of it if the engine has to ask another process; the one in memory needs no
+    Deferreds. To refuse, a method raises `ChannelError` or fails its Deferred with it.
 
     Attributes:
-        receive: set before anything else is called. The engine calls it with each message of a channel that is watched, in the
-            order of offsets and without a gap; it returns how many subscribers of this process took it, or a Deferred of that,
-            which never fails, where they are so many that it takes several turns of the reactor. It never raises.
+        receive: set before anything else is called. The engine calls it with each message of a watched channel, in the order of
+            offsets and without gaps. It returns how many subscribers of this process took the message, or, if sending to them
+            takes several turns of the reactor, a Deferred of that, which never fails. It never raises.
     """
 
     receive: Callable[[Publication], int | Deferred[int]]
@@ -64,31 +64,31 @@ class Engine(Protocol):
     ) -> Published | Deferred[Published]:
         """Give a message the channel's next offset, keep it, and pass it to `receive` wherever the channel is watched.
 
-        With an `idempotencyKey` that the channel had within `Limits.idempotencyAge`: do nothing, and give that answer again;
-        or refuse ("key-reused"), when it had another `fingerprint` then: of a message that the publisher believes to be new.
+        If the channel had the same `idempotencyKey` within `Limits.idempotencyAge`, do nothing and return the same answer; or
+        refuse ("key-reused") if its `fingerprint` was another one, so that the publisher believes this message to be new.
         """
 
     def watch(self, channel: str, after: Position | None, by: Hashable = None) -> History | Deferred[History]:
         """Begin to pass on the messages of a channel or pattern, and return what is kept of it since `after`.
 
-        Whether `after` is a place in the channel's numbering is for `Position.isIn` to say. `by` is the address that asks, if
-        any: one must not make up as many channels as there can be.
+        `Position.isIn` tells whether `after` belongs to the channel's numbering. `by` is the address that asks, if any: a single
+        one must not create as many channels as there can be.
 
-        Each message is in the answer, or is passed to `receive` after it, or (when the answer comes later) both; none is in
-        neither. Called for each subscription; a pattern has no history.
+        Each message is in the answer, or is passed to `receive` after it, or (if the answer comes later) both. Called for each
+        subscription; a pattern has no history.
         """
 
     def unwatch(self, channel: str) -> None:
-        """Pass on no more: the last subscription of this process has ended."""
+        """Stop passing messages on: the last subscription of this process has ended."""
 
     def history(self, channel: str, after: Position | None) -> History | Deferred[History]:
-        """Return what is kept of a channel since `after`; None: nothing, but the position of now."""
+        """Return what is kept of a channel since `after`; for None, only its present position."""
 
     def forget(self, channel: str) -> int | Deferred[int]:
-        """Drop what is kept of a channel, and return how many messages that were; its numbers go on."""
+        """Drop what is kept of a channel, and return how many messages that was; its numbering goes on."""
 
     def describe(self, channel: str) -> Description | Deferred[Description | None] | None:
-        """Return what is known of a channel, None for one that is not there."""
+        """Return what is known of a channel, None if there is none."""
 
     def list(self, prefix: str, after: str, limit: int) -> list[Description] | Deferred[list[Description]]:
-        """Return at most `limit` channels by name, of those whose name begins with `prefix` and is greater than `after`."""
+        """Return the first `limit` channels by name, of those whose name begins with `prefix` and is greater than `after`."""

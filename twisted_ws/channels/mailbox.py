@@ -1,6 +1,6 @@
 """What waits for one slow subscriber, and what gives way when that is too much. Pure.
 
-Nothing here looks through what waits: each call takes a bounded number of steps, however much that is.
+Each call takes a bounded number of steps, however much waits.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ __all__ = ["CHARGE", "NOTICE_CHARGE", "STEPS", "Mailbox", "Policy"]
 CHARGE = 352
 NOTICE_CHARGE = 128
 
-# So many items are looked at by one `take`; and so many that are too old are dropped by one `add`.
+# The most items that one `take` looks at, and the most old ones that one `add` drops.
 STEPS = 256
 DROPS = 4
 
 
 class Policy(Enum):
-    """What happens to a subscriber that takes messages more slowly than they come; an option of each mount."""
+    """What happens to a subscriber that takes messages more slowly than they are published; an option of each mount."""
 
     CLOSE = "close"  # it comes back and resumes from history
-    DROP_OLDEST = "drop-oldest"  # of too many bytes, and what is too old; never the newest
-    LATEST = "latest"  # of one channel and key, only the newest waits; of too many bytes, the oldest of these go
+    DROP_OLDEST = "drop-oldest"  # if there are too many bytes, and what is too old; never the newest
+    LATEST = "latest"  # of a channel and key, only the newest waits; if there are too many bytes, the oldest of these go
 
 
 class Mailbox:
@@ -46,9 +46,9 @@ class Mailbox:
 
     Attributes:
         size: bytes that are held here.
-        notices: those of them that are notices.
-        isLost: whether the history has forgotten what was still to be sent, under a policy where nothing may be missing.
-        wanted: says whether a message of a channel is still wanted; None: all are.
+        notices: bytes of these that are notices.
+        isLost: whether the history has forgotten what was still to be sent, where the policy lets nothing be missing.
+        wanted: returns whether a message of a channel is still wanted; None: all are.
     """
 
     __slots__ = (
@@ -76,8 +76,8 @@ class Mailbox:
         self._places: dict[str, dict[Hashable, Publication]] = {}  # the same by channel; with LATEST, by key
         self._due: deque[bytes] = deque()  # the notices before all messages
         self._replays: dict[str, Replay] = {}
-        self._held = 0  # bytes of `_replays`, which do not count for the cap: they are paced
-        self._turn = False  # whether it is that of a replay
+        self._held = 0  # bytes of `_replays`, which do not count towards the cap: they are paced
+        self._turn = False  # whether it is the turn of a replay
         self.size = 0
         self.notices = 0
         self.isLost = False
@@ -89,9 +89,9 @@ class Mailbox:
     def resume(
         self, channel: str, publications: Replay | Iterable[Publication], notices: Sequence[bytes], now: float, beside: int = 0
     ) -> bool:
-        """Add what a resume has to send, behind notices that say so; as `add`.
+        """Add a replay, behind notices that announce it; as `add`.
 
-        That it is much is nobody's fault: it is sent at the subscriber's pace, and does not count for the cap.
+        A replay is sent at the subscriber's pace and does not count towards the cap, however long it is.
         """
         replay = publications if isinstance(publications, HistoryReplay) else HeldReplay(channel, publications)
         if isinstance(replay, HistoryReplay):
@@ -109,10 +109,10 @@ class Mailbox:
         Args:
             publication: the message.
             now: the present time.
-            beside: bytes that wait for the subscriber elsewhere, and count for its cap, too.
+            beside: bytes that wait for the subscriber elsewhere, and count towards its cap, too.
 
         Returns:
-            False: it is too much, and the subscriber has to go.
+            Whether the subscriber may stay; False if too much waits.
         """
         replay = self._replays.get(publication.channel)
         if replay is not None and replay.follow(publication):
@@ -123,7 +123,7 @@ class Mailbox:
         place: Hashable = publication.key if self._policy is Policy.LATEST else publication
         older = places.get(place)
         if older is not None:
-            self._remove(older)  # to the end: the order of a channel stays that of its offsets
+            self._remove(older)  # moved to the end: the order of a channel stays that of its offsets
             self._places[publication.channel] = places
         places[place] = publication
         self._messages[publication] = None
@@ -157,10 +157,10 @@ class Mailbox:
         Args:
             room: bytes that they may have together.
             now: the present time.
-            alone: whether one that is larger may come by itself.
+            alone: whether one that is larger may be taken by itself.
 
         Returns:
-            They, in order; none where the next one has no room, or where it took too long to find it: then there may be more.
+            The items, in order. None if the next one does not fit, or if finding it took too long: then there may be more.
         """
         items: list[Publication | bytes] = []
         steps = STEPS - self._dropOld(now, STEPS)
@@ -196,7 +196,7 @@ class Mailbox:
         return items
 
     def drop(self, channel: str, whole: bool = True) -> None:
-        """Drop the messages of a channel; unless `whole`, only those that were published before the subscription."""
+        """Drop the messages of a channel; unless `whole`, only those published before the subscription."""
         replay = self._replays.get(channel)
         if replay is not None:
             before = replay.size
@@ -211,7 +211,7 @@ class Mailbox:
                 self._remove(publication)
 
     def judge(self, now: float, beside: int) -> bool:
-        """Let give way what has to; as `add`."""
+        """Drop what the policy drops; as `add`."""
         beside -= self._held
         messages = self._messages
         if self._policy is Policy.CLOSE:
@@ -224,7 +224,7 @@ class Mailbox:
         self._dropOld(now, DROPS)
         while self.size + beside > self._cap and len(messages) > 1:
             self._remove(next(iter(messages)))
-        # The last message is never dropped, or nobody would know that it was there; notices alone must be within the cap.
+        # The last message is never dropped, or nobody would know that there was one; notices alone must be within the cap.
         last = CHARGE + next(iter(messages)).size if messages else 0
         return self.size + beside - last <= self._cap
 
@@ -236,16 +236,16 @@ class Mailbox:
         return next(iter(self._messages)).at < now - self._lag
 
     def _dropOld(self, now: float, most: int) -> int:
-        """Drop what has waited for too long, but for the newest; return how many that were, at most `most`."""
+        """Drop at most `most` messages that have waited too long, but never the newest; return how many."""
         count = 0
-        if self._policy is Policy.DROP_OLDEST:  # with LATEST, what waits is what there is to know, however old
+        if self._policy is Policy.DROP_OLDEST:  # with LATEST, what waits is the current state, however old
             while count < most and len(self._messages) > 1 and self._isOld(now):
                 self._remove(next(iter(self._messages)))
                 count += 1
         return count
 
     def _nextReplay(self) -> Replay | None:
-        """Return what a resume has to send if it is its turn, or if the next message comes after it."""
+        """Return a replay if it is its turn, or if the next message comes after it."""
         if not self._replays or not (self._turn or not self._messages or next(iter(self._messages)).channel in self._replays):
             return None
         return next(iter(self._replays.values()))

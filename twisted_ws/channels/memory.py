@@ -18,22 +18,22 @@ from twisted_ws.wire.loop.wheel import Wheel
 
 __all__ = ["MemoryEngine"]
 
-# Idempotency keys that are forgotten in one turn of the wheel: some two milliseconds.
+# Idempotency keys that are forgotten in one turn of the wheel: about two milliseconds.
 FORGOTTEN_AT_ONCE = 4096
 
 
 class ChannelLog:
-    """One channel of the engine in memory: its last number, and the messages that are kept.
+    """One channel of the engine in memory: its last offset, and the messages that are kept.
 
-    It waits on the server's wheel while it has messages to forget, or is to be forgotten itself.
+    It is on the server's wheel while it has messages to forget, or is to be forgotten itself.
 
     Attributes:
         top: the offset of its last message.
-        entries: a list, in order and without gaps: at a thousand messages taking away the first costs less than a deque weighs.
-        bytes: what they are charged.
+        entries: in order and without gaps. A list: with a thousand messages, removing the first costs less than a deque weighs.
+        bytes: what is charged for them.
         watched: whether somebody is subscribed.
         touched: when it last had a message or a subscriber (the reactor's seconds).
-        maker: on whose account it is, until it has its first message; None: on nobody's.
+        maker: the address that it counts for until it has its first message; None: for none.
     """
 
     __slots__ = ("_engine", "bytes", "channel", "entries", "maker", "top", "touched", "watched", "wheelSlot")
@@ -55,7 +55,7 @@ class ChannelLog:
         return self.top - len(self.entries) + 1
 
     def deadlineReached(self, now: float) -> None:
-        """Forget what is old, and then the channel."""
+        """Forget old messages, and then the channel."""
         self._engine.sweep(self, now)
 
 
@@ -63,9 +63,9 @@ class _Maker:
     """An address that has subscribed to channels which nobody has published to.
 
     Attributes:
-        address: that.
+        address: the address.
         count: how many such channels there are because of it.
-        left: those that nobody is subscribed to any more, as they were left: kept for who comes back.
+        left: those without subscribers, in the order in which they were left: kept in case somebody comes back.
     """
 
     __slots__ = ("address", "count", "left")
@@ -80,8 +80,8 @@ class _Receipt:
     """The answer to one publication with an idempotency key.
 
     Attributes:
-        fingerprint: of the message.
-        due: when it may be forgotten.
+        fingerprint: that of the message.
+        due: when the answer may be forgotten.
     """
 
     __slots__ = ("_published", "_waiting", "due", "fingerprint")
@@ -93,7 +93,7 @@ class _Receipt:
         self._waiting: tuple[Deferred[Published], ...] = ()
 
     def answer(self) -> Published | Deferred[Published]:
-        """Return the answer, or a Deferred of it while there is none."""
+        """Return the answer, or a Deferred of it if it is not there yet."""
         if self._published is not None:
             return self._published
         later: Deferred[Published] = Deferred()
@@ -101,7 +101,7 @@ class _Receipt:
         return later
 
     def answered(self, published: Published) -> None:
-        """Give the answer, to those, too, who wait for it."""
+        """Set the answer, and give it to everybody who waits for it."""
         self._published = published
         waiting, self._waiting = self._waiting, ()
         for each in waiting:
@@ -109,17 +109,17 @@ class _Receipt:
 
 
 class _Receipts:
-    """The answers to publications with an idempotency key, for as long as they count; waits on the wheel for their end.
+    """The answers to publications with an idempotency key, for as long as they count; forgotten by the wheel.
 
-    Forgetting is bounded: each new key makes room for a few that are too old, and the wheel takes some thousand at a time. One
-    that is too old and still there does not count.
+    Forgetting is bounded: each new key removes a few that are too old, and the wheel some thousands at a time. One that is too
+    old but still there does not count.
     """
 
     def __init__(self, wheel: Wheel, age: float, most: int) -> None:
         self._wheel = wheel
         self._age = age
         self._most = most
-        # All live equally long, so the first is the oldest. In a dict, to find the first is to step over all that have left it.
+        # All live equally long, so the first is the oldest. In a plain dict, finding the first steps over all that were removed.
         self._kept: OrderedDict[tuple[str, str], _Receipt] = OrderedDict()
         self.wheelSlot: int | None = None
 
@@ -130,7 +130,7 @@ class _Receipts:
         """Return the answer that was given, or will be; None for a new key.
 
         Raises:
-            ChannelError: the key was another message's, or there is no room for a new one.
+            ChannelError: the key was used for another message, or there is no room for a new one.
         """
         self._forget(now, 2)
         found = self._kept.get((channel, key))
@@ -138,9 +138,9 @@ class _Receipts:
             found = None
             del self._kept[channel, key]
         if found is None and len(self._kept) >= self._most:
-            raise ChannelError("unavailable", "The server has as many idempotency keys as it can hold: try later, or without.")
+            raise ChannelError("unavailable", "The server holds as many idempotency keys as it can: try later, or without one.")
         if found is not None and found.fingerprint != fingerprint:
-            raise ChannelError("key-reused", "The idempotency key was used for another message: nothing was published.")
+            raise ChannelError("key-reused", "The idempotency key was already used for another message: nothing was published.")
         return None if found is None else found.answer()
 
     def keep(self, channel: str, key: str, fingerprint: bytes, now: float) -> _Receipt:
@@ -151,13 +151,13 @@ class _Receipts:
         return receipt
 
     def deadlineReached(self, now: float) -> None:
-        """Forget those whose time is over, or as many as one turn has time for; called by the wheel."""
+        """Forget those that have expired, or as many as one turn has time for; called by the wheel."""
         due = self._forget(now, FORGOTTEN_AT_ONCE)
         if due is not None:
             self._wheel.set(self, due)
 
     def _forget(self, now: float, most: int) -> float | None:
-        """Forget at most so many; return when the next is due."""
+        """Forget at most `most`; return when the next one is due."""
         kept = self._kept
         for _ in range(most):
             if not kept or next(iter(kept.values())).due > now:
@@ -167,30 +167,30 @@ class _Receipts:
 
 
 class MemoryEngine:
-    """The engine of one process, in its memory: it answers at once, and a restart is a new epoch.
+    """The engine of one process, in its memory: it answers at once, and a restart begins a new epoch.
 
-    A channel is forgotten when `Limits.historyAge` has passed since its last message and its last subscriber, or sooner when it
-    never had a message and one address makes up many (`Limits.channelsPerAddress`). One of that name that comes later goes on
-    above the highest offset that any forgotten channel had: so no id stands for two messages, and a position in the old one is
-    never taken for one in the new, though all have one epoch.
+    A channel is forgotten when `Limits.historyAge` has passed since its last message and its last subscriber, or sooner if it
+    never had a message and one address creates many (`Limits.channelsPerAddress`). A later channel of that name continues above
+    the highest offset of all forgotten channels: no id stands for two messages, and a position in the old one is never taken
+    for one in the new one, though both have the same epoch.
 
     Args:
         limits: `channels`, `channelsPerAddress`, those of history, those of idempotency.
         wheel: the server's.
         seconds: the reactor's clock.
-        epoch: the name of this numbering; a random one by default.
+        epoch: the name of this numbering; random by default.
     """
 
     def __init__(self, limits: Limits, wheel: Wheel, seconds: Callable[[], float], epoch: str | None = None) -> None:
         self.receive: Callable[[Publication], int | Deferred[int]] = lambda publication: 0
         self.epoch = epoch or secrets.token_hex(5)
-        self.bytes = 0  # charged for what all logs keep
+        self.bytes = 0  # charged for what all channels keep
         self._limits = limits
         self._wheel = wheel
         self._seconds = seconds
         self._logs: dict[str, ChannelLog] = {}
-        self._names = SortedNames()  # of these
-        self._floor = 0  # the highest offset of a channel that was forgotten
+        self._names = SortedNames()  # their names
+        self._floor = 0  # the highest offset of all forgotten channels
         self._makers: dict[Hashable, _Maker] = {}
         self._receipts = _Receipts(wheel, limits.idempotencyAge, limits.idempotencyKeys)
 
@@ -224,7 +224,7 @@ class MemoryEngine:
         if log.wheelSlot is None:
             self._wheel.set(log, now + self._limits.historyAge)
         if idempotencyKey is not None:
-            # Before anybody has it: a service may publish the same again in the middle of this.
+            # Before anybody gets it: a service may publish the same again in the middle of this.
             receipt = self._receipts.keep(channel, idempotencyKey, fingerprint, now)
         taken = self.receive(publication)
 
@@ -237,7 +237,7 @@ class MemoryEngine:
         return answer(taken) if isinstance(taken, int) else taken.addCallback(answer)
 
     def watch(self, channel: str, after: Position | None, by: Hashable = None) -> History:
-        """Return what is kept since `after`; everything from now on is passed on (see `Engine`)."""
+        """Return what is kept since `after`, and pass on everything from now on (see `Engine`)."""
         if isPattern(channel):
             return History(None, False, [])
         now = self._seconds()
@@ -248,7 +248,7 @@ class MemoryEngine:
         return self._since(log, after, now)
 
     def unwatch(self, channel: str) -> None:
-        """Note that nobody is subscribed any more."""
+        """Note that there are no subscribers any more."""
         log = self._logs.get(channel)
         if log is not None:
             log.watched = False
@@ -288,7 +288,7 @@ class MemoryEngine:
         return [described for described in found if described is not None]
 
     def sweep(self, log: ChannelLog, now: float) -> None:
-        """Forget what is too old of a log, and the log when nobody needs it; called by the wheel."""
+        """Forget the old messages of a channel, and the channel if nobody needs it; called by the wheel."""
         self._expire(log, now)
         if log.entries:
             self._wheel.set(log, log.entries[0].at + self._limits.historyAge)
@@ -311,10 +311,10 @@ class MemoryEngine:
         maker = None if by is None else self._makers.get(by) or _Maker(by)
         if maker is not None and maker.count >= self._limits.channelsPerAddress:
             if not maker.left:
-                raise ChannelError("too-many-channels", "This address is subscribed to too many channels that have no message.")
+                raise ChannelError("too-many-channels", "This address has subscribed to too many channels without messages.")
             self._remove(next(iter(maker.left)))
         if len(self._logs) >= self._limits.channels:
-            raise ChannelError("unavailable", "The server has as many channels as it can hold.")
+            raise ChannelError("unavailable", "The server holds as many channels as it can.")
         log = self._logs[channel] = ChannelLog(self, channel, self._floor, now)
         if maker is not None:
             log.maker = self._makers[maker.address] = maker
@@ -324,7 +324,7 @@ class MemoryEngine:
         return log
 
     def _disown(self, log: ChannelLog, maker: _Maker) -> None:
-        """Take a channel off its maker's account."""
+        """Stop counting a channel for its maker."""
         log.maker = None
         maker.left.pop(log, None)
         maker.count -= 1
@@ -340,7 +340,7 @@ class MemoryEngine:
         recovered = after == START
         if known and after.offset >= before.offset:
             before, recovered = Position(self.epoch, after.offset), True
-        # Whoever has an older position, or one of another numbering, has seen nothing of what is kept.
+        # With an older position, or one in another numbering, nothing of what is kept was seen.
         return History(before, recovered, HistoryReplay(log, before.offset + 1, log.top))
 
     def _keep(self, log: ChannelLog, publication: Publication) -> None:
@@ -371,7 +371,7 @@ class MemoryEngine:
             self._drop(log, count)
 
     def _drop(self, log: ChannelLog, count: int) -> None:
-        """Forget the first messages of a log."""
+        """Forget the first `count` messages of a channel."""
         size = sum([_charge(each) for each in log.entries[:count]])
         del log.entries[:count]
         log.bytes -= size

@@ -13,7 +13,7 @@ __all__ = ["NAME", "SortedNames", "checkName", "checkNameOrPattern", "isPattern"
 
 # Only what a URL, a query, a cookie and a file can hold unescaped, so that there is one form of each name.
 _TOKEN = r"[A-Za-z0-9_~-]+"
-NAME = rf"{_TOKEN}(?:\.{_TOKEN})*"  # a regular expression, as JSON Schema takes them, too
+NAME = rf"{_TOKEN}(?:\.{_TOKEN})*"  # a regular expression that JSON Schema takes, too
 _isName = re.compile(NAME).fullmatch
 _isEither = re.compile(rf"{NAME}|(?:{_TOKEN}\.)*\*").fullmatch
 
@@ -23,10 +23,10 @@ def checkName(name: str, longest: int) -> str:
 
     Args:
         name: tokens of letters, digits, ``_``, ``-`` and ``~``, with ``.`` between them.
-        longest: how many characters it may have.
+        longest: the most characters that it may have.
 
     Raises:
-        ChannelError: it is none, or too long.
+        ChannelError: not a name, or too long.
     """
     if not isinstance(name, str) or len(name) > longest or not _isName(name):
         raise _badName(longest)
@@ -41,18 +41,18 @@ def checkNameOrPattern(name: str, longest: int) -> str:
 
 
 def _badName(longest: int) -> ChannelError:
-    return ChannelError("bad-channel", f"A channel is named by 1 to {longest} letters, digits and _ - ~, with single . between.")
+    return ChannelError("bad-channel", f"A channel name is 1 to {longest} letters, digits, _, - or ~, with single dots between.")
 
 
 def isPattern(name: str) -> bool:
-    """Say whether a checked name stands for many channels."""
+    """Return whether a checked name is a pattern."""
     return isinstance(name, str) and name.endswith("*")
 
 
 def patternsOf(name: str) -> Iterator[str]:
-    """Yield the patterns that stand for a channel, beside others: ``a.b.c`` is in ``a.b.*``, ``a.*`` and ``*``.
+    """Yield the patterns that match a channel: ``a.b.*``, ``a.*`` and ``*`` for ``a.b.c``.
 
-    As many as the name has tokens: to find who hears a message, nobody's pattern is compared with it.
+    There are as many as the name has tokens, so subscribers are found without comparing all patterns with it.
     """
     end = name.rfind(".")
     while end >= 0:
@@ -61,15 +61,15 @@ def patternsOf(name: str) -> Iterator[str]:
     yield "*"
 
 
-# Names in one run of `SortedNames`, at most: to put one more among so many costs as much as to find the place.
+# The most names in one run of `SortedNames`: inserting one among so many costs as much as finding its place.
 _RUN = 512
 _first = itemgetter(0)
 
 
 class SortedNames:
-    """Names in their order (that of their code points), each once; what is asked of a million costs as much as of ten.
+    """Distinct names in the order of their code points; a page of a million costs as much as a page of ten.
 
-    They stand in short runs, one after the other, so that adding one moves few others.
+    They are kept in short runs, one after the other, so that adding one moves few others.
     """
 
     __slots__ = ("_runs",)
@@ -81,7 +81,7 @@ class SortedNames:
         return (name for run in self._runs for name in run)
 
     def add(self, name: str) -> None:
-        """Add a name; it is not there yet."""
+        """Add a name that is not there yet."""
         if not self._runs:
             self._runs.append([])
         at = self._find(name)
@@ -91,7 +91,7 @@ class SortedNames:
             self._runs[at : at + 1] = run[: _RUN // 2], run[_RUN // 2 :]
 
     def remove(self, name: str) -> None:
-        """Take a name away; it is there."""
+        """Remove a name that is there."""
         at = self._find(name)
         run = self._runs[at]
         del run[bisect_left(run, name)]
@@ -108,9 +108,9 @@ class SortedNames:
         while at < len(self._runs) and len(found) < limit:
             found += self._runs[at][begin : begin + limit - len(found)]
             at, begin = at + 1, 0
-        # Those that begin with the prefix stand together, and first.
+        # Those that begin with the prefix come first, together.
         return found[: bisect_left(found, True, key=lambda name: not name.startswith(prefix))]
 
     def _find(self, name: str) -> int:
-        """Return the run where a name is, or would be."""
+        """Return the index of the run where a name is, or would be."""
         return max(bisect_right(self._runs, name, key=_first) - 1, 0) if len(self._runs) > 1 else 0

@@ -1,4 +1,4 @@
-"""What a subscriber has missed: a place in the history of its channel, which moves on, and no copy of it."""
+"""What a subscriber has missed: a place in the history of its channel, which moves on, rather than a copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted_ws.message import Publication
 
 __all__ = ["CHARGE", "HeldReplay", "HistoryReplay", "Replay", "ReplaySource"]
 
-# What a message that nobody else keeps is charged on top of its payload and key: about what Python's objects around it take.
+# What is charged for a message that nobody else keeps, on top of its payload and key: about what its Python objects take.
 CHARGE = 256
 # The same of a `HistoryReplay`.
 REPLAY_CHARGE = 256
@@ -34,7 +34,7 @@ class ReplaySource(Protocol):
 
 
 class Replay(Protocol):
-    """Messages of one channel that a subscriber is to get before any that are published from now on."""
+    """Messages of one channel that a subscriber gets before any that are published from now on."""
 
     def __len__(self) -> int:
         """Return how many are left."""
@@ -52,23 +52,23 @@ class Replay(Protocol):
 
     @property
     def isLost(self) -> bool:
-        """Whether the next one is not kept any more."""
+        """Whether the next one is no longer kept."""
 
     def first(self) -> Publication | None:
-        """Return the next one; None: it is not to be sent."""
+        """Return the next one; None if it is not to be sent."""
 
     def goOn(self) -> None:
-        """Pass the next one."""
+        """Move past the next one."""
 
     def follow(self, publication: Publication) -> bool:
-        """Say whether this one, which was just published, comes with these; False: somebody else has to keep it."""
+        """Return whether this one, which was just published, joins these; if False, the caller has to keep it."""
 
     def forget(self) -> None:
         """Leave out what was published before the subscription."""
 
 
 class HistoryReplay:
-    """A place in a history, and the end to which it goes on. It holds no message: what is forgotten there is lost here.
+    """The part of a history from a place to an end. It holds no messages: what the history forgets is lost here.
 
     Args:
         source: the channel's.
@@ -76,7 +76,7 @@ class HistoryReplay:
         end: of the last one.
 
     Attributes:
-        conflating: whether a message is left out when a later one has its key (see `Publication`); set before the first is taken.
+        conflating: whether a message is left out if a later one has its key (see `Publication`); set before the first is taken.
     """
 
     __slots__ = ("_began", "_end", "_source", "_superseded", "conflating", "offset")
@@ -107,7 +107,7 @@ class HistoryReplay:
 
     @property
     def isLost(self) -> bool:
-        """Whether the next message is not kept any more."""
+        """Whether the next message is no longer kept."""
         return self.offset < self._source.oldest
 
     def first(self) -> Publication | None:
@@ -119,11 +119,11 @@ class HistoryReplay:
         return self._source.entries[self.offset - oldest]
 
     def goOn(self) -> None:
-        """Pass the next message."""
+        """Move past the next message."""
         self.offset += 1
 
     def follow(self, publication: Publication) -> bool:
-        """Go on to this message, if it is the next in the history."""
+        """Extend to this message, if it is the next in the history."""
         if self.conflating or publication.offset != self._end + 1:
             return False
         self._end += 1
@@ -134,7 +134,7 @@ class HistoryReplay:
         self.offset = max(self.offset, self._began + 1)
 
     def _isSuperseded(self) -> bool:
-        """Say whether the next message's key comes again before the end; found out once for all of them, a bit for each."""
+        """Return whether the key of the next message occurs again before the end; computed once for all, a bit for each."""
         if self._superseded is None:
             entries = [*self]
             marks, seen = bytearray(len(entries) + 7 >> 3), set()
@@ -150,11 +150,11 @@ class HistoryReplay:
 
 
 class HeldReplay:
-    """Messages that nobody else keeps: of an engine whose histories are in another process.
+    """Messages that nobody else keeps, of an engine whose histories are in another process.
 
     Args:
         channel: the channel's name.
-        publications: they, in order.
+        publications: the messages, in order.
     """
 
     __slots__ = ("_publications", "channel", "size")
@@ -177,11 +177,11 @@ class HeldReplay:
         return self._publications[0]
 
     def goOn(self) -> None:
-        """Pass it: it is not held any more."""
+        """Drop it and move on."""
         self.size -= CHARGE + self._publications.popleft().size
 
     def follow(self, publication: Publication) -> bool:
-        """Say no."""
+        """Return False."""
         return False
 
     def forget(self) -> None:

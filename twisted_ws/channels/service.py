@@ -31,7 +31,7 @@ __all__ = ["ChannelReject", "ChannelService"]
 _log = Logger()
 
 # For whoever mounted a service at /channels alone, and expects /channels/news: the server's log has it, too.
-_NOT_IN_PATH = "There is no channel in this path: that needs a service at .../{channel}; here it is ?channel=NAME."
+_NOT_IN_PATH = "This path names no channel: use ?channel=NAME, or mount the service at .../{channel}."
 
 
 class ChannelReject(Reject):
@@ -215,7 +215,7 @@ class ChannelService(WebSocketService):
             shown = self._decoded(message)  # only for a hook that looks at it
         instead = await self._ask("onPublish", self.onPublish, caller, channel, shown)
         if self.server.isStopping:  # that may have begun since the client asked: it would reach nobody any more
-            raise ChannelError("unavailable", "The server stops: nothing was sent.")
+            raise ChannelError("unavailable", "The server is stopping: nothing was sent.")
         try:
             message = Message.of(message)
             # What a service makes of a message may differ each time, with the time for instance: what was sent does not.

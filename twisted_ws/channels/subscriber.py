@@ -15,15 +15,15 @@ __all__ = ["Subscriber"]
 
 
 class Subscriber:
-    """One who is subscribed to channels: a WebSocket caller, an event stream, a poll that waits.
+    """A subscriber of channels: a WebSocket caller, an event stream, or a poll that waits.
 
-    A transport implements `send`, `begin`, `ended` and `tell`. They are called by `Channels`, never raise, and never wait: what
-    the peer cannot take now is the transport's to keep (in a `Mailbox`) or to drop.
+    A transport implements `send`, `begin`, `ended` and `tell`. `Channels` calls them; they never raise and never wait. What the
+    peer cannot take yet, the transport keeps (in a `Mailbox`) or drops.
 
     Attributes:
-        format: makes, of a publication, what `send` gets; those with the same one (the same object) share what it makes.
-        caller: who it is for services: `Caller`, or what stands for it, with a `connectionId` and a `user`.
-        channels: the channels and patterns it is subscribed to. `Channels` sets it.
+        format: makes, of a publication, what `send` gets; subscribers with the same object share what it makes.
+        caller: what services see of it: a `Caller` or a `Visitor`.
+        channels: the channels and patterns that it is subscribed to; set by `Channels`.
         gone: whether it has left for good (`Channels.leave`) and can subscribe no more.
     """
 
@@ -37,27 +37,27 @@ class Subscriber:
         self.gone = False
 
     def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
-        """Take the answer to a subscription and what was missed, in this order and before anything that `send` gets."""
+        """Take the answer to a subscription, then what was missed, before anything that `send` gets."""
         raise NotImplementedError
 
     def send(self, message: Any) -> bool:
-        """Take one message, as `format` made it; say whether it is sent or waits."""
+        """Take one message, as `format` made it; return whether it is sent or waits."""
         raise NotImplementedError
 
     def ended(self, channel: str, reason: str) -> None:
-        """A subscription has ended: `reason` is "" when the subscriber wanted it or has gone."""
+        """A subscription has ended; `reason` is "" if the subscriber asked for that or has gone."""
 
     def tell(self, notices: Sequence[OutgoingMessage]) -> None:
         """Take notices about a channel: each is the JSON of a join or leave."""
 
     def disconnect(self, code: int, reason: str) -> None:
-        """End the connection for good, at somebody's command."""
+        """End the connection for good, at the request of somebody else."""
         raise NotImplementedError
 
-    # What `fanOut` asks of a connection beside `send`: nothing, for what is no socket with the same bytes for all.
+    # What `FanOuts` asks of a connection besides `send`; this default never takes the same bytes as others.
 
     sender: Any = NEVER
 
     def goOn(self) -> None:
-        """Go on with a frame that was sent in part (see `twisted_ws.wire.websocket.fanout`)."""
+        """Send the rest of a frame that was sent in part (see `twisted_ws.wire.websocket.fanout`)."""
         raise NotImplementedError

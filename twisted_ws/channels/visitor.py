@@ -1,4 +1,4 @@
-"""Whoever uses channels by HTTP, as a service sees it."""
+"""A client that uses channels over HTTP, as a service sees it."""
 
 from __future__ import annotations
 

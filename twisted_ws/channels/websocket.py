@@ -126,7 +126,7 @@ class JsonSubscriber(_ServiceSubscriber):
     async def received(self, message: str | bytes) -> None:
         """Do what a request asks, and answer it; end when the client has room for more answers."""
         if isinstance(message, bytes):
-            self._answer(ChannelError("bad-request", "Frames are text."), None)
+            self._answer(ChannelError("bad-request", "Requests must be text messages."), None)
         else:
             try:
                 request = readRequest(message)
@@ -145,7 +145,7 @@ class JsonSubscriber(_ServiceSubscriber):
                     await self._subscribe(request, request.after if after is None else after)
                 case UnsubscribeRequest():
                     if not self._channels.unsubscribe(self, request.channel):
-                        raise ChannelError("not-subscribed", "There is no such subscription.")
+                        raise ChannelError("not-subscribed", "This connection is not subscribed to the channel.")
                     self.write(notice("unsubscribed", request.ref, channel=request.channel))
                 case PublishRequest():
                     await self._publish(request)

@@ -22,4 +22,4 @@ class Playground(ChannelService):
     def onPublish(self, caller: Any, channel: str, message: Any) -> Any:
         """Refuse what is not for playing."""
         if channel.partition(".")[0] != "playground":
-            raise Reject(403, "From this page, publish to playground, or to what begins with playground.")
+            raise Reject(403, "From this page, publish to playground, or to a channel whose name begins with playground.")

@@ -67,7 +67,7 @@ class GuardedResource(HttpResource):
             HttpError: 503.
         """
         if self._server.isStopping:
-            raise HttpError(503, "The server stops: nothing was sent.", headers=retryAfter())
+            raise HttpError(503, "The server is stopping: nothing was sent.", headers=retryAfter())
 
     def _unknown(self, failure: Failure) -> Failure:
         error = failure.value
