@@ -22,7 +22,7 @@ connectionIds = count(1)  # of all transports of this process
 
 
 class Membership(Protocol):
-    """A caller's part in channels; delivery implements it.
+    """A caller's part in channels.
 
     Attributes:
         channels: the names it is subscribed to.
@@ -37,7 +37,7 @@ class Membership(Protocol):
         """See `Caller.unsubscribe`."""
 
     def leave(self) -> None:
-        """End every subscription: the caller has gone."""
+        """End every subscription, because the caller has gone."""
 
 
 class Registry(Protocol):
@@ -59,15 +59,15 @@ class Registry(Protocol):
 class Caller:
     """One open connection; a handler may keep it as long as it likes and call it from anywhere in the reactor's thread.
 
-    The writing methods return a Deferred (awaitable) that fires with None when the bytes were handed to the kernel and fails
-    with `ConnectionClosed` if they never will be. It need not be looked at.
+    The writing methods return a Deferred (awaitable) that fires with None when the kernel has taken the bytes, and fails with
+    `ConnectionClosed` if it never will. It may be ignored.
 
     Attributes:
         connectionId: unique in this process, never reused (an int as text).
         request: the opening handshake, an `UpgradeRequest`.
         negotiatedSubProtocol: the chosen subprotocol, None without one.
-        attributes: a dict of the service's own.
-        membership: its part in channels, None until it has one; for those who make another kind of it.
+        attributes: a dict for the service.
+        membership: its part in channels, None until it has one; set by services with a kind of their own.
     """
 
     __slots__ = (
@@ -92,7 +92,7 @@ class Caller:
     ) -> None:
         self._connection = connection
         self._registry = registry
-        self._place: Any = None  # where its server has it
+        self._place: Any = None  # its place in the crowd of its server
         self.membership: Membership | None = None
         self._attributes: dict[str, Any] | None = None
         self.connectionId = str(next(connectionIds))
@@ -102,7 +102,7 @@ class Caller:
 
     @property
     def user(self) -> Any:
-        """Who is behind this connection, as ``request.user`` in onUpgrade or the service has set it (a str for presence)."""
+        """The user of this connection, as set by ``request.user`` in onUpgrade or by the service (a str for presence)."""
         return self._user
 
     @user.setter
@@ -113,22 +113,22 @@ class Caller:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """A dict for whatever the service wants to keep with this connection."""
+        """A dict for what the service wants to keep with this connection."""
         if self._attributes is None:
             self._attributes = {}
         return self._attributes
 
     @property
     def bufferedAmount(self) -> int:
-        """Bytes written to this caller that were not yet handed to the kernel."""
+        """Bytes written to this caller that the kernel has not taken yet."""
         return self._connection.bufferedAmount()
 
     def isOpen(self) -> bool:
-        """Say whether messages can be written: from the 101 until either side sends Close."""
+        """Return whether messages can be written: from the 101 until either side sends Close."""
         return self._connection.isOpen()
 
     def isSecure(self) -> bool:
-        """Say whether the connection has TLS."""
+        """Return whether the connection uses TLS."""
         return self._connection.isSecure()
 
     @property
@@ -140,16 +140,16 @@ class Caller:
         """Send this caller what is published to a channel from now on, each message as it was published.
 
         Args:
-            channel: a name, or a pattern as ``orders.*``.
-            after: a position, as the id of a message; what came since is sent first. "0": everything that is kept.
+            channel: a name, or a pattern such as ``orders.*``.
+            after: a position, such as the id of a message: what was published since is sent first. "0": all that is kept.
 
         Returns:
-            A Deferred of the `Start`, which says whether everything since `after` is there (`recovered`). It fires before this
-            returns, unless the engine has to ask another process.
+            A Deferred of the `Start`, which tells whether everything since `after` was recovered. It has fired already, unless
+            the engine has to ask another process.
 
         Raises:
-            ChannelError: no name or no position, subscribed already, or more than `Limits.channelsPerCaller`.
-            ConnectionClosed: the Deferred fails with it when the caller has left.
+            ChannelError: invalid name or position, already subscribed, or more than `Limits.channelsPerCaller`.
+            ConnectionClosed: the Deferred fails with it if the caller has left.
             RuntimeError: the caller belongs to no server.
         """
         if self.membership is None:
@@ -159,11 +159,11 @@ class Caller:
         return self.membership.subscribe(channel, after)
 
     def unsubscribe(self, channel: str) -> bool:
-        """Send no more of a channel; return whether this caller was subscribed to it."""
+        """Stop sending a channel to this caller; return whether it was subscribed."""
         return self.membership is not None and self.membership.unsubscribe(channel)
 
     def leaveChannels(self) -> None:
-        """End every subscription; the server does it when nothing can be written any more."""
+        """End every subscription; the server calls it when nothing can be written any more."""
         if self.membership is not None:
             self.membership.leave()
 
@@ -171,7 +171,7 @@ class Caller:
         """Send one text message.
 
         Raises:
-            TypeError: `text` is no str.
+            TypeError: `text` is not a str.
             ValueError: `text` has a lone surrogate, which UTF-8 cannot encode.
         """
         return self._connection.writeFrame(TEXT, textPayload(text))
@@ -213,18 +213,18 @@ class Caller:
         return self._connection.writeFrame(PONG, controlPayload(data))
 
     def close(self, code: int = 1000, reason: str = "", timeout: float = 60) -> Deferred[None]:
-        """Send what is queued, then a Close frame, and wait for the peer's.
+        """Send what is queued, then a Close frame, and wait for the peer's Close.
 
         Args:
             code: 1000-1003, 1007-1014 or 3000-4999.
             reason: at most 123 bytes of UTF-8.
-            timeout: seconds for all of it, 0 or more; then the connection is dropped. 0 does not wait for the peer's Close.
+            timeout: seconds for all of this, after which the connection is dropped; 0 does not wait for the peer's Close.
 
         Returns:
-            A Deferred that fires with None when the connection is closed, however that came about; it never fails.
+            A Deferred that fires with None when the connection is closed, for whatever reason; it never fails.
 
         Raises:
-            ValueError: a code that cannot be sent, a reason that is too long, a negative or endless timeout.
+            ValueError: a code that must not be sent, a reason that is too long, a negative or infinite timeout.
             TypeError: an argument of the wrong type.
         """
         payload = checkClose(code, reason)

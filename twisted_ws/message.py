@@ -49,11 +49,11 @@ PONG = 10
 
 
 class Kind(Enum):
-    """What a message is, as it was published: it decides how it looks in JSON.
+    """What a message was published as: it decides how the message looks in JSON.
 
     Attributes:
         opcode: that of the frames that carry it.
-        field: the name of the field that has it in JSON.
+        field: the name of the JSON field that has it.
     """
 
     TEXT = "text"
@@ -64,12 +64,12 @@ class Kind(Enum):
         self.opcode, self.field = (BINARY, "base64") if value == "binary" else (TEXT, "data")
 
 
-# Python 3.11 runs code for each look at a member.
+# Python 3.11 runs Python code for each look-up of a member.
 _TEXT, _JSON, _BINARY = Kind
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """One message, encoded once for all that it goes through.
+    """One message, encoded once where it enters the server.
 
     Attributes:
         kind: what it is.
@@ -81,7 +81,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, value: Any) -> Message:
-        """Encode any value: str as text, bytes-like as binary, the rest as JSON; a `Message` stays as it is.
+        """Encode a value: str as text, bytes-like as binary, anything else as JSON; return a `Message` as it is.
 
         Raises:
             TypeError: JSON has no form for `value`.
@@ -100,7 +100,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         """Return the message in the ``data`` of a JSON text: a string is text, anything else is JSON, as it came.
 
         Args:
-            data: what msgspec has found valid in a text that is valid UTF-8.
+            data: a JSON value that msgspec has accepted, in valid UTF-8.
         """
         payload = bytes(data)
         if not payload.startswith(b'"'):
@@ -120,7 +120,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
             raise ChannelError("bad-request", "The base64 is invalid (RFC 4648 section 4).") from None
 
     def value(self) -> Any:
-        """Return what the message was made of, or, of JSON, an equal value."""
+        """Return the value that the message was made of, or for JSON an equal one."""
         if self.kind is _BINARY:
             return self.payload
         return self.payload.decode() if self.kind is _TEXT else msgspec.json.decode(self.payload)
@@ -172,35 +172,35 @@ _FURTHEST = 2**53 - 1  # the largest integer that every JSON reader reads exactl
 
 
 class Position(NamedTuple):
-    """A place in a channel: everything up to here was seen. As text, ``epoch:offset``: the id of the message before it.
+    """A place in a channel: everything up to it was seen. As text, ``epoch:offset``: the id of the message before it.
 
     Attributes:
-        epoch: which numbering the offset belongs to; out of a `Cursor`, a mark of it (`isIn` knows both).
-        offset: of one channel, each message has that of the one before it plus 1.
+        epoch: the numbering that the offset belongs to; from a `Cursor`, a mark of it (`isIn` knows both).
+        offset: in a channel, each message has that of the one before it plus 1.
     """
 
     epoch: str
     offset: int
 
     def isIn(self, epoch: str) -> bool:
-        """Say whether this is a place in the numbering `epoch`."""
+        """Return whether this is a place in the numbering `epoch`."""
         return self.epoch == epoch or self.epoch == _mark(epoch)
 
     def __str__(self) -> str:
         return f"{self.epoch}:{self.offset}"
 
 
-# Before everything that is kept, whatever that is.
+# Before everything that is kept.
 START = Position("", 0)
-# A place in no numbering that there is: everything that is kept may be new to whoever is there.
+# In no existing numbering: everything that is kept may be new to the subscriber.
 NOWHERE = Position("~", 0)
 
 
 def parsePosition(text: str) -> Position:
-    """Return the position that `text` says: ``epoch:offset``, or ``0`` for `START`.
+    """Return the position in a text: ``epoch:offset``, or ``0`` for `START`.
 
     Raises:
-        ChannelError: it says none.
+        ChannelError: there is none.
     """
     if text == "0":
         return START
@@ -215,15 +215,15 @@ def _badPosition() -> ChannelError:
 
 
 def parseAfter(text: str | None, channels: Iterable[str]) -> dict[str, Position]:
-    """Return the positions that `text` says, by channel; {} for None.
+    """Return the positions in a text by channel; {} for None.
 
     Args:
         text: the text of a `Cursor`, one with names (``a=epoch:offset,b=epoch:offset``), a bare position where there is one
             channel, or ``0`` for all.
-        channels: those that are meant; others in a cursor with names do not count.
+        channels: those that are asked for; others in a cursor with names are ignored.
 
     Raises:
-        ChannelError: it cannot be read, or is a bare position for several channels.
+        ChannelError: an invalid text, or a bare position for several channels.
     """
     wanted = list(channels)
     if text is None:
@@ -232,7 +232,7 @@ def parseAfter(text: str | None, channels: Iterable[str]) -> dict[str, Position]
         found = dict([part.partition("=")[::2] for part in text.split(",")])
         asked = frozenset(wanted)
         for name, place in found.items():
-            # The others in it are looked at, and not made into anything: there may be a thousand of them.
+            # The others are checked, but nothing is made of them: there may be a thousand.
             if name in asked or (place != "0" and not _POSITION.fullmatch(place)):
                 with concerning(name):
                     parsePosition(place)
@@ -246,11 +246,11 @@ def parseAfter(text: str | None, channels: Iterable[str]) -> dict[str, Position]
 
 
 def cursor(positions: Mapping[str, Position]) -> str:
-    """Return one text with names for positions in several channels; `parseAfter` reads it."""
+    """Return positions in several channels as one text with names, which `parseAfter` reads."""
     return ",".join(f"{channel}={position}" for channel, position in positions.items())
 
 
-# A place in a cursor: a hexadecimal offset. Before it, where the epoch is not that of the place before, stand its mark and "~".
+# A place in a cursor: a hexadecimal offset, after the mark of its epoch and "~" if that is not the epoch of the place before.
 _PLACE = re.compile(r"(?:(?:([A-Za-z0-9_-]{5})~)?([0-9a-f]{1,14}))?")
 
 
@@ -261,25 +261,25 @@ def _hash(text: str) -> str:
 
 @lru_cache(4096)
 def _mark(epoch: str) -> str:
-    """Return what stands for an epoch in a position out of a cursor; no epoch has this form."""
+    """Return the mark of an epoch in a position from a cursor; no epoch has this form."""
     return "~" + _hash(epoch)
 
 
 class Cursor:
-    """The positions of somebody in several channels, as one short text; `parseAfter` reads it, given the same channels.
+    """The positions of a subscriber in several channels, as one short text; `parseAfter` reads it, given the same channels.
 
-    The text stands in the id of each event, and comes back in one header, so it has no names: only a hash of them all, and then
-    the places in the order of the names. One that comes back with other channels says nothing of them (see `NOWHERE`).
+    The text is the id of each event and comes back in one header, so it has no names: only a hash of all of them, then the
+    places in the order of the names. If it comes back for other channels, it tells nothing about them (see `NOWHERE`).
 
     Args:
-        channels: all that are meant, patterns too, in any order.
+        channels: all channels and patterns, in any order.
     """
 
     __slots__ = ("_epochs", "_isWritten", "_numbers", "_offsets", "_parts")
 
     def __init__(self, channels: Iterable[str]) -> None:
         names = sorted(channels)
-        # By number, from 1: 0 is nobody's, and -1 is no place.
+        # By number, from 1; number 0 is for unknown channels, and offset -1 means no place.
         self._numbers = {name: number for number, name in enumerate(names, 1)}
         self._epochs = [""] * (len(names) + 1)
         self._offsets = [-1] * (len(names) + 1)
@@ -295,13 +295,13 @@ class Cursor:
         return ".".join(self._parts)
 
     def begin(self, channel: str, position: Position) -> None:
-        """Note a channel for the first time; it has to be one of those that are meant."""
+        """Note the first position in a channel, which must be one of `channels`."""
         number = self._numbers[channel]
         self._epochs[number], self._offsets[number] = position
         self._isWritten = False
 
     def move(self, channel: str, epoch: str, offset: int) -> None:
-        """Note the new position in a channel; one that has none is left out, as those that a pattern stands for."""
+        """Note the new position in a channel; ignore one that has none, such as a channel matched by a pattern."""
         number = self._numbers.get(channel, 0)
         if self._offsets[number] < 0:
             return
@@ -314,7 +314,7 @@ class Cursor:
             self._parts[number] = f"{mark}{tilde}{offset:x}"
 
     def end(self, channel: str) -> None:
-        """Leave the position in a channel out from now on."""
+        """Leave out the position in a channel from now on."""
         self._offsets[self._numbers.get(channel, 0)] = -1
         self._isWritten = False
 
@@ -337,7 +337,7 @@ def _parseCursor(text: str, wanted: list[str]) -> dict[str, Position]:
     names = sorted(wanted)
     head, *parts = text.split(".")
     if head != _head(names) or len(parts) != len(names):
-        # It is one of other channels: better all that is kept once more than a message too few.
+        # It is for other channels: better to send everything that is kept again than to miss a message.
         return dict.fromkeys(names, NOWHERE)
     epoch, found = "", {}
     for name, part in zip(names, parts, strict=True):
@@ -363,9 +363,9 @@ class Publication:
         epoch, offset: its id; see `Position`.
         kind: what it was published as.
         payload: UTF-8 for text, one JSON value for JSON.
-        key: conflation: of several messages with one key, the newest says it all. None without.
+        key: for conflation: of several messages with one key, only the newest matters; None without one.
         at: when it was published (the reactor's seconds).
-        size: the bytes of payload and key, which is charged wherever it is kept; what is around them is charged there.
+        size: the bytes of payload and key, charged wherever it is kept; the objects around them are charged there.
     """
 
     __slots__ = ("at", "channel", "epoch", "key", "kind", "offset", "payload", "size")
@@ -395,7 +395,7 @@ class Published(NamedTuple):
     Attributes:
         channel: the channel.
         id: the message's id, as text.
-        recipients: to how many connections it was written, or for how many it waits.
+        recipients: the number of connections that it was written to, or waits for.
     """
 
     channel: str
@@ -409,8 +409,8 @@ class Start(NamedTuple):
     Attributes:
         channel: the channel or pattern.
         position: the position before the first message that follows; None for a pattern.
-        recovered: whether everything since the position that was asked for follows; False when none was.
-        missed: how many messages of the past follow.
+        recovered: whether everything since the position that was asked for follows; False if none was.
+        missed: how many missed messages follow.
     """
 
     channel: str

@@ -25,16 +25,16 @@ __all__ = ["BufferedSubscriber"]
 
 # A mailbox is emptied in writes of so many bytes.
 PIECE = 16 * 1024
-# What one item is, in steps of `twisted_ws.wire.loop.turns`, and how many bytes of it are one more.
+# The steps of `twisted_ws.wire.loop.turns` for one item, and how many of its bytes are one step more.
 STEPS = 3
 BYTES = 2048
 
 
 class BufferedSubscriber(Subscriber):
-    """A WebSocket caller that gets messages as they were published; implements `twisted_ws.caller.Membership`.
+    """A subscriber with a connection, which gets messages as they were published; implements `twisted_ws.caller.Membership`.
 
-    While it keeps up, everything goes straight to its link. What does not fit there waits in a mailbox, and goes on from there,
-    in order, as the link eases. The link counts what is in the mailbox with its own bytes.
+    While the peer keeps up, everything goes straight to its connection. What does not fit there waits in a mailbox, and follows
+    in order as the connection drains. The connection counts what is in the mailbox with its own bytes.
     """
 
     __slots__ = ("_channels", "_connection", "_easing", "_goesOn", "_isPumping", "_mailbox", "_patterns", "_policy", "sender")
@@ -47,11 +47,11 @@ class BufferedSubscriber(Subscriber):
         self._connection = caller._connection
         self.sender = self._connection.sender
         self._mailbox: Mailbox | None = None
-        self._goesOn = False  # whether `_pump` is called in a later turn
+        self._goesOn = False  # whether `_pump` will be called in a later turn
         self._isPumping = False
         self._easing: Deferred[None] | None = None
         self._policy = policy
-        self._patterns: tuple[tuple[str, ...], tuple[str, ...]] | None = None  # of these channels: how names in patterns begin
+        self._patterns: tuple[tuple[str, ...], tuple[str, ...]] | None = None  # for these channels: how names in patterns begin
         self.gone = not self._connection.isOpen()
         caller.membership = self
 
@@ -68,7 +68,7 @@ class BufferedSubscriber(Subscriber):
         return self._channels.unsubscribe(self, channel)
 
     def leave(self) -> None:
-        """End them all: the caller has gone."""
+        """End them all, because the caller has gone."""
         self._drop()
         self._channels.leave(self)
 
@@ -79,19 +79,19 @@ class BufferedSubscriber(Subscriber):
         self.resume(start.channel, publications)
 
     def send(self, message: ChannelMessage) -> bool:
-        """Send a message, or keep it until there is room."""
+        """Send a message, or keep it until there is room for it."""
         if self._mailbox is None and self._fits(len(message.payload)):
             return self._connection.send(message)
         return self._keep(message.publication)
 
     def ended(self, channel: str, reason: str) -> None:
-        """Drop what waits of a channel, or came by a pattern, that is not wanted any more."""
+        """Drop what waits of a channel or pattern and is no longer wanted."""
         mailbox = self._mailbox
         if mailbox is None:
             return
         before = mailbox.size
         if isPattern(channel):
-            mailbox.wanted = self._wants  # one after the other, as their turn comes: there may be thousands of channels
+            mailbox.wanted = self._wants  # asked as each one's turn comes: there may be thousands of channels
         else:
             mailbox.drop(channel, not self._wants(channel))
         self._connection.keep(mailbox.size - before)
@@ -99,7 +99,7 @@ class BufferedSubscriber(Subscriber):
             self._drop()
 
     def write(self, notice: bytes) -> None:
-        """Send a text of the subprotocol, in order with the messages; it is never dropped."""
+        """Send a notice, in order with the messages; it is never dropped."""
         if self._channels.fanOuts.pending:
             self._channels.fanOuts.catchUp(self.caller)
         if self._mailbox is None and self._fits(len(notice)):
@@ -108,24 +108,24 @@ class BufferedSubscriber(Subscriber):
             self._keep(notice)
 
     def sendNow(self, messages: Sequence[OutgoingMessage]) -> bool:
-        """Send some messages in one piece; False, and nothing is done, while others wait."""
+        """Send several messages in one write; do nothing and return False while others wait."""
         if self._mailbox is not None or not self._fits(sum([len(each.payload) for each in messages])):
             return False
         self._connection.sendAll(messages)
         return True
 
     def writeFirst(self, notices: Sequence[bytes]) -> None:
-        """Send texts before all that waits already, and that too."""
+        """Send notices before everything that waits already, and then that."""
         self._put(lambda mailbox, beside: mailbox.begin(notices, self._channels.seconds(), beside))
         self._pump()
 
     def resume(self, channel: str, publications: Replay | list[Publication], *notices: bytes) -> None:
-        """Send notices and then what was missed of a channel, before anything that comes later and at the pace of the link."""
+        """Send notices and then what was missed of a channel, before anything that comes later, at the peer's pace."""
         if not publications:
             for notice in notices:
                 self.write(notice)
         elif self._connection.isOpen():
-            # All is in the mailbox before the first is sent: sending may run code of a service, which may publish.
+            # Everything is in the mailbox before the first is sent: sending may run code of a service, which may publish.
             self._put(lambda mailbox, beside: mailbox.resume(channel, publications, notices, self._channels.seconds(), beside))
             self._pump()
 
@@ -135,13 +135,13 @@ class BufferedSubscriber(Subscriber):
         self.caller.close(code, reason.encode(errors="replace")[:123].decode(errors="ignore"))
 
     def goOn(self) -> None:
-        """Pass on; see `fanOut`."""
+        """Send the rest of a frame that was sent in part."""
         self._connection.goOn()
 
     # What waits.
 
     def eased(self) -> Deferred[None] | None:
-        """Return None, or a Deferred for the time when fewer notices wait: who does not read its replies is not listened to."""
+        """Return a Deferred for when fewer notices wait, or None: a peer that does not read its answers is not read from."""
         if self._mailbox is None or self._mailbox.notices <= self._channels.limits.replyBuffer:
             return None
         self._easing = Deferred()
@@ -153,7 +153,7 @@ class BufferedSubscriber(Subscriber):
         return not waiting or waiting + size <= self._channels.room
 
     def _wants(self, channel: str) -> bool:
-        # Asked for each of thousands that wait. It is one step for each channel, whatever the names are; and none of a pattern.
+        # Asked for each of thousands that wait: one step for each channel, whatever the names are, and one for all patterns.
         return channel in self.channels or channel.startswith(self._prefixes())
 
     def _prefixes(self) -> tuple[str, ...]:
@@ -170,11 +170,11 @@ class BufferedSubscriber(Subscriber):
         else:
             kept = self._put(lambda mailbox, beside: mailbox.add(item, now, beside))
         if not self._connection.bufferedAmount():
-            self._pump()  # what this was to wait for has gone before it was noted
+            self._pump()  # what this would wait for went out before it was noted
         return kept
 
     def _put(self, add: Callable[[Mailbox, int], bool]) -> bool:
-        """Put something into the mailbox; False: it was too much, or the link has ended."""
+        """Put something into the mailbox; return False if that was too much, or if the connection has ended."""
         if self._mailbox is None:
             limits = self._channels.limits
             self._connection.hold(self._pump, self._makeRoom)
@@ -190,9 +190,9 @@ class BufferedSubscriber(Subscriber):
         return self._connection.isOpen()
 
     def _pump(self) -> None:
-        """Give the link what it has room for, as far as this turn of the reactor has room for the work."""
+        """Give the connection what it has room for, as far as this turn of the reactor has time for the work."""
         if self._goesOn or self._isPumping:
-            return  # whoever is at it goes on: the link, which has eased in the middle of that, would begin anew each time
+            return  # already at it: a connection that eases in the middle of it would begin anew each time
         turns, outermost = self._channels.turns, False
         self._isPumping = True
         try:
@@ -211,7 +211,7 @@ class BufferedSubscriber(Subscriber):
             if buffered and room <= 0:
                 return
             if turns.isOver(share):
-                # A peer that reads as fast as it is written to would go on for as long as the history is.
+                # With a peer that reads as fast as it is written to, this would go on to the end of the history.
                 self._goOnLater()
                 return
             before = mailbox.size
@@ -226,7 +226,7 @@ class BufferedSubscriber(Subscriber):
                 self._connection.sendAll(messages)
             elif mailbox:
                 if not buffered:
-                    self._goOnLater()  # it took too long to find one
+                    self._goOnLater()  # finding one took too long
                 return
             if self._mailbox is mailbox and not mailbox:
                 self._drop()
@@ -242,7 +242,7 @@ class BufferedSubscriber(Subscriber):
             raise
 
     def _makeRoom(self) -> None:
-        """Let messages of channels give way to what goes to the caller beside them, as the policy has it."""
+        """Let channel messages give way to what else goes to the caller, as the policy says."""
         self._put(lambda mailbox, beside: mailbox.judge(self._channels.seconds(), beside))
 
     def _pumpOn(self) -> None:

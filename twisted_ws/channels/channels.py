@@ -1,16 +1,16 @@
-"""Channels: names, those who are subscribed to them, and the way of a message from one to the others.
+"""Channels: their subscribers, and the way of a message from its publisher to them.
 
-The engine numbers and keeps messages; here they meet those who want them. All subscribers with one format are sent the same
-bytes (`twisted_ws.wire.websocket.fanout`), so a channel costs what a broadcast costs.
+The engine numbers and keeps messages; here they are matched with subscribers. All subscribers with one format are sent the
+same bytes (`twisted_ws.wire.websocket.fanout`), so a channel costs what a broadcast costs.
 
-Three rules keep each subscriber's messages gapless, single and in order:
+Three rules give each subscriber every message once and in order:
 
-1. A subscriber joins when it has got all that was sent to it until then, and what it missed goes into its own queue before
-   anything that comes later. What is on its way at that moment is in that history, and the rest of the way leaves it out.
-2. What is published while another message is on its way stands behind that for everybody: sending takes several turns where
-   there are many, and may run a service's code (onError of a caller that is too slow), which may publish. Who leaves a channel
-   has got before that what was published there.
-3. With an engine that answers later, messages that come before its answer are held, and those that the answer has are dropped.
+1. A subscriber joins after it got all that was sent to it until then, and what it missed goes into its own queue before
+   anything that comes later. A message that is on its way to others at that moment is in that history, and skips it.
+2. What is published while another message is on its way comes after that for everybody: sending to many takes several turns,
+   and may run a service's code (onError of a caller that is too slow), which may publish. A subscriber that leaves a channel
+   first gets what was published there.
+3. With an engine that answers later, messages that come before its answer are held, and those that are in the answer dropped.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from twisted_ws.wire.websocket.runtime import Runtime
 
 __all__ = ["Channels"]
 
-# Bytes that channels may put behind others in a caller's outbox; more waits in its mailbox, where the mount's policy decides.
+# Bytes that channels may queue in a caller's outbox; more waits in its mailbox, where the policy of the mount decides.
 ROOM = 32 * 1024
 
 # Members of presence in one step of `Turns`.
@@ -58,9 +58,9 @@ class Channels:
         runtime: what the server's connections share.
 
     Attributes:
-        presence: who is there.
-        visitors: those who are subscribed by HTTP.
-        room: bytes that may wait in a caller's outbox when one more message is put there.
+        presence: the users on the channels.
+        visitors: the subscribers over HTTP.
+        room: bytes that may wait in a caller's outbox, one more message included.
         limits, wheel, backlog, turns, fanOuts: the runtime's.
         seconds: the wheel's clock.
     """
@@ -80,31 +80,31 @@ class Channels:
         self._audiences: dict[Format, Audience] = {}
         self._patterns = 0  # subscriptions to patterns
         self._joining: dict[str, dict[Subscriber, _Joining]] = {}
-        self._joiners: dict[Subscriber, set[str]] = {}  # the same by subscriber
+        self._joiners: dict[Subscriber, set[str]] = {}  # the same, by subscriber
 
     # Subscribers.
 
     def enroll(self, caller: Caller) -> BufferedSubscriber:
-        """Return what takes part in channels for a caller: raw, and closed when it is too slow."""
+        """Return what takes part in channels for a caller: it gets raw messages, and is closed if it is too slow."""
         return BufferedSubscriber(caller, self)
 
     def subscribe(
         self, subscriber: Subscriber, channel: str, after: str | Position | None = None, info: Any = None
     ) -> Deferred[Start]:
-        """Subscribe to a channel or pattern; nobody is asked whether that is allowed.
+        """Subscribe to a channel or pattern, without asking whether that is allowed.
 
         Args:
-            subscriber: who.
+            subscriber: the subscriber.
             channel: the name.
             after: the position that the subscriber has seen; see `parsePosition`.
             info: what presence says of its user.
 
         Returns:
-            A Deferred of what `Subscriber.begin` was called with. It fires before this returns, unless the engine answers later.
+            A Deferred of what `Subscriber.begin` was called with. It has fired already, unless the engine answers later.
 
         Raises:
-            ChannelError: no name or position, subscribed already, too many channels. The Deferred may fail with one, too.
-            ConnectionClosed: the subscriber has left, as it may have done while a hook was asked.
+            ChannelError: invalid name or position, already subscribed, too many channels. The Deferred may fail with one, too.
+            ConnectionClosed: the subscriber has left, for example while a hook was asked.
         """
         checkNameOrPattern(channel, self.limits.channelName)
         position = parsePosition(after) if isinstance(after, str) else after
@@ -135,7 +135,7 @@ class Channels:
         return history.addCallbacks(self._joined, self._notJoined, callbackArgs=(joining,), errbackArgs=(joining,))
 
     def unsubscribe(self, subscriber: Subscriber, channel: str, reason: str = "") -> bool:
-        """End a subscription; return whether there was one. `reason` tells the subscriber why, where it did not ask for this."""
+        """End a subscription; return whether there was one. `reason` tells a subscriber why that did not ask for this."""
         if self._cancelJoining(subscriber, channel):
             return True
         if self.fanOuts.pending and not subscriber.gone:
@@ -154,7 +154,7 @@ class Channels:
         subscriber.ended(channel, reason)
 
     def leave(self, subscriber: Subscriber) -> None:
-        """End all subscriptions of one that has gone; it can subscribe no more."""
+        """End all subscriptions of a subscriber that has gone; it cannot subscribe again."""
         subscriber.gone = True
         if isinstance(subscriber.caller, Visitor):
             subscriber.caller.roster = None
@@ -167,11 +167,11 @@ class Channels:
             subscriber.caller.membership = None
 
     def count(self, channel: str) -> int:
-        """Return how many are subscribed to a channel itself, not by a pattern."""
+        """Return how many are subscribed to a channel itself, not through a pattern."""
         return sum([audience.count(channel) for audience in self._audiences.values()])
 
     def who(self, channel: str, after: str = "", room: AnswerBudget | None = None) -> dict[str, Any]:
-        """Return who is on a channel, as JSON has it.
+        """Return who is on a channel, as it stands in JSON.
 
         Args:
             channel: its name.
@@ -179,7 +179,7 @@ class Channels:
             room: what they may take of an answer; None: all of `Limits.answerMessages` and `Limits.answerBytes`.
 
         Returns:
-            The `count` of connections, the `members` that are users, and after whom to go on as `next`, where there are more.
+            The `count` of connections, the users as `members`, and, if there are more, the user to continue after as `next`.
         """
         members, last = self.presence.members(channel, room or AnswerBudget(self.limits), after)
         self.turns.spend(1 + len(members) // MEMBERS)
@@ -198,25 +198,25 @@ class Channels:
         idempotencyKey: str | None = None,
         asked: Message | None = None,
     ) -> Deferred[Published]:
-        """Publish a message to all who are subscribed to `channel`, and keep it for those who come back.
+        """Publish a message to all subscribers of `channel`, and keep it for those that come back.
 
         Args:
-            channel: a name, no pattern.
+            channel: a name, not a pattern.
             message: str for text, bytes for binary, a `Message` as it is, anything else as JSON (`msgspec.Raw`: JSON that is
                 encoded already).
             key: conflation; see `Publication`.
-            idempotencyKey: publish once only, however often this is called with it within `Limits.idempotencyAge`.
-            asked: what the publisher has sent, where a service has put `message` in its place; None: the same.
+            idempotencyKey: publish only once, however often this is called with the key within `Limits.idempotencyAge`.
+            asked: what the publisher sent, if a service has replaced it by `message`; None: `message`.
 
         Returns:
-            A Deferred of the answer. It fires before this returns, unless the engine answers later, or the message has to wait:
-            for others that are on their way, or for the next turn of the reactor because there are very many subscribers.
+            A Deferred of the answer. It has fired already, unless the engine answers later, or the message has to wait for others
+            that are on their way, or for more turns of the reactor because there are very many subscribers.
 
         Raises:
-            ChannelError: no name, a message or key that is too long, an idempotency key that another message had; the engine
-                has no room; or more messages are on their way than can be sent.
+            ChannelError: an invalid name, a message or key that is too long, an idempotency key that was used for another
+                message; the engine has no room; or more messages are on their way than can be sent.
             TypeError: JSON has no form for `message`.
-            ValueError: text or key with a lone surrogate.
+            ValueError: a lone surrogate in text or key.
         """
         checkName(channel, self.limits.channelName)
         message = Message.of(message)
@@ -227,7 +227,7 @@ class Channels:
             if each is not None and len(each) > LONGEST_KEY:
                 raise ChannelError("too-large", f"A key has at most {LONGEST_KEY} characters.")
         if key is not None and not key.isascii():
-            key.encode()  # what is numbered has to have a frame
+            key.encode()  # what is numbered must have a form that can be sent
         fingerprint = b"" if idempotencyKey is None else _fingerprint(key, asked or message)
         if self.fanOuts.pending:
             self.fanOuts.admit(size)
@@ -240,7 +240,7 @@ class Channels:
             for joining in self._joining.get(channel, {}).values():
                 if len(joining.held) <= self.limits.historyMessages:
                     joining.held.append(publication)
-        # All are found before the first is sent to: a service may subscribe somebody then, who has this message from history.
+        # All are found before the first is sent to: a service may subscribe others then, which get this message from history.
         parts: list[Part] = []
         names, overlaps = [channel], False
         messages: dict[Format, Any] = {}
@@ -271,22 +271,22 @@ class Channels:
     # What is kept.
 
     def history(self, channel: str, after: str | Position | None = None) -> Deferred[History]:
-        """Return what is kept of a channel since `after`; who wants to go on from there has to subscribe."""
+        """Return what is kept of a channel since `after`; to go on from there, subscribe."""
         checkName(channel, self.limits.channelName)
         return _later(self._engine.history(channel, parsePosition(after) if isinstance(after, str) else after))
 
     def forget(self, channel: str) -> Deferred[int]:
-        """Drop what is kept of a channel, and return how many messages that were."""
+        """Drop what is kept of a channel, and return how many messages that was."""
         checkName(channel, self.limits.channelName)
         return _later(self._engine.forget(channel))
 
     def describe(self, channel: str) -> Deferred[Description | None]:
-        """Return what is known of a channel, None for one that is not there."""
+        """Return what is known of a channel, None if there is none."""
         checkName(channel, self.limits.channelName)
         return _later(self._engine.describe(channel))
 
     def list(self, prefix: str = "", after: str = "", limit: int = 100) -> Deferred[list[Description]]:
-        """Return at most `limit` channels by name: of those that begin with `prefix`, the first ones after the name `after`."""
+        """Return the first `limit` channels by name, of those that begin with `prefix` and come after the name `after`."""
         return _later(self._engine.list(prefix, after, limit))
 
     # From history to live.
@@ -358,7 +358,7 @@ class Channels:
 
 
 class _Joining:
-    """A subscription that waits for the engine's answer, and what was published meanwhile."""
+    """A subscription that waits for the engine's answer, with what was published meanwhile."""
 
     __slots__ = ("channel", "held", "subscriber")
 
@@ -369,9 +369,9 @@ class _Joining:
 
 
 def _fingerprint(key: str | None, message: Message) -> bytes:
-    """Tell a message that is sent again from another one."""
+    """Return what tells a repeated message from a different one."""
     hashed = blake2b(repr((key, message.kind.value)).encode("ascii", "backslashreplace"), digest_size=16)
-    hashed.update(message.payload)  # apart, for a large one is not copied then
+    hashed.update(message.payload)  # not joined with the rest: a large one would be copied
     return hashed.digest()
 
 

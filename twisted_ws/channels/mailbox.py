@@ -160,7 +160,7 @@ class Mailbox:
             alone: whether one that is larger may be taken by itself.
 
         Returns:
-            The items, in order. None if the next one does not fit, or if finding it took too long: then there may be more.
+            The items, in order; no item if the next one does not fit, or if finding it took too long: then there may be more.
         """
         items: list[Publication | bytes] = []
         steps = STEPS - self._dropOld(now, STEPS)

@@ -1,4 +1,4 @@
-"""Who is on a channel: users, what a service says of them, and who wants to be told of their coming and going."""
+"""Who is on a channel: its users, what a service says of them, and the subscribers that are told who comes and goes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from twisted_ws.wire.websocket.fanout import OWN_WAY, STEPS, FanOuts
 
 __all__ = ["AnswerBudget", "Member", "Presence"]
 
-# Seconds of rest for each watcher, after all were told in more than one turn of the reactor: ten times what it took.
+# Seconds of rest for each watcher after telling all took more than one turn of the reactor: ten times what it took.
 REST = 0.0001
-# Leaves that are told of in one turn of the wheel.
+# Leaves that are reported in one turn of the wheel.
 LEAVES = 512
-# What a member has in an answer beside its user and info.
+# Bytes of a member in an answer besides its user and info.
 OVERHEAD = 40
-# Users on one channel that are put in order when they are asked for; more of them are kept in order.
+# Up to this many users of a channel are sorted when they are asked for; more of them are kept sorted.
 FEW = 64
 
 
@@ -34,7 +34,7 @@ class Member(msgspec.Struct, frozen=True):
     Attributes:
         user: the `user` of the callers.
         info: what the service says of it, any JSON value.
-        connections: how many of them there are; 0 when it has just left, and nobody was told yet.
+        connections: how many of them there are; 0 if the user has just left, and nobody was told yet.
     """
 
     user: str
@@ -47,7 +47,7 @@ class AnswerBudget:
 
     Attributes:
         members: how many.
-        bytes: what they may have, about; the first one is taken whatever it has.
+        bytes: about how many; the first member is taken whatever its size.
     """
 
     __slots__ = ("bytes", "members")
@@ -102,14 +102,14 @@ class _Users(dict[str, _Present]):
 
 
 class _Watchers:
-    """Those who are told who comes and goes on one channel.
+    """The subscribers that are told who comes and goes on one channel.
 
-    A change is told at once. Where they are many, it takes several turns, and then a rest; what changes meanwhile is told
-    together, in the next round: ten thousand who come, each with all the others looking on, are a hundred million notices.
+    A change is told at once. With many watchers that takes several turns, and then a rest; what changes meanwhile is told
+    together in the next round: ten thousand watchers that come one by one would be a hundred million notices.
 
     Args:
         channel: its name.
-        fanOuts: by which they are told.
+        fanOuts: sends the notices.
         wheel: the server's.
     """
 
@@ -123,7 +123,7 @@ class _Watchers:
         self._places: dict[Subscriber, Group] = {}
         self._changes: dict[str, list[tuple[int, str, bytes]]] = {}  # by user: number, kind, notice
         self._number = 0
-        self._since: dict[Subscriber, int] = {}  # who came while changes wait, and the number of the last one that it knows
+        self._since: dict[Subscriber, int] = {}  # watchers that came while changes wait: the last change each knows
         self._isTelling = False
         self.wheelSlot: int | None = None
 
@@ -131,14 +131,14 @@ class _Watchers:
         return len(self._places)
 
     def add(self, subscriber: Subscriber) -> None:
-        """Add one; nothing where it is there."""
+        """Add one; do nothing if it is there."""
         if subscriber not in self._places:
             self._places[subscriber] = self._crowd.add(subscriber)
             if self._changes:
                 self._since[subscriber] = self._number
 
     def discard(self, subscriber: Subscriber) -> None:
-        """Take one away; nothing where it is not there."""
+        """Remove one; do nothing if it is not there."""
         place = self._places.pop(subscriber, None)
         if place is not None:
             self._crowd.remove(subscriber, place)
@@ -147,10 +147,10 @@ class _Watchers:
                 self._wheel.drop(self)
 
     def tell(self, kind: str, user: str, info: bytes) -> None:
-        """Tell of a join or leave, now or in the next round."""
+        """Report a join or leave, now or in the next round."""
         before = self._changes.get(user)
         if before and before[-1][1] != kind and not self._since:
-            # It has come and gone, or left and come again, and nobody was told yet.
+            # The user came and went, or left and came back, before anybody was told.
             before.pop()
             if not before:
                 del self._changes[user]
@@ -203,9 +203,9 @@ class _Watchers:
 
 
 class Presence:
-    """The users on all channels; one whose `user` is no str is nobody here.
+    """The users on all channels; a caller counts as a user if its `user` is a str.
 
-    A join is told at once; a leave when the user has not come back for `delay` seconds.
+    A join is reported at once, a leave when the user has not come back for `delay` seconds.
 
     Args:
         delay: seconds.
@@ -218,22 +218,22 @@ class Presence:
         self._delay = delay
         self._wheel = wheel
         self._users: dict[str, _Users] = {}  # by channel
-        # As whom each one has entered: a service may give its caller another user since.
+        # The user as which each one entered: the service may have given its caller another one since.
         self._entered: dict[tuple[str, Subscriber], str] = {}
         self._watchers: dict[str, _Watchers] = {}
         self._leaving: deque[tuple[float, str, str]] = deque()  # when, channel, user; all wait equally long
         self.wheelSlot: int | None = None
 
     def members(self, channel: str, room: AnswerBudget, after: str = "") -> tuple[list[Member], str | None]:
-        """Return users on a channel, by name, as many as there is room for.
+        """Return the users on a channel by name, as many as there is room for.
 
         Args:
             channel: its name.
-            room: is given less, by what is returned.
+            room: reduced by what is returned.
             after: the user after which to begin.
 
         Returns:
-            They, and after whom to go on, None when that is all.
+            The users, and the one to continue after, None if these are all.
         """
         users = self._users.get(channel)
         found: list[Member] = []
@@ -252,14 +252,14 @@ class Presence:
         return found, last if len(found) < len(names) else None
 
     def watch(self, channel: str, subscriber: Subscriber) -> None:
-        """Tell a subscriber of the channel who comes and goes, until it leaves itself."""
+        """Tell a subscriber of the channel who comes and goes, until it leaves the channel."""
         watchers = self._watchers.get(channel)
         if watchers is None:
             watchers = self._watchers[channel] = _Watchers(channel, self._fanOuts, self._wheel)
         watchers.add(subscriber)
 
     def enter(self, channel: str, subscriber: Subscriber, info: Any) -> None:
-        """Note a subscription; tell the others when it is its user's first."""
+        """Note a subscription; tell the others if it is the first of its user."""
         user = subscriber.caller.user
         if not isinstance(user, str):
             return
@@ -272,12 +272,12 @@ class Presence:
             present = users[user] = _Present(json)
             self._tell(channel, "join", user, json)
         elif not present.connections:
-            present.info = json  # it is back: nobody knows that it was away
+            present.info = json  # the user is back before anybody was told of the leave
         present.connections += 1
         self._entered[channel, subscriber] = user
 
     def leave(self, channel: str, subscriber: Subscriber) -> None:
-        """Note the end of a subscription; tell the others when its user does not come back."""
+        """Note the end of a subscription; tell the others if its user does not come back."""
         watchers = self._watchers.get(channel)
         if watchers is not None:
             watchers.discard(subscriber)
@@ -295,7 +295,7 @@ class Presence:
                 self._wheel.set(self, present.leftAt + self._delay)
 
     def deadlineReached(self, now: float) -> None:
-        """Tell of those who have not come back; called by the wheel."""
+        """Report the users that have not come back; called by the wheel."""
         for _ in range(LEAVES):
             if not self._leaving or self._leaving[0][0] + self._delay > now:
                 break

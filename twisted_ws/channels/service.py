@@ -1,4 +1,4 @@
-"""The service ``channels``: publish and subscribe by name, over WebSocket; its rules count for HTTP, too."""
+"""The service ``channels``: publish and subscribe by name, over WebSocket; its rules apply to HTTP, too."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ __all__ = ["ChannelReject", "ChannelService"]
 
 _log = Logger()
 
-# For whoever mounted a service at /channels alone, and expects /channels/news: the server's log has it, too.
+# For operators who mount a service at /channels alone and expect /channels/news: it is in the server's log, too.
 _NOT_IN_PATH = "This path names no channel: use ?channel=NAME, or mount the service at .../{channel}."
 
 
 class ChannelReject(Reject):
-    """A request that is refused because of the channels in its URL.
+    """Refuses a request because of the channels in its URL.
 
     Attributes:
-        error: why.
+        error: the reason.
     """
 
     def __init__(self, error: ChannelError) -> None:
@@ -57,9 +57,9 @@ _CODES = {
 }
 
 
-@lru_cache(16)  # a URL is read for onUpgrade and again when it has let the request in; and polls of one channel have the same
+@lru_cache(16)  # a URL is read for onUpgrade and again when the request was let in; polls of one channel have the same
 def _checked(names: tuple[str, ...], most: int, longest: int) -> tuple[str, ...]:
-    """Return each of `names` once, where they are names or patterns, not too many, and none too long."""
+    """Return each of `names` once, checked: names or patterns, not too many, and none too long."""
     names = tuple(dict.fromkeys(names))
     if len(names) > most:
         raise ChannelError("too-many-channels", f"A connection has at most {most} channels.")
@@ -70,25 +70,25 @@ def _checked(names: tuple[str, ...], most: int, longest: int) -> tuple[str, ...]
 
 
 class ChannelService(WebSocketService):
-    """Whoever connects is subscribed to the channels that the URL names; a subclass says who may, by hooks.
+    """Subscribes each client to the channels that its URL names; a subclass decides by hooks who may do what.
 
-    The hooks may be plain, async, or return a Deferred; they refuse by raising `Reject` (its body is the reason), and count for
-    each transport. `caller` is a `Caller`, or a `Visitor` for what came by HTTP.
+    The hooks may be plain, async, or return a Deferred. They refuse by raising `Reject` (its body is the reason), and apply to
+    every transport. `caller` is a `Caller`, or a `Visitor` for a request over HTTP.
 
     - ``onSubscribe(caller, channel)``: before a subscription.
     - ``onPublish(caller, channel, message)``: before a message of a client (a str, bytes or JSON value) is published. Returns
-      None, or what is published instead.
+      None, or what to publish instead.
     - ``onUnsubscribe(caller, channel)``: after a subscription has ended, also by a close.
-    - ``onPresence(caller, channel)``: what presence says of the caller's user: any JSON value.
+    - ``onPresence(caller, channel)``: what presence says of the caller's user, any JSON value.
 
     Args:
         publish: whether clients may publish.
         wildcards: whether they may subscribe to patterns.
         presence: whether they may ask who is there.
-        policy: what happens to those who are slow: "close", "drop-oldest" or "latest"; see `Policy`.
+        policy: what happens to slow subscribers: "close", "drop-oldest" or "latest"; see `Policy`.
 
     Raises:
-        ValueError: an argument is none of these.
+        ValueError: an invalid argument.
     """
 
     subProtocols: list[str] = [SUBPROTOCOL]  # noqa: RUF012 - as the base class has it
@@ -116,7 +116,7 @@ class ChannelService(WebSocketService):
     # Hooks.
 
     def onSubscribe(self, caller: Any, channel: str) -> Any:
-        """Let anybody subscribe; a pattern comes here only where `wildcards` allows them."""
+        """Let anybody subscribe; called for a pattern only if `wildcards` allows patterns."""
 
     def onPublish(self, caller: Any, channel: str, message: Any) -> Any:
         """Refuse, unless `publish` allows it."""
@@ -135,8 +135,8 @@ class ChannelService(WebSocketService):
         """Return the channels and patterns that the URL of a request names, each once.
 
         Raises:
-            ChannelError: a name is none, there are too many, or the path goes on below a channel, or below a service that was
-                mounted without ``{channel}`` in its path ("not-found").
+            ChannelError: an invalid name, too many names, or a path that continues below a channel, or below a service that
+                was mounted without ``{channel}`` in its path ("not-found").
         """
         limits = self.server.limits
         names = tuple(request.query.get("channel", ()))
@@ -151,15 +151,15 @@ class ChannelService(WebSocketService):
         """Ask whether `caller` may subscribe; return what presence says of it, for `Channels.subscribe`.
 
         Args:
-            caller: who.
+            caller: the caller or visitor.
             channel: a name or pattern, checked here.
-            presence: whether it wants to know who is there, too.
+            presence: whether it also wants to know who is there.
 
         Raises:
             ChannelError: it may not.
         """
         checkNameOrPattern(channel, self.server.limits.channelName)
-        # Not for onSubscribe to remember: who looks at names there would let "*" in, which is all of them.
+        # Not left to onSubscribe: a hook that looks for names would let "*" in, which matches all of them.
         if isPattern(channel) and not self.wildcards:
             raise ChannelError("forbidden", "Patterns are not allowed here.")
         await self._ask("onSubscribe", self.onSubscribe, caller, channel)
@@ -169,17 +169,17 @@ class ChannelService(WebSocketService):
             return None
         info = await self._ask("onPresence", self.onPresence, caller, channel)
         try:
-            json.encode(info)  # it is told to many, later: here is who it came from
+            json.encode(info)  # it is sent to many later: only here is it known where it came from
         except Exception:
             self._failed(Failure(), "onPresence")
             raise ChannelError("internal-error", "The service failed.") from None
         return info
 
     async def permitAll(self, caller: Any, channels: Iterable[str], presence: bool = False) -> dict[str, Any]:
-        """Ask the same of each of several channels; return what presence says, by channel.
+        """Ask the same for each of several channels; return what presence says, by channel.
 
         Raises:
-            ChannelError: it may not subscribe to one of them, which is the error's `channel`.
+            ChannelError: it may not subscribe to one of them, which is the `channel` of the error.
         """
         found = {}
         for channel in channels:
@@ -188,7 +188,7 @@ class ChannelService(WebSocketService):
         return found
 
     def checkPresence(self, channel: str) -> None:
-        """Raise ChannelError where clients may not know who is on a channel."""
+        """Raise ChannelError if clients may not know who is on a channel."""
         checkName(channel, self.server.limits.channelName)
         if not self.presence:
             raise ChannelError("forbidden", "Presence is not shown here.")
@@ -196,10 +196,10 @@ class ChannelService(WebSocketService):
     async def publishFor(
         self, caller: Any, channel: str, message: Any, key: str | None = None, idempotencyKey: str | None = None
     ) -> Published:
-        """Publish a message of a client, when `onPublish` allows it.
+        """Publish a message of a client, if `onPublish` allows it.
 
         Args:
-            caller: who.
+            caller: the caller or visitor.
             channel: the name.
             message: a str, bytes, JSON as it came (`msgspec.Raw`), or a `Message`.
             key: see `Channels.publish`.
@@ -212,18 +212,18 @@ class ChannelService(WebSocketService):
         shown = message
         if isinstance(message, (Message, Raw)) and getattr(self.onPublish, "__func__", None) is not ChannelService.onPublish:
             message = Message.of(message)
-            shown = self._decoded(message)  # only for a hook that looks at it
+            shown = self._decoded(message)
         instead = await self._ask("onPublish", self.onPublish, caller, channel, shown)
-        if self.server.isStopping:  # that may have begun since the client asked: it would reach nobody any more
+        if self.server.isStopping:  # perhaps since the client asked: nobody would get the message
             raise ChannelError("unavailable", "The server is stopping: nothing was sent.")
         try:
             message = Message.of(message)
-            # What a service makes of a message may differ each time, with the time for instance: what was sent does not.
+            # What a service makes of a message may differ each time (a timestamp, for example); what was sent does not.
             return await self.server.channels.publish(
                 channel, message if instead is None else instead, key, idempotencyKey, message
             )
         except (TypeError, ValueError):
-            # It came from the hook: what a client sends has a form.
+            # The hook's fault: what a client sends can always be encoded.
             self._failed(Failure(), "onPublish")
             raise ChannelError("internal-error", "The service failed.") from None
 
@@ -257,7 +257,7 @@ class ChannelService(WebSocketService):
         try:
             answer = hook(*arguments)
             if iscoroutine(answer):
-                # Not by way of a Deferred, which would keep what it raises for the collector of cycles.
+                # Not through a Deferred, which would leave what it raises to the cyclic collector.
                 return await answer
             pending = asDeferred(answer)
             return answer if pending is None else await pending
@@ -265,7 +265,7 @@ class ChannelService(WebSocketService):
             code = _CODES.get(refusal.status, "forbidden" if refusal.status < 500 else "unavailable")
             raise ChannelError(code, refusal.body or "The service refuses.") from None
         except (ChannelError, CancelledError):
-            raise  # the latter: whoever asked has left, or has waited long enough
+            raise  # CancelledError: the client has left, or has waited long enough
         except Exception:
             self._failed(Failure(), name)
             raise ChannelError("internal-error", "The service failed.") from None
@@ -278,13 +278,13 @@ class ChannelService(WebSocketService):
     # WebSocket.
 
     def onUpgrade(self, request: UpgradeRequest) -> Any:
-        """Refuse a URL that names no channel where one is needed; a subclass need not call this."""
+        """Refuse a URL that names no channel if one is needed; a subclass need not call this."""
         try:
             names = self.channelsOf(request)
         except ChannelError as error:
             raise ChannelReject(error) from None
         if not names and SUBPROTOCOL not in request.subProtocols:
-            raise Reject(400, f"No channel: name one in the path, or by ?channel=, or speak {SUBPROTOCOL}.")
+            raise Reject(400, f"No channel: name one in the path or with ?channel=, or offer the subprotocol {SUBPROTOCOL}.")
         return self
 
     async def onOpen(self, caller: Caller) -> None:

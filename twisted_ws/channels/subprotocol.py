@@ -1,4 +1,4 @@
-"""The frames of the subprotocol ``twisted-ws.v1``: JSON objects with a type."""
+"""The subprotocol ``twisted-ws.v1``: requests and notices, which are JSON objects with a type."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _AnyRequest(msgspec.Struct, tag_field="type", kw_only=True):
     """What a client sends.
 
     Attributes:
-        ref: what its answer carries, too.
+        ref: repeated in the answer.
     """
 
     ref: Ref = None
@@ -76,7 +76,7 @@ class PublishRequest(_AnyRequest, tag="publish"):
 
 
 class PresenceRequest(_AnyRequest, tag="presence"):
-    """Ask who is on a channel; with a cursor, for those who had no place in the answer before."""
+    """Ask who is on a channel; with a cursor, for the users after those of the previous answer."""
 
     channel: str
     cursor: str = ""
@@ -99,10 +99,10 @@ _refs = msgspec.json.Decoder(_Ref)
 
 
 def readRequest(text: str) -> Request:
-    """Return the request that a client has sent.
+    """Return the request in a text message.
 
     Raises:
-        ChannelError: it is none; the message says why.
+        ChannelError: there is none; the message says why.
     """
     try:
         request = _requests.decode(text)
@@ -114,7 +114,7 @@ def readRequest(text: str) -> Request:
 
 
 def refOf(text: str) -> Ref:
-    """Return the ref of what may be no request, for the error that answers it."""
+    """Return the ref of a message that could not be read as a request, for the error that answers it."""
     try:
         ref = _refs.decode(text).ref
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):

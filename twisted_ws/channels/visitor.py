@@ -15,14 +15,14 @@ __all__ = ["Visitor"]
 
 
 class Visitor:
-    """One event stream, poll or POST: what hooks get where a WebSocket connection has a `Caller`.
+    """One event stream, poll or POST: what hooks get in place of the `Caller` of a WebSocket connection.
 
     Attributes:
         connectionId: unique in this process, also among callers.
-        request: the request, as `onUpgrade` has seen it.
-        attributes: a dict of the service's own.
-        membership: what takes its messages; None for one that only publishes.
-        roster: where it is found; None while it is subscribed to nothing.
+        request: the request, as `onUpgrade` saw it.
+        attributes: a dict for the service.
+        membership: what takes its messages; None if it only publishes.
+        roster: where it is found; None while it has no subscriptions.
     """
 
     __slots__ = ("_connection", "_user", "attributes", "connectionId", "membership", "request", "roster")
@@ -40,7 +40,7 @@ class Visitor:
 
     @property
     def user(self) -> Any:
-        """Who this is: ``request.user``, or what a service has set since."""
+        """The user: ``request.user``, or what a service has set since."""
         return self._user
 
     @user.setter
@@ -55,7 +55,7 @@ class Visitor:
         return () if self.membership is None else self.membership.channels
 
     def isSecure(self) -> bool:
-        """Say whether the connection has TLS."""
+        """Return whether the connection uses TLS."""
         return self.request.isSecure
 
     def __repr__(self) -> str:

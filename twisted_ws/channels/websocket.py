@@ -33,7 +33,7 @@ __all__ = ["JsonSubscriber", "RawSubscriber"]
 
 
 class _ServiceSubscriber(BufferedSubscriber):
-    """A caller of a `ChannelService`; the service's hooks are asked for what it wants."""
+    """A caller of a `ChannelService`, whose hooks are asked for what it wants."""
 
     __slots__ = ("_service",)
 
@@ -42,13 +42,13 @@ class _ServiceSubscriber(BufferedSubscriber):
         self._service = service
 
     def ended(self, channel: str, reason: str) -> None:
-        """Tell the service, too."""
+        """Tell the service as well."""
         super().ended(channel, reason)
         self._service.left(self.caller, channel)
 
 
 class RawSubscriber(_ServiceSubscriber):
-    """Gets messages as they were published, and publishes what it sends to the one channel of its URL."""
+    """A caller that gets messages as they were published; what it sends is published to the one channel of its URL."""
 
     __slots__ = ("_resuming",)
 
@@ -57,10 +57,10 @@ class RawSubscriber(_ServiceSubscriber):
         self._resuming = False
 
     def welcome(self) -> None:
-        """Say nothing: what comes are messages."""
+        """Do nothing: a raw caller gets only messages."""
 
     async def enter(self, channel: str, after: Position | None) -> None:
-        """Subscribe to a channel of the URL, or close with the reason why not."""
+        """Subscribe to a channel of the URL, or close with the reason for the refusal."""
         self._resuming = after is not None
         try:
             info = await self._service.permit(self.caller, channel)
@@ -69,7 +69,7 @@ class RawSubscriber(_ServiceSubscriber):
             self.refuse(error)
 
     def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
-        """Send what was missed; close when that is not all: a raw message has no place to say so."""
+        """Send what was missed; close if messages are missing, because a raw message has no place to say so."""
         if self._resuming and not start.recovered:
             self.caller.close(NOT_RECOVERED, "not recovered")
         else:
@@ -85,7 +85,7 @@ class RawSubscriber(_ServiceSubscriber):
             self.refuse(error)
 
     def ended(self, channel: str, reason: str) -> None:
-        """Close with the last channel that was taken from it."""
+        """Close when its last channel is taken from it."""
         super().ended(channel, reason)
         if reason and not self.channels:
             self.disconnect(FORBIDDEN, reason)
@@ -96,7 +96,7 @@ class RawSubscriber(_ServiceSubscriber):
 
 
 class JsonSubscriber(_ServiceSubscriber):
-    """Speaks ``twisted-ws.v1`` (see `twisted_ws.channels.subprotocol`)."""
+    """A caller that speaks ``twisted-ws.v1`` (see `twisted_ws.channels.subprotocol`)."""
 
     __slots__ = ("_asked",)
 
@@ -107,7 +107,7 @@ class JsonSubscriber(_ServiceSubscriber):
         self._asked: SubscribeRequest | None = None  # what `begin` answers; requests are handled one after the other
 
     def welcome(self) -> None:
-        """Say who the client is here, and how to come back."""
+        """Tell the client its connection id, and how to come back."""
         limits = self._channels.limits
         self.write(
             notice(
@@ -120,11 +120,11 @@ class JsonSubscriber(_ServiceSubscriber):
         )
 
     async def enter(self, channel: str, after: Position | None) -> None:
-        """Subscribe to a channel of the URL, as if the client had asked."""
+        """Subscribe to a channel of the URL, as if the client had asked for it."""
         await self._do(SubscribeRequest(channel=channel), after)
 
     async def received(self, message: str | bytes) -> None:
-        """Do what a request asks, and answer it; end when the client has room for more answers."""
+        """Do what a request asks, and answer it; return when the client has room for more answers."""
         if isinstance(message, bytes):
             self._answer(ChannelError("bad-request", "Requests must be text messages."), None)
         else:
@@ -175,7 +175,7 @@ class JsonSubscriber(_ServiceSubscriber):
         self.write(notice("published", request.ref, **published._asdict()))
 
     def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
-        """Say where the subscription begins, and send what was missed."""
+        """Tell the client where the subscription begins, and send what was missed."""
         asked = self._asked if self._asked is not None and self._asked.channel == start.channel else None
         answer: dict[str, Any] = {
             "channel": start.channel,
@@ -190,7 +190,7 @@ class JsonSubscriber(_ServiceSubscriber):
         self.resume(start.channel, publications, notice("subscribed", ref, **answer))
 
     def ended(self, channel: str, reason: str) -> None:
-        """Tell the service, and the client what it does not know yet."""
+        """Tell the service, and the client if it did not ask for this."""
         super().ended(channel, reason)
         if reason:
             self.write(notice("unsubscribed", channel=channel, reason=reason))
@@ -202,7 +202,7 @@ class JsonSubscriber(_ServiceSubscriber):
                 self.write(each.payload)
 
     def refuse(self, error: ChannelError) -> None:
-        """Tell the client; it can go on with frames."""
+        """Tell the client, which may go on with requests."""
         self._answer(error, None)
 
     def _answer(self, error: ChannelError, ref: Ref, channel: str | None = None) -> None:

@@ -31,5 +31,5 @@ class Demo(WebSocketService):
         return data
 
     def onClose(self, caller: Caller, statusCode: int, reason: str) -> None:
-        """Let go of a caller that has left."""
+        """Forget a caller that has left."""
         self.callers.discard(caller)

@@ -1,4 +1,4 @@
-"""The channels of the demo page, which anybody may try out."""
+"""The channels of the demo page, open to everybody."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["Playground"]
 
 
 class Playground(ChannelService):
-    """Like the service ``channels``, but pages publish to what begins with ``playground``, and see how many are there.
+    """The service ``channels``, except that pages may publish to channels that begin with ``playground``, and see who is there.
 
-    Every other channel is for what the back end publishes, here as well.
+    To every other channel only the back end publishes.
     """
 
     def __init__(self) -> None:
         super().__init__(publish=True, presence=True)
 
     def onPublish(self, caller: Any, channel: str, message: Any) -> Any:
-        """Refuse what is not for playing."""
+        """Refuse to publish outside the playground."""
         if channel.partition(".")[0] != "playground":
             raise Reject(403, "From this page, publish to playground, or to a channel whose name begins with playground.")

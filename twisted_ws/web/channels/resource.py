@@ -84,7 +84,7 @@ class ChannelsResource(HttpResource):
             if request.method == b"POST" and (len(names) != 1 or isPattern(names[0])):
                 raise ChannelError("bad-channel", "To publish, name one channel.")
             if not names:
-                raise ChannelError("bad-request", "No channel: name one in the path, or by ?channel=.")
+                raise ChannelError("bad-request", "No channel: name one in the path or with ?channel=.")
         except ChannelError as error:
             raise httpError(error) from None
         query = {name: values[-1] for name, values in upgrade.query.items()}
