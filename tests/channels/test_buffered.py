@@ -465,7 +465,7 @@ def test_fastLane(pipe):
     assert caller.bufferedAmount == ROOM + 4 - begun
     assert caller.membership._mailbox.size == 2 * CHARGE + ROOM + 1
     received = bytearray()
-    client._endpoint.link.client.protocol = SimpleNamespace(dataReceived=received.extend)  # the lane has the beginning
+    client._endpoint.connection.client.protocol = SimpleNamespace(dataReceived=received.extend)  # the lane has the beginning
     client.resume()
     rest = bytes(received)
     assert rest[: ROOM + 4 - begun] == b"1" * (ROOM + 4 - begun)
