@@ -23,7 +23,7 @@ CLOSE_NORMAL = b"\x03\xe8"
 
 
 def outcome(deferred):
-    """Return what a Deferred has fired with, as text."""
+    """Return what a Deferred has fired with, in a word."""
     found = []
     deferred.addCallbacks(lambda result: found.append("sent"), lambda failure: found.append(type(failure.value).__name__))
     return found[0] if found else "waiting"
@@ -31,7 +31,7 @@ def outcome(deferred):
 
 class TestOpening:
     def test_the101(self):
-        """The answer to the example of RFC 6455 is its accept value, without a Server header."""
+        """The key of the example in RFC 6455 gets its accept value; there is no Server header."""
         host = WireHost()
         client = host.client()
         head = client.connect()
@@ -41,7 +41,7 @@ class TestOpening:
         assert host.recorders[0].events == [("opened",)]
 
     def test_extraHeaders(self):
-        """Headers of the service stand on the 101, also two of one name."""
+        """The 101 has the service's headers, even two of one name."""
         host = WireHost(subProtocol="json", headers=(("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")))
         head = host.client().connect("/ws", Sec_WebSocket_Protocol="mqtt, json")
         assert "Sec-WebSocket-Protocol: json" in head
@@ -59,7 +59,7 @@ class TestOpening:
 
 class TestMessages:
     def test_kinds(self):
-        """Text comes as str, binary as bytes, in order, however the bytes are cut."""
+        """Text arrives as str, binary as bytes, in order, however the bytes are split."""
         for step in (1, 2, 3, 7, 1000):
             host = WireHost()
             client, recorder = host.open()
@@ -95,8 +95,8 @@ class TestMessages:
             pytest.param(clientFrame(8, b"x"), 1002, "ProtocolError", id="close of one byte"),
             pytest.param(clientFrame(8, b"\x03\xed"), 1002, "ProtocolError", id="close 1005"),
             pytest.param(clientFrame(8, b"\x13\x88" + b"x"), 1002, "ProtocolError", id="close 5000"),
-            pytest.param(clientFrame(8, CLOSE_NORMAL + b"\xff"), 1007, "InvalidPayload", id="close reason no UTF-8"),
-            pytest.param(clientFrame(TEXT, b"\xff\xfe"), 1007, "InvalidPayload", id="text no UTF-8"),
+            pytest.param(clientFrame(8, CLOSE_NORMAL + b"\xff"), 1007, "InvalidPayload", id="close reason not UTF-8"),
+            pytest.param(clientFrame(TEXT, b"\xff\xfe"), 1007, "InvalidPayload", id="text not UTF-8"),
             pytest.param(clientFrame(TEXT, b"\xe2\x82"), 1007, "InvalidPayload", id="text ends in a character"),
             pytest.param(clientFrame(BINARY, b"x" * 101), 1009, "MessageTooBig", id="too big"),
             pytest.param(b"\x82\xff\x7f" + b"\xff" * 7 + b"\0\0\0\0", 1009, "MessageTooBig", id="huge by its header"),
@@ -104,7 +104,7 @@ class TestMessages:
         ],
     )
     def test_wrongFrames(self, frames, code, error):
-        """What RFC 6455 forbids fails with its code, once, and nothing after it is read."""
+        """What RFC 6455 forbids fails the connection once, with the right code, and nothing after it is read."""
         host = WireHost(Limits(maxMessageSize=100))
         client, recorder = host.open()
         client.send(frames + clientFrame(TEXT, b"after"))
@@ -125,7 +125,7 @@ class TestMessages:
         assert client.closeFrame() == (1007, "invalid payload")
 
     def test_messageOfExactlyTheLimit(self):
-        """A message of the limit is taken, one byte more is not."""
+        """A message at the limit is accepted, one byte more is not."""
         host = WireHost(Limits(maxMessageSize=1000))
         client, recorder = host.open()
         client.send(clientFrame(BINARY, b"x" * 1000))
@@ -160,7 +160,7 @@ class TestMessages:
         assert recorder.messages() == [b"x" * 20_000]
 
     def test_messageRate(self):
-        """Over the message rate a caller is closed with 1008."""
+        """A caller that exceeds the message rate is closed with 1008."""
         host = WireHost(Limits(messageRate=5))
         client, recorder = host.open()
         client.send(clientFrame(TEXT, b"x") * 5)
@@ -175,7 +175,7 @@ class TestMessages:
 class TestControlFrames:
     @pytest.mark.parametrize("step", [1, 7, None])
     def test_onePongForEachPing(self, step):
-        """Each ping has its pong, in order, whether they come one by one or at once, and though others wait before them."""
+        """Each ping gets its pong, in order, whether pings come one by one or together, and even if other frames wait."""
         host = WireHost()
         client, recorder = host.open()
         pings = [b"%d" % n for n in range(99)]
@@ -189,7 +189,7 @@ class TestControlFrames:
         assert [f.payload for f in frames if f.opcode.value == 1] == ["first", "second"]
 
     def test_pingsThatAreNotHeard(self):
-        """Who pings and takes no pongs is not read from, once as much waits as for other replies; who takes them gets all."""
+        """A peer that takes no pongs is not read from while as much waits as for other replies; later it gets them all."""
         host = WireHost(Limits(replyBuffer=5_000))
         client, recorder = host.open()
         client.transport.room = 0
@@ -204,7 +204,7 @@ class TestControlFrames:
         assert client.transport.reading
 
     def test_controlRate(self):
-        """More than 100 control frames a second close with 1008."""
+        """More than 100 control frames a second close the connection with 1008."""
         host = WireHost()
         client, _ = host.open()
         client.send(clientFrame(9) * 60 + clientFrame(10) * 40)
@@ -213,7 +213,7 @@ class TestControlFrames:
         assert client.closeFrame() == (1008, "too many control frames")
 
     def test_serviceAnswersPings(self):
-        """Where the service takes the ping, no pong is sent by itself."""
+        """If the service takes the ping, no automatic pong is sent."""
         host = WireHost()
         client, recorder = host.open()
         recorder.answersPings = True
@@ -221,7 +221,7 @@ class TestControlFrames:
         assert client.frames() == []
 
     def test_unsolicitedPong(self):
-        """A pong that answers nothing is an event, and does no harm while a ping is pending."""
+        """An unsolicited pong is an event, and does no harm while a ping is pending."""
         host = WireHost()
         client, recorder = host.open()
         client.advance(25)
@@ -232,7 +232,7 @@ class TestControlFrames:
 
 class TestKeepAlive:
     def test_pings(self):
-        """A ping goes out every 25 s, and its pong is no event of the service."""
+        """A ping goes out every 25 s, and the service does not see its pong."""
         host = WireHost()
         client, recorder = host.open()
         for _ in range(4):
@@ -244,7 +244,7 @@ class TestKeepAlive:
         assert recorder.events == [("opened",)]
 
     def test_noPong(self):
-        """A peer that does not answer is dropped after the ping timeout, though it sends messages."""
+        """A peer that does not answer is dropped after the ping timeout, even if it sends messages."""
         host = WireHost()
         client, recorder = host.open()
         client.advance(25.25)
@@ -257,7 +257,7 @@ class TestKeepAlive:
         assert recorder.events[-2:] == [("failed", "TransportError", None), ("closed", 1006, "")]
 
     def test_aLongUpload(self):
-        """A peer in the middle of a frame cannot answer, and is not dropped for it."""
+        """A peer in the middle of a frame cannot answer, and is not dropped for that."""
         host = WireHost()
         client, recorder = host.open()
         data = clientFrame(BINARY, b"x" * 10_000)
@@ -290,10 +290,10 @@ class TestKeepAlive:
 
 
 class TestAfterOurClose:
-    """What a peer still sends when it has our Close, or has it on its way."""
+    """What a peer sends after our Close, read or not."""
 
     def test_whatWasOnItsWay(self):
-        """A peer that had more to say before it read of its violation closes as any other, and is read until then."""
+        """A peer that sends more before it reads our Close closes like any other, and is read until then."""
         host = WireHost(Limits(lingerBytes=100_000))
         client, recorder = host.open()
         client.send(clientFrame(1, b"unmasked", mask=None))
@@ -306,7 +306,7 @@ class TestAfterOurClose:
 
     @pytest.mark.parametrize("why", ["violation", "service"])
     def test_goesOnForEver(self, why):
-        """A peer that goes on sending is read no further than the limits say, is not reset before the deadline, and is then."""
+        """A peer that keeps sending is read no further than the limits allow, and is reset at the deadline, not before."""
         limits = Limits(lingerBytes=100_000, maxMessageSize=50_000, closeDeadline=5)
         host = WireHost(limits)
         client, recorder = host.open()
@@ -330,7 +330,7 @@ class TestAfterOurClose:
     @pytest.mark.parametrize("why", ["violation", "service", "stop"])
     @pytest.mark.parametrize("end", ["stalls", "has all"])
     def test_readsSlowly(self, behind, why, end):
-        """Who reads what was written before our Close slowly gets that, too, within the time that the close may take."""
+        """A peer that reads slowly still gets what was written before our Close, within the time that the close may take."""
         host = WireHost(Limits(closeDeadline=5, writeDeadline=30, pingInterval=0))
         client, recorder = host.open()
         client.transport.fileno = behind.writing.fileno
@@ -351,7 +351,7 @@ class TestAfterOurClose:
         assert client.transport.aborted
 
     def test_stalls(self, behind):
-        """Who takes nothing of what was written before our Close is waited for no longer than who has it."""
+        """A peer that takes nothing of what was written before our Close gets no more time than one that has it all."""
         host = WireHost(Limits(closeDeadline=5))
         client, recorder = host.open()
         client.transport.fileno = behind.writing.fileno
@@ -360,7 +360,7 @@ class TestAfterOurClose:
         assert client.transport.aborted
 
     def test_flooding(self, monkeypatch):
-        """A peer that always has something unread is gone at the deadline too."""
+        """A peer from which something is always unread is dropped at the deadline, too."""
         host = WireHost(Limits(closeDeadline=5))
         client, _ = host.open()
         monkeypatch.setattr(module, "hasUnread", lambda transport: True)
@@ -370,10 +370,10 @@ class TestAfterOurClose:
 
 
 class TestOurDelays:
-    """What takes long because of us is not held against a peer."""
+    """A peer does not pay for our own delays."""
 
     def test_noPongWhileStandingStill(self):
-        """While the reactor stands still no peer is late with its pong, however long that is; who then does not answer is."""
+        """While the reactor stands still, however long, no peer is late with its pong; one that does not answer afterwards is."""
         host = WireHost()
         good, _ = host.open()
         dead, _ = host.open()
@@ -389,7 +389,7 @@ class TestOurDelays:
         assert dead.transport.aborted
 
     def test_whatIsUnread(self, monkeypatch):
-        """No pong, no message and no Close is missed while something waits to be read; for a pong that counts once."""
+        """No pong, message or Close counts as missing while something waits to be read; for a pong this counts once."""
         host = WireHost(idleTimeout=60)
         unread = set()
         monkeypatch.setattr(module, "hasUnread", lambda transport: transport in unread)
@@ -431,7 +431,7 @@ class TestOurDelays:
     @pytest.mark.parametrize("before", [0, 1])
     @pytest.mark.parametrize("how", ["standing still", "paused"])
     def test_rates(self, how, before, first, busy):
-        """What was sent in its time, and read late, is within the rate; what is more than that is not.
+        """What was sent in time, and read late, is within the rate; anything beyond that is not.
 
         So it is whether or not anything had come before, and whatever the reactor does first, or besides, when it goes on.
         """
@@ -461,7 +461,7 @@ class TestOurDelays:
         assert client.closeFrame()[0] == 1008
 
     def test_pauseThatIsOver(self):
-        """A pause that a finaliser ends in its middle is over: the peer is read, and its rate allows for no time of a pause."""
+        """A pause that a finaliser ends halfway is over: the peer is read, and its rate allows for no pause."""
         host = WireHost(Limits(messageRate=50))
         client, recorder = host.open()
         connection, pause = recorder.connection, client.transport.pauseProducing
@@ -514,7 +514,7 @@ class TestOurDelays:
 
 class TestSlowPeers:
     def test_writeFires(self):
-        """A write fires when the kernel has the bytes, not before."""
+        """A write's Deferred fires when the kernel has the bytes, not before."""
         host = WireHost()
         client, recorder = host.open()
         client.transport.room = 3
@@ -528,7 +528,7 @@ class TestSlowPeers:
         assert recorder.connection.bufferedAmount() == 0
 
     def test_overTheCap(self):
-        """Over its cap a caller is closed with 1013, its memory is given back, and its writes fail."""
+        """A caller over its cap is closed with 1013, its memory is freed, and its writes fail."""
         host = WireHost(Limits(maxSendBuffer=100_000))
         client, recorder = host.open()
         client.transport.room = 0
@@ -554,7 +554,7 @@ class TestSlowPeers:
         assert host.runtime.backlog.total == 0
 
     def test_noProgress(self):
-        """Bytes that wait without any progress for 30 s end the connection, whatever the peer sends."""
+        """If waiting bytes make no progress for 30 s, the connection ends, whatever the peer sends."""
         host = WireHost()
         client, recorder = host.open()
         client.transport.room = 0
@@ -580,7 +580,7 @@ class TestSlowPeers:
         assert not client.transport.closed
 
     def test_everyoneTogether(self):
-        """Over the cap of all together, the largest goes first and the others stay."""
+        """Over the cap for all together, the largest goes first and the others stay."""
         host = WireHost(Limits(maxSendBufferTotal=100_000))
         pairs = [host.open() for _ in range(4)]
         for client, _ in pairs:
@@ -593,7 +593,7 @@ class TestSlowPeers:
         assert host.runtime.backlog.total < 100_000
 
     def test_pongsOvertake(self):
-        """Control frames overtake messages that wait, but do not split a frame."""
+        """Control frames overtake waiting messages, but never split a frame."""
         host = WireHost()
         client, recorder = host.open()
         client.transport.room = 100
@@ -605,7 +605,7 @@ class TestSlowPeers:
         assert [f.opcode.value for f in frames if f.frame_finished] == [2, 10, 2]
 
     def test_repliesNotRead(self):
-        """Who does not read its replies is not read from, until it does."""
+        """A peer that does not read its replies is not read from until it does."""
         host = WireHost()
         client, recorder = host.open()
         recorder.onMessage = lambda r, message: r.connection.writeFrame(BINARY, message)
@@ -619,7 +619,7 @@ class TestSlowPeers:
         assert len(client.messages()) == 8
 
     def test_awaitingWritesLetsTheReactorTurn(self):
-        """Of many writes in a row that the kernel takes at once, some fire a turn later."""
+        """Of many writes in a row that the kernel takes at once, some fire one turn later."""
         host = WireHost()
         _, recorder = host.open()
         connection = recorder.connection
@@ -641,7 +641,7 @@ class TestClosing:
 
     @pytest.mark.parametrize("code", [1000, 1003, 1007, 1011, 1012, 1013, 1014, 3000, 4999])
     def test_codesOfThePeer(self, code):
-        """Every code that may be sent is taken: in a Close of the peer, and in its answer to ours."""
+        """Every code that may be sent is accepted, in the peer's Close and in its answer to ours."""
         host = WireHost()
         client, recorder = host.open()
         client.send(clientFrame(8, checkClose(code, "why")))
@@ -671,7 +671,7 @@ class TestClosing:
         assert recorder.events[-1] == ("closed", 1005, "")
 
     def test_withoutClose(self):
-        """An end without Close is 1006; one by a broken connection is an error first."""
+        """An end without Close is 1006; a broken connection is an error first."""
         host = WireHost()
         client, recorder = host.open()
         client.hangUp()
@@ -681,7 +681,7 @@ class TestClosing:
         assert recorder.events == [("opened",), ("failed", "TransportError", None), ("closed", 1006, "")]
 
     def test_byTheService(self):
-        """The service's Close goes after what it wrote; the peer's answer ends it; the Deferred fires then."""
+        """The service's Close follows what it wrote; the peer's answer ends the connection, and the Deferred fires."""
         host = WireHost()
         client, recorder = host.open()
         recorder.connection.writeFrame(TEXT, b"last words")
@@ -695,7 +695,7 @@ class TestClosing:
         assert recorder.events == [("opened",), ("closed", 4000, "")]
 
     def test_noAnswer(self):
-        """A peer that does not answer our Close is dropped 5 s after it got it."""
+        """A peer that does not answer our Close is dropped 5 s after getting it."""
         host = WireHost()
         client, recorder = host.open()
         closed = recorder.connection.startClose(checkClose(1000, ""), 60)
@@ -707,7 +707,7 @@ class TestClosing:
         assert recorder.events == [("opened",), ("closed", 1006, "")]
 
     def test_timeoutCoversTheQueue(self):
-        """The timeout of close covers the time that queued bytes take."""
+        """The timeout of a close includes the time that queued bytes take."""
         host = WireHost()
         client, recorder = host.open()
         client.transport.room = 0
@@ -719,7 +719,7 @@ class TestClosing:
         assert client.transport.aborted
 
     def test_timeoutZero(self):
-        """With timeout 0 the Close goes out and the peer's is not waited for."""
+        """With timeout 0 our Close goes out, and the peer's is not awaited."""
         host = WireHost()
         client, recorder = host.open()
         recorder.connection.startClose(checkClose(1000, ""), 0)
@@ -729,7 +729,7 @@ class TestClosing:
         assert recorder.events[-1] == ("closed", 1006, "")
 
     def test_closeTwice(self):
-        """Each call of close gets its answer; the shorter timeout counts; a closed connection answers at once."""
+        """Every close has its own Deferred, the shortest timeout counts, and on a closed connection it fires at once."""
         host = WireHost()
         client, recorder = host.open()
         client.transport.room = 0
@@ -741,7 +741,7 @@ class TestClosing:
         assert outcome(recorder.connection.startClose(checkClose(1001, ""), 2)) == "sent"
 
     def test_peerClosesAndNeverReads(self):
-        """A peer that sends Close and reads nothing is dropped after 5 s, and what waited is given back at once."""
+        """A peer that sends Close and reads nothing is dropped after 5 s, and what waited is freed at once."""
         host = WireHost()
         client, recorder = host.open()
         client.transport.room = 0
@@ -754,7 +754,7 @@ class TestClosing:
         assert recorder.events[-1] == ("closed", 1000, "")
 
     def test_invalidCloseWhileClosing(self):
-        """A violation while our Close is out fails the connection without a second Close."""
+        """A violation after our Close fails the connection without a second Close."""
         host = WireHost()
         client, recorder = host.open()
         recorder.connection.startClose(checkClose(1000, ""), 60)
@@ -765,7 +765,7 @@ class TestClosing:
         assert client.transport.closed
 
     def test_handlerError(self):
-        """A failed handler closes with 1011 and no detail, after what was written before."""
+        """A failed handler closes with 1011, without details, after what was written before."""
         host = WireHost()
         client, recorder = host.open()
         recorder.connection.writeFrame(TEXT, b"before")
@@ -795,7 +795,7 @@ class TestClosing:
 
 class TestIdle:
     def test_idle(self):
-        """Without data frames for the timeout, idle is told; messages of either side put it off."""
+        """Without data frames for the timeout, the service is told; messages in either direction put that off."""
         host = WireHost(idleTimeout=60)
         client, recorder = host.open()
 
@@ -810,7 +810,7 @@ class TestIdle:
         assert recorder.events.count(("idle",)) == 1
 
     def test_notIdleInAMessage(self):
-        """A message whose frames keep coming is data, too, before it is whole."""
+        """The frames of an incomplete message count as data, too."""
         host = WireHost(idleTimeout=60)
         client, recorder = host.open()
         client.send(clientFrame(TEXT, b"x", fin=False))
@@ -838,7 +838,7 @@ class TestReading:
         assert client.transport.closed
 
     def test_pausedPeersAreNotJudged(self):
-        """While the server does not read, a missing pong is not held against the peer."""
+        """While the server does not read, a missing pong does not count."""
         host = WireHost()
         client, recorder = host.open()
         recorder.connection.pauseReading()
@@ -878,7 +878,7 @@ class TestDeflate:
         assert data[2 + data[1] :] == b"\x81\x05short"
 
     def test_atTheLimit(self):
-        """A message of the limit is taken, also when it does not compress."""
+        """A message at the limit is accepted, even if it does not compress."""
         host = WireHost(Limits(maxMessageSize=100_000), compression=True)
         client, recorder = host.open(self.OFFER)
         for extra in (0, 1):
@@ -902,7 +902,7 @@ class TestDeflate:
 
     @pytest.mark.parametrize("extra", [1, 9, 258, 4000])
     def test_aLittleOverTheLimit(self, extra):
-        """A message that ends soon after the limit, when zlib has taken all its bytes already, is refused and not cut."""
+        """A message that ends just after the limit, when zlib already has all its bytes, is refused, not cut."""
         host = WireHost(Limits(maxMessageSize=65_536), compression=True)
         client, recorder = host.open(self.OFFER)
         for size in (65_536, 65_536 + extra):
@@ -913,7 +913,7 @@ class TestDeflate:
     @pytest.mark.parametrize("step", [100, None])
     @pytest.mark.parametrize("fragments", [False, True])
     def test_bombsAreNotInflatedBeyondTheLimit(self, step, fragments):
-        """While 64 MB come as 64 KB, no more memory is taken than the limit, what was read, and one chunk of it inflated."""
+        """While 64 MB come as 64 KB, memory stays within the limit, what was read, and one inflated chunk of it."""
         limit = 1_000_000
         host = WireHost(Limits(maxMessageSize=limit), compression=True)
         client, recorder = host.open(self.OFFER)
@@ -935,7 +935,7 @@ class TestDeflate:
         assert peak < limit + 2 * chunk + 4 * len(data)
 
     def test_afterTheLastBlock(self):
-        """What follows the last block of a compressed message, which zlib keeps, counts against the limit in all its frames."""
+        """Bytes after the last block of a compressed message, which zlib keeps, count against the limit in all its frames."""
         host = WireHost(Limits(maxMessageSize=10_000), compression=True)
         client, recorder = host.open(self.OFFER)
         last = zlib.compressobj(wbits=-15)
@@ -947,7 +947,7 @@ class TestDeflate:
         assert recorder.messages() == []
 
     def test_manyCompressedMessages(self):
-        """Each message has the limit for itself."""
+        """The limit applies to each message by itself."""
         host = WireHost(Limits(maxMessageSize=10_000), compression=True)
         client, recorder = host.open(self.OFFER)
         noise = Random(1).randbytes(9_000)
@@ -956,7 +956,7 @@ class TestDeflate:
         assert recorder.messages() == [noise] * 3
 
     def test_garbage(self):
-        """What does not inflate is 1007."""
+        """A message that does not inflate closes with 1007."""
         host = WireHost(compression=True)
         client, _ = host.open(self.OFFER)
         client.send(clientFrame(BINARY, b"\xff\xff\xff\xff", rsv=4))
@@ -964,7 +964,7 @@ class TestDeflate:
 
     @pytest.mark.parametrize("fragments", [False, True])
     def test_cutInItsStream(self, fragments):
-        """A message that ends inside its DEFLATE stream, wherever, is 1007 and not delivered; what comes whole is."""
+        """A message that ends anywhere inside its DEFLATE stream closes with 1007 and is not delivered; a whole one is."""
         host = WireHost(compression=True)
         noise = Random(1).randbytes(300)
         for message, level in ((b"some words, some more words, and some words" * 3, 9), (noise, 9), (noise, 0)):
@@ -985,7 +985,7 @@ class TestDeflate:
                     assert recorder.messages() == []
 
     def test_compressedOnce(self):
-        """A broadcast is compressed once for all callers of one window."""
+        """A broadcast is compressed once for all callers with the same window."""
         host = WireHost(compression=True)
         pairs = [host.open(self.OFFER) for _ in range(3)]
         message = OutgoingMessage(TEXT, b"z" * 500)
@@ -1012,7 +1012,7 @@ class TestDeflate:
 
 
 def test_quietFailures():
-    """A failed write that nobody looks at leaves no "Unhandled error in Deferred"."""
+    """A failed write that nobody handles leaves no "Unhandled error in Deferred"."""
     import gc
 
     from twisted.logger import LogLevel, capturedLogs

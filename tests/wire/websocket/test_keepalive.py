@@ -22,7 +22,7 @@ def asked(now=125.0, sending=NOTHING):
 
 
 def test_answered():
-    """A pong with the ping's payload puts the next ping off; each ping has a payload of its own."""
+    """A pong with the ping's payload puts off the next ping; each ping has its own payload."""
     keepAlive = asked()
     first = keepAlive.payload
     assert keepAlive.dueAt == 135.0
@@ -48,7 +48,7 @@ def test_noPong():
 
 
 def test_excused():
-    """A peer that could not answer has another timeout, again and again."""
+    """A peer that could not answer gets another timeout, again and again."""
     keepAlive = asked()
     for now in (135.0, 145.0, 155.0):
         assert due(keepAlive, now, excused=True) is Verdict.WAIT
@@ -57,7 +57,7 @@ def test_excused():
 
 
 def test_unread():
-    """While something of the peer waits to be read, it has one more timeout, enough to read it; then that is no excuse."""
+    """While something from the peer is unread, it gets one more timeout, enough to read it; after that it is no excuse."""
     keepAlive = asked()
     assert due(keepAlive, 135.0, unread=True) is Verdict.WAIT
     assert keepAlive.dueAt == 145.0
@@ -73,7 +73,7 @@ def test_unread():
 
 @pytest.mark.parametrize("counted", [True, False], ids=["counted", "not counted"])
 def test_slowPeer(counted):
-    """While the kernel gets rid of bytes, the ping may still be on its way; when it does not, the peer is dead."""
+    """While the kernel still sends bytes, the ping may be on its way; once it does not, the peer is dead."""
 
     def sending(unsent):
         return unsent, (1_000_000 if counted else 0) - unsent
@@ -88,7 +88,7 @@ def test_slowPeer(counted):
 
 
 def test_slowPeerThatIsSentMore():
-    """What is written after the ping makes it no later: a peer that has taken all before it, and does not answer, is dead."""
+    """What is written after the ping does not delay it: a peer that has everything before it, and does not answer, is dead."""
     keepAlive = asked(sending=(10_000, 500_000))
     assert due(keepAlive, 135.0, (50_000, 504_000)) is Verdict.WAIT
     assert due(keepAlive, 145.0, (50_000, 508_000)) is Verdict.WAIT
@@ -107,7 +107,7 @@ def test_notHandedYet():
 
 
 def test_handedBehindOthers():
-    """A ping that the kernel has late is behind what the kernel has then."""
+    """A ping that reaches the kernel late is behind what the kernel has then."""
     keepAlive = KeepAlive(100.0, INTERVAL)
     assert due(keepAlive, 125.0, (80_000, 5)) is Verdict.PING
     assert due(keepAlive, 135.0, (80_000, 5)) is Verdict.WAIT
@@ -118,7 +118,7 @@ def test_handedBehindOthers():
 
 
 def test_handedAfterItsAnswer():
-    """A pong that came before the hand-over was noticed is not forgotten."""
+    """A pong that came before the hand-over was noticed counts."""
     keepAlive = KeepAlive(100.0, INTERVAL)
     due(keepAlive, 125.0)
     assert keepAlive.answers(keepAlive.payload, 126.0, INTERVAL)

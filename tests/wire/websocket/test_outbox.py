@@ -21,7 +21,7 @@ from twisted_ws.wire.websocket.outbox import CHARGE, CHARGE_AWAITED, SLICE, Outb
 
 
 class Owner:
-    """Writes down what its outbox says."""
+    """Records what its outbox tells it."""
 
     def __init__(self):
         self.said = []
@@ -51,13 +51,13 @@ class World:
         self.outbox = Outbox(self.owner, self.transport, Wheel(self.clock), self.backlog, cap, ease)
 
     def message(self, data):
-        """Send a message; return the list of what its Deferred fires with."""
+        """Send a message; return the list that gets its Deferred's result."""
         fired = []
         self.outbox.message(data).addCallbacks(fired.append, lambda failure: fired.append(str(failure.value)))
         return fired
 
     def begin(self, rest):
-        """Send a frame as to many; the sender begins it, but none of it is taken."""
+        """Send a frame as in a fan-out; the sender begins it, but the kernel takes none of it."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             theirs.close()  # so the kernel takes nothing
@@ -75,7 +75,7 @@ CLOSED_TEXT = "the connection is closed (1001: bye)"
 
 
 def test_atOnce():
-    """With nothing waiting a frame goes straight to the transport, and its Deferred fires when the kernel has it."""
+    """When nothing waits, a frame goes straight to the transport, and its Deferred fires when the kernel has it."""
     world = World()
     fired = world.message(b"hello")
     assert fired == []
@@ -90,7 +90,7 @@ def test_atOnce():
 
 
 def test_slices():
-    """A large frame goes a slice at a time, so that the transport never holds more."""
+    """A large frame goes out one slice at a time, so that the transport never holds more."""
     world = World(room=0)
     world.message(b"x" * (3 * SLICE + 1))
     assert len(world.transport._buffer) == SLICE
@@ -101,7 +101,7 @@ def test_slices():
 
 
 def test_smallFramesTogether():
-    """Small frames that wait go in one write."""
+    """Small waiting frames go out in one write."""
     world = World(room=0)
     fired = [world.message(b"%03d" % n) for n in range(100)]
     world.transport.room = None
@@ -113,7 +113,7 @@ def test_smallFramesTogether():
 
 
 def test_order():
-    """Controls overtake messages but split none; a Close goes last; only the newest pong is sent."""
+    """Control frames overtake messages but split none; Close goes last; only the newest pong is sent."""
     world = World(room=0)
     world.outbox.send(b"A" * 20_000)
     world.outbox.send(b"B")
@@ -129,7 +129,7 @@ def test_order():
 
 
 def test_lastWithNothingWaiting():
-    """A Close with nothing before it goes at once, and so does a control frame."""
+    """A Close with nothing before it goes out at once, and so does a control frame."""
     world = World()
     world.outbox.control(b"<ping>", Deferred())
     world.transport.settle()
@@ -139,7 +139,7 @@ def test_lastWithNothingWaiting():
 
 
 def test_overflow():
-    """Over the cap the owner is told, once for each message; one message of any size is taken when nothing waits."""
+    """Above the cap the owner is told, once per message; when nothing waits, one message of any size is taken."""
     world = World(cap=1000, room=0)
     world.message(b"x" * 5000)
     assert world.owner.said == []
@@ -151,7 +151,7 @@ def test_overflow():
 
 @pytest.mark.parametrize("awaited", [False, True])
 def test_charges(awaited):
-    """Small frames count for the memory that they take, so that the caps hold for them; nothing of that is left when they go."""
+    """Small frames count with the memory that they take, so that the caps hold for them; nothing is left of it when they go."""
     world = World(cap=100_000, room=0)
     count = 0
     while not world.owner.said:
@@ -170,7 +170,7 @@ def test_charges(awaited):
 
 
 def test_eased():
-    """The owner hears when less than its mark waits."""
+    """The owner is told when less than its mark waits."""
     world = World(ease=10_000, room=0)
     for _ in range(3):
         world.message(b"x" * SLICE)
@@ -185,7 +185,7 @@ def test_eased():
 
 
 def test_progress():
-    """Progress is when the transport was given bytes, or the kernel had them all."""
+    """Progress is when the transport got bytes, or the kernel had taken them all."""
     world = World(room=0)
     world.message(b"x")
     for seconds in (5, 7):
@@ -198,7 +198,7 @@ def test_progress():
 
 
 def test_clear():
-    """What waits is dropped and fails, but a frame that was begun is finished."""
+    """What waits is dropped and its Deferreds fail, but a frame that was begun is finished."""
     world = World(room=0)
     begun = world.message(b"A" * 20_000)
     waits = world.message(b"B")
@@ -218,7 +218,7 @@ def test_clear():
 
 @pytest.mark.parametrize("size", [10, 50_000])
 def test_abandon(size):
-    """When the transport is gone every Deferred fails, nothing is held, and nothing is written any more."""
+    """When the transport is gone, every Deferred fails, nothing is held, and nothing more is written."""
     world = World(room=0)
     fired = [world.message(b"x" * size), world.message(b"y")]
     world.outbox.send(b"z")
@@ -229,7 +229,7 @@ def test_abandon(size):
 
 
 def test_nothingAfterAbandon():
-    """Nothing is written to a transport that is gone, though nothing waited for it."""
+    """Nothing is written to a transport that is gone, even if nothing waited."""
     world = World()
     world.outbox.abandon(CLOSED)
     world.outbox.control(b"<ping>")
@@ -237,7 +237,7 @@ def test_nothingAfterAbandon():
 
 
 def test_abandonWithABegunFrameOfNobody():
-    """A frame without a Deferred that was begun is dropped as quietly."""
+    """A begun frame without a Deferred is dropped just as quietly."""
     world = World(room=0)
     world.outbox.send(b"z" * 50_000)
     world.outbox.abandon(CLOSED)
@@ -245,7 +245,7 @@ def test_abandonWithABegunFrameOfNobody():
 
 
 def test_begun():
-    """The rest of a frame that the kernel took in part goes before everything that comes later."""
+    """The rest of a frame that the kernel took in part goes out before anything later."""
     world = World(room=0)
     world.begin(b"the rest")
     world.outbox.send(b"next")
@@ -279,14 +279,14 @@ def test_closedBelow():
 
 
 def test_unasked():
-    """A transport that asks with nothing on its way gets nothing."""
+    """A transport that asks while nothing is on its way gets nothing."""
     world = World()
     world.outbox.resumeProducing()
     assert world.owner.said == []
 
 
 def test_writesFromACallback():
-    """A handler that writes the next message when one is sent is served, in order, without recursion."""
+    """Code that writes the next message whenever one is sent is served in order, without recursion."""
     world = World()
     count = 0
 
@@ -303,7 +303,7 @@ def test_writesFromACallback():
 
 
 class Through(LaneServer):
-    """A transport that hands on at once what its kernel has room for."""
+    """A transport that passes on at once what its kernel has room for."""
 
     disconnecting = False
 
@@ -351,7 +351,7 @@ def test_writesThrough():
 
 
 def test_afterAnAnswer():
-    """What the transport still holds from before goes first, is counted, and lets no frame go straight out past it."""
+    """What the transport still holds from before goes first and is counted, and no frame goes straight out past it."""
     world = World()
     transport = Through()
     transport.room = 0
@@ -369,7 +369,7 @@ def test_afterAnAnswer():
 
 @pytest.mark.parametrize("rest", [[], [b"c" * 20_000]])
 def test_writesFromACallbackThrough(rest):
-    """On a transport that writes at once, what is written from a Deferred of a message that waited comes after what waits."""
+    """On a transport that writes at once, what a Deferred's callback writes comes after what already waits."""
     world = World()
     transport = Through()
     outbox = Outbox(world.owner, transport, Wheel(world.clock), world.backlog, 100_000, 30_000)
@@ -383,7 +383,7 @@ def test_writesFromACallbackThrough(rest):
 
 
 def test_askedWhileGiving():
-    """A transport that asks for more from within its write is not given bytes out of order."""
+    """A transport that asks for more from inside its write never gets bytes out of order."""
     world = World()
 
     class Asking(MemoryTransport):
@@ -402,7 +402,7 @@ def test_askedWhileGiving():
 
 
 def test_backlog():
-    """Over the limit of all together the largest gives way, and then the next, until it is kept."""
+    """Above the limit for all together the largest gives way, then the next, until the limit holds."""
     backlog = Backlog(100_000 + 3 * SLICE)  # a frame that was begun is held until its end
     worlds = [World(room=0, backlog=backlog, cap=10**9) for _ in range(3)]
     for world in worlds:
@@ -416,7 +416,7 @@ def test_backlog():
 
 
 def test_backlogThatCannotShrink():
-    """Where giving way frees nothing (a large frame was begun), everybody has been asked once and it ends."""
+    """If giving way frees nothing (a large frame was begun), each is asked once, and that is all."""
     backlog = Backlog(10)
     worlds = [World(room=0, backlog=backlog) for _ in range(2)]
     worlds[0].outbox.send(b"x" * 8)
@@ -425,7 +425,7 @@ def test_backlogThatCannotShrink():
 
 
 def test_quietFailures():
-    """A failed write that nobody looks at is not reported; one that is looked at has its error."""
+    """A failed write that nobody handles is not reported; one that is handled has its error."""
     with capturedLogs() as logs:
         failedWrite(CLOSED)
         failedWrite(CLOSED, Deferred())
@@ -442,7 +442,7 @@ def test_quietFailures():
     )
 )
 def test_anyOrder(moves):
-    """However writes and the kernel take turns, no frame is split, none is lost, and what waits is what is counted."""
+    """However writes and the kernel alternate, no frame is split or lost, and exactly what waits is counted."""
     world = World(room=0, cap=10**9, total=10**9)
     messages, controls, fired = [], [], []
     for n, (move, size) in enumerate(moves):
@@ -486,7 +486,7 @@ OTHERS = ["message", "send", "control", "pong", "last", "clear", "abandon", "tak
 @pytest.mark.parametrize("inner", OTHERS)
 @pytest.mark.parametrize("outer", [*OTHERS, "begun"])
 def test_interrupted(outer, inner):
-    """Whatever is done in the middle of what else, no frame is split or lost, each Deferred fires once, and all is counted."""
+    """Whatever happens in the middle of anything, no frame is split or lost, each Deferred fires once, and all is counted."""
     came = True
     for number in MOMENTS:
         if not came:
@@ -543,7 +543,7 @@ def test_interrupted(outer, inner):
 
 
 def test_writingFails():
-    """Where writing fails in the middle, the connection ends: nobody knows how much went; who wrote goes on."""
+    """If writing fails halfway, the connection ends, for it is unknown how much went; the code that wrote continues."""
     world = World()
 
     class Broken(MemoryTransport):

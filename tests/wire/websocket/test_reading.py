@@ -16,7 +16,7 @@ from twisted_ws.wire.websocket.connection import MESSAGE, PIECE
 
 
 def busy(host, seconds):
-    """Return an open client, and a recorder whose handler takes so many seconds for each message."""
+    """Return an open client, and a recorder whose handler takes that many seconds for each message."""
     client, recorder = host.open()
     recorder.onMessage = lambda recorder, message: setattr(host.clock, "rightNow", host.clock.rightNow + seconds)
     return client, recorder
@@ -31,7 +31,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("close", [False, True])
 def test_manyMessages(kind, close):
-    """What one read holds is handled in many turns when handlers take their time; in order, with reading paused, to the end."""
+    """If handlers are slow, the messages of one read are handled in many turns, in order, with reading paused until the end."""
     host = WireHost()
     client, recorder = busy(host, TURN / 10)
     count = 2000
@@ -50,7 +50,7 @@ def test_manyMessages(kind, close):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_alone(kind):
-    """Who is alone has the whole turn, however quick the handlers are; and then it is the turn of the reactor."""
+    """A single peer has the whole turn, however quick the handlers are; then the reactor has its turn."""
     host = WireHost()
     client, recorder = host.open()
     count = 2 * STEPS // MESSAGE
@@ -68,7 +68,7 @@ def test_alone(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_flooders(kind):
-    """However many flood, a turn has so many steps for all; each gets on in four, and who has little to say waits for none."""
+    """However many peers flood, a turn has a fixed number of steps; each progresses within four, and a quiet one never waits."""
     host = WireHost()
     pairs = [host.open() for _ in range(15)]
     good, heard = host.open()
@@ -91,7 +91,7 @@ def test_flooders(kind):
 
 
 def test_moreComes():
-    """Bytes that come although reading pauses, as from TLS, wait behind those that were there; and the frame may be cut there."""
+    """Bytes that come during a pause, as from TLS, wait behind the earlier ones, even if a frame is split there."""
     host = WireHost()
     client, recorder = busy(host, TURN)
     data = b"".join(clientFrame(1, b"%d" % n) for n in range(300))
@@ -109,7 +109,7 @@ def test_moreComes():
 
 @pytest.mark.parametrize("how", ["leaves", "fails", "closes"])
 def test_endBetweenTurns(how):
-    """What is left when the connection ends is dropped; after our own Close nothing counts but the peer's."""
+    """What is unhandled when the connection ends is dropped; after our Close only the peer's Close counts."""
     host = WireHost()
     client, recorder = busy(host, TURN)
     close = clientFrame(8, b"\x03\xe8") if how == "closes" else b""
@@ -131,11 +131,11 @@ def test_endBetweenTurns(how):
     assert host.clock.getDelayedCalls() == []
 
 
-# What is counted of what has come, for all peers together.
+# What is counted of the input, for all peers together.
 
 
 def test_intake():
-    """A message counts while it is not whole, whatever its frames are, and no more when it is handled or the peer has gone."""
+    """A message counts while it is incomplete, however it is framed, and no longer once it is handled or the peer is gone."""
     host = WireHost()
     client, recorder = host.open()
     whole = clientFrame(2, b"x" * 50_000)
@@ -156,7 +156,7 @@ def test_intake():
 
 
 def test_intakeOfTheFailed():
-    """What is dropped because a connection has failed counts no more."""
+    """What is dropped because a connection failed no longer counts."""
     host = WireHost(Limits(maxMessageSize=10_000))
     client, _ = host.open()
     client.send(clientFrame(2, b"x" * 6000, fin=False))
@@ -167,7 +167,7 @@ def test_intakeOfTheFailed():
 
 
 def test_intakeOfTheRest():
-    """What waits for another turn counts as what it takes, until it was handled."""
+    """What waits for another turn counts by its size until it is handled."""
     host = WireHost()
     client, recorder = host.open()
     recorder.onMessage = lambda _, message: host.clock.advance(TURN / 10)
@@ -182,7 +182,7 @@ def test_intakeOfTheRest():
 
 
 def test_tooMuchTogether():
-    """When all together send too much that is not whole, the one with the most is closed with 1013, and the others go on."""
+    """When all peers together send too much that is incomplete, the one with the most is closed with 1013; the others stay."""
     host = WireHost(Limits(maxReceiveBufferTotal=100_000))
     pairs = [host.open() for _ in range(3)]
     for size, (client, _) in zip((20_000, 40_000, 30_000), pairs, strict=True):
@@ -199,7 +199,7 @@ def test_tooMuchTogether():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("waits", [False, True])
 def test_turnWithinAHandler(kind, waits):
-    """What comes while a handler has the reactor turn is handled after what came before it, whole and in order."""
+    """What comes while a handler lets the reactor turn is handled after what came before, whole and in order."""
     host = WireHost()
     client, recorder = host.open()
     protocol = client.transport.protocol
@@ -226,7 +226,7 @@ def test_turnWithinAHandler(kind, waits):
 
 @pytest.mark.parametrize("inner", ["turn", "more"])
 def test_finaliserWhileItWaits(inner):
-    """Where a finaliser has the reactor turn while input is put back for another turn, all is handled once, in order."""
+    """If a finaliser lets the reactor turn while input is put back for another turn, everything is handled once, in order."""
     came = 0
     for number in MOMENTS:
         host = WireHost()
