@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.nursery import BIN, run
-from tests.live.support import COMMAND, PATIENCE, PORTS, TWIST, TWISTD, environment, running, starting, writeService
+from tests.live.support import COMMAND, PATIENCE, PORTS, TWIST, TWISTD, environment, running, starting, until, writeService
 from twisted_ws.daemon.addresses import _isDualStack
 
 TWISTD_DAEMON = (str(BIN / "twistd"), "wsservice")
@@ -210,8 +210,7 @@ def test_whatBelongsToTheUser(tmp_path: Path, short: Path) -> None:
         assert (short / "s").stat().st_uid == (short / "log").stat().st_uid == uid
         assert stat.S_IMODE((short / "log").stat().st_mode) == 0o640
         server.signal(signal.SIGUSR1)
-        while not (short / "log.1").exists():
-            server.signal(0)
+        until((short / "log.1").exists)
         assert (short / "log.1").stat().st_uid == uid
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)

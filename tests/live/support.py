@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +31,14 @@ TWISTD = (str(BIN / "twistd"), "--pidfile=", "-n", "wsservice")
 TWIST = (sys.executable, "-m", "twisted", "--log-format=text", "wsservice")
 COMMAND = (str(BIN / "twisted-ws"),)
 PORTS = ("--port", "0", "--broadcast-port", "0")
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds that nothing reports: ask, and leave the processor to the server between two questions."""
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 class Running:

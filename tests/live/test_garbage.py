@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from websockets.sync.client import ClientConnection
 
-from tests.live.support import PATIENCE, Running, running, unverified, writeService
+from tests.live.support import PATIENCE, Running, running, until, unverified, writeService
 
 _SERVICES = """
 import gc
@@ -58,17 +57,11 @@ class World:
 
     def waitFor(self, visits: int) -> None:
         """Wait until so many streams and polls are open."""
-        self._wait(lambda: self.state()[1] == visits)
+        until(lambda: self.state()[1] == visits)
 
     def settle(self) -> None:
         """Wait until nobody is connected but this."""
-        self._wait(lambda: self.state()[:2] == (1, 0))
-
-    @staticmethod
-    def _wait(condition: Callable[[], bool]) -> None:
-        until = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < until
+        until(lambda: self.state()[:2] == (1, 0))
 
     @contextmanager
     def connection(self, port: int = 0) -> Iterator[socket.socket]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.support import PATIENCE, Running, running, writeService
+from tests.live.support import PATIENCE, Running, running, until, writeService
 
 # /many are those that do not read; /state does what it is asked for, and says what the process takes, and what it counts.
 _SERVICES = """
@@ -177,7 +177,11 @@ def _settled(world: World) -> dict[str, int]:
 
 
 def _until(world: World, holds: Callable[[dict[str, int]], bool]) -> dict[str, int]:
-    for _ in range(10_000):
-        if holds(state := world.state()):
-            return state
-    raise AssertionError(state)
+    state: dict[str, int] = {}
+
+    def asked() -> bool:
+        state.update(world.state())
+        return holds(state)
+
+    until(asked)
+    return state

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from websockets.typing import Subprotocol
 
-from tests.live.support import PATIENCE, Running, running, writeService
+from tests.live.support import PATIENCE, Running, running, until, writeService
 
 # /close, /drop and /latest are channels with each policy; /state tells what waits in the process.
 _SERVICES = """
@@ -77,10 +77,7 @@ def _state(server: Running, channel: str) -> dict[str, int]:
 
 
 def _until(server: Running, channel: str, holds: Callable[[dict[str, int]], bool]) -> None:
-    for _ in range(10_000):
-        if holds(state := _state(server, channel)):
-            return
-    raise AssertionError(state)
+    until(lambda: holds(_state(server, channel)))
 
 
 def _publish(server: Running, channel: str, text: str) -> dict[str, Any]:
