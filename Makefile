@@ -16,7 +16,7 @@ run: $(VENV)/.run
 # keep a core busy each. Modules stay whole: their tests share what they start. tests/conftest.py puts the longest first.
 APART := tests/browser tests/live $(addprefix tests/,test_docs.py test_packaging.py web/api/test_openapi.py daemon/test_live.py) \
 	$(addprefix tests/client/test_,others.py programs.py sync.py) \
-	$(addprefix tests/commands/,terminal/test_terminal_live.py test_broadcast_live.py test_connect_live.py test_running.py)
+	$(addprefix tests/commands/,terminal/test_terminal_live.py test_broadcast_live.py test_connect_live.py test_runner.py)
 CORES := $(shell nproc)
 BUSY := --dist=loadfile --no-loadscope-reorder --numprocesses=$(CORES)
 WAITING := --dist=loadfile --no-loadscope-reorder --numprocesses=$(shell echo $$((2 * $(CORES))))
