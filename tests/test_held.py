@@ -14,6 +14,7 @@ from tests.memory import MemoryClient, clientFrame
 from tests.web.worlds import World
 from twisted_ws import Caller, WebSocketService
 from twisted_ws.channels.service import ChannelService
+from twisted_ws.message import BINARY
 
 # What is held may be so much more than what is counted, and what is counted than what is held.
 FACTOR = 1.5
@@ -80,7 +81,7 @@ def compare(real: int, counted: int) -> None:
 
 
 def reply(caller: Caller, data: bytes) -> None:
-    caller._connection.reply(data)  # type: ignore[attr-defined]
+    caller._connection.reply(BINARY, data)  # type: ignore[attr-defined]
 
 
 def write(caller: Caller, data: bytes) -> None:

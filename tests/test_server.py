@@ -18,8 +18,7 @@ from tests.memory import MemoryClient, SteadyClock, clientFrame, upgrade
 from twisted_ws import Caller, ConfigurationError, Limits, Reject, ServiceError, WebSocketServer, WebSocketService
 from twisted_ws.client import HandshakeRefused
 from twisted_ws.dispatch.dispatcher import Dispatcher
-from twisted_ws.dispatch.iteration import Iteration
-from twisted_ws.dispatch.replies import Replies
+from twisted_ws.dispatch.iterations import Iteration, Iterations
 from twisted_ws.server import CLOSING
 from twisted_ws.testing import serve
 from twisted_ws.wire.frontdoor import FrontDoor
@@ -605,7 +604,7 @@ class Hanging(WebSocketService):
 def test_nothingOfHandlersIsLeft(world, ending):
     """Handlers that hang for ever, streams, and writes that wait leave no object behind when peer and deadlines are gone."""
     world.server.mount("/hanging", Hanging())
-    kinds = (WebSocketConnection, Caller, Dispatcher, FrontDoor, Replies, Iteration)
+    kinds = (WebSocketConnection, Caller, Dispatcher, FrontDoor, Iterations, Iteration)
 
     def count():
         gc.collect()

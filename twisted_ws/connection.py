@@ -40,8 +40,8 @@ class Connection(Protocol):
         is not reported.
         """
 
-    def reply(self, message: str | bytes) -> None:
-        """Send a message without a Deferred; do nothing when the connection is not open.
+    def reply(self, opcode: int, payload: str | bytes) -> None:
+        """Send a message without a Deferred; do nothing when the connection is not open. A str is sent as UTF-8.
 
         Raises:
             ValueError: the text has a lone surrogate.

@@ -13,7 +13,7 @@ from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.examination import examine
 from twisted_ws.errors import ConnectionClosed, WebSocketError
 from twisted_ws.limits import Limits
-from twisted_ws.message import TEXT, Message
+from twisted_ws.message import TEXT, textPayload
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.loop.turns import Turns as Budget
 from twisted_ws.wire.websocket.outbox import failedWrite
@@ -120,9 +120,8 @@ class Peer:
             self.unread.append(written)
         return written
 
-    def reply(self, message: str | bytes) -> None:
-        made = Message.of(message)
-        self.writeFrame(made.kind.opcode, made.payload)
+    def reply(self, opcode: int, payload: str | bytes) -> None:
+        self.writeFrame(opcode, payload if isinstance(payload, bytes) else textPayload(payload))
 
     def send(self, message: Any) -> bool:
         raise NotImplementedError

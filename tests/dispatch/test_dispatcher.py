@@ -863,14 +863,14 @@ def test_lean() -> None:
     """For a plain handler that returns None, a str or bytes, no reply machinery is made."""
 
     class Echo:
-        def onTextMessage(self, caller: Caller, text: str) -> str | None:
-            return text or None
+        def onTextMessage(self, caller: Caller, text: str) -> Any:
+            return {"x": 1} if text == "x" else text or None
 
         def onBinaryMessage(self, caller: Caller, data: bytes) -> bytes:
             return data
 
-    peer = Peer(Echo()).open().say("a", "", b"b")
-    assert peer.sent == [(TEXT, b"a"), (BINARY, b"b")]
-    assert peer.dispatcher._replies is None
+    peer = Peer(Echo()).open().say("a", "", b"b", "x")
+    assert peer.sent == [(TEXT, b"a"), (BINARY, b"b"), (TEXT, b'{"x":1}')]
+    assert peer.dispatcher._iterations is None
     assert peer.dispatcher._queue is None
     assert not hasattr(peer.dispatcher, "__dict__")

@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from tests.dispatch.support import Peer
 from twisted_ws.caller import Caller
 from twisted_ws.dispatch.awaitables import asDeferred
-from twisted_ws.dispatch.iteration import ITEM
+from twisted_ws.dispatch.iterations import ITEM
 from twisted_ws.errors import HandlerError
 from twisted_ws.limits import Limits
 from twisted_ws.message import BINARY, TEXT
@@ -617,4 +617,4 @@ class MoreStreams(TestCase):
         """An iterator that cannot be closed just ends."""
         peer = Peer(Answer(iter("ab"))).open().say("m")
         assert peer.texts() == ["a", "b"]
-        assert not peer.dispatcher._replies._iterations  # type: ignore[union-attr]
+        assert not peer.dispatcher._iterations._running  # type: ignore[union-attr]

@@ -504,7 +504,7 @@ class TestSending:
         recorder.connection.startClose(checkClose(1000, ""), 60)
         assert not recorder.connection.send(OutgoingMessage(TEXT, b"late"))
         recorder.connection.writeFrame(TEXT, b"late")
-        recorder.connection.reply("late")
+        recorder.connection.reply(TEXT, "late")
         assert [frame.opcode.value for frame in client.frames()] == [8]
 
     def test_writesDoNotRaise(self):

@@ -24,11 +24,13 @@ from twisted_ws.caller import Caller, Registry
 from twisted_ws.connection import Connection
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.handlers import DispatchedHandler, Handlers
+from twisted_ws.dispatch.iterations import Iterations, isIterator
 from twisted_ws.dispatch.queue import MessageQueue
-from twisted_ws.dispatch.replies import Replies
+from twisted_ws.dispatch.replies import encodeReply
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, InternalError, WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import peerName
+from twisted_ws.message import BINARY, TEXT
 from twisted_ws.wire.loop.turns import Turns
 
 __all__ = ["Dispatcher"]
@@ -73,6 +75,7 @@ class Dispatcher:
         "_grace",
         "_handlers",
         "_idling",
+        "_iterations",
         "_leaving",
         "_limits",
         "_onBinary",
@@ -80,7 +83,6 @@ class Dispatcher:
         "_opened",
         "_queue",
         "_reactor",
-        "_replies",
         "_running",
         "_service",
         "_turns",
@@ -117,7 +119,7 @@ class Dispatcher:
         self._queue: MessageQueue | None = None  # made when the first message has to wait
         self._draining = False
         self._idling = False
-        self._replies: Replies | None = None  # made for the first reply other than a str or bytes
+        self._iterations: Iterations | None = None  # made for the first iterator that is returned
         self._closedWith: tuple[int, str] | None = None
         self._grace: Any = None
 
@@ -215,8 +217,8 @@ class Dispatcher:
         self._closedWith = (statusCode, reason)
         if self._running and self._opened:
             self._grace = self._reactor.callLater(self._limits.handlerGrace, self._graceOver)
-        if self._replies is not None:
-            self._replies.stop()
+        if self._iterations is not None:
+            self._iterations.stop()
         if not self._running:
             self._sayClosed()
 
@@ -253,7 +255,7 @@ class Dispatcher:
             return  # said already
         self._opened = False
         self._endGrace()
-        self._replies = None
+        self._iterations = None
         if "onClose" in self._handlers.events:
             try:
                 pending = self._tell("onClose", self._service.onClose, *(self._closedWith or ()))
@@ -367,7 +369,7 @@ class Dispatcher:
         kind = result.__class__
         if kind is str or kind is bytes:
             # The common case: it needs neither a Deferred nor a coroutine.
-            self._connection.reply(result)
+            self._connection.reply(TEXT if kind is str else BINARY, result)
             return True
         pending = asDeferred(result)
         if pending is None:
@@ -422,11 +424,17 @@ class Dispatcher:
 
     def _reply(self, value: Any, event: str, streamId: Raw | None = None, mayHold: bool = True) -> bool:
         """Send what a handler returned; return False if the next message has to wait."""
-        if self._replies is None:
-            self._replies = Replies(
-                self.caller, self._handlers.streamId, self._limits.streams, self._turns, self._raised, self._finished
-            )
-        return self._replies.send(value, event, streamId, mayHold)
+        idField = self._handlers.streamId
+        if isIterator(value):
+            if self._iterations is None:
+                self._iterations = Iterations(
+                    self.caller, idField, self._limits.streams, self._turns, self._raised, self._finished
+                )
+            return self._iterations.start(value, event, streamId, mayHold)
+        reply = None if value is None else encodeReply(self.caller, value, idField, streamId)
+        if reply is not None:
+            self._connection.reply(*reply)
+        return True
 
     # What it raised.
 

@@ -25,6 +25,7 @@ from tests.web.conftest import turn
 from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld, framesOf
 from twisted_ws import Limits
 from twisted_ws import frames as framing
+from twisted_ws.message import BINARY, TEXT
 from twisted_ws.wire import speedups
 from twisted_ws.wire.lane.group import EVENTS, PollGroup
 from twisted_ws.wire.lane.ports import accelerate
@@ -487,7 +488,7 @@ def test_endWithinAReply(monkeypatch, implementation):
         assert world.server.runtime.fanOuts.pending
         with collectAt(number, act) as moment:
             kept = [[], [], [], []]  # so that objects that go at once count, too
-            link.reply("to one")
+            link.reply(TEXT, "to one")
         del kept
         came += moment.came
         frames = framesOf(world.readAllOrLost(client))
@@ -527,7 +528,7 @@ def test_writesOfAFinaliser(monkeypatch, implementation, outer, inner):
 
         with collectAt(number, act) as moment:
             if outer == "reply":
-                caller._connection.reply(BIG)
+                caller._connection.reply(BINARY, BIG)
             else:
                 counts.append(world.server.broadcast(BIG))
         came += moment.came

@@ -30,7 +30,7 @@ from twisted_ws.errors import (
 )
 from twisted_ws.frames import FIN, OutgoingMessage, frame
 from twisted_ws.logs import printable
-from twisted_ws.message import BINARY, CLOSE, PING, PONG, TEXT, textPayload
+from twisted_ws.message import CLOSE, PING, PONG, TEXT, textPayload
 from twisted_ws.service import checkClose
 from twisted_ws.wire.door.handshake import Accept
 from twisted_ws.wire.lane.transport import LaneServer
@@ -78,8 +78,6 @@ SMALL = 1024
 
 HEADER = 14  # bytes of the longest frame header (RFC 6455 section 5.2)
 
-FIN_TEXT = FIN | TEXT
-FIN_BINARY = FIN | BINARY
 
 # A peer that sent this many bytes in the middle of a frame is excused from one pong; fewer only keep the connection busy.
 UPLOAD = 512
@@ -550,7 +548,7 @@ class WebSocketConnection(QuietServerProtocol):
             return later
         return waiter
 
-    def reply(self, message: str | bytes) -> None:
+    def reply(self, opcode: int, payload: str | bytes) -> None:
         """Send a message without a Deferred, as for a value that a handler returns.
 
         Raises:
@@ -558,16 +556,13 @@ class WebSocketConnection(QuietServerProtocol):
         """
         if self._fanOuts.pending:
             self._catchUp()
-        begun = self.sender.send(FIN_TEXT if message.__class__ is str else FIN_BINARY, message, self._wheel.now)
+        begun = self.sender.send(FIN | opcode, payload, self._wheel.now)
         if begun is None:
             return
         if begun:
             self._outbox.goOn()
         elif self._state is OPEN:
-            if isinstance(message, str):
-                self._sendAlone(TEXT, textPayload(message))
-            else:
-                self._sendAlone(BINARY, message)
+            self._sendAlone(opcode, textPayload(payload) if isinstance(payload, str) else payload)
         self._pauseForReplies()
 
     def _catchUp(self) -> None:

@@ -1,4 +1,4 @@
-"""An iterator returned by a handler, whose items are sent one by one."""
+"""Iterators returned by handlers, whose items are sent one by one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
+from twisted_ws.caller import Caller
 from twisted_ws.dispatch.awaitables import asDeferred
+from twisted_ws.dispatch.replies import encodeReply
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire.loop.turns import STEP, Turns
 
-__all__ = ["Iteration", "isIterator"]
+__all__ = ["Iteration", "Iterations", "isIterator"]
 
 # The steps of `Turns` for an item, in addition to those for the time that it takes.
 ITEM = 3
@@ -119,3 +123,101 @@ class Iteration:
             return await deferred
         finally:
             self._waiting = None
+
+
+class Iterations:
+    """Sends the iterators that handlers return to one caller.
+
+    Args:
+        caller: the recipient.
+        idField: the field of a reply that takes the stream id.
+        limit: how many iterators may be sent at the same time.
+        turns: the budget for what all send in one turn of the reactor.
+        failed: called with the failure of an iterator, and its event.
+        released: called when an iterator that had to wait has begun.
+    """
+
+    __slots__ = ("_caller", "_failed", "_held", "_idField", "_limit", "_released", "_running", "_turns")
+
+    def __init__(
+        self,
+        caller: Caller,
+        idField: str,
+        limit: int,
+        turns: Turns,
+        failed: Callable[[Failure, str], object],
+        released: Callable[[], object],
+    ) -> None:
+        self._caller = caller
+        self._idField = idField
+        self._limit = limit
+        self._turns = turns
+        self._failed = failed
+        self._released = released
+        self._running: dict[Iteration, str] = {}
+        self._held: tuple[Iteration, str, int] | None = None
+
+    def start(self, items: Any, event: str, streamId: msgspec.Raw | None = None, mayHold: bool = True) -> bool:
+        """Send the items of an iterator that the handler of `event` returned; if the caller is closed, only close the iterator.
+
+        Args:
+            items: the iterator.
+            event: the name of the handler.
+            streamId: JSON that goes into items that are JSON objects; None for none.
+            mayHold: whether an iterator over the limit may wait for one of the others to end.
+
+        Returns:
+            False if it has to wait; `released` is called later.
+
+        Raises:
+            RuntimeError: the iterator is over the limit and may not wait.
+        """
+        iteration = Iteration(items, lambda item: self._write(item, streamId), self._turns)
+        size = 0 if streamId is None else len(streamId)  # the peer may make it a megabyte: it counts while it is held
+        self._caller._connection.keep(size)
+        if len(self._running) < self._limit or not self._caller.isOpen():
+            self._start(iteration, event, size)
+            return True
+        if mayHold:
+            self._held = iteration, event, size
+            return False
+        iteration.stop()
+        self._start(iteration, event, size)
+        raise RuntimeError(f"more than {self._limit} returned iterators at once")
+
+    def stop(self) -> None:
+        """End every iterator: the caller has left."""
+        iterations = [*self._running.items()]
+        if self._held is not None:
+            iterations.append(self._held[:2])
+        for iteration, event in iterations:
+            try:
+                iteration.stop()
+            except BaseException:  # from the canceller of a Deferred that it awaits
+                self._failed(Failure(), event)
+        self._release()
+
+    def _start(self, iteration: Iteration, event: str, size: int) -> None:
+        self._running[iteration] = event
+        if not self._caller.isOpen():
+            iteration.stop()
+
+        def ended(failure: Failure | None) -> None:
+            del self._running[iteration]
+            self._caller._connection.keep(-size)
+            if failure is not None:
+                self._failed(failure, event)
+            self._release()
+
+        iteration.start().addBoth(ended)
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            self._start(*held)
+            self._released()
+
+    def _write(self, value: Any, streamId: msgspec.Raw | None) -> Deferred[None] | None:
+        """Send one item; return None if nothing can follow it."""
+        reply = encodeReply(self._caller, value, self._idField, streamId)
+        return None if reply is None else self._caller._connection.writeFrame(*reply)
