@@ -73,9 +73,9 @@ CLOSES = (
     Close(
         CloseCode.NORMAL,
         "`idle timeout` or your own",
-        "the connection has done its work, or nothing was said on it for `idleTimeout`",
+        "the connection has done its work, or no message has passed for `idleTimeout`",
         Again.NO,
-        "when it has something to say",
+        "when it has something to send",
         isDone=True,
     ),
     Close(CloseCode.GOING_AWAY, "`server stops`", "the server drains", Again.SPREAD, isDone=True),
@@ -89,9 +89,9 @@ CLOSES = (
     Close(
         CloseCode.UNSUPPORTED_DATA,
         "`bad data: …`",
-        "a message that does not fit the handler's annotation; the reason names the field, or is `too many values`",
+        "a message that does not match the handler's annotation; the reason names the field, or is `too many values`",
         Again.NO,
-        "with the right data",
+        "with the data corrected",
     ),
     Close(
         CloseCode.NO_STATUS,
@@ -107,20 +107,18 @@ CLOSES = (
     Close(
         CloseCode.INVALID_PAYLOAD,
         "`invalid payload`",
-        "text that is not UTF-8, compressed data that does not inflate or ends in the middle",
+        "text that is not UTF-8, compressed data that does not inflate or is truncated",
         Again.NO,
     ),
     Close(
         CloseCode.POLICY_VIOLATION,
         "`too many messages`, `too many control frames`",
-        "over a rate",
+        "a rate limit was exceeded",
         Again.NO,
         "with fewer messages",
     ),
     Close(CloseCode.MESSAGE_TOO_BIG, "`message too big`", "a message over `maxMessageSize`", Again.NO, "with smaller messages"),
-    Close(
-        CloseCode.MANDATORY_EXTENSION, "your own", "a client that needs an extension which the server did not accept", Again.NO
-    ),
+    Close(CloseCode.MANDATORY_EXTENSION, "your own", "a client needs an extension that the server did not accept", Again.NO),
     Close(
         CloseCode.INTERNAL_ERROR,
         "`internal error`",
@@ -131,10 +129,10 @@ CLOSES = (
     Close(
         CloseCode.TRY_AGAIN_LATER,
         "`too slow`, `overloaded`",
-        "more bytes wait for the peer, or have come from it, than may",
+        "more bytes are waiting for the peer, or have come from it, than the limits allow",
         Again.BACKOFF,
     ),
-    Close(CloseCode.BAD_GATEWAY, "your own", "a server behind a service, which it passes messages on to, failed", Again.BACKOFF),
+    Close(CloseCode.BAD_GATEWAY, "your own", "a server behind the service, to which it forwards messages, failed", Again.BACKOFF),
 )
 
 
