@@ -1,4 +1,4 @@
-// What is subscribed to comes once and in order, by each transport; what is published is published once.
+// Each message of a subscription arrives once and in order, by every transport; each publication is published once.
 
 import assert from "node:assert/strict";
 import { afterEach, mock, test } from "node:test";
@@ -13,7 +13,7 @@ const message = (channel, offset, data = offset) => ({ type: "message", channel,
 
 // Transports.
 
-test("WebSocket, event stream, poll: the next is tried when what is before fails, and what worked is kept", async () => {
+test("WebSocket, event stream, poll: when one fails, the next is tried, and one that worked is kept", async () => {
   const client = start();
   client.subscribe("a");
   await turn();
@@ -31,7 +31,7 @@ test("WebSocket, event stream, poll: the next is tried when what is before fails
   assert.equal(Socket.all.length, 1);
 });
 
-test("what has worked is not relied on for ever", async () => {
+test("a transport that has worked is not kept for ever", async () => {
   const { client } = await opened({ transports: ["websocket", "sse"] });
   for (const delay of [500, 1000, 2000]) {
     socket().lose();
@@ -45,14 +45,14 @@ test("what has worked is not relied on for ever", async () => {
   assert.equal(client.transport, "sse");
 });
 
-test("without a WebSocket in this place the others are used", async () => {
+test("without a WebSocket here, the other transports are used", async () => {
   const client = start({ WebSocket: undefined });
   client.subscribe("a");
   await turn();
   assert.equal(request().init.headers.Accept, "text/event-stream");
 });
 
-test("what worked is remembered for the next page, where there is a place to", async () => {
+test("the transport that worked is remembered for the next page, if there is storage", async () => {
   const kept = new Map();
   globalThis.sessionStorage = { getItem: (name) => kept.get(name) ?? null, setItem: (name, value) => kept.set(name, value) };
   try {
@@ -72,7 +72,7 @@ test("what worked is remembered for the next page, where there is a place to", a
 
 // Resume.
 
-test("websocket: comes back after the last id; a loss is told", async () => {
+test("websocket: resumes after the last id; a loss is reported", async () => {
   const { log } = await opened();
   socket().frame(message("a", 1));
   socket().frame(message("a", 2));
@@ -97,7 +97,7 @@ test("websocket: comes back after the last id; a loss is told", async () => {
   ]);
 });
 
-test("event stream: comes back after the last id of each channel; pieces of any size; a loss is told", async () => {
+test("event stream: resumes after the last id of each channel; pieces of any size; a loss is reported", async () => {
   const client = start({ transports: ["sse"] });
   const [, a] = watched(client, "a");
   const [, b] = watched(client, "b", { after: "e:7" });
@@ -118,7 +118,7 @@ test("event stream: comes back after the last id of each channel; pieces of any 
   ]);
 });
 
-test("poll: asks at once where it is, then waits; comes back after the last id; a loss is told for the channel that has it", async () => {
+test("poll: requests its position at once, then waits; resumes after the last id; a loss is reported for its channel", async () => {
   const client = start({ transports: ["poll"] });
   const [, a] = watched(client, "a");
   const [, b] = watched(client, "b", { after: "0" });
@@ -144,7 +144,7 @@ test("poll: asks at once where it is, then waits; comes back after the last id; 
   assert.equal(type, "message");
 });
 
-test("poll: one that is answered at once with nothing is no loop without a pause", async () => {
+test("poll: empty responses that come at once do not cause a loop without a pause", async () => {
   const client = start({ transports: ["poll"] });
   client.subscribe("a");
   await turn();
@@ -153,7 +153,7 @@ test("poll: one that is answered at once with nothing is no loop without a pause
   assert.equal(client.state, "waiting");
 });
 
-// A page may go offline at any moment: what was on its way then comes again, once.
+// A page may go offline at any moment: messages in flight then come again, once.
 for (const transport of ["websocket", "sse", "poll"]) {
   for (const when of ["in the middle of what comes", "between what was sent and what was read"]) {
     test(`${transport}: paused ${when}`, async () => {
@@ -188,7 +188,7 @@ for (const transport of ["websocket", "sse", "poll"]) {
   }
 }
 
-test("event stream: what was read and not looked at yet when it was paused comes again", async () => {
+test("event stream: data that was read but not handled before a pause comes again", async () => {
   const client = start({ transports: ["sse"] });
   const [, log] = watched(client, "a");
   await turn();
@@ -205,7 +205,7 @@ test("event stream: what was read and not looked at yet when it was paused comes
 // Subscriptions.
 
 for (const transport of ["sse", "poll"]) {
-  test(`${transport}: another subscription and one less are another request, from the same place`, async () => {
+  test(`${transport}: a subscription more or less is a new request, from the same position`, async () => {
     const client = start({ transports: [transport] });
     const [a, log] = watched(client, "a");
     await turn();
@@ -230,7 +230,7 @@ for (const transport of ["sse", "poll"]) {
   });
 }
 
-test("websocket: unsubscribed and subscribed anew in one moment, nothing of the one is the other's", async () => {
+test("websocket: after unsubscribing and subscribing again at once, the new subscription gets nothing of the old one", async () => {
   const client = start({ transports: ["websocket"] });
   const subscription = client.subscribe("a");
   await turn();
@@ -248,12 +248,12 @@ test("websocket: unsubscribed and subscribed anew in one moment, nothing of the 
   assert.deepEqual(log, [["subscribed", "e:1"], ["message", "e:2"]]);
 });
 
-test("a channel is subscribed to once", async () => {
+test("a channel has one subscription", async () => {
   const { client } = await opened();
   assert.throws(() => client.subscribe("a"), /already/);
 });
 
-test("what is refused on a WebSocket is told and not tried again; what passes is", async () => {
+test("a refusal on a WebSocket is reported and final; a temporary one is tried again", async () => {
   const { client } = await opened();
   const [b, log] = watched(client, "b");
   const { ref } = socket().sent.at(-1);
@@ -271,7 +271,7 @@ test("what is refused on a WebSocket is told and not tried again; what passes is
 });
 
 for (const transport of ["sse", "poll"]) {
-  test(`${transport}: one channel that is refused does not take the others along`, async () => {
+  test(`${transport}: one refused channel does not affect the others`, async () => {
     const client = start({ transports: [transport] });
     const [, a] = watched(client, "a");
     const [, b] = watched(client, "b");
@@ -282,7 +282,7 @@ for (const transport of ["sse", "poll"]) {
   });
 }
 
-test("when a request is refused as a whole, all its channels have failed", async () => {
+test("when a whole request is refused, all of its channels have failed", async () => {
   const client = start({ transports: ["sse"] });
   const logs = ["a", "b"].map((each) => watched(client, each)[1]);
   await turn();
@@ -292,7 +292,7 @@ test("when a request is refused as a whole, all its channels have failed", async
   assert.equal(client.state, "idle");
 });
 
-test("the server ends a subscription: it is told, and not subscribed to again", async () => {
+test("a subscription that the server ends is reported, and not made again", async () => {
   for (const transport of ["websocket", "sse"]) {
     const client = start({ transports: [transport] });
     const [a, log] = watched(client, "a");
@@ -313,7 +313,7 @@ test("the server ends a subscription: it is told, and not subscribed to again", 
   }
 });
 
-test("a pattern gets what it matches; coming back it says that it cannot know what was missed", async () => {
+test("a pattern gets what it matches; after a reconnect it says that it cannot know what was missed", async () => {
   const { client, log: a } = await opened();
   const [, all] = watched(client, "*");
   const [pattern, orders] = watched(client, "orders.*");
@@ -335,7 +335,7 @@ test("a pattern gets what it matches; coming back it says that it cannot know wh
 
 const subscribedDetail = (channel) => ({ channel, id: null, recovered: false, count: 0, after: null });
 
-test("poll: patterns have no place, and each answer begins anew", async () => {
+test("poll: patterns have no position, and each response begins anew", async () => {
   const client = start({ transports: ["poll"] });
   const [, log] = watched(client, "orders.*");
   await turn();
@@ -355,7 +355,7 @@ test("binary messages are bytes, and a key is passed on", async () => {
   assert.deepEqual(got, [[Uint8Array.of(0, 255), undefined], [{ x: 1 }, "k"]]);
 });
 
-test("a listener that throws is reported, and hinders nobody; one that is taken off hears nothing", async () => {
+test("an exception in a listener is reported, and does not stop the others; a removed listener is not called", async () => {
   const { subscription, log } = await opened();
   const reported = [];
   mock.method(globalThis, "queueMicrotask", (work) => reported.push(work));
@@ -369,7 +369,7 @@ test("a listener that throws is reported, and hinders nobody; one that is taken 
   assert.deepEqual(log.slice(1), [["message", "e:1"], ["second", "e:1"], ["message", "e:2"]]);
 });
 
-test("what is no frame is a broadcast; unknown frames are ignored", async () => {
+test("a message that is not a frame is a broadcast; unknown frames are ignored", async () => {
   const { client } = await opened();
   const broadcasts = [];
   client.on("broadcast", (text) => broadcasts.push(text));
@@ -380,7 +380,7 @@ test("what is no frame is a broadcast; unknown frames are ignored", async () => 
   assert.deepEqual([client.state, broadcasts], ["open", ["Hello!", "[1]", "null", "2"]]);
 });
 
-test("a broadcast of anything is a broadcast, also where it looks like a message of a channel", async () => {
+test("a broadcast is a broadcast, even if it looks like a channel message", async () => {
   const { client, log } = await opened();
   const broadcasts = [];
   client.on("broadcast", (data) => broadcasts.push(data));
@@ -394,7 +394,7 @@ test("a broadcast of anything is a broadcast, also where it looks like a message
 
 // Presence.
 
-test("presence: asked for on a WebSocket, and told as it changes", async () => {
+test("presence: requested on a WebSocket, and its changes are reported", async () => {
   const { client } = await opened();
   const [, log] = watched(client, "b", { presence: true });
   assert.equal(socket().sent.at(-1).presence, true);
@@ -415,7 +415,7 @@ test("presence: asked for on a WebSocket, and told as it changes", async () => {
   await cut;
 });
 
-test("presence: by polls, of one channel and of several", async () => {
+test("presence: by polling, for one channel and for several", async () => {
   const client = start({ transports: ["poll"] });
   const [, a] = watched(client, "a", { presence: true });
   await turn();
@@ -435,7 +435,7 @@ test("presence: by polls, of one channel and of several", async () => {
 
 // Publishing.
 
-test("websocket: what was not answered is sent again on the next connection, with the same key", async () => {
+test("websocket: an unanswered publication is sent again on the next connection, with the same key", async () => {
   const { client } = await opened();
   const published = client.publish("a", { n: 1 }, { key: "k" });
   const raw = client.publish("a", Uint8Array.of(0, 255).subarray(1));
@@ -457,7 +457,7 @@ test("websocket: what was not answered is sent again on the next connection, wit
   await Promise.all([raw, buffer, nothing]);
 });
 
-test("websocket: a publication that is refused says why; one that cannot be done now is tried again", async () => {
+test("websocket: a refused publication says why; a temporarily refused one is tried again", async () => {
   const { client } = await opened();
   const refused = assert.rejects(client.publish("a", 1), (error) => error instanceof TwistedWSError && error.code === "forbidden" && error.message === "no");
   const failed = assert.rejects(client.publish("a", 1), { code: "internal-error" });
@@ -483,7 +483,7 @@ test("websocket: a publication that is too large fails, and the client goes on",
   assert.equal(client.state, "waiting");
 });
 
-test("what JSON cannot say is rejected at once, and nothing of it stays", async () => {
+test("a value that JSON cannot express is rejected at once, and leaves nothing behind", async () => {
   const { client } = await opened();
   const circle = {};
   circle.circle = circle;
@@ -495,7 +495,7 @@ test("what JSON cannot say is rejected at once, and nothing of it stays", async 
   assert.deepEqual(socket().sent.map(({ type }) => type), ["subscribe"]);
 });
 
-test("HTTP: one after the other, in order, by type; again with the same key where nobody answered", async () => {
+test("HTTP: publications are sent one after another, in order, by type; again with the same key if there was no answer", async () => {
   const client = start({ transports: ["sse"] });
   const results = [client.publish("a", "text", { key: "k&" }), client.publish("b", { n: 1 }), client.publish("c", Uint8Array.of(9)), client.publish("d", "")];
   const expected = [["a", "text/plain", "text"], ["b", "application/json", '{"n":1}'], ["c", "application/octet-stream", Uint8Array.of(9)], ["d", "text/plain", ""]];
@@ -516,7 +516,7 @@ test("HTTP: one after the other, in order, by type; again with the same key wher
   assert.equal(timers.size, 0);
 });
 
-test("HTTP: what is refused says why, and the next goes on", async () => {
+test("HTTP: a refused publication says why, and the next goes on", async () => {
   const client = start({ transports: ["poll"] });
   const refused = assert.rejects(client.publish("a", 1), { code: "forbidden", status: 403 });
   const broken = assert.rejects(client.publish("a", 2), { code: "internal-error", status: 500 });
@@ -528,7 +528,7 @@ test("HTTP: what is refused says why, and the next goes on", async () => {
   await Promise.all([refused, broken, published]);
 });
 
-test("a publication is given up in the end, with the last reason", async () => {
+test("a publication is given up at last, with the last reason", async () => {
   const client = start({ transports: ["websocket"], publishTimeout: 60000 });
   const late = assert.rejects(client.publish("a", 1), { code: "timeout" });
   await tick(60000);

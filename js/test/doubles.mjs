@@ -1,4 +1,4 @@
-// Stand-ins for the browser's WebSocket and fetch, and the client over them with a clock that tests turn.
+// Doubles of the browser's WebSocket and fetch, and the client on top of them, with a clock that the tests advance.
 
 import { mock } from "node:test";
 
@@ -21,7 +21,7 @@ export class Socket {
     if (!this.welcomed) this.fail(); // as one that is given up while it connects
   }
 
-  // What the server does.
+  // Actions of the server.
 
   frame(frame) {
     this.onmessage?.({ data: JSON.stringify(frame) });
@@ -42,7 +42,7 @@ export class Socket {
     this.onclose?.({ code, reason });
   }
 
-  // Node's package "ws" throws what nobody listens to; some browsers tell no more than this.
+  // Node's package "ws" throws if nobody listens; some browsers send only this event.
   fail() {
     if (!this.onerror) throw new Error("an error event without a listener");
     this.onerror({});
@@ -74,7 +74,7 @@ export class Request {
     this.query = Object.fromEntries(url.searchParams);
   }
 
-  // What the server does.
+  // Actions of the server.
 
   answer(body, status = 200, headers = {}) {
     const text = body === null ? null : JSON.stringify(body);
@@ -113,22 +113,22 @@ export class Request {
   }
 }
 
-// Let everything run that is ready to.
+// Run everything that is ready.
 export const turn = () => new Promise((done) => setImmediate(() => setImmediate(done)));
 
-// The clock: what is due runs in its order, and nothing happens between two turns of it.
+// The clock: whatever is due runs in order, and nothing happens in between.
 
 const real = { setTimeout: globalThis.setTimeout, clearTimeout: globalThis.clearTimeout, now: Date.now };
 let now = 0;
 
-// The timers that are running.
+// The running timers.
 export const timers = new Map();
 
 function stopClock() {
   let count = 0;
   timers.clear();
   globalThis.setTimeout = (work, milliseconds) => {
-    // As in browsers and Node: what does not fit into 31 bits is no time at all.
+    // As in browsers and Node: a time that does not fit into 31 bits counts as 0.
     timers.set(++count, { work, at: now + (milliseconds >= 1 && milliseconds < 2 ** 31 ? milliseconds : 1) });
     return count;
   };
@@ -177,7 +177,7 @@ export function stop() {
   mock.restoreAll();
 }
 
-// Subscribe, and keep all that comes of it in `log`.
+// Subscribe, and record every event in `log`.
 export function watched(to, channel, options) {
   const log = [];
   const subscription = to.subscribe(channel, (message) => log.push(["message", message.id]), options);

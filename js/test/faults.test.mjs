@@ -1,4 +1,4 @@
-// What goes wrong stays where it belongs: one channel, one publication, one transport; and nothing that anybody says makes a storm of requests.
+// A fault affects only its own channel, publication or transport; and nothing that a server says causes a storm of requests.
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
@@ -14,7 +14,7 @@ const message = (channel, offset) => ({ type: "message", channel, id: `e:${offse
 const channelsOf = ({ url }) => url.searchParams.getAll("channel");
 const open = () => Request.all.filter(({ aborted, settled, stream }) => !aborted && (!settled || stream));
 
-// Answer a request of an event stream or a poll so that its channels are subscribed to.
+// Answer the request of an event stream or a poll so that its channels are subscribed.
 function grant(each, transport, offset = 0) {
   const names = channelsOf(each);
   const recovered = "after" in each.query;
@@ -27,7 +27,7 @@ function grant(each, transport, offset = 0) {
 
 for (const transport of ["sse", "poll"]) {
   for (const [status, code] of [[429, "too-many-requests"], [503, "unavailable"], [500, "internal-error"]]) {
-    test(`${transport}: one channel that is refused with ${status} for now does not keep the others waiting`, async () => {
+    test(`${transport}: one channel temporarily refused with ${status} does not delay the others`, async () => {
       const client = start({ transports: [transport] });
       const [, a] = watched(client, "a");
       const [b, log] = watched(client, "b");
@@ -40,7 +40,7 @@ for (const transport of ["sse", "poll"]) {
       assert.deepEqual([b.active, client.seen("error")[0].final, client.seen("close"), client.seen("retry")], [true, false, [], []]);
       const others = request();
 
-      // It is asked about by itself, and the others are left alone until it is let in.
+      // It is requested separately, and the others are not touched until it is accepted.
       await tick(5499);
       assert.equal(request(), others);
       await tick(1);
@@ -58,7 +58,7 @@ for (const transport of ["sse", "poll"]) {
     });
   }
 
-  test(`${transport}: the only channel that is left is waited for by the whole client`, async () => {
+  test(`${transport}: the whole client waits for its only remaining channel`, async () => {
     const client = start({ transports: [transport] });
     client.subscribe("a");
     await turn();
@@ -69,7 +69,7 @@ for (const transport of ["sse", "poll"]) {
     assert.equal(client.state, "open");
   });
 
-  test(`${transport}: what is refused as a whole is waited for as a whole`, async () => {
+  test(`${transport}: the whole client waits after a whole request is refused`, async () => {
     const client = start({ transports: [transport] });
     for (const each of ["a", "b", "c"]) client.subscribe(each);
     await turn();
@@ -79,7 +79,7 @@ for (const transport of ["sse", "poll"]) {
     assert.deepEqual([channelsOf(request()), Request.all.length], [["a", "b", "c"], 2]);
   });
 
-  test(`${transport}: a channel that waits is dropped, unsubscribed and lost with the rest as any other`, async () => {
+  test(`${transport}: a waiting channel is dropped, unsubscribed and lost like any other`, async () => {
     const client = start({ transports: [transport] });
     client.subscribe("a");
     const b = client.subscribe("b");
@@ -100,7 +100,7 @@ for (const transport of ["sse", "poll"]) {
     assert.deepEqual(channelsOf(request()), ["a", "c"]);
   });
 
-  test(`${transport}: many channels are several requests, each of which fits; each channel comes once`, async () => {
+  test(`${transport}: many channels are split into requests that fit; each channel is in one of them`, async () => {
     const client = start({ transports: [transport] });
     const names = Array.from({ length: 300 }, (_, number) => `${"long-".repeat(9)}${number}`);
     const logs = new Map(names.map((each) => [each, watched(client, each)[1]]));
@@ -124,7 +124,7 @@ for (const transport of ["sse", "poll"]) {
     assert.deepEqual(open().flatMap(channelsOf).sort(), [...names].sort());
     assert.ok(open().every(({ query }) => query.after.includes("=e:1,")));
 
-    // One that is lost takes the others along, and all come back.
+    // If one is lost, all are dropped, and all come back.
     const lost = open();
     await lost[1].fail();
     assert.deepEqual([client.state, lost.every(({ aborted, settled }) => aborted || settled)], ["waiting", true]);
@@ -133,7 +133,7 @@ for (const transport of ["sse", "poll"]) {
   });
 
   for (const [status, error] of [[414, "target-too-long"], [431, "head-too-large"], [429, "too-many-channels"], [414, undefined]]) {
-    test(`${transport}: a request for too many channels at once (${error || status}) is asked in parts, down to the one that is too long by itself`, async () => {
+    test(`${transport}: a request for too many channels at once (${error || status}) is split, down to the one that is too long by itself`, async () => {
       const client = start({ transports: [transport] });
       const logs = ["a", "b", "c", "d", "x".repeat(50)].map((each) => watched(client, each)[1]);
       await turn();
@@ -153,7 +153,7 @@ for (const transport of ["sse", "poll"]) {
   }
 }
 
-test("a pattern and a channel of it in different requests each get a message once", async () => {
+test("a pattern and a matching channel in different requests each get a message once", async () => {
   const client = start({ transports: ["sse"] });
   const got = [];
   client.subscribe("a.*", ({ id }) => got.push(["pattern", id]));
@@ -169,7 +169,7 @@ test("a pattern and a channel of it in different requests each get a message onc
   assert.deepEqual(got, [["pattern", "e:1"], ["channel", "e:1"]]);
 });
 
-test("the server ends all that a request was for: the other requests go on", async () => {
+test("when the server ends all subscriptions of a request, the other requests go on", async () => {
   const client = start({ transports: ["sse"] });
   const [, a] = watched(client, "a");
   watched(client, "b");
@@ -184,13 +184,13 @@ test("the server ends all that a request was for: the other requests go on", asy
   assert.deepEqual(channelsOf(request()), ["b"]);
 });
 
-// No storm of requests, whatever anybody says.
+// No storm of requests, whatever the server says.
 
 for (const [value, wait] of [
   ["9".repeat(12), 2 ** 31 - 1], ["9".repeat(400), 2 ** 31 - 1], [String(2 ** 31), 2 ** 31 - 1], [new Date(8.64e15).toUTCString(), 2 ** 31 - 1],
   ["later", 500], ["-5", 500], ["NaN", 500], ["Infinity", 500], ["1e3", 500], ["0", 500], ["Thu, 01 Jan 1970 00:00:00 GMT", 500],
 ]) {
-  test(`Retry-After: ${value.slice(0, 30)} is no storm`, async () => {
+  test(`Retry-After: ${value.slice(0, 30)} causes no storm`, async () => {
     const client = start({ transports: ["sse"] });
     client.subscribe("a");
     await turn();
@@ -204,7 +204,7 @@ for (const [value, wait] of [
   });
 }
 
-test("Retry-After as a date counts from the date of the answer: the clock of the machine may be wrong", async () => {
+test("a Retry-After date counts from the date of the response: the machine's clock may be wrong", async () => {
   const client = start({ transports: ["sse"] });
   client.subscribe("a");
   await turn();
@@ -214,7 +214,7 @@ test("Retry-After as a date counts from the date of the answer: the clock of the
 });
 
 for (const value of [NaN, Infinity, -1, 0, "soon", null, {}, 2 ** 40, undefined]) {
-  test(`a server that says ${typeof value} ${String(value)} where a time should be is no storm`, async () => {
+  test(`a server that says ${typeof value} ${String(value)} where a time should be causes no storm`, async () => {
     const { client } = await opened({ base: 1000 });
     socket().lose();
     await tick(500);
@@ -243,12 +243,12 @@ for (const options of [
   { credentials: "yes" }, { WebSocket: "ws" }, { WebSocket: false }, { fetch: null }, { transport: ["sse"] },
 ]) {
   const [[name, value]] = Object.entries(options);
-  test(`an option that cannot be is a TypeError: ${name} ${typeof value === "bigint" ? "1000n" : JSON.stringify(value)}`, () => {
+  test(`an invalid option is a TypeError: ${name} ${typeof value === "bigint" ? "1000n" : JSON.stringify(value)}`, () => {
     assert.throws(() => new TwistedWS("http://host/channels", options), TypeError);
   });
 }
 
-test("an option that is undefined is the default", async () => {
+test("an undefined option has its default", async () => {
   const names = ["transports", "base", "cap", "heartbeat", "timeout", "publishTimeout", "upgrade", "credentials"];
   const client = start(Object.fromEntries(names.map((name) => [name, undefined])));
   client.subscribe("a");
@@ -261,14 +261,14 @@ test("an option that is undefined is the default", async () => {
   assert.equal(client.seen("retry")[0].delay, 500);
 });
 
-test("no WebSocket where the option is null", async () => {
+test("there is no WebSocket if the option is null", async () => {
   const client = start({ WebSocket: null });
   client.subscribe("a");
   await turn();
   assert.equal(request().init.headers.Accept, "text/event-stream");
 });
 
-test("addresses, channels, positions, keys and listeners that cannot be are TypeErrors, and nothing of them stays", async () => {
+test("invalid addresses, channels, positions, keys and listeners are TypeErrors, and leave nothing behind", async () => {
   for (const url of ["ftp://host/", "mailto:a@b", "/channels", "", null, undefined, 5]) assert.throws(() => new TwistedWS(url), TypeError);
   const { client } = await opened();
   for (const channel of [undefined, null, 5, {}, "\ud800"]) {
@@ -288,7 +288,7 @@ test("addresses, channels, positions, keys and listeners that cannot be are Type
   assert.deepEqual(socket().sent.slice(-2).map(({ channel, after }) => [channel, after]), [["b", undefined], ["c", undefined]]);
 });
 
-test("a poll that is answered at once with what is known already is no loop", async () => {
+test("a poll answered at once with old data causes no loop", async () => {
   const client = start({ transports: ["poll"] });
   const [, log] = watched(client, "a");
   await turn();
@@ -301,7 +301,7 @@ test("a poll that is answered at once with what is known already is no loop", as
 
 // Transports.
 
-test("after an outage the better transport is tried again, beside the one in use, less and less often", async () => {
+test("after an outage, the better transport is tried again beside the one in use, less and less often", async () => {
   const client = start({ transports: ["websocket", "sse", "poll"], upgrade: MINUTE });
   const [subscription, log] = watched(client, "a");
   await turn();
@@ -356,7 +356,7 @@ test("a better transport that does not answer costs nothing but its connection",
   const poll = request();
   await tick(5000);
   assert.deepEqual([socket().closed, poll.aborted, client.transport], [true, false, "poll"]);
-  // The next one is an event stream. It works: it is used from where the poll is by now.
+  // The next one is an event stream. It works, and takes over from the poll's current position.
   const stream = request();
   assert.equal(stream.init.headers.Accept, "text/event-stream");
   await poll.answer({ id: "e:1", recovered: true, messages: [{ channel: "a", id: "e:1", data: 1 }] });
@@ -369,7 +369,7 @@ test("a better transport that does not answer costs nothing but its connection",
   assert.equal(timers.size, 0);
 });
 
-test("a transport that comes back again and again does not put off the search for a better one", async () => {
+test("a transport that keeps reconnecting does not delay the search for a better one", async () => {
   const client = start({ transports: ["websocket", "sse"], upgrade: MINUTE });
   client.subscribe("a");
   await turn();
@@ -385,7 +385,7 @@ test("a transport that comes back again and again does not put off the search fo
 });
 
 for (const [name, options] of [["websocket", {}], ["sse", { transports: ["sse", "poll"] }]]) {
-  test(`${name}: what opens and is cut at once, three times in a row, counts as failed`, async () => {
+  test(`${name}: a transport that opens and is cut at once, three times in a row, counts as failed`, async () => {
     const client = start(options);
     client.subscribe("a");
     for (const delay of [500, 1000, 2000]) {
@@ -407,7 +407,7 @@ for (const [name, options] of [["websocket", {}], ["sse", { transports: ["sse", 
   });
 }
 
-test("where each transport is cut at once, they take turns", async () => {
+test("if every transport is cut at once, they take turns", async () => {
   const client = start({ transports: ["websocket", "sse"], cap: 1000 });
   client.subscribe("a");
   const used = [];
@@ -427,7 +427,7 @@ test("where each transport is cut at once, they take turns", async () => {
   assert.deepEqual(used, ["websocket", "websocket", "websocket", "sse", "sse", "sse", "websocket", "websocket", "websocket", "sse", "sse", "sse"]);
 });
 
-test("a WebSocket that has lived before it was cut is used again", async () => {
+test("a WebSocket that lived for a while before it was cut is used again", async () => {
   const { client } = await opened();
   for (let count = 0; count < 5; count++) {
     await tick(6000);
@@ -439,7 +439,7 @@ test("a WebSocket that has lived before it was cut is used again", async () => {
   assert.deepEqual([client.transport, Request.all.length], ["websocket", 0]);
 });
 
-test("an error event is an answer: the next transport is tried at once, and nothing is thrown", async () => {
+test("an error event counts as a failure: the next transport is tried at once, and nothing is thrown", async () => {
   const client = start();
   client.subscribe("a");
   await turn();
@@ -464,7 +464,7 @@ test("an error event is an answer: the next transport is tried at once, and noth
 
 // Publications.
 
-test("a publication that the server cannot read fails with its own error, and no other", async () => {
+test("a publication that the server cannot read fails with its own error, and no other publication fails", async () => {
   const { client } = await opened();
   const before = client.publish("a", 1);
   const deep = client.publish("a", 2);
@@ -484,7 +484,7 @@ test("a publication that the server cannot read fails with its own error, and no
   assert.equal(client.state, "open");
 });
 
-test("lone surrogates are published as what they become in any text that is sent", async () => {
+test("lone surrogates are published as U+FFFD, as in any text that is sent", async () => {
   const { client } = await opened();
   const data = { "k\udfff": ["\ud800", "\\ud800", "a\ud800b", "😀", "\\", "\u2028\n\""] };
   client.publish("a", data, { key: "\ud800" }).catch(() => {});
@@ -500,7 +500,7 @@ test("lone surrogates are published as what they become in any text that is sent
   assert.equal(request().init.body, "\ufffd");
 });
 
-test("1009 fails what is too large, and the rest is sent again", async () => {
+test("1009 fails the publication that is too large, and the others are sent again", async () => {
   const { client } = await opened();
   const small = [client.publish("a", "small"), client.publish("a", "größer".repeat(50))];
   const large = [client.publish("a", "x".repeat(2000)), client.publish("a", "é".repeat(1500)), client.publish("a", "é".repeat(1500))];
@@ -521,7 +521,7 @@ test("1009 fails what is too large, and the rest is sent again", async () => {
   await Promise.all(small);
 });
 
-// What is published means the same in a frame and in a request: text, JSON or bytes.
+// A publication means the same in a frame and in a request: text, JSON or bytes.
 for (const [name, data, expected] of [
   ["an empty text", "", ["text", ""]],
   ["a text", "é", ["text", "é"]],
@@ -539,7 +539,7 @@ for (const [name, data, expected] of [
   ["shared bytes", new Uint8Array(new SharedArrayBuffer(2)), ["bytes", [0, 0]]],
   ["a shared buffer", new SharedArrayBuffer(1), ["bytes", [0]]],
 ]) {
-  test(`${name} means the same by each transport`, async () => {
+  test(`${name} means the same over each transport`, async () => {
     const { client } = await opened();
     client.publish("a", data, { idempotencyKey: "k" }).catch(() => {});
     const { base64, data: sent, idempotencyKey } = socket().sent.at(-1);
@@ -560,7 +560,7 @@ for (const [name, data, expected] of [
   });
 }
 
-test("what JSON has no form for is a TypeError by each transport", async () => {
+test("a value that JSON cannot express is a TypeError over each transport", async () => {
   for (const transport of ["websocket", "sse"]) {
     const client = start({ transports: [transport] });
     for (const data of [() => {}, Symbol("s"), { toJSON() {} }, 1n]) await assert.rejects(client.publish("a", data), TypeError);
@@ -569,7 +569,7 @@ test("what JSON has no form for is a TypeError by each transport", async () => {
   }
 });
 
-test("what is published is what it was then, however often it is sent", async () => {
+test("a publication has the value at the time of the call, however often it is sent", async () => {
   for (const transport of ["websocket", "sse"]) {
     const client = start({ transports: [transport] });
     const list = [1];
@@ -590,7 +590,7 @@ test("what is published is what it was then, however often it is sent", async ()
   }
 });
 
-test("HTTP: a publication that is refused for now holds up its own channel, in order, and no other", async () => {
+test("HTTP: a temporarily refused publication delays its own channel, in order, and no other", async () => {
   const client = start({ transports: ["poll"] });
   const done = [];
   for (const [channel, data] of [["a", 1], ["a", 2], ["b", 3], ["b", 4]]) client.publish(channel, data).then(() => done.push(data), () => {});
@@ -612,7 +612,7 @@ test("HTTP: a publication that is refused for now holds up its own channel, in o
   assert.deepEqual([done, timers.size], [[3, 4, 1, 2], 0]);
 });
 
-test("HTTP: what has no answer in time is given up: asked for presence, and published", async () => {
+test("HTTP: presence requests and publications without an answer in time are given up", async () => {
   const client = start({ transports: ["poll"], timeout: 3000, publishTimeout: 3400 });
   const late = assert.rejects(client.presence("a"));
   const published = assert.rejects(client.publish("a", 1));
@@ -628,7 +628,7 @@ test("HTTP: what has no answer in time is given up: asked for presence, and publ
 
 // Names.
 
-test("presence, keys and addresses are asked about as they are", async () => {
+test("presence, keys and addresses are sent unchanged", async () => {
   const client = start({ transports: ["poll"] });
   for (const channel of ["a#b", "a&b=c", "a b", "ä+"]) {
     const asked = assert.rejects(client.presence(channel), { code: "bad-channel" });

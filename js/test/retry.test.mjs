@@ -1,4 +1,4 @@
-// When the client comes back, when it does not, and that nothing of it stays.
+// When the client reconnects, when it does not, and that it leaves nothing behind.
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
@@ -40,7 +40,7 @@ test("the server's retry is the base: in its welcome, and in an event stream", a
   assert.equal(other.seen("retry")[0].delay, 3000);
 });
 
-test("Retry-After is the least wait, in seconds or as a date, and ends the search for another transport", async () => {
+test("Retry-After is the minimum wait, in seconds or as a date, and ends the search for another transport", async () => {
   const client = start({ transports: ["sse", "poll"] });
   client.subscribe("a");
   await turn();
@@ -54,7 +54,7 @@ test("Retry-After is the least wait, in seconds or as a date, and ends the searc
   assert.ok(delay > 10000 && delay <= 11000, `${delay}`);
 });
 
-test("a connection that has lived begins a new row of failures, one that was lost at once does not", async () => {
+test("a connection that has lived resets the count of failures, one that was lost at once does not", async () => {
   const { client } = await opened();
   for (const delay of [500, 1000, 2000]) {
     socket().lose();
@@ -68,7 +68,7 @@ test("a connection that has lived begins a new row of failures, one that was los
 });
 
 for (const code of [1001, 1005, 1006, 1011, 1012, 1013, 4429]) {
-  test(`comes back after ${code}`, async () => {
+  test(`reconnects after ${code}`, async () => {
     const { client } = await opened();
     socket().lose(code, "why");
     assert.equal(client.state, "waiting");
@@ -79,7 +79,7 @@ for (const code of [1001, 1005, 1006, 1011, 1012, 1013, 4429]) {
 }
 
 for (const code of [1000, 1002, 1003, 1007, 1008, 3000, 4400, 4401, 4403, 4404]) {
-  test(`stays away after ${code}, and tells why`, async () => {
+  test(`does not reconnect after ${code}, and says why`, async () => {
     const { client, subscription, log } = await opened();
     const publishing = assert.rejects(client.publish("a", 1), { message: "why" });
     socket().lose(code, "why");
@@ -94,7 +94,7 @@ for (const code of [1000, 1002, 1003, 1007, 1008, 3000, 4400, 4401, 4403, 4404])
   });
 }
 
-test("stays away after 1009, unless it was a publication that was too large", async () => {
+test("does not reconnect after 1009, unless a publication was too large", async () => {
   const { client } = await opened();
   socket().lose(1009);
   assert.equal(client.state, "closed");
@@ -102,7 +102,7 @@ test("stays away after 1009, unless it was a publication that was too large", as
 
 for (const status of [400, 401, 403, 404, 413]) {
   for (const transport of ["sse", "poll"]) {
-    test(`${transport}: never again after ${status}, and tells why`, async () => {
+    test(`${transport}: never again after ${status}, and says why`, async () => {
       const client = start({ transports: [transport, "poll"] });
       const [subscription, log] = watched(client, "a");
       await turn();
@@ -132,7 +132,7 @@ for (const transports of [["websocket"], ["sse"], ["poll"]]) {
   });
 }
 
-test("nothing is open after all was refused", async () => {
+test("the client is not open after everything was refused", async () => {
   const client = start({ transports: ["sse"] });
   const [, log] = watched(client, "a");
   const refused = assert.rejects(client.publish("a", 1), { code: "not-found", status: 404 });
@@ -147,7 +147,7 @@ test("nothing is open after all was refused", async () => {
   assert.deepEqual([client.state, Request.all.length], ["connecting", 3]);
 });
 
-test("a WebSocket that is refused is looked into, because a browser does not say why", async () => {
+test("a refused WebSocket is investigated, because a browser does not say why", async () => {
   const client = start({ transports: ["websocket"] });
   const [, log] = watched(client, "a");
   await turn();
@@ -165,14 +165,14 @@ test("a WebSocket that is refused is looked into, because a browser does not say
   assert.equal(Socket.all.length, 2);
 });
 
-test("a sign of life is asked for as often as the server says", async () => {
+test("the client pings as often as the server says", async () => {
   await opened();
   socket().welcome({ ping: 5 });
   await tick(5000);
   assert.equal(socket().sent.at(-1).type, "ping");
 });
 
-test("a silent WebSocket is asked, and is dead when it does not answer", async () => {
+test("a silent WebSocket is pinged, and is dead if it does not answer", async () => {
   const { client } = await opened();
   await tick(24999);
   assert.equal(socket().sent.at(-1).type, "subscribe");
@@ -205,7 +205,7 @@ test("an event stream without even a heartbeat is dead", async () => {
   assert.ok(request().aborted);
 });
 
-test("what does not answer in time is given up", async () => {
+test("a connection that does not answer in time is given up", async () => {
   for (const [transport, all] of [["websocket", Socket.all], ["sse", Request.all], ["poll", Request.all]]) {
     const client = start({ transports: [transport, "poll"], timeout: 3000 });
     client.subscribe("a");
@@ -218,7 +218,7 @@ test("what does not answer in time is given up", async () => {
   }
 });
 
-// What listens to the browser's network, for a test.
+// The listeners to the browser's network state, for a test.
 async function withNetwork(work) {
   const wakes = new EventTarget();
   globalThis.addEventListener = wakes.addEventListener.bind(wakes);
@@ -231,7 +231,7 @@ async function withNetwork(work) {
   }
 }
 
-test("offline it leaves at once; online it comes back at once", () => withNetwork(async (tell) => {
+test("it disconnects at once when offline, and reconnects at once when online", () => withNetwork(async (tell) => {
   const { client } = await opened({ base: 1000, cap: 8000 });
   tell("offline");
   assert.deepEqual([client.state, client.seen("offline").length, socket().closed], ["offline", 1, true]);
@@ -247,7 +247,7 @@ test("offline it leaves at once; online it comes back at once", () => withNetwor
   socket().frame({ type: "published", channel: "a", id: "e:1", recipients: 1, ref });
   assert.equal((await late).id, "e:1");
 
-  // It is no use to wait any longer then, or to go on with what was begun without a network.
+  // It makes no sense to wait any longer then, or to go on with attempts made without a network.
   socket().lose();
   assert.equal(client.state, "waiting");
   tell("online");
@@ -261,7 +261,7 @@ test("offline it leaves at once; online it comes back at once", () => withNetwor
   await turn();
   assert.deepEqual([client.state, Socket.all.length], ["open", 4]);
 
-  // But not while it is paused.
+  // But not while paused.
   client.pause();
   for (const type of ["offline", "online"]) tell(type);
   await turn();
@@ -276,7 +276,7 @@ test("offline it leaves at once; online it comes back at once", () => withNetwor
   assert.deepEqual([client.state, Socket.all.length], ["closed", 5]);
 }));
 
-test("a browser that says wrongly that it is offline keeps nobody away", async () => {
+test("a browser that wrongly says that it is offline does not stop the client", async () => {
   const had = Object.getOwnPropertyDescriptor(globalThis, "navigator");
   Object.defineProperty(globalThis, "navigator", { value: { onLine: false }, configurable: true });
   try {
@@ -302,7 +302,7 @@ test("a browser that says wrongly that it is offline keeps nobody away", async (
   }
 });
 
-test("it tells what it does", async () => {
+test("it reports what it does", async () => {
   const client = start({ transports: ["websocket"] });
   assert.deepEqual([client.state, client.transport], ["idle", null]);
   const subscription = client.subscribe("a");
@@ -318,7 +318,7 @@ test("it tells what it does", async () => {
   assert.equal(timers.size, 0);
 });
 
-test("what is asked for an address does not connect when it is paused meanwhile", async () => {
+test("a function that is asked for the address does not connect the client if it was paused meanwhile", async () => {
   start();
   let answer;
   const client = new TwistedWS(() => new Promise((done) => { answer = done; }), { WebSocket: Socket, fetch: Request.fetch });
@@ -330,7 +330,7 @@ test("what is asked for an address does not connect when it is paused meanwhile"
   client.close();
 });
 
-test("paused it stays away, whatever happens, until it is resumed", async () => {
+test("while paused, it stays disconnected, whatever happens, until it is resumed", async () => {
   const { client } = await opened();
   client.pause();
   client.pause();
@@ -380,7 +380,7 @@ for (const [when, prepare] of Object.entries({
     return client;
   },
 })) {
-  test(`close leaves no timer when ${when}, and is told once`, async () => {
+  test(`close leaves no timer when ${when}, and is reported once`, async () => {
     const client = await prepare();
     assert.notEqual(timers.size, 0);
     client.close();
@@ -396,7 +396,7 @@ for (const [when, prepare] of Object.entries({
   });
 }
 
-test("an impossible transport or address is a mistake that is told at once", () => {
+test("an invalid transport or address is an error at once", () => {
   assert.throws(() => new TwistedWS("http://host/", { transports: ["carrier-pigeon"] }), TypeError);
   assert.throws(() => new TwistedWS("http://host/", { transports: [] }), TypeError);
   assert.throws(() => new TwistedWS("/channels"), TypeError); // there is no page that it could be relative to

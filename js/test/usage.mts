@@ -1,4 +1,4 @@
-// Compiled, not run: what the types let one write.
+// Compiled, not run: what the types allow.
 
 import { TwistedWS, TwistedWSError, type Message, type Presence, type Published } from "twisted-ws";
 
@@ -20,7 +20,7 @@ orders.unsubscribe();
 
 const plain = client.subscribe("news");
 plain.on("message", ({ data }) => {
-  // @ts-expect-error what is in a message is not known
+  // @ts-expect-error the content of a message is unknown
   data.length;
 });
 
