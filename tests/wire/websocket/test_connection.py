@@ -95,6 +95,7 @@ class TestMessages:
             pytest.param(clientFrame(8, b"x"), 1002, "ProtocolError", id="close of one byte"),
             pytest.param(clientFrame(8, b"\x03\xed"), 1002, "ProtocolError", id="close 1005"),
             pytest.param(clientFrame(8, b"\x13\x88" + b"x"), 1002, "ProtocolError", id="close 5000"),
+            pytest.param(clientFrame(8, b"\x00\x00\xff"), 1002, "ProtocolError", id="close 0, reason not UTF-8"),
             pytest.param(clientFrame(8, CLOSE_NORMAL + b"\xff"), 1007, "InvalidPayload", id="close reason not UTF-8"),
             pytest.param(clientFrame(TEXT, b"\xff\xfe"), 1007, "InvalidPayload", id="text not UTF-8"),
             pytest.param(clientFrame(TEXT, b"\xe2\x82"), 1007, "InvalidPayload", id="text ends in a character"),

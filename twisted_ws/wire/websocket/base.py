@@ -149,15 +149,15 @@ class BaseConnection(WebSocketProtocol):
     def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
         """Take the peer's Close, and answer it with its own code and reason (RFC 6455 section 5.5.1); Autobahn calls this."""
         try:
+            payload = b"" if code is None else checkClose(code, "")
             reason = (reasonRaw or b"").decode()
-            payload = b"" if code is None else checkClose(code, reason)
         except UnicodeDecodeError:
             self.fail(InvalidPayload(f"the reason of {self._ITS_CLOSE} is not UTF-8"))
         except ValueError:
             self.fail(ProtocolError(f"{self._ITS_CLOSE} has the code {code}, which cannot be sent"))
         else:
             self._peersClose = code, reason
-            self._answerClose(payload)
+            self._answerClose(payload + (reasonRaw or b""))
         return True
 
     def _endedWith(self) -> tuple[int, str]:
