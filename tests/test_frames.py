@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from wsproto.frame_protocol import FrameProtocol
 
+from twisted_ws import frames
 from twisted_ws.frames import FIN, RSV1, OutgoingMessage, frame, maskedFrame
 
 
@@ -54,7 +55,14 @@ def test_maskedLengths(size):
     assert read == payload
 
 
-def test_outgoingMessage():
-    """A message for many is framed once."""
+def test_outgoingMessage(monkeypatch):
+    """A message for many is framed once, when the first asks for the frame."""
+    made = []
+    monkeypatch.setattr(frames, "frame", lambda *arguments: made.append(arguments) or frame(*arguments))
     message = OutgoingMessage(1, b"x")
-    assert (message.opcode, message.payload, message.plain, message.deflated) == (1, b"x", b"\x81\x01x", {})
+    assert (message.opcode, message.payload, made) == (1, b"x", [])
+    assert message.plain is message.plain
+    assert (message.plain, made) == (b"\x81\x01x", [(1, b"x")])
+    assert message.deflated is message.deflated
+    assert message.deflated == {}
+    assert not hasattr(message, "other")

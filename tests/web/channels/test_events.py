@@ -9,8 +9,10 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 
+from tests.channels.listeners import Ear
 from tests.web.worlds import EventClient, World
-from twisted_ws import Reject
+from twisted_ws import Reject, frames
+from twisted_ws.channels import formats
 from twisted_ws.channels.memory import MemoryEngine
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.message import Kind, Publication, parseAfter
@@ -320,6 +322,24 @@ def test_presence() -> None:
     client.advance(2)
     assert client.frames() == [{"type": "leave", "channel": "a", "member": {"user": "bob", "info": {"name": "Bob"}}}]
     assert [kind for kind, _, _ in other.events()] == ["subscribed"]
+
+
+def test_noFrames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes to event streams alone is not framed for a WebSocket: the answer, messages, joins and leaves, and the end."""
+    made: list[tuple[int, bytes]] = []
+    for module in frames, formats:
+        monkeypatch.setattr(module, "frame", lambda *arguments: made.append(arguments))
+    world = World(ChannelService(presence=True))
+    client = world.events("/channels/a?format=json&presence=true")
+    raw = world.events()
+    world.publish("a", "hello")
+    other = Ear("ann")
+    world.server.channels.subscribe(other, "a")
+    world.server.channels.unsubscribe(other, "a")
+    client.advance(6)
+    assert [each["type"] for each in client.frames()] == ["subscribed", "message", "join", "leave"]
+    assert [kind for kind, _, _ in raw.events()] == ["subscribed", "message"]
+    assert made == []
 
 
 def test_presenceRefused() -> None:
