@@ -104,12 +104,12 @@ def test_close(caller, link):
     [
         ((1005,), ValueError, "1005 cannot be sent"),
         ((1000, "x" * 124), ValueError, "124 bytes"),
-        ((1000, "", -1), ValueError, "0 seconds or more, not -1"),
-        ((1000, "", float("nan")), ValueError, "0 seconds or more, not nan"),
-        ((1000, "", float("inf")), ValueError, "0 seconds or more, not inf"),
-        ((1000, "", "5"), TypeError, "number of seconds, not str"),
-        ((1000, "", True), TypeError, "number of seconds, not bool"),
-        ((1000, "", None), TypeError, "number of seconds, not NoneType"),
+        ((1000, "", -1), ValueError, "0 or more and finite, not -1"),
+        ((1000, "", float("nan")), ValueError, "0 or more and finite, not nan"),
+        ((1000, "", float("inf")), ValueError, "0 or more and finite, not inf"),
+        ((1000, "", "5"), TypeError, "a number, not str"),
+        ((1000, "", True), TypeError, "a number, not bool"),
+        ((1000, "", None), TypeError, "a number, not NoneType"),
     ],
 )
 def test_wrongCloses(caller, link, arguments, error, text):

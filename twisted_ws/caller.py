@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from itertools import count
-from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
+from twisted_ws.limits import checkNumber
 from twisted_ws.message import BINARY, PING, PONG, TEXT, Message, binaryPayload, controlPayload, textPayload
 from twisted_ws.service import checkClose
 
@@ -228,10 +228,7 @@ class Caller:
             TypeError: an argument of the wrong type.
         """
         payload = checkClose(code, reason)
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-            raise TypeError(f"the timeout must be a number of seconds, not {type(timeout).__name__}")
-        if not 0 <= timeout < inf:
-            raise ValueError(f"the timeout must be 0 seconds or more, not {timeout}")
+        checkNumber("timeout", timeout)
         return self._connection.startClose(payload, timeout)
 
     def __repr__(self) -> str:

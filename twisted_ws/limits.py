@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any
 
-__all__ = ["Limits", "parseSize"]
+__all__ = ["Limits", "checkNumber", "parseSize"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -251,6 +251,20 @@ class Limits:
             if not number or not 0 <= value < inf or (value == 0 and not each.metadata["zero"]):
                 least = "0 or more" if each.metadata["zero"] else "more than 0"
                 raise ValueError(f"{each.name} must be {wanted} of {each.metadata['unit']}, {least}, not {value!r}")
+
+
+def checkNumber(name: str, value: float, least: float = 0, most: float = inf, above: bool = False) -> None:
+    """Check that an argument is a finite number from `least` to `most`; with `above`, more than `least`.
+
+    Raises:
+        TypeError: `value` is not a number.
+        ValueError: `value` is out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not least <= value <= most or value == inf or (above and value == least):
+        low = f"more than {least:g}" if above else f"{least:g} or more"
+        raise ValueError(f"{name} must be {low} and {'finite' if most == inf else f'at most {most:g}'}, not {value}")
 
 
 _SIZE = re.compile(r"([0-9]{1,15})\s*(?:([kmg])i?)?b?", re.IGNORECASE)

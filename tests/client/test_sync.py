@@ -214,4 +214,4 @@ class SyncTest(LiveCase):
         assert await deferToThread(script) == "Echo: x"
         second.reactor.callFromThread(second.reactor.stop)
         await deferToThread(second.thread.join)
-        sync._background = first
+        sync._thread = first

@@ -1,7 +1,6 @@
-"""A WebSocket client that bounds what a server can do to it, names what went wrong, and comes back by itself.
+"""A WebSocket client that bounds what a server can do to it, names what went wrong, and reconnects by itself.
 
-`connect` is where to begin; `twisted_ws.client.sync` is the same for scripts without a reactor. To import this installs no
-reactor.
+Begin with `connect`; `twisted_ws.client.sync` is the same for scripts without a reactor. Importing this installs no reactor.
 """
 
 from twisted_ws.client.client import WebSocketClient

@@ -29,7 +29,7 @@ _DEFAULTS = Limits()
 
 
 class Connecting(Deferred[WebSocketClient]):
-    """What `connect` returns: ``await`` it, or use it in ``async with``, which closes the client at its end."""
+    """What `connect` returns: ``await`` it, or use it in ``async with``, which closes the client at the end."""
 
     _client: WebSocketClient
 
@@ -77,45 +77,46 @@ def connect(
 
     Args:
         url: ``ws://host:port/path`` or ``wss://...``.
-        subProtocols: to offer, the most wanted first; `WebSocketClient.negotiatedSubProtocol` is the server's choice.
-        headers: more headers for the handshake, as Origin or User-Agent.
+        subProtocols: to offer, in order of preference; `WebSocketClient.negotiatedSubProtocol` is the server's choice.
+        headers: more headers for the handshake, such as Origin or User-Agent.
         cookies: names and values.
         credentials: `Basic` or `Bearer`.
-        compression: whether to offer permessage-deflate. It costs memory and can leak secrets that are sent beside what others
-            wrote (RFC 7692 section 8).
-        retry: when to connect again by itself; None: never.
+        compression: whether to offer permessage-deflate. It costs memory, and can leak secrets that are sent together with
+            what others wrote (RFC 7692 section 8).
+        retry: when to reconnect; None: never.
         readTimeout: seconds until a read fails with `ReadTimeout`; None: never.
         handshakeTimeout: seconds for one attempt: DNS, TCP, proxy, TLS and HTTP together.
-        pingInterval: seconds between two pings that show that the server is there; 0: none.
-        pingTimeout: seconds for their pongs, after which the connection counts as lost.
-        maxMessageSize: bytes of a message, inflated; the connection fails with `MessageTooBig` before more is kept.
-        readBuffer: bytes of messages that wait to be read, until the server is read from no more.
-        writeBuffer: bytes of messages that wait to be sent (also during an outage), until a write fails with `WriteBufferFull`.
-        onPing: called with the client and the data of each ping, in place of the automatic pong; may be async.
-        onPong: called with the client and the data of each pong that no `ping` waits for; may be async.
-        onReconnect: called with the client each time that it is connected again. What it writes at once (before its first
-            await) goes out before all that waits.
-        trustStore: a file of the certificates to trust, in place of the system's: PEM, or PKCS #12 as ``Store(path, password)``.
+        pingInterval: seconds between pings that check that the server is there; 0: no pings.
+        pingTimeout: seconds for a pong, after which the connection counts as lost.
+        maxMessageSize: bytes of an inflated message; the connection fails with `MessageTooBig` before more is kept.
+        readBuffer: bytes of messages that may wait to be read before reading from the server pauses.
+        writeBuffer: bytes of messages that may wait to be sent (also during an outage) before writes fail with
+            `WriteBufferFull`.
+        onPing: called with the client and the data of each ping, instead of the automatic pong; may be async.
+        onPong: called with the client and the data of each pong that answers no `ping`; may be async.
+        onReconnect: called with the client after each reconnection. What it writes before its first await goes out before
+            everything that waits.
+        trustStore: a file of the certificates to trust, instead of the system's: PEM, or PKCS #12 as ``Store(path, password)``.
         clientCertificate: a file with the client's certificate, its key and its chain; PEM, or PKCS #12.
-        verify: False takes any certificate of the server: for tests only, and the log says it aloud.
-        proxy: the proxy's URL, ``http://user:password@host:port`` or ``socks5://...`` (which asks DNS itself); True: HTTPS_PROXY
-            for wss:, HTTP_PROXY for ws:, else ALL_PROXY, unless NO_PROXY has the host; False: none.
-        endpoint: connects in place of DNS, TCP and proxy, as to a UNIX socket.
+        verify: False accepts any certificate of the server: for tests only, and with a warning in the log.
+        proxy: the proxy's URL, ``http://user:password@host:port`` or ``socks5://...`` (which resolves names
+            itself); True: HTTPS_PROXY for wss:, HTTP_PROXY for ws:, else ALL_PROXY, unless NO_PROXY lists the host; False: none.
+        endpoint: connects instead of DNS, TCP and proxy, for example to a UNIX socket.
         reactor: the reactor; None for the global one.
 
     Returns:
-        A Deferred that fires with a `WebSocketClient` or fails with a `ConnectError`; with `retry`, not before that gives up.
-        Cancelled, it makes no more attempts. ``async with`` takes it too.
+        A Deferred that fires with a `WebSocketClient` or fails with a `ConnectError`; with `retry`, only
+        once that gives up. Cancelling it stops the attempts. ``async with`` takes it too.
 
     Raises:
-        InvalidURL: the URL is not that of a WebSocket, or the proxy's cannot be used.
+        InvalidURL: the URL is not a WebSocket's, or the proxy's cannot be used.
         ConfigurationError: a file cannot be used; the text names it.
         ValueError: another argument cannot be used; the text names it.
-        TypeError: an argument is of the wrong type.
-        RuntimeError: an asyncio loop runs here, and no reactor: nothing would ever come of it.
+        TypeError: an argument has the wrong type.
+        RuntimeError: an asyncio loop runs here but no reactor, so the Deferred would never fire.
     """
     if reactor is None:
-        from twisted.internet import reactor  # installs the default reactor, so not before somebody needs one
+        from twisted.internet import reactor  # installs the default reactor, so only when one is needed
 
         _checkLoop(reactor)
     options = Options(
@@ -147,7 +148,7 @@ def connect(
 
 
 def _checkLoop(reactor: Any) -> None:
-    """Under ``asyncio.run``, with a reactor that nobody runs, the Deferred would never fire, and the program stand still."""
+    """Refuse to run under ``asyncio.run`` without a running reactor: the Deferred would never fire, and the program hang."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -156,8 +157,8 @@ def _checkLoop(reactor: Any) -> None:
 
     if not reactor.running and not isinstance(reactor, AsyncioSelectorReactor):
         raise RuntimeError(
-            "asyncio runs here, but Twisted's reactor does not: install asyncioreactor before any other, and start with react "
-            "in place of asyncio.run; or call twisted_ws.client.sync in threads (asyncio.to_thread)"
+            "asyncio runs here, but Twisted's reactor does not: install asyncioreactor before any other reactor and start with "
+            "react instead of asyncio.run, or call twisted_ws.client.sync in threads (asyncio.to_thread)"
         )
 
 
@@ -166,7 +167,7 @@ def tlsFor(address: Address, trust: StorePath | None, certificate: StorePath | N
 
     Raises:
         ConfigurationError: a file cannot be used.
-        ValueError: there is something to configure, but no TLS.
+        ValueError: the URL is not for TLS, but something about TLS is given.
     """
     if not address.isSecure:
         if trust is not None or certificate is not None or not verify:

@@ -1,26 +1,26 @@
-"""What can go wrong for a client, one class for each cause; each message says what to do.
+"""What can go wrong for a client, with one class for each cause; each message says what to do.
 
 ::
 
     twisted_ws.WebSocketError
-    ├── ConnectError                no connection came about: raised by `connect`, and ends one that is to be made again
-    │   ├── InvalidURL              not a URL of a WebSocket (a ValueError too)
-    │   ├── ConnectFailed           no such host, nothing listens, no way there, broken off
-    │   ├── ProxyRefused            the proxy would not, has status
-    │   ├── TLSFailed               TLS could not be agreed on
+    ├── ConnectError                there is no connection: from `connect`, or when reconnecting is given up
+    │   ├── InvalidURL              not a WebSocket URL (also a ValueError)
+    │   ├── ConnectFailed           no such host, nothing listens, no route, or broken off
+    │   ├── ProxyRefused            the proxy refused; has status
+    │   ├── TLSFailed               the TLS handshake failed
     │   │   ├── UntrustedCertificate
     │   │   └── WrongName
-    │   ├── HandshakeTimeout        (a TimeoutError too)
-    │   ├── HandshakeRefused        an HTTP answer that is no 101, has status, headers and body
-    │   │   └── Redirected          3xx, has location
-    │   └── BadHandshake            an answer that breaks RFC 6455
+    │   ├── HandshakeTimeout        (also a TimeoutError)
+    │   ├── HandshakeRefused        a response other than 101; has status, headers and body
+    │   │   └── Redirected          3xx; has location
+    │   └── BadHandshake            a response that breaks RFC 6455
     ├── PeerError                   the server broke a rule after the 101, or went silent: ProtocolError, InvalidPayload,
     │   │                           MessageTooBig, TransportError (see `twisted_ws.errors`)
     │   └── BindingError
-    │       └── UnexpectedMessage   a message of another kind or shape than was asked for, has received
-    ├── ReadTimeout                 nothing came in time; the connection stays open (a TimeoutError too)
-    └── WriteBufferFull             more waits to be sent than may
-    twisted_ws.ConnectionClosed     closed by a Close frame, or by an end without one (1006)
+    │       └── UnexpectedMessage   a message of another kind or shape than expected; has received
+    ├── ReadTimeout                 nothing came in time; the connection stays open (also a TimeoutError)
+    └── WriteBufferFull             too much waits to be sent
+    twisted_ws.ConnectionClosed     closed by a Close frame, or without one (1006)
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ __all__ = [
 
 
 class ConnectError(WebSocketError):
-    """No connection came about."""
+    """There is no connection."""
 
 
 class InvalidURL(ConnectError, ValueError):
-    """The URL is not that of a WebSocket."""
+    """The URL is not a WebSocket's."""
 
 
 class ConnectFailed(ConnectError):
@@ -65,7 +65,7 @@ class ProxyRefused(ConnectError):
     """The proxy did not make the connection.
 
     Attributes:
-        status: the HTTP status of the proxy's answer; 0 where there is none (SOCKS, or no answer).
+        status: the HTTP status of the proxy's response; 0 if there is none (SOCKS, or no response).
     """
 
     def __init__(self, message: str, status: int = 0) -> None:
@@ -74,11 +74,11 @@ class ProxyRefused(ConnectError):
 
 
 class TLSFailed(ConnectError):
-    """TLS could not be agreed on."""
+    """The TLS handshake failed."""
 
 
 class UntrustedCertificate(TLSFailed):
-    """The server's certificate was not issued by an authority that is trusted, or is not valid now."""
+    """The server's certificate was not issued by a trusted authority, or is not valid now."""
 
 
 class WrongName(TLSFailed):
@@ -86,17 +86,17 @@ class WrongName(TLSFailed):
 
 
 class HandshakeTimeout(ConnectError, TimeoutError):
-    """The connection was not open in time."""
+    """The connection did not open in time."""
 
 
 class HandshakeRefused(ConnectError):
-    """The server answered with something else than 101.
+    """The server answered with a status other than 101.
 
     Attributes:
         status: the HTTP status.
-        headers: of the answer; names in any case.
-        body: the beginning of the answer's body, at most 16 KiB.
-        retryAfter: the seconds that Retry-After asks for; None without.
+        headers: of the response; names in any case.
+        body: the beginning of the response's body, at most 16 KiB.
+        retryAfter: the seconds that Retry-After asks for; None without it.
     """
 
     def __init__(self, message: str, status: int, headers: Headers, body: bytes = b"", retryAfter: float | None = None) -> None:
@@ -111,7 +111,7 @@ class Redirected(HandshakeRefused):
     """The server answered with a redirect, which is not followed.
 
     Attributes:
-        location: where to, as the server wrote it.
+        location: the target, as the server wrote it.
     """
 
     @property
@@ -121,23 +121,23 @@ class Redirected(HandshakeRefused):
 
 
 class BadHandshake(ConnectError):
-    """The answer breaks RFC 6455: the server is no WebSocket server, or something between changes what it says."""
+    """The response breaks RFC 6455: it is not from a WebSocket server, or was changed on the way."""
 
 
 class ReadTimeout(WebSocketError, TimeoutError):
-    """No message came in time; the connection is still open, and no message is lost."""
+    """No message came in time; the connection stays open, and no message is lost."""
 
 
 class WriteBufferFull(WebSocketError):
-    """More bytes wait to be sent than may: the server takes them too slowly, or is away; the message was not queued."""
+    """Too many bytes wait to be sent, because the server is slow or away; the message was not queued."""
 
 
 class UnexpectedMessage(BindingError):
-    """The next message is of another kind or shape than was asked for; it is taken off the queue.
+    """The next message has another kind or shape than expected; it was taken off the queue.
 
     Attributes:
         received: the message, str or bytes.
-        field: the path of the field that does not fit; "" for the message as a whole.
+        field: the path of the field that does not fit; "" if that is the whole message.
     """
 
     def __init__(self, message: str, received: str | bytes, field: str = "") -> None:
@@ -146,12 +146,12 @@ class UnexpectedMessage(BindingError):
 
 
 def seconds(value: float) -> str:
-    """Return a time for a message: "1 second", "2.5 seconds"."""
+    """Return a duration in words: "1 second", "2.5 seconds"."""
     return f"{value:g} second{'' if value == 1 else 's'}"
 
 
 def quoted(text: object, limit: int = 100) -> str:
-    """Return what a server sent, for a message: escaped, cut, in quotes."""
+    """Return what a server sent, escaped, cut and in quotes, for an error message."""
     return f'"{printable(text, limit)}"'
 
 

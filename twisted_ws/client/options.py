@@ -1,38 +1,37 @@
-"""What `connect` was asked for, checked."""
+"""The arguments of `connect`, checked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted_ws.client.http.address import Address
 from twisted_ws.client.retry import Retry
-from twisted_ws.limits import Limits
+from twisted_ws.limits import Limits, checkNumber
 
 if TYPE_CHECKING:
     from twisted_ws.client.client import WebSocketClient
 
-__all__ = ["CHARGE", "HANDSHAKE_TIMEOUT", "READ_BUFFER", "WRITE_BUFFER", "Options", "checkNumber"]
+__all__ = ["CHARGE", "HANDSHAKE_TIMEOUT", "READ_BUFFER", "WRITE_BUFFER", "Options"]
 
-# Seconds for DNS, TCP, proxy, TLS and HTTP together: a server may take 10 for its decision, and the way there some more.
+# Seconds for DNS, TCP, proxy, TLS and HTTP together: a server may take 10 for its decision, and getting there takes a few more.
 HANDSHAKE_TIMEOUT = 20.0
 # Bytes that a message in a queue is charged on top of its own: empty messages are not free.
 CHARGE = 64
-# Bytes of messages that wait to be read, until reading from the server pauses.
+# Bytes of messages that may wait to be read before reading from the server pauses.
 READ_BUFFER = 1024 * 1024
-# Bytes of messages that wait to be sent, until writes are refused. During an outage, some minutes of a busy client.
+# Bytes of messages that may wait to be sent before writes are refused: in an outage, some minutes of a busy client.
 WRITE_BUFFER = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `connect` was asked for; see there.
+    """The arguments of `connect`; see there.
 
     Attributes:
-        headers: all that the user wants in the request, credentials and cookies included.
-        limits: those of one connection.
+        headers: those that the user wants in the request, including credentials and cookies.
+        limits: those of each connection.
     """
 
     address: Address
@@ -50,23 +49,9 @@ class Options:
     onReconnect: Callable[[WebSocketClient], Any] | None = None
 
     def __post_init__(self) -> None:
-        checkNumber("handshakeTimeout", self.handshakeTimeout)
-        checkNumber("readBuffer", self.readBuffer)
-        checkNumber("writeBuffer", self.writeBuffer)
+        for name in ("handshakeTimeout", "readBuffer", "writeBuffer"):
+            checkNumber(name, getattr(self, name), above=True)
         if self.readTimeout is not None:
-            checkNumber("readTimeout", self.readTimeout)
+            checkNumber("readTimeout", self.readTimeout, above=True)
         if self.retry is not None and not isinstance(self.retry, Retry):
-            raise TypeError(f"retry is a Retry(...), not {type(self.retry).__name__}")
-
-
-def checkNumber(name: str, value: float, least: float = 0) -> None:
-    """Check that an option is a number above `least`.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not least < value < inf:
-        raise ValueError(f"{name} must be more than {least:g} and not endless, not {value}")
+            raise TypeError(f"retry must be a Retry(...), not {type(self.retry).__name__}")

@@ -1,4 +1,4 @@
-"""The messages that nobody has read yet, and the readers that wait for one."""
+"""The messages that wait to be read, and the readers that wait for a message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class _Reader(Generic[_T]):
-    """Somebody who waits for a message."""
+    """A read that waits for a message."""
 
     __slots__ = ("deadline", "result", "take")
 
@@ -29,7 +29,7 @@ class _Reader(Generic[_T]):
         self.result: Deferred[_T] = Deferred(lambda _: self.leave(queue))
 
     def leave(self, queue: deque[_Reader[Any]]) -> None:
-        """Wait no more; no message is lost by it."""
+        """Stop waiting; this loses no message."""
         queue.remove(self)
         self.stopClock()
 
@@ -39,17 +39,17 @@ class _Reader(Generic[_T]):
 
 
 class ReadQueue:
-    """First in, first out, for messages and for readers alike.
+    """First in, first out, for messages and readers alike.
 
     Args:
-        reactor: has the time-outs.
-        limit: bytes that wait before `pause` is called.
-        pause: have no more messages put.
-        resume: undo that; called when less than half of the limit waits.
+        reactor: schedules the timeouts.
+        limit: bytes that may wait before `pause` is called.
+        pause: called to stop more messages.
+        resume: called to undo that, when at most half of the limit waits.
 
     Attributes:
-        size: bytes that wait, `CHARGE` for each message included.
-        paused: whether `pause` was called last.
+        size: bytes that wait, including `CHARGE` for each message.
+        paused: whether `pause` was called more recently than `resume`.
     """
 
     def __init__(self, reactor: Any, limit: int, pause: Callable[[], object], resume: Callable[[], object]) -> None:
@@ -64,7 +64,7 @@ class ReadQueue:
         self.size = 0
 
     def put(self, message: str | bytes) -> None:
-        """Add a message; it is never refused."""
+        """Add a message; never refuses one."""
         self._messages.append(message)
         self.size += len(message) + CHARGE
         self._serve()
@@ -73,10 +73,10 @@ class ReadQueue:
             self._pause()
 
     def get(self, take: Callable[[str | bytes], _T], timeout: float | None) -> Deferred[_T]:
-        """Return a Deferred for the next message that no other reader has asked for before.
+        """Return a Deferred for the next message that no earlier reader waits for.
 
         Args:
-            take: makes what is wanted of the message; what it raises is what the Deferred fails with.
+            take: converts the message; the Deferred fails with what it raises.
             timeout: seconds until it fails with `ReadTimeout`; None: never.
         """
         if self._messages and not self._readers:
@@ -96,9 +96,9 @@ class ReadQueue:
         return reader.result
 
     def end(self, error: Exception) -> None:
-        """No more messages will come: whoever reads when there is none left gets `error`."""
+        """End: once no message is left, reading fails with `error`."""
         self._end = error
-        while self._readers:  # whom this wakes may make another one leave
+        while self._readers:  # a reader that this wakes may make another leave
             reader = self._readers.popleft()
             reader.stopClock()
             reader.result.errback(Failure(error.with_traceback(None)))
@@ -109,7 +109,7 @@ class ReadQueue:
         return message
 
     def _serve(self) -> None:
-        # Readers wait only while there is no message, so this is one of each; whom it wakes may read on, or leave.
+        # Readers wait only while there is no message, so there is one of each; a reader that this wakes may read on, or leave.
         while self._messages and self._readers:
             reader, message = self._readers.popleft(), self._next()
             reader.stopClock()

@@ -19,14 +19,14 @@ __all__ = ["Reconnector"]
 
 
 class Reconnector:
-    """Sees to it that there is a connection.
+    """Keeps a connection up.
 
     Args:
         reactor: tells the time.
         retry: when to try again; None: never.
         dial: makes one attempt.
-        opened: told of each connection.
-        givenUp: told why there will be none any more.
+        opened: called with each connection.
+        givenUp: called with the reason when there will be no more connections.
     """
 
     _log = Logger()
@@ -44,24 +44,24 @@ class Reconnector:
         self._dial = dial
         self._opened = opened
         self._givenUp = givenUp
-        self._count = 0  # attempts in a row, the first one aside
+        self._count = 0  # attempts in a row, not counting the first
         self._since = 0.0
         self._dialing: Deferred[None] | None = None
         self._next: IDelayedCall | None = None
         self._stopped = False
 
     def start(self) -> None:
-        """Make an attempt, now."""
+        """Make an attempt now."""
         self._next = None
         self._dialing = self._dial().addCallbacks(self._done, self._failed)
         self._dialing.addErrback(lambda failure: self._log.failure("a client failed when its connection opened", failure))
 
     def lost(self, error: Exception, hadMessage: bool) -> None:
-        """The connection is gone.
+        """Reconnect, or give up, after the loss of the connection.
 
         Args:
-            error: why.
-            hadMessage: whether it has brought a message.
+            error: the reason.
+            hadMessage: whether a message came over the connection.
         """
         if self._retry is not None and (hadMessage or self._reactor.seconds() - self._since >= self._retry.maxInterval):
             self._count = 0

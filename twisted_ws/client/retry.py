@@ -1,7 +1,7 @@
 """When to connect again, and when not to. Pure.
 
-Twisted's own `ClientService` knows how often an attempt has failed, and nothing of why: it cannot stop at a 403, nor wait as
-long as a Retry-After says. So its place is taken by `twisted_ws.client.reconnector`, and its policy by this.
+Twisted's `ClientService` knows how often an attempt has failed, but not why: it can neither stop at a 403 nor wait as long as
+Retry-After says. `twisted_ws.client.reconnector` takes its place, and this the place of its policy.
 """
 
 from __future__ import annotations
@@ -14,38 +14,39 @@ from random import SystemRandom
 from twisted_ws.client.errors import ConnectFailed, HandshakeRefused, HandshakeTimeout, ProxyRefused
 from twisted_ws.closecodes import CROWD, RETRIED, SPREAD
 from twisted_ws.errors import ConnectionClosed, TransportError
+from twisted_ws.limits import checkNumber
 
 __all__ = ["Retry"]
 
-# Not Python's shared generator: clients of a program that seeds it would come back all at once.
+# Not Python's shared generator: the clients of a program that seeds it would all come back at once.
 _random = SystemRandom()
 
-# Beyond what a server may ask for by Retry-After, in seconds: one that says a year would have the client lost.
+# The most seconds that a server may ask for with Retry-After: one that says a year would lose the client.
 MAX_HINT = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Connect again after a loss, and after an attempt that failed for a reason that may pass.
+    """Connect again after the connection is lost, or an attempt fails for a reason that may pass.
 
-    The wait before attempt n (1, 2, ...) is ``interval * factor ** (n - 1)``, at most `maxInterval`, less a random part of it:
-    `jitter` 0 none, 1 all. A server's hint makes it longer: Retry-After with 503 or 429 (up to an hour), and Close 1001 and
-    1012, after which all clients would come at once (1 to 10 seconds at random, at most `maxInterval`).
+    The wait before attempt n (1, 2, ...) is ``interval * factor ** (n - 1)``, at most `maxInterval`, minus a random part of it
+    (`jitter`: 0 none, 1 all). A server's hint makes it longer: Retry-After with 503 or 429 (up to an hour), and Close 1001 and
+    1012, after which all clients would come back at once (1 to 10 seconds at random, at most `maxInterval`).
 
     Attributes:
         interval: seconds before the first attempt.
         maxInterval: seconds before any attempt, at most.
-        factor: by which the wait grows.
+        factor: how much the wait grows each time.
         jitter: the part of the wait that is random, 0 to 1.
-        maxCount: attempts in a row, after which it is given up; 0: no limit. A connection counts as good, and the count begins
-            anew, when it has lasted for `maxInterval` seconds or has brought a message.
-        statusCodes: answers to the handshake (and of an HTTP proxy) that may pass.
+        maxCount: attempts in a row before giving up; 0: no limit. The count starts anew once a connection has lasted for
+            `maxInterval` seconds or has brought a message.
+        statusCodes: statuses of a handshake, or from an HTTP proxy, that may pass.
         closeCodes: close codes after which to come back (see `twisted_ws.closecodes`); 1006 is an end without a Close.
-        random: gives numbers from 0 to 1; for tests.
+        random: returns numbers from 0 to 1; for tests.
 
     Raises:
         ValueError: a number is out of range.
-        TypeError: one is no number.
+        TypeError: a value is not a number.
     """
 
     interval: float = 1.0
@@ -65,19 +66,15 @@ class Retry:
             ("jitter", 0.0, 1.0),
             ("maxCount", 0, inf),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-            if not least <= value <= most or value == inf:
-                raise ValueError(f"{name} must be {least:g} or more{'' if most == inf else f', at most {most:g}'}, not {value}")
+            checkNumber(name, getattr(self, name), least, most)
         if self.maxInterval < self.interval:
             raise ValueError(f"maxInterval must be interval ({self.interval:g}) or more, not {self.maxInterval:g}")
 
     def again(self, error: Exception) -> bool:
-        """Say whether to connect again after `error` ended a connection, or an attempt.
+        """Return whether to connect again after `error` ended a connection or an attempt.
 
-        Not when it would only happen again: a wrong certificate or URL, an answer that is no WebSocket, a 4xx, a redirect, a
-        server that breaks the protocol, or a Close whose code is not in `closeCodes`.
+        Not if it would only happen again: a wrong certificate or URL, a response that is not a WebSocket's, a 4xx, a redirect,
+        a server that breaks the protocol, or a Close whose code is not in `closeCodes`.
         """
         if isinstance(error, ConnectionClosed):
             return error.statusCode in self.closeCodes
@@ -88,7 +85,7 @@ class Retry:
         return isinstance(error, (ConnectFailed, HandshakeTimeout, TransportError))
 
     def wait(self, attempt: int, error: Exception) -> float:
-        """Return the seconds to wait before `attempt` (1, 2, ...), of which `error` is the cause."""
+        """Return the seconds to wait before `attempt` (1, 2, ...), which `error` makes necessary."""
         try:
             delay = min(self.interval * float(self.factor) ** (attempt - 1), self.maxInterval)
         except OverflowError:

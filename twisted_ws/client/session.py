@@ -1,4 +1,4 @@
-"""What is behind a client: its connection, those that follow it, and what waits on either side of them."""
+"""A client's connection and its successors, with what waits on either side of them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Session:
         dial: makes one attempt to connect.
 
     Attributes:
-        client: whom the handlers get; set by the client.
-        connection: the present connection, or the last one; None before the first.
-        reads: what came.
-        writes: what waits to be sent.
+        client: the client for the handlers; set by the client.
+        connection: the current connection, or the last one; None before the first.
+        reads: the messages that came.
+        writes: the messages that wait to be sent.
         closing: whether the client was told to close.
-        isOver: whether there will be no connection any more.
+        isOver: whether there will be no more connections.
     """
 
     _log = Logger()
@@ -60,17 +60,17 @@ class Session:
         self._closeWaiters: list[Deferred[None]] = []
 
     def start(self) -> Deferred[WebSocketClient]:
-        """Connect; the Deferred fires with the client when it is open for the first time, or fails when it never will be."""
+        """Connect; the Deferred fires with the client once it is open for the first time, or fails if it never will be."""
         self._reconnector.start()
         return self._begun
 
     def cancel(self, _: object) -> None:
-        """Make no more attempts to open it for the first time."""
+        """Stop trying to open the first connection."""
         self._reconnector.stop()
         self._over(CancelledError())
 
     def close(self, payload: bytes, timeout: float) -> Deferred[None]:
-        """Send what waits and a Close frame with `payload`; fires when closed."""
+        """Send what waits, then a Close frame with `payload`; the Deferred fires when closed."""
         self.closing = True
         self._reconnector.stop()
         error = ConnectionClosed(int.from_bytes(payload[:2], "big"), payload[2:].decode())
@@ -78,13 +78,13 @@ class Session:
             self._over(error)
         else:
             self.writes.refuse(error)
-            self.writes.attach(self.connection)  # an onReconnect that closes comes before that
+            self.writes.attach(self.connection)  # not done yet if onReconnect closes
             self.writes.flush()
             self.connection.startClose(payload, timeout)
         return self.whenClosed()
 
     def whenClosed(self) -> Deferred[None]:
-        """Return a Deferred that fires when there will be no connection any more."""
+        """Return a Deferred that fires when there will be no more connections."""
         closed: Deferred[None] = Deferred()
         if self.isOver:
             closed.callback(None)
@@ -100,7 +100,7 @@ class Session:
         self.reads.put(message)
 
     def pingReceived(self, data: bytes) -> bool:
-        """Tell the handler, which then answers itself."""
+        """Call the handler, which then answers the ping itself."""
         handler = self.options.onPing
         if handler is None:
             return False
@@ -108,12 +108,12 @@ class Session:
         return True
 
     def pongReceived(self, data: bytes) -> None:
-        """Tell the handler."""
+        """Call the handler."""
         if self.options.onPong is not None:
             self._call(self.options.onPong, self.client, data)
 
     def ended(self, error: ConnectionClosed | WebSocketError) -> None:
-        """Note why; where no connection will follow, nobody need wait for the transport to go."""
+        """Note the reason; if no connection will follow, reads and writes end without waiting for the transport to go."""
         self._error = error
         retry = self.options.retry
         if self.closing or retry is None or not retry.again(error):
@@ -121,7 +121,7 @@ class Session:
             self.writes.refuse(_closed(error))
 
     def gone(self) -> None:
-        """Have another connection made, or come to the end."""
+        """Reconnect, or end."""
         self._isAway = True
         self.writes.detach()
         if self.closing:
@@ -138,7 +138,7 @@ class Session:
         if self.reads.paused:
             connection.pauseReading()
         if not isFirst and self.options.onReconnect is not None:
-            # What it writes, to log in or to subscribe, the server has to see before all that waits.
+            # What it writes, to log in or to subscribe, must reach the server before everything that waits.
             self.writes.putFirst(True)
             self._call(self.options.onReconnect, self.client)
             self.writes.putFirst(False)
@@ -162,7 +162,7 @@ class Session:
     # Backpressure.
 
     def _pause(self) -> None:
-        assert self.connection is not None  # from which the message came
+        assert self.connection is not None  # the message came from it
         self.connection.pauseReading()
 
     def _resume(self) -> None:
@@ -170,14 +170,14 @@ class Session:
         self.connection.resumeReading()
 
     def _call(self, handler: Callable[..., Any], *arguments: object) -> None:
-        """Call the user's code: what it raises is the user's mistake, and must not hurt the connection."""
+        """Call the user's code: what it raises must not hurt the connection."""
         maybeDeferred(handler, *arguments).addErrback(
             lambda failure: self._log.failure("a handler of the client failed", failure)
         )
 
 
 def _closed(error: Exception) -> ConnectionClosed:
-    """Return what writes fail with when a connection ended by `error`."""
+    """Return what writes fail with when `error` ended the connection."""
     if isinstance(error, ConnectionClosed):
         return error
     closed = ConnectionClosed((isinstance(error, WebSocketError) and error.code) or CloseCode.ABNORMAL)

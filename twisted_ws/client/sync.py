@@ -8,8 +8,8 @@
         client.writeTextMessage("hello")
         print(client.readTextMessage())
 
-All connections share one reactor, which runs in a thread of its own and ends with the process. It is not the global one, so a
-program may run that beside it. A client may be used by several threads.
+All connections share one reactor, which runs in its own thread and ends with the process. It is not the global reactor, so a
+program may run that one too. A client may be used by several threads.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from twisted.python import threadable
 from twisted.python.failure import Failure
 
 from twisted_ws.client import client as _client
+from twisted_ws.client.client import ClientState
 from twisted_ws.client.connecting import connect as _connect
-from twisted_ws.client.http.response import Response
 
 __all__ = ["WebSocketClient", "connect"]
 
 _T = TypeVar("_T")
 
 
-class _Background:
-    """A reactor in a thread of its own."""
+class _ReactorThread:
+    """A reactor in its own thread."""
 
     def __init__(self) -> None:
         try:
@@ -43,10 +43,10 @@ class _Background:
         except ImportError:
             from twisted.internet.selectreactor import SelectReactor as Reactor
         self.reactor: Any = Reactor()
-        # The thread that counts as Twisted's stays that of the global reactor, where a program runs one.
+        # For Twisted, the I/O thread stays that of the global reactor, if a program runs one.
         self.reactor._registerAsIOThread = False
         self.process = os.getpid()
-        # A daemon, and so are the threads that it starts for DNS: the process does not wait for them.
+        # A daemon, like the threads that it starts for DNS: the process does not wait for them.
         self.thread = threading.Thread(target=self._run, name="twisted_ws.client.sync", daemon=True)
         self.thread.start()
 
@@ -73,26 +73,26 @@ class _Background:
             return outcome.result()
         except BaseException:
             if not outcome.done():
-                # KeyboardInterrupt: nobody waits any more, and the next message must not go to nobody.
+                # KeyboardInterrupt: no one waits any more, and the next message must not be lost on this call.
                 self.reactor.callFromThread(giveUp)
             raise
 
 
 _lock = threading.Lock()
-_background: _Background | None = None
+_thread: _ReactorThread | None = None
 
 
-def _reactorThread() -> _Background:
-    """Return the reactor's thread, started where there is none in this process; a fork does not inherit it.
+def _reactorThread() -> _ReactorThread:
+    """Return the reactor's thread, starting it if this process has none yet; a fork does not inherit it.
 
     Raises:
-        RuntimeError: the caller is in a reactor's thread, and would block it.
+        RuntimeError: the call comes from a reactor's thread, and would block it.
     """
-    global _background
+    global _thread
     with _lock:
-        if _background is None or _background.process != os.getpid():
-            _background = _Background()
-        found = _background
+        if _thread is None or _thread.process != os.getpid():
+            _thread = _ReactorThread()
+        found = _thread
     running = getattr(sys.modules.get("twisted.internet.reactor"), "running", False)
     if threading.current_thread() is found.thread or (running and threadable.isInIOThread()):
         raise RuntimeError("twisted_ws.client.sync blocks, and this is a reactor's thread: await twisted_ws.client.connect here")
@@ -108,55 +108,28 @@ def connect(url: str, **options: Any) -> WebSocketClient:
 
     Args:
         url: ``ws://host:port/path`` or ``wss://...``.
-        options: those of `twisted_ws.client.connect`, but for `reactor`. Handlers (onPing, onPong, onReconnect) are called in the
+        options: those of `twisted_ws.client.connect`, except `reactor`. Handlers (onPing, onPong, onReconnect) are called in the
             reactor's thread, with the client that `twisted_ws.client.connect` would give: they must not block.
 
     Raises:
         ConnectError: there is no connection; and what `twisted_ws.client.connect` raises.
         RuntimeError: this is a reactor's thread.
     """
-    background = _reactorThread()
-    found: _client.WebSocketClient = background.call(lambda: _connect(url, reactor=background.reactor, **options))
+    thread = _reactorThread()
+    found: _client.WebSocketClient = thread.call(lambda: _connect(url, reactor=thread.reactor, **options))
     return WebSocketClient(found)
 
 
-class WebSocketClient:
-    """A WebSocket whose methods block: those of `twisted_ws.client.WebSocketClient`, with what their Deferreds fire with.
+class WebSocketClient(ClientState):
+    """A WebSocket whose methods block: those of `twisted_ws.client.WebSocketClient`, with the results of their Deferreds.
 
-    What they fail with is raised: `ConnectionClosed`, or a class of `twisted_ws.client.errors`. A write returns when the
-    message was handed to the kernel; with a `Retry`, and during an outage, that is after the next connection.
+    They raise what the Deferreds fail with: `ConnectionClosed`, or a class of `twisted_ws.client.errors`. A write returns when
+    the message was handed to the kernel; with a `Retry`, during an outage, that is after the next connection.
     """
 
     def __init__(self, client: _client.WebSocketClient) -> None:
+        super().__init__(client._session, client.attributes)
         self._client = client
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """A dict of yours."""
-        return self._client.attributes
-
-    @property
-    def negotiatedSubProtocol(self) -> str | None:
-        """The subprotocol that the server chose, None without one."""
-        return self._client.negotiatedSubProtocol
-
-    @property
-    def response(self) -> Response:
-        """The server's answer to the last handshake, with `status` and `headers`."""
-        return self._client.response
-
-    @property
-    def bufferedAmount(self) -> int:
-        """Bytes of messages that were written (by other threads) and not yet handed to the kernel."""
-        return self._client.bufferedAmount
-
-    def isOpen(self) -> bool:
-        """Say whether there is a connection over which messages can go; False during an outage."""
-        return self._client.isOpen()
-
-    def isSecure(self) -> bool:
-        """Say whether messages go over TLS."""
-        return self._client.isSecure()
 
     def writeTextMessage(self, text: str) -> None:
         """Send one text message."""
@@ -171,12 +144,12 @@ class WebSocketClient:
         _call(self._client.writeMessage, value)
 
     def readTextMessage(self, timeout: float | None = None) -> str:
-        """Return the next message, which has to be text; `timeout` is in seconds, None: the client's `readTimeout`."""
+        """Return the next message, which must be text; `timeout` is in seconds, None for the client's `readTimeout`."""
         text: str = _call(self._client.readTextMessage, timeout)
         return text
 
     def readBinaryMessage(self, timeout: float | None = None) -> bytes:
-        """Return the next message, which has to be binary."""
+        """Return the next message, which must be binary."""
         data: bytes = _call(self._client.readBinaryMessage, timeout)
         return data
 
@@ -187,11 +160,11 @@ class WebSocketClient:
     def readMessage(self, annotation: Any = Any, timeout: float | None = None) -> Any: ...
 
     def readMessage(self, annotation: Any = Any, timeout: float | None = None) -> Any:
-        """Return the next message as `annotation` has it."""
+        """Return the next message, decoded to fit `annotation`."""
         return _call(self._client.readMessage, annotation, timeout)
 
     def __iter__(self) -> Iterator[str | bytes]:
-        """Give each message, until the server says that all is done, or we do."""
+        """Yield each message, until the server closes with 1000, 1001 or no code, or this side closes."""
         while True:
             try:
                 message: str | bytes = _call(self._client.__anext__)
@@ -209,7 +182,7 @@ class WebSocketClient:
         _call(self._client.pong, data)
 
     def close(self, code: int = 1000, reason: str = "", timeout: float = 60) -> None:
-        """Send what waits and a Close frame, and wait for the server's; more than once does no harm."""
+        """Send what waits and a Close frame, and wait for the server's; may be called again."""
         _call(self._client.close, code, reason, timeout)
 
     def __enter__(self) -> WebSocketClient:
@@ -217,6 +190,3 @@ class WebSocketClient:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return repr(self._client)

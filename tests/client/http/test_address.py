@@ -52,11 +52,11 @@ def test_read(url, isSecure, host, port, target, authority):
         ("ws://a/#b", "fragment"),
         ("ws://a/#", "fragment"),
         ("ws://a:0", "port 0"),
-        ("ws://a:65536", "no URL"),
-        ("ws://a:x", "no URL"),
-        ("ws://[::1", "no URL"),
+        ("ws://a:65536", "not a URL"),
+        ("ws://a:x", "not a URL"),
+        ("ws://[::1", "not a URL"),
         ("ws://alice:secret@a/?token=secret", "credentials=Basic"),
-        ("ws://alice:secret@a:x/?token=secret", "no URL"),
+        ("ws://alice:secret@a:x/?token=secret", "not a URL"),
     ],
 )
 def test_refused(url, hint):

@@ -83,11 +83,11 @@ def test_credentials():
     ("answer", "hint"),
     [
         (b"HTTP/1.1 407 Who\r\n\r\n", "http://user:password@host:port"),
-        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "it answers 502"),
-        (b"HTTP/1.1 101 Switching\r\n\r\n", "it answers 101"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "it answered 502"),
+        (b"HTTP/1.1 101 Switching\r\n\r\n", "it answered 101"),
         (b"SSH-2.0-x\r\n\r\n", "does not speak HTTP"),
-        (b"\x05\xff" * 10_000, "no end in 16384 bytes"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", "no end in 16384 bytes"),
+        (b"\x05\xff" * 10_000, "larger than 16384 bytes"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", "larger than 16384 bytes"),
     ],
 )
 def test_refusals(answer, hint):
@@ -175,12 +175,12 @@ def test_socksAddress(url, address):
         ("", [b"HTTP/1.1 400"], "does not speak SOCKS 5"),
         ("", [b"\x05\xff"], "socks5://user:password@host:port"),
         ("", [b"\x05\x02"], "socks5://user:password@host:port"),
-        ("alice", [b"\x05\xff"], "does not take a password"),
-        ("alice", [b"\x05\x02", b"\x01\x01"], "does not know this user"),
+        ("alice", [b"\x05\xff"], "does not accept a password"),
+        ("alice", [b"\x05\x02", b"\x01\x01"], "rejected the user"),
         ("", [b"\x05\x00", b"\x04\x00\x00\x01\x00"], "does not speak SOCKS 5"),
         ("", [b"\x05\x00", b"\x05\x02\x00\x01\x00"], "its rules forbid it"),
         ("", [b"\x05\x00", b"\x05\x05\x00\x01\x00"], "nothing listens there"),
-        ("", [b"\x05\x00", b"\x05\x63\x00\x01\x00"], "its reply is 99"),
+        ("", [b"\x05\x00", b"\x05\x63\x00\x01\x00"], "it replied 99"),
         ("", [b"\x05\x00", b"\x05\x00\x00\x09\x00"], "malformed"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Who the client is: the value of the Authorization header (RFC 7617, RFC 6750)."""
+"""The client's credentials, for the Authorization header (RFC 7617, RFC 6750)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Basic:
     """A user and a password (RFC 7617).
 
     Raises:
-        ValueError: the user has a colon, or one of them a control character.
-        TypeError: one of them is no str.
+        ValueError: the user has a colon, or either has a control character.
+        TypeError: either is not a str.
     """
 
     __slots__ = ("_header",)
@@ -22,9 +22,9 @@ class Basic:
             if not isinstance(value, str):
                 raise TypeError(f"the {name} must be a str, not {type(value).__name__}")
         if ":" in user:
-            raise ValueError("a user with a colon cannot be sent by Basic (RFC 7617)")
+            raise ValueError("Basic credentials cannot have a colon in the user (RFC 7617)")
         if any(c < " " or c == "\x7f" for c in user + password):
-            raise ValueError("user and password must have no control characters")
+            raise ValueError("user and password must not have control characters")
         self._header = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
     def header(self) -> str:
@@ -39,8 +39,8 @@ class Bearer:
     """A token (RFC 6750).
 
     Raises:
-        ValueError: the token is empty, or has a space, a control character or one outside ASCII.
-        TypeError: it is no str.
+        ValueError: the token is empty, or has a character that is a space, a control character or not ASCII.
+        TypeError: the token is not a str.
     """
 
     __slots__ = ("_header",)
@@ -49,7 +49,7 @@ class Bearer:
         if not isinstance(token, str):
             raise TypeError(f"the token must be a str, not {type(token).__name__}")
         if not token or not token.isascii() or any(c <= " " or c == "\x7f" for c in token):
-            raise ValueError("a bearer token is ASCII without spaces and control characters, and not empty")
+            raise ValueError("a bearer token must be ASCII, without spaces and control characters, and not empty")
         self._header = f"Bearer {token}"
 
     def header(self) -> str:

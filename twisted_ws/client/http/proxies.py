@@ -1,4 +1,4 @@
-"""Which proxy a connection goes through, as the user or the environment says. Pure."""
+"""The proxy for a connection, by the user's choice or the environment. Pure."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy that makes connections for us.
+    """A proxy that connects to servers on the client's behalf.
 
     Attributes:
-        isSocks: SOCKS 5 (RFC 1928); else HTTP, asked by CONNECT.
-        host: name in ASCII, or IP address.
+        isSocks: True for SOCKS 5 (RFC 1928), False for HTTP CONNECT.
+        host: a name in ASCII, or an IP address.
         port: 1 to 65535.
         user: "" without one.
         password: "" without one.
@@ -45,17 +45,17 @@ def proxyFor(address: Address, proxy: bool | str, environment: Mapping[str, str]
 
     Args:
         address: where the connection goes.
-        proxy: the URL of the proxy; True: what the environment says; False: none.
-        environment: proxies by scheme as `urllib.request.getproxies_environment` gives them; None: those of this process.
+        proxy: the URL of the proxy; True: the environment's; False: none.
+        environment: proxies by scheme, as from `urllib.request.getproxies_environment`; None: those of this process.
 
     Raises:
         InvalidURL: the URL of the proxy cannot be used.
-        TypeError: `proxy` is neither str nor bool.
+        TypeError: `proxy` is neither a str nor a bool.
     """
     if isinstance(proxy, str):
         return parseProxy(proxy, "proxy")
     if not isinstance(proxy, bool):
-        raise TypeError(f"proxy is a URL, True or False, not {type(proxy).__name__}")
+        raise TypeError(f"proxy must be a URL, True or False, not {type(proxy).__name__}")
     if not proxy:
         return None
     found = getproxies_environment() if environment is None else environment
@@ -71,30 +71,30 @@ def parseProxy(url: str, source: str) -> Proxy:
 
     Args:
         url: ``http://user:password@host:port`` or ``socks5://...``; without a scheme, HTTP.
-        source: where the URL comes from, for the error; the URL itself may have a password.
+        source: where the URL comes from, for the error; the URL itself may contain a password.
 
     Raises:
-        InvalidURL: no proxy can be made of it.
+        InvalidURL: the URL cannot be used.
     """
     try:
-        url.encode()  # of the environment, it may be no text
+        url.encode()  # from the environment, it may be invalid text
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
     except ValueError:
-        raise InvalidURL(f"the URL in {source} cannot be read: write http://host:port or socks5://host:port") from None
+        raise InvalidURL(f"the URL in {source} is malformed: write http://host:port or socks5://host:port") from None
     if parts.scheme not in _PORTS:
-        raise InvalidURL(f"{source} names a proxy of a kind that is not spoken: write http://host:port or socks5://host:port")
+        raise InvalidURL(f"{source} names an unsupported kind of proxy: write http://host:port or socks5://host:port")
     host = asciiHost(parts.hostname or "")
     if host is None or port == 0:
-        raise InvalidURL(f"the URL in {source} has no usable host and port: write http://host:port or socks5://host:port")
+        raise InvalidURL(f"the URL in {source} has no valid host and port: write http://host:port or socks5://host:port")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if len(user.encode()) > 255 or len(password.encode()) > 255:
-        raise InvalidURL(f"user and password in {source} are longer than 255 bytes")
+        raise InvalidURL(f"the user or the password in {source} is longer than 255 bytes")
     return Proxy(parts.scheme != "http", host, port or _PORTS[parts.scheme], user, password)
 
 
 def _isExempt(address: Address, exempt: str) -> bool:
-    """Say whether NO_PROXY has the address: as a name (or one above it), an IP address or a network, with or without a port."""
+    """Return whether NO_PROXY lists the address: by name or parent domain, IP address or network, with or without a port."""
     for entry in (each.strip().lower() for each in exempt.split(",")):
         if entry == "*":
             return True

@@ -33,17 +33,17 @@ _IPV4, _NAME, _IPV6 = 1, 3, 4
 _REPLIES = {
     1: "it failed",
     2: "its rules forbid it",
-    3: "the network cannot be reached",
-    4: "there is no such host, or no way to it",
+    3: "the network is unreachable",
+    4: "the host is unreachable",
     5: "nothing listens there",
-    6: "it took too long",
-    7: "it does not know CONNECT",
-    8: "it does not know that kind of address",
+    6: "the packet's time to live expired",
+    7: "it does not support CONNECT",
+    8: "it does not support this type of address",
 }
 
 
 class _Tunnel(Protocol):
-    """Talks to the proxy, and then gives the transport to the protocol of a factory."""
+    """Talks to the proxy, then hands the transport to the protocol of a factory."""
 
     transport: Any
 
@@ -56,7 +56,7 @@ class _Tunnel(Protocol):
         self._done = False
 
     def dataReceived(self, data: bytes) -> None:
-        """Collect what the proxy says."""
+        """Collect what the proxy sends."""
         if self._done:
             return
         self._data += data
@@ -66,11 +66,11 @@ class _Tunnel(Protocol):
             self._fail(error)
 
     def step(self) -> None:
-        """Go on as far as `_data` allows, and call `through` at the end."""
+        """Go as far as `_data` allows, and call `through` at the end."""
         raise NotImplementedError
 
     def through(self) -> None:
-        """The tunnel stands: what comes from here on is the server's."""
+        """Hand over the transport: what comes from here on is from the server."""
         self._done = True
         rest, self._data = self._data, b""
         protocol = self._factory.buildProtocol(self.transport.getPeer())
@@ -82,11 +82,11 @@ class _Tunnel(Protocol):
             protocol.dataReceived(rest)
 
     def refused(self, why: str, status: int = 0) -> ProxyRefused:
-        """Return the error for a proxy that would not."""
-        return ProxyRefused(f"the proxy {self._proxy.hostAndPort} does not connect to {self._address.hostAndPort}: {why}", status)
+        """Return the error for a proxy that refused."""
+        return ProxyRefused(f"the proxy {self._proxy.hostAndPort} did not connect to {self._address.hostAndPort}: {why}", status)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as Twisted declares it
-        """Fail, if there is no tunnel."""
+        """Fail, if the tunnel was not established."""
         self._fail(self.refused("it closed the connection"))
 
     def _fail(self, error: ProxyRefused) -> None:
@@ -101,12 +101,12 @@ class _Tunnel(Protocol):
 
 
 class _HTTPTunnel(_Tunnel):
-    """CONNECT."""
+    """A tunnel by HTTP CONNECT."""
 
     _limits = Limits()
 
     def connectionMade(self) -> None:
-        """Ask."""
+        """Send the request."""
         proxy, target = self._proxy, self._address.hostAndPort
         request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
         if proxy.user:
@@ -115,37 +115,37 @@ class _HTTPTunnel(_Tunnel):
         self.transport.write(f"{request}\r\n".encode())
 
     def step(self) -> None:
-        """Read the answer."""
+        """Read the response."""
         end = self._data.find(_END)
         size = len(self._data) if end < 0 else end + len(_END)
         if size > self._limits.head:
-            raise self.refused(f"its answer has no end in {self._limits.head} bytes")
+            raise self.refused(f"its response head is larger than {self._limits.head} bytes")
         if end < 0:
             return
         head, self._data = self._data[:size], self._data[size:]
         try:
             status = parseResponse(head, self._limits.headers).status
         except BadHandshake:
-            raise self.refused("it does not speak HTTP/1.1; check its URL") from None
+            raise self.refused("it does not speak HTTP/1.1: check its URL") from None
         if 200 <= status < 300:
             self.through()
         elif status == 407:
-            raise self.refused("it wants a user and a password (407); put them into its URL: http://user:password@host:port", 407)
+            raise self.refused("it requires a password (407): put it into its URL, http://user:password@host:port", 407)
         else:
-            raise self.refused(f"it answers {status}", status)
+            raise self.refused(f"it answered {status}", status)
 
 
 class _SocksTunnel(_Tunnel):
-    """SOCKS 5: the proxy asks DNS, so that nobody here learns the name."""
+    """A tunnel by SOCKS 5: the proxy resolves the name, so that no one here learns it."""
 
     def connectionMade(self) -> None:
-        """Offer the ways to say who we are."""
+        """Offer the authentication methods."""
         methods = (_NO_PASSWORD, _PASSWORD) if self._proxy.user else (_NO_PASSWORD,)
         self.transport.write(bytes((_VERSION, len(methods), *methods)))
         self._next = self._method
 
     def step(self) -> None:
-        """Take one answer after the other."""
+        """Take one reply after another."""
         while not self._done and self._next():
             pass
 
@@ -161,7 +161,7 @@ class _SocksTunnel(_Tunnel):
             return False
         version, method = answer
         if version != _VERSION:
-            raise self.refused("it does not speak SOCKS 5; check its URL")
+            raise self.refused("it does not speak SOCKS 5: check its URL")
         if method == _PASSWORD and self._proxy.user:
             user, password = self._proxy.user.encode(), self._proxy.password.encode()
             self.transport.write(b"".join((b"\x01", bytes((len(user),)), user, bytes((len(password),)), password)))
@@ -169,9 +169,9 @@ class _SocksTunnel(_Tunnel):
         elif method == _NO_PASSWORD:
             self._ask()
         elif self._proxy.user:
-            raise self.refused("it does not take a password")
+            raise self.refused("it does not accept a password")
         else:
-            raise self.refused("it wants a user and a password; put them into its URL: socks5://user:password@host:port")
+            raise self.refused("it requires a password: put it into its URL, socks5://user:password@host:port")
         return True
 
     def _admitted(self) -> bool:
@@ -179,7 +179,7 @@ class _SocksTunnel(_Tunnel):
         if answer is None:
             return False
         if answer[1] != 0:
-            raise self.refused("it does not know this user and password")
+            raise self.refused("it rejected the user and the password")
         self._ask()
         return True
 
@@ -194,17 +194,17 @@ class _SocksTunnel(_Tunnel):
         self._next = self._answer
 
     def _answer(self) -> bool:
-        # Version, reply, reserved, kind of address; then the address (of no use to us) and its port.
+        # Version, reply, reserved, address type; then the address (which is not needed) and its port.
         if len(self._data) < 5:
             return False
         version, reply, _, kind, first = self._data[:5]
         if version != _VERSION:
-            raise self.refused("it does not speak SOCKS 5; check its URL")
+            raise self.refused("it does not speak SOCKS 5: check its URL")
         if reply:
-            raise self.refused(_REPLIES.get(reply, f"its reply is {reply}"))
+            raise self.refused(_REPLIES.get(reply, f"it replied {reply}"))
         size = {_IPV4: 4, _IPV6: 16, _NAME: 1 + first}.get(kind)
         if size is None:
-            raise self.refused("its answer is malformed")
+            raise self.refused("its reply is malformed")
         if self._take(4 + size + 2) is not None:
             self.through()
         return False
@@ -216,8 +216,8 @@ class TunnelEndpoint:
 
     Args:
         endpoint: connects to the proxy.
-        proxy: which one it is.
-        address: where to.
+        proxy: the proxy.
+        address: the destination.
     """
 
     def __init__(self, endpoint: IStreamClientEndpoint, proxy: Proxy, address: Address) -> None:
