@@ -117,7 +117,7 @@ def test_refusals(server: Running, tmp_path: Path) -> None:
             ((), 2, "give one URL"),
             ((there, "a", "b"), 2, "give one URL"),
             ((there, "a", "--file", "b"), 2, "given twice"),
-            ((there, "a", "-bj"), 2, "two kinds"),
+            ((there, "a", "-bj"), 2, "different kinds"),
             ((there,), 2, "The message is empty"),
             ((there, "--file", "nowhere"), 2, "The file nowhere cannot be read (No such file or directory)"),
             ((there, "a", "--key-file", "nowhere"), 2, "The key file nowhere cannot be read"),
@@ -135,7 +135,7 @@ def test_refusals(server: Running, tmp_path: Path) -> None:
                 "give credentials that it accepts (--key-file, --user-file)",
             ),
             ((site(server, "/nowhere"), "a", *key), 5, "404 (There is nothing here.): check the URL"),
-            ((f"http://localhost:{server.port('ws')}/ws", "a", *key), 5, "take the broadcast port"),
+            ((f"http://localhost:{server.port('ws')}/ws", "a", *key), 5, "use the broadcast port"),
             (("--timeout", "0.2", f"http://127.0.0.1:{silent.getsockname()[1]}", "a"), 7, "allow more time with --timeout"),
         ):
             done = command(tmp_path, "broadcast", *arguments)

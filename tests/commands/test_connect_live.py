@@ -194,7 +194,7 @@ def test_refusals(server: Running, tmp_path: Path) -> None:
             (("http://localhost",), 2, "does not begin with ws:// or wss://"),
             (("--trust-store", "nowhere", f"wss://localhost:{port}"), 2, "The trust store nowhere cannot be read"),
             (("--insecure", f"ws://localhost:{port}"), 2, "--insecure are for wss:// URLs"),
-            (("--header", "no colon", there), 2, "A header is written 'Name: value'"),
+            (("--header", "no colon", there), 2, "A header has no colon: write 'Name: value'"),
             ((f"ws://127.0.0.1:{nobody}",), 3, "nothing listens"),
             ((f"wss://localhost:{port}/echo",), 4, "does not speak TLS"),
             ((url(server, "wss"),), 4, "give its certificate with --trust-store"),
@@ -216,7 +216,7 @@ def test_notUTF8(server: Running, tmp_path: Path) -> None:
     """A line that cannot be sent as text ends it, after those before it, and says which."""
     done = command(tmp_path, "connect", url(server), stdin=b"good\n\xff\n")
     assert done.code == 1
-    assert done.err == "twisted-ws: Line 2 on standard input is not UTF-8: --binary sends bytes.\n"
+    assert done.err == "twisted-ws: Line 2 on standard input is not UTF-8: use --binary to send bytes.\n"
 
 
 def test_trust(server: Running, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_server(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("word", "mend"),
-    [("conect", "did you mean connect?"), ("serve", "the commands are connect and broadcast, and without one it is the server")],
+    [("conect", "did you mean connect?"), ("serve", "the commands are connect and broadcast; without one, the server starts")],
 )
 def test_unknown(word: str, mend: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A word that is no command is told from an option that is wrong."""

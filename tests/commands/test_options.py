@@ -41,7 +41,7 @@ def test_anyOrder() -> None:
             "--max-message-size must be a number of bytes such as 65536, 64KiB or 1MiB, not 'big'",
         ),
         (["a", "--max-message-size", "0"], "must be a number of bytes"),
-        (["a", "-nw"], "--no-stdin goes with neither"),
+        (["a", "-nw"], "--no-stdin cannot be combined"),
     ],
     ids=str,
 )

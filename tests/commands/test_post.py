@@ -207,7 +207,7 @@ def test_secure() -> None:
         (Answer(429, "1", b""), 6, "", "the site refused the message with 429: try again in 1 second"),
         (Answer(500, "", b"a\x1b"), 6, "", "the site refused the message with 500 (a\\x1b): try again later"),
         (Answer(302, "", b""), 5, "", "the site refused the message with 302: redirects are not followed"),
-        (Answer(400, "", b'{"message": "no"}'), 5, "", "the site refused the message with 400 (no): mend it, and send it again"),
+        (Answer(400, "", b'{"message": "x"}'), 5, "", "the site refused the message with 400 (x): correct it and send it again"),
         (
             Answer(400, "", b"This port speaks TLS: use https:// or wss://"),
             5,
@@ -231,10 +231,10 @@ def test_tell(answer: Answer, code: int, out: str, err: str, capfd: pytest.Captu
 
 
 def test_largeMessage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message that no server takes is not even read as a whole."""
+    """A message that no server accepts is not even read as a whole."""
     monkeypatch.setattr(broadcast, "MOST", 10)
     (tmp_path / "file").write_bytes(b"x" * 11)
     results: list[Any] = []
     work = broadcast._message(Clock(), options("--file", str(tmp_path / "file")))
     Deferred.fromCoroutine(work).addErrback(lambda failure: results.append(str(failure.value)))
-    assert results == ["The message has more than 10 bytes, which no server takes: send it in parts."]
+    assert results == ["The message has more than 10 bytes, which no server accepts: send it in parts."]

@@ -40,7 +40,7 @@ def test_bug() -> None:
     code, _, error = run("raise RuntimeError('o\\x1bps')")
     assert code == 1
     assert error.startswith("Traceback")
-    assert error.splitlines()[-1] == "twisted-ws: this is a bug of twisted_ws: RuntimeError: o\\x1bps; please report it"
+    assert error.splitlines()[-1] == "twisted-ws: this is a bug in twisted_ws: RuntimeError: o\\x1bps; please report it"
     assert run("sys.stderr = None", "raise RuntimeError") == (1, "", "")
 
 

@@ -18,8 +18,8 @@ def test_line(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"", "must have one line"),
-        (b"one\ntwo\n", "must have one line"),
+        (b"", "must have exactly one line"),
+        (b"one\ntwo\n", "must have exactly one line"),
         (b"\xff", "is not UTF-8"),
         (b"x" * 65537, "is larger than 64 KiB"),
         (None, "cannot be read (No such file or directory)"),

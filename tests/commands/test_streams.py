@@ -43,7 +43,7 @@ def test_longLine() -> None:
     """A line without an end is not collected for ever."""
     lines = Lines()
     lines.feed(b"x" * LONGEST_LINE)
-    with pytest.raises(ConfigurationError, match="--binary sends blocks"):
+    with pytest.raises(ConfigurationError, match="use --binary to send blocks"):
         lines.feed(b"x")
 
 

@@ -1,1 +1,1 @@
-"""What ``twisted-ws`` does beside running the server: ``connect`` talks to a WebSocket, ``broadcast`` publishes a message."""
+"""The commands of ``twisted-ws`` besides the server: ``connect`` talks to a WebSocket, ``broadcast`` publishes a message."""

@@ -1,4 +1,4 @@
-"""From the options of a command to the arguments of `twisted_ws.client.connect`."""
+"""The arguments for `twisted_ws.client.connect`, from the options of a command."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from twisted_ws.errors import ConfigurationError
 
 __all__ = ["connectArguments", "credentials", "headers", "store"]
 
-# Headers that tend to be secrets.
+# Headers that are often secret.
 _SECRET = ("authorization", "proxy-authorization", "cookie")
 
 
 def headers(texts: list[str], note: Callable[[str], None]) -> list[tuple[str, str]]:
-    """Return the headers: ``Name: value``, or ``@FILE`` with one a line.
+    """Return the headers, from ``Name: value`` or from ``@FILE`` with one on each line.
 
     Args:
-        texts: as they were given.
-        note: told of a secret that everybody can read.
+        texts: the options' values.
+        note: called with a warning about a secret that everybody can read.
 
     Raises:
-        ConfigurationError: one cannot be used.
+        ConfigurationError: a header cannot be used.
     """
     found: list[tuple[str, str]] = []
     for text in texts:
@@ -65,35 +65,35 @@ def credentials(
 
 
 def store(options: Mapping[str, Any], name: str, passwordName: str) -> Store | None:
-    """Return the file of certificates that an option names, with its password; None without the option.
+    """Return the certificate file that an option names, with its password; None without the option.
 
     Args:
         options: those of the command.
-        name: that of the option.
-        passwordName: what that of its password begins with.
+        name: the option.
+        passwordName: the first part of the name of the option for its password.
 
     Raises:
-        ConfigurationError: there is a password without a file, or it cannot be read.
+        ConfigurationError: a password is given without a file, or cannot be read.
     """
     path, password = options[name], options[f"{passwordName}-password-file"]
     if path is None:
         if password is not None:
-            raise ConfigurationError(f"--{passwordName}-password-file belongs to a file with a password: give --{name} too.")
+            raise ConfigurationError(f"--{passwordName}-password-file is the password of a file: give --{name} too.")
         return None
     variable = f"TWISTED_WS_{passwordName.replace('-', '_').upper()}_PASSWORD"
     return Store(path, secret(password, variable, f"{name} password file"))
 
 
 def connectArguments(options: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
-    """Return the arguments that the options come to.
+    """Return the arguments.
 
     Args:
         options: those of ``twisted-ws connect``.
-        note: told what the user should know.
+        note: called with what the user should know.
 
     Raises:
-        ConfigurationError: something cannot be used.
-        ValueError: the same.
+        ConfigurationError: a file or an option cannot be used.
+        ValueError: credentials cannot be used.
     """
     given = headers(options["header"], note)
     arguments: dict[str, Any] = {
@@ -105,7 +105,7 @@ def connectArguments(options: Mapping[str, Any], note: Callable[[str], None]) ->
         "trustStore": store(options, "trust-store", "trust-store"),
         "clientCertificate": store(options, "client-certificate", "client"),
         "verify": not options["insecure"],
-        # Beyond the longest line, and what comes with it.
+        # More than the longest line, and the lines that come with it.
         "writeBuffer": 128 * 1024 * 1024,
     }
     isNamed = options["user-file"] is not None or options["token-file"] is not None

@@ -1,4 +1,4 @@
-"""``twisted-ws broadcast``: one message to all callers, or to a channel, by the broadcast site."""
+"""``twisted-ws broadcast``: publish one message to all callers, or to a channel, through the broadcast site."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BroadcastOptions", "main"]
 
-# Bytes of a message; what a server takes is less, by default 1 MiB.
+# Bytes of a message; servers accept less, by default 1 MiB.
 MOST = 64 * 1024 * 1024
 # Seconds.
 _TIMEOUT = 20
@@ -33,25 +33,25 @@ class BroadcastOptions(CommandOptions):
     synopsis = "Usage: twisted-ws broadcast [options] URL [MESSAGE]"
     longdesc = (
         "Sends one message to all callers, or to those of a channel, with one POST to the broadcast site. Without MESSAGE and "
-        "--file, the message is standard input."
+        "--file, the message is read from standard input."
     )
     examples = (
         'twisted-ws broadcast http://localhost:8081/broadcaster/broadcast "Hello!"\n'
         "twisted-ws broadcast --key-file key \\\n      http://localhost:8081/channels/orders.42 < order\n"
     )
     optFlags = [  # noqa: RUF012 - as Twisted declares it
-        ["binary", "b", "send a binary message; else it is text, and UTF-8"],
-        ["json", "j", "send JSON, to a channel; else it is text"],
-        ["insecure", None, "take any certificate of the server: for tests only"],
+        ["binary", "b", "send a binary message instead of UTF-8 text"],
+        ["json", "j", "send JSON, to a channel, instead of text"],
+        ["insecure", None, "accept any certificate of the server: for tests only"],
     ]
     optParameters = [  # noqa: RUF012
         ["file", "f", None, "file with the message"],
-        ["key-file", None, None, "file with the API key; also the server's own file of keys (else $TWISTED_WS_API_KEY)"],
+        ["key-file", None, None, "file with the API key, perhaps the server's own key file (else $TWISTED_WS_API_KEY)"],
         ["user-file", None, None, "file with user:password for HTTP Basic (else $TWISTED_WS_USER)"],
-        ["timeout", None, None, f"seconds for all of it [{_TIMEOUT}]"],
-        ["trust-store", None, None, "file of the certificates to trust in place of the system's: PEM or PKCS #12"],
+        ["timeout", None, None, f"seconds for the whole request [{_TIMEOUT}]"],
+        ["trust-store", None, None, "file of the certificates to trust instead of the system's: PEM or PKCS #12"],
         ["trust-store-password-file", None, None, "file with its password (else $TWISTED_WS_TRUST_STORE_PASSWORD)"],
-        ["client-certificate", None, None, "file with our certificate, its key and its chain: PEM or PKCS #12"],
+        ["client-certificate", None, None, "file with the client's certificate, key and chain: PEM or PKCS #12"],
         ["client-password-file", None, None, "file with its password (else $TWISTED_WS_CLIENT_PASSWORD)"],
     ]
 
@@ -63,16 +63,16 @@ class BroadcastOptions(CommandOptions):
     def parseArgs(self, *arguments: str) -> None:
         """Take the URL, and the message."""
         if not 0 < len(arguments) < 3:
-            raise UsageError("give one URL, as http://localhost:8081/broadcaster/broadcast, and one message, in quotes")
+            raise UsageError("give one URL, such as http://localhost:8081/broadcaster/broadcast, and one message, in quotes")
         self["url"], self["message"] = arguments[0], (arguments[1:] or (None,))[0]
 
     def postOptions(self) -> None:
-        """Check what can be checked without a file."""
+        """Check what can be checked without reading a file."""
         self["timeout"] = number(self, "timeout", 0.001) or _TIMEOUT
         if self["message"] is not None and self["file"] is not None:
-            raise UsageError("the message is given twice: as an argument, and with --file")
+            raise UsageError("the message is given twice: as an argument and with --file")
         if self["binary"] and self["json"]:
-            raise UsageError("--binary and --json are two kinds of message: give one of them")
+            raise UsageError("--binary and --json are different kinds of message: use one of them")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -124,7 +124,7 @@ def _tell(answer: Answer) -> int:
         else answer.text
     )
     try:
-        # Past Python's buffer, which would be flushed once more at the end, with a traceback.
+        # Not through Python's buffer, which would be flushed again at exit, with a traceback.
         os.write(1, f"{text}\n".encode())
     except OSError:
         return Exit.BROKEN_PIPE
@@ -145,11 +145,11 @@ def _mend(answer: Answer, said: str) -> str:
     if answer.status == 413:
         return "send it in parts"
     if answer.status in (405, 426):
-        return "this is the port for WebSockets: take the broadcast port (by default 8081)"
+        return "this is the port for WebSockets: use the broadcast port (by default 8081)"
     if answer.status in (408, 425, 429) or answer.status >= 500:
         wait = answer.retryAfter
         return f"try again in {wait} second{'' if wait == '1' else 's'}" if wait.isdigit() else "try again later"
-    return "redirects are not followed" if answer.status < 400 else "mend it, and send it again"
+    return "redirects are not followed" if answer.status < 400 else "correct it and send it again"
 
 
 async def _send(reactor: Any, options: BroadcastOptions) -> Answer:
@@ -162,7 +162,7 @@ async def _message(reactor: Any, options: BroadcastOptions) -> bytes:
     """Return the message.
 
     Raises:
-        ConfigurationError: it cannot be read, or is empty.
+        ConfigurationError: the message cannot be read, or is empty.
     """
     if options["message"] is not None:
         data = os.fsencode(options["message"])
@@ -181,7 +181,7 @@ async def _message(reactor: Any, options: BroadcastOptions) -> bytes:
             size += len(block)
         data = b"".join(blocks)
     if len(data) > MOST:
-        raise ConfigurationError(f"The message has more than {MOST} bytes, which no server takes: send it in parts.")
+        raise ConfigurationError(f"The message has more than {MOST} bytes, which no server accepts: send it in parts.")
     if not data:
         raise ConfigurationError("The message is empty: give it as an argument, with --file, or on standard input.")
     return data

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectOptions", "main"]
 
-# Seconds for whoever reads our output to take the rest of it, after a signal.
+# Seconds after a signal for the reader of our output to take the rest of it.
 HURRY = 0.5
 
 
@@ -27,9 +27,9 @@ class ConnectOptions(CommandOptions):
 
     synopsis = "Usage: twisted-ws connect [options] URL"
     longdesc = (
-        "Each line of standard input goes out as a text message, each message comes in as a line. At the end of the input, "
-        "what is still on its way is waited for; then the connection is closed with 1000. The exit code says how it ended: 0 for "
-        "1000 and 1001, the others are in the documentation (reference, command line)."
+        "Sends each line of standard input as a text message, and writes each message that comes as a line. At the end of the "
+        "input, it waits for what is still on its way, then closes the connection with 1000. The exit code says how it ended: "
+        "0 for 1000 and 1001; for the others see the documentation (reference, command line)."
     )
     examples = (
         "twisted-ws connect ws://localhost:8080/ws\n"
@@ -37,24 +37,24 @@ class ConnectOptions(CommandOptions):
         "twisted-ws connect -n --json wss://example.org/feed | jq .data\n"
     )
     optFlags = [  # noqa: RUF012 - as Twisted declares it
-        ["binary", "b", "send blocks of standard input as binary messages as they come, and write messages as they are"],
+        ["binary", "b", "send blocks of standard input as binary messages as they come, and write messages unchanged"],
         ["whole", "w", "send all of standard input as one message"],
-        ["json", "j", "write each event as one JSON object a line"],
-        ["no-stdin", "n", "do not read standard input: only receive, until the server closes"],
+        ["json", "j", "write each event as a JSON object on its own line"],
+        ["no-stdin", "n", "only receive, until the server closes; do not read standard input"],
         ["keep-open", "k", "stay connected after the end of standard input, until the server closes"],
-        ["one", "1", "exit after the first message that comes"],
-        ["retry", "r", "connect again when the connection is lost, or there is none yet"],
-        ["insecure", None, "take any certificate of the server: for tests only"],
+        ["one", "1", "exit after the first message that arrives"],
+        ["retry", "r", "connect again when the connection is lost or could not be made"],
+        ["insecure", None, "accept any certificate of the server: for tests only"],
         ["compression", None, "offer permessage-deflate"],
     ]
     optParameters = [  # noqa: RUF012
-        ["wait", None, None, "seconds without a message, after the end of standard input, until the connection is closed [0]"],
-        ["ping", None, None, "seconds between two pings, whose round trip is shown; 0: no pings at all [25, not shown]"],
+        ["wait", None, None, "seconds without a message after the end of standard input, before the connection is closed [0]"],
+        ["ping", None, None, "seconds between pings, whose round trip is shown; 0: no pings at all [25, not shown]"],
         ["timeout", None, None, "seconds for the connection to open [20]"],
-        ["max-message-size", None, None, "the largest message to take, as 64KiB [1MiB]"],
-        ["trust-store", None, None, "file of the certificates to trust in place of the system's: PEM or PKCS #12"],
+        ["max-message-size", None, None, "the largest message to accept, such as 64KiB [1MiB]"],
+        ["trust-store", None, None, "file of the certificates to trust instead of the system's: PEM or PKCS #12"],
         ["trust-store-password-file", None, None, "file with its password (else $TWISTED_WS_TRUST_STORE_PASSWORD)"],
-        ["client-certificate", None, None, "file with our certificate, its key and its chain: PEM or PKCS #12"],
+        ["client-certificate", None, None, "file with the client's certificate, key and chain: PEM or PKCS #12"],
         ["client-password-file", None, None, "file with its password (else $TWISTED_WS_CLIENT_PASSWORD)"],
         ["user-file", None, None, "file with user:password for HTTP Basic (else $TWISTED_WS_USER)"],
         ["token-file", None, None, "file with a bearer token (else $TWISTED_WS_TOKEN)"],
@@ -80,27 +80,27 @@ class ConnectOptions(CommandOptions):
         self["subprotocol"] = []
 
     def opt_header(self, text: str) -> None:
-        """'Name: value' for the handshake, or @FILE with one header a line (a secret belongs in a file); repeatable"""  # noqa: D415
+        """'Name: value' for the handshake, or @FILE with one header on each line (for secrets); repeatable"""  # noqa: D415
         self["header"].append(text)
 
     def opt_subprotocol(self, name: str) -> None:
-        """a subprotocol to offer, the most wanted first; repeatable"""  # noqa: D403, D415 - this is the help text
+        """a subprotocol to offer, in order of preference; repeatable"""  # noqa: D403, D415 - this is the help text
         self["subprotocol"].append(name)
 
     def parseArgs(self, *arguments: str) -> None:
         """Take the URL."""
         if len(arguments) != 1:
-            raise UsageError("give one URL, as ws://localhost:8080/ws")
+            raise UsageError("give one URL, such as ws://localhost:8080/ws")
         self["url"] = arguments[0]
 
     def postOptions(self) -> None:
-        """Check what can be checked without a file."""
+        """Check what can be checked without reading a file."""
         for name in ("wait", "ping"):
             self[name] = number(self, name)
         self["timeout"] = number(self, "timeout", 0.001)
         self["max-message-size"] = size(self, "max-message-size")
         if self["no-stdin"] and (self["whole"] or self["keep-open"]):
-            raise UsageError("--no-stdin goes with neither --whole nor --keep-open: there is no input")
+            raise UsageError("--no-stdin cannot be combined with --whole or --keep-open: there is no input")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -139,7 +139,7 @@ async def _talk(reactor: Any, options: ConnectOptions, runner: Runner) -> int:
         screen.close()
     drained = screen.output.drained()
     if code > 128:
-        # Whoever reads our output may take as long as it likes, but not after a signal.
+        # The reader of our output may take as long as it likes, but not after a signal.
         drained.addTimeout(HURRY, reactor).addErrback(lambda failure: failure.trap(TimedOut))
     await drained
     if talk.trouble:

@@ -12,10 +12,10 @@ from twisted_ws.errors import CloseCode, ConfigurationError, ConnectionClosed, W
 
 __all__ = ["Exit", "codeOf", "explained", "forClose", "forStatus", "inHTTP"]
 
-# Answers that may be others later: a script may try again.
+# Statuses that may change: a script may try again.
 _LATER = (408, 425, 429)
 
-# What the library calls its arguments, and what the options are called.
+# The library's names for its arguments, and those of the options.
 _NAMES = {
     "handshakeTimeout": "--timeout",
     "a larger maxMessageSize": "a larger --max-message-size",
@@ -31,10 +31,10 @@ _PATTERN = re.compile("|".join(map(re.escape, sorted(_NAMES, key=len, reverse=Tr
 
 
 class Exit(IntEnum):
-    """The exit codes; closes have theirs from `forClose`."""
+    """The exit codes; those for close codes are from `forClose`."""
 
     OK = 0
-    FAILED = 1  # what was to be sent cannot be, or a bug
+    FAILED = 1  # the input cannot be sent, or there is a bug
     USAGE = 2
     UNREACHABLE = 3
     TLS = 4
@@ -57,12 +57,12 @@ def forClose(code: int) -> int:
 
 
 def forStatus(status: int) -> int:
-    """Return the exit code for an HTTP status that is a refusal."""
+    """Return the exit code for the HTTP status of a refusal."""
     return Exit.LATER if status in _LATER or status >= 500 else Exit.REFUSED
 
 
 def codeOf(error: BaseException) -> int:
-    """Return the exit code for what ended a command."""
+    """Return the exit code for the error that ended a command."""
     if isinstance(error, ConnectionClosed):
         return forClose(error.statusCode)
     if isinstance(error, HandshakeRefused):
@@ -88,7 +88,7 @@ def explained(error: BaseException) -> str:
     """Return one line that says what went wrong and what to do."""
     if isinstance(error, ConnectionClosed):
         if error.statusCode == CloseCode.ABNORMAL:
-            return "the connection ended without a Close (1006): the server, or the way to it, is gone; --retry comes back"
+            return "the connection ended without a Close (1006): the server or the network is gone; --retry reconnects"
         reason = f" ({error.reason})" if error.reason else ""
         return f"the server closed the connection with {error.statusCode}{reason}"
     text = str(error)
@@ -97,5 +97,5 @@ def explained(error: BaseException) -> str:
 
 
 def inHTTP(text: str) -> str:
-    """Return what the library says of ws: URLs as said of http: URLs."""
+    """Return a text of the library about a ws: URL as one about an http: URL."""
     return text.replace("wss://", "https://").replace("ws://", "http://")

@@ -1,4 +1,4 @@
-"""The command ``twisted-ws``: one of the commands by its name, else the server."""
+"""The program ``twisted-ws``: runs the command that is named, or else the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import import_module
 
 __all__ = ["COMMANDS", "main"]
 
-# Each is a module of this room with `main(arguments)`, loaded when it is called.
+# Each is a module of this package with `main(arguments)`, loaded when it is called.
 COMMANDS = {
     "connect": "talk to a WebSocket: lines go out, messages come in",
     "broadcast": "send a message to all callers, or to a channel",
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, or the server.
 
     Args:
-        arguments: what is behind ``twisted-ws``; None: the command line's.
+        arguments: those after ``twisted-ws``; None: the command line's.
 
     Returns:
         The exit code.
@@ -60,7 +60,7 @@ def _unknown(name: str) -> int:
     from twisted_ws.commands.terminal.display import complain
 
     near = get_close_matches(name, COMMANDS, n=1)
-    mend = f"did you mean {near[0]}?" if near else f"the commands are {' and '.join(COMMANDS)}, and without one it is the server"
+    mend = f"did you mean {near[0]}?" if near else f"the commands are {' and '.join(COMMANDS)}; without one, the server starts"
     complain(f"there is no command {name!r}: {mend} (see twisted-ws --help)")
     return 2
 
@@ -69,4 +69,4 @@ def _help() -> str:
     from twisted_ws.daemon.options import ServiceOptions
 
     commands = "".join(f"  {name:<12}{purpose}\n" for name, purpose in COMMANDS.items())
-    return f"{ServiceOptions()}\nCommands, in place of the options (each has its own --help):\n{commands}".rstrip()
+    return f"{ServiceOptions()}\nCommands, instead of the options (each has its own --help):\n{commands}".rstrip()

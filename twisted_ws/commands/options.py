@@ -1,4 +1,4 @@
-"""How the commands read their command lines."""
+"""How the commands parse their command lines."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["CommandOptions", "number", "size"]
 
 
 class CommandOptions(Options):
-    """Options that may also stand behind the arguments, as people write them; ``--`` ends them."""
+    """Options that may also follow the arguments, as people write them; ``--`` ends them."""
 
-    # Shown below the options, as it is.
+    # Shown below the options, unchanged.
     examples = ""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse what is behind the command's name.
+        """Parse what follows the command's name.
 
         Raises:
-            UsageError: the text says what cannot be understood.
+            UsageError: the text says what is wrong.
         """
         given = list(options or ())
         try:
@@ -45,7 +45,7 @@ class CommandOptions(Options):
         return f"{flag[2:]}=" in self.longOpt if flag.startswith("--") else f"{flag[1]}:" in self.shortOpt
 
     def getUsage(self, width: int | None = None) -> str:
-        """Return the help: what it is for, its options, and examples."""
+        """Return the help: purpose, options and examples."""
         text = super().getUsage(width)
         return f"{text}\nExamples:\n{textwrap.indent(self.examples, '  ')}" if self.examples else text
 
@@ -58,10 +58,10 @@ class CommandOptions(Options):
 
 
 def number(options: Options, name: str, least: float = 0) -> float | None:
-    """Return the seconds in an option; None where it was not given.
+    """Return the seconds in an option; None if it was not given.
 
     Raises:
-        UsageError: it is no number, or out of range.
+        UsageError: the value is not a number, or out of range.
     """
     text: Any = options[name]
     if text is None:
@@ -76,10 +76,10 @@ def number(options: Options, name: str, least: float = 0) -> float | None:
 
 
 def size(options: Options, name: str) -> int | None:
-    """Return the bytes in an option; None where it was not given.
+    """Return the bytes in an option; None if it was not given.
 
     Raises:
-        UsageError: it is no size.
+        UsageError: the value is not a size.
     """
     text: Any = options[name]
     if text is None:

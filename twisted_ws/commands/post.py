@@ -1,4 +1,4 @@
-"""One HTTP POST to the broadcast site, by the ways of the client: its proxies, its TLS, its errors."""
+"""One HTTP POST to the broadcast site, with the client's proxies, TLS and errors."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from twisted_ws.logs import printable
 
 __all__ = ["Answer", "post"]
 
-# Bytes of the answer's body that are kept.
+# Bytes of the response's body that are kept.
 BODY = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the site said.
+    """The site's response.
 
     Attributes:
         status: the HTTP status.
-        retryAfter: the header Retry-After, as it came; "" without.
+        retryAfter: the header Retry-After, as it came; "" without it.
         body: at most `BODY` bytes.
     """
 
@@ -49,7 +49,7 @@ class Answer:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The body as a JSON object; empty, if it is none."""
+        """The body as a JSON object; empty if it is not one."""
         try:
             found = msgspec.json.decode(self.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -102,13 +102,13 @@ def post(
         reactor: the reactor.
         options: those of ``twisted-ws broadcast``.
         message: not empty.
-        endpoint: connects in place of DNS, TCP and proxy.
+        endpoint: connects instead of DNS, TCP and proxy.
 
     Returns:
-        A Deferred that fires with the answer, or fails with a `ConnectError`; it can be cancelled.
+        A Deferred that fires with the `Answer`, or fails with a `ConnectError`; it can be cancelled.
 
     Raises:
-        InvalidURL: the URL is not that of a site.
+        InvalidURL: the URL cannot be a site's.
         ConfigurationError: a file cannot be used; the text names it.
         ValueError: another option cannot be used.
     """

@@ -1,4 +1,4 @@
-"""One reactor run for one command: signals, the log, and an end in bounded time."""
+"""The run of a command on the reactor: signals, the log, and an end in bounded time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twisted_ws.logs import printable, shown
 
 __all__ = ["GRACE", "Runner"]
 
-# Seconds from a signal to the end of the process, whatever still waits: a look-up of a name cannot be interrupted.
+# Seconds from a signal to the end of the process, whatever still waits: DNS look-ups cannot be interrupted.
 GRACE = 4.0
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -28,9 +28,9 @@ class Runner:
     """Runs a coroutine on the reactor until it returns the exit code.
 
     Attributes:
-        interrupted: called at the first signal with the exit code for it; the coroutine should then return soon.
-        note: takes what the library's log says.
-        atOnce: called before the process is ended without more ado.
+        interrupted: called at the first signal, with its exit code; the coroutine should then return soon.
+        note: called with each line of the library's log.
+        atOnce: called before the process exits at once.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Runner:
 
         reactor: Any = chosen
         _beginLogging(self._log)
-        # What whoever started us has turned off stays off: nohup, and & in a script.
+        # Signals that were ignored from the start stay ignored: nohup, and & in a script.
         heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         before = {number: signal.signal(number, self._signal) for number in heard}
 
@@ -57,7 +57,7 @@ class Runner:
         self._reactor = reactor
         reactor.callWhenRunning(start)
         try:
-            # Its own handlers would stop it before anything is closed.
+            # The reactor's own handlers would stop it before anything is closed.
             reactor.run(installSignalHandlers=False)
         finally:
             for number, handler in before.items():
@@ -101,4 +101,4 @@ def _beginLogging(observer: Any) -> None:
 def _bug(failure: Failure) -> None:
     if sys.stderr is not None:
         sys.stderr.write(shown(failure.getTraceback()))
-    complain(f"this is a bug of twisted_ws: {type(failure.value).__name__}: {printable(failure.value)}; please report it")
+    complain(f"this is a bug in twisted_ws: {type(failure.value).__name__}: {printable(failure.value)}; please report it")

@@ -1,4 +1,4 @@
-"""Secrets, and headers that may be some: they come from files or from the environment, never from the command line."""
+"""Secrets, and headers that may be secret: from files or the environment, never from the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted_ws.logs import printable
 
 __all__ = ["header", "headersIn", "line", "readKey", "secret"]
 
-# What is longer is another file, given by mistake.
+# A longer file was given by mistake.
 _MOST = 64 * 1024
 
 
@@ -26,36 +26,36 @@ def _read(path: str, what: str) -> str:
         why = (isinstance(error, OSError) and error.strerror) or error
         raise ConfigurationError(f"The {what} {name} cannot be read ({why}): check the path and its permissions.") from None
     if len(data) > _MOST:
-        raise ConfigurationError(f"The {what} {name} is larger than {_MOST // 1024} KiB: it must be another file.")
+        raise ConfigurationError(f"The {what} {name} is larger than {_MOST // 1024} KiB: is it the right file?")
     return text
 
 
 def line(path: str, what: str) -> str:
-    """Return the one line in a file, without its end.
+    """Return the only line of a file, without its end.
 
     Args:
         path: the file.
-        what: what to call it in an error.
+        what: its name in errors.
 
     Raises:
-        ConfigurationError: it cannot be read, is empty, or has more than one line.
+        ConfigurationError: the file cannot be read, is empty, or has more than one line.
     """
     text = _read(path, what).removesuffix("\n").removesuffix("\r")
     if not text or "\n" in text:
-        raise ConfigurationError(f"The {what} {printable(path)} must have one line, with nothing else in it.")
+        raise ConfigurationError(f"The {what} {printable(path)} must have exactly one line.")
     return text
 
 
 def secret(path: str | None, variable: str, what: str) -> str | None:
-    """Return a secret: from a file where there is one, else from an environment variable; None without either."""
+    """Return a secret, from a file if one is given, else from an environment variable; None without either."""
     return line(path, what) if path is not None else os.environ.get(variable) or None
 
 
 def readKey(path: str | None, variable: str) -> str | None:
-    """Return the API key in a file, or in a variable; of the server's own file of keys (``name: key``), the first.
+    """Return the API key in a file or a variable: the first one, if it is a server's key file (``name: key``).
 
     Raises:
-        ConfigurationError: there is none in the file.
+        ConfigurationError: the file has none.
     """
     if path is None:
         lines: list[str] = [os.environ.get(variable, "")]
@@ -63,28 +63,28 @@ def readKey(path: str | None, variable: str) -> str | None:
         lines = _read(path, "key file").splitlines()
     keys = [text.rpartition(":")[2].strip() for text in map(str.strip, lines) if text and not text.startswith("#")]
     if path is not None and not keys:
-        raise ConfigurationError(f"The key file {printable(path)} has no key: put one into it, or name: key.")
+        raise ConfigurationError(f"The key file {printable(path)} has no key: put one into it, as KEY or as name: KEY.")
     return keys[0] if keys else None
 
 
 def header(text: str) -> tuple[str, str]:
-    """Return name and value of ``Name: value``.
+    """Return the name and the value in ``Name: value``.
 
     Raises:
         ConfigurationError: there is no colon.
     """
     name, colon, value = text.partition(":")
     if not colon:
-        # The text may be a secret that lost its name: it is not repeated.
-        raise ConfigurationError("A header is written 'Name: value': one has no colon.")
+        # The text may be a secret without its name: do not repeat it.
+        raise ConfigurationError("A header has no colon: write 'Name: value'.")
     return name.strip(), value.strip()
 
 
 def headersIn(path: str) -> Iterator[tuple[str, str]]:
-    """Yield the headers in a file, one a line; empty lines and those that begin with ``#`` are skipped.
+    """Yield the headers in a file, one on each line; empty lines and lines that begin with ``#`` are skipped.
 
     Raises:
-        ConfigurationError: it cannot be read, or a line is no header.
+        ConfigurationError: the file cannot be read, or a line is not a header.
     """
     for text in _read(path, "header file").splitlines():
         if text.strip() and not text.startswith("#"):

@@ -1,4 +1,4 @@
-"""What is to be sent: lines, blocks, all of it as one, or what is typed."""
+"""The messages to send: lines, blocks, the whole input, or what is typed."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from twisted_ws.errors import ConfigurationError
 
 __all__ = ["Blocks", "Source", "TextLines", "Typed", "Whole"]
 
-# Bytes of a message that is all of the input: what is read is kept.
+# Bytes of a message that is the whole input, which is kept in memory.
 MOST = 64 * 1024 * 1024
 
 Read = Callable[[], Deferred[bytes]]
 
 
 class Source(Protocol):
-    """Gives messages."""
+    """Provides the messages to send."""
 
     async def next(self) -> list[str | bytes] | None:
-        """Return messages that are to be sent now; None at the end.
+        """Return the messages to send now; None at the end.
 
         Raises:
-            ConfigurationError: what comes cannot be sent; the text says what to do.
+            ConfigurationError: the input cannot be sent; the text says what to do.
         """
 
 
 class TextLines:
-    """Each line is a text message.
+    """Makes each line a text message.
 
     Args:
-        read: gives the next block, ``b""`` at the end.
+        read: returns the next block, ``b""`` at the end.
     """
 
     def __init__(self, read: Read) -> None:
@@ -44,7 +44,7 @@ class TextLines:
         self._ended = False
 
     async def next(self) -> list[str | bytes] | None:
-        """Return the lines that are whole."""
+        """Return the lines that are complete."""
         if self._ended:
             return None
         block = await self._read()
@@ -56,11 +56,11 @@ class TextLines:
         try:
             return line.decode()
         except UnicodeDecodeError:
-            raise ConfigurationError(f"Line {self._count} on standard input is not UTF-8: --binary sends bytes.") from None
+            raise ConfigurationError(f"Line {self._count} on standard input is not UTF-8: use --binary to send bytes.") from None
 
 
 class Blocks:
-    """Each block is a binary message, as it comes."""
+    """Makes each block a binary message, as it comes."""
 
     def __init__(self, read: Read) -> None:
         self._read = read
@@ -72,11 +72,11 @@ class Blocks:
 
 
 class Whole:
-    """All of the input is one message.
+    """Makes the whole input one message.
 
     Args:
-        read: gives the next block, ``b""`` at the end.
-        isBinary: whether it is a binary message.
+        read: returns the next block, ``b""`` at the end.
+        isBinary: whether the message is binary.
     """
 
     def __init__(self, read: Read, isBinary: bool) -> None:
@@ -85,7 +85,7 @@ class Whole:
         self._ended = False
 
     async def next(self) -> list[str | bytes] | None:
-        """Return it."""
+        """Return the message."""
         if self._ended:
             return None
         blocks, size = [], 0
@@ -93,7 +93,7 @@ class Whole:
             blocks.append(block)
             size += len(block)
             if size > MOST:
-                raise ConfigurationError(f"Standard input has more than {MOST} bytes: leave out --whole, and it goes in pieces.")
+                raise ConfigurationError(f"Standard input has more than {MOST} bytes: leave out --whole to send it in pieces.")
         self._ended = True
         data = b"".join(blocks)
         if self._isBinary:
@@ -101,15 +101,15 @@ class Whole:
         try:
             return [data.decode()]
         except UnicodeDecodeError:
-            raise ConfigurationError("Standard input is not UTF-8: --binary sends bytes.") from None
+            raise ConfigurationError("Standard input is not UTF-8: use --binary to send bytes.") from None
 
 
 class Typed:
-    """Each line that is typed is a text message.
+    """Makes each line that is typed a text message.
 
     Args:
-        read: gives what the terminal sends.
-        editor: the line.
+        read: returns what the terminal sends.
+        editor: edits the line.
         redraw: shows the line as it is now.
     """
 
@@ -120,7 +120,7 @@ class Typed:
         self._ended = False
 
     async def next(self) -> list[str | bytes] | None:
-        """Return the lines that are done."""
+        """Return the lines that were entered."""
         if self._ended:
             return None
         block = await self._read()

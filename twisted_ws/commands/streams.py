@@ -1,6 +1,6 @@
-"""Standard input and output, whatever they are: each has a thread, because epoll takes no files, and a pipe may block.
+"""Standard input and output, whatever they are: each has a thread, because epoll refuses files, and a pipe may block.
 
-Both threads are daemons: one that waits for a terminal, or for whoever reads our output, keeps nobody from ending.
+Both threads are daemons: the process can end while one waits for a terminal or for the reader of our output.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ __all__ = ["BLOCK", "LONGEST_LINE", "Input", "Lines", "Output", "occupy"]
 
 # Bytes of one read.
 BLOCK = 64 * 1024
-# Bytes of a line: what has no end in these is no line.
+# Bytes of a line; a longer one is an error.
 LONGEST_LINE = 8 * 1024 * 1024
-# Bytes that wait for whoever reads our output, before no more are asked of the server.
+# Bytes that may wait for the reader of our output before reading from the server stops.
 WAITING = 1024 * 1024
 
 
 def occupy() -> None:
-    """Open /dev/null in place of standard streams that are closed, before a socket gets their numbers.
+    """Open /dev/null in place of closed standard streams, before a socket gets their numbers.
 
-    What goes to standard output is somebody's data: where that is closed, writing to it fails.
+    Standard output carries data: if it is closed, writing to it must fail.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest number that is free is this one: those below it are open by now.
+            # This is the lowest free number: those below it are open by now.
             os.open(os.devnull, os.O_RDONLY if descriptor == 1 else os.O_RDWR)
 
 
@@ -42,7 +42,7 @@ class Input:
 
     Args:
         reactor: the reactor.
-        descriptor: a file, a pipe, a terminal, or anything else that can be read.
+        descriptor: a file, a pipe, a terminal, or anything else readable.
     """
 
     def __init__(self, reactor: Any, descriptor: int) -> None:
@@ -54,7 +54,7 @@ class Input:
         self._begun = False
 
     def read(self) -> Deferred[bytes]:
-        """Return a Deferred for the next block, ``b""`` at the end; one at a time."""
+        """Return a Deferred for the next block, ``b""`` at the end; only one may wait at a time."""
         self._wanted.release()
         if not self._begun:
             self._begun = True
@@ -68,7 +68,7 @@ class Input:
             try:
                 block = self._block()
             except OSError:
-                block = b""  # as after the end of a terminal: there will be no more
+                block = b""  # the terminal is gone, say: there will be no more
             self._reactor.callFromThread(self._came, block)
             if not block:
                 return
@@ -78,7 +78,7 @@ class Input:
             try:
                 return os.read(self._descriptor, BLOCK)
             except BlockingIOError:
-                # Somebody else, whose terminal or pipe it is too, has made it non-blocking: this is no end.
+                # Another process that shares the terminal or pipe has made it non-blocking: this is not the end.
                 select.select((self._descriptor,), (), ())
 
     def _came(self, block: bytes) -> None:
@@ -88,14 +88,14 @@ class Input:
 
 
 class Lines:
-    """Cuts blocks into lines."""
+    """Splits blocks into lines."""
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []
         self._size = 0
 
     def feed(self, block: bytes) -> list[bytes]:
-        """Return the lines that are whole now, without their ends; for ``b""``, the last one, if it had no end.
+        """Return the lines that are complete now, without their ends; for ``b""``, a last line without an end.
 
         Raises:
             ConfigurationError: a line is longer than `LONGEST_LINE`.
@@ -110,16 +110,19 @@ class Lines:
             self._rest.append(rest)
             self._size += len(rest)
         if self._size > LONGEST_LINE:
-            raise ConfigurationError(f"A line on standard input has more than {LONGEST_LINE} bytes: --binary sends blocks.")
+            raise ConfigurationError(f"A line on standard input has more than {LONGEST_LINE} bytes: use --binary to send blocks.")
         return [line.removesuffix(b"\r") for line in ended]
 
 
 class Output:
-    """Bytes to a file descriptor, in order and at once, without ever blocking the reactor.
+    """Writes bytes to a file descriptor, in order and at once, without ever blocking the reactor.
 
     Args:
         reactor: the reactor.
-        descriptor: a file, a pipe, a terminal.
+        descriptor: a file, a pipe or a terminal.
+
+    Attributes:
+        broken: fires with the error when writing fails.
     """
 
     def __init__(self, reactor: Any, descriptor: int) -> None:
@@ -135,11 +138,11 @@ class Output:
 
     @property
     def isFull(self) -> bool:
-        """Whether so much waits that no more should come."""
+        """Whether so much waits that no more should be written."""
         return self._size >= WAITING
 
     def write(self, data: bytes) -> None:
-        """Write; what comes after the reader has gone is dropped."""
+        """Write; do nothing once writing has failed."""
         with self._news:
             if self._isBroken or not data:
                 return
@@ -151,11 +154,11 @@ class Output:
             self._thread.start()
 
     def room(self) -> Deferred[None]:
-        """Return a Deferred that fires when less than half of what may wait does."""
+        """Return a Deferred that fires when at most half of what may wait does."""
         return self._below(WAITING // 2)
 
     def drained(self) -> Deferred[None]:
-        """Return a Deferred that fires when all is written, or `broken` has."""
+        """Return a Deferred that fires when everything is written, or `broken` has fired."""
         return self._below(0)
 
     def _below(self, most: int) -> Deferred[None]:
@@ -188,7 +191,7 @@ class Output:
             try:
                 written = os.write(self._descriptor, rest[:BLOCK])
             except BlockingIOError:
-                # Somebody else, whose terminal it is too, has made it non-blocking.
+                # Another process that shares the terminal has made it non-blocking.
                 select.select((), (self._descriptor,), ())
                 continue
             rest = rest[written:]
@@ -198,7 +201,7 @@ class Output:
                     self._reactor.callFromThread(self._ease)
 
     def _broke(self, error: OSError) -> None:
-        # First why: who waits for the end of its output then knows that it was not the one that was meant.
+        # First the reason, so that code waiting for `drained` can tell that not everything was written.
         self.broken.callback(error)
         self._ease()
 

@@ -1,4 +1,4 @@
-"""A conversation over one WebSocket: what stdin has goes out, what comes is displayed, and the end is in order."""
+"""A conversation over one WebSocket: sends the input, displays what comes, and ends in order."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from twisted_ws.errors import ConfigurationError, ConnectionClosed, WebSocketErr
 
 __all__ = ["Manner", "Talk"]
 
-# Seconds for an orderly close after a signal, and after the reader of our output has gone.
+# Seconds for an orderly close after a signal, or after the reader of our output has gone.
 INTERRUPTED = 2.0
 # Seconds for a pong while nothing else comes.
 PATIENCE = 10.0
-# Seconds that answers may still come after the server has shown, by its pong, that it has read everything.
+# Seconds for answers to arrive after a pong has shown that the server has read everything.
 LATE = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manner:
-    """How a conversation goes.
+    """The rules of a conversation.
 
     Attributes:
-        keepOpen: whether the end of the input leaves the connection open.
+        keepOpen: whether to stay connected after the end of the input.
         one: whether the first message ends it.
-        wait: seconds without a message, after the end of the input, until the connection is closed.
-        ping: seconds between two pings whose round trip is shown; 0: none.
+        wait: seconds without a message after the end of the input, before the connection is closed.
+        ping: seconds between pings whose round trip is shown; 0: none.
     """
 
     keepOpen: bool = False
@@ -52,13 +52,13 @@ class Talk:
     Args:
         reactor: the reactor.
         url: as it is shown.
-        manner: how it goes.
-        display: told of what happens.
-        source: what is to be sent; None: nothing.
+        manner: the rules.
+        display: shows what happens.
+        source: the messages to send; None: none.
         output: where the display writes.
 
     Attributes:
-        trouble: what to complain of in the end; "" where all is well.
+        trouble: the complaint at the end; "" if all is well.
     """
 
     def __init__(self, reactor: Any, url: str, manner: Manner, display: Display, source: Source | None, output: Output) -> None:
@@ -72,20 +72,20 @@ class Talk:
         self._connecting: Connecting | None = None
         self._client: WebSocketClient | None = None
         self._reading: Deferred[int] | None = None
-        self._code: int | None = None  # decided already, however the connection ends
+        self._code: int | None = None  # the exit code, if decided before the connection ends
         self._received = 0
         self._receivedAt = 0.0
-        self._due: bytes | None = None  # the newest ping that is not answered
-        self._answering = False  # a pong waits
+        self._due: bytes | None = None  # the newest unanswered ping
+        self._answering = False  # a pong is being written
         output.broken.addCallback(self._brokenPipe)
 
     # Handlers of the client.
 
     def onPing(self, client: WebSocketClient, data: bytes) -> None:
-        """Answer, and display it.
+        """Answer the ping, and display it.
 
-        A server may ping without end, and take neither pongs nor pauses. So of pings that wait for their pongs only the newest
-        is answered (RFC 6455 section 5.5.3), and what the output has no room for is not displayed.
+        A server may send pings without end, read no pongs and respect no pauses. So of the unanswered pings only the newest is
+        answered (RFC 6455 section 5.5.3), and those that the output has no room for are not displayed.
         """
         self._due = data
         self._answer(client)
@@ -102,15 +102,15 @@ class Talk:
         self._answer(client)
 
     def onPong(self, client: WebSocketClient, data: bytes) -> None:
-        """Display it, where there is room."""
+        """Display the pong, if there is room."""
         if not self._output.isFull:
             self._display.pong(data, None)
 
     def onReconnect(self, client: WebSocketClient) -> None:
-        """Display it."""
+        """Display the new connection."""
         self._display.opened(self._url, client.negotiatedSubProtocol, True)
 
-    # From the beginning to the end.
+    # The whole conversation.
 
     async def run(self, connect: Callable[[], Connecting]) -> int:
         """Connect, talk, and return the exit code."""
@@ -141,16 +141,16 @@ class Talk:
         return code
 
     def interrupt(self, code: int) -> None:
-        """End it with 1000, soon, and with this exit code."""
+        """End with 1000, soon, and with this exit code."""
         self._code = code if self._code is None else self._code
         if self._client is not None:
-            # A reader that waits for room in the output would wait for ever.
+            # A read loop that waits for room in the output would wait forever.
             self._client.close(timeout=INTERRUPTED).addCallback(self._stopReading)
         elif self._connecting is not None:
             self._connecting.cancel()
 
     def _stopReading(self, _: None) -> None:
-        assert self._reading is not None  # it begins in the turn in which the client is there
+        assert self._reading is not None  # set in the same turn as the client
         self._reading.cancel()
 
     def _brokenPipe(self, error: OSError) -> None:
@@ -159,11 +159,11 @@ class Talk:
         self.interrupt(Exit.BROKEN_PIPE if isinstance(error, BrokenPipeError) else Exit.FAILED)
 
     def codeOr(self, code: int) -> int:
-        """Return the exit code after all output is written, or is not; `code` is that of the talk."""
+        """Return the final exit code, once the output has been written or has failed; `code` is the result of `run`."""
         return code if self._code is None else self._code
 
     def _ended(self, code: int, trouble: str = "") -> int:
-        """Return the exit code, and note what to complain of."""
+        """Return the exit code, and note the complaint."""
         if self._code is not None:
             return self._code
         if trouble:
@@ -202,7 +202,7 @@ class Talk:
                     self._display.sent(message)
                     last = client.writeMessage(message)
                 if last is not None:
-                    # They go in order: with the last one, all have gone. So the input is read as fast as the server takes it.
+                    # Messages go out in order: once the last has gone, all have. So input is read as fast as the server takes it.
                     await last
         except ConfigurationError as error:
             self._code = self._ended(Exit.FAILED, str(error))
@@ -218,10 +218,10 @@ class Talk:
         await client.close()
 
     async def _quiet(self, client: WebSocketClient) -> None:
-        """Wait until the server has read what was sent, and has no more to say.
+        """Wait until the server has read what was sent, and has answered.
 
-        What comes after our Close is dropped, so answers that are on their way have to come before. A pong shows that the
-        server has read what was sent before its ping; a round trip in which nothing came, that it has answered.
+        What comes after our Close is dropped, so answers must arrive before it. A pong shows that the server has read
+        everything sent before the ping; a round trip in which nothing else came, that it has answered.
         """
         answeredAt: float | None = None
         while True:

@@ -1,4 +1,4 @@
-"""What a user sees of a connection: bare messages, JSON for programs, or a transcript on a terminal."""
+"""What the user sees of a connection: bare messages, JSON for programs, or a transcript on a terminal."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ def complain(text: str) -> None:
         try:
             print(f"twisted-ws: {oneLine(text[:LONGEST])}", file=sys.stderr, flush=True)
         except OSError:
-            pass  # nobody listens
+            pass  # no one reads it
 
 
 def oneLine(text: str) -> str:
-    """Return what a peer sent as one line that cannot drive a terminal; nothing is cut."""
+    """Return what a peer sent as one line that cannot control the terminal; nothing is cut."""
     return shown(text, len(text)).replace("\n", "\\n").replace("\t", "\\t")
 
 
 class Display(Protocol):
-    """Told of what happens on a connection."""
+    """Shows what happens on a connection."""
 
     def opened(self, url: str, subProtocol: str | None, again: bool) -> None:
-        """A connection is open."""
+        """Show that a connection is open, perhaps `again`."""
 
     def message(self, message: str | bytes) -> None:
-        """A message came."""
+        """Show a message that came."""
 
     def sent(self, message: str | bytes) -> None:
-        """A message was typed, or read, and is on its way."""
+        """Show a message from the input that is on its way."""
 
     def ping(self, data: bytes) -> None:
-        """The server sent a ping, which is answered."""
+        """Show a ping from the server, which is answered."""
 
     def pong(self, data: bytes, seconds: float | None) -> None:
-        """A pong came, `seconds` after our ping; None: nobody asked for it."""
+        """Show a pong that came `seconds` after our ping; None: it was unsolicited."""
 
     def closed(self, code: int, reason: str) -> None:
-        """The connection is closed."""
+        """Show that the connection is closed."""
 
     def failed(self, text: str) -> None:
-        """Something went wrong, and ends it; a complaint follows on standard error."""
+        """Show the error that ends the conversation; a complaint follows on standard error."""
 
     def note(self, text: str) -> None:
-        """There is something to know, as that it is tried again."""
+        """Show a notice, for example about another attempt."""
 
 
 class PlainDisplay:
-    """Payloads, and nothing else.
+    """Writes payloads, and nothing else.
 
     Args:
         write: takes bytes for standard output.
@@ -102,11 +102,11 @@ class PlainDisplay:
 
 
 class JSONDisplay:
-    """One JSON object a line for each event; they are ASCII, so a terminal takes no harm either.
+    """Writes each event as a JSON object on its own line, in ASCII, so that it cannot control a terminal either.
 
     Args:
         write: takes bytes for standard output.
-        now: tells the time.
+        now: returns the time.
     """
 
     def __init__(self, write: Callable[[bytes], None], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -119,7 +119,7 @@ class JSONDisplay:
         self._write(text.encode() + b"\n")
 
     def opened(self, url: str, subProtocol: str | None, again: bool) -> None:
-        """Write where to, and which subprotocol was chosen."""
+        """Write the URL and the subprotocol."""
         self._event("open", {"url": url, "subprotocol": subProtocol})
 
     def message(self, message: str | bytes) -> None:
@@ -130,7 +130,7 @@ class JSONDisplay:
             self._event("binary", _base64(message))
 
     def sent(self, message: str | bytes) -> None:
-        """Nothing: the one who sent it knows."""
+        """Nothing: the sender knows it."""
 
     def ping(self, data: bytes) -> None:
         """Write its payload."""
@@ -155,14 +155,14 @@ class JSONDisplay:
 
 
 class TerminalDisplay:
-    """A transcript: time, direction and text of each message, below it the line that is being typed.
+    """Writes a transcript with the time, direction and text of each message, and below it the line being typed.
 
     Args:
         write: takes bytes for the terminal.
-        colour: whether to colour.
-        editor: the line that is being typed; None where nothing is.
-        columns: tells how wide the terminal is.
-        now: tells the time.
+        colour: whether to use colours.
+        editor: edits the line being typed; None if there is none.
+        columns: returns the width of the terminal.
+        now: returns the time.
     """
 
     PROMPT = "> "
@@ -194,11 +194,11 @@ class TerminalDisplay:
         return self.editor.drawn(self.PROMPT, self._columns()) if self.editor else ""
 
     def redraw(self) -> None:
-        """Show the line that is being typed as it is now."""
+        """Show the line being typed as it is now."""
         self._write(self._edited().encode())
 
     def endEditing(self) -> None:
-        """Take the line that is being typed off the screen."""
+        """Take the line being typed off the screen."""
         if self.editor is not None:
             self.editor = None
             self._write(ERASE.encode())
@@ -212,11 +212,11 @@ class TerminalDisplay:
         self._line("*", f"connected{' again' if again else ''} to {oneLine(url)}{spoken}")
 
     def message(self, message: str | bytes) -> None:
-        """Show it, escaped: a server must not drive the terminal."""
+        """Show it, escaped: a server must not control the terminal."""
         self._line("<", oneLine(message) if isinstance(message, str) else self._data(message))
 
     def sent(self, message: str | bytes) -> None:
-        """Show it, where it was typed."""
+        """Show it, if it was typed."""
         if self.editor is not None:
             self._line(">", oneLine(message) if isinstance(message, str) else self._data(message))
 

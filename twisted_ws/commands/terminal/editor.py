@@ -1,8 +1,7 @@
-"""A line that is being typed: keys in, lines out. Pure.
+"""An editor for the line being typed: keys in, lines out. Pure.
 
 Python's readline owns the terminal until Enter is pressed: what comes from the server meanwhile would be written into the
-middle of what is being typed. This one can be taken off the screen and put back at any time, and needs one row however
-long the line is.
+middle of the line. This one can be taken off the screen and put back at any time, and needs one row, however long the line is.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ END = None
 
 ERASE = "\r\x1b[K"
 
-# What follows ESC, to the name of what it does; terminals differ.
+# From what follows ESC to the name of the action; terminals differ.
 _SEQUENCES = {
     **dict.fromkeys(("[A", "OA"), "older"),
     **dict.fromkeys(("[B", "OB"), "newer"),
@@ -49,7 +48,7 @@ _CONTROLS = {
     "\x19": "yank",
     "\x7f": "backspace",
 }
-# Longer ones are no keys of a keyboard.
+# Longer ones do not come from a key.
 _LONGEST_SEQUENCE = 16
 
 
@@ -65,14 +64,14 @@ def _width(char: str) -> int:
 
 
 class Editor:
-    """One line with a cursor, the history behind it, and readline's most used keys.
+    """One line with a cursor, a history, and the most used keys of readline.
 
     Args:
-        history: has the lines from before, and gets the new ones.
+        history: the earlier lines; gets the new ones.
 
     Attributes:
-        text: what is typed so far.
-        cursor: before which character of it the cursor is.
+        text: the line so far.
+        cursor: the index of the character that the cursor is on.
     """
 
     def __init__(self, history: History) -> None:
@@ -80,13 +79,13 @@ class Editor:
         self.cursor = 0
         self._history = history
         self._back = 0  # how far up in the history
-        self._draft = ""  # what was typed before going there
+        self._draft = ""  # the line before going there
         self._killed = ""
         self._sequence: str | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, data: bytes) -> list[str | None]:
-        """Take what the terminal sent; return the lines that are done, and `END` at the end of the input."""
+        """Take what the terminal sent; return the lines that were entered, and `END` at the end of the input."""
         done: list[str | None] = []
         for char in self._decoder.decode(data):
             if self._sequence is not None:
@@ -123,10 +122,10 @@ class Editor:
     # On the screen.
 
     def drawn(self, prompt: str, width: int) -> str:
-        """Return what puts the line on the terminal's row: as much of it as fits, with the cursor in its place.
+        """Return what draws the line on the terminal's row: as much of it as fits, with the cursor in its place.
 
         Args:
-            prompt: before it; without colours.
+            prompt: goes before the line; without colours.
             width: the terminal's columns.
         """
         room = max(width - cells(prompt) - 1, 1)

@@ -1,4 +1,4 @@
-"""The lines that were typed before, kept in a file of the user's own."""
+"""The lines typed earlier, kept in a private file."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from pathlib import Path
 
 __all__ = ["History", "place"]
 
-# Lines that are kept, and bytes of one.
+# The number of lines that are kept, and the bytes of one.
 MOST = 1000
 LONGEST = 4096
 
 
 def place() -> Path | None:
-    """Return where the history is: below $XDG_STATE_HOME, as the XDG Base Directory Specification has it; None: no home."""
+    """Return the path of the history, by the XDG Base Directory Specification; None if there is no home directory."""
     state = os.environ.get("XDG_STATE_HOME", "")
-    # A relative one is to be ignored, says the specification.
+    # The specification says to ignore a relative one.
     try:
         base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
     except RuntimeError:
-        return None  # a user that the system does not know, as in a container
+        return None  # a user unknown to the system, for example in a container
     return base / "twisted-ws" / "history"
 
 
 class History:
-    """The last lines; a file that cannot be read or written is none, and keeps nobody from talking.
+    """The last lines; a file that cannot be read or written is ignored.
 
     Args:
-        path: the file; None: nothing is kept beyond the process.
+        path: the file; None: nothing is kept after the process ends.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -41,7 +41,7 @@ class History:
 
     def _load(self, path: Path) -> None:
         with open(path, "rb") as file:
-            # Several sessions may have added to it; it is cut when the next begins.
+            # Several sessions may have added to it; the next one cuts it.
             data = file.read(2 * MOST * LONGEST + 1)
         found = data.decode(errors="replace").splitlines()
         self.lines = found[-MOST:]
@@ -52,7 +52,7 @@ class History:
             cut.replace(path)
 
     def add(self, line: str) -> None:
-        """Keep a line, unless it is blank, begins with a space (so that a secret can be kept out) or is the last one again."""
+        """Keep a line, unless it is blank, begins with a space (to keep a secret out) or repeats the last one."""
         if not line.strip() or line.startswith(" ") or len(line.encode()) > LONGEST or self.lines[-1:] == [line]:
             return
         self.lines.append(line)

@@ -1,4 +1,4 @@
-"""The standard streams as a conversation uses them: bare, as JSON, or as a terminal with a line that is being typed."""
+"""The standard streams as a conversation uses them: bare, as JSON, or as a terminal with a line being typed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["Screen"]
 
 
 class Screen:
-    """What is read and written, and how.
+    """Chooses how to read and write, by the options and the streams.
 
     Args:
         reactor: the reactor.
         options: those of the command.
         streams: the descriptors of input and output.
-        environment: says what the terminal can do.
+        environment: describes the terminal.
 
     Attributes:
         output: takes bytes.
-        display: writes to it.
-        source: what is to be sent; None: nothing.
+        display: writes to `output`.
+        source: the messages to send; None: none.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class Screen:
         return Typed(read, editor, self._terminal.redraw)
 
     def open(self) -> None:
-        """Take the terminal's keys, where there is a line to be typed."""
+        """Take the terminal's keys, if there is a line to type."""
         if self._keys is not None:
             self._keys.take()
             self._continued = signal.signal(signal.SIGCONT, lambda *_: self._reactor.callFromThread(self._goOn))
 
     def _goOn(self) -> None:
-        """Go on after Ctrl-Z: the shell has set the terminal for itself."""
+        """Continue after Ctrl-Z: the shell has changed the terminal's mode."""
         if self._keys is not None and self._terminal is not None:
             self._keys.take()
             self._terminal.redraw()
@@ -92,7 +92,7 @@ class Screen:
             self._continued = None
 
     def giveBack(self) -> None:
-        """Leave the terminal's keys to others."""
+        """Give the terminal's keys back."""
         keys, self._keys = self._keys, None
         if keys is not None:
             keys.giveBack()

@@ -1,4 +1,4 @@
-"""The terminal: what it can do, and the mode in which it hands over each key."""
+"""The terminal: what it can do, and the mode in which it delivers each key."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["Keys", "canColour", "canMove", "columns"]
 
 
 def canMove(environment: Mapping[str, str]) -> bool:
-    """Say whether a terminal knows the sequences that move its cursor."""
+    """Return whether a terminal supports the sequences that move its cursor."""
     return environment.get("TERM", "dumb") not in ("", "dumb")
 
 
 def canColour(environment: Mapping[str, str]) -> bool:
-    """Say whether a terminal may be coloured (https://no-color.org: any value but an empty one says no)."""
+    """Return whether to use colours (https://no-color.org: any value except an empty one means no)."""
     return canMove(environment) and not environment.get("NO_COLOR")
 
 
 def columns(descriptor: int) -> int:
-    """Return how wide a terminal is."""
+    """Return the width of a terminal."""
     try:
         return os.get_terminal_size(descriptor).columns or 80
     except OSError:
@@ -29,14 +29,14 @@ def columns(descriptor: int) -> int:
 
 
 class Keys:
-    """Has a terminal hand over each key as it is pressed, without showing it; Ctrl-C and Ctrl-Z stay signals."""
+    """Makes a terminal deliver each key as it is pressed, without echo; Ctrl-C and Ctrl-Z stay signals."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._before: list[Any] | None = None
 
     def take(self) -> None:
-        """Begin, or begin again after somebody else (as the shell, after Ctrl-Z) has set the terminal."""
+        """Begin, or begin again after another program (such as the shell after Ctrl-Z) has changed the mode."""
         mode = termios.tcgetattr(self._descriptor)
         if self._before is None:
             self._before = list(mode)
@@ -47,10 +47,10 @@ class Keys:
         termios.tcsetattr(self._descriptor, termios.TCSADRAIN, mode)
 
     def giveBack(self) -> None:
-        """Set the terminal as it was."""
+        """Restore the terminal's mode."""
         before, self._before = self._before, None
         if before is not None:
             try:
                 termios.tcsetattr(self._descriptor, termios.TCSANOW, before)
             except termios.error:
-                pass  # it has been hung up
+                pass  # it was hung up
