@@ -393,7 +393,7 @@ def test_compression():
     assert data[0] == 0xC1
     deflate = zlib.compressobj(wbits=-15)
     payload = deflate.compress(b"y" * 1000) + deflate.flush(zlib.Z_SYNC_FLUSH)
-    peer.send(frame(1, payload[:-4], 0x40))
+    peer.send(frame(1, payload[:-4], 0xC0))
     assert result(client.readTextMessage()) == "y" * 1000
 
 
