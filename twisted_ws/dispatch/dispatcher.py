@@ -367,9 +367,11 @@ class Dispatcher:
     def _take(self, result: Any, event: str, streamId: Raw | None = None) -> bool:
         """Take what a handler returned; return False if it is not done: then `_finished` follows."""
         kind = result.__class__
-        if kind is str or kind is bytes:
-            # The common case: it needs neither a Deferred nor a coroutine.
-            self._connection.reply(TEXT if kind is str else BINARY, result)
+        if kind is str:  # the common case: it needs neither a Deferred nor a coroutine
+            self._connection.reply(TEXT, result)
+            return True
+        if kind is bytes:
+            self._connection.reply(BINARY, result)
             return True
         pending = asDeferred(result)
         if pending is None:
