@@ -1,4 +1,4 @@
-"""Plain HTTP on a WebSocket port: channels and their browser client, a word to those who forgot the upgrade, the demo page."""
+"""Plain HTTP on a WebSocket port: channels and their browser client, the demo page, and a 426 for any other service."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PagesResource", "pagesSite"]
 
-# Only what this server itself serves runs or is loaded in a page, nobody may frame it, and nothing of its address leaves.
+# A page runs and loads only what this server serves, must not be framed, and does not reveal its address.
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -47,21 +47,16 @@ _PAGE_HEADERS = {
 # The browser client is public, and a page of another origin may load it from here.
 _CLIENT_HEADERS = {"Cross-Origin-Resource-Policy": "cross-origin", "Access-Control-Allow-Origin": "*"}
 _SCRIPT = "text/javascript; charset=utf-8"
-_TYPES = "text/plain; charset=utf-8"  # of TypeScript: its own suffix stands for a video
-# Where paths of the broadcast site begin.
+_TYPES = "text/plain; charset=utf-8"  # of TypeScript: its suffix usually stands for a video
+# The first segments of the paths of the broadcast site.
 _ON_BROADCAST_PORT = (b"broadcaster", b"api", b"healthz", b"readyz")
 _HSTS_SECONDS = 365 * 24 * 3600
 
 
-def pagesSite(
-    server: WebSocketServer,
-    broadcastURL: str = "",
-    needsKey: bool = False,
-    hsts: bool = False,
-) -> HttpSite:
+def pagesSite(server: WebSocketServer, broadcastURL: str = "", needsKey: bool = False, hsts: bool = False) -> HttpSite:
     """Return the factory for plain HTTP on a WebSocket port: ``server.factory(pagesSite(server))``.
 
-    The front door has counted its connections. For the arguments see `PagesResource`.
+    For the arguments see `PagesResource`.
     """
     pages = PagesResource(server, broadcastURL, needsKey, hsts)
     return HttpSite(pages, server.runtime, hosts=server.hosts, proxies=server.proxies)
@@ -70,16 +65,16 @@ def pagesSite(
 class PagesResource(Resource):
     """The root of a WebSocket port's plain HTTP.
 
-    A path of a `ChannelService` is read and written to (see `ChannelsResource`), one of any other service gets 426 (RFC 9110
-    section 15.5.22), and every other one 404. While any `ChannelService` is mounted, its browser client is at
-    ``/twisted-ws.js`` (and ``.mjs``, ``.d.ts``); while a `Demo` is, ``/`` is a page that talks to it.
+    The path of a `ChannelService` is served by `ChannelsResource`, that of any other service gets 426 (RFC 9110 section
+    15.5.22), and any other path 404. While a `ChannelService` is mounted, its browser client is at ``/twisted-ws.js`` (and
+    ``.mjs``, ``.d.ts``); while a `Demo` is, ``/`` is a page that talks to it.
 
     Args:
         server: whose services these are.
-        broadcastURL: where to POST a broadcast, for the page to show; "" shows nothing.
+        broadcastURL: where to POST a broadcast, shown on the page; "" shows nothing.
         needsKey: whether that needs an API key.
-        hsts: whether pages over TLS ask browsers to come back only over TLS (RFC 6797). It counts for every port of the host:
-            so only where no plain port is open. Never for localhost or an IP address.
+        hsts: whether pages over TLS ask browsers to return only over TLS (RFC 6797). That applies to every port of the host, so
+            set it only if no plain port is open. It is never sent for localhost or an IP address.
     """
 
     def __init__(self, server: WebSocketServer, broadcastURL: str = "", needsKey: bool = False, hsts: bool = False) -> None:
@@ -104,7 +99,7 @@ class PagesResource(Resource):
         self._cors = Cors(server.origins, server.namedOrigins)
 
     def getChild(self, path: bytes, request: HttpRequest) -> IResource:
-        """Return what answers the whole path of `request`; services are mounted by whole paths, not by segments."""
+        """Return the resource for the whole path of `request`: services are mounted by whole paths, not by segments."""
         file = self._files.get(request.path)
         if (file is not None or request.path == b"/") and (demo := self._demoPath()) is not None:
             return file or self._demoPage(demo)
@@ -122,7 +117,7 @@ class PagesResource(Resource):
         return None
 
     def _channelPath(self) -> str | None:
-        """Return where the browser client connects to: the playground before any other; "" when each has a parameter."""
+        """Return where the browser client connects: the playground if there is one; "" if all paths have parameters."""
         found = {path: service for path, service in self._server.services.items() if isinstance(service, ChannelService)}
         plain = sorted((path for path in found if "{" not in path), key=lambda path: not isinstance(found[path], Playground))
         return plain[0] if plain else "" if found else None
@@ -141,10 +136,10 @@ class PagesResource(Resource):
 
 
 class _NoChannels(HttpResource):
-    """What a page gets that looks for channels where there are none: if it may connect at all, it may read that.
+    """The answer to a page that looks for channels where there are none; a page that may connect may read it.
 
     Args:
-        cors: knows which page may.
+        cors: knows which pages may.
     """
 
     def __init__(self, cors: Cors) -> None:
@@ -152,14 +147,14 @@ class _NoChannels(HttpResource):
         self._cors = cors
 
     def admit(self, request: HttpRequest) -> None:
-        """Check the method only: the whole path was compared. A browser may ask whether it may send, and is told then."""
+        """Check only the method, because the whole path was compared; a preflight is let through."""
         request.postpath = []
         self._cors.show(request)
         if not isPreflight(request):
             self.refuse(request)
 
     def refuse(self, request: HttpRequest) -> None:
-        """Refuse what is no preflight, by its head.
+        """Refuse a request that is not a preflight, by its head.
 
         Raises:
             HttpError: the answer.
@@ -167,22 +162,22 @@ class _NoChannels(HttpResource):
         super().admit(request)
 
     def render_OPTIONS(self, request: HttpRequest) -> bytes:
-        """Answer a preflight, or say what this resource takes."""
+        """Answer a preflight, or name the methods."""
         self._cors.preflight(request)
         return super().render_OPTIONS(request)
 
 
 class Nothing(_NoChannels):
-    """A path of no service."""
+    """A path without a service."""
 
     def refuse(self, request: HttpRequest) -> None:
-        """Refuse each method."""
+        """Refuse every method."""
         where = ": this is on the broadcast port (by default 8081)" if request.path.split(b"/")[1] in _ON_BROADCAST_PORT else ""
         raise HttpError(404, f"There is nothing here{where}.")
 
 
 class UpgradeRequired(_NoChannels):
-    """A plain request for what only speaks WebSocket; a service answers every path below its own."""
+    """A plain request to a service that only speaks WebSocket, at or below its path."""
 
     def render_GET(self, request: HttpRequest) -> bytes:
         """Say what to do instead."""
@@ -194,10 +189,10 @@ class UpgradeRequired(_NoChannels):
 
 
 class File(HttpResource):
-    """A file that browsers keep, and ask about each time whether it is still the same.
+    """A file that browsers cache, and revalidate on every use.
 
     Args:
-        content: what is in it.
+        content: its bytes.
         kind: its type.
         fields: more headers of the answer.
         hsts: see `PagesResource`.
@@ -215,15 +210,15 @@ class File(HttpResource):
         return gzip.compress(self._content, mtime=0)
 
     def admit(self, request: HttpRequest) -> None:
-        """Check the method only: the whole path was compared."""
+        """Check only the method, because the whole path was compared."""
         request.postpath = []
         super().admit(request)
 
     def render_GET(self, request: HttpRequest) -> bytes:
-        """Return the file, with what browsers should know about it."""
+        """Return the file, with what browsers need to cache it."""
         for name, value in self._fields.items():
             request.say(name, value)
-        # Weak, because it is the same for the compressed file (RFC 9110 section 8.8.1).
+        # Weak, because the compressed file has the same (RFC 9110 section 8.8.1).
         request.say("ETag", f'W/"{self._tag}"')
         if self._hsts and hasTLS(request.transport) and _hasName(request.fields.get("host", "")):
             request.say("Strict-Transport-Security", f"max-age={_HSTS_SECONDS}")

@@ -30,7 +30,7 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials) -> HttpSite
     ======================================  ==========================================================
     ``POST /broadcaster/broadcast``         sends the body to every open caller of every service
     ``POST /channels/{channel}``            publishes the body to a channel
-    ``/api/...``                            publishes and looks at channels (see `twisted_ws.web.api.operations`)
+    ``/api/...``                            publishes to and describes channels (see `twisted_ws.web.api.operations`)
     ``GET /healthz``, ``GET /readyz``       health, without credentials
     ======================================  ==========================================================
     """
@@ -45,7 +45,7 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials) -> HttpSite
         root,
         server.runtime,
         counts=True,
-        # A page that needs a key has none.
+        # Where a key is needed, a web page has none.
         hosts=None if credentials.requiresCredentials else server.hosts,
         anyHost=(b"/healthz", b"/readyz"),
         proxies=server.proxies,
@@ -53,16 +53,16 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials) -> HttpSite
 
 
 class BroadcastResource(GuardedResource):
-    """``POST``: the body goes to every open caller of every service; the answer is ``OK`` when all have been written to.
+    """``POST``: sends the body to every open caller of every service, and answers ``OK`` when all have been written to.
 
-    The body is UTF-8 text whatever its type (curl's form type is taken as it is, and not decoded), and binary with
-    ``application/octet-stream``. An empty one is refused: it is a legal message, but more often a mistake of a script.
+    The body is UTF-8 text whatever its type (curl's form type is not decoded), or binary with ``application/octet-stream``. An
+    empty body is refused: it would be a legal message, but it is more likely a script's mistake.
     """
 
     allowedMethods = (b"POST", b"OPTIONS")
 
     def admit(self, request: HttpRequest) -> Deferred[None] | None:
-        """Check the credentials, and whether the body's type can be sent on."""
+        """Check the credentials, and whether the body's type can be passed on."""
         admitted = super().admit(request)
         if admitted is not None:
             return admitted.addCallback(lambda result: checkBodyType(request))
@@ -71,8 +71,8 @@ class BroadcastResource(GuardedResource):
         return None
 
     def render_POST(self, request: HttpRequest) -> bytes | int:
-        """Send the body on, and answer when it was sent to the last one."""
-        self.refuseWhileDraining()  # that may have begun while the body came
+        """Send the body to all, and answer when the last one has been written to."""
+        self.refuseWhileDraining()  # which may have begun while the body was coming
         body = request.content.read()
         if not body:
             raise HttpError(400, "The body is empty: nothing was sent.", "empty-body")

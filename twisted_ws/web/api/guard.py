@@ -1,4 +1,4 @@
-"""Resources for those who have credentials."""
+"""The guard of the broadcast site: resources that need credentials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["GuardedResource"]
 
 
 class GuardedResource(HttpResource):
-    """An endpoint for those who have credentials, while the server does not stop."""
+    """A resource that needs credentials, and a server that is not stopping."""
 
     def __init__(self, server: WebSocketServer, credentials: Credentials) -> None:
         super().__init__()
@@ -28,15 +28,15 @@ class GuardedResource(HttpResource):
         self._credentials = credentials
 
     def admit(self, request: HttpRequest) -> Deferred[None] | None:
-        """Check path and method, then the credentials, before the body is asked for."""
+        """Check path and method, then the credentials, before the body is read."""
         super().admit(request)
         return None if request.method == b"OPTIONS" else self.authorize(request)
 
     def authorize(self, request: HttpRequest) -> Deferred[None] | None:
-        """Check the credentials, where there is anything to check.
+        """Check the credentials, if any are required.
 
         Raises:
-            HttpError: a page without a key, or the server stops; for wrong credentials the Deferred fails with one.
+            HttpError: for a page without a key, or a server that is stopping; for wrong credentials the Deferred fails with one.
         """
         authorization = request.fields.getAll("authorization") if "authorization" in request.head.values else []
         if len(authorization) > 1:
@@ -49,11 +49,11 @@ class GuardedResource(HttpResource):
         return checked.addCallbacks(lambda identity: None, self._unknown)
 
     def _refuseBrowsers(self, request: HttpRequest, authorization: str) -> None:
-        """Refuse a request that a web page sent with what the browser has, and not the page.
+        """Refuse a request that a web page sent with credentials of the browser, not its own.
 
         Any page in the world can make its visitor's browser POST plain text to localhost, and the browser adds the passwords it
-        remembers. It never adds a bearer token of its own, and it names the page in Origin, or says at least that it is another
-        site's.
+        remembers. It never adds a bearer token by itself, and it names the page in Origin, or at least says that it is from
+        another site.
         """
         bearer = self._credentials.requiresCredentials and authorization.lower().startswith("bearer ")
         head = request.head
@@ -61,7 +61,7 @@ class GuardedResource(HttpResource):
             raise HttpError(403, "A web page may publish only with an API key of its own.")
 
     def refuseWhileDraining(self) -> None:
-        """Refuse what would reach nobody any more.
+        """Refuse what would no longer reach anyone.
 
         Raises:
             HttpError: 503.

@@ -1,4 +1,4 @@
-"""Health for load balancers and orchestrators: ``/healthz`` (the process works) and ``/readyz`` (it may get traffic)."""
+"""Health checks for load balancers and orchestrators: ``/healthz`` (the process works) and ``/readyz`` (it takes traffic)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Liveness(HttpResource):
     """200 while the reactor turns."""
 
     def render_GET(self, request: HttpRequest) -> bytes:
-        """Answer; that there is an answer is the news."""
+        """Answer: that is all there is to know."""
         request.say("Content-Type", "application/json")
         return jsonBody({"status": "ok"})
 
 
 class Readiness(HttpResource):
-    """200 while the server may get traffic, else 503 with the reason."""
+    """200 while the server takes traffic, otherwise 503 with the reason."""
 
     def __init__(self, server: WebSocketServer) -> None:
         super().__init__()

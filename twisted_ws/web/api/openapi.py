@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the HTTP API, made from what routes and reads its requests."""
+"""The OpenAPI 3.1 document of the HTTP API, made from the table by which requests are routed and read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATH = "/api/openapi.json"
 _REF = "#/components/schemas/{name}"
 # Any request can have these answers: see docs/reference/http.md.
 _ERRORS = (400, 401, 403, 405, 408, 411, 421, 429, 503)
-# What `x-limit` is called for a type.
+# The keyword that stands for `x-limit`, by type.
 _BOUNDS = {"string": "maxLength", "integer": "maximum", "array": "maxItems"}
 
 
@@ -34,7 +34,7 @@ def openAPI(limits: Limits, challenges: Iterable[str]) -> bytes:
 
     Args:
         limits: the server's.
-        challenges: what WWW-Authenticate says: the schemes by which one may get in.
+        challenges: the values of WWW-Authenticate, which name the schemes of authentication.
     """
     schemes = [challenge.partition(" ")[0].lower() for challenge in challenges]
     kinds = [getattr(schemas, name) for name in schemas.__all__]
@@ -50,7 +50,7 @@ def openAPI(limits: Limits, challenges: Iterable[str]) -> bytes:
     components = {name: schema for name, schema in components.items() if not name.endswith("Query")}
     document = {
         "openapi": "3.1.0",
-        "info": {"title": "twisted_ws", "version": __version__, "summary": "Publish to channels, and look at them"},
+        "info": {"title": "twisted_ws", "version": __version__, "summary": "Publish to channels, and inspect them"},
         "paths": paths,
         "components": {
             "schemas": components,

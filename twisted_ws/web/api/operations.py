@@ -1,4 +1,4 @@
-"""What the HTTP API can do: one table, by which requests are routed and read, and of which the OpenAPI document is made."""
+"""The operations of the HTTP API: one table, by which requests are routed and read, and the OpenAPI document is made."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 __all__ = ["OPERATIONS", "Call", "Operation"]
 
-# Channels in one page, unless more are asked for.
+# The channels in one page, unless the request says otherwise.
 CHANNELS = 100
 
 
 @dataclass(slots=True)
 class Call:
-    """One request of an operation, read.
+    """One request of an operation, parsed.
 
     Attributes:
         server: the server.
         request: the request.
-        channel: the channel of the path, not checked; "" where there is none.
-        query, body: what the operation takes, None where it takes none.
+        channel: the channel in the path, unchecked; "" if there is none.
+        query, body: as the operation takes them; None if it takes none.
     """
 
     server: WebSocketServer
@@ -58,17 +58,17 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing that the API does.
+    """One thing that the API can do.
 
     Attributes:
-        method, path: what it answers; ``{channel}`` in the path is a channel's name.
-        summary: what it does, in the document.
+        method, path: of its requests; ``{channel}`` in the path is a channel's name.
+        summary: what it does, for the document.
         run: does it, and returns an `answer`.
-        answer: what a 200 has.
-        query, body: what it takes, None for nothing.
+        answer: the content of a 200.
+        query, body: what it takes; None for nothing.
         posts: whether its body is a message itself.
-        check: refuses a body before it is read into `body`; None: whatever is in it, that is little work.
-        errors: the statuses, beside those that any request can have.
+        check: refuses a body before it is decoded; None if decoding is little work, whatever the body has.
+        errors: its statuses, besides those that any request can have.
     """
 
     method: str
@@ -84,7 +84,7 @@ class Operation:
 
     @property
     def name(self) -> str:
-        """Its name in the document: that of the function."""
+        """Its name in the document: the function's."""
         return self.run.__name__
 
 
@@ -102,7 +102,7 @@ async def publish(call: Call) -> schemas.Published:
 
 
 async def batch(call: Call) -> schemas.Results:
-    """Publish several messages, and let the others have their turn between them."""
+    """Publish several messages, and let others have their turn in between."""
     messages, turns = call.body.messages, call.server.runtime.turns
     results: list[Any] = []
     share = turns.share()
@@ -119,15 +119,15 @@ async def batch(call: Call) -> schemas.Results:
 
 
 def checkBatch(body: bytes, limits: Limits) -> None:
-    """Refuse a batch of too many messages before an object is made of each."""
+    """Refuse a batch of too many messages before each is made into an object."""
     most = limits.batchMessages
-    # Each is an object, as the batch is; there may be more of them in what is published.
+    # Each message is an object, and so is the batch; the messages themselves may have more.
     if body.count(b"{") > most + 1 and len(_anyBatch.decode(body).messages) > most:
         raise ChannelError("bad-request", f"A batch has at most {most} messages.")
 
 
 def checkValues(body: bytes, limits: Limits) -> None:
-    """Refuse a body of too many values, where any of them may be made into objects before it is found to be wrong."""
+    """Refuse a body of too many values, which might be made into objects before it turns out to be invalid."""
     if hasMoreValues(body, limits.jsonValues):
         raise ChannelError("too-large", f"The JSON has more than {limits.jsonValues} values.")
 
@@ -148,7 +148,7 @@ async def listChannels(call: Call) -> schemas.Channels:
 
 
 async def describe(call: Call) -> schemas.Described:
-    """Return all that is known of a channel."""
+    """Return everything that is known of a channel."""
     found = await _find(call)
     oldest = None if found.oldest is None else str(found.oldest)
     entry = _entry(call.channels, found)
@@ -162,7 +162,7 @@ async def describe(call: Call) -> schemas.Described:
 
 
 async def history(call: Call) -> schemas.History:
-    """Return what is kept of a channel."""
+    """Return the history of a channel."""
     limit = _limit(call, call.server.limits.answerMessages)
     found = await call.channels.history(call.channel, call.query.after)
     gathered = Gathered(limit, call.server.limits)
@@ -173,7 +173,7 @@ async def history(call: Call) -> schemas.History:
 
 
 async def forget(call: Call) -> schemas.Deleted:
-    """Forget what is kept of a channel."""
+    """Forget the history of a channel."""
     found = await _find(call)
     return schemas.Deleted(call.channel, str(found.position), await call.channels.forget(call.channel))
 
@@ -187,7 +187,7 @@ async def presence(call: Call) -> schemas.PresenceList:
 
 
 async def disconnect(call: Call) -> schemas.Disconnected:
-    """End connections, those that are subscribed to nothing, too."""
+    """End connections, also those that are subscribed to nothing."""
     found = _people(call)
     async for each in call.server.runtime.turns.through(found, CLOSING):
         (each.membership or call.channels.enroll(each)).disconnect(int(call.body.code), call.body.reason or "disconnected")
@@ -233,13 +233,13 @@ OPERATIONS = (
     Operation(
         "GET",
         "/api/channels/{channel}/history",
-        "Read what is kept of a channel",
+        "Read the history of a channel",
         history,
         schemas.History,
         query=schemas.HistoryQuery,
     ),
     Operation(
-        "DELETE", "/api/channels/{channel}/history", "Forget what is kept of a channel", forget, schemas.Deleted, errors=(404,)
+        "DELETE", "/api/channels/{channel}/history", "Forget the history of a channel", forget, schemas.Deleted, errors=(404,)
     ),
     Operation(
         "GET",
@@ -316,7 +316,7 @@ def _limit(call: Call, default: int) -> int:
     most = call.server.limits.answerMessages
     limit = min(default, most) if call.query.limit is UNSET else int(call.query.limit)
     if limit > most:
-        raise ChannelError("bad-request", f"limit is 1 to {most}.")
+        raise ChannelError("bad-request", f"limit must be 1 to {most}.")
     return limit
 
 

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ELSEWHERE", "ApiResource"]
 
-# What a body of JSON may be called: curl says form data of everything.
+# The types of a JSON body: curl declares everything as form data.
 _JSON_TYPES = ("", "application/json", "text/plain", "application/x-www-form-urlencoded")
-# How long an operation may take. Only an engine that asks another process takes any time.
+# The seconds that an operation may take. Only an engine that asks another process needs any.
 SECONDS = 30
-# For who comes to the broadcast port with a browser, or a WebSocket.
+# For a browser or a WebSocket client that has come to the broadcast port.
 ELSEWHERE = ": pages and WebSockets are on the WebSocket port (by default 8080)"
 
 _ROUTES: dict[str, dict[bytes, Operation]] = {}
@@ -48,7 +48,7 @@ class ApiResource(GuardedResource):
         self._document = openAPI(server.limits, credentials.challenges)
 
     def admit(self, request: HttpRequest) -> Deferred[None] | None:
-        """Find the operation, and check the credentials, before the body is asked for."""
+        """Find the operation, and check the credentials, before the body is read."""
         path, channel = _route(request.path.decode("ascii"))
         if path != PATH and path not in _ROUTES:
             raise nothing(request, ELSEWHERE)
@@ -77,7 +77,7 @@ class ApiResource(GuardedResource):
         if operation is None:
             self._send(request, self._document)
             return NOT_DONE_YET
-        self.refuseWhileDraining()  # that may have begun while the body came
+        self.refuseWhileDraining()  # which may have begun while the body was coming
         return answerLater(request, self._run(request, operation, channel), SECONDS)
 
     async def _run(self, request: HttpRequest, operation: Operation, channel: str) -> None:
@@ -98,7 +98,7 @@ class ApiResource(GuardedResource):
 
 
 def _route(path: str) -> tuple[str, str]:
-    """Return the path as the table has it, and the channel in it: the segment after ``channels``."""
+    """Return the path as it is in the table, and its channel: the segment after ``channels``."""
     head, mark, rest = path.partition("/channels/")
     if not mark:
         return path, ""
@@ -110,11 +110,11 @@ def _query(request: HttpRequest, operation: Operation) -> Any:
     text = request.uri.decode("ascii").partition("?")[2]
     named = _read(lambda: parse_qs(text, keep_blank_values=True, errors="strict")) if text else {}
     if any(len(values) > 1 for values in named.values()):
-        raise HttpError(400, "A parameter of the query stands twice.")
+        raise HttpError(400, "A parameter of the query is repeated.")
     flat = {name: values[0] for name, values in named.items()}
     if operation.query is None:
         if flat:
-            raise HttpError(400, "This takes no query.")
+            raise HttpError(400, "This takes no query parameters.")
         return None
     return _read(lambda: msgspec.convert(flat, operation.query, strict=False))
 

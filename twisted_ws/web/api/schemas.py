@@ -1,7 +1,7 @@
-"""What the HTTP API takes and answers: the structures that read and write it, and that its OpenAPI document is made from.
+"""What the HTTP API takes and answers: the structures by which it is read and written, and its OpenAPI document is made.
 
-A limit that an operator sets is named by ``x-limit``: the document has its value (`web.api.openapi`), and whoever reads
-the value checks it, so that its error has a word of its own.
+``x-limit`` names a limit that the operator sets: the document has its value (`web.api.openapi`), and the code that uses the field
+checks it, so that it has an error code of its own.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ __all__ = [
     "Unsubscribed",
 ]
 
-# An offset has up to 16 digits, of which not all are offsets; nothing gets near them.
+# Not all numbers of 16 digits are offsets; no channel gets near them.
 _POSITION = r"[A-Za-z0-9]{1,32}:[0-9]{1,15}"
 _BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 
 
 def _said(description: str, **schema: Any) -> Meta:
-    """Describe a field; `schema` is what the document says of it, and some other code checks."""
+    """Describe a field; `schema` is for the document only, and checked elsewhere."""
     return Meta(description=description, extra_json_schema=schema or None)
 
 
@@ -55,11 +55,11 @@ Id = Annotated[str, _said("epoch:offset", pattern=f"^{_POSITION}$")]
 After = Annotated[
     str, _said("A position: the id of the last message that was seen, or 0 for all that is kept.", pattern=f"^(?:0|{_POSITION})$")
 ]
-Key = Annotated[str, _said("Of several messages with one key, those who are slow may get the newest only.", maxLength=128)]
+Key = Annotated[str, _said("Of several messages with the same key, slow subscribers may get only the newest.", maxLength=128)]
 Limit = Annotated[
     int,
     Meta(
-        description="At most so many: by default 100 channels, or as many messages as one answer may have.",
+        description="The maximum number; by default 100 channels, or as many messages as one answer may have.",
         ge=1,
         extra_json_schema={"x-limit": "answerMessages"},
     ),
@@ -68,7 +68,7 @@ Count = Annotated[int, Meta(ge=0)]
 
 
 class _Choice(Struct, forbid_unknown_fields=True):
-    """What a client sends, of which exactly one of some fields must be there.
+    """What a client sends, with exactly one of some fields.
 
     Attributes:
         choice: these fields.
@@ -81,11 +81,11 @@ class _Choice(Struct, forbid_unknown_fields=True):
             raise ValueError(f"either {' or '.join(self.choice)} is needed, and not both")
 
 
-# What is asked.
+# Requests.
 
 
 class BatchMessage(_Choice):
-    """One message of a batch; for what it cannot be published for, its own result is the error."""
+    """One message of a batch; if it cannot be published, its own result is the error."""
 
     choice = ("data", "base64")
 
@@ -117,23 +117,22 @@ class Peer(_Choice):
     choice = ("connection", "user")
 
     connection: Annotated[str, _said("The id of a connection.")] | UnsetType = UNSET
-    user: Annotated[str, _said("The user whom the service has named.")] | UnsetType = UNSET
-    reason: Annotated[str, Meta(description="Told to whom it concerns.", max_length=123)] = ""
+    user: Annotated[str, _said("The user, as the service has named it.")] | UnsetType = UNSET
+    reason: Annotated[str, Meta(description="The reason, for those concerned.", max_length=123)] = ""
 
 
 class Disconnect(Peer):
     """End connections for good."""
 
-    # JSON Schema takes 4403.0 for an integer, too.
+    # For JSON Schema, 4403.0 is an integer, too.
     code: Annotated[
-        Any,
-        _said("The close code.", type="integer", anyOf=[{"enum": [1000, 1008]}, {"minimum": 3000, "maximum": 4999}]),
+        Any, _said("The close code.", type="integer", anyOf=[{"enum": [1000, 1008]}, {"minimum": 3000, "maximum": 4999}])
     ] = FORBIDDEN
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.code not in (CloseCode.NORMAL, CloseCode.POLICY_VIOLATION, *range(3000, 5000)):
-            raise ValueError("code is 1000, 1008, or 3000 to 4999")
+            raise ValueError("code must be 1000, 1008, or 3000 to 4999")
 
 
 class Unsubscribe(Peer, kw_only=True):
@@ -149,28 +148,28 @@ class PostQuery(Struct, forbid_unknown_fields=True):
 
 
 class ListQuery(Struct, forbid_unknown_fields=True):
-    """Which channels are listed."""
+    """Which channels to list."""
 
-    prefix: Annotated[str, _said("Only those whose name begins with this.")] = ""
-    cursor: Annotated[str, _said("Those after this one: the next of the answer before.")] = ""
+    prefix: Annotated[str, _said("Only channels whose names begin with this.")] = ""
+    cursor: Annotated[str, _said("Continue after this: the `next` of the previous answer.")] = ""
     limit: Limit | UnsetType = UNSET
 
 
 class HistoryQuery(Struct, forbid_unknown_fields=True):
-    """Which messages are wanted."""
+    """Which messages to return."""
 
     after: After = "0"
     limit: Limit | UnsetType = UNSET
 
 
 class PresenceQuery(Struct, forbid_unknown_fields=True):
-    """Which members are wanted."""
+    """Which members to return."""
 
-    cursor: Annotated[str, _said("Those after this one: the next of the answer before.")] = ""
+    cursor: Annotated[str, _said("Continue after this: the `next` of the previous answer.")] = ""
     limit: Limit | UnsetType = UNSET
 
 
-# What is answered.
+# Answers.
 
 
 class Failed(Struct):
@@ -185,14 +184,14 @@ class Published(Struct):
 
     channel: Name
     id: Id
-    recipients: Annotated[int, Meta(description="To how many connections of this process it was written.", ge=0)]
+    recipients: Annotated[int, Meta(description="The number of connections of this process that it was written to.", ge=0)]
 
 
 _RESULT = [{"$ref": "#/components/schemas/Published"}, {"$ref": "#/components/schemas/Failed"}]
 
 
 class Results(Struct):
-    """What became of each message of a batch, in order."""
+    """The result of each message of a batch, in order."""
 
     results: list[Annotated[Any, Meta(extra_json_schema={"oneOf": _RESULT})]]
 
@@ -212,19 +211,19 @@ class Channels(Struct):
     next: Annotated[str | None, Meta(description="The cursor of the next page; null after the last one.")]
 
 
-Next = Annotated[str | UnsetType, _said("Where there are more members: the cursor of the next request.")]
+Next = Annotated[str | UnsetType, _said("The cursor of the next request, if there are more members.")]
 
 
 class User(Struct):
     """A user on a channel."""
 
     user: str
-    info: Annotated[Any, _said("What the service says of the user.")]
+    info: Annotated[Any, _said("What the service tells about the user.")]
     connections: Count
 
 
 class Kept(Struct):
-    """What is kept of a channel."""
+    """The size of a channel's history."""
 
     messages: Count
     bytes: Count
@@ -240,7 +239,7 @@ class Present(Struct):
 
 
 class Described(Channel):
-    """One channel, with all that is known of it."""
+    """One channel, with everything that is known of it."""
 
     presence: Present
     history: Kept
@@ -256,7 +255,7 @@ class PresenceList(Struct):
 
 
 class Message(Struct):
-    """One message: with data, or base64 if it is binary."""
+    """One message, with data, or with base64 if it is binary."""
 
     channel: Name
     id: Id
@@ -266,7 +265,7 @@ class Message(Struct):
 
 
 class History(Struct):
-    """What is kept of a channel since a position."""
+    """The history of a channel since a position."""
 
     channel: Name
     id: Id
@@ -275,7 +274,7 @@ class History(Struct):
 
 
 class Deleted(Struct):
-    """What was kept of a channel is forgotten."""
+    """The history of a channel was deleted."""
 
     channel: Name
     id: Id
@@ -283,12 +282,12 @@ class Deleted(Struct):
 
 
 class Disconnected(Struct):
-    """So many connections were ended."""
+    """The number of connections that were ended."""
 
     disconnected: Count
 
 
 class Unsubscribed(Struct):
-    """So many subscriptions were ended."""
+    """The number of subscriptions that were ended."""
 
     unsubscribed: Count

@@ -1,4 +1,4 @@
-"""Which pages of other origins may use the channels of a WebSocket port by HTTP (the Fetch standard's CORS protocol)."""
+"""Which pages of other origins may use the channels of a WebSocket port over HTTP (the Fetch standard's CORS protocol)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["Cors", "isPreflight"]
 _METHODS = "GET, HEAD, POST"
 _TAKEN = "Authorization, Content-Type, If-None-Match, Last-Event-ID, Idempotency-Key"
 _SHOWN = "ETag, Retry-After"
-# How long a browser may keep the answer to a preflight: as long as Chromium keeps it at most, within a factor of 12.
+# How long a browser may cache the answer to a preflight; Chromium never does for more than 12 times as long.
 _PREFLIGHT_SECONDS = 600
 
 
 def isPreflight(request: HttpRequest) -> bool:
-    """Say whether the browser of a page that `Cors` has let in asks before it sends."""
+    """Say whether this is the preflight of a page that `Cors` has let in."""
     return bool(request.method == b"OPTIONS" and request.isShown and request.fields.get("access-control-request-method"))
 
 
 class Cors:
-    """Lets in the pages that may also connect by WebSocket.
+    """Admits the pages that may also connect by WebSocket.
 
     Args:
-        origins: those.
-        named: the same without ``*``. Who is let in only because anybody is does not get the visitor's cookies along.
+        origins: their origins.
+        named: the same without ``*``: a page that is admitted only because all are does not get the visitor's cookies.
     """
 
     def __init__(self, origins: AllowedOrigins, named: AllowedOrigins) -> None:
@@ -39,13 +39,13 @@ class Cors:
         self._named = named
 
     def check(self, request: HttpRequest) -> None:
-        """Put what the page's browser wants to know into the answer, whatever that will be.
+        """Set the headers that the page's browser needs, whatever the answer will be.
 
-        A request without an Origin is no page's, unless the browser says that a page of another site has made it
-        (`isFromElsewhere`): that one has no origin that could be allowed, and gets in where any may.
+        A request without an Origin is not from a page, unless the browser says that a page of another site has made it
+        (`isFromElsewhere`): it has no origin that could be allowed, so it is admitted only where all are.
 
         Raises:
-            HttpError: 403 for a page that may not connect, 400 for two origins.
+            HttpError: 403 for a page that may not connect, 400 for a repeated Origin.
         """
         if self.show(request):
             return
@@ -58,9 +58,9 @@ class Cors:
             raise HttpError(403, "Pages of other sites may not connect.")
 
     def show(self, request: HttpRequest) -> bool:
-        """Let a page that may connect read the answer, whatever that will be; say whether there is one."""
+        """Let a page that may connect read the answer, whatever that will be; say whether it is from such a page."""
         request.say("Vary", "Origin")
-        # Without CORS a page may still load an answer as a script or picture, into its own process.
+        # Even without CORS, a page may load an answer as a script or a picture, into its own process.
         request.say("Cross-Origin-Resource-Policy", "same-origin")
         head = request.head
         found = head.values.get("origin", ())
@@ -74,7 +74,7 @@ class Cors:
         return True
 
     def preflight(self, request: HttpRequest) -> None:
-        """Answer a browser that asks before it sends; `check`, or `show`, has let the page in."""
+        """Answer a preflight; `check` or `show` has admitted the page."""
         if isPreflight(request):
             request.say("Access-Control-Allow-Methods", _METHODS)
             request.say("Access-Control-Allow-Headers", _TAKEN)

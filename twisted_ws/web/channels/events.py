@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 __all__ = ["EventSubscriber", "openEvents", "wantsEvents"]
 
 _STREAMS = listed("text/event-stream")
-# The id of the last event of a stream whose client is not to come back. An EventSource does come back, and shows it: only then
-# it can be told, by a 204.
+# The id of the last event of a stream whose client must not reconnect. An EventSource reconnects, and sends this id: only then
+# can it be told, by a 204.
 LEFT = "disconnected"
 
 
 def wantsEvents(request: HttpRequest) -> bool:
-    """Say whether the client takes an event stream: Accept names it."""
+    """Say whether the client accepts an event stream: Accept names it."""
     return any(isWanted for _, isWanted in wanted(request.fields.get("accept", ""), _STREAMS))
 
 
-# One publication, encoded once for all streams of a kind.
+# A publication is encoded once for all streams of a kind.
 
 
 def rawEvent(publication: Publication) -> Event:
-    """Frame a message as it was published, for streams of its channel alone."""
+    """Return a message as it was published, for streams of its channel alone."""
     head = b"id: %s:%d\n" % (publication.epoch.encode("ascii"), publication.offset)
     if publication.kind is Kind.BINARY:
         return Event((head, b"event: binary\ndata: ", base64.b64encode(publication.payload), b"\n\n"), publication)
@@ -53,27 +53,27 @@ def rawEvent(publication: Publication) -> Event:
 
 
 def jsonEvent(publication: Publication) -> Event:
-    """Frame a message in JSON, for streams of its channel alone."""
+    """Return a message in JSON, for streams of its channel alone."""
     head = b"id: %s:%d\ndata: " % (publication.epoch.encode("ascii"), publication.offset)
     return Event((head, *jsonParts(publication), b"\n\n"), publication)
 
 
 def cursorEvent(publication: Publication) -> Event:
-    """Frame a message in JSON but for its id, which each stream of several channels has for itself."""
+    """Return a message in JSON without an id: each stream of several channels adds its own."""
     return Event((b"data: ", *jsonParts(publication), b"\n\n"), publication)
 
 
 def _data(payload: bytes) -> bytes:
-    # A megabyte may be a million lines: nothing is made of each of them.
+    # A megabyte may be a million lines: no object is made for each.
     if b"\r" in payload:
         payload = payload.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return payload.replace(b"\n", b"\ndata: ")
 
 
 class EventSubscriber(BufferedSubscriber):
-    """An event stream of one channel, as its messages were published.
+    """An event stream of one channel, with its messages as they were published.
 
-    Subscriptions are made before the stream begins, for any may still be refused; what comes meanwhile is kept for `open`.
+    Subscriptions are made before the stream begins, because any may still be refused; messages are kept for `open` meanwhile.
     """
 
     __slots__ = ("_began", "_service", "_starts", "_stream", "_watched")
@@ -94,25 +94,25 @@ class EventSubscriber(BufferedSubscriber):
         self._began = False
 
     def open(self) -> None:
-        """Begin the stream: where the subscriptions begin, what was missed, and then what comes."""
+        """Begin the stream: the start of each subscription, what was missed, and then what comes."""
         self._stream.open()
         self._began = True
-        # In the first event, for some clients show each block as an event; and not the same for all, so that they do not all come
-        # back at once when a proxy is restarted.
+        # In the first event, because some clients show each block as an event; and not the same for all, so that they do not all
+        # reconnect at once when a proxy restarts.
         retry = b"retry: %d\n" % round(self._channels.limits.reconnectDelay * 1000 * uniform(1, 2))
         who = presenceOf(self._channels, [start.channel for start in self._starts]) if self._watched else {}
         first, *others = [self._subscribed(start, who) for start in self._starts] or [b""]
         self.writeFirst([retry + first, *others])
 
     def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
-        """Keep where the subscription begins."""
+        """Keep the start of a subscription."""
         self._starts.append(start)
         super().begin(start, publications)
         if self._watched:
             self._channels.presence.watch(start.channel, self)
 
     def ended(self, channel: str, reason: str) -> None:
-        """Tell the service, and the client what it did not ask for; without any channel the stream ends."""
+        """Tell the service, and the client unless it asked for this; without any channel the stream ends."""
         super().ended(channel, reason)
         self._service.left(self.caller, channel)
         if reason and self._began:
@@ -128,19 +128,19 @@ class EventSubscriber(BufferedSubscriber):
             super()._pump()
 
     def leave(self) -> None:
-        """End: the stream has, or it does not begin."""
+        """End, because the stream has ended or does not begin."""
         if not self._began:
             self._stream.giveUp()
         super().leave()
         self.caller._connection = None
 
     def disconnect(self, code: int, reason: str) -> None:
-        """End the stream; the client is told that it is not wanted."""
+        """End the stream; the client learns that it is not welcome."""
         for channel in self.channels:
             self._channels.unsubscribe(self, channel, reason or "disconnected")
 
     def _end(self) -> None:
-        # What waits for a slow client is not waited for.
+        # A slow client does not get what still waits.
         self._drop()
         self._stream.end(b"id: %s\n\n" % LEFT.encode("ascii"))
 
@@ -160,14 +160,14 @@ class EventSubscriber(BufferedSubscriber):
 
 
 class JsonEventSubscriber(EventSubscriber):
-    """An event stream of one channel, in the JSON frames of ``twisted-ws.v1``."""
+    """An event stream of one channel, in the JSON of ``twisted-ws.v1``."""
 
     __slots__ = ()
 
     format: ClassVar[Format] = staticmethod(jsonEvent)
 
     def tell(self, notices: Sequence[OutgoingMessage]) -> None:
-        """Tell who comes and goes."""
+        """Announce joins and leaves."""
         for each in notices:
             self.write(b"data: " + each.payload + b"\n\n")
 
@@ -182,7 +182,7 @@ class JsonEventSubscriber(EventSubscriber):
 
 
 class CursorEventSubscriber(JsonEventSubscriber):
-    """An event stream of several channels, or of patterns: each event's id says where the stream is in all of them."""
+    """An event stream of several channels or of patterns: the id of each event is its position in all of them."""
 
     __slots__ = ("_cursor",)
 
@@ -193,17 +193,17 @@ class CursorEventSubscriber(JsonEventSubscriber):
     ) -> None:
         super().__init__(visitor, stream, service, watched, names)
         self._cursor = Cursor(names)
-        self.sender = NEVER  # no two streams have the same bytes
+        self.sender = NEVER  # no two streams get the same bytes
         stream.prefix = self._prefix
 
     def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
-        """Note where the subscription begins, too."""
+        """Also note the position at which the subscription begins."""
         super().begin(start, publications)
         if start.position is not None:
             self._cursor.begin(start.channel, start.position)
 
     def ended(self, channel: str, reason: str) -> None:
-        """Leave its place out."""
+        """Remove its position."""
         self._cursor.end(channel)
         super().ended(channel, reason)
 
@@ -214,7 +214,7 @@ class CursorEventSubscriber(JsonEventSubscriber):
         return b"id: %s\n" % str(self._cursor).encode("ascii") if self._cursor else b""
 
     def _prefix(self, publication: Publication) -> bytes:
-        # A pattern's channels have no place in the cursor: who comes back by a pattern begins with what is new.
+        # The channels of a pattern are not in the cursor: a client that returns to a pattern begins with new messages.
         self._cursor.move(publication.channel, publication.epoch, publication.offset)
         return self._id()
 
@@ -237,10 +237,10 @@ async def openEvents(request: HttpRequest, visit: ChannelRequest) -> None:
     watched = json and query.get("presence") == "true"
     infos = await visit.service.permitAll(visit.visitor, names, watched)
     if request.gone:
-        return  # a hook has gone on all the same
+        return  # a hook has continued nevertheless
     request.say("Content-Type", "text/event-stream; charset=utf-8")
     request.say("Cache-Control", "no-store, no-transform")
-    request.say("X-Accel-Buffering", "no")  # nginx would keep events back until it has a page of them
+    request.say("X-Accel-Buffering", "no")  # nginx would hold events back until it has a page of them
     if request.method == b"HEAD":
         request.finish()  # type: ignore[no-untyped-call]
         return

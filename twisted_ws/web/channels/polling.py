@@ -1,4 +1,4 @@
-"""Polling: what is new on channels, as one JSON answer; a long poll waits for it."""
+"""Polling: new messages of channels in one JSON answer; a long poll waits for them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from heapq import merge
 from itertools import chain, islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -32,24 +33,24 @@ __all__ = ["Gathered", "Poll", "poll"]
 
 _SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 _COUNT = re.compile(r"[0-9]{1,9}")
-# What it costs to answer a poll that has waited, in steps of `Turns`.
+# The steps (see `Turns`) that the answer to a waiting poll costs.
 ANSWER = 60
 
-# What is quoted, without what a proxy or server that compresses has put behind it; the weak ones (W/) are taken, too.
+# What is quoted, without the suffix of a proxy or server that compresses; weak tags (W/) are accepted, too.
 _TAG = re.compile(r'"([^"]*?)(?:[-;]{1,2}(?:gzip|br|zstd|deflate))?"')
-# Somebody who has one answer has one tag; a proxy, or a person, may send some.
+# A client that has one answer has one tag; a proxy, or a person, may send several.
 _TAGS = 16
 
 
 class Gathered:
-    """The messages of one answer, up to its limits, and where they end.
+    """The messages of one answer, up to its limits, and the position after them.
 
     Args:
-        most: how many it may have.
-        limits: `answerBytes` is used.
+        most: the maximum number of messages.
+        limits: for `answerBytes`.
 
     Attributes:
-        recovered: whether all that were asked for by a position are there.
+        recovered: whether all messages since the requested positions are there.
         messages: each as JSON fields without braces.
     """
 
@@ -63,18 +64,18 @@ class Gathered:
 
     @property
     def recovered(self) -> bool:
-        """Whether nothing was lost; False when nothing was asked for."""
+        """Whether nothing was lost; False if no position was given."""
         return bool(self._answers) and all(self._answers)
 
     def begin(self, channel: str, position: Position | None, recovered: bool, asked: bool) -> None:
-        """Note where the messages of a channel begin, and whether that was asked for by a position."""
+        """Note where the messages of a channel begin, and whether the request `asked` for that position."""
         if position is not None:
             self._positions[channel] = position
         if asked:
             self._answers.append(recovered)
 
     def add(self, publication: Publication, fields: bytes) -> bool:
-        """Add a message; False: it does not fit, and so does none after it."""
+        """Add a message; return False if it does not fit: then none after it does."""
         if self._full or len(self.messages) >= self._most or (self.messages and len(fields) > self._room):
             self._full = True
             return False
@@ -85,19 +86,19 @@ class Gathered:
         return True
 
     def addAll(self, runs: Sequence[Iterable[Publication]]) -> None:
-        """Add the messages of several channels, in the order of their time."""
-        for publication in merge(*runs, key=_time) if len(runs) > 1 else chain(*runs):
+        """Add the messages of several channels, ordered by time."""
+        for publication in merge(*runs, key=attrgetter("at")) if len(runs) > 1 else chain(*runs):
             if not self.add(publication, jsonFields(publication)):
                 return
 
     def place(self, bare: bool) -> str | None:
-        """Return the position after the last message; with names unless `bare`. None where only patterns are asked for."""
+        """Return the position after the last message, with names unless `bare`; None if there are only patterns."""
         if bare:
             return next((str(position) for position in self._positions.values()), None)
         return cursor(self._positions) or None
 
     def tag(self, names: Sequence[str]) -> str | None:
-        """Return the same in short, for the ETag of an answer about these channels and patterns."""
+        """Return a short form of it, for the ETag of an answer about these channels and patterns."""
         if len(names) == 1:
             return self.place(True)
         short = Cursor(names)
@@ -106,15 +107,11 @@ class Gathered:
         return str(short) if short else None
 
 
-def _time(publication: Publication) -> float:
-    return publication.at
-
-
 class _Question:
-    """What a poll asks.
+    """What a poll asks for.
 
     Raises:
-        ChannelError: it cannot be read.
+        ChannelError: it is malformed.
     """
 
     def __init__(self, request: HttpRequest, visit: ChannelRequest, limits: Limits) -> None:
@@ -124,9 +121,9 @@ class _Question:
         self.presence = query.get("presence") == "true"
         wait, limit = query.get("wait", "0"), query.get("limit", str(limits.answerMessages))
         if not _SECONDS.fullmatch(wait) or float(wait) > limits.pollWait:
-            raise ChannelError("bad-request", f"wait is 0 to {limits.pollWait:g} seconds.")
+            raise ChannelError("bad-request", f"wait must be 0 to {limits.pollWait:g} seconds.")
         if not _COUNT.fullmatch(limit) or not 1 <= int(limit) <= limits.answerMessages:
-            raise ChannelError("bad-request", f"limit is 1 to {limits.answerMessages} messages.")
+            raise ChannelError("bad-request", f"limit must be 1 to {limits.answerMessages} messages.")
         self.wait = 0.0 if request.method == b"HEAD" else float(wait)
         self.limit = int(limit)
         seen = request.fields.get("if-none-match")
@@ -141,14 +138,14 @@ class _Question:
                 return parseAfter(tag, self.names)
             except ChannelError:
                 pass
-        # Whatever has become of the tag on its way, who sends one was here before: better something twice than lost.
+        # Whatever happened to the tag on its way, the client was here before: better twice than lost.
         return dict.fromkeys(self.names, NOWHERE)
 
 
 class Poll(Subscriber):
-    """A poll that waits; implements `twisted_ws.wire.websocket.runtime.OpenResponse`.
+    """A poll that waits for messages; implements `twisted_ws.wire.websocket.runtime.OpenResponse`.
 
-    It is answered in the turn after its first message came, with all that came until then.
+    It is answered in the turn after its first message, with everything that has come by then.
     """
 
     __slots__ = ("_answering", "_gathered", "_question", "_request", "_runs", "_server", "_visit", "_waiting", "wheelSlot")
@@ -163,14 +160,14 @@ class Poll(Subscriber):
         self._server = server
         self._question = question
         self._gathered = Gathered(question.limit, server.limits)
-        # Until it waits: what was missed of each channel, and what came since.
+        # Until it waits: what was missed on each channel, and what has come since.
         self._runs: dict[str, tuple[Replay | list[Publication], list[Publication]]] = {}
         self._waiting = False
         self._answering = False
         self.wheelSlot: int | None = None
 
     def wait(self) -> None:
-        """All subscriptions are made: answer, or wait for what comes."""
+        """Answer, or wait for messages, now that all subscriptions are made."""
         self._waiting = True
         self._gathered.addAll([chain(*run) for run in self._runs.values()])
         self._runs.clear()
@@ -183,7 +180,7 @@ class Poll(Subscriber):
         channels.wheel.after(self, self._question.wait)
 
     def leave(self) -> None:
-        """End: it was answered, or the peer has left."""
+        """End, because it was answered or the peer has left."""
         self._waiting = False
         self._request.whenGone = None
         self._server.visits.discard(self)
@@ -207,26 +204,26 @@ class Poll(Subscriber):
         return self._gathered.add(*message)
 
     def ended(self, channel: str, reason: str) -> None:
-        """Tell the service; a poll without channels is answered."""
+        """Tell the service; answer if no channel is left."""
         self._visit.service.left(self.caller, channel)
         if reason and not self.channels and self._waiting:
             self.leave()
             self._request.refuse(HttpError(403, reason))
 
     def disconnect(self, code: int, reason: str) -> None:
-        """Answer that it is not wanted."""
+        """Answer that the client is not welcome."""
         for channel in self.channels:
             self._server.channels.unsubscribe(self, channel, reason or "disconnected")
 
     def deadlineReached(self, now: float) -> None:
-        """Nothing came in time; called by the wheel."""
+        """Answer, because nothing came in time; called by the wheel."""
         self._answerSoon()
 
     def _answerSoon(self) -> None:
-        """Answer in a turn that has time for it: very many may wait for the same message."""
+        """Answer in a turn with time for it: very many polls may wait for the same message."""
         if not self._answering:
             self._server.runtime.turns.later(self._answerNow)
-            self._answering = True  # noted last, for memory may be short: to answer twice does nothing
+            self._answering = True  # set last, because memory may be short: to answer twice is harmless
 
     def _answerNow(self) -> None:
         if self._waiting:  # still: the peer may have left
@@ -234,7 +231,7 @@ class Poll(Subscriber):
             self._answer()
 
     def stop(self, timeout: float) -> Deferred[None]:
-        """Answer at once: the client has a position then, and comes back with it."""
+        """Answer at once; the client gets a position to come back with."""
         connection = self._request.channel
         connection.persistent = False
         for name, value in retryAfter(returnDelay(self._server.limits)).items():
@@ -259,7 +256,7 @@ async def poll(request: HttpRequest, visit: ChannelRequest) -> None:
     question = _Question(request, visit, server.limits)
     infos = await visit.service.permitAll(visit.visitor, question.names, question.presence)
     if request.gone:
-        return  # a hook has gone on all the same
+        return  # a hook has continued nevertheless
     if question.wait:
         waiting = Poll(request, visit, server, question)
         await visit.subscribe(waiting, infos, question.positions)

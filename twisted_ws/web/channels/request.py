@@ -1,4 +1,4 @@
-"""A request about channels that their service has let in, and what event streams and polls do with it alike."""
+"""A request to a channels service, and what event streams and polls have in common."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["ChannelRequest", "presenceOf"]
 
 @dataclass(frozen=True, slots=True)
 class ChannelRequest:
-    """A request that the service lets in.
+    """A request that the service has admitted.
 
     Attributes:
         service: the service.
-        visitor: what its hooks get.
+        visitor: passed to its hooks.
         names: the channels and patterns of the URL, each once.
-        query: the query; of several values of a name, the last.
+        query: the query; of several values of one name, the last.
     """
 
     service: ChannelService
@@ -35,15 +35,15 @@ class ChannelRequest:
     query: dict[str, str]
 
     async def subscribe(self, subscriber: Any, infos: Mapping[str, Any], positions: Mapping[str, Position]) -> None:
-        """Subscribe to all channels, or else to none: then the subscriber leaves.
+        """Subscribe to all channels, or to none: then the subscriber leaves.
 
         Args:
             subscriber: an `EventSubscriber` or a `Poll`.
-            infos: what presence says of the visitor, by channel (see `ChannelService.permitAll`).
+            infos: what presence tells about the visitor, by channel (see `ChannelService.permitAll`).
             positions: where to resume, by channel.
 
         Raises:
-            ChannelError: one of the channels refuses, or the server stops.
+            ChannelError: one of the channels is refused, or the server is stopping.
         """
         server = self.service.server
         try:
@@ -58,6 +58,6 @@ class ChannelRequest:
 
 
 def presenceOf(channels: Channels, names: Iterable[str]) -> dict[str, Any]:
-    """Return who is on each of some channels; all of them together have the room of one answer."""
+    """Return who is on each channel; together they have the room of one answer."""
     budget = AnswerBudget(channels.limits)
     return {name: channels.who(name, room=budget) for name in names}

@@ -1,4 +1,4 @@
-"""A request to the URL of a channels service: who may make it, and what it wants."""
+"""The resource of channels services: it decides who may make a request, and what it asks for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["ChannelsResource"]
 
 
 class ChannelsResource(HttpResource):
-    """All URLs of all channels services of a WebSocket port: event streams, polls, and publishing by clients."""
+    """All URLs of the channels services of a WebSocket port: event streams, polls, and publishing by clients."""
 
     allowedMethods = (b"GET", b"HEAD", b"POST", b"OPTIONS")
 
@@ -44,7 +44,7 @@ class ChannelsResource(HttpResource):
         self._cors = Cors(server.origins, server.namedOrigins)
 
     def admit(self, request: HttpRequest) -> Deferred[None] | None:
-        """Check page and method, and ask the service's onUpgrade, before a body is asked for."""
+        """Check page and method, and ask the service's onUpgrade, before a body is read."""
         request.postpath = []
         self._cors.check(request)
         super().admit(request)
@@ -91,7 +91,7 @@ class ChannelsResource(HttpResource):
         request.found = ChannelRequest(service, Visitor(upgrade), names, query)
 
     def render_OPTIONS(self, request: HttpRequest) -> bytes:
-        """Answer a preflight, or say what this resource takes."""
+        """Answer a preflight, or name the methods."""
         self._cors.preflight(request)
         return super().render_OPTIONS(request)
 

@@ -1,10 +1,10 @@
-"""An HTTP answer without an end: bytes go out as they come, and never wait without a bound.
+"""An HTTP answer without an end: its bytes go out as they come, and what waits is bounded.
 
-After its head, such an answer has the outbox of a WebSocket connection (`wire.websocket.outbox`): what the peer does not take is
-counted, bounded and given up there, and one event for many goes straight to their sockets (`twisted_ws.wire.websocket.fanout`).
+After its head, such an answer has the outbox of a WebSocket connection (`wire.websocket.outbox`), which counts, bounds and drops
+what the peer does not take; an event for many streams goes straight to their sockets (`twisted_ws.wire.websocket.fanout`).
 
-The answer comes in chunks (RFC 9112 section 7.1): of one that ends with its connection, many clients give their program nothing
-before they have a page. An event is one chunk, so that all get the same bytes. HTTP/1.0 has no chunks, and gets the events alone.
+The answer is chunked (RFC 9112 section 7.1): many clients pass on nothing of an answer without chunks before they have a page of
+it. An event is one chunk, so that all streams get the same bytes. HTTP/1.0 has no chunks, and gets the bare events.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ __all__ = ["Event", "EventStream", "returnDelay", "uniform"]
 
 HEARTBEAT = b":\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
-# Seconds over which the clients of a server that stops come back, so that they do not all come at once.
+# The seconds over which the clients of a server that stops are spread, so that they do not all reconnect at once.
 SPREAD = 5
 
-# Not Python's shared generator: a program that seeds it in each of its processes would have all clients come back at once.
+# Not Python's shared generator: if a program seeded that in each of its processes, all clients would reconnect at once.
 uniform = SystemRandom().uniform
 
 
 def returnDelay(limits: Limits) -> float:
-    """Return after how many seconds one client of a server that stops should come back."""
+    """Return the seconds after which one client of a server that stops should reconnect."""
     return limits.reconnectDelay + uniform(0, SPREAD)
 
 
 def chunk(data: bytes) -> bytes:
-    """Return a chunk of an answer: not the last one, so there has to be something in it."""
+    """Return a chunk of an answer; `data` must not be empty, because that would be the last chunk."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -62,11 +62,11 @@ class Event(OutgoingMessage):
 
     Args:
         parts: the event's bytes.
-        publication: what it was made of.
+        publication: what it is made of.
 
     Attributes:
-        payload: the event; a large one is not copied out of its chunk.
-        publication: what it was made of.
+        payload: the event; a large one is a view of its chunk, not a copy.
+        publication: what it is made of.
     """
 
     __slots__ = ("publication",)
@@ -81,16 +81,16 @@ class Event(OutgoingMessage):
         self.publication = publication
 
     def _join(self, parts: Sequence[bytes]) -> None:
-        """Join what is large, once."""
+        """Join a large event, once."""
         head = b"%x\r\n" % sum(map(len, parts))
         self.plain = b"".join((head, *parts, b"\r\n"))
-        self.payload = memoryview(self.plain)[len(head) : -2]  # type: ignore[assignment]  # it is only ever joined
+        self.payload = memoryview(self.plain)[len(head) : -2]  # type: ignore[assignment]  # which is only ever joined
 
 
 class EventStream:
-    """The writing end of one event stream; to a subscriber, its link (`twisted_ws.connection.Connection`).
+    """The writing end of one event stream; to its subscriber, a connection (`twisted_ws.connection.Connection`).
 
-    It has the connection from the moment it is made: until `open` its request can still be answered otherwise, after `giveUp`.
+    It takes over the HTTP connection at once. Until `open`, its request can still be answered otherwise, after `giveUp`.
 
     Args:
         request: what it answers.
@@ -100,7 +100,7 @@ class EventStream:
     Attributes:
         sender: see `twisted_ws.wire.websocket.fanout.fanOut`; only a stream that is `chunked` can be sent to like that.
         chunked: whether its bytes go out in chunks.
-        prefix: makes what is sent before an `Event`, for what differs from one stream to the next; None: nothing does.
+        prefix: makes what precedes an `Event` on this stream alone; None for nothing.
     """
 
     wheelSlot: int | None = None
@@ -124,7 +124,7 @@ class EventStream:
         request.notifyFinish().addBoth(self._finished)
 
     def open(self) -> None:
-        """Write the head of the answer; from now on it is the stream's."""
+        """Write the head of the answer, and begin the stream."""
         request, connection = self._request, self._connection
         connection.persistent = False
         if self.chunked:
@@ -136,20 +136,20 @@ class EventStream:
         self._wait(now)
 
     def giveUp(self) -> None:
-        """Give the connection back, with nothing written; nothing where the peer has left."""
+        """Give the connection back, with nothing written, unless the peer has left."""
         if not self._ending:
             self._ending, self._whenGone = True, None
             self._outbox.release()
             self._connection.reclaim()
 
-    # Link.
+    # Connection.
 
     def isOpen(self) -> bool:
         """Say whether events can be written."""
         return not self._ending
 
     def bufferedAmount(self) -> int:
-        """Return how many bytes wait to be handed to the kernel."""
+        """Return the number of bytes that wait to be handed to the kernel."""
         return self._outbox.size
 
     def sendText(self, payload: bytes) -> bool:
@@ -160,11 +160,11 @@ class EventStream:
         return not self._ending
 
     def send(self, message: OutgoingMessage) -> bool:
-        """Write an `Event`, or the payload of any other message as it is; say whether the stream took it."""
+        """Write an `Event`, or the payload of any other message as it is; say whether it was accepted."""
         return self.sendAll((message,))
 
     def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
-        """Do so with some of them in one piece."""
+        """Do so with several in one piece."""
         if self._ending:
             return False
         self._write(b"".join([self._event(each) for each in messages]))
@@ -196,7 +196,7 @@ class EventStream:
         self._outbox.goOn()
 
     def fail(self, error: WebSocketError) -> None:
-        """End because the peer is too slow: after the event that was begun, so that it comes back for the others."""
+        """End because the peer is too slow; the event that has begun is finished, and the peer comes back for the others."""
         if self._ending:
             return
         self._ending = True
@@ -216,32 +216,32 @@ class EventStream:
     # OutboxOwner.
 
     def outboxOverflowed(self, atOnce: bool) -> None:
-        """Too much waits."""
+        """Make room, or end, because too much waits."""
         if self._makeRoom is not None and not atOnce:
             self._makeRoom()
             return
         self.fail(SlowConsumer(f"{self._outbox.size} bytes wait for it"))
         if atOnce and self._outbox.size > SLICE:
-            # A large event was begun, and the memory is wanted now.
+            # A large event has begun, and its memory is needed now.
             self._outbox.abandon(ConnectionClosed())
             self._connection.drop()
 
     def outboxDrained(self) -> None:
-        """The kernel has everything."""
+        """Go on, or finish: the kernel has everything."""
         if self._ending:
             self._finish()
         else:
             self._openLane()
 
     def outboxEased(self) -> None:
-        """There is room again."""
+        """Go on: there is room again."""
         if self._goOn is not None:
             self._goOn()
 
     # The end.
 
     def end(self, last: bytes = b"") -> None:
-        """Write these last bytes, and close when the peer has taken them."""
+        """Write the `last` bytes, and close when the peer has taken them."""
         if self._ending:
             return
         if last:
@@ -261,7 +261,7 @@ class EventStream:
             self._wait(self._channels.seconds())
 
     def stop(self, timeout: float) -> Deferred[None]:
-        """End because the server does, with a hint when to come back (see `twisted_ws.wire.websocket.runtime.OpenResponse`)."""
+        """End because the server stops, with a hint when to reconnect (see `twisted_ws.wire.websocket.runtime.OpenResponse`)."""
         lost = self._connection.whenLost(timeout)
         self.end(b"retry: %d\n\n" % round(1000 * returnDelay(self._channels.limits)))
         return lost
@@ -271,24 +271,24 @@ class EventStream:
         try:
             self._judge(now)
         except Exception:
-            self._connection.drop()  # it would have no deadline any more
+            self._connection.drop()  # it would no longer have a deadline
             _log.failure("an event stream failed inside the server")
 
     def _judge(self, now: float) -> None:
         limits = self._channels.limits
         waits, interval = self._outbox.size > 0, limits.pingInterval
         if waits and now >= self._outbox.progressAt + limits.writeDeadline:
-            self._tell(f"it took none of the bytes that wait for {limits.writeDeadline:g} seconds")
+            self._tell(f"it has taken none of the bytes that wait for {limits.writeDeadline:g} seconds")
             self._connection.drop()
             return
-        # Nobody answers a heartbeat, but a machine acknowledges it: in the time that a WebSocket has for its pong.
+        # A client does not answer a heartbeat, but its machine acknowledges it: in the time that a WebSocket has for its pong.
         if interval and hasVanished(self._connection.transport, limits.pingTimeout):
             self._tell(f"its machine has acknowledged nothing for {limits.pingTimeout:g} seconds")
             self._connection.drop()
             return
         if interval and now >= self._pingAt:
             self._pingAt = now + interval
-            # Behind others, it would tell nobody anything.
+            # Behind other bytes, it would tell the peer nothing.
             if not waits and not self._ending:
                 self._write(HEARTBEAT)
         self._wait(now)
@@ -302,7 +302,7 @@ class EventStream:
         self._channels.wheel.set(self, due)
 
     def _openLane(self) -> None:
-        # Only when nothing of the answers before, or of the head, is left in the transport.
+        # Only when nothing of earlier answers, or of the head, is left in the transport.
         if self._lane is not None:
             if self._lane.isDrained():
                 self.sender.open = True
@@ -315,17 +315,17 @@ class EventStream:
             whenGone()
 
     def _finish(self) -> None:
-        """Close, all being written."""
+        """Close: everything is written."""
         self._channels.wheel.drop(self)
         self._outbox.release()
         self._connection.reclaim()
         self._request.finish()  # type: ignore[no-untyped-call]
 
     def _finished(self, result: object) -> None:
-        """The answer has come to its end, or the peer has left."""
+        """The answer has ended, or the peer has left."""
         self._ending = True
         self.sender.open = False
         self._channels.wheel.drop(self)
         self._outbox.end(ConnectionClosed())
         self._gone()
-        self.prefix = self._goOn = self._makeRoom = None  # no collector should be needed for who is here no more
+        self.prefix = self._goOn = self._makeRoom = None  # so that no collector is needed to free it

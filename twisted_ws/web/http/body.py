@@ -12,13 +12,13 @@ from twisted_ws.wire.websocket.states import States
 
 __all__ = ["Body", "bodyOf", "expectsContinue"]
 
-# The methods whose requests have a body. Another one with a body is a mistake or an attack: who does not expect a body takes it
-# for the next request.
+# The methods whose requests have a body. Any other with a body is a mistake or an attack: a parser that expects none reads the
+# body as the next request.
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
-# Beyond these digits no length is meant (and int() refuses 4,300 of them).
+# No real length has more digits (and int() rejects more than 4,300).
 _LENGTH_DIGITS = 19
-# A chunk size with its extensions, which are read over (RFC 9112 section 7.1.1). A quoted string in them must end: who looks for
-# its end after the line, as some do, takes the chunk for a part of it.
+# A chunk size with its extensions, which are ignored (RFC 9112 section 7.1.1). A quoted string in them must end on its line:
+# some parsers look for its end beyond the line, and read the chunk as part of it.
 _CHUNK_SIZE = re.compile(
     rb"([0-9A-Fa-f]{1,15})"
     rb'(?:;(?:[\t\x20\x21\x23-\x7e\x80-\xff]|"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*")*)?'
@@ -28,36 +28,36 @@ _TRAILER = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
 class Body(Protocol):
-    """A body on its way in.
+    """A body that is being received.
 
     Attributes:
-        done: whether all of it was taken.
+        done: whether it is complete.
     """
 
     done: bool
 
     def take(self, buffer: bytearray, most: int) -> tuple[bytes, int]:
-        """Remove from the front of `buffer` what belongs to the body; the rest stays.
+        """Remove what belongs to the body from the front of `buffer`; the rest stays.
 
         Args:
-            buffer: what has come.
-            most: after so many steps it stops: there may be more in the buffer.
+            buffer: what has been received.
+            most: the number of steps after which it stops, whether or not the buffer has more.
 
         Returns:
-            The content, and how many steps that was (see `twisted_ws.wire.loop.turns`).
+            The content, and the number of steps this took (see `twisted_ws.wire.loop.turns`).
 
         Raises:
-            HttpError: 400 for framing that is malformed, 411 for none, 413 for a body over the limit.
+            HttpError: 400 for malformed framing, 411 for none, 413 for a body over the limit.
         """
 
 
 def bodyOf(head: RequestHead, limits: Limits) -> Body | None:
-    """Return the body that follows `head`, None for none.
+    """Return the body that follows `head`, or None.
 
-    The rules are stricter than RFC 9112's: no framing passes that two parsers read in two ways.
+    The rules are stricter than RFC 9112: framing that two parsers might read differently is refused.
 
     Raises:
-        HttpError: 400, 413 or 501. The connection cannot be used any further, because the end of the request is unknown or
+        HttpError: 400, 413 or 501. The connection cannot be used again, because the end of the request is unknown or
             too far away.
     """
     lengths, codings = head.values.get("content-length"), head.values.get("transfer-encoding")
@@ -67,12 +67,12 @@ def bodyOf(head: RequestHead, limits: Limits) -> Body | None:
         if head.version == (1, 0):
             raise HttpError(400, "HTTP/1.0 has no Transfer-Encoding.")
         if [coding.lower() for coding in codings] != ["chunked"]:
-            raise HttpError(501, "The only Transfer-Encoding taken is chunked.")
+            raise HttpError(501, "The only supported Transfer-Encoding is chunked.")
         _wantsBody(head)
         return ChunkedBody(limits)
     if not lengths:
         return UnknownBody() if head.method in _WITH_BODY else None
-    # str.isdigit alone takes "²", and int() takes "+5", "5_0" and digits of every script.
+    # str.isdigit accepts "²", and int() accepts "+5", "5_0" and the digits of every script.
     digits = lengths[0]
     if len(lengths) > 1 or not (digits.isascii() and digits.isdigit() and len(digits) <= _LENGTH_DIGITS):
         raise HttpError(400, "The request must have one Content-Length of decimal digits.")
@@ -86,7 +86,7 @@ def bodyOf(head: RequestHead, limits: Limits) -> Body | None:
 
 
 def expectsContinue(head: RequestHead) -> bool:
-    """Say whether the peer waits for a 100 Continue (RFC 9110 section 10.1.1).
+    """Say whether the peer is waiting for a 100 Continue (RFC 9110 section 10.1.1).
 
     Raises:
         HttpError: 417 for another expectation.
@@ -95,13 +95,13 @@ def expectsContinue(head: RequestHead) -> bool:
     if head.version == (1, 0) or not expected:
         return False
     if expected != ["100-continue"]:
-        raise HttpError(417, "The only expectation met is 100-continue.")
+        raise HttpError(417, "The only supported expectation is 100-continue.")
     return True
 
 
 def _wantsBody(head: RequestHead) -> None:
     if head.method not in _WITH_BODY:
-        raise HttpError(400, "A request with this method has no body.")
+        raise HttpError(400, "A request with this method must not have a body.")
 
 
 def _tooLarge(most: int) -> HttpError:
@@ -109,7 +109,7 @@ def _tooLarge(most: int) -> HttpError:
 
 
 class UnknownBody:
-    """A body of which nobody says where it ends. It is refused only when it would be read: a wrong path or method comes first."""
+    """A body without a known end. It is refused only when it would be read, after the path and the method have been checked."""
 
     done = False
 
@@ -145,10 +145,10 @@ _SIZE, _DATA, _END, _TRAILERS = _State
 
 
 class ChunkedBody:
-    """A body in chunks. Its framing (sizes, extensions, trailers) has the same limit as its content.
+    """A chunked body. Its framing (sizes, extensions, trailers) has the same limit as its content.
 
-    Each chunk and each trailer is charged `Limits.fragmentCharge` there, so that a body of the smallest chunks is no more work
-    than one of fragments is on a WebSocket.
+    Each chunk and each trailer is charged `Limits.fragmentCharge` in that, so that tiny chunks cost no more work than tiny
+    fragments on a WebSocket.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -161,9 +161,9 @@ class ChunkedBody:
         self.done = False
 
     def take(self, buffer: bytearray, most: int) -> tuple[bytes, int]:
-        """See `Body.take`; each line of the framing is a step."""
+        """See `Body.take`; each line of framing is a step."""
         content, steps = bytearray(), 0
-        at = 0  # what is before it was taken: cutting it off at once costs one move, and not one for each chunk
+        at = 0  # everything before it is taken, and cut off at the end: that is one move instead of one for each chunk
         try:
             while not self.done:
                 if self._state is _DATA:
@@ -201,9 +201,7 @@ class ChunkedBody:
             return
         self._framing += self._charge
         if self._framing > self._most:
-            raise HttpError(
-                413, f"The body has too many chunks: all that is not its content has at most {self._most} bytes, too."
-            )
+            raise HttpError(413, f"The body has too many chunks: their framing, too, may have at most {self._most} bytes.")
         if self._state is _SIZE:
             match = _CHUNK_SIZE.fullmatch(line)
             if match is None:

@@ -1,8 +1,8 @@
-"""Whole answers in gzip, for those who take it and where it pays (RFC 9110 section 8.4.1).
+"""Whole answers compressed with gzip, for clients that accept it and where it pays off (RFC 9110 section 8.4.1).
 
-Event streams are not compressed: each would keep a window of 256 KiB here for as long as it is open, an event would have to be
-flushed by itself, which leaves little to gain, and all streams of one channel could no longer be sent the same bytes. A proxy in
-front may do it.
+Event streams are not compressed: each would keep a window of 256 KiB for as long as it is open, each event would have to be
+flushed separately, which gains little, and the streams of a channel could no longer share the same bytes. A proxy in front may
+compress them.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ __all__ = ["answerCompressed", "listed", "takesGzip", "wanted"]
 
 _NOTHING = re.compile(r";[ \t]*q=0(?:\.0*)?[ \t]*$", re.IGNORECASE)
 _GZIP = 16 + zlib.MAX_WBITS  # with gzip's own head
-# JSON of many messages repeats itself: the fastest level makes most of that, in a third of the time of the default one.
+# JSON with many messages is repetitive: the fastest level gains most of what there is, in a third of the time of the default.
 _LEVEL = 1
-# Bytes that are compressed in one go. What does not compress takes as much as a quantum of steps.
+# Bytes compressed in one go. If they are incompressible, that takes as long as a quantum of steps.
 SLICE = 16 * 1024
 
 
 def answerCompressed(request: HttpRequest, body: bytes, threshold: int) -> None:
-    """Answer with `body`, compressed where that is wanted; a large one over several turns of the reactor.
+    """Answer with `body`, compressed if the client wants that; a large body takes several turns of the reactor.
 
-    What says so in the headers is put there; `Vary` is the caller's.
+    This sets Content-Encoding; setting Vary is up to the caller.
 
     Args:
-        request: what is answered.
+        request: the request to answer.
         body: the whole answer.
-        threshold: bytes below which nothing is gained.
+        threshold: the size in bytes below which compression gains nothing.
     """
     if len(body) < threshold or not takesGzip(request.fields.get("accept-encoding", "")):
         request.answer(body)
@@ -60,9 +60,9 @@ async def _inSlices(request: HttpRequest, body: bytes, coder: zlib._Compress) ->
 
 
 def wanted(accepted: str, names: re.Pattern[str]) -> Iterator[tuple[str, bool]]:
-    """Yield the elements of an Accept header with one of these names, and whether they are wanted: with a weight above 0.
+    """Yield the elements of an Accept header that have one of these names, each with whether its weight is above 0.
 
-    The others are not looked at: there may be thousands (RFC 9110 section 12.4.2).
+    The others are not examined: there may be thousands (RFC 9110 section 12.4.2).
 
     Args:
         accepted: the header.
@@ -73,7 +73,7 @@ def wanted(accepted: str, names: re.Pattern[str]) -> Iterator[tuple[str, bool]]:
 
 
 def listed(names: str) -> re.Pattern[str]:
-    """Return what finds elements of a list: each with its name, which is one of `names`, and its parameters."""
+    """Return a pattern for the elements of a list that have one of these names; it captures the name and the parameters."""
     return re.compile(rf"(?:^|,)[ \t]*({names})[ \t]*(;[^,]*)?(?=,|$)", re.IGNORECASE)
 
 
@@ -81,6 +81,6 @@ _CODINGS = listed(r"gzip|x-gzip|\*")
 
 
 def takesGzip(accepted: str) -> bool:
-    """Read Accept-Encoding (RFC 9110 section 12.5.3): what is not named is not taken, but for a ``*``."""
+    """Read Accept-Encoding (RFC 9110 section 12.5.3): without a ``*``, a coding that is not named is not acceptable."""
     codings = dict(wanted(accepted, _CODINGS))
     return codings.get("gzip", codings.get("x-gzip", codings.get("*", False)))

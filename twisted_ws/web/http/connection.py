@@ -1,9 +1,9 @@
 """One HTTP/1.1 connection: Twisted's channel behind a strict reading of heads and bodies.
 
-Twisted's channel takes requests that two parsers read differently, sends 100 Continue before anybody asked who is there, has
-no bound for a body, and starts its idle timer anew at each byte. Here a head is checked by `wire.door.head` and a body by
-`twisted_ws.web.http.body`, the resource is asked between the two, and whatever the peer has to do has a deadline that no byte
-puts off.
+Twisted's channel accepts requests that two parsers read differently, sends 100 Continue before any check of credentials, does not
+limit the size of a body, and restarts its idle timer at each byte. Here `wire.door.head` checks the head and
+`twisted_ws.web.http.body` the body, the resource is asked between the two, and whatever the peer has to do has a deadline that
+no single byte extends.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpConnection"]
 
-# Steps (see `twisted_ws.wire.loop.turns`) that a request is, whatever it asks for; and how many bytes of its head are one more.
+# The steps (see `twisted_ws.wire.loop.turns`) that any request costs, and the bytes of its head that cost one more.
 REQUEST = 32
 HEAD_BYTES = 256
-# Bytes that wait in Twisted's transports when they ask for a pause.
+# The bytes that wait in one of Twisted's transports when it asks for a pause.
 BEHIND = 64 * 1024
 
-# The module's: that of a class puts the instance into each event, and who keeps events would keep connections.
+# Not the class's: that would put the connection into each event, and observers that keep events would keep connections.
 _log = Logger()
 
 
@@ -67,7 +67,7 @@ HEAD, ADMITTING, BODY, ANSWERING, CLOSING, LOST = State
 
 HEAD_TAKEN = Event("a head", {HEAD: ADMITTING})
 BODY_WANTED = Event("the wait for a body", {ADMITTING: BODY})
-ANSWER_BEGUN = Event("the begin of an answer", {HEAD: ANSWERING, ADMITTING: ANSWERING, BODY: ANSWERING})
+ANSWER_BEGUN = Event("the beginning of an answer", {HEAD: ANSWERING, ADMITTING: ANSWERING, BODY: ANSWERING})
 ANSWERED = Event("the end of an answer", {ANSWERING: HEAD})
 UPGRADED = Event("an upgrade", {HEAD: LOST})
 # By either side; the last response may still be on its way, and may be dropped then.
@@ -77,61 +77,61 @@ GONE = Event("the loss of the transport", dict.fromkeys((HEAD, ADMITTING, BODY, 
 
 @implementer(IHalfCloseableProtocol)
 class HttpConnection(HTTPChannel):
-    """One HTTP connection: one request at a time, the next ones wait in a bounded buffer (see the module).
+    """One HTTP connection: it handles one request at a time, and the next ones wait in a bounded buffer (see the module).
 
-    It is made by `HttpSite.buildProtocol`, and on a port for WebSocket, too, it is a `twisted_ws.wire.frontdoor.PlainHTTP`.
+    `HttpSite.buildProtocol` makes it. On a WebSocket port, it is also a `twisted_ws.wire.frontdoor.PlainHTTP`.
     """
 
     site: HttpSite
     transport: Any
     requestFactory: type[HttpRequest] = HttpRequest
-    address: str | None = None  # as the gate counts it; None where it does not
-    addresses: tuple[Any, Any] | None = None  # of peer and host, as requests have them; None before the first
+    address: str | None = None  # under which the gate counts it; None if it does not
+    addresses: tuple[Any, Any] | None = None  # of peer and host, for its requests; None before the first
     _handBack: Callable[[RequestHead, bytes], None] | None = None
-    _given: RequestHead | None = None  # a head that somebody else has read
-    counted = 0  # bytes that it has of `HttpSite.intake`
+    _given: RequestHead | None = None  # a head that was read elsewhere
+    counted = 0  # its bytes in `HttpSite.intake`
     _hasEnded = False  # whether the peer has ended its side
-    _isWritten = False  # whether ours has ended, and all was sent
-    _content = 0  # bytes of the present request's body
-    _size = 0  # bytes of the present answer
-    _unread: Holding | None = None  # of `HttpSite.backlog`, while the peer is behind
+    _isWritten = False  # whether we have ended ours, and all is sent
+    _content = 0  # bytes of the current request's body
+    _size = 0  # bytes of the current answer
+    _unread: Holding | None = None  # in `HttpSite.backlog`, while the peer is behind
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._state = HEAD
         self._input = bytearray()
-        self._searched = 0  # bytes at the front of the input in which no head ends
+        self._searched = 0  # bytes at the front of the input that are known to contain no end of a head
         self._idle = False  # between two requests
         self._body: Body | None = None
         self._wantsContinue = self._keepAlive = False
         self._corked: list[bytes] | None = None
-        self._paused = False  # whether reading may have to be resumed
+        self._paused = False  # whether reading may need to be resumed
         self._admission: Deferred[None] | None = None
         self._advancing = False
         self._waitsForTurn = False
-        self._lingered = 0  # bytes that were dropped since the last response
-        self._sending = 0, 0  # what the kernel had for the peer at the last look (see `sending`)
+        self._lingered = 0  # bytes dropped since the last response
+        self._sending = 0, 0  # what `sending` returned last
         self._waiters: list[Deferred[None]] = []
 
     def connectionMade(self) -> None:
-        """Start the one deadline for TLS handshake and head."""
+        """Start the deadline, which TLS handshake and head share."""
         super().connectionMade()  # type: ignore[no-untyped-call]
         self._deadline = Timeout(self.site.wheel, self._deadlineReached)
         self._deadline.set(self.site.limits.headDeadline)
 
     def takeOver(self, head: RequestHead, rest: bytes, handBack: Callable[[RequestHead, bytes], None]) -> None:
-        """Go on behind a head, and hand the connection back with the first handshake (see `PlainHTTP`)."""
+        """Continue after a head, and hand the connection back at the first handshake (see `PlainHTTP`)."""
         self._given, self._handBack = head, handBack
         self._input += rest
         self._advance()
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what the peer sent, as far as it can be used now."""
+        """Take what the peer sent, and use as much as possible now."""
         if self._state < CLOSING:
             self._input += data
             self._advance()
         elif self._state is CLOSING:
-            # To read on lets the peer read the answer: a reset, which is what bytes that are not read become, may overtake it.
+            # We go on reading so that the peer can read the answer: unread bytes cause a reset, which may overtake it.
             self._lingered += len(data)
             if self._lingered > self.site.limits.lingerBytes:
                 self.drop()
@@ -139,7 +139,7 @@ class HttpConnection(HTTPChannel):
     # Reading
 
     def _advance(self) -> None:
-        """Go through the buffer, as far as this turn has room. A loop, not a recursion: hundreds of requests may wait in it."""
+        """Work through the buffer while this turn has room. A loop, not a recursion: hundreds of requests may wait in it."""
         if self._advancing:
             return
         if self._waitsForTurn:
@@ -174,17 +174,17 @@ class HttpConnection(HTTPChannel):
             self._endToo()
 
     def _note(self) -> None:
-        """Count what came and is not answered yet."""
+        """Count the input that has not been answered yet."""
         intake, count = self.site.intake, len(self._input) + self._content
         if count != self.counted:
             intake.note(self, count)
             intake.relieve()
 
     def giveWay(self) -> None:
-        """Refuse, or end: all peers together have sent too much, and this one the most (see `Backlog`)."""
+        """Refuse the request, or drop the connection: all peers have sent too much, and this one the most (see `Backlog`)."""
         if self._state is BODY:
             self._content = 0
-            self._refuse(HttpError(503, "The server has no room at present.", headers=retryAfter()))
+            self._refuse(HttpError(503, "The server has no room at the moment.", headers=retryAfter()))
         else:
             self.drop()
 
@@ -196,7 +196,7 @@ class HttpConnection(HTTPChannel):
                 self._resumeReading()
 
     def _step(self) -> bool:
-        """Take one head, or one piece of a body; say whether there may be more to do."""
+        """Take one head or one piece of a body; say whether there may be more to do."""
         try:
             if self._state is HEAD and (self._input or self._given) and not self._waitingForTransport:
                 return self._takeHead()
@@ -251,7 +251,7 @@ class HttpConnection(HTTPChannel):
         return True
 
     def _nextHead(self) -> bytes | None:
-        """Take the next head from the input, None where it is not whole yet."""
+        """Take the next head from the input; return None if it is not complete yet."""
         received = self._input
         if received.startswith(b"\r\n"):
             del received[: emptyLines(received)]
@@ -264,10 +264,10 @@ class HttpConnection(HTTPChannel):
         return data
 
     def _leave(self, head: RequestHead, handBack: Callable[[RequestHead, bytes], None]) -> None:
-        """Give the connection back, which is to become a WebSocket."""
+        """Hand the connection back: it becomes a WebSocket."""
         rest, self._input, self._handBack = bytes(self._input), bytearray(), None
         self._state = UPGRADED[self._state]
-        self._note()  # whoever has it from now on counts it
+        self._note()  # its next protocol counts it from now on
         self._deadline.end()
         self._resumeReading()
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]  # a transport, or Twisted's stand-in
@@ -321,22 +321,22 @@ class HttpConnection(HTTPChannel):
         return request
 
     def _refuse(self, error: HttpError) -> None:
-        """Answer the present request with `error`; where its end is unknown, as its `persistent` says, the connection ends."""
+        """Answer the current request with `error`; unless the connection is `persistent`, it ends then."""
         self._state = ANSWER_BEGUN[self._state]
         self._deadline.clear()
         request = self.requests[-1] if self.requests else self._newRequest()
         request.refuse(error)
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Write the head of a response; called by other people's resources."""
+        """Write the head of a response; called for resources that are not ours."""
         self.write(responseHead(version, int(code), reason, flat(headers), None, not self.persistent))
 
     def cork(self) -> None:
-        """Keep what is written until `uncork`."""
+        """Hold back what is written until `uncork`."""
         self._corked = []
 
     def uncork(self) -> None:
-        """Write what was kept, at once: in one packet where it is small."""
+        """Write what was held back, all at once: in one packet if it is small."""
         corked, self._corked = self._corked or [], None
         self.transport.write(b"".join(corked))
 
@@ -346,7 +346,7 @@ class HttpConnection(HTTPChannel):
         (self.transport.write if self._corked is None else self._corked.append)(data)
 
     def requestDone(self, request: HttpRequest) -> None:
-        """Go on to the next request, or close; called by a request that is answered."""
+        """Go on to the next request, or close; called by a request when it has been answered."""
         self.requests.remove(request)
         self._handlingRequest = False
         self._content = self._size = 0
@@ -368,21 +368,21 @@ class HttpConnection(HTTPChannel):
         self._resumeReading()
         self._advance()
 
-    # Flow control: the transport tells when what was written waits for the peer
+    # Flow control: the transport says when what was written waits for the peer
 
     def pauseProducing(self) -> None:
-        """Wait with further answers until the peer has taken those that are written."""
+        """Hold further answers until the peer has taken those already written."""
         super().pauseProducing()  # type: ignore[no-untyped-call]
-        self._paused = True  # where no request is handled
+        self._paused = True  # if no request is being handled
         self._deadline.set(self.site.limits.writeDeadline)
-        # How much of it the transport has is its own secret; it is held until all of it has gone.
+        # The transport does not say how much of it waits, and holds it until all of it has gone.
         self._unread = self._unread or Holding(self._dropUnread)
         self.site.backlog.note(self._unread, max(self._size, BEHIND))
         self.site.backlog.relieve()
         self._sending = sending(self.transport)
 
     def resumeProducing(self) -> None:
-        """Go on: the peer has taken what was written."""
+        """Continue: the peer has taken what was written."""
         super().resumeProducing()  # type: ignore[no-untyped-call]
         self._deadline.clear()
         self._read()
@@ -394,24 +394,24 @@ class HttpConnection(HTTPChannel):
             self._deadline.set(self.site.limits.bodyDeadline)
 
     def _dropUnread(self) -> None:
-        """End: what waits for all together is too much, and this is the largest (see `Backlog`)."""
+        """Drop the connection: too much waits for all peers together, and most of it here (see `Backlog`)."""
         self.site.throttle.info(
             _log,
             "unread answer dropped",
-            "{peer}: an answer of {size} bytes is not read, and there is no room for it any more",
+            "{peer}: an answer of {size} bytes is not being read, and there is no more room for it",
             peer=peerOf(self.transport.getPeer())[0] or "a local socket",
             size=self._unread.counted if self._unread else 0,
         )
         self.drop()
 
     def _read(self) -> None:
-        """Nothing that was written waits any more."""
+        """Note that the peer has taken everything."""
         unread, self._unread = self._unread, None
         if unread is not None:
             self.site.backlog.note(unread, 0)
 
     def _letGo(self) -> None:
-        """Let go of what came, and count it and what was written no more."""
+        """Release the input, and stop counting it and what was written."""
         self._input.clear()
         self._content = 0
         self._note()
@@ -420,7 +420,7 @@ class HttpConnection(HTTPChannel):
     def _pauseReading(self) -> None:
         self._paused = True
         self._networkProducer.pauseProducing()
-        if not self._paused:  # what a finaliser did meanwhile has ended it
+        if not self._paused:  # a finaliser has ended the pause meanwhile
             self._networkProducer.resumeProducing()
 
     def _resumeReading(self) -> None:
@@ -428,27 +428,27 @@ class HttpConnection(HTTPChannel):
             self._paused = False
             self._networkProducer.resumeProducing()
 
-    # Streams: an answer that is written past this connection
+    # Streams: answers that bypass this connection
 
     def lend(self) -> Any:
-        """Return the transport to who writes to it from now on, at its own pace and until `reclaim`."""
+        """Return the transport to a borrower that writes to it, at its own pace, until `reclaim`."""
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]
         return self.transport
 
     def reclaim(self) -> None:
-        """Take the writing side of the transport back; its borrower has no producer there any more."""
+        """Take back the writing side of the transport, from which the borrower has unregistered its producer."""
         if self._state is not LOST:
             self._networkProducer.registerProducer(self, True)  # type: ignore[attr-defined]
 
     # Ending
 
     def readConnectionLost(self) -> None:
-        """The peer has ended its side: what it has asked before is answered, and the answer sent."""
+        """The peer has ended its side: its earlier requests are still answered."""
         self._hasEnded = True
         self._endToo()
 
     def _endToo(self) -> None:
-        """End as soon as nothing is left to answer: nothing more comes."""
+        """End as soon as nothing is left to answer, because nothing more will come."""
         if self._waitsForTurn or self._waitingForTransport or self._state is LOST:
             return
         if self._state is HEAD:
@@ -456,15 +456,15 @@ class HttpConnection(HTTPChannel):
         elif self._state is CLOSING and not self._isWritten:
             self.transport.loseConnection()
         elif self._state not in (ADMITTING, ANSWERING) or self.requests[-1].method in (b"GET", b"HEAD"):
-            # Half a request; or one that may wait as long as it likes, for a client that has most likely closed both sides.
+            # Half a request; or one that may wait long, and whose client has most likely closed both sides.
             self.transport.connectionLost(Failure(ConnectionDone()))
 
     def writeConnectionLost(self) -> None:
-        """All has been sent."""
+        """Everything has been sent."""
         self._isWritten = True
 
     def whenLost(self, timeout: float) -> Deferred[None]:
-        """Return a Deferred that fires when the connection has gone; it is dropped after `timeout` seconds."""
+        """Return a Deferred that fires when the connection is lost; it is dropped after `timeout` seconds."""
         waiter: Deferred[None] = Deferred()
         if self._state is LOST:
             waiter.callback(None)
@@ -474,7 +474,7 @@ class HttpConnection(HTTPChannel):
         return waiter.addCallback(lambda result: late.cancel() if late.active() else None)
 
     def loseConnection(self) -> None:
-        """Close when what is written was taken, and so that the peer can read it even while it still sends."""
+        """Close when what is written has been taken; the peer can read it even if it is still sending."""
         if self._state >= CLOSING:
             return
         self._state = ENDED[self._state]
@@ -494,13 +494,13 @@ class HttpConnection(HTTPChannel):
 
     @property
     def waitsForPeer(self) -> bool:
-        """Whether it is the peer's turn (see `twisted_ws.wire.door.gate.Essential`)."""
+        """Whether the next move is the peer's (see `twisted_ws.wire.door.gate.Essential`)."""
         if self._state in (ADMITTING, ANSWERING):
             return bool(self._waitingForTransport)
         return not self._waitsForTurn
 
     def drop(self) -> None:
-        """End the connection at once; what was written and not sent is lost."""
+        """End the connection at once; what was written but not sent is lost."""
         if self._state is not LOST:
             try:
                 self._state = ENDED[self._state]
@@ -510,7 +510,7 @@ class HttpConnection(HTTPChannel):
                 abort(self.transport)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # as HTTPChannel has it
-        """Let go of everything; called once."""
+        """Release everything; called once."""
         awaited = self._state is HEAD
         self._state = GONE[self._state]
         self._deadline.end()
@@ -531,7 +531,7 @@ class HttpConnection(HTTPChannel):
         try:
             self._judge()
         except Exception:
-            self.drop()  # it would have no deadline any more
+            self.drop()  # it would no longer have a deadline
             _log.failure("an HTTP connection failed inside the server")
 
     def _getsOn(self) -> bool:
@@ -540,18 +540,18 @@ class HttpConnection(HTTPChannel):
         return getsOn(before, self._sending, SLICE if self._waitingForTransport else 1)
 
     def _judge(self) -> None:
-        """Say what happens where something did not come in time."""
+        """Decide what happens when something did not come in time."""
         if self._state is CLOSING or self._waitingForTransport:
             if self._getsOn():
                 self._deadline.set(self.site.limits.writeDeadline)
             else:
                 self.drop()
         elif self._waitsForTurn or hasUnread(self.transport):
-            self._deadline.set(TURN)  # what it has sent was not looked at yet: that is nobody's delay but ours
+            self._deadline.set(TURN)  # we have not looked at what it has sent yet: the delay is ours
         elif self._state is BODY:
-            self._refuse(HttpError(408, "The body did not come in time."))
+            self._refuse(HttpError(408, "The body did not arrive in time."))
         elif self._input:
             self.persistent = False
-            self._refuse(HttpError(408, "The request head did not come in time."))
+            self._refuse(HttpError(408, "The request head did not arrive in time."))
         else:
             self.loseConnection()

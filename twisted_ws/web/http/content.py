@@ -1,4 +1,4 @@
-"""The body of a POST as a message: text, JSON or binary, by its type."""
+"""The content of a POST as a message: text, JSON or binary, by its Content-Type."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def contentType(request: HttpRequest) -> str:
     """Return the media type of the body, without parameters, in lower case; "" for none.
 
     Raises:
-        HttpError: 400 for two of them.
+        HttpError: 400 if there are two.
     """
     return _typeOf(request)[0]
 
@@ -40,7 +40,7 @@ def _typeOf(request: HttpRequest) -> tuple[str, bool]:
     return request.bodyType
 
 
-@lru_cache(64)  # who publishes does it with one type
+@lru_cache(64)  # most publishers use one type
 def _bodyType(text: str) -> tuple[str, bool]:
     """Return the media type in a Content-Type, and whether its charset is UTF-8."""
     charset = _CHARSET.search(text)
@@ -49,7 +49,7 @@ def _bodyType(text: str) -> tuple[str, bool]:
 
 
 def checkBodyType(request: HttpRequest) -> None:
-    """Refuse a body that could not be passed on as it is.
+    """Refuse a body that cannot be passed on as it is.
 
     Raises:
         HttpError: 415; 400 for two types.
@@ -66,8 +66,7 @@ def checkBodyType(request: HttpRequest) -> None:
 def messageOf(request: HttpRequest) -> Message:
     """Return the body of a POST to a channel as a message.
 
-    An empty one is a message where its type says so, as that of a page's ``fetch`` does; else it is more often a mistake of a
-    script.
+    An empty body is a message if its type says so, as a page's ``fetch`` does; otherwise it is more likely a script's mistake.
 
     Raises:
         HttpError: 400 for an empty body of another type, for text that is not UTF-8, and for invalid JSON.
@@ -107,16 +106,16 @@ def _checkJson(body: bytes) -> None:
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
         if not body.isascii():
-            body.decode()  # which msgspec leaves to whoever makes texts of it
+            body.decode()  # which msgspec leaves to the code that makes texts of it
     except (ValueError, RecursionError):
         raise HttpError(400, "The body is not valid JSON.") from None
 
 
 def idempotencyKey(request: HttpRequest) -> str | None:
-    """Return the Idempotency-Key of a request, None without one.
+    """Return the Idempotency-Key of a request, or None.
 
     Raises:
-        HttpError: 400 for one that is malformed, or stands twice.
+        HttpError: 400 if it is malformed or repeated.
     """
     found = request.fields.getAll("idempotency-key")
     if not found:

@@ -1,4 +1,4 @@
-"""Answers that take their time: what a coroutine returns or raises."""
+"""Coroutines that answer requests."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ __all__ = ["answerLater"]
 
 
 def answerLater(request: HttpRequest, work: Coroutine[Any, Any, None], seconds: float) -> int:
-    """Let `work` answer a request, or begin to; what it raises is the answer.
+    """Let `work` answer a request, or begin to; an exception that it raises is the answer.
 
     Args:
-        request: the request. When its peer leaves, the work is cancelled.
+        request: the request. If its peer leaves, the work is cancelled.
         work: a coroutine.
-        seconds: how long it may take.
+        seconds: the time that it may take.
     """
     context = copy_context()
     try:
         waitsFor = context.run(work.send, None)
     except StopIteration:
         return NOT_DONE_YET
-    except BaseException:  # a CancelledError of asyncio's, too, as where the work has waited
+    except BaseException:  # also asyncio's CancelledError, as when the work has waited
         _failed(Failure(), request)
         return NOT_DONE_YET
     task = Deferred.fromCoroutine(_rest(work, context, waitsFor))
@@ -46,7 +46,7 @@ def answerLater(request: HttpRequest, work: Coroutine[Any, Any, None], seconds: 
 
 @coroutine
 def _rest(work: Coroutine[Any, Any, None], context: Context, waitsFor: Any) -> Generator[Any, Any, None]:
-    """Go on with a coroutine that has begun."""
+    """Continue a coroutine that has begun."""
     try:
         while True:
             try:

@@ -1,4 +1,4 @@
-"""What goes wrong with a request, as its answer: a status, and JSON that says why."""
+"""Errors as answers: a status, and JSON that says why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpError", "httpError", "late", "notAllowed", "nothing", "retryAfter"]
 
-# When to come back to a server that is draining or full: by then a load balancer has looked at /readyz again.
+# When to retry at a server that is draining or full: by then a load balancer has checked /readyz again.
 _RETRY_SECONDS = 5
 _SLUGS = {
     400: "bad-request",
@@ -40,15 +40,15 @@ _SLUGS = {
 
 
 class HttpError(Exception):
-    """Raised to answer a request with an error: ``{"error": <slug>, "message": <sentence>}``, and what `more` has.
+    """Raised to answer a request with an error: ``{"error": <slug>, "message": <sentence>}``, and `more`.
 
     Attributes:
         status: the HTTP status.
-        message: one fixed sentence for the peer; nothing the peer sent is in it.
-        slug: what went wrong, for programs; by default what belongs to the status, as "not-found".
-        headers: more response headers; a value with several header lines is a tuple.
+        message: one fixed sentence for the peer; it contains nothing that the peer sent.
+        slug: what went wrong, for programs; by default the word for the status, such as "not-found".
+        headers: more response headers; a tuple makes several lines.
         more: more members of the body.
-        hint: what the operator's log should say beyond the message; "" for nothing.
+        hint: what the operator's log says in addition to the message, or "".
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class HttpError(Exception):
 
     @property
     def phrase(self) -> bytes:
-        """The reason phrase; Twisted's own table lacks some statuses."""
+        """The reason phrase; Twisted's table lacks some statuses."""
         try:
             return HTTPStatus(self.status).phrase.encode("ascii")
         except ValueError:
@@ -89,18 +89,18 @@ def retryAfter(seconds: float = _RETRY_SECONDS) -> dict[str, str]:
 
 
 def notAllowed(methods: tuple[bytes, ...], more: str = "") -> HttpError:
-    """Return the 405 that names what is allowed, and `more` behind that."""
+    """Return a 405 that names the allowed methods, followed by `more`."""
     allowed = b", ".join(methods).decode("ascii")
     return HttpError(405, f"This resource takes {allowed}{more}.", headers={"Allow": allowed})
 
 
 def nothing(request: HttpRequest, elsewhere: str = "") -> HttpError:
-    """Return a 404 that tells readers (GET and HEAD) what lies elsewhere."""
+    """Return a 404 that tells readers (GET and HEAD) where to look instead."""
     return HttpError(404, f"There is nothing here{elsewhere if request.method in (b'GET', b'HEAD') else ''}.")
 
 
 def httpError(error: ChannelError) -> HttpError:
-    """Return the answer that a refused request gets."""
+    """Return the answer to a request about a channel that was refused."""
     headers = retryAfter() if error.status in (429, 503) else None
     more = {} if error.channel is None else {"channel": error.channel}
     return HttpError(error.status, error.message, error.code, headers, more)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpRequest"]
 
-# The module's: that of a class puts the instance into each event, and who keeps events would keep requests.
+# Not the class's: that would put the request into each event, and observers that keep events would keep requests.
 _log = Logger()
 
 
@@ -45,17 +45,17 @@ class _Star(HttpResource):
 class HttpRequest(Request):
     """A twisted.web request whose resource is found, and asked, before the body is read.
 
-    Errors are JSON (see `HttpError`); what a resource raises beside that is a 500 that tells the peer nothing. The body is kept
-    in memory (the connection bounds it) and never parsed as a form.
+    Errors are JSON (see `HttpError`); any other exception of a resource is a 500 that tells the peer nothing. The body is kept in
+    memory (the connection limits it) and never parsed as a form.
 
     Attributes:
         head: the checked head; None when it could not be parsed.
         fields: the request's headers as text, by name in any case.
         gone: whether the peer has left, so that nothing can be answered any more.
-        whenGone: is called once if it does, before the answer is finished.
-        found: what the resource found out when it was asked, for when it answers.
+        whenGone: called once if it leaves before the answer is finished.
+        found: what the resource learnt when it was asked, for its answer.
         isShown: whether a page of another origin may read the answer (see `twisted_ws.web.channels.cors`).
-        bodyType: what `twisted_ws.web.http.content` has made of Content-Type; None: nobody has asked.
+        bodyType: the parsed Content-Type (see `twisted_ws.web.http.content`); None until it is needed.
     """
 
     channel: HttpConnection
@@ -72,16 +72,16 @@ class HttpRequest(Request):
     whenGone: Callable[[], object] | None = None
     found: Any = None
     isShown = False
-    _known: tuple[str, bool] | None = None  # by `_whose`, once; functools.cached_property takes a lock each time
+    _known: tuple[str, bool] | None = None  # a cache of `_whose`: functools.cached_property takes a lock each time
     bodyType: tuple[str, bool] | None = None
     _resource: IResource
 
     def __init__(self, channel: HttpConnection) -> None:
-        # All that Twisted's own __init__ sets, but for what is made for the first who asks.
+        # Everything that Twisted's own __init__ sets, except for what is made on demand.
         self.channel = channel
         self.site = channel.site
         self.transport = channel.transport
-        if channel.addresses is None:  # once for all requests, and not before the PROXY protocol has said what they are
+        if channel.addresses is None:  # once for all requests, after the PROXY protocol has said what they are
             channel.addresses = self.transport.getPeer(), self.transport.getHost()
         self.client, self.host = channel.addresses
         self.notifications = []
@@ -93,7 +93,7 @@ class HttpRequest(Request):
 
     @property
     def responseHeaders(self) -> RawHeaders:
-        """The headers of the answer as twisted.web has them, made for the first who asks; ours are `say`."""
+        """The headers of the answer in twisted.web's form, made on demand; our own code uses `say`."""
         made = self._responseHeaders
         if made is None:
             made = self._responseHeaders = RawHeaders()
@@ -107,7 +107,7 @@ class HttpRequest(Request):
 
     @property
     def requestHeaders(self) -> RawHeaders:
-        """The request's headers as twisted.web has them, made for the first who asks; ours read `fields`."""
+        """The request's headers in twisted.web's form, made on demand; our own code reads `fields`."""
         made = self._requestHeaders
         if made is None:
             made = self._requestHeaders = RawHeaders()
@@ -117,7 +117,7 @@ class HttpRequest(Request):
 
     @requestHeaders.setter
     def requestHeaders(self, headers: RawHeaders) -> None:
-        """Forget those that twisted.web begins with."""
+        """Ignore those that twisted.web begins with."""
 
     def begin(self, head: RequestHead) -> None:
         """Take over the head."""
@@ -128,17 +128,17 @@ class HttpRequest(Request):
         self.path = self.uri.partition(b"?")[0]
         self.clientproto = b"HTTP/%d.%d" % head.version
 
-    # The next two are for other people's resources: made for the first who asks.
+    # The next two are for resources that are not ours, and made on demand.
 
     @cached_property
     def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
-        """The arguments of the query, as twisted.web has them."""
+        """The arguments of the query, in twisted.web's form."""
         query = self.uri.partition(b"?")[2]
         return parse_qs(query, keep_blank_values=True) if query else {}
 
     @cached_property
     def received_cookies(self) -> dict[bytes, bytes]:  # type: ignore[override]
-        """The cookies, as twisted.web has them."""
+        """The cookies, in twisted.web's form."""
         found: dict[bytes, bytes] = {}
         self.__dict__["received_cookies"] = found
         if self.head is not None and "cookie" in self.head.values:
@@ -151,7 +151,7 @@ class HttpRequest(Request):
         return self._whose[0]
 
     def isSecure(self) -> bool:
-        """Say whether the client's connection has TLS (with a trusted proxy: whether the proxy says so)."""
+        """Say whether the client uses TLS (behind a trusted proxy: whether the proxy says so)."""
         return bool(self._forceSSL) or self._whose[1]
 
     @property
@@ -165,7 +165,7 @@ class HttpRequest(Request):
         return known
 
     def admit(self) -> Deferred[None] | None:
-        """Find the resource, and ask it whether the body should be read.
+        """Find the resource, and ask whether it wants the body.
 
         Raises:
             HttpError: the answer.
@@ -183,7 +183,7 @@ class HttpRequest(Request):
         return self._resource.admit(self) if isinstance(self._resource, HttpResource) else None
 
     def process(self) -> None:
-        """Let the resource answer; called once when all of the body is in `content`."""
+        """Let the resource answer; called once, when the whole body is in `content`."""
         try:
             self.render(self._resource)
         except Exception:
@@ -199,13 +199,13 @@ class HttpRequest(Request):
             self.answer(body)
 
     def answer(self, body: bytes) -> None:
-        """Send a whole response; nothing where the peer has left."""
+        """Send a whole response, unless the peer has left."""
         if not isinstance(body, bytes):
             raise TypeError(f"a resource renders bytes or NOT_DONE_YET, not {type(body).__name__}")
         if self.gone:
             return
         hasBody = self.code not in (204, 304)
-        if self.cookies or self.etag is not None or self.lastModified is not None:  # as only other people's resources have
+        if self.cookies or self.etag is not None or self.lastModified is not None:  # only resources that are not ours have these
             if hasBody:
                 self.say("Content-Length", str(len(body)))
             self.channel.cork()
@@ -219,7 +219,7 @@ class HttpRequest(Request):
         self._cleanup()  # type: ignore[no-untyped-call]
 
     def say(self, name: str, value: str) -> None:
-        """Have a header in the answer, with one value; what it had by that name before is forgotten.
+        """Set a header of the answer, with one value.
 
         Args:
             name: in its usual spelling.
@@ -231,7 +231,7 @@ class HttpRequest(Request):
             self.responseHeaders.setRawHeaders(name, [value])
 
     def writeHead(self) -> None:
-        """Write the head of an answer whose body comes bit by bit."""
+        """Write the head of an answer whose body follows bit by bit."""
         self.startedWriting = 1
         self.channel.write(self._head(None))
 
@@ -249,7 +249,7 @@ class HttpRequest(Request):
             status=error.status,
             slug=error.slug,
             # Not "message", which Twisted overwrites for observers of its older log.
-            reason=printable(error.message),  # a service's own text may have anything in it
+            reason=printable(error.message),  # a service's own text may contain anything
             # Without the query: secrets travel there.
             method=printable(self.method) if self.head is not None else "?",
             path=printable(self.path) if self.head is not None else "?",
@@ -269,7 +269,7 @@ class HttpRequest(Request):
         if self.gone:
             return
         if self.startedWriting:
-            # Half a response: only an abrupt end tells the peer that it is none.
+            # Half a response: only an abrupt end tells the peer that it is incomplete.
             self.channel.drop()
         else:
             self._responseHeaders, self._said = None, {}
@@ -278,17 +278,17 @@ class HttpRequest(Request):
     def _sendError(self, error: HttpError) -> None:
         self.setResponseCode(error.status, error.phrase)
         self.say("Content-Type", "application/json")
-        for name, value in error.headers.items():  # of a service's, which may be spelt in any way
+        for name, value in error.headers.items():  # a service may spell them in any way
             self.responseHeaders.setRawHeaders(name, [value] if isinstance(value, str) else list(value))
         self.answer(error.body())
 
     def connectionLost(self, reason: Failure) -> None:
-        """The peer has left before the answer was finished."""
+        """The peer left before the answer was finished."""
         self.gone = True
         whenGone, self.whenGone = self.whenGone, None
         try:
             if whenGone is not None:
                 whenGone()
         except Exception:
-            _log.failure("what waited for a request whose peer has left could not be ended")
+            _log.failure("the work for a request whose peer has left could not be cancelled")
         super().connectionLost(reason)  # type: ignore[no-untyped-call]

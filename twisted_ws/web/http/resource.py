@@ -1,4 +1,4 @@
-"""Resources that are asked when the head of a request is in, before its body is read."""
+"""Resources that are asked after the head of a request, before its body is read."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Directory", "HttpResource"]
 
 
 class HttpResource(Resource):
-    """A leaf of the resource tree that is asked when the head of a request is in, before its body is read.
+    """A leaf of the resource tree that is asked after the head of a request, before its body is read.
 
-    Subclasses have ``render_GET`` and so on, as with any Twisted resource, and may raise `HttpError` from these and from `admit`.
+    Subclasses have ``render_GET`` and so on, like any Twisted resource; these and `admit` may raise `HttpError`.
 
     Attributes:
-        allowedMethods: the methods that it takes; every other one is a 405.
+        allowedMethods: the methods that it accepts; any other is a 405.
     """
 
     isLeaf = True
@@ -32,7 +32,7 @@ class HttpResource(Resource):
         super().__init__()  # type: ignore[no-untyped-call]
 
     def admit(self, request: HttpRequest) -> Deferred[None] | None:
-        """Return None, or a Deferred, when the request may go on; a body is asked for and read only then.
+        """Return None, or a Deferred, if the request may go on; only then is its body read.
 
         Raises:
             HttpError: the answer to the request (the Deferred may fail with one, too).
@@ -44,22 +44,22 @@ class HttpResource(Resource):
         return None
 
     def render(self, request: HttpRequest) -> bytes | int:
-        """Answer by the method, which `admit` has let pass."""
+        """Answer according to the method, which `admit` has accepted."""
         answer: bytes | int = getattr(self, f"render_{request.method.decode()}")(request)
         return answer
 
     def render_OPTIONS(self, request: HttpRequest) -> bytes:
-        """Say what this resource takes; nothing about other origins, which therefore may not read it."""
+        """Name the methods; without a word on other origins, which therefore may not read the answer."""
         request.setResponseCode(204)
         request.say("Allow", b", ".join(self.allowedMethods).decode("ascii"))
         return b""
 
 
 class Directory(HttpResource):
-    """An inner node: has children, and is nothing itself.
+    """An inner node: it has children, and no content itself.
 
     Args:
-        elsewhere: where a reader should look instead, as ": there".
+        elsewhere: where a reader should look instead, such as ": there".
     """
 
     isLeaf = False
@@ -69,9 +69,9 @@ class Directory(HttpResource):
         self._elsewhere = elsewhere
 
     def admit(self, request: HttpRequest) -> None:
-        """Refuse: this is no resource."""
+        """Refuse: there is no content here."""
         raise nothing(request, self._elsewhere)
 
     def getChild(self, path: bytes, request: HttpRequest) -> IResource:
-        """Refuse a child that was not put here."""
+        """Refuse a child that does not exist."""
         raise nothing(request, self._elsewhere)

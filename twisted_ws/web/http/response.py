@@ -1,4 +1,4 @@
-"""What a response has whatever it answers: the bytes of its head, and JSON as its content."""
+"""The parts that all responses share: the bytes of a head, and JSON as content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def jsonBody(value: object) -> bytes:
 
 
 def _now() -> bytes:
-    """Return the time as the Date header has it."""
+    """Return the time in the form of the Date header."""
     return _date(int(time.time()))
 
 
@@ -31,7 +31,7 @@ def _date(second: int) -> bytes:
     return date
 
 
-# What an answer says that says nothing of its own; the same as of any other.
+# The head of an answer without headers of its own: the same as in general, but faster.
 _TEXT = (
     b"%b %d %b\r\nDate: %b\r\nContent-Length: %d\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%b"
@@ -39,15 +39,15 @@ _TEXT = (
 
 
 def responseHead(version: bytes, code: int, reason: bytes, said: dict[str, str], length: int | None, closes: bool) -> bytes:
-    """Return the head of a response with its empty line: with what each one has to say, and without what none should.
+    """Return the head of a response and its empty line, with the headers that every response has.
 
     Args:
         version: "HTTP/1.1" or "HTTP/1.0".
         code: the status.
         reason: its phrase.
-        said: what it says of its own, by names in their usual spelling; the rest is added.
-        length: bytes of its body, which is text where it says nothing else; None where it has none, or an unknown number.
-        closes: whether the connection ends after it.
+        said: its own headers, by names in their usual spelling.
+        length: the size of its body, which is text unless it says otherwise; None if it has no body, or one of unknown size.
+        closes: whether the connection ends after this response.
     """
     end = b"Connection: close\r\n\r\n" if closes else b"\r\n"
     if length and not said:
@@ -64,7 +64,7 @@ def responseHead(version: bytes, code: int, reason: bytes, said: dict[str, str],
 
 
 def flat(headers: Headers) -> dict[str, str]:
-    """Return what `responseHead` takes for headers as twisted.web has them, each with as many lines as it has values."""
+    """Return headers in twisted.web's form as `responseHead` takes them: a header with several values has several lines."""
     said = {}
     for name, values in headers.getAllRawHeaders():
         text = name.decode("latin-1")

@@ -25,7 +25,7 @@ __all__ = ["HttpSite"]
 
 
 class _Refusal(Protocol):
-    """For a connection that is not let in. None would do for TCP, but not for Twisted's TLS wrapper."""
+    """For a connection that is refused. None would do for TCP, but not for Twisted's TLS wrapper."""
 
     def connectionMade(self) -> None:
         abort(self.transport)
@@ -39,13 +39,13 @@ class HttpSite(Site):
         runtime: what it shares with the server's other connections.
         counts: whether the gate counts its connections here; False where the front door has.
         keepAlive: whether a connection may have a second request.
-        hosts: the names by which it may be asked for on a loopback address; None: any.
-        anyHost: the paths that are answered all the same.
-        proxies: whose word on a client counts.
+        hosts: the host names that it answers for on a loopback address; None: any.
+        anyHost: the paths that are answered for any host name.
+        proxies: those that are trusted to report a client's address.
 
     Attributes:
         limits, wheel, turns, backlog, intake, throttle: the runtime's.
-        essential: it is reached by way of its own port even when there is no place for more callers.
+        essential: it can be reached, on its own port, even when there is no room for more callers.
     """
 
     essential = True
@@ -77,7 +77,7 @@ class HttpSite(Site):
         self._anyHost = frozenset(anyHost)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return the protocol for one connection, or a protocol that closes it where there is no place."""
+        """Return the protocol for a connection, or one that closes it if there is no room."""
         if self._gate is None:
             return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
         address = peerOf(addr)[0]
@@ -89,7 +89,7 @@ class HttpSite(Site):
         return connection
 
     def checkHost(self, request: HttpRequest) -> None:
-        """Refuse a request that was not meant for this server.
+        """Refuse a request that is not meant for this server.
 
         Raises:
             HttpError: 421.
@@ -101,7 +101,7 @@ class HttpSite(Site):
             raise HttpError(421, MISDIRECTED, hint=remedy(head, request.transport))
 
     def left(self, connection: HttpConnection) -> None:
-        """Uncount a connection; called by itself."""
+        """Stop counting a connection; called by the connection."""
         if self._gate is not None and connection.address is not None:
             self._gate.release(connection.address, connection)
 
@@ -110,7 +110,7 @@ class HttpSite(Site):
         return [b"http/1.1", b"http/1.0"]
 
     def startFactory(self) -> None:
-        """Start nothing: there is no access log, and so no clock for its lines."""
+        """Start nothing: without an access log, no clock is needed for its lines."""
 
     def stopFactory(self) -> None:
         """Stop nothing."""

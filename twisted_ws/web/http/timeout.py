@@ -1,4 +1,4 @@
-"""The one deadline that a connection has at a time."""
+"""The deadline of a connection, which has one at a time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["Timeout"]
 
 
 def _nobody() -> None:
-    """Take the place of who was called; to keep that one would keep a connection alive until a collector comes."""
+    """Replace what was called; to keep that would keep a connection alive until a collector comes."""
 
 
 class Timeout:
-    """Calls a function when the time has come that was set last, as the wheel counts it: a delay of ours is not the peer's.
+    """Calls a function at the time that was set last, by the wheel's clock, which does not count our own delays.
 
-    Each HTTP request sets three deadlines and meets them, so a place on the wheel that is too early is kept until it comes, and
-    then another one is taken for what is left.
+    Each HTTP request sets three deadlines and meets them, so a place on the wheel that is too early is kept until it comes up;
+    then another is taken for the time that is left.
 
     Args:
         wheel: where it waits.
-        reached: called without arguments.
+        reached: called without arguments at the deadline.
 
     Attributes:
         wheelSlot: see `twisted_ws.wire.loop.wheel.Deadline`.
@@ -33,11 +33,11 @@ class Timeout:
         self._wheel = wheel
         self._reached = reached
         self._due: float | None = None
-        self._place = 0.0  # when it comes on the wheel, while it waits there
+        self._place = 0.0  # the time of its place on the wheel, while it has one
         self.wheelSlot: int | None = None
 
     def set(self, seconds: float) -> None:
-        """Set the deadline, in place of the present one."""
+        """Set the deadline, in place of the current one."""
         due = self._due = self._wheel.seconds() + seconds
         if self.wheelSlot is None or self._place > due:
             self._wait(due)
@@ -52,11 +52,11 @@ class Timeout:
         return self._due is not None
 
     def clear(self) -> None:
-        """Have no deadline for now; the place on the wheel is kept."""
+        """Remove the deadline for now; the place on the wheel is kept."""
         self._due = None
 
     def end(self) -> None:
-        """Have none any more: nothing is left on the wheel, and nobody is called, whatever is set later."""
+        """Remove it for good: nothing stays on the wheel, and nothing is called, whatever is set later."""
         self._due = None
         self._reached = _nobody
         self._wheel.drop(self)
