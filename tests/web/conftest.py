@@ -1,4 +1,4 @@
-"""A site on memory transports and a fake clock, and what comes back read by rules of its own."""
+"""A site on memory transports and a fake clock, with a reader of responses that shares no code with it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def readResponses(data: bytes, heads: tuple[int, ...] = ()) -> list[Response]:
 
 
 def turn(clock: Any) -> bool:
-    """Let the reactor turn once, as a real one does: what is due is called, and what that asks for waits for the next turn."""
+    """Let the reactor turn once, as a real one does: calls that are due are made, and those they make wait for the next turn."""
     due = [call for call in clock.calls if call.getTime() <= clock.seconds()]
     for call in due:
         if call.active():
@@ -98,7 +98,7 @@ class Connection:
         return turns
 
     def take(self) -> bytes:
-        """Return what came back since the last time."""
+        """Return what has come back since the last time."""
         data = self.transport.value()
         self.transport.clear()
         return data
@@ -230,7 +230,7 @@ def connectTo() -> type[Connection]:
 
 @pytest.fixture
 def logged() -> Any:
-    """What is logged, as events."""
+    """Collect what is logged, as events."""
     events: list[dict[str, Any]] = []
     globalLogPublisher.addObserver(events.append)
     yield events

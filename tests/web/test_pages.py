@@ -25,7 +25,7 @@ URL = "http://localhost:8081/broadcaster/broadcast"
 
 
 class Server:
-    """What the pages need of a server."""
+    """The part of a server that the pages need."""
 
     def __init__(self, **services: object) -> None:
         self.runtime = Runtime(SteadyClock())
@@ -43,7 +43,7 @@ class Server:
 
 
 class Page(HTMLParser):
-    """What a page refers to and shows."""
+    """Collects what a page refers to and shows."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def test_methods(server: Server, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/nothing", "/wsx", "/ws%2Fx", "/demo.html", "/static/demo.js", "/healthz", "/%2e%2e/x"])
 def test_notFound(server: Server, path: str) -> None:
-    """Any other path is a 404, and the path is asked for as it came, so that the server decodes it once."""
+    """Any other path is a 404; the server gets the path as it came, and decodes it once."""
     response = get(server, path)
     assert (response.status, response.json["error"]) == (404, "not-found")
     assert server.asked == [path]
@@ -265,7 +265,7 @@ def test_playground(server: Server) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/demo.js", "/demo.css", "/favicon.ico"])
 def test_pageHeaders(server: Server, path: str) -> None:
-    """A page runs only what this server serves, is framed by nobody, and is not guessed at."""
+    """A page runs only what this server serves, must not be framed, and has a type that is not guessed."""
     response = get(server, path)
     policy = str(response.header("content-security-policy"))
     assert "default-src 'none'" in policy

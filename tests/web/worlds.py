@@ -89,7 +89,7 @@ class EventClient(Client):
         return self
 
     def content(self) -> bytes:
-        """Return what the whole chunks have that came since the last time."""
+        """Return the content of the whole chunks received since the last time."""
         content, self._chunks = b"", self._chunks + self.take()
         while self._chunks:
             assert not self.ended

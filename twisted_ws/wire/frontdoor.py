@@ -144,7 +144,7 @@ class FrontDoor(TwistedProtocol):
 
     def giveWay(self) -> None:
         """Refuse: all peers together have sent too much, and this one the most (see `twisted_ws.wire.loop.backlog.Holder`)."""
-        self._refuse(503, "The server has no room at present.", (("Retry-After", "5"),))
+        self._refuse(503, "The server has no room at the moment.", (("Retry-After", "5"),))
 
     def _lookForHead(self) -> None:
         limits = self.factory.runtime.limits
@@ -307,7 +307,7 @@ class FrontDoor(TwistedProtocol):
         """End what did not come in time: the head, the decision, or the peer's end of stream; called by the wheel."""
         try:
             if self._state is HEAD and self._received:
-                self._refuse(408, "The request head did not come in time.")
+                self._refuse(408, "The request head did not arrive in time.")
             elif self._state is DECIDING:
                 self._refuse(503, "The service did not decide in time.", (("Retry-After", "5"),))
             else:

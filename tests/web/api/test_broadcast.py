@@ -23,7 +23,7 @@ KEY = "0123456789abcdef"
 
 
 class Server:
-    """What the broadcast site needs of a server."""
+    """The part of a server that the broadcast site needs."""
 
     def __init__(self, clock: SteadyClock, limits: Limits | None) -> None:
         self.runtime = Runtime(clock, limits)
@@ -92,7 +92,7 @@ def open_() -> World:
 
 
 def test_curl(open_: World) -> None:
-    """What curl -d sends is broadcast as text, and the answer is exactly OK."""
+    """The body of curl -d is broadcast as text, and the answer is exactly OK."""
     response = open_.post(b"Hello!", b"User-Agent: curl/8", b"Accept: */*", b"Content-Type: application/x-www-form-urlencoded")
     assert (response.status, response.body) == (200, b"OK")
     assert response.header("content-type") == "text/plain; charset=utf-8"
@@ -125,7 +125,7 @@ def test_messages(open_: World, type_: bytes, body: bytes, message: str | bytes)
 
 @pytest.mark.parametrize("path", [b"/channels/a", b"/api/publish"])
 def test_twoTypes(open_: World, path: bytes) -> None:
-    """What has two types has none that everybody reads in the same way, on every path that takes a body."""
+    """Two Content-Types are refused on every path that takes a body, because not everyone reads them the same way."""
     response = open_.post(b"{}", b"Content-Type: application/json", b"Content-Type: text/plain", path=path)
     assert (response.status, response.json["error"]) == (400, "bad-request")
 
@@ -153,7 +153,7 @@ def test_twoTypes(open_: World, path: bytes) -> None:
     ],
 )
 def test_refused(open_: World, headers: list[bytes], body: bytes, status: int, error: str) -> None:
-    """What cannot be broadcast, or comes from a web page, is refused in JSON, and nothing is sent."""
+    """A request that cannot be broadcast, or is from a web page, is refused in JSON, and nothing is sent."""
     response = open_.post(body, *headers)
     assert (response.status, response.json["error"]) == (status, error)
     assert open_.server.sent == []
@@ -174,7 +174,7 @@ def test_methodWithoutBody(open_: World, method: bytes) -> None:
 
 
 def test_noLength(open_: World) -> None:
-    """A POST that says nothing of its body is told to, where there is something to post to and by those who may."""
+    """A POST without a length gets 411, if the path takes a POST and the credentials are right."""
     assert open_.get(b"/broadcaster/broadcast", b"POST").status == 411
     assert open_.get(b"/broadcaster", b"POST").status == 404
     assert World(Guard(Unauthenticated("No."))).get(b"/broadcaster/broadcast", b"POST").status == 401
@@ -202,7 +202,7 @@ def test_notFound(open_: World, path: bytes) -> None:
 
 @pytest.mark.parametrize("path", [b"/", b"/broadcaster", b"/ws", b"/channels", b"/api/channels/a/b"])
 def test_elsewhere(open_: World, path: bytes) -> None:
-    """Who comes with a browser or a WebSocket is told of the other port; who publishes to a wrong path is not sent there."""
+    """A browser or a WebSocket client learns of the other port; a publisher with a wrong path is not sent there."""
     there = "pages and WebSockets are on the WebSocket port (by default 8080)"
     assert open_.get(path).json["message"] == f"There is nothing here: {there}."
     assert open_.post(b"x", path=path).json["message"] == "There is nothing here."
@@ -217,7 +217,7 @@ def test_elsewhere(open_: World, path: bytes) -> None:
     ],
 )
 def test_credentials(error: Exception, status: int, header: str, value: str) -> None:
-    """Who is not let in learns why and what to do, before the body is asked for, and nothing is sent."""
+    """A publisher that is refused learns why and what to do, before its body is read, and nothing is sent."""
     world = World(Guard(error))
     connection = world.connect()
     head = b"POST /broadcaster/broadcast HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n"
@@ -238,7 +238,7 @@ def test_credentialsBug() -> None:
 
 
 def test_letIn() -> None:
-    """Who is known may broadcast; the check is made for each request, and may take its time."""
+    """A publisher with credentials may broadcast; they are checked for each request, and the check may take its time."""
     answer: Deferred[Identity] = Deferred()
     world = World(Guard(answer))
     connection = world.connect()
@@ -285,7 +285,7 @@ def test_options() -> None:
 
 
 def test_draining(open_: World) -> None:
-    """A server that stops sends nothing and says when to come back; one that is full still serves its callers."""
+    """A server that stops sends nothing and says when to retry; one that is full still serves its callers."""
     open_.server.reason = "draining"
     response = open_.post(b"x")
     assert (response.status, response.json["error"], response.header("retry-after")) == (503, "unavailable", "5")
@@ -346,7 +346,7 @@ def test_manyCallers(open_: World) -> None:
 
 
 def test_tooManyOnTheirWay(open_: World) -> None:
-    """A publisher that is faster than messages can be sent is told so, and when to try again; nothing is sent."""
+    """A publisher that is faster than messages can be sent is told when to retry, and nothing is sent."""
     open_.server.answer = ChannelError("unavailable", "try later")
     response = open_.post(b"x")
     assert (response.status, response.json) == (503, {"error": "unavailable", "message": "try later"})

@@ -51,7 +51,7 @@ def references(value: Any) -> list[str]:
 
 
 def test_oneTruth(document: Any) -> None:
-    """What is documented is what is routed: each operation by its path and method, and nothing else."""
+    """The document has exactly the operations that are routed, by path and method."""
     documented = {(path, method.upper()) for path, methods in document["paths"].items() for method in methods}
     assert documented == {(each.path, each.method) for each in OPERATIONS} | {(PATH, "GET")}
     for operation in OPERATIONS:
@@ -63,7 +63,7 @@ def test_oneTruth(document: Any) -> None:
 
 
 def test_references(document: Any) -> None:
-    """Each schema that is referred to is there, and each that is there is referred to."""
+    """Each schema that is referred to exists, and each that exists is referred to."""
     found = {reference.removeprefix("#/components/schemas/") for reference in references(document)}
     assert found == set(document["components"]["schemas"])
 
@@ -88,7 +88,7 @@ def test_security(document: Any) -> None:
 
 
 def test_schemathesis(tmp_path: Path) -> None:
-    """A running server keeps what its document promises, and refuses what that forbids; checked by schemathesis."""
+    """A running server does what its document promises, and refuses what it forbids; checked by schemathesis."""
     keys = tmp_path / "keys"
     keys.touch(0o600)
     keys.write_text(f"shop: {KEY}\n")

@@ -22,7 +22,7 @@ KEY = "0123456789abcdef"
 
 
 class Users(ChannelService):
-    """The URL says who somebody is."""
+    """Takes the user from the URL."""
 
     def onUpgrade(self, request: Any) -> Any:
         request.user = request.query.get("user", [None])[0]
@@ -56,7 +56,7 @@ class Back(World):
         return response.json
 
     def refused(self, path: str, body: bytes | None = None, *headers: str, method: str = "") -> tuple[int, str]:
-        """Return status and word of an answer that is an error."""
+        """Return status and error code of an answer."""
         method = method or ("GET" if body is None else "POST")
         response = self.connect().get(path, *headers, method=method, body=body or b"")
         assert set(response.json) == {"error", "message"}
@@ -87,7 +87,7 @@ def test_post() -> None:
     ],
 )
 def test_postKinds(body: bytes, kind: str, message: Any) -> None:
-    """The type of the body says what kind of message it is; its keys are in query and head."""
+    """The type of the body decides the kind of message; its keys are in the query and the head."""
     world = Back()
     for _ in range(2):
         world.back.post("/channels/a?key=k", body, f"Content-Type: {kind}", "Idempotency-Key: once")
@@ -118,7 +118,7 @@ def test_curl() -> None:
 
 
 def test_idempotency() -> None:
-    """What is sent again with its key, within 5 minutes, is published once, and has the same answer."""
+    """A message that is sent again with its key, within 5 minutes, is published once, with the same answer."""
     world = Back(keepAlive=1000)
     first = world.call("/api/publish", channel="a", data=1, idempotencyKey="x")
     world.clock.advance(299)
@@ -277,7 +277,7 @@ def test_presencePages() -> None:
 
 
 def test_history() -> None:
-    """What is kept can be read from any position, as by polling."""
+    """A history can be read from any position, as by polling."""
     world = Back()
     world.publish("a", *"1234")
     assert world.read("/api/channels/a/history?after=e:1&limit=2") == {
@@ -324,7 +324,7 @@ def test_strangeMessages() -> None:
 
 
 def test_gzip() -> None:
-    """A large answer is compressed for those who take that."""
+    """A large answer is compressed for clients that accept it."""
     world = Back()
     world.publish("a", "x" * 5000)
     response = world.back.get("/api/channels/a/history", "Accept-Encoding: gzip")
@@ -356,7 +356,7 @@ def test_disconnect() -> None:
 
 
 def test_disconnectIdle() -> None:
-    """Who is subscribed to nothing, or to nothing any more, is disconnected as well."""
+    """A caller that is not, or no longer, subscribed to anything is disconnected as well."""
     world = Back()
     idle = MemoryClient(world.factory, world.clock)
     idle.connect("/channels?user=ann", "Sec-WebSocket-Protocol: twisted-ws.v1")
@@ -463,14 +463,14 @@ def test_unsubscribe() -> None:
     ],
 )
 def test_bad(path: str, body: bytes | None, error: str) -> None:
-    """What cannot be read is a 400 that says why, and nothing is done."""
+    """A malformed request is a 400 that says why, and nothing is done."""
     world = Back()
     assert world.refused(path, body) == (400, error)
     assert len(world.server.channels._engine) == 0
 
 
 def test_batchIsNoObjects(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a batch with too many messages none is made into an object; what is published may have any number of values."""
+    """No message of a batch with too many is made into an object; what is published may have any number of values."""
     made: list[int] = []
 
     def look(found: list[bool]) -> int:  # each one, when it is made
@@ -497,7 +497,7 @@ def test_tooLarge() -> None:
 
 
 def test_notThere() -> None:
-    """A channel that is not there is a 404, as is any other path."""
+    """An unknown channel is a 404, as is any other path."""
     world = Back()
     for path in ("/api/channels/none", "/api/none", "/api/channels/a/none", "/api/channels/a/history/x", "/channels"):
         assert world.refused(path) == (404, "not-found")
@@ -515,7 +515,7 @@ def test_notThere() -> None:
     ],
 )
 def test_methods(path: str, method: str, allowed: str) -> None:
-    """Another method is a 405 that says what there is, as does OPTIONS."""
+    """Another method is a 405 that names the allowed ones, as does OPTIONS."""
     world = Back()
     response = world.back.get(path, method=method)
     assert (response.status, response.header("allow")) == (405, allowed)

@@ -20,7 +20,7 @@ from twisted_ws.web.channels import events, stream
 
 
 def subscribed(channel: str, place: str = "e:0", recovered: bool = False, count: int = 0) -> tuple[str, str, str]:
-    """What a raw stream begins with."""
+    """The beginning of a raw stream."""
     answer = {"channel": channel, "id": place, "recovered": recovered, "count": count}
     return "subscribed", place, json.dumps(answer, separators=(",", ":"))
 
@@ -151,7 +151,7 @@ def test_headerWins() -> None:
 
 @pytest.mark.parametrize(("after", "count"), [("old:2", 3), ("e:9", 0)])
 def test_notRecovered(after: str, count: int) -> None:
-    """Who cannot be given all that it missed is told."""
+    """A client that cannot get everything it missed is told."""
     world = World()
     world.publish("a", *"123")
     first = world.events("/channels/a", f"Last-Event-ID: {after}").events()[0]
@@ -201,7 +201,7 @@ def test_namedCursor() -> None:
 
 
 def test_cursorOfOthers() -> None:
-    """A cursor that comes back with other channels than it was made for loses nothing: all that is kept is sent."""
+    """A cursor that comes back for other channels loses nothing: their whole history is sent."""
     world = World()
     client = world.events("/channels?channel=a&channel=b")
     world.publish("a", "1", "2")
@@ -260,7 +260,7 @@ def test_manyLongNames(engine: Any) -> None:
 
 @pytest.mark.parametrize(("engine", "most"), [(None, 350), (Epochs, 950)])
 def test_bytesOfId(engine: Any, most: int) -> None:
-    """What each message of a stream of a hundred channels carries beside itself does not grow with their names."""
+    """The id of each message of a stream of a hundred channels does not grow with their names."""
     world = World(engine=engine)
     names = [f"orders.customer.{number}.state" for number in range(100)]
     client = world.events("/channels?" + "&".join(f"channel={name}" for name in names))
@@ -300,7 +300,7 @@ def test_pattern() -> None:
 
 
 def test_presence() -> None:
-    """With presence a JSON stream says who is there, and then who comes and goes."""
+    """With presence, a JSON stream begins with who is present, and announces joins and leaves."""
 
     class Named(ChannelService):
         def onUpgrade(self, request: Any) -> Any:
@@ -343,7 +343,7 @@ def test_noFrames(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_presenceRefused() -> None:
-    """Who may not see presence gets no stream with it; a raw stream has no place for it, and does not ask."""
+    """A client that may not see presence gets no stream with it; a raw stream has no place for it, and does not ask."""
     world = World(ChannelService())
     assert world.events("/channels/a?format=json&presence=true").head.json["error"] == "forbidden"
     assert world.events("/channels/a?presence=true").head.status == 200
@@ -363,7 +363,7 @@ def test_presenceRefused() -> None:
     ],
 )
 def test_refused(path: str, status: int, error: str) -> None:
-    """What cannot be subscribed to is a plain error before a stream begins, and the connection goes on."""
+    """A refused subscription is a plain error before a stream begins, and the connection goes on."""
     world = World()
     client = world.client()
     response = client.get(path, "Accept: text/event-stream")
@@ -414,7 +414,7 @@ def test_head_method() -> None:
     ],
 )
 def test_accept(accept: str, taken: bool) -> None:
-    """A stream is for those who name its type; who takes anything gets an answer that ends."""
+    """Only a client that names the type gets a stream; one that accepts anything gets an answer that ends."""
     world = World()
     client = world.client()
     client.ask("/channels/a", f"Accept: {accept}")
@@ -422,7 +422,7 @@ def test_accept(accept: str, taken: bool) -> None:
 
 
 def test_heartbeat() -> None:
-    """A stream on which nothing happens shows every 25 s that it is there, by a comment."""
+    """A stream without events sends a comment every 25 s, to show that it is alive."""
     client = World().events()
     client.take()
     client.advance(24)
@@ -434,7 +434,7 @@ def test_heartbeat() -> None:
 
 
 def test_vanished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose machine does not acknowledge a heartbeat is dropped as soon as a WebSocket would be that does not answer a ping."""
+    """A client whose machine does not acknowledge a heartbeat is dropped as soon as a WebSocket that does not answer a ping."""
     world = World()
     here, gone = world.events(), world.events()
     asked: list[float] = []
@@ -520,7 +520,7 @@ def stall(client: EventClient, room: int = 0) -> None:
 
 @pytest.mark.parametrize("path", ["/channels/a", "/channels/a?channel=b"])
 def test_bounded(path: str) -> None:
-    """What waits for a client that does not read is bounded, in this server and in its transport; then its stream ends."""
+    """The bytes that wait for a client that does not read are bounded, here and in the transport; then its stream ends."""
     world = World(maxSendBuffer=100_000)
     client = world.events(path)
     stall(client)
@@ -537,7 +537,7 @@ def test_bounded(path: str) -> None:
 
 
 def test_slowResumes() -> None:
-    """Whose stream was ended because it was slow comes back with its last id, and has lost nothing."""
+    """A client whose stream was ended because it was slow comes back with its last id, and has lost nothing."""
     world = World(maxSendBuffer=50_000)
     client = world.events()
     client.events()
@@ -555,7 +555,7 @@ def test_slowResumes() -> None:
 
 
 def test_dropOldest() -> None:
-    """With that policy a slow client goes on with the newest, and sees by the ids what was dropped."""
+    """With that policy, a slow client continues with the newest messages, and the ids show what was dropped."""
     world = World(ChannelService(policy="drop-oldest"), maxSendBuffer=50_000)
     client = world.events()
     client.events()
@@ -688,7 +688,7 @@ def test_peerLeaves() -> None:
 
 
 def test_drain() -> None:
-    """A server that stops ends each stream after what it has begun, and spreads the times at which clients come back."""
+    """A server that stops ends each stream after the event that has begun, and spreads the times at which clients reconnect."""
     world = World()
     clients = [world.events() for _ in range(10)]
     world.publish("a", "last")
@@ -741,7 +741,7 @@ def test_drainWhileAsked() -> None:
 
 
 def test_disconnected() -> None:
-    """Whose caller is disconnected is told, and when it comes back by itself a 204 tells it to stay away."""
+    """A client that is disconnected is told, and when it reconnects by itself, a 204 tells it to stay away."""
     world = World()
     client = world.events()
     client.events()
@@ -770,7 +770,7 @@ def test_unsubscribed() -> None:
 
 
 def test_hooksTakeTooLong() -> None:
-    """A service that does not decide in time is answered for with 503, and what comes of it later does nothing."""
+    """If a service does not decide in time, the answer is 503, and its later decision does nothing."""
 
     class Never(ChannelService):
         cancelled = 0
@@ -794,7 +794,7 @@ def test_hooksTakeTooLong() -> None:
 
 
 def test_secondRequestWaits() -> None:
-    """What a client sends after its request for a stream changes nothing."""
+    """Input after the request for a stream changes nothing."""
     world = World()
     client = world.events()
     client.events()

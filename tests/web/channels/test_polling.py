@@ -16,7 +16,7 @@ from twisted_ws.web.channels.polling import Gathered
 
 
 class Named(ChannelService):
-    """Users are what the URL says; counts what ends."""
+    """Takes the user from the URL, and counts the subscriptions that end."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -55,7 +55,7 @@ def test_fromNowOn() -> None:
 
 
 def test_lost() -> None:
-    """Who polls with a position from which not everything is kept is told so."""
+    """A client that polls from a position since which messages were lost is told so."""
     world = World(historyMessages=2)
     world.publish("a", *"1234")
     client = world.client()
@@ -68,7 +68,7 @@ def test_lost() -> None:
 
 
 def test_limit() -> None:
-    """What does not fit into one answer comes with the next, without a gap."""
+    """Messages that do not fit into one answer come with the next, without a gap."""
     world = World()
     world.publish("a", *"12345")
     client = world.client()
@@ -155,7 +155,7 @@ def test_tagOfProxy(path: str, suffix: str, weak: str) -> None:
 @pytest.mark.parametrize("path", ["/channels/a", "/channels?channel=a&channel=b"])
 @pytest.mark.parametrize("seen", ['"other"', "*", "e:2", '""', '"~abcde.1.1"', '"e:2', ",".join(['"x"'] * 20) + ', "e:2"'])
 def test_tagOfSomebody(path: str, seen: str) -> None:
-    """Who sends a tag that cannot be read was here before: it gets all that is kept, and loses nothing."""
+    """A client with a malformed tag was here before: it gets the whole history, and loses nothing."""
     world = World()
     world.publish("a", "1", "2")
     response = world.client().get(path, f"If-None-Match: {seen}")
@@ -224,7 +224,7 @@ def test_patternAlone() -> None:
 
 
 def test_waitBounded() -> None:
-    """What comes in one turn is bounded by the limit, and the rest is in the next answer."""
+    """The messages of one turn are bounded by the limit, and the rest is in the next answer."""
     world = World()
     client = world.client()
     client.ask("/channels/a?wait=30&limit=2")
@@ -247,7 +247,7 @@ def test_keepAlive() -> None:
 
 
 def test_gzip() -> None:
-    """A large answer is compressed for those who take that; a small one is not."""
+    """A large answer is compressed for clients that accept it; a small one is not."""
     world = World()
     world.publish("a", "x" * 10_000)
     client = world.client()
@@ -262,7 +262,7 @@ def test_gzip() -> None:
 
 
 def test_presence() -> None:
-    """A poll can ask who is there; a long poll is there itself while it waits."""
+    """A poll can ask who is present; a long poll is present itself while it waits."""
     world = World(Named(presence=True))
     waiting, client = world.client(), world.client()
     waiting.ask("/channels/a?wait=30&user=ann")
@@ -349,7 +349,7 @@ def test_peerLeaves() -> None:
 
 
 def test_drain() -> None:
-    """A server that stops answers each long poll at once, so that its client has a position to go on from."""
+    """A server that stops answers each long poll at once, so that its client has a position to continue from."""
     world = World()
     world.publish("a", "1")
     client = world.client()
@@ -416,7 +416,7 @@ def test_refusedWhileSubscribing() -> None:
 
 
 def test_engineThatTakesTime() -> None:
-    """What is published while a long poll subscribes is in its answer once, and in order."""
+    """Messages published while a long poll subscribes are in its answer once, and in order."""
     world = World()
     world.publish("a", "1")
     engine: Any = world.server.channels._engine

@@ -16,7 +16,7 @@ PAGE = "https://app.example"
 
 
 class Recording(ChannelService):
-    """Notes what its hooks get."""
+    """Records what its hooks get."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -65,7 +65,7 @@ class Guarding(ChannelService):
     ],
 )
 def test_whichIsRefused(query: str, wait: str, accept: str, status: int, error: str, channel: str | None) -> None:
-    """Of several channels in one request, the one that is refused is named; what is wrong with all of them names none."""
+    """An error names the channel of the request that is refused, and none if it is about all."""
     client = World(Guarding(), channelsPerCaller=4).client()
     response = client.get(f"/channels?{query}{wait}", f"Accept: {accept}")
     assert (response.status, response.json["error"], response.json.get("channel")) == (status, error, channel)
@@ -86,7 +86,7 @@ def test_whichIsRefused(query: str, wait: str, accept: str, status: int, error: 
     ],
 )
 def test_post(body: bytes, kind: str, message: Any) -> None:
-    """A client publishes by POST, when the service allows it; the type of the body says what kind of message it is."""
+    """A client publishes by POST if the service allows it; the type of the body decides the kind of message."""
     service = Recording(publish=True)
     world = World(service)
     stream = world.events()
@@ -139,7 +139,7 @@ def test_postKeys() -> None:
     ],
 )
 def test_postRefused(path: str, body: bytes, headers: tuple[str, ...], status: int, error: str) -> None:
-    """What cannot be published is refused with a status and a word, and nothing is."""
+    """A message that cannot be published is refused with a status and an error code."""
     world = World()
     response = world.client().post(path, body, *headers)
     assert (response.status, response.json["error"]) == (status, error)
@@ -269,7 +269,7 @@ def test_otherChannelService() -> None:
 
 
 def test_methods() -> None:
-    """Other methods are a 405 that says what there is."""
+    """Other methods are a 405 that names the allowed ones."""
     client = World().client()
     for method in ("PUT", "DELETE", "PATCH"):
         response = (
@@ -308,7 +308,7 @@ def test_cors(method: str) -> None:
 
 
 def test_corsOwn() -> None:
-    """A page of this server may do what one of its own may; no page at all gets no such header."""
+    """A page of this server needs no permission; a request from no page gets no such header."""
     client = World().client()
     assert client.get("/channels/a", "Origin: http://localhost:8080").status == 200
     assert cors(client.get("/channels/a")) == {}
@@ -333,7 +333,7 @@ def test_corsAnybody() -> None:
 
 
 def test_preflight() -> None:
-    """A browser that asks first is told what a page may send."""
+    """A preflight is told what a page may send."""
     client = World(origins=(PAGE,)).client()
     response = client.get("/channels/a", f"Origin: {PAGE}", "Access-Control-Request-Method: POST", method="OPTIONS")
     assert (response.status, response.body) == (204, b"")
@@ -351,7 +351,7 @@ def test_twoOrigins() -> None:
 
 
 def test_handshakesGoOn() -> None:
-    """A WebSocket at the same URL is what it was."""
+    """A WebSocket at the same URL works as before."""
     world = World()
     client = world.client()
     client.send(upgrade("/channels/a", Upgrade="websocket"))

@@ -77,7 +77,7 @@ def test_endInTheMiddle(monkeypatch, implementation):
 @pytest.mark.parametrize("request_", [EVENTS, upgrade("/ws/a")], ids=["events", "websocket"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_mailGoesOn(monkeypatch, implementation, request_):
-    """What is published in the middle of a write, and does not fit beside it, goes when that has gone, however it went."""
+    """Messages published in the middle of a write, which do not fit beside it, follow it, however it went out."""
     world = World(implementation, monkeypatch)
     came = 0
     for number in MOMENTS:

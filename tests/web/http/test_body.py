@@ -14,7 +14,7 @@ LIMITS = Limits(body=1000)
 
 
 def take(body: Body, buffer: bytearray) -> bytes:
-    """Take what is there, in as many steps as that needs."""
+    """Take everything there is, in as many steps as it needs."""
     return body.take(buffer, 1_000_000)[0]
 
 
@@ -66,7 +66,7 @@ def test_noLength() -> None:
 
 
 def test_chunkedInHttp10() -> None:
-    """HTTP/1.0 has no chunks: who sends them through a proxy of that version smuggles."""
+    """HTTP/1.0 has no chunks: a client that sends them through a proxy of that version is smuggling."""
     with pytest.raises(HttpError) as caught:
         bodyFor("Transfer-Encoding: chunked", version="1.0")
     assert caught.value.status == 400

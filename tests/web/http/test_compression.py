@@ -37,7 +37,7 @@ MIB = 2**20
     ],
 )
 def test_takesGzip(accepted: str, taken: bool) -> None:
-    """What is named is taken unless it weighs nothing; "*" stands for what is not named."""
+    """A named coding is acceptable unless its weight is 0; "*" stands for those that are not named."""
     assert takesGzip(accepted) is taken
 
 
@@ -50,7 +50,7 @@ def test_wanted() -> None:
 
 
 def large(world: World) -> list[str]:
-    """Fill a channel with what hardly compresses."""
+    """Fill a channel with messages that hardly compress."""
     chance = random.Random(1)
     texts = ["".join(chance.choices("0123456789abcdef", k=10_000)) for _ in range(100)]
     world.publish("a", *texts)
@@ -87,7 +87,7 @@ def test_slices() -> None:
 
 @pytest.mark.parametrize("leaves", [False, True])
 def test_slicesOfOne(leaves: bool) -> None:
-    """An answer that takes several turns comes once, whole; for one who has left meanwhile nothing more is done."""
+    """An answer that takes several turns comes once, whole; if the client has left meanwhile, nothing more is done."""
     world = World()
     large(world)
     client = world.client()
@@ -119,7 +119,7 @@ def test_small() -> None:
 
 
 def test_fails(monkeypatch: pytest.MonkeyPatch, logged: list[Any]) -> None:
-    """What goes wrong in the middle is a 500 and a traceback in the log."""
+    """An error in the middle is a 500 and a traceback in the log."""
     world = World()
     large(world)
     client = world.client()

@@ -62,7 +62,7 @@ def test_oneWrite(world: World, monkeypatch: pytest.MonkeyPatch, request_: bytes
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
 def test_plainAnswer(world: World, monkeypatch: pytest.MonkeyPatch, version: bytes) -> None:
-    """An answer that says nothing of its own is made in one step, with the same headers as one that is put together."""
+    """An answer without headers of its own is made in one step, with the same headers as any other."""
     request = GET.replace(b"1.1", version)
     plain = world.connect().ask(request)
     render = Echo.render_GET
@@ -134,7 +134,7 @@ def test_cookie(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_answerSaysMore(
     world: World, monkeypatch: pytest.MonkeyPatch, says: Any, status: str, header: tuple[str, str], body: bytes
 ) -> None:
-    """What a resource says of its answer is sent; an empty one has no type."""
+    """The headers that a resource sets are sent; an empty answer has no type."""
 
     def render(self: Echo, request: Any) -> bytes:
         says(request)
@@ -153,7 +153,7 @@ def test_answerSaysMore(
 
 
 def test_addresses(world: World) -> None:
-    """A resource is told who asks, and whom, also when the peer has left; and what a proxy says, it may set."""
+    """A resource knows both addresses, even after the peer has left, and may set what a proxy says."""
     connection = world.connect()
     connection.send(GET.replace(b"echo", b"later"))
     (request,) = world.later.requests
@@ -383,7 +383,7 @@ def test_secondHeadDeadline(world: World) -> None:
 
 
 def test_silence(world: World) -> None:
-    """Who connects and says nothing, or only sends empty lines, is closed without a word after ten seconds."""
+    """A client that sends nothing, or only empty lines, is closed without a word after ten seconds."""
     silent, empty = world.connect(), world.connect()
     for _ in range(10):
         empty.send(b"\r\n\r\n")
@@ -394,7 +394,7 @@ def test_silence(world: World) -> None:
 
 
 def test_lineFeedAcrossReads(world: World) -> None:
-    """A CRLF that two reads cut in its middle is no lone line feed."""
+    """A CRLF that is split between two reads is not a lone line feed."""
     connection = world.connect()
     connection.send(b"GET /echo HTTP/1.1\r", b"\nHost: a\r", b"\n\r", b"\n")
     assert [r.status for r in connection.responses()] == [200]
@@ -426,7 +426,7 @@ def test_methods(world: World, method: bytes) -> None:
 
 @pytest.mark.parametrize("path", [b"/", b"/nothing", b"/echo/more", b"/echo/", b"/..", b"/%2e%2e", b"/%ff", b"/" + b"/a" * 3000])
 def test_paths(world: World, path: bytes) -> None:
-    """A path that is nobody's is a 404."""
+    """An unknown path is a 404."""
     if path.startswith(b"//"):
         path = path[1:]
     response = world.connect().ask(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path)
@@ -434,7 +434,7 @@ def test_paths(world: World, path: bytes) -> None:
 
 
 def test_directory(world: World) -> None:
-    """An inner node of the tree is no resource."""
+    """An inner node of the tree is a 404."""
     world.site.resource.putChild(b"inner", type(world.site.resource)())
     assert world.connect().ask(b"GET /inner HTTP/1.1\r\nHost: a\r\n\r\n").status == 404
 
@@ -457,7 +457,7 @@ def test_bodyDeadline(world: World) -> None:
 
 @pytest.mark.parametrize("how", ["standing still", "unread"])
 def test_ourDelay(world: World, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """Time in which the server stands still, or has not read what came, is held against nobody: head, body, next head, answer."""
+    """No deadline counts time in which the server stands still, or has not read its input: head, body, next head, answer."""
     unread: set[Any] = set()
     monkeypatch.setattr(connectionModule, "hasUnread", unread.__contains__)
     head, body, idle = world.connect(), world.connect(), world.connect()
@@ -491,7 +491,7 @@ def test_bodyWhileStreaming(makeWorld: type[World]) -> None:
 
 
 def test_continue(world: World) -> None:
-    """Who asks whether to send its body is told so once, after the resource was asked."""
+    """A client that asks whether to send its body is told once, after the resource was asked."""
     connection = world.connect()
     head = post(b"hello", b"Expect: 100-Continue", path=b"/asks")[:-5]
     connection.send(head)
@@ -502,7 +502,7 @@ def test_continue(world: World) -> None:
 
 
 def test_noContinue(world: World) -> None:
-    """No 100 goes to an HTTP/1.0 client, for a body that is here already, or where there is none."""
+    """No 100 is sent to an HTTP/1.0 client, for a body that is here already, or without a body."""
     connection = world.connect()
     assert connection.ask(post(b"hello", b"Expect: 100-continue")).body == b"hello"
     assert connection.ask(b"GET /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n").body == b"hello"
@@ -512,7 +512,7 @@ def test_noContinue(world: World) -> None:
 
 
 def test_refusedBeforeContinue(world: World) -> None:
-    """A refusal comes in place of the 100, and what the peer sends none the less is dropped, not taken for a request."""
+    """A refusal takes the place of the 100, and what the peer sends anyway is dropped, not read as a request."""
     connection = world.connect()
     connection.send(post(b"hello", b"Expect: 100-continue", path=b"/asks")[:-5])
     world.asks.admissions[0].errback(HttpError(401, "Who are you?", headers={"WWW-Authenticate": ("A", "B")}))
@@ -536,7 +536,7 @@ def test_readingPausesWhileAsked(world: World) -> None:
 
 
 def test_pauseThatIsOver(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When what reading waits for comes in the middle of the pause, by a finaliser, the peer is read on."""
+    """When a finaliser ends the wait in the middle of the pause, reading continues."""
     connection = world.connect()
     body = b"x" * 100_000
     data = post(body, path=b"/asks")
@@ -627,7 +627,7 @@ def test_resourceRefuses(world: World) -> None:
 
 
 def test_halfAnswer(world: World, logged: list[Any]) -> None:
-    """A resource that raises in the middle of its response ends the connection at once, so that half is not taken for all."""
+    """A resource that raises in the middle of its response ends the connection at once, so that half is not mistaken for all."""
     connection = world.connect()
     connection.send(b"GET /foreign?half=1 HTTP/1.1\r\nHost: a\r\n\r\n")
     assert connection.dropped
@@ -739,7 +739,7 @@ def test_turnsAreShared(world: World) -> None:
 
 
 def test_smallChunks(world: World) -> None:
-    """Small chunks are charged as small fragments are, so that a body of them is refused long before it has many."""
+    """Small chunks are charged like small fragments, so that a body of them is refused long before it has many."""
     connection = world.connect()
     assert connection.ask(CHUNKED + b"1\r\nx\r\n" * 14_000 + b"0\r\n\r\n").body == b"x" * 14_000
     connection.send(CHUNKED + b"1\r\nx\r\n" * 17_000)
@@ -749,7 +749,7 @@ def test_smallChunks(world: World) -> None:
 
 
 def test_deadlineWhileItWaits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has sent its request in time is not cut off because others are served before it."""
+    """A client that has sent its request in time is not cut off because others are served first."""
     good, others = world.connect(), [world.connect() for _ in range(3)]
     quick = Echo.render_GET
 
@@ -910,7 +910,7 @@ def test_slowReaderIsAnswering(world: World) -> None:
 
 
 def test_closeWaitsForReader(world: World) -> None:
-    """A connection that is to be closed is closed when its peer has taken the response, and dropped when it does not."""
+    """A connection closes when its peer has taken the last response, and is dropped if it does not."""
     for taken in (True, False):
         connection = world.connect()
         connection.send(b"GET /later HTTP/1.0\r\n\r\n")
@@ -927,7 +927,7 @@ def test_closeWaitsForReader(world: World) -> None:
 
 
 def test_lingerBound(world: World) -> None:
-    """Who goes on sending after the last response is read from up to a bound, and then dropped."""
+    """A client that goes on sending after the last response is read from up to a bound, and then dropped."""
     connection = world.connect()
     connection.send(post(b"").replace(b"Content-Length: 0", b"Content-Length: 9999999"))
     for _ in range(world.site.limits.lingerBytes // 2**18):
@@ -939,7 +939,7 @@ def test_lingerBound(world: World) -> None:
 
 
 def test_linger(world: World) -> None:
-    """After the last response what still comes is dropped, and five seconds later the connection is, too."""
+    """Input after the last response is dropped, and five seconds later so is the connection."""
     connection = world.connect()
     connection.send(post(b"", b"X: y").replace(b"Content-Length: 0", b"Content-Length: 9999999"))
     assert [r.status for r in connection.responses()] == [413]
@@ -977,7 +977,7 @@ def halfClosed(world: World, data: bytes) -> HalfCloseable:
 
 
 def test_halfClosed(world: World) -> None:
-    """Who ends its side is answered first, and closed when that is sent; half a request ends at once, and one that may wait."""
+    """A client that ends its side is answered, then closed; half a request ends at once, as does one that may wait."""
     later = halfClosed(
         world, b"POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx" + b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
     )
@@ -1170,7 +1170,7 @@ def test_unreadAnswers(makeWorld: type[World]) -> None:
 @pytest.mark.parametrize("waits", [False, True], ids=["kernel", "transport"])
 @pytest.mark.parametrize("took", ["nothing", "little", "all"])
 def test_readsSlowly(world: World, behind: Behind, waits: bool, took: str) -> None:
-    """Who reads an answer slowly gets all of it; who stalls for long, or has all, is dropped."""
+    """A client that reads an answer slowly gets all of it; one that stalls for long, or has all, is dropped."""
     limits, connection = world.limits, world.connect()
     connection.transport.fileno = behind.writing.fileno  # type: ignore[attr-defined]
     if waits:

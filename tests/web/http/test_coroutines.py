@@ -39,7 +39,7 @@ class Asking(ChannelService):
 
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
 def test_contextOfHooks(later: bool) -> None:
-    """What a hook sets in a context variable stands until it has ended, and nowhere outside of its request."""
+    """A context variable that a hook sets keeps its value until the hook has ended, and only in its own request."""
     answer: Deferred[Any] = Deferred() if later else succeed(None)
     service = Asking(answer)
     world = World(service)
@@ -66,7 +66,7 @@ class Cancelled(ChannelService):
 
 @pytest.mark.parametrize("line", ["GET /channels/a", "GET /channels/a?wait=1", "POST /channels/a"])
 def test_failsWithoutException(line: str) -> None:
-    """A hook that raises what is no Exception is a 500 as any other, and the connection goes on."""
+    """A hook that raises a BaseException is a 500 like any other, and the connection goes on."""
     client = World(Cancelled()).client()
     body = "Content-Type: text/plain\r\nContent-Length: 1\r\n\r\nx" if line.startswith("POST") else "\r\n"
     client.send(f"{line} HTTP/1.1\r\nHost: localhost\r\n{body}".encode())
@@ -75,7 +75,7 @@ def test_failsWithoutException(line: str) -> None:
 
 
 def test_failsLater() -> None:
-    """A coroutine that fails after it has waited is a 500, as one that fails at once."""
+    """A coroutine that fails after it has waited is a 500, like one that fails at once."""
     answer: Deferred[Any] = Deferred()
     client = World(Asking(answer)).client()
     client.ask("/channels/a")
@@ -85,7 +85,7 @@ def test_failsLater() -> None:
 
 
 class Stubborn(ChannelService):
-    """Goes on where it is told that nobody waits any more, as whoever catches each Exception does."""
+    """Continues when it is cancelled, as code does that catches every exception."""
 
     def __init__(self, answer: Deferred[Any]) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Stubborn(ChannelService):
 
 @pytest.mark.parametrize("how", ["events", "poll", "wait"])
 def test_leftAllTheSame(how: str) -> None:
-    """Who has left is subscribed to nothing, whatever its hooks make of that; and it writes no line of the log."""
+    """A client that has left is subscribed to nothing, whatever its hooks do, and causes no line in the log."""
     service = Stubborn(Deferred())
     world = World(service)
     client = world.client()

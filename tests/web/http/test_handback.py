@@ -169,7 +169,7 @@ def test_whoItIs(world: World) -> None:
 
 
 def test_decidedLater(world: World) -> None:
-    """A service may take its time, and what the client sends meanwhile waits for it."""
+    """A service may take its time, and what the client sends meanwhile waits."""
     client = world.asked()
     client.send(upgrade("/slow") + clientFrame(TEXT, b"early"))
     client.send(clientFrame(TEXT, b"more"))
@@ -199,7 +199,7 @@ def test_deadline(world: World) -> None:
     "before", [b"", b"GET /channels/a?wait=5 HTTP/1.1\r\nHost: a\r\n\r\n"], ids=["at once", "behind an answer"]
 )
 def test_earlyBytesCount(before: bytes) -> None:
-    """What came with such a handshake counts among what all peers have sent, until the service has decided."""
+    """Input behind such a handshake counts towards the total of all peers until the service has decided."""
     world = World(maxReceiveBufferTotal=30_000)
     early = clientFrame(TEXT, b"x" * 10_000)
     for _ in range(2):
@@ -216,7 +216,7 @@ def test_earlyBytesCount(before: bytes) -> None:
 
 
 def test_tooMuchMeanwhile(world: World) -> None:
-    """What is sent before the decision has the same bound."""
+    """Input before the decision has the same bound."""
     client = world.asked()
     client.send(upgrade("/slow"))
     client.send(b"x" * (64 * 1024 + 1))
@@ -239,7 +239,7 @@ def test_tooMuchMeanwhile(world: World) -> None:
     ],
 )
 def test_refused(world: World, head: bytes, status: int) -> None:
-    """A handshake that is refused gets the same status as in a first request."""
+    """A refused handshake gets the same status as in a first request."""
     fresh, used = world.client(), world.asked()
     for client in (fresh, used):
         client.send(head)
@@ -267,7 +267,7 @@ def test_peerLeaves(world: World) -> None:
 
 
 def test_stop(world: World) -> None:
-    """A stop refuses a handshake that is not decided, and closes one that is, whatever came before."""
+    """A server that stops refuses an undecided handshake and closes a decided one, whatever came before."""
     deciding, decided = world.asked(), world.asked()
     deciding.send(upgrade("/slow"))
     decided.send(upgrade())

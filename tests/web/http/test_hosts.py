@@ -1,4 +1,4 @@
-"""DNS rebinding, and pages that make a browser ask what they may not: for whom, and from where, each site answers."""
+"""DNS rebinding, and pages that make a browser ask what they may not: for which hosts and pages each site answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class World:
         self.local = "127.0.0.1"
 
     def send(self, port: str, data: bytes, peer: str = "127.0.0.1") -> bytes:
-        """Return what comes back."""
+        """Return the response."""
         client = MemoryClient(self.ports[port], self.clock, peer)
         client.transport.getHost = lambda: IPv4Address("TCP", self.local, 8080)  # type: ignore[method-assign]
         client.send(data)
@@ -132,7 +132,7 @@ def test_health(world: World, path: str) -> None:
 
 @pytest.mark.parametrize(("port", "target"), [*READS, *WRITES, *PAGES])
 def test_otherAddress(world: World, port: str, target: str) -> None:
-    """On an address that is not loopback, as of a container or of this machine for others, any name is answered."""
+    """On an address that is not loopback, such as a container's, any host name is answered."""
     world.local = "172.17.0.2"
     assert world.ask(port, target, host="chat.example").status == 200
 
@@ -168,7 +168,7 @@ def test_credentials(key: str) -> None:
 @pytest.mark.parametrize(("port", "target"), [*READS, *WRITES])
 @pytest.mark.parametrize("local", ["127.0.0.1", "192.168.1.5"])
 def test_otherSite(world: World, port: str, target: str, local: str) -> None:
-    """What a page of another site has a browser ask without an Origin is refused, on any address."""
+    """A request that a page of another site makes a browser send without an Origin is refused, on any address."""
     world.local = local
     assert world.ask(port, target, *ELSEWHERE).status == 403
     assert world.ask(port, target, *[line.replace("cross-site", "same-origin") for line in ELSEWHERE]).status == 200
@@ -176,7 +176,7 @@ def test_otherSite(world: World, port: str, target: str, local: str) -> None:
 
 @pytest.mark.parametrize(("port", "target"), READS)
 def test_visit(world: World, port: str, target: str) -> None:
-    """A visitor who goes on from another site to ours is no page of that site."""
+    """A visitor who follows a link from another site to ours is not a page of that site."""
     assert world.ask(port, target, *VISIT).status == 200
 
 
@@ -214,14 +214,14 @@ def test_keyOfAPage(key: str) -> None:
 )
 @pytest.mark.parametrize("target", ["GET /channels/a", "POST /channels/a"])
 def test_allowedOrigins(allowed: list[str], origin: str | None, status: int, target: str) -> None:
-    """An allowed page of another site uses channels as before; where any page may, what names none may too."""
+    """An allowed page of another site uses channels; where any page may, so may a request that names none."""
     world = World(allowedOrigins=allowed)
     lines = [*ELSEWHERE, *([f"Origin: {origin}"] if origin else [])]
     assert world.ask("ws", target, *lines).status == status
 
 
 def test_originHint(world: World, logged: list[Any]) -> None:
-    """The log of a page that is refused by HTTP names the option that would let it in, as that of a handshake does."""
+    """The log line for a page that is refused over HTTP names the option that would admit it, as for a handshake."""
     assert world.ask("ws", "GET /channels/a", "Origin: https://app.example").status == 403
     assert logged.pop()["hint"] == "; to allow it: --allowed-origin https://app.example"
     assert world.ask("ws", "GET /channels/a", "Origin: garbage").status == 403

@@ -173,7 +173,7 @@ class Loopback(TestCase):
         return Deferred.fromCoroutine(self.talk(True))
 
     def test_refusalIsRead(self) -> Any:
-        """Who is refused while it still sends can read why: no reset comes before it has."""
+        """A client that is refused while it still sends can read why: no reset arrives before it has."""
         return Deferred.fromCoroutine(self.refuse(False))
 
     def test_refusalIsReadWithTLS(self) -> Any:
@@ -181,7 +181,7 @@ class Loopback(TestCase):
         return Deferred.fromCoroutine(self.refuse(True))
 
     async def test_silentTLS(self) -> None:
-        """Who connects to a TLS port and never begins the handshake is dropped at the deadline of the head."""
+        """A client that connects to a TLS port and never begins the handshake is dropped at the deadline of the head."""
         await self.serve(True, headDeadline=0.1)
         client = await connectProtocol(self.plain, Client())
         await client.lost
