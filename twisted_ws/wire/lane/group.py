@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import main
@@ -53,6 +54,7 @@ class PollGroup:
 
     def __init__(self, reactor: Any, wheel: Wheel) -> None:
         self._reactor = reactor
+        self._seconds: Callable[[], float] = reactor.seconds
         self._wheel = wheel
         self.sockets = speedups.PollSet(self._ready)
         self._polled = False
@@ -118,10 +120,8 @@ class PollGroup:
         Timers, accepts and what waits for its turn (`twisted_ws.wire.loop.turns`) come after that.
         """
         try:
-            seconds = self._reactor.seconds
-            at = seconds()
-            left, self._leftAt = self._leftAt, None
-            until = at + TURN if left is None else at + max(TURN, min((at - left) / SHARE, LONGEST))
+            seconds = self._seconds
+            until = seconds() + (TURN if self._leftAt is None else self._share())
             now = self._wheel.seconds()
             while self.sockets.serve(EVENTS, now) == EVENTS:
                 at = seconds()
@@ -138,6 +138,11 @@ class PollGroup:
                 return
             self._disconnect(transport, error, False)
             self._log.failure("a connection failed in the reactor")
+
+    def _share(self) -> float:
+        """Return the seconds for a turn after one that left sockets unserved."""
+        others, self._leftAt = self._seconds() - (self._leftAt or 0), None
+        return max(TURN, min(others / SHARE, LONGEST))
 
     def _ready(self, transport: Any, events: int, came: Any) -> None:
         """Serve a socket that is ready for more than its lane (see `PollSet`)."""

@@ -1,4 +1,4 @@
-"""The bytes of a message: in C where it was compiled, else in Python. Both do the same; `wire.speedups.pure` says what.
+"""The bytes of a message: in C if that was compiled, else in Python. Both do the same, which `wire.speedups.pure` documents.
 
 ``TWISTED_WS_SPEEDUPS=0`` in the environment chooses Python.
 """
@@ -69,9 +69,9 @@ if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
         Sender, sendMany = _speedups.Sender, _speedups.sendMany
         readSome, split = _speedups.readSome, _speedups.split
         plainHead, acceptOne, isOnLoopback = _speedups.plainHead, _speedups.acceptOne, _speedups.isOnLoopback
-        PollSet = getattr(_speedups, "PollSet", None)  # where the system has epoll
+        PollSet = getattr(_speedups, "PollSet", None)  # None without epoll
         try:
-            # Private names: where OpenSSL's own functions are, and its object in pyOpenSSL's. Without them TLS works by
+            # Private names: the addresses of OpenSSL's functions, and of its object inside pyOpenSSL's. Without them, TLS uses
             # pyOpenSSL's methods.
             from cryptography.hazmat.bindings._rust import _openssl
 
@@ -81,7 +81,7 @@ if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
             _counter = _ffi.cast("void (*)(const SSL *, int, int)", _speedups.useOpenSSL(*_addresses))
             _openssl.lib.SSL_CTX_set_info_callback(SSL.Context(SSL.TLS_METHOD)._context, _counter)
             _address(SSL.Connection(SSL.Context(SSL.TLS_METHOD), None))
-        except Exception:  # whatever a release of either may change them to
+        except Exception:  # a release of either may change them in any way
             pass
         else:
             tlsCompiled = True
@@ -90,7 +90,7 @@ if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
 
 
 def makeSender(handle: Any, secure: bool) -> Any:
-    """Return a `Sender`; None where there can be none: beside the compiled part, for TLS by pyOpenSSL's methods."""
+    """Return a `Sender`; None if there can be none: TLS with pyOpenSSL's methods, while the rest is compiled."""
     if secure and compiled and not tlsCompiled:
         return None
     sender = Sender()
@@ -98,7 +98,7 @@ def makeSender(handle: Any, secure: bool) -> Any:
     return sender
 
 
-# For what frames never go straight out to.
+# For connections to which no frame can be sent directly.
 NEVER = Sender()
 
 _said = False
@@ -110,6 +110,6 @@ def sayWhich() -> None:
     if not compiled and not _said:
         _said = True
         Logger().info(
-            "The compiled part of twisted_ws is not in use: all works in Python, at about half the speed. A C compiler at the "
-            "installation makes it."
+            "The compiled part of twisted_ws is not in use: everything works in Python, at about half the speed. It is built if "
+            "there is a C compiler at installation."
         )

@@ -1,6 +1,6 @@
-/* The head of a request and the accept of its connection, in C: the plain ones.
+/* Plain heads of requests, and accepting connections, in C.
  *
- * What is not plain is left to head.py and to Python's own sockets, which know what is wrong with it.
+ * Anything else is left to head.py and to Python's own sockets, which can say what is wrong.
  */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
@@ -19,11 +19,11 @@
 enum {
     NAME_MAX_SIZE = 64,
     TOKEN = 1,   /* of a name: RFC 9110 section 5.6.2 */
-    VALUE = 2,   /* of a value: no control character but a tab; the bytes from 80 on are opaque (RFC 9110 section 5.5) */
+    VALUE = 2,   /* of a value: no control character except tab; the bytes from 80 on are opaque (RFC 9110 section 5.5) */
     TARGET = 4,  /* of a target that needs no percent-encoding */
     HOST = 8,    /* of a Host: ASCII, and nothing that could begin something else */
-    BASE64 = 16, /* of a Sec-WebSocket-Key, but for its end */
-    KEY = 3,     /* the place of Sec-WebSocket-Key among what a handshake has to say */
+    BASE64 = 16, /* of a Sec-WebSocket-Key, except its end */
+    KEY = 3,     /* the position of Sec-WebSocket-Key among what a handshake must have */
     ALL_SAID = 15,
 };
 
@@ -49,7 +49,7 @@ prepareHead(void)
     }
 }
 
-/* Whether all bytes are of a kind. */
+/* Whether all bytes are of one kind. */
 static int
 areAll(const unsigned char *data, size_t size, unsigned char kind)
 {
@@ -77,14 +77,14 @@ addValue(PyObject *values, PyObject *name, PyObject *value)
     return added;
 }
 
-/* What a head says of a WebSocket handshake (RFC 6455 section 4.2.1). */
+/* What a head says about a WebSocket handshake (RFC 6455 section 4.2.1). */
 typedef struct {
     int said;     /* a bit for each of `required` */
-    int spoilt;   /* something of it is said twice or otherwise, or there may be a body: handshake.py decides */
+    int spoilt;   /* a header is repeated or unusual, or there may be a body: handshake.py decides */
     PyObject *key; /* borrowed from `values` */
 } Handshake;
 
-/* Whether a text is `expected`, which is in lower case, whatever its own case is. */
+/* Whether a text equals `expected`, which is in lower case, ignoring case. */
 static int
 isSame(const char *text, size_t size, const char *expected)
 {
@@ -108,12 +108,12 @@ isKey(const char *text, size_t size)
     return 1;
 }
 
-/* Note what a header says of a handshake. */
+/* Note what a header says about a handshake. */
 static void
 noteHeader(Handshake *handshake, const char *name, size_t length, const char *value, size_t size, PyObject *text)
 {
     static const struct {
-        const char *name, *value; /* no value: not of a plain handshake */
+        const char *name, *value; /* NULL: not in a plain handshake */
     } required[] = {{"upgrade", "websocket"}, {"connection", "upgrade"}, {"sec-websocket-version", "13"}, {"sec-websocket-key", ""},
                     {"content-length", NULL}, {"transfer-encoding", NULL}};
     for (int i = 0; i < 6; i++) {
@@ -184,7 +184,7 @@ takeRequestLine(const unsigned char *line, size_t size, PyObject **method, PyObj
     return *method != NULL && *target != NULL ? 1 : -1;
 }
 
-/* Take all of a head: 1, 0 for one that is not plain, -1 with an exception. */
+/* Take a whole head: 1; 0 if it is not plain; -1 with an exception. */
 static int
 takeHead(const unsigned char *data, size_t size, PyObject **method, PyObject **target, PyObject *headers, PyObject *values,
          Handshake *handshake)
@@ -196,7 +196,7 @@ takeHead(const unsigned char *data, size_t size, PyObject **method, PyObject **t
             return 0;
         size_t length = (size_t)(feed - line) - 1;
         if (length == 0)
-            return line != data && feed + 1 == end; /* the empty line has to be the last */
+            return line != data && feed + 1 == end; /* the empty line must be the last */
         int taken =
             line == data ? takeRequestLine(line, length, method, target) : takeHeader(line, length, headers, values, handshake);
         if (taken <= 0)
@@ -205,7 +205,7 @@ takeHead(const unsigned char *data, size_t size, PyObject **method, PyObject **t
     }
 }
 
-/* The one Host; 1, 0 for none, several or a strange one. */
+/* Set the one Host: 1; 0 if there is none, if there are several, or if it is unusual. */
 static int
 isHostPlain(PyObject *values, PyObject **host)
 {
@@ -249,7 +249,7 @@ plainHead(PyObject *module, PyObject *data)
     return found;
 }
 
-/* An address of any family that is looked into here, without a look through a pointer of another type. */
+/* An address of any family that is read here, without access through a pointer of another type. */
 typedef union {
     struct sockaddr any;
     struct sockaddr_in four;

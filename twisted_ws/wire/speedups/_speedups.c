@@ -1,12 +1,13 @@
-/* The bytes of a message, in C: the same functions as in pure.py, which says what each promises.
+/* The bytes of a message, in C: the same functions as in pure.py, which documents what each promises.
  *
- * Sockets are non-blocking; nothing here waits, and the GIL is never given up. Yet others run in the middle of a function here: any
- * allocation of an object that the garbage collector knows may run it, and with it a finaliser; any Py_DECREF may run one; and both
- * may write to any connection, close it, or accept another. MemoryError may come from every allocation. So:
+ * Sockets are non-blocking; nothing here waits, and the GIL is never released. Yet other code runs in the middle of a function
+ * here: any allocation of an object that the garbage collector tracks may run the collector, and with it a finaliser; any
+ * Py_DECREF may run one; and both may write to any connection, close it, or accept another. Every allocation may raise
+ * MemoryError. So:
  *
- * - What a connection has done is noted before anything of that can happen. What the kernel has taken of a frame is, without an
- *   allocation, in its Sender.
- * - No pointer into `readBuffer` or into the table of a PollSet is used after anything of that may have happened.
+ * - What a connection has done is noted before any of that can happen. How much of a frame the kernel has taken is noted in
+ *   its Sender, without an allocation.
+ * - No pointer into `readBuffer` or into the table of a PollSet is used after any of that may have happened.
  */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
@@ -40,7 +41,7 @@ enum {
     SMALL = 2048,
 };
 
-/* OpenSSL's functions, by the addresses that `useOpenSSL` was given: this part is not linked to any OpenSSL, and works on the
+/* OpenSSL's functions, by the addresses that `useOpenSSL` was given: this part is not linked to any OpenSSL, and works on
  * connections of the one that pyOpenSSL uses. */
 static int (*tlsRead)(void *, void *, int);
 static int (*tlsWrite)(void *, const void *, int);
@@ -49,7 +50,7 @@ static unsigned long (*tlsPeekError)(void);
 static void (*tlsClearErrors)(void);
 static void (*tlsSetShutdown)(void *, int);
 static int tlsMost = INT_MAX;  /* messages of TLS itself in one read */
-static int tlsLeft = INT_MAX;  /* of those, while a read is on; nobody counts at other times */
+static int tlsLeft = INT_MAX;  /* how many are left during a read; not counted at other times */
 
 /* Seconds from one turn of the reactor to the next; see mayHaveMore. */
 static const double SOON = 0.02;
@@ -63,15 +64,15 @@ enum {
     TLS_LOOP = 1,           /* SSL_CB_LOOP: a step of the state machine */
     TLS_ALERT = 0x4000,     /* SSL_CB_ALERT */
     TLS_SHUT = 3,           /* SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN */
-    TLS_TOO_MANY = 1000,    /* none of OpenSSL's errors, but ours: see countMessage */
+    TLS_TOO_MANY = 1000,    /* not an error of OpenSSL, but ours: see countMessage */
 };
 
-/* One buffer for all reads. Who reads into it makes str and bytes of all that came, which the collector does not know, before
+/* One buffer for all reads. What reads into it makes str and bytes (which the collector does not track) of all that came, before
  * anything else. */
 static unsigned char *readBuffer;
 
-/* Send without waiting. In a process with threads the C library surrounds its own `send` with two calls, for the case that one
- * thread cancels another, which nobody does to one of Python's. */
+/* Send without waiting. In a process with threads, the C library surrounds its own `send` with two calls, for when one thread
+ * cancels another; that never happens to a thread of Python's. */
 static ssize_t
 sendNow(int fd, const void *data, size_t size)
 {
@@ -121,7 +122,7 @@ writeHeader(unsigned char header[HEADER_MAX], int first, uint64_t length)
     return 10;
 }
 
-/* The common frame at `data`: whole, FIN, no RSV, text or binary, masked, length minimal and within `maximum`.
+/* The ordinary frame at `data`: whole, FIN, no RSV, text or binary, masked, length minimal and within `maximum`.
  * Return the length of its header and set `*payload` to the payload's; 0 for anything else. */
 static int
 commonFrame(const unsigned char *data, size_t size, size_t maximum, size_t *payload)
@@ -151,7 +152,7 @@ commonFrame(const unsigned char *data, size_t size, size_t maximum, size_t *payl
     return header;
 }
 
-/* Whether a str has a surrogate. What was decoded from UTF-8 has one for each byte that is none, and no other. */
+/* Whether a str has a surrogate. A str decoded from UTF-8 has one for each invalid byte, and no other. */
 static int
 hasSurrogates(PyObject *text)
 {
@@ -172,8 +173,8 @@ hasSurrogates(PyObject *text)
     return found != 0;
 }
 
-/* Take the common frame at the head of `data`, which is ours to change, and set `*message` to what it carries.
- * Return how many bytes it has; 0 if there is none, and `data` is as it was; -1 with an exception. Nobody else runs. */
+/* Take the ordinary frame at the start of `data`, which is ours to change, and set `*message` to its message.
+ * Return how many bytes it has; 0 if there is none, with `data` unchanged; -1 with an exception. No other code runs. */
 static Py_ssize_t
 takeFrame(unsigned char *data, size_t size, size_t maximum, PyObject **message)
 {
@@ -185,10 +186,10 @@ takeFrame(unsigned char *data, size_t size, size_t maximum, PyObject **message)
     const unsigned char *mask = payload - 4;
     applyMask(payload, length, mask);
     if (data[0] == (FIN | TEXT)) {
-        /* Not "strict": its exception is an object that may run the collector, and `data` may be the buffer of all reads. */
+        /* Not "strict": creating its exception may run the collector, and `data` may be the buffer of all reads. */
         *message = PyUnicode_DecodeUTF8((const char *)payload, (Py_ssize_t)length, "surrogateescape");
         if (*message != NULL && hasSurrogates(*message)) {
-            /* Not ours to judge: the one who does gets it as it came. */
+            /* Not for us to judge: Autobahn gets it as it came. */
             Py_CLEAR(*message);
             applyMask(payload, length, mask);
             return 0;
@@ -252,7 +253,7 @@ readSome(PyObject *module, PyObject *fileno)
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
-/* Find the bytes of a str, as UTF-8, or of bytes; 0 with an exception for anything else. They are the object's own. */
+/* Find the bytes of a str, as UTF-8, or of bytes; 0 with an exception for anything else. They belong to the object. */
 static int
 payloadOf(PyObject *object, const char **payload, Py_ssize_t *length)
 {
@@ -269,13 +270,13 @@ payloadOf(PyObject *object, const char **payload, Py_ssize_t *length)
     return 0;
 }
 
-/* Send one frame by a descriptor, and return how many bytes of it the kernel took. */
+/* Send one frame on a descriptor, and return how many bytes of it the kernel took. */
 static Py_ssize_t
 sendPlain(int fd, const unsigned char *header, size_t size, const char *payload, size_t length)
 {
     ssize_t sent;
     if (length <= SMALL) {
-        /* To copy a small payload costs less than to have the kernel gather it. */
+        /* Copying a small payload costs less than having the kernel gather it. */
         unsigned char frame[HEADER_MAX + SMALL];
         memcpy(frame, header, size);
         memcpy(frame + size, payload, length);
@@ -285,11 +286,11 @@ sendPlain(int fd, const unsigned char *header, size_t size, const char *payload,
         struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
         sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
-    return sent < 0 ? 0 : sent; /* an error shows again, and is told, when the transport sends the rest */
+    return sent < 0 ? 0 : sent; /* an error occurs again, and is reported, when the transport sends the rest */
 }
 
-/* Empty OpenSSL's queue of errors: what another connection has left there would be taken for the next one's. It hardly ever has, and
- * to clear what is empty takes five times as long. */
+/* Empty OpenSSL's queue of errors: what another connection has left there would be taken for this one's. That is rare, and
+ * clearing an empty queue takes five times as long as looking. */
 static void
 tlsForgetErrors(void)
 {
@@ -297,8 +298,8 @@ tlsForgetErrors(void)
         tlsClearErrors();
 }
 
-/* Send `length` bytes by TLS, record by record. Return how many went; where none did, the error of OpenSSL as a negative number, or
- * 0 if the socket is full. What did not go must come again, first, and at least as much of it (SSL_write). */
+/* Send `length` bytes with TLS, record by record. Return how many were sent; if none, OpenSSL's error as a negative number, or
+ * 0 if the socket is full. What was not sent must be passed again, first, and at least as much of it (SSL_write). */
 static Py_ssize_t
 tlsSend(void *ssl, const char *data, Py_ssize_t length)
 {
@@ -319,11 +320,11 @@ tlsSend(void *ssl, const char *data, Py_ssize_t length)
     return sent;
 }
 
-/* Send one frame by TLS, as sendPlain does. */
+/* Send one frame with TLS, as sendPlain does. */
 static Py_ssize_t
 sendSecure(void *ssl, const unsigned char *header, size_t size, const char *payload, size_t length)
 {
-    /* One record wants its bytes in one piece: the first one gets the header and what fits beside it. */
+    /* A record needs its bytes in one piece: the first gets the header and what fits with it. */
     char record[TLS_RECORD];
     size_t first = length < TLS_RECORD - size ? length : TLS_RECORD - size;
     memcpy(record, header, size);
@@ -336,20 +337,20 @@ sendSecure(void *ssl, const unsigned char *header, size_t size, const char *payl
     return sent < 0 ? 0 : sent;
 }
 
-/* Sender: what is needed to send a frame straight out on one connection. */
+/* Sender: sends frames directly on one connection. */
 typedef struct {
     PyObject_HEAD
     size_t handle; /* the descriptor, or the address of OpenSSL's connection, whose owner keeps it alive */
     double lastData;
     long long written;
-    PyObject *payload; /* of a frame that was begun, str or bytes; NULL: none was, or the outbox has its rest */
-    Py_ssize_t sent;   /* how many bytes went of that frame, its header included */
+    PyObject *payload; /* of the frame that was begun, str or bytes; NULL: none was, or the outbox has the rest */
+    Py_ssize_t sent;   /* how many bytes of that frame were sent, including its header */
     unsigned char header[HEADER_MAX];
     unsigned char headerSize; /* 0: `payload` is the whole frame */
     char secure;
     char open;
     char waiting;
-    unsigned char alone; /* so many records of TLS that come next are taken to be alone */
+    unsigned char alone; /* so many of the next TLS records are assumed to come alone */
 } Sender;
 
 static PyTypeObject SenderType;
@@ -364,14 +365,14 @@ static PyMemberDef senderMembers[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-/* The descriptor of a sender without TLS; -1, by which everything fails, for what is none. */
+/* The descriptor of a sender without TLS; -1, with which every call fails, if it is not one. */
 static int
 descriptorOf(const Sender *sender)
 {
     return sender->handle > INT_MAX ? -1 : (int)sender->handle;
 }
 
-/* Whether a frame can go out now; if so, note that it does. */
+/* Whether a frame can be sent now; if so, note that it is. */
 static int
 goesNow(Sender *sender, double now)
 {
@@ -382,7 +383,7 @@ goesNow(Sender *sender, double now)
     return 1;
 }
 
-/* Note a frame that was begun, before anybody else can run: nothing here allocates. */
+/* Note a frame that was begun, before any other code can run: nothing here allocates. */
 static void
 noteBegun(Sender *sender, const unsigned char *header, int size, PyObject *payload, Py_ssize_t sent)
 {
@@ -406,7 +407,7 @@ senderSend(PyObject *self, PyObject *const *args, Py_ssize_t count)
     if (first == -1 && PyErr_Occurred())
         return NULL;
     if (first < 0 || first > UCHAR_MAX) {
-        PyErr_SetString(PyExc_OverflowError, "the first byte is no byte");
+        PyErr_SetString(PyExc_OverflowError, "the first byte is not a byte");
         return NULL;
     }
     const char *payload;
@@ -485,7 +486,7 @@ static PyMethodDef senderMethods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* Not known to the collector: a str or bytes is all that it may hold. */
+/* Not tracked by the collector: it can only hold a str or bytes. */
 static PyTypeObject SenderType = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "twisted_ws.wire.speedups._speedups.Sender",
     .tp_basicsize = sizeof(Sender),
@@ -522,7 +523,7 @@ sendMany(PyObject *module, PyObject *const *args, Py_ssize_t count)
             return NULL;
         }
     }
-    /* Made before the first is sent anything: from there on nothing can fail, and nobody else runs. */
+    /* Allocated before anything is sent: from there on, nothing can fail, and no other code runs. */
     PyObject *outcomes = PyBytes_FromStringAndSize(NULL, number);
     if (outcomes == NULL) {
         Py_DECREF(senders);
@@ -554,8 +555,8 @@ sendMany(PyObject *module, PyObject *const *args, Py_ssize_t count)
 
 /* TLS. A connection is the address of OpenSSL's object, whose owner keeps it alive. */
 
-/* Count a message of TLS itself. OpenSSL takes all that have come within one SSL_read; made to see the end, it takes no more.
- * Called by OpenSSL; nobody else runs. */
+/* Count a message of TLS itself. OpenSSL takes all that have come within one SSL_read; made to believe that TLS has ended, it
+ * takes no more. Called by OpenSSL; no other code runs. */
 static void
 countMessage(const void *ssl, int where, int value)
 {
@@ -608,7 +609,7 @@ tlsCount(PyObject *module, PyObject *on)
     return PyBool_FromLong(tooMany);
 }
 
-/* The connection that an argument names, NULL with an exception. */
+/* The connection that an argument stands for; NULL with an exception. */
 static void *
 tlsConnection(PyObject *object)
 {
@@ -620,9 +621,10 @@ tlsConnection(PyObject *object)
     return tlsRead == NULL ? NULL : ssl;
 }
 
-/* Whether there may be more to be read than the record that was just read, which was no full one. Nearly always there is not, and to
- * ask the kernel costs a twentieth of an echo: where there was none, the next ALONE records are taken to be alone, too, if polls come
- * `soon`. Of one that is not, the next poll tells. Where that takes its time, who has sent more would wait longer than without TLS. */
+/* Whether there may be more to read after the record that was just read, which was not full. Nearly always there is not, and
+ * asking the kernel costs a twentieth of an echo: if there was none, the next ALONE records are assumed to come alone, too, if
+ * polls come `soon`. If one does not, the next poll shows the rest. If polls came late, a peer that has sent more would wait
+ * longer than without TLS. */
 static int
 mayHaveMore(Sender *sender, int fd, int soon)
 {
@@ -637,10 +639,10 @@ mayHaveMore(Sender *sender, int fd, int soon)
     return 0;
 }
 
-/* Read all that has come by TLS into the read buffer, as far as it fits. `sender` and `fd`, its socket, are those of the lane; NULL:
- * OpenSSL looks whether there is more. Return how many bytes that is, 0 at the end, -1 if nothing is there, or -1 and OpenSSL's error,
- * the reason for which is still in its queue. `*more`: after these bytes there is an error or the end, of which no poll tells; the next
- * read does. */
+/* Read all that has come with TLS into the read buffer, as far as it fits. `sender` and `fd`, its socket, are those of the
+ * lane; with NULL, OpenSSL is asked whether there is more. Return how many bytes that is, 0 at the end, -1 if there is
+ * nothing, or -1 and OpenSSL's error, whose reason is still in its queue. `*more`: after these bytes comes an error or the
+ * end, which no poll shows, but the next read. */
 static Py_ssize_t
 tlsReceive(void *ssl, Sender *sender, int fd, int soon, int *error, int *more)
 {
@@ -648,7 +650,7 @@ tlsReceive(void *ssl, Sender *sender, int fd, int soon, int *error, int *more)
     *error = *more = 0;
     tlsForgetErrors();
     tlsLeft = tlsMost;
-    /* A record is read whole, or its rest would stay in OpenSSL, of which no poll tells either. */
+    /* A record is read whole, or its rest would stay in OpenSSL, where no poll shows it. */
     do {
         n = tlsRead(ssl, readBuffer + size, READ_SIZE - size);
         if (n > 0)
@@ -673,7 +675,7 @@ tlsReceive(void *ssl, Sender *sender, int fd, int soon, int *error, int *more)
     return size > 0 ? size : why == TLS_ZERO_RETURN ? 0 : -1;
 }
 
-/* tlsReadSome(connection): as readSome; an int is OpenSSL's error. */
+/* tlsReadSome(connection): see readSome; an int is OpenSSL's error. */
 static PyObject *
 tlsReadSome(PyObject *module, PyObject *connection)
 {
@@ -689,7 +691,7 @@ tlsReadSome(PyObject *module, PyObject *connection)
     Py_RETURN_NONE;
 }
 
-/* tlsWriteSome(connection, data): how many bytes went, or a negative error; see tlsSend. */
+/* tlsWriteSome(connection, data): how many bytes were sent, or a negative error; see tlsSend. */
 static PyObject *
 tlsWriteSome(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
@@ -710,24 +712,24 @@ tlsWriteSome(PyObject *module, PyObject *const *args, Py_ssize_t count)
 
 /* PollSet: see pure.py. An entry for each descriptor, by its number. */
 typedef struct {
-    PyObject *transport; /* whose the descriptor is, while it is polled or has a lane; else NULL */
+    PyObject *transport; /* the descriptor's owner, while it is polled or has a lane; else NULL */
     PyObject *deliver;   /* NULL: no lane */
     Sender *sender;      /* along with `deliver` */
     size_t maximum;
     uint32_t events; /* 0: it is not polled */
-    uint32_t watch; /* which registration this is, as the kernel's events say it: a descriptor may be another's by the time they come */
+    uint32_t watch; /* which registration this is, named in the kernel's events: the descriptor may have another owner by then */
     uint32_t lane;  /* which attachment this is; 0: none */
 } Entry;
 
 enum {
     EVENTS_AT_ONCE = 64,
-    MESSAGES_AT_ONCE = 64, /* of one connection; what came after them is the rest */
+    MESSAGES_AT_ONCE = 64, /* from one connection; what came after them is the rest */
 };
 
 typedef struct {
     PyObject_HEAD
     int epoll;
-    uint32_t number; /* the last that was given to a registration or an attachment */
+    uint32_t number; /* the last one given to a registration or an attachment */
     Py_ssize_t count;
     size_t size;
     Entry *entries;
@@ -735,13 +737,13 @@ typedef struct {
     PyObject *failed;
     char serving;
     char soon;  /* whether this turn of the reactor came within SOON of the one before */
-    double now; /* when it came */
-    Py_ssize_t delivered; /* messages since `serve` was called, or what counts as so many */
-    int happenedNumber, happenedNext; /* how many events the kernel has told of, and the first of them that was not served */
+    double now; /* the time of this turn */
+    Py_ssize_t delivered; /* messages since `serve` was called, or what counts as as many */
+    int happenedNumber, happenedNext; /* how many events the kernel has reported, and the first that was not served */
     struct epoll_event happened[EVENTS_AT_ONCE];
 } PollSet;
 
-/* The entry of a descriptor, NULL if there is none. Who has called Python since must ask again: the table moves. */
+/* The entry of a descriptor, NULL if there is none. Look it up again after any call of Python: the table may have moved. */
 static Entry *
 entryOf(PollSet *set, long fd)
 {
@@ -754,8 +756,7 @@ nextNumber(PollSet *set)
     return ++set->number ? set->number : ++set->number;
 }
 
-/* Undo `attach`; a descriptor that is not polled either is nobody's then. Calls Python: it may be the last to know of what it
- * forgets. */
+/* Undo `attach`; a descriptor that is not polled either has no owner then. Calls Python: it may drop the last references. */
 static void
 detachEntry(Entry *entry)
 {
@@ -780,7 +781,7 @@ makeRoom(PollSet *set, long fd)
     size_t size = set->size * 2;
     if ((size_t)fd < set->size)
         return 1;
-    /* One that is open is a small number. */
+    /* An open descriptor is a small number. */
     if (fcntl((int)fd, F_GETFD) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return 0;
@@ -825,7 +826,7 @@ pollSetAsk(PyObject *self, PyObject *const *args, Py_ssize_t count)
     }
     long fd = numbers[0], wanted = numbers[1], unwanted = numbers[2];
     if (wanted < 0 || wanted > INT_MAX || unwanted < 0 || unwanted > INT_MAX) {
-        PyErr_SetString(PyExc_OverflowError, "no bits of epoll");
+        PyErr_SetString(PyExc_OverflowError, "not bits of epoll");
         return NULL;
     }
     Entry *entry = entryOf(set, fd);
@@ -835,7 +836,7 @@ pollSetAsk(PyObject *self, PyObject *const *args, Py_ssize_t count)
     if (events == before)
         Py_RETURN_NONE;
     if (events == 0) {
-        control(set, EPOLL_CTL_DEL, fd, 0, 0); /* fails if it is closed already, and the kernel has forgotten it */
+        control(set, EPOLL_CTL_DEL, fd, 0, 0); /* fails if it is closed already, so that the kernel has forgotten it */
         entry->events = 0;
         set->count--;
         if (entry->deliver == NULL)
@@ -864,7 +865,7 @@ pollSetAsk(PyObject *self, PyObject *const *args, Py_ssize_t count)
     entry->events = events;
     entry->watch = watch;
     if (former != transport) {
-        /* Its descriptor was closed, and it never said so. A lane of it is not the next one's. */
+        /* The former owner closed the descriptor without detaching. Its lane does not pass to the new owner. */
         entry->transport = Py_NewRef(transport);
         detachEntry(entry);
         Py_XDECREF(former);
@@ -956,7 +957,7 @@ pollSetTransports(PyObject *self, PyObject *nothing)
     return found;
 }
 
-/* Call `ready` with `came`, a reference that is given up here. Return 0, or -1 with an exception, also if `came` is none. */
+/* Call `ready` with `came`, whose reference is consumed here. Return 0, or -1 with an exception, also if `came` is NULL. */
 static int
 tellReady(PollSet *set, PyObject *transport, uint32_t events, PyObject *came)
 {
@@ -985,7 +986,7 @@ deliverOne(PyObject *deliver, PyObject *message)
     return result == NULL ? -1 : 0;
 }
 
-/* Deliver messages, whose references are given up here, then the rest for `ready`, which may be NULL. */
+/* Deliver messages, then the rest, which may be NULL, to `ready`; their references are consumed here. */
 static int
 deliverAll(PollSet *set, int fd, PyObject *transport, PyObject *deliver, PyObject **messages, Py_ssize_t number, PyObject *rest)
 {
@@ -1015,8 +1016,8 @@ deliverAll(PollSet *set, int fd, PyObject *transport, PyObject *deliver, PyObjec
     return failed;
 }
 
-/* Read a descriptor that has a lane. All that came is objects before the first of them is shown to anybody. What is read and cannot
- * be made an object is lost, and an exception: the connection ends. */
+/* Read a descriptor that has a lane. Everything that came is made into objects before other code sees the first of them. If an
+ * object cannot be made, what was read is lost, with an exception: the connection ends. */
 static int
 serveLane(PollSet *set, int fd, PyObject *transport, PyObject *deliver, double now)
 {
@@ -1066,10 +1067,10 @@ serveEvent(PollSet *set, const struct epoll_event *event, double now)
     int fd = (int)(uint32_t)event->data.u64;
     Entry *entry = entryOf(set, fd);
     if (entry == NULL || entry->events == 0 || entry->watch != (uint32_t)(event->data.u64 >> 32))
-        return 0; /* gone, by another one's event of this batch */
+        return 0; /* gone, through another event of this batch */
     uint32_t events = event->events & (entry->events | EPOLLERR | EPOLLHUP);
     if (events == 0)
-        return 0; /* not wanted any more */
+        return 0; /* no longer wanted */
     PyObject *transport = Py_NewRef(entry->transport), *deliver = Py_XNewRef(entry->deliver);
     int failed = events == EPOLLIN && deliver != NULL ? serveLane(set, fd, transport, deliver, now)
                                                       : tellReady(set, transport, events, Py_NewRef(Py_None));
@@ -1081,7 +1082,7 @@ serveEvent(PollSet *set, const struct epoll_event *event, double now)
     return failed;
 }
 
-/* Serve what is ready; return how many events that was, or `maximum` where there may be more, -1 with an exception. */
+/* Serve what is ready; return how many events that was, or `maximum` if there may be more; -1 with an exception. */
 static long
 serveAll(PollSet *set, long maximum, double now)
 {
@@ -1132,7 +1133,7 @@ pollSetServe(PyObject *self, PyObject *const *args, Py_ssize_t count)
     if (now == -1 && PyErr_Occurred())
         return NULL;
     if (set->serving)
-        return PyLong_FromLong(0); /* who is being served now would be read again before what came is delivered */
+        return PyLong_FromLong(0); /* the connection being served would be read again before what came is delivered */
     if (now != set->now) {
         set->soon = now - set->now < SOON;
         set->now = now;
@@ -1192,7 +1193,7 @@ static int
 pollSetClear(PyObject *self)
 {
     PollSet *set = (PollSet *)self;
-    /* Not by position in one walk: what is dropped may come back and ask, and the table moves. */
+    /* Not by position in one walk: what is dropped may call `ask`, and the table moves. */
     Entry *entries = set->entries;
     size_t size = set->size;
     set->entries = NULL;
@@ -1287,7 +1288,7 @@ execute(PyObject *module)
     return 0;
 }
 
-/* One read buffer, and types that are static: one interpreter, and one thread at a time. */
+/* There is one read buffer, and types are static: one interpreter, and one thread at a time. */
 static PyModuleDef_Slot slots[] = {
     {Py_mod_exec, (void *)execute},
 #ifdef Py_mod_multiple_interpreters

@@ -1,7 +1,7 @@
-"""The bytes of a message, in Python: what `twisted_ws.wire.speedups` has where the compiled part is missing.
+"""The bytes of a message, in Python: what `twisted_ws.wire.speedups` uses if the compiled part is missing.
 
-A common frame is one whole frame with FIN, no RSV bit, opcode text or binary, a mask, its length encoded in the fewest bytes and
-within the limit, and valid UTF-8 where it is text (RFC 6455 section 5.2). Everything else is Autobahn's to judge.
+An ordinary frame is a whole frame with FIN, no RSV bit, opcode text or binary, a mask, its length encoded in the fewest bytes and
+within the limit, and valid UTF-8 if it is text (RFC 6455 section 5.2). Everything else is for Autobahn to judge.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _RECORD = 16 * 1024  # the most that one record of TLS carries (RFC 8446 section
 _MESSAGES_AT_ONCE = 64
 _EVENTS_AT_ONCE = 64
 
-WANT_READ = -2  # OpenSSL's SSL_ERROR_WANT_READ, as `tlsWriteSome` has it
-TOO_MANY = 1000  # none of OpenSSL's errors, but ours (see `tlsAllow`)
-BROKEN = -1  # SSL_ERROR_SSL, which stands for all others
+WANT_READ = -2  # OpenSSL's SSL_ERROR_WANT_READ, as `tlsWriteSome` returns it
+TOO_MANY = 1000  # not an error of OpenSSL, but ours (see `tlsAllow`)
+BROKEN = -1  # SSL_ERROR_SSL, which stands for all other errors
 
 # Bits of epoll.
 _IN = getattr(select, "EPOLLIN", 0x001)
@@ -54,10 +54,10 @@ _GONE = getattr(select, "EPOLLERR", 0x008) | getattr(select, "EPOLLHUP", 0x010)
 
 
 def acceptOne(listening: socket.socket) -> tuple[int, Any]:
-    """Accept one connection, and return its non-blocking descriptor and the peer's address, as Python has it.
+    """Accept one connection; return its non-blocking descriptor, and the peer's address as Python represents it.
 
     Raises:
-        OSError: none waits (BlockingIOError), or it failed.
+        OSError: none waits (BlockingIOError), or accepting failed.
     """
     accepted, address = listening.accept()
     accepted.setblocking(False)
@@ -68,7 +68,7 @@ def isOnLoopback(fd: int) -> bool:
     """Say whether the peer of an accepted TCP connection has connected to a loopback address: 127.0.0.0/8 or ::1.
 
     Raises:
-        OSError: `fd` is no socket.
+        OSError: `fd` is not a socket.
     """
     accepted = socket.socket(fileno=fd)
     try:
@@ -78,25 +78,25 @@ def isOnLoopback(fd: int) -> bool:
     return host == "::1" or host.removeprefix("::ffff:").startswith("127.")
 
 
-# Method, target, headers, Host, the headers' values by name; and the Sec-WebSocket-Key of a handshake in which nothing is out of
-# the ordinary either, before its origin, subprotocols and extensions are looked at (`twisted_ws.wire.door.handshake.decide`).
+# Method, target, headers, Host, the headers' values by name; and the Sec-WebSocket-Key of a handshake that is ordinary, too,
+# apart from its origin, subprotocols and extensions (see `twisted_ws.wire.door.handshake.decide`).
 PlainHead = tuple[str, str, tuple[tuple[str, str], ...], str, dict[str, list[str]], str | None]
 
 
 def plainHead(data: bytes) -> PlainHead | None:
-    """Return what is in a head in which nothing is out of the ordinary.
+    """Return the contents of a plain head, one in which nothing is out of the ordinary.
 
-    That is an HTTP/1.1 request for a path, with one Host, of which every byte is as `wire.door.head` wants it; that module
-    has the words for the others.
+    That is an HTTP/1.1 request for a path, with one Host, in which `wire.door.head` would accept every byte; that module says
+    what is wrong with others.
 
     Returns:
-        None where it is not plain; here none is.
+        None if it is not plain; here, always.
     """
     return None
 
 
 def split(data: bytes, maximum: int) -> tuple[list[str | bytes], int]:
-    """Return the messages of the common frames at the head of `data`, and how many bytes those frames have."""
+    """Return the messages in the ordinary frames at the start of `data`, and how many bytes those frames have."""
     return _take(data, maximum, len(data))
 
 
@@ -138,7 +138,7 @@ def _unmask(data: bytes, mask: bytes) -> bytes:
 
 
 def readSome(fileno: int) -> bytes | None:
-    """Read a non-blocking socket once: what came, b"" at the end of the stream, None when nothing is there.
+    """Read a non-blocking socket once; return what came, b"" at the end of the stream, None if there is nothing.
 
     Raises:
         OSError: the connection is broken.
@@ -150,20 +150,20 @@ def readSome(fileno: int) -> bytes | None:
 
 
 class Sender:
-    """What is needed to send a frame straight out on one connection.
+    """Sends frames directly on one connection.
 
-    Anything may run in the middle of a call here: the garbage collector and a finaliser that writes to this very connection, or
-    another thread while the kernel copies. So what went is noted here before anything else can happen, and whoever comes
-    meanwhile finds `begun`.
+    Anything may run in the middle of a call here: the garbage collector and a finaliser that writes to this same connection, or
+    another thread while the kernel copies. So what was sent is noted here before anything else can happen, and whatever runs
+    meanwhile finds `begun` set.
 
     Attributes:
         handle: the socket's descriptor, or what `tlsHandle` returned.
-        secure: which of the two.
-        open: whether the connection takes messages, and without compression.
-        waiting: whether bytes wait that must go first.
-        begun: whether a frame was begun, and its rest has to go before anything else.
-        lastData: when a frame last went this way, or another way, or came (the caller's clock).
-        written: how many did.
+        secure: whether it is the latter.
+        open: whether the connection takes messages, uncompressed.
+        waiting: whether bytes wait that must be sent first.
+        begun: whether a frame was begun, whose rest must be sent before anything else.
+        lastData: when a frame was last sent, this way or another, or received (the caller's clock).
+        written: how many frames were sent this way.
     """
 
     __slots__ = ("_frame", "_sent", "begun", "handle", "lastData", "open", "secure", "waiting", "written")
@@ -173,33 +173,33 @@ class Sender:
         self.secure = self.open = self.waiting = self.begun = False
         self.lastData = 0.0
         self.written = 0
-        self._frame: bytes | None = None  # that was begun; None: none was, or it is being sent
-        self._sent = 0  # bytes of it that went; negative: nobody knows
+        self._frame: bytes | None = None  # the one that was begun; None: none was, or it is being sent
+        self._sent = 0  # bytes of it that were sent; negative: unknown
 
     def send(self, first: int, payload: str | bytes, now: float) -> bool | None:
-        """Send one frame, if frames can go this way now.
+        """Send one frame, if frames can be sent this way now.
 
-        A broken connection takes nothing here: the error shows again when the rest is written by the transport.
+        A broken connection takes nothing here: the error occurs again when the transport writes the rest.
 
         Args:
             first: the first byte of the frame.
-            payload: a str is sent as its UTF-8.
-            now: the present time.
+            payload: a str is sent as UTF-8.
+            now: the current time.
 
         Returns:
-            None when the kernel took all; True when it did not, or others wait by now: the outbox has to go on; False when
-            nothing was done.
+            None if the kernel took everything; True if it did not, or if others wait by now, so that the outbox must go on; False
+            if nothing was done.
 
         Raises:
-            OverflowError: the first byte is none.
+            OverflowError: `first` is not a byte.
             UnicodeEncodeError: a str with a lone surrogate.
         """
         if not 0 <= first <= 0xFF:
-            raise OverflowError("the first byte is no byte")
+            raise OverflowError("the first byte is not a byte")
         return self.take(frame(first & 0x0F, payload.encode() if isinstance(payload, str) else payload, first & 0x70), now)
 
     def take(self, data: bytes, now: float) -> bool | None:
-        """Do the same with a whole frame."""
+        """Do as `send` does, with a complete frame."""
         size = len(data)
         if not self.open or self.waiting or self.begun:
             return False
@@ -223,21 +223,21 @@ class Sender:
         return True if self.begun or self.waiting else None
 
     def rest(self) -> bytes | None:
-        """Return what the kernel did not take of the frame that was begun; None without one, or while it is being sent.
+        """Return the part of the frame that was begun that the kernel did not take; None without one, or while it is being sent.
 
         Raises:
-            OSError: nobody knows, because sending failed in the middle: the connection is of no use any more.
+            OSError: it is unknown, because sending failed in the middle: the connection is of no further use.
         """
         if self._sent < 0:
             raise OSError(errno.EIO, "nobody knows how much was sent")
         return None if self._frame is None else self._frame[self._sent :]
 
     def restNoted(self) -> None:
-        """Forget that frame: who sends its rest keeps it."""
+        """Forget that frame: the caller keeps the rest, and sends it."""
         self._frame, self.begun = None, False
 
 
-# What `sendMany` says of each.
+# What `sendMany` returns for each.
 WHOLE, BEGUN, NOT_THIS_WAY = 0, 1, 2
 
 
@@ -245,53 +245,53 @@ def sendMany(senders: Sequence[Sender], data: bytes, now: float) -> bytes | byte
     """Send the same frame to many.
 
     Returns:
-        None when all took it whole; else a byte for each: `WHOLE`; `BEGUN`, its outbox has to go on; or `NOT_THIS_WAY`.
+        None if each took all of it; else a byte for each: `WHOLE`; `BEGUN`, if its outbox must go on; or `NOT_THIS_WAY`.
     """
     outcomes, isBehind = bytearray(len(senders)), False
     for index, sender in enumerate(senders):
         try:
             taken = sender.take(data, now)
         except Exception:
-            taken = bool(sender.begun)  # its outbox finds that nobody knows how much of it went; the others get theirs
+            taken = bool(sender.begun)  # its outbox finds out that it is unknown how much was sent; the others get theirs
         if taken is not None:
             isBehind = True
             outcomes[index] = BEGUN if taken else NOT_THIS_WAY
     return outcomes if isBehind else None
 
 
-# The same by TLS, on an OpenSSL connection that has the socket.
+# The same with TLS, on an OpenSSL connection that has the socket.
 
 
 def tlsHandle(connection: SSL.Connection) -> SSL.Connection:
-    """Return what the functions below take for a connection."""
+    """Return a connection as the functions below take it."""
     return connection
 
 
 class _Messages:
-    """How many messages of TLS itself one read may still have; None: nobody counts."""
+    """How many messages of TLS itself one read may still have; None: they are not counted."""
 
     most = 0
     left: int | None = None
 
 
 def tlsAllow(context: SSL.Context, most: int) -> None:
-    """Bound the messages of TLS itself, as new keys and alerts, that one read takes: OpenSSL takes all that have come.
+    """Bound the messages of TLS itself, such as new keys and alerts, that one read takes: OpenSSL takes all that have come.
 
-    One more, and the connection is of no use any more: who reads it is told `TOO_MANY`.
+    With one more, the connection is of no further use, and reading it returns `TOO_MANY`.
 
     Args:
-        context: whose connections are counted, while they are read.
-        most: for all contexts of the process; the last call decides.
+        context: messages on its connections are counted while they are read.
+        most: the bound for all contexts of the process; the last call decides.
     """
     _Messages.most = most
     context.set_info_callback(_countMessage)
 
 
 def tlsCount(on: bool) -> bool:
-    """Begin or end a read of a connection of such a context that is not `tlsReadSome`.
+    """Begin or end a read, other than `tlsReadSome`, on a connection of such a context.
 
     Returns:
-        Whether there were too many in the one that ends here.
+        Whether there were too many messages in the read that ends here.
     """
     tooMany = _Messages.left is not None and _Messages.left < 0
     _Messages.left = _Messages.most if on else None
@@ -306,14 +306,14 @@ def _countMessage(connection: SSL.Connection, where: int, value: int) -> None:
 
 
 def tlsReadSome(connection: SSL.Connection) -> bytes | int | None:
-    """Read as `readSome` does, all that has come: whole records, so that nothing stays in OpenSSL, of which no poll tells.
+    """Read all that has come, as `readSome` does: whole records, so that nothing stays in OpenSSL, where no poll shows it.
 
     Returns:
-        As `readSome`; b"" when the peer has ended TLS; an int: `TOO_MANY`, or OpenSSL's error, from the compiled part. An
-        error or the end after bytes that are returned comes with the next call, of which no poll tells (see `tlsHasEnded`).
+        The same as `readSome`; b"" if the peer has ended TLS; an int: `TOO_MANY`, or, from the compiled part, OpenSSL's error. An
+        error or the end that follows the returned bytes comes with the next call, and no poll shows it (see `tlsHasEnded`).
 
     Raises:
-        SSL.Error: anything else; also `SSL.WantWriteError`.
+        SSL.Error: anything else, including `SSL.WantWriteError`.
     """
     pieces: list[bytes] = []
     size, tooMany = 0, False
@@ -341,11 +341,11 @@ def tlsHasEnded(connection: SSL.Connection) -> bool:
 
 
 def tlsWriteSome(connection: SSL.Connection, data: bytes | memoryview) -> int:
-    """Send what the socket takes and return how many bytes that were.
+    """Send what the socket takes, and return how many bytes that is.
 
     Returns:
-        0 when the socket is full: what did not go must come again, first, and at least as much of it (SSL_write); a negative
-        number, `WANT_READ` or another, when none went for another reason.
+        0 if the socket is full: what was not sent must be passed again, first, and at least as much of it (SSL_write). A negative
+        number, `WANT_READ` or another, if nothing was sent for another reason.
     """
     sent, view = 0, memoryview(data)
     try:
@@ -362,7 +362,7 @@ def tlsWriteSome(connection: SSL.Connection, data: bytes | memoryview) -> int:
 
 # Many sockets.
 
-# Who reads, by what, the largest message, and who takes each.
+# What reads, the largest message, and what is called with each.
 _Lane = tuple[Sender, int, Callable[[str | bytes], Any]]
 
 
@@ -372,19 +372,19 @@ class _Entry:
     __slots__ = ("events", "lane", "transport", "watch")
 
     def __init__(self) -> None:
-        self.transport: Any = None  # whose it is
-        self.events = 0  # none: it is not polled
-        self.watch = object()  # another one for each registration: a descriptor may be another's by the time an event comes
+        self.transport: Any = None  # the owner
+        self.events = 0  # 0: it is not polled
+        self.watch = object()  # a new one for each registration: a descriptor may have another owner by the time an event comes
         self.lane: _Lane | None = None
 
 
 class PollSet:
-    """Sockets behind one epoll set; the messages of those that have a lane are delivered straight away.
+    """Sockets behind one epoll set; messages for those that have a lane are delivered directly.
 
     Args:
-        ready: called as ``ready(transport, events, came)`` for all that is not the lane's. `came` says what was read already.
-            None: nothing; bytes: these, b"" for the end of the stream; a list: messages for a lane that the one before them has
-            detached; an int or an SSL.Error: what went wrong, as errno or as OpenSSL's error.
+        ready: called as ``ready(transport, events, came)`` for everything that the lane does not take. `came` is what was read
+            already. None: nothing; bytes: these, b"" for the end of the stream; a list: messages for a lane that was detached by
+            the message before them; an int or an SSL.Error: what went wrong, as errno or as OpenSSL's error.
 
     Attributes:
         failed: the transport that was being served when `serve` raised.
@@ -394,11 +394,11 @@ class PollSet:
         self._ready = ready
         self._epoll = select.epoll()
         self._entries: dict[int, _Entry] = {}  # of those that are polled or have a lane
-        self._polled: set[int] = set()  # now or before
-        self._asked: set[int] = set()  # now
-        self._happened: list[tuple[int, object, int]] = []  # what the kernel has told of and was not served, the next one last
+        self._polled: set[int] = set()  # those polled now or before
+        self._asked: set[int] = set()  # those polled now
+        self._happened: list[tuple[int, object, int]] = []  # events from the kernel that are not served yet, the next one last
         self._serving = False
-        self._delivered = 0  # messages since `serve` was called, or what counts as so many
+        self._delivered = 0  # messages since `serve` was called, or what counts as as many
         self.failed: Any = None
 
     def __len__(self) -> int:
@@ -409,21 +409,21 @@ class PollSet:
         return self._epoll.fileno()
 
     def transports(self) -> list[Any]:
-        """Return those that are polled."""
-        # A list of all first: to make a tuple of them may run a finaliser after it has begun to count.
+        """Return the transports that are polled."""
+        # Copied to a list first: building a tuple may run a finaliser after it has begun to count.
         return [entry.transport for entry in [*self._entries.values()] if entry.events]
 
     def ask(self, fd: int, transport: Any, wanted: int, unwanted: int) -> None:
         """Change the events (bits of epoll) for which `transport` is polled.
 
-        One that lost its descriptor to another without a word has nothing more to say of it.
+        A transport that has lost its descriptor to another no longer has any say about it.
 
         Raises:
             OSError: it cannot be polled; never for `unwanted` alone.
-            OverflowError: `wanted` or `unwanted` is no set of bits of epoll.
+            OverflowError: `wanted` or `unwanted` is not a set of bits of epoll.
         """
         if not (0 <= wanted < 1 << 31 and 0 <= unwanted < 1 << 31):
-            raise OverflowError("no bits of epoll")
+            raise OverflowError("not bits of epoll")
         entry = self._entries.get(fd) or _Entry()
         known = entry.transport is transport
         before = entry.events if known else 0
@@ -443,8 +443,8 @@ class PollSet:
                 if wanted:
                     raise
         else:
-            # All that is needed is made before the kernel knows of it: it would tell for ever of what nobody asks for here.
-            former = entry.lane, entry.transport  # kept until all is said: with them somebody may go who asks, too
+            # Everything is allocated before the kernel knows the descriptor, or it would report events that nothing here takes.
+            former = entry.lane, entry.transport  # kept until the end: their finalisers may call this, too
             watch = object()
             self._polled.add(fd)
             self._asked.add(fd)
@@ -458,7 +458,7 @@ class PollSet:
                 self._forgetUnused(fd, entry)
                 raise
             if not known:
-                # Another one's descriptor was closed, and it never said so. A lane of it is not the next one's.
+                # The former owner closed the descriptor without detaching. Its lane does not pass to the new owner.
                 entry.transport = transport
                 entry.lane = None
             entry.watch = watch
@@ -479,17 +479,17 @@ class PollSet:
         return 0 if entry is None else entry.events
 
     def attach(self, fd: int, transport: Any, sender: Sender, maximum: int, deliver: Callable[[str | bytes], Any]) -> None:
-        """Give a descriptor a lane, in the place of the one it has, until `transport` detaches it or another one asks.
+        """Give a descriptor a lane, in place of any it has, until `transport` detaches it or another transport asks for `fd`.
 
         Args:
-            fd: one that was polled, now or before.
-            transport: whose it is.
-            sender: of the same connection; its `lastData` becomes the time of each read that has messages.
+            fd: a descriptor that is polled, or was before.
+            transport: its owner.
+            sender: the same connection's; its `lastData` becomes the time of each read that has messages.
             maximum: bytes of the largest message.
             deliver: called with each message.
 
         Raises:
-            ValueError: `fd` was never polled, or it is another one's.
+            ValueError: `fd` was never polled, or belongs to another transport.
         """
         if fd not in self._polled:
             raise ValueError("never asked for")
@@ -502,28 +502,28 @@ class PollSet:
             self._entries[fd] = entry
 
     def detach(self, fd: int, transport: Any) -> None:
-        """Take away the lane of `transport`, if it has one; messages that were read with it go to `ready`."""
+        """Take the lane from `transport`, if it has one; messages that were read for it go to `ready`."""
         entry = self._entries.get(fd)
         if entry is not None and entry.transport is transport:
             entry.lane = None
             self._forgetUnused(fd, entry)
 
     def lookUp(self) -> None:
-        """Have `serve` return after the present event: it takes as long as very many others."""
+        """Have `serve` return after the current event, which takes as long as many others."""
         self._delivered = _MESSAGES_AT_ONCE
 
     def serve(self, maximum: int, now: float) -> int:
-        """Serve what is ready, at most `maximum` events, and return how many that was; the next call goes on behind them.
+        """Serve what is ready, at most `maximum` events, and return how many that was; the next call goes on after them.
 
-        Of one connection at most 64 messages are delivered; `ready` has the rest, if more have come. With as many of all together
-        it is time to look up, too: then `maximum` is returned, for there may be more. Called by somebody who is
-        being served, it serves nothing.
+        At most 64 messages of one connection are delivered; `ready` gets the rest, if more have come. After as many messages in
+        total, it is time to look up, too: then `maximum` is returned, because there may be more. Within itself, it serves
+        nothing.
 
         Raises:
-            Exception: what `deliver` or `ready` raised; see `failed`. What was ready besides is ready the next time too.
+            Exception: raised by `deliver` or `ready`; see `failed`. What else was ready is ready the next time, too.
         """
         if self._serving:
-            return 0  # who is being served now would be read again before what came is delivered
+            return 0  # the connection being served would be read again before what came is delivered
         self._serving = True
         try:
             return self._serveAll(maximum, now)
@@ -535,7 +535,7 @@ class PollSet:
         self._delivered = 0
         while served < maximum:
             if not self._happened:
-                # All of them come before anybody is asked again: those that have more are behind the others.
+                # All are served before the kernel is asked again: connections that have more come after the others.
                 told = reversed(self._epoll.poll(0, _EVENTS_AT_ONCE))
                 self._happened = [(fd, (entry := entries.get(fd)) and entry.watch, events) for fd, events in told]
                 if not self._happened:
@@ -545,11 +545,11 @@ class PollSet:
                 served += 1
                 entry = entries.get(fd)
                 if entry is None or entry.watch is not watch:
-                    continue  # gone, by another one's event
+                    continue  # gone, through another event
                 transport, lane = entry.transport, entry.lane
                 wanted = events & (entry.events | _GONE)
                 if not entry.events or not wanted:
-                    continue  # not wanted any more
+                    continue  # no longer wanted
                 try:
                     if wanted == _IN and lane is not None:
                         self._delivered += self._serveLane(entry, transport, lane, now)
