@@ -109,7 +109,7 @@ class TrustTest(LiveCase):
         await self.talk(port, trustStore=self.save("trust.pem", own))
 
     async def test_unknownAuthority(self) -> None:
-        """A server that nobody vouches for is refused, with the way to trust it; no byte of the request reaches it."""
+        """A server with an unknown authority is refused, with the way to trust it; no byte of the request reaches it."""
         service = Echo()
         port = await self.serve(service, certificate=self.save("server.pem", pem(SERVER)))
         text = await self.refused(UntrustedCertificate, port)
@@ -128,7 +128,7 @@ class TrustTest(LiveCase):
         assert service.requests == []
 
     async def test_noName(self) -> None:
-        """A certificate without any name is for nobody."""
+        """A certificate without any name is refused."""
         own = selfSigned(NOW - timedelta(days=1), names=False)
         port = await self.serve(certificate=self.save("own.pem", own))
         assert "but for no name" in await self.refused(WrongName, port, trustStore=self.save("trust.pem", own))

@@ -174,7 +174,7 @@ class TestHead:
         assert refused(WireHost(), b"GET /ws HTTP/1.1\r\nHost: a\r\nX: 1\n\n", step) == 400
 
     def test_opaque(self):
-        """What is not ASCII in a header is nobody's business but the service's, which gets text."""
+        """Anything in a header that is not ASCII is the business of the service alone, which gets text."""
         host = WireHost()
         client = host.client()
         lines = ("Cookie: city=Łódź; tea=\x85; a=b", "X-Forwarded-User: Пётр", "X-Latin: grüß")
@@ -225,7 +225,7 @@ class TestHandshakes:
         ],
     )
     def test_refusedBeforeTheService(self, data, status):
-        """What is no handshake, or comes from a foreign page, is refused and the service never runs."""
+        """Anything that is not a handshake, or comes from a foreign page, is refused, and the service never runs."""
         host = WireHost()
         assert refused(host, data) == status
         assert host.requests == []
@@ -245,7 +245,7 @@ class TestHandshakes:
 
     @pytest.mark.parametrize("origin", ["garbage", "https://*.example", "http://$(id).example", "http://пример.example"])
     def test_noHint(self, origin):
-        """There is no hint where the option would not take what it names, or would let in more."""
+        """There is no hint if the option would not accept the value, or would let in more."""
         client = WireHost().client()
         with capturedLogs() as logs:
             client.send(upgrade("/ws", f"Origin: {origin}".encode().decode("latin-1")))
@@ -382,7 +382,7 @@ class TestHandshakes:
         assert [data.lower().count(name) for name in (b"content-length", b"connection", b"transfer-encoding")] == [1, 1, 0]
 
     def test_unexpectedFailure(self):
-        """A failure that is no refusal is a 500 that tells the peer nothing; the log has the traceback."""
+        """A failure that is not a refusal is a 500 that tells the peer nothing; the log has the traceback."""
         host = WireHost()
         host.answer = lambda request: fail(RuntimeError("db password=s3cret"))
         client = host.client()
@@ -430,7 +430,7 @@ class TestDeadlines:
 
     @pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00\x01\x00", b"\x00", b"\n", b" GET / HTTP/1.1", b"\r\n\x80", b"\r\r"])
     def test_noHTTP(self, data):
-        """What cannot be the beginning of a request, as a TLS handshake on the wrong port, is refused at once."""
+        """What cannot be the beginning of a request, such as a TLS handshake on the wrong port, is refused at once."""
         host = WireHost()
         client = host.client()
         client.send(data)
@@ -438,7 +438,7 @@ class TestDeadlines:
 
     @pytest.mark.parametrize("cut", [1, 2, 3])
     def test_emptyLineBefore(self, cut):
-        """An empty line before the request is no reason to refuse it, wherever it is cut."""
+        """A request with an empty line before it is not refused, wherever the line is cut."""
         client = WireHost().client()
         data = b"\r\n" + upgrade()
         client.send(data[:cut])
@@ -567,7 +567,7 @@ class TestDeciding:
             decision.errback(Reject(401) if outcome == "reject" else RuntimeError("bug"))
 
     def test_pipelined(self):
-        """A second request behind the first is no second handshake: it is what a client sent too early, and no frame."""
+        """A second request after the first is not a second handshake: it is data that was sent too early, and not a frame."""
         host, client, decision, _ = self.pending()
         client.send(upgrade("/admin"))
         decision.callback(host.welcome)

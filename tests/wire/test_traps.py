@@ -106,7 +106,7 @@ class TestHead:
 
     @pytest.mark.parametrize("target", ["//evil/ws", "http://evil/ws"])
     def test_targetsWithAHost(self, target):
-        """A target that a proxy could route otherwise than we do is refused, and where it has a host, nobody reads another."""
+        """A target that a proxy could route differently is refused, and if it has a host, no other is read."""
         seen = []
         answered(Stock(onConnect=lambda self, request: seen.append((request.path, request.host))), upgrade(target))
         assert seen == [("/ws", "localhost")]
@@ -139,7 +139,7 @@ class TestHead:
         assert answered(WireHost(), data).startswith(b"HTTP/1.1 426 ")
 
     def test_noStatusPage(self):
-        """There is no status page: no open redirect, and no version of anything."""
+        """There is no status page, so no open redirect, and no version of anything."""
         redirect = b"GET /?redirect=http%3A%2F%2Fevil.example HTTP/1.1\r\nHost: a\r\n\r\n"
         plain = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
         assert b"Location: http://evil.example" in answered(Stock(), redirect)
@@ -353,7 +353,7 @@ class TestDecision:
         assert served.server.gate.open == 0
 
     def test_endsOfWhatNeverBegan(self):
-        """Nobody is told of the end of a connection that was never open."""
+        """The end of a connection that was never open is not reported to a service."""
         stock = Stock()
         client = stock.client()
         client.send(b"GET / HT")
@@ -483,7 +483,7 @@ class TestMemory:
         assert max(sizes) <= FEED
 
     def test_noCopiesOfOptions(self):
-        """A connection holds no copy of the server's options, and prints none for a debug line that nobody reads."""
+        """A connection holds no copy of the server's options, and formats none for a debug line that is not logged."""
         stock = Stock()
         stock.open()
         assert "maxMessagePayloadSize" in vars(stock.last)
@@ -531,7 +531,7 @@ class TestSending:
 
     @pytest.mark.parametrize("code", [1001, 1008, 1011, 1012, 1013])
     def test_serverCloseCodes(self, code):
-        """The codes that a server has to send can be sent."""
+        """The codes that a server must send can be sent."""
         stock = Stock()
         stock.open()
         with pytest.raises(Exception, match="invalid close code"):

@@ -75,7 +75,7 @@ def test_unlimited():
 
 
 def test_maxConnections():
-    """Over the limit of all nobody is let in, until somebody leaves."""
+    """Above the total limit no connection is let in until another leaves."""
     gate = Gate(Limits(maxConnections=2))
     assert [gate.admit(address) for address in ("192.0.2.1", "192.0.2.2", "192.0.2.3", "")] == [True, True, False, False]
     assert gate.full()
@@ -188,7 +188,7 @@ def test_portsThatComeAndGo():
 @pytest.mark.usefixtures("descriptors")
 @pytest.mark.parametrize("state", [{"connected": False}, {"disconnecting": True}])
 def test_portThatHasStopped(state):
-    """A port that nobody unwatched when it stopped is not woken, which would fail in whoever leaves then; and it is forgotten."""
+    """A port that was not unwatched when it stopped is forgotten, and not woken, which would fail when a connection leaves."""
     gate, port = Gate(Limits(descriptorReserve=64)), FakePort()
     gate.watch(port)
     for _ in range(6):
@@ -278,7 +278,7 @@ def test_cannotAccept(port, code):
 
 @pytest.mark.parametrize("error", [MemoryError(), ValueError("a socket of another family")])
 def test_acceptRaises(port, error):
-    """What goes wrong inside accept, as an allocation, is not the end of the port: it rests for a second, and goes on."""
+    """A failure inside accept, such as of an allocation, does not end the port: it rests for a second, and goes on."""
     gate, reactor, peer = Gate(Limits()), port.reactor, FakePeer()
     port.socket = Sockets(error, peer)
     gate.watch(port)
@@ -313,7 +313,7 @@ def test_resumingFails(port):
 
 
 class Visitor:
-    """A connection of an essential port; `log` says who was dropped."""
+    """A connection of an essential port; `log` lists those that were dropped."""
 
     def __init__(self, log, name, waits=True):
         self.log = log
@@ -326,7 +326,7 @@ class Visitor:
 
 @pytest.mark.usefixtures("descriptors")
 def test_crowd(port):
-    """Where an essential port has no place left, those that wait for their peers go, the oldest first, for who comes."""
+    """If an essential port has no place left, connections that wait for their peers make room, oldest first, for new ones."""
     gate, reactor, dropped, peer = Gate(Limits(descriptorReserve=64)), port.reactor, [], FakePeer()
     port.factory.essential = True
     port.socket = Sockets(peer)
@@ -381,7 +381,7 @@ def test_lookedAt():
 
 
 def test_spareDescriptors(port):
-    """Where no descriptor is left, an essential port has a few, made anew when somebody leaves, and closed at the end."""
+    """If no descriptor is left, an essential port has a few spare ones, replaced as connections leave, and closed at the end."""
     gate, reactor, peers = Gate(Limits()), port.reactor, [FakePeer() for _ in range(2 * SPARES)]
     port.factory.essential = True
     failing = [[OSError(errno.EMFILE, "none left"), peer] for peer in peers]
@@ -429,7 +429,7 @@ def test_otherErrorsOfAccept(port):
 
 
 def test_restAndStop(port):
-    """A port that stops while it rests does not begin anew."""
+    """A port that stops while it rests does not start again."""
     gate = Gate(Limits())
     port.socket = Sockets(OSError(errno.ENFILE, "none left"))
     gate.watch(port)
@@ -441,7 +441,7 @@ def test_restAndStop(port):
 
 @pytest.mark.usefixtures("descriptors")
 def test_pausedInTheSameTurn(port):
-    """Who comes in the very turn in which accepting pauses waits in the backlog like the others, and is not turned away."""
+    """A connection that comes in the turn in which accepting pauses waits in the backlog like the others, and is not refused."""
     gate, peers = Gate(Limits(descriptorReserve=64)), [FakePeer() for _ in range(10)]
     port.socket = Sockets(*peers)
     port.factory.buildProtocol = lambda address: gate.admit(address.host) and None
@@ -454,7 +454,7 @@ def test_pausedInTheSameTurn(port):
 
 
 def test_noLimitOfDescriptors(monkeypatch):
-    """Where the system has no limit there is none; what is no descriptor is not watched."""
+    """If the system has no limit, there is none here; anything that is not a descriptor is not watched."""
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     gate = Gate(Limits())
     gate.watch(FakePort())

@@ -94,14 +94,14 @@ def test_requestLine(line, status):
 
 
 def test_zeroLength():
-    """A body of no bytes is no body."""
+    """An empty body counts as none."""
     assert isinstance(decided("Content-Length: 0"), Accept)
 
 
 @pytest.mark.parametrize("name", ["Protocol", "Extensions"])
 @pytest.mark.parametrize("value", ["", ",", " , \t,"])
 def test_emptyLists(name, value):
-    """A list of nothing is no error: its empty elements are ignored (RFC 9110 section 5.6.1.2)."""
+    """An empty list is not an error: its empty elements are ignored (RFC 9110 section 5.6.1.2)."""
     assert decided(f"Sec-WebSocket-{name}: {value}") == Accept(KEY)
 
 

@@ -153,7 +153,7 @@ def test_laterVersions(version):
     ],
 )
 def test_absoluteForm(method, target, host, origin):
-    """Of a target in absolute-form the authority is the host, whatever Host says, also for who reads the headers."""
+    """The authority of a target in absolute-form is the host, whatever Host says, also among the headers."""
     head = parse(b"%s %s HTTP/1.1" % (method, target), b"X-A: 1", b"Host: other.example", b"X-A: 2")
     assert (head.target, head.host, head.getAll("host"), head.getAll("x-a")) == (origin, host, [host], ["1", "2"])
     assert ("host", "other.example") not in head.headers
@@ -163,7 +163,7 @@ def test_absoluteForm(method, target, host, origin):
 
 @pytest.mark.parametrize("lines", [[], [b"Host: a", b"Host: a"], [b"Host: a b"]])
 def test_absoluteFormWantsHost(lines):
-    """One Host there has to be all the same (RFC 9112 section 3.2)."""
+    """There must be one Host all the same (RFC 9112 section 3.2)."""
     assert refusal(b"GET http://a/ HTTP/1.1", *lines).status == 400
 
 

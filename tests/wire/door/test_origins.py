@@ -120,7 +120,7 @@ def test_allows(allowed, origin, host, isSecure, result):
     ],
 )
 def test_wrongOrigins(origin):
-    """What is no origin is refused when the server is made, with the forms that are."""
+    """Anything that is not an origin is refused when the server is made, and the error shows the possible forms."""
     with pytest.raises(ValueError, match=r"is not an origin: write scheme://host\[:port\], scheme://\*\.host, null or \*$"):
         AllowedOrigins([origin])
 
@@ -181,7 +181,7 @@ def test_originHint(origin, option):
     ],
 )
 def test_allowedHosts(hosts, origins, host, allowed):
-    """On loopback the names are answered that nobody else can let lead there, and those of the options; ports do not matter."""
+    """On loopback, the server answers to names that nobody else can point there, and to those of the options, on any port."""
     known = AllowedHosts(hosts, origins, ["box.corp.example", "Dev.test."])
     assert known.allows(host) is allowed
     assert known.allows(host) is allowed
@@ -189,7 +189,7 @@ def test_allowedHosts(hosts, origins, host, allowed):
 
 @pytest.mark.parametrize("host", ["", "https://a", "a b", "a/b", "*.*", "*.", "a.*", "a:x", "a..b", "user@a"])
 def test_wrongHosts(host):
-    """What is no name is refused when the server is made, with the forms that are."""
+    """Anything that is not a name is refused when the server is made, and the error shows the possible forms."""
     with pytest.raises(ValueError, match=r"is not a host name: write app.example, \*.app.example or \*$"):
         AllowedHosts([host])
 

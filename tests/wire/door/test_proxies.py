@@ -45,7 +45,7 @@ def client(networks, address, forwardedFor=(), proto=(), isSecure=False):
     ],
 )
 def test_address(networks, address, forwardedFor, expected):
-    """The address is the last that a listed proxy saw and that is no listed proxy itself; nobody else is believed."""
+    """The address is the last one that a listed proxy saw and that is not a listed proxy itself; nothing else is believed."""
     assert client(networks, address, forwardedFor) == (expected, False)
 
 
@@ -62,12 +62,12 @@ def test_address(networks, address, forwardedFor, expected):
     ],
 )
 def test_protocol(address, proto, isSecure, expected):
-    """Whether there was TLS is a listed proxy's word, nobody else's."""
+    """Only a listed proxy can say whether there was TLS."""
     assert client(LIST, address, proto=proto, isSecure=isSecure) == (address, expected)
 
 
 @pytest.mark.parametrize("network", ["nonsense", "10.0.0.1/8", "10.0.0.0/33", "", "example.com"])
 def test_wrongNetworks(network):
-    """What is no network is refused by name."""
+    """Anything that is not a network is refused, and named."""
     with pytest.raises(ValueError, match=f"^'{network}' is not a network: "):
         TrustedProxies([network])

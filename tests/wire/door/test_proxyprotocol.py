@@ -183,7 +183,7 @@ def test_handshake(data: bytes, address: str, port: int, secure: bool, step: int
 
 
 def test_noHeader() -> None:
-    """Who says nothing of whose it is, is cut off, and its bytes go nowhere; the log says what the port is for."""
+    """A connection that does not say who the client is is closed, and its bytes go nowhere; the log says what the port is for."""
     got: list[bytes] = []
 
     class Server(Protocol):

@@ -47,7 +47,7 @@ def test_share(implementation: str, others: float, most: float, monkeypatch: pyt
 
 
 def test_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pause in which no client waited makes no turn longer."""
+    """A pause in which no client waits makes no turn longer."""
     world = LaneWorld("python", monkeypatch, WebSocketService())
 
     def serve(events: int, now: float) -> int:

@@ -367,7 +367,7 @@ class OnTheSocket(test_tls.OverLoopback):
         assert bytes(here.received) == sent + b"after"
 
     async def test_readingThatWantsToWrite(self) -> None:
-        """Where OpenSSL has to write before it can read on, as for a new key, the socket is watched for that."""
+        """If OpenSSL must write before it can read on, as for a new key, the socket is watched for that."""
         await self.listen()
         here = await self.connect()
         app = self.apps[0]
@@ -385,7 +385,7 @@ class OnTheSocket(test_tls.OverLoopback):
         assert not wants
 
     async def test_writingThatWantsToRead(self) -> None:
-        """Where OpenSSL has to read before it can write on, it writes when the peer has sent something, and writes once."""
+        """If OpenSSL must read before it can write on, it writes when the peer has sent something, and writes once."""
         await self.listen()
         here = await self.connect()
         app = self.apps[0]

@@ -243,7 +243,7 @@ class LaneTests(TestCase):
         await self.close(protocol)
 
     async def test_acceptedByTwisted(self) -> None:
-        """When accept fails once, Twisted judges that, and who it then accepts has a lane all the same."""
+        """When accept fails once, Twisted handles that, and a connection that it then accepts has a lane all the same."""
         accept, failures = speedups.acceptOne, [OSError(errno.ECONNABORTED, "gone")]
         self.patch(speedups, "acceptOne", lambda listening: accept(listening) if not failures else _raise(failures.pop()))  # type: ignore[no-untyped-call]
         protocol, client = await self.connect()
@@ -254,7 +254,7 @@ class LaneTests(TestCase):
         await self.close(protocol)
 
     async def test_socket(self) -> None:
-        """The socket is there for who asks, always the same; it has its descriptor's settings, and goes with the connection."""
+        """The socket is there when asked for, always the same; it has its descriptor's settings, and ends with the connection."""
         protocol, _ = await self.connect()
         transport = protocol.transport
         made = transport.socket
@@ -599,7 +599,7 @@ def test_writesWithinAWrite(monkeypatch, state):
 
 
 def test_startReadingAfterTheEnd(monkeypatch):
-    """A transport that has ended is polled no more, whatever is asked of it; who has its descriptor next is left alone."""
+    """A transport that has ended is no longer polled, whatever it asks for; the next owner of its descriptor is left alone."""
     world = LaneWorld("compiled", monkeypatch, Console())
     world.connect().close()
     (former,) = world.server.runtime.group.sockets.transports()
@@ -641,7 +641,7 @@ def test_groupWithoutMemory(monkeypatch):
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_violationAndFlood(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is closed for a violation, and sends as fast as it can, is read for a while, reads our Close, and is dropped."""
+    """A peer that is closed for a violation and sends as fast as it can is read for a while, reads our Close, and is dropped."""
 
     class Service:
         def onTextMessage(self, caller: Any, text: str) -> None:
@@ -716,7 +716,7 @@ def test_flooders(implementation: str, kind: str, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_turnWithoutMemory(implementation, monkeypatch):
-    """Where an allocation fails in a turn, before it begins even, the connections go on."""
+    """If an allocation fails in a turn, or even before it begins, the connections go on."""
 
     class Echo:
         def onTextMessage(self, caller, text):
@@ -996,7 +996,7 @@ def test_openedOrNot(monkeypatch, implementation):
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_abortedIsLeftAlone(monkeypatch, implementation):
-    """A connection that is to be dropped is polled no more, whoever asks, and its end comes in the next turn."""
+    """A connection that is to be dropped is no longer polled, whatever asks for that, and it ends in the next turn."""
     service = Witness()
     world = LaneWorld(implementation, monkeypatch, service)
     client = world.connect()

@@ -43,7 +43,7 @@ def test_largest():
 
 
 def test_within():
-    """Up to the limit nobody is asked."""
+    """Up to the limit, no holder is asked."""
     backlog = Backlog(100)
     (one,) = peers(backlog, [100])
     backlog.relieve()
@@ -52,7 +52,7 @@ def test_within():
 
 @pytest.mark.parametrize("count", [2, ASKED + 1])
 def test_cannotShrink(count):
-    """Who cannot give way is asked once by one call, and so are only so many; the others' turn comes next."""
+    """A holder that cannot give way is asked once in a call, and only so many are; the turn of the others comes next."""
     backlog = Backlog(10)
     some = peers(backlog, [8] * count, canShrink=False)
     backlog.relieve()
@@ -92,7 +92,7 @@ def test_steps(canShrink):
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1 << 40)), max_size=100))
 def test_total(moves):
-    """The total is the sum of what each has, and who has nothing is not kept."""
+    """The total is the sum of what each holder has, and one that has nothing is not kept."""
     backlog = Backlog(1 << 60)
     some = peers(backlog, [0] * 6)
     for index, size in moves:

@@ -59,7 +59,7 @@ def test_connections():
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_servers(monkeypatch, implementation):
-    """A server that is stopped and forgotten leaves nothing, whoever ended its connections."""
+    """A server that is stopped and forgotten leaves nothing, whichever side ended its connections."""
     world = LaneWorld(implementation, monkeypatch, Echo())
     clients = [world.connect() for _ in range(3)]
     clients[0].close()

@@ -4,7 +4,7 @@ from twisted_ws.wire.loop.rate import Rate
 
 
 def test_rate():
-    """So many a second are within the limit, the next is not, and a new second begins anew."""
+    """So many events a second are within the limit, the next is not, and each second starts from zero."""
     rate = Rate()
     assert [rate.within(3, 100.0 + n / 10) for n in range(5)] == [True, True, True, False, False]
     assert not rate.within(3, 100.99)
@@ -33,7 +33,7 @@ def test_unreadALittle():
 
 
 def test_unreadForNow():
-    """While it is not known for how long nobody reads, nothing is allowed for it."""
+    """While it is not known for how long nothing was read, nothing is allowed for that."""
     rate = Rate()
     assert [rate.within(2, 101.0, -101.0) for _ in range(3)] == [True, True, False]
     assert [rate.within(2, 102.0, 0.5) for _ in range(4)] == [True, True, True, False]

@@ -163,7 +163,7 @@ class Socket:
 
 
 def test_unsentInKernel(tcp):
-    """The kernel says how much it holds for the peer; where nobody says, it is nothing."""
+    """The kernel says how much it holds for the peer; if it does not say, that is nothing."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert unsentInKernel(Socket(ours.fileno())) == 0
@@ -256,7 +256,7 @@ def test_sending(pair, tcp):
 
 
 def test_hasVanishedLocally():
-    """On a UNIX socket nobody vanishes without a word."""
+    """On a UNIX socket, no peer vanishes unnoticed."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.send(b"x")
@@ -276,7 +276,7 @@ def test_hasVanishedLocally():
     ],
 )
 def test_noticeVanished(interval, timeout, idle, pause, count):
-    """The kernel asks who is silent, more than once if there is time, and knows by the bound; accepted sockets inherit it."""
+    """The kernel probes silent peers, more than once if there is time, within the bound; accepted sockets inherit this."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         noticeVanished(listening, interval, timeout)
         with socket.create_connection(listening.getsockname()):

@@ -73,7 +73,7 @@ def test_seconds(clock: Clock, turns: Turns) -> None:
 
 
 def test_order(clock: Clock, turns: Turns) -> None:
-    """Who has more to do goes behind those who wait already."""
+    """Work that is not finished queues behind what waits already."""
     order: list[str] = []
 
     def worker(name: str, rounds: int) -> None:
@@ -131,7 +131,7 @@ def test_spend(clock: Clock, turns: Turns) -> None:
 
 
 def test_through(clock: Clock, turns: Turns) -> None:
-    """Who goes through very many does as much as fits in each turn, and shares them with others who do the same."""
+    """Going through very many items does as much as fits into each turn, and shares the turns with others that do the same."""
     done: list[str] = []
 
     async def work(name: str) -> None:
@@ -151,7 +151,7 @@ def test_through(clock: Clock, turns: Turns) -> None:
 
 
 def test_turnWithinWork(clock: Clock, turns: Turns) -> None:
-    """Where somebody who works has the reactor turn, the work goes on after that as it began, and who waits has a turn."""
+    """If work has the reactor turn, it goes on after that as it began, and what waits gets its turn."""
     came: list[str] = []
     turns.later(lambda: came.append("waited"))
     assert turns.begin()
@@ -166,7 +166,7 @@ def test_turnWithinWork(clock: Clock, turns: Turns) -> None:
 
 @pytest.mark.parametrize("outer", ["later", "spend", "turn"])
 def test_turnOfAFinaliser(outer: str) -> None:
-    """Where a finaliser has the reactor turn while it is asked for a turn, who waits afterwards has one too."""
+    """If a finaliser has the reactor turn while a turn is being asked for, what waits afterwards gets one, too."""
     came = 0
     for number in MOMENTS:
         clock, done = Clock(), list[str]()
@@ -192,7 +192,7 @@ def test_turnOfAFinaliser(outer: str) -> None:
 
 @pytest.mark.parametrize("outer", ["later", "turn"])
 def test_turnWithoutMemory(outer: str) -> None:
-    """Whichever allocation fails, who waits has its turn, or whoever asked for it is told; others have theirs after it."""
+    """Whichever allocation fails, what waits gets its turn, or its caller is told; others get theirs after it."""
     for number in range(60):
         clock, done = Clock(), list[str]()
         turns = Turns(clock)
@@ -217,7 +217,7 @@ def test_turnWithoutMemory(outer: str) -> None:
 
 
 def test_callWithoutMemory(clock: Clock, turns: Turns) -> None:
-    """A turn that the reactor could not call, or one that could not call who waits, keeps nobody waiting."""
+    """A turn that the reactor could not call, or that could not call what waits, keeps nothing waiting."""
     done: list[str] = []
     turns.later(lambda: done.append("first"))
     clock.calls.pop().called = 1  # as the reactor notes it before it calls

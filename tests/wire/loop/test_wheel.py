@@ -116,7 +116,7 @@ def test_oneTimer(clock, wheel):
 
 @pytest.mark.parametrize("jump", [1, 100, 1e6, -100])
 def test_standingStill(clock, wheel, jump):
-    """While the reactor stands still, or its clock is set, no time passes for those who wait; then there is a tick to read in."""
+    """While the reactor stands still, or its clock is set, no time passes on the wheel; then there is a tick for reading."""
     soon, late = Entry(), Entry()
     wheel.set(soon, wheel.seconds() + 0.5)
     wheel.set(late, wheel.seconds() + 10)
@@ -139,7 +139,7 @@ def test_standingStill(clock, wheel, jump):
 
 
 def test_alwaysLate(clock, wheel):
-    """Where the reactor stands still again and again, those who wait have their time, several times over, and not for ever."""
+    """If the reactor stands still again and again, deadlines take several times their time, but not for ever."""
     entry = Entry()
     wheel.set(entry, wheel.seconds() + 10)
     turns = 0
@@ -164,7 +164,7 @@ def test_missed(clock, wheel):
 
 
 def test_setFromADeadline(clock, wheel):
-    """A deadline may set itself anew, put off another that is due now, and drop one."""
+    """A deadline may set itself again, put off another that is due now, and drop one."""
     dropped, putOff = Entry(), Entry()
 
     def act():

@@ -66,7 +66,7 @@ def controls(draw):
 
 @st.composite
 def messages(draw, compressed=False, bad=False):
-    """A whole message in one frame or in fragments, with control frames between them; `bad`: a text that is no UTF-8."""
+    """A whole message in one frame or in fragments, with control frames between them; `bad`: a text that is not UTF-8."""
     opcode = TEXT if bad else draw(st.sampled_from([TEXT, BINARY]))
     payload = draw(badTexts if bad else texts if opcode == TEXT else binaries)
     rsv = 0

@@ -105,7 +105,7 @@ def test_notCommon(impl, data):
 
 @BOTH
 def test_readSome(impl, pair):
-    """What is there is read; nothing there is None; the end is empty; a descriptor that is no connection is an OSError."""
+    """What is there is read; nothing there is None; the end is empty; a descriptor that is not a connection is an OSError."""
     ours, theirs = pair
     assert impl.readSome(ours.fileno()) is None
     theirs.sendall(b"some")
@@ -178,7 +178,7 @@ def test_isOnLoopback(impl, family, host, found):
 
 @BOTH
 def test_isOnLoopbackOfAnother(impl):
-    """What is no socket is an error."""
+    """Anything that is not a socket is an error."""
     with open(os.devnull) as file, pytest.raises(OSError, match="socket"):
         impl.isOnLoopback(file.fileno())
     with pytest.raises(OSError, match="descriptor"):
@@ -360,7 +360,7 @@ def test_laneMixed(impl, pair):
 
 @BOTH
 def test_laneDetached(impl, pair):
-    """Who detaches the lane while messages are delivered gets the rest of them at the transport, in order."""
+    """If the lane is detached while messages are delivered, the transport gets the rest of them, in order."""
     ours, theirs = pair
     polled = Polled(impl, ours)
 
@@ -395,7 +395,7 @@ def test_laneThatRaises(impl, pair):
 
 @BOTH
 def test_laneBatches(impl, pair):
-    """Of one connection at most 64 messages are delivered in a turn, so that a flood starves nobody; none is lost."""
+    """At most 64 messages of one connection are delivered in a turn, so that a flood does not starve others; none is lost."""
     ours, theirs = pair
     polled = Polled(impl, ours)
     theirs.sendall(b"".join(clientFrame(1, b"%d" % n) for n in range(100)))
@@ -435,7 +435,7 @@ def test_readWhileOthersRun(impl, pair, last):
 
 @BOTH
 def test_servedWithin(impl, pair):
-    """Who serves the set from within a handler serves nothing: no message comes before one that was sent earlier."""
+    """Serving the set from within a handler serves nothing: no message comes before one that was sent earlier."""
     ours, theirs = pair
     polled = Polled(impl, ours)
     served = []
@@ -470,7 +470,7 @@ def test_servedWithin(impl, pair):
 @BOTH
 @pytest.mark.parametrize("paused", [False, True])
 def test_laneOfAFormerOwner(impl, pair, paused):
-    """A lane is its transport's: the next owner of the descriptor has none, and who has left takes none away."""
+    """A lane belongs to its transport: the next owner of the descriptor has none, and one that has left cannot take it away."""
     ours, theirs = pair
     polled = Polled(impl, ours)
     if paused:
@@ -492,7 +492,7 @@ def test_laneOfAFormerOwner(impl, pair, paused):
 
 @BOTH
 def test_laneWhilePaused(impl, pair):
-    """A lane stays while its transport is not polled, and can be given then; nothing is kept of who has neither."""
+    """A lane stays while its transport is not polled, and can be given then; nothing is kept of a transport that has neither."""
     ours, theirs = pair
 
     class Transport:
@@ -523,7 +523,7 @@ def test_laneWhilePaused(impl, pair):
 
 @BOTH
 def test_someAtOnce(impl):
-    """Of many that are ready each comes once before any comes again, however few are served at once; who has gone does not."""
+    """Of many that are ready, each is served once before any is served again, however few at once; one that has gone is not."""
     told = []
     sockets = impl.PollSet(lambda transport, events, came: told.append(transport))
     with ExitStack() as stack:
@@ -574,7 +574,7 @@ def test_messagesAtOnce(impl, number, each, first):
 
 @BOTH
 def test_lookUp(impl):
-    """Whoever takes long says so: then nobody else is served before the clock was looked at."""
+    """A handler that takes long says so: then nothing else is served before the clock is read."""
     told = []
 
     def ready(transport, events, came):
@@ -656,7 +656,7 @@ def test_attachedUnknown(impl, pair):
 
 @BOTH
 def test_setsAreCollected(impl, pair):
-    """A set that refers to itself through its transports goes when nobody else has it."""
+    """A set that refers to itself through its transports is freed when nothing else refers to it."""
     ours, _ = pair
 
     class Owner:
@@ -763,7 +763,7 @@ def test_sendErrors(impl, pair):
 
 @BOTH
 def test_handles(impl, pair):
-    """A handle may be any address; what is no descriptor is none, also where its lower half is one."""
+    """A handle may be any address; a number that is not a descriptor is not taken for one, even if its lower half is."""
     ours, theirs = pair
     one = sender(impl, ours)
     one.handle = 2 ** (8 * ctypes.sizeof(ctypes.c_size_t) - 1)
@@ -805,7 +805,7 @@ def test_sendWithoutMemory(impl, pair, number):
 
 
 def test_unknownRest(monkeypatch, pair):
-    """When sending fails in the middle in Python, nobody says that nothing went."""
+    """When sending fails in the middle in Python, it is not reported as nothing sent."""
     one = sender(pure, pair[0])
 
     def write(fd, data):
@@ -822,7 +822,7 @@ def test_unknownRest(monkeypatch, pair):
 
 
 def test_sendMeanwhile(monkeypatch, pair):
-    """What wants to go out while a frame is being sent in Python, by a finaliser or in another thread, has to wait."""
+    """In Python, frames that a finaliser or another thread sends while a frame is being sent must wait."""
     ours, theirs = pair
     one = sender(pure, ours)
     outcomes = []
@@ -841,7 +841,7 @@ def test_sendMeanwhile(monkeypatch, pair):
 
 @BOTH
 def test_sendMany(impl):
-    """Everyone is sent the same, and those who are behind are named, and keep what the kernel did not take."""
+    """Everyone is sent the same; those that are behind are named, and keep what the kernel did not take."""
     pairs = [socket.socketpair() for _ in range(4)]
     try:
         for each in chain(*pairs):

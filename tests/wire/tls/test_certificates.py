@@ -280,7 +280,7 @@ def test_thePasswordIsTheFileWithoutItsLastNewline(tmp_path: Path, content: byte
 
 
 def test_thePasswordFileWinsOverTheEnvironment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a file the environment variable is asked; without both there is no password."""
+    """Without a file, the environment variable counts; without both, there is no password."""
     monkeypatch.setenv(PASSWORD_VARIABLE, "from the environment")
     assert readPassword(write(tmp_path / "pw", b"from the file")) == b"from the file"
     assert readPassword(None) == b"from the environment"
@@ -359,7 +359,7 @@ def test_onlyTheOwnerCanReadTheSelfSignedKey(tmp_path: Path, umask: int) -> None
 
 @pytest.mark.parametrize(("days", "kept"), [(0, True), (389, True), (390, False), (400, False), (-1, False)])
 def test_theSelfSignedCertificateIsKeptWhileItIsValid(tmp_path: Path, days: int, kept: bool) -> None:
-    """It is used again until 7 days before its end; then, or when the clock has gone back, a new one is made."""
+    """It is used again until 7 days before its end; then, or if the clock was set back, a new one is made."""
     first = loadSelfSigned(str(tmp_path), NOW)
     second = loadSelfSigned(str(tmp_path), NOW + timedelta(days=days))
     assert (second.certificate == first.certificate) is kept
@@ -375,7 +375,7 @@ def test_aDamagedSelfSignedFileIsMadeAnew(tmp_path: Path, content: bytes) -> Non
 
 
 def test_anOpenStateDirectoryIsWarnedOf(tmp_path: Path) -> None:
-    """Who can write the directory can exchange the key, so a warning names the mend."""
+    """Anybody that can write to the directory can exchange the key, so a warning names the remedy."""
     tmp_path.chmod(0o777)
     with capturedLogs() as events:
         loadSelfSigned(str(tmp_path), NOW)

@@ -32,7 +32,7 @@ def test_judge():
 
 
 def test_badKey():
-    """A client certificate that OpenSSL refuses is a mistake of the operator, named."""
+    """A client certificate that OpenSSL refuses is an error of the operator, and named."""
     other = load_pem_private_key(CLIENT.private_key_pem.bytes(), None)
     key = CertifiedKey("client.pem", parse(SERVER.cert_chain_pems[0].bytes()), other)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"client\.pem"):

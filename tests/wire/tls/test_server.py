@@ -355,7 +355,7 @@ def test_theContextKeepsMemoryAndTimeInBounds(pem: str) -> None:
     ],
 )
 def test_onlyHTTP1IsNegotiated(pem: str, offered: list[str], chosen: str | bool | None) -> None:
-    """http/1.1 is chosen where it is offered, else http/1.0; who offers others gets the alert no_application_protocol."""
+    """http/1.1 is chosen if it is offered, else http/1.0; offering only others gets the alert no_application_protocol."""
     context = client()
     if offered:
         context.set_alpn_protocols(offered)
@@ -630,7 +630,7 @@ class TCPTransport(StringTransport):
 
 @pytest.mark.parametrize("error", [None, OSError(22, "Invalid argument")])
 def test_smallPacketsAreSentAtOnce(pem: str, error: Exception | None) -> None:
-    """TCP_NODELAY is set before the handshake, and a peer that has gone already is no error there."""
+    """TCP_NODELAY is set before the handshake, and a peer that has left already is not an error there."""
     seen: list[object] = []
 
     class App(Protocol):
@@ -679,7 +679,7 @@ def test_whatIsNotTLSIsNotSecure(transport: object) -> None:
 
 
 def test_withoutMutualTLSThereIsNoClientCertificate(pem: str) -> None:
-    """A client certificate that nobody asked for is not known."""
+    """A client certificate that was not asked for is not known."""
     pair = shake(ServerTLS(TLSSettings(certificate=pem)), client(CLIENT))
     assert hasTLS(pair.tls)
     assert peerCertificate(pair.tls) is None
@@ -948,7 +948,7 @@ class OverLoopback(TestCase):
         assert self.apps[0].received == b""
 
     async def test_garbageIsQuiet(self) -> None:
-        """Bytes that are no TLS, whole or cut, end that connection without a line in the log."""
+        """Bytes that are not TLS, complete or cut, end that connection without a log line."""
         await self.listen()
         with capturedLogs() as events:
             for data in (

@@ -36,7 +36,7 @@ def flat(runs):
 
 @given(st.lists(st.one_of(st.just(0), st.integers(1, 1 << 20)), max_size=60), st.integers(1, 3 * GROUP))
 def test_anyOrder(moves, begin):
-    """Whoever comes and leaves: the order is that of coming, and who goes through them has them as they were."""
+    """Whichever members come and leave, their order is that of coming, and going through them shows them as they were."""
     crowd, model, taken = Crowd(), {}, []
     for number in range(begin):
         member = Member(number)
@@ -59,7 +59,7 @@ def test_anyOrder(moves, begin):
 
 @given(st.lists(st.integers(0, 1 << 20), max_size=40), st.integers(1, 2 * GROUP))
 def test_keepsNobody(leaving, begin):
-    """Who has left is kept by nothing, however the others were gone through before."""
+    """Nothing keeps a member that has left, however the others were gone through before."""
     crowd = Crowd()
     places = {member: crowd.add(member) for member in map(Member, range(begin))}
     for number in leaving:
@@ -127,7 +127,7 @@ def test_withoutMemory(size, number):
 
 
 def test_whileOthersComeAndLeave():
-    """Those who come and leave in the middle of another's coming and leaving have done so in the end."""
+    """Members that come and leave while another comes or leaves have done so in the end."""
     for moment in MOMENTS:
         for change in ("add", "remove"):
             crowd = Crowd()
@@ -153,7 +153,7 @@ def test_whileOthersComeAndLeave():
 
 
 def test_whileTheLastOneLeaves():
-    """Who comes while the only other one leaves, and the group with it, is there."""
+    """A member that comes while the only other one leaves, and the group with it, is there."""
     for moment in MOMENTS:
         crowd = Crowd()
         first, came = Member(0), Member(1)

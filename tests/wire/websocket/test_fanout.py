@@ -116,7 +116,7 @@ def results(*answers):
 
 
 def test_few(makeWorld):
-    """What fits into the turn has gone when the call returns, with nothing left behind; the work of small ones needs no timer."""
+    """What fits into the turn is sent when the call returns, with nothing left over; small messages need no timer."""
     world = makeWorld(FEW // STEPS)
     assert world.send(b"one") == FEW // STEPS
     assert world.clock.getDelayedCalls() == []
@@ -126,7 +126,7 @@ def test_few(makeWorld):
 
 
 def test_ownWays(makeWorld):
-    """Those who cannot be sent a whole frame go on by themselves, in order; who takes nothing is not counted."""
+    """Recipients that cannot be sent a whole frame go on by themselves, in order; those that take nothing are not counted."""
     world, order = makeWorld(4), []
     for each, way in zip(world.members, (WHOLE, NOT_THIS_WAY, BEGUN, NOT_THIS_WAY), strict=True):
         each.way = way
@@ -139,7 +139,7 @@ def test_ownWays(makeWorld):
 
 
 def test_otherMessages(makeWorld):
-    """What is no frame is handed to each one; a `deliver` of its own decides how."""
+    """Anything that is not a frame is handed to each recipient; a `deliver` of its own decides how."""
     world = makeWorld(3)
     world.members[1].takes = False
     assert world.send(("an", "object")) == 2
@@ -149,7 +149,7 @@ def test_otherMessages(makeWorld):
 
 
 def test_oneThatFails(makeWorld):
-    """One that raises is logged and not counted, and stops nobody else's."""
+    """A recipient that raises is logged and not counted, and does not stop the others."""
     world = makeWorld(3)
     world.members[0].onSend = lambda message: 1 / 0
     with capturedLogs() as logs:
@@ -244,7 +244,7 @@ def test_slowOnes(makeWorld):
 
 
 def test_later(makeWorld):
-    """A message that is still to be made is made once, for whoever gets it first."""
+    """A message that is still to be made is made once, for its first recipient."""
     world, made = makeWorld(ALL), []
 
     def make():
@@ -262,7 +262,7 @@ def test_later(makeWorld):
 
 
 def test_othersHaveTheirTurn(makeWorld):
-    """Between the slices, others who wait for a turn get theirs."""
+    """Between the slices, other work that waits for a turn gets it."""
     world = makeWorld(ALL)
     world.send(b"a")
     seen = []
@@ -279,7 +279,7 @@ def test_othersHaveTheirTurn(makeWorld):
 
 
 def test_comesAndGoes(makeWorld):
-    """Who comes after the call does not get it; who leaves meanwhile is not counted."""
+    """A recipient that comes after the call does not get it; one that leaves meanwhile is not counted."""
     world = makeWorld(ALL)
     answer = world.send(b"a")
     late = Member()
@@ -300,7 +300,7 @@ def test_comesAndGoes(makeWorld):
 
 
 def test_catchUp(makeWorld):
-    """Who is written to alone has before that all that was sent until then, once; it is counted."""
+    """A recipient that is written to alone gets everything that was sent before that first, once; it is counted."""
     world = makeWorld(ALL)
     first, last, other = world.members[0], world.members[-1], world.members[-2]
     answers = [world.send(b"a"), world.send(b"b", [first, last, other]), world.send(b"c", [other]), world.send(b"d")]
@@ -339,7 +339,7 @@ def test_catchUpBySubscription(makeWorld):
 
 
 def test_overlaps(makeWorld):
-    """Who is in several parts has it once, sent in slices or ahead of the others."""
+    """A recipient in several parts gets it once, in slices or ahead of the others."""
     world = makeWorld(ALL)
     twice = Member()
     parts = [(run, OutgoingMessage(1, b"x"), STEPS) for run in world.crowd.runs()]
