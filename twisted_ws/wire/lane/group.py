@@ -120,11 +120,10 @@ class PollGroup:
         Timers, accepts and what waits for its turn (`twisted_ws.wire.loop.turns`) come after that.
         """
         try:
-            seconds = self._seconds
-            until = seconds() + (TURN if self._leftAt is None else self._share())
+            until = self._seconds() + (TURN if self._leftAt is None else self._share())
             now = self._wheel.seconds()
             while self.sockets.serve(EVENTS, now) == EVENTS:
-                at = seconds()
+                at = self._seconds()
                 if at >= until:
                     self._leftAt = at
                     break

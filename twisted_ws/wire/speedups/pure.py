@@ -196,7 +196,7 @@ class Sender:
         """
         if not 0 <= first <= 0xFF:
             raise OverflowError("the first byte is not a byte")
-        return self.take(frame(first & 0x0F, payload.encode() if isinstance(payload, str) else payload, first & 0x70), now)
+        return self.take(frame(first & 0x0F, payload.encode() if isinstance(payload, str) else payload, first & 0xF0), now)
 
     def take(self, data: bytes, now: float) -> bool | None:
         """Do as `send` does, with a complete frame."""
