@@ -48,7 +48,8 @@ class World:
         """Return a client and its caller."""
         client = self.memory.connect("/ws")
         if self.policy is not None:
-            BufferedSubscriber(client.caller, self.channels, self.policy)
+            service = SimpleNamespace(policy=self.policy, left=lambda caller, channel: None)
+            BufferedSubscriber(client.caller, self.channels, service)
         for channel in channels:
             client.caller.subscribe(channel)
         return client, client.caller

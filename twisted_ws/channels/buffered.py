@@ -20,6 +20,7 @@ from twisted_ws.wire.websocket.outbox import failedWrite
 if TYPE_CHECKING:
     from twisted_ws.caller import Caller
     from twisted_ws.channels.channels import Channels
+    from twisted_ws.channels.service import ChannelService
 
 __all__ = ["BufferedSubscriber"]
 
@@ -37,11 +38,11 @@ class BufferedSubscriber(Subscriber):
     in order as the connection drains. The connection counts what is in the mailbox with its own bytes.
     """
 
-    __slots__ = ("_channels", "_connection", "_easing", "_goesOn", "_isPumping", "_mailbox", "_patterns", "_policy", "sender")
+    __slots__ = ("_channels", "_connection", "_easing", "_goesOn", "_isPumping", "_mailbox", "_patterns", "_service", "sender")
 
     format: ClassVar[Format] = staticmethod(rawFormat)
 
-    def __init__(self, caller: Caller, channels: Channels, policy: Policy = Policy.CLOSE) -> None:
+    def __init__(self, caller: Caller, channels: Channels, service: ChannelService | None = None) -> None:
         super().__init__(caller)
         self._channels = channels
         self._connection = caller._connection
@@ -50,7 +51,7 @@ class BufferedSubscriber(Subscriber):
         self._goesOn = False  # whether `_pump` will be called in a later turn
         self._isPumping = False
         self._easing: Deferred[None] | None = None
-        self._policy = policy
+        self._service = service
         self._patterns: tuple[tuple[str, ...], tuple[str, ...]] | None = None  # for these channels: how names in patterns begin
         self.gone = not self._connection.isOpen()
         caller.membership = self
@@ -85,18 +86,19 @@ class BufferedSubscriber(Subscriber):
         return self._keep(message.publication)
 
     def ended(self, channel: str, reason: str) -> None:
-        """Drop what waits of a channel or pattern and is no longer wanted."""
+        """Drop what waits of a channel or pattern and is no longer wanted, and tell the service."""
         mailbox = self._mailbox
-        if mailbox is None:
-            return
-        before = mailbox.size
-        if isPattern(channel):
-            mailbox.wanted = self._wants  # asked as each one's turn comes: there may be thousands of channels
-        else:
-            mailbox.drop(channel, not self._wants(channel))
-        self._connection.keep(mailbox.size - before)
-        if not mailbox:
-            self._drop()
+        if mailbox is not None:
+            before = mailbox.size
+            if isPattern(channel):
+                mailbox.wanted = self._wants  # asked as each one's turn comes: there may be thousands of channels
+            else:
+                mailbox.drop(channel, not self._wants(channel))
+            self._connection.keep(mailbox.size - before)
+            if not mailbox:
+                self._drop()
+        if self._service is not None:
+            self._service.left(self.caller, channel)
 
     def write(self, notice: bytes) -> None:
         """Send a notice, in order with the messages; it is never dropped."""
@@ -178,7 +180,8 @@ class BufferedSubscriber(Subscriber):
         if self._mailbox is None:
             limits = self._channels.limits
             self._connection.hold(self._pump, self._makeRoom)
-            self._mailbox = Mailbox(self._policy, limits.maxSendBuffer, limits.subscriberLag)
+            policy = Policy.CLOSE if self._service is None else self._service.policy
+            self._mailbox = Mailbox(policy, limits.maxSendBuffer, limits.subscriberLag)
         mailbox = self._mailbox
         before = mailbox.size
         kept = add(mailbox, self._connection.waiting())

@@ -8,7 +8,7 @@ import msgspec
 
 from twisted_ws.channels.formats import SUBPROTOCOL
 from twisted_ws.errors import ChannelError
-from twisted_ws.message import Message
+from twisted_ws.message import Message, Start
 
 __all__ = [
     "SUBPROTOCOL",
@@ -21,6 +21,7 @@ __all__ = [
     "notice",
     "readRequest",
     "refOf",
+    "startFields",
 ]
 
 _LONGEST_REF = 64
@@ -120,6 +121,12 @@ def refOf(text: str) -> Ref:
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
     return None if isinstance(ref, str) and len(ref) > _LONGEST_REF else ref
+
+
+def startFields(start: Start) -> dict[str, Any]:
+    """Return the fields of a notice that a subscription has begun."""
+    place = None if start.position is None else str(start.position)
+    return {"channel": start.channel, "id": place, "recovered": start.recovered, "count": start.missed}
 
 
 def notice(kind: str, ref: Ref = None, **fields: Any) -> bytes:

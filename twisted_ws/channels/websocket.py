@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from twisted_ws.channels.buffered import BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonFormat
@@ -19,6 +19,7 @@ from twisted_ws.channels.subprotocol import (
     notice,
     readRequest,
     refOf,
+    startFields,
 )
 from twisted_ws.closecodes import FORBIDDEN, NOT_RECOVERED, REFUSED
 from twisted_ws.errors import ChannelError
@@ -32,28 +33,15 @@ if TYPE_CHECKING:
 __all__ = ["JsonSubscriber", "RawSubscriber"]
 
 
-class _ServiceSubscriber(BufferedSubscriber):
-    """A caller of a `ChannelService`, whose hooks are asked for what it wants."""
-
-    __slots__ = ("_service",)
-
-    def __init__(self, caller: Caller, service: ChannelService) -> None:
-        super().__init__(caller, service.server.channels, service.policy)
-        self._service = service
-
-    def ended(self, channel: str, reason: str) -> None:
-        """Tell the service as well."""
-        super().ended(channel, reason)
-        self._service.left(self.caller, channel)
-
-
-class RawSubscriber(_ServiceSubscriber):
+class RawSubscriber(BufferedSubscriber):
     """A caller that gets messages as they were published; what it sends is published to the one channel of its URL."""
 
     __slots__ = ("_resuming",)
 
+    _service: ChannelService
+
     def __init__(self, caller: Caller, service: ChannelService) -> None:
-        super().__init__(caller, service)
+        super().__init__(caller, service.server.channels, service)
         self._resuming = False
 
     def welcome(self) -> None:
@@ -95,15 +83,17 @@ class RawSubscriber(_ServiceSubscriber):
         self.disconnect(REFUSED + error.status, error.message)
 
 
-class JsonSubscriber(_ServiceSubscriber):
+class JsonSubscriber(BufferedSubscriber):
     """A caller that speaks ``twisted-ws.v1`` (see `twisted_ws.channels.subprotocol`)."""
 
     __slots__ = ("_asked",)
 
+    _service: ChannelService
+
     format: ClassVar[Format] = staticmethod(jsonFormat)
 
     def __init__(self, caller: Caller, service: ChannelService) -> None:
-        super().__init__(caller, service)
+        super().__init__(caller, service.server.channels, service)
         self._asked: SubscribeRequest | None = None  # what `begin` answers; requests are handled one after the other
 
     def welcome(self) -> None:
@@ -177,12 +167,7 @@ class JsonSubscriber(_ServiceSubscriber):
     def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
         """Tell the client where the subscription begins, and send what was missed."""
         asked = self._asked if self._asked is not None and self._asked.channel == start.channel else None
-        answer: dict[str, Any] = {
-            "channel": start.channel,
-            "id": None if start.position is None else str(start.position),
-            "recovered": start.recovered,
-            "count": start.missed,
-        }
+        answer = startFields(start)
         if asked is not None and asked.presence:
             self._channels.presence.watch(start.channel, self)
             answer["presence"] = self._channels.who(start.channel)

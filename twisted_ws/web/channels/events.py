@@ -11,7 +11,7 @@ from twisted_ws.channels.buffered import BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonParts
 from twisted_ws.channels.names import isPattern
 from twisted_ws.channels.replay import Replay
-from twisted_ws.channels.subprotocol import notice
+from twisted_ws.channels.subprotocol import notice, startFields
 from twisted_ws.message import Cursor, Kind, Publication, Start, parseAfter
 from twisted_ws.web.channels.request import presenceOf
 from twisted_ws.web.channels.stream import Event, EventStream, uniform
@@ -76,7 +76,7 @@ class EventSubscriber(BufferedSubscriber):
     Subscriptions are made before the stream begins, because any may still be refused; messages are kept for `open` meanwhile.
     """
 
-    __slots__ = ("_began", "_service", "_starts", "_stream", "_watched")
+    __slots__ = ("_began", "_starts", "_stream", "_watched")
 
     format: ClassVar[Format] = staticmethod(rawEvent)
 
@@ -84,10 +84,9 @@ class EventSubscriber(BufferedSubscriber):
         self, visitor: Visitor, stream: EventStream, service: ChannelService, watched: bool, names: Iterable[str]
     ) -> None:
         visitor._connection = stream
-        super().__init__(cast("Caller", visitor), service.server.channels, service.policy)
+        super().__init__(cast("Caller", visitor), service.server.channels, service)
         if not stream.chunked:
             self.sender = NEVER
-        self._service = service
         self._stream = stream
         self._watched = watched
         self._starts: list[Start] = []
@@ -114,7 +113,6 @@ class EventSubscriber(BufferedSubscriber):
     def ended(self, channel: str, reason: str) -> None:
         """Tell the service, and the client unless it asked for this; without any channel the stream ends."""
         super().ended(channel, reason)
-        self._service.left(self.caller, channel)
         if reason and self._began:
             self.write(self._unsubscribed(channel, reason))
             if not self.channels:
@@ -145,7 +143,7 @@ class EventSubscriber(BufferedSubscriber):
         self._stream.end(b"id: %s\n\n" % LEFT.encode("ascii"))
 
     def _subscribed(self, start: Start, who: Mapping[str, Any]) -> bytes:
-        answer = msgspec.json.encode(self._answer(start))
+        answer = msgspec.json.encode(startFields(start))
         return b"event: subscribed\n" + self._idOf(start) + b"data: " + answer + b"\n\n"
 
     def _unsubscribed(self, channel: str, reason: str) -> bytes:
@@ -153,10 +151,6 @@ class EventSubscriber(BufferedSubscriber):
 
     def _idOf(self, start: Start) -> bytes:
         return b"" if start.position is None else b"id: %s\n" % str(start.position).encode("ascii")
-
-    def _answer(self, start: Start) -> dict[str, Any]:
-        place = None if start.position is None else str(start.position)
-        return {"channel": start.channel, "id": place, "recovered": start.recovered, "count": start.missed}
 
 
 class JsonEventSubscriber(EventSubscriber):
@@ -172,7 +166,7 @@ class JsonEventSubscriber(EventSubscriber):
             self.write(b"data: " + each.payload + b"\n\n")
 
     def _subscribed(self, start: Start, who: Mapping[str, Any]) -> bytes:
-        answer = self._answer(start)
+        answer = startFields(start)
         if self._watched:
             answer["presence"] = who[start.channel]
         return self._idOf(start) + b"data: " + notice("subscribed", **answer) + b"\n\n"
