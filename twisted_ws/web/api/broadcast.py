@@ -83,10 +83,5 @@ class BroadcastResource(GuardedResource):
             raise httpError(error) from None
         if sent.called:
             return b"OK"
-
-        def answer(count: int) -> None:
-            if not request.gone:
-                request.answer(b"OK")
-
-        sent.addCallback(answer)
+        sent.addCallback(lambda count: request.answer(b"OK"))
         return NOT_DONE_YET

@@ -289,7 +289,7 @@ def _encoded(message: schemas.BatchMessage) -> Message:
     data = bytes(message.data)  # type: ignore[arg-type]
     if not data.isascii():
         try:
-            data.decode()  # which msgspec leaves to whoever makes texts of it
+            data.decode()  # which msgspec leaves to the code that makes texts of it
         except UnicodeDecodeError:
             raise ChannelError("bad-request", "The data is not valid UTF-8.") from None
     return Message.ofData(data)

@@ -51,10 +51,9 @@ class Cors:
             return
         head = request.head
         if "origin" in head.values:
-            denied = checkOrigin(head, self._origins, request.isSecure())
-            assert denied is not None  # what `show` says, too
-            raise HttpError(denied.status, denied.message, hint=denied.hint)
-        if isFromElsewhere(head) and not self._origins.allows("null", head.host, request.isSecure()):
+            if (denied := checkOrigin(head, self._origins, request.isSecure())) is not None:
+                raise HttpError(denied.status, denied.message, hint=denied.hint)
+        elif isFromElsewhere(head) and not self._origins.allows("null", head.host, request.isSecure()):
             raise HttpError(403, "Pages of other sites may not connect.")
 
     def show(self, request: HttpRequest) -> bool:

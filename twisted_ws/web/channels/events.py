@@ -213,13 +213,13 @@ class CursorEventSubscriber(JsonEventSubscriber):
         return self._id()
 
 
-async def openEvents(request: HttpRequest, visit: ChannelRequest) -> None:
+async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> None:
     """Answer a GET with an event stream.
 
     Raises:
         ChannelError: one of the channels is refused, or the position is malformed.
     """
-    names, query, server = visit.names, visit.query, visit.service.server
+    names, query, server = channelRequest.names, channelRequest.query, channelRequest.service.server
     after = request.fields.get("last-event-id") or query.get("after", query.get("lastEventId") or None)
     if after == LEFT:
         request.setResponseCode(204)
@@ -229,7 +229,7 @@ async def openEvents(request: HttpRequest, visit: ChannelRequest) -> None:
     alone = len(names) == 1 and not isPattern(names[0])
     json = not alone or query.get("format") == "json"
     watched = json and query.get("presence") == "true"
-    infos = await visit.service.permitAll(visit.visitor, names, watched)
+    infos = await channelRequest.service.permitAll(channelRequest.visitor, names, watched)
     if request.gone:
         return  # a hook has continued nevertheless
     request.say("Content-Type", "text/event-stream; charset=utf-8")
@@ -245,7 +245,7 @@ async def openEvents(request: HttpRequest, visit: ChannelRequest) -> None:
 
     kind = CursorEventSubscriber if not alone else JsonEventSubscriber if json else EventSubscriber
     stream = EventStream(request, server.channels, whenGone)
-    subscriber = kind(visit.visitor, stream, visit.service, watched, infos)
-    await visit.subscribe(subscriber, infos, positions)
+    subscriber = kind(channelRequest.visitor, stream, channelRequest.service, watched, infos)
+    await channelRequest.subscribe(subscriber, infos, positions)
     server.visits.add(stream)
     subscriber.open()

@@ -114,9 +114,9 @@ class _Question:
         ChannelError: it is malformed.
     """
 
-    def __init__(self, request: HttpRequest, visit: ChannelRequest, limits: Limits) -> None:
-        query = visit.query
-        self.names = visit.names
+    def __init__(self, request: HttpRequest, channelRequest: ChannelRequest, limits: Limits) -> None:
+        query = channelRequest.query
+        self.names = channelRequest.names
         self.alone = len(self.names) == 1
         self.presence = query.get("presence") == "true"
         wait, limit = query.get("wait", "0"), query.get("limit", str(limits.answerMessages))
@@ -148,15 +148,27 @@ class Poll(Subscriber):
     It is answered in the turn after its first message, with everything that has come by then.
     """
 
-    __slots__ = ("_answering", "_gathered", "_question", "_request", "_runs", "_server", "_visit", "_waiting", "wheelSlot")
+    __slots__ = (
+        "_answering",
+        "_channelRequest",
+        "_gathered",
+        "_question",
+        "_request",
+        "_runs",
+        "_server",
+        "_waiting",
+        "wheelSlot",
+    )
 
     format: ClassVar[Format] = staticmethod(lambda publication: (publication, jsonFields(publication)))
 
-    def __init__(self, request: HttpRequest, visit: ChannelRequest, server: WebSocketServer, question: _Question) -> None:
-        super().__init__(visit.visitor)
-        visit.visitor.membership = self
+    def __init__(
+        self, request: HttpRequest, channelRequest: ChannelRequest, server: WebSocketServer, question: _Question
+    ) -> None:
+        super().__init__(channelRequest.visitor)
+        channelRequest.visitor.membership = self
         self._request = request
-        self._visit = visit
+        self._channelRequest = channelRequest
         self._server = server
         self._question = question
         self._gathered = Gathered(question.limit, server.limits)
@@ -205,7 +217,7 @@ class Poll(Subscriber):
 
     def ended(self, channel: str, reason: str) -> None:
         """Tell the service; answer if no channel is left."""
-        self._visit.service.left(self.caller, channel)
+        self._channelRequest.service.left(self.caller, channel)
         if reason and not self.channels and self._waiting:
             self.leave()
             self._request.refuse(HttpError(403, reason))
@@ -246,20 +258,20 @@ class Poll(Subscriber):
         _answer(self._request, self._question, self._gathered, self._server.limits, presence)
 
 
-async def poll(request: HttpRequest, visit: ChannelRequest) -> None:
+async def poll(request: HttpRequest, channelRequest: ChannelRequest) -> None:
     """Answer a GET with what is new, or have it answered later.
 
     Raises:
         ChannelError: one of the channels is refused, or the query is malformed.
     """
-    server = visit.service.server
-    question = _Question(request, visit, server.limits)
-    infos = await visit.service.permitAll(visit.visitor, question.names, question.presence)
+    server = channelRequest.service.server
+    question = _Question(request, channelRequest, server.limits)
+    infos = await channelRequest.service.permitAll(channelRequest.visitor, question.names, question.presence)
     if request.gone:
         return  # a hook has continued nevertheless
     if question.wait:
-        waiting = Poll(request, visit, server, question)
-        await visit.subscribe(waiting, infos, question.positions)
+        waiting = Poll(request, channelRequest, server, question)
+        await channelRequest.subscribe(waiting, infos, question.positions)
         waiting.wait()
         return
     gathered, runs = Gathered(question.limit, server.limits), []

@@ -105,11 +105,13 @@ class ChannelsResource(HttpResource):
         """Publish."""
         return answerLater(request, self._publish(request, request.found), self._server.limits.upgradeDeadline)
 
-    async def _publish(self, request: HttpRequest, visit: ChannelRequest) -> None:
+    async def _publish(self, request: HttpRequest, channelRequest: ChannelRequest) -> None:
         message, idempotency = messageOf(request), idempotencyKey(request)
-        with concerning(visit.names[0]):
-            key = visit.query.get("key")
-            published = await visit.service.publishFor(visit.visitor, visit.names[0], message, key, idempotency)
+        with concerning(channelRequest.names[0]):
+            key = channelRequest.query.get("key")
+            published = await channelRequest.service.publishFor(
+                channelRequest.visitor, channelRequest.names[0], message, key, idempotency
+            )
         request.say("Content-Type", "application/json")
         request.answer(jsonBody(published._asdict()))
 

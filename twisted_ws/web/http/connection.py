@@ -534,15 +534,11 @@ class HttpConnection(HTTPChannel):
             self.drop()  # it would no longer have a deadline
             _log.failure("an HTTP connection failed inside the server")
 
-    def _getsOn(self) -> bool:
-        """Say whether the peer is reading what was written."""
-        before, self._sending = self._sending, sending(self.transport)
-        return getsOn(before, self._sending, SLICE if self._waitingForTransport else 1)
-
     def _judge(self) -> None:
         """Decide what happens when something did not come in time."""
         if self._state is CLOSING or self._waitingForTransport:
-            if self._getsOn():
+            before, self._sending = self._sending, sending(self.transport)
+            if getsOn(before, self._sending, SLICE if self._waitingForTransport else 1):
                 self._deadline.set(self.site.limits.writeDeadline)
             else:
                 self.drop()

@@ -77,7 +77,12 @@ def messageOf(request: HttpRequest) -> Message:
     if kind == "application/octet-stream":
         return Message(Kind.BINARY, body)
     if kind == "application/json":
-        _checkJson(body)
+        try:
+            msgspec.json.decode(body, type=msgspec.Raw)  # without making objects: a megabyte may have half a million
+            if not body.isascii():
+                body.decode()  # which msgspec leaves to the code that makes texts of it
+        except (ValueError, RecursionError):
+            raise HttpError(400, "The body is not valid JSON.") from None
         return Message(Kind.JSON, body)
     return textMessage(body)
 
@@ -95,20 +100,6 @@ def textMessage(body: bytes) -> Message:
             hint = "The body is not UTF-8; binary needs Content-Type: application/octet-stream."
             raise HttpError(400, hint, "not-utf-8") from None
     return Message(Kind.TEXT, body)
-
-
-def _checkJson(body: bytes) -> None:
-    """Check that a body is one JSON value, without making objects of it: a megabyte may have half a million.
-
-    Raises:
-        HttpError: 400.
-    """
-    try:
-        msgspec.json.decode(body, type=msgspec.Raw)
-        if not body.isascii():
-            body.decode()  # which msgspec leaves to the code that makes texts of it
-    except (ValueError, RecursionError):
-        raise HttpError(400, "The body is not valid JSON.") from None
 
 
 def idempotencyKey(request: HttpRequest) -> str | None:
