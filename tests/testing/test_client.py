@@ -103,7 +103,7 @@ def test_whyNothingCame(server):
     """What may be the reason is said: a handler that runs, a paused client, writes that are held back."""
     client = server.connect("/odd")
     client.writeTextMessage("later")
-    with pytest.raises(NoMessage, match=r"is open; a handler of the service still runs$"):
+    with pytest.raises(NoMessage, match=r"is open; a handler of the service is still running$"):
         client.readTextMessage()
     assert client.readTextMessage(timeout=5) == "after 5 seconds"
     client.pause()

@@ -40,7 +40,7 @@ def test_collected(problems):
         "  take care",
         "  worse",
         "  unhandled error in a Deferred: KeyError: 'nobody looked'",
-        "what is expected is taken by server.flushErrors(ValueError, Complaint, KeyError)",
+        "if expected, take it with server.flushErrors(ValueError, Complaint, KeyError)",
     ]
 
 

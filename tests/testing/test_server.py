@@ -72,13 +72,13 @@ def test_serveMineWithAnotherClock(make, options):
 
 def test_serveWithoutPath():
     """A service that is given without its path is refused with what to write."""
-    with pytest.raises(TypeError, match=r'as serve\(\{"/chat": Chat\(\)\}\), not as object'):
+    with pytest.raises(TypeError, match=r'as in serve\(\{"/chat": Chat\(\)\}\), not as object'):
         serve(object())
 
 
 def test_pathWithoutSlash(server):
     """A path without its slash is a mistake of the test, and no 404 of the server."""
-    with pytest.raises(ValueError, match=r"begins with a slash: '/chat\?name=ann', not 'chat\?name=ann'"):
+    with pytest.raises(ValueError, match=r"must begin with a slash: '/chat\?name=ann', not 'chat\?name=ann'"):
         server.connect("chat?name=ann")
 
 
@@ -196,9 +196,9 @@ def test_time(server):
     assert client.readMessages() == ["after 5 seconds"]
     assert server.clock.seconds() == 5
     for seconds in (-1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="0 or more and not endless"):
+        with pytest.raises(ValueError, match="finite number of seconds, 0 or more"):
             server.advance(seconds)
-        with pytest.raises(ValueError, match="0 or more and not endless"):
+        with pytest.raises(ValueError, match="finite number of seconds, 0 or more"):
             client.readMessage(timeout=seconds)
     assert server.clock.seconds() == 5
     client.writeTextMessage("later")
@@ -209,7 +209,7 @@ def test_time(server):
 def test_restless(server):
     """What goes on without end is given up, with the name of what it is."""
     client = server.connect("/odd")
-    with pytest.raises(Restless, match=r"^Odd.spin comes again and again, with no time between$"):
+    with pytest.raises(Restless, match=r"^Odd.spin repeats itself without any time passing$"):
         client.writeTextMessage("spin")
     server.server.services["/odd"].spinning = False
 
@@ -285,9 +285,9 @@ def test_unflushed():
     with pytest.raises(Unflushed) as caught, serve({"/odd": Odd()}) as server:
         server.connect("/odd").writeTextMessage("boom")
     assert str(caught.value) == (
-        "while it was tested, the log said:\n"
+        "during the test, the log said:\n"
         "  Odd.onTextMessage raised: ValueError: boom\n"
-        "what is expected is taken by server.flushErrors(ValueError)"
+        "if expected, take it with server.flushErrors(ValueError)"
     )
     assert caught.value.errors == [caught.value.__cause__]
 
@@ -397,7 +397,7 @@ def test_raisedInTheBlock():
     with pytest.raises(KeyError) as caught:
         run()
     (note,) = caught.value.__notes__
-    assert note.startswith("meanwhile the log said:\nOdd.onTextMessage raised\nTraceback")
+    assert note.startswith("meanwhile, the log said:\nOdd.onTextMessage raised\nTraceback")
     assert "ValueError: boom" in note
 
 

@@ -1,6 +1,6 @@
-"""Test service objects: the real server and the real client, without sockets, and in no time.
+"""Test service objects with the real server and the real client, without sockets and without waiting.
 
-`serve` is where to begin. To import this installs no reactor, and none has to run.
+Begin with `serve`. Importing this installs no reactor, and none needs to run.
 """
 
 from twisted_ws.testing.client import MemoryClient

@@ -1,4 +1,4 @@
-"""A client in a test: the real one, with methods that return at once what a Deferred would have."""
+"""A client in a test: the real one, with methods that return the result of a Deferred at once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _T = TypeVar("_T")
 class MemoryClient:
     """A WebSocket to a `MemoryServer`, opened by its `connect`.
 
-    What is written has arrived, and was handled, when the method returns. What is read must be there by then, or come within
-    `timeout` seconds of the fake time, which this lets pass; else the method raises `NoMessage`. It never waits in real time.
+    What is written has arrived and been handled when the method returns. What is read must be there already, or come within
+    `timeout` seconds of fake time, which the method lets pass; otherwise it raises `NoMessage`. It never waits in real time.
 
     Attributes:
-        client: the `twisted_ws.client.WebSocketClient` beneath, whose methods return Deferreds.
+        client: the underlying `twisted_ws.client.WebSocketClient`, whose methods return Deferreds.
     """
 
     client: WebSocketClient
@@ -37,26 +37,24 @@ class MemoryClient:
         self._name = name
         self._endpoint = endpoint
 
-    # What it is.
-
     @property
     def caller(self) -> Caller:
-        """What the handlers of the service get for this connection; with `retry`, for the present one."""
+        """The caller that the service's handlers get for this connection; with `retry`, for the current one."""
         return self._endpoint.dispatcher.caller
 
     @property
     def negotiatedSubProtocol(self) -> str | None:
-        """The subprotocol that the service chose, None without one."""
+        """The subprotocol that the service chose; None without one."""
         return self.client.negotiatedSubProtocol
 
     @property
     def response(self) -> Response:
-        """The answer to the handshake, with `status` and `headers`."""
+        """The response to the handshake, with `status` and `headers`."""
         return self.client.response
 
     @property
     def bufferedAmount(self) -> int:
-        """Bytes of messages that were written and that the server has not taken."""
+        """Bytes of messages that were written but not yet taken by the server."""
         self._server.settle()
         return self.client.bufferedAmount
 
@@ -64,7 +62,7 @@ class MemoryClient:
     def closed(self) -> tuple[int, str] | None:
         """The close code and reason as this side sees them, once the connection is closed; None before that.
 
-        1006 is for an end without a Close frame. With `retry`: once no attempt will be made any more.
+        1006 means an end without a Close frame. With `retry`, None until no more attempts will be made.
         """
         self._server.settle()
         session = self.client._session
@@ -76,7 +74,7 @@ class MemoryClient:
         return (error.code or CloseCode.ABNORMAL, error.reason) if isinstance(error, WebSocketError) else (CloseCode.ABNORMAL, "")
 
     def isOpen(self) -> bool:
-        """Say whether messages can go."""
+        """Return whether messages can go out."""
         self._server.settle()
         return self.client.isOpen()
 
@@ -100,11 +98,11 @@ class MemoryClient:
         self._written(self.client.writeMessage(value))
 
     def pong(self, data: bytes = b"") -> None:
-        """Send a pong that nobody has asked for; see `writeTextMessage`."""
+        """Send an unsolicited pong; see `writeTextMessage`."""
         self._written(self.client.pong(data))
 
     def sendBytes(self, data: bytes) -> None:
-        """Send bytes as they are, whole frames or not: what no good client would send (its frames would be masked)."""
+        """Send raw bytes, whole frames or not: what no correct client would send (its frames would be masked)."""
         self._endpoint.connection.client.write(data)
         self._server.settle()
 
@@ -118,19 +116,19 @@ class MemoryClient:
     # Reading.
 
     def readTextMessage(self, timeout: float = 0) -> str:
-        """Return the next message, which has to be text.
+        """Return the next message, which must be text.
 
         Args:
-            timeout: seconds of fake time that it may take; 0: it must come without any.
+            timeout: seconds of fake time that it may take; 0: it must come without any time passing.
 
         Raises:
             NoMessage: none came.
-            UnexpectedMessage: it is binary.
+            UnexpectedMessage: the message is binary.
         """
         return self._get(self.client.readTextMessage(), timeout, "message")
 
     def readBinaryMessage(self, timeout: float = 0) -> bytes:
-        """Return the next message, which has to be binary; see `readTextMessage`."""
+        """Return the next message, which must be binary; see `readTextMessage`."""
         return self._get(self.client.readBinaryMessage(), timeout, "message")
 
     @overload
@@ -140,11 +138,11 @@ class MemoryClient:
     def readMessage(self, annotation: Any = Any, timeout: float = 0) -> Any: ...
 
     def readMessage(self, annotation: Any = Any, timeout: float = 0) -> Any:
-        """Return the next message as `annotation` has it: str, bytes, dict, a dataclass; see `readTextMessage`."""
+        """Return the next message, decoded to fit `annotation`: str, bytes, dict, a dataclass; see `readTextMessage`."""
         return self._get(self.client.readMessage(annotation), timeout, "message")
 
     def readMessages(self) -> list[str | bytes]:
-        """Return all messages that have come and were not read, [] where there are none."""
+        """Return all messages that have come and were not read, [] if there are none."""
         self._server.settle()
         messages: list[str | bytes] = []
         while self.client._session.reads.size:
@@ -152,13 +150,13 @@ class MemoryClient:
         return messages
 
     def readClose(self, timeout: float = 0) -> tuple[int, str]:
-        """Return the close code and reason, which have to come; see `closed`.
+        """Wait for the close, and return its code and reason; see `closed`.
 
         Args:
-            timeout: seconds of fake time that it may take; 0: the close must come without any.
+            timeout: seconds of fake time that it may take; 0: it must come without any time passing.
 
         Raises:
-            StillOpen: the connection is open.
+            StillOpen: the connection is still open.
         """
         self._server.advance(timeout, lambda: self.client._session.isOver)
         closed = self.closed
@@ -170,7 +168,7 @@ class MemoryClient:
         """Send a ping, and return the seconds of fake time until its pong.
 
         Args:
-            data: at most 125 bytes; none: some that no other ping has.
+            data: at most 125 bytes; if empty, random ones are sent.
             timeout: seconds of fake time that it may take.
 
         Raises:
@@ -204,10 +202,10 @@ class MemoryClient:
         raise NoMessage(f"no {what} came to {self._name} in {_seconds(timeout)} of fake time; {state}") from problem
 
     def _hints(self) -> str:
-        """Say what may be the reason that nothing comes."""
+        """Return what may be the reason that nothing comes."""
         endpoint = self._endpoint
         reasons = {
-            "a handler of the service still runs": endpoint.dispatcher._running,
+            "a handler of the service is still running": endpoint.dispatcher._running,
             "the client is paused": endpoint.connection.server.room == 0,
             "what the client writes is held back": endpoint.connection.client.room == 0,
         }
@@ -216,10 +214,10 @@ class MemoryClient:
     # The network.
 
     def pause(self, room: int = 0) -> None:
-        """Take no more bytes from the server, as a client does that is too slow: they wait at the server.
+        """Take no more bytes from the server, like a slow client: they wait at the server.
 
         Args:
-            room: bytes that come all the same.
+            room: bytes that still get through.
         """
         self._endpoint.connection.server.room = room
 
@@ -229,20 +227,20 @@ class MemoryClient:
         self._server.settle()
 
     def pauseWriting(self, room: int = 0) -> None:
-        """Let no more bytes get to the server, until `resume`: with `pause`, a network that has gone silent.
+        """Let no more bytes get to the server, until `resume`; together with `pause`, a network that has gone silent.
 
         Args:
-            room: bytes that get there all the same: the beginning of a message.
+            room: bytes that still get through, such as the beginning of a message.
         """
         self._endpoint.connection.client.room = room
 
     def cut(self) -> None:
-        """Cut the connection: both sides lose it, without a Close frame."""
+        """Cut the connection: both sides lose it without a Close frame."""
         self._endpoint.connection.client.lose()  # and with it the other end
         self._server.settle()
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Send a Close frame, and have the server answer it; `closed` has what came of that.
+        """Send a Close frame, and let the server answer it; `closed` is the outcome.
 
         Raises:
             ValueError, TypeError: see `twisted_ws.client.WebSocketClient.close`.

@@ -1,4 +1,4 @@
-"""The way from a client to the server, without sockets."""
+"""The endpoint that connects a client to the server, without sockets."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ __all__ = ["MemoryEndpoint"]
 class MemoryEndpoint:
     """Connects one client, again for each of its attempts.
 
-    It stands before the server as the host of its front door, too (see `wire.door.frontdoor.Host`), and sees who is there.
+    It is also the host of the server's front door (see `twisted_ws.wire.frontdoor.Host`), and notes the dispatcher.
 
     Args:
-        server: where to.
+        server: the server.
         network: carries the bytes.
-        user: of the request, before onUpgrade.
+        user: the request's, before onUpgrade.
         address: the client's IP address.
-        isSecure: whether the server takes the connection for one with TLS.
+        isSecure: whether the connection looks like TLS to the server.
         certificate: the client's.
         segment: the most bytes that arrive at once; None: any number.
 
     Attributes:
-        connection: the present connection, or the last.
-        dispatcher: what calls the service for it, once it is open.
+        connection: the current connection, or the last one.
+        dispatcher: calls the service for it, once it is open.
     """
 
     connection: MemoryConnection
@@ -78,7 +78,7 @@ class MemoryEndpoint:
         return succeed(client)
 
     def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
-        """Ask the server, and look at its answer."""
+        """Ask the server, and note the dispatcher in its answer."""
         request.user = self._user
         answer = self._server.upgrade(request)
         return answer.addCallback(self._observed) if isinstance(answer, Deferred) else self._observed(answer)

@@ -1,4 +1,4 @@
-"""The network and the time of a test: both stand still, until they are told to go on."""
+"""The network and the time of a test: both stand still until told to go on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from twisted_ws.testing.connection import MemoryConnection
 
 __all__ = ["Network", "Restless"]
 
-# Turns after which what goes on without an end is given up: a large stream takes some ten thousand.
+# Turns after which endless activity is given up: a large stream takes some ten thousand.
 TURNS = 100_000
 
 _log = Logger()
 
 
 class Restless(AssertionError):
-    """Something calls itself again and again, with no time between: a test of it would never end."""
+    """Something repeats itself without any time passing: the test would never end."""
 
 
 class Network:
@@ -31,7 +31,7 @@ class Network:
 
     Attributes:
         clock: as given.
-        ports: numbers for the clients' ends.
+        ports: port numbers for the clients' ends.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -44,10 +44,10 @@ class Network:
         self._connections.append(connection)
 
     def settle(self, until: Callable[[], bool] = lambda: False) -> bool:
-        """Let everything happen that needs no time; return at once when `until` says so.
+        """Let everything happen that needs no time; stop as soon as `until` returns True.
 
         Returns:
-            What `until` says at the end.
+            What `until` returns at the end.
 
         Raises:
             Restless: it does not end.
@@ -58,34 +58,34 @@ class Network:
             if not self._turn():
                 return False
         names = sorted({_nameOf(call) for call in self._due()})
-        raise Restless(f"{' and '.join(names) or 'a message'} comes again and again, with no time between")
+        raise Restless(f"{' and '.join(names) or 'a message'} repeats itself without any time passing")
 
     def advance(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Let `seconds` pass, from one timer to the next; stop early when `until` says so.
+        """Let `seconds` pass, from one timer to the next; stop early when `until` returns True.
 
         Returns:
-            What `until` says at the end.
+            What `until` returns at the end.
 
         Raises:
-            Restless: something happens without end in no time.
+            Restless: something repeats itself without any time passing.
         """
         clock = self.clock
         end = clock.seconds() + seconds
         while not self.settle(until):
-            # `end` itself, not a sum of steps: no timer is missed for a rounding error.
+            # `end` itself, not a sum of steps: a rounding error must not miss a timer.
             clock.rightNow = min([end, *(call.getTime() for call in clock.getDelayedCalls())])
             if not self._due() and clock.seconds() >= end:
                 return False
         return True
 
     def _turn(self) -> bool:
-        """Be a reactor for one turn; say whether there was anything to do."""
+        """Act as a reactor for one turn; return whether there was anything to do."""
         moved = False
         for connection in tuple(self._connections):
             moved = connection.turn() or moved
             if connection.closed:
                 self._connections.remove(connection)
-        # As a reactor does it: what these make due comes in the next turn.
+        # Like a reactor: what these calls make due comes in the next turn.
         for call in self._due():
             if call.active() and call.getTime() <= self.clock.seconds():
                 moved = True
@@ -94,7 +94,7 @@ class Network:
                 try:
                     call.func(*call.args, **call.kw)
                 except Exception:
-                    _log.failure("{call} raised, which the clock called", call=_nameOf(call))
+                    _log.failure("a timed call failed: {call}", call=_nameOf(call))
         return moved
 
     def _due(self) -> list[Any]:

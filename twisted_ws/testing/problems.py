@@ -1,4 +1,4 @@
-"""What goes wrong in a service while it is tested: collected from the log, so that no test passes over it."""
+"""What goes wrong in a service during a test, collected from the log, so that no test overlooks it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["Complaint", "NoMessage", "Problems", "StillOpen", "Unflushed"]
 
 
 class NoMessage(AssertionError):
-    """A message or a pong was expected, and did not come; the text says whether the connection is open."""
+    """An expected message or pong did not come; the text says whether the connection is open."""
 
 
 class StillOpen(AssertionError):
-    """A close was expected, and did not come."""
+    """An expected close did not come."""
 
 
 class Complaint(Exception):
-    """What the server said in its log as a warning or an error, where there is no exception."""
+    """A warning or an error in the server's log that is not about an exception."""
 
 
 class Unflushed(AssertionError):
-    """The service failed while it was tested, or did not come to its end; raised at the end of the ``with`` block.
+    """The service failed during the test; raised at the end of the ``with`` block.
 
     Attributes:
-        errors: what was raised, in order; the first is the ``__cause__``.
+        errors: the exceptions, in order; the first is the ``__cause__``.
     """
 
     def __init__(self, problems: Sequence[tuple[str, BaseException]]) -> None:
@@ -38,30 +38,30 @@ class Unflushed(AssertionError):
         lines = [f"  {_line(where, error)}" for where, error in problems]
         names = ", ".join(dict.fromkeys(type(error).__name__ for error in self.errors))
         super().__init__(
-            "\n".join(["while it was tested, the log said:", *lines, f"what is expected is taken by server.flushErrors({names})"])
+            "\n".join(["during the test, the log said:", *lines, f"if expected, take it with server.flushErrors({names})"])
         )
         self.__cause__ = self.errors[0]
 
 
 @implementer(ILogObserver)
 class Problems:
-    """Everything that was logged with an exception, and what the server itself warned of; a log observer."""
+    """A log observer for every event with an exception, and for the server's own warnings."""
 
     def __init__(self) -> None:
         self._found: list[tuple[str, BaseException]] = []
-        self._looks = 0  # of the collector at all but the youngest objects, when it began
+        self._looks = 0  # collections of all but the youngest generation when the test began
 
     def start(self) -> None:
-        """Listen to the log."""
+        """Start observing the log."""
         self._looks = _looks()
         globalLogPublisher.addObserver(self)
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop observing the log."""
         globalLogPublisher.removeObserver(self)
 
     def __call__(self, event: LogEvent) -> None:
-        """Take one event of the log."""
+        """Take one log event."""
         failure = event.get("log_failure")
         if failure is not None:
             error: BaseException = failure.value
@@ -73,14 +73,14 @@ class Problems:
             self._found.append((formatEvent(event), error))
 
     def found(self) -> list[tuple[str, BaseException]]:
-        """Return what was logged of each exception, and the exception."""
-        # A Deferred that failed says so when it is collected, and often is in a cycle with its own traceback. Those of a test
-        # are young, but for what the collector has met before; to look at all objects would take longer than most tests.
+        """Return each exception with what was logged about it."""
+        # A failed Deferred logs its error when it is collected, and is often in a cycle with its own traceback. Those of a test
+        # are young, unless the collector has run before; collecting all objects would take longer than most tests.
         gc.collect(1 if _looks() == self._looks else 2)
         return self._found
 
     def flush(self, kinds: tuple[type[BaseException], ...]) -> list[BaseException]:
-        """Forget and return those of `kinds`; all, if there are none."""
+        """Forget and return the errors of `kinds`; all, without any kinds."""
         found = self.found()
         flushed = [error for _, error in found if isinstance(error, kinds or BaseException)]
         self._found = [(where, error) for where, error in found if not any(error is each for each in flushed)]
@@ -88,7 +88,7 @@ class Problems:
         return flushed
 
     def text(self) -> str:
-        """Return all of it, with tracebacks."""
+        """Return everything, with tracebacks."""
         return "\n".join(f"{where}\n{''.join(traceback.format_exception(error))}" for where, error in self._found)
 
 
@@ -99,7 +99,7 @@ def _looks() -> int:
 def _line(where: str, error: BaseException) -> str:
     if isinstance(error, Complaint):
         return str(error)
-    # Of a Deferred that failed and was forgotten, the log says so in an event of its own, before this one.
+    # For a failed Deferred that was dropped, the log has said so in a separate event before this one.
     return f"{where or 'unhandled error in a Deferred'}: {type(error).__name__}: {error}"
 
 
@@ -108,8 +108,8 @@ def _isOurs(namespace: str) -> bool:
 
 
 def _flushTrial(errors: list[BaseException]) -> None:
-    """Have trial forget them, too: its TestCase fails for what was logged and not flushed, and once is enough to say so."""
+    """Let trial forget them too: its TestCase fails for errors that were logged and not flushed."""
     trial: Any = sys.modules.get("twisted.trial._synctest")
-    observer = getattr(trial, "_logObserver", None)  # no public way; tests/testing/test_problems.py holds it
+    observer = getattr(trial, "_logObserver", None)  # there is no public way; tests/testing/test_problems.py guards this one
     if observer is not None:
         observer._errors = [failure for failure in observer._errors if not any(failure.value is each for each in errors)]

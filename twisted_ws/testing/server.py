@@ -1,4 +1,4 @@
-"""A server in a test: the real one, on a network in memory and a clock that is told to go on."""
+"""A server in a test: the real one, on a network in memory and a fake clock."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ __all__ = ["MemoryServer", "serve"]
 
 _T = TypeVar("_T")
 
-# Real seconds between two looks of `waitFor`.
+# Real seconds between two tries of `waitFor`.
 LOOK = 0.005
 
 
 class MemoryServer:
     """A `WebSocketServer` in memory; made by `serve`, and a context manager.
 
-    At the end of its ``with`` block the server is stopped, and what the log said of mistakes in the service is raised as
-    `Unflushed`.
+    At the end of its ``with`` block the server is stopped, and errors of the service in the log are raised as `Unflushed`.
 
     Attributes:
         server: the `WebSocketServer`.
-        clock: the fake clock of server and clients: the reactor to give to a service that wants one.
+        clock: the fake clock of the server and the clients; pass it to a service that wants a reactor.
     """
 
     def __init__(self, server: WebSocketServer, clock: Clock) -> None:
@@ -63,16 +62,16 @@ class MemoryServer:
 
         Args:
             path: path and query, or a whole URL (``ws://chat.example/ws``).
-            user: what `UpgradeRequest.user` is before onUpgrade is called.
+            user: the value of `UpgradeRequest.user` before onUpgrade.
             address: the client's IP address.
-            secure: whether the server takes the connection for one with TLS; no byte is encrypted.
-            clientCertificate: what `UpgradeRequest.clientCertificate` is.
-            segment: the most bytes that arrive at once, in either direction: 1 shows what a service makes of any cut.
+            secure: whether the connection looks like TLS to the server; nothing is encrypted.
+            clientCertificate: the value of `UpgradeRequest.clientCertificate`.
+            segment: the most bytes that arrive at once, in either direction; 1 shows how a service copes with any cut.
             timeout: seconds of fake time that the handshake may take.
             options: those of `twisted_ws.client.connect`: subProtocols, headers, cookies, credentials, compression, retry …
 
         Raises:
-            ConnectError: as `twisted_ws.client.connect` fails: `HandshakeRefused` has the `status` of a refusal.
+            ConnectError: what `twisted_ws.client.connect` fails with; `HandshakeRefused` has the `status` of a refusal.
             AssertionError: the handshake was not decided within `timeout`.
         """
         connecting = self.connecting(
@@ -84,7 +83,7 @@ class MemoryServer:
             segment=segment,
             **options,
         )
-        late = f"the handshake for {path} was not decided in {timeout:g} seconds of fake time: onUpgrade still runs"
+        late = f"the handshake for {path} was not decided in {timeout:g} seconds of fake time: onUpgrade is still running"
         return self._result(connecting, timeout, late)
 
     def connecting(
@@ -98,18 +97,18 @@ class MemoryServer:
         segment: int | None = None,
         **options: Any,
     ) -> Deferred[MemoryClient]:
-        """Begin to open a WebSocket, as `connect` does; for a handshake that has to wait for what the test does next.
+        """Begin to open a WebSocket like `connect`, for a handshake that must wait for what the test does next.
 
         Returns:
-            A Deferred that fires with the client, in a later call of this server's methods; cancelled, the client gives up.
+            A Deferred that fires with the client in a later call of this server's methods; cancelling it gives up.
 
         Raises:
-            ValueError: the URL is one for TLS, or the path does not begin with a slash.
+            ValueError: the URL is for TLS, or the path does not begin with a slash.
         """
         if path.startswith("wss:"):
-            raise ValueError("nothing is encrypted in memory: give a path, or ws://, and secure=True")
+            raise ValueError("nothing is encrypted in memory: give a path or a ws:// URL, with secure=True")
         if "://" not in path and not path.startswith("/"):
-            raise ValueError(f"a path begins with a slash: {'/' + path!r}, not {path!r}")
+            raise ValueError(f"a path must begin with a slash: {'/' + path!r}, not {path!r}")
         endpoint = MemoryEndpoint(self.server, self._network, user, address, secure, clientCertificate, segment)
         url = path if "://" in path else f"ws://testserver{path}"
         client = MemoryClient(self, path, endpoint)
@@ -126,45 +125,45 @@ class MemoryServer:
     # Time.
 
     def settle(self) -> None:
-        """Let everything happen that needs no time. The other methods do this, too; it is for what a test does by itself.
+        """Let everything happen that needs no time. The other methods do this too; call it after what the test does by itself.
 
         Raises:
-            Restless: something happens without end.
+            Restless: it does not end.
         """
         self._network.settle()
 
     def advance(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Let fake time pass: pings are sent, timers end, and everything happens that follows from it.
+        """Let fake time pass: pings are sent, timers fire, and everything happens that follows from it.
 
         Args:
             seconds: how long.
-            until: asked after each step; True ends it early.
+            until: called after each step; if it returns True, stop early.
 
         Returns:
-            What `until` says at the end.
+            What `until` returns at the end.
 
         Raises:
-            Restless: something happens without end in no time.
+            Restless: something repeats itself without any time passing.
         """
         if not 0 <= seconds < inf:
-            raise ValueError(f"time goes on by seconds, 0 or more and not endless, not by {seconds:g}")
+            raise ValueError(f"time must advance by a finite number of seconds, 0 or more, not {seconds:g}")
         return self._network.advance(seconds, until)
 
     def waitFor(self, what: Callable[[], _T] | Deferred[_T], timeout: float = 5) -> Deferred[_T]:
-        """Wait in real time, for what comes from outside of the test: a thread, a process, the real reactor, which must run.
+        """Wait in real time for what comes from outside the test: a thread, a process, or the real reactor, which must run.
 
         ::
 
             text = await server.waitFor(client.readTextMessage)
 
         Args:
-            what: a Deferred; or a function, called again and again until it raises no AssertionError any more.
+            what: a Deferred, or a function that is called repeatedly until it no longer raises AssertionError.
             timeout: real seconds.
 
         Returns:
-            A Deferred that fires with the result of `what`, or fails with what that raised last.
+            A Deferred that fires with the result of `what`, or fails with what it raised last.
         """
-        from twisted.internet import reactor  # not before somebody needs it
+        from twisted.internet import reactor  # only when it is needed
 
         real: Any = reactor
         return Deferred.fromCoroutine(self._waitFor(_fired(what, timeout) if isinstance(what, Deferred) else what, real, timeout))
@@ -197,13 +196,13 @@ class MemoryServer:
         return self._result(self.server.publish(channel, message, **options), 0, f"{channel} is not published yet")
 
     def stop(self, timeout: float | None = None) -> None:
-        """Drain the server: every caller is closed with 1001. The fake time passes that this takes, where anything holds it up.
+        """Drain the server: every caller is closed with 1001. If anything holds that up, fake time passes.
 
         Args:
-            timeout: seconds until those are dropped that do not answer; None for `Limits.drainTimeout`.
+            timeout: seconds until callers that do not answer are dropped; None for `Limits.drainTimeout`.
         """
         longest = self.server.limits.drainTimeout if timeout is None else timeout
-        self._result(self.server.stop(timeout), longest + 1, "the server does not come to its end")
+        self._result(self.server.stop(timeout), longest + 1, "the server does not stop")
         self.settle()
 
     def _result(self, waiting: Deferred[_T], timeout: float, late: str) -> _T:
@@ -224,13 +223,13 @@ class MemoryServer:
 
     @property
     def errors(self) -> list[BaseException]:
-        """What handlers raised and the log said since the ``with`` block began, and was not flushed."""
+        """What handlers raised, and the log said, since the ``with`` block began, unless flushed."""
         return [error for _, error in self._problems.found()]
 
     def flushErrors(self, *kinds: type[BaseException]) -> list[BaseException]:
-        """Return the errors of some classes (without any: all), and expect them: they are not raised at the end.
+        """Return and forget the errors of some classes (without any: all), so that they are not raised at the end.
 
-        Those that trial's TestCase has noted are flushed as well, so that there is no need for its flushLoggedErrors.
+        They are flushed from trial's TestCase too, so flushLoggedErrors is not needed.
         """
         self.settle()
         return self._problems.flush(kinds)
@@ -251,11 +250,11 @@ class MemoryServer:
         if raised is None and found:
             raise Unflushed(found)
         if raised is not None and found and not any(raised.__cause__ is error for _, error in found):
-            raised.add_note(f"meanwhile the log said:\n{self._problems.text()}")
+            raised.add_note(f"meanwhile, the log said:\n{self._problems.text()}")
 
 
 def _fired(waiting: Deferred[_T], timeout: float) -> Callable[[], _T]:
-    """Return a function that returns, or raises, what a Deferred has fired with; an AssertionError before that."""
+    """Return a function that returns or raises the result of a Deferred, and raises AssertionError until it has one."""
     results: list[_T] = []
     failures: list[Failure] = []
     waiting.addCallbacks(results.append, failures.append)
@@ -281,22 +280,22 @@ def serve(services: Mapping[str, object] | WebSocketServer, *, clock: Clock | No
             assert bob.readTextMessage() == "ann: hi"
 
     Args:
-        services: the services by path; or a `WebSocketServer` of yours, made with ``reactor=clock``.
-        clock: a `twisted.internet.task.Clock` that services have, too; None for a new one.
+        services: the services by path; or your own `WebSocketServer`, made with ``reactor=clock``.
+        clock: a `twisted.internet.task.Clock` that the services use too; None for a new one.
         options: those of `WebSocketServer`: limits, allowedOrigins, compression, trustedProxies, engine.
 
     Raises:
-        ServiceError: a service has a mistake, as a misspelt event; the text names it.
+        ServiceError: a service has a mistake, such as a misspelt event; the text names it.
         ConfigurationError: a path is malformed or taken, or an option cannot be used.
-        TypeError: the services are no mapping, or the server has another clock.
+        TypeError: `services` is not a mapping, or the server has another clock.
     """
     if isinstance(services, WebSocketServer):
         reactor = services.reactor
         if not isinstance(reactor, Clock) or clock not in (None, reactor) or options:
-            raise TypeError("a server of yours brings its options along, and its clock: WebSocketServer(reactor=Clock(), ...)")
+            raise TypeError("give your own server its options and its clock: WebSocketServer(reactor=Clock(), ...)")
         return MemoryServer(services, reactor)
     if not isinstance(services, Mapping):
-        raise TypeError(f'services are given by path, as serve({{"/chat": Chat()}}), not as {type(services).__name__}')
+        raise TypeError(f'services must be given by path, as in serve({{"/chat": Chat()}}), not as {type(services).__name__}')
     clock = clock or Clock()
     server = WebSocketServer(reactor=clock, **options)
     for path, service in services.items():

@@ -19,17 +19,17 @@ READ = 64 * 1024
 
 @implementer(ITCPTransport)
 class MemoryTransport:
-    """One end: what is written here waits until `turn`, which hands it to the protocol at the other end.
+    """One end: what is written here waits until `turn`, which delivers it to the protocol at the other end.
 
     Args:
         host: this end's address.
         peer: the other end's.
 
     Attributes:
-        protocol: who gets what comes to this end.
+        protocol: gets what comes to this end.
         other: the other end.
-        room: how many bytes more the network takes from here; None: any number.
-        segment: the most bytes that arrive at once; None: as many as one read has.
+        room: how many more bytes the network takes from here; None: any number.
+        segment: the most bytes that arrive at once; None: as many as one read holds.
         closed: whether the protocol was told of the end.
         certificate: the peer's, with TLS.
     """
@@ -49,14 +49,14 @@ class MemoryTransport:
         self._producer: Any = None
         self._reading = True
         self._finishing = False
-        self._finished = False  # the other end was told that nothing more comes
-        self._ended = False  # nothing more comes from the other end
+        self._finished = False  # the other end was told that nothing more will come
+        self._ended = False  # nothing more will come from the other end
         self._broken: Exception | None = None
 
     # What a reactor does.
 
     def turn(self) -> bool:
-        """Do what is due at this end; say whether that was anything."""
+        """Do what is due at this end; return whether anything was."""
         if self.closed:
             return False
         if self._broken is not None:
@@ -103,7 +103,7 @@ class MemoryTransport:
         self.protocol.connectionLost(Failure(error))
 
     def lose(self) -> None:
-        """Break: the protocol is told in the next turn that the connection was lost; what is on the way is lost with it."""
+        """Break the connection: the protocol is told in the next turn, and what is on the way is lost."""
         self._broken = self._broken or ConnectionLost()
 
     # ITransport and IConsumer: what a protocol asks.
@@ -120,11 +120,11 @@ class MemoryTransport:
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
-        """Close when all has gone out."""
+        """Close when everything has gone out."""
         self.disconnecting = True
 
     def loseWriteConnection(self) -> None:
-        """Say that nothing more will come, when all has gone out."""
+        """Tell the other end that nothing more will come, when everything has gone out."""
         self._finishing = True
 
     def abortConnection(self) -> None:
@@ -132,19 +132,19 @@ class MemoryTransport:
         self._broken = self._broken or ConnectionAborted()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Ask `producer` for more each time that all has gone out."""
+        """Ask `producer` for more whenever everything has gone out."""
         if self._producer is not None:
-            raise RuntimeError("there is a producer already")
+            raise RuntimeError("a producer is registered already")
         self._producer = producer
         if not streaming:
             producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
-        """Ask no more."""
+        """Stop asking the producer."""
         self._producer = None
 
     def pauseProducing(self) -> None:
-        """Take nothing from the other end."""
+        """Stop taking what comes from the other end."""
         self._reading = False
 
     def resumeProducing(self) -> None:
@@ -152,7 +152,7 @@ class MemoryTransport:
         self._reading = True
 
     def stopProducing(self) -> None:
-        """Close when all has gone out."""
+        """Close when everything has gone out."""
         self.loseConnection()
 
     def getHost(self) -> IPv4Address | IPv6Address:
@@ -164,19 +164,19 @@ class MemoryTransport:
         return self._peer
 
     def getPeerCertificate(self) -> Any:
-        """Return the peer's certificate, None without one."""
+        """Return the peer's certificate; None without one."""
         return self.certificate
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Nothing: there are no packets."""
 
     def getTcpNoDelay(self) -> bool:
-        """Say that nothing is held back."""
+        """Return True: nothing is held back."""
         return True
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
         """Nothing: there are no packets."""
 
     def getTcpKeepAlive(self) -> bool:
-        """Say that the system does not look after the connection."""
+        """Return False: there is no keep-alive."""
         return False
