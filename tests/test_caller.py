@@ -9,7 +9,7 @@ from twisted_ws.upgrade import UpgradeRequest
 
 
 class FakeLink:
-    """A link that writes down what it is asked."""
+    """A connection that records what it is asked."""
 
     def __init__(self):
         self.asked = []
@@ -59,7 +59,7 @@ def caller(link):
     ],
 )
 def test_writes(caller, link, method, value, asked):
-    """Each kind of value goes out as the frame that it is."""
+    """Each kind of value goes out in its own kind of frame."""
     getattr(caller, method)(value)
     assert link.asked == [asked]
 
@@ -85,7 +85,7 @@ def test_emptyControls(caller, link):
     ],
 )
 def test_wrongWrites(caller, link, method, value, error, text):
-    """What no frame can carry raises at once, where the mistake is, also under python -O."""
+    """What no frame can carry raises at once, at the call, also under python -O."""
     with pytest.raises(error, match=text):
         getattr(caller, method)(value)
     assert link.asked == []

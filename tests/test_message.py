@@ -52,7 +52,7 @@ def test_cursors():
 
 
 def test_shortCursors():
-    """A short cursor says the same to whoever knows the channels, in any order, and has neither names nor epochs in it."""
+    """A short cursor says the same to a reader that knows the channels, in any order; it has neither names nor epochs."""
     cursor = Cursor(["orders.2", "orders.1", "orders.*", "x"])
     assert not cursor
     cursor.begin("orders.1", Position("epoch1", 255))
@@ -147,7 +147,7 @@ def test_longCursor():
 
 @pytest.mark.parametrize("text", ["e:5", "a=e:5,", "a=", "=e:1,b", "a=e:1;b=e:2", ""])
 def test_noCursors(text):
-    """A bare position for two channels is none of either, and a broken cursor is refused as a whole."""
+    """A bare position for two channels is refused, and so is a whole cursor with a malformed part."""
     with pytest.raises(ChannelError) as caught:
         parseAfter(text, ["a", "b"])
     assert caught.value.code == "bad-position"

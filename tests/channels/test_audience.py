@@ -15,7 +15,7 @@ def flat(runs):
 
 @pytest.mark.parametrize("count", [1, FEW, FEW + 1, 100])
 def test_membership(count):
-    """Few or many: each is counted, heard of in the order it came, and taken away for itself; an empty channel is none."""
+    """Few or many: each is counted, listed in the order in which it came, and removed alone; an empty channel is not kept."""
     audience, ears = Audience(identity), [Ear() for _ in range(count)]
     for number, ear in enumerate(ears, 1):
         audience.add("a", ear)
@@ -34,7 +34,7 @@ def test_membership(count):
 
 
 def test_patterns():
-    """With patterns, those who hear a channel by any way are found, under the names that they are there for."""
+    """With patterns, all subscribers of a channel are found, under the names that they subscribed to."""
     audience, one, two, three = Audience(identity), Ear(), Ear(), Ear()
     for name, ear in ("a.b", one), ("a.*", two), ("a.*", one), ("*", three), ("a.b.*", three):
         audience.add(name, ear)

@@ -114,7 +114,7 @@ def test_noServer():
 
 
 def test_slow():
-    """What does not fit waits, in order, with frames and what comes live among it; nothing is lost or doubled."""
+    """What does not fit waits in order, with notices and live messages among it; nothing is lost or sent twice."""
     world = World()
     client, caller = world.connect("a")
     client.pause()
@@ -171,7 +171,7 @@ def test_resumesAndNothingElse():
 
 
 def test_manyHistories():
-    """Who resumes many full channels holds some bytes for each, and gets all, and what is published meanwhile, in order."""
+    """A caller that resumes many full channels holds a few bytes for each, and gets everything in order, also what comes live."""
     world = World(maxSendBuffer=2 * BIG, historyBytes=100 * BIG)
     channels = [str(number) for number in range(100)]
     for channel in channels:
@@ -194,7 +194,7 @@ def test_manyHistories():
 
 
 def test_forgotten():
-    """Who reads a resume more slowly than the history forgets it is closed: it comes back, and is told that some is missing."""
+    """A caller that reads a replay more slowly than the history forgets it is closed: it comes back, and learns of the gap."""
     world = World(historyMessages=4, historyBytes=100 * BIG)
     world.publish(*[big(letter) for letter in "abcd"])
     client, caller = world.connect()
@@ -210,7 +210,7 @@ def test_forgotten():
 
 
 def greedy(world, sent):
-    """Return a caller whose peer takes all at once, of which its link tells at once.
+    """Return a caller whose peer takes everything at once, as its connection reports at once.
 
     Noted in `sent` is what of its turn is left at each write, and how many messages that has.
     """
@@ -283,7 +283,7 @@ def test_stepsOfWanted(deep):
 
 
 def test_unsubscribed():
-    """What waits of a channel goes with the subscription, but for what another subscription wants."""
+    """What waits of a channel goes with its subscription, except what another subscription wants."""
     world = World()
     world.publish(big("a"), big("b"), big("c"), channel="a.a")
     client, caller = world.connect("b", "*")
@@ -400,7 +400,7 @@ def test_droppedWhileWaiting():
 
 
 def test_frames():
-    """Frames that nobody reads are too much some day, whatever the policy."""
+    """Notices that are never read become too many, whatever the policy."""
     world = World(Policy.DROP_OLDEST, maxSendBuffer=BIG)
     client, caller = world.connect("a")
     client.pause()
@@ -451,7 +451,7 @@ def pipe():
 
 
 def test_fastLane(pipe):
-    """A caller in the fast lane is sent the frame itself, but for the time in which something waits: then all goes one way."""
+    """A caller in the fast lane is sent the frame directly, except while something waits: then everything takes one way."""
     world = World()
     client, caller = world.connect("a")
     reading, writing = pipe
@@ -490,7 +490,7 @@ def test_nothingOvertakesMail(pipe):
 
 
 def test_promises():
-    """What a transport does not say is said to be missing, but for what it need not care about."""
+    """A transport that does not implement what it must raises; what it may ignore does nothing."""
     subscriber = Subscriber(Ear().caller)
     subscriber.ended("a", "")
     subscriber.tell([])
@@ -506,7 +506,7 @@ def test_promises():
 
 
 def test_disconnect():
-    """A caller is disconnected with a code, and as much of a reason as a Close frame can have."""
+    """A caller is disconnected with a code, and as much of the reason as fits into a Close frame."""
     world = World()
     client, caller = world.connect("a")
     caller.membership.disconnect(4403, "é" * 100)

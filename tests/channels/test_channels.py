@@ -21,7 +21,7 @@ def world():
 
 
 def test_publish(world):
-    """A message goes to all who are subscribed to its channel, whatever their format, and to nobody else."""
+    """A message goes to all subscribers of its channel, whatever their format, and to nobody else."""
     ears = [Ear(), OtherEar(), Ear()]
     for ear in ears:
         world.subscribe(ear, "a")
@@ -69,7 +69,7 @@ def test_many(world, count):
 
 
 def test_patterns(world):
-    """A pattern hears every channel below it; who hears a message by two ways gets it once."""
+    """A pattern matches every channel below it; a subscriber that a message reaches in two ways gets it once."""
     exact, below, everything, both = Ear(), Ear(), OtherEar(), Ear()
     world.subscribe(exact, "a.b")
     for ear, pattern in (below, "a.*"), (everything, "*"), (both, "a.b.*"), (both, "a.*"), (both, "a.b"):
@@ -89,7 +89,7 @@ def test_patterns(world):
 
 
 def test_largeInTurns():
-    """A large message is framed for one kind of subscribers after the other, each once, and in turns where that takes long."""
+    """A large message is made for one kind of subscribers after the other, once each, in several turns if that takes long."""
     world, framed = World(clock=Turns()), []
 
     def slowly(kind):
@@ -116,7 +116,7 @@ def test_largeInTurns():
 
 
 def test_unsubscribe(world):
-    """An end is told with its reason, and once; who comes again begins anew."""
+    """An end is reported once, with its reason; a subscriber that comes again begins anew."""
     ear = Ear()
     world.subscribe(ear, "a")
     assert world.channels.unsubscribe(ear, "a", "go away")
@@ -130,7 +130,7 @@ def test_unsubscribe(world):
 
 
 def test_leave(world):
-    """Who leaves is out of every channel, and nobody watches these for it."""
+    """A subscriber that leaves is out of every channel, and these are no longer watched for it."""
     ear = Ear()
     for name in ("a", "b", "*"):
         world.subscribe(ear, name)
@@ -206,7 +206,7 @@ def test_kept(world):
 
 
 def test_keys(world):
-    """Keys go with the message: one that was there publishes nothing."""
+    """Keys go with the message: a repeated one publishes nothing."""
     ear = Ear()
     world.subscribe(ear, "a")
     for _ in range(2):
@@ -261,7 +261,7 @@ def test_refusedWhilePassedOn():
 
 @pytest.mark.parametrize("kind", [Ear, OtherEar])
 def test_subscribedWhilePassedOn(world, kind):
-    """Who subscribes while a message is passed on has it once: from history or not at all, as it asked."""
+    """A subscriber that comes while a message is passed on gets it once: from history, or not at all, as it asked."""
     ear, fresh, resumed = Ear(), kind(), kind()
     world.subscribe(ear, "a")
     world.subscribe(OtherEar(), "a")
@@ -302,7 +302,7 @@ def test_onItsWay():
 @pytest.mark.parametrize("after", [None, "0", "e:1"])
 @pytest.mark.parametrize("kind", [Ear, OtherEar])
 def test_subscribedOnItsWay(kind, after):
-    """Who subscribes while a message is on its way has it from history or not at all; what comes later, once."""
+    """A subscriber that comes while a message is on its way gets it from history or not at all, and later ones once."""
     world, _ = crowded()
     for text in "12":
         world.channels.publish("a", text)
@@ -319,7 +319,7 @@ def test_subscribedOnItsWay(kind, after):
 
 
 def test_unsubscribedOnItsWay():
-    """Who unsubscribes has got before that what was published until then, once, and nothing after it; also when it comes back."""
+    """A subscriber that ends first gets what was published until then, once, and nothing after it; also when it comes back."""
     world, ears = crowded()
     last = ears[-1]
     answers = [world.channels.publish("a", text) for text in "12"]
@@ -336,7 +336,7 @@ def test_unsubscribedOnItsWay():
 
 
 def test_leftOnItsWay():
-    """Who has gone gets nothing more, and is not waited for."""
+    """A subscriber that has gone gets nothing more, and is not waited for."""
     world, ears = crowded()
     answer = world.channels.publish("a", "1")
     world.channels.leave(ears[-1])
@@ -351,7 +351,7 @@ def test_leftOnItsWay():
 
 
 def test_patternsOnTheirWay():
-    """Who hears a message by several ways has it once, also in slices; who hears it by a pattern only, as well."""
+    """A subscriber that a message reaches in several ways gets it once, also in slices; so does one with only a pattern."""
     world, ears = crowded()
     both, wide = ears[5], Ear()
     world.subscribe(both, "*")
@@ -403,7 +403,7 @@ def test_tooMuchOnItsWay():
 
 
 def test_leftWhilePassedOn(world):
-    """Who leaves while a message is passed on is no trouble for the others."""
+    """A subscriber that leaves while a message is passed on does not disturb the others."""
     ears = [Ear(), OtherEar(), Ear()]
     for ear in ears:
         world.subscribe(ear, "a")
@@ -468,7 +468,7 @@ def test_lateJoinNewEpoch(late):
 )
 @pytest.mark.parametrize("answers", [True, False])
 def test_lateRefusal(late, end, error, answers):
-    """An engine that fails, or has an answer that nobody wants any more, leaves nothing behind."""
+    """An engine that fails, or whose answer is no longer wanted, leaves nothing behind."""
     ann, engine, failures = Ear("ann"), late.engine, []
     late.channels.subscribe(ann, "a").addErrback(failures.append)
     with pytest.raises(ChannelError, match="already"):
@@ -516,7 +516,7 @@ def test_lateJoinBound(late, count):
 
 
 def test_lateTogether(late):
-    """Those who wait for one channel do not disturb each other."""
+    """Subscribers that wait for one channel do not disturb each other."""
     one, two, three, engine = Ear(), Ear(), Ear(), late.engine
     late.channels.subscribe(one, "a")
     late.channels.subscribe(two, "a")
@@ -533,7 +533,7 @@ def test_lateTogether(late):
 
 
 def test_lateAnswers(late):
-    """Every other answer comes when the engine gives it, also one that had to wait for its turn."""
+    """Every other answer comes when the engine gives it, also if it had to wait for its turn."""
     ear, engine, answers = Ear(), late.engine, []
     answers.append(late.channels.publish("a", "1"))
     answers.append(late.channels.forget("a"))

@@ -62,7 +62,7 @@ def test_nested(text):
 
 
 def test_largeOnce(monkeypatch):
-    """What is large is made JSON of once, for all formats that have it and for those who get it later."""
+    """A large message is made JSON once, for all formats that need it and for those that get it later."""
     made = []
 
     def encode(data):

@@ -21,12 +21,12 @@ def message(offset, channel="a", key=None, at=0, size=10):
 
 
 def add(mailbox, item, now=0):
-    """Add a message or a frame."""
+    """Add a message or a notice."""
     return mailbox.addNotice(item, now) if isinstance(item, bytes) else mailbox.add(item, now)
 
 
 def drain(mailbox, now=0, room=1000):
-    """Return the offsets of the messages and the frames that wait, in order."""
+    """Return the offsets of the messages and the notices that wait, in order."""
     found = []
     while mailbox:
         found += [item if isinstance(item, bytes) else item.offset for item in mailbox.take(room, now, True)]
@@ -36,7 +36,7 @@ def drain(mailbox, now=0, room=1000):
 
 @pytest.mark.parametrize("policy", list(Policy))
 def test_order(policy):
-    """What fits comes out in the order it went in, frames among messages."""
+    """What fits comes out in the order in which it went in, notices among messages."""
     mailbox = Mailbox(policy, 10_000, 30)
     assert [add(mailbox, item) for item in (message(1, "a"), b"f", b"g", message(1, "b"), b"h")] == [True] * 5
     assert (mailbox.size, mailbox.notices) == (2 * SIZE + 3 * (NOTICE_CHARGE + 1), 3 * (NOTICE_CHARGE + 1))
@@ -44,7 +44,7 @@ def test_order(policy):
 
 
 def test_room():
-    """So much is taken as there is room for; one that is larger only by itself."""
+    """As much is taken as there is room for; a larger one only by itself."""
     mailbox = Mailbox(Policy.CLOSE, 10_000, 30)
     for offset in range(1, 6):
         mailbox.add(message(offset), 0)
@@ -81,7 +81,7 @@ def test_beside(policy):
 
 
 def test_dropOldest():
-    """With drop-oldest, the oldest messages go, never a frame, and those too old go however little waits."""
+    """With drop-oldest, the oldest messages go, never a notice; messages that are too old go however little waits."""
     mailbox = Mailbox(Policy.DROP_OLDEST, 2 * SIZE + NOTICE_CHARGE + 1, 30)
     for item in (b"f", message(1), message(2), message(3)):
         assert add(mailbox, item)
@@ -99,7 +99,7 @@ def test_dropOldest():
 
 @pytest.mark.parametrize("policy", [Policy.DROP_OLDEST, Policy.LATEST])
 def test_newest(policy):
-    """The newest message stays, though it is larger than the cap; not frames that are too many without it."""
+    """The newest message stays even if it is larger than the cap, but notices alone must not be."""
     mailbox = Mailbox(policy, NOTICE_CHARGE + 1, 30)
     assert mailbox.addNotice(b"f", 0)
     assert mailbox.add(message(1), 0)
@@ -113,7 +113,7 @@ def test_newest(policy):
 
 @pytest.mark.parametrize("policy", [Policy.DROP_OLDEST, Policy.LATEST])
 def test_framesAlone(policy):
-    """When frames alone are too many, it is the end."""
+    """Too many notices end the connection."""
     mailbox = Mailbox(policy, 2 * NOTICE_CHARGE, 30)
     assert mailbox.addNotice(b"", 0)
     assert mailbox.addNotice(b"", 0)
@@ -139,7 +139,7 @@ def test_latestOverflows():
 
 @pytest.mark.parametrize("policy", list(Policy))
 def test_drop(policy):
-    """What waits of one channel can be dropped, and nothing else goes; frames stay."""
+    """What waits of one channel can be dropped alone; notices stay."""
     mailbox = Mailbox(policy, 100_000, 30)
     for offset in range(1, 4):
         for channel in "ab":
@@ -305,7 +305,7 @@ def test_steps(policy):
 
 @pytest.mark.parametrize("policy", [Policy.DROP_OLDEST, Policy.LATEST])
 def test_stepsOfTheCap(policy):
-    """Behind thousands of frames that nobody reads, each message drops one, in the same few steps."""
+    """Behind thousands of notices that are not read, each message drops one, in the same few steps."""
     size = SIZE + "10".__sizeof__()
     mailbox = Mailbox(policy, MANY * (NOTICE_CHARGE + 1) + 2 * size, 30)
     for _ in range(MANY):

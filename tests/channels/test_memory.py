@@ -81,7 +81,7 @@ def test_since(after, answer):
 
 
 def test_unknownChannel(world):
-    """A channel that is not there has nothing, and whoever was at its end has missed nothing."""
+    """A channel that does not exist has nothing, and a subscriber that was at its end has missed nothing."""
     assert world.since("a", None) == ("e:0", False, [])
     assert world.since("a", 0) == ("e:0", True, [])
     assert world.since("a", 1) == ("e:0", False, [])
@@ -137,7 +137,7 @@ def test_trimByAge():
 
 
 def test_nothingKept():
-    """With historyMessages=0 nothing is kept, and who has seen the last message has still missed nothing."""
+    """With historyMessages=0 nothing is kept, and a subscriber that has seen the last message has still missed nothing."""
     world = World(historyMessages=0)
     world.publish("a", "1", "2")
     assert world.since("a", 2) == ("e:2", True, [])
@@ -208,7 +208,7 @@ def test_watch(world):
 
 
 def test_forget(world):
-    """A history that is deleted is gone, its numbers go on, and who had not seen it all is not recovered."""
+    """A deleted history is gone, its numbering goes on, and a subscriber that had not seen all of it is not recovered."""
     world.publish("a", "1", "2")
     assert world.engine.forget("a") == 2
     assert world.engine.bytes == 0
@@ -256,7 +256,7 @@ def made(world, *names, by="1.2.3.4"):
 
 
 def test_channelsOfOneAddress():
-    """One address can watch so many channels that nobody has published to, whoever made others; a message makes place."""
+    """One address can watch a limited number of channels without messages, whatever others create; a message frees one."""
     world = World(channelsPerAddress=2)
     made(world, "a", "b")
     made(world, "a", "b", by="5.6.7.8")
@@ -276,7 +276,7 @@ def test_channelsOfOneAddress():
 
 
 def test_leftChannelsOfOneAddress():
-    """Of channels that one address made up and left, so many are kept for who comes back; those left first go first."""
+    """Of the channels that one address created and left, a limited number are kept; those left first go first."""
     world = World(channelsPerAddress=3, channels=4)
     world.engine.watch("other", None, "5.6.7.8")
     for number in range(100):

@@ -37,12 +37,12 @@ def test_patterns(pattern):
 @pytest.mark.parametrize("pattern", ["a*", "*.a", "a.*.b", "**", ".*", "a..*", "x" * 127 + ".*", "a b.*"])
 def test_noPatterns(pattern):
     """A star anywhere else is refused."""
-    with pytest.raises(ChannelError, match="named"):
+    with pytest.raises(ChannelError, match="channel name is"):
         checkNameOrPattern(pattern, 128)
 
 
 def test_patternsOf():
-    """A channel is in the patterns of its prefixes, whole tokens only, and not in one that begins with itself."""
+    """A channel matches the patterns of its prefixes, by whole tokens only, and none that begins with the channel itself."""
     assert list(patternsOf("a.bb.c")) == ["a.bb.*", "a.*", "*"]
     assert list(patternsOf("a")) == ["*"]
 

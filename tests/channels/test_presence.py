@@ -110,7 +110,7 @@ def test_manyMembers():
 
 @pytest.mark.parametrize("count", [6, FEW, FEW + 1, 300])
 def test_membersComeAndGo(count):
-    """Few or many, whoever comes and goes, and wherever an answer begins: it has the users that are there, by name."""
+    """Few or many, whoever comes and goes, and wherever an answer begins: it has the present users, by name."""
     world, ears = World(presenceDelay=1, answerMessages=10_000), [Ear(f"{n * 7919 % 1000:03}") for n in range(count)]
     for ear in ears:
         world.subscribe(ear, "a")
@@ -163,7 +163,7 @@ def test_joinAndLeave(world):
 
 
 def test_quickReconnect(world):
-    """Who is back within the delay was never away; the info is the new one."""
+    """A user that is back within the delay was never away; the info is the new one."""
     watching, ann, back = watcher(world), Ear("ann"), Ear("ann")
     world.subscribe(ann, "a", info=1)
     world.channels.leave(ann)
@@ -194,7 +194,7 @@ def test_restless(world):
 
 
 def test_manyLeave(world):
-    """Those who leave one after the other are told of one after the other, by one timer."""
+    """Users that leave one after the other are reported one after the other, by one timer."""
     watching = watcher(world)
     for user in ("ann", "bob"):
         ear = Ear(user)
@@ -208,7 +208,7 @@ def test_manyLeave(world):
 
 
 def test_manyLeaveAtOnce(world):
-    """Of very many who left in one moment, a bounded number are told of in one turn of the wheel."""
+    """Of very many that left at one moment, a bounded number are reported in one turn of the wheel."""
     watching, ears = watcher(world), [Ear(str(number)) for number in range(2 * LEAVES + 10)]
     for ear in ears:
         world.subscribe(ear, "a")
@@ -229,7 +229,7 @@ def test_manyLeaveAtOnce(world):
 
 @pytest.mark.parametrize("kind", [Ear, OtherEar])
 def test_manyWatchers(kind):
-    """Very many who look on are told in several turns; who comes and goes meanwhile is told together, and in order."""
+    """Very many watchers are told in several turns; who comes and goes meanwhile is reported together, in order."""
     world = World(presenceDelay=5, clock=Turns())
     watching = [kind() for _ in range(3000)]
     for ear in watching:
@@ -266,7 +266,7 @@ def test_manyWatchers(kind):
 
 
 def test_conflated():
-    """Who comes and goes before the watchers could be told is not told of, but to who came between."""
+    """A user that comes and goes before the watchers were told is not reported, except to watchers that came in between."""
     world = World(presenceDelay=0.001, clock=Turns())
     watching = [Ear() for _ in range(2000)]
     for ear in watching:
@@ -292,7 +292,7 @@ def test_conflated():
 
 
 def test_watchersLeave(world):
-    """Who leaves the channel is told no more."""
+    """A subscriber that leaves the channel is told nothing more."""
     one, two = watcher(world), watcher(world)
     world.channels.unsubscribe(one, "a")
     world.subscribe(Ear("ann"), "a")
@@ -303,7 +303,7 @@ def test_watchersLeave(world):
 
 
 def test_changedUser(world):
-    """A user that a service changes meanwhile leaves as who it came."""
+    """A caller whose user a service has changed leaves as the user that it came as."""
     ann, nobody = Ear("ann"), Ear()
     world.subscribe(ann, "a")
     world.subscribe(nobody, "a")
@@ -315,7 +315,7 @@ def test_changedUser(world):
 
 
 def test_refused():
-    """Who could not subscribe leaves again."""
+    """A user whose subscription fails leaves again."""
     world = World(channels=1)
     world.subscribe(Ear(), "b")
     ann = Ear("ann")

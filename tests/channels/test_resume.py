@@ -304,7 +304,7 @@ class LatestMachine(Machine):
 
 @pytest.mark.parametrize(("machine", "examples"), [(Machine, 150), (DroppingMachine, 40), (LatestMachine, 40)])
 def test_resume(machine, examples):
-    """Nobody gets a message twice, out of order, or with a gap that is not said; nobody's queue grows beyond its cap."""
+    """Nobody gets a message twice, out of order, or with a gap that is not reported; no queue grows beyond its cap."""
     run_state_machine_as_test(
         machine,
         settings=settings(max_examples=examples, stateful_step_count=30, suppress_health_check=list(HealthCheck)),

@@ -20,7 +20,7 @@ def roster():
 
 
 def test_find(roster):
-    """They are found by id, by user, or by both, each once and in order; without either, nobody is."""
+    """Clients are found by id, by user, or by both, each once and in order; without either, none is."""
     ann, again, bob = (visitor(roster, user) for user in ("ann", "ann", "bob"))
     for each in ann, again, bob, ann:
         roster.add(each)
@@ -33,7 +33,7 @@ def test_find(roster):
 
 
 def test_comesAndGoes(roster):
-    """Who has left, or is called otherwise now, is found no more by what was; nothing is kept of it."""
+    """A client that has left, or has another user now, is not found by what it was; nothing of that is kept."""
     ann, nobody = visitor(roster, "ann"), visitor(roster)
     ann.user = "eve"  # before it came
     roster.add(ann)
@@ -51,7 +51,7 @@ def test_comesAndGoes(roster):
 
 
 def test_steps(roster):
-    """To find one among thousands, or to take it away, nobody else is looked at."""
+    """Finding one among thousands, or removing it, looks at no others."""
     looked = []
 
     class Looked(Visitor):

@@ -37,13 +37,13 @@ class World:
 
 
 def ask(client, text, **fields):
-    """Send a frame, and return what comes."""
+    """Send a request, and return what comes."""
     client.writeTextMessage(text or json.dumps(fields))
     return answers(client)
 
 
 def answers(client):
-    """Return the frames that came; an id without its epoch, which is another one in each run."""
+    """Return the JSON that came; ids without their epoch, which differs in each run."""
     found = [json.loads(message) for message in client.readMessages()]
     for each in found:
         if each.get("id"):
@@ -87,7 +87,7 @@ def world(worlds):
     ],
 )
 def test_options(options, text):
-    """An option that is none is named."""
+    """An invalid option is named."""
     with pytest.raises(ValueError, match=text):
         ChannelService(**options)
 
@@ -157,7 +157,7 @@ def test_rawRefusals(world, path, status):
 
 
 def test_mountedWithoutChannel():
-    """Below a service whose path has no {channel} there is none: who expects one there is told, instead of waiting for ever."""
+    """Below a service whose path has no {channel} there is none: a client that expects one is told at once."""
     with serve({"/channels": ChannelService()}) as server:
         for path, offers in ("/channels/news", []), ("/channels/news", ["twisted-ws.v1"]), ("/channels/a?channel=b", []):
             with pytest.raises(HandshakeRefused) as refused:
@@ -216,7 +216,7 @@ def test_rawPublish(world):
 
 
 def test_defaults(worlds):
-    """By default clients may neither publish, nor use patterns, nor see who is there."""
+    """By default clients may not publish, use patterns, or see who is there."""
     world = worlds(ChannelService())
     client = world.raw("/channels/a")
     client.writeTextMessage("x")
@@ -246,7 +246,7 @@ def test_patternsAreNotForHooksToRemember():
 
 
 def test_welcome(worlds):
-    """The first frame says how to come back; the channels of the URL follow."""
+    """The first notice says how to come back; the channels of the URL follow."""
     world = worlds(reconnectDelay=2.5, pingInterval=20)
     last = world.publish("a", "1", "2")[0].id
     client, first = world.v1(f"/channels/a?channel=b&after=a={last}")
@@ -331,14 +331,14 @@ def test_errors(world, text, code, ref):
 
 
 def test_binaryFrame(world):
-    """A binary message is no frame."""
+    """A binary message is not a request."""
     client, _ = world.v1()
     client.writeBinaryMessage(b"{}")
     assert answers(client) == [{"type": "error", "code": "bad-request", "message": "Requests must be text messages."}]
 
 
 def test_badURL(worlds):
-    """A URL whose after cannot be read, or whose channels the service did not look at, is an error, and frames still work."""
+    """A URL with an invalid `after`, or with channels that the service did not look at, is an error; requests still work."""
 
     class Open(ChannelService):
         def onUpgrade(self, request):
@@ -468,7 +468,7 @@ def test_laterAnswers(worlds):
 
 
 def test_leftWhileAsked(worlds):
-    """Who leaves while a hook waits is subscribed to nothing."""
+    """A client that leaves while a hook waits is subscribed to nothing."""
     world = worlds(Guarded())
     client, _ = world.v1()
     answer = world.service.answer = Deferred()
@@ -493,7 +493,7 @@ def test_instead(worlds):
 
 
 def test_presenceThatIsNoJSON(worlds):
-    """What a service says of a user must have a form in JSON: else only its own subscription fails, and nobody is there."""
+    """What a service says of a user must have a form in JSON: if not, only that subscription fails, and the user is not there."""
 
     class Odd(Guarded):
         def onPresence(self, caller, channel):
@@ -544,7 +544,7 @@ def test_refusedByCode(worlds):
 
 
 def test_otherMembership(worlds):
-    """A subclass that makes its own subscribers is not spoken to in frames."""
+    """A subclass that makes its own subscribers is not sent notices."""
 
     class Own(ChannelService):
         async def onOpen(self, caller):
@@ -562,7 +562,7 @@ def test_otherMembership(worlds):
 
 
 def test_presence(worlds):
-    """Who wants to know is told who is there, who comes and who goes."""
+    """A client that asks for it is told who is there, who comes and who goes."""
     world = worlds(Guarded(presence=True))
     watcher, _ = world.v1("/channels?user=bob")
     ann, _ = world.v1("/channels/a?user=ann")
@@ -595,7 +595,7 @@ def test_madeUpChannels(worlds):
 
 
 def test_unreadReplies(worlds):
-    """Who reads no replies is not listened to any more, loses nothing, and holds less than the cap; it goes on when it reads."""
+    """A client that reads no answers is not read from, loses nothing, and holds less than the cap; it goes on when it reads."""
     world = worlds(replyBuffer=20_000)
     client, _ = world.v1()
     world.publish("a", *["x" * 100] * 1000)
@@ -616,7 +616,7 @@ def test_unreadReplies(worlds):
 
 
 def test_leftWithReplies(worlds):
-    """Who leaves with replies that it did not read is gone at once: no handler waits for it."""
+    """A client that leaves with unread answers is gone at once: no handler waits for it."""
     world = worlds(replyBuffer=20_000)
     client, _ = world.v1()
     client.pause()
@@ -659,7 +659,7 @@ def test_visitor(world):
 
 
 def test_aBroadcastIsNoMessageOfAChannel():
-    """Whatever is broadcast, who speaks the subprotocol gets it as a frame of its own kind, and others as it is."""
+    """Clients that speak the subprotocol get a broadcast as a `broadcast`, others as it is."""
     world = World()
     client, _ = world.v1()
     ask(client, "", type="subscribe", channel="news")
