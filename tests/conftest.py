@@ -22,10 +22,16 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
 
 # The modules that take longest. They begin first: one that begins last keeps all workers but one idle at the end.
 _LONGEST = (
+    "tests/test_docs.py",
     "tests/browser/test_everywhere.py",
+    "tests/web/api/test_openapi.py",
+    "tests/live/test_vanished.py",
     "tests/commands/test_connect_live.py",
+    "tests/live/test_start_errors.py",
+    "tests/wire/lane/test_transport.py",
+    "tests/test_held.py",
     "tests/channels/test_resume.py",
-    "tests/channels/test_presence.py",
+    "tests/wire/speedups/test_differential.py",
 )
 
 

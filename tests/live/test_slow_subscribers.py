@@ -39,6 +39,13 @@ class State(WebSocketService):
 """
 MOUNTS = ("/close/{channel}=channels", "/drop/{channel}=rooms:Drop", "/latest/{channel}=rooms:Latest", "/state=rooms:State")
 OPTIONS = [part for mount in MOUNTS for part in ("--service", mount)]
+# What ends or drops slow readers here are the caps, however long a busy machine takes to publish all that.
+LIMITS = """[limits]
+closeDeadline = 1
+writeDeadline = 600
+subscriberLag = 600
+pingTimeout = 600
+"""
 # The default of --max-send-buffer.
 CAP = 1 << 20
 SIZE = 200_000
@@ -54,7 +61,7 @@ EVENTS = "Accept: text/event-stream\r\n"
 def server(tmp_path: Path) -> Iterator[Running]:
     """Yield a server with a service for each policy."""
     writeService(tmp_path, _SERVICES)
-    (tmp_path / "limits.toml").write_text("[limits]\ncloseDeadline = 1\n")
+    (tmp_path / "limits.toml").write_text(LIMITS)
     with running(tmp_path, *OPTIONS, "--config", "limits.toml") as server:
         yield server
 
