@@ -128,7 +128,7 @@ def test_whoStallsIsEndedAndTheOthersGetAll(server: Running) -> None:
             poller.sendall(b"GET /close/a?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert _state(server, "a")["waits"] < 4 * (CAP + 2 * SIZE)
         assert _state(server, "a")["resident"] - before < 50 * CAP
-        waited = [int(size) for size in re.findall(r"(\d+) bytes (?:of channels )?wait for it", server.output)]
+        waited = [int(size) for size in re.findall(r"(\d+) bytes (?:of channel messages )?wait for it", server.output)]
         assert len(waited) == 3
         assert all(size <= CAP + 2 * SIZE for size in waited), waited
         assert server.output.count("the event stream ends") == 1
