@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -211,6 +212,14 @@ class Behind:
         left = max(unsentInKernel(self.writing) - size, 0)
         while unsentInKernel(self.writing) > left:
             self._reading.recv(1024)
+
+    def settle(self) -> None:
+        """Wait until the kernel moves nothing any more: it looks for room at the peer after 0.2 seconds, and later."""
+        unsent, since = -1, time.monotonic()
+        while time.monotonic() - since < 0.5:
+            if unsent != unsentInKernel(self.writing):
+                unsent, since = unsentInKernel(self.writing), time.monotonic()
+            time.sleep(0.02)
 
     def end(self) -> None:
         self._reading.close()

@@ -18,7 +18,7 @@ from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
 
 
 class Echo(WebSocketService):
-    """Says what it hears; and, asked, who it is that it hears."""
+    """Echoes messages; asked, also describes the handshake."""
 
     subProtocols = ["echo"]
 

@@ -1,4 +1,4 @@
-"""Servers that we did not write: each echoes, and closes with 4002 when it is told "close"."""
+"""Servers of other projects: each echoes, and closes with 4002 on the message "close"."""
 
 from __future__ import annotations
 

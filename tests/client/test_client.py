@@ -217,7 +217,7 @@ def test_iterate():
 
 
 def test_iterateError():
-    """`async for` raises when the connection ends in another way, but not when it is we who close."""
+    """`async for` raises when the connection ends in another way, but not when the client closes it."""
     for code in (1011, 1006):
         client, peer, _ = opened()
 
@@ -332,6 +332,7 @@ def test_serverReadsSlowly(behind, end):
     setup.advance(5.5)
     assert pending(closed)
     behind.read(20_000)
+    behind.settle()
     setup.advance(30.5)
     assert pending(closed)
     behind.read(0 if end == "stalls" else 10_000_000)
@@ -422,7 +423,7 @@ def test_pongByItself():
 
 
 def test_handlers():
-    """`onPing` replaces the automatic pong, `onPong` gets what no ping waits for; what they raise hurts nobody."""
+    """`onPing` replaces the automatic pong, `onPong` gets unsolicited pongs; an error in them does no harm."""
     seen: list[Any] = []
 
     async def onPing(client: Any, data: bytes) -> None:
@@ -483,7 +484,7 @@ def test_noKeepAlive():
 
 
 def test_stall():
-    """A server that takes none of what waits for it is lost after 30 seconds."""
+    """A server that takes nothing of what waits for it counts as lost after 30 seconds."""
     client, peer, setup = opened(pingInterval=0)
     peer.transport.room = 10
     written = client.writeBinaryMessage(b"x" * 100_000)
@@ -565,7 +566,7 @@ def test_cancelledWrite():
 
 
 def test_nobodyLooks():
-    """Writes that fail with the connection make no noise when nobody looks at them."""
+    """Writes that fail with the connection are not logged if no one handles the failure."""
     client, peer, _ = opened()
     peer.transport.room = 0
     with capturedLogs() as logs:
@@ -634,7 +635,7 @@ def test_violations(data, kind, code, together):
 
 @pytest.mark.parametrize(("data", "kind", "code"), VIOLATIONS[:1] + VIOLATIONS[-4:-3] + VIOLATIONS[13:15])
 def test_violationWhileInUse(data, kind, code):
-    """A violation is answered with its own code also where the reader leaves by closing, as `async with` does, at once."""
+    """A violation is answered with its own code even if the reader closes at once, as `async with` does."""
     client, peer, _ = opened()
 
     async def use() -> None:
@@ -712,7 +713,7 @@ def test_afterFailure():
 
 
 def test_ourBug():
-    """A bug of ours ends the connection with 1011 and a traceback in the log, and leaves the reactor alone."""
+    """An internal error ends the connection with 1011 and a traceback in the log, and does not reach the reactor."""
     client, peer, _ = opened()
     waiting = client.readMessage()
     client._last._onMessageEnd = None  # type: ignore[method-assign, assignment]
@@ -731,7 +732,7 @@ def test_attributes():
 
 @pytest.mark.parametrize("data", [frame(CLOSE, b"\x03\xe8"), b"\x83\x00"])
 def test_closedFromWithin(data):
-    """Whoever hears of the end may close at once."""
+    """Code that learns of the end may close at once."""
     client, peer, _ = opened()
     client.readMessage().addErrback(lambda _: client.close(timeout=0) and None)
     peer.send(data)
@@ -785,7 +786,7 @@ def test_pauseAfterTheEnd():
 
 
 def test_latePong():
-    """A pong, a ping or a message behind our Close is nobody's business any more."""
+    """A pong, a ping or a message after our Close is ignored."""
     seen: list[Any] = []
     client, peer, _ = opened(onPong=lambda client, data: seen.append(data), onPing=lambda client, data: seen.append(data))
     client.close()
@@ -795,7 +796,7 @@ def test_latePong():
 
 
 def test_pongsForNobody():
-    """Without a handler, a pong that nobody asked for is passed over."""
+    """Without a handler, an unsolicited pong is ignored."""
     client, peer, _ = opened()
     peer.send(frame(PONG, b"x"))
     assert client.isOpen()

@@ -161,7 +161,7 @@ def test_manyHeaders():
     ],
 )
 def test_noHTTP(answer, hint):
-    """What is no HTTP, or none that could be trusted, is refused; nothing raw of it is in the message."""
+    """A response that is not valid HTTP is refused; the error shows none of it unescaped."""
     error = refused(answer)
     assert isinstance(error, BadHandshake)
     assert hint in str(error)
@@ -203,14 +203,14 @@ def test_wrongAnswers(lines, replaced, hint):
     ],
 )
 def test_wrongExtensions(extension):
-    """An extension that was not offered, or has parameters that nobody knows, is refused."""
+    """An extension that was not offered, or has unknown parameters, is refused."""
     setup = Setup(compression=True).start()
     setup.peer.accept(f"Sec-WebSocket-Extensions: {extension}")
     assert isinstance(setup.error(), BadHandshake)
 
 
 def test_refused():
-    """Another status fails with it, with its headers, and with its body, as far as that says something."""
+    """With another status, the error has the status, the headers and the body."""
     error = refused(b"HTTP/1.1 403 Forbidden\r\nX-Why: 7\r\nContent-Length: 10\r\n\r\nno\x1b access")
     assert type(error) is HandshakeRefused
     assert (error.status, error.headers["x-why"], error.body, error.retryAfter) == (403, "7", b"no\x1b access", None)
@@ -475,7 +475,7 @@ def test_anything(pieces):
 
 @given(st.lists(st.one_of(st.binary(max_size=30), st.builds(frame, st.integers(0, 15), st.binary(max_size=20))), max_size=12))
 def test_anyFrames(pieces):
-    """Whatever a server sends after the 101 is read, or ends the connection by the rules; it is never a mistake of ours."""
+    """Whatever a server sends after the 101 is read, or ends the connection by the rules; it never causes an internal error."""
     client, peer, setup = opened(maxMessageSize=1000)
     for piece in pieces:
         peer.send(piece)

@@ -106,7 +106,7 @@ class ProgramTest(LiveCase):
         assert "asyncio runs here, but Twisted's reactor does not" in output
 
     async def test_asyncioInstalled(self) -> None:
-        """Where asyncio's loop is the reactor's, connect takes it, though nobody has run the reactor yet."""
+        """If the reactor uses asyncio's loop, connect works although the reactor was not started."""
         assert await deferToThread(run, "-c", INSTALLED) == "Connecting\n"
 
     async def test_secureEcho(self) -> None:
@@ -134,7 +134,7 @@ class ProgramTest(LiveCase):
         assert await deferToThread(run, "-c", client, cwd=self.directory) == "Response: Echo: Hello!\n"
 
     async def test_flood(self) -> None:
-        """A server that sends faster than is read fills no memory, and none of what it sends is lost."""
+        """A server that sends faster than the client reads fills no memory, and no message is lost."""
         service = Echo()
         callers: list[Any] = []
         service.onOpen = callers.append  # type: ignore[attr-defined]

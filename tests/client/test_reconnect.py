@@ -46,7 +46,7 @@ def test_jitteredTimes():
 
 
 def test_givesUp():
-    """After the largest count the last reason is told; without a `Retry` there is one attempt."""
+    """After the last attempt the last error is reported; without a `Retry` there is one attempt."""
     setup = Setup(retry=Retry(interval=1, factor=1, jitter=0, maxCount=3))
     setup.endpoint.failure = neterror.ConnectionRefusedError()
     setup.start().advance(10)
@@ -197,7 +197,7 @@ def test_closeWhileWriting():
 
 
 def test_writesFirst():
-    """What `onReconnect` writes at once goes out before all that waits; what it raises hurts nobody."""
+    """What `onReconnect` writes at once goes out before everything that waits; an error in it does no harm."""
 
     async def hello(client: Any) -> None:
         client.writeTextMessage("login")

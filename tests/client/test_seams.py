@@ -47,7 +47,7 @@ def test_methods(owner, name, parameters):
 
 
 def test_options():
-    """Each option of Autobahn's client protocol is set, so that none keeps a default that nobody has looked at."""
+    """Each option of Autobahn's client protocol is set, so that none keeps an unexamined default."""
     # Those of the handshake, of its pings and of masking what it sends itself: it does none of these here.
     unused = {"tcpNoDelay", "echoCloseCodeReason", "autoPingSize", "autoPingRestartOnAnyTraffic", "version"}
     unused |= {"perMessageCompressionOffers", "perMessageCompressionAccept"}

@@ -18,7 +18,7 @@ from twisted_ws.client import ConnectFailed, ConnectionClosed, HandshakeRefused,
 
 
 class Talker(Echo):
-    """Does what it is told to."""
+    """Does what the message says."""
 
     def onOpen(self, caller: Any) -> None:
         self.caller = caller

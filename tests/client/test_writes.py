@@ -76,7 +76,7 @@ def test_nextConnection(oneByOne):
 
 
 def test_end():
-    """At the end what waits fails, and so does what is written later; what was cancelled is left alone."""
+    """At the end, what waits fails, and so does what is written later; what was cancelled is left alone."""
     queue = WriteQueue(1000, oneByOne=False)
     waiting, cancelled = queue.write(1, b"x"), queue.write(1, b"y")
     queue.attach(Connection())

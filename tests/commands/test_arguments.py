@@ -20,7 +20,7 @@ def options(*arguments: str) -> Any:
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment has nothing of ours."""
+    """The environment has no variables of ours."""
     for name in ("USER", "TOKEN", "TRUST_STORE_PASSWORD", "CLIENT_PASSWORD"):
         monkeypatch.delenv(f"TWISTED_WS_{name}", raising=False)
 
@@ -55,7 +55,7 @@ def test_headers(tmp_path: Path) -> None:
 
 
 def test_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ways to say who we are, and a user without a password, are mistakes."""
+    """Two kinds of credentials, and a user without a password, are mistakes."""
     (tmp_path / "file").write_text("nocolon\n")
     file = str(tmp_path / "file")
 

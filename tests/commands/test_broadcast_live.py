@@ -158,7 +158,7 @@ def test_interrupted(tmp_path: Path) -> None:
 
 
 def test_brokenPipe(server: Running, tmp_path: Path) -> None:
-    """Nobody who reads what became of it is no trouble."""
+    """Without a reader for its output, the command still ends in order."""
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as broken:

@@ -26,7 +26,7 @@ from tests.live.support import PATIENCE, Running, environment, running, writeSer
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Our server, as a daemon runs it, with TLS for localhost."""
+    """The server as a daemon, with TLS for localhost."""
     directory = tmp_path_factory.mktemp("server")
     writeService(directory, SERVICES, "services")
     authority = trustme.CA()
@@ -359,7 +359,7 @@ def test_signals(tmp_path: Path, number: int, code: int) -> None:
 
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
 def test_signalAndSilence(tmp_path: Path, twice: bool) -> None:
-    """A server that answers nothing, not even our Close, holds nobody up after Ctrl-C: the second one ends it at once."""
+    """A server that answers nothing, not even our Close, does not delay the end: a second Ctrl-C ends it at once."""
     release = threading.Event()
 
     def mute(ws: Any) -> None:
@@ -385,7 +385,7 @@ def test_signalWhileConnecting(tmp_path: Path) -> None:
 
 
 def test_brokenPipe(server: Running, tmp_path: Path) -> None:
-    """When whoever reads its output has seen enough, it ends, and says nothing."""
+    """When the reader of its output is gone, it ends silently."""
     with going(tmp_path, "connect", "-k", url(server)) as it:
         assert it.stdin is not None
         assert it.stdout is not None
@@ -446,7 +446,7 @@ def test_slowReader(tmp_path: Path) -> None:
 
 
 def test_signalWhileFull(tmp_path: Path) -> None:
-    """Ctrl-C does not wait for whoever reads our output."""
+    """Ctrl-C does not wait for the reader of our output."""
 
     def flood(ws: Any) -> None:
         while True:

@@ -74,7 +74,7 @@ def test_names() -> None:
 
 
 def test_explained() -> None:
-    """The library's arguments become options; closes say who closed."""
+    """The library's arguments become options; an explained close says which side closed."""
     assert explained(ValueError("allow more time with handshakeTimeout")) == "allow more time with --timeout"
     for what, option in (("trust store", "--trust-store-password-file"), ("client certificate", "--client-password-file")):
         closed = f"The {what} a.p12 does not open: give its password with"

@@ -24,7 +24,7 @@ def test_commands(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 def test_interruptedEarly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while a command still loads is no traceback."""
+    """Ctrl-C while a command still loads shows no traceback."""
 
     def interrupt(arguments: list[str]) -> int:
         raise KeyboardInterrupt
@@ -47,7 +47,7 @@ def test_server(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     [("conect", "did you mean connect?"), ("serve", "the commands are connect and broadcast; without one, the server starts")],
 )
 def test_unknown(word: str, mend: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A word that is no command is told from an option that is wrong."""
+    """The error tells an unknown command from a wrong option."""
     assert main([word, "ws://localhost/ws"]) == 2
     assert capsys.readouterr().err == f"twisted-ws: there is no command '{word}': {mend} (see twisted-ws --help)\n"
 

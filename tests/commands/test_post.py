@@ -22,7 +22,7 @@ from twisted_ws.errors import ConfigurationError
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment has nothing of ours, and no proxy."""
+    """The environment has no variables of ours and no proxy."""
     for name in ("TWISTED_WS_API_KEY", "TWISTED_WS_USER", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
 
@@ -70,7 +70,7 @@ class Wire:
 
 
 def test_request() -> None:
-    """The message goes out as it is, with its type and who we are."""
+    """The message goes out unchanged, with its type and the credentials."""
     wire = Wire()
     head, _, body = wire.transport.value().partition(b"\r\n\r\n")
     assert body == b"Hello!"
@@ -104,7 +104,7 @@ def test_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("url", ["localhost:8081", "ftp://localhost", "http://u:p@localhost", "http://"])
 def test_wrongURL(url: str) -> None:
-    """A URL that is none of a site is refused, without what may be secret in it."""
+    """A URL that cannot be a site's is refused; the error shows nothing that may be secret."""
     with pytest.raises(InvalidURL) as raised:
         post(Clock(), options(url=url), b"x")
     assert "u:p" not in str(raised.value)
@@ -135,13 +135,13 @@ def test_answerUntilTheEnd() -> None:
 
 
 def test_nestedAnswer() -> None:
-    """An answer that is nested without end is no JSON of a site's."""
+    """A response that is nested too deeply counts as not being JSON."""
     assert Answer(200, "", b"[" * BODY).fields == {}
     assert Answer(200, "", b"[]").fields == Answer(200, "", b"{").fields == {}
 
 
 def test_noAnswer() -> None:
-    """What is no answer, or none in time, is an error that says so, and the connection is dropped."""
+    """An invalid response, or none in time, is an error that says so, and the connection is dropped."""
     wire = Wire()
     wire.protocol.dataReceived(b"SSH-2.0\r\n\r\n")
     assert "does not speak HTTP" in wire.failure(BadHandshake)

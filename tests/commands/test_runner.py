@@ -36,7 +36,7 @@ def test_code() -> None:
 
 
 def test_bug() -> None:
-    """What the coroutine raises is a bug: a traceback, a line, and 1; without standard error there is nobody to tell."""
+    """An exception in the coroutine is a bug: a traceback, a line and exit code 1, silently without standard error."""
     code, _, error = run("raise RuntimeError('o\\x1bps')")
     assert code == 1
     assert error.startswith("Traceback")
@@ -45,14 +45,14 @@ def test_bug() -> None:
 
 
 def test_signal() -> None:
-    """The first signal is told to whoever can end it in order."""
+    """The first signal calls `interrupted`, for an orderly end."""
     lines = ("ended = Deferred()", "runner.interrupted = ended.callback", "os.kill(os.getpid(), {})", "return await ended + 1")
     for name, code in (("signal.SIGINT", 131), ("signal.SIGTERM", 144), ("signal.SIGHUP", 130)):
         assert run("module.GRACE = 600", *lines[:2], lines[2].format(name), lines[3]) == (code, "", "")
 
 
 def test_ignored() -> None:
-    """A signal that was ignored from the beginning, as by nohup, ends nothing."""
+    """A signal that was ignored from the start, as with nohup, ends nothing."""
     code = "import signal, sys, subprocess\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     code += "sys.exit(subprocess.run([sys.executable, '-c', sys.argv[1]]).returncode)"
     lines = ("runner.interrupted = lambda code: print(code)", "os.kill(os.getpid(), signal.SIGHUP)")
@@ -62,7 +62,7 @@ def test_ignored() -> None:
 
 
 def test_deaf() -> None:
-    """Whoever does not end in time is ended, and so is whoever gets a second signal; the terminal is seen to before."""
+    """A command that does not end in time is ended, as on a second signal; the terminal is restored before."""
     lines = ("runner.atOnce = lambda: os.write(1, b'restored')", "os.kill(os.getpid(), signal.SIGINT)", "await Deferred()")
     assert run(*lines) == (130, "restored", "")
     second = "reactor.callLater(0, os.kill, os.getpid(), signal.SIGTERM)"

@@ -27,7 +27,7 @@ def test_line(tmp_path: Path, content: str) -> None:
     ids=["empty", "two", "latin", "large", "missing"],
 )
 def test_wrongFiles(tmp_path: Path, content: bytes | None, text: str) -> None:
-    """A file that cannot be a secret is named, and what is in it is not."""
+    """The error names a file that cannot be a secret, but does not show its content."""
     file = tmp_path / "file"
     if content is not None:
         file.write_bytes(content)

@@ -40,7 +40,7 @@ def test_lines() -> None:
 
 
 def test_notUTF8() -> None:
-    """The line that is no text is named by its number."""
+    """A line that is not UTF-8 is named by its number."""
     with pytest.raises(ConfigurationError, match="Line 2 on standard input is not UTF-8"):
         drain(TextLines(reading([b"a\n\xff\n"])))
 

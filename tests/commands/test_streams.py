@@ -48,7 +48,7 @@ def test_longLine() -> None:
 
 
 def test_occupy() -> None:
-    """Standard streams that are closed are occupied, so that no socket becomes one; output that nobody gets is an error."""
+    """Closed standard streams are replaced, so that no socket gets their numbers; writing to closed output fails."""
     code = "import os\nfor n in (0, 1): os.close(n)\nfrom twisted_ws.commands.streams import occupy\noccupy()\n"
     code += "os.write(2, os.ttyname(0).encode() if os.isatty(0) else os.readlink('/proc/self/fd/0').encode())\n"
     code += "try: os.write(1, b'lost')\nexcept OSError: assert os.read(0, 1) == b''\nelse: raise SystemExit('it went somewhere')"
@@ -88,7 +88,7 @@ class InputTest(TestCase):
         assert not early
 
     async def test_nonBlocking(self) -> None:
-        """A stream that somebody has made non-blocking is not at its end because it has nothing now."""
+        """A non-blocking stream that has nothing now is not at its end."""
         end, begin = os.pipe()
         self.addCleanup(os.close, end)
         os.set_blocking(end, False)
@@ -151,7 +151,7 @@ class OutputTest(TestCase):
         assert os.read(self.end, 100) == b"onetwothree"
 
     async def test_full(self) -> None:
-        """While nobody reads it is full; when somebody does, there is room, and what waited comes out."""
+        """Without a reader it gets full; once there is one, there is room, and what waited comes out."""
         output = Output(reactor, self.begin)
         for _ in range(16):
             output.write(b"x" * (WAITING // 8))
@@ -171,7 +171,7 @@ class OutputTest(TestCase):
         await output.drained()
 
     async def test_broken(self) -> None:
-        """When the reader is gone, it says so once, nobody waits any more, and what is written is dropped."""
+        """When the reader is gone, it says so once, nothing waits any more, and what is written is dropped."""
         output = Output(reactor, self.begin)
         output.write(b"x" * WAITING)
         drained = output.drained()
@@ -183,7 +183,7 @@ class OutputTest(TestCase):
         assert not output.isFull
 
     async def test_nonBlocking(self) -> None:
-        """A descriptor that somebody else has made non-blocking is waited for."""
+        """A descriptor that another process made non-blocking is waited for."""
         os.set_blocking(self.begin, False)
         output = Output(reactor, self.begin)
         output.write(b"x" * WAITING)
@@ -206,7 +206,7 @@ class FullDiskTest(TestCase):
         assert (await broken).errno == errno.ENOSPC
 
     async def test_known(self) -> None:
-        """Who waits until all is written hears of an error before that, though it was met when nothing waited any more."""
+        """An error is reported before `drained` fires, even if nothing waited any more when it happened."""
         for _ in range(20):
             full = os.open("/dev/full", os.O_WRONLY)
             self.addCleanup(os.close, full)

@@ -99,7 +99,7 @@ class Output:
 
 
 class Given:
-    """A source: batches of messages, and what is raised in place of one; waits where it has none."""
+    """A source: batches of messages, or errors to raise instead; waits when it has none."""
 
     def __init__(self, *batches: Any) -> None:
         self.batches = list(batches)
@@ -264,7 +264,7 @@ def test_one() -> None:
 
 
 def test_fullOutput() -> None:
-    """While nobody takes our output, no message is asked for, also not to see whether the server is done."""
+    """While no one reads our output, no message is read, not even to see whether the server is done."""
     scene = Scene(Given(None))
     scene.output.isFull = True
     scene.client.put("first")
@@ -292,7 +292,7 @@ def test_refused() -> None:
 
 
 def test_serverBreaksRules() -> None:
-    """What the server did wrong is told, and has the code of the Close that it got."""
+    """The server's violation is reported, with the exit code for the Close that it got."""
     scene = Scene().begin()
     scene.client.put(ProtocolError("the server broke RFC 6455"))
     assert (scene.code, scene.talk.trouble) == (12, "the server broke RFC 6455")
@@ -300,7 +300,7 @@ def test_serverBreaksRules() -> None:
 
 @pytest.mark.parametrize(("closed", "code"), [(1000, 1), (4000, 40)])
 def test_unsent(closed: int, code: int) -> None:
-    """When the server closes before all is sent, that is no success, whatever its code."""
+    """If the server closes before everything is sent, that is a failure, whatever its code."""
     client = Client()
     client.writes = lambda: fail(ConnectionClosed(closed))
     scene = Scene(Given(["a"]), client).begin()
@@ -328,7 +328,7 @@ def test_interrupt() -> None:
 
 
 def test_interruptWhileFull() -> None:
-    """A signal ends also what waits for whoever reads our output."""
+    """A signal also ends a wait for the reader of our output."""
     scene = Scene(ping=5)
     scene.output.isFull = True
     scene.client.put("first")
@@ -340,7 +340,7 @@ def test_interruptWhileFull() -> None:
 
 
 def test_interruptWhileWriting() -> None:
-    """What could not be sent because of a signal is no other trouble."""
+    """What could not be sent because of a signal is not reported."""
     handed: Deferred[None] = Deferred()
     client = Client()
     client.writes = lambda: handed
@@ -362,7 +362,7 @@ def test_interruptWhileConnecting() -> None:
 
 @pytest.mark.parametrize(("error", "code"), [(errno.EPIPE, 141), (errno.ENOSPC, 1)])
 def test_brokenOutput(error: int, code: int) -> None:
-    """Output that nobody takes ends it: quietly, if the reader has gone."""
+    """Output that cannot be written ends it: silently, if the reader has gone."""
     scene = Scene(Given()).begin()
     scene.output.broken.callback(OSError(error, "why"))
     scene.client.answerClose()

@@ -17,7 +17,7 @@ class Point:
 
 
 class Chat(WebSocketService):
-    """Tells everybody else what somebody says."""
+    """Sends each message to all other callers."""
 
     subProtocols = ["chat.v2", "chat.v1"]
     idleTimeout = 600

@@ -275,7 +275,7 @@ def test_cut(server, chat):
 
 
 def test_silence(server, chat):
-    """A network that has gone silent shows by the pings that nobody answers."""
+    """A silent network shows by unanswered pings."""
     client = server.connect("/chat?name=ann")
     server.advance(60)
     assert client.isOpen()
@@ -301,7 +301,7 @@ def test_retry(server, chat):
 
 
 def test_retryGivesUp(server):
-    """Where no connection is there any more, `closed` says so."""
+    """Once the connection is gone, `closed` says so."""
     client = server.connect("/chat?name=ann", retry=Retry(interval=1, maxCount=2))
     server.stop()
     server.advance(60)

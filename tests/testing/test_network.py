@@ -14,7 +14,7 @@ from twisted_ws.testing.network import Network
 
 
 class Recorder(Protocol):
-    """Keeps what it is told."""
+    """Records its events."""
 
     def __init__(self):
         self.data = b""
@@ -53,7 +53,7 @@ class World:
 
     @property
     def lost(self):
-        """What both protocols were told of the end."""
+        """The reasons with which both protocols ended."""
         return [end.protocol.lost for end in (self.connection.client, self.connection.server)]
 
 
@@ -140,7 +140,7 @@ def test_producer(world):
 
 
 def test_pushProducer(world):
-    """A push producer is not asked before there is a reason, and told of the end."""
+    """A push producer is not asked too early, and learns of the end."""
     producer = Producer()
     world.connection.client.registerProducer(producer, True)
     assert producer.asked == 0
@@ -192,7 +192,7 @@ def test_loseWriteConnectionUnread(world):
 
 
 def test_abortConnection(world):
-    """An abort drops what waits; who did it knows, the other has lost the connection."""
+    """An abort drops what waits; one side knows of the abort, the other has lost the connection."""
     world.connection.server.write(b"x")
     world.connection.server.abortConnection()
     world.network.settle()
@@ -239,7 +239,7 @@ def test_turns(world):
 
 
 def test_advance(world):
-    """Time goes from timer to timer, to the very second, and stops where it is told to."""
+    """Time goes from timer to timer, ends exactly, and stops early on request."""
     seen = []
     for delay in (0.5, 2, 2.0001):
         world.clock.callLater(delay, lambda: seen.append(world.clock.seconds()))

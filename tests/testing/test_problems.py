@@ -53,7 +53,7 @@ def test_once(problems):
 
 
 def test_stopped(problems):
-    """Before and after, the log is nobody's business."""
+    """What is logged before and after does not count."""
     other = Problems()
     Logger("chat").failure("x", Failure(ValueError("before")))
     other.start()

@@ -46,7 +46,7 @@ def test_serve():
 
 
 def test_serveMine():
-    """A server that somebody else has put together is taken as it is, with its clock."""
+    """The test's own server is used unchanged, with its clock."""
     clock = Clock()
     mine = WebSocketServer(reactor=clock)
     mine.mount("/chat", Chat())
@@ -83,7 +83,7 @@ def test_pathWithoutSlash(server):
 
 
 def test_whoConnects(server, odd):
-    """The test says who the client is, and where it comes from."""
+    """The test sets the client's user and address."""
     server.connect("/odd", user="ann", address="192.0.2.7", secure=True, clientCertificate=sentinel.certificate)
     server.connect("/odd", address="2001:db8::7")
     first, second = odd.requests
@@ -123,7 +123,7 @@ def test_options(server, odd):
 
 
 def test_origins(server):
-    """Who comes from a web page needs its origin allowed, as with the real server."""
+    """A client from a web page needs an allowed origin, as with the real server."""
     assert server.connect("/odd", headers={"Origin": "http://testserver"}).isOpen()
     with pytest.raises(HandshakeRefused) as caught:
         server.connect("/odd", headers={"Origin": "http://elsewhere.example"})
@@ -140,7 +140,7 @@ def test_compression():
 
 
 def test_full():
-    """A client for whom there is no place is told what one on a network would be."""
+    """A client beyond the limit gets the same error as over a network."""
     with serve({"/odd": Odd()}, limits=Limits(maxConnectionsPerIp=1)) as server:
         server.connect("/odd")
         with pytest.raises(ConnectFailed):
@@ -231,7 +231,7 @@ def test_broadcast(server):
 
 
 def test_broadcastHasArrived(server):
-    """Whoever waits for a broadcast has it when that returns."""
+    """A client that waits for a broadcast has it when the call returns."""
     waiting = server.connect("/odd").client.readTextMessage()
     server.broadcast("now")
     assert waiting.result == "now"
@@ -254,7 +254,7 @@ def test_channels():
 
 
 def test_stop():
-    """A drain closes everybody, and refuses who comes then; the end of the block does it, too."""
+    """A drain closes all callers and refuses new ones; so does the end of the block."""
     chat = Chat()
     with serve({"/chat": chat}) as server:
         ann = server.connect("/chat?name=ann")
@@ -303,7 +303,7 @@ def test_flushed(server):
 
 
 def test_forgotten(server):
-    """A Deferred of the service that fails while nobody looks is found, even in a cycle with its traceback."""
+    """An unhandled failure of a Deferred is found, even in a cycle with its traceback."""
     server.connect("/odd").writeTextMessage("forgotten")
     assert [str(error) for error in server.errors] == ["nobody looked"]
     server.flushErrors()
@@ -320,7 +320,7 @@ class _Ring:
 
 @pytest.mark.parametrize("look", [gc.collect, None])
 def test_forgottenLate(look):
-    """A Deferred that failed is found also where the collector has met it before, as in a long test, or for `errors`."""
+    """A failed Deferred is found even if the collector has seen it before, as in a long test."""
 
     def test():
         with serve({}) as server:
@@ -387,7 +387,7 @@ def test_noLeak():
 
 
 def test_raisedInTheBlock():
-    """What the test raises itself stays what it is; what the service raised meanwhile is told along with it."""
+    """An exception of the test itself stays; errors of the service are added as a note."""
 
     def run():
         with serve({"/odd": Odd()}) as server:
@@ -437,7 +437,7 @@ def test_restlessAtTheEnd():
 
 
 def test_quiet(server):
-    """What is no mistake raises nothing: refusals, closes, errors of the peer, values for who has left."""
+    """What is not a mistake raises nothing: refusals, closes, the peer's errors, values for a caller that has left."""
 
     class Polite(WebSocketService):
         def onUpgrade(self, request):

@@ -20,7 +20,7 @@ from twisted_ws.testing import NoMessage, Unflushed, serve
 
 
 class Outside(WebSocketService):
-    """Answers with what a thread, or the real reactor, has to say."""
+    """Answers from a thread, or from the real reactor."""
 
     def onUpgrade(self, request):
         return deferLater(reactor, 0.01, lambda: self) if request.query else self
@@ -82,7 +82,7 @@ class Trial(TestCase):
         return waiting.addCallback(self.assertEqual, "HI").addCallback(lambda _: server.stop())
 
     async def test_waitInVain(self):
-        """What does not come is waited for as long as was said, and the last error is told."""
+        """What does not come is waited for until the timeout, and the last error is raised."""
         with serve({"/chat": Chat()}) as server:
             client = server.connect("/chat?name=ann")
             with pytest.raises(NoMessage, match="no message came to"):

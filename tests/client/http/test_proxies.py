@@ -23,7 +23,7 @@ PLAIN, SECURE = parseURL("ws://app.example:8080/"), parseURL("wss://app.example/
     ],
 )
 def test_read(url, proxy):
-    """The URL of a proxy says its kind, where it is, and who we are."""
+    """The URL of a proxy has its kind, its address and the credentials."""
     found = parseProxy(url, "proxy")
     assert found == proxy
     assert "ss" not in repr(found).replace("isSocks", "")
@@ -107,6 +107,6 @@ def test_chosen():
     ],
 )
 def test_exempt(exempt, url, isExempt):
-    """NO_PROXY has names with what is under them, addresses and networks, with and without a port."""
+    """NO_PROXY lists domains with their subdomains, addresses and networks, with and without a port."""
     found = proxyFor(parseURL(url), True, {"all": "proxy:1", "no": exempt})
     assert (found is None) is isExempt

@@ -41,7 +41,7 @@ def socks(user: str = "", password: str = "", url: str = URL) -> Setup:
 
 
 def ends(setup: Setup) -> str:
-    """Return the message with which the proxy's refusal is told; nothing is left behind."""
+    """Return the message of the proxy's refusal, which must leave nothing behind."""
     error = setup.error()
     assert isinstance(error, ProxyRefused)
     assert setup.peer.transport.closed
@@ -255,7 +255,7 @@ class TunnelTest(LiveCase):
                 await relay.empty()
 
     async def test_unreachable(self) -> None:
-        """A proxy that does not listen is told apart from a server that does not."""
+        """The error tells a proxy that does not listen from a server that does not."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -124,7 +124,7 @@ def test_oneLine() -> None:
 
 
 def test_nobodyListens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A complaint that nobody can read is none."""
+    """A complaint that cannot be written is dropped."""
 
     class Broken:
         def write(self, text: str) -> None:

@@ -56,7 +56,7 @@ def test_keys(keys: str, line: str) -> None:
 
 
 def test_pieces() -> None:
-    """Keys may come in any pieces, also of one character or one sequence; what is no UTF-8 is replaced."""
+    """Keys may come in any pieces, even parts of a character or a sequence; invalid UTF-8 is replaced."""
     one = editor()
     lines: list[str | None] = []
     for byte in "ä\x1b[Dö\n".encode():

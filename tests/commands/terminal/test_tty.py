@@ -27,7 +27,7 @@ def test_abilities(environment: dict[str, str], moves: bool, colours: bool) -> N
 
 
 def test_columns() -> None:
-    """A terminal that does not say how wide it is, and what is no terminal, has 80."""
+    """A terminal of unknown width, and a stream that is not a terminal, count as 80 columns wide."""
     master, slave = pty.openpty()
     end, begin = os.pipe()
     try:
