@@ -119,12 +119,7 @@ CLOSES = (
     ),
     Close(CloseCode.MESSAGE_TOO_BIG, "`message too big`", "a message over `maxMessageSize`", Again.NO, "with smaller messages"),
     Close(CloseCode.MANDATORY_EXTENSION, "your own", "a client needs an extension that the server did not accept", Again.NO),
-    Close(
-        CloseCode.INTERNAL_ERROR,
-        "`internal error`",
-        "a handler raised; the server's log has the traceback",
-        Again.BACKOFF,
-    ),
+    Close(CloseCode.INTERNAL_ERROR, "`internal error`", "a handler raised; the server's log has the traceback", Again.BACKOFF),
     Close(CloseCode.SERVICE_RESTART, "your own", "a service restarts", Again.SPREAD),
     Close(
         CloseCode.TRY_AGAIN_LATER,

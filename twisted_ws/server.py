@@ -341,9 +341,7 @@ class WebSocketServer:
 
         def attend(connection: WebSocketConnection) -> EventReceiver:
             caller = Caller(connection, request, chosen, self._callers)
-            return Dispatcher(
-                service, handlers, caller, connection, self.limits, runtime.reactor, runtime.turns, self._callers, self._leaving
-            )
+            return Dispatcher(service, handlers, caller, connection, runtime, self._callers, self._leaving)
 
         return Welcome(chosen, headers, handlers.idleTimeout, attend)
 

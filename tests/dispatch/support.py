@@ -15,8 +15,8 @@ from twisted_ws.errors import ConnectionClosed, WebSocketError
 from twisted_ws.limits import Limits
 from twisted_ws.message import TEXT, textPayload
 from twisted_ws.upgrade import UpgradeRequest
-from twisted_ws.wire.loop.turns import Turns as Budget
 from twisted_ws.wire.websocket.outbox import failedWrite
+from twisted_ws.wire.websocket.runtime import Runtime
 
 
 class Turns(SteadyClock):
@@ -53,7 +53,8 @@ class Peer:
         beside: Peer | None = None,
     ) -> None:
         self.clock = Turns() if beside is None else beside.clock
-        self.turns = Budget(self.clock) if beside is None else beside.turns
+        runtime = Runtime(self.clock, limits)
+        self.turns = runtime.turns = runtime.turns if beside is None else beside.turns
         self.sent: list[tuple[int, bytes]] = []
         self.unread: list[Deferred[None]] = []
         self.reads = True
@@ -67,9 +68,7 @@ class Peer:
         self.callers: set[Caller] = set() if callers is None else callers
         self.leaving: dict[Dispatcher, Deferred[None]] = {}
         self.caller = Caller(self, UpgradeRequest("/ws"))
-        self.dispatcher = Dispatcher(
-            service, examine(service), self.caller, self, limits or Limits(), self.clock, self.turns, self.callers, self.leaving
-        )
+        self.dispatcher = Dispatcher(service, examine(service), self.caller, self, runtime, self.callers, self.leaving)
 
     # What the peer does.
 

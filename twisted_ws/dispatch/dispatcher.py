@@ -28,10 +28,9 @@ from twisted_ws.dispatch.iterations import Iterations, isIterator
 from twisted_ws.dispatch.queue import MessageQueue
 from twisted_ws.dispatch.replies import encodeReply
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, InternalError, WebSocketError
-from twisted_ws.limits import Limits
 from twisted_ws.logs import peerName
 from twisted_ws.message import BINARY, TEXT
-from twisted_ws.wire.loop.turns import Turns
+from twisted_ws.wire.websocket.runtime import Runtime
 
 __all__ = ["Dispatcher"]
 
@@ -57,9 +56,8 @@ class Dispatcher:
         handlers: what it handles (`twisted_ws.dispatch.examination.examine`).
         caller: the caller.
         connection: its connection.
-        limits: `jsonValues`, `readAhead`, `streams`, `handlerGrace`, and `drainTimeout` for onClose are used.
-        reactor: for deadlines.
-        turns: the budget for what is sent item by item.
+        runtime: the server's: its clock, its budget of turns, and the limits `jsonValues`, `readAhead`, `streams`, `handlerGrace`
+            and, for onClose, `drainTimeout`.
         callers: the open callers of the server; this one joins before onOpen and leaves when it is no longer open.
         leaving: dispatchers whose caller has left, until handlers and onClose have ended; each with the Deferred that then fires.
 
@@ -82,10 +80,9 @@ class Dispatcher:
         "_onText",
         "_opened",
         "_queue",
-        "_reactor",
         "_running",
+        "_runtime",
         "_service",
-        "_turns",
         "caller",
     )
 
@@ -95,18 +92,15 @@ class Dispatcher:
         handlers: Handlers,
         caller: Caller,
         connection: Connection,
-        limits: Limits,
-        reactor: Any,
-        turns: Turns,
+        runtime: Runtime,
         callers: Registry,
         leaving: dict[Dispatcher, Deferred[None] | None],
     ) -> None:
         self._service = service
         self.caller = caller
         self._connection = connection
-        self._limits = limits
-        self._reactor = reactor
-        self._turns = turns
+        self._runtime = runtime
+        self._limits = runtime.limits
         self._callers = callers
         self._leaving = leaving
         self._handlers = handlers
@@ -216,7 +210,7 @@ class Dispatcher:
         """Call onClose once the messages received before have been handled, or the grace period is over."""
         self._closedWith = (statusCode, reason)
         if self._running and self._opened:
-            self._grace = self._reactor.callLater(self._limits.handlerGrace, self._graceOver)
+            self._grace = self._runtime.reactor.callLater(self._limits.handlerGrace, self._graceOver)
         if self._iterations is not None:
             self._iterations.stop()
         if not self._running:
@@ -265,7 +259,7 @@ class Dispatcher:
             if pending is not None:
                 pending.addCallback(self._gone)
                 if self in self._leaving:
-                    self._grace = self._reactor.callLater(self._limits.drainTimeout, self._graceOver)
+                    self._grace = self._runtime.reactor.callLater(self._limits.drainTimeout, self._graceOver)
                 return
         self._gone()
 
@@ -430,7 +424,7 @@ class Dispatcher:
         if isIterator(value):
             if self._iterations is None:
                 self._iterations = Iterations(
-                    self.caller, idField, self._limits.streams, self._turns, self._raised, self._finished
+                    self.caller, idField, self._limits.streams, self._runtime.turns, self._raised, self._finished
                 )
             return self._iterations.start(value, event, streamId, mayHold)
         reply = None if value is None else encodeReply(self.caller, value, idField, streamId)
