@@ -14,7 +14,7 @@ from twisted_ws.channels.replay import Replay
 from twisted_ws.channels.subprotocol import notice, startFields
 from twisted_ws.message import Cursor, Kind, Publication, Start, parseAfter
 from twisted_ws.web.channels.request import presenceOf
-from twisted_ws.web.channels.stream import Event, EventStream, uniform
+from twisted_ws.web.channels.stream import EventStream, ServerSentEvent, uniform
 from twisted_ws.web.http.compression import listed, wanted
 from twisted_ws.wire.speedups import NEVER
 
@@ -44,23 +44,23 @@ def wantsEvents(request: HttpRequest) -> bool:
 # A publication is encoded once for all streams of a kind.
 
 
-def rawEvent(publication: Publication) -> Event:
+def rawEvent(publication: Publication) -> ServerSentEvent:
     """Return a message as it was published, for streams of its channel alone."""
     head = b"id: %s:%d\n" % (publication.epoch.encode("ascii"), publication.offset)
     if publication.kind is Kind.BINARY:
-        return Event((head, b"event: binary\ndata: ", base64.b64encode(publication.payload), b"\n\n"), publication)
-    return Event((head, b"data: ", _data(publication.payload), b"\n\n"), publication)
+        return ServerSentEvent((head, b"event: binary\ndata: ", base64.b64encode(publication.payload), b"\n\n"), publication)
+    return ServerSentEvent((head, b"data: ", _data(publication.payload), b"\n\n"), publication)
 
 
-def jsonEvent(publication: Publication) -> Event:
+def jsonEvent(publication: Publication) -> ServerSentEvent:
     """Return a message in JSON, for streams of its channel alone."""
     head = b"id: %s:%d\ndata: " % (publication.epoch.encode("ascii"), publication.offset)
-    return Event((head, *jsonParts(publication), b"\n\n"), publication)
+    return ServerSentEvent((head, *jsonParts(publication), b"\n\n"), publication)
 
 
-def cursorEvent(publication: Publication) -> Event:
+def cursorEvent(publication: Publication) -> ServerSentEvent:
     """Return a message in JSON without an id: each stream of several channels adds its own."""
-    return Event((b"data: ", *jsonParts(publication), b"\n\n"), publication)
+    return ServerSentEvent((b"data: ", *jsonParts(publication), b"\n\n"), publication)
 
 
 def _data(payload: bytes) -> bytes:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from twisted_ws.web.http.connection import HttpConnection
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["Event", "EventStream", "returnDelay", "uniform"]
+__all__ = ["EventStream", "ServerSentEvent", "returnDelay", "uniform"]
 
 HEARTBEAT = b":\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -57,7 +57,7 @@ def chunk(data: bytes) -> bytes:
 _log = Logger()
 
 
-class Event(OutgoingMessage):
+class ServerSentEvent(OutgoingMessage):
     """One event for many streams, encoded once.
 
     Args:
@@ -100,7 +100,7 @@ class EventStream:
     Attributes:
         sender: see `twisted_ws.wire.websocket.fanout.fanOut`; only a stream that is `chunked` can be sent to like that.
         chunked: whether its bytes go out in chunks.
-        prefix: makes what precedes an `Event` on this stream alone; None for nothing.
+        prefix: makes what precedes an `ServerSentEvent` on this stream alone; None for nothing.
     """
 
     wheelSlot: int | None = None
@@ -160,7 +160,7 @@ class EventStream:
         return not self._ending
 
     def send(self, message: OutgoingMessage) -> bool:
-        """Write an `Event`, or the payload of any other message as it is; say whether it was accepted."""
+        """Write an `ServerSentEvent`, or the payload of any other message as it is; say whether it was accepted."""
         return self.sendAll((message,))
 
     def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
@@ -171,7 +171,7 @@ class EventStream:
         return not self._ending
 
     def _event(self, message: OutgoingMessage) -> bytes:
-        if self.prefix is not None and isinstance(message, Event):
+        if self.prefix is not None and isinstance(message, ServerSentEvent):
             return self.prefix(message.publication) + message.payload
         return message.payload
 

@@ -51,7 +51,7 @@ BEHIND = 64 * 1024
 _log = Logger()
 
 
-class State(States):
+class _State(States):
     """What a connection is doing."""
 
     HEAD = 0  # a head is coming, or nothing yet
@@ -63,7 +63,7 @@ class State(States):
 
 
 # Use these: see `twisted_ws.wire.websocket.states`.
-HEAD, ADMITTING, BODY, ANSWERING, CLOSING, LOST = State
+HEAD, ADMITTING, BODY, ANSWERING, CLOSING, LOST = _State
 
 HEAD_TAKEN = Event("a head", {HEAD: ADMITTING})
 BODY_WANTED = Event("the wait for a body", {ADMITTING: BODY})
