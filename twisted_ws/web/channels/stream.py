@@ -100,7 +100,7 @@ class EventStream:
     Attributes:
         sender: see `twisted_ws.wire.websocket.fanout.fanOut`; only a stream that is `chunked` can be sent to like that.
         chunked: whether its bytes go out in chunks.
-        prefix: makes what precedes an `ServerSentEvent` on this stream alone; None for nothing.
+        prefix: makes what precedes a `ServerSentEvent` on this stream alone; None for nothing.
     """
 
     wheelSlot: int | None = None
@@ -160,7 +160,7 @@ class EventStream:
         return not self._ending
 
     def send(self, message: OutgoingMessage) -> bool:
-        """Write an `ServerSentEvent`, or the payload of any other message as it is; say whether it was accepted."""
+        """Write a `ServerSentEvent`, or the payload of any other message as it is; say whether it was accepted."""
         return self.sendAll((message,))
 
     def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
