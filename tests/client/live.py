@@ -18,7 +18,7 @@ from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
 
 
 class Echo(WebSocketService):
-    """Echoes messages; asked, also describes the handshake."""
+    """Echoes messages, and keeps the requests of the handshakes."""
 
     subProtocols = ["echo"]
 

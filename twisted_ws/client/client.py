@@ -29,13 +29,13 @@ _binder = lru_cache(maxsize=256)(Binder)
 def _text(message: str | bytes) -> str:
     if isinstance(message, str):
         return message
-    raise UnexpectedMessage("a binary message came: read it with readBinaryMessage, or either kind with readMessage", message)
+    raise UnexpectedMessage("a binary message came: read it with readBinaryMessage or readMessage", message)
 
 
 def _binary(message: str | bytes) -> bytes:
     if isinstance(message, bytes):
         return message
-    raise UnexpectedMessage("a text message came: read it with readTextMessage, or either kind with readMessage", message)
+    raise UnexpectedMessage("a text message came: read it with readTextMessage or readMessage", message)
 
 
 class ClientState:

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_ws.caller import Caller
 from twisted_ws.client import ConnectionClosed, Response, UnexpectedMessage, WebSocketClient, WebSocketError
+from twisted_ws.client.errors import seconds
 from twisted_ws.errors import CloseCode
 from twisted_ws.testing.problems import NoMessage, StillOpen
 
@@ -161,7 +162,7 @@ class MemoryClient:
         self._server.advance(timeout, lambda: self.client._session.isOver)
         closed = self.closed
         if closed is None:
-            raise StillOpen(f"{self._name} was not closed in {_seconds(timeout)} of fake time{self._hints()}")
+            raise StillOpen(f"{self._name} was not closed in {seconds(timeout)} of fake time{self._hints()}")
         return closed
 
     def ping(self, data: bytes = b"", timeout: float = 0) -> float:
@@ -199,7 +200,7 @@ class MemoryClient:
             if not isinstance(error, ConnectionClosed):
                 state += f" ({error})"
         problem = next(iter(self._server.errors), error)
-        raise NoMessage(f"no {what} came to {self._name} in {_seconds(timeout)} of fake time; {state}") from problem
+        raise NoMessage(f"no {what} came to {self._name} in {seconds(timeout)} of fake time; {state}") from problem
 
     def _hints(self) -> str:
         """Return what may be the reason that nothing comes."""
@@ -250,10 +251,6 @@ class MemoryClient:
 
     def __repr__(self) -> str:
         return f"<MemoryClient {self._name} {'open' if self.client.isOpen() else 'closed'}>"
-
-
-def _seconds(timeout: float) -> str:
-    return f"{timeout:g} second{'' if timeout == 1 else 's'}"
 
 
 def _codeAndReason(closed: tuple[int, str]) -> str:

@@ -7,7 +7,22 @@ import base64
 __all__ = ["Basic", "Bearer", "Credentials"]
 
 
-class Basic:
+class Credentials:
+    """The value of an Authorization header."""
+
+    __slots__ = ("_header",)
+
+    _header: str
+
+    def header(self) -> str:
+        """Return the value of the Authorization header."""
+        return self._header
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+
+class Basic(Credentials):
     """A user and a password (RFC 7617).
 
     Raises:
@@ -15,7 +30,7 @@ class Basic:
         TypeError: either is not a str.
     """
 
-    __slots__ = ("_header",)
+    __slots__ = ()
 
     def __init__(self, user: str, password: str) -> None:
         for name, value in (("user", user), ("password", password)):
@@ -27,15 +42,8 @@ class Basic:
             raise ValueError("user and password must not have control characters")
         self._header = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
-    def header(self) -> str:
-        """Return the value of the Authorization header."""
-        return self._header
 
-    def __repr__(self) -> str:
-        return "Basic(...)"
-
-
-class Bearer:
+class Bearer(Credentials):
     """A token (RFC 6750).
 
     Raises:
@@ -43,7 +51,7 @@ class Bearer:
         TypeError: the token is not a str.
     """
 
-    __slots__ = ("_header",)
+    __slots__ = ()
 
     def __init__(self, token: str) -> None:
         if not isinstance(token, str):
@@ -51,13 +59,3 @@ class Bearer:
         if not token or not token.isascii() or any(c <= " " or c == "\x7f" for c in token):
             raise ValueError("a bearer token must be ASCII, without spaces and control characters, and not empty")
         self._header = f"Bearer {token}"
-
-    def header(self) -> str:
-        """Return the value of the Authorization header."""
-        return self._header
-
-    def __repr__(self) -> str:
-        return "Bearer(...)"
-
-
-Credentials = Basic | Bearer

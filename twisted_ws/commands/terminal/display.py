@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from twisted_ws.commands.terminal.editor import ERASE, Editor
 from twisted_ws.logs import shown
@@ -34,8 +34,8 @@ def oneLine(text: str) -> str:
     return shown(text, len(text)).replace("\n", "\\n").replace("\t", "\\t")
 
 
-class Display(Protocol):
-    """Shows what happens on a connection."""
+class Display:
+    """Shows what happens on a connection; a subclass leaves out what it does not show."""
 
     def opened(self, url: str, subProtocol: str | None, again: bool) -> None:
         """Show that a connection is open, perhaps `again`."""
@@ -60,9 +60,10 @@ class Display(Protocol):
 
     def note(self, text: str) -> None:
         """Show a notice, for example about another attempt."""
+        complain(text)
 
 
-class PlainDisplay:
+class PlainDisplay(Display):
     """Writes payloads, and nothing else.
 
     Args:
@@ -78,30 +79,8 @@ class PlainDisplay:
         """Write it."""
         self._write((message.encode() if isinstance(message, str) else message) + self._end)
 
-    def opened(self, url: str, subProtocol: str | None, again: bool) -> None:
-        """Nothing."""
 
-    def sent(self, message: str | bytes) -> None:
-        """Nothing."""
-
-    def ping(self, data: bytes) -> None:
-        """Nothing."""
-
-    def pong(self, data: bytes, seconds: float | None) -> None:
-        """Nothing."""
-
-    def closed(self, code: int, reason: str) -> None:
-        """Nothing."""
-
-    def failed(self, text: str) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Complain."""
-        complain(text)
-
-
-class JSONDisplay:
+class JSONDisplay(Display):
     """Writes each event as a JSON object on its own line, in ASCII, so that it cannot control a terminal either.
 
     Args:
@@ -129,9 +108,6 @@ class JSONDisplay:
         else:
             self._event("binary", _base64(message))
 
-    def sent(self, message: str | bytes) -> None:
-        """Nothing: the sender knows it."""
-
     def ping(self, data: bytes) -> None:
         """Write its payload."""
         self._event("ping", _base64(data))
@@ -149,12 +125,8 @@ class JSONDisplay:
         """Write it."""
         self._event("error", text)
 
-    def note(self, text: str) -> None:
-        """Complain."""
-        complain(text)
 
-
-class TerminalDisplay:
+class TerminalDisplay(Display):
     """Writes a transcript with the time, direction and text of each message, and below it the line being typed.
 
     Args:
@@ -219,9 +191,6 @@ class TerminalDisplay:
         """Show it, if it was typed."""
         if self.editor is not None:
             self._line(">", oneLine(message) if isinstance(message, str) else self._data(message))
-
-    def ping(self, data: bytes) -> None:
-        """Nothing: it is answered."""
 
     def pong(self, data: bytes, seconds: float | None) -> None:
         """Show the round trip."""
