@@ -86,7 +86,7 @@ def test_mount(world):
     assert dict(world.server.services) == {"/ws": world.room}
     with pytest.raises(ConfigurationError, match="taken"):
         world.server.mount("/ws", Room())
-    with pytest.raises(ConfigurationError, match="no path"):
+    with pytest.raises(ConfigurationError, match="not a path"):
         world.server.mount("ws", Room())
     with pytest.raises(ServiceError, match="Room is a class"):
         world.server.mount("/other", Room)
