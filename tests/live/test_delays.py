@@ -21,7 +21,7 @@ from twisted_ws import WebSocketService
 
 
 class Echo(WebSocketService):
-    idleTimeout = 3
+    idleTimeout = 6
 
     def onTextMessage(self, caller, text):
         return text
@@ -35,25 +35,25 @@ class Later(WebSocketService):
 
 class Bye(WebSocketService):
     def onTextMessage(self, caller, text):
-        caller.close(4000, "bye", timeout=3)
+        caller.close(4000, "bye", timeout=6)
 
     def onClose(self, caller, statusCode, reason):
         print("closed with", statusCode, reason, flush=True)
 """
 LIMITS = """[limits]
 pingInterval = 1
-pingTimeout = 3
-headDeadline = 3
-bodyDeadline = 3
-upgradeDeadline = 3
-closeDeadline = 3
-keepAlive = 3
-writeDeadline = 3
+pingTimeout = 6
+headDeadline = 6
+bodyDeadline = 6
+upgradeDeadline = 6
+closeDeadline = 6
+keepAlive = 6
+writeDeadline = 6
 messageRate = 40
 controlRate = 40
 """
 # Longer than any of these.
-STOPPED = 8
+STOPPED = 12
 
 
 class Chatter(threading.Thread):
@@ -152,7 +152,7 @@ def test_stopped(tmp_path: Path) -> None:
         server.waitFor("closed with 4000 bye")
         assert b"data: 0123456789\n" in iter(stream.readline, b"")
         # As many pings again as were due, and the judgement of their pongs.
-        time.sleep(4)
+        time.sleep(7)
         for chatter in chatters:
             chatter.end()
         assert "no pong" not in server.output

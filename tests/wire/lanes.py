@@ -124,15 +124,15 @@ class LaneWorld:
 
     def readAllOrLost(self, client: socket.socket) -> bytes:
         """Do so with a connection that the server may have dropped."""
-        received = bytearray()
-        for _ in range(50):
+        received, idle = bytearray(), 0
+        while idle < 50:
             self.turn()
             try:
-                while data := self.read(client):
-                    received += data
-                    self.turn()
+                data = self.read(client)
             except ConnectionError:
                 break
+            received += data
+            idle = 0 if data or self._isUnderWay(client) else idle + 1
         return bytes(received)
 
     def _isUnderWay(self, client: socket.socket) -> bool:
