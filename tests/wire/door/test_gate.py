@@ -143,7 +143,7 @@ def test_warnedOnce():
             clock.advance(QUIET)
     assert [formatEvent(event).partition(":")[0] for event in logs] == [
         "accepting pauses",
-        "99 more of the kind",
+        "99 more lines of this kind",
         "accepting pauses",
     ]
 
