@@ -61,7 +61,7 @@ def handshakeRequest(options: Options, key: str, extensions: str) -> bytes:
         headers.append(("Sec-WebSocket-Protocol", ", ".join(options.subProtocols)))
     if extensions:
         headers.append(("Sec-WebSocket-Extensions", extensions))
-    return requestHead("GET", options.address, [*headers, *options.headers])
+    return requestHead("GET", options.address, headers, options.headers)
 
 
 def acceptFor(key: str) -> str:

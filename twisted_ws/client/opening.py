@@ -30,13 +30,14 @@ class Opening(Exchange):
         owner: the connection's.
     """
 
+    _deadline: IDelayedCall | None = None
+
     def __init__(self, reactor: Any, options: Options, owner: ConnectionOwner) -> None:
         self._key = newKey()
         super().__init__(options.address, handshakeRequest(options, self._key, offer() if options.compression else ""))
         self._reactor = reactor
         self._options = options
         self._owner = owner
-        self._deadline: IDelayedCall | None = None
 
     def interim(self, response: Response) -> None:
         """Open the WebSocket, if this is the 101."""

@@ -49,8 +49,9 @@ class Options:
     onReconnect: Callable[[WebSocketClient], Any] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("handshakeTimeout", "readBuffer", "writeBuffer"):
-            checkNumber(name, getattr(self, name), above=True)
+        checkNumber("handshakeTimeout", self.handshakeTimeout, above=True)
+        checkNumber("readBuffer", self.readBuffer, above=True)
+        checkNumber("writeBuffer", self.writeBuffer, above=True)
         if self.readTimeout is not None:
             checkNumber("readTimeout", self.readTimeout, above=True)
         if self.retry is not None and not isinstance(self.retry, Retry):

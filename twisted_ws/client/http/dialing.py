@@ -48,7 +48,6 @@ def dial(
     Returns:
         A Deferred that fires with the result of `exchange` or fails with a `ConnectError`; it can be cancelled.
     """
-    where = exchange.address.hostAndPort
     factory: Any = Factory.forProtocol(lambda: exchange)
     factory.noisy = False
     if tls is not None:
@@ -60,11 +59,12 @@ def dial(
         except ConnectError:
             raise
         except Exception as error:
-            raise unreachable(where, error) from None
+            raise unreachable(exchange.address.hostAndPort, error) from None
         return await exchange.result
 
     def late(result: object, timeout: float) -> Failure:
         how = "accepted the connection but did not answer" if exchange.connected else "could not be reached"
+        where = exchange.address.hostAndPort
         text = f"{where} {how} in {seconds(timeout)}: check the address and the network, or allow more time with handshakeTimeout"
         return Failure(HandshakeTimeout(text))
 

@@ -39,15 +39,15 @@ class Exchange(Protocol):
 
     maxBody = 16 * 1024
     transport: Any
+    _room = _LIMITS.head  # bytes that the head may still have
+    _data = b""
+    _response: Response | None = None
+    _done = False
 
     def __init__(self, address: Address, request: bytes) -> None:
         self.address = address
         self.result: Deferred[Any] = Deferred(lambda _: self.end())
         self._request = request
-        self._room = _LIMITS.head  # bytes that the head may still have
-        self._data = b""
-        self._response: Response | None = None
-        self._done = False
 
     # The subclass's part.
 

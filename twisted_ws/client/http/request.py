@@ -51,10 +51,9 @@ def headerPairs(
     return tuple(pairs)
 
 
-def requestHead(method: str, address: Address, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return the head of a request; a Host among the headers replaces the address's."""
-    pairs = list(headers)
-    host = next((value for name, value in pairs if name.lower() == "host"), address.authority)
-    lines = [f"{method} {address.target} HTTP/1.1", f"Host: {host}"]
-    lines += [f"{name}: {value}" for name, value in pairs if name.lower() != "host"]
+def requestHead(method: str, address: Address, own: Iterable[tuple[str, str]], headers: Iterable[tuple[str, str]] = ()) -> bytes:
+    """Return the head of a request: its own headers, then the user's, of which a Host replaces the address's."""
+    host = next((value for name, value in headers if name.lower() == "host"), address.authority)
+    lines = [f"{method} {address.target} HTTP/1.1", f"Host: {host}", *[f"{name}: {value}" for name, value in own]]
+    lines += [f"{name}: {value}" for name, value in headers if name.lower() != "host"]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
