@@ -21,12 +21,13 @@ CORES := $(shell nproc)
 BUSY := --dist=loadfile --no-loadscope-reorder --numprocesses=$(CORES)
 WAITING := --dist=loadfile --no-loadscope-reorder --numprocesses=$(shell echo $$((2 * $(CORES))))
 
-# For the edit: no process, browser, build or real daemon.
+# For the edit: no process, browser, build or real daemon, and nothing that is marked as exhaustive.
 quick: $(VENV)/.test
-	$(BIN)/python -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART))
+	$(BIN)/python -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART)) -m "not exhaustive"
 
-test: quick
+test: $(VENV)/.test
 	@tools/need chromium curl firefox-esr nodejs npm nginx haproxy varnish
+	$(BIN)/python -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART))
 	$(BIN)/python -m pytest -q $(WAITING) $(APART)
 
 # Which lines and branches the tests reach: they take half as long again.

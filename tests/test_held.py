@@ -16,6 +16,8 @@ from twisted_ws import Caller, WebSocketService
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.message import BINARY
 
+pytestmark = pytest.mark.exhaustive
+
 # What is held may be so much more than what is counted, and what is counted than what is held.
 FACTOR = 1.5
 SIZES = (0, 1, 125, 65536)

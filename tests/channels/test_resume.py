@@ -302,6 +302,7 @@ class LatestMachine(Machine):
     policy = "latest"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("machine", "examples"), [(Machine, 150), (DroppingMachine, 40), (LatestMachine, 40)])
 def test_resume(machine, examples):
     """Nobody gets a message twice, out of order, or with a gap that is not reported; no queue grows beyond its cap."""

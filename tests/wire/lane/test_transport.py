@@ -856,6 +856,7 @@ SENT = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("what", SENT)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_wholeOrEnded(monkeypatch, implementation, what):
@@ -949,6 +950,7 @@ def test_toldThoughMemoryWasShortBefore(monkeypatch, implementation):
     world.close()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_openedOrNot(monkeypatch, implementation):
     """Whichever allocation fails in a handshake, the connection is open or it ends; the service hears of both, or of neither."""
