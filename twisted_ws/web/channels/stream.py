@@ -98,7 +98,7 @@ class EventStream:
         whenGone: called once when nothing can be written any more.
 
     Attributes:
-        sender: see `twisted_ws.wire.websocket.fanout.fanOut`; only a stream that is `chunked` can be sent to like that.
+        sender: see `twisted_ws.wire.websocket.fanout`; only a stream that is `chunked` can be sent to like that.
         chunked: whether its bytes go out in chunks.
         prefix: makes what precedes a `ServerSentEvent` on this stream alone; None for nothing.
     """
@@ -192,7 +192,7 @@ class EventStream:
         self._outbox.hold(goOn is not None)
 
     def goOn(self) -> None:
-        """See `twisted_ws.wire.websocket.fanout.fanOut`."""
+        """See `twisted_ws.wire.websocket.fanout`."""
         self._outbox.goOn()
 
     def fail(self, error: WebSocketError) -> None:
