@@ -6,8 +6,6 @@ import sys
 
 from twisted_ws.commands.main import main
 
-__all__ = ["main"]
-
 if __name__ == "__main__":
     sys.argv[0] = "twisted-ws"  # for the help
     sys.exit(main())

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from twisted_ws.message import Position, Start
     from twisted_ws.upgrade import UpgradeRequest
 
-__all__ = ["Caller", "Membership", "Registry"]
-
 connectionIds = count(1)  # of all transports of this process
 
 

@@ -14,8 +14,6 @@ from twisted_ws.message import Message
 from twisted_ws.wire.websocket.crowd import Crowd
 from twisted_ws.wire.websocket.fanout import EVERYBODY, FanOuts, stepsOf
 
-__all__ = ["Callers", "OpenCallers"]
-
 
 class Callers(Collection[Caller]):
     """The open callers of a server at the moment, as a collection with `find`."""

@@ -12,22 +12,6 @@ from enum import Enum
 
 from twisted_ws.errors import ChannelError, CloseCode
 
-__all__ = [
-    "BROWSER",
-    "CHANNELS",
-    "CLOSES",
-    "CROWD",
-    "DONE",
-    "FORBIDDEN",
-    "NOT_RECOVERED",
-    "REFUSED",
-    "RETRIED",
-    "SENDABLE",
-    "SPREAD",
-    "Again",
-    "Close",
-]
-
 # The seconds, at random, after which to connect again where all clients were told to go at the same time.
 SPREAD = (1, 10)
 # A refused channel closes the connection with this code and the HTTP status of the refusal added.

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from twisted_ws.errors import WebSocketError
     from twisted_ws.frames import OutgoingMessage
 
-__all__ = ["Connection"]
-
 
 class Connection(Protocol):
     """What callers, subscribers and the dispatcher ask of a connection; `WebSocketConnection` implements it.

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
-__all__ = ["isOpenToOthers", "warnIfExposed"]
-
 _log = Logger()
 
 

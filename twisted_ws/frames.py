@@ -7,8 +7,6 @@ import sys
 from struct import Struct
 from typing import Any
 
-__all__ = ["FIN", "RSV1", "OutgoingMessage", "frame", "maskedFrame"]
-
 FIN = 0x80
 RSV1 = 0x40  # "this message is compressed" (RFC 7692 section 6)
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any
 
-__all__ = ["Limits", "checkNumber", "parseSize"]
-
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
-__all__ = ["Throttle", "peerName", "printable", "shown"]
-
 # What moves the cursor, ends a line or changes the direction of text: C0 and C1 controls, line and paragraph separators, bidi
 # controls; and surrogates, which no log file can encode.
 _UNSAFE = (

@@ -14,29 +14,6 @@ import msgspec
 
 from twisted_ws.errors import ChannelError, concerning
 
-__all__ = [
-    "BINARY",
-    "CLOSE",
-    "NOWHERE",
-    "PING",
-    "PONG",
-    "START",
-    "TEXT",
-    "Cursor",
-    "Kind",
-    "Message",
-    "Position",
-    "Publication",
-    "Published",
-    "Start",
-    "binaryPayload",
-    "controlPayload",
-    "cursor",
-    "parseAfter",
-    "parsePosition",
-    "textPayload",
-]
-
 # Opcodes (RFC 6455 section 5.2).
 TEXT = 1
 BINARY = 2

@@ -10,8 +10,6 @@ from urllib.parse import unquote_to_bytes
 
 from twisted_ws.errors import ConfigurationError
 
-__all__ = ["Match", "Routes"]
-
 T = TypeVar("T")
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")

@@ -38,8 +38,6 @@ from twisted_ws.wire.websocket.receiver import EventReceiver
 from twisted_ws.wire.websocket.runtime import OpenResponse, Runtime
 from twisted_ws.wire.websocket.welcome import Welcome
 
-__all__ = ["CLOSING", "WebSocketServer"]
-
 # The cost of closing one caller, and of ending one HTTP response, in steps of `Turns`.
 CLOSING = 12
 STOPPING = 40

@@ -13,8 +13,6 @@ from twisted_ws.errors import CloseCode
 if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
 
-__all__ = ["CloseFrame", "WebSocketService", "checkClose", "dispatches"]
-
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
 

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["didYouMean", "explainOption"]
-
 _UNKNOWN = re.compile(r"option --(\S+) not recognized")
 
 

@@ -10,8 +10,6 @@ from urllib.parse import parse_qs, unquote
 if TYPE_CHECKING:
     from twisted.internet.ssl import Certificate
 
-__all__ = ["Headers", "Reject", "UpgradeRequest"]
-
 T = TypeVar("T")
 
 # What RFC 9110 section 5.6.2 calls a token: the names of headers and of subprotocols.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
-__all__ = ["TokenBucket", "TokenBuckets"]
-
 
 class TokenBucket:
     """A token bucket: `burst` at once, and `rate` more in each second.

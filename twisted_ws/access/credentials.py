@@ -26,8 +26,6 @@ from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
 from twisted_ws.wire.door.gate import addressKey
 
-__all__ = ["CheckFailed", "Credentials", "CredentialsError", "Identity", "TooManyFailures", "Unauthenticated"]
-
 
 class CredentialsError(Exception):
     """Why access is refused; the text is one fixed sentence for the peer."""

@@ -11,8 +11,6 @@ import stat
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.exposure import isOpenToOthers, warnIfExposed
 
-__all__ = ["KeyFile"]
-
 # What may follow "Bearer" (RFC 6750 section 2.1); it has no colon, so a colon can separate it from a name.
 _KEY = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)

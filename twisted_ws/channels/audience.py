@@ -9,8 +9,6 @@ from twisted_ws.channels.names import patternsOf
 from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.wire.websocket.crowd import Crowd, Group, Run
 
-__all__ = ["Audience"]
-
 # Up to this many are kept in a tuple: for one, a tuple takes 48 bytes and a dict 232, and most channels have few.
 FEW = 8
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from twisted_ws.channels.channels import Channels
     from twisted_ws.channels.service import ChannelService
 
-__all__ = ["BufferedSubscriber"]
-
 # A mailbox is emptied in writes of so many bytes.
 PIECE = 16 * 1024
 # The steps of `twisted_ws.wire.loop.turns` for one item, and how many of its bytes are one step more.

@@ -39,8 +39,6 @@ from twisted_ws.wire.door.gate import addressKey
 from twisted_ws.wire.websocket.fanout import BYTES, STEPS, Later, Part, stepsOf
 from twisted_ws.wire.websocket.runtime import Runtime
 
-__all__ = ["Channels"]
-
 # Bytes that channels may queue in a caller's outbox; more waits in its mailbox, where the policy of the mount decides.
 ROOM = 32 * 1024
 

@@ -10,8 +10,6 @@ from twisted.internet.defer import Deferred
 from twisted_ws.channels.replay import Replay
 from twisted_ws.message import Message, Position, Publication, Published
 
-__all__ = ["Description", "Engine", "History"]
-
 
 class History(NamedTuple):
     """What is kept of a channel since a position.

@@ -12,19 +12,6 @@ import msgspec
 from twisted_ws.frames import OutgoingMessage, frame
 from twisted_ws.message import TEXT, Kind, Message, Publication
 
-__all__ = [
-    "LARGE",
-    "SUBPROTOCOL",
-    "ChannelMessage",
-    "Format",
-    "jsonBroadcast",
-    "jsonFields",
-    "jsonFormat",
-    "jsonParts",
-    "rawBroadcast",
-    "rawFormat",
-]
-
 SUBPROTOCOL = "twisted-ws.v1"
 
 # From so many bytes on, the JSON of the last message is kept for the next format.

@@ -12,8 +12,6 @@ from enum import Enum
 from twisted_ws.channels.replay import HeldReplay, HistoryReplay, Replay
 from twisted_ws.message import Publication
 
-__all__ = ["CHARGE", "NOTICE_CHARGE", "STEPS", "Mailbox", "Policy"]
-
 # What is charged for a message that waits, on top of its payload and key, and for a notice, on top of its bytes: about what
 # their Python objects take. The history may forget a message that waits here, so it is charged as if nobody else had it.
 CHARGE = 352

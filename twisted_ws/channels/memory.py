@@ -16,8 +16,6 @@ from twisted_ws.limits import Limits
 from twisted_ws.message import START, Message, Position, Publication, Published
 from twisted_ws.wire.loop.wheel import Wheel
 
-__all__ = ["MemoryEngine"]
-
 # Idempotency keys that are forgotten in one turn of the wheel: about two milliseconds.
 FORGOTTEN_AT_ONCE = 4096
 

@@ -9,8 +9,6 @@ from operator import itemgetter
 
 from twisted_ws.errors import ChannelError
 
-__all__ = ["NAME", "SortedNames", "checkName", "checkNameOrPattern", "isPattern", "patternsOf"]
-
 # Only what a URL, a query, a cookie and a file can hold unescaped, so that there is one form of each name.
 _TOKEN = r"[A-Za-z0-9_~-]+"
 NAME = rf"{_TOKEN}(?:\.{_TOKEN})*"  # a regular expression that JSON Schema takes, too

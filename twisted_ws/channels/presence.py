@@ -16,8 +16,6 @@ from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.websocket.crowd import Crowd, Group
 from twisted_ws.wire.websocket.fanout import OWN_WAY, STEPS, FanOuts
 
-__all__ = ["AnswerBudget", "Member", "Presence"]
-
 # Seconds of rest for each watcher after telling all took more than one turn of the reactor: ten times what it took.
 REST = 0.0001
 # Leaves that are reported in one turn of the wheel.

@@ -8,8 +8,6 @@ from typing import Protocol
 
 from twisted_ws.message import Publication
 
-__all__ = ["CHARGE", "HeldReplay", "HistoryReplay", "Replay", "ReplaySource"]
-
 # What is charged for a message that nobody else keeps, on top of its payload and key: about what its Python objects take.
 CHARGE = 256
 # The same of a `HistoryReplay`.

@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from twisted_ws.caller import Caller
     from twisted_ws.channels.visitor import Visitor
 
-__all__ = ["Roster"]
-
 
 class Roster:
     """The callers, or visitors, that are connected now, in the order in which they came; finding some looks at no others.

@@ -14,9 +14,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller
+from twisted_ws.channels.formats import SUBPROTOCOL
 from twisted_ws.channels.mailbox import Policy
 from twisted_ws.channels.names import checkName, checkNameOrPattern, isPattern
-from twisted_ws.channels.subprotocol import SUBPROTOCOL
 from twisted_ws.channels.websocket import JsonSubscriber, RawSubscriber
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.largejson import decodeLarge, hasMoreValues
@@ -25,8 +25,6 @@ from twisted_ws.logs import printable
 from twisted_ws.message import Kind, Message, Published, parseAfter
 from twisted_ws.service import WebSocketService
 from twisted_ws.upgrade import Reject, UpgradeRequest
-
-__all__ = ["ChannelReject", "ChannelService"]
 
 _log = Logger()
 

@@ -6,23 +6,8 @@ from typing import Any
 
 import msgspec
 
-from twisted_ws.channels.formats import SUBPROTOCOL
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Message, Start
-
-__all__ = [
-    "SUBPROTOCOL",
-    "PingRequest",
-    "PresenceRequest",
-    "PublishRequest",
-    "Request",
-    "SubscribeRequest",
-    "UnsubscribeRequest",
-    "notice",
-    "readRequest",
-    "refOf",
-    "startFields",
-]
 
 _LONGEST_REF = 64
 

@@ -11,8 +11,6 @@ from twisted_ws.frames import OutgoingMessage
 from twisted_ws.message import Publication, Start
 from twisted_ws.wire.speedups import NEVER
 
-__all__ = ["Subscriber"]
-
 
 class Subscriber:
     """A subscriber of channels: a WebSocket caller, an event stream, or a poll that waits.

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from twisted_ws.channels.subscriber import Subscriber
     from twisted_ws.upgrade import UpgradeRequest
 
-__all__ = ["Visitor"]
-
 
 class Visitor:
     """One event stream, poll or POST: what hooks get in place of the `Caller` of a WebSocket connection.

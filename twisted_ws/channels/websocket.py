@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from twisted_ws.channels.service import ChannelService
     from twisted_ws.frames import OutgoingMessage
 
-__all__ = ["JsonSubscriber", "RawSubscriber"]
-
 
 class RawSubscriber(BufferedSubscriber):
     """A caller that gets messages as they were published; what it sends is published to the one channel of its URL."""

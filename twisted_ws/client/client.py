@@ -19,8 +19,6 @@ from twisted_ws.limits import checkNumber
 from twisted_ws.message import BINARY, TEXT, Message, binaryPayload, controlPayload, textPayload
 from twisted_ws.service import checkClose
 
-__all__ = ["ClientState", "WebSocketClient"]
-
 _T = TypeVar("_T")
 
 _binder = lru_cache(maxsize=256)(Binder)

@@ -23,8 +23,6 @@ from twisted_ws.limits import Limits
 from twisted_ws.wire.tls.client import ClientTLS
 from twisted_ws.wire.tls.stores import StorePath, loadClientKey, loadTrust
 
-__all__ = ["Connecting", "connect", "tlsFor"]
-
 _DEFAULTS = Limits()
 
 

@@ -15,8 +15,6 @@ from twisted_ws.logs import printable
 from twisted_ws.upgrade import isToken
 from twisted_ws.wire.door.handshake import Extension, parseExtensions
 
-__all__ = ["acceptFor", "checkSubProtocols", "handshakeRequest", "judge", "newKey", "refusal"]
-
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 

@@ -15,8 +15,6 @@ from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.client.websocket.owner import ConnectionOwner
 from twisted_ws.wire.loop.transports import setProtocol
 
-__all__ = ["Opening"]
-
 # Seconds for the body of a refusal after its head: it only adds to the error.
 BODY_SECONDS = 2.0
 

@@ -13,8 +13,6 @@ from twisted_ws.limits import Limits, checkNumber
 if TYPE_CHECKING:
     from twisted_ws.client.client import WebSocketClient
 
-__all__ = ["CHARGE", "HANDSHAKE_TIMEOUT", "READ_BUFFER", "WRITE_BUFFER", "Options"]
-
 # Seconds for DNS, TCP, proxy, TLS and HTTP together: a server may take 10 for its decision, and getting there takes a few more.
 HANDSHAKE_TIMEOUT = 20.0
 # Bytes that a message in a queue is charged on top of its own: empty messages are not free.

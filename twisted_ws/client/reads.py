@@ -13,8 +13,6 @@ from twisted.python.failure import Failure
 from twisted_ws.client.errors import ReadTimeout, seconds
 from twisted_ws.client.options import CHARGE
 
-__all__ = ["ReadQueue"]
-
 _T = TypeVar("_T")
 
 

@@ -15,8 +15,6 @@ from twisted_ws.client.retry import Retry
 from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.logs import printable
 
-__all__ = ["Reconnector"]
-
 
 class Reconnector:
     """Keeps a connection up.

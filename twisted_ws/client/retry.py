@@ -16,8 +16,6 @@ from twisted_ws.closecodes import CROWD, RETRIED, SPREAD
 from twisted_ws.errors import ConnectionClosed, TransportError
 from twisted_ws.limits import checkNumber
 
-__all__ = ["Retry"]
-
 # Not Python's shared generator: the clients of a program that seeds it would all come back at once.
 _random = SystemRandom()
 

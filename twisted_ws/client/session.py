@@ -19,8 +19,6 @@ from twisted_ws.errors import CloseCode, ConnectionClosed, WebSocketError
 if TYPE_CHECKING:
     from twisted_ws.client.client import WebSocketClient
 
-__all__ = ["Dial", "Session"]
-
 Dial = Callable[["Session"], Deferred[ClientConnection]]
 
 

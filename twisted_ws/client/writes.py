@@ -13,8 +13,6 @@ from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire.websocket.outbox import failedWrite
 
-__all__ = ["WriteQueue"]
-
 # Bytes that a connection is given ahead of the kernel. They are framed by then, and cannot be taken back.
 WINDOW = 64 * 1024
 

@@ -9,8 +9,6 @@ from twisted_ws.client import Basic, Bearer, Retry, Store
 from twisted_ws.commands.secrets import header, headersIn, secret
 from twisted_ws.errors import ConfigurationError
 
-__all__ = ["connectArguments", "credentials", "headers", "store"]
-
 # Headers that are often secret.
 _SECRET = ("authorization", "proxy-authorization", "cookie")
 

@@ -19,8 +19,6 @@ from twisted_ws.logs import printable
 if TYPE_CHECKING:
     from twisted_ws.commands.post import Answer
 
-__all__ = ["BroadcastOptions", "main"]
-
 # Bytes of a message; servers accept less, by default 1 MiB.
 MOST = 64 * 1024 * 1024
 # Seconds.

@@ -16,8 +16,6 @@ from twisted_ws.commands.terminal.display import complain
 if TYPE_CHECKING:
     from twisted_ws.client import Connecting
 
-__all__ = ["ConnectOptions", "main"]
-
 # Seconds after a signal for the reader of our output to take the rest of it.
 HURRY = 0.5
 

@@ -10,8 +10,6 @@ from twisted_ws.client.errors import BadHandshake, ConnectError, HandshakeRefuse
 from twisted_ws.closecodes import DONE
 from twisted_ws.errors import CloseCode, ConfigurationError, ConnectionClosed, WebSocketError
 
-__all__ = ["Exit", "codeOf", "explained", "forClose", "forStatus", "inHTTP"]
-
 # Statuses that may change: a script may try again.
 _LATER = (408, 425, 429)
 

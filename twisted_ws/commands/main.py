@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
-__all__ = ["COMMANDS", "main"]
-
 # Each is a module of this package with `main(arguments)`, loaded when it is called.
 COMMANDS = {
     "connect": "talk to a WebSocket: lines go out, messages come in",

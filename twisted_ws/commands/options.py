@@ -13,8 +13,6 @@ from twisted.python.usage import Options, UsageError
 from twisted_ws.limits import parseSize
 from twisted_ws.spelling import explainOption
 
-__all__ = ["CommandOptions", "number", "size"]
-
 
 class CommandOptions(Options):
     """Options that may also follow the arguments, as people write them; ``--`` ends them."""

@@ -22,8 +22,6 @@ from twisted_ws.commands.exits import inHTTP
 from twisted_ws.commands.secrets import readKey
 from twisted_ws.logs import printable
 
-__all__ = ["Answer", "post"]
-
 # Bytes of the response's body that are kept.
 BODY = 64 * 1024
 

@@ -16,8 +16,6 @@ from twisted.python.failure import Failure
 from twisted_ws.commands.terminal.display import complain
 from twisted_ws.logs import printable, shown
 
-__all__ = ["GRACE", "Runner"]
-
 # Seconds from a signal to the end of the process, whatever still waits: DNS look-ups cannot be interrupted.
 GRACE = 4.0
 

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import printable
 
-__all__ = ["header", "headersIn", "line", "readKey", "secret"]
-
 # A longer file was given by mistake.
 _MOST = 64 * 1024
 

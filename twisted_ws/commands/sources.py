@@ -11,8 +11,6 @@ from twisted_ws.commands.streams import Lines
 from twisted_ws.commands.terminal.editor import Editor
 from twisted_ws.errors import ConfigurationError
 
-__all__ = ["Blocks", "Source", "TextLines", "Typed", "Whole"]
-
 # Bytes of a message that is the whole input, which is kept in memory.
 MOST = 64 * 1024 * 1024
 

@@ -14,8 +14,6 @@ from twisted.internet.defer import Deferred
 
 from twisted_ws.errors import ConfigurationError
 
-__all__ = ["BLOCK", "LONGEST_LINE", "Input", "Lines", "Output", "occupy"]
-
 # Bytes of one read.
 BLOCK = 64 * 1024
 # Bytes of a line; a longer one is an error.

@@ -19,8 +19,6 @@ from twisted_ws.commands.streams import Output
 from twisted_ws.commands.terminal.display import Display
 from twisted_ws.errors import ConfigurationError, ConnectionClosed, WebSocketError
 
-__all__ = ["Manner", "Talk"]
-
 # Seconds for an orderly close after a signal, or after the reader of our output has gone.
 INTERRUPTED = 2.0
 # Seconds for a pong while nothing else comes.

@@ -18,8 +18,6 @@ from twisted.python.failure import Failure
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.wire.door.proxyprotocol import ProxiedEndpoint
 
-__all__ = ["ListenAddress"]
-
 # The kinds of endpoints whose parsers in Twisted take a backlog, which is added if none is given.
 _TCP = ("tcp", "tcp4", "tcp6", "ssl")
 _BACKLOG = (*_TCP, "tls", "unix")

@@ -8,8 +8,6 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python.runtime import seconds
 
-__all__ = ["countMonotonicTime"]
-
 _log = Logger()
 
 

@@ -10,8 +10,6 @@ from twisted.logger import Logger
 
 from twisted_ws.wire.tls.server import WARN_DAYS, ServerTLS
 
-__all__ = ["ExpiryWatch"]
-
 DAY = 24 * 3600.0
 
 

@@ -15,8 +15,6 @@ from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.server import WebSocketServer
 
-__all__ = ["Listener"]
-
 _ALL = ("::", "0.0.0.0")
 
 

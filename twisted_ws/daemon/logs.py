@@ -25,8 +25,6 @@ from zope.interface import implementer, provider
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import shown
 
-__all__ = ["LossCounter", "jsonObserver", "observerFor", "openLogFile", "textObserver"]
-
 # twistd's own log file rotates at a megabyte and keeps all old files, until the disk is full.
 ROTATE_BYTES = 10_000_000
 ROTATED_FILES = 10

@@ -10,8 +10,6 @@ from twisted.python.usage import UsageError
 from twisted_ws.daemon.options import ServiceOptions
 from twisted_ws.errors import ConfigurationError
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server in the foreground until a signal ends it.

@@ -17,8 +17,6 @@ from twisted_ws.daemon.settings import KEYS, Key, Settings, absolute, load, merg
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.spelling import explainOption
 
-__all__ = ["ServiceOptions"]
-
 
 class ServiceOptions(Options, AuthOptionMixin):
     """All options; `settings` combines them with the configuration file."""

@@ -24,8 +24,6 @@ from twisted_ws.daemon.systemd import notify
 from twisted_ws.daemon.watchdog import Watchdog
 from twisted_ws.errors import ConfigurationError
 
-__all__ = ["ProcessDaemon"]
-
 
 class ProcessDaemon(Daemon):
     """A `Daemon` that owns the process: its signals, descriptors and log, and notifications to systemd.

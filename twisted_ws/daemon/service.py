@@ -30,8 +30,6 @@ from twisted_ws.wire.tls.certificates import readPassword
 from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
 from twisted_ws.wire.tls.transport import peerCertificate
 
-__all__ = ["Daemon"]
-
 
 class Daemon(MultiService):
     """Everything that ``twistd wsservice`` runs, except its process: signals, log and process limits are not touched.

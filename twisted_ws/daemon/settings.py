@@ -18,8 +18,6 @@ from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits, parseSize
 from twisted_ws.spelling import didYouMean
 
-__all__ = ["KEYS", "Key", "Mount", "Settings", "absolute", "load", "merge"]
-
 
 @dataclass(frozen=True, slots=True)
 class Mount:

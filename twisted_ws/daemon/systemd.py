@@ -6,8 +6,6 @@ import os
 import socket
 import time
 
-__all__ = ["notify"]
-
 
 def notify(state: str) -> None:
     """Send a state such as ``READY=1`` to systemd, if it is there."""

@@ -10,8 +10,6 @@ from twisted_ws.daemon.options import ServiceOptions as Options
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.errors import ConfigurationError
 
-__all__ = ["Options", "makeService"]
-
 
 def makeService(options: Options | Settings) -> Any:
     """Return the daemon for these options (an `IService`), listening already.

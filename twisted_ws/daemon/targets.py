@@ -15,8 +15,6 @@ from typing import Any
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.spelling import didYouMean
 
-__all__ = ["GROUP", "describeInstalled", "loadService"]
-
 # The entry point group in which packages declare their services.
 GROUP = "twisted_ws.services"
 

@@ -14,8 +14,6 @@ from twisted.logger import Logger
 
 from twisted_ws.daemon.systemd import notify
 
-__all__ = ["Watchdog"]
-
 # Seconds between two beats, and between two checks by the thread.
 BEAT = 1.0
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-__all__ = ["asDeferred"]
-
 
 def asDeferred(result: Any) -> Deferred[Any] | None:
     """Return a Deferred for what a handler returned if it is awaitable, None if it is a value."""

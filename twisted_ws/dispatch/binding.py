@@ -15,8 +15,6 @@ from twisted_ws.dispatch.largejson import LARGE, decodeLarge, hasMoreValues
 from twisted_ws.errors import BindingError
 from twisted_ws.logs import printable
 
-__all__ = ["Binder"]
-
 # How msgspec ends an error about a value inside: " - at `$.order.items[0].price`".
 _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`\Z")
 # For a missing or unknown field, the path names only the object around it; the text names the field.

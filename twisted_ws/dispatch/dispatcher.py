@@ -32,8 +32,6 @@ from twisted_ws.logs import peerName
 from twisted_ws.message import BINARY, TEXT
 from twisted_ws.wire.websocket.runtime import Runtime
 
-__all__ = ["Dispatcher"]
-
 _log = Logger()
 
 

@@ -21,8 +21,6 @@ from twisted_ws.errors import ServiceError
 from twisted_ws.service import WebSocketService
 from twisted_ws.upgrade import isToken
 
-__all__ = ["EVENTS", "examine"]
-
 # Each event, and the parameters of its handler.
 EVENTS = {
     "onUpgrade": ("request",),

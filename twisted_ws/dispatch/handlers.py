@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from twisted_ws.dispatch.binding import Binder
 from twisted_ws.dispatch.envelope import Envelope
 
-__all__ = ["DispatchedHandler", "Handlers", "handlerName"]
-
 _LONGEST = 256  # characters of a value that may name a method: splitting a megabyte of blanks takes a tenth of a second
 
 

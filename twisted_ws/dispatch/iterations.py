@@ -16,8 +16,6 @@ from twisted_ws.dispatch.replies import encodeReply
 from twisted_ws.errors import ConnectionClosed
 from twisted_ws.wire.loop.turns import STEP, Turns
 
-__all__ = ["Iteration", "Iterations", "isIterator"]
-
 # The steps of `Turns` for an item, in addition to those for the time that it takes.
 ITEM = 3
 

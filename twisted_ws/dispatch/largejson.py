@@ -10,8 +10,6 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["LARGE", "decodeLarge", "hasMoreValues"]
-
 # From this size in bytes on, a text is counted and decoded by `decodeLarge`.
 LARGE = 16 * 1024
 

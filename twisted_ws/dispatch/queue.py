@@ -6,8 +6,6 @@ from collections import deque
 
 from twisted_ws.connection import Connection
 
-__all__ = ["MessageQueue", "weight"]
-
 # What a message is charged on top of its own size: its place in the queue.
 CHARGE = 16
 # The connection is told each time the total has changed by so many bytes.

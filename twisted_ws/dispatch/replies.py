@@ -11,8 +11,6 @@ from twisted_ws.caller import Caller
 from twisted_ws.message import TEXT, Message
 from twisted_ws.service import CloseFrame
 
-__all__ = ["encodeReply"]
-
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NONE = msgspec.Raw()
 

@@ -16,8 +16,6 @@ from twisted_ws.errors import ServiceError
 from twisted_ws.logs import printable
 from twisted_ws.upgrade import Reject, UpgradeRequest, checkHeaders
 
-__all__ = ["Upgrade", "callUpgrade", "refusal"]
-
 # Headers that belong to the handshake, like all Sec-WebSocket ones: a service that could set them could break it.
 _OWN_HEADERS = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from twisted_ws.caller import Caller
 from twisted_ws.service import WebSocketService
 
-__all__ = ["Demo"]
-
 
 class Demo(WebSocketService):
     """Keep every caller, and echo what it sends: text as ``Echo: <text>``, binary as it came.

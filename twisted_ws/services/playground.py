@@ -7,8 +7,6 @@ from typing import Any
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.upgrade import Reject
 
-__all__ = ["Playground"]
-
 
 class Playground(ChannelService):
     """The service ``channels``, except that pages may publish to channels that begin with ``playground``, and see who is there.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from twisted_ws.testing.endpoint import MemoryEndpoint
     from twisted_ws.testing.server import MemoryServer
 
-__all__ = ["MemoryClient"]
-
 _T = TypeVar("_T")
 
 

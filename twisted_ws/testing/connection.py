@@ -8,8 +8,6 @@ from zope.interface import alsoProvides
 
 from twisted_ws.testing.transport import MemoryTransport
 
-__all__ = ["MemoryConnection"]
-
 
 class MemoryConnection:
     """A connection: the client's end and the server's end.

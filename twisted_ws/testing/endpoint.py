@@ -17,8 +17,6 @@ from twisted_ws.wire.websocket.connection import WebSocketConnection
 from twisted_ws.wire.websocket.receiver import EventReceiver
 from twisted_ws.wire.websocket.welcome import Welcome
 
-__all__ = ["MemoryEndpoint"]
-
 
 @implementer(IStreamClientEndpoint)
 class MemoryEndpoint:

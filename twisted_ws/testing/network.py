@@ -11,8 +11,6 @@ from twisted.logger import Logger
 
 from twisted_ws.testing.connection import MemoryConnection
 
-__all__ = ["Network", "Restless"]
-
 # Turns after which endless activity is given up: a large stream takes some ten thousand.
 TURNS = 100_000
 

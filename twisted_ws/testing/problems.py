@@ -11,8 +11,6 @@ from typing import Any
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-__all__ = ["Complaint", "NoMessage", "Problems", "StillOpen", "Unflushed"]
-
 
 class NoMessage(AssertionError):
     """An expected message or pong did not come; the text says whether the connection is open."""

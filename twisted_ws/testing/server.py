@@ -20,8 +20,6 @@ from twisted_ws.testing.endpoint import MemoryEndpoint
 from twisted_ws.testing.network import Network
 from twisted_ws.testing.problems import Problems, Unflushed
 
-__all__ = ["MemoryServer", "serve"]
-
 _T = TypeVar("_T")
 
 # Real seconds between two tries of `waitFor`.

@@ -11,8 +11,6 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["MemoryTransport"]
-
 # Bytes of one read, as Twisted has it.
 READ = 64 * 1024
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["PagesResource", "pagesSite"]
-
 # A page runs and loads only what this server serves, must not be framed, and does not reveal its address.
 _PAGE_HEADERS = {
     "Content-Security-Policy": (

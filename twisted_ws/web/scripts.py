@@ -7,8 +7,6 @@ from importlib.resources import files
 
 from twisted_ws.closecodes import BROWSER
 
-__all__ = ["CLIENT", "resource"]
-
 # Comments, and what lines are indented by. The source has no text that goes over several lines, and none with " // " in it.
 _SPARE = re.compile(rb"(?m)^ *//.*\n|^ +|^\n| // .*$")
 _MADE = b"// Made from twisted_ws/web/static: change that, then run tools/js.\n"

@@ -9,8 +9,6 @@ from urllib.parse import quote, unquote, urlsplit
 
 from twisted_ws.client.errors import InvalidURL, quoted
 
-__all__ = ["Address", "asciiHost", "isIP", "parseURL"]
-
 _PORTS = {"ws": 80, "wss": 443}
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")  # surrogates: bytes of a command line that are not UTF-8
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)\Z")

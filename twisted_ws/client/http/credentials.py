@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 
-__all__ = ["Basic", "Bearer", "Credentials"]
-
 
 class Credentials:
     """The value of an Authorization header."""

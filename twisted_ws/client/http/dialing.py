@@ -17,8 +17,6 @@ from twisted_ws.client.http.proxies import proxyFor
 from twisted_ws.client.http.tunnel import TunnelEndpoint
 from twisted_ws.wire.tls.client import ClientTLS
 
-__all__ = ["dial", "endpointFor"]
-
 
 def endpointFor(reactor: Any, address: Address, proxy: bool | str) -> IStreamClientEndpoint:
     """Return the endpoint for an address, through a proxy if `proxyFor` finds one.

@@ -18,8 +18,6 @@ from twisted_ws.limits import Limits
 from twisted_ws.logs import printable
 from twisted_ws.wire.loop.transports import abort
 
-__all__ = ["Exchange"]
-
 _END = b"\r\n\r\n"
 _LIMITS = Limits()
 

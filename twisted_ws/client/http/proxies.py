@@ -11,8 +11,6 @@ from urllib.request import getproxies_environment
 from twisted_ws.client.errors import InvalidURL
 from twisted_ws.client.http.address import Address, asciiHost
 
-__all__ = ["Proxy", "parseProxy", "proxyFor"]
-
 _PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
 
 

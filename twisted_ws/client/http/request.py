@@ -9,8 +9,6 @@ from twisted_ws.client.http.address import Address
 from twisted_ws.client.http.credentials import Credentials
 from twisted_ws.upgrade import checkHeaders, isToken
 
-__all__ = ["headerPairs", "requestHead"]
-
 # Written by the handshake itself.
 _OURS = frozenset({"upgrade", "connection", "transfer-encoding", "content-length"})
 _COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*\Z")

@@ -10,8 +10,6 @@ from email.utils import parsedate_to_datetime
 from twisted_ws.client.errors import BadHandshake, quoted
 from twisted_ws.upgrade import Headers, isToken
 
-__all__ = ["Response", "bodyOf", "checkStart", "parseResponse", "retryAfter"]
-
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: (.*))?\Z", re.DOTALL)
 _FOREVER = 1e9  # seconds: no one waits longer, however many digits are sent
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")

@@ -11,8 +11,6 @@ from twisted_ws.logs import printable
 from twisted_ws.wire.tls.client import Refusal
 from twisted_ws.wire.tls.contexts import openSSLReason
 
-__all__ = ["explain"]
-
 
 def explain(transport: Any, where: str, error: SSL.Error) -> TLSFailed:
     """Return the error for a TLS handshake that failed.

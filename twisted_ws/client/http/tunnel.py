@@ -21,8 +21,6 @@ from twisted_ws.client.http.response import parseResponse
 from twisted_ws.limits import Limits
 from twisted_ws.wire.loop.transports import abort, setProtocol
 
-__all__ = ["TunnelEndpoint"]
-
 _END = b"\r\n\r\n"
 
 _VERSION = 5

@@ -20,8 +20,6 @@ from twisted_ws.wire.door.handshake import Extension
 from twisted_ws.wire.websocket.base import BaseConnection
 from twisted_ws.wire.websocket.deflate import COMPRESS_FROM, Deflate, isWindowBits
 
-__all__ = ["QuietClientProtocol", "agreed", "messageFrame", "offer"]
-
 
 class _Role:
     """Replaces Autobahn's factory, with all that a protocol reads of it; a real one would reseed Python's random numbers."""

@@ -33,8 +33,6 @@ from twisted_ws.wire.websocket.keepalive import KeepAlive, Verdict
 from twisted_ws.wire.websocket.outbox import Outbox, failedWrite
 from twisted_ws.wire.websocket.states import CLOSE_SENT, CLOSED, CLOSING, FINISHING, INPUT_ENDED, LOST, OPEN, OPENED
 
-__all__ = ["ClientConnection"]
-
 # Autobahn copies the tail of what it has for each frame it takes, so many small frames in one large read cost quadratic time.
 # This much may also be parsed after the reader has had enough.
 FEED = 4096

@@ -6,8 +6,6 @@ from typing import Protocol
 
 from twisted_ws.errors import ConnectionClosed, WebSocketError
 
-__all__ = ["ConnectionOwner"]
-
 
 class ConnectionOwner(Protocol):
     """The owner of a `twisted_ws.client.websocket.connection.ClientConnection`, which calls these methods."""

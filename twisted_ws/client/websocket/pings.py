@@ -7,8 +7,6 @@ from collections import deque
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-__all__ = ["Pings"]
-
 
 class Pings:
     """The user's unanswered pings, in the order in which they were sent."""

@@ -12,8 +12,6 @@ from typing import Any
 from twisted_ws.commands.terminal.editor import ERASE, Editor
 from twisted_ws.logs import shown
 
-__all__ = ["Display", "JSONDisplay", "PlainDisplay", "TerminalDisplay", "complain", "oneLine"]
-
 # Characters of a complaint.
 LONGEST = 1000
 

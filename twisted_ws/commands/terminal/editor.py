@@ -12,8 +12,6 @@ import unicodedata
 from twisted_ws.commands.terminal.history import History
 from twisted_ws.logs import shown
 
-__all__ = ["END", "Editor", "cells"]
-
 # What `Editor.feed` returns for Ctrl-D on an empty line.
 END = None
 

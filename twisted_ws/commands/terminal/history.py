@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["History", "place"]
-
 # The number of lines that are kept, and the bytes of one.
 MOST = 1000
 LONGEST = 4096

@@ -14,8 +14,6 @@ from twisted_ws.commands.terminal.editor import Editor
 from twisted_ws.commands.terminal.history import History, place
 from twisted_ws.commands.terminal.tty import Keys, canColour, canMove, columns
 
-__all__ = ["Screen"]
-
 
 class Screen:
     """Chooses how to read and write, by the options and the streams.

@@ -7,8 +7,6 @@ import termios
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Keys", "canColour", "canMove", "columns"]
-
 
 def canMove(environment: Mapping[str, str]) -> bool:
     """Return whether a terminal supports the sequences that move its cursor."""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["BroadcastResource", "broadcastSite"]
-
 
 def broadcastSite(server: WebSocketServer, credentials: Credentials) -> HttpSite:
     """Return the factory of the broadcast port.

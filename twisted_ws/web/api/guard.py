@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["GuardedResource"]
-
 
 class GuardedResource(HttpResource):
     """A resource that needs credentials, and a server that is not stopping."""

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["Liveness", "Readiness"]
-
 
 class Liveness(HttpResource):
     """200 while the reactor turns."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from twisted_ws.limits import Limits
 
-__all__ = ["PATH", "openAPI"]
-
 PATH = "/api/openapi.json"
 _REF = "#/components/schemas/{name}"
 # Any request can have these answers: see docs/reference/http.md.

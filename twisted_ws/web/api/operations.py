@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["OPERATIONS", "Call", "Operation"]
-
 # The channels in one page, unless the request says otherwise.
 CHANNELS = 100
 

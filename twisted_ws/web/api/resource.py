@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["ELSEWHERE", "ApiResource"]
-
 # The types of a JSON body: curl declares everything as form data.
 _JSON_TYPES = ("", "application/json", "text/plain", "application/x-www-form-urlencoded")
 # The seconds that an operation may take. Only an engine that asks another process needs any.

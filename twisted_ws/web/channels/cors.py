@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from twisted_ws.web.http.request import HttpRequest
     from twisted_ws.wire.door.origins import AllowedOrigins
 
-__all__ = ["Cors", "isPreflight"]
-
 _METHODS = "GET, HEAD, POST"
 _TAKEN = "Authorization, Content-Type, If-None-Match, Last-Event-ID, Idempotency-Key"
 _SHOWN = "ETag, Retry-After"

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from twisted_ws.web.channels.request import ChannelRequest
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["EventSubscriber", "openEvents", "wantsEvents"]
-
 _STREAMS = listed("text/event-stream")
 # The id of the last event of a stream whose client must not reconnect. An EventSource reconnects, and sends this id: only then
 # can it be told, by a 204.

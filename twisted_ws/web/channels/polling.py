@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from twisted_ws.web.channels.request import ChannelRequest
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["Gathered", "Poll", "poll"]
-
 _SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 _COUNT = re.compile(r"[0-9]{1,9}")
 # The steps (see `Turns`) that the answer to a waiting poll costs.

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from twisted_ws.channels.visitor import Visitor
     from twisted_ws.message import Position
 
-__all__ = ["ChannelRequest", "presenceOf"]
-
 
 @dataclass(frozen=True, slots=True)
 class ChannelRequest:

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from twisted_ws.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["ChannelsResource"]
-
 
 class ChannelsResource(HttpResource):
     """All URLs of the channels services of a WebSocket port: event streams, polls, and publishing by clients."""

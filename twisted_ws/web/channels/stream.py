@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from twisted_ws.web.http.connection import HttpConnection
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["EventStream", "ServerSentEvent", "returnDelay", "uniform"]
-
 HEARTBEAT = b":\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
 # The seconds over which the clients of a server that stops are spread, so that they do not all reconnect at once.

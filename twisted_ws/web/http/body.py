@@ -10,8 +10,6 @@ from twisted_ws.web.http.errors import HttpError
 from twisted_ws.wire.door.head import RequestHead
 from twisted_ws.wire.websocket.states import States
 
-__all__ = ["Body", "bodyOf", "expectsContinue"]
-
 # The methods whose requests have a body. Any other with a body is a mistake or an attack: a parser that expects none reads the
 # body as the next request.
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))

@@ -19,8 +19,6 @@ from twisted_ws.wire.loop.turns import QUANTUM
 if TYPE_CHECKING:
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["answerCompressed", "listed", "takesGzip", "wanted"]
-
 _NOTHING = re.compile(r";[ \t]*q=0(?:\.0*)?[ \t]*$", re.IGNORECASE)
 _GZIP = 16 + zlib.MAX_WBITS  # with gzip's own head
 # JSON with many messages is repetitive: the fastest level gains most of what there is, in a third of the time of the default.

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     from twisted_ws.web.http.site import HttpSite
 
-__all__ = ["HttpConnection"]
-
 # The steps (see `twisted_ws.wire.loop.turns`) that any request costs, and the bytes of its head that cost one more.
 REQUEST = 32
 HEAD_BYTES = 256

@@ -14,8 +14,6 @@ from twisted_ws.web.http.errors import HttpError
 if TYPE_CHECKING:
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["checkBodyType", "contentType", "idempotencyKey", "messageOf", "textMessage"]
-
 _CHARSET = re.compile(r";[ \t]*charset=\"?([^\";]*)", re.IGNORECASE)
 IDEMPOTENCY_KEY = r"[!-~]{1,128}"
 _isIdempotencyKey = re.compile(IDEMPOTENCY_KEY).fullmatch

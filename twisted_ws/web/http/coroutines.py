@@ -18,8 +18,6 @@ from twisted_ws.web.http.errors import httpError, late
 if TYPE_CHECKING:
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["answerLater"]
-
 
 def answerLater(request: HttpRequest, work: Coroutine[Any, Any, None], seconds: float) -> int:
     """Let `work` answer a request, or begin to; an exception that it raises is the answer.

@@ -13,8 +13,6 @@ from twisted_ws.web.http.response import jsonBody
 if TYPE_CHECKING:
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["HttpError", "httpError", "late", "notAllowed", "nothing", "retryAfter"]
-
 # When to retry at a server that is draining or full: by then a load balancer has checked /readyz again.
 _RETRY_SECONDS = 5
 _SLUGS = {

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from twisted_ws.web.http.connection import HttpConnection
     from twisted_ws.web.http.site import HttpSite
 
-__all__ = ["HttpRequest"]
-
 # Not the class's: that would put the request into each event, and observers that keep events would keep requests.
 _log = Logger()
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from twisted_ws.web.http.request import HttpRequest
 
-__all__ = ["Directory", "HttpResource"]
-
 
 class HttpResource(Resource):
     """A leaf of the resource tree that is asked after the head of a request, before its body is read.

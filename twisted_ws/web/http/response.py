@@ -12,8 +12,6 @@ from twisted.web.http import datetimeToString
 if TYPE_CHECKING:
     from twisted.web.http_headers import Headers
 
-__all__ = ["flat", "jsonBody", "responseHead"]
-
 
 def jsonBody(value: object) -> bytes:
     """Return one line of JSON."""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
     from twisted.web.resource import IResource
 
-__all__ = ["HttpSite"]
-
 
 class _Refusal(Protocol):
     """For a connection that is refused. None would do for TCP, but not for Twisted's TLS wrapper."""

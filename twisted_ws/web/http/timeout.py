@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from twisted_ws.wire.loop.wheel import Wheel
 
-__all__ = ["Timeout"]
-
 
 def _nobody() -> None:
     """Replace what was called; to keep that would keep a connection alive until a collector comes."""

@@ -19,8 +19,6 @@ from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
 from twisted_ws.wire import speedups
 
-__all__ = ["Gate", "addressKey"]
-
 # Why accept(2) fails on a healthy port: descriptors or memory are short, here or on the whole machine.
 _SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 # Seconds that a port rests then.

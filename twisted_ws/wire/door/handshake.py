@@ -9,8 +9,6 @@ from twisted_ws.upgrade import isToken
 from twisted_ws.wire.door.head import RequestHead
 from twisted_ws.wire.door.origins import AllowedOrigins
 
-__all__ = ["Accept", "Deny", "checkOrigin", "decide", "isUpgrade", "parseExtensions"]
-
 # token [ ";" token [ "=" ( token | quoted-string ) ] ]* - RFC 6455 section 9.1. A quoted value must be a token too once unquoted.
 _PARAMETER = re.compile(r'[ \t]*;[ \t]*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)(?:[ \t]*=[ \t]*("?)([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)\2)?')
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

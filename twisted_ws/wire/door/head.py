@@ -14,8 +14,6 @@ from twisted_ws.limits import Limits
 from twisted_ws.upgrade import isToken
 from twisted_ws.wire import speedups
 
-__all__ = ["BadHead", "RequestHead", "emptyLines", "headEnd", "parseHead"]
-
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 # What a method may begin with, or half an empty line. Anything else (a TLS handshake, say) is not HTTP, and not worth waiting

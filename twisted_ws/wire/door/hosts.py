@@ -13,8 +13,6 @@ from twisted_ws.wire.door.origins import AllowedHosts
 from twisted_ws.wire.door.proxies import TrustedProxies
 from twisted_ws.wire.loop.transports import isOnLoopback, peerOf
 
-__all__ = ["MISDIRECTED", "isMisdirected", "machineNames", "remedy"]
-
 MISDIRECTED = "This server does not answer for this host."
 
 

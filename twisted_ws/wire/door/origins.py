@@ -17,8 +17,6 @@ import idna
 if TYPE_CHECKING:
     from twisted_ws.wire.door.head import RequestHead
 
-__all__ = ["AllowedHosts", "AllowedOrigins", "isFromElsewhere", "parseOrigin"]
-
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Programs name the server's own URL where a browser names its page's: ws4py does, with its scheme.
 _AS_HTTP = {"ws": "http", "wss": "https"}

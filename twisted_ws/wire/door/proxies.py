@@ -12,8 +12,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from twisted_ws.wire.door.head import RequestHead
 
-__all__ = ["TrustedProxies"]
-
 
 class TrustedProxies:
     """The networks of the proxies in front of this server.

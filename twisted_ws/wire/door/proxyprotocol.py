@@ -23,8 +23,6 @@ from zope.interface import implementer
 
 from twisted_ws.logs import Throttle, peerName
 
-__all__ = ["BadProxyHeader", "ProxiedConnection", "ProxiedEndpoint", "ProxyHeader", "readHeader"]
-
 # A logger of the module, not of a class: that one puts the instance into each event, so keeping events would keep connections.
 _log = Logger()
 

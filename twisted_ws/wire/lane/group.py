@@ -17,8 +17,6 @@ from twisted_ws.wire import speedups
 from twisted_ws.wire.loop.turns import TURN
 from twisted_ws.wire.loop.wheel import Wheel
 
-__all__ = ["PollGroup"]
-
 # The clock is read after so many events, or somewhat more than 64 messages.
 EVENTS = 8
 # What others spend in a turn while sockets wait, divided by this, is what the group may spend in the next one: at least `TURN`

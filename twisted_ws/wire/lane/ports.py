@@ -19,8 +19,6 @@ from twisted_ws.wire.lane.secure import SecureLaneServer
 from twisted_ws.wire.lane.transport import LaneServer
 from twisted_ws.wire.tls.transport import TLSFactory
 
-__all__ = ["accelerate"]
-
 # Connections accepted in one turn of the reactor, before messages, timers and the HTTP sites get their share.
 ACCEPTS_A_TURN = 64
 

@@ -22,8 +22,6 @@ from twisted_ws.wire.speedups.pure import TOO_MANY, WANT_READ, tlsHasEnded
 from twisted_ws.wire.tls.server import ServerTLS
 from twisted_ws.wire.tls.transport import PLAIN_HTTP, TOO_MANY_MESSAGES, isPlainHTTP
 
-__all__ = ["SecureLaneServer"]
-
 
 @implementer(ISSLTransport)
 class SecureLaneServer(LaneServer):

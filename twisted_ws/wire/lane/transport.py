@@ -23,8 +23,6 @@ from twisted.python.failure import Failure
 from twisted_ws.wire import speedups
 from twisted_ws.wire.loop.keysharing import shareKeys
 
-__all__ = ["LANE_NAMES", "FrameReceiver", "LaneServer"]
-
 
 class FrameReceiver(Protocol):
     """A protocol that has asked its transport for a lane (`LaneServer.setLane`)."""

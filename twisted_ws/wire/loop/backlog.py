@@ -6,8 +6,6 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
 
-__all__ = ["Backlog", "Holder", "Holding"]
-
 # One call asks so many to give way, and looks among so many for the largest. The turn of the others comes with the next bytes.
 ASKED = 16
 LOOKED_AT = 64

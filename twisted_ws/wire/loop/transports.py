@@ -16,22 +16,6 @@ from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-__all__ = [
-    "abort",
-    "finishWriting",
-    "hasTLS",
-    "hasUnread",
-    "hasVanished",
-    "innermost",
-    "isOnLoopback",
-    "isSecure",
-    "noticeVanished",
-    "peerOf",
-    "sending",
-    "setProtocol",
-    "unsentInKernel",
-]
-
 # On Linux: TCP_INFO, and where its answer has the milliseconds since the last acknowledgement (tcpi_last_ack_recv) and the bytes
 # acknowledged (tcpi_bytes_acked).
 _TCP_INFO = getattr(socket, "TCP_INFO", None)

@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-__all__ = ["QUANTUM", "STEP", "STEPS", "TURN", "Turns"]
-
 # A step is about two microseconds of work: a line of a chunked body, 128 bytes of gzip. STEPS make a turn, and whatever waits for
 # its turn gets QUANTUM of them before the next in line.
 STEPS = 4096

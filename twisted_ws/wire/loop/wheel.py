@@ -18,8 +18,6 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-__all__ = ["Deadline", "Wheel"]
-
 # Seconds between two turns: how late a deadline may fire. It never fires early.
 TICK = 0.25
 

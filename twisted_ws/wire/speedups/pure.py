@@ -18,25 +18,6 @@ from OpenSSL import SSL
 
 from twisted_ws.frames import frame
 
-__all__ = [
-    "BEGUN",
-    "NOT_THIS_WAY",
-    "WHOLE",
-    "PollSet",
-    "Sender",
-    "acceptOne",
-    "isOnLoopback",
-    "plainHead",
-    "readSome",
-    "sendMany",
-    "split",
-    "tlsAllow",
-    "tlsCount",
-    "tlsHandle",
-    "tlsReadSome",
-    "tlsWriteSome",
-]
-
 _TEXT = 0x81
 _BINARY = 0x82
 _READ_SIZE = 64 * 1024

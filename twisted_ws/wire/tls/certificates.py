@@ -17,8 +17,6 @@ from twisted_ws.exposure import warnIfExposed
 from twisted_ws.logs import printable
 from twisted_ws.wire.tls.files import PEM_CERTIFICATE, PEM_KEY, File, PrivateKey, pemCertificates, pkcs12, readFile, usableKey
 
-__all__ = ["PASSWORD_VARIABLE", "CertifiedKey", "loadAuthorities", "loadKeyStore", "loadPEM", "readPassword"]
-
 PASSWORD_VARIABLE = "TWISTED_WS_KEY_STORE_PASSWORD"
 
 

@@ -22,8 +22,6 @@ from twisted_ws.wire.tls.certificates import CertifiedKey
 from twisted_ws.wire.tls.contexts import newContext, showKey, trust
 from twisted_ws.wire.tls.transport import TLSTransport
 
-__all__ = ["ClientTLS", "Refusal"]
-
 # OpenSSL's X509_V_ERR_..., from x509_vfy.h.
 _NOT_YET_VALID = 9
 _EXPIRED = 10

@@ -11,8 +11,6 @@ from OpenSSL.crypto import X509, X509StoreFlags
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.wire.tls.certificates import CertifiedKey
 
-__all__ = ["newContext", "openSSLReason", "showKey", "trust"]
-
 # For TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has nothing else.
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 

@@ -14,8 +14,6 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12KeyAndCert
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import printable
 
-__all__ = ["PEM_CERTIFICATE", "PEM_KEY", "File", "PrivateKey", "pemCertificates", "pkcs12", "readFile", "usableKey"]
-
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
 PEM_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"

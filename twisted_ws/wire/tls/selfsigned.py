@@ -19,8 +19,6 @@ from twisted.logger import Logger
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.wire.tls.certificates import CertifiedKey, loadPEM
 
-__all__ = ["loadSelfSigned"]
-
 _log = Logger()
 
 _FILE_NAME = "self-signed.pem"

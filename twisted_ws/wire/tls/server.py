@@ -26,8 +26,6 @@ from twisted_ws.wire.tls.contexts import newContext, showKey, trust
 from twisted_ws.wire.tls.selfsigned import loadSelfSigned
 from twisted_ws.wire.tls.transport import TLSFactory
 
-__all__ = ["WARN_DAYS", "ServerTLS", "TLSSettings"]
-
 _log = Logger()
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}

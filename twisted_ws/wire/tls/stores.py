@@ -13,8 +13,6 @@ from twisted_ws.errors import ConfigurationError
 from twisted_ws.wire.tls.certificates import CertifiedKey
 from twisted_ws.wire.tls.files import PEM_CERTIFICATE, PEM_KEY, File, pemCertificates, pkcs12, readFile, usableKey
 
-__all__ = ["Store", "StorePath", "loadClientKey", "loadTrust"]
-
 _PEM = b"-----BEGIN "
 
 

@@ -22,8 +22,6 @@ from twisted_ws.wire.tls.contexts import openSSLReason
 if TYPE_CHECKING:
     from twisted_ws.wire.tls.server import ServerTLS
 
-__all__ = ["PLAIN_HTTP", "TOO_MANY_MESSAGES", "TLSFactory", "TLSTransport", "isPlainHTTP", "peerCertificate", "reportFailure"]
-
 _log = Logger()
 
 # OpenSSL's words for the end of a stream without a close_notify, such as a load balancer's check.

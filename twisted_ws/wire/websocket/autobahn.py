@@ -13,9 +13,6 @@ from twisted_ws.limits import Limits
 from twisted_ws.wire.websocket.base import BaseConnection
 from twisted_ws.wire.websocket.deflate import Deflate, acceptOffer
 
-__all__ = ["QuietServerProtocol", "serverFactory", "serverOptions"]
-
-
 _SWITCHING = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n%b\r\n"
 )

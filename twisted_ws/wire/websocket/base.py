@@ -16,8 +16,6 @@ from twisted_ws.service import checkClose
 from twisted_ws.wire.websocket.closing import CloseDeadline
 from twisted_ws.wire.websocket.states import CONNECTING, FINISHING, OPEN, State
 
-__all__ = ["BaseConnection"]
-
 
 class _Mute:
     """Autobahn's logger: drops everything, for its lines would contain the peer's own words."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import inf
 
-__all__ = ["CloseDeadline", "getsOn"]
-
 
 def getsOn(before: tuple[int, int], present: tuple[int, int], least: int = 1) -> bool:
     """Return whether a peer is reading: it has taken some, or all that there was, of what the kernel had for it.

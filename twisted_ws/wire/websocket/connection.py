@@ -61,8 +61,6 @@ from twisted_ws.wire.websocket.states import (
 )
 from twisted_ws.wire.websocket.welcome import Welcome
 
-__all__ = ["WebSocketConnection", "connectionClass"]
-
 # Autobahn copies the tail of what it has for each frame it takes, so many small frames in one large read cost quadratic time.
 FEED = 4096
 

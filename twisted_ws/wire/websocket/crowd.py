@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-__all__ = ["Crowd", "Group", "Run"]
-
 # Most members of one group: they bound what one change costs, and are about as many as one call sends to.
 GROUP = 512
 

@@ -15,8 +15,6 @@ from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffe
 from twisted_ws.frames import FIN, RSV1, frame
 from twisted_ws.wire.door.handshake import Extension
 
-__all__ = ["Deflate", "acceptOffer", "compressedFrame", "isWindowBits", "usableOffers"]
-
 # Below so many bytes, deflate makes a message longer, or hardly shorter.
 COMPRESS_FROM = 64
 

@@ -27,8 +27,6 @@ from twisted_ws.wire.websocket.crowd import Run
 if TYPE_CHECKING:
     from twisted_ws.wire.websocket.runtime import Runtime
 
-__all__ = ["EVERYBODY", "OWN_WAY", "STEPS", "FanOut", "FanOuts", "Later", "Part", "stepsOf"]
-
 # Steps of `Turns` for one delivery: STEPS for a frame that is sent directly, one more for each BYTES of it, and OWN_WAY more for
 # a recipient that goes its own way, because it is slow, or has compression.
 STEPS = 2

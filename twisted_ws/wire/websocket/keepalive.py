@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import Enum, IntEnum
 
-__all__ = ["KeepAlive", "Verdict"]
-
 
 class Verdict(Enum):
     """What to do at `KeepAlive.dueAt`."""

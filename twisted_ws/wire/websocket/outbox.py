@@ -29,8 +29,6 @@ from twisted_ws.wire.loop.transports import innermost
 from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.speedups import Sender
 
-__all__ = ["SLICE", "Outbox", "OutboxOwner", "failedWrite"]
-
 # Bytes given to the transport at once when it is behind. Progress shows one slice at a time, so a peer must take one slice per
 # write deadline (16 KiB in 30 s: 546 bytes a second) or it counts as dead.
 SLICE = 16 * 1024

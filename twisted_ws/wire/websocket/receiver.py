@@ -6,8 +6,6 @@ from typing import Any, Protocol
 
 from twisted_ws.errors import WebSocketError
 
-__all__ = ["ENDED", "EventReceiver"]
-
 
 class EventReceiver(Protocol):
     """The receiver of one connection's events: the connection calls it, and `twisted_ws.dispatch` implements it.

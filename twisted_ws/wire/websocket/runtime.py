@@ -21,8 +21,6 @@ from twisted_ws.wire.websocket.fanout import FanOuts
 if TYPE_CHECKING:
     from twisted_ws.wire.websocket.connection import WebSocketConnection
 
-__all__ = ["OpenResponse", "Runtime"]
-
 
 class OpenResponse(Protocol):
     """A response over HTTP that has no end of its own: an event stream, a poll that waits, a handshake that is being decided."""

@@ -5,22 +5,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TypeVar
 
-__all__ = [
-    "CLOSED",
-    "CLOSE_SENT",
-    "CLOSING",
-    "CONNECTING",
-    "FINISHING",
-    "INPUT_ENDED",
-    "LOST",
-    "OPEN",
-    "OPENED",
-    "Event",
-    "ImpossibleEvent",
-    "State",
-    "States",
-]
-
 
 class States(IntEnum):
     """A base for the states of anything that has an `Event` table."""

@@ -11,8 +11,6 @@ from twisted_ws.wire.websocket.receiver import EventReceiver
 if TYPE_CHECKING:
     from twisted_ws.wire.websocket.connection import WebSocketConnection
 
-__all__ = ["Welcome"]
-
 
 @dataclass(slots=True)
 class Welcome:
