@@ -22,7 +22,7 @@ def main():
     server = WebSocketServer(limits=Limits(maxMessageSize=64 * 1024))
     server.mount("/echo", Echo())
     listening = serverFromString(reactor, "tcp:8080:interface=127.0.0.1").listen(server.factory())
-    listening.addCallbacks(server.gate.watch, giveUp)
+    listening.addCallbacks(server.adopt, giveUp)
     clock = task.LoopingCall(lambda: server.broadcast({"seconds": int(reactor.seconds())}))
     clock.start(1)
     # Drain: every caller gets Close 1001, and the program ends when the last one has answered, or after 5 seconds.

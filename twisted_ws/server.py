@@ -50,7 +50,7 @@ class WebSocketServer:
 
         server = WebSocketServer()
         server.mount("/chat", Chat())
-        endpoints.serverFromString(reactor, "tcp:8080").listen(server.factory())
+        endpoints.serverFromString(reactor, "tcp:8080").listen(server.factory()).addCallback(server.adopt)
 
     Args:
         limits: all limits; see `Limits`.

@@ -1,1 +1,1 @@
-"""Bytes to events and back: the only place that knows Autobahn, sockets and OpenSSL."""
+"""Bytes to events and back: sockets, TLS, Autobahn."""
