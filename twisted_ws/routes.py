@@ -87,7 +87,8 @@ class Routes(Generic[T]):
         shape = [s if isinstance(s, str) else None for s in route.segments]
         for other in self._routes:
             if [s if isinstance(s, str) else None for s in other.segments] == shape:
-                raise ConfigurationError(f"the path {path} is already taken (by {other.path})")
+                by = f" by {other.path}" if other.path != path else ""
+                raise ConfigurationError(f"the path {path} is already taken{by}")
         self._routes.append(route)
         literal = "/" + "/".join([segment for segment in route.segments if isinstance(segment, str)])
         if None not in shape and _split(literal) == shape:

@@ -24,6 +24,6 @@ def explainOption(error: Exception, known: Iterable[str]) -> str:
     """
     unknown = _UNKNOWN.fullmatch(str(error))
     if unknown is None:
-        return str(error)
+        return str(error).replace("requires argument", "requires an argument")  # getopt's words
     name = unknown[1]
     return f"there is no option --{name}{didYouMean(name, [each.removesuffix('=') for each in known], '--')}".removesuffix(".")

@@ -83,7 +83,7 @@ def world(worlds):
     ("options", "text"),
     [
         ({"publish": "yes"}, "publish must be true or false, not 'yes'"),
-        ({"policy": "drop"}, "close, drop-oldest, latest, not 'drop'"),
+        ({"policy": "drop"}, "close, drop-oldest or latest, not 'drop'"),
     ],
 )
 def test_options(options, text):

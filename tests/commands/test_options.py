@@ -32,7 +32,7 @@ def test_anyOrder() -> None:
     [
         ([], "give one URL"),
         (["a", "b"], "give one URL"),
-        (["a", "--timeout"], "requires argument"),
+        (["a", "--timeout"], "requires an argument"),
         (["a", "--timeout", "0"], "--timeout must be a number of seconds, 0.001 or more, not '0'"),
         (["a", "--wait", "nan"], "--wait must be a number of seconds, not 'nan'"),
         (["a", "--wait", "-1"], "--wait must be a number of seconds, not '-1'"),

@@ -258,7 +258,7 @@ def test_aTakenUnixSocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ),
         (
             CannotListenError("192.0.2.1", 80, OSError(errno.EADDRNOTAVAIL, "no")),
-            "This machine has no address 192.0.2.1: choose another for --port.",
+            "This machine has no address 192.0.2.1: choose another for --interface.",
         ),
         (
             CannotListenError("127.0.0.1", 80, OSError(errno.ENOBUFS, "No buffer space")),

@@ -130,7 +130,7 @@ def test_aMistakeInATac(tmp_path: Path) -> None:
     )
     done = _run(tmp_path, str(BIN / "twistd"), "-ny", "it.tac")
     assert done.returncode == 1
-    assert done.stderr.startswith("twisted_ws: There is no installed service dmo: did you mean demo?")
+    assert done.stderr.startswith("twisted_ws: --service /ws=dmo: There is no installed service dmo: did you mean demo?")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert not (tmp_path / "twistd.pid").exists()

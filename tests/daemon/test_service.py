@@ -365,7 +365,10 @@ def test_reloadOfLittle() -> None:
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        (Settings(trustedProxies=("127.0.0.1:80",)), "--trusted-proxy: '127.0.0.1:80' is not a network: "),
+        (
+            Settings(trustedProxies=("127.0.0.1:80",)),
+            "--trusted-proxy: '127.0.0.1:80' is not a network: write an address, or a prefix",
+        ),
         (Settings(allowedOrigins=("localhost:8000",)), "--allowed-origin: 'localhost:8000' is not an origin: "),
         (Settings(allowedHosts=("a b",)), "--allowed-host: 'a b' is not a host name: "),
         (Settings(services=(Mount("chat", "demo"),)), "--service chat=demo: 'chat' is not a path: "),

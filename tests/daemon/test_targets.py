@@ -100,6 +100,13 @@ def test_anObjectIsTaken(place: Path) -> None:
         ("targetrooms:", "The service targetrooms: must be written as package.module:Name."),
         (":Room", "The service :Room must be written as package.module:Name."),
         ("dmo", "There is no installed service dmo: did you mean demo? Write package.module:Name, or see --help-services."),
+        (
+            "targetrooms",
+            (
+                "There is no installed service targetrooms: did you mean targetrooms:NAME? Write package.module:Name, "
+                "or see --help-services."
+            ),
+        ),
         ("xyzzy", "There is no installed service xyzzy. Write package.module:Name, or see --help-services."),
     ],
 )
@@ -133,11 +140,10 @@ def test_aClassThatFails(place: Path) -> None:
     path = place / "targetrooms.py"
     cannot = "The service targetrooms:Room cannot be made"
     assert _refused("targetrooms:Room", size=-1) == f"{cannot}: ValueError: a negative size ({path}:10)."
-    assert _refused("targetrooms:Room", colour="red") == (
-        f"{cannot} with these options: got an unexpected keyword argument 'colour'."
-    )
-    assert _refused("targetrooms:Room", sise=1) == (
-        f"{cannot} with these options: got an unexpected keyword argument 'sise': did you mean size?"
+    assert _refused("targetrooms:Room", colour="red") == "The service targetrooms:Room has no option colour."
+    assert _refused("targetrooms:Room", sise=1) == "The service targetrooms:Room has no option sise: did you mean size?"
+    assert _refused("channels", policy="newest") == (
+        "The service channels cannot be made: policy must be close, drop-oldest or latest, not 'newest'."
     )
     assert _refused("targetrooms:Room", size="big") == (
         f"{cannot}: TypeError: '<' not supported between instances of 'str' and 'int' ({path}:9)."

@@ -106,7 +106,8 @@ class ChannelService(WebSocketService):
         try:
             self.policy = Policy(policy)
         except ValueError:
-            raise ValueError(f"policy must be {', '.join([each.value for each in Policy])}, not {policy!r}") from None
+            *others, last = [each.value for each in Policy]
+            raise ValueError(f"policy must be {', '.join(others)} or {last}, not {policy!r}") from None
         self.publish = publish
         self.wildcards = wildcards
         self.presence = presence

@@ -51,9 +51,14 @@ class ConnectOptions(CommandOptions):
         ["timeout", None, None, "seconds for the connection to open [20]"],
         ["max-message-size", None, None, "the largest message to accept, such as 64KiB [1MiB]"],
         ["trust-store", None, None, "file of the certificates to trust instead of the system's: PEM or PKCS #12"],
-        ["trust-store-password-file", None, None, "file with its password (else $TWISTED_WS_TRUST_STORE_PASSWORD)"],
+        [
+            "trust-store-password-file",
+            None,
+            None,
+            "file with the password of --trust-store (else $TWISTED_WS_TRUST_STORE_PASSWORD)",
+        ],
         ["client-certificate", None, None, "file with the client's certificate, key and chain: PEM or PKCS #12"],
-        ["client-password-file", None, None, "file with its password (else $TWISTED_WS_CLIENT_PASSWORD)"],
+        ["client-password-file", None, None, "file with the password of --client-certificate (else $TWISTED_WS_CLIENT_PASSWORD)"],
         ["user-file", None, None, "file with user:password for HTTP Basic (else $TWISTED_WS_USER)"],
         ["token-file", None, None, "file with a bearer token (else $TWISTED_WS_TOKEN)"],
     ]

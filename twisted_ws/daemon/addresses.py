@@ -55,6 +55,12 @@ class ListenAddress:
         """The path of a Unix socket; "" for other kinds."""
         return self._parts()[0].removeprefix("address=") if self.kind == "unix" else ""
 
+    @property
+    def _interfaceOption(self) -> str:
+        if self.kind:
+            return self.option
+        return "broadcast-interface" if self.option.startswith("broadcast") else "interface"
+
     def isLoopback(self) -> bool:
         """Say whether only this machine can reach it; unknown kinds count as reachable from elsewhere."""
         if not self.kind:
@@ -89,7 +95,7 @@ class ListenAddress:
         try:
             version = ip_address(interface.partition("%")[0]).version
         except ValueError:
-            raise ConfigurationError(f"The interface of --{self.option} must be an IP address, not {interface!r}.") from None
+            raise ConfigurationError(f"--{self._interfaceOption} must be an IP address, not {interface!r}.") from None
         return (TCP4ServerEndpoint if version == 4 else TCP6ServerEndpoint)(reactor, port, backlog, interface)
 
     def _parsed(self, reactor: Any, backlog: int) -> IStreamServerEndpoint:
@@ -194,7 +200,7 @@ class ListenAddress:
                 f"--{self.option}."
             )
         if number == errno.EADDRNOTAVAIL:
-            return f"This machine has no address {address}: choose another for --{self.option}."
+            return f"This machine has no address {address}: choose another for --{self._interfaceOption}."
         return f"Cannot listen on {where} (--{self.option}): {getattr(error.socketError, 'strerror', None) or error.socketError}."
 
 

@@ -24,7 +24,8 @@ class ServiceOptions(Options, AuthOptionMixin):
     longdesc = (
         "A WebSocket service server with an HTTP broadcast site. Without --service, there are a demo "
         "service at /ws with a page at /, channels at /channels, and a playground for them on that page. "
-        "Every option but --service, --config and --auth is also a key of the configuration file; flags win."
+        "Every option but --service, --config and --auth is also a key of the configuration file; "
+        "options on the command line take precedence."
     )
     supportedInterfaces = (IUsernamePassword,)
     authOutput = sys.stdout
@@ -110,6 +111,10 @@ class ServiceOptions(Options, AuthOptionMixin):
             ConfigurationError: something is wrong; the text is one line.
         """
         document = load(self["config"]) if self["config"] else {}
+        try:
+            merge(document, {})
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self['config']}: {error}") from None
         given = {key.name: self[key.name] for key in KEYS if self[key.name] not in (None, [])}
         flags = absolute({**given, "service": self["service"]}, os.getcwd())
         checkers = self.get("credCheckers") or ()

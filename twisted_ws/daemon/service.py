@@ -65,9 +65,8 @@ class Daemon(MultiService):
             reactor=reactor,
         )
         for mount in settings.services:
-            service = loadService(mount.target, mount.options)
             try:
-                self.server.mount(mount.path, service)
+                self.server.mount(mount.path, loadService(mount.target, mount.options))
             except ServiceError:
                 raise  # its text names the service
             except ConfigurationError as error:

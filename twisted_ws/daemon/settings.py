@@ -175,7 +175,7 @@ _PATHS = {"certificate", "privateKey", "chain", "keyStore", "keyStorePasswordFil
 
 KEYS = (
     Key("port", "port", _port, "WebSocket and pages: a port, an endpoint string, or off", "8080"),
-    Key("tls-port", "tlsPort", _port, "the same with TLS", "off"),
+    Key("tls-port", "tlsPort", _port, "like --port, with TLS", "off"),
     Key(
         "listen",
         "listen",
@@ -184,13 +184,18 @@ KEYS = (
     ),
     Key("interface", "interface", _text, "address of the WebSocket ports", "all"),
     Key("broadcast-port", "broadcastPort", _port, "the HTTP broadcast site: a port, an endpoint string, or off", "8081"),
-    Key("broadcast-tls-port", "broadcastTlsPort", _port, "the same with TLS", "off"),
+    Key("broadcast-tls-port", "broadcastTlsPort", _port, "like --broadcast-port, with TLS", "off"),
     Key("broadcast-interface", "broadcastInterface", _text, "address of the broadcast ports", "127.0.0.1"),
     Key("certificate", "certificate", _text, "PEM file with the certificate"),
-    Key("private-key", "privateKey", _text, "PEM file with its private key"),
-    Key("chain", "chain", _text, "PEM file with the certificates of its issuers"),
+    Key("private-key", "privateKey", _text, "PEM file with the private key of --certificate"),
+    Key("chain", "chain", _text, "PEM file with the certificates of the issuers of --certificate"),
     Key("key-store", "keyStore", _text, "PKCS #12 file with key, certificate and chain"),
-    Key("key-store-password-file", "keyStorePasswordFile", _text, "file with its password (else $TWISTED_WS_KEY_STORE_PASSWORD)"),
+    Key(
+        "key-store-password-file",
+        "keyStorePasswordFile",
+        _text,
+        "file with the password of --key-store (else $TWISTED_WS_KEY_STORE_PASSWORD)",
+    ),
     Key("client-ca", "clientCA", _text, "PEM file: clients must present a certificate issued by one of these"),
     Key("tls-minimum", "tlsMinimum", _choice("1.2", "1.3"), "oldest TLS version", "1.2"),
     Key("state-directory", "stateDirectory", _text, "where a self-signed certificate is kept", "$XDG_STATE_HOME/twisted-ws"),

@@ -43,10 +43,15 @@ def loadService(target: str, options: Mapping[str, Any]) -> object:
             signature.bind(**options)
         except TypeError as wrong:
             unknown = [name for name in options if name not in signature.parameters]
-            meant = didYouMean(unknown[0], signature.parameters) if unknown else "."
-            raise ConfigurationError(f"The service {target} cannot be made with these options: {wrong}{meant}") from None
+            if unknown:
+                meant = didYouMean(unknown[0], signature.parameters)
+                raise ConfigurationError(f"The service {target} has no option {unknown[0]}{meant}") from None
+            raise ConfigurationError(f"The service {target} cannot be made with these options: {wrong}.") from None
         raise _failed(target, error) from error
     except (Exception, SystemExit) as error:
+        if isinstance(error, ValueError) and found.__module__.startswith("twisted_ws."):
+            # Our own services check their options: it is the operator's mistake, and its place in our code does not help.
+            raise ConfigurationError(f"The service {target} cannot be made: {error}.") from None
         raise _failed(target, error) from error
 
 
@@ -100,8 +105,10 @@ def _imported(target: str) -> Any:
 def _installed(name: str) -> Any:
     known = {each.name: each for each in entry_points(group=GROUP)}
     if name not in known:
+        isModule = name.isidentifier() and os.path.exists(f"{name}.py")
+        meant = f": did you mean {name}:NAME?" if isModule else didYouMean(name, known)
         raise ConfigurationError(
-            f"There is no installed service {name}{didYouMean(name, known)} Write package.module:Name, or see --help-services."
+            f"There is no installed service {name}{meant} Write package.module:Name, or see --help-services."
         )
     try:
         return known[name].load()

@@ -34,8 +34,10 @@ class TrustedProxies:
                 continue
             try:
                 self._networks.append(ip_network(network))
-            except ValueError as error:
-                raise ValueError(f"{network!r} is not a network: {error}") from None
+            except ValueError:
+                raise ValueError(
+                    f"{network!r} is not a network: write an address, or a prefix whose other bits are 0, such as 10.0.0.0/8"
+                ) from None
 
     def trusts(self, address: str) -> bool:
         """Say whether `address` ("" for a UNIX socket) is a proxy's."""
