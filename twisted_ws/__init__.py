@@ -68,7 +68,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    # Whoever only writes a service, or asks twistd for its options, should not wait for Autobahn to load.
+    # A program that only defines a service, or asks twistd for its options, should not wait for Autobahn to load.
     if name == "WebSocketServer":
         from twisted_ws.server import WebSocketServer
 

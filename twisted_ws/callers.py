@@ -78,7 +78,7 @@ class OpenCallers(Callers):
         """Send a message to all, and return to how many."""
         messages, parts = {}, []
         for crowd, form in (self._plain, rawBroadcast), (self._framed, jsonBroadcast):
-            if crowd.groups:  # whose truth would be asked by a call
+            if crowd.groups:  # truth-testing the crowd itself would cost a call
                 made = messages[crowd] = form(message)
                 steps = stepsOf(made)
                 parts += [(run, made, steps) for run in crowd.runs()]

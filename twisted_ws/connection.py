@@ -52,7 +52,7 @@ class Connection(Protocol):
         """Send a message that goes to many callers; return whether the connection is open and took it."""
 
     def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
-        """Do the same with several messages, in one write."""
+        """Send several such messages in one write; see `send`."""
 
     def goOn(self) -> None:
         """Send the rest of a frame that `sender` has begun."""

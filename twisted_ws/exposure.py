@@ -11,7 +11,7 @@ _log = Logger()
 
 
 def isOpenToOthers(mode: int) -> bool:
-    """Say whether this mode allows anything except access by the owner and reading by the group.
+    """Return whether this mode allows anything except access by the owner and reading by the group.
 
     Sharing a secret with a group is deliberate: a Kubernetes Secret with an ``fsGroup`` is owned by root, with mode 0440.
     """

@@ -83,7 +83,7 @@ class Throttle:
             log.info(template, **fields)
 
     def allows(self, log: Logger, kind: str) -> bool:
-        """Count a line of `kind` and say whether it may be written: for lines that are costly to build."""
+        """Count a line of `kind` and return whether it may be written: for lines that are costly to build."""
         now = self._clock()
         begin, count = self._windows.get(kind, (now, 0))
         if now - begin >= self._seconds:

@@ -73,8 +73,8 @@ class WebSocketServer:
         namedOrigins: the same without ``*``: only those that are named.
         hosts: the names that clients may use for it on a loopback address, as `allowedHosts` says.
         proxies: the proxies that are trusted to report a client's address.
-        runtime: what all its connections share, of whatever transport.
-        visits: the HTTP responses that have no end of their own; a transport adds and removes them.
+        runtime: what all its connections share, whatever their transport.
+        visits: the HTTP responses that do not end by themselves; a transport adds and removes them.
 
     Raises:
         ConfigurationError: an origin, host or network is malformed; the text names it.
@@ -321,7 +321,7 @@ class WebSocketServer:
         return callUpgrade(match.value, request, self.mayLog)
 
     def mayLog(self, kind: str) -> bool:
-        """Say whether one more line of this kind may be written: a peer that makes a service fail must not fill the log."""
+        """Return whether one more line of this kind may be written: a peer that makes a service fail must not fill the log."""
         return self.runtime.throttle.allows(self._log, kind)
 
     def _welcome(self, answer: tuple[object, tuple[tuple[str, str], ...]], request: UpgradeRequest) -> Welcome:

@@ -17,7 +17,7 @@ _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHI
 
 
 def isToken(text: str) -> bool:
-    """Say whether `text` is a token (RFC 9110 section 5.6.2): a header name, a subprotocol."""
+    """Return whether `text` is a token (RFC 9110 section 5.6.2): a header name, a subprotocol."""
     return bool(text) and _TOKEN.issuperset(text)
 
 

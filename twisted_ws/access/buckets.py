@@ -1,4 +1,4 @@
-"""Token buckets: how often something may happen, in all or for each key."""
+"""Token buckets: how often something may happen, in total or per key."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _MOST_BYTES = 64 * 1024
 
 
 class KeyFile:
-    """The API keys in a file: one key a line, or ``name: key``; empty lines and lines that begin with ``#`` are skipped.
+    """The API keys in a file: one key per line, or ``name: key``; empty lines and lines that begin with ``#`` are skipped.
 
     A key has at least 16 of the characters that a bearer token may have (RFC 6750): letters, digits, ``-._~+/``, and ``=`` at the
     end. Only its SHA-256 is kept. Two keys may have the same name, so that a key can be replaced without a gap.

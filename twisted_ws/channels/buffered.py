@@ -243,7 +243,7 @@ class BufferedSubscriber(Subscriber):
             raise
 
     def _makeRoom(self) -> None:
-        """Let channel messages give way to what else goes to the caller, as the policy says."""
+        """Drop channel messages in favour of what else goes to the caller, as the policy says."""
         self._put(lambda mailbox, beside: mailbox.judge(self._channels.seconds(), beside))
 
     def _pumpOn(self) -> None:

@@ -1,4 +1,4 @@
-"""What waits for one slow subscriber, and what gives way when that is too much. Pure.
+"""What waits for one slow subscriber, and what is dropped when there is too much. Pure.
 
 Each call takes a bounded number of steps, however much waits.
 """
@@ -17,7 +17,7 @@ from twisted_ws.message import Publication
 CHARGE = 352
 NOTICE_CHARGE = 128
 
-# The most items that one `take` looks at, and the most old ones that one `add` drops.
+# How many items one `take` looks at, and how many old ones one `add` drops, at most.
 STEPS = 256
 DROPS = 4
 
@@ -26,7 +26,7 @@ class Policy(Enum):
     """What happens to a subscriber that takes messages more slowly than they are published; an option of each mount."""
 
     CLOSE = "close"  # it comes back and resumes from history
-    DROP_OLDEST = "drop-oldest"  # if there are too many bytes, and what is too old; never the newest
+    DROP_OLDEST = "drop-oldest"  # drops the oldest when over the cap, and whatever is too old; never the newest
     LATEST = "latest"  # of a channel and key, only the newest waits; if there are too many bytes, the oldest of these go
 
 
@@ -35,7 +35,7 @@ class Mailbox:
 
     The messages of a channel stay in order, and so do notices (the subprotocol's JSON about channels) among published messages.
     A replay takes turns with what is published meanwhile. Its messages stay in the history (see `HistoryReplay`), and what is
-    published to its channel joins it, except where only the newest is wanted.
+    published to its channel joins it, unless only the newest is wanted.
 
     Args:
         policy: see `Policy`.
@@ -45,7 +45,7 @@ class Mailbox:
     Attributes:
         size: bytes that are held here.
         notices: bytes of these that are notices.
-        isLost: whether the history has forgotten what was still to be sent, where the policy lets nothing be missing.
+        isLost: whether the history has forgotten what was still to be sent, if the policy allows no gaps.
         wanted: returns whether a message of a channel is still wanted; None: all are.
     """
 
@@ -75,7 +75,7 @@ class Mailbox:
         self._due: deque[bytes] = deque()  # the notices before all messages
         self._replays: dict[str, Replay] = {}
         self._held = 0  # bytes of `_replays`, which do not count towards the cap: they are paced
-        self._turn = False  # whether it is the turn of a replay
+        self._turn = False  # whether it is a replay's turn
         self.size = 0
         self.notices = 0
         self.isLost = False
@@ -87,7 +87,7 @@ class Mailbox:
     def resume(
         self, channel: str, publications: Replay | Iterable[Publication], notices: Sequence[bytes], now: float, beside: int = 0
     ) -> bool:
-        """Add a replay, behind notices that announce it; as `add`.
+        """Add a replay, behind notices that announce it; see `add`.
 
         A replay is sent at the subscriber's pace and does not count towards the cap, however long it is.
         """
@@ -129,7 +129,7 @@ class Mailbox:
         return self.judge(now, beside)
 
     def addNotice(self, notice: bytes, now: float, beside: int = 0) -> bool:
-        """Add a notice, which is never dropped; as `add`."""
+        """Add a notice, which is never dropped; see `add`."""
         if self._messages:
             last = next(reversed(self._messages))
             after = self._messages[last]
@@ -143,7 +143,7 @@ class Mailbox:
         return self.judge(now, beside)
 
     def begin(self, notices: Sequence[bytes], now: float, beside: int = 0) -> bool:
-        """Add notices before everything else; as `add`."""
+        """Add notices before everything else; see `add`."""
         self._due.extendleft(reversed(notices))
         for notice in notices:
             self._count(notice, 1)
@@ -209,7 +209,7 @@ class Mailbox:
                 self._remove(publication)
 
     def judge(self, now: float, beside: int) -> bool:
-        """Drop what the policy drops; as `add`."""
+        """Drop what the policy drops; see `add`."""
         beside -= self._held
         messages = self._messages
         if self._policy is Policy.CLOSE:

@@ -32,7 +32,7 @@ class Member(msgspec.Struct, frozen=True):
     Attributes:
         user: the `user` of the callers.
         info: what the service says of it, any JSON value.
-        connections: how many of them there are; 0 if the user has just left, and nobody was told yet.
+        connections: how many of them there are; 0 if the user has just left, and nobody has been told yet.
     """
 
     user: str
@@ -216,10 +216,10 @@ class Presence:
         self._delay = delay
         self._wheel = wheel
         self._users: dict[str, _Users] = {}  # by channel
-        # The user as which each one entered: the service may have given its caller another one since.
+        # The user each one entered as: the service may have given its caller another one since.
         self._entered: dict[tuple[str, Subscriber], str] = {}
         self._watchers: dict[str, _Watchers] = {}
-        self._leaving: deque[tuple[float, str, str]] = deque()  # when, channel, user; all wait equally long
+        self._leaving: deque[tuple[float, str, str]] = deque()  # when, channel, user; all wait the same time
         self.wheelSlot: int | None = None
 
     def members(self, channel: str, room: AnswerBudget, after: str = "") -> tuple[list[Member], str | None]:

@@ -1,4 +1,4 @@
-"""What a subscriber has missed: a place in the history of its channel, which moves on, rather than a copy."""
+"""What a subscriber has missed: a moving position in the channel's history, not a copy."""
 
 from __future__ import annotations
 

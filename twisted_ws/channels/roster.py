@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Roster:
     """The callers, or visitors, that are connected now, in the order in which they came; finding some looks at no others.
 
-    A user is found when it is a str. Whoever gives a caller or visitor another one calls `renamed`.
+    A user is found when it is a str. Code that gives a caller or visitor another one calls `renamed`.
     """
 
     __slots__ = ("_byId", "_byUser")
@@ -26,7 +26,7 @@ class Roster:
         return len(self._byId)
 
     def __iter__(self) -> Iterator[Any]:
-        # A copy: whoever iterates may write and close, which changes it.
+        # A copy: the loop may write and close, which changes the roster.
         return iter(tuple(self._byId.values()))
 
     def __contains__(self, client: Caller | Visitor) -> bool:

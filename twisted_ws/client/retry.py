@@ -19,7 +19,7 @@ from twisted_ws.limits import checkNumber
 # Not Python's shared generator: the clients of a program that seeds it would all come back at once.
 _random = SystemRandom()
 
-# The most seconds that a server may ask for with Retry-After: one that says a year would lose the client.
+# The longest wait, in seconds, that a server may ask for with Retry-After: one that says a year would lose the client.
 MAX_HINT = 3600.0
 
 
@@ -83,7 +83,7 @@ class Retry:
         return isinstance(error, (ConnectFailed, HandshakeTimeout, TransportError))
 
     def wait(self, attempt: int, error: Exception) -> float:
-        """Return the seconds to wait before `attempt` (1, 2, ...), which `error` makes necessary."""
+        """Return how many seconds to wait before `attempt` (1, 2, ...), given `error`."""
         try:
             delay = min(self.interval * float(self.factor) ** (attempt - 1), self.maxInterval)
         except OverflowError:

@@ -23,7 +23,7 @@ Dial = Callable[["Session"], Deferred[ClientConnection]]
 
 
 class Session:
-    """The owner of one connection after the other (see `twisted_ws.client.websocket.owner.ConnectionOwner`).
+    """Owns a succession of connections (see `twisted_ws.client.websocket.owner.ConnectionOwner`).
 
     Args:
         reactor: tells the time.

@@ -62,7 +62,7 @@ class ListenAddress:
         return "broadcast-interface" if self.option.startswith("broadcast") else "interface"
 
     def isLoopback(self) -> bool:
-        """Say whether only this machine can reach it; unknown kinds count as reachable from elsewhere."""
+        """Return whether only this machine can reach it; unknown kinds count as reachable from elsewhere."""
         if not self.kind:
             return _isLoopbackAddress(self.interface)
         if self.kind == "unix":
@@ -71,7 +71,7 @@ class ListenAddress:
         return self.kind in _TCP and bool(addresses) and all(map(_isLoopbackAddress, addresses))
 
     def overlaps(self, other: ListenAddress) -> bool:
-        """Say whether both have the same port number on the same address."""
+        """Return whether both have the same port number on the same address."""
         same = self.interface == other.interface or self.interface in _EVERYWHERE or other.interface in _EVERYWHERE
         return not self.kind and self.where == other.where != "0" and same
 
@@ -268,7 +268,7 @@ def _isLoopbackAddress(address: str) -> bool:
 
 
 def _isDualStack() -> bool:
-    """Say whether a socket on :: takes IPv4 too: not if IPv6 is off or kept apart (sysctl bindv6only)."""
+    """Return whether a socket on :: takes IPv4 too: not if IPv6 is off or kept apart (sysctl bindv6only)."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::", 0))

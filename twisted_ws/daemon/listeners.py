@@ -1,4 +1,4 @@
-"""A listening port, from the start of the daemon to its stop."""
+"""A listening port, from daemon start to stop."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Listener(Service):
         self._server.adopt(port)
 
     def give(self, uid: int, gid: int) -> None:
-        """Give a Unix socket to the user and group that the process is about to change to; -1 leaves one as it is.
+        """Give a Unix socket to the user and group that the process is about to change to; -1 leaves it unchanged.
 
         Raises:
             ConfigurationError: this user may not do that.
@@ -119,5 +119,5 @@ class Listener(Service):
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{number}"
 
     def isOnAllAddresses(self) -> bool:
-        """Say whether it listens on all addresses of this machine, so that other machines may reach it."""
+        """Return whether it listens on all addresses of this machine, so that other machines may reach it."""
         return getattr(self.port.getHost(), "host", None) in _ALL

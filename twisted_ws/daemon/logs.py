@@ -110,10 +110,10 @@ def observerFor(logFormat: str, file: IO[str]) -> ILogObserver:
 
 
 class _OwnedLogFile(LogFile):
-    """A log file owned by a given user and group, who could not rotate one that root opened.
+    """A log file owned by a given user and group, which could not rotate one that root opened.
 
     Attributes:
-        owner: their ids; -1 leaves one as it is.
+        owner: their ids; -1 leaves it unchanged.
     """
 
     owner = (-1, -1)

@@ -1,4 +1,4 @@
-"""The command ``twisted-ws``: the same as ``twistd -n wsservice``, where only a package's own commands can be run."""
+"""The command ``twisted-ws``: the same as ``twistd -n wsservice``, for places where only a package's own commands can be run."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ class Daemon(MultiService):
         return DeferredList([listener.stopService() for listener in listeners], consumeErrors=True)
 
     def reload(self) -> None:
-        """Reload certificates, keys and passwords without dropping a connection; where that fails, the old ones stay."""
+        """Reload certificates, keys and passwords without dropping a connection; if that fails, the old ones stay."""
         whole = True
         for stays, again in (("certificate stays", self._reloadTLS), ("API keys stay", self._credentials.reload)):
             try:

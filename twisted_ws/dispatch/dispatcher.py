@@ -36,7 +36,7 @@ _log = Logger()
 
 
 def _wasNotBegun(error: BaseException) -> bool:
-    """Say whether memory was too short to call the handler at all: the exception comes from no frame below the caller's.
+    """Return whether memory was too short to call the handler at all: the exception comes from no frame below the caller's.
 
     Python 3.12 and later may raise a MemoryError object again, with the traceback of its earlier use still in it.
     """
@@ -124,7 +124,7 @@ class Dispatcher:
     def opened(self) -> None:
         """Join the callers and call onOpen; messages wait for its end."""
         self._callers.add(self.caller)
-        if self._closedWith is not None:  # during `add`, where a finaliser made the reactor run
+        if self._closedWith is not None:  # during `add`, when a finaliser ran the reactor
             self._callers.discard(self.caller)
             return
         self._opened = done = True

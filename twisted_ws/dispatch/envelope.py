@@ -35,7 +35,7 @@ class Envelope:
     def read(self, message: str | bytes) -> tuple[str, msgspec.Raw | None] | None:
         """Return the event, and the other field as the peer wrote it; None if no string in the message names an event.
 
-        A message that is nested too deeply for JSON is no object either.
+        A message that is nested too deeply for JSON is not an object either.
         """
         try:
             if isinstance(message, bytes) and not message.isascii():

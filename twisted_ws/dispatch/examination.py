@@ -101,7 +101,7 @@ _ON = frozenset(("on", "On", "oN", "ON"))
 
 
 def _decides(kind: type, name: str, value: object) -> bool:
-    """Say whether an attribute of an object gives it other handlers than its class has."""
+    """Return whether an attribute of an object gives it other handlers than its class has."""
     if name[:2] in _ON:
         return callable(value) or name in EVENTS or hasattr(kind, name)
     return name in _KEYS or (callable(value) and _mark(value) is not None)
@@ -225,7 +225,7 @@ class _Examination:
         return DispatchedHandler(name, self._binder(name, method), errors.get(name, ""))
 
     def _isHandler(self, name: str, method: Callable[..., Any], dispatching: bool) -> bool:
-        """Say whether a method that is not an event handles dispatched messages; raise if it is meant as an event.
+        """Return whether a method that is not an event handles dispatched messages; raise if it is meant as an event.
 
         Without a dispatcherKey, a name very close to an event's is a mistake; so is a less close one (``onTimeout``, ``onRing``)
         that takes the event's parameters; and any method that takes a `caller` must be meant for messages. Others (``once``,

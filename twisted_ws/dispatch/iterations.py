@@ -21,7 +21,7 @@ ITEM = 3
 
 
 def isIterator(value: Any) -> bool:
-    """Say whether a returned value is sent item by item: an iterator or an async iterable (a list is JSON)."""
+    """Return whether a returned value is sent item by item: an iterator or an async iterable (a list is JSON)."""
     kind = value.__class__
     return hasattr(kind, "__next__") or hasattr(kind, "__anext__") or hasattr(kind, "__aiter__")
 

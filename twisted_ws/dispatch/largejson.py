@@ -30,7 +30,7 @@ def decodeLarge(decode: Callable[[Any], Any], text: str | bytes) -> Any:
 
 
 def hasMoreValues(text: str | bytes, most: int) -> bool:
-    """Say whether a JSON text has more than `most` values, nested values and field names included.
+    """Return whether a JSON text has more than `most` values, nested values and field names included.
 
     It takes a few passes over the text in C, whatever is in it; text that is not JSON is counted as if it were.
     """

@@ -110,7 +110,7 @@ def refusal(failure: Failure, service: object, request: UpgradeRequest, mayLog: 
     if not mayLog(f"{name}.onUpgrade raised {type(failure.value).__name__}"):
         pass  # logged often enough
     elif failure.check(ServiceError):
-        # Its text says everything.
+        # The message is enough; no traceback.
         _log.error("{path} is answered with 500: {error}", path=printable(request.path), error=printable(failure.value))
     else:
         _log.failure(

@@ -236,7 +236,7 @@ def _curl(url: str, needsKey: bool) -> str:
 
 
 def _hasName(host: str) -> bool:
-    """Say whether a Host header has a DNS name that is not this machine's own."""
+    """Return whether a Host header has a DNS name that is not this machine's own."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     if name == "localhost" or name.endswith(".localhost") or not name:
         return False

@@ -199,7 +199,7 @@ class FrontDoor(TwistedProtocol):
         except Exception as error:
             self._rejected(Failure(error))
             return
-        if isinstance(answer, Welcome):  # ten times as fast as to find that it is not a Deferred
+        if isinstance(answer, Welcome):  # ten times as fast as finding out that it is not a Deferred
             try:
                 self._welcome(answer, verdict)
             except Exception as error:

@@ -87,7 +87,7 @@ class ClientConnection(QuietClientProtocol):
     def connectionMade(self) -> None:
         """Enter OPEN: the 101 has been read."""
         self.begin(self._deflate)
-        # No cap: whoever writes counts what may wait.
+        # No cap: the writer counts what may wait.
         self._outbox = Outbox(self, self.transport, self._wheel, Backlog(sys.maxsize), sys.maxsize, 0)
         self._state = OPENED[self._state]
         now = self._wheel.seconds()

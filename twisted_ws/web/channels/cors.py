@@ -20,7 +20,7 @@ _PREFLIGHT_SECONDS = 600
 
 
 def isPreflight(request: HttpRequest) -> bool:
-    """Say whether this is the preflight of a page that `Cors` has let in."""
+    """Return whether this is the preflight of a page that `Cors` has let in."""
     return bool(request.method == b"OPTIONS" and request.isShown and request.fields.get("access-control-request-method"))
 
 
@@ -55,7 +55,7 @@ class Cors:
             raise HttpError(403, "Pages of other sites may not connect.")
 
     def show(self, request: HttpRequest) -> bool:
-        """Let a page that may connect read the answer, whatever that will be; say whether it is from such a page."""
+        """Let a page that may connect read the answer, whatever that will be; return whether it is from such a page."""
         request.say("Vary", "Origin")
         # Even without CORS, a page may load an answer as a script or a picture, into its own process.
         request.say("Cross-Origin-Resource-Policy", "same-origin")

@@ -35,7 +35,7 @@ LEFT = "disconnected"
 
 
 def wantsEvents(request: HttpRequest) -> bool:
-    """Say whether the client accepts an event stream: Accept names it."""
+    """Return whether the client accepts an event stream: Accept names it."""
     return any(isWanted for _, isWanted in wanted(request.fields.get("accept", ""), _STREAMS))
 
 

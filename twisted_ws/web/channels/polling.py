@@ -136,7 +136,7 @@ class _Question:
                 return parseAfter(tag, self.names)
             except ChannelError:
                 pass
-        # Whatever happened to the tag on its way, the client was here before: better twice than lost.
+        # Whatever happened to the tag on its way, the client was here before: a duplicate is better than a loss.
         return dict.fromkeys(self.names, NOWHERE)
 
 

@@ -143,7 +143,7 @@ class EventStream:
     # Connection.
 
     def isOpen(self) -> bool:
-        """Say whether events can be written."""
+        """Return whether events can be written."""
         return not self._ending
 
     def bufferedAmount(self) -> int:
@@ -158,7 +158,7 @@ class EventStream:
         return not self._ending
 
     def send(self, message: OutgoingMessage) -> bool:
-        """Write a `ServerSentEvent`, or the payload of any other message as it is; say whether it was accepted."""
+        """Write a `ServerSentEvent`, or the payload of any other message as it is; return whether it was accepted."""
         return self.sendAll((message,))
 
     def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:

@@ -84,7 +84,7 @@ def bodyOf(head: RequestHead, limits: Limits) -> Body | None:
 
 
 def expectsContinue(head: RequestHead) -> bool:
-    """Say whether the peer is waiting for a 100 Continue (RFC 9110 section 10.1.1).
+    """Return whether the peer is waiting for a 100 Continue (RFC 9110 section 10.1.1).
 
     Raises:
         HttpError: 417 for another expectation.

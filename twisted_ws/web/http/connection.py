@@ -153,7 +153,7 @@ class HttpConnection(HTTPChannel):
                 if (self._input or self._given) and turns.isOver(share):
                     self._waitsForTurn = True
                     turns.later(self._goOn)
-                    if self._waitsForTurn:  # still: a finaliser may have had the reactor turn
+                    if self._waitsForTurn:  # still: a finaliser may have run the reactor
                         break
                 if not self._step():
                     break
@@ -194,7 +194,7 @@ class HttpConnection(HTTPChannel):
                 self._resumeReading()
 
     def _step(self) -> bool:
-        """Take one head or one piece of a body; say whether there may be more to do."""
+        """Take one head or one piece of a body; return whether there may be more to do."""
         try:
             if self._state is HEAD and (self._input or self._given) and not self._waitingForTransport:
                 return self._takeHead()
@@ -454,7 +454,7 @@ class HttpConnection(HTTPChannel):
         elif self._state is CLOSING and not self._isWritten:
             self.transport.loseConnection()
         elif self._state not in (ADMITTING, ANSWERING) or self.requests[-1].method in (b"GET", b"HEAD"):
-            # Half a request; or one that may wait long, and whose client has most likely closed both sides.
+            # An incomplete request, or one that may wait a long time, and whose client has most likely closed both sides.
             self.transport.connectionLost(Failure(ConnectionDone()))
 
     def writeConnectionLost(self) -> None:

@@ -149,7 +149,7 @@ class HttpRequest(Request):
         return self._whose[0]
 
     def isSecure(self) -> bool:
-        """Say whether the client uses TLS (behind a trusted proxy: whether the proxy says so)."""
+        """Return whether the client uses TLS (behind a trusted proxy: whether the proxy says so)."""
         return bool(self._forceSSL) or self._whose[1]
 
     @property

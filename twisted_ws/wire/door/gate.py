@@ -21,11 +21,11 @@ from twisted_ws.wire import speedups
 
 # Why accept(2) fails on a healthy port: descriptors or memory are short, here or on the whole machine.
 _SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-# Seconds that a port rests then.
+# Seconds for which a port then stops accepting.
 REST = 1
 # Descriptors that are kept open to be given up for connections to an essential port when no other is left.
 SPARES = 4
-# Essential connections that are dropped at once when others want to come in, and among how many they are looked for.
+# Essential connections that are dropped at once when others want to come in, and how many are examined to find them.
 DROPPED = 8
 LOOKED_AT = 64
 # Seconds between two log lines of one kind: peers can make a full server write one as often as they like.
@@ -59,7 +59,7 @@ class Gate:
 
     A process that runs out of descriptors cannot accept, and its listening ports spin. So accepting pauses `descriptorReserve`
     before that, while peers wait in the kernel's backlog, and resumes when connections leave. If the system still cannot accept,
-    because services or other processes have used up the descriptors, a port rests for a second.
+    because services or other processes have used up the descriptors, a port stops accepting for a second.
 
     A full server must still be distinguishable from a dead one, and within reach of publishers. So a port whose factory is
     `essential` is not paused, and its connections may take half of the reserve. When they have taken that, those that wait for
@@ -125,18 +125,18 @@ class Gate:
                 self._spare.append(os.open(os.devnull, os.O_RDONLY))
 
     def giveSpare(self) -> bool:
-        """Give up a spare descriptor for the next one that is opened; say whether there was one."""
+        """Give up a spare descriptor for the next one that is opened; return whether there was one."""
         if self._spare:
             os.close(self._spare.pop())
             return True
         return False
 
     def isEssential(self, port: Any) -> bool:
-        """Say whether a port is never paused."""
+        """Return whether a port is never paused."""
         return self._ports.get(port, False)
 
     def isPaused(self, port: Any) -> bool:
-        """Say whether accepting on `port` is paused."""
+        """Return whether accepting on `port` is paused."""
         return self.pauses and not self.isEssential(port)
 
     def resume(self, port: Any) -> None:
@@ -159,7 +159,7 @@ class Gate:
         self._essentials[connection] = None
 
     def makePlace(self) -> bool:
-        """Drop some of the essential connections that wait for their peers, oldest first; say whether there were any."""
+        """Drop some of the essential connections that wait for their peers, oldest first; return whether there were any."""
         waiting = [each for each in islice(self._essentials, LOOKED_AT) if each.waitsForPeer][:DROPPED]
         if not waiting:
             # The others are looked at the next time.
@@ -171,7 +171,7 @@ class Gate:
         return bool(waiting)
 
     def full(self, essential: bool = False) -> bool:
-        """Say whether the next connection would be refused, wherever it comes from."""
+        """Return whether the next connection would be refused, wherever it comes from."""
         taken = self.open - (self._limits.descriptorReserve // 2 if essential else 0)
         return bool(0 < self._limits.maxConnections <= taken or (self._capacity is not None and taken >= self._capacity))
 
@@ -208,7 +208,7 @@ class Gate:
             )
 
     def release(self, address: str, connection: Essential | None = None) -> None:
-        """Uncount one connection that `admit` let in.
+        """Stop counting one connection that `admit` let in.
 
         Args:
             address: as given to `admit`.
@@ -240,7 +240,7 @@ class _ListeningSocket:
     """The socket of a port that a gate watches, as Twisted sees it.
 
     When accept fails for want of descriptors or memory, Twisted closes peers that it could not serve, or returns and is called
-    again at once, with a log line each time. Here the port rests, and the peers wait in the backlog.
+    again at once, with a log line each time. Here the port stops accepting, and the peers wait in the backlog.
     """
 
     _log = Logger()

@@ -53,7 +53,7 @@ class Deny:
 
 
 def isUpgrade(head: RequestHead) -> bool:
-    """Say whether the client asks for WebSocket: an Upgrade header that names it."""
+    """Return whether the client asks for WebSocket: an Upgrade header that names it."""
     return head.key is not None or head.hasToken("upgrade", "websocket")
 
 

@@ -88,7 +88,7 @@ class RequestHead:
         return [t for value in self.values.get(name, ()) for e in value.split(",") if (t := e.strip(" \t"))]
 
     def hasToken(self, name: str, token: str) -> bool:
-        """Say whether a comma-separated header has an element, in any case; `token` in lower case."""
+        """Return whether a comma-separated header has an element, in any case; `token` in lower case."""
         values = self.values.get(name)
         if values is None:
             return False

@@ -17,7 +17,7 @@ MISDIRECTED = "This server does not answer for this host."
 
 
 def isMisdirected(head: RequestHead, transport: Any, hosts: AllowedHosts, proxies: TrustedProxies) -> bool:
-    """Say whether to refuse a request with 421 (RFC 9110 section 15.5.20): on a loopback address, for a foreign name.
+    """Return whether to refuse a request with 421 (RFC 9110 section 15.5.20): on a loopback address, for a foreign name.
 
     A trusted proxy may have been asked under a name of its own. Only the header that it adds identifies it: a proxy on this
     machine has the same address as every browser on it.

@@ -65,7 +65,7 @@ class _Pattern:
     wildcard: bool
 
     def matches(self, host: str) -> bool:
-        """Say whether `host`, in lower case, matches."""
+        """Return whether `host`, in lower case, matches."""
         return host.endswith("." + self.host) if self.wildcard else host == self.host
 
 
@@ -89,7 +89,7 @@ def _originOf(text: str) -> tuple[str, _Pattern, int] | None:
 
 
 class AllowedOrigins:
-    """The origins that may connect, beside the page's own host.
+    """The origins that may connect, besides the page's own host.
 
     Each is ``scheme://host[:port]``, compared as a whole (without a port, the scheme's own), ``scheme://*.host[:port]`` for every
     host below (the ``*`` is a whole first label), ``null`` or ``file://`` for pages without an origin, or ``*`` for all.
@@ -120,7 +120,7 @@ class AllowedOrigins:
         self.allows = lru_cache(_KNOWN)(self._allows)
 
     def _allows(self, origin: str, host: str, isSecure: bool) -> bool:
-        """Say whether a page of `origin` may connect to this server, when the Host header is `host`.
+        """Return whether a page of `origin` may connect to this server, when the Host header is `host`.
 
         The page's own host is allowed, with the same port. A page that came over https may connect if TLS ends in front of this
         server; one that came over http may not connect over TLS, because anybody on the network could have written it.
@@ -181,7 +181,7 @@ class AllowedHosts:
         self.allows = lru_cache(_KNOWN)(self._allows)
 
     def _allows(self, host: str) -> bool:
-        """Say whether a request with the Host header `host` is meant for this server ("": without one, so not from a browser)."""
+        """Return whether a request with the Host header `host` is for this server ("": without one, so not from a browser)."""
         parsed = parseHost(host, 0)
         if self._any or not host:
             return True
@@ -205,7 +205,7 @@ class AllowedHosts:
 
 
 def isFromElsewhere(head: RequestHead) -> bool:
-    """Say whether a browser sent a request for a page of another site, and not to visit this site (W3C, Fetch Metadata).
+    """Return whether a browser sent a request for a page of another site, and not to visit this site (W3C, Fetch Metadata).
 
     When a page loads something as a script or an image, browsers send no Origin, but they do send the server's cookies.
     """

@@ -40,7 +40,7 @@ class TrustedProxies:
                 ) from None
 
     def trusts(self, address: str) -> bool:
-        """Say whether `address` ("" for a UNIX socket) is a proxy's."""
+        """Return whether `address` ("" for a UNIX socket) is a proxy's."""
         if not address:
             return self._unix
         parsed = _parse(address)

@@ -20,7 +20,7 @@ from twisted_ws.wire.loop.wheel import Wheel
 # The clock is read after so many events, or somewhat more than 64 messages.
 EVENTS = 8
 # What others spend in a turn while sockets wait, divided by this, is what the group may spend in the next one: at least `TURN`
-# seconds, and at most `LONGEST`. With `TURN` alone, hundreds of clients wait for many turns where other work makes each one long.
+# seconds, and at most `LONGEST`. With `TURN` alone, hundreds of clients wait for many turns when other work makes each one long.
 SHARE = 8
 LONGEST = 0.05
 
@@ -88,7 +88,7 @@ class PollGroup:
         self._ask(transport, 0, _OUT)
 
     def isReading(self, transport: Any) -> bool:
-        """Say whether `transport` is told when it can read."""
+        """Return whether `transport` is told when it can read."""
         return bool(self.sockets.asked(transport.descriptor) & _IN)
 
     def readAgain(self, transport: Any) -> None:
@@ -96,7 +96,7 @@ class PollGroup:
         self._reactor.callLater(0, self._ready, transport, _IN, None)
 
     def forget(self, transport: Any) -> None:
-        """Tell `transport` nothing more, and end its lane."""
+        """Stop notifying `transport`, and end its lane."""
         self.sockets.detach(transport.descriptor, transport)
         self._ask(transport, 0, _IN | _OUT)
 

@@ -28,7 +28,7 @@ _log = Logger()
 class _Accepting:
     """Accepts for one of Twisted's ports, in place of its own `doRead`.
 
-    That one wraps each turn in a buffer for log events, looks up the name of each IPv6 address, and has more to set up.
+    Twisted's version wraps each turn in a buffer for log events, looks up the name of each IPv6 address, and does more set-up.
     """
 
     def __init__(self, port: Any, group: PollGroup) -> None:
@@ -94,7 +94,7 @@ class _Accepting:
                 transport = self._transport(descriptor, protocol, address, port, number, self._group)
         except Exception as error:
             if protocol is not None:
-                # The gate has counted it; this uncounts it.
+                # The gate has counted it; this takes it off the count.
                 protocol.connectionLost(Failure(error))
             raise
         finally:

@@ -158,7 +158,7 @@ class SecureLaneServer(LaneServer):
         return max(sent, 0)
 
     def writeNow(self, data: bytes) -> bool:
-        """Write, and say whether the kernel took everything; after `loseConnection`, drop it, as Twisted's own TLS does."""
+        """Write, and return whether the kernel took everything; after `loseConnection`, drop it, as Twisted's own TLS does."""
         return (self.disconnecting and self.producer is None) or super().writeNow(data)
 
     def writeSomeData(self, data: bytes | memoryview) -> Any:
@@ -222,7 +222,7 @@ class SecureLaneServer(LaneServer):
         """Close as soon as everything written before is sent: the peer has sent its close_notify."""
         if self._ending:
             return main.CONNECTION_DONE
-        # What a producer wrote from now on would be dropped; left registered, it would hold the connection open for ever.
+        # What a producer wrote from now on would be dropped; left registered, it would hold the connection open forever.
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.stopProducing()

@@ -120,7 +120,7 @@ class LaneServer(tcp.Server):
         return speedups.makeSender(self.descriptor, False)
 
     def isOnLoopback(self) -> bool:
-        """Say whether the peer has connected to a loopback address."""
+        """Return whether the peer has connected to a loopback address."""
         return not self._closed and speedups.isOnLoopback(self.descriptor)
 
     def setLane(self, deliver: Callable[[str | bytes], None] | None, maximum: int = 0) -> None:
@@ -162,7 +162,7 @@ class LaneServer(tcp.Server):
         return self._tempDataLen + len(self.dataBuffer) - self.offset
 
     def isDrained(self) -> bool:
-        """Say whether the kernel has everything that was written."""
+        """Return whether the kernel has everything that was written."""
         return not self._tempDataLen and self.offset == len(self.dataBuffer)
 
     def sendSome(self, data: bytes) -> int:
@@ -180,7 +180,7 @@ class LaneServer(tcp.Server):
     def write(self, data: bytes) -> None:
         """Send what the kernel takes of `data` now, and the rest, in order, when it takes more."""
         if self.writeNow(data) and self.producer is not None and not self.streamingProducer:
-            self.startWriting()  # type: ignore[no-untyped-call]  # a pull producer is asked for more, in a turn of its own
+            self.startWriting()  # type: ignore[no-untyped-call]  # a pull producer is asked for more, in a separate turn
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Write several pieces as one."""
@@ -191,7 +191,7 @@ class LaneServer(tcp.Server):
             super().writeSequence(pieces)  # type: ignore[no-untyped-call]  # raises what is wrong
 
     def writeNow(self, data: bytes) -> bool:
-        """Write, and say whether the kernel took everything; unlike `write`, do not ask a pull producer for more then."""
+        """Write, and return whether the kernel took everything; unlike `write`, do not ask a pull producer for more then."""
         if not isinstance(data, bytes) or not self.connected or self._writeDisconnected or not self.isDrained():
             empty: list[bytes] = []
             if self._tempDataBuffer is _NOTHING:

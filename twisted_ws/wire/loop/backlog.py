@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
 
-# One call asks so many to give way, and looks among so many for the largest. The turn of the others comes with the next bytes.
+# One call asks at most this many to give way, and looks for the largest among this many. The others follow with the next bytes.
 ASKED = 16
 LOOKED_AT = 64
 
@@ -15,7 +15,7 @@ class Holder(Protocol):
     """Something that holds bytes for one peer, or from one.
 
     Attributes:
-        counted: the backlog's own note of how many. Begins as 0.
+        counted: the backlog's own note of how many; initially 0.
     """
 
     counted: int
@@ -72,7 +72,7 @@ class Backlog:
                 self._holders[digits][holder] = None
 
     def relieve(self) -> None:
-        """Have the largest give way while the total is over the limit; this may call any service's onError."""
+        """Ask the largest to give way while the total is over the limit; this may call any service's onError."""
         if self.total > self._limit:
             self._relieve()
 
@@ -90,7 +90,7 @@ class Backlog:
             found = [each for each in islice(some, LOOKED_AT) if each not in besides]
             if found:
                 largest = max(found, key=_count)
-                # It goes to the end: where it cannot give way, the next call asks others first.
+                # It goes to the end: if it cannot give way, the next call asks others first.
                 some[largest] = some.pop(largest)
                 return largest
         return None

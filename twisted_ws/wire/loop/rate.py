@@ -18,7 +18,7 @@ class Rate:
         self._unread = 0.0
 
     def within(self, limit: int, now: float, unread: float = 0.0) -> bool:
-        """Count one more event, and say whether it is within `limit` for this second.
+        """Count one more event, and return whether it is within `limit` for this second.
 
         Args:
             limit: events allowed in a second.

@@ -23,12 +23,12 @@ _INFO = struct.Struct("@56xI60xQ")
 
 
 def hasTLS(transport: Any) -> bool:
-    """Say whether the bytes of `transport` are encrypted here."""
+    """Return whether the bytes of `transport` are encrypted here."""
     return isinstance(transport, TLSMemoryBIOProtocol) or bool(ISSLTransport.providedBy(transport))
 
 
 def isSecure(transport: Any) -> bool:
-    """Say whether the client's connection has TLS: here, or at a balancer that says so by the PROXY protocol."""
+    """Return whether the client's connection has TLS: here, or at a balancer that says so by the PROXY protocol."""
     if hasTLS(transport):
         return True
     while isinstance(transport, ProtocolWrapper):
@@ -46,7 +46,7 @@ def innermost(transport: Any) -> Any:
 
 
 def isOnLoopback(transport: Any) -> bool:
-    """Say whether the peer has connected to a loopback address, and not over a UNIX socket or (as far as is known) a balancer."""
+    """Return whether the peer has connected to a loopback address, not over a UNIX socket or (as far as is known) a balancer."""
     while isinstance(transport, ProtocolWrapper):
         if isinstance(transport, HAProxyProtocolWrapper):
             return False
@@ -116,7 +116,7 @@ def sending(transport: Any) -> tuple[int, int]:
 
 
 def hasVanished(transport: Any, seconds: float) -> bool:
-    """Say whether the peer's machine owes an acknowledgement, and has sent none for `seconds`.
+    """Return whether the peer's machine owes an acknowledgement, and has sent none for `seconds`.
 
     A peer that was cut off looks like one that is silent, and the kernel retries for a quarter of an hour. If a peer is there but
     does not read, its machine still acknowledges. False if the system does not say (Linux does).
@@ -141,7 +141,7 @@ def _tcpInfo(transport: Any) -> tuple[int, int] | None:
 
 
 def hasUnread(transport: Any) -> bool:
-    """Say whether the kernel has unread bytes from the peer, or its end of stream."""
+    """Return whether the kernel has unread bytes from the peer, or its end of stream."""
     try:
         poll = select.poll()
         poll.register(innermost(transport).fileno(), select.POLLIN)

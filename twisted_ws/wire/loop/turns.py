@@ -33,8 +33,8 @@ _log = Logger()
 class Turns:
     """The budget of one reactor for work that can wait.
 
-    When much of it was used, it is filled again in a turn of its own, so light traffic costs a subtraction and no timer. Work
-    that has used up its `share`, or finds the turn `over`, waits with `later` or `next`; shares are given in the order of asking.
+    Once much of it has been used, it is refilled in a separate turn, so light traffic costs a subtraction and no timer. Work that
+    has used up its `share`, or finds the turn `over`, waits with `later` or `next`; shares are given in the order of asking.
 
     Args:
         reactor: the reactor.
@@ -95,7 +95,7 @@ class Turns:
         return left if left > 0 else 0
 
     def isOver(self, share: int) -> bool:
-        """Say whether work that was given `share` should wait now: it has used its share and others wait, or the turn is over."""
+        """Return whether work that was given `share` should wait now: it has used that and others wait, or the turn is over."""
         left = self.left
         if left <= 0 or (left <= share and self._waiting):
             return True
@@ -124,7 +124,7 @@ class Turns:
 
     def _turn(self) -> None:
         if self._isTurning:
-            return  # work in the loop below has the reactor turn; the next turn is asked for at its end
+            return  # work in the loop below runs the reactor; the next turn is asked for at its end
         self._isTurning = True
         self.left, self._spent = STEPS, 0.0
         try:
@@ -135,9 +135,9 @@ class Turns:
                     try:
                         goOn()
                     except MemoryError:
-                        goOn()  # perhaps the call itself found no memory
+                        goOn()  # the call itself may have run out of memory
                 except Exception:
-                    # Without this the others would wait for ever.
+                    # Without this the others would wait forever.
                     _log.failure("work that waited for its turn failed inside the server")
         finally:
             self._isTurning = False
@@ -148,7 +148,7 @@ class Turns:
     def _ask(self) -> None:
         """Have the reactor call `_turn` unless that is due already; all that waits depends on it, so retry once without memory.
 
-        Only the call itself says whether it is due: there may have been no memory to run it.
+        Only the call itself knows whether it is due: there may have been no memory to run it.
         """
         if self._isTurning or not (self._call is None or self._call.called):
             return
@@ -156,5 +156,5 @@ class Turns:
             call = self._reactor.callLater(0, self._turn)
         except MemoryError:
             call = self._reactor.callLater(0, self._turn)
-        if not call.called:  # else a finaliser had the reactor turn, and the next call is noted already
+        if not call.called:  # else a finaliser ran the reactor, and the next call is noted already
             self._call = call

@@ -33,7 +33,7 @@ class Deadline(Protocol):
     """Something that waits on a wheel.
 
     Attributes:
-        wheelSlot: the wheel's own note of where this is; None when it waits for nothing. Begins as None.
+        wheelSlot: the wheel's own note of where this is; None, as initially, when it waits for nothing.
     """
 
     wheelSlot: int | None
@@ -59,7 +59,7 @@ class Wheel:
         self._reactor = reactor
         self._buckets: dict[int, set[Deadline]] = {}
         self._seconds: Callable[[], float] = reactor.seconds
-        self._call: Any = None  # the next turn; none is due if it was called, or if memory to call it was lacking
+        self._call: Any = None  # the next turn; none is due if it was called, or if there was no memory to call it
         self._turned = 0
         self._late = False  # whether the last turn came late, so no deadline fired
         self._looked: float = self._seconds()  # the reactor's time when the wheel's was `now`
@@ -177,16 +177,16 @@ class Wheel:
                     try:
                         entry.deadlineReached(self.now)
                     except MemoryError:
-                        entry.deadlineReached(self.now)  # perhaps the call itself found no memory
+                        entry.deadlineReached(self.now)  # the call itself may have run out of memory
                 except Exception:
-                    # Without this the others of this turn would wait for ever.
+                    # Without this the others of this turn would wait forever.
                     with suppress(MemoryError):
                         self._log.failure("a deadline failed inside the server")
             self._buckets.pop(slot, None)
         self._stopIfEmpty()
 
     def _goOn(self, slot: int) -> None:
-        """Let the reactor turn, then go on with this slot."""
+        """Let the reactor run, then go on with this slot."""
         self._turned = slot - 1
         call, self._call = self._call, None
         if call is not None and not call.called:
@@ -199,5 +199,5 @@ class Wheel:
             call = self._reactor.callLater(seconds, self._turn)
         except MemoryError:
             call = self._reactor.callLater(seconds, self._turn)
-        if not call.called:  # else a finaliser had the reactor turn, and the next call is noted already
+        if not call.called:  # else a finaliser ran the reactor, and the next call is noted already
             self._call = call

@@ -46,7 +46,7 @@ def acceptOne(listening: socket.socket) -> tuple[int, Any]:
 
 
 def isOnLoopback(fd: int) -> bool:
-    """Say whether the peer of an accepted TCP connection has connected to a loopback address: 127.0.0.0/8 or ::1.
+    """Return whether the peer of an accepted TCP connection has connected to a loopback address: 127.0.0.0/8 or ::1.
 
     Raises:
         OSError: `fd` is not a socket.
@@ -317,7 +317,7 @@ def tlsReadSome(connection: SSL.Connection) -> bytes | int | None:
 
 
 def tlsHasEnded(connection: SSL.Connection) -> bool:
-    """Say whether the peer has ended TLS, or broken it."""
+    """Return whether the peer has ended TLS, or broken it."""
     return bool(connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
 
 

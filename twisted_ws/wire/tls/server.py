@@ -1,4 +1,4 @@
-"""TLS on the server's ports: one context for all connections, exchanged under them at a reload.
+"""TLS on the server's ports: one context for all connections, replaced while they stay open, on reload.
 
 Certificate revocation lists and OCSP are not consulted: to refuse a client certificate, take its authority out of the client CA
 file and reload, or refuse it in `onUpgrade`.
@@ -29,9 +29,9 @@ from twisted_ws.wire.tls.transport import TLSFactory
 _log = Logger()
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
-# What ALPN may choose, the best first.
+# What ALPN may choose, best first.
 _PROTOCOLS = (b"http/1.1", b"http/1.0")
-# A resumed session shows the client certificate of its first handshake without verifying it again, so not for long.
+# A resumed session shows the client certificate of its first handshake, not verified again, so sessions are kept only briefly.
 _TICKET_SECONDS = 3600
 # A certificate with fewer days left is worth a warning: when it is loaded, and every day.
 WARN_DAYS = 14
@@ -48,7 +48,7 @@ class TLSSettings:
         keyStore: PKCS #12, instead of the three above.
         keyStorePassword: see `twisted_ws.wire.tls.certificates.readPassword`.
         clientCA: PEM; a client must show a certificate that one of these has issued. Each is trusted as it is, so an intermediate
-            authority needs no root beside it.
+            authority needs no root with it.
         minimum: "1.2" or "1.3".
         stateDirectory: where the self-signed certificate is kept; None: the user's state directory.
     """
@@ -73,7 +73,7 @@ class ServerTLS:
     Args:
         settings: see `TLSSettings`.
         now: returns the current time, with its zone.
-        limits: `tlsMessages` applies to all contexts of the process: the last one decides.
+        limits: `tlsMessages` applies to all contexts of the process: the last one set wins.
 
     Attributes:
         settings: those in use.
@@ -132,13 +132,11 @@ class ServerTLS:
         - `makeConnection` comes before the handshake, so that one deadline covers handshake and head; the handshake itself has
           none. `peerCertificate` works from the first `dataReceived` on.
         - Their transport writes to the TCP transport at once, in order. A producer registered with it is paused and resumed by
-        the
-          TCP transport's buffer, whose size is ``transport.transport.bufferSize``. `pauseProducing` stops reading from the
+          the TCP transport's buffer, whose size is ``transport.transport.bufferSize``. `pauseProducing` stops reading from the
           socket; what was read already (at most one read, 64 KiB) is still delivered.
         - When the peer ends TLS, or breaks it, the producer is told to stop, and the connection closes once the TCP buffer is
-        empty.
-          `loseConnection` sends our close_notify and waits for the peer's. Neither wait has a limit here: the caller keeps a
-          deadline and then calls `abortConnection`, which is safe at any time.
+          empty. `loseConnection` sends our close_notify and waits for the peer's. Neither wait has a limit here: the caller keeps
+          a deadline and then calls `abortConnection`, which is safe at any time.
         - A failed handshake is a `connectionLost` with an `OpenSSL.SSL.Error`, for `reportFailure`.
         """
         return TLSFactory(self, False, factory, reactor)

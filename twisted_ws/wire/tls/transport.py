@@ -91,14 +91,14 @@ class TLSTransport(TLSMemoryBIOProtocol):
             self.transport.write(PLAIN_HTTP)
         super()._tlsShutdownFinished(reason)  # type: ignore[no-untyped-call]
         # Whatever the producer writes from here on is dropped. Left registered with a full TCP transport, it would be asked to
-        # resume, write what never arrives, and hold the connection open for ever.
+        # resume, write what never arrives, and hold the connection open forever.
         producer, self._producer = self._producer, None
         if producer is not None:
             self.transport.unregisterProducer()
             producer.stopProducing()
 
     def _flushSendBIO(self) -> None:
-        """Write all that OpenSSL has for the peer: the stock class writes 32 KiB, and a longer flight would wait for ever."""
+        """Write all that OpenSSL has for the peer: the stock class writes 32 KiB, and a longer flight would wait forever."""
         try:
             data = self._tlsConnection.bio_read(_READ)
             self.transport.write(data)
@@ -139,7 +139,7 @@ def peerCertificate(transport: Any) -> Certificate | None:
 
 
 def isPlainHTTP(error: BaseException | None) -> bool:
-    """Say whether a handshake failed because the client spoke HTTP without TLS; `PLAIN_HTTP` tells it so."""
+    """Return whether a handshake failed because the client spoke HTTP without TLS; `PLAIN_HTTP` tells it so."""
     return openSSLReason(error) == "http request"
 
 

@@ -83,7 +83,7 @@ UPLOAD = 512
 _LOST = str(CONNECTION_LOST)
 _DONE = Failure(ConnectionDone())
 
-# A logger on the class would put the instance into each event, so whoever keeps events would keep connections.
+# A logger on the class would put the instance into each event, so code that keeps events would keep connections.
 _log = Logger()
 
 
@@ -100,7 +100,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     runtime: Runtime
     _receiver: EventReceiver
-    _lane: LaneServer | None = None  # the transport, where it has a lane
+    _lane: LaneServer | None = None  # the transport, if it has a lane
     sender: Any = NEVER  # sends frames straight to the socket; also notes when data last came or went
     laneMaximum: int  # bytes of a message
     _heard = 0  # bytes outside the lane since the last check, or all bytes since our Close
@@ -165,7 +165,7 @@ class WebSocketConnection(QuietServerProtocol):
         self._outbox = Outbox(self, self.transport, wheel, self.runtime.backlog, limits.maxSendBuffer, limits.replyBuffer)
         self.sender = self._outbox.sender
         self.sender.lastData = now
-        # Everything is made. A finaliser may have let the reactor turn meanwhile: what the peer sent waits for onOpen;
+        # Everything is made. A finaliser may have run the reactor meanwhile: what the peer sent waits for onOpen;
         # if it left, there is nothing to open.
         if self._state is not CONNECTING:
             self._outbox.end(ConnectionClosed(*self._endedWith()))
@@ -177,7 +177,7 @@ class WebSocketConnection(QuietServerProtocol):
         if self._rest is None:
             self._setLane()
 
-    # Without the next two methods Twisted would look for an adapter and cache the result by class for ever; each server has its
+    # Without the next two methods Twisted would look for an adapter and cache the result by class forever; each server has its
     # own class.
 
     def readConnectionLost(self) -> None:
@@ -237,7 +237,7 @@ class WebSocketConnection(QuietServerProtocol):
         if self._rest is not None:
             self._rest += data
         elif self.runtime.taking and self._isTaking():
-            self._rest = bytearray(data)  # a handler or a finaliser let the reactor turn
+            self._rest = bytearray(data)  # a handler or a finaliser ran the reactor
         else:
             self._take(data)
         if self._message is not None or self.counted:
@@ -246,7 +246,7 @@ class WebSocketConnection(QuietServerProtocol):
     def _hasHeardEnough(self) -> bool:
         """Return whether the peer has sent more, after our Close, than a peer that has not read the Close yet.
 
-        Then reading stops: to go on for ever serves nobody, and to drop the connection now would cause a reset that could destroy
+        Then reading stops: going on forever serves nobody, and dropping the connection now would cause a reset that could destroy
         the Close on its way. The peer has until the deadline to read it; while we wait for its Close, it may finish a message.
         """
         limits = self.limits
@@ -540,7 +540,7 @@ class WebSocketConnection(QuietServerProtocol):
         waiter = self._outbox.message(frame(opcode, payload) if deflate is None else compressedFrame(deflate, opcode, payload))
         self._pauseForReplies()
         if waiter.called and self.runtime.handedAtOnce():
-            # A handler that awaits one write after another would never let the reactor turn while the kernel takes them all.
+            # A handler that awaits one write after another would never let the reactor run while the kernel takes them all.
             later: Deferred[None] = Deferred()
             self.runtime.reactor.callLater(0, later.callback, None)
             return later
@@ -603,7 +603,7 @@ class WebSocketConnection(QuietServerProtocol):
         return self._state is OPEN
 
     def sendAll(self, messages: Sequence[OutgoingMessage]) -> bool:
-        """Do the same with several messages, in one piece."""
+        """Send several such messages in one piece; see `send`."""
         if self._state is not OPEN:
             return False
         self.sender.lastData = self.runtime.wheel.now

@@ -180,7 +180,7 @@ class FanOut:
         return next_
 
     def isDue(self, member: Any) -> bool:
-        """Say whether a recipient has yet to get it, and is not getting it now; from here on, it counts as having it."""
+        """Return whether a recipient has yet to get it, and is not getting it now; from here on, it counts as having it."""
         if self.stragglers and member in self.stragglers:
             del self.stragglers[member]
             return True
@@ -192,7 +192,7 @@ class FanOut:
         return True
 
     def hasReached(self, member: Any) -> bool:
-        """Say whether a recipient was reached."""
+        """Return whether a recipient was reached."""
         if self._reached is None:
             if not self._at and not self._begin:
                 return False
@@ -325,7 +325,7 @@ class FanOuts:
             return fanOut.count
         done: Deferred[int] = Deferred()
         if fanOut.isDone:
-            return fanOut.count  # a finaliser had the reactor turn
+            return fanOut.count  # a finaliser ran the reactor
         fanOut.done = done
         return done
 
@@ -470,7 +470,7 @@ class FanOuts:
                 self._schedule()
 
     def _schedule(self) -> None:
-        self._scheduled = True  # noted first: a finaliser in the middle may have the reactor turn, and then this has happened
+        self._scheduled = True  # noted first: a finaliser in the middle may run the reactor, and then this has happened
         try:
             self._turns.later(self._goOn)
         except MemoryError:
@@ -539,7 +539,7 @@ class FanOuts:
                 if member.send(message) if fanOut.deliver is None else fanOut.deliver(member, message):
                     fanOut.count += 1
             except Exception:
-                # Without this, those behind it would wait for ever.
+                # Without this, those behind it would wait forever.
                 _log.failure("a message for many could not be handed to one of them")
             finally:
                 self._current = before

@@ -171,7 +171,7 @@ class Outbox:
         self.isAwaited = False
         self.written = 0
         # A transport asks a pull producer for more once the kernel has taken everything, which shows what was handed over.
-        # The producer goes below TLS, for TLS itself would ask without end; it holds no bytes back once its handshake is done.
+        # The producer goes below TLS, which would itself keep asking forever; it holds no bytes back once its handshake is done.
         self._give: Callable[[bytes], Any]
         if isinstance(transport, LaneServer):
             self._socket: Any = transport
@@ -390,7 +390,7 @@ class Outbox:
     def _break(self) -> None:
         """End the connection: memory ran short, so it is unknown how much of a frame has gone, and who was told.
 
-        The end comes in a turn of its own; until then nothing is sent.
+        The end comes in a separate turn; until then nothing is sent.
         """
         self.busy = True
         self.sender.open = False

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class OpenResponse(Protocol):
-    """A response over HTTP that has no end of its own: an event stream, a poll that waits, a handshake that is being decided."""
+    """A response over HTTP that does not end by itself: an event stream, a poll that waits, a handshake that is being decided."""
 
     def stop(self, timeout: float) -> Deferred[None]:
         """End it so that the client comes back later; fires when its connection has gone, after `timeout` seconds at most."""
 
 
 class Runtime:
-    """What all connections of one server share, of whatever transport: its clock, its limits, and what is counted against them.
+    """What all connections of one server share, whatever their transport: its clock, its limits, what is counted against them.
 
     Args:
         reactor: the reactor.
@@ -46,8 +46,8 @@ class Runtime:
         gate: the count of connections.
         throttle: keeps a peer from filling the log.
         fanOuts: what is on its way to many.
-        taking: the connection whose input is being handled, and the same of what this is within: a handler or a finaliser may
-            have the reactor turn.
+        taking: the connections whose input is being handled, as nested pairs, innermost first: a handler or a finaliser may run
+            the reactor.
         deciding: the front doors whose handshake waits for the service's decision.
     """
 
@@ -73,6 +73,6 @@ class Runtime:
         return PollGroup(self.reactor, self.wheel) if usable else None
 
     def handedAtOnce(self) -> bool:
-        """Count a write that the kernel took at once; True for every 256th: it is time to let the reactor turn."""
+        """Count a write that the kernel took at once; True for every 256th: it is time to let the reactor run."""
         self._handed = (self._handed + 1) & 0xFF
         return not self._handed
