@@ -235,6 +235,20 @@ def test_refusedMend(status, said, mend):
     assert str(error) == f"the server refused the handshake with {status} ({said.decode()}): {mend}"
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"error":"not-found","message":"There is nothing here."}', "There is nothing here"),
+        (b'{"message":4}', '{"message":4}'),
+        pytest.param(b"[" * 5000, "[" * 90, id="deep"),
+    ],
+)
+def test_refusedInJSON(body, said):
+    """Of an error in JSON, the message is shown; other JSON as it came."""
+    error = refused(b"HTTP/1.1 404 No\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    assert f"with 404 ({said}" in str(error)
+
+
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 409, 426, 429, 500, 503])
 def test_refusedSays(status):
     """The message of each refusal has its status and says what to do."""

@@ -134,7 +134,7 @@ def test_refusals(server: Running, tmp_path: Path) -> None:
                 5,
                 "give credentials that it accepts (--key-file, --user-file)",
             ),
-            ((site(server, "/nowhere"), "a", *key), 5, "404 (There is nothing here.): check the URL"),
+            ((site(server, "/nowhere"), "a", *key), 5, "404 (There is nothing here): check the URL"),
             ((f"http://localhost:{server.port('ws')}/ws", "a", *key), 5, "use the broadcast port"),
             (("--timeout", "0.2", f"http://127.0.0.1:{silent.getsockname()[1]}", "a"), 7, "allow more time with --timeout"),
         ):
@@ -144,7 +144,7 @@ def test_refusals(server: Running, tmp_path: Path) -> None:
             assert len(done.err.splitlines()) == 1
     done = command(tmp_path, "broadcast", there, *key, stdin=b"x" * 1_048_577)
     assert done.code == 5
-    assert "413 (The body is larger than 1048576 bytes.): send it in parts" in done.err
+    assert "413 (The body is larger than 1048576 bytes): send it in parts" in done.err
 
 
 def test_interrupted(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import hashlib
 import os
 from collections.abc import Iterable
 
+import msgspec
+
 from twisted_ws.client.errors import BadHandshake, HandshakeRefused, Redirected, quoted
 from twisted_ws.client.http.request import requestHead
 from twisted_ws.client.http.response import Response, retryAfter
@@ -99,9 +101,22 @@ def refusal(response: Response, body: bytes) -> HandshakeRefused:
         where = f"to {quoted(location, 200)}; connect there if you trust it" if location else "without saying where"
         message = f"the server redirects ({status}) {where}: redirects are not followed"
         return Redirected(message, status, headers, body, seconds)
-    said = printable(body.decode("utf-8", "replace").strip().partition("\n")[0].strip(), 100)
+    said = printable(_sentence(body).strip().partition("\n")[0].strip().removesuffix("."), 100)
     message = f"the server refused the handshake with {status}{f' ({said})' if said else ''}: {_mend(status, said)}"
     return HandshakeRefused(message, status, headers, body, seconds)
+
+
+class _Problem(msgspec.Struct):
+    """The JSON body of an error of this server."""
+
+    message: str
+
+
+def _sentence(body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=_Problem).message
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body.decode("utf-8", "replace")
 
 
 def _mend(status: int, said: str) -> str:

@@ -112,7 +112,7 @@ def _tell(answer: Answer) -> int:
     fields = answer.fields
     if not 200 <= answer.status < 300:
         said = printable(fields["message"]) if "message" in fields else answer.text
-        reason = f" ({said})" if said else ""
+        reason = f" ({said.removesuffix('.')})" if said else ""
         complain(f"the site refused the message with {answer.status}{reason}: {_mend(answer, said)}")
         return forStatus(answer.status)
     count = fields.get("recipients")

@@ -200,12 +200,26 @@ def test_notFound(open_: World, path: bytes) -> None:
     assert (response.status, response.json["error"]) == (404, "not-found")
 
 
-@pytest.mark.parametrize("path", [b"/", b"/broadcaster", b"/ws", b"/channels", b"/api/channels/a/b"])
+@pytest.mark.parametrize("path", [b"/", b"/ws", b"/channels"])
 def test_elsewhere(open_: World, path: bytes) -> None:
     """A browser or a WebSocket client learns of the other port; a publisher with a wrong path is not sent there."""
     there = "pages and WebSockets are on the WebSocket port (by default 8080)"
     assert open_.get(path).json["message"] == f"There is nothing here: {there}."
     assert open_.post(b"x", path=path).json["message"] == "There is nothing here."
+
+
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [
+        (b"/broadcaster", "messages are posted to /broadcaster/broadcast"),
+        (b"/broadcaster/brodcast", "messages are posted to /broadcaster/broadcast"),
+        (b"/api/channels/a/b", "the API is described at /api/openapi.json"),
+    ],
+)
+def test_nearby(open_: World, path: bytes, there: str) -> None:
+    """A wrong path under a known one is told what there is, to publishers and readers."""
+    for response in open_.get(path), open_.post(b"x", path=path):
+        assert response.json["message"] == f"There is nothing here: {there}."
 
 
 @pytest.mark.parametrize(

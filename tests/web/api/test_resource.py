@@ -496,6 +496,14 @@ def test_tooLarge() -> None:
     assert world.refused("/api/disconnect", b'{"user": "a", "code": [1, 2, 3]}') == (413, "too-large")
 
 
+def test_messages() -> None:
+    """An unknown parameter of the query is named, and a choice says what to give."""
+    response = Back().back.get("/api/channels?prefx=x")
+    assert (response.status, response.json["message"]) == (400, "There is no query parameter prefx.")
+    response = Back().back.post("/api/publish", b'{"channel": "a"}')
+    assert (response.status, response.json["message"]) == (400, "Give either data or base64, not both.")
+
+
 def test_notThere() -> None:
     """An unknown channel is a 404, as is any other path."""
     world = Back()

@@ -32,7 +32,8 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials) -> HttpSite
     ``GET /healthz``, ``GET /readyz``       health, without credentials
     ======================================  ==========================================================
     """
-    root, broadcaster, api = Directory(ELSEWHERE), Directory(ELSEWHERE), ApiResource(server, credentials)
+    posted = ": messages are posted to /broadcaster/broadcast"
+    root, broadcaster, api = Directory(ELSEWHERE), Directory(posted, posted), ApiResource(server, credentials)
     root.putChild(b"broadcaster", broadcaster)
     broadcaster.putChild(b"broadcast", BroadcastResource(server, credentials))
     root.putChild(b"api", api)

@@ -49,7 +49,8 @@ class ApiResource(GuardedResource):
         """Find the operation, and check the credentials, before the body is read."""
         path, channel = _route(request.path.decode("ascii"))
         if path != PATH and path not in _ROUTES:
-            raise nothing(request, ELSEWHERE)
+            described = f": the API is described at {PATH}"
+            raise nothing(request, *((described, described) if path.startswith("/api/") else (ELSEWHERE,)))
         found = _ROUTES.get(path, {})
         allowed = self._allowed(found)
         request.found = found.get(b"GET" if request.method == b"HEAD" else request.method), channel, allowed
@@ -114,6 +115,9 @@ def _query(request: HttpRequest, operation: Operation) -> Any:
         if flat:
             raise HttpError(400, "This takes no query parameters.")
         return None
+    unknown = [name for name in flat if name not in operation.query.__struct_fields__]
+    if unknown:
+        raise HttpError(400, f"There is no query parameter {printable(unknown[0], 60)}.")
     return _read(lambda: msgspec.convert(flat, operation.query, strict=False))
 
 

@@ -78,7 +78,7 @@ class _Choice(Struct, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if sum([getattr(self, name) is not UNSET for name in self.choice]) != 1:
-            raise ValueError(f"either {' or '.join(self.choice)} is needed, and not both")
+            raise ValueError(f"Give either {' or '.join(self.choice)}, not both")
 
 
 # Requests.

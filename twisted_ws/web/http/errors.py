@@ -92,9 +92,9 @@ def notAllowed(methods: tuple[bytes, ...], more: str = "") -> HttpError:
     return HttpError(405, f"This resource takes {allowed}{more}.", headers={"Allow": allowed})
 
 
-def nothing(request: HttpRequest, elsewhere: str = "") -> HttpError:
-    """Return a 404 that tells readers (GET and HEAD) where to look instead."""
-    return HttpError(404, f"There is nothing here{elsewhere if request.method in (b'GET', b'HEAD') else ''}.")
+def nothing(request: HttpRequest, readers: str = "", others: str = "") -> HttpError:
+    """Return a 404 that tells readers (GET and HEAD), and others, where to look instead."""
+    return HttpError(404, f"There is nothing here{readers if request.method in (b'GET', b'HEAD') else others}.")
 
 
 def httpError(error: ChannelError) -> HttpError:

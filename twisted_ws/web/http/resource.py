@@ -57,19 +57,19 @@ class Directory(HttpResource):
     """An inner node: it has children, and no content itself.
 
     Args:
-        elsewhere: where a reader should look instead, such as ": there".
+        elsewhere: where readers, and others, should look instead (see `nothing`), such as ": there".
     """
 
     isLeaf = False
 
-    def __init__(self, elsewhere: str = "") -> None:
+    def __init__(self, *elsewhere: str) -> None:
         super().__init__()
         self._elsewhere = elsewhere
 
     def admit(self, request: HttpRequest) -> None:
         """Refuse: there is no content here."""
-        raise nothing(request, self._elsewhere)
+        raise nothing(request, *self._elsewhere)
 
     def getChild(self, path: bytes, request: HttpRequest) -> IResource:
         """Refuse a child that does not exist."""
-        raise nothing(request, self._elsewhere)
+        raise nothing(request, *self._elsewhere)
