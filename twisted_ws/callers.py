@@ -41,7 +41,7 @@ class Callers(Collection[Caller]):
 
 
 class OpenCallers(Callers):
-    """The same for the server itself; implements `twisted_ws.caller.Registry`."""
+    """Those of the server itself; implements `twisted_ws.caller.Registry`."""
 
     __slots__ = ("_fanOuts", "_framed", "_plain", "enroll")
 

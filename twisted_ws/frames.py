@@ -60,7 +60,7 @@ class OutgoingMessage:
     Attributes:
         opcode: 1 text, 2 binary.
         payload: the message.
-        plain: the frame for callers without compression; made when it is first read, for an event stream never does.
+        plain: the frame for callers without compression; made when it is first read: an event stream never reads it.
         deflated: the frames of the others, by window bits.
     """
 

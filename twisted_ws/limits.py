@@ -17,7 +17,7 @@ GIB = 1024 * MIB
 
 
 def _limit(default: float, unit: str, beyond: str, reason: str, zero: str = "") -> Any:
-    """Declare one limit; `beyond` is what happens past it, `zero` what 0 means where 0 is allowed."""
+    """Declare one limit; `beyond` is what happens past it, `zero` what 0 means if 0 is allowed."""
     return field(default=default, metadata={"unit": unit, "beyond": beyond, "reason": reason, "zero": zero})
 
 
@@ -26,7 +26,7 @@ class Limits:
     """All limits as values. ``Limits(maxMessageSize=65536)`` changes one and keeps the rest.
 
     Raises:
-        ValueError: a value is negative, infinite, not a number, or 0 where 0 has no meaning; the text names the limit.
+        ValueError: a value is negative, infinite, not a number, or 0 if 0 has no meaning; the text names the limit.
     """
 
     # Admission

@@ -195,7 +195,7 @@ def parseAfter(text: str | None, channels: Iterable[str]) -> dict[str, Position]
     """Return the positions in a text by channel; {} for None.
 
     Args:
-        text: the text of a `Cursor`, one with names (``a=epoch:offset,b=epoch:offset``), a bare position where there is one
+        text: the text of a `Cursor`, one with names (``a=epoch:offset,b=epoch:offset``), a bare position if there is one
             channel, or ``0`` for all.
         channels: those that are asked for; others in a cursor with names are ignored.
 

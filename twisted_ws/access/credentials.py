@@ -59,14 +59,14 @@ class Identity:
     """A publisher whose credentials were accepted.
 
     Attributes:
-        name: the name of the API key or of the user; "" where no credentials are required.
+        name: the name of the API key or of the user; "" if no credentials are required.
     """
 
     name: str = ""
 
 
 class _IPublisher(Interface):
-    """The interface that a portal is asked for: somebody who may publish."""
+    """The interface that a portal is asked for: a user who may publish."""
 
 
 @implementer(IRealm)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from twisted_ws.channels.channels import Channels
     from twisted_ws.channels.service import ChannelService
 
-# A mailbox is emptied in writes of so many bytes.
+# A mailbox is emptied in writes of this many bytes.
 PIECE = 16 * 1024
 # The steps of `twisted_ws.wire.loop.turns` for one item, and how many of its bytes are one step more.
 STEPS = 3

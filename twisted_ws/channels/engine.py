@@ -1,4 +1,4 @@
-"""The contract of engines: what numbers and keeps the messages of channels, in this process or in another one."""
+"""The contract of engines: what numbers and keeps the messages of channels, in this process or another."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Engine(Protocol):
         """Give a message the channel's next offset, keep it, and pass it to `receive` wherever the channel is watched.
 
         If the channel had the same `idempotencyKey` within `Limits.idempotencyAge`, do nothing and return the same answer; or
-        refuse ("key-reused") if its `fingerprint` was another one, so that the publisher believes this message to be new.
+        refuse ("key-reused") if its `fingerprint` differs, so the publisher takes this message for a new one.
         """
 
     def watch(self, channel: str, after: Position | None, by: Hashable = None) -> History | Deferred[History]:

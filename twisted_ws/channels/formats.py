@@ -14,7 +14,7 @@ from twisted_ws.message import TEXT, Kind, Message, Publication
 
 SUBPROTOCOL = "twisted-ws.v1"
 
-# From so many bytes on, the JSON of the last message is kept for the next format.
+# From this many bytes on, the JSON of the last message is kept for the next format.
 LARGE = 64 * 1024
 
 _CONTROLS = bytes(range(32))
@@ -32,7 +32,7 @@ class ChannelMessage(OutgoingMessage):
     """A WebSocket message that knows what it was made of.
 
     Attributes:
-        publication: that, for a subscriber that cannot take the message now and is to have it later.
+        publication: what it was made of, for a subscriber that cannot take the message now and is to have it later.
     """
 
     __slots__ = ("publication",)
@@ -40,7 +40,7 @@ class ChannelMessage(OutgoingMessage):
     def __init__(self, opcode: int, payload: bytes, publication: Publication) -> None:
         self.opcode = opcode
         self.payload = payload
-        self.plain = frame(opcode, payload)  # here, for a large message is made in a turn that has time for it (`fanout.Later`)
+        self.plain = frame(opcode, payload)  # now: a large message is made in a turn that has time for it (`fanout.Later`)
         self.publication = publication
 
 

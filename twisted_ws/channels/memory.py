@@ -58,7 +58,7 @@ class ChannelLog:
 
 
 class _Maker:
-    """An address that has subscribed to channels which nobody has published to.
+    """An address that has subscribed to channels that nobody has published to.
 
     Attributes:
         address: the address.
@@ -117,7 +117,7 @@ class _Receipts:
         self._wheel = wheel
         self._age = age
         self._most = most
-        # All live equally long, so the first is the oldest. In a plain dict, finding the first steps over all that were removed.
+        # All live equally long: the first is the oldest. In a plain dict, finding the first steps over all that were removed.
         self._kept: OrderedDict[tuple[str, str], _Receipt] = OrderedDict()
         self.wheelSlot: int | None = None
 

@@ -59,7 +59,7 @@ def patternsOf(name: str) -> Iterator[str]:
     yield "*"
 
 
-# The most names in one run of `SortedNames`: inserting one among so many costs as much as finding its place.
+# The most names in one run of `SortedNames`: inserting one into a full run costs as much as finding its place.
 _RUN = 512
 _first = itemgetter(0)
 

@@ -216,7 +216,7 @@ class Presence:
         self._delay = delay
         self._wheel = wheel
         self._users: dict[str, _Users] = {}  # by channel
-        # The user each one entered as: the service may have given its caller another one since.
+        # The user each one entered as: the service may have given its caller another since.
         self._entered: dict[tuple[str, Subscriber], str] = {}
         self._watchers: dict[str, _Watchers] = {}
         self._leaving: deque[tuple[float, str, str]] = deque()  # when, channel, user; all wait the same time

@@ -10,7 +10,7 @@ from twisted_ws.message import Publication
 
 # What is charged for a message that nobody else keeps, on top of its payload and key: about what its Python objects take.
 CHARGE = 256
-# The same of a `HistoryReplay`.
+# The same for a `HistoryReplay`.
 REPLAY_CHARGE = 256
 
 

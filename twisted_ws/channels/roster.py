@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Roster:
     """The callers, or visitors, that are connected now, in the order in which they came; finding some looks at no others.
 
-    A user is found when it is a str. Code that gives a caller or visitor another one calls `renamed`.
+    A user is found when it is a str. Code that gives a caller or visitor another user calls `renamed`.
     """
 
     __slots__ = ("_byId", "_byUser")
@@ -49,7 +49,7 @@ class Roster:
                 self._unname(client, client._user)
 
     def renamed(self, client: Caller | Visitor, before: Any) -> None:
-        """Note that one has another user than `before`; do nothing if it is not there."""
+        """Note that the user of `client` is no longer `before`; do nothing if it is not there."""
         if client in self:
             self._unname(client, before)
             self._name(client)

@@ -144,7 +144,7 @@ class ListenAddress:
         """Check for what would keep a Unix socket from being made, as far as that can be seen beforehand.
 
         Raises:
-            ConfigurationError: there is something.
+            ConfigurationError: something would.
         """
         path = self.path
         if not os.path.isabs(path):
@@ -217,7 +217,7 @@ def _holder(path: str) -> int | None:
         pass  # another user's
     except (OSError, ValueError):
         return None
-    # Numbers are reused, soon in a container: the process may be another one, or ourselves.
+    # Numbers are reused, soon in a container: it may be another process, or ourselves.
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)

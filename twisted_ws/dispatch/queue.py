@@ -8,7 +8,7 @@ from twisted_ws.connection import Connection
 
 # What a message is charged on top of its own size: its place in the queue.
 CHARGE = 16
-# The connection is told each time the total has changed by so many bytes.
+# The connection is told each time the total has changed by this many bytes.
 STEP = 4096
 
 

@@ -88,7 +88,7 @@ def _checked(result: Any, service: object) -> Upgrade:
         result, headers = result
     if result is None or isinstance(result, (str, bytes, int, float, dict, list, tuple)):
         raise ServiceError(f"{name} must return a service object, or (service, headers), not {type(result).__name__}")
-    if result is not service:  # that one was examined when it was mounted
+    if result is not service:  # which was examined when it was mounted
         examine(result)
     if not isinstance(headers, (Mapping, type(None))):
         raise ServiceError(f"{name} must return its headers as a dict, not {type(headers).__name__}")

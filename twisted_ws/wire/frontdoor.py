@@ -34,7 +34,7 @@ from twisted_ws.wire.websocket.runtime import Runtime
 from twisted_ws.wire.websocket.states import Event, States
 from twisted_ws.wire.websocket.welcome import Welcome
 
-# A logger of the module, not of a class: that one puts the instance into each event, so keeping events would keep connections.
+# A logger of the module, not of a class, which would put the instance into each event, so keeping events would keep connections.
 _log = Logger()
 
 

@@ -145,7 +145,7 @@ _SIZE, _DATA, _END, _TRAILERS = _State
 class ChunkedBody:
     """A chunked body. Its framing (sizes, extensions, trailers) has the same limit as its content.
 
-    Each chunk and each trailer is charged `Limits.fragmentCharge` in that, so that tiny chunks cost no more work than tiny
+    Each chunk and each trailer counts as `Limits.fragmentCharge` bytes more, so that tiny chunks cost no more work than tiny
     fragments on a WebSocket.
     """
 

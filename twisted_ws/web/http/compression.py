@@ -1,4 +1,4 @@
-"""Whole answers compressed with gzip, for clients that accept it and where it pays off (RFC 9110 section 8.4.1).
+"""Whole answers compressed with gzip, for clients that accept it, if it pays off (RFC 9110 section 8.4.1).
 
 Event streams are not compressed: each would keep a window of 256 KiB for as long as it is open, each event would have to be
 flushed separately, which gains little, and the streams of a channel could no longer share the same bytes. A proxy in front may

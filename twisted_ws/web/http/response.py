@@ -29,7 +29,7 @@ def _date(second: int) -> bytes:
     return date
 
 
-# The head of an answer without headers of its own: the same as in general, but faster.
+# The head of an answer without extra headers: the same as in general, but faster.
 _TEXT = (
     b"%b %d %b\r\nDate: %b\r\nContent-Length: %d\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%b"

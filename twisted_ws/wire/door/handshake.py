@@ -104,7 +104,7 @@ def _keyOf(head: RequestHead) -> str | Deny:
 
 
 def checkOrigin(head: RequestHead, origins: AllowedOrigins, isSecure: bool) -> Deny | None:
-    """Return the refusal of a page that may not connect, by its Origin header, which is there; None where it may."""
+    """Return the refusal of a page that may not connect, by its Origin header, which is there; None if it may."""
     found = head.getAll("origin")
     if len(found) > 1:
         return Deny(400, "The Origin header must not be repeated.")

@@ -19,7 +19,7 @@ MISDIRECTED = "This server does not answer for this host."
 def isMisdirected(head: RequestHead, transport: Any, hosts: AllowedHosts, proxies: TrustedProxies) -> bool:
     """Return whether to refuse a request with 421 (RFC 9110 section 15.5.20): on a loopback address, for a foreign name.
 
-    A trusted proxy may have been asked under a name of its own. Only the header that it adds identifies it: a proxy on this
+    A trusted proxy may have been asked under its own name. Only the header that it adds identifies it: a proxy on this
     machine has the same address as every browser on it.
 
     Args:
@@ -34,7 +34,7 @@ def isMisdirected(head: RequestHead, transport: Any, hosts: AllowedHosts, proxie
 
 
 def remedy(head: RequestHead, transport: Any) -> str:
-    """Return the option with which the operator would have a request answered that `isMisdirected`."""
+    """Return the option that would make the server answer a request that `isMisdirected`."""
     allow = AllowedHosts.hint(head.host)
     if "x-forwarded-for" not in head.values:
         return allow

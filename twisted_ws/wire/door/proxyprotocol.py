@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from twisted_ws.logs import Throttle, peerName
 
-# A logger of the module, not of a class: that one puts the instance into each event, so keeping events would keep connections.
+# A logger of the module, not of a class, which would put the instance into each event, so keeping events would keep connections.
 _log = Logger()
 
 _TEXT, _BINARY = b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"

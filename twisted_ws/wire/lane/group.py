@@ -17,7 +17,7 @@ from twisted_ws.wire import speedups
 from twisted_ws.wire.loop.turns import TURN
 from twisted_ws.wire.loop.wheel import Wheel
 
-# The clock is read after so many events, or somewhat more than 64 messages.
+# The clock is read after this many events, or somewhat more than 64 messages.
 EVENTS = 8
 # What others spend in a turn while sockets wait, divided by this, is what the group may spend in the next one: at least `TURN`
 # seconds, and at most `LONGEST`. With `TURN` alone, hundreds of clients wait for many turns when other work makes each one long.
@@ -92,7 +92,7 @@ class PollGroup:
         return bool(self.sockets.asked(transport.descriptor) & _IN)
 
     def readAgain(self, transport: Any) -> None:
-        """Have `transport` read in the next turn, whether or not anything has come."""
+        """Make `transport` read in the next turn, whether or not anything has come."""
         self._reactor.callLater(0, self._ready, transport, _IN, None)
 
     def forget(self, transport: Any) -> None:

@@ -34,7 +34,7 @@ class FrameReceiver(Protocol):
         """Take bytes that begin with anything but a whole, ordinary frame."""
 
 
-# Below so many bytes, more of what waits is joined to what is being sent, as in Twisted.
+# Below this many bytes, more of what waits is joined to what is being sent, as in Twisted.
 _GATHER = 128 * 1024
 
 # Stands for the list in which Twisted keeps what it cannot send at once: most connections never need one.

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def shareKeys(kind: type[T], names: Iterable[str]) -> type[T]:
-    """Have the instances of `kind` share one table of attribute names, and return `kind`.
+    """Make the instances of `kind` share one table of attribute names, and return `kind`.
 
     CPython shares the names that the first few instances have set, at most 30. If a thousand connections come before the first of
     them gets its later attributes, each keeps a table of its own, of half a kilobyte or more.

@@ -151,7 +151,7 @@ def hasUnread(transport: Any) -> bool:
 
 
 def noticeVanished(listening: Any, interval: float, timeout: float) -> None:
-    """Have the kernel probe the peers of a listening socket (TCP keepalive).
+    """Make the kernel probe the peers of a listening socket (TCP keepalive).
 
     It probes peers that are silent and have nothing to acknowledge, such as one that waits for an answer, and ends the connection
     `interval` plus `timeout` seconds (each rounded up) after the last sign of life. Accepted sockets inherit these options.

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 # its turn gets QUANTUM of them before the next in line.
 STEPS = 4096
 QUANTUM = 256
-# So many steps, counted by `Turns.spend`, need no timer: most turns spend no more, and the next turn that does counts them.
+# This many steps, counted by `Turns.spend`, need no timer: most turns spend no more, and the next turn that does counts them.
 FEW = 512
 # Seconds that a step takes, roughly.
 STEP = 2e-6
@@ -146,7 +146,7 @@ class Turns:
             self.end()
 
     def _ask(self) -> None:
-        """Have the reactor call `_turn` unless that is due already; all that waits depends on it, so retry once without memory.
+        """Schedule `_turn` unless that is due already; all that waits depends on it, so retry once without memory.
 
         Only the call itself knows whether it is due: there may have been no memory to run it.
         """

@@ -93,7 +93,7 @@ class Wheel:
         return self.seconds(), self.missedUntil(self._looked + passed)
 
     def after(self, entry: Deadline, seconds: float) -> None:
-        """Call ``entry.deadlineReached`` after so many seconds; see `set`."""
+        """Call ``entry.deadlineReached`` after `seconds`; see `set`."""
         passed = self._seconds() - self._looked
         self.set(entry, (self.now + passed if 0 <= passed <= TICK else self.seconds()) + seconds)
 
@@ -164,7 +164,7 @@ class Wheel:
         """Call the entries whose time has come."""
         left = AT_ONCE
         for slot in slots:
-            # The bucket stays in place, so that a deadline can drop another one of the same turn, or set it anew.
+            # The bucket stays in place, so that a deadline can drop another of the same turn, or set it anew.
             bucket = self._buckets.get(slot)
             while bucket:
                 if not left:
@@ -194,7 +194,7 @@ class Wheel:
         self._callLater(0)
 
     def _callLater(self, seconds: float) -> None:
-        """Have the reactor call `_turn`; every entry depends on it, so retry once without memory."""
+        """Schedule `_turn`; every entry depends on it, so retry once without memory."""
         try:
             call = self._reactor.callLater(seconds, self._turn)
         except MemoryError:

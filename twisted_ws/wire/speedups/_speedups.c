@@ -350,7 +350,7 @@ typedef struct {
     char secure;
     char open;
     char waiting;
-    unsigned char alone; /* so many of the next TLS records are assumed to come alone */
+    unsigned char alone; /* this many of the next TLS records are assumed to come alone */
 } Sender;
 
 static PyTypeObject SenderType;

@@ -490,7 +490,7 @@ class PollSet:
             self._forgetUnused(fd, entry)
 
     def lookUp(self) -> None:
-        """Have `serve` return after the current event, which takes as long as many others."""
+        """Make `serve` return after the current event, which takes as long as many others."""
         self._delivered = _MESSAGES_AT_ONCE
 
     def serve(self, maximum: int, now: float) -> int:

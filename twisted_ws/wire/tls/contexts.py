@@ -25,7 +25,7 @@ def newContext(method: int, minimum: int = SSL.TLS1_2_VERSION) -> SSL.Context:
 
 
 def showKey(context: SSL.Context, key: CertifiedKey, what: str) -> None:
-    """Have a context show a certificate, which an error calls `what`.
+    """Make a context show a certificate, which an error calls `what`.
 
     Raises:
         ConfigurationError: OpenSSL refuses it.
@@ -43,7 +43,7 @@ def showKey(context: SSL.Context, key: CertifiedKey, what: str) -> None:
 
 
 def trust(context: SSL.Context, certificates: Iterable[x509.Certificate]) -> None:
-    """Have a context trust each of these as it is: an authority without its root, too, and the other end's own certificate."""
+    """Make a context trust each of these as it is: an authority without its root, too, and the other end's own certificate."""
     store = context.get_cert_store()
     assert store is not None  # which a context of OpenSSL always has
     store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
@@ -52,6 +52,6 @@ def trust(context: SSL.Context, certificates: Iterable[x509.Certificate]) -> Non
 
 
 def openSSLReason(error: BaseException | None) -> str:
-    """Return the reason of an error of pyOpenSSL: the last of the three words of its first entry; "" where it has none."""
+    """Return the reason of an error of pyOpenSSL: the last of the three words of its first entry; "" if it has none."""
     entries = error.args[0] if error is not None and error.args else ()
     return str(entries[0][2]) if isinstance(entries, list) and entries else ""

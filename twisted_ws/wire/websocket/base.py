@@ -18,7 +18,7 @@ from twisted_ws.wire.websocket.states import CONNECTING, FINISHING, OPEN, State
 
 
 class _Mute:
-    """Autobahn's logger: drops everything, for its lines would contain the peer's own words."""
+    """Autobahn's logger: drops everything, because its lines would contain the peer's own words."""
 
     def _drop(self, *args: object, **kwargs: object) -> None:
         """Drop one line."""
@@ -65,7 +65,7 @@ class BaseConnection(WebSocketProtocol):
         """The peer has sent Close: answer with `payload`, unless we sent Close first, and take no more input."""
 
     def feed(self, data: bytes) -> None:
-        """Have Autobahn parse `data`, for as long as input counts and `processData` returns True.
+        """Let Autobahn parse `data`, for as long as input counts and `processData` returns True.
 
         Autobahn's own loop continues after it has failed a connection that it does not drop, and would buffer an oversize
         control frame without bound.

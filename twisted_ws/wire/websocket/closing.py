@@ -25,7 +25,7 @@ class CloseDeadline:
     A peer that still reads what the kernel has for it (see `getsOn`) gets more time.
 
     Attributes:
-        at: when to look whether it is time; 0: at once, for nothing is known yet.
+        at: when to check whether it is time; 0: at once, because nothing is known yet.
         isHanded: whether the kernel has our Close.
         sending: what the kernel had for the peer at the last look.
     """

@@ -383,7 +383,7 @@ class WebSocketConnection(QuietServerProtocol):
         )
 
     def _setLane(self) -> None:
-        """Have the transport deliver messages itself while a new one is expected, if it can."""
+        """Let the transport deliver messages itself while a new one is expected, if it can."""
         if self._lane is not None:
             self._lane.setLane(self._deliver if self._expectsFrame() else None, self.laneMaximum)
 
@@ -573,7 +573,7 @@ class WebSocketConnection(QuietServerProtocol):
         self._outbox.goOn()
 
     def hold(self, goOn: Callable[[], None] | None, makeRoom: Callable[[], None] | None = None) -> None:
-        """Stop frames of a fan-out from going straight out, for others wait elsewhere that must go first.
+        """Stop frames of a fan-out from going straight out, because others wait elsewhere that must go first.
 
         Args:
             goOn: called when there may be room for those; None: nothing waits elsewhere any more.

@@ -15,7 +15,7 @@ from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffe
 from twisted_ws.frames import FIN, RSV1, frame
 from twisted_ws.wire.door.handshake import Extension
 
-# Below so many bytes, deflate makes a message longer, or hardly shorter.
+# Below this many bytes, deflate makes a message longer, or hardly shorter.
 COMPRESS_FROM = 64
 
 # Up to LARGE bytes, a message is compressed at zlib's default level. For a megabyte of two different letters that would take a

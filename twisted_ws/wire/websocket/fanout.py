@@ -155,10 +155,10 @@ class FanOut:
         return True
 
     def take(self, most: int) -> tuple[Sequence[Any], Sequence[Any], Any, int]:
-        """Reach the next recipients, as many as fit into so many steps, but at least one.
+        """Reach the next recipients, as many as fit into `most` steps, but at least one.
 
         Returns:
-            They, their senders, what they get, and the steps for each.
+            The recipients, their senders, what they get, and the steps for each.
         """
         (members, senders, size), message, cost = self.parts[self._at]
         if isinstance(message, Later):
@@ -241,12 +241,12 @@ class FanOuts:
         self._scheduled = self._working = False
         self._bytes = self._steps = 0  # of the messages that wait
         self._named: dict[str, deque[FanOut]] = {}  # the messages that wait, by name
-        self._late: dict[tuple[Any, str], int] = {}  # who came while some waited, for what, and the last that is not for it
+        self._late: dict[tuple[Any, str], int] = {}  # members that came while some waited, for what, and the last not for them
         self._caught: dict[Any, int] = {}  # members that are ahead of the others, and up to which message
         self._current: Any = None  # the member to which a message is being handed
 
     def admit(self, size: int) -> None:
-        """Refuse a message of so many bytes if too many are on their way: it would only arrive late, and take memory until then.
+        """Refuse a message of `size` bytes if too many are on their way: it would only arrive late, and take memory until then.
 
         Raises:
             ChannelError: "unavailable".
@@ -275,7 +275,7 @@ class FanOuts:
                 None if it gets nothing.
             size: bytes of the message.
             overlaps: whether a recipient may be in several parts.
-            deliver: hands the message to a member, and says whether it was taken; None: use its `send`, or send directly if
+            deliver: hands the message to a member, and returns whether it was taken; None: use its `send`, or send directly if
                 possible.
 
         Returns:
@@ -320,7 +320,7 @@ class FanOuts:
             if not fanOut.isOver:
                 self._keepAll()
         elif not (self._scheduled or self._working):
-            self._schedule()  # that had failed for want of memory
+            self._schedule()  # it failed earlier, without memory
         if fanOut.isDone:
             return fanOut.count
         done: Deferred[int] = Deferred()
@@ -513,7 +513,7 @@ class FanOuts:
         fanOut.stragglers.update([(member, None) for member, isBegun in behind if not isBegun])
 
     def _follow(self, fanOut: FanOut, behind: Sequence[tuple[Any, bool]], message: Any) -> None:
-        """Have recipients go on, or begin, in their own way; any of it may run code of a service, which may write to others."""
+        """Let recipients continue, or begin, in their own way; any of it may run code of a service, which may write to others."""
         stragglers: Any = fanOut.stragglers
         for member, isBegun in behind:
             if isBegun:

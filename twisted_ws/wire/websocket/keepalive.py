@@ -48,7 +48,7 @@ class KeepAlive:
             sending: see `wire.loop.transports.sending`: the ping waits behind what the kernel already had, and its pong cannot be
                 late while that is still going out.
             excused: whether the peer, though alive, may have been unable to answer.
-            unread: whether something from the peer is unread: the pong may be in it. This counts once, for it will have been read
+            unread: whether something from the peer is unread: the pong may be in it. This counts once: it will have been read
                 before the pong is due again.
         """
         if self.payload is None:

@@ -102,7 +102,7 @@ class Outbox:
         counted: everything held for this peer: `size`, what `keep` adds, and the sent part of a frame whose rest still waits.
         progressAt: when the transport last got bytes, or had passed them all on (the wheel's seconds).
         sender: sends frames straight to the socket when nothing waits.
-        isAwaited: whether the owner waits for ease or drain. The owner sets it before it looks at `size`, for either may already
+        isAwaited: whether the owner waits for ease or drain. The owner sets it before it looks at `size`: either may already
             have happened, or may happen without a call from the transport when everything is taken at once.
         busy: whether the transport has bytes that the kernel has not taken, or nothing is written any more.
         written: the number of messages and control frames that the service has written.
@@ -265,7 +265,7 @@ class Outbox:
             self._drop(self._ended)
 
     def end(self, error: ConnectionClosed) -> None:
-        """Do the same for the last time, and forget the owner."""
+        """Call `abandon` for the last time, and forget the owner."""
         self.abandon(error)
         self.owner = _NOBODY
 
@@ -306,7 +306,7 @@ class Outbox:
 
     def _count(self, more: int) -> None:
         """Count bytes and charges that came, or (negative) went."""
-        self.size += more  # no call and no new object between reading and writing, for a finaliser may count, too
+        self.size += more  # no call and no new object between reading and writing: a finaliser may count, too
         if self.size < 0:
             self.size = 0  # everything was dropped while something was subtracted
         self.sender.waiting = self.size > 0 or self._held
