@@ -79,7 +79,7 @@ def test_root():
 @pytest.mark.parametrize("path", ["", "ws", "//ws", "/a//b", "/ws?x", "/ws#x"])
 def test_noPath(path):
     """What is no path is refused by name."""
-    with pytest.raises(ConfigurationError, match=r"is not a path: it must begin with a single / and have no \? or #$"):
+    with pytest.raises(ConfigurationError, match=r"is not a path: it must begin with a single / and have no \? or #\.$"):
         routes(path)
 
 

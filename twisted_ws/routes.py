@@ -88,7 +88,7 @@ class Routes(Generic[T]):
         for other in self._routes:
             if [s if isinstance(s, str) else None for s in other.segments] == shape:
                 by = f" by {other.path}" if other.path != path else ""
-                raise ConfigurationError(f"the path {path} is already taken{by}")
+                raise ConfigurationError(f"the path {path} is already taken{by}.")
         self._routes.append(route)
         literal = "/" + "/".join([segment for segment in route.segments if isinstance(segment, str)])
         if None not in shape and _split(literal) == shape:
@@ -123,24 +123,24 @@ _PLAIN = re.compile(r"/[!-$&-~]*").fullmatch
 
 def _parse(path: str) -> tuple[str | tuple[str, str], ...]:
     if not path.startswith("/") or "//" in path or "?" in path or "#" in path:
-        raise ConfigurationError(f"{path!r} is not a path: it must begin with a single / and have no ? or #")
+        raise ConfigurationError(f"{path!r} is not a path: it must begin with a single / and have no ? or #.")
     segments: list[str | tuple[str, str]] = []
     names = set()
     for segment in path.strip("/").split("/"):
         match = _PARAMETER.fullmatch(segment)
         if match is None:
             if "{" in segment or "}" in segment:
-                raise ConfigurationError(f"in the path {path}, {segment} is not a parameter: write {{name}} or {{name:int}}")
+                raise ConfigurationError(f"in the path {path}, {segment} is not a parameter: write {{name}} or {{name:int}}.")
             if "%" in segment or segment in (".", ".."):
-                raise ConfigurationError(f"the path {path} must be written decoded, and without . and ..")
+                raise ConfigurationError(f"the path {path} must be written decoded, and have no . or .. as a segment.")
             if segment:
                 segments.append(segment)
             continue
         name, kind = match[1], match[2] or "str"
         if kind not in _KINDS:
-            raise ConfigurationError(f"in the path {path}, {kind} is not a type of parameter: use int or str")
+            raise ConfigurationError(f"in the path {path}, {kind} is not a type of parameter: use int or str.")
         if name in names:
-            raise ConfigurationError(f"in the path {path}, the parameter {name} appears twice")
+            raise ConfigurationError(f"in the path {path}, the parameter {name} appears twice.")
         names.add(name)
         segments.append((name, kind))
     return tuple(segments)

@@ -241,7 +241,7 @@ def _checkNames(settings: Settings) -> None:
         try:
             kind(names)
         except ValueError as error:
-            raise ConfigurationError(f"--{option}: {error}") from None
+            raise ConfigurationError(f"--{option}: {error}.") from None
 
 
 def _checkPasswordFiles(checkers: Iterable[Any]) -> None:
