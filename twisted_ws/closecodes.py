@@ -12,7 +12,7 @@ from enum import Enum
 
 from twisted_ws.errors import ChannelError, CloseCode
 
-# The seconds, at random, after which to connect again where all clients were told to go at the same time.
+# The seconds, at random, after which to connect again when all clients were told to go at the same time.
 SPREAD = (1, 10)
 # A refused channel closes the connection with this code and the HTTP status of the refusal added.
 REFUSED = 4000

@@ -169,7 +169,7 @@ class Channels:
         return sum([audience.count(channel) for audience in self._audiences.values()])
 
     def who(self, channel: str, after: str = "", room: AnswerBudget | None = None) -> dict[str, Any]:
-        """Return who is on a channel, as it stands in JSON.
+        """Return who is on a channel, as it appears in JSON.
 
         Args:
             channel: its name.

@@ -65,7 +65,7 @@ def jsonFields(publication: Publication) -> bytes:
 
 
 def _head(publication: Publication) -> bytes:
-    """Return everything that stands before the message itself, the name of its field included."""
+    """Return everything that comes before the message itself, the name of its field included."""
     key = "" if publication.key is None else f'"key":{msgspec.json.encode(publication.key).decode()},'
     # Names and ids are ASCII without quotes: they need no encoding.
     place = f'"channel":"{publication.channel}","id":"{publication.epoch}:{publication.offset}"'

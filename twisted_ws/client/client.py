@@ -197,7 +197,7 @@ class WebSocketClient(ClientState):
     # Control frames.
 
     def ping(self, data: bytes = b"") -> Deferred[float]:
-        """Send a ping with at most 125 bytes; without any, with random ones.
+        """Send a ping with at most 125 bytes; random ones if none are given.
 
         Returns:
             A Deferred that fires with the seconds until its pong, or fails with `ConnectionClosed`, also if there is no

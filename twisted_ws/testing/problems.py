@@ -78,7 +78,7 @@ class Problems:
         return self._found
 
     def flush(self, kinds: tuple[type[BaseException], ...]) -> list[BaseException]:
-        """Forget and return the errors of `kinds`; all, without any kinds."""
+        """Forget and return the errors of `kinds`; all if none are given."""
         found = self.found()
         flushed = [error for _, error in found if isinstance(error, kinds or BaseException)]
         self._found = [(where, error) for where, error in found if not any(error is each for each in flushed)]

@@ -225,7 +225,7 @@ class MemoryServer:
         return [error for _, error in self._problems.found()]
 
     def flushErrors(self, *kinds: type[BaseException]) -> list[BaseException]:
-        """Return and forget the errors of some classes (without any: all), so that they are not raised at the end.
+        """Return and forget the errors of some classes (all if none are given), so that they are not raised at the end.
 
         They are flushed from trial's TestCase too, so flushLoggedErrors is not needed.
         """

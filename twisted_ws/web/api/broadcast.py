@@ -44,7 +44,7 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials) -> HttpSite
         root,
         server.runtime,
         counts=True,
-        # Where a key is needed, a web page has none.
+        # If a key is needed, a web page has none.
         hosts=None if credentials.requiresCredentials else server.hosts,
         anyHost=(b"/healthz", b"/readyz"),
         proxies=server.proxies,

@@ -40,7 +40,7 @@ class Cors:
         """Set the headers that the page's browser needs, whatever the answer will be.
 
         A request without an Origin is not from a page, unless the browser says that a page of another site has made it
-        (`isFromElsewhere`): it has no origin that could be allowed, so it is admitted only where all are.
+        (`isFromElsewhere`): it has no origin that could be allowed, so it is admitted only if all are.
 
         Raises:
             HttpError: 403 for a page that may not connect, 400 for a repeated Origin.

@@ -35,7 +35,7 @@ class HttpSite(Site):
     Args:
         resource: the root; a `twisted_ws.web.http.resource.HttpResource` in the tree is asked before a body is read.
         runtime: what it shares with the server's other connections.
-        counts: whether the gate counts its connections here; False where the front door has.
+        counts: whether the gate counts its connections here; False if the front door does.
         keepAlive: whether a connection may have a second request.
         hosts: the host names that it answers for on a loopback address; None: any.
         anyHost: the paths that are answered for any host name.
@@ -104,7 +104,7 @@ class HttpSite(Site):
             self._gate.release(connection.address, connection)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Return what ALPN may choose. Twisted would add h2, which this is not, where its library is installed."""
+        """Return what ALPN may choose. Twisted would add h2, which this is not, if its library is installed."""
         return [b"http/1.1", b"http/1.0"]
 
     def startFactory(self) -> None:

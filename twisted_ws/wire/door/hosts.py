@@ -1,4 +1,4 @@
-"""Whether a request is for this server, by its Host header, where that matters (see `AllowedHosts`)."""
+"""Whether a request is for this server, by its Host header, if that matters (see `AllowedHosts`)."""
 
 from __future__ import annotations
 

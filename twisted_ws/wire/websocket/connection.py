@@ -794,7 +794,7 @@ class WebSocketConnection(QuietServerProtocol):
         excused = bool(
             # We are not reading what it sends, and its machine has taken what we sent.
             (self._pauses and not kernel[0])
-            # It is making progress in the middle of a frame, where no pong can stand.
+            # It is making progress in the middle of a frame, where no pong can come.
             or (heard >= UPLOAD and self.current_frame is not None)
         )
         timeout = self.limits.pingTimeout

@@ -68,7 +68,7 @@ class Runtime:
 
     @cached_property
     def group(self) -> PollGroup | None:
-        """Polls the sockets of the fast lane; None where the system has no epoll, or ``TWISTED_WS_LANE=0`` is set."""
+        """Polls the sockets of the fast lane; None if the system has no epoll, or ``TWISTED_WS_LANE=0`` is set."""
         usable = hasattr(select, "epoll") and os.environ.get("TWISTED_WS_LANE") != "0"
         return PollGroup(self.reactor, self.wheel) if usable else None
 
