@@ -47,7 +47,6 @@ def test_browser(name):
 
 def test_reference():
     """The pages show each row once, in tables that are written from it."""
-    pytest.importorskip("sphinx")
     spec = importlib.util.spec_from_file_location("_tables", ROOT / "docs" / "_tables.py")
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)

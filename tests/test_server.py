@@ -300,6 +300,56 @@ def test_stopOfMany(answers):
     assert ended == [None]
 
 
+@pytest.mark.parametrize("ends", ["decided", "refused", "left"])
+def test_stopOfManyHandshakes(ends):
+    """Handshakes that come to their end while a stop is at others keep it from nothing."""
+    world, decisions = World(reactor=Turns()), []
+
+    class Slow(Room):
+        def onUpgrade(self, request):
+            decisions.append(Deferred())
+            return decisions[-1]
+
+    slow = Slow()
+    world.server.mount("/slow", slow)
+    client = world.client()
+    clients = [world.client("/slow") for _ in range(500)]
+    world.clock.turn()
+    ended = []
+    world.server.stop(3).addCallback(ended.append)
+    for each, decision in zip(clients, decisions, strict=True):
+        if ends == "left":
+            each.hangUp()
+        elif not decision.called:
+            decision.callback(slow) if ends == "decided" else decision.errback(Reject(403))
+    for _ in range(20):
+        world.clock.turn()
+    assert client.closeFrame() == (1001, "server stops")
+    client.send(clientFrame(8, (1001).to_bytes(2, "big")))
+    for each in clients:
+        each.hangUp()
+    world.clock.turn()
+    assert ended == [None]
+
+
+def test_stopOfWhatFails(world):
+    """A response that fails when it is to end is logged, and the stop goes on."""
+
+    class Broken:
+        def stop(self, timeout):
+            raise RuntimeError("broken")
+
+    client = world.client()
+    world.server.visits.add(Broken())
+    ended = []
+    with capturedLogs() as events:
+        world.server.stop(3).addCallback(ended.append)
+    assert [str(event["log_failure"].value) for event in events if "log_failure" in event] == ["broken"]
+    assert client.closeFrame() == (1001, "server stops")
+    client.send(clientFrame(8, (1001).to_bytes(2, "big")))
+    assert ended == [None]
+
+
 def test_stopOfManyHandlers():
     """At the end of a stop, the handlers of a bounded number of callers are given up in one turn of the reactor."""
     world, heard = World(reactor=Turns()), []
@@ -403,6 +453,23 @@ def test_stopWhileAServiceDecides(memory):
     connecting.addErrback(lambda failure: refused.append(failure.value.status))
     memory.settle()
     assert refused == [503]
+
+
+def test_leftWhileOnUpgradeRunsTheReactor(world):
+    """A client that leaves while onUpgrade runs the reactor is none that a stop waits for, and its decision is cancelled."""
+    cancelled = []
+
+    class Blocking(Room):
+        def onUpgrade(self, request):
+            client.hangUp()
+            return Deferred(cancelled.append)
+
+    world.server.mount("/blocking", Blocking())
+    client = MemoryClient(world.server.factory(), world.clock)
+    client.connect("/blocking")
+    ended = []
+    world.server.stop(3).addCallback(ended.append)
+    assert (len(cancelled), ended) == (1, [None])
 
 
 @pytest.fixture

@@ -270,8 +270,13 @@ class WebSocketServer:
         payload = checkClose(CloseCode.GOING_AWAY, "server stops")
         callers = [*self._callers, *(dispatcher.caller for dispatcher in self._leaving)]
         ends = []
-        async for response in turns.through((*self.visits, *self.runtime.deciding), STOPPING):
-            ends.append(response.stop(left()))
+        visits, deciding = self.visits, self.runtime.deciding
+        async for response in turns.through((*visits, *deciding), STOPPING):
+            if response in visits or response in deciding:  # still: it may have ended since, in a turn between
+                try:
+                    ends.append(response.stop(left()))
+                except Exception:
+                    self._log.failure("a response failed inside the server while it was stopped")
         async for caller in turns.through(callers, CLOSING):
             ends.append(caller._connection.startClose(payload, left()))
         for end in ends:

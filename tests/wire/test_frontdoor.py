@@ -673,6 +673,26 @@ class TestGate:
         host.answer = lambda request: succeed(host.welcome)
         assert host.open()
 
+    def test_refusedAgain(self):
+        """A refusal that found no memory can be repeated, and the loss of the connection frees its place all the same."""
+        host = WireHost()
+        host.answer = lambda request: Deferred()
+        client = host.client()
+        client.send(upgrade())
+        (door,) = host.runtime.deciding
+        write, door.transport.write = door.transport.write, _raiseMemoryError
+        with pytest.raises(MemoryError):
+            door.giveWay()
+        door.transport.write = write
+        door.giveWay()
+        assert client.received().startswith(b"HTTP/1.1 503 ")
+        client.hangUp()
+        assert (host.runtime.gate.open, host.runtime.deciding) == (0, set())
+
+
+def _raiseMemoryError(*_):
+    raise MemoryError
+
 
 class TestLog:
     def test_escapedAndCut(self):

@@ -82,8 +82,8 @@ HEAD, DECIDING, HTTP, REFUSED, DONE = _State
 ASKED = Event("asking the service", {HEAD: DECIDING, HTTP: DECIDING})
 WELCOMED = Event("the end of the handshake", {DECIDING: DONE})
 HANDED_TO_HTTP = Event("a plain request", {HEAD: HTTP})
-REFUSAL = Event("a refusal", {HEAD: REFUSED, DECIDING: REFUSED, HTTP: REFUSED})
-# It is possible again after a MemoryError.
+# These two are possible again after a MemoryError.
+REFUSAL = Event("a refusal", dict.fromkeys((HEAD, DECIDING, HTTP, REFUSED), REFUSED))
 LOST = Event("the loss of the transport", dict.fromkeys(_State, DONE))
 
 
@@ -204,6 +204,10 @@ class FrontDoor(TwistedProtocol):
                 self._welcome(answer, verdict)
             except Exception as error:
                 self._failed(Failure(error))
+            return
+        if self._state is not DECIDING:  # the peer has left: onUpgrade has run the reactor
+            answer.addErrback(lambda _: None)
+            answer.cancel()
             return
         factory.runtime.wheel.after(self, factory.runtime.limits.upgradeDeadline)
         self._upgrade = answer

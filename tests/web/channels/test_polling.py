@@ -365,6 +365,20 @@ def test_drain() -> None:
     assert (late.status, late.header("retry-after")) == (503, "5")
 
 
+def test_drainOfMany() -> None:
+    """Polls whose clients leave while a stop is at others keep it from nothing."""
+    world = World()
+    clients = [world.client() for _ in range(300)]
+    for client in clients:
+        client.ask("/channels/a?wait=30")
+    stopped = world.server.stop()
+    for client in clients:
+        client.transport._lost(ConnectionLost())
+    for _ in range(20):
+        world.clock.turn()
+    assert stopped.called
+
+
 def test_drainWhileAsked() -> None:
     """A poll that the service decides on while the server begins to stop does not wait."""
 

@@ -1007,11 +1007,10 @@ def test_halfClosed(world: World) -> None:
         (connectionModule.ANSWERED, connectionModule.HEAD),
         (connectionModule.UPGRADED, connectionModule.ANSWERING),
         (connectionModule.ENDED, connectionModule.LOST),
-        (connectionModule.GONE, connectionModule.LOST),
     ],
 )
 def test_impossible(event: Any, state: Any) -> None:
-    """A request during an answer, a second answer, or anything after the loss of a connection is a bug that shows itself."""
+    """A request during an answer, a second answer, or an end after the loss of a connection is a bug that shows itself."""
     with pytest.raises(ImpossibleEvent):
         event[state]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trustme
 from OpenSSL import SSL
 from twisted.internet import reactor as _reactor
@@ -17,6 +18,7 @@ from zope.interface import implementer
 
 from tests.web.conftest import World, readResponses
 from twisted_ws.limits import Limits
+from twisted_ws.web.http import connection as connectionModule
 from twisted_ws.web.http.connection import HttpConnection
 from twisted_ws.web.http.site import HttpSite
 from twisted_ws.wire.websocket.runtime import Runtime
@@ -44,6 +46,25 @@ def test_gate() -> None:
     assert gate.open == 0
     assert site.buildProtocol(UNIXAddress("x")) is not second
     assert gate.open == 1
+
+
+def test_lostWithoutMemory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of a connection goes on where no memory was left for it, and the connection is uncounted once."""
+    world = World(Limits(maxConnections=1, descriptorReserve=1), {"counts": True})
+    protocol = world.site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
+    protocol.makeConnection(StringTransport())
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connectionModule, "reportFailure", fail)
+        with pytest.raises(MemoryError):
+            protocol.connectionLost(Failure(ConnectionError()))
+    waiter = protocol.whenLost(5)
+    protocol.connectionLost(Failure(ConnectionError()))
+    assert waiter.called
+    assert world.runtime.gate.open == 0
 
 
 def test_fullServer() -> None:

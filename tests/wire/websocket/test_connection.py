@@ -947,6 +947,16 @@ class TestDeflate:
         assert client.closeFrame() == (1009, "message too big")
         assert recorder.messages() == []
 
+    @pytest.mark.parametrize(("memory", "bits"), [(1, -9), (4, -9), (5, -12), (8, -12), (9, -15)])
+    def test_noise(self, memory, bits):
+        """A message at the limit that does not compress is taken, however much longer its compressor makes it."""
+        host = WireHost(Limits(maxMessageSize=100_000), compression=True)
+        client, recorder = host.open(self.OFFER)
+        noise = Random(1).randbytes(100_000)
+        compressor = zlib.compressobj(1, wbits=bits, memLevel=memory)
+        client.send(clientFrame(BINARY, (compressor.compress(noise) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4], rsv=4))
+        assert recorder.messages() == [noise]
+
     def test_manyCompressedMessages(self):
         """The limit applies to each message by itself."""
         host = WireHost(Limits(maxMessageSize=10_000), compression=True)

@@ -70,7 +70,8 @@ ANSWERED = Event("the end of an answer", {ANSWERING: HEAD})
 UPGRADED = Event("an upgrade", {HEAD: LOST})
 # By either side; the last response may still be on its way, and may be dropped then.
 ENDED = Event("the end", dict.fromkeys((HEAD, ADMITTING, BODY, ANSWERING, CLOSING), CLOSING))
-GONE = Event("the loss of the transport", dict.fromkeys((HEAD, ADMITTING, BODY, ANSWERING, CLOSING), LOST))
+# It is possible again after a MemoryError.
+GONE = Event("the loss of the transport", dict.fromkeys(_State, LOST))
 
 
 @implementer(IHalfCloseableProtocol)
@@ -508,7 +509,7 @@ class HttpConnection(HTTPChannel):
                 abort(self.transport)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # as HTTPChannel has it
-        """Release everything; called once."""
+        """Release everything; after a MemoryError, the next call goes on."""
         awaited = self._state is HEAD
         self._state = GONE[self._state]
         self._deadline.end()

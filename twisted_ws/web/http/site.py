@@ -100,8 +100,9 @@ class HttpSite(Site):
 
     def left(self, connection: HttpConnection) -> None:
         """Stop counting a connection; called by the connection."""
-        if self._gate is not None and connection.address is not None:
-            self._gate.release(connection.address, connection)
+        address, connection.address = connection.address, None
+        if self._gate is not None and address is not None:
+            self._gate.release(address, connection)
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return what ALPN may choose. Twisted would add h2, which this is not, if its library is installed."""

@@ -105,12 +105,9 @@ class PollGroup:
             return  # its descriptor may belong to another by now; or it was aborted, and must not read or write
         sockets = self.sockets
         sockets.ask(transport.descriptor, transport, wanted, unwanted)
-        if self._polled != (len(sockets) > 0):
-            self._polled = not self._polled
-            if self._polled:
-                self._reactor.addReader(self)
-            else:
-                self._reactor.removeReader(self)
+        while self._polled != (polled := len(sockets) > 0):  # again if a finaliser has changed that meanwhile
+            (self._reactor.addReader if polled else self._reactor.removeReader)(self)
+            self._polled = polled  # last, because memory may be short
 
     def doRead(self) -> None:
         """Serve the sockets that are ready, for as long as one turn may take.

@@ -95,10 +95,10 @@ class BaseConnection(WebSocketProtocol):
         if not header.fin or header.opcode == 0:
             self.message_data_total_length += self.limits.fragmentCharge
         if self._isMessageCompressed:
-            # Its real length shows when it is inflated; data that does not compress is a little longer compressed. All frames
-            # count: zlib keeps what comes after the last block of its stream.
+            # Its real length shows when it is inflated; data that does not compress is longer compressed, by 1/20 with zlib's
+            # smallest windows and least memory. All frames count: zlib keeps what comes after the last block of its stream.
             self._deflated += length
-            tooLong = self._deflated > limit + limit // 1000 + 64
+            tooLong = self._deflated > limit + limit // 16 + 64
         else:
             self.message_data_total_length += length
             tooLong = False
