@@ -218,7 +218,7 @@ def test_whatCannotBePublished(place: Place, proxy: Proxy, channel: str, transpo
             client.publish(channel, deep), client.publish(channel, "three"), client.publish("a#b", 1),
             client.presence("a#b"), client.presence(channel),
         ].map(settled));
-        client.publish(channel, "last");
+        await client.publish(channel, "last");
         await new Promise((done) => { const look = () => got.includes("last") ? done() : setTimeout(look, 20); look(); });
         return [got, found.map(([how, more]) => how === "done" ? how : [how, more])];
     })()"""
