@@ -25,6 +25,7 @@ LEVELS = (
     ("server",),
     ("callers",),
     ("channels", "access", "routes"),
+    ("engines",),
     ("dispatch",),
     ("wire.frontdoor",),
     ("wire.websocket",),

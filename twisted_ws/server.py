@@ -14,11 +14,11 @@ from twisted.python.failure import Failure
 from twisted_ws.caller import Caller
 from twisted_ws.callers import Callers, OpenCallers
 from twisted_ws.channels.channels import Channels
-from twisted_ws.channels.engine import Engine
-from twisted_ws.channels.memory import MemoryEngine
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.examination import examine
 from twisted_ws.dispatch.upgrades import Upgrade, callUpgrade, refusal
+from twisted_ws.engines.contract import Engine
+from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import CloseCode, ConfigurationError, ServiceError
 from twisted_ws.limits import Limits
 from twisted_ws.message import Message, Published

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted_ws.channels.replay import HistoryReplay
+from twisted_ws.engines.replay import HistoryReplay
 from twisted_ws.message import Kind, Publication
 
 

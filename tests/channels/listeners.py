@@ -10,10 +10,10 @@ from twisted.internet.task import Clock
 
 from tests.memory import SteadyClock
 from twisted_ws.channels.channels import Channels
-from twisted_ws.channels.engine import History
-from twisted_ws.channels.memory import MemoryEngine
 from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
+from twisted_ws.engines.contract import History
+from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits
 from twisted_ws.message import Kind, Position, Publication, Published, Start

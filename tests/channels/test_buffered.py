@@ -11,8 +11,8 @@ from twisted_ws import ConnectionClosed, Limits, WebSocketService
 from twisted_ws.channels.buffered import PIECE, STEPS, BufferedSubscriber
 from twisted_ws.channels.channels import ROOM
 from twisted_ws.channels.mailbox import CHARGE, Policy
-from twisted_ws.channels.replay import REPLAY_CHARGE
 from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.engines.replay import REPLAY_CHARGE
 from twisted_ws.message import Start
 from twisted_ws.testing import serve
 from twisted_ws.wire.loop.turns import STEPS as TURN

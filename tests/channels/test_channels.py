@@ -9,8 +9,8 @@ from tests.dispatch.support import Turns
 from twisted_ws import ChannelError, ConnectionClosed
 from twisted_ws.channels.audience import FEW
 from twisted_ws.channels.channels import LONGEST_KEY
-from twisted_ws.channels.engine import History
 from twisted_ws.channels.formats import LARGE
+from twisted_ws.engines.contract import History
 from twisted_ws.message import Position
 from twisted_ws.wire.loop.turns import STEPS, TURN
 

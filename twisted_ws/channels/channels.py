@@ -25,13 +25,13 @@ from twisted.python.failure import Failure
 from twisted_ws.caller import Caller
 from twisted_ws.channels.audience import Audience
 from twisted_ws.channels.buffered import BufferedSubscriber
-from twisted_ws.channels.engine import Description, Engine, History
 from twisted_ws.channels.formats import LARGE, Format
-from twisted_ws.channels.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.channels.presence import AnswerBudget, Presence
 from twisted_ws.channels.roster import Roster
 from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
+from twisted_ws.engines.contract import Description, Engine, History
+from twisted_ws.engines.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.message import Message, Position, Publication, Published, Start, parsePosition

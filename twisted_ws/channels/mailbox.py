@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from enum import Enum
 
-from twisted_ws.channels.replay import HeldReplay, HistoryReplay, Replay
+from twisted_ws.engines.replay import HeldReplay, HistoryReplay, Replay
 from twisted_ws.message import Publication
 
 # What is charged for a message that waits, on top of its payload and key, and for a notice, on top of its bytes: about what

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from twisted_ws.channels.names import SortedNames
 from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.engines.names import SortedNames
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits
 from twisted_ws.message import TEXT

@@ -16,10 +16,10 @@ from twisted.python.failure import Failure
 from twisted_ws.caller import Caller
 from twisted_ws.channels.formats import SUBPROTOCOL
 from twisted_ws.channels.mailbox import Policy
-from twisted_ws.channels.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.channels.websocket import JsonSubscriber, RawSubscriber
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.largejson import decodeLarge, hasMoreValues
+from twisted_ws.engines.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.logs import printable
 from twisted_ws.message import Kind, Message, Published, parseAfter

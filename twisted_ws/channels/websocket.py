@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from twisted_ws.channels.buffered import BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonFormat
-from twisted_ws.channels.names import isPattern
-from twisted_ws.channels.replay import Replay
 from twisted_ws.channels.subprotocol import (
     PresenceRequest,
     PublishRequest,
@@ -22,6 +20,8 @@ from twisted_ws.channels.subprotocol import (
     startFields,
 )
 from twisted_ws.closecodes import FORBIDDEN, NOT_RECOVERED, REFUSED
+from twisted_ws.engines.names import isPattern
+from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Position, Publication, Start
 

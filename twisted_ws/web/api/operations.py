@@ -10,10 +10,10 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from twisted_ws.channels.channels import Channels
-from twisted_ws.channels.engine import Description
-from twisted_ws.channels.names import checkName
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.dispatch.largejson import hasMoreValues
+from twisted_ws.engines.contract import Description
+from twisted_ws.engines.names import checkName
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Message
 from twisted_ws.server import CLOSING

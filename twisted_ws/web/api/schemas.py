@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from twisted_ws.channels.names import NAME
 from twisted_ws.closecodes import FORBIDDEN
+from twisted_ws.engines.names import NAME
 from twisted_ws.errors import CloseCode
 
 __all__ = [

@@ -9,9 +9,9 @@ import msgspec
 
 from twisted_ws.channels.buffered import BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonParts
-from twisted_ws.channels.names import isPattern
-from twisted_ws.channels.replay import Replay
 from twisted_ws.channels.subprotocol import notice, startFields
+from twisted_ws.engines.names import isPattern
+from twisted_ws.engines.replay import Replay
 from twisted_ws.message import Cursor, Kind, Publication, Start, parseAfter
 from twisted_ws.web.channels.request import presenceOf
 from twisted_ws.web.channels.stream import EventStream, ServerSentEvent, uniform

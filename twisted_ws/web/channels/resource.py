@@ -8,9 +8,9 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from twisted_ws.channels.names import isPattern
 from twisted_ws.channels.service import ChannelReject, ChannelService
 from twisted_ws.channels.visitor import Visitor
+from twisted_ws.engines.names import isPattern
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.web.channels.cors import Cors

@@ -5,8 +5,8 @@ import pytest
 from tests.dispatch.support import Turns
 from tests.memory import SteadyClock
 from twisted_ws import ChannelError, Limits
-from twisted_ws.channels.memory import FORGOTTEN_AT_ONCE, MemoryEngine
-from twisted_ws.channels.replay import CHARGE
+from twisted_ws.engines.memory import FORGOTTEN_AT_ONCE, MemoryEngine
+from twisted_ws.engines.replay import CHARGE
 from twisted_ws.message import START, Kind, Message, Position
 from twisted_ws.wire.loop.wheel import AT_ONCE, TICK, Wheel
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_ws import ChannelError
-from twisted_ws.channels.names import SortedNames, checkName, checkNameOrPattern, isPattern, patternsOf
+from twisted_ws.engines.names import SortedNames, checkName, checkNameOrPattern, isPattern, patternsOf
 
 
 @pytest.mark.parametrize("name", ["a", "orders.42", "A-b_c~d.0", "x" * 128])

@@ -8,9 +8,9 @@ from collections.abc import Callable, Hashable
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.channels.engine import Description, History
-from twisted_ws.channels.names import SortedNames, isPattern
-from twisted_ws.channels.replay import CHARGE, HistoryReplay
+from twisted_ws.engines.contract import Description, History
+from twisted_ws.engines.names import SortedNames, isPattern
+from twisted_ws.engines.replay import CHARGE, HistoryReplay
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
 from twisted_ws.message import START, Message, Position, Publication, Published

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.channels.replay import Replay
+from twisted_ws.engines.replay import Replay
 from twisted_ws.message import Message, Position, Publication, Published
 
 
