@@ -115,7 +115,9 @@ class WebSocketServer:
         self.visits: set[OpenResponse] = set()
         self.callers: Callers = self._callers
         wheel = self.runtime.wheel
-        self.channels = Channels(engine or MemoryEngine(self.limits, wheel, wheel.seconds), self.runtime)
+        if engine is None:  # one with a length, and nothing in it yet, would be false
+            engine = MemoryEngine(self.limits, wheel, wheel.seconds)
+        self.channels = Channels(engine, self.runtime)
         self._callers.enroll = self.channels.enroll
 
     @property

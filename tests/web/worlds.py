@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.dispatch.support import Turns
@@ -12,7 +13,9 @@ from tests.memory import MemoryTransport
 from tests.web.conftest import Response, readResponses
 from twisted_ws import Limits, WebSocketServer
 from twisted_ws.channels.service import ChannelService
+from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.web.pages import pagesSite
+from twisted_ws.wire.loop.wheel import Wheel
 
 
 class Client:
@@ -131,19 +134,39 @@ class EventClient(Client):
         return [json.loads(data) for _, _, data in self.events()]
 
 
+class LateEngine(MemoryEngine):
+    """An engine that answers when it is told to, except about channel `a`.
+
+    Attributes:
+        asked: a Deferred for each answer that is due: fire it with None.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.asked: list[Deferred[Any]] = []
+
+    def publish(self, channel: str, *arguments: Any) -> Any:
+        return self._later(channel, super().publish(channel, *arguments))
+
+    def watch(self, channel: str, *arguments: Any) -> Any:
+        return self._later(channel, super().watch(channel, *arguments))
+
+    def _later(self, channel: str, answer: Any) -> Any:
+        if channel == "a":
+            return answer
+        self.asked.append(Deferred())
+        return self.asked[-1].addCallback(lambda result: answer)
+
+
 class World:
     """A server in memory, with channels at /channels, by HTTP."""
 
-    def __init__(self, service: Any = None, origins: tuple[str, ...] = (), engine: Any = None, **limits: Any) -> None:
+    def __init__(self, service: Any = None, origins: tuple[str, ...] = (), engine: Any = MemoryEngine, **limits: Any) -> None:
         self.clock = Turns()
         self.clock.advance(1000)
-        self.server = WebSocketServer(limits=Limits(**limits), allowedOrigins=origins, reactor=self.clock)
-        if engine is not None:
-            wheel = self.server.channels.wheel
-            made = engine(self.server.limits, wheel, wheel.seconds)
-            self.server = WebSocketServer(limits=self.server.limits, engine=made, reactor=self.clock)
-        if engine is None:
-            self.server.channels._engine.epoch = "e"
+        chosen = Limits(**limits)
+        self.engine = engine(chosen, Wheel(self.clock), self.clock.seconds, "e")
+        self.server = WebSocketServer(limits=chosen, allowedOrigins=origins, engine=self.engine, reactor=self.clock)
         self.service = service or ChannelService(publish=True, wildcards=True, presence=True)
         for path in ("/channels/{channel}", "/channels"):
             self.server.mount(path, self.service)

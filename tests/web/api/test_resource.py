@@ -5,11 +5,10 @@ import json
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
 
 from tests.memory import MemoryClient, clientFrame
 from tests.web.conftest import turn
-from tests.web.worlds import Client, World
+from tests.web.worlds import Client, LateEngine, World
 from twisted_ws.access.credentials import Credentials
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.server import CLOSING
@@ -187,16 +186,8 @@ def test_batchInTurns() -> None:
 
 def test_engineThatTakesTime() -> None:
     """An answer waits for the engine, and is given up with the connection or in time."""
-    world = Back(keepAlive=1000)
-    waiting: list[Deferred[Any]] = []
-    engine: Any = world.server.channels._engine
-
-    def publish(*arguments: Any) -> Any:
-        waiting.append(Deferred())
-        return waiting[-1]
-
-    engine.publish = publish
-    world.back.ask("/api/publish", method="POST", body=b'{"channel": "a", "data": 1}')
+    world = Back(keepAlive=1000, engine=LateEngine)
+    world.back.ask("/api/publish", method="POST", body=b'{"channel": "b", "data": 1}')
     assert world.back.take() == b""
     world.back.advance(30.25)
     assert world.back.responses()[0].status == 503
@@ -466,7 +457,7 @@ def test_bad(path: str, body: bytes | None, error: str) -> None:
     """A malformed request is a 400 that says why, and nothing is done."""
     world = Back()
     assert world.refused(path, body) == (400, error)
-    assert len(world.server.channels._engine) == 0
+    assert len(world.engine) == 0
 
 
 def test_batchIsNoObjects(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.logger import capturedLogs
 
 from tests.channels.listeners import Ear
-from tests.web.worlds import EventClient, World
+from tests.web.worlds import EventClient, LateEngine, World
 from twisted_ws import Reject, frames
 from twisted_ws.channels import formats
 from twisted_ws.channels.service import ChannelService
@@ -222,9 +223,9 @@ class Epochs(MemoryEngine):
         self.epoch = epochOf(channel)
         return super().publish(channel, *arguments)
 
-    def watch(self, channel: str, after: Any) -> Any:
+    def watch(self, channel: str, after: Any, by: Any = None) -> Any:
         self.epoch = epochOf(channel)
-        return super().watch(channel, after)
+        return super().watch(channel, after, by)
 
 
 def epochOf(channel: str) -> str:
@@ -232,7 +233,7 @@ def epochOf(channel: str) -> str:
     return (channel.replace("-", "") * 2)[-32:]
 
 
-@pytest.mark.parametrize("engine", [None, Epochs])
+@pytest.mark.parametrize("engine", [MemoryEngine, Epochs])
 def test_manyLongNames(engine: Any) -> None:
     """A stream of all the channels it may have, with names as long as the URL has room for, comes back, again and again."""
     world = World(engine=engine)
@@ -258,7 +259,7 @@ def test_manyLongNames(engine: Any) -> None:
         client = missed
 
 
-@pytest.mark.parametrize(("engine", "most"), [(None, 350), (Epochs, 950)])
+@pytest.mark.parametrize(("engine", "most"), [(MemoryEngine, 350), (Epochs, 1000)])
 def test_bytesOfId(engine: Any, most: int) -> None:
     """The id of each message of a stream of a hundred channels does not grow with their names."""
     world = World(engine=engine)
@@ -738,6 +739,79 @@ def test_drainWhileAsked() -> None:
     service.asked.callback(None)
     (response,) = client.responses()
     assert (response.status, response.json["error"]) == (503, "unavailable")
+
+
+def test_tooMuchBeforeItBegins() -> None:
+    """A stream that is sent too much while an engine is still asked is refused at once, and takes no memory any more."""
+    world = World(engine=LateEngine, maxSendBuffer=100_000)
+    client = world.client()
+    client.ask("/channels?channel=a&channel=b", "Accept: text/event-stream")
+    for _ in range(10):
+        world.publish("a", "x" * 9_000)
+    assert client.take() == b""
+    assert world.server.runtime.backlog.total > 90_000
+    with capturedLogs() as logs:
+        world.publish("a", "x" * 20_000)
+    (response,) = client.responses()
+    assert (response.status, response.json["error"], response.header("retry-after")) == (503, "unavailable", "5")
+    assert sum("event stream ends" in each["log_format"] for each in logs) == 1
+    assert (world.server.runtime.backlog.total, world.server.channels.count("a"), len(world.server.channels.visitors)) == (
+        0,
+        0,
+        0,
+    )
+    world.engine.asked[0].callback(None)
+    assert world.server.channels.count("b") == 0
+    assert not [each for each in logs if "log_failure" in each]
+    assert client.get("/channels/a?wait=0").status == 200
+
+
+def test_memoryNeededBeforeItBegins() -> None:
+    """A stream that holds the most memory of all, and has not begun, gives way by being refused."""
+    world = World(engine=LateEngine, maxSendBufferTotal=200_000, maxSendBuffer=200_000)
+    client, other = world.client(), world.events()
+    client.ask("/channels?channel=a&channel=b", "Accept: text/event-stream")
+    came = len(other.events())
+    for _ in range(25):
+        world.publish("a", "x" * 9_000)
+        came += len(other.events())
+    assert [each.status for each in client.responses()] == [503]
+    assert came == 26
+
+
+def test_memoryNeededAsItBegins() -> None:
+    """A stream that has to give way while it subscribes is refused, and has no subscription."""
+    world = World(maxSendBufferTotal=300)
+    world.publish("a", "1")
+    world.publish("b", "2")
+    response = world.client().get("/channels?channel=a&channel=b&after=0", "Accept: text/event-stream")
+    assert (response.status, response.json["error"]) == (503, "unavailable")
+    assert [world.server.channels.count(name) for name in "ab"] == [0, 0]
+    assert world.server.runtime.backlog.total == 0
+
+
+def test_disconnectedBeforeItBegins() -> None:
+    """A client that is disconnected while an engine is still asked is answered with 403, as a long poll is."""
+    world = World(engine=LateEngine)
+    client = world.client()
+    client.ask("/channels?channel=a&channel=b", "Accept: text/event-stream")
+    (visitor,) = world.server.channels.visitors
+    visitor.membership.disconnect(4403, "bye")
+    (response,) = client.responses()
+    assert (response.status, response.json) == (403, {"error": "forbidden", "message": "bye"})
+    assert not world.server.visits
+
+
+def test_drainWhileTheEngineIsAsked() -> None:
+    """A stream whose engine answers after the server began to stop is refused."""
+    world = World(engine=LateEngine)
+    client = world.client()
+    client.ask("/channels?channel=a&channel=b", "Accept: text/event-stream")
+    stopped = world.server.stop()
+    world.engine.asked[0].callback(None)
+    (response,) = client.responses()
+    assert (response.status, response.json["error"]) == (503, "unavailable")
+    assert stopped.called
 
 
 def test_disconnected() -> None:

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 
-from tests.web.worlds import World
+from tests.web.worlds import LateEngine, World
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.limits import Limits
 from twisted_ws.web.channels.polling import Gathered
@@ -431,31 +431,31 @@ def test_refusedWhileSubscribing() -> None:
 
 def test_engineThatTakesTime() -> None:
     """Messages published while a long poll subscribes are in its answer once, and in order."""
-    world = World()
+    world = World(engine=LateEngine)
     world.publish("a", "1")
-    engine: Any = world.server.channels._engine
-    original = engine.watch
-    answers: list[Deferred[Any]] = []
-
-    def watch(channel: str, after: Any, by: Any) -> Any:
-        found = original(channel, after, by)
-        if channel == "a":
-            return found
-        answers.append(Deferred())
-        return answers[-1].addCallback(lambda result: found)
-
-    engine.watch = watch
     client, stream = world.client(), world.client()
     client.ask("/channels?channel=a&channel=b&wait=30&after=0")
     stream.ask("/channels?channel=a&channel=b&after=0", "Accept: text/event-stream")
     world.publish("a", "2")
-    world.publish("b", "3")
+    world.server.publish("b", "3")
     assert client.take() == stream.take() == b""
-    for answer in answers:
+    for answer in world.engine.asked:
         answer.callback(None)
     (response,) = client.responses()
     assert [message["data"] for message in response.json["messages"]] == ["1", "2", "3"]
     assert [line[-3:-1] for line in stream.take().split(b"\n") if b'"message"' in line] == [b'1"', b'2"', b'3"']
+
+
+def test_drainWhileTheEngineIsAsked() -> None:
+    """A long poll whose engine answers after the server began to stop does not wait."""
+    world = World(engine=LateEngine)
+    client = world.client()
+    client.ask("/channels?channel=a&channel=b&wait=30")
+    stopped = world.server.stop()
+    world.engine.asked[0].callback(None)
+    assert client.responses()[0].status == 503
+    assert world.server.channels.count("a") == 0
+    assert stopped.called
 
 
 def test_gatheredIsFull() -> None:

@@ -12,6 +12,7 @@ from twisted_ws.channels.formats import Format, jsonParts
 from twisted_ws.channels.subprotocol import notice, startFields
 from twisted_ws.engines.names import isPattern
 from twisted_ws.engines.replay import Replay
+from twisted_ws.errors import ChannelError
 from twisted_ws.message import Cursor, Kind, Publication, Start, parseAfter
 from twisted_ws.web.channels.request import presenceOf
 from twisted_ws.web.channels.stream import EventStream, ServerSentEvent, uniform
@@ -132,6 +133,9 @@ class EventSubscriber(BufferedSubscriber):
 
     def disconnect(self, code: int, reason: str) -> None:
         """End the stream; the client learns that it is not welcome."""
+        if not self._began:
+            self._stream.refuse(ChannelError("forbidden", reason or "disconnected"))
+            return
         for channel in self.channels:
             self._channels.unsubscribe(self, channel, reason or "disconnected")
 
@@ -215,7 +219,7 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
     """Answer a GET with an event stream.
 
     Raises:
-        ChannelError: one of the channels is refused, or the position is malformed.
+        ChannelError: one of the channels is refused, the position is malformed, or the stream is refused before it begins.
     """
     names, query, server = channelRequest.names, channelRequest.query, channelRequest.service.server
     after = request.fields.get("last-event-id") or query.get("after", query.get("lastEventId") or None)
@@ -244,6 +248,11 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
     kind = CursorEventSubscriber if not alone else JsonEventSubscriber if json else EventSubscriber
     stream = EventStream(request, server.channels, whenGone)
     subscriber = kind(channelRequest.visitor, stream, channelRequest.service, watched, infos)
-    await channelRequest.subscribe(subscriber, infos, positions)
+    try:
+        await channelRequest.subscribe(subscriber, infos, positions)
+    finally:
+        if stream.refusal is not None:
+            subscriber.leave()
+            raise stream.refusal
     server.visits.add(stream)
     subscriber.open()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from twisted_ws.channels.service import ChannelService
     from twisted_ws.channels.visitor import Visitor
     from twisted_ws.message import Position
+    from twisted_ws.server import WebSocketServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,19 @@ class ChannelRequest:
         """
         server = self.service.server
         try:
-            if server.isStopping:
-                raise ChannelError("unavailable", "The server is stopping.")
+            _checkRuns(server)
             for name, info in infos.items():
                 with concerning(name):
                     await server.channels.subscribe(subscriber, name, positions.get(name), info)
+            _checkRuns(server)  # an engine may have answered later: what begins now would not hear of the stop
         except BaseException:
             subscriber.leave()
             raise
+
+
+def _checkRuns(server: WebSocketServer) -> None:
+    if server.isStopping:
+        raise ChannelError("unavailable", "The server is stopping.")
 
 
 def presenceOf(channels: Channels, names: Iterable[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_ws.channels.formats import LARGE
-from twisted_ws.errors import ConnectionClosed, SlowConsumer
+from twisted_ws.errors import ChannelError, ConnectionClosed, SlowConsumer
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.logs import peerName, printable
 from twisted_ws.message import TEXT
@@ -88,7 +88,8 @@ class ServerSentEvent(OutgoingMessage):
 class EventStream:
     """The writing end of one event stream; to its subscriber, a connection (`twisted_ws.connection.Connection`).
 
-    It takes over the HTTP connection at once. Until `open`, its request can still be answered otherwise, after `giveUp`.
+    It takes over the HTTP connection at once. Until `open`, its request can still be answered otherwise, after `giveUp` or when
+    it is refused.
 
     Args:
         request: what it answers.
@@ -99,6 +100,7 @@ class EventStream:
         sender: see `twisted_ws.wire.websocket.fanout`; only a stream that is `chunked` can be sent to like that.
         chunked: whether its bytes go out in chunks.
         prefix: makes what precedes a `ServerSentEvent` on this stream alone; None for nothing.
+        refusal: what its request has to be answered with, because the stream was refused before it began; else None.
     """
 
     wheelSlot: int | None = None
@@ -111,6 +113,8 @@ class EventStream:
         self._goOn: Callable[[], None] | None = None
         self._makeRoom: Callable[[], None] | None = None
         self._ending = False
+        self._isBegun = False
+        self.refusal: ChannelError | None = None
         self._pingAt = 0.0
         self.prefix: Callable[[Publication], bytes] | None = None
         self.chunked = request.clientproto != b"HTTP/1.0"
@@ -127,6 +131,7 @@ class EventStream:
         connection.persistent = False
         if self.chunked:
             request.say("Transfer-Encoding", "chunked")
+        self._isBegun = True
         request.writeHead()
         self._openLane()
         now = self._channels.seconds()
@@ -139,6 +144,17 @@ class EventStream:
             self._ending, self._whenGone = True, None
             self._outbox.release()
             self._connection.reclaim()
+
+    def refuse(self, error: ChannelError) -> None:
+        """Give up, before `open`, and have the request answered with an error.
+
+        The work on the request (`answerLater`) is cancelled where it waits for an engine; it raises `refusal`.
+        """
+        if not self._ending:
+            self.refusal = error
+            self.giveUp()
+            if self._request.whenGone is not None:
+                self._request.whenGone()
 
     # Connection.
 
@@ -194,8 +210,15 @@ class EventStream:
         self._outbox.goOn()
 
     def fail(self, error: WebSocketError) -> None:
-        """End because the peer is too slow; the event that has begun is finished, and the peer comes back for the others."""
+        """End because the peer is too slow; the event that has begun is finished, and the peer comes back for the others.
+
+        Before `open`, refuse the stream.
+        """
         if self._ending:
+            return
+        if not self._isBegun:
+            self._tell(error)
+            self.refuse(ChannelError("unavailable", "The client would get too many messages before its stream could begin."))
             return
         self._ending = True
         self._tell(error)
