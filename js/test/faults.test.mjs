@@ -462,6 +462,19 @@ test("an error event counts as a failure: the next transport is tried at once, a
   assert.equal(third.state, "waiting");
 });
 
+test("a WebSocket that is refused is reported as a failure that may pass, and tried again", async () => {
+  const client = start({ transports: ["websocket"] });
+  client.subscribe("a");
+  await turn();
+  socket().fail();
+  await turn();
+  await grant(request(), "poll"); // by which it looks why: the server is there
+  const [{ error }] = client.seen("retry");
+  assert.deepEqual([error.code, error.message, error.final], ["network", "The WebSocket did not open.", false]);
+  await tick(500);
+  assert.equal(Socket.all.length, 2);
+});
+
 // Publications.
 
 test("a publication that the server cannot read fails with its own error, and no other publication fails", async () => {

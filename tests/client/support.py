@@ -9,11 +9,11 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
 from wsproto.frame_protocol import Frame, FrameProtocol, Opcode
+from wsproto.utilities import generate_accept_token
 from zope.interface import implementer
 
 from tests.memory import MemoryTransport, SteadyClock
 from twisted_ws.client import WebSocketClient, connect
-from twisted_ws.client.handshake import acceptFor
 from twisted_ws.frames import frame
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -55,7 +55,7 @@ class Peer:
         answer: dict[str, str | None] = {
             "Upgrade": "websocket",
             "Connection": "Upgrade",
-            "Sec-WebSocket-Accept": acceptFor(headers["sec-websocket-key"]),
+            "Sec-WebSocket-Accept": generate_accept_token(headers["sec-websocket-key"].encode()).decode(),
         }
         for name, value in replaced.items():
             answer[name.replace("_", "-")] = value

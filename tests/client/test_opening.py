@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import error as neterror
+from wsproto.utilities import generate_accept_token
 
 from tests.client.support import Setup, failed, opened, pending, result
 from twisted_ws.client import (
@@ -19,7 +20,6 @@ from twisted_ws.client import (
     Redirected,
     connect,
 )
-from twisted_ws.client.handshake import acceptFor
 from twisted_ws.client.http.exchange import Exchange
 from twisted_ws.errors import InternalError
 from twisted_ws.frames import frame
@@ -90,9 +90,10 @@ def test_open():
         setup = Setup(subProtocols=["a", "b"], credentials=Bearer("t0k")).start()
         head = setup.peer
         _, headers = head.request()
+        accept = generate_accept_token(headers["sec-websocket-key"].encode()).decode()
         answer = (
             "HTTP/1.1 101 Switching\r\nUPGRADE: WebSocket\r\nconnection: keep-alive, UPGRADE\r\nX-Served-By: 7\r\n"
-            f"Sec-WebSocket-Protocol: b\r\nSec-WebSocket-Accept: {acceptFor(headers['sec-websocket-key'])}\r\n\r\n"
+            f"Sec-WebSocket-Protocol: b\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
         )
         head.send(answer.encode(), step)
         client = result(setup.connecting)

@@ -117,6 +117,7 @@ MISTAKES = {
     "openToEverybody": (("--broadcast-interface", "0.0.0.0"), "--api-key-file"),
     "openToEverybodyByEndpoint": (("--broadcast-port", "tcp:0"), "--api-key-file"),
     "noKeys": (("--api-key-file", "empty"), "empty"),
+    "noPasswordFile": (("--auth", "file:none"), "The password file none (--auth) cannot be read"),
     "noKeyFile": (("--api-key-file", "none"), "none"),
     "badEndpoint": (("--listen", "tcp:a:b:c"), "--listen"),
     "unknownEndpoint": (("--listen", "carrier:pigeon"), "--listen"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 from collections.abc import Iterable
 
@@ -15,9 +14,7 @@ from twisted_ws.client.http.response import Response, retryAfter
 from twisted_ws.client.options import Options
 from twisted_ws.logs import printable
 from twisted_ws.upgrade import isToken
-from twisted_ws.wire.door.handshake import Extension, parseExtensions
-
-_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+from twisted_ws.wire.door.handshake import Extension, acceptFor, parseExtensions
 
 
 def checkSubProtocols(subProtocols: Iterable[str]) -> tuple[str, ...]:
@@ -64,11 +61,6 @@ def handshakeRequest(options: Options, key: str, extensions: str) -> bytes:
     return requestHead("GET", options.address, headers, options.headers)
 
 
-def acceptFor(key: str) -> str:
-    """Return the Sec-WebSocket-Accept that answers a key."""
-    return base64.b64encode(hashlib.sha1((key + _GUID).encode(), usedforsecurity=False).digest()).decode()
-
-
 def judge(response: Response, key: str, offered: tuple[str, ...]) -> tuple[str | None, tuple[Extension, ...]]:
     """Return the subprotocol that the server chose, and the extensions; for a response with status 101.
 
@@ -80,7 +72,7 @@ def judge(response: Response, key: str, offered: tuple[str, ...]) -> tuple[str |
         raise BadHandshake("the server's 101 does not switch to WebSocket: its Upgrade header is not websocket")
     if "upgrade" not in (token.strip(" \t").lower() for token in headers.get("connection", "").split(",")):
         raise BadHandshake("the server's 101 lacks Connection: Upgrade")
-    if headers.getAll("sec-websocket-accept") != [acceptFor(key)]:
+    if headers.getAll("sec-websocket-accept") != [acceptFor(key).decode()]:
         raise BadHandshake("the server's Sec-WebSocket-Accept does not match our key: it may come from a cache")
     chosen = headers.getAll("sec-websocket-protocol")
     if len(chosen) > 1 or not set(chosen) <= set(offered):

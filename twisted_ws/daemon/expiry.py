@@ -8,7 +8,7 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_ws.wire.tls.server import WARN_DAYS, ServerTLS
+from twisted_ws.wire.tls.server import WARN_DAYS, ServerTLS, inWords
 
 DAY = 24 * 3600.0
 
@@ -44,4 +44,4 @@ class ExpiryWatch(Service):
         if days < 0:
             self._log.warn("The certificate in use HAS EXPIRED, and clients refuse it: renew it, then reload (SIGHUP).")
         elif days < WARN_DAYS:
-            self._log.warn("The certificate in use expires in {days} days: renew it, then reload (SIGHUP).", days=int(days))
+            self._log.warn("The certificate in use expires in {left}: renew it, then reload (SIGHUP).", left=inWords(days))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.python.usage import CompleteFiles, CompleteList, CompleteNetInterfaces, Completions, Options, UsageError
@@ -86,6 +86,15 @@ class ServiceOptions(Options, AuthOptionMixin):
         installed service; repeatable [/ws=demo, channels and a playground]
         """  # noqa: D205, D415 - this is the help text
         self["service"].append(text)
+
+    def opt_auth(self, description: str) -> None:
+        """METHOD:ARGUMENTS: who may publish by password, such as file:PATH; repeatable"""  # noqa: D415 - help text
+        method, _, path = description.partition(":")
+        if method == "file" and path.strip():
+            # Twisted's plugin would also print a warning of its own if there is no such file; the start says so in one line.
+            self.addChecker(FilePasswordDB(path))  # type: ignore[no-untyped-call]
+        else:
+            super().opt_auth(description)  # type: ignore[no-untyped-call]
 
     def _checkerFactoriesForOptHelpAuth(self) -> Iterator[Any]:
         """Yield what --auth takes, without what `settings` refuses."""

@@ -528,7 +528,8 @@ def test_theLogTellsWhichCertificateIsUsed(pem: str) -> None:
     ("days", "line"),
     [
         (14 - 1e-4, "expires in 13 days, on {until}: renew it, then reload."),
-        (0.5, "expires in 0 days, on {until}: renew it, then reload."),
+        (1.5, "expires in 1 day, on {until}: renew it, then reload."),
+        (0.5, "expires in less than a day, on {until}: renew it, then reload."),
         (-1, "HAS EXPIRED on {until}, and clients refuse it: renew it, then reload."),
     ],
 )

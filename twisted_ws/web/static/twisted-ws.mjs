@@ -7,7 +7,7 @@ const COME_BACK = [];
 const PASSING = ["network", "timeout", "internal-error", "too-many-requests", "unavailable"];
 const TOO_MANY = "too-many-channels";
 const NO_ANSWER = "The server did not answer.";
-const NO_SOCKET = "There is no WebSocket here.";
+const NO_SOCKET = "The WebSocket did not open.";
 const NO_SERVICE = "This is not a channels service: check the url.";
 // The longest query, in characters: a server accepts 8 KiB for the whole request line.
 const ROOM = 7000;

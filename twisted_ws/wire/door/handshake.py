@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from binascii import b2a_base64
 from dataclasses import dataclass, field
+from hashlib import sha1
 
 from twisted_ws.upgrade import isToken
 from twisted_ws.wire.door.head import RequestHead
@@ -17,7 +19,14 @@ _END = re.compile(r"[ \t]*(?:,[ \t,]*|\Z)")
 # 16 bytes in base64.
 _isKey = re.compile(r"[A-Za-z0-9+/]{22}==").fullmatch
 
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+
 Extension = tuple[str, dict[str, list[str | bool]]]
+
+
+def acceptFor(key: str) -> bytes:
+    """Return the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key."""
+    return b2a_base64(sha1(key.encode() + _GUID, usedforsecurity=False).digest(), newline=False)
 
 
 @dataclass(slots=True)

@@ -37,6 +37,12 @@ _TICKET_SECONDS = 3600
 WARN_DAYS = 14
 
 
+def inWords(days: float) -> str:
+    """Return the time that a certificate has left, for a warning: whole days, rounded down."""
+    whole = int(days)
+    return f"{whole} day{'' if whole == 1 else 's'}" if whole else "less than a day"
+
+
 @dataclass(frozen=True, slots=True)
 class TLSSettings:
     """Where the certificate comes from, and which clients may connect: paths of files. Without any, it is self-signed.
@@ -223,4 +229,4 @@ def _report(key: CertifiedKey, now: datetime) -> None:
             "The certificate {path} is NOT VALID BEFORE {since}, and clients refuse it: check this machine's clock.", **facts
         )
     elif days < WARN_DAYS:
-        _log.warn("The certificate {path} expires in {days} days, on {until}: renew it, then reload.", days=int(days), **facts)
+        _log.warn("The certificate {path} expires in {left}, on {until}: renew it, then reload.", left=inWords(days), **facts)

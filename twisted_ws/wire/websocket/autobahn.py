@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from binascii import b2a_base64
-from hashlib import sha1
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.compress import PerMessageDeflateOffer
 
 from twisted_ws.limits import Limits
+from twisted_ws.wire.door.handshake import acceptFor
 from twisted_ws.wire.websocket.base import BaseConnection
 from twisted_ws.wire.websocket.deflate import Deflate, acceptOffer
 
 _SWITCHING = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n%b\r\n"
 )
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
 class _Fired:
@@ -60,8 +58,7 @@ class QuietServerProtocol(BaseConnection, WebSocketServerProtocol):  # type: ign
             if extensions:
                 more.append(("Sec-WebSocket-Extensions", self._accept(extensions)))
             lines = "".join([f"{name}: {value}\r\n" for name, value in (*more, *headers)]).encode("latin-1")
-        accept = b2a_base64(sha1(key.encode() + _GUID).digest(), newline=False)
-        self.transport.write(_SWITCHING % (accept, lines))
+        self.transport.write(_SWITCHING % (acceptFor(key), lines))
         self._onOpen()
 
     def _accept(self, extensions: list[Any]) -> str:
