@@ -91,15 +91,15 @@ class MemoryTransport:
         self.aborted = False
         self.closed = False
         self.noDelay = False
-        self._buffer = bytearray()
-        self._producer: Any = None
+        self.waiting = bytearray()  # what the kernel has not taken
+        self.producer: Any = None  # whom it asks for more
         self._finishing = False
 
     def write(self, data: bytes) -> None:
         assert isinstance(data, bytes)
         if self.closed or self._finishing:
             return
-        self._buffer += data
+        self.waiting += data
 
     def writeSequence(self, data: Any) -> None:
         self.write(b"".join(data))
@@ -108,19 +108,19 @@ class MemoryTransport:
         """Do what a reactor does when the socket is writable."""
         if self.closed:
             return
-        had = bool(self._buffer)
-        size = len(self._buffer) if self.room is None else min(self.room, len(self._buffer))
-        self.sent += self._buffer[:size]
-        del self._buffer[:size]
+        had = bool(self.waiting)
+        size = len(self.waiting) if self.room is None else min(self.room, len(self.waiting))
+        self.sent += self.waiting[:size]
+        del self.waiting[:size]
         if self.room is not None:
             self.room -= size
-        if self._buffer:
+        if self.waiting:
             return
-        if self._producer is not None:
+        if self.producer is not None:
             if had:
-                self._producer.resumeProducing()
+                self.producer.resumeProducing()
         elif self.disconnecting:
-            self._lost(ConnectionDone())
+            self.lose(ConnectionDone())
         elif self._finishing:
             self.writeClosed = True
 
@@ -133,13 +133,13 @@ class MemoryTransport:
                 return
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        assert self._producer is None, "a producer is registered already"
-        self._producer = producer
+        assert self.producer is None, "a producer is registered already"
+        self.producer = producer
         if not streaming:
             producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
-        self._producer = None
+        self.producer = None
 
     def pauseProducing(self) -> None:
         self.reading = False
@@ -160,7 +160,7 @@ class MemoryTransport:
     def abortConnection(self) -> None:
         if not self.closed:
             self.aborted = True
-            self._lost(ConnectionAborted())
+            self.lose(ConnectionAborted())
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         self.noDelay = enabled
@@ -180,11 +180,12 @@ class MemoryTransport:
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", "127.0.0.1", 8080)
 
-    def _lost(self, error: Exception) -> None:
+    def lose(self, error: Exception) -> None:
+        """End, and tell the protocol why."""
         if not self.closed:
             self.closed = True
             self.reading = False
-            protocol, self.protocol, self._producer = self.protocol, None, None
+            protocol, self.protocol, self.producer = self.protocol, None, None
             protocol.connectionLost(Failure(error))
 
 
@@ -250,7 +251,7 @@ class MemoryClient:
 
     def hangUp(self, error: Exception | None = None) -> None:
         """End the stream as a peer does that closes its socket (or whose connection breaks with `error`)."""
-        self.transport._lost(error or ConnectionDone())
+        self.transport.lose(error or ConnectionDone())
 
     def received(self) -> bytes:
         """Return the bytes that came since the last call."""

@@ -157,7 +157,7 @@ def test_channels(way: str, policy: str, size: int) -> None:
     for number, channel in enumerate(channels):
         held.server.publish(channel, payload(number, size), key=str(number))
     compare(*held.end())
-    client.transport._lost(Exception())
+    client.transport.lose(Exception())
     held.world.clock.advance(0)
     assert held.backlog.total == 0
 

@@ -92,7 +92,7 @@ class Peer:
 
     def hangUp(self, error: Exception | None = None) -> None:
         """End the stream, or break the connection with `error`."""
-        self.transport._lost(error or ConnectionDone())
+        self.transport.lose(error or ConnectionDone())
 
 
 @implementer(IStreamClientEndpoint)

@@ -443,12 +443,12 @@ class TestMemory:
         client.transport.room = 0
         for _ in range(100):
             stock.last.sendMessage(bytes(100_000), True)
-        assert len(client.transport._buffer) > 10_000_000
+        assert len(client.transport.waiting) > 10_000_000
         client, recorder = WireHost().open()
         client.transport.room = 0
         for _ in range(100):
             recorder.connection.writeFrame(BINARY, bytes(100_000))
-        assert recorder.connection.bufferedAmount() + len(client.transport._buffer) < 300_000
+        assert recorder.connection.bufferedAmount() + len(client.transport.waiting) < 300_000
         assert ("failed", "SlowConsumer", 1013) in recorder.events
 
     def test_repliesAreBounded(self):
@@ -458,7 +458,7 @@ class TestMemory:
         client = stock.open()
         client.transport.room = 0
         client.send(data)
-        assert len(client.transport._buffer) == 90 * 102
+        assert len(client.transport.waiting) == 90 * 102
         client, recorder = WireHost().open()
         client.transport.room = 0
         client.send(data)
@@ -650,7 +650,7 @@ class TestTime:
         client.send(clientFrame(8, NORMAL))
         client.advance(600, 1)
         assert not client.transport.closed
-        assert len(client.transport._buffer) > 500_000
+        assert len(client.transport.waiting) > 500_000
         host = WireHost()
         client, recorder = host.open()
         client.transport.room = 0

@@ -317,7 +317,7 @@ def test_presence() -> None:
     assert first["presence"] == {"count": 1, "members": [{"user": "ann", "info": {"name": "Ann"}, "connections": 1}]}
     other = world.events("/channels/a?user=bob")
     assert client.frames() == [{"type": "join", "channel": "a", "member": {"user": "bob", "info": {"name": "Bob"}}}]
-    other.transport._lost(ConnectionLost())
+    other.transport.lose(ConnectionLost())
     client.advance(4)
     assert client.frames() == []
     client.advance(2)
@@ -527,7 +527,7 @@ def test_bounded(path: str) -> None:
     stall(client)
     for number in range(200):
         world.publish("a", str(number) + "x" * 1000)
-        assert len(client.transport._buffer) < 40_000
+        assert len(client.transport.waiting) < 40_000
         assert world.server.channels.backlog.total < 150_000
     assert world.server.channels.count("a") == 0
     assert not world.server.visits
@@ -680,7 +680,7 @@ def test_peerLeaves() -> None:
     world = World(service)
     client = world.events()
     (visitor,) = world.server.channels.visitors
-    client.transport._lost(ConnectionLost())
+    client.transport.lose(ConnectionLost())
     assert service.gone == [(visitor, "a")]
     assert not world.server.channels.visitors
     assert world.server.channels.count("a") == 0
@@ -702,7 +702,7 @@ def test_drain() -> None:
     assert len({client.retry for client in clients}) > 1
     assert not stopped.called
     for client in clients:
-        client.transport._lost(ConnectionLost())
+        client.transport.lose(ConnectionLost())
     assert stopped.called
     assert world.client().get("/channels/a", "Accept: text/event-stream").status == 503
 
@@ -863,7 +863,7 @@ def test_hooksTakeTooLong() -> None:
     (response,) = client.responses()
     assert (response.status, response.header("retry-after"), service.cancelled) == (503, "5", 1)
     client.ask("/channels/a", "Accept: text/event-stream")
-    client.transport._lost(ConnectionLost())
+    client.transport.lose(ConnectionLost())
     assert service.cancelled == 2
 
 

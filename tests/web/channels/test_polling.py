@@ -342,7 +342,7 @@ def test_peerLeaves() -> None:
     client = world.client()
     client.ask("/channels/a?wait=30")
     world.publish("a", "comes in the same turn")
-    client.transport._lost(ConnectionLost())
+    client.transport.lose(ConnectionLost())
     world.clock.advance(0)
     assert (service.ended, world.server.channels.count("a"), world.server.visits) == (["a"], 0, set())
     assert world.publish("a", "x")[0].recipients == 0
@@ -359,7 +359,7 @@ def test_drain() -> None:
     assert response.json == {"id": "e:1", "recovered": False, "messages": []}
     assert response.header("connection") == "close"
     assert 1 <= int(response.header("retry-after") or 0) <= 6
-    client.transport._lost(ConnectionLost())
+    client.transport.lose(ConnectionLost())
     assert stopped.called
     late = world.client().get("/channels/a?wait=30")
     assert (late.status, late.header("retry-after")) == (503, "5")
@@ -373,7 +373,7 @@ def test_drainOfMany() -> None:
         client.ask("/channels/a?wait=30")
     stopped = world.server.stop()
     for client in clients:
-        client.transport._lost(ConnectionLost())
+        client.transport.lose(ConnectionLost())
     for _ in range(20):
         world.clock.turn()
     assert stopped.called

@@ -95,7 +95,7 @@ def test_slicesOfOne(leaves: bool) -> None:
     assert turn(world.clock)
     assert client.transport.sent == b""
     if leaves:
-        client.transport._lost(ConnectionLost())
+        client.transport.lose(ConnectionLost())
         assert turn(world.clock)
         assert not turn(world.clock)
         assert client.transport.sent == b""

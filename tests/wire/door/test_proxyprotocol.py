@@ -178,7 +178,7 @@ def test_handshake(data: bytes, address: str, port: int, secure: bool, step: int
     (request,) = host.requests
     assert (request.peerAddress, request.peerPort, request.isSecure) == (address, port, secure)
     assert host.recorders[0].connection.isSecure() is secure
-    transport._lost(ConnectionError())
+    transport.lose(ConnectionError())
     assert host.runtime.gate.open == 0
 
 

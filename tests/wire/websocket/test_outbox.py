@@ -93,11 +93,11 @@ def test_slices():
     """A large frame goes out one slice at a time, so that the transport never holds more."""
     world = World(room=0)
     world.message(b"x" * (3 * SLICE + 1))
-    assert len(world.transport._buffer) == SLICE
+    assert len(world.transport.waiting) == SLICE
     world.transport.room = SLICE
     world.transport.settle()
     assert world.outbox.size == 2 * SLICE + 1
-    assert len(world.transport._buffer) == SLICE
+    assert len(world.transport.waiting) == SLICE
 
 
 def test_smallFramesTogether():
@@ -233,7 +233,7 @@ def test_nothingAfterAbandon():
     world = World()
     world.outbox.abandon(CLOSED)
     world.outbox.control(b"<ping>")
-    assert not world.transport._buffer
+    assert not world.transport.waiting
 
 
 def test_abandonWithABegunFrameOfNobody():
@@ -275,7 +275,7 @@ def test_closedBelow():
     world.message(b"x")
     world.transport.disconnecting = True
     world.outbox.resumeProducing()
-    assert world.transport._producer is None
+    assert world.transport.producer is None
 
 
 def test_unasked():
@@ -464,7 +464,7 @@ def test_anyOrder(moves):
                 world.outbox.control(frame)
                 controls.append(frame)
         assert world.outbox.size == world.backlog.total
-        assert len(world.transport._buffer) <= SLICE
+        assert len(world.transport.waiting) <= SLICE
     world.transport.room = None
     world.transport.settle()
     rest, found = bytes(world.transport.sent), {b"M": [], b"C": [], b"P": []}
