@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import gc
+import socket
+from contextlib import ExitStack, suppress
 from itertools import pairwise
+from weakref import ref
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -8,37 +12,74 @@ from twisted.logger import capturedLogs
 
 from tests.dispatch.support import Turns as Clock
 from tests.moments import collectAt
+from tests.wire.lanes import framesOf
 from twisted_ws import ChannelError, Limits
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.wire.loop.turns import FEW, QUANTUM
 from twisted_ws.wire.loop.turns import STEPS as TURN
 from twisted_ws.wire.loop.turns import TURN as TURN_SECONDS
-from twisted_ws.wire.speedups.pure import BEGUN, NOT_THIS_WAY, WHOLE
-from twisted_ws.wire.websocket import fanout
+from twisted_ws.wire.speedups import makeSender
 from twisted_ws.wire.websocket.crowd import GROUP, Crowd
 from twisted_ws.wire.websocket.fanout import BYTES, EVERYBODY, OWN_WAY, SHORT, STEPS, Later, stepsOf
 from twisted_ws.wire.websocket.runtime import Runtime
 
-ALL = 3 * TURN // STEPS  # who do not fit into three turns together with anything else
+ALL = 3 * TURN // STEPS  # members that do not fit into three turns together with anything else
 
 
 class Member:
-    """One who gets messages: a link, a sender, and the caller of both.
+    """One of the recipients: a link, its sender, and the caller of both.
+
+    Its socket is real. Where the other end is kept, what it got is read there; else only the number of frames is known.
 
     Attributes:
-        way: how the kernel takes frames: WHOLE, BEGUN or NOT_THIS_WAY.
-        got: the messages, in order.
-        onSend: called before each that goes its own way.
+        sender: how frames go straight out.
+        onSend: called before each message that goes its own way.
         takes: whether it takes them.
     """
 
     membership = None
 
-    def __init__(self, way=WHOLE, takes=True):
-        self.way, self.takes = way, takes
-        self.got = []
+    def __init__(self, sink=None):
+        self.takes = True
         self.onSend = lambda message: None
-        self.sender = self._connection = self
+        self._connection = self
+        ours, self._theirs = (sink, None) if sink is not None else socket.socketpair()
+        ours.setblocking(False)
+        self._ours = ours
+        self._messages, self._seen = [], 0
+        self.sender = makeSender(ours.fileno(), False)
+        self.sender.open = True
+
+    def goOwnWay(self):
+        """Take no frames straight out, as one that is behind or has compression."""
+        self.sender.open = False
+
+    def fill(self):
+        """Have the kernel take no more."""
+        with suppress(BlockingIOError):
+            while True:
+                self._ours.send(bytes(10_000))
+
+    @property
+    def isWatched(self):
+        return self._theirs is not None
+
+    @property
+    def got(self):
+        """The messages, in order; if it is not watched, ... for each frame."""
+        if self.isWatched:
+            self._messages += [payload for _, payload in framesOf(self._read())]
+        else:
+            self._messages += [...] * (self.sender.written - self._seen)
+        self._seen = self.sender.written
+        return self._messages
+
+    def _read(self):
+        data = b""
+        with suppress(BlockingIOError):
+            while True:
+                data += self._theirs.recv(1 << 20, socket.MSG_DONTWAIT)
+        return data
 
     def send(self, message):
         self.onSend(message)
@@ -47,6 +88,17 @@ class Member:
 
     def goOn(self):
         self.got.append("goes on")
+
+    def end(self):
+        if self.isWatched:
+            self._ours.close()
+            self._theirs.close()
+
+
+def have(members, *messages):
+    """Return whether each of them got these messages, in this order."""
+    expected = [*messages]
+    return all(each.got == expected if each.isWatched else len(each.got) == len(expected) for each in members)
 
 
 class Subscribed:
@@ -60,24 +112,23 @@ class Subscribed:
 
 
 class World:
-    """All members in one crowd, and a kernel."""
+    """All members in one crowd; of very many, about a hundred are watched."""
 
-    def __init__(self, count, monkeypatch, **limits):
+    def __init__(self, count, sink, **limits):
         self.clock = Clock()
         runtime = Runtime(self.clock, Limits(**{"maxSendBufferTotal": 1 << 30, **limits}))
         self.turns, self.backlog, self.fanOuts = runtime.turns, runtime.backlog, runtime.fanOuts
-        self.members = [Member() for _ in range(count)]
+        self.sink, self.made = sink, []
+        step = count // 101 + 1
+        self.members = [self.member(n % step == 0 or n < 6 or n >= count - 6) for n in range(count)]
         self.crowd = Crowd()
         for each in self.members:
             self.crowd.add(each)
-        monkeypatch.setattr(fanout, "sendMany", self.sendMany)
 
-    def sendMany(self, senders, data, now):
-        outcomes = bytes([each.way for each in senders])
-        for each in senders:
-            if each.way != NOT_THIS_WAY:
-                each.got.append(data[2:] if each.way == WHOLE else b"begun")
-        return outcomes if any(outcomes) else None
+    def member(self, isWatched=True):
+        """Return one more, in no crowd."""
+        self.made.append(Member(None if isWatched else self.sink))
+        return self.made[-1]
 
     def send(self, text, members=None, name=EVERYBODY, **options):
         """Send to all, or to some."""
@@ -93,18 +144,36 @@ class World:
         size = 0 if isinstance(text, Later) else len(text)
         return self.fanOuts.send([(run, message, steps) for run in runs], (name,), find, size, **options)
 
-    def counts(self, text):
-        """Let the reactor turn until nothing happens, and return how many have had a message after each turn."""
-        counts = [sum(text in each.got for each in self.members)]
+    def counts(self):
+        """Let the reactor turn until nothing happens, and return how many messages were got in all, now and after each turn."""
+        counts = [self.count()]
         while self.clock.getDelayedCalls():
             self.clock.turn()
-            counts.append(sum(text in each.got for each in self.members))
+            counts.append(self.count())
         return counts
+
+    def count(self):
+        return sum(len(each.got) for each in self.members)
+
+    def end(self):
+        for each in self.made:
+            each.end()
 
 
 @pytest.fixture
-def makeWorld(monkeypatch):
-    return lambda count=3, **limits: World(count, monkeypatch, **limits)
+def makeWorld():
+    with ExitStack() as stack:
+        # A socket that takes whatever is sent, and of which nobody reads: the kernel drops what has no room at the other end.
+        end, sink = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(2)]
+        end.bind(("127.0.0.1", 0))
+        sink.connect(end.getsockname())
+
+        def make(count=3, **limits):
+            world = World(count, sink, **limits)
+            stack.callback(world.end)
+            return world
+
+        yield make
 
 
 def results(*answers):
@@ -128,14 +197,17 @@ def test_few(makeWorld):
 def test_ownWays(makeWorld):
     """Recipients that cannot be sent a whole frame go on by themselves, in order; those that take nothing are not counted."""
     world, order = makeWorld(4), []
-    for each, way in zip(world.members, (WHOLE, NOT_THIS_WAY, BEGUN, NOT_THIS_WAY), strict=True):
-        each.way = way
+    for number, each in enumerate(world.members):
+        if number % 2:
+            each.goOwnWay()
         each.onSend = lambda message, each=each: order.append(world.members.index(each))
         each.goOn = lambda each=each: order.append(world.members.index(each))
+    world.members[2].fill()
     world.members[3].takes = False
     assert world.send(b"x") == 3
     assert order == [1, 2, 3]
-    assert [each.got for each in world.members] == [[b"x"], [b"x"], [b"begun"], [b"x"]]
+    assert world.members[2].sender.rest() == b"\x81\x01x"
+    assert have([world.members[n] for n in (0, 1, 3)], b"x")
 
 
 def test_otherMessages(makeWorld):
@@ -163,24 +235,25 @@ def test_oneThatFails(makeWorld):
 
 
 @pytest.mark.parametrize(
-    ("way", "message", "steps"),
+    ("straight", "message", "steps"),
     [
-        (WHOLE, b"x", STEPS),
-        (NOT_THIS_WAY, b"x", STEPS + OWN_WAY),
-        (WHOLE, b"x" * 10 * BYTES, STEPS + 10),
-        (WHOLE, "x", STEPS),
+        (True, b"x", STEPS),
+        (False, b"x", STEPS + OWN_WAY),
+        (True, b"x" * 10 * BYTES, STEPS + 10),
+        (True, "x", STEPS),
     ],
 )
-def test_slices(makeWorld, way, message, steps):
+def test_slices(makeWorld, straight, message, steps):
     """To more than fit, it goes a bounded number at a time, by what it costs, and the answer comes after the last."""
     world = makeWorld(10_000)
-    for each in world.members:
-        each.way = way
+    if not straight:
+        for each in world.members:
+            each.goOwnWay()
     answer = world.send(message)
-    counts = world.counts(message) if len(message) < 100 else _large(world)
+    counts = world.counts()
     most = TURN // steps
     # What goes its own way shows that only when it was tried.
-    slack = 2 * QUANTUM if way == NOT_THIS_WAY else 1
+    slack = 1 if straight else 2 * QUANTUM
     for before, after in pairwise([0, *counts]):
         assert after - before <= most + slack
     assert counts[-1] == 10_000
@@ -188,14 +261,6 @@ def test_slices(makeWorld, way, message, steps):
     assert results(answer) == [10_000]
     assert not world.fanOuts.pending
     assert world.backlog.total == 0
-
-
-def _large(world):
-    counts = [sum(bool(each.got) for each in world.members)]
-    while world.clock.getDelayedCalls():
-        world.clock.turn()
-        counts.append(sum(bool(each.got) for each in world.members))
-    return counts
 
 
 def test_addUp(makeWorld):
@@ -208,9 +273,10 @@ def test_addUp(makeWorld):
     got = [len(world.members[-1].got)]
     while world.clock.getDelayedCalls():
         world.clock.turn()
+        world.count()
         got.append(len(world.members[-1].got))
         assert got[-1] - got[-2] <= TURN // (100 * STEPS) + 1
-    assert [each.got for each in world.members] == [[b"%d" % number for number in range(200)]] * 100
+    assert have(world.members, *[b"%d" % number for number in range(200)])
     assert results(*answers) == [100] * 200
     assert world.backlog.total == 0
 
@@ -221,10 +287,10 @@ def test_order(makeWorld):
     some = world.members[-5:]
     answers = [world.send(b"a"), world.send(b"b", some, "channel"), world.send(b"c"), world.send(b"d", some, "channel")]
     assert results(*answers) == [None] * 4
-    world.counts(b"c")
+    world.counts()
     assert results(*answers) == [ALL, 5, ALL, 5]
-    assert {tuple(each.got) for each in some} == {(b"a", b"b", b"c", b"d")}
-    assert {tuple(each.got) for each in world.members[:-5]} == {(b"a", b"c")}
+    assert have(some, b"a", b"b", b"c", b"d")
+    assert have(world.members[:-5], b"a", b"c")
 
 
 def test_slowOnes(makeWorld):
@@ -235,9 +301,10 @@ def test_slowOnes(makeWorld):
         world.clock.rightNow += TURN_SECONDS
 
     for each in world.members:
-        each.way, each.onSend = NOT_THIS_WAY, takeLong
+        each.goOwnWay()
+        each.onSend = takeLong
     answer = world.send(b"x")
-    counts = world.counts(b"x")
+    counts = world.counts()
     assert counts[0] <= GROUP + SHORT // STEPS
     assert all(after - before <= SHORT // STEPS for before, after in pairwise(counts))
     assert results(answer) == [2_000]
@@ -255,8 +322,8 @@ def test_later(makeWorld):
     assert made == []
     world.fanOuts.catchUp(world.members[-1])
     assert world.members[-1].got == [b"a", b"b"]
-    counts = world.counts(b"b")
-    assert counts[-1] == ALL
+    counts = world.counts()
+    assert counts[-1] == 2 * ALL
     assert len(made) == 1
     assert results(*answers) == [ALL, ALL]
 
@@ -274,7 +341,7 @@ def test_othersHaveTheirTurn(makeWorld):
             world.turns.later(look)
 
     world.turns.later(look)
-    world.counts(b"a")
+    world.counts()
     assert all(after - before <= QUANTUM // STEPS for before, after in pairwise(seen))
 
 
@@ -282,14 +349,15 @@ def test_comesAndGoes(makeWorld):
     """A recipient that comes after the call does not get it; one that leaves meanwhile is not counted."""
     world = makeWorld(ALL)
     answer = world.send(b"a")
-    late = Member()
+    late = world.member()
     world.crowd.add(late)
     world.fanOuts.came(late, EVERYBODY)
     world.fanOuts.catchUp(late)
     gone = world.members[-3:]
     for each in gone:
-        each.way, each.takes = NOT_THIS_WAY, False  # as a closed connection's
-    world.counts(b"a")
+        each.goOwnWay()
+        each.takes = False  # as a closed connection's
+    world.counts()
     assert late.got == []
     assert results(answer) == [ALL - 3]
     world.send(b"b", [late])
@@ -313,35 +381,49 @@ def test_catchUp(makeWorld):
     answers.append(world.send(b"e"))
     world.fanOuts.catchUp(last)
     last.got.append("own")
-    world.counts(b"e")
+    world.counts()
     assert first.got == [b"a", b"b", b"d", "own", b"e"]
     assert last.got == [b"a", b"b", b"d", "own", b"e", "own"]
     assert other.got == [b"a", b"b", b"c", b"d", b"e"]
     assert results(*answers) == [ALL, 3, 1, ALL, ALL]
-    assert not world.fanOuts._caught
+
+
+def test_whoCaughtUpIsForgotten(makeWorld):
+    """Of a recipient that caught up and left, nothing is kept once all that was on its way has been sent."""
+    world = makeWorld(ALL)
+    world.send(b"a")
+    gone = Member(world.sink)
+    world.fanOuts.came(gone, EVERYBODY)
+    world.fanOuts.catchUp(gone)
+    gone = ref(gone)
+    gc.collect()
+    assert gone() is not None  # for it may write again
+    world.counts()
+    gc.collect()
+    assert gone() is None
 
 
 def test_catchUpBySubscription(makeWorld):
     """A subscriber catches up with its channels only, from when it was there for them."""
     world = makeWorld(ALL)
-    member = Member()
+    member = world.member()
     person = Subscribed(member, "a", "b.*")
     world.send(b"0")
     world.send(b"1", [member], "a")
-    world.send(b"2", [Member()], "b.c")
+    world.send(b"2", [world.member()], "b.c")
     world.fanOuts.came(person, "b.*")
     world.send(b"3", [member], "b.*")
-    world.send(b"4", [Member()], "d")
+    world.send(b"4", [world.member()], "d")
     world.fanOuts.catchUp(person)
     assert member.got == [b"1", b"3"]
-    world.counts(b"0")
+    world.counts()
     assert member.got == [b"1", b"3"]
 
 
 def test_overlaps(makeWorld):
     """A recipient in several parts gets it once, in slices or ahead of the others."""
     world = makeWorld(ALL)
-    twice = Member()
+    twice = world.member()
     parts = [(run, OutgoingMessage(1, b"x"), STEPS) for run in world.crowd.runs()]
     own = (([twice, *world.members], [twice, *world.members], ALL + 1), OutgoingMessage(1, b"x"), STEPS)
     message = own[1]
@@ -349,8 +431,8 @@ def test_overlaps(makeWorld):
     world.fanOuts.catchUp(Subscribed(world.members[5], "a"))
     world.fanOuts.catchUp(Subscribed(world.members[-1], "*"))
     world.fanOuts.catchUp(Subscribed(twice, "a", "*"))
-    world.counts(b"x")
-    assert {tuple(each.got) for each in (*world.members, twice)} == {(b"x",)}
+    world.counts()
+    assert have((*world.members, twice), b"x")
     assert results(answer) == [ALL + 1]
 
 
@@ -361,7 +443,7 @@ def test_sentFromWithin(makeWorld):
     """What a service sends while a message is handed out comes to all after it, and its answer after that."""
     world, answers = makeWorld(5), []
     for each in world.members:
-        each.way = NOT_THIS_WAY
+        each.goOwnWay()
 
     def again(message):
         if message.payload == b"a":
@@ -371,14 +453,14 @@ def test_sentFromWithin(makeWorld):
     world.members[1].onSend = again
     assert world.send(b"a") == 5
     assert results(*answers) == [5]
-    assert {tuple(each.got) for each in world.members} == {(b"a", b"b")}
+    assert have(world.members, b"a", b"b")
 
 
 def test_writtenToFromWithin(makeWorld):
     """One whom a service writes to, while others are handed a message, has that message first; once."""
     world = makeWorld(6)
     for each in world.members:
-        each.way = NOT_THIS_WAY
+        each.goOwnWay()
 
     def write(message):
         for each in world.members:
@@ -389,7 +471,7 @@ def test_writtenToFromWithin(makeWorld):
     assert world.send(b"a") == 6
     # Its own was in the middle of being written.
     assert world.members[1].got == ["own", b"a"]
-    assert {tuple(each.got) for each in world.members if each is not world.members[1]} == {(b"a", "own")}
+    assert have([each for each in world.members if each is not world.members[1]], b"a", "own")
 
 
 def test_answersFromWithin(makeWorld):
@@ -397,9 +479,9 @@ def test_answersFromWithin(makeWorld):
     world = makeWorld(ALL)
     more = []
     world.send(b"a").addCallback(lambda count: more.append(world.send(b"b")))
-    world.counts(b"b")
+    world.counts()
     assert results(*more) == [ALL]
-    assert {tuple(each.got) for each in world.members} == {(b"a", b"b")}
+    assert have(world.members, b"a", b"b")
 
 
 # Too many.
@@ -418,7 +500,7 @@ def test_admit(makeWorld):
         world.send(b"%d" % number)
     with pytest.raises(ChannelError):
         world.fanOuts.admit(1)
-    world.counts(b"3")
+    world.counts()
     world.fanOuts.admit(1)
     assert world.backlog.total == 0
 
@@ -430,7 +512,7 @@ def test_finalisers(makeWorld, outer, inner):
     for number in range(200):
         world = makeWorld(3)
         for each in world.members[1:]:
-            each.way = NOT_THIS_WAY
+            each.goOwnWay()
         world.turns.spend(world.turns.left)  # so that all of it waits
         answers = [world.send(b"a")]
 
@@ -449,12 +531,13 @@ def test_finalisers(makeWorld, outer, inner):
             answers.append(world.send(b"b"))
             with collectAt(number, act) as moment:
                 world.clock.turn()
-        world.counts(b"b")
+        world.counts()
         sent = [b"a", b"b", b"c"][: len(answers)]
         assert [sorted(each.got) for each in world.members] == [sent] * 3, f"at moment {number}"
         assert results(*answers) == [3] * len(answers), f"at moment {number}"
         assert not world.fanOuts.pending
         assert world.backlog.total == 0
+        world.end()
         if not moment.came:
             break
     assert number
