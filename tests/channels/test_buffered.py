@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-import socket
 from types import SimpleNamespace
 
 import pytest
 
 from tests.channels.listeners import Ear
 from tests.channels.test_mailbox import Steps
+from tests.texts import Held
+from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld, framesOf
 from twisted_ws import ConnectionClosed, Limits, WebSocketService
+from twisted_ws.caller import Caller
 from twisted_ws.channels.buffered import PIECE, STEPS, BufferedSubscriber
 from twisted_ws.channels.channels import ROOM
 from twisted_ws.channels.mailbox import CHARGE, Policy
@@ -15,7 +17,9 @@ from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.engines.replay import REPLAY_CHARGE
 from twisted_ws.message import Start
 from twisted_ws.testing import serve
+from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.loop.turns import STEPS as TURN
+from twisted_ws.wire.speedups import NEVER
 
 BIG = ROOM // 2 + 1  # of two of these, the second does not fit
 
@@ -105,9 +109,7 @@ def test_afterTheEnd():
 
 def test_noServer():
     """A caller that belongs to no server says so."""
-    world = World()
-    _, caller = world.connect()
-    caller._registry = None
+    caller = Caller(World().connect()[0], UpgradeRequest("/ws"))
     assert caller.unsubscribe("a") is False
     with pytest.raises(RuntimeError, match="no server"):
         caller.subscribe("a")
@@ -209,37 +211,57 @@ def test_forgotten():
     assert world.backlog.total == 0
 
 
-def greedy(world, sent):
-    """Return a caller whose peer takes everything at once, as its connection reports at once.
+class Greedy:
+    """The connection of a peer that takes everything at once, and says so at once.
 
-    Noted in `sent` is what of its turn is left at each write, and how many messages that has.
+    Attributes:
+        sent: at each write, how many steps of its turn are left, and how many messages it has.
+        kept: bytes that are held for the peer elsewhere.
     """
-    _, caller = world.connect()
-    hold, eased = caller._connection.hold, []
 
-    def held(goOn, makeRoom=None):
-        eased[:] = [goOn] if goOn else []
-        hold(goOn, makeRoom)
+    sender = NEVER
 
-    def sendAll(messages):
-        sent.append((world.server.runtime.turns.left, len(messages)))
-        for each in [*eased]:
-            each()
+    def __init__(self, turns, sent):
+        self.turns, self.sent = turns, sent
+        self.kept, self.goOn = 0, None
 
-    caller._connection.hold, caller._connection.sendAll = held, sendAll
-    return caller
+    def isOpen(self):
+        return True
+
+    def bufferedAmount(self):
+        return 0
+
+    waiting = bufferedAmount
+
+    def keep(self, by):
+        self.kept += by
+
+    def hold(self, goOn, makeRoom=None):
+        self.goOn = goOn
+
+    def sendAll(self, messages):
+        self.sent.append((self.turns.left, len(messages)))
+        if self.goOn is not None:
+            self.goOn()
+
+
+def greedy(world, sent):
+    """Return a subscriber with such a peer."""
+    connection = Greedy(world.server.runtime.turns, sent)
+    return BufferedSubscriber(Caller(connection, UpgradeRequest("/ws")), world.channels)
 
 
 def test_pieces():
     """A long resume to a peer that takes all at once goes out a piece at a time."""
     world, sent = World(historyMessages=1000), []
     world.publish(*["x" * 1000] * 500)
-    greedy(world, sent).subscribe("a", "0")
+    peer = greedy(world, sent)
+    peer.subscribe("a", "0")
     world.memory.advance(0)
     sizes = [size for _, size in sent]
     assert sum(sizes) == 500
     assert set(sizes[:-1]) == {PIECE // 1000}
-    assert world.backlog.total == 0
+    assert peer.caller.bufferedAmount == world.backlog.total == 0
 
 
 @pytest.mark.parametrize(("channels", "callers"), [(1, 1), (9, 1), (3, 3)])
@@ -250,9 +272,10 @@ def test_inTurns(channels, callers, size):
     world, sent = World(historyMessages=3000), []
     for number in range(channels):
         world.publish(*["x" * size] * count, channel=f"a{number}")
-    for caller in [greedy(world, sent) for _ in range(callers)]:
+    peers = [greedy(world, sent) for _ in range(callers)]
+    for peer in peers:
         for number in range(channels):
-            caller.subscribe(f"a{number}", "0")
+            peer.subscribe(f"a{number}", "0")
     world.memory.advance(0)
     turns, before = [0], TURN
     for left, number in sent:
@@ -312,8 +335,9 @@ def test_dropped():
     assert world.backlog.total > 3 * BIG
     assert caller.unsubscribe("a")
     assert world.backlog.total < 2.1 * BIG
-    assert caller.membership._mailbox is None
+    before = caller.bufferedAmount
     world.publish("4", channel="b")
+    assert caller.bufferedAmount > before  # not behind it
     client.resume()
     assert heads(client.readMessages()) == "14"
 
@@ -426,67 +450,58 @@ def test_allTogether():
 
 
 def test_closedWithMail():
-    """A peer that leaves with mail waiting leaves nothing behind."""
-    world = World()
+    """A peer that leaves with mail waiting leaves nothing behind, also if the service keeps its caller."""
+    world, keys = World(), Held()
     client, caller = world.connect("a")
     client.pause()
-    world.publish(big("1"), big("2"), big("3"))
-    membership = caller.membership
+    for number in "123":
+        world.publish(big(number), key=keys.text(number))
     client.cut()
-    assert world.server.runtime.backlog.total == 0
-    assert membership._mailbox is None
+    world.channels.forget("a")
+    assert len(keys) == 0
+    assert world.server.runtime.backlog.total == caller.bufferedAmount == 0
     assert world.publish("4")[0].recipients == 0
 
 
-@pytest.fixture
-def pipe():
-    """A socket with little room: (what reads, what writes)."""
-    reading, writing = socket.socketpair()
-    writing.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
-    for each in (reading, writing):
-        each.setblocking(False)
-    yield reading, writing
-    reading.close()
-    writing.close()
+class Subscribed(WebSocketService):
+    """Subscribes each caller to channel a."""
+
+    def onOpen(self, caller):
+        caller.subscribe("a")
+        self.caller = caller
 
 
-def test_fastLane(pipe):
+@pytest.fixture(params=IMPLEMENTATIONS)
+def lane(monkeypatch, request):
+    world = LaneWorld(request.param, monkeypatch, Subscribed(), Limits(pingInterval=0))
+    yield world
+    world.close()
+
+
+def test_fastLane(lane):
     """A caller in the fast lane is sent the frame directly, except while something waits: then everything takes one way."""
-    world = World()
-    client, caller = world.connect("a")
-    reading, writing = pipe
-    sender = caller._connection.sender
-    sender.handle, sender.open = writing.fileno(), True
-    assert world.publish("hi")[0].recipients == 1
-    assert reading.recv(100) == b"\x81\x02hi"
-    client.pause()
-    assert [answer.recipients for answer in world.publish("1" * ROOM, "2" * ROOM, "3")] == [1, 1, 1]
-    begun = len(reading.recv(100_000))
-    assert 0 < begun < ROOM
-    assert caller.bufferedAmount == ROOM + 4 - begun
-    assert caller.membership._mailbox.size == 2 * CHARGE + ROOM + 1
-    received = bytearray()
-    client._endpoint.connection.client.protocol = SimpleNamespace(dataReceived=received.extend)  # the lane has the beginning
-    client.resume()
-    rest = bytes(received)
-    assert rest[: ROOM + 4 - begun] == b"1" * (ROOM + 4 - begun)
-    assert rest.endswith(b"2\x81\x013")
-    world.publish("4")
-    assert reading.recv(100) == b"\x81\x014"
+    client, backlog = lane.connect(), lane.server.runtime.backlog
+    caller = lane.server.services["/ws"].caller
+    assert lane.server.publish("a", "hi").result.recipients == 1
+    assert client.recv(100) == b"\x81\x02hi"
+    assert [lane.server.publish("a", text).result.recipients for text in ("1" * ROOM, "2" * ROOM, "3")] == [1, 1, 1]
+    assert 0 < caller.bufferedAmount < ROOM  # it was begun directly
+    assert backlog.total >= caller.bufferedAmount + 2 * CHARGE + ROOM + 1  # the others wait in the mailbox
+    received = framesOf(lane.readAll(client))
+    assert [(payload[:1], len(payload)) for _, payload in received] == [(b"1", ROOM), (b"2", ROOM), (b"3", 1)]
+    assert backlog.total == 0
+    lane.server.publish("a", "4")
+    assert client.recv(100) == b"\x81\x014"
 
 
-def test_nothingOvertakesMail(pipe):
+def test_nothingOvertakesMail(lane):
     """What is published when the outbox has just become empty goes behind what waits in the mailbox."""
-    world = World()
-    client, caller = world.connect("a")
-    client.pause()
-    caller.writeTextMessage(big("0")).addCallback(lambda result: world.server.publish("a", "3"))
-    world.publish(big("1"), big("2"))
-    caller._connection.sender.handle, caller._connection.sender.open = pipe[1].fileno(), True
-    client.resume()
-    assert heads(client.readMessages()) == "0123"
-    with pytest.raises(BlockingIOError):
-        pipe[0].recv(1)
+    client = lane.connect()
+    caller = lane.server.services["/ws"].caller
+    caller.writeTextMessage(big("0")).addCallback(lambda result: lane.server.publish("a", "3"))
+    for text in big("1"), big("2"):
+        lane.server.publish("a", text)
+    assert [payload[:1] for _, payload in framesOf(lane.readAll(client))] == [b"0", b"1", b"2", b"3"]
 
 
 def test_promises():

@@ -545,14 +545,19 @@ def test_lateAnswers(late):
     late.channels.subscribe(ear, "a")
     engine.asked[-1].callback(History(None, False, []))
 
+
+def test_publishedWhileItIsHeard():
+    """A message that a subscriber publishes as it hears another gets the engine's answer, too."""
+
     class Both(LateEngine):
         def publish(self, channel, *rest):
             self.receive(self.message(1, channel=channel))
             return super().publish(channel, *rest)
 
-    late.channels._engine = both = Both()
-    both.receive = late.channels._receive
-    ear.onHear = lambda text: answers.append(late.channels.publish("b", "2"))
-    late.channels.publish("a", "1")
-    both.asked[0].callback("second")
-    assert late.now(answers[-1]) == "second"
+    world, ear, answers = World(engine=Both()), Ear(), []
+    world.channels.subscribe(ear, "a")
+    world.engine.asked[-1].callback(History(None, False, []))
+    ear.onHear = lambda text: answers.append(world.channels.publish("b", "2"))
+    world.channels.publish("a", "1")
+    world.engine.asked[1].callback("second")
+    assert world.now(answers[-1]) == "second"

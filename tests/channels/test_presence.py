@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import gc
 import json
+from weakref import ref
 
 import pytest
 
 from tests.channels.listeners import Ear, OtherEar, World
+from tests.channels.test_mailbox import Steps, steps
 from tests.dispatch.support import Turns
+from tests.texts import Text
 from twisted_ws import ChannelError, Limits
-from twisted_ws.channels import presence
 from twisted_ws.channels.channels import MEMBERS
 from twisted_ws.channels.presence import FEW, LEAVES, AnswerBudget
 from twisted_ws.wire.loop.turns import STEPS
@@ -54,55 +57,57 @@ def test_members(world):
     assert members(world, "b") == []
 
 
-def test_churnAmongMany(world):
+@pytest.mark.parametrize("user", ["ann", None])
+def test_churnAmongMany(user):
     """Whoever leaves is found without a look at the others, named or not, and whatever its user is now."""
 
-    class Users(dict):
-        def items(self):
-            raise AssertionError("all users were looked at")
+    def leaving(count):
+        world = World(presenceDelay=5)
+        others = [Ear(Text(f"{number:04}")) for number in range(count)]
+        ear = Ear(user)
+        for each in (*others, ear):
+            world.subscribe(each, "a")
+        ear.caller.user = "0001"
+        Text.compared = 0
+        return steps(lambda: world.channels.leave(ear)) + Text.compared
 
-        __iter__ = page = items
+    assert leaving(3000) < leaving(3) + 50
 
-    ann, bob, nobody = Ear("ann"), Ear("bob"), Ear()
-    for ear in ann, bob, nobody:
+
+def test_nothingIsKeptOfWhoLeft(world):
+    """Of whoever has left, the user is listed without a connection until its time is over; nothing else is kept."""
+    ears = [Ear("ann"), Ear("bob"), Ear()]
+    for ear in ears:
         world.subscribe(ear, "a")
-    users = world.channels.presence._users
-    users["a"] = Users(users["a"])
-    ann.caller.user, bob.caller.user = None, "ann"
-    for ear in nobody, ann, bob:
-        world.channels.leave(ear)
-    assert [present.connections for present in users["a"].values()] == [0, 0]
-    assert not world.channels.presence._entered
+    ears[0].caller.user, ears[1].caller.user = None, "ann"
+    gone = [ref(ear) for ear in ears]
+    while ears:
+        world.channels.leave(ears.pop())
+    del ear
+    gc.collect()
+    assert [each() for each in gone] == [None] * 3
+    assert members(world) == [("ann", None, 0), ("bob", None, 0)]
+    world.advance(6)
+    assert members(world) == []
 
 
 def test_manyMembers():
     """Of very many users an answer has some, by name, and says after whom to go on; no more are looked at for it."""
     world = World(answerMessages=100)
     users = [f"{number * 7919 % 5000:04}" for number in range(5000)]
-    ears = {user: Ear(user) for user in users}
-    for ear in ears.values():
-        world.subscribe(ear, "a")
-    turns, looked = world.channels.turns, []
-
-    class Watched(presence._Present):
-        @property
-        def info(self):
-            looked.append(self)
-            return b"null"
-
-    made = world.channels.presence._users["a"]
     for user in users:
-        dict.__setitem__(made, user, Watched.__new__(Watched))
-        made[user].connections = 1
+        world.subscribe(Ear(Text(user)), "a")
+    turns = world.channels.turns
     seen, cursor = [], ""
     while cursor is not None:
-        before = turns.left
-        who = world.channels.who("a", cursor)
+        before, Text.compared = turns.left, 0
+        with Steps() as counted:
+            who = world.channels.who("a", cursor)
         assert who["count"] == 5000
-        assert len(looked) <= 2 * 101
+        assert Text.compared <= 2 * 101
+        assert counted.count <= 20 * 101
         assert before - turns.left == 1 + 100 // MEMBERS
         seen += [each.user for each in who["members"]]
-        looked.clear()
         turns.left = STEPS
         cursor = who.get("next")
     assert seen == sorted(users)

@@ -13,7 +13,9 @@ from tests.memory import MemoryClient, SteadyClock, clientFrame
 from twisted_ws import Limits, WebSocketServer
 from twisted_ws.channels.mailbox import CHARGE
 from twisted_ws.channels.service import ChannelService
+from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.engines.replay import REPLAY_CHARGE
+from twisted_ws.wire.loop.wheel import Wheel
 
 CHANNELS = ("a", "b.c")
 LIMITS = Limits(historyMessages=6, historyAge=20, maxSendBuffer=4000, subscriberLag=15, pingInterval=0)
@@ -139,7 +141,9 @@ class Machine(RuleBasedStateMachine):
                 one.subscribe(channel)
 
     def start(self):
-        self.server = WebSocketServer(limits=LIMITS, reactor=self.clock)
+        wheel = Wheel(self.clock)
+        self.engine = MemoryEngine(LIMITS, wheel, wheel.seconds)
+        self.server = WebSocketServer(limits=LIMITS, engine=self.engine, reactor=self.clock)
         self.service = Service(self, self.policy)
         self.server.mount("/channels", self.service)
         self.log = {channel: {} for channel in CHANNELS}
@@ -177,7 +181,7 @@ class Machine(RuleBasedStateMachine):
         if after is None:
             return False, 0
         epoch, _, offset = after.partition(":")
-        if channel not in self.server.channels._engine:
+        if channel not in self.engine:
             return (None, 0) if epoch == self.currentEpoch() else (False, 0)
         if epoch != self.currentEpoch():
             return False, len(kept)
@@ -188,7 +192,7 @@ class Machine(RuleBasedStateMachine):
         return False, len(kept)
 
     def currentEpoch(self):
-        return self.server.channels._engine.epoch
+        return self.engine.epoch
 
     # The events.
 
@@ -264,12 +268,12 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def bounded(self):
-        for one in self.clients:
-            if one.socket is not None and not one.socket.transport.closed:
-                connection = one.socket.transport.protocol
-                assert connection.bufferedAmount() <= LIMITS.maxSendBuffer + LARGEST + 1000
-                # All that is held: beside the cap, a message of any size on its way, the newest one, and places in histories.
-                assert connection._outbox.counted <= LIMITS.maxSendBuffer + 2 * (LARGEST + CHARGE) + 2 * REPLAY_CHARGE + 1000
+        connected = [each.socket for each in self.clients if each.socket is not None and not each.socket.transport.closed]
+        for each in connected:
+            assert each.transport.protocol.bufferedAmount() <= LIMITS.maxSendBuffer + LARGEST + 1000
+        # All that is held: beside the cap, a message of any size on its way, the newest one, and places in histories.
+        most = LIMITS.maxSendBuffer + 2 * (LARGEST + CHARGE) + 2 * REPLAY_CHARGE + 1000
+        assert self.server.runtime.backlog.total <= len(connected) * most
 
     @invariant()
     def everythingHeard(self):
@@ -290,8 +294,8 @@ class Machine(RuleBasedStateMachine):
         assert not list(self.server.callers)
         assert self.server.runtime.backlog.total == 0
         self.clock.advance(100)
-        assert len(self.server.channels._engine) == 0
-        assert self.server.channels._engine.bytes == 0
+        assert len(self.engine) == 0
+        assert self.engine.bytes == 0
 
 
 class DroppingMachine(Machine):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.texts import Held
 from twisted_ws.channels.roster import Roster
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.upgrade import UpgradeRequest
@@ -34,20 +35,21 @@ def test_find(roster):
 
 def test_comesAndGoes(roster):
     """A client that has left, or has another user now, is not found by what it was; nothing of that is kept."""
-    ann, nobody = visitor(roster, "ann"), visitor(roster)
-    ann.user = "eve"  # before it came
+    users = Held()
+    ann, nobody = visitor(roster, users.text("ann")), visitor(roster)
+    ann.user = users.text("eve")  # before it came
     roster.add(ann)
     roster.add(nobody)
     assert roster.find(user="eve") == [ann]
-    nobody.user = "eve"
+    nobody.user = users.text("eve")
     ann.user = ["unhashable"]
     assert roster.find(user="eve") == [nobody]
-    ann.user = "bob"
+    ann.user = users.text("bob")
     for each in ann, ann, nobody:
         roster.discard(each)
-    nobody.user = "ann"
+    ann.user = nobody.user = "ann"
     assert (len(roster), roster.find(user="bob"), roster.find(nobody.connectionId, "ann")) == (0, [], [])
-    assert not roster._byUser
+    assert len(users) == 0
 
 
 def test_steps(roster):

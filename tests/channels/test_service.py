@@ -624,7 +624,7 @@ def test_leftWithReplies(worlds):
         client.writeTextMessage('{"type": "ping"}')
     client.cut()
     assert world.server.runtime.backlog.total == 0
-    assert not world.server._leaving
+    assert world.server.stop().called
 
 
 def test_unsubscribedByOthers(world):

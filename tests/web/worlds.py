@@ -165,7 +165,8 @@ class World:
         self.clock = Turns()
         self.clock.advance(1000)
         chosen = Limits(**limits)
-        self.engine = engine(chosen, Wheel(self.clock), self.clock.seconds, "e")
+        wheel = Wheel(self.clock)
+        self.engine = engine(chosen, wheel, wheel.seconds, "e")
         self.server = WebSocketServer(limits=chosen, allowedOrigins=origins, engine=self.engine, reactor=self.clock)
         self.service = service or ChannelService(publish=True, wildcards=True, presence=True)
         for path in ("/channels/{channel}", "/channels"):
