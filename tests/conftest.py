@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests.memory import Behind
-from tests.moments import holdCode
+from tests.moments import settle
 
 # A promise is not about time: an example may take longer on a busy machine.
 settings.register_profile("busy", deadline=None)
@@ -62,7 +62,5 @@ def behind() -> Iterator[Behind]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _settled() -> None:
-    """Spare the collector of cycles all that is loaded by now, and stays: some tests have it run hundreds of times."""
-    gc.collect()
-    holdCode()
-    gc.freeze()
+    """Spare the collector of cycles what modules have loaded."""
+    settle()

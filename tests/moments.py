@@ -23,7 +23,18 @@ except ImportError:  # which some distributions leave out
         """Nothing is to be undone."""
 
 
-__all__ = ["COLLECTS_AT_ONCE", "LARGE", "MOMENTS", "Moment", "ReactorClock", "collectAt", "holdCode", "memoryAgain", "noMemory"]
+__all__ = [
+    "COLLECTS_AT_ONCE",
+    "LARGE",
+    "MOMENTS",
+    "Moment",
+    "ReactorClock",
+    "collectAt",
+    "holdCode",
+    "memoryAgain",
+    "noMemory",
+    "settle",
+]
 
 
 class ReactorClock(MemoryReactorClock):
@@ -91,7 +102,7 @@ def collectAt(number: int, action: Callable[[], object]) -> Iterator[Moment]:
         came, moment.came = moment.came, True  # one that has not come by now does nothing
         gc.collect()
         moment.came = came
-        gc.unfreeze()
+        _thaw()
         gc.enable()
     if moment.error is not None:
         raise moment.error
@@ -111,6 +122,24 @@ _failures = itertools.count(1)  # of `noMemory`
 
 # What makes functions, each held so often that it outlives as many of the faults that `holdCode` tells of.
 _held: dict[int, list[CodeType]] = {}
+
+
+_isFrozen = False
+
+
+def settle() -> None:
+    """Spare the collector of cycles all that is there by now: some tests have it run hundreds of times."""
+    global _isFrozen
+    gc.collect()
+    holdCode()
+    gc.freeze()
+    _isFrozen = True
+
+
+def _thaw() -> None:
+    global _isFrozen
+    gc.unfreeze()
+    _isFrozen = False
 
 
 def holdCode() -> None:
@@ -157,7 +186,10 @@ def noMemory(number: int = 0) -> Iterator[None]:
         if next(_failures) % 8 == 0:
             # CPython has 16 of these exceptions ready. The next one, where so many are garbage or kept, is one for all that come
             # then, and from 3.12 on it keeps each frame that it ever went through, and a socket that is there.
-            gc.collect()
+            if _isFrozen:
+                gc.collect()
+            else:
+                settle()
         return
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

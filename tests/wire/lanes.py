@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
-import sys
 import termios
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +22,10 @@ from twisted_ws.wire.websocket import connection, fanout, outbox
 __all__ = ["IMPLEMENTATIONS", "LaneWorld", "framesOf"]
 
 IMPLEMENTATIONS = ["python", "compiled"]
+
+# The seconds that a turn takes, and the number of turns after which nothing more comes, if nothing came.
+_TURN = 0.001
+_IDLE = 50
 
 
 def framesOf(data: bytes) -> list[tuple[int, bytes]]:
@@ -42,6 +46,12 @@ def framesOf(data: bytes) -> list[tuple[int, bytes]]:
         frames.append((data[0] & 15, data[start : start + size]))
         data = data[start + size :]
     return frames
+
+
+def _areUnderWay(sender: socket.socket, receiver: socket.socket) -> bool:
+    """Whether bytes that were sent have not reached the receiver's kernel."""
+    receiver.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # else it may wait 40 ms before it says what it has
+    return any(fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)))
 
 
 class LaneWorld:
@@ -84,7 +94,7 @@ class LaneWorld:
         """Have the reactor turn once."""
         for reader in tuple(self.reactor.getReaders()):
             reader.doRead()
-        self.reactor.advance(0.001)
+        self.reactor.advance(_TURN)
 
     def dial(self) -> socket.socket:
         """Return the client's end of a connection that waits to be accepted."""
@@ -115,17 +125,19 @@ class LaneWorld:
     def readAll(self, client: socket.socket) -> bytes:
         """Turn until nothing more comes, and nothing is on its way."""
         received, idle = bytearray(), 0
-        while idle < 50:
+        while idle < _IDLE:
             self.turn()
             data = self.read(client)
             received += data
             idle = 0 if data or self._isUnderWay(client) else idle + 1
+            if idle and self._isQuiet(client):
+                break
         return bytes(received)
 
     def readAllOrLost(self, client: socket.socket) -> bytes:
         """Do so with a connection that the server may have dropped."""
         received, idle = bytearray(), 0
-        while idle < 50:
+        while idle < _IDLE:
             self.turn()
             try:
                 data = self.read(client)
@@ -133,16 +145,30 @@ class LaneWorld:
                 break
             received += data
             idle = 0 if data or self._isUnderWay(client) else idle + 1
+            if idle and self._isQuiet(client):
+                break
         return bytes(received)
+
+    def _isQuiet(self, client: socket.socket) -> bool:
+        """Whether more turns would do nothing: no call is due soon, no reader is ready, and the kernel has nothing under way."""
+        soon = self.reactor.seconds() + _IDLE * _TURN
+        if any(call.getTime() <= soon for call in self.reactor.getDelayedCalls()):
+            return False
+        readers = select.poll()
+        for each in self.reactor.getReaders():
+            readers.register(each, select.POLLIN)
+        transport = self._serverEnd(client)
+        return not readers.poll(0) and transport is not None and not _areUnderWay(client, transport.getHandle())
 
     def _isUnderWay(self, client: socket.socket) -> bool:
         """Whether the server's kernel has bytes for a client that it has not taken."""
+        transport = self._serverEnd(client)
+        return transport is not None and _areUnderWay(transport.getHandle(), client)
+
+    def _serverEnd(self, client: socket.socket) -> Any:
+        """Return the server's end of a client's connection; None once the server has closed it."""
         ours = client.getsockname()[1]
-        for transport in self.server.runtime.group.sockets.transports():
-            if transport.getPeer().port == ours:
-                waiting = fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, bytes(4))
-                return int.from_bytes(waiting, sys.byteorder) > 0
-        return False
+        return next((each for each in self.server.runtime.group.sockets.transports() if each.getPeer().port == ours), None)
 
     def close(self) -> None:
         """End all."""
