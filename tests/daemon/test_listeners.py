@@ -39,6 +39,15 @@ class _LateEndpoint:
         return self.asked[-1]
 
 
+class _LatePlace(ListenAddress):
+    """A place with such an endpoint."""
+
+    made = _LateEndpoint()
+
+    def endpoint(self, reactor: Any, backlog: int) -> Any:
+        return self.made
+
+
 class ListenerTests(TestCase):
     def setUp(self) -> None:
         self.server = WebSocketServer()
@@ -80,19 +89,18 @@ class ListenerTests(TestCase):
 
     async def test_late(self) -> None:
         """An endpoint that takes its time is watched from when it listens; when it fails after all, the log says so."""
-        endpoint = _LateEndpoint()
-        listener = self.listener(ListenAddress("listen", "tcp:0"))
-        listener._endpoint = endpoint  # type: ignore[assignment]
+        place = _LatePlace("listen", "tcp:0")
+        asked = place.made.asked
+        listener = self.listener(place)
         assert not listener.listen()
         assert not listener.listen()
         port = object()
-        endpoint.asked[0].callback(port)
+        asked[0].callback(port)
         assert self.watched == [port]
-        listener = self.listener(ListenAddress("listen", "tcp:0"))
-        listener._endpoint = endpoint  # type: ignore[assignment]
+        listener = self.listener(place)
         listener.listen()
         with capturedLogs() as events:
-            endpoint.asked[1].errback(CannotListenError("", 80, OSError(errno.EADDRINUSE, "in use")))
+            asked[1].errback(CannotListenError("", 80, OSError(errno.EADDRINUSE, "in use")))
         assert "Another process is listening on port 80" in events[0]["error"]
 
     async def test_url(self) -> None:

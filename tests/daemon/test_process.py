@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import io
-import os
 import resource
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,19 +54,21 @@ def test_raisesTheDescriptorLimit(descriptors: list[tuple[int, int]]) -> None:
     assert formatEvent(events[0]) == "4096 descriptors are allowed (raised from 1024)"
 
 
-def test_leavesTheDescriptorLimit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leavesTheDescriptorLimit(monkeypatch: pytest.MonkeyPatch, descriptors: list[tuple[int, int]]) -> None:
     """Where it is raised already, or the system refuses, nothing is said."""
 
     def refuse(which: int, limits: tuple[int, int]) -> None:
         assert which == resource.RLIMIT_NOFILE
         raise ValueError("not so many")
 
-    monkeypatch.setattr(process.resource, "setrlimit", refuse)
     with capturedLogs() as events:
-        process._raiseDescriptorLimit()
+        with monkeypatch.context() as patch:
+            patch.setattr(process.resource, "setrlimit", refuse)
+            ProcessDaemon(Settings(), reactor=PortsReactor())
         monkeypatch.setattr(process.resource, "getrlimit", lambda which: (4096, 4096))
-        process._raiseDescriptorLimit()
-    assert not events
+        ProcessDaemon(Settings(), reactor=PortsReactor())
+    assert descriptors == []
+    assert not [event for event in events if "descriptors" in event["log_format"]]
 
 
 # Ports.
@@ -218,17 +218,21 @@ def test_aLife(monkeypatch: pytest.MonkeyPatch, signals: dict[int, Any], states:
     assert states[3:] == ["STOPPING=1"]
     assert ended == [None]
     assert signals[signal.SIGHUP] == signal.SIG_IGN
-    assert signals[signal.SIGINT] is signals[signal.SIGTERM] is process._endAtOnce
     assert reactor.open == []
     assert not reactor.getDelayedCalls()
 
 
-def test_endsAtOnce(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """The second signal ends the process with the status that a shell gives for it, and a line."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_endsAtOnce(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], signals: dict[int, Any], number: int
+) -> None:
+    """A signal after the one that stops it ends the process with the status that a shell gives for it, and a line."""
     ended: list[int] = []
     monkeypatch.setattr(process.os, "_exit", ended.append)
-    process._endAtOnce(signal.SIGINT, None)
-    sys.stderr.flush()
-    assert ended == [130]
+    daemon = ProcessDaemon(Settings(), reactor=PortsReactor())
+    daemon.startService()
+    assert number not in signals  # the runner's own handler stops it
+    daemon.stopService()
+    signals[number](number, None)
+    assert ended == [128 + number]
     assert "ended at once" in capfd.readouterr().err
-    assert os.getpid()  # and the test process goes on

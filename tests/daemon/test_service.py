@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,10 +9,13 @@ import trustme
 from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Factory
 from twisted.logger import capturedLogs, formatEvent
+from zope.interface import directlyProvides
 
 from tests.daemon.support import PortsReactor
+from tests.web.worlds import Client
 from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.daemon.service import Daemon
@@ -49,6 +53,26 @@ def _messages(events: list[Any]) -> list[str]:
     return [formatEvent(event) for event in events]
 
 
+def _fingerprints(events: list[Any]) -> list[str]:
+    """Return the certificates that were taken into use."""
+    return [event["fingerprint"] for event in events if "fingerprint" in event]
+
+
+def _factory(reactor: PortsReactor, port: int) -> Any:
+    return next(factory for number, factory, *_ in reactor.tcpServers if number == port)
+
+
+def _page(reactor: PortsReactor, port: int) -> str:
+    """Return the page of the demo."""
+    return Client(_factory(reactor, port), reactor).get("/").body.decode()
+
+
+def _publishes(reactor: PortsReactor, key: str) -> int:
+    """Return the status of a broadcast."""
+    client = Client(_factory(reactor, 8081), reactor)
+    return client.post("/broadcaster/broadcast", b"hello", f"Authorization: Bearer {key}").status
+
+
 # What it is made of.
 
 
@@ -66,7 +90,7 @@ def test_defaults() -> None:
         "Broadcast site on http://localhost:8081/broadcaster/broadcast",
         "WebSocket on ws://localhost:8080 (on all addresses)",
     ]
-    assert daemon._pages.broadcastURL == "http://localhost:8081/broadcaster/broadcast"
+    assert "http://localhost:8081/broadcaster/broadcast" in _page(reactor, 8080)
 
 
 def test_everyPort(tmp_path: Path) -> None:
@@ -92,7 +116,8 @@ def test_everyPort(tmp_path: Path) -> None:
         "WebSocket on ws://localhost:82 (PROXY protocol)",
     ):
         assert expected in [message.replace("0.0.0.0", "localhost") for message in messages]
-    assert daemon._pages.broadcastURL.startswith("http://")
+    assert "http://localhost:8081/broadcaster/broadcast" in _page(reactor, 80)
+    assert "https://localhost:8444" not in _page(reactor, 80)
 
 
 def test_portsOff(tmp_path: Path) -> None:
@@ -101,17 +126,18 @@ def test_portsOff(tmp_path: Path) -> None:
     daemon = Daemon(Settings(port="off", listen=("1",), broadcastPort="off"), reactor)
     daemon.startService()
     assert reactor.open == [1]
-    assert daemon._pages.broadcastURL == ""
+    assert "/broadcaster/broadcast" not in _page(reactor, 1)
     assert "There is no port for WebSocket" in _refused(Settings(port="off"))
 
 
 def test_aBroadcastSiteOnAUnixSocket(tmp_path: Path) -> None:
     """It may be on a Unix socket, which no URL says: then the page shows none."""
-    daemon = Daemon(Settings(broadcastPort=f"unix:{tmp_path}/b"), PortsReactor())
+    reactor = PortsReactor()
+    daemon = Daemon(Settings(broadcastPort=f"unix:{tmp_path}/b"), reactor)
     with capturedLogs() as events:
         daemon.startService()
     assert f"Broadcast site on unix:{tmp_path}/b" in _messages(events)
-    assert daemon._pages.broadcastURL == ""
+    assert "/broadcaster/broadcast" not in _page(reactor, 8080)
 
 
 def test_theServerIsToldAll() -> None:
@@ -240,12 +266,19 @@ def test_clientCA(tmp_path: Path) -> None:
 
 def test_strictTransportSecurity(tmp_path: Path) -> None:
     """Pages ask browsers to stay with TLS only where no plain port is open."""
+    place: dict[str, Any] = {"stateDirectory": str(tmp_path), "allowedHosts": ("app.example",)}
     for settings, hsts in (
-        (Settings(port="off", tlsPort="1", stateDirectory=str(tmp_path)), True),
-        (Settings(tlsPort="1", stateDirectory=str(tmp_path)), False),
-        (Settings(port="off", tlsPort="1", listen=("unix:/s",), stateDirectory=str(tmp_path)), False),
+        (Settings(port="off", tlsPort="1", **place), True),
+        (Settings(tlsPort="1", **place), False),
+        (Settings(port="off", tlsPort="1", listen=(f"unix:{tmp_path}/s",), **place), False),
     ):
-        assert Daemon(settings, PortsReactor())._pages._hsts is hsts
+        reactor = PortsReactor()
+        Daemon(settings, reactor).startService()
+        client = Client(_factory(reactor, 1).wrappedFactory, reactor)
+        directlyProvides(client.transport, ISSLTransport)
+        client.send(b"GET / HTTP/1.1\r\nHost: app.example\r\n\r\n")
+        (response,) = client.responses()
+        assert (response.status, response.header("strict-transport-security") is not None) == (200, hsts)
 
 
 # Start and stop.
@@ -275,9 +308,13 @@ def test_startTwice() -> None:
 
 def test_anOddEndpoint() -> None:
     """An endpoint that takes its time listens without a line of its own, and stops nothing."""
+
+    class Late(ListenAddress):
+        def endpoint(self, reactor: Any, backlog: int) -> Any:
+            return SimpleNamespace(listen=lambda factory: Deferred())
+
     daemon = Daemon(Settings(), PortsReactor())
-    late = Listener(ListenAddress("listen", "tcp:5"), Factory(), False, daemon.server.gate, PortsReactor(), 5)
-    late._endpoint.listen = lambda factory: Deferred()  # type: ignore[attr-defined]
+    late = Listener(Late("listen", "tcp:5"), Factory(), False, daemon.server, PortsReactor(), 5)
     with capturedLogs() as events:
         daemon.listen([late])
     assert not events
@@ -321,16 +358,17 @@ def test_drainOfNobody() -> None:
 
 def test_theGlobalReactor() -> None:
     """Without a reactor it is for the global one."""
-    assert Daemon(Settings())._reactor is globalReactor
+    assert Daemon(Settings()).server.reactor is globalReactor
 
 
 def test_reload(tmp_path: Path) -> None:
     """A reload reads keys and certificates; what is wrong stays as it was, and hinders nothing else."""
     keys, certificate = _keys(tmp_path, KEY), _certificate(tmp_path)
-    daemon = Daemon(Settings(tlsPort="1", certificate=certificate, apiKeyFile=keys), PortsReactor())
-    tls = daemon._tls
-    assert tls is not None
-    first = tls.fingerprint
+    reactor = PortsReactor()
+    with capturedLogs() as events:
+        daemon = Daemon(Settings(tlsPort="1", certificate=certificate, apiKeyFile=keys), reactor)
+    daemon.startService()
+    (first,) = _fingerprints(events)
     _keys(tmp_path, KEY + "new", KEY + "newer")
     Path(certificate).write_text("half a file")
     with capturedLogs() as events:
@@ -339,14 +377,14 @@ def test_reload(tmp_path: Path) -> None:
     assert len(errors) == 1
     assert formatEvent(errors[0]).startswith(f"The old certificate stays in use: The certificate {certificate} ")
     assert "reloaded" not in _messages(events)
-    assert tls.fingerprint == first
-    assert daemon._credentials._keys is not None
-    assert len(daemon._credentials._keys) == 2
+    assert not _fingerprints(events)
+    assert [_publishes(reactor, key) for key in (KEY, KEY + "new", KEY + "newer")] == [401, 200, 200]
     _certificate(tmp_path)
     _keys(tmp_path)
     with capturedLogs() as events:
         daemon.reload()
-    assert tls.fingerprint != first
+    assert _fingerprints(events) not in ([], [first])
+    assert _publishes(reactor, KEY + "new") == 200
     assert [message for message in _messages(events) if message.startswith("The old API keys stay in use: ")]
     assert "reloaded" not in _messages(events)
     _keys(tmp_path, KEY)
