@@ -712,15 +712,16 @@ def test_afterFailure():
     assert isinstance(failed(second), ConnectionClosed)
 
 
-def test_ourBug():
+def test_ourBug(monkeypatch):
     """An internal error ends the connection with 1011 and a traceback in the log, and does not reach the reactor."""
-    client, peer, _ = opened()
-    waiting = client.readMessage()
-    client._last._onMessageEnd = None  # type: ignore[method-assign, assignment]
+    client, peer, _ = opened(readBuffer=1000)
+    monkeypatch.setattr(peer.transport, "pauseProducing", lambda: 1 / 0)
     with capturedLogs() as logs:
-        peer.text("x")
+        peer.text("x" * 2000)
     assert [each["log_level"] for each in logs] == [LogLevel.critical]
-    assert failed(waiting).code == 1011
+    assert result(client.readMessage()) == "x" * 2000
+    assert failed(client.readMessage()).code == 1011
+    assert [each.payload[0] for each in peer.frames()] == [1011]
 
 
 def test_attributes():

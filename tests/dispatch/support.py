@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -167,6 +168,12 @@ class Peer:
 
     def activity(self) -> int:
         return len(self.sent)
+
+
+def alive(*kinds: type) -> int:
+    """Return how many objects of these types there are."""
+    gc.collect()
+    return sum(type(each) in kinds for each in gc.get_objects())
 
 
 class Recorder:

@@ -9,9 +9,10 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
-from tests.dispatch.support import Peer, Recorder
+from tests.dispatch.support import Peer, Recorder, alive
 from twisted_ws.caller import Caller
-from twisted_ws.dispatch.queue import STEP, weight
+from twisted_ws.dispatch.iterations import Iterations
+from twisted_ws.dispatch.queue import STEP, MessageQueue, weight
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, ProtocolError
 from twisted_ws.limits import Limits
 from twisted_ws.message import BINARY, TEXT
@@ -297,7 +298,7 @@ class Waiting(TestCase):
 
     def test_oneAtATime(self) -> None:
         """While a handler waits, later messages of its connection wait; other connections, pings and pongs do not."""
-        service, other = Slow(), Story()
+        service, other, before = Slow(), Story(), alive(MessageQueue)
         peer = Peer(service).open().say("a", "b", b"c")
         assert peer.dispatcher.pingReceived(b"1")
         peer.dispatcher.pongReceived(b"2")
@@ -309,7 +310,7 @@ class Waiting(TestCase):
         assert peer.texts() == ["answer"]
         service.go()
         assert service.heard[-2:] == ["b done", b"c"]
-        assert peer.dispatcher._queue is None
+        assert alive(MessageQueue) <= before
 
     def test_onOpenWaits(self) -> None:
         """Messages wait for an async onOpen, whose value is sent."""
@@ -351,13 +352,14 @@ class Waiting(TestCase):
                     self.first = Deferred()
                     await self.first
 
-        service = Chat()
+        service, before = Chat(), alive(MessageQueue)
         messages = [str(number) for number in range(3000)]
         peer = Peer(service, Limits(readAhead=10_000_000)).open().say(*messages)
         assert service.heard == ["0"]
         service.first.callback(None)  # type: ignore[union-attr]
         assert service.heard == messages
-        assert peer.dispatcher._queue is None
+        assert peer.waiting == 0
+        assert alive(MessageQueue) <= before
 
     def test_reading(self) -> None:
         """Reading pauses when more waits than may be read ahead, and goes on below; each message is charged on top."""
@@ -395,7 +397,7 @@ class Waiting(TestCase):
             peer = Peer(Slow(), Limits(handlerGrace=5)).open().say("a", "x" * 10_000)
             assert peer.waiting
             if fails:
-                peer.dispatcher._fail(ProtocolError("wrong"))
+                peer.fail(ProtocolError("wrong"))
             peer.leave()
             peer.clock.advance(10)
             assert peer.waiting == 0
@@ -869,8 +871,8 @@ def test_lean() -> None:
         def onBinaryMessage(self, caller: Caller, data: bytes) -> bytes:
             return data
 
+    before = alive(MessageQueue, Iterations)
     peer = Peer(Echo()).open().say("a", "", b"b", "x")
     assert peer.sent == [(TEXT, b"a"), (BINARY, b"b"), (TEXT, b'{"x":1}')]
-    assert peer.dispatcher._iterations is None
-    assert peer.dispatcher._queue is None
+    assert alive(MessageQueue, Iterations) <= before
     assert not hasattr(peer.dispatcher, "__dict__")

@@ -11,9 +11,9 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import TestCase
 
-from tests.dispatch.support import Peer
+from tests.dispatch.support import Peer, alive
 from tests.dispatch.test_replies import WRAPS, Answer, Ask, Call
-from twisted_ws.dispatch.iterations import ITEM
+from twisted_ws.dispatch.iterations import ITEM, Iteration
 from twisted_ws.limits import Limits
 from twisted_ws.message import BINARY, TEXT
 from twisted_ws.wire.loop.turns import STEPS
@@ -107,7 +107,8 @@ def test_fastStreams(item: Any, callers: int, streams: int) -> None:
 
 def test_slowStream() -> None:
     """An iterator whose items take long to make lets the reactor turn after each."""
-    peer = Peer(Answer(None))
+    answer = Answer(None)
+    peer = Peer(answer)
 
     class Slow(Endless):
         def __next__(self) -> Any:
@@ -115,7 +116,7 @@ def test_slowStream() -> None:
             return super().__next__()
 
     slow = Slow()
-    peer.dispatcher._service.value = slow
+    answer.value = slow
     peer.open().say("m")
     assert slow.count == 1
     peer.clock.turn()
@@ -342,9 +343,10 @@ class Iterators(TestCase):
 
     def test_withoutClose(self) -> None:
         """An iterator that cannot be closed just ends."""
+        before = alive(Iteration)
         peer = Peer(Answer(iter("ab"))).open().say("m")
         assert peer.texts() == ["a", "b"]
-        assert not peer.dispatcher._iterations._running  # type: ignore[union-attr]
+        assert alive(Iteration) <= before
 
 
 def test_collectedWhileItWaits() -> None:

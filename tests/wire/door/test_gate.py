@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 from itertools import chain
+from weakref import ref
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.protocols.policies import WrappingFactory
 
+from tests.texts import Held
 from twisted_ws.limits import Limits
 from twisted_ws.wire.door.gate import DROPPED, LOOKED_AT, QUIET, SPARES, Gate, addressKey
 
@@ -197,7 +199,8 @@ def test_portThatHasStopped(state):
         setattr(port, name, value)
     gate.release("")
     assert not port.reading
-    assert not gate._ports
+    port = ref(port)
+    assert port() is None
 
 
 @pytest.mark.usefixtures("descriptors")
@@ -474,10 +477,10 @@ def test_withoutProc(monkeypatch):
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(["192.0.2.1", "2001:db8::1", ""])), max_size=60))
 def test_counts(moves):
     """However peers come and go, nothing is left when all have gone."""
-    gate, inside = Gate(Limits(maxConnections=6, maxConnectionsPerIp=3)), []
+    gate, inside, addresses = Gate(Limits(maxConnections=6, maxConnectionsPerIp=3)), [], Held()
     for comes, address in moves:
         if comes:
-            if gate.admit(address):
+            if gate.admit(addresses.text(address)):
                 inside.append(address)
         elif address in inside:
             inside.remove(address)
@@ -487,4 +490,4 @@ def test_counts(moves):
     for address in inside:
         gate.release(address)
     assert gate.open == 0
-    assert gate._perAddress == {}
+    assert len(addresses) == 0

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+from weakref import ref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,4 +101,7 @@ def test_total(moves):
     for index, size in moves:
         backlog.note(some[index], size)
         assert backlog.total == sum(each.counted for each in some)
-        assert sum(map(len, backlog._holders)) == sum(each.counted > 0 for each in some)
+    known = [(ref(each), each.counted > 0) for each in some]
+    del some
+    gc.collect()
+    assert [each() is not None for each, _ in known] == [has for _, has in known]
