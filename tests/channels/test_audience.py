@@ -7,7 +7,7 @@ from twisted_ws.channels.audience import FEW, Audience
 
 
 def flat(runs):
-    """Return the subscribers of runs, having looked that their senders are theirs."""
+    """Return the subscribers of runs, and check that their senders are theirs."""
     found = [pair for members, senders, size in runs for pair in zip(members[:size], senders[:size], strict=True)]
     assert all(ear.sender is sender for ear, sender in found)
     return [ear for ear, _ in found]
@@ -15,7 +15,7 @@ def flat(runs):
 
 @pytest.mark.parametrize("count", [1, FEW, FEW + 1, 100])
 def test_membership(count):
-    """Few or many: each is counted, listed in the order in which it came, and removed alone; an empty channel is not kept."""
+    """Few or many, subscribers are counted, listed in the order they came, and removed one by one; no empty channel is kept."""
     audience, ears = Audience(identity), [Ear() for _ in range(count)]
     for number, ear in enumerate(ears, 1):
         audience.add("a", ear)
@@ -48,7 +48,7 @@ def test_patterns():
 
 @pytest.mark.parametrize("count", [FEW, 3 * FEW])
 def test_asTheyWere(count):
-    """Whoever goes through the subscribers in parts has them as they were."""
+    """Going through the subscribers in parts shows them as they were at the start."""
     audience, ears = Audience(identity), [Ear() for _ in range(count)]
     for ear in ears:
         audience.add("a", ear)

@@ -25,7 +25,7 @@ BIG = ROOM // 2 + 1  # of two of these, the second does not fit
 
 
 class Service(WebSocketService):
-    """Keeps what it hears of the end of its callers."""
+    """Records how its callers end."""
 
     def __init__(self):
         self.heard = []
@@ -95,7 +95,7 @@ def test_resume():
 
 
 def test_afterTheEnd():
-    """A caller that has gone is in no channel when onClose runs, and gets into none any more."""
+    """A caller that has gone is in no channel when onClose runs, and cannot join one."""
     world = World()
     client, caller = world.connect("a", "b")
     client.close()
@@ -135,7 +135,7 @@ def test_slow():
 
 
 def test_anySize():
-    """A message of any size goes out when nothing waits, and waits when something does."""
+    """A message of any size goes out at once if nothing waits; otherwise, it waits too."""
     world = World(maxSendBuffer=200_000)
     client, _ = world.connect("a")
     client.pause(100)
@@ -145,7 +145,7 @@ def test_anySize():
 
 
 def test_longResume():
-    """A resume that is longer than the send buffer goes out at the peer's pace, and what is live comes behind it."""
+    """A resume longer than the send buffer goes out at the peer's pace, followed by live messages."""
     world = World(maxSendBuffer=BIG, historyBytes=100 * BIG)
     world.publish(*[big(letter) for letter in "abcdefgh"])
     client, caller = world.connect()
@@ -158,7 +158,7 @@ def test_longResume():
 
 
 def test_resumesAndNothingElse():
-    """Resumes that are begun and ended again and again hold no more than one of them, however long the history is."""
+    """However often a resume is begun and ended, no more memory is held than for one, however long the history is."""
     world = World(historyBytes=1000 * BIG)
     world.publish(*[big(letter) for letter in "abcdefgh"])
     client, caller = world.connect()
@@ -173,7 +173,7 @@ def test_resumesAndNothingElse():
 
 
 def test_manyHistories():
-    """A caller that resumes many full channels holds a few bytes for each, and gets everything in order, also what comes live."""
+    """Resuming many full channels costs a few bytes for each, and everything comes in order, including live messages."""
     world = World(maxSendBuffer=2 * BIG, historyBytes=100 * BIG)
     channels = [str(number) for number in range(100)]
     for channel in channels:
@@ -196,7 +196,7 @@ def test_manyHistories():
 
 
 def test_forgotten():
-    """A caller that reads a replay more slowly than the history forgets it is closed: it comes back, and learns of the gap."""
+    """A caller that reads a replay more slowly than the history forgets it is closed, and learns of the gap on its return."""
     world = World(historyMessages=4, historyBytes=100 * BIG)
     world.publish(*[big(letter) for letter in "abcd"])
     client, caller = world.connect()
@@ -267,7 +267,7 @@ def test_pieces():
 @pytest.mark.parametrize(("channels", "callers"), [(1, 1), (9, 1), (3, 3)])
 @pytest.mark.parametrize("size", [1, 5000])
 def test_inTurns(channels, callers, size):
-    """What is resumed in one turn of the reactor has a bound for all together, and nothing is left over."""
+    """All resumes together are bounded in each turn of the reactor, and nothing is left over."""
     count, most = (3000, TURN // STEPS + 256) if size == 1 else (180, TURN * 2048 // size)
     world, sent = World(historyMessages=3000), []
     for number in range(channels):
@@ -290,7 +290,7 @@ def test_inTurns(channels, callers, size):
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_stepsOfWanted(deep):
-    """Whether one of thousands that wait is still wanted takes a few steps, however long its name and many the channels."""
+    """Seeing whether a waiting message is still wanted takes a few steps, however long its name and many the channels."""
     world = World()
     name = ".".join("a" * (60 if deep else 2))
     client, caller = world.connect("a.*", *(f"b.{number}.*" for number in range(120)))
@@ -306,7 +306,7 @@ def test_stepsOfWanted(deep):
 
 
 def test_unsubscribed():
-    """What waits of a channel goes with its subscription, except what another subscription wants."""
+    """Messages that wait are dropped when their subscription ends, unless another subscription wants them."""
     world = World()
     world.publish(big("a"), big("b"), big("c"), channel="a.a")
     client, caller = world.connect("b", "*")
@@ -327,7 +327,7 @@ def test_unsubscribed():
 
 
 def test_dropped():
-    """With the subscription, what waits is gone, and what comes goes straight out."""
+    """When a subscription ends, its waiting messages are dropped, and new ones go straight out."""
     world = World()
     client, caller = world.connect("a", "b")
     client.pause()
@@ -343,7 +343,7 @@ def test_dropped():
 
 
 def test_tooSlow():
-    """A caller that leaves too much is closed with 1013, is out of its channels, and holds nothing."""
+    """A caller that leaves too much unread is closed with 1013, leaves its channels, and costs no more memory."""
     world = World(maxSendBuffer=4 * BIG)
     client, caller = world.connect("a")
     other, _ = world.connect("a")
@@ -361,7 +361,7 @@ def test_tooSlow():
 
 
 def test_tooOld():
-    """A caller that leaves a message for too long is closed, too, when the next one comes."""
+    """A caller that leaves a message unread for too long is closed when the next one comes."""
     world = World(subscriberLag=10)
     client, caller = world.connect("a")
     client.pause(10)
@@ -393,7 +393,7 @@ def test_policies(policy, seen):
 
 @pytest.mark.parametrize(("policy", "seen"), [(Policy.DROP_OLDEST, "1B9"), (Policy.LATEST, "1B9"), (Policy.CLOSE, None)])
 def test_besideABroadcast(policy, seen):
-    """What waits of channels gives way to a broadcast as to what is published, by the policy."""
+    """Waiting channel messages give way to a broadcast as they do to a publication, by the policy."""
     world = World(policy, maxSendBuffer=3 * BIG)
     client, caller = world.connect("a")
     client.pause(10)
@@ -410,7 +410,7 @@ def test_besideABroadcast(policy, seen):
 
 
 def test_droppedWhileWaiting():
-    """What has become too old for its policy by the time the peer reads is not sent; the rest of the way is clear."""
+    """What is too old for its policy by the time the peer reads is not sent, and later messages go straight out."""
     world = World(Policy.DROP_OLDEST, subscriberLag=10)
     client, _ = world.connect("a")
     client.pause(10)
@@ -424,7 +424,7 @@ def test_droppedWhileWaiting():
 
 
 def test_frames():
-    """Notices that are never read become too many, whatever the policy."""
+    """A caller that never reads its notices is closed, whatever the policy."""
     world = World(Policy.DROP_OLDEST, maxSendBuffer=BIG)
     client, caller = world.connect("a")
     client.pause()
@@ -436,7 +436,7 @@ def test_frames():
 
 
 def test_allTogether():
-    """What waits for all together is bounded: the largest goes."""
+    """The bytes that wait for all callers together are bounded: the caller with the most is closed."""
     world = World(maxSendBufferTotal=122_000)
     (small, one), (large, two) = world.connect("a"), world.connect("a", "b")
     small.pause()
@@ -505,7 +505,7 @@ def test_nothingOvertakesMail(lane):
 
 
 def test_promises():
-    """A transport that does not implement what it must raises; what it may ignore does nothing."""
+    """A transport raises for methods that it must implement; those that it may ignore do nothing."""
     subscriber = Subscriber(Ear().caller)
     subscriber.ended("a", "")
     subscriber.tell([])

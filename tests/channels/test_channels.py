@@ -34,7 +34,7 @@ def test_publish(world):
 
 
 def test_start(world):
-    """A subscription says where it begins: at the channel's end, without claiming that anything was recovered."""
+    """A subscription says where it begins, at the end of the channel, and claims no recovery."""
     world.publish("a", "1", "2")
     ear = Ear()
     assert world.subscribe(ear, "a") == ("a", Position("e", 2), False, 0)
@@ -54,7 +54,7 @@ def test_resume(world):
 
 @pytest.mark.parametrize("count", [1, FEW, FEW + 1, 3 * FEW])
 def test_many(world, count):
-    """Few or many, all are sent to in the order they came, and each leaves for itself."""
+    """Few or many, subscribers are sent to in the order they came, and leave one by one."""
     ears, order = [Ear() for _ in range(count)], []
     for ear in ears:
         ear.onHear = lambda text, ear=ear: order.append(ear)
@@ -89,7 +89,7 @@ def test_patterns(world):
 
 
 def test_largeInTurns():
-    """A large message is made for one kind of subscribers after the other, once each, in several turns if that takes long."""
+    """A large message is encoded once for each kind of subscriber, over several turns if that takes long."""
     world, framed = World(clock=Turns()), []
 
     def slowly(kind):
@@ -116,7 +116,7 @@ def test_largeInTurns():
 
 
 def test_unsubscribe(world):
-    """An end is reported once, with its reason; a subscriber that comes again begins anew."""
+    """The end of a subscription is reported once, with its reason; a subscriber that comes back starts afresh."""
     ear = Ear()
     world.subscribe(ear, "a")
     assert world.channels.unsubscribe(ear, "a", "go away")
@@ -130,7 +130,7 @@ def test_unsubscribe(world):
 
 
 def test_leave(world):
-    """A subscriber that leaves is out of every channel, and these are no longer watched for it."""
+    """A subscriber that leaves is removed from every channel, and the engine stops watching them for it."""
     ear = Ear()
     for name in ("a", "b", "*"):
         world.subscribe(ear, name)
@@ -162,7 +162,7 @@ def test_find(world):
 
 
 def test_refusals():
-    """What cannot be is refused by a word for programs: names, positions, doubles, numbers."""
+    """Invalid names and positions, duplicates and excess subscriptions are refused, each with an error code."""
     world = World(channelsPerCaller=2, maxMessageSize=3)
     ear = Ear()
     world.subscribe(ear, "a")
@@ -206,7 +206,7 @@ def test_kept(world):
 
 
 def test_keys(world):
-    """Keys go with the message: a repeated one publishes nothing."""
+    """Keys travel with the message, and repeating an idempotency key publishes nothing."""
     ear = Ear()
     world.subscribe(ear, "a")
     for _ in range(2):
@@ -220,7 +220,7 @@ def test_keys(world):
 
 
 def test_publishedWhilePassedOn(world):
-    """What is published while a message is passed on comes to all after it, though some had that earlier."""
+    """What is published while a message is passed on reaches everybody after that message, even those that had it earlier."""
     first, second = Ear(), Ear()
     world.subscribe(first, "a")
     world.subscribe(second, "a")
@@ -241,7 +241,7 @@ def test_publishedWhilePassedOn(world):
 
 
 def test_refusedWhilePassedOn():
-    """What cannot be published is refused at once, also while another message is passed on."""
+    """What cannot be published is refused at once, even while another message is being passed on."""
     world = World(channels=1)
     ear, answers = Ear(), []
     world.subscribe(ear, "a")
@@ -261,7 +261,7 @@ def test_refusedWhilePassedOn():
 
 @pytest.mark.parametrize("kind", [Ear, OtherEar])
 def test_subscribedWhilePassedOn(world, kind):
-    """A subscriber that comes while a message is passed on gets it once: from history, or not at all, as it asked."""
+    """A subscriber that comes while a message is passed on gets it once from the history, or not at all, as requested."""
     ear, fresh, resumed = Ear(), kind(), kind()
     world.subscribe(ear, "a")
     world.subscribe(OtherEar(), "a")
@@ -287,7 +287,7 @@ def crowded():
 
 
 def test_onItsWay():
-    """Messages for very many take several turns, a bounded number in each, and come in order to all; then come the answers."""
+    """Messages to very many subscribers take several turns, bounded in each, and arrive in order; then the answers come."""
     world, ears = crowded()
     answers = [world.channels.publish("a", text) for text in "123"]
     counts = [sum(len(ear.heard) for ear in ears)]
@@ -319,7 +319,7 @@ def test_subscribedOnItsWay(kind, after):
 
 
 def test_unsubscribedOnItsWay():
-    """A subscriber that ends first gets what was published until then, once, and nothing after it; also when it comes back."""
+    """A subscriber that leaves early gets what was published until then, once, and nothing later, even if it comes back."""
     world, ears = crowded()
     last = ears[-1]
     answers = [world.channels.publish("a", text) for text in "12"]
@@ -377,7 +377,7 @@ def test_onceOnItsWay():
 
 
 def test_onceFromWithin(world):
-    """The same where a service repeats it in the middle of its being sent."""
+    """So it is if a service repeats it while it is being sent."""
     ear, answers = Ear(), []
     world.subscribe(ear, "a")
     ear.onHear = lambda text: answers.append(world.channels.publish("a", "1", idempotencyKey="k"))
@@ -387,7 +387,7 @@ def test_onceFromWithin(world):
 
 
 def test_tooMuchOnItsWay():
-    """While more is on its way than can be sent in time, nothing is published; it is not numbered and not kept either."""
+    """While more is on its way than can be sent in time, a publication is refused, and neither numbered nor kept."""
     world = World(clock=Turns(), fanOutLag=0.01)
     for ear in [Ear() for _ in range(STEPS)]:
         world.subscribe(ear, "a")
@@ -422,7 +422,7 @@ def late():
 
 
 def test_lateJoin(late):
-    """What comes before the history does is held, and what both have comes once."""
+    """What comes before the history is held, and what is in both comes once."""
     ear, engine = Ear(), late.engine
     started = late.channels.subscribe(ear, "a", "e:1")
     for offset in (3, 4, 5):
@@ -435,7 +435,7 @@ def test_lateJoin(late):
 
 
 def test_lateJoinWithoutHistory(late):
-    """The same when nothing is kept, and for a pattern, which has no history."""
+    """So it is if nothing is kept, and for a pattern, which has no history."""
     ear, wide, engine = Ear(), Ear(), late.engine
     late.channels.subscribe(ear, "a")
     engine.receive(engine.message(3))
@@ -448,7 +448,7 @@ def test_lateJoinWithoutHistory(late):
 
 
 def test_lateJoinNewEpoch(late):
-    """A numbering that begins anew while the history is on its way is not taken for the old one."""
+    """If the numbering starts afresh while the history is on its way, the two are not confused."""
     ear, engine = Ear(), late.engine
     late.channels.subscribe(ear, "a", "e:1")
     engine.receive(engine.message(1, epoch="f"))
@@ -490,7 +490,7 @@ def test_lateRefusal(late, end, error, answers):
 
 @pytest.mark.parametrize("count", [3, 4])
 def test_lateJoinBound(late, count):
-    """As many messages as a history may have are held for a join; with one more it is refused, and no others are kept for it."""
+    """A join holds as many messages as a history may have; with one more, it is refused, and no others are held for it."""
     ear, engine, failures = Ear(), late.engine, []
     started = late.channels.subscribe(ear, "a").addErrback(failures.append)
     messages = [engine.message(offset) for offset in range(1, 7)]
@@ -533,7 +533,7 @@ def test_lateTogether(late):
 
 
 def test_lateAnswers(late):
-    """Every other answer comes when the engine gives it, also if it had to wait for its turn."""
+    """Every other answer comes when the engine gives it, even if it had to wait for its turn."""
     ear, engine, answers = Ear(), late.engine, []
     answers.append(late.channels.publish("a", "1"))
     answers.append(late.channels.forget("a"))
@@ -547,7 +547,7 @@ def test_lateAnswers(late):
 
 
 def test_publishedWhileItIsHeard():
-    """A message that a subscriber publishes as it hears another gets the engine's answer, too."""
+    """A message that a subscriber publishes while it is handed another gets the engine's answer, too."""
 
     class Both(LateEngine):
         def publish(self, channel, *rest):

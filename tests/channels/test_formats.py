@@ -26,7 +26,7 @@ def publication(kind, payload, key=None):
     ],
 )
 def test_json(kind, payload, key, fields):
-    """In JSON a message has channel, id, and data or base64, in one line."""
+    """In JSON, a message has its channel, its id, and data or base64, on one line."""
     line = jsonFormat(publication(kind, payload, key)).payload
     assert json.loads(line) == {"type": "message", "channel": "a.b", "id": "e:7", **fields}
     assert b"\n" not in line
@@ -39,7 +39,7 @@ def test_json(kind, payload, key, fields):
     ["".join(map(chr, range(0x300))) + "\u2028\u20ac\U0001f600", "\x00\x1b", '"\\', "\n", "\r\n", "\x7fé"],
 )
 def test_large(text):
-    """A large text is in JSON what a small one is, whatever it is made of."""
+    """A large text is encoded in JSON as a small one is, whatever it contains."""
     small, large = text.encode(), (text * (LARGE // len(text) + 1)).encode()
     one = jsonFields(publication(Kind.TEXT, small)).removesuffix(b'"').rpartition(b'"data":"')[2]
     framed = jsonFields(publication(Kind.TEXT, large))
@@ -62,7 +62,7 @@ def test_nested(text):
 
 
 def test_largeOnce(monkeypatch):
-    """A large message is made JSON once, for all formats that need it and for those that get it later."""
+    """A large message is encoded in JSON once for all formats that need it, including later subscribers."""
     made = []
 
     def encode(data):
@@ -79,7 +79,7 @@ def test_largeOnce(monkeypatch):
 
 
 def test_webSocket():
-    """Raw, a message is text or binary as it was published; the subprotocol's are text."""
+    """A raw message is text or binary as it was published; those of the subprotocol are text."""
     for kind, opcode in (Kind.TEXT, 1), (Kind.JSON, 1), (Kind.BINARY, 2):
         each = publication(kind, b"5")
         assert (rawFormat(each).opcode, rawFormat(each).payload, rawFormat(each).publication) == (opcode, b"5", each)

@@ -44,7 +44,7 @@ def test_order(policy):
 
 
 def test_room():
-    """As much is taken as there is room for; a larger one only by itself."""
+    """As much is taken as there is room for; a larger message goes alone."""
     mailbox = Mailbox(Policy.CLOSE, 10_000, 30)
     for offset in range(1, 6):
         mailbox.add(message(offset), 0)
@@ -56,7 +56,7 @@ def test_room():
 
 
 def test_close():
-    """With the policy close, a byte too much, or a message too old, is the end."""
+    """With the policy close, one byte too many or a message too old ends the connection."""
     mailbox = Mailbox(Policy.CLOSE, 2 * SIZE, 30)
     assert mailbox.add(message(1), 0)
     assert mailbox.add(message(2), 30)
@@ -99,7 +99,7 @@ def test_dropOldest():
 
 @pytest.mark.parametrize("policy", [Policy.DROP_OLDEST, Policy.LATEST])
 def test_newest(policy):
-    """The newest message stays even if it is larger than the cap, but notices alone must not be."""
+    """The newest message stays even if it is larger than the cap, but notices alone must fit."""
     mailbox = Mailbox(policy, NOTICE_CHARGE + 1, 30)
     assert mailbox.addNotice(b"f", 0)
     assert mailbox.add(message(1), 0)
@@ -130,7 +130,7 @@ def test_latest():
 
 
 def test_latestOverflows():
-    """Of too many keys, those whose newest is the oldest go."""
+    """Of too many keys, those with the oldest messages are dropped."""
     mailbox = Mailbox(Policy.LATEST, 2 * KEYED, 30)
     for offset in range(1, 5):
         assert mailbox.add(message(offset, key=str(offset)), 0)
@@ -139,7 +139,7 @@ def test_latestOverflows():
 
 @pytest.mark.parametrize("policy", list(Policy))
 def test_drop(policy):
-    """What waits of one channel can be dropped alone; notices stay."""
+    """The waiting messages of one channel can be dropped alone; notices stay."""
     mailbox = Mailbox(policy, 100_000, 30)
     for offset in range(1, 4):
         for channel in "ab":
@@ -152,7 +152,7 @@ def test_drop(policy):
 
 
 def test_wanted():
-    """What is not wanted any more is dropped as its turn comes, and before that when there is too much."""
+    """What is no longer wanted is dropped when its turn comes, or earlier if too much waits."""
     mailbox = Mailbox(Policy.CLOSE, 4 * SIZE, 30)
     for channel in "abab":
         mailbox.add(message(1, channel), 0)
@@ -168,7 +168,7 @@ def test_wanted():
 
 @pytest.mark.parametrize("policy", list(Policy))
 def test_past(policy):
-    """A resume holds no message, however many there are, and none of it is too old; what is published comes behind it."""
+    """A resume holds no message, however many there are, none of them counts as too old, and new messages come after it."""
     history = Kept(1000)
     mailbox = Mailbox(policy, 2 * SIZE, 30)
     assert mailbox.resume("a", history.since(0), (b"f",), 100)
@@ -183,7 +183,7 @@ def test_past(policy):
 
 @pytest.mark.parametrize("policy", list(Policy))
 def test_forgottenPast(policy):
-    """What the history forgets before it was sent is lost: that is the end where nothing may be missing."""
+    """What the history forgets before it was sent is lost, which ends a connection that must miss nothing."""
     history = Kept(10)
     mailbox = Mailbox(policy, 10_000, 30)
     mailbox.resume("a", history.since(4), (), 0)
@@ -206,7 +206,7 @@ def test_forgottenPast(policy):
 
 
 def test_latestPast():
-    """With latest, of a key's messages that were missed only the last comes, unless a newer one waits."""
+    """With latest, only the last missed message of each key comes, unless a newer one waits."""
     history = Kept(0)
     for key in "abcab":
         history.publish(key)
@@ -228,7 +228,7 @@ def test_turns():
 
 
 def test_heldPast():
-    """Messages that no history here keeps are counted, but do not count for the cap; what is published waits behind them."""
+    """Messages that no local history keeps are counted, but not towards the cap; new messages wait behind them."""
     mailbox = Mailbox(Policy.CLOSE, SIZE, 30)
     assert mailbox.resume("a", [message(offset) for offset in range(1, 4)], (), 0)
     assert mailbox.size == 3 * (HELD_CHARGE + 10)
@@ -241,7 +241,7 @@ def test_heldPast():
 
 @pytest.mark.parametrize("held", [False, True])
 def test_dropPast(held):
-    """The past of a channel can be dropped alone: what was published since stays."""
+    """The missed messages of a channel can be dropped alone: what was published since stays."""
     for whole in (False, True):
         history = Kept(3)
         mailbox = Mailbox(Policy.CLOSE, 10_000, 30)
@@ -255,7 +255,7 @@ def test_dropPast(held):
 
 
 class Steps:
-    """Counts the lines of the package that run, and the messages that are compared or looked at by them."""
+    """Counts the lines of the package that run."""
 
     def __enter__(self):
         self.count = 0
@@ -283,7 +283,7 @@ def steps(work):
 
 @pytest.mark.parametrize("policy", list(Policy))
 def test_steps(policy):
-    """Whatever waits, adding, taking and dropping take no more steps than in an empty mailbox."""
+    """However much waits, adding, taking and dropping take no more steps than in an empty mailbox."""
 
     def worst(count):
         mailbox = Mailbox(policy, 1 << 40, 30)
@@ -305,7 +305,7 @@ def test_steps(policy):
 
 @pytest.mark.parametrize("policy", [Policy.DROP_OLDEST, Policy.LATEST])
 def test_stepsOfTheCap(policy):
-    """Behind thousands of notices that are not read, each message drops one, in the same few steps."""
+    """Behind thousands of unread notices, each new message drops one, in the same few steps."""
     size = SIZE + "10".__sizeof__()
     mailbox = Mailbox(policy, MANY * (NOTICE_CHARGE + 1) + 2 * size, 30)
     for _ in range(MANY):
@@ -317,7 +317,7 @@ def test_stepsOfTheCap(policy):
 
 
 def test_manyTooOld():
-    """Messages that are too old all at once are dropped some at a time, and none of them comes out."""
+    """Messages that become too old at the same moment are dropped a few at a time, and none of them comes out."""
     mailbox = Mailbox(Policy.DROP_OLDEST, 1 << 40, 30)
     for number in range(MANY):
         mailbox.add(message(number), 0)
@@ -334,7 +334,7 @@ def test_manyTooOld():
 
 
 def test_manyOfThePast():
-    """Where only the newest is wanted, thousands that are not are passed some at a time."""
+    """If only the newest message is wanted, thousands of others are skipped a few at a time."""
     history = Kept(MANY)
     mailbox = Mailbox(Policy.LATEST, 1 << 40, 30)
     mailbox.resume("a", history.since(0), (), 0)
@@ -351,7 +351,7 @@ def test_manyOfThePast():
     st.lists(st.tuples(st.sampled_from("amffrtd"), st.sampled_from("abc"), st.integers(0, 2), st.integers(0, 3000)), max_size=60),
 )
 def test_count(policy, moves):
-    """The count is that of what waits, the cap holds, and the offsets of a channel only grow, whatever the order of events."""
+    """Whatever the order of events, the count is right, the cap holds, and the offsets of a channel only grow."""
     cap = 8000
     mailbox = Mailbox(policy, cap, 30)
     histories = {channel: Kept(0, channel) for channel in "abc"}

@@ -59,7 +59,7 @@ def test_members(world):
 
 @pytest.mark.parametrize("user", ["ann", None])
 def test_churnAmongMany(user):
-    """Whoever leaves is found without a look at the others, named or not, and whatever its user is now."""
+    """A subscriber that leaves is found without a look at the others, named or not, even if its user has changed."""
 
     def leaving(count):
         world = World(presenceDelay=5)
@@ -75,7 +75,7 @@ def test_churnAmongMany(user):
 
 
 def test_nothingIsKeptOfWhoLeft(world):
-    """Of whoever has left, the user is listed without a connection until its time is over; nothing else is kept."""
+    """Of a subscriber that has left, only its user is kept, listed with no connection until the delay is over."""
     ears = [Ear("ann"), Ear("bob"), Ear()]
     for ear in ears:
         world.subscribe(ear, "a")
@@ -92,7 +92,7 @@ def test_nothingIsKeptOfWhoLeft(world):
 
 
 def test_manyMembers():
-    """Of very many users an answer has some, by name, and says after whom to go on; no more are looked at for it."""
+    """Of very many users, an answer has some, by name, and says where to continue; it looks at no more of them."""
     world = World(answerMessages=100)
     users = [f"{number * 7919 % 5000:04}" for number in range(5000)]
     for user in users:
@@ -115,7 +115,7 @@ def test_manyMembers():
 
 @pytest.mark.parametrize("count", [6, FEW, FEW + 1, 300])
 def test_membersComeAndGo(count):
-    """Few or many, whoever comes and goes, and wherever an answer begins: it has the present users, by name."""
+    """Few or many, whoever comes and goes, and wherever an answer begins, it lists the users present, by name."""
     world, ears = World(presenceDelay=1, answerMessages=10_000), [Ear(f"{n * 7919 % 1000:03}") for n in range(count)]
     for ear in ears:
         world.subscribe(ear, "a")
@@ -137,7 +137,7 @@ def test_membersComeAndGo(count):
 
 
 def test_largeMembers():
-    """What a service says of its users takes at most about as many bytes as an answer has, but one of them is always there."""
+    """What a service says about its users fits roughly into the bytes of an answer, but at least one user is always listed."""
     world = World(answerBytes=1000)
     for user in "abcde":
         world.subscribe(Ear(user), "a", info="x" * 300)
@@ -148,7 +148,7 @@ def test_largeMembers():
 
 
 def test_joinAndLeave(world):
-    """The others are told of a user's first connection at once, and of its last when it has not come back."""
+    """The others are told of a user's first connection at once, and of its last if it does not come back."""
     watching = watcher(world)
     first, second = Ear("ann"), Ear("ann")
     world.subscribe(first, "a", info={"n": 1})
@@ -213,7 +213,7 @@ def test_manyLeave(world):
 
 
 def test_manyLeaveAtOnce(world):
-    """Of very many that left at one moment, a bounded number are reported in one turn of the wheel."""
+    """Of very many users that leave at once, a bounded number are reported in each turn of the wheel."""
     watching, ears = watcher(world), [Ear(str(number)) for number in range(2 * LEAVES + 10)]
     for ear in ears:
         world.subscribe(ear, "a")
@@ -234,7 +234,7 @@ def test_manyLeaveAtOnce(world):
 
 @pytest.mark.parametrize("kind", [Ear, OtherEar])
 def test_manyWatchers(kind):
-    """Very many watchers are told in several turns; who comes and goes meanwhile is reported together, in order."""
+    """Very many watchers are told over several turns, and changes in the meantime are reported together, in order."""
     world = World(presenceDelay=5, clock=Turns())
     watching = [kind() for _ in range(3000)]
     for ear in watching:
@@ -271,7 +271,7 @@ def test_manyWatchers(kind):
 
 
 def test_conflated():
-    """A user that comes and goes before the watchers were told is not reported, except to watchers that came in between."""
+    """A user that comes and goes before the watchers are told is reported only to watchers that came in between."""
     world = World(presenceDelay=0.001, clock=Turns())
     watching = [Ear() for _ in range(2000)]
     for ear in watching:
@@ -308,7 +308,7 @@ def test_watchersLeave(world):
 
 
 def test_changedUser(world):
-    """A caller whose user a service has changed leaves as the user that it came as."""
+    """A caller whose user was changed by the service leaves as the user it came as."""
     ann, nobody = Ear("ann"), Ear()
     world.subscribe(ann, "a")
     world.subscribe(nobody, "a")
@@ -320,7 +320,7 @@ def test_changedUser(world):
 
 
 def test_refused():
-    """A user whose subscription fails leaves again."""
+    """A user whose subscription fails is reported as leaving."""
     world = World(channels=1)
     world.subscribe(Ear(), "b")
     ann = Ear("ann")

@@ -72,7 +72,7 @@ class Client:
         self.socket.transport.protocol.dataReceived(clientFrame(1, json.dumps(frame).encode()))
 
     def cut(self):
-        """Lose the connection, with what was not read."""
+        """Lose the connection, and whatever was unread."""
         if not self.socket.transport.closed:
             self.socket.hangUp()
         self.socket = None
@@ -81,7 +81,7 @@ class Client:
         self.answers = []
 
     def read(self):
-        """Look at what has come; return whether the connection lives."""
+        """Check what has come, and return whether the connection is still open."""
         for frame in self.socket.frames():
             if frame.opcode in (0, 1):
                 self.begun += frame.payload

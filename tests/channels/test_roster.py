@@ -21,7 +21,7 @@ def roster():
 
 
 def test_find(roster):
-    """Clients are found by id, by user, or by both, each once and in order; without either, none is."""
+    """Clients are found by id, by user, or by both, each once and in order; without either, none are found."""
     ann, again, bob = (visitor(roster, user) for user in ("ann", "ann", "bob"))
     for each in ann, again, bob, ann:
         roster.add(each)
@@ -34,7 +34,7 @@ def test_find(roster):
 
 
 def test_comesAndGoes(roster):
-    """A client that has left, or has another user now, is not found by what it was; nothing of that is kept."""
+    """A client that has left, or has changed its user, is not found by its former user, of which nothing is kept."""
     users = Held()
     ann, nobody = visitor(roster, users.text("ann")), visitor(roster)
     ann.user = users.text("eve")  # before it came

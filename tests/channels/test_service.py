@@ -157,7 +157,7 @@ def test_rawRefusals(world, path, status):
 
 
 def test_mountedWithoutChannel():
-    """Below a service whose path has no {channel} there is none: a client that expects one is told at once."""
+    """A service whose path has no {channel} has no channels below its path, and a client that asks for one is told at once."""
     with serve({"/channels": ChannelService()}) as server:
         for path, offers in ("/channels/news", []), ("/channels/news", ["twisted-ws.v1"]), ("/channels/a?channel=b", []):
             with pytest.raises(HandshakeRefused) as refused:
@@ -167,7 +167,7 @@ def test_mountedWithoutChannel():
 
 
 def test_idempotencyOfAsked(worlds):
-    """A key belongs to what the client sent, whatever the service makes of it each time."""
+    """An idempotency key belongs to what the client sent, whatever the service publishes instead each time."""
 
     class Stamping(ChannelService):
         count = 0
@@ -192,7 +192,7 @@ def test_trailingSlash(world):
 
 
 def test_rawResume(world):
-    """With after, what was missed comes first; when that is not all, the connection says so by its end."""
+    """With `after`, missed messages come first; if some are gone, the connection is closed to say so."""
     last = world.publish("a", "1", "2", "3")[0].id
     assert world.raw(f"/channels/a?after={last}").readMessages() == ["2", "3"]
     assert world.raw("/channels/a?after=0").readMessages() == ["1", "2", "3"]
@@ -203,7 +203,7 @@ def test_rawResume(world):
 
 
 def test_rawPublish(world):
-    """What a raw client sends is published as text or binary, to itself as well."""
+    """What a raw client sends is published as text or binary, and it gets it, too."""
     client, other = world.raw("/channels/a"), world.raw("/channels?channel=a&channel=b")
     client.writeTextMessage("text")
     client.writeBinaryMessage(b"\xff")
@@ -246,7 +246,7 @@ def test_patternsAreNotForHooksToRemember():
 
 
 def test_welcome(worlds):
-    """The first notice says how to come back; the channels of the URL follow."""
+    """The first notice says how to reconnect; the channels of the URL follow."""
     world = worlds(reconnectDelay=2.5, pingInterval=20)
     last = world.publish("a", "1", "2")[0].id
     client, first = world.v1(f"/channels/a?channel=b&after=a={last}")
@@ -322,7 +322,7 @@ def test_ping(world):
     ],
 )
 def test_errors(world, text, code, ref):
-    """What cannot be done is an error with a word for programs and the request's ref; the connection goes on."""
+    """A request that cannot be fulfilled gets an error with a code and the request's ref; the connection goes on."""
     client, _ = world.v1("/channels/a")
     (error,) = ask(client, text or " ")
     assert (error["type"], error["code"], error.get("ref")) == ("error", code, ref)
@@ -356,7 +356,7 @@ def test_badURL(worlds):
 
 
 class Guarded(ChannelService):
-    """Asks for names, and writes down what it is asked."""
+    """Admits callers by name, and records what it is asked."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -388,7 +388,7 @@ class Guarded(ChannelService):
 
 
 def test_hooks(worlds):
-    """Each hook is asked in its time, and every end of a subscription is told before onClose."""
+    """Each hook is called in its turn, and every end of a subscription is reported before onClose."""
     world = worlds(Guarded(wildcards=True))
     client, _ = world.v1("/channels/a?user=ann")
     ask(client, '{"type":"subscribe","channel":"b.*"}')
@@ -437,7 +437,7 @@ def test_refuse(worlds, status, code):
 
 
 def test_tooManyValues(worlds):
-    """JSON of more values than the limit is refused where a hook is to have it as objects; else it is published."""
+    """JSON with more values than the limit is refused if a hook would get it as objects; otherwise, it is published."""
     seen = []
 
     class Looks(ChannelService):
@@ -480,7 +480,7 @@ def test_leftWhileAsked(worlds):
 
 
 def test_instead(worlds):
-    """What onPublish returns is published instead; what has no form is the service's mistake."""
+    """What onPublish returns is published instead; what cannot be encoded is the service's mistake."""
     world = worlds(Guarded())
     client, _ = world.v1("/channels/a")
     world.service.answer = {"stamped": True}
@@ -493,7 +493,7 @@ def test_instead(worlds):
 
 
 def test_presenceThatIsNoJSON(worlds):
-    """What a service says of a user must have a form in JSON: if not, only that subscription fails, and the user is not there."""
+    """If what a service says about a user has no form in JSON, only that subscription fails, and the user is not listed."""
 
     class Odd(Guarded):
         def onPresence(self, caller, channel):
@@ -583,7 +583,7 @@ def test_presence(worlds):
 
 
 def test_madeUpChannels(worlds):
-    """A client that makes up names, one after the other, leaves no more of them than its address may."""
+    """A client that makes up channel names leaves no more channels behind than one address may."""
     world = worlds(channelsPerAddress=10)
     client, _ = world.v1()
     for number in range(100):
@@ -595,7 +595,7 @@ def test_madeUpChannels(worlds):
 
 
 def test_unreadReplies(worlds):
-    """A client that reads no answers is not read from, loses nothing, and holds less than the cap; it goes on when it reads."""
+    """A client that does not read its answers is not read from, stays below the cap, and loses nothing when it reads again."""
     world = worlds(replyBuffer=20_000)
     client, _ = world.v1()
     world.publish("a", *["x" * 100] * 1000)
@@ -628,7 +628,7 @@ def test_leftWithReplies(worlds):
 
 
 def test_unsubscribedByOthers(world):
-    """A subscription that somebody else ends is told with the reason; a raw connection ends with its last one."""
+    """A client is told why somebody else ended its subscription; a raw connection ends with its last subscription."""
     client, _ = world.v1("/channels/a")
     raw = world.raw("/channels/a?channel=b")
     for channel in ("a", "b"):
@@ -642,7 +642,7 @@ def test_unsubscribedByOthers(world):
 
 
 def test_visitor(world):
-    """The same rules count for what comes by HTTP: it has a visitor where a socket has a caller."""
+    """The same rules apply over HTTP, where a visitor takes the place of a caller."""
     request = UpgradeRequest("/channels/a?channel=b", pathParams={"channel": "a"}, isSecure=True)
     request.user = "ann"
     visitor = Visitor(request)

@@ -47,7 +47,7 @@ class Passes:
 )
 @pytest.mark.parametrize("key", ["", ',"idempotencyKey":"once"'])
 def test_passes(data, reads, writes, key):
-    """A message is read once and written once on its way from one client to the others; only a hook has it decoded."""
+    """A message is decoded once and encoded once on its way from one client to the others; only a hook gets it as objects."""
     for service, more in (ChannelService(publish=True), 0), (Hooked(), data.startswith("{")):
         memory = serve({"/channels/{channel}": service}, limits=Limits(pingInterval=0))
         publisher, subscriber = (memory.connect("/channels/a", subProtocols=[SUBPROTOCOL]) for _ in range(2))
@@ -62,7 +62,7 @@ def test_passes(data, reads, writes, key):
 
 @pytest.mark.parametrize("data", ["{", '"\\ud800"', '["\\ud800"]', "[" * 100_000, "1 2", "", "01", '"\x01"', '["\x01"]'])
 def test_wrongData(data):
-    """What is not JSON is refused with the request that it stands in, however deeply it is nested."""
+    """A request whose data is not JSON is refused, however deeply it is nested."""
     with pytest.raises(ChannelError) as caught:
         readRequest('{"type":"publish","channel":"a","data":' + data + "}")
     assert caught.value.code == "bad-request"
@@ -78,7 +78,7 @@ def test_eitherDataOrBase64(data, base64):
 
 
 def test_refs():
-    """An answer carries the ref of its request, also of one that cannot be read, unless the ref is too long."""
+    """An answer carries the ref of its request, even if the rest is invalid, unless the ref is too long."""
     assert readRequest('{"type":"ping","ref":"x"}').ref == refOf('{"type":"pong","ref":"x"}') == "x"
     assert notice("pong", "x") == b'{"type":"pong","ref":"x"}'
     assert notice("pong") == b'{"type":"pong"}'
@@ -89,7 +89,7 @@ def test_refs():
 
 
 def test_noObjects():
-    """A megabyte of JSON is taken without being made into half a million objects."""
+    """A megabyte of JSON is accepted without being turned into half a million objects."""
     collections = []
 
     def collected(phase, info):

@@ -52,7 +52,7 @@ def test_publish(world):
 
 
 def test_epochs():
-    """Without a name of its own, each engine is another epoch."""
+    """Each engine without a given epoch has one of its own."""
     engines = [MemoryEngine(Limits(), Wheel(SteadyClock()), SteadyClock().seconds) for _ in range(2)]
     assert engines[0].epoch != engines[1].epoch
     assert engines[0].epoch.isalnum()
@@ -75,7 +75,7 @@ def test_epochs():
     ],
 )
 def test_since(after, answer):
-    """What came since a position is recovered exactly when all of it is kept, and its position is before the first of it."""
+    """A resume counts as recovered exactly if everything since is kept, and its position is right before the first message."""
     world = World(historyMessages=3)
     world.publish("a", *"12345")
     assert world.since("a", after) == answer
@@ -94,14 +94,14 @@ def test_unknownChannel(world):
 
 
 def test_trimByCount():
-    """Of more messages than are kept, the oldest go."""
+    """If there are more messages than may be kept, the oldest are dropped."""
     world = World(historyMessages=2)
     world.publish("a", *"123")
     assert world.since("a") == ("e:1", True, ["2", "3"])
 
 
 def test_trimByBytes():
-    """Of more bytes than are kept, the oldest go; a message that is larger than all is not kept."""
+    """If there are more bytes than may be kept, the oldest messages are dropped; one that alone is too large is not kept."""
     world = World(historyBytes=2 * CHARGE + 10)
     world.publish("a", "12345", "12345")
     assert world.since("a")[2] == ["12345", "12345"]
@@ -146,7 +146,7 @@ def test_nothingKept():
 
 
 def test_forgotten():
-    """A channel goes historyAge after its last message and its last subscriber, whichever is later."""
+    """A channel is forgotten historyAge after its last message or its last subscriber, whichever is later."""
     world = World(historyAge=10)
     engine = world.engine
     world.publish("published", "1")
@@ -185,7 +185,7 @@ def test_touchedAgain():
 
 
 def test_floor():
-    """A channel that comes again goes on above all that were forgotten, so an old position never passes for a new one."""
+    """A channel that is created again is numbered above all that were forgotten, so no old position passes for a new one."""
     world = World(historyAge=10)
     world.publish("long", *"12345")
     world.publish("short", "1", "2")
@@ -201,7 +201,7 @@ def test_floor():
 
 
 def test_watch(world):
-    """Whoever begins to watch gets what is kept; a pattern has no history, and makes no channel."""
+    """Watching returns what is kept; a pattern has no history, and creates no channel."""
     world.publish("a", "1")
     assert [each.payload for each in world.engine.watch("a", START).publications] == [b"1"]
     assert world.engine.watch("a.*", START) == (None, False, [])
@@ -209,7 +209,7 @@ def test_watch(world):
 
 
 def test_forget(world):
-    """A deleted history is gone, its numbering goes on, and a subscriber that had not seen all of it is not recovered."""
+    """After a history is deleted, its numbering goes on, and a subscriber that had not seen all of it is not recovered."""
     world.publish("a", "1", "2")
     assert world.engine.forget("a") == 2
     assert world.engine.bytes == 0
@@ -241,7 +241,7 @@ def test_list(world):
 
 
 def test_tooManyChannels():
-    """A channel over the limit is refused, to publish and to watch; those that are there go on."""
+    """Publishing to or watching one channel too many is refused, and existing channels go on."""
     world = World(channels=1)
     world.publish("a", "1")
     for refused in (lambda: world.publish("b", "1"), lambda: world.engine.watch("b", None)):
@@ -283,7 +283,7 @@ def test_channelsOfOneAddress():
 
 
 def test_leftChannelsOfOneAddress():
-    """Of the channels that one address created and left, a limited number are kept; those left first go first."""
+    """Of the channels that one address created and left, a limited number are kept; those left first are dropped first."""
     world, addresses = World(channelsPerAddress=3, channels=4), Held()
     world.engine.watch("other", None, addresses.text("5.6.7.8"))
     for number in range(100):
@@ -326,7 +326,7 @@ def test_idempotencyOfAnother():
 
 
 def test_idempotencyForgotten():
-    """Keys are forgotten when their time is over, though no other comes."""
+    """Keys are forgotten once they expire, even if no other comes."""
     world, keys = World(idempotencyAge=10, historyAge=1), Held()
     world.publish("a", "1", idempotencyKey=keys.text("k"))
     world.clock.advance(5)
@@ -340,7 +340,7 @@ def test_idempotencyForgotten():
 
 
 def test_manyIdempotencyKeys():
-    """Keys of one moment are forgotten a bounded number at a time, and none counts when its time is over."""
+    """Keys that expire together are forgotten a bounded number at a time, and none counts after it has expired."""
     world, keys = World(idempotencyAge=10), Held()
     count = 2 * FORGOTTEN_AT_ONCE + 100
     for number in range(count):
@@ -363,7 +363,7 @@ def test_manyIdempotencyKeys():
 
 
 def test_fullOfOldKeys():
-    """Keys whose time is over take no place, though there was no time yet to forget them."""
+    """Expired keys take up no room, even before they are forgotten."""
     world, keys = World(idempotencyAge=10, idempotencyKeys=3), Held()
     world.clock.advance(0.1)  # so the wheel turns a while after their time
     for key in "abc":
@@ -376,7 +376,7 @@ def test_fullOfOldKeys():
 
 
 def test_manyStreamsAtOnce():
-    """Channels of one moment are forgotten a bounded number in one turn of the reactor."""
+    """Channels that expire together are forgotten a bounded number in each turn of the reactor."""
     world = World(historyAge=10, clock=Turns())
     for number in range(10 * AT_ONCE):
         world.publish(str(number), "1")
@@ -392,7 +392,7 @@ def test_manyStreamsAtOnce():
 
 
 def test_idempotencyFull():
-    """A new key beyond the limit is refused rather than an old one forgotten; what it would publish is not."""
+    """A new key beyond the limit is refused, along with its publication, rather than an old one forgotten."""
     world = World(idempotencyKeys=1)
     world.publish("a", "1", idempotencyKey="k")
     with pytest.raises(ChannelError) as caught:

@@ -10,7 +10,7 @@ from twisted_ws.engines.names import SortedNames, checkName, checkNameOrPattern,
 
 @pytest.mark.parametrize("name", ["a", "orders.42", "A-b_c~d.0", "x" * 128])
 def test_names(name):
-    """A name is letters, digits and _ - ~, in tokens with a dot between."""
+    """A name consists of tokens of letters, digits and _ - ~, separated by dots."""
     assert checkName(name, 128) == checkNameOrPattern(name, 128) == name
     assert not isPattern(name)
 
@@ -20,7 +20,7 @@ def test_names(name):
     ["", ".", "a.", ".a", "a..b", "a b", "a/b", "a\n", "é", "a*", "a.*", "*", "*.a", "a:b", "a%20", "x" * 129, None, 5, b"a"],
 )
 def test_noNames(name):
-    """Anything else is refused, with a word for programs and a sentence that has nothing of it."""
+    """Anything else is refused with a code and a sentence, which repeats nothing of it."""
     with pytest.raises(ChannelError) as caught:
         checkName(name, 128)
     assert (caught.value.code, caught.value.status) == ("bad-channel", 400)
@@ -29,7 +29,7 @@ def test_noNames(name):
 
 @pytest.mark.parametrize("pattern", ["*", "a.*", "a.b.*"])
 def test_patterns(pattern):
-    """A pattern is tokens, and a star as the last."""
+    """A pattern is tokens, the last of which is a star."""
     assert checkNameOrPattern(pattern, 128) == pattern
     assert isPattern(pattern)
 
@@ -59,7 +59,7 @@ class Name(str):
 
 
 def test_sortedNamesSteps():
-    """Among 20,000 names, adding one, taking one away and reading a page compare some dozen, wherever they stand."""
+    """Among 20,000 names, adding one, removing one and reading a page compare a few dozen, wherever they are."""
     names = SortedNames()
     for number in range(20_000):
         names.add(Name(f"{number * 7919 % 20_000:05}"))
