@@ -156,7 +156,7 @@ def test_bind(annotation: Any, message: str | bytes, bound: Any) -> None:
     ],
 )
 def test_misfit(annotation: Any, message: str | bytes, field: str, reason: str) -> None:
-    """What does not fit is refused with 1003, and names the field and nothing of the service's inside."""
+    """A message that does not fit is refused with 1003 and the name of the field, and reveals nothing of the service."""
     with pytest.raises(BindingError) as caught:
         Binder(annotation).bind(message)
     assert (caught.value.code, caught.value.field, caught.value.reason) == (1003, field, reason)
@@ -164,7 +164,7 @@ def test_misfit(annotation: Any, message: str | bytes, field: str, reason: str) 
 
 
 def test_longField() -> None:
-    """A field name as long as the peer likes still makes a reason that fits into a Close frame."""
+    """However long a field name the peer sends, the reason fits into a Close frame."""
     with pytest.raises(BindingError) as caught:
         Binder(Strict).bind(msgspec.json.encode({"€" * 1000: 1}))
     assert len(caught.value.reason.encode()) <= 123
@@ -172,13 +172,13 @@ def test_longField() -> None:
 
 
 def test_bugInType() -> None:
-    """An exception of a type's own code that is no ValueError or TypeError is no misfit of the message: it is passed on."""
+    """An exception other than ValueError or TypeError from a type's own code is not blamed on the message, but passed on."""
     with pytest.raises(KeyError):
         Binder(Point).bind('{"x": 14}')
 
 
 def test_exactly() -> None:
-    """A type that needs the digits or the text as they came gets them from the message."""
+    """A type that needs the exact digits or text gets them as they came."""
     bound = Binder(Exact).bind('{"price": 0.12345678901234567890, "rest": {"a":  1}}')
     assert bound.price == decimal.Decimal("0.12345678901234567890")
     assert bytes(bound.rest) == b'{"a":  1}'
@@ -215,7 +215,7 @@ def test_undefined() -> None:
 
 @pytest.mark.parametrize(("annotation", "isMade"), [(list, True), (Any, False), (str, False), (msgspec.Raw, False)])
 def test_tooManyValues(annotation: Any, isMade: bool) -> None:
-    """JSON of more values than the limit is refused before any object is made of it; what is taken as it came is not."""
+    """JSON with too many values is refused before any object is made of it, unless the handler takes it undecoded."""
     binder, message = Binder(annotation), json.dumps([[]] * 10)
     assert binder.bind(message, 11) is not None
     if isMade:
@@ -228,7 +228,7 @@ def test_tooManyValues(annotation: Any, isMade: bool) -> None:
 
 @given(st.one_of(st.text(), st.binary(), st.text('{}[]",:0159.e-truefalsnl \\u')))
 def test_anything(message: str | bytes) -> None:
-    """No message makes a binder raise anything but BindingError, with a reason that can be sent."""
+    """Whatever the message, a binder raises only BindingError, with a reason that can be sent."""
     for annotation in (Shop, dict, list[int], Point, Cat | Dog, Exact, str):
         reason = misfit(Binder(annotation), message)
         assert len(reason.encode()) <= 123
@@ -244,6 +244,6 @@ def misfit(binder: Binder, message: str | bytes) -> str:
 
 
 def test_alias() -> None:
-    """An alias made by a `type` statement (Python 3.12) is what it stands for."""
+    """An alias made by a `type` statement (Python 3.12) works as what it stands for."""
     alias = type("TypeAliasType", (), {"__value__": str})()
     assert Binder(alias).bind("{") == "{"

@@ -102,7 +102,7 @@ class Shop(Recorder):
 
 
 def test_everything() -> None:
-    """Events reach their handlers, in order, and each with what belongs to it."""
+    """Events reach their handlers in order, each with its arguments."""
     service = Story()
     peer = Peer(service).open().say("a", b"b")
     assert peer.dispatcher.pingReceived(b"1")
@@ -112,7 +112,7 @@ def test_everything() -> None:
 
 
 def test_tooManyValues() -> None:
-    """A message of more JSON values than the limit is as one that does not fit: for its on<Event>Error, or the end."""
+    """A message with too many JSON values counts as one that does not fit: it goes to on<Event>Error or ends the connection."""
 
     class Service:
         dispatcherKey = "event"
@@ -165,7 +165,7 @@ def test_callers() -> None:
 
 
 def test_closing() -> None:
-    """Who is not open any more is no caller for others, long before onClose; a stop still knows of it."""
+    """A caller that is closing is hidden from others long before onClose; a stop still waits for it."""
     peer = Peer(Story()).open()
     peer.caller.close(4000, "enough")
     assert peer.callers == set()
@@ -201,7 +201,7 @@ def test_kinds(event: str, message: str | bytes, heard: Any) -> None:
 
 
 def test_binding() -> None:
-    """OnMessage takes what the two others do not, as its annotation has it."""
+    """OnMessage takes what the two others do not, in the form of its annotation."""
     heard: list[Any] = []
 
     class Chat:
@@ -255,14 +255,14 @@ def test_misfit() -> None:
     ],
 )
 def test_dispatch(message: str | bytes, heard: Any) -> None:
-    """The dispatcher field finds its handler; everything else goes to onMessage."""
+    """The value of the dispatcher field selects the handler; everything else goes to onMessage."""
     service = Shop()
     assert Peer(service).open().say(message).errors == []
     assert service.heard == [heard]
 
 
 def test_dispatchElsewhere() -> None:
-    """What no dispatched handler takes goes to onTextMessage and onBinaryMessage where they are defined, or is ignored."""
+    """What no dispatched handler takes goes to onTextMessage or onBinaryMessage if defined, and is ignored otherwise."""
 
     class Both(Story):
         dispatcherKey = "event"
@@ -362,7 +362,7 @@ class Waiting(TestCase):
         assert alive(MessageQueue) <= before
 
     def test_reading(self) -> None:
-        """Reading pauses when more waits than may be read ahead, and goes on below; each message is charged on top."""
+        """Reading pauses while more waits than may be read ahead; each message is charged on top of its size."""
         service = Slow()
         limits = Limits(readAhead=sum(map(weight, ("bb", b"cc", "ü"))))
         peer = Peer(service, limits).open().say("a", "bb", b"cc", "ü")
@@ -378,7 +378,7 @@ class Waiting(TestCase):
         assert peer.reading
 
     def test_weight(self) -> None:
-        """The connection is told what waits, some KiB at a time, and as what Python takes for it, until nothing waits."""
+        """The connection is told, in steps of some KiB, how much memory the waiting messages take, until none wait."""
         service = Slow()
         peer = Peer(service, Limits(readAhead=1 << 30)).open().say("a", "small")
         assert peer.waiting == 0
@@ -392,7 +392,7 @@ class Waiting(TestCase):
         assert service.heard[-1].endswith("\U0001f600 done")
 
     def test_weightAtTheEnd(self) -> None:
-        """What waited when the connection was failed, or when the grace is over, counts no more."""
+        """Waiting messages no longer count once the connection has failed or the grace is over."""
         for fails in (False, True):
             peer = Peer(Slow(), Limits(handlerGrace=5)).open().say("a", "x" * 10_000)
             assert peer.waiting
@@ -403,7 +403,7 @@ class Waiting(TestCase):
             assert peer.waiting == 0
 
     def test_moreWhenReading(self) -> None:
-        """Messages that come at once when reading goes on keep their place."""
+        """Messages that come the moment reading resumes keep their place."""
         service = Slow()
         peer = Peer(service, Limits(readAhead=1)).open().say("a", "b")
         assert not peer.reading
@@ -465,7 +465,7 @@ class Waiting(TestCase):
             assert not peer.clock.getDelayedCalls()
 
     def test_leaving(self) -> None:
-        """Whose handlers run on, or whose onClose does, is known until they have ended."""
+        """A stop knows of a caller until its handlers and its onClose have ended."""
 
         class Chat(Slow):
             def onClose(self, caller: Caller, statusCode: int, reason: str) -> Any:
@@ -490,7 +490,7 @@ class Waiting(TestCase):
         assert plain.leaving == {}
 
     def test_lateAndClosing(self) -> None:
-        """A handler that ends while onClose runs on does not end that."""
+        """A handler that ends while onClose is still running does not end onClose."""
 
         class Chat(Slow):
             closing: Deferred[Any]
@@ -510,7 +510,7 @@ class Waiting(TestCase):
         assert len(self.flushLoggedErrors(KeyError)) == 1
 
     def test_onCloseThatHangs(self) -> None:
-        """An onClose that never ends is not kept for ever: a stop would not wait longer for it; one line in the log says so."""
+        """An onClose that never ends is given up, as a stop would give it up, with one line in the log."""
 
         class Chat:
             async def onClose(self, caller: Caller, statusCode: int, reason: str) -> None:
@@ -557,7 +557,7 @@ class Waiting(TestCase):
         assert len(self.flushLoggedErrors(KeyError)) == 1
 
     def test_waitsForThePeer(self) -> None:
-        """A handler that waits for a write to a peer that leaves has made no mistake."""
+        """A handler that waits for a write to a peer that leaves is not at fault."""
 
         class Chat(Recorder):
             async def onTextMessage(self, caller: Caller, text: str) -> None:
@@ -577,7 +577,7 @@ class Waiting(TestCase):
         assert self.flushLoggedErrors() == []
 
     def test_othersGone(self) -> None:
-        """ConnectionClosed of another caller is a mistake: the handler has to reckon with it."""
+        """ConnectionClosed of another caller is the handler's error: it has to expect that."""
 
         class Chat(Recorder):
             def onTextMessage(self, caller: Caller, text: str) -> Any:
@@ -611,7 +611,7 @@ class Reentrant(TestCase):
         assert not peer.clock.getDelayedCalls()
 
     def test_closedInOnOpen(self) -> None:
-        """OnClose comes after onOpen, also when onOpen makes the end."""
+        """OnClose comes after onOpen, even if onOpen closes the connection."""
 
         class Chat(Recorder):
             def onOpen(self, caller: Caller) -> None:
@@ -642,7 +642,7 @@ class Reentrant(TestCase):
         assert peer.texts() == ["a", "b"]
 
     def test_closesAndReturns(self) -> None:
-        """What a handler returns after it has closed is dropped; what it raises is still told."""
+        """What a handler returns after closing is dropped; what it raises is still reported."""
 
         class Chat(Recorder):
             def onTextMessage(self, caller: Caller, text: str) -> Any:
@@ -694,7 +694,7 @@ class Idle(TestCase):
             assert peer.closedWith == ((4000, "own") if closed is None else (1000, "idle timeout") if closed else None)
 
     def test_slow(self) -> None:
-        """OnIdleTimeout is not called again while it runs; it is when it has run."""
+        """OnIdleTimeout is not called again while it is running, but may be after that."""
         calls: list[Deferred[str]] = []
 
         class Chat:
@@ -748,7 +748,7 @@ class Raising(TestCase):
     """One bad service never hurts another."""
 
     def test_everyEvent(self) -> None:
-        """A handler that raises is logged once and named; the peer gets 1011 and no detail; others never notice."""
+        """A handler that raises is logged once, by name; the peer gets 1011 without detail, and other connections go on."""
         drive = {
             "onOpen": lambda peer: None,
             "onTextMessage": lambda peer: peer.say("a"),
@@ -807,7 +807,7 @@ class Raising(TestCase):
         assert peer.sent == []
 
     def test_everyException(self) -> None:
-        """Exceptions that are no Exception are held, too: cancellations, and an exit that one service has no right to."""
+        """A BaseException is caught, too: a cancellation, or a SystemExit, to which no service has a right."""
         for error in (CancelledError(), asyncio.CancelledError(), SystemExit(1), KeyboardInterrupt(), GeneratorExit()):
             for how in HOWS:
                 peer = Peer(type("Bad", (), {"onTextMessage": raising(error, how)})()).open().say("a")
@@ -825,7 +825,7 @@ class Raising(TestCase):
             assert len(self.flushLoggedErrors(KeyError)) == 1
 
     def test_waitingDropped(self) -> None:
-        """When an error of the service ends the connection, what came after the message that caused it does not count."""
+        """When a service's error ends the connection, later messages are dropped."""
         service = Slow()
         peer = Peer(service, Limits(readAhead=10)).open().say("a", "b", b"c")
         service.waiting.pop().errback(KeyError("a bug"))
@@ -845,7 +845,7 @@ class Raising(TestCase):
         assert peer.closedWith == (4000, "own")
 
     def test_badObjects(self) -> None:
-        """Values that raise when they are looked at are held like any other."""
+        """Values that raise when they are examined are caught like any other error."""
 
         class Evil:
             def __await__(self) -> Any:

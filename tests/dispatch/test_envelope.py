@@ -35,19 +35,19 @@ from twisted_ws.dispatch.envelope import Envelope
     ],
 )
 def test_read(message: str | bytes, found: tuple[str, bytes | None] | None) -> None:
-    """The event is had as a text, and the id as the peer wrote it; what is no JSON object, or names no event, has neither."""
+    """The event is read as text, and the id as the peer wrote it; without a JSON object that names an event, there is neither."""
     read = Envelope("event", "id").read(message)
     assert (read and (read[0], None if read[1] is None else bytes(read[1]))) == found
 
 
 def test_oneField() -> None:
-    """Without a field for the id there is none; where it is that of the event, it is had as well."""
+    """Without a field for the id, there is none; the field may be that of the event."""
     assert Envelope("event").read('{"event": "x", "id": 1}') == ("x", None)
     assert Envelope("event", "event").read('{"event": "x", "id": 1}') == ("x", msgspec.Raw(b'"x"'))
 
 
 def test_noObjects() -> None:
-    """However many values and fields are in a message, no object is made of any that nobody wants."""
+    """However many values and fields a message has, no objects are made of those that nobody wants."""
     inside = '{"event": "x", "data": [' + ",".join(["[]"] * 300_000) + "]}"
     beside = '{"event": "x",' + ",".join([f'"{number}":0' for number in range(100_000)]) + "}"
     envelope = Envelope("event", "id")

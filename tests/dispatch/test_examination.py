@@ -55,7 +55,7 @@ def handler(signature: str, annotation: Any = None) -> Callable[..., Any]:
 
 
 def test_allEvents() -> None:
-    """A service with every event and no setting is fine, and says what it handles."""
+    """A service with every event and no setting is valid, and says what it handles."""
     handlers = examine(service(**{name: handler(", ".join(("self", *EVENTS[name]))) for name in EVENTS}))
     assert handlers.events == set(EVENTS)
     assert (handlers.byName, handlers.byValue, handlers.subProtocols, handlers.idleTimeout) == ({}, {}, (), 0)
@@ -103,7 +103,7 @@ def test_others(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["onRing", "onSong", "onLose", "onTimeout", "onReopen"])
 def test_likeness(name: str) -> None:
-    """A name that is only a little like an event's is a mistake where the method takes what the event gives."""
+    """A name that only resembles an event's is a mistake if the method takes the event's parameters."""
     examine(service(onOpen=nothing, **{name: handler("self")}))
     examine(service(onOpen=nothing, **{name: handler("self, a, b, c, d")}))
     assert "did you mean" in mistake(service(onOpen=nothing, **{name: nothing}))
@@ -133,7 +133,7 @@ def test_misspeltSettings(name: str, right: str) -> None:
 
 
 def test_ownSettings() -> None:
-    """What is only a little like a setting is the service's own, and so is what it makes a setting of."""
+    """An attribute that only resembles a setting is the service's own."""
     names = ("timeout", "idleTimeouts", "IDLE_TIMEOUT", "_idleTimeout", "protocol", "dispatcher", "key", "idle")
     examine(service(onOpen=nothing, **dict.fromkeys(names, 5)))
     examine(service(onOpen=nothing, idle_timeout=handler("self")))
@@ -154,7 +154,7 @@ def test_forgottenKey() -> None:
 
 
 def test_underscores() -> None:
-    """A dispatched handler in another spelling is named, with the spelling that messages find."""
+    """A dispatched handler in the wrong spelling is named, with the spelling that messages find."""
     chat = service(dispatcherKey="event", onOpen=nothing, on_un_subscribe=handler("self, caller, message"))
     assert mistake(chat) == "Chat.on_un_subscribe is never called: to get messages, name it onUnSubscribe"
 
@@ -173,7 +173,7 @@ def test_underscores() -> None:
     ],
 )
 def test_misspeltWithKey(name: str, signature: str) -> None:
-    """With a dispatcherKey, other spellings, typos in long names, and the parameters of an event still tell a mistake."""
+    """With a dispatcherKey, wrong spellings, typos in long names, and an event's parameters still reveal a mistake."""
     text = mistake(service(dispatcherKey="event", onOpen=nothing, **{name: handler(signature)}))
     assert "did you mean" in text
     assert 'mark it @dispatches("...")' in text
@@ -224,12 +224,12 @@ def test_generators(name: str) -> None:
     "signature", ["*args", "self, *args", "self, caller, text, more=1", "self, caller, text, **kw", "self, c, t, /"]
 )
 def test_moreParameters(signature: str) -> None:
-    """Defaults, *args and other names are all right."""
+    """Defaults, *args and other parameter names are allowed."""
     examine(service(onTextMessage=handler(signature)))
 
 
 def test_decorated() -> None:
-    """A decorated handler is held to the parameters it declares."""
+    """A decorated handler is checked by the parameters it declares."""
     generator = inlineCallbacks(handler("self, caller"))
     assert "must take (caller, text), but takes (caller)" in mistake(service(onTextMessage=generator))
 
@@ -297,7 +297,7 @@ def test_module() -> None:
 
 
 def test_typeCheckersImports() -> None:
-    """Only the annotation of the message has to be known when the program runs."""
+    """Only the annotation of the message has to be importable at run time."""
 
     class Chat:
         def onMessage(self, caller: Caller, message: Order) -> Nowhere:  # type: ignore[name-defined]  # noqa: F821
@@ -396,7 +396,7 @@ def test_plainMessages(name: str, annotation: Any, right: bool) -> None:
     ],
 )
 def test_settings(settings: dict[str, Any], text: str) -> None:
-    """A setting of the wrong kind is named, on the class and on the object."""
+    """A setting of the wrong type is named, on the class and on the object."""
     assert text in mistake(service(onPing=nothing, **settings))
     chat = service(onPing=nothing)
     vars(chat).update(settings)
@@ -404,7 +404,7 @@ def test_settings(settings: dict[str, Any], text: str) -> None:
 
 
 def test_rightSettings() -> None:
-    """Settings of the right kind are taken as they are."""
+    """Settings of the right type are accepted."""
     handlers = examine(
         service(onPing=nothing, subProtocols=("b", "a"), idleTimeout=0.5, dispatcherKey="e", dispatcherStreamId="id")
     )
@@ -415,7 +415,7 @@ def test_rightSettings() -> None:
 
 
 def test_changedSettings() -> None:
-    """Settings count as they are at each handshake; what another object of the class has, or had before, does not."""
+    """The settings at each handshake count, not those of another object of the class or of an earlier moment."""
     protocols = ["a"]
     kind = type(service(onPing=nothing, subProtocols=protocols))
     assert examine(kind()).subProtocols == ("a",)
@@ -464,12 +464,12 @@ def test_changedSettings() -> None:
     ],
 )
 def test_dispatchMistakes(members: dict[str, Any], text: str) -> None:
-    """Two handlers for one value, wrong parameters, and error handlers of nothing are named."""
+    """Two handlers for one value, wrong parameters, and error handlers without a handler are named."""
     assert text in mistake(service(dispatcherKey="event", onClose=nothing, **members))
 
 
 def test_errorHandlers() -> None:
-    """on<Event>Error belongs to its handler, by name or by value, and is no handler of messages."""
+    """on<Event>Error belongs to its handler, by name or by value, and handles no messages itself."""
     chat = service(
         dispatcherKey="event",
         onOrder=handler("self, caller, message"),
@@ -518,14 +518,14 @@ def test_handlerName(value: str, name: str) -> None:
     ],
 )
 def test_unreachable(value: str) -> None:
-    """No value of a peer's reaches an event, an error handler or any other attribute."""
+    """No value that a peer sends reaches an event, an error handler or any other attribute."""
     members = dict.fromkeys(EVENTS, nothing)
     chat = service(dispatcherKey="event", onOrder=nothing, onOrderError=nothing, _secret=nothing, handlers=nothing, **members)
     assert examine(chat).find(value) is None
 
 
 def test_longValues() -> None:
-    """A value that is longer than any name is not taken apart, but one that is marked is found."""
+    """A value longer than any name is not taken apart; a marked one is still found."""
     value = "a " * 200
     name = handlerName(value)
     assert examine(service(dispatcherKey="event", **{name: nothing})).find(value) is None
@@ -547,7 +547,7 @@ def test_reachable() -> None:
 
 
 def test_class() -> None:
-    """A class in place of an object is a mistake that is easy to mend."""
+    """A class in place of an object is refused, with a hint to call it."""
 
     class Chat(WebSocketService):
         onOpen = nothing
@@ -557,7 +557,7 @@ def test_class() -> None:
 
 @pytest.mark.parametrize("what", [None, "chat", 5, object(), lambda caller: None])
 def test_nothing(what: object) -> None:
-    """An object with no event is no service."""
+    """An object without any event is not a service."""
     assert "handles no event: it has none of onUpgrade, onOpen" in mistake(what)
     assert mistake(nothing).startswith(f"function {nothing.__name__} handles no event: ")
 
@@ -573,7 +573,7 @@ def test_listensToBroadcasts() -> None:
 
 
 def test_disabled() -> None:
-    """A handler that a subclass sets to None is none."""
+    """A handler that a subclass sets to None does not count."""
 
     class Base:
         onPing = nothing
@@ -586,7 +586,7 @@ def test_disabled() -> None:
 
 
 def test_properties() -> None:
-    """A property is not run unless it has a handler's name; then what it raises is a mistake of the service."""
+    """A property is not read unless it has a handler's name; if it raises then, that is the service's mistake."""
 
     class Chat:
         onOpen = nothing
@@ -656,7 +656,7 @@ def test_ownHandlers() -> None:
 
 
 def test_ownMarks() -> None:
-    """A marked function on one object is its handler alone; what only begins as a handler does costs no second reading."""
+    """A marked function on one object is a handler of that object only; other attributes cost no second reading of the class."""
 
     class Chat:
         dispatcherKey = "event"
@@ -678,7 +678,7 @@ def test_ownMarks() -> None:
 
 
 def test_silentBuiltin() -> None:
-    """A callable that tells nothing of its parameters is taken at its word."""
+    """A callable whose parameters cannot be inspected is accepted."""
     with pytest.raises(ValueError, match="signature"):
         inspect.signature(next)
     assert "onTake" in examine(service(dispatcherKey="event", onTake=next)).byName

@@ -244,7 +244,7 @@ class Story:
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(["nothing", "text", "later", "laterFails", "fails", "leaves", "asyncStream", "stream"]), steps)
 def test_whateverHappens(opening: str, happens: list[tuple[str, Any]]) -> None:
-    """Messages come in order; onClose once and last; each exception is logged once; streams end; nothing is left or leaks out."""
+    """Messages come in order, onClose once and last; each exception is logged once; streams end; nothing is left behind."""
     with capturedLogs() as logs:
         story = Story(opening)
         actor = story.actor

@@ -60,7 +60,7 @@ def test_streams(wrap: Any) -> None:
 
 
 def test_pace() -> None:
-    """An item is asked for when the peer has taken the one before; messages and pings are served meanwhile."""
+    """The next item is requested once the peer has taken the last one; messages and pings are served meanwhile."""
     endless = Endless()
     peer = Peer(Call(lambda text: endless if text == "stream" else "answer")).open()
     peer.reads = False
@@ -82,7 +82,7 @@ def test_pace() -> None:
 @pytest.mark.parametrize("item", ["x", None])
 @pytest.mark.parametrize(("callers", "streams"), [(1, 1), (5, 16)])
 def test_fastStreams(item: Any, callers: int, streams: int) -> None:
-    """Endless iterators let the reactor turn after some items of them all, also when they have nothing to send."""
+    """Endless iterators let the reactor turn after a few items in all, even if they send nothing."""
     some = [Endless(item) for _ in range(callers * streams)]
     waiting = iter(some)
     service = Call(lambda text: next(waiting))
@@ -106,7 +106,7 @@ def test_fastStreams(item: Any, callers: int, streams: int) -> None:
 
 
 def test_slowStream() -> None:
-    """An iterator whose items take long to make lets the reactor turn after each."""
+    """An iterator that is slow to make its items lets the reactor turn after each."""
     answer = Answer(None)
     peer = Peer(answer)
 
@@ -165,7 +165,7 @@ def test_limitAndClose() -> None:
 
 
 def test_limitOfWaiting() -> None:
-    """A stream that waits behind one that waits itself is closed with it when the caller leaves."""
+    """A stream that waits behind another waiting stream is closed with it when the caller leaves."""
     endless = Endless()
 
     async def waits() -> AsyncIterator[str]:
@@ -182,7 +182,7 @@ def test_limitOfWaiting() -> None:
 
 class Iterators(TestCase):
     def test_iteratorRaises(self) -> None:
-        """An iterator that raises is the handler's error; what it gave before is sent."""
+        """An iterator that raises counts as the handler's error; its earlier items are sent."""
 
         def items() -> Iterator[str]:
             yield "a"
@@ -234,7 +234,7 @@ class Iterators(TestCase):
         assert len(self.flushLoggedErrors(RuntimeError)) == 1
 
     def test_cancelled(self) -> None:
-        """An async generator is cancelled where it waits when its caller leaves, and its clean-up runs."""
+        """When its caller leaves, an async generator is cancelled where it waits, and its clean-up runs."""
         happened: list[str] = []
         waiting: Deferred[None] = Deferred()
 
@@ -251,7 +251,7 @@ class Iterators(TestCase):
         assert happened == ["cleaned up"]
 
     def test_refusesToEnd(self) -> None:
-        """A generator that goes on after it was cancelled is closed; nothing of it is sent."""
+        """A generator that goes on after being cancelled is closed, and sends nothing more."""
 
         async def items() -> AsyncIterator[str]:
             yield "a"
@@ -292,7 +292,7 @@ class Iterators(TestCase):
             assert len(self.flushLoggedErrors()) == 1
 
     def test_cancelledElsewhere(self) -> None:
-        """A generator that lets a cancellation of its own through has failed."""
+        """A generator that ends because something else was cancelled has failed."""
         task: Deferred[None] = Deferred()
 
         async def items() -> AsyncIterator[str]:
@@ -305,7 +305,7 @@ class Iterators(TestCase):
         assert len(self.flushLoggedErrors()) == 1
 
     def test_closesOnTheWay(self) -> None:
-        """An iterator that makes the peer leave while it makes an item is closed, and the item is dropped."""
+        """An iterator during which the peer leaves is closed, and the item in the making is dropped."""
 
         class Leaving(Endless):
             def __next__(self) -> Any:
@@ -350,7 +350,7 @@ class Iterators(TestCase):
 
 
 def test_collectedWhileItWaits() -> None:
-    """An iterator that does not end when it should is collected with its stream, and nobody tries to close it in its middle."""
+    """An iterator that refuses to end is collected with its stream, and is not closed while it runs."""
 
     async def stubborn() -> AsyncIterator[str]:
         while True:

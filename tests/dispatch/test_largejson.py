@@ -29,7 +29,7 @@ values = st.recursive(
 
 @given(values, st.sampled_from([None, 1]), st.booleans())
 def test_exact(value: Any, indent: int | None, isAscii: bool) -> None:
-    """The count is exact, however a text is written: there is no more than there is, and more than one less."""
+    """The count of values is exact, however the text is written."""
     text = json.dumps(value, indent=indent, ensure_ascii=isAscii)
     number = count(value)
     compact = msgspec.json.encode(value)
@@ -40,7 +40,7 @@ def test_exact(value: Any, indent: int | None, isAscii: bool) -> None:
 
 @pytest.mark.parametrize("character", [",", "[", "{", ":", '\\"', "\\\\", '\\\\\\"', "€,"])
 def test_strings(character: str) -> None:
-    """What is in a string does not count, whatever it is."""
+    """What is inside a string does not count."""
     text = '["' + character * 1000 + '",1,{"' + character * 1000 + '":2}]'
     assert not hasMoreValues(text, 6)
     assert hasMoreValues(text, 5)
@@ -50,12 +50,12 @@ def test_strings(character: str) -> None:
 
 @given(st.one_of(st.text(), st.text(st.characters(categories=["Cs", "Po"])), st.binary(), st.text('{}[]",:0\\ ')))
 def test_anything(text: str | bytes) -> None:
-    """What is no JSON is counted, too, and raises nothing."""
+    """Invalid JSON is counted, too, without an error."""
     assert isinstance(hasMoreValues(text, 1), bool)
 
 
 def test_withoutCollector() -> None:
-    """While a large text is made into objects the collector does not look at them; after that it is as it was before."""
+    """While a large text is decoded, the garbage collector is paused; afterwards, it is as it was before."""
     text = b"[" + b",".join([b"[]"] * 50_000) + b"]"
     before = gc.get_stats()[0]["collections"]
     assert len(decodeLarge(msgspec.json.decode, text)) == 50_000

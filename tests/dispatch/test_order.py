@@ -192,7 +192,7 @@ class Story:
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(steps)
 def test_inOrder(happens: list[tuple[str, Any]]) -> None:
-    """However few fit into a turn, and whoever comes, leaves, is slow or sends in between: nobody misses or doubles anything."""
+    """However few fit into a turn, and whoever comes, leaves, stalls or sends meanwhile, everybody gets each message once."""
     story = Story()
     for step in happens:
         story.step(*step)
@@ -209,7 +209,7 @@ def test_inOrder(happens: list[tuple[str, Any]]) -> None:
 
 
 def test_countsAndOrderOfMany() -> None:
-    """Several messages for a thousand take turns of a bounded number of deliveries; the answers tell how many there were."""
+    """Several messages to a thousand callers take turns of bounded length, and the answers give the number of recipients."""
     story = Story()
     for _ in range(1000 - CLIENTS):
         story.clients.append(Client(story.server, story.clock))

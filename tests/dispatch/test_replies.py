@@ -125,7 +125,7 @@ WRAPS = [lambda it: it, value, succeed, generated]
     ],
 )
 def test_values(wrap: Any, result: Any, sent: list[tuple[int, bytes]]) -> None:
-    """Each kind of returned value goes out as its kind of message, whenever it comes."""
+    """Each kind of returned value is sent as its kind of message, now or later."""
     peer = Peer(Call(lambda text: wrap(result))).open().say("a")
     assert peer.sent == sent
     assert peer.dispatcher.pingReceived(b"")
@@ -163,7 +163,7 @@ def test_futures() -> None:
 
 class Errors(TestCase):
     def test_notEncodable(self) -> None:
-        """A value that JSON has no form for is the handler's error."""
+        """A value that JSON cannot express is the handler's error."""
         for result in (object(), {"a": object()}, "\ud800", CloseFrame, iter(["a", object()])):
             peer = Peer(Answer(result)).open().say("a")
             assert peer.failedWith() == [1011]
@@ -171,7 +171,7 @@ class Errors(TestCase):
             assert len(self.flushLoggedErrors()) == 1
 
     def test_closed(self) -> None:
-        """A value for a caller that has left is dropped without a word."""
+        """A value for a caller that has left is dropped silently."""
         for result in ("a", b"a", {"a": 1}, object(), CloseFrame(4000), Awaitable()):
             waiting: Deferred[Any] = Deferred()
             peer = Peer(Answer(waiting)).open().say("a")
@@ -182,7 +182,7 @@ class Errors(TestCase):
 
 
 def test_streamId() -> None:
-    """The request's id goes into replies that are JSON objects, also later and from a stream, and into no others."""
+    """The request's id goes into replies that are JSON objects, including later ones and streams, and into no others."""
     message = '{"event": "ask", "id": {"n":1}}'
     own = {"a": 1}
     for result, sent in (
@@ -210,7 +210,7 @@ def test_streamId() -> None:
 
 @pytest.mark.parametrize("end", ["leaves", "reads"])
 def test_idsCount(end: str) -> None:
-    """The ids that iterators put into what they send count among what is held for the caller, until they end."""
+    """The ids that iterators hold count towards the memory of their caller until they end."""
 
     class Many(Ask):
         def onAsk(self, caller: Caller, message: dict[str, Any]) -> Any:
@@ -230,7 +230,7 @@ def test_idsCount(end: str) -> None:
 
 
 def test_idOfManyFields() -> None:
-    """Of the fields of a reply no objects are made to put the id beside them, however many there are."""
+    """Adding the id to a reply makes no objects of its other fields, however many there are."""
     peer = Peer(Ask({f"{number:x}": 1 for number in range(50_000)})).open()
     tracemalloc.start()
     try:
@@ -256,7 +256,7 @@ def test_noStreamId() -> None:
 
 
 def test_anyStreamId() -> None:
-    """The id goes back as it came: no number loses a digit, and no depth that can be read fails to be written."""
+    """The id goes back exactly as it came: no number loses a digit, and no nesting that was read fails to be written."""
     for number in ("0.12345678901234567890", "1e5", "123456789012345678901234567890"):
         assert Peer(Ask({})).open().say(f'{{"event": "ask", "id": {number}}}').texts() == [f'{{"id":{number}}}']
     answered = 0

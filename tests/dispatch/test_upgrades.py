@@ -55,7 +55,7 @@ def test_without() -> None:
 
 
 def test_unreadable() -> None:
-    """A service whose onUpgrade cannot even be read is answered for with a 500, too."""
+    """If a service's onUpgrade cannot even be looked up, the answer is a 500, too."""
 
     class Broken(Chat):
         @property
@@ -79,7 +79,7 @@ def test_answers(wrap: Callable[[Any], Any]) -> None:
 
 @pytest.mark.parametrize("refuse", [throw, later, fail], ids=["plain", "async", "Deferred"])
 def test_reject(refuse: Callable[[Any], Any]) -> None:
-    """A Reject goes to the front door as it is, and is not logged."""
+    """A Reject is passed on to the front door unchanged, and not logged."""
     reject = Reject(401, "no token", {"WWW-Authenticate": "Bearer"})
     with capturedLogs() as events:
         assert ask(lambda request: refuse(reject)).value is reject
@@ -89,7 +89,7 @@ def test_reject(refuse: Callable[[Any], Any]) -> None:
 @pytest.mark.parametrize("refuse", [throw, later, fail], ids=["plain", "async", "Deferred"])
 @pytest.mark.parametrize("error", [KeyError("db password"), SystemExit(3), CancelledError(), asyncio.CancelledError()])
 def test_raises(refuse: Callable[[Any], Any], error: BaseException) -> None:
-    """Any other exception is a 500 that tells the peer nothing, and one traceback in the log."""
+    """Any other exception becomes a 500 that reveals nothing, and one traceback in the log."""
     with capturedLogs() as events:
         reject = ask(lambda request: refuse(error), "/a%0Ab").value
     assert (reject.status, reject.body, reject.headers) == (500, "Internal server error.", ())
@@ -124,7 +124,7 @@ def test_raises(refuse: Callable[[Any], Any], error: BaseException) -> None:
 )
 @pytest.mark.parametrize("wrap", [lambda value: value, later], ids=["plain", "async"])
 def test_mistakes(answer: Any, text: str, wrap: Callable[[Any], Any]) -> None:
-    """An answer that is none is the service's mistake: one clear line in the log, and 500."""
+    """An invalid answer is the service's mistake: a 500, and one clear line in the log."""
     with capturedLogs() as events:
         reject = ask(lambda request: wrap(answer)).value
     assert (reject.status, reject.body) == (500, "Internal server error.")
@@ -157,7 +157,7 @@ async def endless(events: list[str], waiting: Deferred[Any], after: Callable[[],
     ids=["None", "service", "Reject", "CancelledError"],
 )
 def test_cancel(after: Callable[[], Any]) -> None:
-    """When the peer leaves, the coroutine is cancelled where it waits, and whatever it does then interests nobody."""
+    """When the peer leaves, the coroutine is cancelled where it waits, and whatever it does then is ignored."""
     happened: list[str] = []
     waiting: Deferred[Any] = Deferred()
     results: list[Any] = []
@@ -173,7 +173,7 @@ def test_cancel(after: Callable[[], Any]) -> None:
 
 
 def test_cancelDeferred() -> None:
-    """A Deferred that cannot be cancelled is let go of; what it brings later is dropped."""
+    """A Deferred that cannot be cancelled is abandoned, and its later result is dropped."""
     waiting: Deferred[Any] = Deferred(lambda _: None)
     results: list[Any] = []
     with capturedLogs() as events:
@@ -186,7 +186,7 @@ def test_cancelDeferred() -> None:
 
 @pytest.mark.parametrize("breaks", [lambda waiting: throw(KeyError("a bug")), lambda waiting: waiting.errback(KeyError("a bug"))])
 def test_cancelBreaks(breaks: Callable[[Any], Any]) -> None:
-    """A canceller that raises is logged, and stops nobody."""
+    """A canceller that raises is logged, and stops nothing else."""
     waiting: Deferred[Any] = Deferred(breaks)
     results: list[Any] = []
     with capturedLogs() as events:
@@ -198,7 +198,7 @@ def test_cancelBreaks(breaks: Callable[[Any], Any]) -> None:
 
 
 def test_linesAreCounted() -> None:
-    """Whoever can make onUpgrade fail cannot fill the log with it: each line is asked for by its kind."""
+    """A peer that can make onUpgrade fail cannot fill the log: lines are limited by kind."""
     kinds: list[str] = []
 
     def mayLog(kind: str) -> bool:
