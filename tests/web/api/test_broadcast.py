@@ -118,14 +118,14 @@ def test_curl(open_: World) -> None:
     ],
 )
 def test_messages(open_: World, type_: bytes, body: bytes, message: str | bytes) -> None:
-    """A body is text as it came, whatever its type; binary only as application/octet-stream."""
+    """A body is broadcast as text, whatever its type, or as binary if it is application/octet-stream."""
     assert open_.post(body, *([type_] if type_ else [])).status == 200
     assert open_.server.sent == [message]
 
 
 @pytest.mark.parametrize("path", [b"/channels/a", b"/api/publish"])
 def test_twoTypes(open_: World, path: bytes) -> None:
-    """Two Content-Types are refused on every path that takes a body, because not everyone reads them the same way."""
+    """Two Content-Types are refused on every path that takes a body, because parsers disagree on them."""
     response = open_.post(b"{}", b"Content-Type: application/json", b"Content-Type: text/plain", path=path)
     assert (response.status, response.json["error"]) == (400, "bad-request")
 
@@ -168,20 +168,20 @@ def test_method(open_: World, method: bytes) -> None:
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"DELETE", b"PUT", b"PATCH"])
 def test_methodWithoutBody(open_: World, method: bytes) -> None:
-    """Another method is refused as such, also without the body that it should have."""
+    """Another method gets its 405 even without the body that it should have."""
     response = open_.get(b"/broadcaster/broadcast", method)
     assert (response.status, response.header("allow")) == (405, "POST, OPTIONS")
 
 
 def test_noLength(open_: World) -> None:
-    """A POST without a length gets 411, if the path takes a POST and the credentials are right."""
+    """A POST without a length gets 411 if the path takes POST and the credentials are right."""
     assert open_.get(b"/broadcaster/broadcast", b"POST").status == 411
     assert open_.get(b"/broadcaster", b"POST").status == 404
     assert World(Guard(Unauthenticated("No."))).get(b"/broadcaster/broadcast", b"POST").status == 401
 
 
 def test_tooLarge() -> None:
-    """A body over the limit is refused by its length, before it is sent."""
+    """A body over the limit is refused by its declared length, before it is sent."""
     world = World(limits=Limits(body=10))
     connection = world.connect()
     head = b"POST /broadcaster/broadcast HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\nExpect: 100-continue\r\n\r\n"
@@ -217,7 +217,7 @@ def test_elsewhere(open_: World, path: bytes) -> None:
     ],
 )
 def test_nearby(open_: World, path: bytes, there: str) -> None:
-    """A wrong path under a known one is told what there is, to publishers and readers."""
+    """A request for a wrong path under a known one is told what there is, for publishers and for readers."""
     for response in open_.get(path), open_.post(b"x", path=path):
         assert response.json["message"] == f"There is nothing here: {there}."
 
@@ -245,14 +245,14 @@ def test_credentials(error: Exception, status: int, header: str, value: str) -> 
 
 
 def test_credentialsBug() -> None:
-    """Should the check itself fail, nobody is let in."""
+    """If the check itself fails, nobody is let in."""
     world = World(Guard(RuntimeError("bug")))
     assert world.post(b"Hello!").status == 500
     assert world.server.sent == []
 
 
 def test_letIn() -> None:
-    """A publisher with credentials may broadcast; they are checked for each request, and the check may take its time."""
+    """A publisher with credentials may broadcast; they are checked for each request, and the check may take time."""
     answer: Deferred[Identity] = Deferred()
     world = World(Guard(answer))
     connection = world.connect()
@@ -266,7 +266,7 @@ def test_letIn() -> None:
 
 
 def test_realCredentials(tmp_path: Any) -> None:
-    """An API key opens the door from the head to the callers; without it, or with another one, it stays shut."""
+    """With its API key, a broadcast reaches the callers; without it, or with another one, it is refused."""
     path = tmp_path / "keys"
     path.write_text(KEY)
     path.chmod(0o600)
@@ -299,7 +299,7 @@ def test_options() -> None:
 
 
 def test_draining(open_: World) -> None:
-    """A server that stops sends nothing and says when to retry; one that is full still serves its callers."""
+    """A server that is stopping sends nothing and says when to retry; one that is full still sends to its callers."""
     open_.server.reason = "draining"
     response = open_.post(b"x")
     assert (response.status, response.json["error"], response.header("retry-after")) == (503, "unavailable", "5")
@@ -309,7 +309,7 @@ def test_draining(open_: World) -> None:
 
 
 def test_drainBeginsMeanwhile(open_: World) -> None:
-    """No OK is said when the server began to stop while the body came."""
+    """No OK is sent if the server began to stop while the body was arriving."""
     connection = open_.connect()
     connection.send(b"POST /broadcaster/broadcast HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nHello")
     open_.server.reason = "draining"
@@ -320,7 +320,7 @@ def test_drainBeginsMeanwhile(open_: World) -> None:
 @pytest.mark.parametrize("credentials", [None, Guard(Unauthenticated("No."))])
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
 def test_health(credentials: Any, method: bytes) -> None:
-    """Health is answered without credentials: alive always, ready while the server may get traffic."""
+    """Health needs no credentials: it is always alive, and ready while the server takes traffic."""
     world = World(credentials)
     alive, ready = world.get(b"/healthz", method), world.get(b"/readyz", method)
     assert (alive.status, ready.status) == (200, 200)
@@ -337,7 +337,7 @@ def test_health(credentials: Any, method: bytes) -> None:
 
 @pytest.mark.parametrize("path", [b"/healthz", b"/readyz"])
 def test_healthMethods(open_: World, path: bytes) -> None:
-    """Health is only read."""
+    """Health can only be read."""
     response = open_.post(b"x", path=path)
     assert (response.status, response.header("allow")) == (405, "GET, HEAD, OPTIONS")
     assert open_.get(path, b"OPTIONS").status == 204
@@ -345,7 +345,7 @@ def test_healthMethods(open_: World, path: bytes) -> None:
 
 
 def test_manyCallers(open_: World) -> None:
-    """Where it takes several turns to send to all, the answer comes after the last; a peer that has left is not waited for."""
+    """If sending to all takes several turns, the answer comes after the last; a peer that has left is not waited for."""
     open_.server.answer = Deferred()
     here, gone = open_.connect(), open_.connect()
     for each in here, gone:

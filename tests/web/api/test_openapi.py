@@ -69,7 +69,7 @@ def test_references(document: Any) -> None:
 
 
 def test_limits(document: Any) -> None:
-    """The document has this server's limits, and nothing of how they come into it."""
+    """The document has this server's limits, and no trace of how they got there."""
     described = document["paths"]["/api/channels/{channel}/history"]["get"]
     parameters = {each["name"]: each["schema"] for each in described["parameters"]}
     limit = parameters["limit"]
@@ -79,7 +79,7 @@ def test_limits(document: Any) -> None:
 
 
 def test_security(document: Any) -> None:
-    """The schemes are those by which one gets in; only the document itself needs none."""
+    """The security schemes are those that the server accepts; only the document itself needs none."""
     assert document["security"] == [{"bearer": []}, {"basic": []}]
     assert set(document["components"]["securitySchemes"]) == {"bearer", "basic"}
     unguarded = [path for path, methods in document["paths"].items() for each in methods.values() if "security" in each]

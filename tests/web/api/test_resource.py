@@ -95,7 +95,7 @@ def test_postKinds(body: bytes, kind: str, message: Any) -> None:
 
 
 def test_publish() -> None:
-    """One message, as JSON."""
+    """One message is published as JSON."""
     world = Back()
     assert world.call("/api/publish", channel="a", data="text") == {"channel": "a", "id": "e:1", "recipients": 0}
     world.call("/api/publish", channel="a", data={"x": [1, None]}, key="k")
@@ -111,7 +111,7 @@ def test_publish() -> None:
 
 
 def test_curl() -> None:
-    """The body is JSON also when curl says that it is a form."""
+    """A body is read as JSON even if curl declares it a form."""
     body = b'{"channel": "a", "data": 1}'
     assert Back().back.post("/api/publish", body, "Content-Type: application/x-www-form-urlencoded").status == 200
 
@@ -154,7 +154,7 @@ def test_batch() -> None:
 
 
 def test_batchInTurns() -> None:
-    """Long batches, however many come at once, are published over many turns, with a bounded number in each."""
+    """However many long batches come at once, they are published over many turns, with a bounded number in each."""
     world = Back()
     stream = world.events("/channels/a")
     stream.events()
@@ -185,7 +185,7 @@ def test_batchInTurns() -> None:
 
 
 def test_engineThatTakesTime() -> None:
-    """An answer waits for the engine, and is given up with the connection or in time."""
+    """An answer waits for the engine until its deadline."""
     world = Back(keepAlive=1000, engine=LateEngine)
     world.back.ask("/api/publish", method="POST", body=b'{"channel": "b", "data": 1}')
     assert world.back.take() == b""
@@ -218,7 +218,7 @@ def test_list() -> None:
 
 
 def test_describe() -> None:
-    """All about one channel."""
+    """A channel is described in full."""
     world = Back()
     world.publish("a", "1", "22")
     world.events("/channels/a?user=ann")
@@ -238,7 +238,7 @@ def test_describe() -> None:
 
 
 def test_presencePages() -> None:
-    """Of very many members an answer has some, by name, and the cursor of the next; clients of the channel are answered so."""
+    """Of very many members, an answer has some, by name, and a cursor for more; so does the answer to a client of the channel."""
     world = Back(answerMessages=3)
     for user in "edcba":
         world.events(f"/channels/a?user={user}")
@@ -283,7 +283,7 @@ def test_history() -> None:
 
 
 def test_pages_limited() -> None:
-    """An operator's limit counts where none is asked for, too."""
+    """The operator's limit also applies if none is requested."""
     world = Back(answerMessages=2)
     world.publish("a", *"123")
     assert world.read("/api/channels/a/history")["id"] == "e:2"
@@ -294,7 +294,7 @@ def test_pages_limited() -> None:
 
 
 def test_forget() -> None:
-    """A history that is deleted cannot be resumed from, and the numbers go on."""
+    """A deleted history cannot be resumed, and the numbering goes on."""
     world = Back()
     world.publish("a", *"123")
     assert world.read("/api/channels/a/history", "DELETE") == {"channel": "a", "id": "e:3", "deleted": 3}
@@ -303,7 +303,7 @@ def test_forget() -> None:
 
 
 def test_strangeMessages() -> None:
-    """A message of any depth that was taken can be read."""
+    """A message that was accepted can be read, however deeply it is nested."""
     world = Back()
     depth = next(
         n
@@ -327,7 +327,7 @@ def test_gzip() -> None:
 
 
 def test_disconnect() -> None:
-    """A connection is ended by its id, or all of a user's, of whatever transport."""
+    """A connection is ended by its id, or all connections of a user, whatever the transport."""
     world = Back()
     socket = MemoryClient(world.factory, world.clock)
     socket.connect("/channels/a?user=ann")
@@ -347,7 +347,7 @@ def test_disconnect() -> None:
 
 
 def test_disconnectIdle() -> None:
-    """A caller that is not, or no longer, subscribed to anything is disconnected as well."""
+    """A caller without any subscription is disconnected as well."""
     world = Back()
     idle = MemoryClient(world.factory, world.clock)
     idle.connect("/channels?user=ann", "Sec-WebSocket-Protocol: twisted-ws.v1")
@@ -377,7 +377,7 @@ def test_disconnectCode() -> None:
 
 @pytest.mark.parametrize(("path", "more"), [("/api/disconnect", {}), ("/api/unsubscribe", {"channel": "a"})])
 def test_manyOfOneUser(path: str, more: dict[str, str]) -> None:
-    """The many connections of one user are ended a bounded number in one turn of the reactor; the answer comes after the last."""
+    """Many connections of one user are ended a bounded number in each turn of the reactor; then the answer comes."""
     world, ended = Back(), []
     world.service.onUnsubscribe = lambda caller, channel: ended.append(caller)
     for _ in range(400):
@@ -461,7 +461,7 @@ def test_bad(path: str, body: bytes | None, error: str) -> None:
 
 
 def test_batchIsNoObjects(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No message of a batch with too many is made into an object; what is published may have any number of values."""
+    """If a batch has too many messages, none is made into an object; a message may have any number of values."""
     made: list[int] = []
 
     def look(found: list[bool]) -> int:  # each one, when it is made
@@ -488,7 +488,7 @@ def test_tooLarge() -> None:
 
 
 def test_messages() -> None:
-    """An unknown parameter of the query is named, and a choice says what to give."""
+    """An unknown query parameter is named, and for a wrong choice the valid ones are listed."""
     response = Back().back.get("/api/channels?prefx=x")
     assert (response.status, response.json["message"]) == (400, "There is no query parameter prefx.")
     response = Back().back.post("/api/publish", b'{"channel": "a"}')
@@ -525,7 +525,7 @@ def test_methods(path: str, method: str, allowed: str) -> None:
 
 
 def test_head() -> None:
-    """HEAD says what GET would."""
+    """HEAD has the head of GET."""
     world = Back()
     world.publish("a", "x")
     response = world.back.get("/api/channels/a", method="HEAD")
@@ -534,7 +534,7 @@ def test_head() -> None:
 
 
 def test_types() -> None:
-    """A body that says that it is something else than JSON is refused."""
+    """A body declared as anything but JSON is refused."""
     body = b'{"channel": "a", "data": 1}'
     for kind in ("application/xml", "multipart/form-data", "application/json; charset=utf-16"):
         assert Back().refused("/api/publish", body, f"Content-Type: {kind}") == (415, "unsupported-media-type")
@@ -545,7 +545,7 @@ def test_types() -> None:
 
 
 def test_credentials(tmp_path: Any) -> None:
-    """All but the document needs the credentials of the raw POST, and nothing is read before they are checked."""
+    """Everything but the document needs the credentials of the raw POST, and nothing is read before they are checked."""
     keys = tmp_path / "keys"
     keys.write_text(f"shop: {KEY}\n")
     keys.chmod(0o600)
@@ -560,14 +560,14 @@ def test_credentials(tmp_path: Any) -> None:
 
 
 def test_pages() -> None:
-    """A web page gets nothing: its browser would add the visitor's passwords."""
+    """A web page is refused: its browser would add the visitor's passwords."""
     world = Back()
     assert world.refused("/api/channels", None, "Origin: http://localhost:8081") == (403, "forbidden")
     assert world.refused("/channels/a", b"x", "Origin: http://localhost:8081") == (403, "forbidden")
 
 
 def test_drain() -> None:
-    """While the server stops nothing is published, because it would reach nobody."""
+    """While the server is stopping, nothing is published, because it would reach nobody."""
     world = Back()
     world.back.send(b"POST /channels/a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n")
     world.server.stop()

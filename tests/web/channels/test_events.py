@@ -27,7 +27,7 @@ def subscribed(channel: str, place: str = "e:0", recovered: bool = False, count:
 
 
 def test_head() -> None:
-    """The head says that an event stream follows, in chunks, and that nobody may keep it, change it or hold it back."""
+    """The head announces an event stream, in chunks, which nobody may store, change or hold back."""
     client = World().events()
     assert client.head.status == 200
     assert client.head.header("content-type") == "text/event-stream; charset=utf-8"
@@ -55,7 +55,7 @@ def test_raw() -> None:
 
 
 def test_eventIsChunk() -> None:
-    """Each event is a chunk of its own, which a client can pass on as it comes, and no block is without data."""
+    """Each event is a chunk of its own, which a client can pass on as it comes, and each block has data."""
     world = World()
     client = world.events()
     for message in ("hello", "x" * 5000):
@@ -68,7 +68,7 @@ def test_eventIsChunk() -> None:
 
 @pytest.mark.parametrize("path", ["/channels/a", "/channels/a?channel=b"])
 def test_http10(path: str) -> None:
-    """A client of HTTP/1.0, which has no chunks, gets the same events alone, and the stream ends with its connection."""
+    """A client of HTTP/1.0 gets the same events without chunks, and the stream ends with its connection."""
     world = World()
     client = world.client()
     client.send(f"GET {path} HTTP/1.0\r\nAccept: text/event-stream\r\n\r\n".encode())
@@ -85,7 +85,7 @@ def test_http10(path: str) -> None:
 
 
 def test_retry() -> None:
-    """Each client is told a time of its own to come back after, from the delay of the server to twice that."""
+    """Each client is given its own random delay for reconnecting, between the server's delay and twice that."""
     world = World(reconnectDelay=3)
     clients = [world.events() for _ in range(50)]
     for client in clients:
@@ -96,7 +96,7 @@ def test_retry() -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 def test_lines(end: str) -> None:
-    """Whatever ends a line in a text, its lines arrive, and none of them can be taken for a field."""
+    """Whatever the line ends of a text, its lines arrive, and none of them can be taken for a field."""
     world = World()
     client = world.events()
     client.events()
@@ -106,7 +106,7 @@ def test_lines(end: str) -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 def test_linesAreNoObjects(end: str) -> None:
-    """A text of very many lines takes some copies of it to encode, and nothing is made of each line."""
+    """Encoding a text of very many lines makes a few copies of it, and no object for each line."""
     payload = (end * 500_000).encode()
     publication = Publication("a", "e", 1, Kind.TEXT, payload, None, 0.0)
     tracemalloc.start()
@@ -120,7 +120,7 @@ def test_linesAreNoObjects(end: str) -> None:
 
 
 def test_json() -> None:
-    """With format=json each event is a frame."""
+    """With format=json, each event is a frame of the subprotocol."""
     world = World()
     client = world.events("/channels/a?format=json")
     assert client.frames() == [{"type": "subscribed", "channel": "a", "id": "e:0", "recovered": False, "count": 0}]
@@ -144,7 +144,7 @@ def test_resume(how: str) -> None:
 
 
 def test_headerWins() -> None:
-    """The header says more than the URL, which an EventSource uses again and again."""
+    """The header takes precedence over the URL, which an EventSource never changes."""
     world = World()
     world.publish("a", *"123")
     assert world.events("/channels/a?after=0", "Last-Event-ID: e:2").events()[0] == subscribed("a", "e:2", True, 1)
@@ -152,7 +152,7 @@ def test_headerWins() -> None:
 
 @pytest.mark.parametrize(("after", "count"), [("old:2", 3), ("e:9", 0)])
 def test_notRecovered(after: str, count: int) -> None:
-    """A client that cannot get everything it missed is told."""
+    """A client that cannot get everything it missed is told so."""
     world = World()
     world.publish("a", *"123")
     first = world.events("/channels/a", f"Last-Event-ID: {after}").events()[0]
@@ -168,7 +168,7 @@ def where(text: str, *channels: str) -> dict[str, int]:
 
 
 def test_cursor() -> None:
-    """A stream of several channels is JSON, and each id says where it is in all of them: one id resumes it, in whatever order."""
+    """A stream of several channels is JSON, and each id has the positions in all of them, so one id resumes it, in any order."""
     world = World()
     client = world.events("/channels/a?channel=b")
     assert [(where(place, "a", "b"), json.loads(data)["channel"]) for _, place, data in client.events()] == [
@@ -190,7 +190,7 @@ def test_cursor() -> None:
 
 
 def test_namedCursor() -> None:
-    """A cursor with names is read, too: a client may know its places from anywhere, and those of before were like that."""
+    """A cursor with names is accepted, too: a client may have its positions from elsewhere or from an earlier version."""
     world = World()
     world.publish("a", "1", "2")
     frames = world.events("/channels?channel=a&channel=b", "Last-Event-ID: b=e:0,a=e:1,c=e:7").frames()
@@ -202,7 +202,7 @@ def test_namedCursor() -> None:
 
 
 def test_cursorOfOthers() -> None:
-    """A cursor that comes back for other channels loses nothing: their whole history is sent."""
+    """A cursor that is used for other channels loses nothing: their whole history is sent."""
     world = World()
     client = world.events("/channels?channel=a&channel=b")
     world.publish("a", "1", "2")
@@ -276,7 +276,7 @@ def test_bytesOfId(engine: Any, most: int) -> None:
 
 
 def test_cursorIsWholeFromTheStart() -> None:
-    """Wherever a stream of several channels is cut, its last id has the place of each channel that was asked for."""
+    """Wherever a stream of several channels is cut, its last id has the position of each requested channel."""
     world = World()
     world.publish("a", "1", "2")
     world.publish("b", "1", "2")
@@ -286,7 +286,7 @@ def test_cursorIsWholeFromTheStart() -> None:
 
 
 def test_pattern() -> None:
-    """A pattern begins now and has no place of its own; its messages say of which channel they are."""
+    """A pattern begins with new messages and has no position; its messages name their channel."""
     world = World()
     client = world.events("/channels/orders.*")
     assert client.frames() == [{"type": "subscribed", "channel": "orders.*", "id": None, "recovered": False, "count": 0}]
@@ -326,7 +326,7 @@ def test_presence() -> None:
 
 
 def test_noFrames(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes to event streams alone is not framed for a WebSocket: the answer, messages, joins and leaves, and the end."""
+    """Nothing that goes to event streams alone is framed for a WebSocket: answers, messages, joins, leaves, and the end."""
     made: list[tuple[int, bytes]] = []
     for module in frames, formats:
         monkeypatch.setattr(module, "frame", lambda *arguments: made.append(arguments))
@@ -344,7 +344,7 @@ def test_noFrames(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_presenceRefused() -> None:
-    """A client that may not see presence gets no stream with it; a raw stream has no place for it, and does not ask."""
+    """A client that may not see presence gets no stream with it; a raw stream has no presence, and asks for none."""
     world = World(ChannelService())
     assert world.events("/channels/a?format=json&presence=true").head.json["error"] == "forbidden"
     assert world.events("/channels/a?presence=true").head.status == 200
@@ -373,7 +373,7 @@ def test_refused(path: str, status: int, error: str) -> None:
 
 
 def test_refusedByService() -> None:
-    """Any channel that the service refuses refuses them all, and nothing of the others is left."""
+    """If the service refuses one channel, the request is refused, and no subscription to the others is left."""
 
     class Strict(ChannelService):
         async def onSubscribe(self, caller: Any, channel: str) -> None:
@@ -399,7 +399,7 @@ def test_refusedWhileSubscribing() -> None:
 
 
 def test_head_method() -> None:
-    """HEAD has the head of a stream, without one."""
+    """HEAD has the head of a stream, and no stream."""
     response = World().client().get("/channels/a", "Accept: text/event-stream", method="HEAD")
     assert (response.status, response.header("content-type")) == (200, "text/event-stream; charset=utf-8")
 
@@ -415,7 +415,7 @@ def test_head_method() -> None:
     ],
 )
 def test_accept(accept: str, taken: bool) -> None:
-    """Only a client that names the type gets a stream; one that accepts anything gets an answer that ends."""
+    """Only a client that names the type gets a stream; one that accepts anything gets a poll's answer."""
     world = World()
     client = world.client()
     client.ask("/channels/a", f"Accept: {accept}")
@@ -435,7 +435,7 @@ def test_heartbeat() -> None:
 
 
 def test_vanished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client whose machine does not acknowledge a heartbeat is dropped as soon as a WebSocket that does not answer a ping."""
+    """A client whose machine does not acknowledge a heartbeat is dropped as fast as a WebSocket that does not answer a ping."""
     world = World()
     here, gone = world.events(), world.events()
     asked: list[float] = []
@@ -521,7 +521,7 @@ def stall(client: EventClient, room: int = 0) -> None:
 
 @pytest.mark.parametrize("path", ["/channels/a", "/channels/a?channel=b"])
 def test_bounded(path: str) -> None:
-    """The bytes that wait for a client that does not read are bounded, here and in the transport; then its stream ends."""
+    """The bytes that wait for a client that does not read are bounded; beyond the bound, its stream ends."""
     world = World(maxSendBuffer=100_000)
     client = world.events(path)
     stall(client)
@@ -556,7 +556,7 @@ def test_slowResumes() -> None:
 
 
 def test_dropOldest() -> None:
-    """With that policy, a slow client continues with the newest messages, and the ids show what was dropped."""
+    """With drop-oldest, a slow client continues with the newest messages, and the ids show what was dropped."""
     world = World(ChannelService(policy="drop-oldest"), maxSendBuffer=50_000)
     client = world.events()
     client.events()
@@ -573,7 +573,7 @@ def test_dropOldest() -> None:
 
 
 def test_latest() -> None:
-    """With that policy only the newest message of each key waits for a slow client."""
+    """With latest, only the newest message of each key waits for a slow client."""
     world = World(ChannelService(policy="latest"))
     client = world.events()
     client.events()
@@ -586,7 +586,7 @@ def test_latest() -> None:
 
 
 def test_totalBound() -> None:
-    """When all clients together leave too much unread, the largest goes."""
+    """When all clients together leave too much unread, the one with the most is ended."""
     world = World(maxSendBufferTotal=100_000)
     slow, slower = world.events("/channels/a"), world.events("/channels/b")
     for client in (slow, slower):
@@ -597,7 +597,7 @@ def test_totalBound() -> None:
 
 
 def test_totalBoundAndPolicy() -> None:
-    """That is so whatever the policy: to drop messages of one channel might not help the others."""
+    """The largest is ended whatever its policy: dropping messages of one channel might not free enough."""
     world = World(ChannelService(policy="drop-oldest"), maxSendBufferTotal=100_000)
     slow, slower = world.events("/channels/a"), world.events("/channels/b")
     for client in (slow, slower):
@@ -609,7 +609,7 @@ def test_totalBoundAndPolicy() -> None:
 
 @pytest.mark.parametrize(("size", "dropped"), [(10_000, False), (120_000, True)])
 def test_totalBoundAndWhatWasBegun(size: int, dropped: bool) -> None:
-    """An event that has begun is finished before the stream ends; a large one is not: its memory is needed now."""
+    """An event that has begun is finished before the stream ends, unless it is large: its memory is needed now."""
     world = World(maxSendBufferTotal=150_000)
     slow, slower = world.events("/channels/a"), world.events("/channels/b")
     for client in (slow, slower):
@@ -625,7 +625,7 @@ def test_totalBoundAndWhatWasBegun(size: int, dropped: bool) -> None:
 
 
 def test_largeEventOverItsOwnBound() -> None:
-    """A stream that is over its own bound alone ends when even a large event was finished: nobody else needs the memory."""
+    """A stream over only its own bound finishes even a large event before it ends: nobody else needs the memory."""
     world = World(maxSendBuffer=100_000)
     client = world.events()
     stall(client)
@@ -638,7 +638,7 @@ def test_largeEventOverItsOwnBound() -> None:
 
 
 def test_writeDeadline() -> None:
-    """A client that takes something is not dropped before it has taken nothing for 30 s."""
+    """A client that goes on taking bytes is not dropped until it has taken none for 30 s."""
     world = World()
     client = world.events()
     stall(client)
@@ -668,7 +668,7 @@ def test_longMessage() -> None:
 
 
 def test_peerLeaves() -> None:
-    """When the client goes, its subscription ends, and the service hears of it once."""
+    """When the client leaves, its subscription ends, and the service is told once."""
 
     class Counting(ChannelService):
         gone: list[tuple[object, str]] = []
@@ -689,7 +689,7 @@ def test_peerLeaves() -> None:
 
 
 def test_drain() -> None:
-    """A server that stops ends each stream after the event that has begun, and spreads the times at which clients reconnect."""
+    """A server that stops ends each stream after the current event, and spreads the times at which clients reconnect."""
     world = World()
     clients = [world.events() for _ in range(10)]
     world.publish("a", "last")
@@ -722,7 +722,7 @@ def test_drainDeadline() -> None:
 
 
 def test_drainWhileAsked() -> None:
-    """A stream that the service decides on while the server begins to stop is refused."""
+    """A stream that the service allows only after the server began to stop is refused."""
 
     class Slow(ChannelService):
         asked: Deferred[None]
@@ -742,7 +742,7 @@ def test_drainWhileAsked() -> None:
 
 
 def test_tooMuchBeforeItBegins() -> None:
-    """A stream that is sent too much while an engine is still asked is refused at once, and takes no memory any more."""
+    """A stream that gets too many messages while it waits for an engine is refused at once, and its memory is freed."""
     world = World(engine=LateEngine, maxSendBuffer=100_000)
     client = world.client()
     client.ask("/channels?channel=a&channel=b", "Accept: text/event-stream")
@@ -767,7 +767,7 @@ def test_tooMuchBeforeItBegins() -> None:
 
 
 def test_memoryNeededBeforeItBegins() -> None:
-    """A stream that holds the most memory of all, and has not begun, gives way by being refused."""
+    """A stream that has not begun, and holds the most memory of all, gives way by being refused."""
     world = World(engine=LateEngine, maxSendBufferTotal=200_000, maxSendBuffer=200_000)
     client, other = world.client(), world.events()
     client.ask("/channels?channel=a&channel=b", "Accept: text/event-stream")
@@ -791,7 +791,7 @@ def test_memoryNeededAsItBegins() -> None:
 
 
 def test_disconnectedBeforeItBegins() -> None:
-    """A client that is disconnected while an engine is still asked is answered with 403, as a long poll is."""
+    """A client that is disconnected while its stream waits for an engine is answered with 403, like a long poll."""
     world = World(engine=LateEngine)
     client = world.client()
     client.ask("/channels?channel=a&channel=b", "Accept: text/event-stream")
@@ -815,7 +815,7 @@ def test_drainWhileTheEngineIsAsked() -> None:
 
 
 def test_disconnected() -> None:
-    """A client that is disconnected is told, and when it reconnects by itself, a 204 tells it to stay away."""
+    """A client that is disconnected is told so, and when it reconnects by itself, a 204 tells it to stay away."""
     world = World()
     client = world.events()
     client.events()
@@ -828,7 +828,7 @@ def test_disconnected() -> None:
 
 
 def test_unsubscribed() -> None:
-    """A stream tells which channel was taken from it, and ends with the last one."""
+    """A stream names the channel that was taken from it, and ends with the last one."""
     world = World()
     client = world.events("/channels?channel=a&channel=b")
     client.events()
@@ -868,7 +868,7 @@ def test_hooksTakeTooLong() -> None:
 
 
 def test_secondRequestWaits() -> None:
-    """Input after the request for a stream changes nothing."""
+    """Further input on the connection of a stream changes nothing."""
     world = World()
     client = world.events()
     client.events()

@@ -31,7 +31,7 @@ class Named(ChannelService):
 
 
 def test_fromNowOn() -> None:
-    """Without a position a poll is answered with that of now, from which the next one goes on."""
+    """Without a position, a poll returns the current one, from which the next poll continues."""
     world = World()
     world.publish("a", "1")
     client = world.client()
@@ -55,7 +55,7 @@ def test_fromNowOn() -> None:
 
 
 def test_lost() -> None:
-    """A client that polls from a position since which messages were lost is told so."""
+    """A client whose position is too old is told that messages were lost."""
     world = World(historyMessages=2)
     world.publish("a", *"1234")
     client = world.client()
@@ -82,7 +82,7 @@ def test_limit() -> None:
 
 
 def test_limitBytes() -> None:
-    """An answer has about as many bytes as are allowed, and one message of any size."""
+    """An answer has roughly as many bytes as are allowed, or a single message of any size."""
     world = World(answerBytes=1000)
     world.publish("a", "x" * 5000, "y" * 600, "z" * 600)
     client = world.client()
@@ -95,7 +95,7 @@ def test_limitBytes() -> None:
 
 
 def test_cursor() -> None:
-    """Several channels are read in the order of time, and one cursor goes on in all of them."""
+    """Messages of several channels come in order of time, and one cursor continues in all of them."""
     world = World()
     for channel, text in ("a1", "b2", "a3", "b4"):
         world.publish(channel, text)
@@ -120,7 +120,7 @@ def test_cursor() -> None:
 
 
 def test_etag() -> None:
-    """A client, or a cache, that has the last answer is told so, until there is a message."""
+    """A client or cache that has the last answer gets a 304 until there is a message."""
     world = World()
     world.publish("a", "1")
     client = world.client()
@@ -141,7 +141,7 @@ def test_etag() -> None:
 @pytest.mark.parametrize("suffix", ["-gzip", "--gzip", "-br", ";gzip", "-zstd"])
 @pytest.mark.parametrize("weak", ["", "W/"])
 def test_tagOfProxy(path: str, suffix: str, weak: str) -> None:
-    """A tag comes back as the proxies and servers that compress have made it, and says the same."""
+    """A tag that proxies have changed for compression is still understood."""
     world = World()
     world.publish("a", "1")
     client = world.client()
@@ -155,7 +155,7 @@ def test_tagOfProxy(path: str, suffix: str, weak: str) -> None:
 @pytest.mark.parametrize("path", ["/channels/a", "/channels?channel=a&channel=b"])
 @pytest.mark.parametrize("seen", ['"other"', "*", "e:2", '""', '"~abcde.1.1"', '"e:2', ",".join(['"x"'] * 20) + ', "e:2"'])
 def test_tagOfSomebody(path: str, seen: str) -> None:
-    """A client with a malformed tag was here before: it gets the whole history, and loses nothing."""
+    """A client with a malformed tag is taken to have polled before: it gets the whole history, and loses nothing."""
     world = World()
     world.publish("a", "1", "2")
     response = world.client().get(path, f"If-None-Match: {seen}")
@@ -183,7 +183,7 @@ def test_wait() -> None:
 
 
 def test_waitInVain() -> None:
-    """A long poll for which nothing comes is answered in time, with its position."""
+    """A long poll for which nothing comes is answered at the end of its time, with its position."""
     world = World()
     client = world.client()
     client.ask("/channels/a?wait=2.5&after=e:0")
@@ -216,7 +216,7 @@ def test_waitForSeveral() -> None:
 
 
 def test_patternAlone() -> None:
-    """A pattern has no position: there is nothing to go on from, and no ETag."""
+    """A poll of a pattern alone returns no position and no ETag."""
     world = World()
     response = world.client().get("/channels/b.*")
     assert response.json == {"id": None, "recovered": False, "messages": []}
@@ -224,7 +224,7 @@ def test_patternAlone() -> None:
 
 
 def test_waitBounded() -> None:
-    """The messages of one turn are bounded by the limit, and the rest is in the next answer."""
+    """The limit also bounds the messages of one turn, and the rest is in the next answer."""
     world = World()
     client = world.client()
     client.ask("/channels/a?wait=30&limit=2")
@@ -262,7 +262,7 @@ def test_gzip() -> None:
 
 
 def test_presence() -> None:
-    """A poll can ask who is present; a long poll is present itself while it waits."""
+    """A poll can ask who is present, and a long poll counts as present while it waits."""
     world = World(Named(presence=True))
     waiting, client = world.client(), world.client()
     waiting.ask("/channels/a?wait=30&user=ann")
@@ -290,7 +290,7 @@ def test_badQuery(query: str) -> None:
 
 
 def test_noChannel() -> None:
-    """A poll has to name a channel, also where a service lets it in without."""
+    """A poll has to name a channel, even if the service admits it without one."""
 
     class Open(ChannelService):
         def onUpgrade(self, request: Any) -> Any:
@@ -302,14 +302,14 @@ def test_noChannel() -> None:
 
 
 def test_head() -> None:
-    """HEAD says what GET would, without waiting."""
+    """HEAD has the head of GET, without waiting."""
     world = World()
     response = world.client().get("/channels/a?wait=30", method="HEAD")
     assert (response.status, response.header("etag"), response.body) == (200, '"e:0"', b"")
 
 
 def test_manyWait() -> None:
-    """To answer a poll, and take the next one, costs as much where 400 wait as where 50 do."""
+    """Answering a poll, and taking the next one, costs no more with 400 polls waiting than with 50."""
     world = World()
     perPoll = []
     for count in 50, 400:
@@ -336,7 +336,7 @@ def test_manyWait() -> None:
 
 
 def test_peerLeaves() -> None:
-    """When the client of a long poll goes, nothing of it is left."""
+    """When the client of a long poll leaves, nothing of the poll remains."""
     service = Named()
     world = World(service)
     client = world.client()
@@ -366,7 +366,7 @@ def test_drain() -> None:
 
 
 def test_drainOfMany() -> None:
-    """Polls whose clients leave while a stop is at others keep it from nothing."""
+    """Polls whose clients leave during a stop do not hold it up."""
     world = World()
     clients = [world.client() for _ in range(300)]
     for client in clients:
@@ -380,7 +380,7 @@ def test_drainOfMany() -> None:
 
 
 def test_drainWhileAsked() -> None:
-    """A poll that the service decides on while the server begins to stop does not wait."""
+    """A poll that the service allows only after the server began to stop does not wait."""
 
     class Slow(ChannelService):
         asked: Deferred[None]
@@ -423,7 +423,7 @@ def test_unsubscribed() -> None:
 
 
 def test_refusedWhileSubscribing() -> None:
-    """A long poll that gets only some of its channels is refused, and has none."""
+    """A long poll that cannot have all of its channels is refused, and subscribed to none."""
     world = World(channels=1)
     response = world.client().get("/channels?channel=a&channel=b&wait=30")
     assert (response.status, world.server.channels.count("a")) == (503, 0)
@@ -459,7 +459,7 @@ def test_drainWhileTheEngineIsAsked() -> None:
 
 
 def test_gatheredIsFull() -> None:
-    """After a message that did not fit, none is taken that would: there are no gaps."""
+    """After a message that does not fit, no other is taken, so there are no gaps."""
     world = World()
     world.publish("a", "x" * 900, "y" * 900, "z")
     gathered = Gathered(10, Limits(answerBytes=1000))

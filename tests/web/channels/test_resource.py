@@ -65,7 +65,7 @@ class Guarding(ChannelService):
     ],
 )
 def test_whichIsRefused(query: str, wait: str, accept: str, status: int, error: str, channel: str | None) -> None:
-    """An error names the channel of the request that is refused, and none if it is about all."""
+    """An error names the refused channel of the request, or none if it is about all of them."""
     client = World(Guarding(), channelsPerCaller=4).client()
     response = client.get(f"/channels?{query}{wait}", f"Accept: {accept}")
     assert (response.status, response.json["error"], response.json.get("channel")) == (status, error, channel)
@@ -98,7 +98,7 @@ def test_post(body: bytes, kind: str, message: Any) -> None:
 
 
 def test_postOfJson() -> None:
-    """JSON that nobody asks for is passed on as it came; a hook that wants it, and cannot have it, refuses the message."""
+    """JSON is passed on undecoded unless a hook wants it as objects; if that cannot be done, the message is refused."""
     body = b'{"n": 1e999}'
     assert World().client().post("/channels/a", body, "Content-Type: application/json").status == 200
     response = World(Recording(publish=True)).client().post("/channels/a", body, "Content-Type: application/json")
@@ -106,7 +106,7 @@ def test_postOfJson() -> None:
 
 
 def test_postKeys() -> None:
-    """A POST has a conflation key in its query, and an idempotency key in its head."""
+    """A POST takes a conflation key from its query, and an idempotency key from its head."""
     world = World()
     client = world.client()
     first = client.post("/channels/a?key=k", b"1", "Idempotency-Key: once")
@@ -147,7 +147,7 @@ def test_postRefused(path: str, body: bytes, headers: tuple[str, ...], status: i
 
 
 def test_postWhileDraining() -> None:
-    """A body whose end comes when the server stops is not published: a 503 says so, and when to come back."""
+    """A body that is complete only when the server is stopping is not published: it gets a 503 that says when to retry."""
     world = World()
     client = world.client()
     client.send(b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nh")
@@ -160,7 +160,7 @@ def test_postWhileDraining() -> None:
 
 
 def test_postDecidedWhileDraining() -> None:
-    """A message that the service lets in when the server stops already is not published either."""
+    """A message that the service allows only when the server is stopping is not published either."""
     asked: Deferred[None] = Deferred()
 
     class Asking(ChannelService):
@@ -178,7 +178,7 @@ def test_postDecidedWhileDraining() -> None:
 
 
 def test_postByService() -> None:
-    """The service refuses, or publishes something else."""
+    """The service may refuse a message, or publish another in its place."""
     world = World(Recording(publish=True))
     client = world.client()
     response = client.post("/channels/a", b"no")
@@ -192,7 +192,7 @@ def test_postByService() -> None:
 
 
 def test_onUpgrade() -> None:
-    """A service sees a request by HTTP as it sees a handshake, before the body is asked for."""
+    """A service is asked about an HTTP request as about a handshake, before the body is read."""
     service = Recording()
     world = World(service)
     client = world.client()
@@ -219,7 +219,7 @@ def test_onUpgrade() -> None:
     ],
 )
 def test_rejected(reject: Exception, status: int, error: str) -> None:
-    """A request that onUpgrade refuses has the status and headers that it says, in JSON; a bug tells nothing."""
+    """A request that onUpgrade refuses gets the status and headers it gives, in JSON; a bug reveals nothing."""
 
     class Closed(ChannelService):
         def onUpgrade(self, request: Any) -> Any:
@@ -233,7 +233,7 @@ def test_rejected(reject: Exception, status: int, error: str) -> None:
 
 
 def test_undecided() -> None:
-    """A service that does not decide in time gets its request answered with 503."""
+    """A request that the service does not decide on in time is answered with 503."""
 
     class Slow(ChannelService):
         def onUpgrade(self, request: Any) -> Any:
@@ -247,7 +247,7 @@ def test_undecided() -> None:
 
 
 def test_otherService() -> None:
-    """Where onUpgrade chooses a service that has no channels, there is only WebSocket."""
+    """If onUpgrade chooses a service without channels, only WebSocket is offered."""
 
     class Front(ChannelService):
         def onUpgrade(self, request: Any) -> Any:
@@ -258,7 +258,7 @@ def test_otherService() -> None:
 
 
 def test_otherChannelService() -> None:
-    """Where onUpgrade chooses another service with channels, its rules count."""
+    """If onUpgrade chooses another service with channels, its rules apply."""
     other = ChannelService(publish=True)
 
     class Front(ChannelService):
@@ -298,7 +298,7 @@ ALLOWED = {"allow-origin": PAGE, "allow-credentials": "true", "expose-headers": 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_cors(method: str) -> None:
-    """A page that may connect may read the answers, with its visitor's cookies; also when they are errors."""
+    """A page that may connect may read the answers, with its visitor's cookies, even if they are errors."""
     world = World(origins=(PAGE,))
     for path, status in (("/channels/a", 200), ("/channels/a.b.", 400)):
         response = world.client().get(path, f"Origin: {PAGE}", method=method, body=b"x" if method == "POST" else b"")
@@ -325,7 +325,7 @@ def test_corsRefused(method: str) -> None:
 
 
 def test_corsAnybody() -> None:
-    """Where all origins are allowed, those that are not named get no cookies along."""
+    """If all origins are allowed, those that are not named may not send cookies."""
     client = World(origins=("*", PAGE)).client()
     answer = cors(client.get("/channels/a", "Origin: https://other.example"))
     assert answer == {"allow-origin": "https://other.example", "expose-headers": "ETag, Retry-After"}
@@ -346,12 +346,12 @@ def test_preflight() -> None:
 
 
 def test_twoOrigins() -> None:
-    """A request has one origin."""
+    """A request with two origins is refused."""
     assert World(origins=("*",)).client().get("/channels/a", "Origin: a", "Origin: b").status == 400
 
 
 def test_handshakesGoOn() -> None:
-    """A WebSocket at the same URL works as before."""
+    """A handshake at the same URL still opens a WebSocket."""
     world = World()
     client = world.client()
     client.send(upgrade("/channels/a", Upgrade="websocket"))

@@ -54,7 +54,7 @@ class World(LaneWorld):
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_endInTheMiddle(monkeypatch, implementation):
-    """A stream that ends in the middle of whatever writes to it ends as soon as that has gone."""
+    """A stream that is ended in the middle of a write ends as soon as that has gone out."""
     world = World(implementation, monkeypatch)
     came = 0
     for number in MOMENTS:

@@ -50,7 +50,7 @@ def bodyFor(*headers: str, method: str = "POST", version: str = "1.1") -> Body |
     ],
 )
 def test_badFraming(headers: list[str], status: int) -> None:
-    """A head that leaves the end of its body in doubt, or too far away, is refused."""
+    """A head that leaves the end of its body in doubt, or makes it too long, is refused."""
     with pytest.raises(HttpError) as caught:
         bodyFor(*headers)
     assert caught.value.status == status
@@ -66,7 +66,7 @@ def test_noLength() -> None:
 
 
 def test_chunkedInHttp10() -> None:
-    """HTTP/1.0 has no chunks: a client that sends them through a proxy of that version is smuggling."""
+    """Chunks in HTTP/1.0 are refused: through a proxy of that version, they would be smuggling."""
     with pytest.raises(HttpError) as caught:
         bodyFor("Transfer-Encoding: chunked", version="1.0")
     assert caught.value.status == 400
@@ -75,14 +75,14 @@ def test_chunkedInHttp10() -> None:
 @pytest.mark.parametrize("header", ["Content-Length: 5", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE", "TRACE", "post"])
 def test_bodyWithoutMeaning(method: str, header: str) -> None:
-    """A method that has no body gets none."""
+    """A body with a method that has none is refused."""
     with pytest.raises(HttpError) as caught:
         bodyFor(header, method=method)
     assert caught.value.status == 400
 
 
 def test_noBody() -> None:
-    """A request without a length, or with the length 0, has no body; only POST and its like must say so."""
+    """A request without a length, or with the length 0, has no body; only methods such as POST must declare it."""
     assert bodyFor(method="GET") is None
     assert bodyFor("Content-Length: 0", method="GET") is None
     assert bodyFor("Content-Length: 0") is None
@@ -101,7 +101,7 @@ def test_lengthBody() -> None:
 
 @pytest.mark.parametrize("coding", ["chunked", "Chunked", "CHUNKED"])
 def test_chunkedBody(coding: str) -> None:
-    """Chunks are joined; extensions and trailers are read over, and the next request is left alone."""
+    """Chunks are joined, extensions and trailers are skipped, and the next request is left alone."""
     body = bodyFor(f"Transfer-Encoding: {coding}")
     assert body is not None
     buffer = bytearray(b'5;name="v"\r\nhello\r\n00A\r\n, world!!!\r\n0\r\nX-Trailer: 1\r\n\r\nGET')
@@ -177,7 +177,7 @@ def test_badChunks(data: bytes, status: int | None) -> None:
     ],
 )
 def test_steps(data: bytes) -> None:
-    """However small its pieces are, a body is taken in steps, and those of any body within the limit are few."""
+    """However small its pieces, a body within the limit takes few steps to read."""
     body, buffer, most = ChunkedBody(Limits(body=20_000)), bytearray(data), 10
     seen = len(data)
     try:

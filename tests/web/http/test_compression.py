@@ -37,12 +37,12 @@ MIB = 2**20
     ],
 )
 def test_takesGzip(accepted: str, taken: bool) -> None:
-    """A named coding is acceptable unless its weight is 0; "*" stands for those that are not named."""
+    """A named coding is acceptable unless its weight is 0; "*" stands for all that are not named."""
     assert takesGzip(accepted) is taken
 
 
 def test_wanted() -> None:
-    """Of a list of any length only the elements that matter are looked at."""
+    """However long the list, only the elements that matter are looked at."""
     names = listed("text/event-stream")
     assert [*wanted("," * 16_000, names)] == []
     assert [*wanted("a;q=0," * 2_600 + "Text/Event-Stream; charset=x", names)] == [("text/event-stream", True)]
@@ -63,7 +63,7 @@ def ask(client: Client) -> None:
 
 
 def test_slices() -> None:
-    """However many ask for a whole history at once, a turn of the reactor has a bounded part of the work."""
+    """However many clients ask for a whole history at once, each turn of the reactor does a bounded part of the work."""
     world = World()
     texts = large(world)
     turns, clients = world.server.runtime.turns, [world.client() for _ in range(12)]
@@ -108,7 +108,7 @@ def test_slicesOfOne(leaves: bool) -> None:
 
 
 def test_small() -> None:
-    """An answer of a slice is there at once."""
+    """An answer no larger than a slice is there at once."""
     world = World()
     world.publish("a", "x" * 2000)
     client = world.client()
