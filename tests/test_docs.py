@@ -36,6 +36,20 @@ def test_follow(page: Path, tmp_path: Path) -> None:
             reader.follow(block)
 
 
+def test_failedStep(tmp_path: Path) -> None:
+    """The error of a step that fails says what the server and the open clients had printed."""
+    with Reader(tmp_path) as reader:
+        reader.follow(Block("console", "$ twistd -n wsservice\n"))
+        reader.follow(Block("console", "$ websockets ws://localhost:8080/ws/subscribe\n> hello\n< Echo: hello\n"))
+        with pytest.raises(AssertionError, match="false: exit code 1") as raised:
+            reader.follow(Block("console", "$ false\n"))
+        client, server = raised.value.__notes__
+    assert client.startswith("websockets ws://")
+    assert "< Echo: hello" in client
+    assert server.startswith("twistd -n wsservice")
+    assert f"WebSocket on ws://localhost:{reader.ports['8080']}" in server
+
+
 @pytest.mark.parametrize("page", [*PAGES, *sorted(DOCS.glob("*.md"))], ids=_name)
 def test_tables(page: Path) -> None:
     """Each table begins after an empty line: where its head ends another paragraph, it is text with bars in it."""

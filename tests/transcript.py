@@ -81,9 +81,10 @@ def pattern(expected: str) -> str:
 
 
 class Running:
-    """A command that runs on: what it printed so far, and where the reader is in it."""
+    """A command that runs on: what it has printed so far, and where the reader is in it."""
 
     def __init__(self, command: str, directory: Path, environment: dict[str, str]) -> None:
+        self.command = command
         name, *arguments = shlex.split(command)
         isDaemon = name == "twistd"
         self.process = start(
@@ -187,7 +188,18 @@ class Reader:
         return _PORTS.sub(lambda match: self.ports[match[1]], text)
 
     def follow(self, block: Block) -> None:
-        """Do what a block says."""
+        """Do what a block says; if that fails, end what runs on, and add what it has printed to the error."""
+        try:
+            self._follow(block)
+        except Exception as error:
+            running = [*self.clients, *([] if self.server is None else [self.server])]
+            self.clients, self.server = [], None
+            for each in running:
+                output = each.end()  # it prints some of it only then
+                error.add_note(f"{each.command}: exit code {each.process.returncode}, after:\n{output}")
+            raise
+
+    def _follow(self, block: Block) -> None:
         text = self.translate(block.text)
         if block.kind == "console":
             for command, lines in steps(text):
