@@ -177,6 +177,15 @@ class Limits:
         "503",
         "each costs 500 bytes, 1,000 with the longest key; dropping one early could publish a message twice",
     )
+    claims: int = _limit(
+        500_000,
+        "keys",
+        "503",
+        "one-time tickets that were used, until they expire; dropping one early would let it be used again",
+    )
+    revocations: int = _limit(
+        100_000, "revocations", "503", "until what they revoke has expired; dropping one early would let it be used again"
+    )
     fanOutLag: float = _limit(
         5,
         "seconds",

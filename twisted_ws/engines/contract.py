@@ -298,9 +298,6 @@ class Engine(Protocol):
     def describe(self, channel: str) -> MaybeDeferred[Description | None]:
         """Return what is known of a channel, None if there is none."""
 
-    def list(self, prefix: str, after: str, limit: int) -> MaybeDeferred[list[Description]]:
-        """Return the first `limit` channels by name, of those whose name begins with `prefix` and is greater than `after`."""
-
     def broadcast(self, message: Message) -> MaybeDeferred[int]:
         """Pass a message to `Node.broadcasted` of all nodes, and return the sum of what they answer."""
 
@@ -327,6 +324,9 @@ class Engine(Protocol):
 
     def ask(self, kind: str, payload: bytes) -> MaybeDeferred[list[bytes]]:
         """Return what `Node.answer` of each living node says."""
+
+    def list(self, prefix: str, after: str, limit: int) -> MaybeDeferred[list[Description]]:
+        """Return the first `limit` channels by name, of those whose name begins with `prefix` and is greater than `after`."""
 
 
 class EngineSettings(NamedTuple):

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from twisted_ws.engines.contract import Description, History
-from twisted_ws.engines.names import SortedNames, isPattern
+from twisted_ws.engines.contract import (
+    Command,
+    Description,
+    EngineState,
+    History,
+    HistoryLimits,
+    MaybeDeferred,
+    Members,
+    Node,
+    NodeInfo,
+    Revocation,
+)
+from twisted_ws.engines.expiring import Expiring
+from twisted_ws.engines.members import MemberTable
+from twisted_ws.engines.names import SortedNames, isPattern, patternsOf
 from twisted_ws.engines.replay import CHARGE, HistoryReplay
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
@@ -18,6 +34,8 @@ from twisted_ws.wire.loop.wheel import Wheel
 
 # Idempotency keys that are forgotten in one turn of the wheel: about two milliseconds.
 FORGOTTEN_AT_ONCE = 4096
+# Seconds that a stop waits for messages that are being passed on.
+STOPPING = 5.0
 
 
 class ChannelLog:
@@ -32,14 +50,16 @@ class ChannelLog:
         watched: whether somebody is subscribed.
         touched: when it last had a message or a subscriber (the reactor's seconds).
         maker: the address that it counts for until it has its first message; None: for none.
+        limits: what is kept of it.
     """
 
-    __slots__ = ("_engine", "bytes", "channel", "entries", "maker", "top", "touched", "watched", "wheelSlot")
+    __slots__ = ("_engine", "bytes", "channel", "entries", "limits", "maker", "top", "touched", "watched", "wheelSlot")
 
-    def __init__(self, engine: MemoryEngine, channel: str, top: int, now: float) -> None:
+    def __init__(self, engine: MemoryEngine, channel: str, top: int, now: float, limits: HistoryLimits) -> None:
         self._engine = engine
         self.channel = channel
         self.top = top
+        self.limits = limits
         self.entries: list[Publication] = []
         self.bytes = 0
         self.watched = False
@@ -94,9 +114,12 @@ class _Receipt:
         """Return the answer, or a Deferred of it if it is not there yet."""
         if self._published is not None:
             return self._published
-        later: Deferred[Published] = Deferred()
+        later: Deferred[Published] = Deferred(self._cancelled)
         self._waiting += (later,)
         return later
+
+    def _cancelled(self, later: Deferred[Published]) -> None:
+        self._waiting = tuple([each for each in self._waiting if each is not later])
 
     def answered(self, published: Published) -> None:
         """Set the answer, and give it to everybody who waits for it."""
@@ -164,39 +187,104 @@ class _Receipts:
         return next(iter(kept.values())).due if kept else None
 
 
+class _Ending:
+    """A stop that waits for what is being passed on.
+
+    Attributes:
+        done: fires when all is, or when it took too long.
+    """
+
+    __slots__ = ("_endings", "_wheel", "done", "wheelSlot")
+
+    def __init__(self, endings: set[_Ending], wheel: Wheel) -> None:
+        self._endings = endings
+        self._wheel = wheel
+        self.done: Deferred[None] = Deferred(self._forget)
+        self.wheelSlot: int | None = None
+        endings.add(self)
+        wheel.after(self, STOPPING)
+
+    def deadlineReached(self, now: float) -> None:
+        """Wait no longer; called by the wheel, and when nothing is being passed on."""
+        self._forget(self.done)
+        self.done.callback(None)
+
+    def _forget(self, done: Deferred[None]) -> None:
+        self._wheel.drop(self)
+        self._endings.discard(self)
+
+
 class MemoryEngine:
     """The engine of one process, in its memory: it answers at once, and a restart begins a new epoch.
 
-    A channel is forgotten when `Limits.historyAge` has passed since its last message and its last subscriber, or sooner if it
+    A channel is forgotten when its `HistoryLimits.age` has passed since its last message and its last subscriber, or sooner if it
     never had a message and one address creates many (`Limits.channelsPerAddress`). A later channel of that name continues above
     the highest offset of all forgotten channels: no id stands for two messages, and a position in the old one is never taken
     for one in the new one, though both have the same epoch.
 
     Args:
-        limits: `channels`, `channelsPerAddress`, those of history, those of idempotency.
+        limits: those of channels, history and idempotency, `presenceDelay`, `claims`, `revocations`.
         wheel: the server's.
         seconds: the reactor's clock.
         epoch: the name of this numbering; random by default.
+        unixTime: the wall clock.
     """
 
-    def __init__(self, limits: Limits, wheel: Wheel, seconds: Callable[[], float], epoch: str | None = None) -> None:
-        self.receive: Callable[[Publication], int | Deferred[int]] = lambda publication: 0
+    _log = Logger()
+
+    def __init__(
+        self,
+        limits: Limits,
+        wheel: Wheel,
+        seconds: Callable[[], float],
+        epoch: str | None = None,
+        unixTime: Callable[[], float] = time.time,
+    ) -> None:
+        self.state = EngineState.DOWN
         self.epoch = epoch or secrets.token_hex(5)
         self.bytes = 0  # charged for what all channels keep
+        self._node: Node | None = None  # while it is started
         self._limits = limits
+        self._usual = HistoryLimits(limits.historyMessages, limits.historyAge, limits.historyBytes)
         self._wheel = wheel
         self._seconds = seconds
         self._logs: dict[str, ChannelLog] = {}
         self._names = SortedNames()  # their names
+        self._patterns: set[str] = set()  # those that are watched
         self._floor = 0  # the highest offset of all forgotten channels
         self._makers: dict[Hashable, _Maker] = {}
         self._receipts = _Receipts(wheel, limits.idempotencyAge, limits.idempotencyKeys)
+        self._passing = 0  # messages that are being passed on in several turns
+        self._endings: set[_Ending] = set()
+        self._claims: Expiring[str, bool] = Expiring(
+            wheel, unixTime, limits.claims, "The server holds as many tickets that were used as it can: try later."
+        )
+        self._revocations: Expiring[tuple[str | None, str | None], Revocation] = Expiring(
+            wheel, unixTime, limits.revocations, "The server holds as many revocations as it can."
+        )
 
     def __len__(self) -> int:
         return len(self._logs)
 
     def __contains__(self, channel: object) -> bool:
         return channel in self._logs
+
+    def start(self, node: Node) -> None:
+        """Begin to work for a server (see `Engine`)."""
+        self._node = node
+        self._members = MemberTable(self._limits.presenceDelay, self._wheel, node.joined, node.left)
+        self.state = EngineState.UP
+        node.stateChanged(self.state)
+        for _, _, revocation in self._revocations.items():
+            node.revoked(revocation)
+
+    def stop(self) -> Deferred[None] | None:
+        """End, and wait for what is being passed on (see `Engine`)."""
+        node, self._node = self._node, None
+        if node is not None:
+            self.state = EngineState.DOWN
+            node.stateChanged(self.state)
+        return _Ending(self._endings, self._wheel).done if self._passing else None
 
     def publish(
         self,
@@ -205,8 +293,10 @@ class MemoryEngine:
         key: str | None = None,
         idempotencyKey: str | None = None,
         fingerprint: bytes = b"",
+        limits: HistoryLimits | None = None,
     ) -> Published | Deferred[Published]:
         """Number a message, keep it, and pass it on (see `Engine`)."""
+        node = self._node or self._working()
         now, receipt = self._seconds(), None
         if idempotencyKey is not None:
             known = self._receipts.find(channel, idempotencyKey, fingerprint, now)
@@ -218,35 +308,39 @@ class MemoryEngine:
         log.top += 1
         log.touched = now
         publication = Publication(log.channel, self.epoch, log.top, message.kind, message.payload, key, now)
+        if limits is not log.limits and (limits or self._usual) is not log.limits:
+            self._limit(log, limits or self._usual)
         self._keep(log, publication)
         if log.wheelSlot is None:
-            self._wheel.set(log, now + self._limits.historyAge)
+            self._wheel.set(log, now + log.limits.age)
         if idempotencyKey is not None:
             # Before anybody gets it: a service may publish the same again in the middle of this.
             receipt = self._receipts.keep(channel, idempotencyKey, fingerprint, now)
-        taken = self.receive(publication)
+        taken = node.received(publication) if log.watched or (self._patterns and self._isWatched(channel)) else 0
+        if not isinstance(taken, int):
+            return self._answerLater(publication, taken, receipt)
+        published = Published(publication.channel, f"{self.epoch}:{publication.offset}", taken)
+        if receipt is not None:
+            receipt.answered(published)
+        return published
 
-        def answer(recipients: int) -> Published:
-            published = Published(publication.channel, f"{self.epoch}:{publication.offset}", recipients)
-            if receipt is not None:
-                receipt.answered(published)
-            return published
-
-        return answer(taken) if isinstance(taken, int) else taken.addCallback(answer)
-
-    def watch(self, channel: str, after: Position | None, by: Hashable = None) -> History:
-        """Return what is kept since `after`, and pass on everything from now on (see `Engine`)."""
+    def watch(self, channel: str, by: Hashable = None) -> Position | None:
+        """Pass on everything from now on (see `Engine`)."""
+        self._working()
         if isPattern(channel):
-            return History(None, False, [])
-        now = self._seconds()
-        log = self._logs.get(channel) or self._create(channel, now, by)
+            self._patterns.add(channel)
+            return None
+        log = self._logs.get(channel) or self._create(channel, self._seconds(), by)
         log.watched = True
         if log.maker is not None:
             log.maker.left.pop(log, None)
-        return self._since(log, after, now)
+        return Position(self.epoch, log.top)
 
     def unwatch(self, channel: str) -> None:
         """Note that there are no subscribers any more."""
+        if isPattern(channel):
+            self._patterns.discard(channel)
+            return
         log = self._logs.get(channel)
         if log is not None:
             log.watched = False
@@ -254,31 +348,127 @@ class MemoryEngine:
             if log.maker is not None:
                 log.maker.left[log] = None
             if log.wheelSlot is None:
-                self._wheel.set(log, log.touched + self._limits.historyAge)
+                self._wheel.set(log, log.touched + log.limits.age)
 
-    def history(self, channel: str, after: Position | None) -> History:
+    def since(self, channel: str, after: Position | None, limit: int | None = None) -> History:
         """Return what is kept since `after` (see `Engine`)."""
+        self._working()
         now = self._seconds()
-        found = self._since(self._logs.get(channel) or ChannelLog(self, channel, self._floor, now), after, now)
-        return found._replace(publications=[*found.publications])
+        log = self._logs.get(channel) or ChannelLog(self, channel, self._floor, now, self._usual)
+        self._expire(log, now)
+        before = Position(self.epoch, log.oldest - 1)
+        known = after is not None and after.isIn(self.epoch)
+        if after is None or (known and after.offset > log.top):
+            return History(Position(self.epoch, log.top), False, [])
+        recovered = after == START
+        if known and after.offset >= before.offset:
+            before, recovered = Position(self.epoch, after.offset), True
+        # With an older position, or one in another numbering, nothing of what is kept was seen.
+        end = log.top if limit is None else min(log.top, before.offset + limit)
+        return History(before, recovered, HistoryReplay(log, before.offset + 1, end))
 
     def forget(self, channel: str) -> int:
         """Drop what is kept (see `Engine`)."""
+        self._working()
         log = self._logs.get(channel)
         if log is None:
             return 0
+        self._expire(log, self._seconds())
         count = len(log.entries)
         self._drop(log, count)
         return count
 
     def describe(self, channel: str) -> Description | None:
         """Return what is known of a channel (see `Engine`)."""
+        node = self._working()
         log = self._logs.get(channel)
         if log is None:
             return None
         self._expire(log, self._seconds())
         oldest = log.entries[0].position if log.entries else None
-        return Description(channel, Position(self.epoch, log.top), len(log.entries), log.bytes, oldest)
+        position = Position(self.epoch, log.top)
+        return Description(channel, position, len(log.entries), log.bytes, oldest, node.subscribers(channel))
+
+    def broadcast(self, message: Message) -> MaybeDeferred[int]:
+        """Send a message to all callers (see `Engine`)."""
+        return self._working().broadcasted(message)
+
+    def enter(self, channel: str, connection: str, user: str, info: bytes) -> None:
+        """Note that a connection of a user is on a channel (see `Engine`)."""
+        self._members.enter(channel, connection, user, info)
+
+    def leave(self, channel: str, connection: str) -> None:
+        """Note that it no longer is (see `Engine`)."""
+        self._members.leave(channel, connection)
+
+    def members(self, channel: str, after: str, limit: int, size: int) -> Members:
+        """Return some users on a channel (see `Engine`)."""
+        node = self._working()
+        return Members(*self._members.page(channel, after, limit, size), node.subscribers(channel))
+
+    def command(self, command: Command) -> MaybeDeferred[int]:
+        """Have the server obey a command (see `Engine`)."""
+        return self._working().obey(command)
+
+    def nodes(self) -> list[NodeInfo]:
+        """Return what the server says of itself (see `Engine`)."""
+        return [self._working().info()]
+
+    def claim(self, key: str, until: float) -> bool:
+        """Return True for the first that claims a key (see `Engine`); never when `until` has passed."""
+        self._working()
+        if self._claims.get(key):
+            return False
+        self._claims.put(key, until, True)
+        return self._claims.get(key) is not None
+
+    def revoke(self, revocation: Revocation) -> None:
+        """Tell the server what is no longer accepted, and keep it (see `Engine`)."""
+        node, which = self._working(), (revocation.token, revocation.user)
+        kept = self._revocations.get(which)
+        if kept is None:
+            self._revocations.put(which, revocation.until, revocation)
+        else:
+            issuedBefore, until = max(kept.issuedBefore, revocation.issuedBefore), max(kept.until, revocation.until)
+            self._revocations.put(which, until, Revocation(*which, issuedBefore, until))
+        node.revoked(revocation)
+
+    def ask(self, kind: str, payload: bytes) -> MaybeDeferred[list[bytes]]:
+        """Return what the server answers (see `Engine`)."""
+        answer = self._working().answer(kind, payload)
+        return answer.addCallback(lambda answered: [answered]) if isinstance(answer, Deferred) else [answer]
+
+    def _working(self) -> Node:
+        if self._node is None:
+            raise ChannelError("unavailable", "The server is stopping.")
+        return self._node
+
+    def _isWatched(self, channel: str) -> bool:
+        """Return whether a pattern that is watched matches a channel."""
+        return any(pattern in self._patterns for pattern in patternsOf(channel))
+
+    def _answerLater(self, publication: Publication, taking: Deferred[int], receipt: _Receipt | None) -> Deferred[Published]:
+        """Return the answer to a publisher when the server has passed the message on, which whoever cancels this does not end."""
+        later: Deferred[Published] = Deferred(lambda later: None)
+        self._passing += 1
+
+        def failed(failure: Failure) -> int:
+            self._log.failure("passing on a message failed inside the server", failure)
+            return 0
+
+        def answer(recipients: int) -> None:
+            published = Published(publication.channel, f"{self.epoch}:{publication.offset}", recipients)
+            self._passing -= 1
+            if receipt is not None:
+                receipt.answered(published)
+            if not later.called:
+                later.callback(published)
+            if not self._passing:
+                for each in tuple(self._endings):
+                    each.deadlineReached(0)
+
+        taking.addErrback(failed).addCallback(answer)
+        return later
 
     def list(self, prefix: str, after: str, limit: int) -> list[Description]:
         """Return some channels by name (see `Engine`)."""
@@ -289,9 +479,9 @@ class MemoryEngine:
         """Forget the old messages of a channel, and the channel if nobody needs it; called by the wheel."""
         self._expire(log, now)
         if log.entries:
-            self._wheel.set(log, log.entries[0].at + self._limits.historyAge)
+            self._wheel.set(log, log.entries[0].at + log.limits.age)
         elif not log.watched:
-            due = log.touched + self._limits.historyAge
+            due = log.touched + log.limits.age
             if due > now:
                 self._wheel.set(log, due)
             else:
@@ -313,12 +503,12 @@ class MemoryEngine:
             self._remove(next(iter(maker.left)))
         if len(self._logs) >= self._limits.channels:
             raise ChannelError("unavailable", "The server holds as many channels as it can.")
-        log = self._logs[channel] = ChannelLog(self, channel, self._floor, now)
+        log = self._logs[channel] = ChannelLog(self, channel, self._floor, now, self._usual)
         if maker is not None:
             log.maker = self._makers[maker.address] = maker
             maker.count += 1
         self._names.add(channel)
-        self._wheel.set(log, now + self._limits.historyAge)
+        self._wheel.set(log, now + self._usual.age)
         return log
 
     def _disown(self, log: ChannelLog, maker: _Maker) -> None:
@@ -329,31 +519,25 @@ class MemoryEngine:
         if not maker.count:
             del self._makers[maker.address]
 
-    def _since(self, log: ChannelLog, after: Position | None, now: float) -> History:
-        self._expire(log, now)
-        before = Position(self.epoch, log.oldest - 1)
-        known = after is not None and after.isIn(self.epoch)
-        if after is None or (known and after.offset > log.top):
-            return History(Position(self.epoch, log.top), False, [])
-        recovered = after == START
-        if known and after.offset >= before.offset:
-            before, recovered = Position(self.epoch, after.offset), True
-        # With an older position, or one in another numbering, nothing of what is kept was seen.
-        return History(before, recovered, HistoryReplay(log, before.offset + 1, log.top))
+    def _limit(self, log: ChannelLog, limits: HistoryLimits) -> None:
+        """Set other limits for a channel."""
+        isOther, log.limits = limits != log.limits, limits
+        if isOther:
+            self._wheel.set(log, (log.entries[0].at if log.entries else log.touched) + limits.age)
 
     def _keep(self, log: ChannelLog, publication: Publication) -> None:
-        limits = self._limits
+        limits = log.limits
         size = _charge(publication)
         log.entries.append(publication)
         log.bytes += size
         self.bytes += size
-        if len(log.entries) > limits.historyMessages or log.bytes > limits.historyBytes or self.bytes > limits.historyTotal:
+        if len(log.entries) > limits.messages or log.bytes > limits.bytes or self.bytes > self._limits.historyTotal:
             self._trim(log)
 
     def _trim(self, log: ChannelLog) -> None:
-        limits, entries = self._limits, log.entries
-        count = max(len(entries) - limits.historyMessages, 0)
-        tooMuch = max(log.bytes - limits.historyBytes, self.bytes - limits.historyTotal)
+        limits, entries = log.limits, log.entries
+        count = max(len(entries) - limits.messages, 0)
+        tooMuch = max(log.bytes - limits.bytes, self.bytes - self._limits.historyTotal)
         tooMuch -= sum([_charge(each) for each in entries[:count]])
         while tooMuch > 0 and count < len(entries):
             tooMuch -= _charge(entries[count])
@@ -361,7 +545,7 @@ class MemoryEngine:
         self._drop(log, count)
 
     def _expire(self, log: ChannelLog, now: float) -> None:
-        entries, oldest = log.entries, now - self._limits.historyAge
+        entries, oldest = log.entries, now - log.limits.age
         count = 0
         while count < len(entries) and entries[count].at <= oldest:
             count += 1

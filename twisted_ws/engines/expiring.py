@@ -1,0 +1,90 @@
+"""Values that are kept until a moment of the wall clock, such as what a token was used for until the token has expired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from heapq import heappop, heappush
+from typing import Generic, TypeVar
+
+from twisted_ws.errors import ChannelError
+from twisted_ws.wire.loop.wheel import Wheel
+
+_K = TypeVar("_K", bound=Hashable)
+_V = TypeVar("_V")
+
+# Values that are forgotten in one turn of the wheel: some milliseconds.
+FORGOTTEN_AT_ONCE = 1024
+
+
+class Expiring(Generic[_K, _V]):
+    """Values by key, each with the Unix time until which it counts.
+
+    Forgetting is bounded: each new key removes a few that have expired, and the wheel many at a time. One that has expired but is
+    still there does not count.
+
+    Args:
+        wheel: the server's.
+        unixTime: the wall clock.
+        most: how many are kept.
+        full: what a refused publisher is told.
+    """
+
+    def __init__(self, wheel: Wheel, unixTime: Callable[[], float], most: int, full: str) -> None:
+        self._wheel = wheel
+        self._unixTime = unixTime
+        self._most = most
+        self._full = full
+        self._kept: dict[_K, tuple[float, _V]] = {}
+        # When each is due, with a number because keys have no order; has those that were replaced, too.
+        self._due: list[tuple[float, int, _K]] = []
+        self._number = 0
+        self.wheelSlot: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: _K) -> _V | None:
+        """Return a value that counts."""
+        until, value = self._kept.get(key, (0.0, None))
+        return value if until > self._unixTime() else None
+
+    def items(self) -> Iterator[tuple[_K, float, _V]]:
+        """Yield keys, until when they count, and values; of a copy, so all may change meanwhile."""
+        now = self._unixTime()
+        return ((key, until, value) for key, (until, value) in tuple(self._kept.items()) if until > now)
+
+    def put(self, key: _K, until: float, value: _V) -> None:
+        """Keep a value; do nothing if it counts no longer.
+
+        Raises:
+            ChannelError: there is no room for a new key.
+        """
+        now = self._unixTime()
+        self._forget(now, 2)
+        if until <= now:
+            return
+        before = self._kept.get(key)
+        if before is None and len(self._kept) >= self._most:
+            raise ChannelError("unavailable", self._full)
+        self._kept[key] = until, value
+        if before is None or before[0] != until:
+            self._number += 1
+            heappush(self._due, (until, self._number, key))
+        if self.wheelSlot is None or self._due[0][0] == until:
+            self._wheel.after(self, self._due[0][0] - now)
+
+    def deadlineReached(self, now: float) -> None:
+        """Forget those that have expired, or as many as one turn has time for; called by the wheel."""
+        unixTime = self._unixTime()
+        self._forget(unixTime, FORGOTTEN_AT_ONCE)
+        if self._due:
+            self._wheel.after(self, self._due[0][0] - unixTime)
+
+    def _forget(self, now: float, most: int) -> None:
+        due, kept = self._due, self._kept
+        while most and due and due[0][0] <= now:
+            until, _, key = heappop(due)
+            most -= 1
+            found = kept.get(key)
+            if found is not None and found[0] == until:
+                del kept[key]
