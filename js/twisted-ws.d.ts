@@ -131,6 +131,10 @@ export interface ClientEvents {
   /** A subscription failed; the subscription gets the error as well. */
   error: TwistedWSError;
   state: State;
+  /** The server cannot reach its engine: nothing is published, and what is published elsewhere comes later. */
+  degraded: undefined;
+  /** The server reaches its engine again. */
+  restored: undefined;
   /** A broadcast to everybody, as the `data` of a message; it reaches WebSockets only. */
   broadcast: unknown;
 }

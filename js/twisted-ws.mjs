@@ -427,8 +427,12 @@ this.#opened(source);
 if (live && frame.reason) this.#fail(subscription, new TwistedWSError("unsubscribed", frame.reason, { channel }));
 } else if (type === "join" || type === "leave") {
 if (live) subscription._emit(type, frame.member);
+} else if (type === "degraded" || type === "restored") {
+this._emit(type);
 } else if (source.subscriptions) {
 if (type === "subscribed" && source.subscriptions.includes(subscription)) subscription._begin(source, frame);
+} else if (type === "subscribed" && frame.ref === undefined && live) {
+subscription._begin(source, frame);
 } else {
 const [first] = source.asked.keys();
 const { ref = code === "bad-request" && !channel ? first : undefined, message } = frame;

@@ -23,6 +23,7 @@ LEVELS = (
     ("web.http", "web.scripts"),
     ("services",),
     ("server",),
+    ("node",),
     ("callers",),
     ("channels", "access", "routes"),
     ("engines",),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from twisted.internet.defer import succeed
 
@@ -125,7 +127,10 @@ def test_attributes(caller, link):
     caller.attributes["a"] = 1
     caller.attributes["b"] = 2
     assert (caller.attributes, other.attributes) == ({"a": 1, "b": 2}, {})
-    assert int(other.connectionId) > int(caller.connectionId)
+    (node, number), (same, later) = (each.connectionId.split(".") for each in (caller, other))
+    assert node == same
+    assert re.fullmatch("[a-z0-9]{6}", node)
+    assert int(later) > int(number)
     assert (caller.negotiatedSubProtocol, other.negotiatedSubProtocol) == ("json", None)
     assert (caller.bufferedAmount, caller.isOpen(), caller.isSecure(), caller.user) == (17, True, False, None)
     assert repr(caller) == f"<Caller {caller.connectionId} '/ws'>"

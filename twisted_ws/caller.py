@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import count
+import secrets
+import string
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted_ws.limits import checkNumber
@@ -16,7 +18,16 @@ if TYPE_CHECKING:
     from twisted_ws.message import Position, Start
     from twisted_ws.upgrade import UpgradeRequest
 
-connectionIds = count(1)  # of all transports of this process
+
+def newNodeId() -> str:
+    """Return what distinguishes a server from all others that work with the same engine: 6 random letters and digits."""
+    return "".join([secrets.choice(string.ascii_lowercase + string.digits) for _ in range(6)])
+
+
+# The first server of this process has this name; connections of all servers of the process are numbered together.
+NODE = newNodeId()
+nodeIds = chain((NODE,), iter(newNodeId, None))
+connectionIds = map(f"{NODE}.{{}}".format, count(1))  # of all transports
 
 
 class Membership(Protocol):
@@ -61,7 +72,7 @@ class Caller:
     `ConnectionClosed` if it never will. It may be ignored.
 
     Attributes:
-        connectionId: unique in this process, never reused (an int as text).
+        connectionId: never used twice, not even by another process: the process, a dot, and a number.
         request: the opening handshake, an `UpgradeRequest`.
         negotiatedSubProtocol: the chosen subprotocol, None without one.
         attributes: a dict for the service.
@@ -93,7 +104,7 @@ class Caller:
         self._place: Any = None  # its place in the crowd of its server
         self.membership: Membership | None = None
         self._attributes: dict[str, Any] | None = None
-        self.connectionId = str(next(connectionIds))
+        self.connectionId = next(connectionIds)
         self.request = request
         self.negotiatedSubProtocol = negotiatedSubProtocol
         self._user: Any = request.user

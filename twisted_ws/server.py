@@ -11,17 +11,19 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws import __version__
 from twisted_ws.caller import Caller
 from twisted_ws.callers import Callers, OpenCallers
 from twisted_ws.channels.channels import Channels
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.examination import examine
 from twisted_ws.dispatch.upgrades import Upgrade, callUpgrade, refusal
-from twisted_ws.engines.contract import Engine
+from twisted_ws.engines.contract import Engine, EngineState
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import CloseCode, ConfigurationError, ServiceError
 from twisted_ws.limits import Limits
 from twisted_ws.message import Message, Published
+from twisted_ws.node import CLOSING, LocalNode
 from twisted_ws.routes import Match, Routes
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject, UpgradeRequest
@@ -38,8 +40,7 @@ from twisted_ws.wire.websocket.receiver import EventReceiver
 from twisted_ws.wire.websocket.runtime import OpenResponse, Runtime
 from twisted_ws.wire.websocket.welcome import Welcome
 
-# The cost of closing one caller, and of ending one HTTP response, in steps of `Turns`.
-CLOSING = 12
+# The cost of ending one HTTP response, in steps of `Turns`.
 STOPPING = 40
 
 
@@ -75,6 +76,8 @@ class WebSocketServer:
         proxies: the proxies that are trusted to report a client's address.
         runtime: what all its connections share, whatever their transport.
         visits: the HTTP responses that do not end by themselves; a transport adds and removes them.
+        engine: what numbers and keeps the messages of its channels.
+        node: the server as its engine sees it.
 
     Raises:
         ConfigurationError: an origin, host or network is malformed; the text names it.
@@ -117,8 +120,13 @@ class WebSocketServer:
         wheel = self.runtime.wheel
         if engine is None:  # one with a length, and nothing in it yet, would be false
             engine = MemoryEngine(self.limits, wheel, wheel.seconds)
+        self.engine = engine
         self.channels = Channels(engine, self.runtime)
         self._callers.enroll = self.channels.enroll
+        self.node = LocalNode(self._callers, self.runtime.turns, __version__)
+        self.node.attach(self.channels)
+        started = self.engine.start(self.node)
+        self._started: Deferred[None] = started if isinstance(started, Deferred) else succeed(None)
 
     @property
     def gate(self) -> Gate:
@@ -181,7 +189,7 @@ class WebSocketServer:
             accelerate(port, self.runtime.group)
 
     def broadcast(self, message: Any) -> Deferred[int]:
-        """Send one message to every open caller of every service.
+        """Send one message to every open caller of every service, at every server that works with the same engine.
 
         It goes to the callers that are open now. To very many it is sent over several turns of the reactor; still, each caller
         gets what is sent to all, published to its channels or written to it alone in the order of the calls.
@@ -195,14 +203,15 @@ class WebSocketServer:
             as for a few thousand. Callers that leave meanwhile are not counted. One that fails or is slow does not affect others.
 
         Raises:
-            ChannelError: "unavailable": more messages are on their way than can be sent (`Limits.fanOutLag`).
+            ChannelError: "unavailable": more messages are on their way than can be sent (`Limits.fanOutLag`), or the engine
+                cannot be reached; the Deferred may fail with the latter, too.
             TypeError: JSON has no form for `message`.
             ValueError: text with a lone surrogate.
         """
         encoded = Message.of(message)
         self.runtime.fanOuts.admit(len(encoded.payload))
-        taken = self._callers.send(encoded)
-        return succeed(taken) if isinstance(taken, int) else taken
+        taken = self.engine.broadcast(encoded)
+        return taken if isinstance(taken, Deferred) else succeed(taken)
 
     def publish(
         self, channel: str, message: Any, *, key: str | None = None, idempotencyKey: str | None = None
@@ -231,10 +240,26 @@ class WebSocketServer:
         """Whether `stop` was called."""
         return self._stopping is not None
 
+    def started(self) -> Deferred[None]:
+        """Return a Deferred that fires when the engine can work; at once for the one in memory.
+
+        It fails with `ConfigurationError` if the operator has to mend something, such as a wrong password.
+        """
+        waiter: Deferred[None] = Deferred()
+
+        def tell(result: Any) -> Any:
+            waiter.callback(result)
+            return result if not isinstance(result, Failure) else None
+
+        self._started.addBoth(tell)
+        return waiter
+
     def readiness(self) -> str | None:
-        """Return why the server should get no new traffic ("draining" or "full"), None if it may."""
+        """Return why the server should get no new traffic ("draining", "engine down" or "full"), None if it may."""
         if self.isStopping:
             return "draining"
+        if self.engine.state is EngineState.DOWN:
+            return "engine down"
         return "full" if self.runtime.gate.full() else None
 
     def stop(self, timeout: float | None = None) -> Deferred[None]:
@@ -294,6 +319,9 @@ class WebSocketServer:
                 await end
             if late.active():
                 late.cancel()
+        ended = self.engine.stop()
+        if isinstance(ended, Deferred):
+            await ended
 
     async def _giveUp(self) -> None:
         async for dispatcher in self.runtime.turns.through(tuple(self._leaving), CLOSING):

@@ -97,6 +97,19 @@ test("websocket: resumes after the last id; a loss is reported", async () => {
   ]);
 });
 
+test("websocket: a loss that the server reports without being asked is reported; an outage, too", async () => {
+  const client = start({ transports: ["websocket"] });
+  const [a, log] = watched(client, "a");
+  await turn();
+  socket().welcome();
+  socket().subscribed("a", "e:1", { recovered: false });
+  for (const type of ["degraded", "restored"]) socket().frame({ type });
+  socket().frame(subscribed("a", "f:7"));
+  socket().frame(subscribed("b", "f:7"));
+  assert.deepEqual(log, [["subscribed", "e:1"], ["subscribed", "f:7"], ["lost", "f:7"]]);
+  assert.deepEqual([a.id, a.recovered, client.seen("degraded").length, client.seen("restored").length], ["f:7", false, 1, 1]);
+});
+
 test("event stream: resumes after the last id of each channel; pieces of any size; a loss is reported", async () => {
   const client = start({ transports: ["sse"] });
   const [, a] = watched(client, "a");

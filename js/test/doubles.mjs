@@ -162,7 +162,7 @@ export function start(options = {}) {
   mock.method(Math, "random", () => 0.5);
   client = new TwistedWS("http://host:8080/channels", { WebSocket: Socket, fetch: Request.fetch, ...options });
   client.log = [];
-  for (const type of ["open", "close", "retry", "offline", "transport", "error", "state"]) {
+  for (const type of ["open", "close", "retry", "offline", "transport", "error", "state", "degraded", "restored"]) {
     client.on(type, (detail) => client.log.push([type, detail]));
   }
   client.seen = (type) => client.log.filter(([each]) => each === type).map(([, detail]) => detail);

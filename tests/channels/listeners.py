@@ -9,14 +9,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.memory import SteadyClock
+from twisted_ws.callers import OpenCallers
 from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
-from twisted_ws.engines.contract import History
+from twisted_ws.engines.contract import EngineState, History, Members, Node
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits
 from twisted_ws.message import Kind, Position, Publication, Published, Start
+from twisted_ws.node import LocalNode
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.websocket.runtime import Runtime
 
@@ -39,6 +41,8 @@ class Ear(Subscriber):
         starts: the answers to subscriptions.
         ends: (channel, reason) of subscriptions that ended.
         notices: the frames about presence.
+        lossesAt: the positions that its subscriptions went on from after a loss.
+        degradations: whether the engine was away, each time it was told.
         onHear: called with each message that came live.
     """
 
@@ -52,10 +56,13 @@ class Ear(Subscriber):
         self.starts: list[Start] = []
         self.ends: list[tuple[str, str]] = []
         self.notices: list[bytes] = []
+        self.lossesAt: list[Position | None] = []
+        self.degradations: list[bool] = []
         self.onHear: Callable[[str], Any] = lambda text: None
 
-    def begin(self, start: Start, publications: list[Publication]) -> None:
+    def begin(self, start: Start, publications: list[Publication], who: dict[str, Any] | None) -> None:
         self.starts.append(start)
+        self.who = who
         for each in publications:
             self._hear(each)
 
@@ -67,6 +74,12 @@ class Ear(Subscriber):
 
     def ended(self, channel: str, reason: str) -> None:
         self.ends.append((channel, reason))
+
+    def lost(self, start: Start) -> None:
+        self.lossesAt.append(start.position)
+
+    def degraded(self, isDegraded: bool) -> None:
+        self.degradations.append(isDegraded)
 
     def tell(self, notices: Sequence[OutgoingMessage]) -> None:
         self.notices += [each.payload for each in notices]
@@ -93,6 +106,9 @@ class World:
         self.wheel, self.fanOuts = self.runtime.wheel, self.runtime.fanOuts
         self.engine: Any = engine or MemoryEngine(self.limits, self.wheel, self.clock.seconds, "e")
         self.channels = Channels(self.engine, self.runtime)
+        self.node = LocalNode(OpenCallers(self.fanOuts), self.runtime.turns, "0")
+        self.node.attach(self.channels)
+        self.engine.start(self.node)
 
     def publish(self, channel: str, *messages: Any) -> list[Published]:
         return [self.now(self.channels.publish(channel, message)) for message in messages]
@@ -116,33 +132,59 @@ class LateEngine:
 
     Attributes:
         asked: the Deferreds of its answers, in order.
+        questions: what was asked, in the same order.
         watched: the channels it passes on.
+        entered: the users on channels, as it was told: (channel, user) by connection.
     """
 
+    state = EngineState.UP
+
     def __init__(self) -> None:
-        self.receive: Callable[[Publication], int] = lambda publication: 0
         self.asked: list[Deferred[Any]] = []
+        self.questions: list[tuple[Any, ...]] = []
         self.watched: list[str] = []
+        self.entered: dict[tuple[str, str], str] = {}
+
+    def start(self, node: Node) -> None:
+        self.node = node
+
+    def receive(self, publication: Publication) -> Any:
+        return self.node.received(publication)
+
+    def tell(self, state: EngineState) -> None:
+        self.state = state
+        self.node.stateChanged(state)
 
     def message(self, offset: int, text: str = "", channel: str = "a", epoch: str = "e") -> Publication:
         return Publication(channel, epoch, offset, Kind.TEXT, (text or str(offset)).encode(), None, 0.0)
 
-    def history(self, channel: str, after: Position | None) -> Deferred[History]:
-        return self._ask()
+    def since(self, channel: str, after: Position | None, limit: int | None = None) -> Deferred[History]:
+        return self._ask("since", channel, after)
 
-    def watch(self, channel: str, after: Position | None, by: Any = None) -> Deferred[History]:
+    def watch(self, channel: str, by: Any = None) -> Deferred[Position | None]:
+        assert channel not in self.watched
         self.watched.append(channel)
-        return self._ask()
+        return self._ask("watch", channel)
+
+    def enter(self, channel: str, connection: str, user: str, info: bytes) -> None:
+        self.entered[channel, connection] = user
+
+    def leave(self, channel: str, connection: str) -> None:
+        del self.entered[channel, connection]
+
+    def members(self, channel: str, after: str, limit: int, size: int) -> Deferred[Members]:
+        return self._ask("members", channel)
 
     def unwatch(self, channel: str) -> None:
         self.watched = [each for each in self.watched if each != channel]
 
     def publish(self, *arguments: Any) -> Deferred[Published]:
-        return self._ask()
+        return self._ask("publish", *arguments)
 
     def forget(self, channel: str) -> Deferred[int]:
-        return self._ask()
+        return self._ask("forget", channel)
 
-    def _ask(self) -> Deferred[Any]:
+    def _ask(self, *question: Any) -> Deferred[Any]:
+        self.questions.append(question)
         self.asked.append(Deferred())
         return self.asked[-1]

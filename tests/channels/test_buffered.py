@@ -509,10 +509,12 @@ def test_promises():
     subscriber = Subscriber(Ear().caller)
     subscriber.ended("a", "")
     subscriber.tell([])
+    subscriber.lost(None)
+    subscriber.degraded(True)
     assert not subscriber.sender.open
     for call in (
         lambda: subscriber.send(None),
-        lambda: subscriber.begin(None, []),
+        lambda: subscriber.begin(None, [], None),
         lambda: subscriber.disconnect(4000, ""),
         lambda: subscriber.goOn(),
     ):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import sys
 
+import msgspec
 import pytest
 
 from tests.channels.listeners import Ear, LateEngine, OtherEar, World
@@ -9,8 +11,10 @@ from tests.dispatch.support import Turns
 from twisted_ws import ChannelError, ConnectionClosed
 from twisted_ws.channels.audience import FEW
 from twisted_ws.channels.channels import LONGEST_KEY
+from twisted_ws.channels.feed import ATTEMPTS
 from twisted_ws.channels.formats import LARGE
-from twisted_ws.engines.contract import History
+from twisted_ws.channels.presence import AnswerBudget
+from twisted_ws.engines.contract import EngineState, History, Member, Members
 from twisted_ws.message import Position
 from twisted_ws.wire.loop.turns import STEPS, TURN
 
@@ -421,39 +425,180 @@ def late():
     return World(engine=LateEngine(), historyMessages=3)
 
 
+def asked(world):
+    """Return the question that was asked last."""
+    return world.engine.questions[-1]
+
+
+def joined(world, channel="a", last=0, ear=None):
+    """Return an ear that is subscribed to a channel whose last message is e:`last`, or, without `last`, to a pattern."""
+    ear = ear or Ear()
+    started = world.channels.subscribe(ear, channel)
+    world.engine.asked[-1].callback(None if last is None else Position("e", last))
+    assert world.now(started).channel == channel
+    return ear
+
+
 def test_lateJoin(late):
     """What comes before the history is held, and what is in both comes once."""
     ear, engine = Ear(), late.engine
     started = late.channels.subscribe(ear, "a", "e:1")
-    for offset in (3, 4, 5):
-        assert engine.receive(engine.message(offset)) == 0
+    taken = [engine.receive(engine.message(offset)) for offset in (3, 4, 5)]
+    assert [question[0] for question in engine.questions] == ["watch", "since"]
+    engine.asked[0].callback(Position("e", 2))
     assert ear.heard == []
-    engine.asked[0].callback(History(Position("e", 1), True, [engine.message(2), engine.message(3)]))
+    engine.asked[1].callback(History(Position("e", 1), True, [engine.message(2), engine.message(3)]))
     assert late.now(started) == ("a", Position("e", 1), True, 4)
     assert engine.receive(engine.message(6)) == 1
     assert ear.heard == ["2", "3", "4", "5", "6"]
+    assert [late.now(each) for each in taken] == [0, 0, 0]
 
 
 def test_lateJoinWithoutHistory(late):
-    """So it is if nothing is kept, and for a pattern, which has no history."""
+    """Without a position, a subscription begins with what comes next; a pattern has no history."""
     ear, wide, engine = Ear(), Ear(), late.engine
     late.channels.subscribe(ear, "a")
     engine.receive(engine.message(3))
-    engine.asked[0].callback(History(Position("e", 3), False, []))
-    late.channels.subscribe(wide, "*")
-    engine.asked[1].callback(History(None, False, []))
-    engine.receive(engine.message(4))
-    engine.receive(engine.message(1, epoch="f"))
-    assert ear.heard == wide.heard == ["4", "1"]
+    engine.asked[0].callback(Position("e", 3))
+    started = late.channels.subscribe(wide, "*", "e:1")
+    engine.asked[1].callback(None)
+    assert late.now(started) == ("*", None, False, 0)
+    assert engine.receive(engine.message(4)) == 2
+    assert engine.receive(engine.message(1, channel="b")) == 1
+    assert len(engine.asked) == 2
+    assert (ear.heard, wide.heard) == (["4"], ["4", "1"])
 
 
-def test_lateJoinNewEpoch(late):
-    """If the numbering starts afresh while the history is on its way, the two are not confused."""
-    ear, engine = Ear(), late.engine
-    late.channels.subscribe(ear, "a", "e:1")
+def test_lateSecond(late):
+    """A second subscriber of a channel begins at once, or waits for its own history only."""
+    one, two, three, engine = joined(late, last=1), Ear(), Ear(), late.engine
+    assert late.now(late.channels.subscribe(two, "a")).position == ("e", 1)
+    started = late.channels.subscribe(three, "a", "e:0")
+    assert engine.receive(engine.message(2)) == 2
+    engine.asked[1].callback(History(Position("e", 0), True, [engine.message(1)]))
+    assert late.now(started).missed == 2
+    assert (one.heard, two.heard, three.heard) == (["2"], ["2"], ["1", "2"])
+    assert engine.receive(engine.message(3)) == 3
+
+
+def test_lateJoinAhead(late):
+    """A history that is ahead of what was passed on does not make its subscriber hear anything twice."""
+    one, two, engine = joined(late), Ear(), late.engine
+    started = late.channels.subscribe(two, "a", "e:0")
+    engine.asked[1].callback(History(Position("e", 0), True, [engine.message(1), engine.message(2)]))
+    assert not started.called
+    assert asked(late) == ("since", "a", ("e", 0))
+    engine.receive(engine.message(1))
+    engine.asked[2].callback(History(Position("e", 0), True, [engine.message(1), engine.message(2)]))
+    engine.receive(engine.message(2))
+    engine.receive(engine.message(3))
+    assert late.now(started).missed == 2
+    assert one.heard == two.heard == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("recovered", [True, False])
+def test_lateJoinNewEpoch(late, recovered):
+    """A numbering that begins anew while a history is on its way is not taken for the old one."""
+    one, two, engine = joined(late, last=1), Ear(), late.engine
+    started = late.channels.subscribe(two, "a", "e:1")
     engine.receive(engine.message(1, epoch="f"))
-    engine.asked[0].callback(History(Position("e", 1), True, [engine.message(2)]))
-    assert ear.ids == ["e:2", "f:1"]
+    since = Position("e", 1) if recovered else Position("f", 0)
+    engine.asked[2].callback(History(since, recovered, [engine.message(1, epoch="f")]))
+    engine.asked[1].callback(History(Position("e", 1), True, [engine.message(2)]))
+    assert late.now(started).missed == 2
+    assert (one.ids, two.ids) == (["f:1"], ["e:2", "f:1"])
+    assert one.lossesAt == ([] if recovered else [("f", 0)])
+
+
+def test_gap(late):
+    """What has a gap before it waits until the engine has said what is missing, and then comes in order, once."""
+    ear, engine = joined(late, last=1), late.engine
+    third, fourth, again = (engine.receive(engine.message(offset)) for offset in (3, 4, 3))
+    assert ear.heard == []
+    assert asked(late) == ("since", "a", ("e", 1))
+    engine.asked[-1].callback(History(Position("e", 1), True, [engine.message(2), engine.message(3)]))
+    assert ear.heard == ["2", "3", "4"]
+    assert [late.now(each) for each in (third, fourth, again)] == [0, 1, 0]
+    assert engine.receive(engine.message(4)) == 0
+    assert engine.receive(engine.message(5)) == 1
+    assert ear.lossesAt == []
+
+
+def test_gapThatStays(late):
+    """What the engine does not keep any more is said to be lost; so is what it says is there and never gives."""
+    ear, engine = joined(late, last=1), late.engine
+    engine.receive(engine.message(5))
+    engine.asked[-1].callback(History(Position("e", 3), False, [engine.message(4)]))
+    assert (ear.heard, ear.lossesAt) == (["4", "5"], [("e", 3)])
+    engine.receive(engine.message(7))
+    for _ in range(ATTEMPTS):
+        assert ear.heard == ["4", "5"]
+        engine.asked[-1].callback(History(Position("e", 5), True, []))
+    assert (ear.heard, ear.lossesAt) == (["4", "5", "7"], [("e", 3), ("e", 6)])
+
+
+def test_gapInPages(late):
+    """Much is asked for in pages, and what comes meanwhile and is too much to hold is asked for, too."""
+    ear, engine = joined(late), late.engine
+    for offset in range(2, 10):
+        engine.receive(engine.message(offset))
+    while not engine.asked[-1].called:
+        _, _, after = asked(late)
+        page = [engine.message(offset) for offset in range(after.offset + 1, 10)[:3]]
+        engine.asked[-1].callback(History(after, True, page))
+    assert [question[2].offset for question in engine.questions[1:]] == [0, 4, 7]
+    engine.receive(engine.message(10))
+    assert ear.heard == [str(offset) for offset in range(1, 11)]
+
+
+def test_outage(late):
+    """After the engine was away, what was missed is asked for; clients are told that they hear nothing, and then that they do."""
+    ear, wide, engine = joined(late, last=1), joined(late, "*", None), late.engine
+    engine.tell(EngineState.DOWN)
+    assert ear.degradations == wide.degradations == [True]
+    engine.tell(EngineState.RESUMING)
+    engine.tell(EngineState.UP)
+    assert ear.degradations == wide.degradations == [True, False]
+    assert asked(late) == ("since", "a", ("e", 1))
+    engine.receive(engine.message(3))
+    engine.asked[-1].callback(History(Position("e", 1), True, [engine.message(2), engine.message(3)]))
+    assert ear.heard == wide.heard == ["2", "3"]
+
+
+def test_outageWhileAsked(late):
+    """A question that fails because the engine is away is asked again when it is back."""
+    ear, engine = joined(late), late.engine
+    engine.receive(engine.message(2))
+    engine.tell(EngineState.DOWN)
+    engine.asked[-1].errback(ChannelError("unavailable", "no"))
+    engine.tell(EngineState.UP)
+    engine.asked[-1].callback(History(Position("e", 0), True, [engine.message(1), engine.message(2)]))
+    assert (ear.heard, ear.lossesAt) == (["1", "2"], [])
+
+
+def test_lost(late):
+    """An engine that knows that messages are lost says so, and the next ones follow."""
+    ear, engine = joined(late, last=1), late.engine
+    engine.node.lost("a", Position("f", 7))
+    engine.receive(engine.message(8, epoch="f"))
+    assert (ear.ids, ear.lossesAt) == (["f:8"], [("f", 7)])
+    engine.node.lost("b", Position("f", 7))
+
+
+def test_whoLater(late):
+    """Who is there is asked of the engine before the subscription begins, and counts the subscriber."""
+    ear, engine = Ear("ann"), late.engine
+    started = late.channels.subscribe(ear, "a", room=AnswerBudget(late.limits))
+    assert list(engine.entered.values()) == ["ann"]
+    engine.asked[0].callback(Position("e", 0))
+    assert asked(late) == ("members", "a")
+    assert engine.receive(engine.message(1)) == 0
+    ann = Member("ann", msgspec.Raw(b"null"), 1)
+    engine.asked[-1].callback(Members([ann], None, 6))
+    assert late.now(started).missed == 1
+    assert ear.who == {"count": 7, "members": [ann]}
+    engine.node.joined("a", Member("bob", msgspec.Raw(b"1"), 1))
+    assert [json.loads(each)["member"] for each in ear.notices] == [{"user": "bob", "info": 1}]
 
 
 @pytest.mark.parametrize(
@@ -462,88 +607,82 @@ def test_lateJoinNewEpoch(late):
         (lambda channels, engine, ear: engine.asked[0].errback(ChannelError("unavailable", "no")), ChannelError),
         (lambda channels, engine, ear: channels.leave(ear), ConnectionClosed),
         (lambda channels, engine, ear: channels.unsubscribe(ear, "a"), ChannelError),
-        (lambda channels, engine, ear: [engine.receive(engine.message(offset)) for offset in range(1, 9)], ChannelError),
     ],
-    ids=["refused", "gone", "unsubscribed", "overflown"],
+    ids=["refused", "gone", "unsubscribed"],
 )
 @pytest.mark.parametrize("answers", [True, False])
-def test_lateRefusal(late, end, error, answers):
+@pytest.mark.parametrize("after", [None, "e:0"])
+def test_lateRefusal(late, end, error, answers, after):
     """An engine that fails, or whose answer is no longer wanted, leaves nothing behind."""
     ann, engine, failures = Ear("ann"), late.engine, []
-    late.channels.subscribe(ann, "a").addErrback(failures.append)
+    late.channels.subscribe(ann, "a", after).addErrback(failures.append)
     with pytest.raises(ChannelError, match="already"):
         late.channels.subscribe(ann, "a")
     late.channels.subscribe(Ear(), "b")
     end(late.channels, engine, ann)
-    if not engine.asked[0].called:
-        if answers:
-            engine.asked[0].callback(History(Position("e", 0), False, []))
-        else:
-            engine.asked[0].errback(error("unavailable", "no") if error is ChannelError else error())
+    for question, answer in zip(engine.questions, engine.asked, strict=True):
+        if question[1] == "a" and not answer.called:
+            if not answers:
+                answer.errback(ChannelError("unavailable", "no"))
+            elif question[0] == "watch":
+                answer.callback(Position("e", 0))
+            else:
+                answer.callback(History(Position("e", 0), True, []))
     assert failures[0].check(error)
     assert ann.channels == ()
     assert engine.watched == ["b"]
     assert engine.receive(engine.message(1)) == 0
-    late.advance(6)
-    assert late.channels.who("a") == {"count": 0, "members": []}
+    assert engine.entered == {}
 
 
 @pytest.mark.parametrize("count", [3, 4])
 def test_lateJoinBound(late, count):
-    """A join holds as many messages as a history may have; with one more, it is refused, and no others are held for it."""
-    ear, engine, failures = Ear(), late.engine, []
-    started = late.channels.subscribe(ear, "a").addErrback(failures.append)
+    """As many messages as a history may have are held for a join; with one more it is refused, and no others are kept for it."""
+    _, ear, engine, failures = joined(late), Ear(), late.engine, []
+    started = late.channels.subscribe(ear, "a", "e:0").addErrback(failures.append)
     messages = [engine.message(offset) for offset in range(1, 7)]
-    kept = []
     for each in messages[:count]:
+        engine.receive(each)
+    for each in messages[count:] if count > 3 else ():
         before = sys.getrefcount(each)
         engine.receive(each)
-        kept.append(sys.getrefcount(each) - before)
-    assert kept == [1] * count
-    if count > 3:
-        for each in messages[count:]:
-            before = sys.getrefcount(each)
-            engine.receive(each)
-            assert sys.getrefcount(each) == before
-    engine.asked[0].callback(History(Position("e", 0), False, []))
+        assert sys.getrefcount(each) == before
+    engine.asked[-1].callback(History(Position("e", 0), True, []))
     if count == 3:
         assert late.now(started).missed == 3
         assert ear.heard == ["1", "2", "3"]
     else:
         assert failures[0].value.code == "unavailable"
         assert ear.heard == []
-        assert engine.watched == []
 
 
 def test_lateTogether(late):
     """Subscribers that wait for one channel do not disturb each other."""
     one, two, three, engine = Ear(), Ear(), Ear(), late.engine
-    late.channels.subscribe(one, "a")
+    late.channels.subscribe(one, "a").addErrback(lambda failure: None)
     late.channels.subscribe(two, "a")
     engine.receive(engine.message(5))
     late.channels.leave(three)
     late.channels.leave(one)
-    assert "a" in engine.watched
-    engine.asked[0].addErrback(lambda failure: None)
-    engine.asked[0].callback(History(Position("e", 4), False, []))
-    engine.asked[1].callback(History(Position("e", 4), False, []))
-    assert (one.heard, two.heard) == ([], ["5"])
+    assert engine.watched == ["a"]
+    engine.asked[0].callback(Position("e", 4))
+    engine.receive(engine.message(6))
+    assert (one.heard, two.heard) == ([], ["6"])
     late.channels.leave(two)
-    assert "a" not in engine.watched
+    assert engine.watched == []
 
 
 def test_lateAnswers(late):
-    """Every other answer comes when the engine gives it, even if it had to wait for its turn."""
-    ear, engine, answers = Ear(), late.engine, []
+    """Every other answer comes when the engine gives it, also if it had to wait for its turn."""
+    engine, answers = late.engine, []
     answers.append(late.channels.publish("a", "1"))
     answers.append(late.channels.forget("a"))
     answers.append(late.channels.history("a"))
     assert not any(answer.called for answer in answers)
-    for value, asked in enumerate(engine.asked):
-        asked.callback(value)
-    assert [late.now(answer) for answer in answers] == [0, 1, 2]
-    late.channels.subscribe(ear, "a")
-    engine.asked[-1].callback(History(None, False, []))
+    empty = History(Position("e", 0), True, [])
+    for value, question in zip((0, 1, empty), engine.asked, strict=True):
+        question.callback(value)
+    assert [late.now(answer) for answer in answers] == [0, 1, empty]
 
 
 def test_publishedWhileItIsHeard():
@@ -555,8 +694,7 @@ def test_publishedWhileItIsHeard():
             return super().publish(channel, *rest)
 
     world, ear, answers = World(engine=Both()), Ear(), []
-    world.channels.subscribe(ear, "a")
-    world.engine.asked[-1].callback(History(None, False, []))
+    joined(world, ear=ear)
     ear.onHear = lambda text: answers.append(world.channels.publish("b", "2"))
     world.channels.publish("a", "1")
     world.engine.asked[1].callback("second")

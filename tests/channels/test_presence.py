@@ -4,6 +4,7 @@ import gc
 import json
 from weakref import ref
 
+import msgspec
 import pytest
 
 from tests.channels.listeners import Ear, OtherEar, World
@@ -12,9 +13,9 @@ from tests.dispatch.support import Turns
 from tests.texts import Text
 from twisted_ws import ChannelError, Limits
 from twisted_ws.channels.channels import MEMBERS
-from twisted_ws.channels.presence import FEW, LEAVES, AnswerBudget
+from twisted_ws.channels.presence import AnswerBudget
+from twisted_ws.engines.contract import Member
 from twisted_ws.wire.loop.turns import STEPS
-from twisted_ws.wire.loop.wheel import TICK
 from twisted_ws.wire.websocket.fanout import OWN_WAY
 from twisted_ws.wire.websocket.fanout import STEPS as STEPS_EACH
 
@@ -31,9 +32,14 @@ def notices(ear):
 
 
 def members(world, channel="a"):
-    found, more = world.channels.presence.members(channel, AnswerBudget(world.limits))
-    assert more is None
-    return [(each.user, json.loads(bytes(each.info)), each.connections) for each in found]
+    who = world.channels.who(channel)
+    assert "next" not in who
+    return [(each.user, json.loads(bytes(each.info)), each.connections) for each in who["members"]]
+
+
+def member(user):
+    """Return a user as the engine reports it."""
+    return Member(user, msgspec.Raw(b"null"), 1)
 
 
 def watcher(world, channel="a"):
@@ -113,40 +119,6 @@ def test_manyMembers():
     assert seen == sorted(users)
 
 
-@pytest.mark.parametrize("count", [6, FEW, FEW + 1, 300])
-def test_membersComeAndGo(count):
-    """Few or many, whoever comes and goes, and wherever an answer begins, it lists the users present, by name."""
-    world, ears = World(presenceDelay=1, answerMessages=10_000), [Ear(f"{n * 7919 % 1000:03}") for n in range(count)]
-    for ear in ears:
-        world.subscribe(ear, "a")
-    for ear in ears[::3]:
-        world.channels.leave(ear)
-    world.advance(2)
-    there = sorted(ear.caller.user for ear in ears if ear not in ears[::3])
-    assert [user for user, _, _ in members(world)] == there
-    room = AnswerBudget(Limits(answerMessages=2))
-    found, last = world.channels.presence.members("a", room, there[0])
-    assert [each.user for each in found] == there[1:3]
-    assert last == (there[2] if len(there) > 3 else None)
-    assert world.channels.presence.members("a", room, "") == ([], "")
-    assert world.channels.presence.members("b", room, "") == ([], None)
-    for ear in ears:
-        world.channels.leave(ear)
-    world.advance(2)
-    assert members(world) == []
-
-
-def test_largeMembers():
-    """What a service says about its users fits roughly into the bytes of an answer, but at least one user is always listed."""
-    world = World(answerBytes=1000)
-    for user in "abcde":
-        world.subscribe(Ear(user), "a", info="x" * 300)
-    world.subscribe(Ear("a"), "b", info="x" * 5000)
-    who = world.channels.who("a")
-    assert ([each.user for each in who["members"]], who["next"]) == (["a", "b", "c"], "c")
-    assert len(world.channels.who("b")["members"]) == 1
-
-
 def test_joinAndLeave(world):
     """The others are told of a user's first connection at once, and of its last if it does not come back."""
     watching = watcher(world)
@@ -165,71 +137,6 @@ def test_joinAndLeave(world):
     assert notices(watching) == [("leave", "ann")]
     assert members(world) == []
     assert len(world.wheel) == 1  # the channel
-
-
-def test_quickReconnect(world):
-    """A user that is back within the delay was never away; the info is the new one."""
-    watching, ann, back = watcher(world), Ear("ann"), Ear("ann")
-    world.subscribe(ann, "a", info=1)
-    world.channels.leave(ann)
-    world.advance(4)
-    world.subscribe(back, "a", info=2)
-    world.advance(10)
-    assert notices(watching) == [("join", "ann")]
-    assert members(world) == [("ann", 2, 1)]
-
-
-def test_restless(world):
-    """Each absence is timed on its own."""
-    watching, ann = watcher(world), Ear("ann")
-    world.subscribe(ann, "a")
-    for _ in range(3):
-        world.channels.unsubscribe(ann, "a")
-        world.advance(4)
-        world.subscribe(ann, "a")
-    world.channels.unsubscribe(ann, "a")
-    world.subscribe(ann, "a")
-    world.channels.unsubscribe(ann, "a")
-    world.advance(4.75)
-    assert notices(watching) == [("join", "ann")]
-    world.advance(0.5)
-    assert notices(watching) == [("leave", "ann")]
-    world.subscribe(ann, "a")
-    assert notices(watching) == [("join", "ann")]
-
-
-def test_manyLeave(world):
-    """Users that leave one after the other are reported one after the other, by one timer."""
-    watching = watcher(world)
-    for user in ("ann", "bob"):
-        ear = Ear(user)
-        world.subscribe(ear, "a")
-        world.channels.leave(ear)
-        world.advance(3)
-    notices(watching)
-    world.advance(2.25)
-    assert notices(watching) == [("leave", "bob")]
-    assert members(world) == []
-
-
-def test_manyLeaveAtOnce(world):
-    """Of very many users that leave at once, a bounded number are reported in each turn of the wheel."""
-    watching, ears = watcher(world), [Ear(str(number)) for number in range(2 * LEAVES + 10)]
-    for ear in ears:
-        world.subscribe(ear, "a")
-    world.advance(2)
-    for ear in ears:
-        world.channels.leave(ear)
-    notices(watching)
-    world.advance(4.5)
-    told = []
-    while len(told) < len(ears):
-        world.advance(TICK)
-        came = notices(watching)
-        assert len(came) <= LEAVES
-        told += came
-    assert told == [("leave", ear.caller.user) for ear in ears]
-    assert members(world) == []
 
 
 @pytest.mark.parametrize("kind", [Ear, OtherEar])
@@ -271,29 +178,46 @@ def test_manyWatchers(kind):
 
 
 def test_conflated():
-    """A user that comes and goes before the watchers are told is reported only to watchers that came in between."""
-    world = World(presenceDelay=0.001, clock=Turns())
+    """A user that comes and goes before the watchers were told is not reported, except to watchers that came in between."""
+    world = World(clock=Turns())
     watching = [Ear() for _ in range(2000)]
     for ear in watching:
         world.subscribe(ear, "a")
         world.channels.presence.watch("a", ear)
     world.clock.turn()
-    first, brief, seen = Ear("first"), Ear("brief"), Ear("seen")
-    world.subscribe(first, "a")
-    world.subscribe(brief, "a")
-    world.channels.leave(brief)
-    world.channels.presence.deadlineReached(world.clock.seconds() + 1)
-    world.subscribe(seen, "a")
+    for user in ("first", "brief"):
+        world.node.joined("a", member(user))
+    world.node.left("a", member("brief"))
+    world.node.joined("a", member("seen"))
     between = Ear()
     world.subscribe(between, "a")
     world.channels.presence.watch("a", between)
-    world.channels.leave(seen)
-    world.channels.presence.deadlineReached(world.clock.seconds() + 1)
+    world.node.left("a", member("seen"))
     for _ in range(100):
         world.clock.turn()
         world.clock.rightNow += 0.1
     assert {tuple(notices(ear)) for ear in watching} == {(("join", "first"), ("join", "seen"), ("leave", "seen"))}
     assert notices(between) == [("leave", "seen")]
+
+
+def test_room(world):
+    """The users of several channels share the room of one answer."""
+    for user in ("ann", "bob", "eve"):
+        for channel in ("a", "b"):
+            world.subscribe(Ear(user), channel)
+    room = AnswerBudget(Limits(answerMessages=4))
+    first, second = (world.channels.who(channel, room=room) for channel in ("a", "b"))
+    assert (len(first["members"]), [each.user for each in second["members"]], second["next"]) == (3, ["ann"], "ann")
+    assert [each.user for each in world.channels.who("b", second["next"])["members"]] == ["bob", "eve"]
+
+
+def test_spends(world):
+    """A long list counts as work of its turn."""
+    for number in range(40):
+        world.subscribe(Ear(str(number)), "a")
+    before = world.channels.turns.left
+    world.channels.who("a")
+    assert before - world.channels.turns.left == 1 + 40 // MEMBERS
 
 
 def test_watchersLeave(world):

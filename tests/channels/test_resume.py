@@ -13,9 +13,7 @@ from tests.memory import MemoryClient, SteadyClock, clientFrame
 from twisted_ws import Limits, WebSocketServer
 from twisted_ws.channels.mailbox import CHARGE
 from twisted_ws.channels.service import ChannelService
-from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.engines.replay import REPLAY_CHARGE
-from twisted_ws.wire.loop.wheel import Wheel
 
 CHANNELS = ("a", "b.c")
 LIMITS = Limits(historyMessages=6, historyAge=20, maxSendBuffer=4000, subscriberLag=15, pingInterval=0)
@@ -141,9 +139,8 @@ class Machine(RuleBasedStateMachine):
                 one.subscribe(channel)
 
     def start(self):
-        wheel = Wheel(self.clock)
-        self.engine = MemoryEngine(LIMITS, wheel, wheel.seconds)
-        self.server = WebSocketServer(limits=LIMITS, engine=self.engine, reactor=self.clock)
+        self.server = WebSocketServer(limits=LIMITS, reactor=self.clock)
+        self.engine = self.server.engine
         self.service = Service(self, self.policy)
         self.server.mount("/channels", self.service)
         self.log = {channel: {} for channel in CHANNELS}

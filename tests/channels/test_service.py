@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import ExitStack
 
 import pytest
@@ -252,7 +253,7 @@ def test_welcome(worlds):
     client, first = world.v1(f"/channels/a?channel=b&after=a={last}")
     assert client.negotiatedSubProtocol == "twisted-ws.v1"
     welcome = first.pop(0)
-    assert int(welcome.pop("connection")) > 0
+    assert re.fullmatch(r"[a-z0-9]{6}\.[1-9][0-9]*", welcome.pop("connection"))
     assert welcome == {"type": "welcome", "version": 1, "retry": 2500, "ping": 20}
     assert first == [subscribed("a", 1, True, 1), message("a", 2, "2"), subscribed("b")]
 

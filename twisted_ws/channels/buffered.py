@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred
 
@@ -73,7 +73,7 @@ class BufferedSubscriber(Subscriber):
 
     # Subscriber.
 
-    def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
+    def begin(self, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None) -> None:
         """Send what was missed."""
         self.resume(start.channel, publications)
 

@@ -10,7 +10,8 @@ Three rules give each subscriber every message once and in order:
 2. What is published while another message is on its way comes after that for everybody: sending to many takes several turns,
    and may run a service's code (onError of a caller that is too slow), which may publish. A subscriber that leaves a channel
    first gets what was published there.
-3. With an engine that answers later, messages that come before its answer are held, and those that are in the answer dropped.
+3. With an engine that answers later, a `Feed` for each channel sorts what comes, and a subscriber joins when that has reached the
+   end of its history.
 """
 
 from __future__ import annotations
@@ -20,24 +21,37 @@ from hashlib import blake2b
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.python.failure import Failure
+from twisted.logger import Logger
 
 from twisted_ws.caller import Caller
 from twisted_ws.channels.audience import Audience
 from twisted_ws.channels.buffered import BufferedSubscriber
+from twisted_ws.channels.feed import Feed, Joining
 from twisted_ws.channels.formats import LARGE, Format
 from twisted_ws.channels.presence import AnswerBudget, Presence
 from twisted_ws.channels.roster import Roster
 from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
-from twisted_ws.engines.contract import Description, Engine, History
+from twisted_ws.engines.contract import (
+    Description,
+    Engine,
+    EngineState,
+    History,
+    HistoryLimits,
+    MaybeDeferred,
+    Members,
+)
+from twisted_ws.engines.members import OVERHEAD
 from twisted_ws.engines.names import checkName, checkNameOrPattern, isPattern
+from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.message import Message, Position, Publication, Published, Start, parsePosition
 from twisted_ws.wire.door.gate import addressKey
-from twisted_ws.wire.websocket.fanout import BYTES, STEPS, Later, Part, stepsOf
+from twisted_ws.wire.websocket.fanout import BYTES, OWN_WAY, STEPS, Later, Part, stepsOf
 from twisted_ws.wire.websocket.runtime import Runtime
+
+_log = Logger()
 
 # Bytes that channels may queue in a caller's outbox; more waits in its mailbox, where the policy of the mount decides.
 ROOM = 32 * 1024
@@ -63,6 +77,8 @@ class Channels:
         seconds: the wheel's clock.
     """
 
+    # It is the part of a `twisted_ws.engines.contract.Node` that is about channels.
+
     def __init__(self, engine: Engine, runtime: Runtime) -> None:
         self.limits = runtime.limits
         self.wheel = runtime.wheel
@@ -72,13 +88,14 @@ class Channels:
         self.seconds = runtime.wheel.seconds
         self.room = min(ROOM, self.limits.maxSendBuffer // 2)
         self.visitors = Roster()
-        self.presence = Presence(self.limits.presenceDelay, self.wheel, self.fanOuts)
+        self.presence = Presence(engine, self.wheel, self.fanOuts)
         self._engine = engine
-        engine.receive = self._receive
         self._audiences: dict[Format, Audience] = {}
         self._patterns = 0  # subscriptions to patterns
-        self._joining: dict[str, dict[Subscriber, _Joining]] = {}
-        self._joiners: dict[Subscriber, set[str]] = {}  # the same, by subscriber
+        self._isDegraded = False  # as clients were told
+        # With an engine that answers later, the channels and patterns that it was asked to watch.
+        self._feeds: dict[str, Feed] = {}
+        self._joiners: dict[Subscriber, set[str]] = {}  # to what they wait to be subscribed
 
     # Subscribers.
 
@@ -87,7 +104,12 @@ class Channels:
         return BufferedSubscriber(caller, self)
 
     def subscribe(
-        self, subscriber: Subscriber, channel: str, after: str | Position | None = None, info: Any = None
+        self,
+        subscriber: Subscriber,
+        channel: str,
+        after: str | Position | None = None,
+        info: Any = None,
+        room: AnswerBudget | None = None,
     ) -> Deferred[Start]:
         """Subscribe to a channel or pattern, without asking whether that is allowed.
 
@@ -96,6 +118,8 @@ class Channels:
             channel: the name.
             after: the position that the subscriber has seen; see `parsePosition`.
             info: what presence says of its user.
+            room: what the users on the channel may take of the answer; it is then told who comes and goes. None: it does not want
+                to know.
 
         Returns:
             A Deferred of what `Subscriber.begin` was called with. It has fired already, unless the engine answers later.
@@ -117,20 +141,13 @@ class Channels:
             raise ChannelError("too-many-channels", f"A connection has at most {self.limits.channelsPerCaller} channels.")
         self.presence.enter(channel, subscriber, info)
         try:
-            history = self._engine.watch(channel, position, addressKey(subscriber.caller.request.peerAddress) or "")
+            feed = self._feeds.get(channel) or self._watch(channel, subscriber)
+            if feed is None:
+                return succeed(self._joinNow(subscriber, channel, position, room))
         except ChannelError:
             self.presence.leave(channel, subscriber)
             raise
-        if isinstance(history, History):
-            return succeed(self._join(subscriber, channel, history))
-        joining = _Joining(subscriber, channel)
-        if channel not in self._joining:
-            self._joining[channel] = {}
-        self._joining[channel][subscriber] = joining
-        if subscriber not in self._joiners:
-            self._joiners[subscriber] = set()
-        self._joiners[subscriber].add(channel)
-        return history.addCallbacks(self._joined, self._notJoined, callbackArgs=(joining,), errbackArgs=(joining,))
+        return Deferred.fromCoroutine(self._joinLater(feed, Joining(subscriber, channel, room), position))
 
     def unsubscribe(self, subscriber: Subscriber, channel: str, reason: str = "") -> bool:
         """End a subscription; return whether there was one. `reason` tells a subscriber why that did not ask for this."""
@@ -168,7 +185,7 @@ class Channels:
         """Return how many are subscribed to a channel itself, not through a pattern."""
         return sum([audience.count(channel) for audience in self._audiences.values()])
 
-    def who(self, channel: str, after: str = "", room: AnswerBudget | None = None) -> dict[str, Any]:
+    def who(self, channel: str, after: str = "", room: AnswerBudget | None = None) -> MaybeDeferred[dict[str, Any]]:
         """Return who is on a channel, as it appears in JSON.
 
         Args:
@@ -179,11 +196,18 @@ class Channels:
         Returns:
             The `count` of connections, the users as `members`, and, if there are more, the user to continue after as `next`.
         """
-        members, last = self.presence.members(channel, room or AnswerBudget(self.limits), after)
+        room = room or AnswerBudget(self.limits)
+        found = self._engine.members(channel, after, room.members, room.bytes)
+        return found.addCallback(self._shown, room) if isinstance(found, Deferred) else self._shown(found, room)
+
+    def _shown(self, found: Members, room: AnswerBudget) -> dict[str, Any]:
+        members = found.members
+        room.members -= len(members)
+        room.bytes -= sum([len(each.user) + len(bytes(each.info)) + OVERHEAD for each in members])
         self.turns.spend(1 + len(members) // MEMBERS)
-        who = {"count": self.count(channel), "members": members}
-        if last is not None:
-            who["next"] = last
+        who: dict[str, Any] = {"count": found.subscribers, "members": members}
+        if found.next is not None:
+            who["next"] = found.next
         return who
 
     # Messages.
@@ -195,6 +219,7 @@ class Channels:
         key: str | None = None,
         idempotencyKey: str | None = None,
         asked: Message | None = None,
+        limits: HistoryLimits | None = None,
     ) -> Deferred[Published]:
         """Publish a message to all subscribers of `channel`, and keep it for those that come back.
 
@@ -205,6 +230,7 @@ class Channels:
             key: conflation; see `Publication`.
             idempotencyKey: publish only once, however often this is called with the key within `Limits.idempotencyAge`.
             asked: what the publisher sent, if a service has replaced it by `message`; None: `message`.
+            limits: how much of the channel is kept from now on; None: what `Limits` says.
 
         Returns:
             A Deferred of the answer. It has fired already, unless the engine answers later, or the message has to wait for others
@@ -229,15 +255,61 @@ class Channels:
         fingerprint = b"" if idempotencyKey is None else _fingerprint(key, asked or message)
         if self.fanOuts.pending:
             self.fanOuts.admit(size)
-        return _later(self._engine.publish(channel, message, key, idempotencyKey, fingerprint))
+        return _later(self._engine.publish(channel, message, key, idempotencyKey, fingerprint, limits))
 
-    def _receive(self, publication: Publication) -> int | Deferred[int]:
-        """Pass one message on; called by the engine."""
+    # What the engine says (see `twisted_ws.engines.contract.Node`).
+
+    def received(self, publication: Publication) -> MaybeDeferred[int]:
+        """Pass a publication on, in order."""
+        if self._feeds:
+            feed = self._feeds.get(publication.channel)
+            if feed is not None:
+                return feed.received(publication)
+        return self.passOn(publication)
+
+    def lost(self, channel: str, position: Position) -> None:
+        """Go on without what precedes `position`."""
+        feed = self._feeds.get(channel)
+        if feed is not None:
+            feed.lost(position)
+
+    def watched(self) -> tuple[str, ...]:
+        """Return the channels and patterns that the engine was asked to watch."""
+        return tuple(self._feeds)
+
+    def stateChanged(self, state: EngineState) -> None:
+        """Tell clients whether they hear what is published; ask for what they may have missed."""
+        if state is EngineState.UP:
+            for feed in tuple(self._feeds.values()):
+                feed.refill()
+        if (state is EngineState.DOWN) != self._isDegraded:
+            self._isDegraded = not self._isDegraded
+            Deferred.fromCoroutine(self._tellState()).addErrback(lambda failure: _log.failure("clients were not told", failure))
+
+    async def _tellState(self) -> None:
+        told = dict.fromkeys([each for audience in self._audiences.values() for each in audience])
+        async for subscriber in self.turns.through(told, STEPS + OWN_WAY):
+            subscriber.degraded(self._isDegraded)
+
+    def tellLost(self, channel: str, position: Position) -> None:
+        """Tell the subscribers of a channel that something before `position` cannot be had (see `Feed`)."""
+        start = Start(channel, position, False, 0)
+        parts = [(run, start, STEPS + OWN_WAY) for audience in self._audiences.values() for run in audience.runs(channel)]
+
+        def find(person: Any) -> tuple[Subscriber, Any] | None:
+            subscriber = person.membership
+            return (subscriber, start) if channel in subscriber.channels else None
+
+        def deliver(subscriber: Subscriber, start: Any) -> bool:
+            subscriber.lost(start)
+            return True
+
+        if parts:
+            self.fanOuts.send(parts, (channel,), find, 0, deliver=deliver)
+
+    def passOn(self, publication: Publication) -> MaybeDeferred[int]:
+        """Send a publication to the subscribers that are here, and return how many took it."""
         channel = publication.channel
-        if self._joining:
-            for joining in self._joining.get(channel, {}).values():
-                if len(joining.held) <= self.limits.historyMessages:
-                    joining.held.append(publication)
         # All are found before the first is sent to: a service may subscribe others then, which get this message from history.
         parts: list[Part] = []
         names, overlaps = [channel], False
@@ -271,7 +343,9 @@ class Channels:
     def history(self, channel: str, after: str | Position | None = None) -> Deferred[History]:
         """Return what is kept of a channel since `after`; to go on from there, subscribe."""
         checkName(channel, self.limits.channelName)
-        return _later(self._engine.history(channel, parsePosition(after) if isinstance(after, str) else after))
+        history = _later(self._engine.since(channel, parsePosition(after) if isinstance(after, str) else after))
+        # A copy: what the engine forgets later is still there.
+        return history.addCallback(lambda found: found._replace(publications=[*found.publications]))
 
     def forget(self, channel: str) -> Deferred[int]:
         """Drop what is kept of a channel, and return how many messages that was."""
@@ -283,13 +357,73 @@ class Channels:
         checkName(channel, self.limits.channelName)
         return _later(self._engine.describe(channel))
 
-    def list(self, prefix: str = "", after: str = "", limit: int = 100) -> Deferred[list[Description]]:
-        """Return the first `limit` channels by name, of those that begin with `prefix` and come after the name `after`."""
-        return _later(self._engine.list(prefix, after, limit))
-
     # From history to live.
 
-    def _join(self, subscriber: Subscriber, channel: str, history: History) -> Start:
+    def _watch(self, channel: str, by: Subscriber) -> Feed | None:
+        """Have a channel watched; return its feed, None if the engine answers at once and needs none."""
+        if self._isWatched(channel):
+            return None
+        answer = self._engine.watch(channel, addressKey(by.caller.request.peerAddress) or "")
+        if not isinstance(answer, Deferred):
+            return None
+        feed = self._feeds[channel] = Feed(channel, self._engine, self, self.limits.historyMessages)
+        answer.addCallbacks(feed.watched, feed.failed)
+        return feed
+
+    def _joinNow(self, subscriber: Subscriber, channel: str, after: Position | None, room: AnswerBudget | None) -> Start:
+        history: Any = None if isPattern(channel) else self._engine.since(channel, after)
+        who: Any = None if room is None else self.who(channel, room=room)
+        if history is None:
+            return self._join(subscriber, Start(channel, None, False, 0), [], who)
+        start = Start(channel, history.position, history.recovered, len(history.publications))
+        return self._join(subscriber, start, history.publications, who)
+
+    async def _joinLater(self, feed: Feed, joining: Joining, after: Position | None) -> Start:
+        subscriber, channel = joining.subscriber, joining.channel
+        feed.joining[subscriber] = joining
+        if subscriber not in self._joiners:
+            self._joiners[subscriber] = set()
+        self._joiners[subscriber].add(channel)
+        try:
+            history = await self._pastOf(feed, joining, after)
+            who = None if joining.room is None else self.who(channel, room=joining.room)
+            if isinstance(who, Deferred):
+                who = await who
+            if self.fanOuts.pending:
+                self.fanOuts.catchUp(subscriber.caller)
+            if feed.joining.get(subscriber) is not joining:
+                raise _notJoined(subscriber)
+            if len(joining.held) > self.limits.historyMessages:
+                raise ChannelError("unavailable", "The channel's history took too long to arrive.")
+        except BaseException:
+            if not self._removeJoining(feed, joining):
+                raise _notJoined(subscriber) from None
+            self.presence.leave(channel, subscriber)
+            self._unwatch(channel)
+            raise
+        self._removeJoining(feed, joining)
+        if history is None:
+            return self._join(subscriber, Start(channel, None, False, 0), joining.held, who)
+        past = [*history.publications]
+        past += feed.following(joining.held, past[-1].position if past else history.position)
+        return self._join(subscriber, Start(channel, history.position, history.recovered, len(past)), past, who)
+
+    async def _pastOf(self, feed: Feed, joining: Joining, after: Position | None) -> History | None:
+        """Return what precedes what is held for a subscription; None for a pattern."""
+        if after is None or isPattern(joining.channel):
+            await feed.reach(None)
+            joining.held.clear()
+            return None if feed.last is None else History(feed.last, False, [])
+        answer = self._engine.since(joining.channel, after)
+        history = await answer if isinstance(answer, Deferred) else answer
+        past = [*history.publications]
+        await feed.reach(past[-1].position if past else history.position)
+        return history._replace(publications=past)
+
+    def _join(
+        self, subscriber: Subscriber, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None
+    ) -> Start:
+        channel = start.channel
         audience = self._audiences.get(subscriber.format)
         if audience is None:
             audience = self._audiences[subscriber.format] = Audience(subscriber.format)
@@ -301,40 +435,17 @@ class Channels:
             self.visitors.add(subscriber.caller)
         subscriber.channels += (channel,)
         self._patterns += isPattern(channel)
-        start = Start(channel, history.position, history.recovered, len(history.publications))
-        subscriber.begin(start, history.publications)
+        if who is not None:
+            who["count"] += 1  # it was asked for before
+            self.presence.watch(channel, subscriber)
+        subscriber.begin(start, publications, who)
         return start
 
-    def _joined(self, history: History, joining: _Joining) -> Start:
-        if self.fanOuts.pending:
-            self.fanOuts.catchUp(joining.subscriber.caller)
-        if not self._removeJoining(joining):
-            if joining.subscriber.gone:
-                raise ConnectionClosed
-            raise ChannelError("not-subscribed", "The subscription was ended before it began.")
-        if len(joining.held) > self.limits.historyMessages:
-            self.presence.leave(joining.channel, joining.subscriber)
-            self._unwatch(joining.channel)
-            raise ChannelError("unavailable", "The channel's history took too long to arrive.")
-        past = [*history.publications]
-        last = past[-1].position if past else history.position
-        held = [each for each in joining.held if last is None or each.epoch != last.epoch or each.offset > last.offset]
-        return self._join(joining.subscriber, joining.channel, history._replace(publications=past + held))
-
-    def _notJoined(self, failure: Failure, joining: _Joining) -> Failure:
-        if self._removeJoining(joining):
-            self.presence.leave(joining.channel, joining.subscriber)
-            self._unwatch(joining.channel)
-        return failure
-
-    def _removeJoining(self, joining: _Joining) -> bool:
+    def _removeJoining(self, feed: Feed, joining: Joining) -> bool:
         channel, subscriber = joining.channel, joining.subscriber
-        joinings = self._joining.get(channel, {})
-        if joinings.get(subscriber) is not joining:
+        if feed.joining.get(subscriber) is not joining:
             return False
-        del joinings[subscriber]
-        if not joinings:
-            del self._joining[channel]
+        del feed.joining[subscriber]
         channels = self._joiners[subscriber]
         channels.remove(channel)
         if not channels:
@@ -342,28 +453,36 @@ class Channels:
         return True
 
     def _cancelJoining(self, subscriber: Subscriber, channel: str) -> bool:
-        joining = self._joining.get(channel, {}).get(subscriber)
-        if joining is None:
+        feed = self._feeds.get(channel)
+        joining = None if feed is None else feed.joining.get(subscriber)
+        if feed is None or joining is None:
             return False
-        self._removeJoining(joining)
+        self._removeJoining(feed, joining)
         self.presence.leave(channel, subscriber)
         self._unwatch(channel)
         return True
 
+    def _isWatched(self, channel: str) -> bool:
+        return any(channel in audience for audience in self._audiences.values())
+
     def _unwatch(self, channel: str) -> None:
-        if channel not in self._joining and not any(channel in audience for audience in self._audiences.values()):
-            self._engine.unwatch(channel)
+        feed = self._feeds.get(channel)
+        if self._isWatched(channel) or (feed is not None and feed.joining):
+            return
+        if feed is not None:
+            del self._feeds[channel]
+            feed.close()
+        self._engine.unwatch(channel)
+
+    def list(self, prefix: str = "", after: str = "", limit: int = 100) -> Deferred[list[Description]]:
+        """Return the first `limit` channels by name, of those that begin with `prefix` and come after the name `after`."""
+        return _later(self._engine.list(prefix, after, limit))
 
 
-class _Joining:
-    """A subscription that waits for the engine's answer, with what was published meanwhile."""
-
-    __slots__ = ("channel", "held", "subscriber")
-
-    def __init__(self, subscriber: Subscriber, channel: str) -> None:
-        self.subscriber = subscriber
-        self.channel = channel
-        self.held: list[Publication] = []
+def _notJoined(subscriber: Subscriber) -> Exception:
+    if subscriber.gone:
+        return ConnectionClosed()
+    return ChannelError("not-subscribed", "The subscription was ended before it began.")
 
 
 def _fingerprint(key: str | None, message: Message) -> bytes:

@@ -1,14 +1,13 @@
-"""Who is on a channel: its users, what a service says of them, and the subscribers that are told who comes and goes."""
+"""Presence: the users among the subscribers of this server, and the subscribers that are told who comes and goes."""
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import msgspec
 
 from twisted_ws.channels.subscriber import Subscriber
-from twisted_ws.engines.names import SortedNames
+from twisted_ws.engines.contract import Engine, Member
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits
 from twisted_ws.message import TEXT
@@ -18,26 +17,6 @@ from twisted_ws.wire.websocket.fanout import OWN_WAY, STEPS, FanOuts
 
 # Seconds of rest for each watcher after telling all took more than one turn of the reactor: ten times what it took.
 REST = 0.0001
-# Leaves that are reported in one turn of the wheel.
-LEAVES = 512
-# Bytes of a member in an answer besides its user and info.
-OVERHEAD = 40
-# Up to this many users of a channel are sorted when they are asked for; more of them are kept sorted.
-FEW = 64
-
-
-class Member(msgspec.Struct, frozen=True):
-    """One user on a channel.
-
-    Attributes:
-        user: the `user` of the callers.
-        info: what the service says of it, any JSON value.
-        connections: how many of them there are; 0 if the user has just left, and nobody has been told yet.
-    """
-
-    user: str
-    info: msgspec.Raw
-    connections: int
 
 
 class AnswerBudget:
@@ -56,47 +35,6 @@ class AnswerBudget:
 
 
 _NO_INFO = b"null"
-
-
-class _Present:
-    __slots__ = ("connections", "info", "leftAt")
-
-    def __init__(self, info: bytes) -> None:
-        self.info = info  # JSON
-        self.connections = 0
-        self.leftAt = 0.0
-
-
-class _Users(dict[str, _Present]):
-    """The users on one channel."""
-
-    __slots__ = ("_names",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._names: SortedNames | None = None
-
-    def __setitem__(self, user: str, present: _Present) -> None:
-        """Add a user."""
-        super().__setitem__(user, present)
-        if self._names is not None:
-            self._names.add(user)
-        elif len(self) > FEW:
-            self._names = SortedNames()
-            for name in self:
-                self._names.add(name)
-
-    def __delitem__(self, user: str) -> None:
-        """Take a user away."""
-        super().__delitem__(user)
-        if self._names is not None:
-            self._names.remove(user)
-
-    def page(self, after: str, limit: int) -> list[str]:
-        """Return the first `limit` users after one, by name."""
-        if self._names is None:
-            return sorted([user for user in self if user > after])[:limit]
-        return self._names.page("", after, limit)
 
 
 class _Watchers:
@@ -201,53 +139,29 @@ class _Watchers:
 
 
 class Presence:
-    """The users on all channels; a caller counts as a user if its `user` is a str.
+    """The part of this server in presence: which of its subscribers are users on a channel, and who is told about others.
 
-    A join is reported at once, a leave when the user has not come back for `delay` seconds.
+    A caller counts as a user if its `user` is a str. The engine knows the users of all servers.
 
     Args:
-        delay: seconds.
+        engine: the engine.
         wheel: the server's.
         fanOuts: what it sends to many.
     """
 
-    def __init__(self, delay: float, wheel: Wheel, fanOuts: FanOuts) -> None:
+    def __init__(self, engine: Engine, wheel: Wheel, fanOuts: FanOuts) -> None:
+        self._engine = engine
         self._fanOuts = fanOuts
-        self._delay = delay
         self._wheel = wheel
-        self._users: dict[str, _Users] = {}  # by channel
-        # The user each one entered as: the service may have given its caller another since.
-        self._entered: dict[tuple[str, Subscriber], str] = {}
+        # What each one entered with: the service may have given its caller another user since.
+        self._entered: dict[tuple[str, Subscriber], tuple[str, bytes]] = {}
         self._watchers: dict[str, _Watchers] = {}
-        self._leaving: deque[tuple[float, str, str]] = deque()  # when, channel, user; all wait the same time
-        self.wheelSlot: int | None = None
 
-    def members(self, channel: str, room: AnswerBudget, after: str = "") -> tuple[list[Member], str | None]:
-        """Return the users on a channel by name, as many as there is room for.
-
-        Args:
-            channel: its name.
-            room: reduced by what is returned.
-            after: the user after which to begin.
-
-        Returns:
-            The users, and the one to continue after, None if these are all.
-        """
-        users = self._users.get(channel)
-        found: list[Member] = []
-        if users is None:
-            return [], None
-        last = after
-        names = users.page(after, room.members + 1)
-        for user in names[: room.members]:
-            present = users[user]
-            if found and room.bytes <= 0:
-                break
-            room.bytes -= len(user) + len(present.info) + OVERHEAD
-            found.append(Member(user, msgspec.Raw(present.info), present.connections))
-            last = user
-        room.members -= len(found)
-        return found, last if len(found) < len(names) else None
+    def entered(self) -> list[tuple[str, str, str, bytes]]:
+        """Return channel, connection id, user and info of all that are here (see `Node.presence`)."""
+        return [
+            (channel, subscriber.caller.connectionId, user, info) for (channel, subscriber), (user, info) in self._entered.items()
+        ]
 
     def watch(self, channel: str, subscriber: Subscriber) -> None:
         """Tell a subscriber of the channel who comes and goes, until it leaves the channel."""
@@ -257,59 +171,32 @@ class Presence:
         watchers.add(subscriber)
 
     def enter(self, channel: str, subscriber: Subscriber, info: Any) -> None:
-        """Note a subscription; tell the others if it is the first of its user."""
+        """Note a subscription, and tell the engine if it is a user's."""
         user = subscriber.caller.user
-        if not isinstance(user, str):
-            return
-        json = _NO_INFO if info is None else msgspec.json.encode(info)
-        users = self._users.get(channel)
-        if users is None:
-            users = self._users[channel] = _Users()
-        present = users.get(user)
-        if present is None:
-            present = users[user] = _Present(json)
-            self._tell(channel, "join", user, json)
-        elif not present.connections:
-            present.info = json  # the user is back before anybody was told of the leave
-        present.connections += 1
-        self._entered[channel, subscriber] = user
+        if isinstance(user, str):
+            json = _NO_INFO if info is None else msgspec.json.encode(info)
+            self._entered[channel, subscriber] = user, json
+            self._engine.enter(channel, subscriber.caller.connectionId, user, json)
 
     def leave(self, channel: str, subscriber: Subscriber) -> None:
-        """Note the end of a subscription; tell the others if its user does not come back."""
+        """Note the end of a subscription."""
         watchers = self._watchers.get(channel)
         if watchers is not None:
             watchers.discard(subscriber)
             if not watchers:
                 del self._watchers[channel]
-        user = self._entered.pop((channel, subscriber), None)
-        if user is None:
-            return
-        present = self._users[channel][user]
-        present.connections -= 1
-        if not present.connections:
-            present.leftAt = self._wheel.seconds()
-            self._leaving.append((present.leftAt, channel, user))
-            if self.wheelSlot is None:
-                self._wheel.set(self, present.leftAt + self._delay)
+        if self._entered.pop((channel, subscriber), None) is not None:
+            self._engine.leave(channel, subscriber.caller.connectionId)
 
-    def deadlineReached(self, now: float) -> None:
-        """Report the users that have not come back; called by the wheel."""
-        for _ in range(LEAVES):
-            if not self._leaving or self._leaving[0][0] + self._delay > now:
-                break
-            leftAt, channel, user = self._leaving.popleft()
-            users = self._users.get(channel)
-            present = None if users is None else users.get(user)
-            if users is None or present is None or present.connections or present.leftAt != leftAt:
-                continue
-            del users[user]
-            if not users:
-                del self._users[channel]
-            self._tell(channel, "leave", user, present.info)
-        if self._leaving:
-            self._wheel.set(self, self._leaving[0][0] + self._delay)
+    def joined(self, channel: str, member: Member) -> None:
+        """Tell those that watch the channel that a user has come."""
+        self._tell(channel, "join", member)
 
-    def _tell(self, channel: str, what: str, user: str, info: bytes) -> None:
+    def left(self, channel: str, member: Member) -> None:
+        """Tell them that a user has left."""
+        self._tell(channel, "leave", member)
+
+    def _tell(self, channel: str, what: str, member: Member) -> None:
         watchers = self._watchers.get(channel)
         if watchers is not None:
-            watchers.tell(what, user, info)
+            watchers.tell(what, member.user, bytes(member.info))

@@ -34,8 +34,14 @@ class Subscriber:
         self.channels: tuple[str, ...] = ()
         self.gone = False
 
-    def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
-        """Take the answer to a subscription, then what was missed, before anything that `send` gets."""
+    def begin(self, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None) -> None:
+        """Take the answer to a subscription, then what was missed, before anything that `send` gets.
+
+        Args:
+            start: the answer.
+            publications: what was missed.
+            who: who is there, as it appears in JSON, if that was asked for.
+        """
         raise NotImplementedError
 
     def send(self, message: Any) -> bool:
@@ -44,6 +50,12 @@ class Subscriber:
 
     def ended(self, channel: str, reason: str) -> None:
         """A subscription has ended; `reason` is "" if the subscriber asked for that or has gone."""
+
+    def lost(self, start: Start) -> None:
+        """A subscription goes on from `start`, and something before that was neither sent nor can be had."""
+
+    def degraded(self, isDegraded: bool) -> None:
+        """The engine does not reach what it works with, or does so again: until then, nothing is published."""
 
     def tell(self, notices: Sequence[OutgoingMessage]) -> None:
         """Take notices about a channel: each is the JSON of a join or leave."""

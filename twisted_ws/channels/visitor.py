@@ -16,7 +16,7 @@ class Visitor:
     """One event stream, poll or POST: what hooks get in place of the `Caller` of a WebSocket connection.
 
     Attributes:
-        connectionId: unique in this process, also among callers.
+        connectionId: never used twice, also among callers.
         request: the request, as `onUpgrade` saw it.
         attributes: a dict for the service.
         membership: what takes its messages; None if it only publishes.
@@ -28,7 +28,7 @@ class Visitor:
     negotiatedSubProtocol = None
 
     def __init__(self, request: UpgradeRequest) -> None:
-        self.connectionId = str(next(connectionIds))
+        self.connectionId = next(connectionIds)
         self.request = request
         self._connection: Any = None  # its event stream, while it has one
         self._user: Any = request.user

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from twisted.internet.defer import Deferred
 
 from twisted_ws.channels.buffered import BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonFormat
+from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.channels.subprotocol import (
     PresenceRequest,
     PublishRequest,
@@ -54,12 +57,16 @@ class RawSubscriber(BufferedSubscriber):
         except ChannelError as error:
             self.refuse(error)
 
-    def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
+    def begin(self, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None) -> None:
         """Send what was missed; close if messages are missing, because a raw message has no place to say so."""
         if self._resuming and not start.recovered:
-            self.caller.close(NOT_RECOVERED, "not recovered")
+            self.lost(start)
         else:
-            super().begin(start, publications)
+            super().begin(start, publications, who)
+
+    def lost(self, start: Start) -> None:
+        """Close, for the same reason."""
+        self.caller.close(NOT_RECOVERED, "not recovered")
 
     async def received(self, message: str | bytes) -> None:
         """Publish to the one channel."""
@@ -142,6 +149,8 @@ class JsonSubscriber(BufferedSubscriber):
                     if self._service.server.runtime.turns.over:
                         await self._service.server.runtime.turns.next()
                     who = self._channels.who(request.channel, request.cursor)
+                    if isinstance(who, Deferred):
+                        who = await who
                     self.write(notice("presence", request.ref, channel=request.channel, **who))
                 case _:  # Ping
                     self.write(notice("pong", request.ref))
@@ -152,7 +161,8 @@ class JsonSubscriber(BufferedSubscriber):
         info = await self._service.permit(self.caller, request.channel, request.presence)
         self._asked = request
         try:
-            await self._channels.subscribe(self, request.channel, after, info)
+            room = AnswerBudget(self._channels.limits) if request.presence else None
+            await self._channels.subscribe(self, request.channel, after, info, room)
         finally:
             self._asked = None
 
@@ -162,15 +172,21 @@ class JsonSubscriber(BufferedSubscriber):
         )
         self.write(notice("published", request.ref, **published._asdict()))
 
-    def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
+    def begin(self, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None) -> None:
         """Tell the client where the subscription begins, and send what was missed."""
-        asked = self._asked if self._asked is not None and self._asked.channel == start.channel else None
         answer = startFields(start)
-        if asked is not None and asked.presence:
-            self._channels.presence.watch(start.channel, self)
-            answer["presence"] = self._channels.who(start.channel)
-        ref = None if asked is None else asked.ref
+        if who is not None:
+            answer["presence"] = who
+        ref = self._asked.ref if self._asked is not None and self._asked.channel == start.channel else None
         self.resume(start.channel, publications, notice("subscribed", ref, **answer))
+
+    def lost(self, start: Start) -> None:
+        """Tell the client that messages are missing."""
+        self.write(notice("subscribed", **startFields(start)))
+
+    def degraded(self, isDegraded: bool) -> None:
+        """Tell the client that nothing is published for now, or that it is again."""
+        self.write(notice("degraded" if isDegraded else "restored"))
 
     def ended(self, channel: str, reason: str) -> None:
         """Tell the service, and the client if it did not ask for this."""

@@ -187,7 +187,7 @@ class Node(Protocol):
 
     Attributes:
         id: distinguishes the servers that share an engine, of today and of earlier: 6 random letters or digits. Connection ids
-            begin with it.
+            begin with that of the first server of their process.
     """
 
     id: str

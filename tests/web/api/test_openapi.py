@@ -93,7 +93,8 @@ def test_schemathesis(tmp_path: Path) -> None:
     keys.touch(0o600)
     keys.write_text(f"shop: {KEY}\n")
     (tmp_path / "schemathesis.toml").write_text(SETTINGS)
-    with running(tmp_path, "--api-key-file", str(keys)) as server:
+    (tmp_path / "server.toml").write_text("[limits]\nauthFailures = 1000\n")  # it tries a wrong key with each operation
+    with running(tmp_path, "--api-key-file", str(keys), "--config", str(tmp_path / "server.toml")) as server:
         url = f"http://127.0.0.1:{server.port('http')}{PATH}"
         command = [BIN / "schemathesis", "run", url, "--header", f"Authorization: Bearer {KEY}", "--no-color", "--seed", "1"]
         options = ["--max-examples", "20", "--phases", "coverage,fuzzing,stateful", "--continue-on-failure"]

@@ -437,11 +437,12 @@ def test_engineThatTakesTime() -> None:
     client.ask("/channels?channel=a&channel=b&wait=30&after=0")
     stream.ask("/channels?channel=a&channel=b&after=0", "Accept: text/event-stream")
     world.publish("a", "2")
-    world.server.publish("b", "3")
+    published = world.server.publish("b", "3")
     assert client.take() == stream.take() == b""
     for answer in world.engine.asked:
         answer.callback(None)
     (response,) = client.responses()
+    assert published.result.id == "e:1"
     assert [message["data"] for message in response.json["messages"]] == ["1", "2", "3"]
     assert [line[-3:-1] for line in stream.take().split(b"\n") if b'"message"' in line] == [b'1"', b'2"', b'3"']
 

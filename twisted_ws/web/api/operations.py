@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, Struct
+from twisted.internet.defer import Deferred
 
 from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.dispatch.largejson import hasMoreValues
-from twisted_ws.engines.contract import Description
+from twisted_ws.engines.contract import Description, Disconnect, Unsubscribe
 from twisted_ws.engines.names import checkName
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Message
-from twisted_ws.server import CLOSING
 from twisted_ws.web.api import schemas
 from twisted_ws.web.channels.polling import Gathered
 from twisted_ws.web.http.connection import REQUEST
@@ -141,7 +141,7 @@ async def listChannels(call: Call) -> schemas.Channels:
     """Return a page of channels."""
     limit = _limit(call, CHANNELS)
     found = await call.channels.list(call.query.prefix, call.query.cursor, limit + 1)
-    entries = [_entry(call.channels, each) for each in found[:limit]]
+    entries = [_entry(each) for each in found[:limit]]
     return schemas.Channels(entries, entries[-1].channel if len(found) > limit else None)
 
 
@@ -149,12 +149,12 @@ async def describe(call: Call) -> schemas.Described:
     """Return everything that is known of a channel."""
     found = await _find(call)
     oldest = None if found.oldest is None else str(found.oldest)
-    entry = _entry(call.channels, found)
+    entry = _entry(found)
     return schemas.Described(
         entry.channel,
         entry.id,
         entry.subscribers,
-        schemas.Present(**call.channels.who(call.channel)),
+        schemas.Present(**await _ready(call.channels.who(call.channel))),
         schemas.Kept(found.messages, found.bytes, oldest),
     )
 
@@ -181,25 +181,28 @@ async def presence(call: Call) -> schemas.PresenceList:
     checkName(call.channel, call.server.limits.channelName)
     room = AnswerBudget(call.server.limits)
     room.members = _limit(call, room.members)
-    return schemas.PresenceList(call.channel, **call.channels.who(call.channel, call.query.cursor, room))
+    return schemas.PresenceList(call.channel, **await _ready(call.channels.who(call.channel, call.query.cursor, room)))
 
 
 async def disconnect(call: Call) -> schemas.Disconnected:
     """End connections, also those that are subscribed to nothing."""
-    found = _people(call)
-    async for each in call.server.runtime.turns.through(found, CLOSING):
-        (each.membership or call.channels.enroll(each)).disconnect(int(call.body.code), call.body.reason or "disconnected")
-    return schemas.Disconnected(len(found))
+    body = call.body
+    command = Disconnect(_given(body.connection), _given(body.user), int(body.code), body.reason or "disconnected")
+    return schemas.Disconnected(await _ready(call.server.engine.command(command)))
 
 
 async def unsubscribe(call: Call) -> schemas.Unsubscribed:
     """End subscriptions."""
-    checkName(call.body.channel, call.server.limits.channelName)
-    ended = 0
-    async for each in call.server.runtime.turns.through(_people(call), CLOSING):
-        if each.membership is not None:
-            ended += call.channels.unsubscribe(each.membership, call.body.channel, call.body.reason or "unsubscribed")
-    return schemas.Unsubscribed(ended)
+    body = call.body
+    checkName(body.channel, call.server.limits.channelName)
+    command = Unsubscribe(_given(body.connection), _given(body.user), body.channel, body.reason or "unsubscribed")
+    return schemas.Unsubscribed(await _ready(call.server.engine.command(command)))
+
+
+async def nodes(call: Call) -> schemas.Nodes:
+    """List the servers that work together."""
+    found = await _ready(call.server.engine.nodes())
+    return schemas.Nodes([schemas.Node(each.id, each.connections, int(each.started), each.version) for each in found])
 
 
 OPERATIONS = (
@@ -266,6 +269,7 @@ OPERATIONS = (
         body=schemas.Unsubscribe,
         errors=(413, 415),
     ),
+    Operation("GET", "/api/nodes", "List the servers that work together", nodes, schemas.Nodes),
 )
 
 
@@ -300,14 +304,13 @@ async def _find(call: Call) -> Description:
     return found
 
 
-def _people(call: Call) -> list[Any]:
-    """Return the callers and visitors that a request names."""
-    connection, user = _given(call.body.connection), _given(call.body.user)
-    return [*call.server.callers.find(connection, user), *call.channels.visitors.find(connection, user)]
+async def _ready(answer: Any) -> Any:
+    """Return what an engine answers, now or later."""
+    return await answer if isinstance(answer, Deferred) else answer
 
 
-def _entry(channels: Channels, found: Description) -> schemas.Channel:
-    return schemas.Channel(found.channel, str(found.position), channels.count(found.channel))
+def _entry(found: Description) -> schemas.Channel:
+    return schemas.Channel(found.channel, str(found.position), found.subscribers)
 
 
 def _limit(call: Call, default: int) -> int:

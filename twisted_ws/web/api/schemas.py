@@ -30,6 +30,8 @@ __all__ = [
     "Kept",
     "ListQuery",
     "Message",
+    "Node",
+    "Nodes",
     "PostQuery",
     "PresenceList",
     "PresenceQuery",
@@ -291,3 +293,18 @@ class Unsubscribed(Struct):
     """The number of subscriptions that were ended."""
 
     unsubscribed: Count
+
+
+class Node(Struct):
+    """One of the servers that work together."""
+
+    id: Annotated[str, _said("Connection ids begin with it, then a dot.")]
+    connections: Count
+    started: Annotated[int, _said("Unix time, in seconds.")]
+    version: str
+
+
+class Nodes(Struct):
+    """The servers that work together."""
+
+    nodes: list[Node]

@@ -9,18 +9,18 @@ import msgspec
 
 from twisted_ws.channels.buffered import BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonParts
+from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.channels.subprotocol import notice, startFields
 from twisted_ws.engines.names import isPattern
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Cursor, Kind, Publication, Start, parseAfter
-from twisted_ws.web.channels.request import presenceOf
 from twisted_ws.web.channels.stream import EventStream, ServerSentEvent, uniform
 from twisted_ws.web.http.compression import listed, wanted
 from twisted_ws.wire.speedups import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from twisted_ws.caller import Caller
     from twisted_ws.channels.service import ChannelService
@@ -75,20 +75,17 @@ class EventSubscriber(BufferedSubscriber):
     Subscriptions are made before the stream begins, because any may still be refused; messages are kept for `open` meanwhile.
     """
 
-    __slots__ = ("_began", "_starts", "_stream", "_watched")
+    __slots__ = ("_began", "_starts", "_stream")
 
     format: ClassVar[Format] = staticmethod(rawEvent)
 
-    def __init__(
-        self, visitor: Visitor, stream: EventStream, service: ChannelService, watched: bool, names: Iterable[str]
-    ) -> None:
+    def __init__(self, visitor: Visitor, stream: EventStream, service: ChannelService, names: Iterable[str]) -> None:
         visitor._connection = stream
         super().__init__(cast("Caller", visitor), service.server.channels, service)
         if not stream.chunked:
             self.sender = NEVER
         self._stream = stream
-        self._watched = watched
-        self._starts: list[Start] = []
+        self._starts: list[tuple[Start, dict[str, Any] | None]] = []
         self._began = False
 
     def open(self) -> None:
@@ -98,16 +95,18 @@ class EventSubscriber(BufferedSubscriber):
         # In the first event, because some clients show each block as an event; and not the same for all, so that they do not all
         # reconnect at once when a proxy restarts.
         retry = b"retry: %d\n" % round(self._channels.limits.reconnectDelay * 1000 * uniform(1, 2))
-        who = presenceOf(self._channels, [start.channel for start in self._starts]) if self._watched else {}
-        first, *others = [self._subscribed(start, who) for start in self._starts] or [b""]
+        first, *others = [self._subscribed(start, who) for start, who in self._starts] or [b""]
+        self._starts.clear()
         self.writeFirst([retry + first, *others])
 
-    def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
+    def begin(self, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None) -> None:
         """Keep the start of a subscription."""
-        self._starts.append(start)
-        super().begin(start, publications)
-        if self._watched:
-            self._channels.presence.watch(start.channel, self)
+        self._starts.append((start, who))
+        super().begin(start, publications, who)
+
+    def lost(self, start: Start) -> None:
+        """Tell the client that messages are missing."""
+        self.write(self._subscribed(start, None))
 
     def ended(self, channel: str, reason: str) -> None:
         """Tell the service, and the client unless it asked for this; without any channel the stream ends."""
@@ -144,7 +143,7 @@ class EventSubscriber(BufferedSubscriber):
         self._drop()
         self._stream.end(b"id: %s\n\n" % LEFT.encode("ascii"))
 
-    def _subscribed(self, start: Start, who: Mapping[str, Any]) -> bytes:
+    def _subscribed(self, start: Start, who: dict[str, Any] | None) -> bytes:
         answer = msgspec.json.encode(startFields(start))
         return b"event: subscribed\n" + self._idOf(start) + b"data: " + answer + b"\n\n"
 
@@ -167,10 +166,14 @@ class JsonEventSubscriber(EventSubscriber):
         for each in notices:
             self.write(b"data: " + each.payload + b"\n\n")
 
-    def _subscribed(self, start: Start, who: Mapping[str, Any]) -> bytes:
+    def degraded(self, isDegraded: bool) -> None:
+        """Tell the client that nothing is published for now, or that it is again."""
+        self.write(b"data: " + notice("degraded" if isDegraded else "restored") + b"\n\n")
+
+    def _subscribed(self, start: Start, who: dict[str, Any] | None) -> bytes:
         answer = startFields(start)
-        if self._watched:
-            answer["presence"] = who[start.channel]
+        if who is not None:
+            answer["presence"] = who
         return self._idOf(start) + b"data: " + notice("subscribed", **answer) + b"\n\n"
 
     def _unsubscribed(self, channel: str, reason: str) -> bytes:
@@ -184,19 +187,23 @@ class CursorEventSubscriber(JsonEventSubscriber):
 
     format: ClassVar[Format] = staticmethod(cursorEvent)
 
-    def __init__(
-        self, visitor: Visitor, stream: EventStream, service: ChannelService, watched: bool, names: Iterable[str]
-    ) -> None:
-        super().__init__(visitor, stream, service, watched, names)
+    def __init__(self, visitor: Visitor, stream: EventStream, service: ChannelService, names: Iterable[str]) -> None:
+        super().__init__(visitor, stream, service, names)
         self._cursor = Cursor(names)
         self.sender = NEVER  # no two streams get the same bytes
         stream.prefix = self._prefix
 
-    def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
+    def begin(self, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None) -> None:
         """Also note the position at which the subscription begins."""
-        super().begin(start, publications)
+        super().begin(start, publications, who)
         if start.position is not None:
             self._cursor.begin(start.channel, start.position)
+
+    def lost(self, start: Start) -> None:
+        """Also note the position from which it goes on."""
+        if start.position is not None:
+            self._cursor.begin(start.channel, start.position)
+        super().lost(start)
 
     def ended(self, channel: str, reason: str) -> None:
         """Remove its position."""
@@ -247,9 +254,10 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
 
     kind = CursorEventSubscriber if not alone else JsonEventSubscriber if json else EventSubscriber
     stream = EventStream(request, server.channels, whenGone)
-    subscriber = kind(channelRequest.visitor, stream, channelRequest.service, watched, infos)
+    subscriber = kind(channelRequest.visitor, stream, channelRequest.service, infos)
+    room = AnswerBudget(server.limits) if watched else None
     try:
-        await channelRequest.subscribe(subscriber, infos, positions)
+        await channelRequest.subscribe(subscriber, infos, positions, room)
     finally:
         if stream.refusal is not None:
             subscriber.leave()

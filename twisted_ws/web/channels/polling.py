@@ -21,6 +21,7 @@ from twisted_ws.message import NOWHERE, Cursor, Position, Publication, Start, cu
 from twisted_ws.web.channels.request import presenceOf
 from twisted_ws.web.channels.stream import returnDelay
 from twisted_ws.web.http.compression import answerCompressed
+from twisted_ws.web.http.coroutines import answerLater
 from twisted_ws.web.http.errors import HttpError, retryAfter
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class Poll(Subscriber):
 
     # Subscriber.
 
-    def begin(self, start: Start, publications: Replay | list[Publication]) -> None:
+    def begin(self, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None) -> None:
         """Keep what was missed."""
         self._gathered.begin(start.channel, start.position, start.recovered, start.channel in self._question.positions)
         self._runs[start.channel] = publications, []
@@ -247,12 +248,29 @@ class Poll(Subscriber):
         for name, value in retryAfter(returnDelay(self._server.limits)).items():
             self._request.say(name, value)
         lost = connection.whenLost(timeout)
-        self._answer()
+        if self._waiting:
+            self._answer()
         return lost
 
+    def lost(self, start: Start) -> None:
+        """Answer soon, and say that messages are missing."""
+        self._gathered.begin(start.channel, start.position, False, True)
+        if self._waiting:
+            self._answerSoon()
+
     def _answer(self) -> None:
-        presence = self._question.presence and presenceOf(self._server.channels, self._question.names)
-        self.leave()
+        self._waiting = False
+        if self._question.presence:
+            answerLater(self._request, self._answerWithPresence(), self._server.limits.upgradeDeadline)
+        else:
+            self.leave()
+            _answer(self._request, self._question, self._gathered, self._server.limits, None)
+
+    async def _answerWithPresence(self) -> None:
+        try:
+            presence = await presenceOf(self._server.channels, self._question.names)
+        finally:
+            self.leave()
         _answer(self._request, self._question, self._gathered, self._server.limits, presence)
 
 
@@ -280,7 +298,7 @@ async def poll(request: HttpRequest, channelRequest: ChannelRequest) -> None:
             gathered.begin(name, history.position, history.recovered, name in question.positions)
             runs.append(history.publications)
     gathered.addAll(runs)
-    presence = question.presence and presenceOf(server.channels, question.names)
+    presence = await presenceOf(server.channels, question.names) if question.presence else None
     _answer(request, question, gathered, server.limits, presence)
 
 

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
+
 from twisted_ws.channels.presence import AnswerBudget
+from twisted_ws.engines.names import isPattern
 from twisted_ws.errors import ChannelError, concerning
 
 if TYPE_CHECKING:
@@ -33,13 +36,20 @@ class ChannelRequest:
     names: list[str]
     query: dict[str, str]
 
-    async def subscribe(self, subscriber: Any, infos: Mapping[str, Any], positions: Mapping[str, Position]) -> None:
+    async def subscribe(
+        self,
+        subscriber: Any,
+        infos: Mapping[str, Any],
+        positions: Mapping[str, Position],
+        room: AnswerBudget | None = None,
+    ) -> None:
         """Subscribe to all channels, or to none: then the subscriber leaves.
 
         Args:
             subscriber: an `EventSubscriber` or a `Poll`.
             infos: what presence tells about the visitor, by channel (see `ChannelService.permitAll`).
             positions: where to resume, by channel.
+            room: what the users on the channels may take of the answer; None if that is not asked for.
 
         Raises:
             ChannelError: one of the channels is refused, or the server is stopping.
@@ -49,7 +59,9 @@ class ChannelRequest:
             _checkRuns(server)
             for name, info in infos.items():
                 with concerning(name):
-                    await server.channels.subscribe(subscriber, name, positions.get(name), info)
+                    await server.channels.subscribe(
+                        subscriber, name, positions.get(name), info, None if isPattern(name) else room
+                    )
             _checkRuns(server)  # an engine may have answered later: what begins now would not hear of the stop
         except BaseException:
             subscriber.leave()
@@ -61,7 +73,14 @@ def _checkRuns(server: WebSocketServer) -> None:
         raise ChannelError("unavailable", "The server is stopping.")
 
 
-def presenceOf(channels: Channels, names: Iterable[str]) -> dict[str, Any]:
-    """Return who is on each channel; together they have the room of one answer."""
-    budget = AnswerBudget(channels.limits)
-    return {name: channels.who(name, room=budget) for name in names}
+async def presenceOf(channels: Channels, names: Iterable[str]) -> dict[str, Any]:
+    """Return who is on each channel; together they have the room of one answer.
+
+    Raises:
+        ChannelError: the engine cannot be asked.
+    """
+    budget, found = AnswerBudget(channels.limits), {}
+    for name in names:
+        who = channels.who(name, room=budget)
+        found[name] = await who if isinstance(who, Deferred) else who
+    return found

@@ -497,8 +497,12 @@ class TwistedWS extends Emitter {
       if (live && frame.reason) this.#fail(subscription, new TwistedWSError("unsubscribed", frame.reason, { channel }));
     } else if (type === "join" || type === "leave") {
       if (live) subscription._emit(type, frame.member);
+    } else if (type === "degraded" || type === "restored") {
+      this._emit(type);
     } else if (source.subscriptions) {
       if (type === "subscribed" && source.subscriptions.includes(subscription)) subscription._begin(source, frame);
+    } else if (type === "subscribed" && frame.ref === undefined && live) {
+      subscription._begin(source, frame); // nobody asked: the server has lost messages
     } else {
       // The server does not know the ref of a request that it could not read, but answers requests in order.
       const [first] = source.asked.keys();
