@@ -120,13 +120,15 @@ class WebSocketServer:
         wheel = self.runtime.wheel
         if engine is None:  # one with a length, and nothing in it yet, would be false
             engine = MemoryEngine(self.limits, wheel, wheel.seconds)
-        self.engine = engine
+        self.engine: Engine = engine
         self.channels = Channels(engine, self.runtime)
         self._callers.enroll = self.channels.enroll
         self.node = LocalNode(self._callers, self.runtime.turns, __version__)
         self.node.attach(self.channels)
+        self._hasStarted: Deferred[tuple[Any]] = Deferred()  # what `started` fires with, which may be a Failure
         started = self.engine.start(self.node)
-        self._started: Deferred[None] = started if isinstance(started, Deferred) else succeed(None)
+        later = started if isinstance(started, Deferred) else succeed(None)
+        later.addBoth(lambda result: self._hasStarted.callback((result,)))
 
     @property
     def gate(self) -> Gate:
@@ -247,11 +249,11 @@ class WebSocketServer:
         """
         waiter: Deferred[None] = Deferred()
 
-        def tell(result: Any) -> Any:
-            waiter.callback(result)
-            return result if not isinstance(result, Failure) else None
+        def tell(result: tuple[Any]) -> tuple[Any]:
+            waiter.callback(result[0])
+            return result
 
-        self._started.addBoth(tell)
+        self._hasStarted.addCallback(tell)
         return waiter
 
     def readiness(self) -> str | None:
