@@ -223,9 +223,13 @@ class Epochs(MemoryEngine):
         self.epoch = epochOf(channel)
         return super().publish(channel, *arguments)
 
-    def watch(self, channel: str, after: Any, by: Any = None) -> Any:
+    def watch(self, channel: str, by: Any = None) -> Any:
         self.epoch = epochOf(channel)
-        return super().watch(channel, after, by)
+        return super().watch(channel, by)
+
+    def since(self, channel: str, after: Any, limit: Any = None) -> Any:
+        self.epoch = epochOf(channel)
+        return super().since(channel, after, limit)
 
 
 def epochOf(channel: str) -> str:
