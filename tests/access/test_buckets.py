@@ -30,7 +30,7 @@ def test_refill() -> None:
 
 
 def test_debt() -> None:
-    """What is charged without being there has to be waited for."""
+    """What is charged beyond the contents has to be waited for."""
     clock = Clock()
     bucket = TokenBucket(1, 2, clock.seconds)
     for _ in range(5):
@@ -41,7 +41,7 @@ def test_debt() -> None:
 
 
 def test_clockGoesBack() -> None:
-    """A clock that goes back takes nothing away."""
+    """A clock that goes backwards takes nothing away."""
     now = 100.0
     bucket = TokenBucket(1, 2, lambda: now)
     bucket.take()
@@ -62,7 +62,7 @@ def test_keys() -> None:
 
 
 def test_keysAreBounded() -> None:
-    """Beyond the most keys, the one that was used longest ago is forgotten."""
+    """Beyond the maximum number of keys, the least recently used one is forgotten."""
     budgets = TokenBuckets(1, 1, Clock().seconds, most=3)
     for key in "abc":
         budgets.take(key)

@@ -69,7 +69,7 @@ def users(clock: Clock, **passwords: str) -> Credentials:
 
 
 def test_none(clock: Clock) -> None:
-    """Without keys and checkers everybody is let in, whatever they send."""
+    """Without keys and checkers, everybody is let in, whatever they send."""
     credentials = Credentials(reactor=clock)
     assert not credentials.requiresCredentials
     assert credentials.challenges == ()
@@ -89,7 +89,7 @@ def test_key(keyFile: str, clock: Clock, header: str) -> None:
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", KEY, f"Token {KEY}", f"Bearer{KEY}", basic(), "Negotiate abc"])
 def test_missing(keyFile: str, clock: Clock, header: str | None) -> None:
-    """No credentials, or of a scheme that is not taken, are asked for, and count as no attempt."""
+    """Missing credentials, or those of another scheme, are asked for, and do not count as an attempt."""
     credentials = Credentials(keyFile=keyFile, reactor=clock)
     for _ in range(20):
         error = outcome(credentials.check(header, "192.0.2.1"))
@@ -101,7 +101,7 @@ def test_missing(keyFile: str, clock: Clock, header: str | None) -> None:
 
 
 def test_wrongKeys(keyFile: str, clock: Clock) -> None:
-    """After ten wrong keys in a minute their address gets 429 for more; the right key goes on being let in."""
+    """After ten wrong keys in a minute, an address gets 429 for more; the right key is still let in."""
     credentials = Credentials(keyFile=keyFile, reactor=clock)
     seen = [outcome(credentials.check(f"Bearer {KEY}{i}", "192.0.2.1")) for i in range(12)]
     assert [type(error) for error in seen] == [Unauthenticated] * 10 + [TooManyFailures] * 2
@@ -157,12 +157,12 @@ def test_textDatabase(clock: Clock) -> None:
 
 @pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Basic YWxpY2U=", "Basic \u00e4", "Basic YWxpY2U6 d29uZGVy"])
 def test_malformed(clock: Clock, header: str) -> None:
-    """A Basic credential that is malformed is a wrong one."""
+    """A malformed Basic credential counts as a wrong one."""
     assert isinstance(outcome(users(clock, alice="wonder").check(header, "192.0.2.1")), Unauthenticated)
 
 
 def test_guessing(clock: Clock) -> None:
-    """After ten wrong passwords in a minute none from that address is looked at, not even the right one, for a while."""
+    """After ten wrong passwords in a minute, no password from that address is checked for a while, not even the right one."""
     credentials = users(clock, alice="wonder")
     for i in range(10):
         assert isinstance(outcome(credentials.check(basic("alice", str(i)), "192.0.2.1")), Unauthenticated)
@@ -176,7 +176,7 @@ def test_guessing(clock: Clock) -> None:
 
 
 def test_guessingSideBySide(clock: Clock) -> None:
-    """Passwords that are looked at side by side are paid for afterwards: the average rate holds."""
+    """Passwords that are checked concurrently are charged afterwards, so the average rate holds."""
     waiting: list[Deferred[bytes]] = []
 
     def later() -> Deferred[bytes]:
@@ -194,7 +194,7 @@ def test_guessingSideBySide(clock: Clock) -> None:
 
 
 def test_both(keyFile: str, clock: Clock) -> None:
-    """With a key file and a checker either will do, and both are offered."""
+    """With a key file and a checker, either will do, and both are offered."""
     credentials = Credentials([Checker(succeed(b"alice"))], keyFile, reactor=clock)  # type: ignore[list-item]
     assert len(credentials.challenges) == 2
     assert outcome(credentials.check(basic(), "192.0.2.1")) == "alice"
@@ -211,7 +211,7 @@ def test_severalCheckers(clock: Clock) -> None:
 
 @pytest.mark.parametrize("answer", [RuntimeError("down: secret"), lambda: fail(OSError("down: secret"))])
 def test_checkerFails(clock: Clock, answer: Any) -> None:
-    """A checker that is down lets nobody in and tells the peer nothing; the log has some tracebacks; no attempt is counted."""
+    """A checker that fails lets nobody in and reveals nothing; the log has a few tracebacks, and no attempt is counted."""
     events: list[Any] = []
     globalLogPublisher.addObserver(events.append)
     credentials = Credentials([Checker(answer)], reactor=clock)  # type: ignore[list-item]
@@ -242,7 +242,7 @@ def test_checkerIsSlow(clock: Clock) -> None:
 
 
 def test_cancelled(clock: Clock) -> None:
-    """A check that is cancelled, because the peer has left, leaves nothing behind and counts for nothing."""
+    """A check that is cancelled because the peer has left leaves nothing behind and does not count."""
     credentials = Credentials([Checker(Deferred)], reactor=clock)  # type: ignore[list-item]
     events: list[Any] = []
     globalLogPublisher.addObserver(events.append)
@@ -259,7 +259,7 @@ def test_cancelled(clock: Clock) -> None:
 
 
 def test_uselessChecker(clock: Clock) -> None:
-    """A checker that does not take a user name and password is a mistake of the operator, named at start."""
+    """A checker that does not take a user name and password is an operator's mistake, reported at the start."""
     with pytest.raises(ConfigurationError, match=r"^the checker AllowAnonymousAccess does not take a user name and password$"):
         Credentials([AllowAnonymousAccess()], reactor=clock)
 
@@ -278,11 +278,11 @@ def test_reload(keyFile: str, clock: Clock) -> None:
 
 
 def test_repr(keyFile: str, clock: Clock) -> None:
-    """No secret is in the representation."""
+    """The repr contains no secret."""
     assert repr(Credentials(keyFile=keyFile, reactor=clock)) == '<Credentials Bearer realm="broadcast">'
     assert repr(Credentials(reactor=clock)) == "<Credentials none required>"
 
 
 def test_ownReactor(keyFile: str) -> None:
-    """Without a reactor the global one is used."""
+    """Without a reactor, the global one is used."""
     assert outcome(Credentials(keyFile=keyFile).check(f"Bearer {KEY}", "192.0.2.1")) == "shop"

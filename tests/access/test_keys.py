@@ -20,7 +20,7 @@ def write(path: Path, text: str | bytes, mode: int = 0o600) -> str:
 
 
 def test_find(tmp_path: Path) -> None:
-    """A key has the name before its colon, or that of its line; comments, empty lines and spaces do not count."""
+    """A key's name is what precedes its colon, or its line number; comments, empty lines and spaces do not count."""
     text = f"# keys\n\n{KEY}\n  shop : {KEY}A==  \nshop:{KEY}B\n#{KEY}C\r\n"
     keys = KeyFile(write(tmp_path / "keys", text))
     assert len(keys) == 3
@@ -68,14 +68,14 @@ def test_badFile(tmp_path: Path, text: str, message: str) -> None:
 
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o660, 0o610, 0o601, 0o777])
 def test_openToOthers(tmp_path: Path, mode: int) -> None:
-    """A key file that others may use is refused, and the text says how to mend it."""
+    """A key file that others may use is refused, and the error says how to fix it."""
     path = write(tmp_path / "keys", KEY, mode)
     with pytest.raises(ConfigurationError, match=f"is open to others: run chmod 600 {path}$"):
         KeyFile(path)
 
 
 def test_openToItsGroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key file that its group may read is used, with a warning; without one where systemd has put it."""
+    """A key file that its group may read is used, with a warning unless systemd has put it there."""
     path = write(tmp_path / "keys", KEY, 0o440)
     with capturedLogs() as events:
         assert len(KeyFile(path)) == 1
@@ -85,7 +85,7 @@ def test_openToItsGroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_noFile(tmp_path: Path) -> None:
-    """A file that is missing, or none, is named; a pipe does not hang the start."""
+    """A missing or invalid file is named, and a pipe does not hang the start."""
     with pytest.raises(ConfigurationError, match=r"cannot read the API key file .*/keys: No such file or directory$"):
         KeyFile(str(tmp_path / "keys"))
     with pytest.raises(ConfigurationError, match=r"Is a directory$"):
@@ -96,7 +96,7 @@ def test_noFile(tmp_path: Path) -> None:
 
 
 def test_reload(tmp_path: Path) -> None:
-    """Read anew, a file's keys replace the old ones; a bad file changes nothing."""
+    """After a reload, the file's new keys replace the old ones; an invalid file changes nothing."""
     path = tmp_path / "keys"
     keys = KeyFile(write(path, f"{KEY}\n"))
     write(path, f"{KEY}2\n")
@@ -110,7 +110,7 @@ def test_reload(tmp_path: Path) -> None:
 
 
 def test_secrecy(tmp_path: Path) -> None:
-    """No key can be read off the object."""
+    """The object reveals no key."""
     keys = KeyFile(write(tmp_path / "keys", f"shop:{KEY}\n"))
     assert KEY not in repr(keys)
     assert KEY not in repr(vars(keys))

@@ -99,7 +99,7 @@ def test_badArguments():
 
 
 def test_read():
-    """Messages are read in the order they came, those before the first read included."""
+    """Messages are read in the order they came, including those that came before the first read."""
     setup = Setup().start()
     setup.peer.accept(rest=frame(TEXT, b"first") + frame(BINARY, b"second"))
     client = result(setup.connecting)
@@ -323,7 +323,7 @@ def test_serverNeverCloses(timeout, dropped):
 
 @pytest.mark.parametrize("end", ["stalls", "has all"])
 def test_serverReadsSlowly(behind, end):
-    """A server that still reads what was written before our Close has the time for that, up to the timeout."""
+    """A server that is still reading what was written before our Close gets time for that, up to the timeout."""
     client, peer, setup = opened(pingInterval=0)
     peer.transport.fileno = behind.writing.fileno
     closed = client.close(timeout=90)
@@ -353,7 +353,7 @@ def test_serverNeverHangsUp():
 
 
 def test_closeSooner():
-    """A second `close` may be more in a hurry; a server that takes no bytes is dropped by it."""
+    """A second `close` may have a shorter timeout, after which a server that takes no bytes is dropped."""
     client, peer, setup = opened()
     peer.transport.room = 0
     client.writeBinaryMessage(b"x" * 100_000)
@@ -415,7 +415,7 @@ def test_ping():
 
 
 def test_pongByItself():
-    """A ping of the server is answered by itself; of several that wait, the newest."""
+    """A ping from the server is answered automatically; of several that wait, only the newest."""
     _, peer, _ = opened()
     peer.send(frame(PING, b"a"))
     peer.send(frame(PING, b"b") + frame(PING, b"c"))
@@ -445,7 +445,7 @@ def test_handlers():
 
 
 def test_keepAlive():
-    """The server is pinged; one that answers stays, one that does not is lost."""
+    """The server is pinged, and if it does not answer, the connection is lost."""
     client, peer, setup = opened(pingInterval=20, pingTimeout=10)
     waiting = client.readTextMessage()
     for _ in range(3):
@@ -466,7 +466,7 @@ def test_keepAlive():
 
 
 def test_keepAliveExcuse():
-    """A server that sends is there, whatever becomes of its pong."""
+    """A server that sends anything counts as alive, even without a pong."""
     client, peer, setup = opened(pingInterval=20, pingTimeout=10)
     setup.advance(20.25)
     for _ in range(5):
@@ -497,7 +497,7 @@ def test_stall():
 
 
 def test_backpressure():
-    """A server that sends faster than is read is read from no more, and again when half of what waited is read."""
+    """Reading from a server that sends too fast pauses, and resumes when half of what waited has been read."""
     client, peer, _ = opened(readBuffer=10_000)
     message = frame(TEXT, b"x" * 436)  # 500 with what a message is charged
     for _ in range(20):
@@ -518,7 +518,7 @@ def test_backpressure():
 
 
 def test_backpressureAtTheEnd():
-    """What came before the connection broke can be read, though reading had paused."""
+    """What came before the connection broke can be read, even if reading had paused."""
     client, peer, _ = opened(readBuffer=1000)
     peer.send(frame(TEXT, b"x" * 400) * 100 + frame(CLOSE, b"\x03\xf3bad"))
     assert not peer.transport.reading
@@ -529,7 +529,7 @@ def test_backpressureAtTheEnd():
 
 
 def test_emptyMessages():
-    """Messages without a byte fill the buffer too."""
+    """Empty messages fill the buffer, too."""
     client, peer, _ = opened(readBuffer=6400)
     peer.send(frame(TEXT, b"") * 100_000)
     assert not peer.transport.reading
@@ -733,7 +733,7 @@ def test_attributes():
 
 @pytest.mark.parametrize("data", [frame(CLOSE, b"\x03\xe8"), b"\x83\x00"])
 def test_closedFromWithin(data):
-    """Code that learns of the end may close at once."""
+    """Code that is told of the end may call `close` at once."""
     client, peer, _ = opened()
     client.readMessage().addErrback(lambda _: client.close(timeout=0) and None)
     peer.send(data)
@@ -744,7 +744,7 @@ def test_closedFromWithin(data):
 
 
 def test_moreFromWithin():
-    """What comes while a message is handed on waits for its turn."""
+    """Messages that come while another is handed on wait their turn."""
     client, peer, _ = opened()
     seen: list[Any] = []
 

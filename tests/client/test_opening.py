@@ -85,7 +85,7 @@ def test_keys():
 
 
 def test_open():
-    """A 101 opens the client, with the server's choices, in however many pieces it comes."""
+    """A 101 opens the client with the server's choices, in however many pieces it comes."""
     for step in (None, 1, 7):
         setup = Setup(subProtocols=["a", "b"], credentials=Bearer("t0k")).start()
         head = setup.peer
@@ -106,7 +106,7 @@ def test_open():
 
 
 def test_interim():
-    """Answers before the answer (100, 103) are passed over."""
+    """Interim responses (100, 103) are skipped."""
     setup = Setup().start()
     setup.peer.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
     assert pending(setup.connecting)
@@ -115,7 +115,7 @@ def test_interim():
 
 
 def test_interimWithoutEnd():
-    """Answers before the answer that go on and on count against the size of the head."""
+    """Endless interim responses count against the size of the head."""
     error = refused(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, 100)
     assert isinstance(error, BadHandshake)
 
@@ -136,7 +136,7 @@ def test_endlessHead():
 
 
 def test_largeHead():
-    """A head that is larger than 16 KiB fails also when it comes at once."""
+    """A head larger than 16 KiB fails even if it comes at once."""
     assert "16384 bytes" in str(refused(b"HTTP/1.1 101 OK\r\nX: " + b"x" * 20_000 + b"\r\n\r\n"))
 
 
@@ -211,7 +211,7 @@ def test_wrongExtensions(extension):
 
 
 def test_refused():
-    """With another status, the error has the status, the headers and the body."""
+    """For any other status, the error has the status, the headers and the body."""
     error = refused(b"HTTP/1.1 403 Forbidden\r\nX-Why: 7\r\nContent-Length: 10\r\n\r\nno\x1b access")
     assert type(error) is HandshakeRefused
     assert (error.status, error.headers["x-why"], error.body, error.retryAfter) == (403, "7", b"no\x1b access", None)
@@ -245,7 +245,7 @@ def test_refusedMend(status, said, mend):
     ],
 )
 def test_refusedInJSON(body, said):
-    """Of an error in JSON, the message is shown; other JSON as it came."""
+    """The message of a JSON error is shown; other JSON is shown as it came."""
     error = refused(b"HTTP/1.1 404 No\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
     assert f"with 404 ({said}" in str(error)
 
@@ -259,7 +259,7 @@ def test_refusedSays(status):
 
 
 def test_redirect():
-    """A redirect is not followed, and its error names where it leads to."""
+    """A redirect is not followed, and the error names its target."""
     error = refused(b"HTTP/1.1 302 Found\r\nLocation: wss://other.example/\x85\r\nContent-Length: 0\r\n\r\n")
     assert isinstance(error, Redirected)
     assert error.location == "wss://other.example/\x85"
@@ -339,7 +339,7 @@ def test_hungUp():
 
 
 def test_silent():
-    """A server that says nothing, or never ends, is given up at the handshake's timeout, whatever it sends meanwhile."""
+    """A server that never completes its response is given up at the handshake's timeout, whatever it sends meanwhile."""
     for data in (b"", b"H"):
         setup = Setup(handshakeTimeout=3).start()
         setup.peer.send(data)
@@ -355,7 +355,7 @@ def test_silent():
 
 
 def test_unreachable():
-    """The handshake's timeout counts from the beginning: what never connects ends by it."""
+    """The handshake's timeout also covers connecting."""
     setup = Setup(handshakeTimeout=3)
     setup.endpoint.hangs = True
     setup.start().advance(3)
@@ -375,7 +375,7 @@ def test_unreachable():
     ],
 )
 def test_noConnection(failure, hint):
-    """What Twisted says of a connection that did not come about becomes one error that says what to check."""
+    """Twisted's errors about a failed connection become one error that says what to check."""
     setup = Setup()
     setup.endpoint.failure = failure
     error = setup.start().error()
@@ -399,7 +399,7 @@ def test_cancel():
 
 
 def test_compression():
-    """With compression agreed on, messages go compressed in both directions."""
+    """With compression negotiated, messages are compressed in both directions."""
     client, peer, _ = opened("Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover", compression=True)
     client.writeTextMessage("x" * 1000)
     client.writeTextMessage("short")
@@ -413,7 +413,7 @@ def test_compression():
 
 
 def test_badArguments():
-    """Arguments are judged before anything is connected."""
+    """Arguments are checked before anything is connected."""
     for options in (
         {"handshakeTimeout": 0},
         {"readTimeout": -1},
@@ -441,7 +441,7 @@ def test_badArguments():
 
 
 def test_host():
-    """A Host of the user's replaces the one of the URL."""
+    """A Host header given by the user replaces the one from the URL."""
     assert Setup(headers=[("host", "other.example")]).start().peer.request()[1]["host"] == "other.example"
 
 
@@ -469,7 +469,7 @@ def test_credentialsChecked():
 
 @pytest.mark.parametrize("make", [lambda: Basic("a", None), lambda: Basic(b"a", "b"), lambda: Bearer(None)])
 def test_credentialsMissing(make):
-    """What an environment without the variable gives is refused by its name."""
+    """An unset environment variable is refused by its name."""
     with pytest.raises(TypeError, match=r"^the (user|password|token) must be a str, not (NoneType|bytes)$"):
         make()
 

@@ -128,7 +128,7 @@ class OthersTest(LiveCase):
         await self.outage(client, down, up, told)
 
     async def test_nginx(self) -> None:
-        """Through nginx as a TLS proxy too: it is asked again until it, and what is behind it, is back."""
+        """Behind nginx as a TLS proxy, the client also retries until both nginx and the server are back."""
         authority = trustme.CA()
         certificate = self.save("nginx.pem", authority.issue_cert("localhost").private_key_and_cert_chain_pem.bytes())
         trust = self.save("ca.pem", authority.cert_pem.bytes())
@@ -158,7 +158,7 @@ class OthersTest(LiveCase):
         await self.outage(client, down, up, told)
 
     async def test_nothingBehind(self) -> None:
-        """Nginx's 502 for a server that is not there is tried again, and its 404 is not."""
+        """Nginx's 502 for a missing server is retried, and its 404 is not."""
         certificate = self.save("nginx.pem", trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.bytes())
         port = freePort()
         child = others.nginx(self.directory, port, freePort(), certificate)

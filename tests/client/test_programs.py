@@ -101,7 +101,7 @@ class ProgramTest(LiveCase):
         assert output.splitlines() == ["nothing came", "Echo: hello", "['Echo: 0', 'Echo: 1', 'Echo: 2']"]
 
     async def test_asyncioWithoutReactor(self) -> None:
-        """Under asyncio.run, where Twisted's reactor does not run, connect says so, and does not wait for ever."""
+        """Under asyncio.run, where Twisted's reactor does not run, connect says so instead of waiting forever."""
         output = await deferToThread(run, "-c", WITHOUT_REACTOR)
         assert "asyncio runs here, but Twisted's reactor does not" in output
 

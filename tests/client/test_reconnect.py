@@ -22,7 +22,7 @@ def again(setup: Setup) -> Any:
 
 
 def test_times():
-    """Attempts are made at the times of the policy, from the first one on, until one is good."""
+    """Attempts are made at the times that the policy gives, until one succeeds."""
     setup = Setup(retry=STEADY)
     setup.endpoint.failure = neterror.ConnectionRefusedError()
     with capturedLogs() as logs:
@@ -68,7 +68,7 @@ def test_handshakeTimesOut():
 
 
 def test_neverAfter4xx():
-    """A refusal that would only come again ends it, at the first attempt or at a later one."""
+    """A permanent refusal ends the attempts, whether the first or a later one."""
     setup = Setup(retry=STEADY).start()
     setup.peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
     assert setup.error().status == 403
@@ -99,7 +99,7 @@ def test_retryAfter():
 
 @pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1008, 1009, 1010, None, 4000])
 def test_closedForGood(code):
-    """A Close that says that all is done, or that the fault is ours, ends it."""
+    """A Close that means success, or that the fault is ours, ends the client."""
     client, peer, setup = opened(retry=STEADY)
     waiting = client.readMessage()
     peer.close(code)
@@ -112,7 +112,7 @@ def test_closedForGood(code):
 
 @pytest.mark.parametrize(("code", "wait"), [(1001, 5.5), (1011, 1), (1012, 5.5), (1013, 1), (1014, 1)])
 def test_closedForNow(code, wait):
-    """A Close that asks to come back is obeyed, after the time that it means."""
+    """After a Close that asks to come back, the client reconnects, after the appropriate wait."""
     client, peer, setup = opened(retry=Retry(interval=1, maxInterval=8, jitter=0, random=lambda: 0.5))
     waiting = client.readTextMessage()
     peer.close(code)
@@ -125,7 +125,7 @@ def test_closedForNow(code, wait):
 
 
 def test_brokenRules():
-    """A server that breaks the protocol is not asked again."""
+    """The client does not reconnect to a server that broke the protocol."""
     client, peer, setup = opened(retry=STEADY)
     waiting = client.readMessage()
     peer.send(b"\x83\x00")
@@ -279,7 +279,7 @@ def test_closeDuringOutage():
 
 
 def test_closeEndsRetries():
-    """A connection that is lost while we close it is not made again."""
+    """A connection that is lost while closing is not made again."""
     client, peer, setup = opened(retry=STEADY)
     closed = client.close()
     peer.hangUp(ConnectionLost())
@@ -302,7 +302,7 @@ def test_closeFromHandler():
 
 
 def test_flapping():
-    """A server that takes connections and drops them at once meets growing waits; one that lasted begins them anew."""
+    """Connections that are dropped at once lead to growing waits; one that lasted resets them."""
     client, peer, setup = opened(retry=STEADY)
     for _ in range(3):
         peer.hangUp(ConnectionLost())
@@ -322,7 +322,7 @@ def test_flapping():
 
 
 def test_slowReaderReconnects():
-    """A reader that had enough before the loss has enough after it."""
+    """A reader that was full before the loss is still full after it."""
     client, peer, setup = opened(retry=STEADY, readBuffer=1000)
     peer.text("x" * 2000)
     assert not peer.transport.reading

@@ -99,7 +99,7 @@ def test_hints():
     ids=repr,
 )
 def test_again(error):
-    """What may pass is tried again."""
+    """Failures that may pass are retried."""
     assert Retry().again(error)
 
 
@@ -122,12 +122,12 @@ def test_again(error):
     ids=repr,
 )
 def test_never(error):
-    """What would only happen again is not."""
+    """Permanent failures are not retried."""
     assert not Retry().again(error)
 
 
 def test_choose():
-    """The user may say which codes may pass."""
+    """The user may choose which close codes are retried."""
     retry = Retry(closeCodes=frozenset({4000}), statusCodes=frozenset({404}))
     assert retry.again(ConnectionClosed(4000))
     assert not retry.again(LOST)
@@ -150,7 +150,7 @@ def test_choose():
     ids=repr,
 )
 def test_badPolicy(options):
-    """A policy that makes no sense is refused."""
+    """An invalid policy is refused."""
     with pytest.raises(ValueError, match="must be"):
         Retry(**options)
     with pytest.raises(TypeError):

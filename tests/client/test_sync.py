@@ -68,7 +68,7 @@ class SyncTest(LiveCase):
         return f"ws://127.0.0.1:{await self.serve(service or Talker())}/ws"
 
     async def test_script(self) -> None:
-        """A script talks without ever seeing a Deferred."""
+        """A script can talk without ever seeing a Deferred."""
         url = await self.url()
 
         def script() -> None:
@@ -96,7 +96,7 @@ class SyncTest(LiveCase):
         await deferToThread(script)
 
     async def test_errors(self) -> None:
-        """What goes wrong is raised where it was asked for."""
+        """Errors are raised where the call was made."""
         url = await self.url()
 
         def script() -> list[str]:
@@ -160,7 +160,7 @@ class SyncTest(LiveCase):
         assert len([each for each in threading.enumerate() if each.name == "twisted_ws.client.sync"]) == 1
 
     async def test_reactorThread(self) -> None:
-        """In a reactor's thread, which it would block, it says so at once."""
+        """A call in a reactor's thread, which it would block, is refused at once."""
         url = await self.url()
         await deferLater(reactor, 0)  # a test begins before the reactor runs
         with pytest.raises(RuntimeError, match=r"await twisted_ws\.client\.connect"):
@@ -182,7 +182,7 @@ class SyncTest(LiveCase):
         await deferToThread(client.close)
 
     async def test_program(self) -> None:
-        """A program that just ends, and closes nothing, ends."""
+        """A program that ends without closing its clients does not hang."""
         child = program(SCRIPT, await self.url())
         output, _ = await deferToThread(child.communicate, timeout=20)
         assert (output, child.returncode) == ("Echo: hello\n", 0)
@@ -199,7 +199,7 @@ class SyncTest(LiveCase):
         assert (output, child.returncode) == ("Echo: again\n", 0)
 
     async def test_fork(self) -> None:
-        """A process that was forked off has a reactor of its own: a thread is not inherited."""
+        """A forked process gets a reactor of its own, because threads are not inherited."""
         url = await self.url()
         first = await deferToThread(sync._reactorThread)
         self.patch(os, "getpid", lambda: -1)

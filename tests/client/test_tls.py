@@ -85,13 +85,13 @@ class TrustTest(LiveCase):
         return self.save("ca.pem", b"# our authority\n", ROOT.cert_pem.bytes())
 
     async def test_pem(self) -> None:
-        """A server whose authority is in the PEM bundle is talked to, by its name and by its address."""
+        """A server whose authority is in the PEM bundle is accepted, by its name and by its address."""
         port = await self.serve(certificate=self.save("server.pem", pem(SERVER)))
         for host in ("localhost", "127.0.0.1"):
             await self.talk(port, host, trustStore=self.bundle())
 
     async def test_pkcs12(self) -> None:
-        """A PKCS #12 trust store is one too, with a password, also as Java's keytool makes it."""
+        """A trust store may be PKCS #12 with a password, as Java's keytool makes it, too."""
         port = await self.serve(certificate=self.save("server.pem", pem(SERVER)))
         authority = pkcs12.PKCS12Certificate(parse(ROOT.cert_pem.bytes()), b"root")
         lock = BestAvailableEncryption(b"changeit")
@@ -101,7 +101,7 @@ class TrustTest(LiveCase):
         await self.talk(port, trustStore=Store(java, b"changeit"))
 
     async def test_partOfTheChain(self) -> None:
-        """What is in the trust store is trusted as it is: an authority without its root, or a server's own certificate."""
+        """Everything in the trust store is trusted: an authority without its root, or a server's own certificate."""
         port = await self.serve(certificate=self.save("server.pem", pem(SERVER)))
         await self.talk(port, trustStore=self.save("between.pem", SERVER.cert_chain_pems[1].bytes()))
         own = selfSigned(NOW - timedelta(days=1))
@@ -187,7 +187,7 @@ class TrustTest(LiveCase):
         assert "does not speak TLS" in await self.refused(TLSFailed, port)
 
     async def test_mute(self) -> None:
-        """A server that does not get on with TLS is given up at the handshake's timeout; one that hangs up has failed."""
+        """A server that stalls in TLS is given up at the handshake's timeout; one that hangs up counts as failed."""
         factory = ScriptFactory()
         port = await self.listen(factory)
         text = await self.refused(HandshakeTimeout, port, handshakeTimeout=1)
@@ -197,7 +197,7 @@ class TrustTest(LiveCase):
         await self.refused(ConnectFailed, port)
 
     async def test_abruptEnd(self) -> None:
-        """A TLS connection that ends without a word, or by garbage, is lost as any other."""
+        """A TLS connection that ends abruptly, or by garbage, is lost like any other."""
         for ending in ("abortConnection", "garbage"):
             held: list[Any] = []
             service = Echo()
@@ -224,7 +224,7 @@ class TrustTest(LiveCase):
             assert await client.ping() > 0
 
     async def test_unreadable(self) -> None:
-        """A certificate that cannot even be judged is refused, with a traceback in the log."""
+        """A certificate that cannot even be checked is refused, with a traceback in the log."""
         port = await self.serve(certificate=self.save("server.pem", pem(SERVER)))
 
         def fail(*arguments: object) -> None:
@@ -251,7 +251,7 @@ class TrustTest(LiveCase):
         assert len(held) >= 3
 
     async def test_oldVersions(self) -> None:
-        """TLS 1.2 is spoken with servers that know no better; older versions are not."""
+        """TLS 1.2 is used with servers that have nothing newer; older versions are not."""
         tls = ServerTLS(TLSSettings(certificate=self.save("server.pem", pem(SERVER))))
         server = WebSocketServer()
         server.mount("/ws", Echo())

@@ -35,7 +35,7 @@ class Connection:
 
 
 def test_atOnce():
-    """A connection that hands on at once gets everything, in order, also what is written meanwhile."""
+    """A connection that passes everything on at once gets it all in order, including what is written meanwhile."""
     queue, connection = WriteQueue(1000, oneByOne=True), Connection(atOnce=True)
     written = [queue.write(1, b"%d" % n) for n in range(3)]
     written[0].addCallback(lambda _: queue.write(1, b"more"))
@@ -76,7 +76,7 @@ def test_nextConnection(oneByOne):
 
 
 def test_end():
-    """At the end, what waits fails, and so does what is written later; what was cancelled is left alone."""
+    """At the end, waiting and later writes fail; cancelled ones are left alone."""
     queue = WriteQueue(1000, oneByOne=False)
     waiting, cancelled = queue.write(1, b"x"), queue.write(1, b"y")
     queue.attach(Connection())

@@ -26,14 +26,14 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_defaults() -> None:
-    """What was not asked for is left to the library."""
+    """Options that were not given are left to the library."""
     arguments = connectArguments(options(), lambda text: None)
     assert arguments.keys().isdisjoint({"handshakeTimeout", "maxMessageSize", "pingInterval"})
     assert (arguments["retry"], arguments["verify"], arguments["credentials"]) == (None, True, None)
 
 
 def test_given() -> None:
-    """What was asked for is handed on."""
+    """Options that were given are passed on."""
     arguments = connectArguments(
         options("--timeout", "3", "--max-message-size", "2KiB", "--ping", "0", "-r", "--insecure", "--subprotocol", "a"),
         lambda text: None,
@@ -44,7 +44,7 @@ def test_given() -> None:
 
 
 def test_headers(tmp_path: Path) -> None:
-    """A secret on the command line is spoken of, without its value; in a file it is fine."""
+    """A secret on the command line causes a warning, without its value; one in a file does not."""
     (tmp_path / "file").write_text("Cookie: a=b\n")
     notes: list[str] = []
     assert headers([f"@{tmp_path / 'file'}", "X: 1"], notes.append) == [("Cookie", "a=b"), ("X", "1")]

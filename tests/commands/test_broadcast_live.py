@@ -65,7 +65,7 @@ def test_messages(server: Running, tmp_path: Path) -> None:
 
 
 def test_channel(server: Running, tmp_path: Path) -> None:
-    """To a channel it goes the same way, and the number of recipients and the message's id are printed."""
+    """A message to a channel goes the same way, and the number of recipients and its id are printed."""
     key = ("--key-file", _file(server, "keys"))
     with server.client("/channels/orders.42") as client:
         done = command(tmp_path, "broadcast", *key, site(server, "/channels/orders.42"), "Hello!")
@@ -91,7 +91,7 @@ def test_credentials(server: Running, tmp_path: Path) -> None:
 
 
 def test_secure(server: Running, tmp_path: Path) -> None:
-    """Over TLS with a trust store, or, said aloud, without a look at the certificate."""
+    """TLS works with a trust store or, with a warning, without checking the certificate."""
     key = ("--key-file", _file(server, "keys"))
     there = site(server, scheme="https")
     done = command(tmp_path, "broadcast", *key, "--trust-store", _file(server, "trust.pem"), there, "Hello!")
@@ -105,7 +105,7 @@ def test_secure(server: Running, tmp_path: Path) -> None:
 
 
 def test_refusals(server: Running, tmp_path: Path) -> None:
-    """What goes wrong is one line that says what to do, and an exit code by its cause."""
+    """A failure is one line that says what to do, and an exit code by its cause."""
     there = site(server)
     (tmp_path / "empty").write_text("# nothing\n")
     closed = socket.create_server(("127.0.0.1", 0))

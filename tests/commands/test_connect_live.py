@@ -83,7 +83,7 @@ def test_lastLineWithoutEnd(server: Running, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["/dev/null", "closed"])
 def test_noInput(server: Running, tmp_path: Path, how: str) -> None:
-    """Without input, from /dev/null or with stdin closed, it closes at once, and all is well."""
+    """Without input, from /dev/null or with stdin closed, it closes at once, with exit code 0."""
     redirect = "</dev/null" if how == "/dev/null" else "<&-"
     done = subprocess.run(
         ["sh", "-c", f'exec "$@" {redirect}', "sh", *COMMAND, "connect", url(server)],
@@ -154,14 +154,14 @@ def test_json(tmp_path: Path) -> None:
     [(1000, 0), (1001, 0), (1002, 12), (1008, 18), (1011, 21), (1012, 22), (1013, 23), (3000, 30), (4999, 40)],
 )
 def test_closeCodes(server: Running, tmp_path: Path, close: int, code: int) -> None:
-    """The exit code tells the server's close code, and one line why, where all is not well."""
+    """The exit code reflects the server's close code, and one line says why unless all is well."""
     done = command(tmp_path, "connect", "--keep-open", url(server), stdin=f"close {close}\n".encode())
     assert (done.code, done.out) == (code, b"")
     assert done.err == ("" if code == 0 else f"twisted-ws: the server closed the connection with {close} (enough)\n")
 
 
 def test_brokenOff(tmp_path: Path) -> None:
-    """A connection that breaks without a Close is 16."""
+    """A connection that breaks without a Close gives exit code 16."""
     with foreign(lambda ws: ws.socket.shutdown(socket.SHUT_RDWR)) as there:
         done = command(tmp_path, "connect", "-k", there)
     assert done.code == 16
@@ -169,7 +169,7 @@ def test_brokenOff(tmp_path: Path) -> None:
 
 
 def test_refusals(server: Running, tmp_path: Path) -> None:
-    """Each cause why no connection comes about has its exit code, and one line that says what to do."""
+    """Each reason for a failure to connect has its exit code, and one line that says what to do."""
     port = server.port("ws")
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
@@ -220,7 +220,7 @@ def test_notUTF8(server: Running, tmp_path: Path) -> None:
 
 
 def test_trust(server: Running, tmp_path: Path) -> None:
-    """A server of an authority of one's own: PEM, PKCS #12 with its password from a file or the environment; else --insecure."""
+    """A private authority is trusted from PEM, or PKCS #12 with its password from a file or the environment; else --insecure."""
     directory = server.directory  # type: ignore[attr-defined]
     there = url(server, "wss")
     pkcs = ("--trust-store", str(directory / "trust.p12"))
@@ -237,7 +237,7 @@ def test_trust(server: Running, tmp_path: Path) -> None:
 
 
 def test_credentials(tmp_path: Path) -> None:
-    """Headers and credentials come from files and the environment; a secret on the command line is spoken of."""
+    """Headers and credentials come from files and the environment; a secret on the command line causes a warning."""
     seen: list[Any] = []
 
     def look(ws: Any) -> None:
@@ -300,7 +300,7 @@ def test_staying(tmp_path: Path, option: str) -> None:
 
 
 def test_flushed(server: Running, tmp_path: Path) -> None:
-    """A message is on standard output when it has come, not when there are more of them."""
+    """A message is written to standard output as soon as it comes."""
     with going(tmp_path, "connect", url(server)) as it:
         assert it.stdin is not None
         assert it.stdout is not None
@@ -313,7 +313,7 @@ def test_flushed(server: Running, tmp_path: Path) -> None:
 
 
 def test_retry(tmp_path: Path) -> None:
-    """--retry comes back after a loss, says so on standard error, and keeps what was typed meanwhile."""
+    """--retry reconnects after a loss, says so on standard error, and keeps what was typed meanwhile."""
     seen: list[str] = []
 
     def firstTimeLost(ws: Any) -> None:
@@ -423,7 +423,7 @@ def test_closedOutput(server: Running, tmp_path: Path) -> None:
 
 
 def test_slowReader(tmp_path: Path) -> None:
-    """Who does not read our output makes us read the server no more, not keep everything; later, nothing is missing."""
+    """While nobody reads the output, the server is not read from, so little is kept; later, nothing is missing."""
     sent: list[int] = []
 
     def flood(ws: Any) -> None:

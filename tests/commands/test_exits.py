@@ -50,7 +50,7 @@ def test_codeOf(error: Exception, code: int) -> None:
 
 
 def test_closes() -> None:
-    """Each close code that can come has an exit code that is not 0, but for those that say that all is well."""
+    """Each possible close code has an exit code other than 0, except those that mean success."""
     fine = {code for code in (*range(1000, 1016), *range(3000, 5000)) if forClose(code) == 0}
     assert fine == {1000, 1001, 1005}
     assert {forClose(code) for code in range(3000, 4000)} == {30}
@@ -58,12 +58,12 @@ def test_closes() -> None:
 
 
 def test_statuses() -> None:
-    """Whether it is worth to try again shows."""
+    """Each exit code shows whether another attempt is worthwhile."""
     assert {status for status in range(300, 600) if forStatus(status) == 6} == {408, 425, 429, *range(500, 600)}
 
 
 def test_names() -> None:
-    """Each phrase that is translated is still one that the library says."""
+    """Each phrase that is replaced is still one that the library uses."""
     package = Path(twisted_ws.__file__).parent
     paths = [path for folder in ("client", "wire/tls") for path in package.joinpath(folder).rglob("*.py")]
     source = "".join(path.read_text() for path in paths)

@@ -46,7 +46,7 @@ def test_anyOrder() -> None:
     ids=str,
 )
 def test_mistakes(arguments: list[str], text: str) -> None:
-    """What cannot be understood is said in one line."""
+    """What cannot be understood is reported in one line."""
     with pytest.raises(UsageError) as raised:
         ConnectOptions().parseOptions(arguments)
     assert text in str(raised.value)
@@ -54,7 +54,7 @@ def test_mistakes(arguments: list[str], text: str) -> None:
 
 @pytest.mark.parametrize(("text", "size"), [("1", 1), ("64KiB", 65536), ("2m", 2 << 20), ("1 GB", 1 << 30)])
 def test_sizes(text: str, size: int) -> None:
-    """Sizes are written as for the server."""
+    """Sizes are written as in the server's options."""
     options = ConnectOptions()
     options.parseOptions(["--max-message-size", text, "ws://localhost"])
     assert options["max-message-size"] == size
@@ -62,7 +62,7 @@ def test_sizes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("kind", [ConnectOptions, BroadcastOptions])
 def test_defaults(kind: type[CommandOptions]) -> None:
-    """The help of each command has its defaults in the one form that the server's has."""
+    """The help of each command shows defaults in the same form as the server's."""
     text = kind().getUsage()
     assert "[20]" in text
     assert "default:" not in text
@@ -95,7 +95,7 @@ def test_noExamples() -> None:
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """--version is that of the package."""
+    """--version prints the version of the package."""
     with pytest.raises(SystemExit):
         ConnectOptions().parseOptions(["--version"])
     assert capsys.readouterr().out.startswith("twisted_ws ")

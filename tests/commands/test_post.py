@@ -86,7 +86,7 @@ def test_request() -> None:
 
 
 def test_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Key before password, file before environment; both files are a mistake."""
+    """A key takes precedence over a password, and a file over the environment; files of both kinds are a mistake."""
     monkeypatch.setenv("TWISTED_WS_USER", "ada:x")
     assert b"Authorization: Basic " in Wire().transport.value()
     monkeypatch.setenv("TWISTED_WS_API_KEY", "k1")
@@ -112,7 +112,7 @@ def test_wrongURL(url: str) -> None:
 
 
 def test_answer() -> None:
-    """The answer may come in any pieces, after others that are only in between."""
+    """The answer may come in any pieces, after interim ones."""
     wire = Wire()
     for byte in b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK":
         wire.protocol.dataReceived(bytes([byte]))

@@ -70,7 +70,7 @@ def test_deaf() -> None:
 
 
 def test_log() -> None:
-    """What this package logs is noted, in one line; what others say is not, but for what fails."""
+    """What this package logs is shown in one line each; of what others log, only failures are."""
     code, _, error = run(
         "Logger('twisted_ws.client.x').info('a {b}', b=1)",
         "Logger('twisted_ws.client.x').debug('too much')",

@@ -54,7 +54,7 @@ def test_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_readKey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key stands alone, or behind its name as in the server's own file, of which the first is taken."""
+    """A key stands alone, or behind its name as in the server's own file, whose first key is used."""
     file = tmp_path / "keys"
     for content in ("k1\n", "# all\n\n shop: k1 \nother: k2\n"):
         file.write_text(content)

@@ -51,7 +51,7 @@ def test_blocks() -> None:
 
 
 def test_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it is one message, within bounds; nothing is an empty one."""
+    """All of the input is one message, within bounds; no input is an empty message."""
     assert drain(Whole(reading([b"a\n", b"b"]), False)) == [["a\nb"]]
     assert drain(Whole(reading([b"a\n", b"\xff"]), True)) == [[b"a\n\xff"]]
     assert drain(Whole(reading([]), False)) == [[""]]

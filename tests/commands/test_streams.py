@@ -40,7 +40,7 @@ def test_lines(blocks: list[bytes], lines: list[bytes]) -> None:
 
 
 def test_longLine() -> None:
-    """A line without an end is not collected for ever."""
+    """A line that never ends is not collected forever."""
     lines = Lines()
     lines.feed(b"x" * LONGEST_LINE)
     with pytest.raises(ConfigurationError, match="use --binary to send blocks"):
@@ -115,7 +115,7 @@ class InputTest(TestCase):
         assert await Input(reactor, master).read() == b""  # Linux says EIO
 
     async def test_cancelled(self) -> None:
-        """Who waits no more is not called."""
+        """A reader that no longer waits is not called."""
         end, begin = os.pipe()
         self.addCleanup(os.close, end)
         source = Input(reactor, end)
@@ -151,7 +151,7 @@ class OutputTest(TestCase):
         assert os.read(self.end, 100) == b"onetwothree"
 
     async def test_full(self) -> None:
-        """Without a reader it gets full; once there is one, there is room, and what waited comes out."""
+        """Without a reader, the stream gets full; once there is one, there is room, and what waited comes out."""
         output = Output(reactor, self.begin)
         for _ in range(16):
             output.write(b"x" * (WAITING // 8))
@@ -171,7 +171,7 @@ class OutputTest(TestCase):
         await output.drained()
 
     async def test_broken(self) -> None:
-        """When the reader is gone, it says so once, nothing waits any more, and what is written is dropped."""
+        """When the reader is gone, the stream says so once, nothing waits any more, and what is written is dropped."""
         output = Output(reactor, self.begin)
         output.write(b"x" * WAITING)
         drained = output.drained()
@@ -197,7 +197,7 @@ class FullDiskTest(TestCase):
     timeout = 30
 
     async def test_error(self) -> None:
-        """What the system says is handed on."""
+        """What the system reports is passed on."""
         full = os.open("/dev/full", os.O_WRONLY)
         self.addCleanup(os.close, full)
         output = Output(reactor, full)

@@ -166,7 +166,7 @@ def test_sendsAll() -> None:
 
 
 def test_backPressure() -> None:
-    """No more of the input is read than the server takes."""
+    """The input is read no faster than the server takes it."""
     handed: Deferred[None] = Deferred()
     client = Client()
     client.writes = lambda: handed
@@ -190,7 +190,7 @@ def test_quiet() -> None:
 
 
 def test_neverQuiet() -> None:
-    """A server that always has something to say is closed a while after it has shown that it has read everything."""
+    """A server that never stops sending is closed a while after it has shown that it has read everything."""
     client = Client()
     scene = Scene(Given(None), client)
 
@@ -230,7 +230,7 @@ def test_lostWhileQuiet() -> None:
 
 
 def test_wait() -> None:
-    """--wait counts from the last message, and has no other end."""
+    """With --wait, the time counts from the last message, and nothing else ends it."""
     client = Client()
     scene = Scene(Given(None), client, wait=8).begin()
     for _ in range(4):
@@ -245,7 +245,7 @@ def test_wait() -> None:
 
 @pytest.mark.parametrize("manner", ["keepOpen", "one"])
 def test_stays(manner: str) -> None:
-    """The end of the input need not be the end."""
+    """The end of the input need not end the connection."""
     scene = Scene(Given(["a"], None), **{manner: True}).begin()
     assert not scene.client.closes
     assert not scene.client.pings
@@ -254,7 +254,7 @@ def test_stays(manner: str) -> None:
 
 
 def test_one() -> None:
-    """The first message is the last, whatever the server says to our Close."""
+    """With --one, the first message ends it, however the server answers our Close."""
     scene = Scene(one=True).begin()
     scene.client.put("first")
     scene.client.put("second")
@@ -278,7 +278,7 @@ def test_fullOutput() -> None:
 
 
 def test_refused() -> None:
-    """Where no connection comes about, the error is the trouble, and its code the exit code."""
+    """If no connection comes about, the error is reported, and gives the exit code."""
     scene = Scene().begin(HandshakeTimeout("no answer: allow more time with handshakeTimeout"))
     assert (scene.code, scene.talk.trouble) == (7, "no answer: allow more time with --timeout")
     assert scene.kinds() == ["error"]
@@ -310,7 +310,7 @@ def test_unsent(closed: int, code: int) -> None:
 
 
 def test_badInput() -> None:
-    """Input that cannot be sent closes, and is the trouble."""
+    """Input that cannot be sent closes the connection, and is reported."""
     scene = Scene(Given(["a"], ConfigurationError("no text"))).begin()
     scene.client.answerClose()
     assert (scene.code, scene.talk.trouble) == (1, "no text")
@@ -318,7 +318,7 @@ def test_badInput() -> None:
 
 
 def test_interrupt() -> None:
-    """A signal closes soon, and its code is the exit code; the input is read no more."""
+    """A signal closes the connection soon and gives the exit code; no more input is read."""
     scene = Scene(Given()).begin()
     scene.talk.interrupt(130)
     scene.talk.interrupt(143)
@@ -352,7 +352,7 @@ def test_interruptWhileWriting() -> None:
 
 
 def test_interruptWhileConnecting() -> None:
-    """A signal ends the attempt; before there is one, there is nothing to end."""
+    """A signal ends the attempt to connect; before that, there is nothing to end."""
     scene = Scene()
     scene.talk.interrupt(130)
     Deferred.fromCoroutine(scene.talk.run(lambda: scene.connecting)).addBoth(scene.results.append)  # type: ignore[arg-type,return-value]
@@ -382,7 +382,7 @@ def test_handlers() -> None:
 
 
 def test_pingFlood() -> None:
-    """A server that pings without end, and takes no pong, fills neither what waits for it nor what waits for our reader."""
+    """A server that pings endlessly, and takes no pong, fills neither its own buffer nor that of our reader."""
     scene = Scene().begin()
     client: Any = scene.client
     pongs: list[Deferred[None]] = []
@@ -424,7 +424,7 @@ def test_pings() -> None:
 
 
 def test_neverConnected() -> None:
-    """A refusal after a signal is the signal's."""
+    """A refusal after a signal still gives the signal's exit code."""
     scene = Scene()
     scene.talk.interrupt(143)
     scene.begin(ConnectFailed("no"))

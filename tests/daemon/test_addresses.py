@@ -64,7 +64,7 @@ def _listening(place: ListenAddress) -> MemoryReactorClock:
     ],
 )
 def test_isLoopback(where: str, interface: str, loopback: bool) -> None:
-    """Only what is known to stay on this machine counts as unreachable from elsewhere."""
+    """Only an address that is known to be local counts as unreachable from elsewhere."""
     assert ListenAddress("broadcast-port", where, interface).isLoopback() is loopback
 
 
@@ -83,7 +83,7 @@ def test_isLoopback(where: str, interface: str, loopback: bool) -> None:
     ],
 )
 def test_overlaps(one: tuple[str, str], other: tuple[str, str], overlap: bool) -> None:
-    """The same number twice is only right on two different addresses, or where the system chooses."""
+    """The same port number twice is only valid on two different addresses, or if the system chooses it."""
     assert ListenAddress("port", *one).overlaps(ListenAddress("tls-port", *other)) is overlap
 
 
@@ -174,13 +174,13 @@ def test_modeOfAUnixSocket(more: str, mode: int) -> None:
     ],
 )
 def test_noEndpoint(place: ListenAddress, part: str) -> None:
-    """What is no endpoint is one line with the option."""
+    """An invalid endpoint is reported in one line that names the option."""
     assert part in _refused(place)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pyOpenSSL's, of what Twisted's endpoint calls
 def test_aDirectoryWithoutCertificates(tmp_path: Path) -> None:
-    """A tls: endpoint without a certificate is refused, where Twisted would listen and fail every handshake."""
+    """A tls: endpoint without a certificate is refused; Twisted would listen and fail every handshake."""
     place = ListenAddress("listen", f"tls:{tmp_path}:port=8443")
     assert _refused(place) == f"--listen: the directory {tmp_path} contains no certificate (*.pem)."
     trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "a.pem")
@@ -196,7 +196,7 @@ def test_isTLS() -> None:
 
 
 def test_unixPaths(tmp_path: Path) -> None:
-    """What would keep a Unix socket from being made is told with its path; a relative path is left to the runner's directory."""
+    """What prevents a Unix socket is reported with its path; relative paths, which the runner may change, are not checked."""
     assert "no directory for /nowhere/ws.sock" in _refused(ListenAddress("listen", "unix:/nowhere/ws.sock"))
     assert "no directory for /nowhere/ws.sock" in _refused(ListenAddress("listen", "unix:address=/nowhere/ws.sock"))
     assert "at most 107 bytes" in _refused(ListenAddress("listen", f"unix:/{'x' * 107}"))
@@ -205,13 +205,13 @@ def test_unixPaths(tmp_path: Path) -> None:
 
 
 def test_aDirectoryOfOthers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory that may not be written is told."""
+    """A directory that is not writable is reported."""
     monkeypatch.setattr(addresses.os, "access", lambda path, mode: False)
     assert "may not write" in _refused(ListenAddress("listen", f"unix:{tmp_path}/s"))
 
 
 def test_aTakenUnixSocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Unix socket that a living process holds is told with the process; one of a dead process is not in the way."""
+    """A Unix socket held by a living process is reported with that process; one left by a dead process is no obstacle."""
     path = tmp_path / "s"
     place = ListenAddress("listen", f"unix:{path}")
     (tmp_path / "s.lock").symlink_to(str(os.getppid()))
@@ -265,5 +265,5 @@ def test_aTakenUnixSocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_explain(error: Any, line: str) -> None:
-    """Each way in which listening fails has its line: what is wrong, and what to do."""
+    """Each way in which listening fails has its own line that says what is wrong and what to do."""
     assert ListenAddress("port", "80").explain(error) == line

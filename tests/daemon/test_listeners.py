@@ -74,7 +74,7 @@ class ListenerTests(TestCase):
         await listener.stopService()
 
     async def test_taken(self) -> None:
-        """A port that is taken is one line, and may be tried again."""
+        """A port that is taken is reported in one line, and may be tried again."""
         first = self.listener(ListenAddress("port", "0", "127.0.0.1"))
         first.listen()
         number = first.port.getHost().port
@@ -88,7 +88,7 @@ class ListenerTests(TestCase):
         await second.stopService()
 
     async def test_late(self) -> None:
-        """An endpoint that takes its time is watched from when it listens; when it fails after all, the log says so."""
+        """An endpoint that listens later is watched from then on; if it fails after all, the log says so."""
         place = _LatePlace("listen", "tcp:0")
         asked = place.made.asked
         listener = self.listener(place)
@@ -104,7 +104,7 @@ class ListenerTests(TestCase):
         assert "Another process is listening on port 80" in events[0]["error"]
 
     async def test_url(self) -> None:
-        """Its URL is what a client of this machine writes."""
+        """Its URL is what a client on this machine would use."""
         listener = self.listener(ListenAddress("port", "0"))
         for host, url in (
             ("127.0.0.1", "ws://localhost:80"),
@@ -133,7 +133,7 @@ class ListenerTests(TestCase):
             assert listener.isOnAllAddresses() is expected
 
     async def test_unix(self) -> None:
-        """A Unix socket is there while it listens, for user and group."""
+        """A Unix socket exists while it listens, and is open to user and group."""
         path = Path(self.mktemp()).absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         here = os.open(path.parent, os.O_RDONLY)

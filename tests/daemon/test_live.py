@@ -35,7 +35,7 @@ def _run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_bothFamilies(tmp_path: Path) -> None:
-    """A port without an interface answers IPv4, and IPv6 where there is one."""
+    """A port without an interface answers over IPv4, and over IPv6 if the machine has it."""
     with running(tmp_path) as server:
         for host in ("127.0.0.1", "::1") if _isDualStack() else ("127.0.0.1",):
             with socket.create_connection((host, server.port("ws")), PATIENCE) as client:
@@ -44,7 +44,7 @@ def test_bothFamilies(tmp_path: Path) -> None:
 
 
 def test_aReactorThatStandsStill(tmp_path: Path) -> None:
-    """A handler that blocks the reactor is found by the log with its line, and systemd hears beats again when it goes on."""
+    """If a handler blocks the reactor, the log has its line, and systemd gets beats again once it goes on."""
     os.mkfifo(tmp_path / "gate")
     writeService(
         tmp_path,
@@ -64,7 +64,7 @@ def test_aReactorThatStandsStill(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [TWISTD, COMMAND], ids=["twistd", "twisted-ws"])
 def test_aFullDisk(tmp_path: Path, short: Path, command: tuple[str, ...]) -> None:
-    """When the log cannot be written the server serves on, and says so once on standard error."""
+    """When the log cannot be written, the server goes on, and says so once on standard error."""
     line = shlex.join([*command, "--port", "off", "--broadcast-port", "off", "--listen", f"unix:{short}/s"])
     with starting(tmp_path, ["sh", "-c", f"exec {line} >/dev/full"]) as server:
         server.waitForState("READY=1")
@@ -82,7 +82,7 @@ def test_aFullDisk(tmp_path: Path, short: Path, command: tuple[str, ...]) -> Non
 
 @pytest.mark.parametrize("command", [TWISTD, COMMAND, TWIST], ids=["twistd", "twisted-ws", "twist"])
 def test_whatAServicePrintsIsALine(tmp_path: Path, command: tuple[str, ...]) -> None:
-    """With --log-format json even what a service prints is a line of JSON, under each runner."""
+    """With --log-format json, even what a service prints is a line of JSON, under each runner."""
     writeService(tmp_path, "class Prints:\n    def onOpen(self, caller):\n        print('hello from a service')\n")
     arguments = [*command, *PORTS, "--service", "/ws=rooms:Prints", "--log-format", "json"]
     with starting(tmp_path, arguments) as server:
@@ -96,7 +96,7 @@ def test_whatAServicePrintsIsALine(tmp_path: Path, command: tuple[str, ...]) -> 
 
 
 def test_aUnixSocketOfAnother(tmp_path: Path, short: Path) -> None:
-    """A daemon whose Unix socket is held by another says so before it leaves the terminal, and leaves the other alone."""
+    """A daemon whose Unix socket is held by another process says so before it detaches, and leaves that process alone."""
     listen = ("--port", "off", "--broadcast-port", "off", "--listen", f"unix:{short}/s")
     with running(tmp_path, ports=listen) as server:
         for command in (TWISTD_DAEMON, COMMAND):
@@ -109,7 +109,7 @@ def test_aUnixSocketOfAnother(tmp_path: Path, short: Path) -> None:
 
 
 def test_aUnixSocketThatWasLeftBehind(tmp_path: Path, short: Path) -> None:
-    """A socket file of a server that was killed is not in the way of the next."""
+    """The socket file of a killed server is no obstacle to the next."""
     listen = ("--port", "off", "--broadcast-port", "off", "--listen", f"unix:{short}/s")
     with starting(tmp_path, [*TWISTD, *listen]) as server:
         server.waitForState("READY=1")
@@ -121,7 +121,7 @@ def test_aUnixSocketThatWasLeftBehind(tmp_path: Path, short: Path) -> None:
 
 
 def test_aMistakeInATac(tmp_path: Path) -> None:
-    """A mistake in the settings of a .tac file is told without a traceback, with exit code 1, and nothing is left behind."""
+    """A mistake in the settings of a .tac file is reported without a traceback, with exit code 1, and nothing is left behind."""
     (tmp_path / "it.tac").write_text(
         "from twisted.application.service import Application\n"
         "from twisted_ws.daemon import Mount, Settings, makeService\n"
@@ -137,7 +137,7 @@ def test_aMistakeInATac(tmp_path: Path) -> None:
 
 
 def test_pathsOutliveAChangeOfDirectory(tmp_path: Path) -> None:
-    """Relative paths are those of the directory it was started in, also at a reload after twistd --rundir."""
+    """Relative paths are relative to the directory it was started in, even at a reload after twistd --rundir."""
     (tmp_path / "keys").write_text("0123456789abcdef\n")
     (tmp_path / "keys").chmod(0o600)
     (tmp_path / "elsewhere").mkdir()
@@ -156,7 +156,7 @@ def _lockOfALivingProcess(place: Path, process: int) -> None:
 
 
 def test_aUnixSocketFromAnotherLife(tmp_path: Path, short: Path) -> None:
-    """A lock of a killed server whose number another process has now, as in a container that is started anew, is no lock."""
+    """A lock of a killed server does not count if another process has its number now, as in a restarted container."""
     _lockOfALivingProcess(short, os.getpid())
     listen = ("--port", "off", "--broadcast-port", "off", "--listen", f"unix:{short}/s")
     with running(tmp_path, ports=listen) as server:
@@ -164,7 +164,7 @@ def test_aUnixSocketFromAnotherLife(tmp_path: Path, short: Path) -> None:
 
 
 def test_aUnixSocketOfOurOwnNumber(tmp_path: Path, short: Path) -> None:
-    """The same where the number is the server's own, with a socket that is left and with none."""
+    """Nor does it count if the number is the server's own, whether or not a socket file is left."""
     program = "import os, sys\nos.symlink(str(os.getpid()), sys.argv[1] + '/s.lock')\nos.execv(sys.argv[2], sys.argv[2:])"
     command = [*TWISTD, "--port", "off", "--broadcast-port", "off", "--listen", f"unix:{short}/s"]
     with starting(tmp_path, [sys.executable, "-c", program, str(short), *command]) as server:
@@ -186,7 +186,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def test_aSocketFileOfSystemd(tmp_path: Path, short: Path) -> None:
-    """The socket file that systemd has made keeps its mode, and is there for the next start."""
+    """A socket file made by systemd keeps its mode, and remains for the next start."""
     listen = ("--port", "off", "--broadcast-port", "off", "--listen", "systemd:domain=UNIX:name=ws")
     with starting(tmp_path, [sys.executable, "-c", SOCKET_OF_SYSTEMD, f"{short}/s", *TWISTD, *listen]) as server:
         server.waitForState("READY=1")
@@ -201,7 +201,7 @@ def test_aSocketFileOfSystemd(tmp_path: Path, short: Path) -> None:
 
 
 def test_whatBelongsToTheUser(tmp_path: Path, short: Path) -> None:
-    """With --uid the Unix socket and the log are that user's, and the log is rotated by SIGUSR1."""
+    """With --uid, the Unix socket and the log belong to that user, and SIGUSR1 rotates the log."""
     uid = 65534 if os.geteuid() == 0 else os.geteuid()  # only root can become somebody else
     short.chmod(0o777)
     command = [TWISTD[0], "--pidfile=", "-n", "--logfile", f"{short}/log", "--uid", str(uid), "wsservice"]
@@ -223,7 +223,7 @@ def test_whatBelongsToTheUser(tmp_path: Path, short: Path) -> None:
 
 @pytest.mark.parametrize("command", [TWISTD, COMMAND, TWIST], ids=["twistd", "twisted-ws", "twist"])
 def test_signalsForALogFile(tmp_path: Path, command: tuple[str, ...]) -> None:
-    """SIGUSR1 and SIGUSR2, which have somebody's log files opened anew, do not end a server without one."""
+    """SIGUSR1 and SIGUSR2, which rotate log files, do not end a server without one."""
     with running(tmp_path, command=command) as server:
         server.signal(signal.SIGUSR1)
         server.signal(signal.SIGUSR2)
@@ -234,7 +234,7 @@ def test_signalsForALogFile(tmp_path: Path, command: tuple[str, ...]) -> None:
     ("logFormat", "city"), [("text", r"\u0141\xf3d\u017a"), ("json", r"\u0141\u00f3d\u017a")], ids=["text", "json"]
 )
 def test_anEncodingThatLacksACharacter(tmp_path: Path, logFormat: str, city: str) -> None:
-    """What the encoding of the log lacks is escaped, and nothing of the line is lost."""
+    """Characters that the log's encoding lacks are escaped, and nothing of the line is lost."""
     writeService(tmp_path, "class Prints:\n    def onOpen(self, caller):\n        print('from Łódź to here')\n")
     arguments = ("--service", "/ws=rooms:Prints", "--log-format", logFormat)
     with running(tmp_path, *arguments, more={"PYTHONIOENCODING": "ascii"}) as server, server.client():

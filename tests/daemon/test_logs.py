@@ -23,7 +23,7 @@ def _logger(observer: Any) -> Logger:
 
 
 def test_json() -> None:
-    """An event is one line of JSON: time in UTC with its offset, level, namespace and message, whatever is in them."""
+    """An event is one line of JSON with time in UTC, level, namespace and message, whatever they contain."""
     file = io.StringIO()
     _logger(jsonObserver(file)).warn("{what}", what='two\nlines \x1b[31m "quoted" \udcff')
     line = file.getvalue()
@@ -49,7 +49,7 @@ def test_jsonOfAFailure() -> None:
 
 
 def test_jsonOfLittle() -> None:
-    """An event of another library, with next to nothing in it, is a line as well."""
+    """A minimal event of another library is a line as well."""
     file = io.StringIO()
     jsonObserver(file)({"log_failure": Failure(ValueError("x"))})
     event = json.loads(file.getvalue())
@@ -61,7 +61,7 @@ HOSTILE = "two\nlines \x1b[31m\r2026-01-01 [forged#info] \x9b \u202e \udcff " + 
 
 
 def test_textOfAFailure() -> None:
-    """What a peer sent is in the text of many an exception: it gets into the log escaped and shortened."""
+    """What a peer sent, and an exception repeats, is logged escaped and shortened."""
     file = io.StringIO()
     try:
         raise ValueError(HOSTILE)
@@ -77,21 +77,21 @@ def test_textOfAFailure() -> None:
 
 
 def test_textOfNothing() -> None:
-    """An event that says nothing leaves no line."""
+    """An event without text leaves no line."""
     file = io.StringIO()
     textObserver(file)({})
     assert file.getvalue() == ""
 
 
 def test_jsonIsShort() -> None:
-    """A traceback has a bound in JSON as well."""
+    """A traceback in JSON is bounded as well."""
     file = io.StringIO()
     jsonObserver(file)({"log_failure": Failure(ValueError(HOSTILE))})
     assert len(json.loads(file.getvalue())["traceback"]) < 40_000
 
 
 def test_losses() -> None:
-    """A log that cannot be written stops nothing: losses are counted, and told once when they begin and once when they end."""
+    """A log that cannot be written stops nothing: losses are counted, and reported when they begin and when they end."""
     full = False
     written: list[LogEvent] = []
     told: list[str] = []
@@ -118,7 +118,7 @@ def test_losses() -> None:
 
 @pytest.mark.parametrize("logFormat", ["text", "json"])
 def test_observerFor(logFormat: str) -> None:
-    """Both formats have the events from info on, one line each."""
+    """Both formats log events from level info on, one line each."""
     file = io.StringIO()
     log = _logger(observerFor(logFormat, file))
     log.debug("not this")
@@ -137,7 +137,7 @@ class _FullDisk(io.StringIO):
 
 
 def test_aFullDisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a full disk the loss is one line on standard error; where that is gone as well, nothing happens."""
+    """On a full disk, one line on standard error reports the loss; if that is gone as well, nothing happens."""
     stderr = io.StringIO()
     monkeypatch.setattr(logs.sys, "__stderr__", stderr)
     log = _logger(observerFor("text", _FullDisk()))
@@ -152,7 +152,7 @@ def test_aFullDisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_logFile(tmp_path: Path) -> None:
-    """The log file is for user and group only, goes on where it was, and keeps ten old ones at most."""
+    """The log file is for user and group only, is appended to, and at most ten old ones are kept."""
     path = tmp_path / "it.log"
     path.write_text("before\n")
     file = openLogFile(str(path))
@@ -167,7 +167,7 @@ def test_logFile(tmp_path: Path) -> None:
 
 
 def test_noLogFile(tmp_path: Path) -> None:
-    """A log file that cannot be opened is one line with its path."""
+    """A log file that cannot be opened is reported in one line with its path."""
     with pytest.raises(ConfigurationError) as caught:
         openLogFile(str(tmp_path))
     assert str(caught.value) == f"The log file {tmp_path} cannot be written: Is a directory."

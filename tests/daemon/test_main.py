@@ -52,7 +52,7 @@ def test_runs() -> None:
 
 
 def test_mistakes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mistake is one line on standard error: status 2 for an option that does not exist, 1 for everything else."""
+    """A mistake is one line on standard error, with status 2 for an unknown option and 1 for everything else."""
     monkeypatch.setattr(sys, "__stderr__", sys.stderr)
     assert main(["--prot"]) == 2
     assert capsys.readouterr().err == "twisted-ws: there is no option --prot: did you mean --port? (see twisted-ws --help)\n"

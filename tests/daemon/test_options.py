@@ -64,7 +64,7 @@ def test_repeatable() -> None:
 
 
 def test_flagsOverFile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flags win over the file, an empty one as well; relative paths of flags are of the present directory."""
+    """Flags, even empty ones, take precedence over the file; their relative paths are relative to the current directory."""
     (tmp_path / "ws.toml").write_text('interface = "192.0.2.1"\nport = 1\ncertificate = "a.pem"\nkey-store = "b.p12"\n')
     monkeypatch.chdir(tmp_path)
     settings = _settings("--config", "ws.toml", "--interface", "", "--certificate", "c.pem")
@@ -75,7 +75,7 @@ def test_flagsOverFile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_auth(tmp_path: Path) -> None:
-    """--auth makes checkers of Twisted's plugins, as many as are given; one that is unknown is refused."""
+    """--auth makes a checker each time it is given, by Twisted's plugins; an unknown method is refused."""
     (tmp_path / "passwords").write_text("me:secret\n")
     assert len(_settings("--auth", f"file:{tmp_path / 'passwords'}", "--auth", "unix").checkers) == 2
     with pytest.raises(
@@ -85,7 +85,7 @@ def test_auth(tmp_path: Path) -> None:
 
 
 def test_noOption() -> None:
-    """An unexpected argument is named; a number was meant to be the port."""
+    """An unexpected argument is named, and for a number, --port is suggested."""
     with pytest.raises(UsageError, match=r"^unexpected argument '8080': did you mean --port 8080\?$"):
         _settings("8080")
     with pytest.raises(UsageError, match=r"^unexpected argument 'chat:Chat'$"):
@@ -110,7 +110,7 @@ def test_helpServices(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """--version says ours, and not Twisted's."""
+    """--version prints our version, not Twisted's."""
     with pytest.raises(SystemExit) as ended:
         _settings("--version")
     assert ended.value.code == 0
@@ -118,7 +118,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_completion() -> None:
-    """Whatever the shell completion knows is an option."""
+    """Everything that shell completion offers is an option."""
     options = ServiceOptions()
     names = {key.name for key in KEYS} | {"config"}
     assert set(options.compData.optActions) <= names

@@ -55,7 +55,7 @@ def test_raisesTheDescriptorLimit(descriptors: list[tuple[int, int]]) -> None:
 
 
 def test_leavesTheDescriptorLimit(monkeypatch: pytest.MonkeyPatch, descriptors: list[tuple[int, int]]) -> None:
-    """Where it is raised already, or the system refuses, nothing is said."""
+    """If it is raised already, or the system refuses, nothing is logged."""
 
     def refuse(which: int, limits: tuple[int, int]) -> None:
         assert which == resource.RLIMIT_NOFILE
@@ -75,7 +75,7 @@ def test_leavesTheDescriptorLimit(monkeypatch: pytest.MonkeyPatch, descriptors: 
 
 
 def test_listensEarly(tmp_path: Path) -> None:
-    """All ports but Unix sockets listen before the runner leaves the terminal, and those with the privileged start."""
+    """All ports but Unix sockets listen before the runner detaches; Unix sockets follow at the privileged start."""
     reactor = PortsReactor()
     daemon = ProcessDaemon(Settings(listen=(f"unix:{tmp_path}/s",)), reactor=reactor)
     daemon.listenEarly()
@@ -85,7 +85,7 @@ def test_listensEarly(tmp_path: Path) -> None:
 
 
 def test_refusesEarly() -> None:
-    """A taken port, or a Unix socket that cannot be made, is refused then; nothing is left listening."""
+    """A taken port, or a Unix socket that cannot be made, is refused before that, and nothing is left listening."""
     for settings in (Settings(), Settings(port="1", listen=("unix:/nowhere/s",))):
         reactor = PortsReactor(8080)
         with pytest.raises(ConfigurationError):
@@ -95,7 +95,7 @@ def test_refusesEarly() -> None:
 
 @pytest.mark.parametrize("runner", [{"nodaemon": True}, {"nodaemon": False, "statusPipe": 5}])
 def test_refusesLate(tmp_path: Path, runner: dict[str, Any]) -> None:
-    """What goes wrong after that is raised as well; a daemon also logs it, because its standard error is gone."""
+    """What goes wrong later is raised as well; a daemon also logs it, because its standard error is gone."""
     reactor = PortsReactor(0)
     daemon = ProcessDaemon(Settings(listen=(f"unix:{tmp_path}/s",)), runner, reactor)
     daemon.listenEarly()
@@ -136,7 +136,7 @@ def _observer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logFormat: str, *
 def test_logsToStandardOutput(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logFormat: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Under twistd in the foreground the log is on standard output, in the format that was asked for."""
+    """Under twistd in the foreground, the log is on standard output, in the requested format."""
     for logfile in (None, "-"):
         Logger(observer=_observer(tmp_path, monkeypatch, logFormat, logfile=logfile)).info("hello")
         line = capsys.readouterr().out
@@ -145,7 +145,7 @@ def test_logsToStandardOutput(
 
 
 def test_logsToAFile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: dict[int, Any], opened: list[Any]) -> None:
-    """A daemon logs to twistd.log or to the file that was given, which SIGUSR1 rotates."""
+    """A daemon logs to twistd.log or to the given file, which SIGUSR1 rotates."""
     Logger(observer=_observer(tmp_path, monkeypatch, "text", nodaemon=False)).info("one")
     assert "one" in (tmp_path / "twistd.log").read_text()
     observer = _observer(tmp_path, monkeypatch, "text", nodaemon=True, logfile="it.log")
@@ -168,12 +168,12 @@ def test_aDaemonHasNoStandardOutput(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("runner", [{"logger": object()}, {"syslog": True}])
 def test_leavesAnotherLog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: dict[str, Any]) -> None:
-    """The --logger and --syslog of twistd win."""
+    """The options --logger and --syslog of twistd take precedence."""
     assert _observer(tmp_path, monkeypatch, "json", **runner) is None
 
 
 def test_logsUnderTwist() -> None:
-    """Twist has formats of its own; --log-format json puts ours in their place."""
+    """Under twist, --log-format json replaces twist's own formats."""
     for logFormat in ("text", "json"):
         runner: dict[str, Any] = {"fileLogObserverFactory": None}
         ProcessDaemon(Settings(logFormat=logFormat), runner, PortsReactor()).setServiceParent(Application("test"))

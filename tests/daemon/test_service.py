@@ -77,7 +77,7 @@ def _publishes(reactor: PortsReactor, key: str) -> int:
 
 
 def test_defaults() -> None:
-    """By itself it serves the demo on 8080, and the broadcast site on 8081 of this machine, each with its line in the log."""
+    """By default, it serves the demo on 8080 and the broadcast site on the loopback address, each with its line in the log."""
     reactor = PortsReactor()
     daemon = Daemon(Settings(), reactor)
     with capturedLogs() as events:
@@ -94,7 +94,7 @@ def test_defaults() -> None:
 
 
 def test_everyPort(tmp_path: Path) -> None:
-    """Each port can be had, plain and TLS, and endpoint strings beside numbers; the page shows the plain broadcast URL."""
+    """Every kind of port works, plain and TLS, by number or endpoint string; the page shows the plain broadcast URL."""
     reactor = PortsReactor()
     settings = Settings(
         port="tcp:80:interface=127.0.0.1",
@@ -121,7 +121,7 @@ def test_everyPort(tmp_path: Path) -> None:
 
 
 def test_portsOff(tmp_path: Path) -> None:
-    """A port that is off does not listen; the broadcast site may be off as a whole, but WebSocket may not."""
+    """A port that is off does not listen; the broadcast site may be off altogether, but WebSocket may not."""
     reactor = PortsReactor()
     daemon = Daemon(Settings(port="off", listen=("1",), broadcastPort="off"), reactor)
     daemon.startService()
@@ -131,7 +131,7 @@ def test_portsOff(tmp_path: Path) -> None:
 
 
 def test_aBroadcastSiteOnAUnixSocket(tmp_path: Path) -> None:
-    """It may be on a Unix socket, which no URL says: then the page shows none."""
+    """The broadcast site may be on a Unix socket, which has no URL: then the page shows none."""
     reactor = PortsReactor()
     daemon = Daemon(Settings(broadcastPort=f"unix:{tmp_path}/b"), reactor)
     with capturedLogs() as events:
@@ -141,7 +141,7 @@ def test_aBroadcastSiteOnAUnixSocket(tmp_path: Path) -> None:
 
 
 def test_theServerIsToldAll() -> None:
-    """Limits, origins, proxies, compression and services of the settings are those of the server."""
+    """The server gets limits, origins, proxies, compression and services from the settings."""
     limits = Limits(maxMessageSize=5, backlog=7)
     reactor = PortsReactor()
     daemon = Daemon(
@@ -171,7 +171,7 @@ def test_theServerIsToldAll() -> None:
     ],
 )
 def test_theSamePortTwice(tmp_path: Path, settings: Settings, ports: str) -> None:
-    """Two of our own ports with one number are named, and not a process of somebody else."""
+    """If two of our own ports have the same number, they are named, and no other process is blamed."""
     settings = Settings(
         port=settings.port, tlsPort=settings.tlsPort, listen=settings.listen, stateDirectory=str(tmp_path), interface="127.0.0.1"
     )
@@ -191,7 +191,7 @@ def test_theSamePortTwice(tmp_path: Path, settings: Settings, ports: str) -> Non
     ],
 )
 def test_reachableWithoutACredential(tmp_path: Path, settings: Settings, option: str) -> None:
-    """A broadcast site that others could reach is refused without credentials, and the line says how to have one."""
+    """Without credentials, a broadcast site that others could reach is refused, and the line says what to do."""
     settings = Settings(
         broadcastPort=settings.broadcastPort,
         broadcastTlsPort=settings.broadcastTlsPort,
@@ -204,7 +204,7 @@ def test_reachableWithoutACredential(tmp_path: Path, settings: Settings, option:
 
 
 def test_reachableWithACredential(tmp_path: Path) -> None:
-    """With keys or passwords it may be reached from elsewhere."""
+    """With keys or passwords, the broadcast site may be reachable from elsewhere."""
     for settings in (
         Settings(broadcastInterface="0.0.0.0", apiKeyFile=_keys(tmp_path, KEY)),
         Settings(broadcastPort="tcp:8081", checkers=(InMemoryUsernamePasswordDatabaseDontUse(me=b"secret"),)),
@@ -213,7 +213,7 @@ def test_reachableWithACredential(tmp_path: Path) -> None:
 
 
 def test_thePasswordFile(tmp_path: Path) -> None:
-    """A password file that cannot be read, or that others can, is told at the start, and not at the first login."""
+    """A password file that is unreadable, or readable by others, is reported at the start, not at the first login."""
     path = tmp_path / "passwords"
     settings = Settings(checkers=(FilePasswordDB(str(path)),))
     assert _refused(settings) == f"The password file {path} (--auth) cannot be read: No such file or directory."
@@ -285,7 +285,7 @@ def test_strictTransportSecurity(tmp_path: Path) -> None:
 
 
 def test_allPortsOrNone() -> None:
-    """When one port is taken, the line says which, and those that listened already are closed."""
+    """When a port is taken, the line says which, and ports that listened already are closed."""
     for start in (Daemon.privilegedStartService, Daemon.startService):
         reactor = PortsReactor(8080)
         daemon = Daemon(Settings(), reactor)
@@ -307,7 +307,7 @@ def test_startTwice() -> None:
 
 
 def test_anOddEndpoint() -> None:
-    """An endpoint that takes its time listens without a line of its own, and stops nothing."""
+    """An endpoint that listens later delays nothing, and has no log line."""
 
     class Late(ListenAddress):
         def endpoint(self, reactor: Any, backlog: int) -> Any:
@@ -322,7 +322,7 @@ def test_anOddEndpoint() -> None:
 
 @pytest.mark.parametrize("count", ["1 caller is", "2 callers are"])
 def test_drainOrder(count: str) -> None:
-    """At a stop WebSocket ports close first, then the callers leave, and the site that tells of health closes last."""
+    """At a stop, WebSocket ports close first, then the callers leave, and the site with the health checks closes last."""
     reactor = PortsReactor()
     daemon = Daemon(Settings(), reactor)
     daemon.startService()
@@ -346,7 +346,7 @@ def test_drainOrder(count: str) -> None:
 
 
 def test_drainOfNobody() -> None:
-    """A stop without callers is at once, and says nothing."""
+    """A stop without callers is immediate and silent."""
     reactor = PortsReactor()
     daemon = Daemon(Settings(), reactor)
     daemon.startService()
@@ -357,12 +357,12 @@ def test_drainOfNobody() -> None:
 
 
 def test_theGlobalReactor() -> None:
-    """Without a reactor it is for the global one."""
+    """Without a reactor argument, it uses the global one."""
     assert Daemon(Settings()).server.reactor is globalReactor
 
 
 def test_reload(tmp_path: Path) -> None:
-    """A reload reads keys and certificates; what is wrong stays as it was, and hinders nothing else."""
+    """A reload reads keys and certificates; if one is invalid, the old one stays, and the rest is reloaded."""
     keys, certificate = _keys(tmp_path, KEY), _certificate(tmp_path)
     reactor = PortsReactor()
     with capturedLogs() as events:
@@ -413,5 +413,5 @@ def test_reloadOfLittle() -> None:
     ],
 )
 def test_namesTheOption(settings: Settings, line: str) -> None:
-    """What does not fit is told with the option that it stands in."""
+    """An invalid value is reported with its option."""
     assert _refused(settings).startswith(line)

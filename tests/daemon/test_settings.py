@@ -29,7 +29,7 @@ def test_everyKeyHasItsAttribute() -> None:
 
 
 def test_defaults() -> None:
-    """Without a file and flags everything is as documented."""
+    """Without a file and flags, everything is as documented."""
     settings = merge({}, {})
     assert settings == Settings()
     assert (settings.port, settings.tlsPort) == ("8080", "off")
@@ -51,7 +51,7 @@ def test_helpTellsTheDefault(key: Any) -> None:
 
 
 def test_flagsWinOverTheFile() -> None:
-    """A flag that was given wins over the file, and the file over the default."""
+    """A flag takes precedence over the file, and the file over the default."""
     document = {"port": 9000, "broadcast-port": 9001, "max-connections": 5, "allowed-origin": ["https://a.example"]}
     settings = merge(document, {"port": "9100", "allowed-origin": ["https://b.example"]})
     assert (settings.port, settings.broadcastPort, settings.limits.maxConnections) == ("9100", "9001", 5)
@@ -85,7 +85,7 @@ def test_sizes(text: str | int, size: int) -> None:
 
 @pytest.mark.parametrize("value", ["", "x", "-1", "1.5MiB", "1 TiB", "1" * 16, True, None, 1.5, ["1"]])
 def test_noSizes(value: object) -> None:
-    """What is no size is refused, with examples of sizes."""
+    """An invalid size is refused, with examples of valid ones."""
     assert "64KiB" in _refused({"max-send-buffer": value})
 
 
@@ -99,7 +99,7 @@ def test_ports(value: object, port: str) -> None:
 
 @pytest.mark.parametrize("value", ["", "65536", 65536, -1, "-1", "none", "٣", True, 80.0, None])
 def test_noPorts(value: object) -> None:
-    """What is no port is refused, and the line says what was given and what is expected."""
+    """An invalid port is refused, and the line says what was given and what is expected."""
     line = _refused({"port": value})
     assert line.startswith("port must be a port from 0 to 65535, an endpoint string")
     assert line.endswith(f"not {value!r}.")
@@ -127,13 +127,13 @@ def test_noPorts(value: object) -> None:
     ],
 )
 def test_wrongKinds(name: str, value: object, expected: str) -> None:
-    """A value of the wrong kind is refused by its key, with what is expected and what was given."""
+    """A value of the wrong type is refused by its key, with what is expected and what was given."""
     assert _refused({name: value}) == f"{name} must be {expected}, not {value!r}."
     assert _refused({}, {name: value}) == f"--{name} must be {expected}, not {value!r}."
 
 
 def test_kindsOfToml() -> None:
-    """A file may say booleans, numbers and texts where a flag says text."""
+    """A file may have booleans, numbers and strings where a flag has text."""
     settings = merge(
         {"compression": True, "ping-interval": 2.5, "tls-minimum": "1.3", "drain-timeout": 0, "max-connections": "3"}, {}
     )
@@ -167,7 +167,7 @@ def test_kindsOfToml() -> None:
     ],
 )
 def test_mistakesInTheFile(document: dict[str, Any], line: str) -> None:
-    """A mistake in the file is told with its key, its table, and the nearest name there is."""
+    """A mistake in the file is reported with its key, its table, and the nearest valid name."""
     assert _refused(document) == line
 
 
@@ -178,7 +178,7 @@ def test_mistakesInServices(text: str) -> None:
 
 
 def test_loadMakesPathsAbsolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paths in a file are relative to the file, whatever the present directory is or becomes."""
+    """Paths in a file are relative to the file, whatever the current directory is or becomes."""
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/ws.toml").write_text('certificate = "tls/cert.pem"\nprivate-key = "/keys/key.pem"\nclient-ca = "~/ca.pem"\n')
     monkeypatch.chdir(tmp_path)
@@ -189,7 +189,7 @@ def test_loadMakesPathsAbsolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_absoluteLeavesTheRest() -> None:
-    """Only paths become absolute; what is no text is left for the message about its kind."""
+    """Only paths become absolute; values of other types are left for the error about the type."""
     assert absolute({"certificate": 5, "port": "x", "key-store": "a/../b"}, "/etc") == {
         "certificate": 5,
         "port": "x",
@@ -198,7 +198,7 @@ def test_absoluteLeavesTheRest() -> None:
 
 
 def test_fileMistakesSayWhere(tmp_path: Path) -> None:
-    """A file that cannot be read or parsed is told by its path, bad TOML with line and column."""
+    """A file that cannot be read or parsed is reported by its path, invalid TOML with line and column."""
     bad, latin = tmp_path / "bad.toml", tmp_path / "latin.toml"
     bad.write_text("port = 8080\nport = \n")
     latin.write_bytes(b'interface = "\xff"')

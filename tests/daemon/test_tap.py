@@ -36,7 +36,7 @@ def test_plugin() -> None:
 
 
 def test_ofOptions() -> None:
-    """Of options comes a daemon with their settings and the runner's options, listening already."""
+    """From options, it makes a daemon with their settings and the runner's options, which listens already."""
     options = tap.Options()
     options.parseOptions(["--port", "5"])  # type: ignore[no-untyped-call]
     for parent in ({"nodaemon": True}, None):
@@ -46,7 +46,7 @@ def test_ofOptions() -> None:
 
 
 def test_ofSettings() -> None:
-    """Of settings, in a .tac file, comes the same daemon without a runner."""
+    """From settings in a .tac file, it makes the same daemon without a runner."""
     settings = Settings(services=(Mount("/a", "demo"),))
     made = makeService(settings)
     assert made.settings is settings
@@ -70,7 +70,7 @@ def test_aMistake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_aLateMistake(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """A mistake that shows only later is one line on standard error as well, Ctrl-C is none, and the rest has its traceback."""
+    """A mistake that shows only later is one line on standard error, too; Ctrl-C is silent, and the rest has its traceback."""
     shown: list[object] = []
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, traceback: shown.append(error))
     monkeypatch.setattr(sys, "__stderr__", sys.stderr)

@@ -62,7 +62,7 @@ def test_installed() -> None:
 
 
 def test_aClassIsMade(place: Path) -> None:
-    """A class of a module of the present directory is called with the options; a dotted name reaches into it."""
+    """A class in a module of the current directory is called with the options; a dotted name reaches into it."""
     room = loadService("targetrooms:Room", {"name": "attic", "size": 3})
     assert (room.name, room.size) == ("attic", 3)  # type: ignore[attr-defined]
     assert type(loadService("targetrooms:Room.Inner", {})).__name__ == "Inner"
@@ -111,7 +111,7 @@ def test_anObjectIsTaken(place: Path) -> None:
     ],
 )
 def test_notFound(place: Path, target: str, line: str) -> None:
-    """A name that leads nowhere is told with the nearest one, or how it is written."""
+    """A name that is not found is reported with the nearest one, or with the correct form."""
     assert _refused(target) == line.format(place)
 
 
@@ -129,14 +129,14 @@ def test_notFound(place: Path, target: str, line: str) -> None:
     ],
 )
 def test_aModuleThatFails(place: Path, source: str, why: str) -> None:
-    """A module that cannot be imported is told with its error and the line; not even one that exits ends us."""
+    """A module that cannot be imported is reported with its error and line, even one that exits."""
     path = place / "targetbroken.py"
     path.write_text(source)
     assert _refused("targetbroken:Room") == "The service targetbroken:Room cannot be imported: " + why.format(path)
 
 
 def test_aClassThatFails(place: Path) -> None:
-    """A constructor that raises is told with its error and the line, wrong options with what is wrong about them."""
+    """A constructor that raises is reported with its error and line, and wrong options with what is wrong about them."""
     path = place / "targetrooms.py"
     cannot = "The service targetrooms:Room cannot be made"
     assert _refused("targetrooms:Room", size=-1) == f"{cannot}: ValueError: a negative size ({path}:10)."
@@ -157,7 +157,7 @@ def _installed(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
 
 
 def test_anInstalledOneThatFails(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed service that cannot be imported is told by its name, and does not hide the others in the list."""
+    """An installed service that cannot be imported is reported by its name, and does not hide others in the list."""
     _installed(monkeypatch, room="targetrooms:Room", gone="targetgone:Room", bare="targetrooms:Bare")
     assert _refused("gone") == (
         "The installed service gone (targetgone:Room) cannot be imported: ModuleNotFoundError: No module named 'targetgone'."

@@ -102,7 +102,7 @@ def test_upgradeRequired(server: Server, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/ws", "/", "/demo.js"])
 def test_methods(server: Server, path: str) -> None:
-    """Nothing here is written to."""
+    """The pages cannot be written to."""
     response = get(server, path, "Content-Length: 0", method="POST")
     assert (response.status, response.header("allow")) == (405, "GET, HEAD, OPTIONS")
     assert get(server, path, method="OPTIONS").status == 204
@@ -110,7 +110,7 @@ def test_methods(server: Server, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/nothing", "/wsx", "/ws%2Fx", "/demo.html", "/static/demo.js", "/healthz", "/%2e%2e/x"])
 def test_notFound(server: Server, path: str) -> None:
-    """Any other path is a 404; the server gets the path as it came, and decodes it once."""
+    """Any other path is a 404; a path is decoded once."""
     response = get(server, path)
     assert (response.status, response.json["error"]) == (404, "not-found")
     assert server.asked == [path]
@@ -120,7 +120,7 @@ def test_notFound(server: Server, path: str) -> None:
 
 @pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/ws", 426)])
 def test_aPageMayReadThatThereAreNoChannels(server: Server, path: str, status: int) -> None:
-    """A page that may connect is told why it cannot: its browser shows it the answer, and lets it send a publication."""
+    """A page of an allowed origin may read why there are no channels, and may try to publish."""
     server.origins = AllowedOrigins(["https://app.example"])
     response = get(server, path, "Origin: https://app.example")
     assert (response.status, response.header("access-control-allow-origin")) == (status, "https://app.example")
@@ -139,7 +139,7 @@ def test_aPageMayReadThatThereAreNoChannels(server: Server, path: str, status: i
 
 
 def test_noDemo() -> None:
-    """Without a demo service there is no page."""
+    """Without a demo service, there is no page."""
     for path in ("/", "/demo.js", "/playground.js", "/demo.css", "/favicon.ico"):
         assert get(Server(rooms=object()), path).status == 404
 
@@ -202,7 +202,7 @@ def test_command(server: Server) -> None:
     ],
 )
 def test_files(server: Server, path: str, kind: str) -> None:
-    """The page's files have their types."""
+    """The page's files have the right types."""
     response = get(server, path)
     assert (response.status, response.header("content-type")) == (200, kind)
     assert response.header("content-length") == str(len(response.body)) != "0"
@@ -210,7 +210,7 @@ def test_files(server: Server, path: str, kind: str) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/demo.js", "/twisted-ws.js"])
 def test_unchanged(server: Server, path: str) -> None:
-    """A browser that has a file asks each time, and gets it again only when it is another; compressed where it takes that."""
+    """A browser revalidates a file each time, and gets it again only if it has changed, compressed if it accepts that."""
     server.services["/channels"] = ChannelService()
     whole = get(server, path)
     tag = str(whole.header("etag"))
@@ -236,7 +236,7 @@ def test_unchanged(server: Server, path: str) -> None:
     ],
 )
 def test_browserClient(server: Server, path: str, kind: str) -> None:
-    """The browser client is there where there are channels, for pages of every origin."""
+    """The browser client is served if there are channels, for pages of every origin."""
     assert get(server, path).status == 404
     for mounted in ("/channels", "/channels/{channel}"):
         response = get(Server(**{mounted.strip("/"): ChannelService()}), path)
@@ -248,7 +248,7 @@ def test_browserClient(server: Server, path: str, kind: str) -> None:
 
 
 def test_playground(server: Server) -> None:
-    """The page knows where the channels are: at the playground before any other, and not where each path has a parameter."""
+    """The page knows where the channels are, preferably the playground; it has none if every path has a parameter."""
 
     def found() -> tuple[str | None, bool]:
         page = Page(get(server, "/", broadcastURL=URL).body.decode())
@@ -293,7 +293,7 @@ def test_pageHeaders(server: Server, path: str) -> None:
     ],
 )
 def test_strictTransport(server: Server, host: str, sent: bool) -> None:
-    """Browsers are asked to come back over TLS only where that was asked for, over TLS, and by a name that others know."""
+    """Strict transport security is only announced if configured, over TLS, and under a public host name."""
     value = get(server, "/", "x-tls", host=host, hsts=True).header("strict-transport-security")
     assert value == ("max-age=31536000" if sent else None)
     assert get(server, "/", host=host, hsts=True).header("strict-transport-security") is None
@@ -301,7 +301,7 @@ def test_strictTransport(server: Server, host: str, sent: bool) -> None:
 
 
 def test_keepAlive(server: Server) -> None:
-    """A connection has more than one request."""
+    """A connection serves more than one request."""
     connection = Connection(pagesSite(server))  # type: ignore[arg-type]
     for _ in range(3):
         assert connection.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").header("connection") is None

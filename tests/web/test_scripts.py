@@ -38,7 +38,7 @@ def test_script() -> None:
 
 @pytest.mark.parametrize("name", ["twisted-ws.js", "twisted-ws.mjs"])
 def test_noMore(name: str) -> None:
-    """Nothing but the names of the client is left to the page, and nothing is loaded from elsewhere."""
+    """The script adds only the client's names to the page, and loads nothing from elsewhere."""
     text = CLIENT[name].decode()
     assert "import" not in text
     assert set(re.findall(r"https?:\S+", text)) <= {'http").replace(/^ws/,'}

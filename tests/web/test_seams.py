@@ -60,7 +60,7 @@ def test_methods(owner: type, name: str, parameters: list[str]) -> None:
 
 
 def test_functions() -> None:
-    """So are functions and constants."""
+    """Functions and constants are there as well."""
     assert http.datetimeToString(0) == b"Thu, 01 Jan 1970 00:00:00 GMT"
     assert http.parse_qs(b"a=1&b=", keep_blank_values=True) == {b"a": [b"1"], b"b": [b""]}
     assert isinstance(NOT_DONE_YET, int)

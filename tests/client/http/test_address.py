@@ -60,7 +60,7 @@ def test_read(url, isSecure, host, port, target, authority):
     ],
 )
 def test_refused(url, hint):
-    """What cannot be connected to is refused with the reason, and without what may be secret."""
+    """An unusable URL is refused with the reason, and without what may be secret."""
     with pytest.raises(InvalidURL) as caught:
         parseURL(url)
     assert hint in str(caught.value)

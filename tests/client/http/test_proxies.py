@@ -23,7 +23,7 @@ PLAIN, SECURE = parseURL("ws://app.example:8080/"), parseURL("wss://app.example/
     ],
 )
 def test_read(url, proxy):
-    """The URL of a proxy has its kind, its address and the credentials."""
+    """The URL of a proxy gives its kind, its address and the credentials."""
     found = parseProxy(url, "proxy")
     assert found == proxy
     assert "ss" not in repr(found).replace("isSocks", "")
@@ -45,7 +45,7 @@ def test_read(url, proxy):
     ],
 )
 def test_refused(url):
-    """A URL that names no usable proxy is refused, and what may be a password in it is not shown."""
+    """An unusable proxy URL is refused, and what may be a password in it is not shown."""
     with pytest.raises(InvalidURL) as caught:
         parseProxy(url, "HTTPS_PROXY")
     assert "HTTPS_PROXY" in str(caught.value)
@@ -69,7 +69,7 @@ def test_environment(monkeypatch):
 
 
 def test_chosen():
-    """The user's word counts more than the environment's."""
+    """The caller's argument takes precedence over the environment."""
     environment = {"all": "c:3", "no": "*"}
     assert proxyFor(PLAIN, False, environment) is None
     assert proxyFor(PLAIN, "socks5://s", environment) == Proxy(True, "s", 1080)

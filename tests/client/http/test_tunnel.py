@@ -51,7 +51,7 @@ def ends(setup: Setup) -> str:
 
 
 def test_connect():
-    """An HTTP proxy is asked by CONNECT; then the server is talked to through it."""
+    """An HTTP proxy is asked with CONNECT, and then the server is reached through it."""
     setup = http()
     assert setup.peer.received() == b"CONNECT app.example:8080 HTTP/1.1\r\nHost: app.example:8080\r\n\r\n"
     setup.peer.send(b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n", 5)
@@ -62,7 +62,7 @@ def test_connect():
 
 
 def test_earlyServer():
-    """What the server says right behind the proxy's answer is not lost."""
+    """What the server sends right behind the proxy's answer is not lost."""
     setup = http()
     setup.peer.received()
     setup.peer.send(b"HTTP/1.0 200 OK\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
@@ -91,7 +91,7 @@ def test_credentials():
     ],
 )
 def test_refusals(answer, hint):
-    """A proxy that will not, or is none, is named with what to do; its status is in the error."""
+    """A proxy that refuses, or is not a proxy, is named with what to do; its status is in the error."""
     setup = http()
     setup.peer.send(answer)
     assert hint in ends(setup)
@@ -125,7 +125,7 @@ def test_proxyGone():
 
 @pytest.mark.parametrize("step", [None, 1])
 def test_socks(step):
-    """A SOCKS proxy gets the name, not an address, and asks DNS itself."""
+    """A SOCKS proxy gets the name, not an address, and resolves it itself."""
     setup = socks()
     assert setup.peer.received() == b"\x05\x01\x00"
     setup.peer.send(b"\x05\x00", step)
@@ -159,7 +159,7 @@ def test_socksPassword():
     [("ws://10.1.2.3/", b"\x01\x0a\x01\x02\x03\x00\x50"), ("ws://[::1]:81/", b"\x04" + b"\0" * 15 + b"\x01\x00\x51")],
 )
 def test_socksAddress(url, address):
-    """An IP address goes as one."""
+    """A SOCKS proxy gets an IP address as an address."""
     setup = socks(url=url)
     setup.peer.received()
     setup.peer.send(b"\x05\x00")
@@ -185,7 +185,7 @@ def test_socksAddress(url, address):
     ],
 )
 def test_socksRefusals(user, answers, hint):
-    """A SOCKS proxy that will not, or is none, is named with what to do."""
+    """A SOCKS proxy that refuses, or is not one, is named with what to do."""
     setup = socks(user, "secret" if user else "")
     for answer in answers:
         assert pending(setup.connecting)

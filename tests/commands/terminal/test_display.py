@@ -31,7 +31,7 @@ def everything(display: Display) -> None:
 
 @pytest.mark.parametrize(("end", "wanted"), [(b"\n", b"t\xc3\xabxt\n\x00\xff\n"), (b"", b"t\xc3\xabxt\x00\xff")])
 def test_plain(end: bytes, wanted: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    """Only payloads are written; what there is to know goes to standard error."""
+    """Only payloads go to standard output; everything else goes to standard error."""
     written: list[bytes] = []
     display = PlainDisplay(written.append, end)
     everything(display)
@@ -42,7 +42,7 @@ def test_plain(end: bytes, wanted: bytes, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each event is an object in a line of its own."""
+    """Each event is an object on a line of its own."""
     written: list[bytes] = []
     display = JSONDisplay(written.append, lambda: WHEN)
     everything(display)
@@ -72,7 +72,7 @@ def terminal(**options: Any) -> tuple[TerminalDisplay, list[str]]:
 
 
 def test_terminal() -> None:
-    """A line has time, direction and text; without an editor there is no sequence, and what was sent is there already."""
+    """A line has time, direction and text; without an editor, there are no escape sequences, and sent text is not repeated."""
     display, written = terminal(colour=False)
     everything(display)
     display.note("so")
@@ -89,7 +89,7 @@ def test_terminal() -> None:
 
 
 def test_colours() -> None:
-    """With colours, the text of the peer stands outside of them."""
+    """With colours, the text of the peer is not coloured."""
     display, written = terminal(colour=True)
     display.message("hello")
     display.note("so")
@@ -97,7 +97,7 @@ def test_colours() -> None:
 
 
 def test_editing() -> None:
-    """Around what is typed, each line is put above it; at the end it is taken away."""
+    """Each line is put above what is being typed, which is removed at the end."""
     one = Editor(History(None))
     one.feed(b"abc")
     display, written = terminal(colour=False, editor=one, columns=lambda: 40)
@@ -118,7 +118,7 @@ def test_editing() -> None:
 
 
 def test_oneLine() -> None:
-    """Nothing of a long message is cut, and backslashes stay as they are."""
+    """Long messages are not cut, and backslashes stay as they are."""
     assert oneLine('{"a": "\\n"}' + "x" * 100_000) == '{"a": "\\n"}' + "x" * 100_000
     assert oneLine("") == ""
 

@@ -51,7 +51,7 @@ def editor(*lines: str) -> Editor:
     ids=repr,
 )
 def test_keys(keys: str, line: str) -> None:
-    """The keys do what they do in readline."""
+    """The keys work as in readline."""
     assert editor("one", "two").feed(f"{keys}\r".encode()) == [line]
 
 
@@ -66,18 +66,18 @@ def test_pieces() -> None:
 
 
 def test_end() -> None:
-    """Ctrl-D on an empty line is the end; on another one it deletes."""
+    """Ctrl-D ends the input on an empty line, and deletes on any other."""
     assert editor().feed(b"a\x01\x04\x04") == [END]
     assert editor().feed(b"one\ntwo\n\x04") == ["one", "two", END]
 
 
 def test_endlessSequence() -> None:
-    """What begins like a key and has no end is none, and swallows little."""
+    """An unfinished key sequence is ignored, and swallows little."""
     assert editor().feed(b"\x1b[" + b"1" * 15 + b"end\n") == ["end"]
 
 
 def test_historyGrows() -> None:
-    """A line is the next one's history, and to go there and leave it changes nothing."""
+    """A line becomes history for the next, and visiting it changes nothing."""
     one = editor()
     assert one.feed(b"first\nsecond\n\x1b[A\x1b[A\n\x1b[A\n") == ["first", "second", "first", "first"]
 
@@ -110,7 +110,7 @@ def screen(text: str) -> tuple[str, int]:
     ids=repr,
 )
 def test_drawn(keys: str, width: int, row: str, cursor: int) -> None:
-    """One row shows as much as fits around the cursor, whatever the characters are wide."""
+    """One row shows as much as fits around the cursor, however wide the characters are."""
     one = editor()
     one.feed(keys.encode())
     assert screen(one.drawn("> ", width)) == (row, cursor)

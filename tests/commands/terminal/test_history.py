@@ -22,7 +22,7 @@ def test_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_kept(tmp_path: Path) -> None:
-    """What is worth it is kept, for its owner only."""
+    """Lines worth keeping are kept, readable by their owner only."""
     file = tmp_path / "a" / "history"
     history = History(file)
     history.add("zero")
@@ -37,7 +37,7 @@ def test_kept(tmp_path: Path) -> None:
 
 
 def test_bounded(tmp_path: Path) -> None:
-    """It has at most so many lines, in memory and, when the next session begins, in its file."""
+    """The number of lines is bounded, in memory and, from the next session on, in the file."""
     file = tmp_path / "history"
     history = History(file)
     for number in range(MOST + 10):
@@ -49,7 +49,7 @@ def test_bounded(tmp_path: Path) -> None:
 
 
 def test_notWritable(tmp_path: Path) -> None:
-    """Where no file can be, there is a history for this session."""
+    """If no file can be made, there is a history for this session only."""
     (tmp_path / "file").write_text("")
     for path in (None, tmp_path / "file" / "history"):
         history = History(path)

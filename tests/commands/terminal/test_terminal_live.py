@@ -18,7 +18,7 @@ EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\nfake\u202e\ttab"
 
 
 def test_transcript(tmp_path: Path) -> None:
-    """What is typed and what comes stands there with time and direction, in colours; Ctrl-D ends it all."""
+    """What is typed and what comes is shown with time and direction, in colours; Ctrl-D ends the session."""
     with foreign(echo) as url, Terminal(tmp_path, "connect", url) as terminal:
         terminal.expect(rf"{TIME} \* connected to {url}")
         terminal.expect("> ")
@@ -35,7 +35,7 @@ def test_transcript(tmp_path: Path) -> None:
 
 
 def test_incomingWhileTyping(tmp_path: Path) -> None:
-    """A message that comes while a line is typed stands above it, and the line is as it was, with its cursor."""
+    """A message that comes while a line is typed is shown above it, and the line and its cursor stay as they were."""
     ready = threading.Event()
 
     def later(ws: Any) -> None:
@@ -57,7 +57,7 @@ def test_incomingWhileTyping(tmp_path: Path) -> None:
 
 
 def test_longLine(tmp_path: Path) -> None:
-    """A line that is longer than the terminal is wide stays in one row, and goes out whole."""
+    """A line longer than the terminal's width stays in one row, and is sent whole."""
     text = "".join(chr(97 + n % 26) for n in range(100))
     with foreign(echo) as url, Terminal(tmp_path, "connect", url, columns=40) as terminal:
         terminal.expect("> ")

@@ -38,7 +38,7 @@ def post(body: bytes, *headers: bytes, path: bytes = b"/echo") -> bytes:
 
 
 def test_get(world: World) -> None:
-    """A response has its length and type, says nothing about the software, and is not guessed at or stored."""
+    """A response has its length and type, does not name the software, and is neither sniffed nor stored."""
     response = world.connect().ask(GET)
     assert (response.status, response.body) == (200, b"hello")
     assert response.header("content-length") == "5"
@@ -52,7 +52,7 @@ def test_get(world: World) -> None:
 
 @pytest.mark.parametrize("request_", [GET, post(b"x"), GET.replace(b"GET", b"HEAD", 1), GET.replace(b"/echo", b"/none", 1)])
 def test_oneWrite(world: World, monkeypatch: pytest.MonkeyPatch, request_: bytes) -> None:
-    """Head and body of an answer are written at once, and so leave in one packet where they are small."""
+    """Head and body of an answer are written together, so that small ones leave in one packet."""
     connection = world.connect()
     writes: list[bytes] = []
     monkeypatch.setattr(connection.transport, "write", writes.append)
@@ -62,7 +62,7 @@ def test_oneWrite(world: World, monkeypatch: pytest.MonkeyPatch, request_: bytes
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
 def test_plainAnswer(world: World, monkeypatch: pytest.MonkeyPatch, version: bytes) -> None:
-    """An answer without headers of its own is made in one step, with the same headers as any other."""
+    """An answer without headers of its own is built in one step, with the same headers as any other."""
     request = GET.replace(b"1.1", version)
     plain = world.connect().ask(request)
     render = Echo.render_GET
@@ -79,7 +79,7 @@ def test_plainAnswer(world: World, monkeypatch: pytest.MonkeyPatch, version: byt
 
 
 def test_says(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A header that an answer says again stands once, however it was spelt before, and none can begin another line."""
+    """A header that is set again appears once, however it was spelt before, and no value can begin another line."""
 
     def answered(*said: tuple[str, str], before: bool = False, after: bool = False) -> bytes:
         def render(self: Echo, request: Any) -> bytes:
@@ -179,7 +179,7 @@ def test_options(world: World) -> None:
 
 
 def test_optionsStar(world: World) -> None:
-    """OPTIONS of the server as a whole is answered; nothing else can be asked of "*"."""
+    """OPTIONS of the server as a whole is answered; no other method takes "*"."""
     connection = world.connect()
     assert connection.ask(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").status == 204
     assert connection.ask(b"GET * HTTP/1.1\r\nHost: a\r\n\r\n").status == 405
@@ -219,7 +219,7 @@ def test_queryAndCookies(world: World) -> None:
 
 
 def test_nothingIsParsedForNobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arguments and cookies, of which there may be thousands, are read when a resource asks for them."""
+    """Arguments and cookies, of which there may be thousands, are parsed only when a resource asks for them."""
     monkeypatch.setattr("twisted_ws.web.http.request.parse_qs", None)
     monkeypatch.setattr("twisted_ws.web.http.request.HttpRequest.parseCookies", None)
     head = b"GET /echo?" + b"&".join([b"a"] * 500) + b" HTTP/1.1\r\nHost: a\r\nCookie: " + b"a=b;" * 1000 + b"\r\n\r\n"
@@ -227,7 +227,7 @@ def test_nothingIsParsedForNobody(world: World, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_formIsNotParsed(world: World) -> None:
-    """A form is a body like any other: it is not parsed, and no file is made for a large one."""
+    """A form is a body like any other: it is not parsed, and a large one is not put into a file."""
     body = b"a=" + b"b" * 200_000
     connection = world.connect()
     assert connection.ask(post(body, b"Content-Type: application/x-www-form-urlencoded")).body == body
@@ -253,7 +253,7 @@ def test_formIsNotParsed(world: World) -> None:
     ],
 )
 def test_persistence(world: World, request_: bytes, closes: bool) -> None:
-    """A connection goes on unless somebody said otherwise or the end of the request is unknown, and the response says which."""
+    """A connection stays open unless either side objects or the end of the request is unknown, and the response says so."""
     connection = world.connect()
     response = connection.ask(request_)
     assert connection.closing is closes
@@ -261,7 +261,7 @@ def test_persistence(world: World, request_: bytes, closes: bool) -> None:
 
 
 def test_noKeepAlive(makeWorld: type[World]) -> None:
-    """A site without keep-alive answers once and drops what follows: that may be a handshake it does not understand."""
+    """A site without keep-alive answers once and drops what follows, which may be a handshake it does not understand."""
     connection = makeWorld(options={"keepAlive": False}).connect()
     response = connection.ask(GET + GET)
     assert response.header("connection") == "close"
@@ -269,7 +269,7 @@ def test_noKeepAlive(makeWorld: type[World]) -> None:
 
 
 def test_idle(world: World) -> None:
-    """Between two requests a connection may rest for the keep-alive time, and is then closed without a word."""
+    """Between two requests, a connection may be idle for the keep-alive time, and is then closed silently."""
     connection = world.connect()
     connection.ask(GET)
     world.clock.advance(59)
@@ -330,7 +330,7 @@ BAD_HEADS = [
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize(("data", "status"), BAD_HEADS)
 def test_badRequests(world: World, data: bytes, status: int, whole: bool, logged: list[Any]) -> None:
-    """A bad request gets its status at once, as JSON, on one log line and without a traceback; then the connection ends."""
+    """A bad request gets its status at once, as JSON, and one log line without a traceback; then the connection ends."""
     connection = world.connect()
     if whole:
         connection.send(data + GET)
@@ -383,7 +383,7 @@ def test_secondHeadDeadline(world: World) -> None:
 
 
 def test_silence(world: World) -> None:
-    """A client that sends nothing, or only empty lines, is closed without a word after ten seconds."""
+    """A client that sends nothing, or only empty lines, is closed silently after ten seconds."""
     silent, empty = world.connect(), world.connect()
     for _ in range(10):
         empty.send(b"\r\n\r\n")
@@ -408,7 +408,7 @@ def test_headAfterHead(world: World) -> None:
 
 
 def test_requestAfterRefusal(world: World) -> None:
-    """A refused request whose end is known does not keep the next one from its answer."""
+    """A refused request whose end is known does not prevent an answer to the next one."""
     connection = world.connect()
     connection.send(GET.replace(b"\r\n\r\n", b"\r\nExpect: tea\r\n\r\n") + GET.replace(b"echo", b"x") + GET)
     assert [r.status for r in connection.responses()] == [417, 404, 200]
@@ -419,7 +419,7 @@ def test_requestAfterRefusal(world: World) -> None:
 
 @pytest.mark.parametrize("method", [b"BREW", b"DELETE", b"TRACE", b"CONNECT", b"get", b"PROPFIND"])
 def test_methods(world: World, method: bytes) -> None:
-    """A method that a resource does not take is a 405 that names those it takes; nobody is traced."""
+    """A method that a resource does not take is a 405 that names those it takes; TRACE is refused."""
     response = world.connect().ask(GET.replace(b"GET", method, 1))
     assert (response.status, response.header("allow")) == (405, "GET, HEAD, POST, OPTIONS")
 
@@ -457,7 +457,7 @@ def test_bodyDeadline(world: World) -> None:
 
 @pytest.mark.parametrize("how", ["standing still", "unread"])
 def test_ourDelay(world: World, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """No deadline counts time in which the server stands still, or has not read its input: head, body, next head, answer."""
+    """No deadline counts time in which the server stalls or has not read its input: head, body, next head, answer."""
     unread: set[Any] = set()
     monkeypatch.setattr(connectionModule, "hasUnread", unread.__contains__)
     head, body, idle = world.connect(), world.connect(), world.connect()
@@ -491,7 +491,7 @@ def test_bodyWhileStreaming(makeWorld: type[World]) -> None:
 
 
 def test_continue(world: World) -> None:
-    """A client that asks whether to send its body is told once, after the resource was asked."""
+    """A client that waits for a 100 gets it once, after the resource has agreed."""
     connection = world.connect()
     head = post(b"hello", b"Expect: 100-Continue", path=b"/asks")[:-5]
     connection.send(head)
@@ -512,7 +512,7 @@ def test_noContinue(world: World) -> None:
 
 
 def test_refusedBeforeContinue(world: World) -> None:
-    """A refusal takes the place of the 100, and what the peer sends anyway is dropped, not read as a request."""
+    """A refusal replaces the 100, and what the peer sends anyway is dropped, not read as a request."""
     connection = world.connect()
     connection.send(post(b"hello", b"Expect: 100-continue", path=b"/asks")[:-5])
     world.asks.admissions[0].errback(HttpError(401, "Who are you?", headers={"WWW-Authenticate": ("A", "B")}))
@@ -564,7 +564,7 @@ def test_peerLeavesWhileAsked(world: World, logged: list[Any]) -> None:
 
 
 def test_admissionFails(world: World, logged: list[Any]) -> None:
-    """A resource that fails to decide is a 500 that tells the peer nothing."""
+    """If a resource fails while deciding, the answer is a 500 that reveals nothing."""
     connection = world.connect()
     connection.send(GET.replace(b"echo", b"asks"))
     world.asks.admissions[0].errback(RuntimeError("secret"))
@@ -596,7 +596,7 @@ def foreign(world: World, query: bytes = b"", method: bytes = b"GET") -> tuple[C
 
 
 def test_foreignResource(world: World) -> None:
-    """Any Twisted resource can be served; a header that tells of software is left out."""
+    """Any Twisted resource can be served; a header that names software is left out."""
     _, (response,) = foreign(world)
     assert (response.status, response.body, response.header("server")) == (200, b"foreign", None)
     _, (response,) = foreign(world, method=b"HEAD")
@@ -604,7 +604,7 @@ def test_foreignResource(world: World) -> None:
 
 
 def test_foreignMethod(world: World) -> None:
-    """A method that any resource does not take is a 405 in JSON."""
+    """A method that a Twisted resource does not take is a 405 in JSON."""
     _, (response,) = foreign(world, method=b"PURGE")
     assert (response.status, response.json["error"]) == (405, "method-not-allowed")
     assert sorted(str(response.header("allow")).split(", ")) == ["GET", "HEAD"]
@@ -612,7 +612,7 @@ def test_foreignMethod(world: World) -> None:
 
 @pytest.mark.parametrize("query", [b"?boom=1", b"?text=1"])
 def test_resourceRaises(world: World, query: bytes, logged: list[Any]) -> None:
-    """A resource that raises, or renders no bytes, is a 500 that tells the peer nothing; the log has the traceback."""
+    """A resource that raises, or renders anything but bytes, is a 500 that reveals nothing; the log has the traceback."""
     connection, (response,) = foreign(world, query)
     assert response.status == 500
     assert response.json == {"error": "internal-error", "message": "The server failed to answer; its log says why."}
@@ -627,7 +627,7 @@ def test_resourceRefuses(world: World) -> None:
 
 
 def test_halfAnswer(world: World, logged: list[Any]) -> None:
-    """A resource that raises in the middle of its response ends the connection at once, so that half is not mistaken for all."""
+    """A resource that raises in the middle of its response ends the connection at once, so it is not taken for complete."""
     connection = world.connect()
     connection.send(b"GET /foreign?half=1 HTTP/1.1\r\nHost: a\r\n\r\n")
     assert connection.dropped
@@ -749,7 +749,7 @@ def test_smallChunks(world: World) -> None:
 
 
 def test_deadlineWhileItWaits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that has sent its request in time is not cut off because others are served first."""
+    """A client whose request was complete in time is not cut off because others are served first."""
     good, others = world.connect(), [world.connect() for _ in range(3)]
     quick = Echo.render_GET
 
@@ -784,7 +784,7 @@ def test_peerLeavesWhileAnswered(world: World, logged: list[Any]) -> None:
 
 
 def test_dropWhileAnswered(world: World) -> None:
-    """A request that is finished after its connection was dropped starts nothing."""
+    """A request that finishes after its connection was dropped has no effect."""
     connection = world.connect()
     connection.send(GET.replace(b"echo", b"later") + GET)
     connection.protocol.drop()
@@ -821,7 +821,7 @@ def test_slowReader(world: World) -> None:
 
 
 def test_slowReaderFloods(world: World) -> None:
-    """A peer that sends requests and takes no answers is not read from once one of them waits, and has thirty seconds."""
+    """A peer that takes no answers is not read from while one of them waits, and is dropped after thirty seconds."""
     connection = world.connect()
     write = connection.transport.write
 
@@ -846,7 +846,7 @@ def test_slowReaderFloods(world: World) -> None:
 
 
 def test_slowReaderWhileBodyComes(world: World) -> None:
-    """Reading that stopped before a request was whole goes on after its answer, when the peer has taken all in between."""
+    """Reading that stopped in the middle of a request resumes once the peer has taken the earlier answers."""
     connection = world.connect()
     whole = post(b"x", path=b"/later")
     connection.send(whole[:-1])
@@ -861,7 +861,7 @@ def test_slowReaderWhileBodyComes(world: World) -> None:
 
 
 def test_slowReaderGoesOn(world: World) -> None:
-    """When the peer takes its responses after all, what waits is answered, and the next head has its time."""
+    """When the peer takes its responses after all, waiting requests are answered, and the next head gets its full time."""
     connection = world.connect()
     connection.ask(GET)
     connection.protocol.pauseProducing()
@@ -886,7 +886,7 @@ def test_slowReaderSendsBody(world: World) -> None:
 
 
 def test_slowReaderIsAdmitted(world: World) -> None:
-    """A decision that comes while the peer does not read does not make the server read more than it would."""
+    """A decision that comes while the peer does not read does not make the server resume reading."""
     connection = world.connect()
     connection.send(post(b"x" * 20_000, path=b"/asks")[:-1])
     assert connection.transport.producerState == "paused"
@@ -977,7 +977,7 @@ def halfClosed(world: World, data: bytes) -> HalfCloseable:
 
 
 def test_halfClosed(world: World) -> None:
-    """A client that ends its side is answered, then closed; half a request ends at once, as does one that may wait."""
+    """A client that ends its side is answered, then closed; half a request ends at once, and so does a long poll."""
     later = halfClosed(
         world, b"POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx" + b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
     )
@@ -1010,7 +1010,7 @@ def test_halfClosed(world: World) -> None:
     ],
 )
 def test_impossible(event: Any, state: Any) -> None:
-    """A request during an answer, a second answer, or an end after the loss of a connection is a bug that shows itself."""
+    """A request during an answer, a second answer, or an end after the connection was lost is reported as a bug."""
     with pytest.raises(ImpossibleEvent):
         event[state]
 
@@ -1029,7 +1029,7 @@ def test_halfClose(world: World) -> None:
 
 
 def test_log(world: World, logged: list[Any]) -> None:
-    """A refusal is one line: who, what and where, with nothing that moves a cursor, and without the query."""
+    """A refusal is logged in one line with who, what and where, without control characters and without the query."""
     world.connect().send(b"GET /a%1B[31m?token=secret HTTP/1.1\r\nHost: a\r\nCookie: secret\r\n\r\n")
     (event,) = [event for event in logged if "status" in event]
     text = event["log_format"].format(**event)
@@ -1082,7 +1082,7 @@ def test_noAccessLog(world: World, logged: list[Any]) -> None:
 )
 @settings(max_examples=300)
 def test_anyBytes(parts: list[bytes], size: int) -> None:
-    """Whatever comes, cut anywhere: nothing raises, memory is bounded, and what goes out is whole responses."""
+    """Whatever comes, however it is cut, nothing raises, memory is bounded, and only whole responses go out."""
     world = World(limits=Limits(head=500, requestLine=200, body=1000))
     connection = world.connect()
     data = b"".join(parts)
@@ -1115,7 +1115,7 @@ def test_syncFailureOfAsk(world: World, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_intake(world: World) -> None:
-    """A body counts among all that was sent and not handled from its first byte to the answer; so do heads in part."""
+    """A body counts towards the unhandled input of all peers from its first byte to the answer; so do incomplete heads."""
     connection, other = world.connect(), world.connect()
     connection.send(post(b"b" * 50_000, path=b"/later")[:30_000])
     assert 29_000 < world.site.intake.total <= 30_000
@@ -1134,7 +1134,7 @@ def test_intake(world: World) -> None:
 
 
 def test_tooMuchTogether(makeWorld: type[World]) -> None:
-    """When all together send bodies that are too much, the one that has sent the most is answered with 503, at once."""
+    """When all peers together send too much, the one that has sent the most is answered with 503 at once."""
     world = makeWorld(Limits(maxReceiveBufferTotal=100_000))
     some = [world.connect() for _ in range(3)]
     for connection, size in zip(some, (20_000, 40_000, 30_000), strict=True):
@@ -1148,7 +1148,7 @@ def test_tooMuchTogether(makeWorld: type[World]) -> None:
 
 
 def test_unreadAnswers(makeWorld: type[World]) -> None:
-    """Answers that are not read count among all that waits; over the limit of all together the largest is dropped."""
+    """Unread answers count towards what waits for all peers; over that limit, the largest is dropped."""
     world = makeWorld(Limits(maxSendBufferTotal=450_000))
     some = [world.connect() for _ in range(3)]
     for connection, size in zip(some, (100_000, 300_000, 1), strict=True):

@@ -39,7 +39,7 @@ class Asking(ChannelService):
 
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
 def test_contextOfHooks(later: bool) -> None:
-    """A context variable that a hook sets keeps its value until the hook has ended, and only in its own request."""
+    """A context variable set by a hook keeps its value until the hook has ended, in its own request only."""
     answer: Deferred[Any] = Deferred() if later else succeed(None)
     service = Asking(answer)
     world = World(service)
@@ -105,7 +105,7 @@ class Stubborn(ChannelService):
 
 @pytest.mark.parametrize("how", ["events", "poll", "wait"])
 def test_leftAllTheSame(how: str) -> None:
-    """A client that has left is subscribed to nothing, whatever its hooks do, and causes no line in the log."""
+    """A client that has left is subscribed to nothing, whatever the hooks do, and causes no log line."""
     service = Stubborn(Deferred())
     world = World(service)
     client = world.client()
@@ -133,7 +133,7 @@ class BrokenAtLast(ChannelService):
 
 @pytest.mark.parametrize("kind", [Broken, BrokenAtLast])
 def test_brokenForAll(kind: type[ChannelService]) -> None:
-    """A service that fails is in the log, but a peer cannot fill that by asking it again and again."""
+    """A failing service is logged, but a peer cannot fill the log by asking again and again."""
     client = World(kind()).client()
     with capturedLogs() as logs:
         for _ in range(50):

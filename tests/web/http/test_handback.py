@@ -107,7 +107,7 @@ def switched(client: MemoryClient) -> list[Response]:
 @pytest.mark.parametrize("before", BEFORE)
 @pytest.mark.parametrize("times", [1, 3])
 def test_afterAnAnswer(world: World, before: str, times: int) -> None:
-    """A handshake is accepted on a connection that had any answers before, and is then like any other."""
+    """A handshake is accepted on a connection after any answers, and is then like any other."""
     client = world.client()
     request, status = BEFORE[before]
     for _ in range(times):
@@ -124,7 +124,7 @@ def test_afterAnAnswer(world: World, before: str, times: int) -> None:
 @pytest.mark.parametrize("before", BEFORE)
 @pytest.mark.parametrize("step", [None, 1, 7])
 def test_pipelined(world: World, before: str, step: int | None) -> None:
-    """A handshake right behind requests waits for their answers, and frames right behind it count."""
+    """A handshake right behind requests waits for their answers, and frames right behind it are handled."""
     client = world.client()
     request, status = BEFORE[before]
     client.send(request * 2 + upgrade() + clientFrame(TEXT, b"early"), step)
@@ -158,7 +158,7 @@ def test_parsedOnce(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_whoItIs(world: World) -> None:
-    """The service is told the same of the client as in a first request: its address, its certificate, its request."""
+    """The service is told the same about the client as in a first request: its address, certificate and request."""
     world.factory.peerCertificate = lambda transport: ("certificate of", transport)
     client = world.asked()
     client.send(upgrade("/slow?a=b", "X-A: c"))
@@ -216,7 +216,7 @@ def test_earlyBytesCount(before: bytes) -> None:
 
 
 def test_tooMuchMeanwhile(world: World) -> None:
-    """Input before the decision has the same bound."""
+    """Input before the decision is bounded as in a first request."""
     client = world.asked()
     client.send(upgrade("/slow"))
     client.send(b"x" * (64 * 1024 + 1))
@@ -249,7 +249,7 @@ def test_refused(world: World, head: bytes, status: int) -> None:
 
 
 def test_rejected(world: World) -> None:
-    """So does one that the service refuses."""
+    """A handshake that the service refuses gets the same status, too."""
     client = world.asked()
     client.send(upgrade("/slow"))
     world.slow.decisions[0].errback(Reject(401, "no"))

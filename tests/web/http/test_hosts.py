@@ -91,7 +91,7 @@ OTHERS = [("broadcast", "GET /nothing"), ("broadcast", "OPTIONS /api/channels"),
 @pytest.mark.parametrize(("port", "target"), [*READS, *WRITES, *PAGES, *OTHERS])
 @pytest.mark.parametrize("host", ["rebound.example", "rebound.example:8080", "127.0.0.1.rebound.example"])
 def test_reboundName(world: World, port: str, target: str, host: str, logged: list[Any]) -> None:
-    """On loopback nothing is answered for a foreign name, and the log names the option that would answer it."""
+    """On loopback, no request for a foreign name is answered, and the log names the option that would allow it."""
     response = world.ask(port, target, host=host)
     assert response.status == 421
     if not target.startswith("HEAD"):
@@ -118,14 +118,14 @@ def test_reboundHandshake(world: World, logged: list[Any]) -> None:
 
 
 def test_absoluteForm(world: World) -> None:
-    """The name that counts is that of the target, where it has one."""
+    """The name in the target counts, if it has one."""
     for target, host, status in (("http://rebound.example/", "localhost", 421), ("http://localhost/", "rebound.example", 200)):
         assert world.ask("ws", f"GET {target}", host=host).status == status
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_health(world: World, path: str) -> None:
-    """Health is told to anybody: a balancer asks by any name."""
+    """Health checks are answered under any name: a load balancer may use any."""
     assert world.ask("broadcast", f"GET {path}", host="rebound.example").status == 200
     assert world.ask("broadcast", f"GET {path}/x", host="rebound.example").status == 421
 
@@ -140,7 +140,7 @@ def test_otherAddress(world: World, port: str, target: str) -> None:
 @pytest.mark.parametrize("options", [{"allowedHosts": ["chat.example"]}, {"allowedOrigins": ["https://chat.example"]}])
 @pytest.mark.parametrize(("port", "target"), [*READS, *WRITES, *PAGES])
 def test_allowedHosts(options: Any, port: str, target: str) -> None:
-    """The names that the options have are answered, on any port."""
+    """Requests for the names in the options are answered, with any port."""
     world = World(**options)
     assert world.ask(port, target, host="chat.example:9999").status == 200
     assert world.ask(port, target, host="rebound.example").status == 421
@@ -148,7 +148,7 @@ def test_allowedHosts(options: Any, port: str, target: str) -> None:
 
 @pytest.mark.parametrize(("port", "target"), [*READS, *WRITES, *PAGES])
 def test_trustedProxy(port: str, target: str) -> None:
-    """A trusted proxy is answered by any name when it says for whom it asks, and not for its address alone."""
+    """A trusted proxy may use any name if it says for whom it asks; its address alone is not enough."""
     world = World(trustedProxies=["127.0.0.9"])
     asked: Any = {"host": "chat.example", "peer": "127.0.0.9"}
     assert world.ask(port, target, "X-Forwarded-For: 192.0.2.7", **asked).status == 200
@@ -157,7 +157,7 @@ def test_trustedProxy(port: str, target: str) -> None:
 
 
 def test_credentials(key: str) -> None:
-    """With keys the broadcast site is asked by any name: a page has none. The WebSocket port goes on to look."""
+    """With keys, the broadcast site answers under any name, as a page has no key; the WebSocket port still checks names."""
     world = World(key)
     bearer = "Authorization: Bearer 0123456789abcdef"
     assert world.ask("broadcast", "GET /api/channels", bearer, host="chat.example").status == 200
@@ -194,7 +194,7 @@ def test_pagesForOtherSites(world: World, port: str, target: str) -> None:
 
 
 def test_keyOfAPage(key: str) -> None:
-    """A page that adds a key of its own is let in, from wherever it is."""
+    """A page that adds a key of its own is let in, wherever it comes from."""
     world = World(key)
     bearer = "Authorization: Bearer 0123456789abcdef"
     assert world.ask("broadcast", "POST /broadcaster/broadcast", bearer, *ELSEWHERE).status == 200
@@ -258,7 +258,7 @@ BROADCAST = "POST /broadcaster/broadcast"
     ],
 )
 def test_refusedByTheHead(port: str, hasKey: bool, target: str, lines: tuple[str, ...], status: int, tmp_path: Path) -> None:
-    """A body that nobody wants is not asked for: its head alone is answered, without a 100, and the connection is closed."""
+    """An unwanted body is refused by its head, without a 100, and the connection is closed."""
     keys = tmp_path / "keys"
     keys.touch(0o600)
     keys.write_text("0123456789abcdef\n")
@@ -280,14 +280,14 @@ def test_refusedByTheHead(port: str, hasKey: bool, target: str, lines: tuple[str
 )
 @pytest.mark.parametrize("port", ["broadcast", "ws"])
 def test_nameOfTheClient(port: str, peer: str, forwarded: str, name: str, logged: list[Any]) -> None:
-    """The log of a refused request names the client that a trusted proxy names, in one spelling, on both ports."""
+    """The log of a refused request names the client as a trusted proxy gives it, in one spelling, on both ports."""
     world = World(trustedProxies=["127.0.0.9"])
     assert world.ask(port, "GET /nothing", f"X-Forwarded-For: {forwarded}", peer=peer).status == 404
     assert logged.pop()["peer"] == name
 
 
 def test_guessesOfOne(key: str) -> None:
-    """Behind a trusted proxy the wrong keys of one client lock no other out."""
+    """Behind a trusted proxy, the wrong keys of one client lock out no other."""
     world = World(key, trustedProxies=["127.0.0.9"])
 
     def guess(client: str) -> int:

@@ -29,7 +29,7 @@ GET = b"GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def test_gate() -> None:
-    """A site counts its connections, closes those it has no place for, and has the place again when one leaves."""
+    """A site counts its connections, closes those beyond the limit, and has room again when one leaves."""
     world = World(Limits(maxConnections=1, descriptorReserve=1), {"counts": True})
     site, gate = world.site, world.runtime.gate
     address = IPv4Address("TCP", "192.0.2.1", 1)
@@ -68,7 +68,7 @@ def test_lostWithoutMemory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fullServer() -> None:
-    """When callers have taken all places the site is still reached: health must be told from death, and callers be sent to."""
+    """When callers have taken all places, the site can still be reached, for health checks and broadcasts."""
     world = World(Limits(maxConnections=3, descriptorReserve=10), {"counts": True})
     site, gate, address = world.site, world.runtime.gate, IPv4Address("TCP", "192.0.2.1", 1)
     assert site.essential
@@ -190,15 +190,15 @@ class Loopback(TestCase):
         return Deferred.fromCoroutine(self.talk(False))
 
     def test_tls(self) -> Any:
-        """So it does with TLS."""
+        """One TLS connection serves several requests, too, and ends when asked to."""
         return Deferred.fromCoroutine(self.talk(True))
 
     def test_refusalIsRead(self) -> Any:
-        """A client that is refused while it still sends can read why: no reset arrives before it has."""
+        """A client that is refused while it is still sending can read why: no reset arrives first."""
         return Deferred.fromCoroutine(self.refuse(False))
 
     def test_refusalIsReadWithTLS(self) -> Any:
-        """So it can with TLS."""
+        """With TLS, too, a client that is refused while it is still sending can read why."""
         return Deferred.fromCoroutine(self.refuse(True))
 
     async def test_silentTLS(self) -> None:

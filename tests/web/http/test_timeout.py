@@ -16,7 +16,7 @@ def made():
 
 
 def test_reached(made):
-    """The function is called once, when the time has come, and there is nothing left to do."""
+    """The function is called once, when the time has come, and nothing is left over."""
     clock, reached, deadline = made
     deadline.set(5)
     clock.pump([4, 1, 10])
@@ -25,7 +25,7 @@ def test_reached(made):
 
 
 def test_later(made):
-    """A later one takes the place of an earlier one, which keeps its place on the wheel until then; nothing is called early."""
+    """A later deadline replaces an earlier one without moving on the wheel at once, and nothing is called early."""
     clock, reached, deadline = made
     deadline.set(5)
     place = deadline.wheelSlot
@@ -39,7 +39,7 @@ def test_later(made):
 
 
 def test_earlier(made):
-    """An earlier one takes the place of a later one."""
+    """An earlier deadline replaces a later one."""
     clock, reached, deadline = made
     deadline.set(75)
     deadline.set(5)
