@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from tests.channels.test_mailbox import Steps, steps
 from tests.memory import SteadyClock
-from twisted_ws.engines import members
+from tests.texts import Held, Text
 from twisted_ws.engines.members import FEW, LEAVES, OVERHEAD, MemberTable
 from twisted_ws.wire.loop.wheel import TICK, Wheel
 
@@ -57,46 +58,43 @@ def test_members(world):
     assert world.members("b") == []
 
 
-def test_churnAmongMany(world):
-    """Whoever leaves is found without a look at the others."""
+def test_churnAmongMany():
+    """A connection that leaves is found without a look at the others."""
 
-    class Users(dict):
-        def items(self):
-            raise AssertionError("all users were looked at")
+    def leaving(count):
+        world = World()
+        for number in range(count):
+            world.enter(f"c{number}", Text(f"{number:04}"))
+        world.enter("1", Text("ann"))
+        Text.compared = 0
+        return steps(lambda: world.leave("1")) + Text.compared
 
-        __iter__ = page = items
+    assert leaving(3000) < leaving(3) + 50
 
-    world.enter("1", "ann")
-    world.enter("2", "bob")
-    users = world.table._users
-    users["a"] = Users(users["a"])
-    world.leave("1", "2", "3")
-    assert [present.connections for present in users["a"].values()] == [0, 0]
-    assert not world.table._entered
+
+def test_nothingIsKeptOfConnections(world):
+    """Of a connection that has left, only the user is kept, listed without a connection until its time is over."""
+    connections = Held()
+    for number, user in enumerate(("ann", "ann", "bob")):
+        world.enter(connections.text(str(number)), user)
+    world.leave("0", "1", "2", "3")
+    assert len(connections) == 0
+    assert world.members() == [("ann", None, 0), ("bob", None, 0)]
 
 
 def test_manyMembers(world):
-    """Of very many users a page has some, by name, and says after whom to go on; no more are looked at for it."""
-    users, looked = [f"{number * 7919 % 5000:04}" for number in range(5000)], []
+    """Of very many users, a page has some, by name, and says where to continue; it looks at no more of them."""
+    users = [f"{number * 7919 % 5000:04}" for number in range(5000)]
     for user in users:
-        world.enter(user, user)
-
-    class Watched(members._Present):
-        @property
-        def info(self):
-            looked.append(self)
-            return b"null"
-
-    made = world.table._users["a"]
-    for user in users:
-        dict.__setitem__(made, user, Watched.__new__(Watched))
-        made[user].connections = 1
+        world.enter(user, Text(user))
     seen, after = [], ""
     while after is not None:
-        page, after = world.table.page("a", after, 100, 10**9)
-        assert len(looked) <= 2 * 101
+        Text.compared = 0
+        with Steps() as counted:
+            page, after = world.table.page("a", after, 100, 10**9)
+        assert Text.compared <= 2 * 101
+        assert counted.count <= 20 * 101
         seen += [each.user for each in page]
-        looked.clear()
     assert seen == sorted(users)
 
 

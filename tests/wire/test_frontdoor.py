@@ -132,7 +132,7 @@ class TestHead:
             client = host.client()
             client.send(data, step)
             assert host.recorders == []
-            assert len(client.transport.protocol._received) <= len(data)
+            assert host.runtime.intake.total <= len(data)
         else:
             assert refused(host, data, step) == status
 
@@ -202,7 +202,7 @@ class TestHead:
         client = host.client()
         for _ in range(16):
             client.send(b"\r\n" * 32_768)
-            assert client.transport.protocol._received == b""
+            assert host.runtime.intake.total == 0
         client.send(upgrade())
         assert client.received().startswith(b"HTTP/1.1 101 ")
 
@@ -452,7 +452,7 @@ class TestDeadlines:
         client.send(b"nonsense\r\n\r\n")
         for _ in range(4):
             client.send(b"x" * 100_000)
-            assert len(client.transport.protocol._received) == 0
+            assert host.runtime.intake.total == 0
             client.advance(1)
         assert not client.transport.closed
         client.advance(1.5)
@@ -519,7 +519,7 @@ class TestDeciding:
         assert EARLY in data
         assert cancelled == [True]
         assert host.recorders == []
-        assert len(client.transport.protocol._received) == 0
+        assert host.runtime.intake.total == 0
         client.hangUp()
         assert host.runtime.gate.open == 0
 

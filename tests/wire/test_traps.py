@@ -89,10 +89,11 @@ class TestHead:
         stock = Stock()
         answered(stock, data)
         assert len(stock.last.data) == len(data)
-        client = WireHost().client()
+        host = WireHost()
+        client = host.client()
         client.send(data)
         assert client.received().startswith(b"HTTP/1.1 431 ")
-        assert len(client.transport.protocol._received) == 0
+        assert host.runtime.intake.total == 0
 
     def test_headIsForgotten(self):
         """An open connection does not keep the bytes of its handshake; the service's request has what is wanted."""
@@ -247,7 +248,7 @@ class TestDecision:
         client.send(upgrade())
         client.send(b"\0" * 1_000_000, 65_536)
         assert client.received().startswith(b"HTTP/1.1 400 ")
-        assert len(client.transport.protocol._received) == 0
+        assert host.runtime.intake.total == 0
 
     @pytest.mark.parametrize("ends", ["peer leaves", "deadline"])
     def test_decidedTooLate(self, ends):

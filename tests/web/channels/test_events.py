@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tracemalloc
 from typing import Any
 
@@ -502,15 +503,22 @@ def test_noHeartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not client.transport.closed
 
 
-def test_encodedOnce(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encodedOnce() -> None:
     """A message is encoded once for all streams of a kind, however many there are."""
     world = World()
     clients = [world.events() for _ in range(20)]
-    calls: list[object] = []
-    original = events._data
-    monkeypatch.setattr(events, "_data", lambda payload: calls.append(payload) or original(payload))
-    assert world.publish("a", "x")[0].recipients == 20
-    assert len(calls) == 1
+    encoded: list[str] = []
+
+    def look(frame: Any, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is events.rawEvent.__code__:
+            encoded.append(event)
+
+    sys.setprofile(look)
+    try:
+        (published,) = world.publish("a", "x")
+    finally:
+        sys.setprofile(None)
+    assert (published.recipients, len(encoded)) == (20, 1)
     assert all(client.events()[-1] == ("message", "e:1", "x") for client in clients)
 
 
