@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+from weakref import ref
+
 import pytest
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import ISSLTransport, ITCPTransport
@@ -180,7 +183,7 @@ def test_loseWriteConnection(world):
 
 
 def test_loseWriteConnectionUnread(world):
-    """Who does not read does not see the end of the stream, and the world goes on."""
+    """An end that does not read does not see the end of the stream; once it reads, the connection ends and is forgotten."""
     world.connection.server.pauseProducing()
     world.connection.client.loseWriteConnection()
     world.network.settle()
@@ -188,7 +191,10 @@ def test_loseWriteConnectionUnread(world):
     world.connection.server.resumeProducing()
     world.network.settle()
     assert world.lost == [[ConnectionDone], [ConnectionDone]]
-    assert world.network._connections == []
+    gone = ref(world.connection)
+    del world.connection
+    gc.collect()
+    assert gone() is None
 
 
 def test_abortConnection(world):
