@@ -13,17 +13,17 @@ run: $(VENV)/.run
 	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443 $(ARGS)
 
 # The tests in two halves. Those that start processes, browsers or builds mostly wait, so they get more workers than cores; the rest
-# keep a core busy each. Modules stay whole: their tests share what they start. tests/conftest.py puts the longest first.
+# keep a core busy each. tests/conftest.py puts the longest first, and keeps together those that share what they start.
 APART := tests/browser tests/live $(addprefix tests/,test_docs.py test_packaging.py web/api/test_openapi.py daemon/test_live.py) \
 	$(addprefix tests/client/test_,others.py programs.py sync.py) \
 	$(addprefix tests/commands/,terminal/test_terminal_live.py test_broadcast_live.py test_connect_live.py test_runner.py)
 CORES := $(shell nproc)
 BUSY := --dist=loadfile --no-loadscope-reorder --numprocesses=$(CORES)
-WAITING := --dist=loadfile --no-loadscope-reorder --numprocesses=$(shell echo $$((2 * $(CORES))))
+WAITING := --dist=loadfile --no-loadscope-reorder --numprocesses=$(shell echo $$((3 * $(CORES))))
 
 # For the edit: no process, browser, build or real daemon, and nothing that is marked as exhaustive.
 quick: $(VENV)/.test
-	$(BIN)/python -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART)) -m "not exhaustive"
+	$(BIN)/python -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART)) -m "not exhaustive" --hypothesis-profile=quick
 
 test: $(VENV)/.test
 	@tools/need chromium curl firefox-esr nodejs npm nginx haproxy varnish

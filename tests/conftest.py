@@ -3,15 +3,18 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.memory import Behind
 from tests.moments import settle
 
 # A promise is not about time: an example may take longer on a busy machine.
 settings.register_profile("busy", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=10)
 settings.load_profile("busy")
 
 # Who runs the tests may have turned a signal off (nohup, & in a script), and the programs that they start would inherit that. A
@@ -22,17 +25,63 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
 
 # The modules that take longest. They begin first: one that begins last keeps all workers but one idle at the end.
 _LONGEST = (
-    "tests/test_docs.py",
-    "tests/browser/test_everywhere.py",
-    "tests/web/api/test_openapi.py",
+    "tests/live/test_delays.py",
     "tests/live/test_vanished.py",
+    "tests/browser/test_everywhere.py",
+    "tests/test_packaging.py",
+    "tests/web/api/test_openapi.py",
+    "tests/live/test_slow_subscribers.py",
+    "tests/test_docs.py",
     "tests/commands/test_connect_live.py",
+    "tests/live/test_proxies.py",
     "tests/live/test_start_errors.py",
+    "tests/live/test_tls_failures.py",
+    "tests/commands/test_broadcast_live.py",
     "tests/wire/lane/test_transport.py",
     "tests/test_held.py",
     "tests/channels/test_resume.py",
     "tests/wire/speedups/test_differential.py",
 )
+
+# The modules whose tests share nothing, and take long: any worker may do any of them.
+_APART = {
+    "tests/channels/test_resume.py",
+    "tests/client/test_others.py",
+    "tests/client/test_programs.py",
+    "tests/client/test_sync.py",
+    "tests/commands/terminal/test_terminal_live.py",
+    "tests/commands/test_runner.py",
+    "tests/daemon/test_live.py",
+    "tests/live/test_abuse.py",
+    "tests/live/test_clock.py",
+    "tests/live/test_descriptors.py",
+    "tests/live/test_event_clients.py",
+    "tests/live/test_faults.py",
+    "tests/live/test_garbage.py",
+    "tests/live/test_hostile.py",
+    "tests/live/test_life.py",
+    "tests/live/test_main_job.py",
+    "tests/live/test_slow_subscribers.py",
+    "tests/live/test_vanished.py",
+    "tests/test_docs.py",
+    "tests/test_held.py",
+    "tests/wire/lane/test_transport.py",
+    "tests/wire/speedups/test_differential.py",
+}
+
+
+class _Scheduling(LoadScopeScheduling):
+    """Keeps the tests of a module together, but for those that share nothing."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return nodeid if module in _APART else module
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    """Distribute the tests to the workers."""
+    return _Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

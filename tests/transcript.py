@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.live.nursery import BIN, early, start
+from tests.ports import freePort
 
 ROOT = Path(__file__).parent.parent
 # Long enough for a machine that does something else at the same time; no test waits for it but one that fails.
@@ -162,7 +163,7 @@ class Reader:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.ports = freePorts("8080", "8081", "8443", "8444")
+        self.ports = {port: str(freePort()) for port in ("8080", "8081", "8443", "8444")}
         self.server: Running | None = None
         self.clients: list[Running] = []
         self.environment = {
@@ -312,12 +313,3 @@ class Reader:
             output = server.end()
             # twistd ends by the signal that it got, once everything is closed; twisted-ws returns 0.
             assert server.process.returncode in (0, -signal.SIGINT), output
-
-
-def freePorts(*names: str) -> dict[str, str]:
-    """Return a free port for each name."""
-    probes = {name: socket.create_server(("127.0.0.1", 0)) for name in names}
-    ports = {name: str(probe.getsockname()[1]) for name, probe in probes.items()}
-    for probe in probes.values():
-        probe.close()
-    return ports

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
@@ -15,6 +14,7 @@ import pytest
 from tests.browser.places import Place
 from tests.browser.proxy import PAGE, Proxy
 from tests.live.support import PATIENCE, Running, running, writeService
+from tests.ports import freePort
 
 _SERVICE = """
 from collections import Counter
@@ -316,8 +316,7 @@ def test_aLongWaitIsNoStorm(place: Place, proxy: Proxy, channel: str) -> None:
 
 def test_nothingIsThrown(place: Place, proxy: Proxy) -> None:
     """Nobody listening, or a client that is closed while it connects, throws nothing at a program; it goes on."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    port = freePort()
     place.begin(proxy.port)
     script = """(async () => {
         const url = `http://localhost:${port}/channels`;

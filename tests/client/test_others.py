@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 import sys
 from typing import Any
 
@@ -11,6 +10,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.client import others
 from tests.client.live import LiveCase
+from tests.ports import freePort
 from twisted_ws.client import ConnectionClosed, Retry, WebSocketClient, connect
 
 SOON = Retry(interval=0.05, maxInterval=0.2, factor=1, jitter=0.5)
@@ -31,13 +31,6 @@ listening = endpoints.TCP4ServerEndpoint(reactor, int(sys.argv[1]), interface="1
 listening.addCallback(lambda port: print(port.getHost().port, flush=True))
 reactor.run()
 """
-
-
-def freePort() -> int:
-    """Return a port on which nothing listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class OthersTest(LiveCase):

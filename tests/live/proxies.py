@@ -16,6 +16,7 @@ from pathlib import Path
 import trustme
 
 from tests.live.support import PATIENCE
+from tests.ports import freePort
 
 _HAPROXY = """
 global
@@ -136,15 +137,6 @@ _COMMANDS = {
 }
 
 
-def freePorts(count: int) -> list[int]:
-    """Return ports on which nothing listens."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def _program(name: str, package: str) -> str:
     found = shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     assert found is not None, f"{name} is needed (tools/need {package})"
@@ -185,7 +177,7 @@ def haproxy(directory: Path, behind: int, options: str = "") -> Iterator[tuple[i
         behind: the server's port.
         options: how it connects there.
     """
-    plain, secure = freePorts(2)
+    plain, secure = freePort(), freePort()
     certificate = directory / "haproxy.pem"
     certificate.write_bytes(trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.bytes())
     configuration = directory / "haproxy.cfg"
@@ -199,7 +191,7 @@ def haproxy(directory: Path, behind: int, options: str = "") -> Iterator[tuple[i
 @contextmanager
 def varnish(directory: Path, behind: int) -> Iterator[int]:
     """Start Varnish, and return its port."""
-    (port,) = freePorts(1)
+    port = freePort()
     configuration = directory / "varnish.vcl"
     configuration.write_text(_VARNISH.format(behind=behind))
     command = [_program("varnishd", "varnish"), "-F", "-j", "none", "-n", directory / "varnish", "-f", configuration]
@@ -210,7 +202,7 @@ def varnish(directory: Path, behind: int) -> Iterator[int]:
 @contextmanager
 def nginx(directory: Path, behind: int, host: str = "$http_host") -> Iterator[int]:
     """Start nginx, which says for whom it asks, and return its port; `host` is the Host header that it sends."""
-    (port,) = freePorts(1)
+    port = freePort()
     configuration = directory / "nginx.conf"
     configuration.write_text(_NGINX.format(directory=directory, plain=port, behind=behind, host=host))
     with _started([_program("nginx", "nginx"), "-c", configuration, "-e", directory / "error.log"], [port]):
@@ -227,7 +219,7 @@ def fromPage(name: str, text: str, directory: Path, behind: int) -> Iterator[int
         directory: for what it writes.
         behind: the server's port.
     """
-    (port,) = freePorts(1)
+    port = freePort()
     certificate, file = directory / "proxy.pem", directory / "proxy.conf"
     certificate.write_bytes(trustme.CA().issue_cert("chat.example").private_key_and_cert_chain_pem.bytes())
     around, changes = _FROM_PAGE[name]

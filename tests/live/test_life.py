@@ -32,6 +32,7 @@ from tests.live.support import (
     starting,
     writeService,
 )
+from tests.ports import freePort
 
 ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef"
@@ -202,14 +203,9 @@ def test_newKeysAreTakenAndBrokenOnesAreNot(tmp_path: Path) -> None:
 # twistd's own ways.
 
 
-def _free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def test_aDaemonStartsAndStops(tmp_path: Path) -> None:
     """A daemon listens when it leaves the terminal, its pid file says who it is, and SIGTERM ends it and removes that."""
-    port, broadcast = _free(), _free()
+    port, broadcast = freePort(), freePort()
     arguments = ["--port", str(port), "--broadcast-port", str(broadcast), "--log-format", "json"]
     place = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from typing import Any
 from unittest import mock
 
@@ -14,6 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from tests.client.live import LiveCase, Script, ScriptFactory
 from tests.client.support import Setup, pending, result
+from tests.ports import freePort
 from twisted_ws.client import ConnectFailed, HandshakeTimeout, ProxyRefused, connect
 from twisted_ws.client.http.address import parseURL
 from twisted_ws.client.http.proxies import Proxy
@@ -256,9 +256,7 @@ class TunnelTest(LiveCase):
 
     async def test_unreachable(self) -> None:
         """The error tells a proxy that does not listen from a server that does not."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = freePort()
         error = await self.assertFailure(connect(URL, proxy=f"http://127.0.0.1:{port}"), ConnectFailed)
         assert f"nothing listens at the proxy 127.0.0.1:{port}" in str(error)
         error = await self.assertFailure(connect(f"ws://127.0.0.1:{port}", proxy=False), ConnectFailed)
