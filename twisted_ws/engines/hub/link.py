@@ -1,0 +1,432 @@
+"""Frames between a supervisor and one of its workers, over a stream that both have from birth.
+
+A frame is a length of four bytes and a msgpack array: its kind, a str, and the fields of that kind. All frames of one direction
+arrive in the order in which they were sent; that order is a promise that engines build on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IPullProducer
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_ws.errors import ChannelError
+from twisted_ws.limits import KIB, MIB
+from twisted_ws.wire.loop.turns import Turns
+
+# Bytes of one frame, at most: the largest message by default, and whatever else is in its frame, several times over. More is for
+# `Link.largest`; a length beyond it is not waited for, because it is garbage.
+LARGEST = 16 * MIB
+# Bytes that the other side may leave unread before the link is dropped: it has stopped, or will never keep up. What the kernel
+# holds, some 200 KiB, is not counted.
+UNREAD = 64 * MIB
+# Bytes that are given to a transport at once, so the rest stays counted here. As many as Twisted sends in one call.
+SLICE = 128 * KIB
+# Bytes of frames that are joined while a read goes on, before they are written even so.
+JOINED = 64 * KIB
+# From this size on a frame is decoded where it is and not copied first.
+LARGE = 4 * KIB
+# Bytes of a frame that cost another step of `Turns`.
+STEP_BYTES = 4 * KIB
+
+_HEAD = 4
+
+# The kinds that answer a request.
+_ANSWER = "="
+_REFUSAL = "!"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Any]).decode
+
+
+def frameOf(kind: str, *fields: Any) -> bytes:
+    """Return a frame as bytes, to send it over several links with `Link.sendFrame`.
+
+    Raises:
+        TypeError: msgpack has no form for one of the fields.
+    """
+    body = _encode((kind, *fields))
+    return len(body).to_bytes(_HEAD, "big") + body
+
+
+@implementer(IPullProducer)
+class Link(Protocol):
+    """One end of a stream between a supervisor and a worker, on any stream transport of Twisted.
+
+    Handlers must be there before the other side can send their kind: an unknown kind drops the link, as anything does that
+    cannot be read. What a handler raises is a bug here; it is logged, and the link goes on.
+
+    Frames that are sent by handlers are written together when everything that has arrived is handled; all others are written at
+    once. Frames are handled for at most a turn of `turns`; then reading pauses until the next one.
+
+    Args:
+        turns: the budget of the reactor.
+        name: the other side, in the log.
+
+    Attributes:
+        turns: as given; may be replaced.
+        name: as given; may be replaced.
+        largest: bytes of one frame, at most; may be raised.
+        mostUnread: see `UNREAD`.
+        isUp: whether it is connected, and not dropped.
+        unread: bytes that the other side has not taken.
+        heard: when something last came (the reactor's seconds).
+        whyDropped: why this side has dropped it; None if it has not.
+    """
+
+    transport: Any
+
+    _log = Logger()
+
+    def __init__(self, turns: Turns, name: str) -> None:
+        self.turns = turns
+        self.name = name
+        self.largest = LARGEST
+        self.mostUnread = UNREAD
+        self.isUp = False
+        self.unread = 0
+        self.heard = 0.0
+        self.whyDropped: str | None = None
+        # By kind: the handler, how many fields it takes at least and at most, and whether it is asked for an answer.
+        self._handlers: dict[str, tuple[Callable[..., Any], int, int, bool]] = {
+            _ANSWER: (self._answered, 2, 2, False),
+            _REFUSAL: (self._refused, 4, 4, False),
+        }
+        self._requests: dict[int, Deferred[Any]] = {}
+        self._seq = 0
+        self._lost: list[Callable[[], object]] = []
+        self._isLost = False
+        # What came and is not handled yet: the chunks, and where in the first of them the next frame begins.
+        self._came: list[bytes] = []
+        self._cameSize = 0
+        self._at = 0
+        self._wanted = _HEAD  # bytes that are needed before there is anything to do
+        self._isReading = False
+        self._isPaused = False
+        # What goes out: frames of this read, fields that join one frame at its end, and what the kernel has not taken.
+        self._joined: list[bytes] = []
+        self._joinedSize = 0
+        self._fields: dict[str, list[Any]] = {}
+        self._waiting: deque[bytes | memoryview] = deque()
+        self._sliced = 0  # bytes that the transport has
+        self._isProducing = False
+        self._writeSome: Callable[[bytes], int | Exception] | None = None
+
+    # What the two sides do.
+
+    def handle(self, kind: str, handler: Callable[..., object]) -> None:
+        """Call `handler` with the fields of each frame of a kind; the number of its parameters is checked."""
+        self._handlers[kind] = (handler, *_arity(handler), False)
+
+    def answer(self, kind: str, handler: Callable[..., Any]) -> None:
+        """Call `handler` with the fields of each `request` of a kind; it returns what is answered, or a Deferred of that.
+
+        It refuses with a `ChannelError`, which the other side gets as it is.
+        """
+        self._handlers[kind] = (handler, *_arity(handler), True)
+
+    def onLost(self, call: Callable[[], object]) -> None:
+        """Call this when the link has ended, for whatever reason; at once if it has already."""
+        if self._isLost:
+            call()
+        else:
+            self._lost.append(call)
+
+    def send(self, kind: str, *fields: Any) -> None:
+        """Send a frame; do nothing if the link is not up.
+
+        Raises:
+            TypeError: msgpack has no form for one of the fields.
+            ChannelError: "too-large": more than `largest` bytes.
+        """
+        self.sendFrame(frameOf(kind, *fields))
+
+    def sendFrame(self, frame: bytes) -> None:
+        """Send what `frameOf` has made; see `send`."""
+        if len(frame) - _HEAD > self.largest:
+            raise ChannelError("too-large", f"A message between processes has at most {self.largest} bytes.")
+        if not self._isReading:
+            self._write(frame)
+            return
+        self._joined.append(frame)
+        self._joinedSize += len(frame)
+        if self._joinedSize > JOINED:
+            self._flush()
+
+    def sendTogether(self, kind: str, *fields: Any) -> None:
+        """Send fields that may share one frame with others of the kind: what handlers send becomes one, after all other frames."""
+        if not self._isReading:
+            self.send(kind, *fields)
+        elif kind in self._fields:
+            self._fields[kind] += fields
+        else:
+            self._fields[kind] = [*fields]
+
+    def request(self, kind: str, *fields: Any) -> Deferred[Any]:
+        """Send a frame whose handler answers; return a Deferred of that.
+
+        It fails with a `ChannelError`: what the other side refused with; "unavailable" if the link ends first or is not up. A
+        Deferred that is cancelled leaves nothing behind here, but the other side may have done what it was asked for.
+        """
+        if not self.isUp:
+            return fail(self._unavailable())
+        self._seq = seq = self._seq + 1
+        frame = frameOf(kind, seq, *fields)
+        later: Deferred[Any] = Deferred(partial(self._forget, seq))
+        self._requests[seq] = later
+        try:
+            self.sendFrame(frame)
+        except ChannelError:
+            del self._requests[seq]
+            return fail(Failure())
+        return later
+
+    def close(self) -> None:
+        """End the link once everything that was sent is written."""
+        if self.isUp:
+            self._flush()
+            self.isUp = False
+            self.transport.loseConnection()
+
+    def drop(self, why: str) -> None:
+        """End the link at once, and say why in the log."""
+        if self.isUp:
+            self.isUp = False
+            self.whyDropped = why
+            self._log.error("the link to {name} is dropped: {why}", name=self.name, why=why)
+            self.transport.abortConnection()
+
+    # What the transport does.
+
+    def connectionMade(self) -> None:
+        """Begin; called by the transport."""
+        self.isUp = True
+        self.heard = self.turns.seconds()
+        self._writeSome = getattr(self.transport, "writeSomeData", None)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]  # Twisted gives a default that nobody needs
+        """End, and fail what waits for answers; called by the transport."""
+        self.isUp = False
+        self._isLost = True
+        self._came, self._cameSize, self._at, self._wanted = [], 0, 0, sys.maxsize
+        self._waiting.clear()
+        self._joined, self._fields = [], {}
+        self.unread = 0
+        calls, self._lost = self._lost, []
+        requests, self._requests = self._requests, {}
+        for call in calls:
+            try:
+                call()
+            except Exception:
+                self._log.failure("the end of the link to {name} was not handled", name=self.name)
+        for later in requests.values():
+            later.errback(self._unavailable())
+
+    # Reading.
+
+    def dataReceived(self, data: bytes) -> None:
+        """Handle the frames that are complete; called by the transport."""
+        self.heard = self.turns.seconds()
+        self._came.append(data)
+        self._cameSize += len(data)
+        if self._cameSize >= self._wanted and not (self._isReading or self._isPaused):
+            self._read()
+
+    def _goOn(self) -> None:
+        self._isPaused = False
+        if self.isUp and not self._isReading:
+            self._read()
+        if self.isUp and not self._isPaused:
+            self.transport.resumeProducing()
+
+    def _read(self) -> None:
+        turns = self.turns
+        begun = turns.begin()
+        self._isReading = True
+        try:
+            while self._cameSize >= self._wanted and self.isUp:
+                # More may come while a handler runs the reactor.
+                data = self._came[0] if len(self._came) == 1 else b"".join(self._came)
+                self._came, at, self._at = [], self._at, 0
+                self._cameSize = 0
+                if self._handleAll(data, at):
+                    break
+        finally:
+            self._isReading = False
+            if begun:
+                turns.end()
+            if self.isUp:
+                self._flush()
+
+    def _handleAll(self, data: bytes, at: int) -> bool:
+        """Handle the frames in `data` from `at` on, and keep what is left of it; return whether reading has to wait or has ended."""
+        turns, end, over = self.turns, len(data), False
+        self._wanted = _HEAD
+        while end - at >= _HEAD and self.isUp:
+            size = int.from_bytes(data[at : at + _HEAD], "big")
+            if size > self.largest:
+                self.drop(f"it sent a frame of {size} bytes, and {self.largest} are allowed")
+                return True
+            if end - at - _HEAD < size:
+                self._wanted = _HEAD + size
+                break
+            if over:
+                self._isPaused = True
+                break
+            begin = at + _HEAD
+            at = begin + size
+            self._handleOne(data[begin:at] if size < LARGE else memoryview(data)[begin:at])
+            turns.spend(1 + size // STEP_BYTES)
+            over = turns.isOver(0)
+        if not self.isUp:
+            return True
+        if at < end:
+            self._came.insert(0, data if not at else data[at:])
+            self._cameSize += end - at
+        if self._isPaused:
+            self.transport.pauseProducing()
+            turns.later(self._goOn)
+        return self._isPaused
+
+    def _handleOne(self, body: bytes | memoryview) -> None:
+        try:
+            frame = _decode(body)
+            handler, least, most, isAsked = self._handlers[frame[0]]
+        except (msgspec.MsgspecError, LookupError, TypeError, RecursionError):
+            self.drop("it sent what is not a frame of this version")
+            return
+        if not least <= len(frame) - 1 - isAsked <= most:
+            self.drop(f"it sent a frame with {len(frame) - 1} fields that is of another version")
+        elif isAsked:
+            self._ask(handler, frame)
+        else:
+            try:
+                handler(*frame[1:])
+            except Exception:
+                self._log.failure("a frame of {name} was not handled: {kind}", name=self.name, kind=frame[0])
+
+    # Requests.
+
+    def _ask(self, handler: Callable[..., Any], frame: list[Any]) -> None:
+        seq = frame[1]
+        try:
+            answer = handler(*frame[2:])
+        except Exception:
+            self._refuse(Failure(), seq)
+            return
+        if isinstance(answer, Deferred):
+            answer.addCallback(self._reply, seq).addErrback(self._refuse, seq)
+        else:
+            try:
+                self._reply(answer, seq)
+            except Exception:
+                self._refuse(Failure(), seq)
+
+    def _reply(self, answer: Any, seq: int) -> None:
+        if self.isUp:
+            self.send(_ANSWER, seq, answer)
+
+    def _refuse(self, failure: Failure, seq: int) -> None:
+        if not self.isUp:
+            return
+        error = failure.value
+        if isinstance(error, ChannelError):
+            self.send(_REFUSAL, seq, error.code, error.message, error.channel)
+        else:
+            self._log.failure("a request of {name} was not answered", failure, name=self.name)
+            self.send(_REFUSAL, seq, "internal-error", "The server has failed; its log says why.", None)
+
+    def _answered(self, seq: int, answer: Any) -> None:
+        later = self._requests.pop(seq, None)
+        if later is not None:
+            later.callback(answer)
+
+    def _refused(self, seq: int, code: str, message: str, channel: str | None) -> None:
+        later = self._requests.pop(seq, None)
+        if later is not None:
+            error = ChannelError(code, message)
+            error.channel = channel
+            later.errback(error)
+
+    def _forget(self, seq: int, later: Deferred[Any]) -> None:
+        self._requests.pop(seq, None)
+
+    def _unavailable(self) -> ChannelError:
+        return ChannelError("unavailable", "A part of the server is being replaced: try again.")
+
+    # Writing.
+
+    def _flush(self) -> None:
+        """Write what was sent while frames were handled."""
+        if self._fields and not self._isReading:
+            fields, self._fields = self._fields, {}
+            self._joined += [frameOf(kind, *some) for kind, some in fields.items()]
+        if self._joined:
+            joined, self._joined, self._joinedSize = self._joined, [], 0
+            self._write(joined[0] if len(joined) == 1 else b"".join(joined))
+
+    def _write(self, data: bytes) -> None:
+        if not self.isUp:
+            return
+        if not self._isProducing and self._writeSome is not None:
+            taken = self._writeSome(data)
+            if taken == len(data):
+                return
+            if not isinstance(taken, int) or taken < 0:
+                return  # it is broken, which the transport notices when it reads
+            data = data[taken:]
+        elif self.unread > self.mostUnread:
+            self.drop(f"it leaves {self.unread} bytes unread")
+            return
+        self._waiting.append(data)
+        self.unread += len(data)
+        if not self._isProducing:
+            self._isProducing = True
+            self.transport.registerProducer(self, False)
+
+    def resumeProducing(self) -> None:
+        """Give the transport what it may take next; called by it."""
+        self.unread -= self._sliced
+        self._sliced = 0
+        waiting, size = self._waiting, 0
+        some: list[bytes | memoryview] = []
+        while waiting and size < SLICE:
+            data = waiting.popleft()
+            if size + len(data) > SLICE:
+                view = memoryview(data)  # not copied for each slice
+                waiting.appendleft(view[SLICE - size :])
+                data = view[: SLICE - size]
+            some.append(data)
+            size += len(data)
+        if some:
+            self._sliced = size
+            self.transport.write(b"".join(some))
+        else:
+            self._isProducing = False
+            self.transport.unregisterProducer()
+
+    def stopProducing(self) -> None:
+        """Do nothing: the end comes with `connectionLost`; called by the transport."""
+
+
+def _arity(handler: Callable[..., object]) -> tuple[int, int]:
+    """Return how many arguments a handler takes by position, at least and at most."""
+    least = most = 0
+    for each in inspect.signature(handler).parameters.values():
+        if each.kind is each.VAR_POSITIONAL:
+            most = sys.maxsize
+        elif each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
+            least += each.default is each.empty
+            most += 1
+    return least, most
