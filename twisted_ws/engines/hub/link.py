@@ -165,7 +165,7 @@ class Link(Protocol):
             self._flush()
 
     def sendTogether(self, kind: str, *fields: Any) -> None:
-        """Send fields that may share one frame with others of the kind: what handlers send becomes one, after all other frames."""
+        """Send fields that may share one frame with others of the kind: handlers send them as one, after all other frames."""
         if not self._isReading:
             self.send(kind, *fields)
         elif kind in self._fields:
@@ -270,7 +270,7 @@ class Link(Protocol):
                 self._flush()
 
     def _handleAll(self, data: bytes, at: int) -> bool:
-        """Handle the frames in `data` from `at` on, and keep what is left of it; return whether reading has to wait or has ended."""
+        """Handle the frames in `data` from `at` on and keep the rest; return whether reading has to wait or has ended."""
         turns, end, over = self.turns, len(data), False
         self._wanted = _HEAD
         while end - at >= _HEAD and self.isUp:
