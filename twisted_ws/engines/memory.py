@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -275,7 +275,7 @@ class MemoryEngine:
         self._members = MemberTable(self._limits.presenceDelay, self._wheel, node.joined, node.left)
         self.state = EngineState.UP
         node.stateChanged(self.state)
-        for _, _, revocation in self._revocations.items():
+        for revocation in self.revocations():
             node.revoked(revocation)
 
     def stop(self) -> Deferred[None] | None:
@@ -432,6 +432,10 @@ class MemoryEngine:
             issuedBefore, until = max(kept.issuedBefore, revocation.issuedBefore), max(kept.until, revocation.until)
             self._revocations.put(which, until, Revocation(*which, issuedBefore, until))
         node.revoked(revocation)
+
+    def revocations(self) -> Iterator[Revocation]:
+        """Yield what is no longer accepted, for a node that comes late."""
+        return (revocation for _, _, revocation in self._revocations.items())
 
     def ask(self, kind: str, payload: bytes) -> MaybeDeferred[list[bytes]]:
         """Return what the server answers (see `Engine`)."""

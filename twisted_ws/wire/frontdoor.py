@@ -317,6 +317,11 @@ class FrontDoor(TwistedProtocol):
         except Exception as error:
             self._failed(Failure(error))
 
+    def turnAway(self) -> None:
+        """Drop the connection, whatever has become of it: its address has too many (see `twisted_ws.wire.door.gate.Census`)."""
+        if self.transport is not None:
+            abort(self.transport)
+
     def stop(self, timeout: float) -> Deferred[None]:
         """Refuse a handshake that is being decided (see `twisted_ws.wire.websocket.runtime.OpenResponse`)."""
         gone: Deferred[None] = Deferred()
@@ -434,8 +439,13 @@ class FrontDoorFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Let a connection in, or return None to close it if there is no place for it."""
-        peer = peerOf(addr)
-        return FrontDoor(self, peer) if self.runtime.gate.admit(peer[0]) else None
+        peer, gate = peerOf(addr), self.runtime.gate
+        if not gate.admit(peer[0]):
+            return None
+        door = FrontDoor(self, peer)
+        if gate.census is not None:
+            gate.report(peer[0], door.turnAway)
+        return door
 
     def doStart(self) -> None:
         """Start the HTTP factory along with this one."""

@@ -1,8 +1,8 @@
 """What hub and workers say to each other over a `Link`, and in which form.
 
-From a worker, as requests: hello, publish, watch, since, forget, describe, list, members, broadcast, command, nodes, claim, revoke,
-ask; as notices: unwatch, enter, leave, ack, bye. From the hub, as requests: info, subscribers, obey, revoked, answer; as notices:
-publication, broadcast, joined, left, lost, state.
+From a worker, as requests: hello, publish, watch, since, forget, describe, list, members, broadcast, command, nodes, claim,
+revoke, ask; as notices: unwatch, enter, leave, ack, bye. From the hub, as requests: info, subscribers, obey, revoked, answer; as
+notices: publication, broadcast, joined, left, lost, state, revocations.
 
 Publications and broadcasts have a number, and the worker acknowledges it with the count of connections that took them. The rest
 is named after the methods of `twisted_ws.engines.contract` that it stands for.
@@ -25,6 +25,9 @@ VERSION = 1
 # Bytes and messages of one page of a history: it takes about a millisecond to read.
 PAGE_BYTES = 1 * MIB
 PAGE_MESSAGES = 1000
+
+# Bytes of a frame besides the largest message in it: the rest of a page that it ends, names, keys.
+ROOM = 2 * MIB
 
 KINDS = {kind.value: kind for kind in Kind}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -25,7 +25,7 @@ from twisted_ws.engines.contract import (
     NodeInfo,
     Revocation,
 )
-from twisted_ws.engines.hub.frames import KINDS, VERSION, commandOf, historyFields, membersFields
+from twisted_ws.engines.hub.frames import KINDS, ROOM, VERSION, commandOf, historyFields, membersFields
 from twisted_ws.engines.hub.link import Link, frameOf
 from twisted_ws.engines.hub.spoke import Spoke
 from twisted_ws.engines.names import isPattern, patternsOf
@@ -45,8 +45,20 @@ LOOK = 0.5
 # Steps of `Turns` for one thing that a worker leaves behind.
 LEFT = 4
 
-# An address, in the form that `twisted_ws.wire.door.gate.addressKey` gives it.
-Address = str | int
+# Revocations of one frame to a worker that comes.
+REVOCATIONS = 64
+
+_Answers = list[Any]
+_Counts = list[int]
+_Names = list[str]
+_Descriptions = list[Description]
+
+
+class Source(Engine, Protocol):
+    """An engine that a hub can pass on."""
+
+    def revocations(self) -> Iterable[Revocation]:
+        """Return what is no longer accepted, for a worker that comes late."""
 
 
 class Hub:
@@ -56,20 +68,23 @@ class Hub:
 
     Args:
         engine: numbers and keeps.
-        limits: `fanOutLag`.
+        limits: `fanOutLag`, `maxMessageSize`.
         wheel: the server's.
         turns: the server's.
 
     Attributes:
+        id: that of the supervisor's server; "" before `start`.
         spokes: the workers, by the id of their nodes.
     """
 
     _log = Logger()
 
-    def __init__(self, engine: Engine, limits: Limits, wheel: Wheel, turns: Turns) -> None:
+    def __init__(self, engine: Source, limits: Limits, wheel: Wheel, turns: Turns) -> None:
+        self.id = ""
         self.spokes: dict[str, Spoke] = {}
         self.wheelSlot: int | None = None
         self._engine = engine
+        self._largest = limits.maxMessageSize + ROOM
         self._lag = limits.fanOutLag
         self._wheel = wheel
         self._turns = turns
@@ -80,20 +95,21 @@ class Hub:
         self._deliveries: dict[int, _Delivery] = {}  # the oldest first
         self._isGivingUp = False
         self._revoking: MaybeDeferred[Any] = None
-        self._revocations: dict[tuple[str | None, str | None], Revocation] = {}
 
     # Workers.
 
     def attach(self, link: Link) -> None:
         """Serve a worker, before its link is connected; it becomes a node when it says hello."""
+        link.largest = max(link.largest, self._largest)
         link.answer("hello", partial(self._hello, link))
 
-    def _hello(self, link: Link, version: int, id: str, connections: int, started: float, release: str) -> tuple[Any, ...]:
+    def _hello(self, link: Link, version: int, *info: Any) -> Deferred[str]:
         if version != VERSION:
             raise ChannelError("bad-request", f"The supervisor speaks version {VERSION}, and not {version}: restart it.")
-        if id in self.spokes:
-            raise ChannelError("bad-request", f"There is a node {id} already.")
-        spoke = self.spokes[id] = Spoke(link, NodeInfo(id, connections, started, release), self._lag)
+        spoke = Spoke(link, NodeInfo(*info), self._lag)
+        if spoke.info.id in self.spokes:
+            raise ChannelError("bad-request", f"There is a node {spoke.info.id} already.")
+        self.spokes[spoke.info.id] = spoke
         link.onLost(partial(self._leave, spoke))
         for kind, handler in (
             ("unwatch", self._unwatch),
@@ -119,12 +135,23 @@ class Hub:
             ("ask", self.ask),
         ):
             link.answer(kind, answer)
-        return self._engine.state.value, [msgspec.structs.astuple(each) for each in self._revocations.values()]
+        return Deferred.fromCoroutine(self._welcome(link))
+
+    async def _welcome(self, link: Link) -> str:
+        """Tell a worker all that is no longer accepted, and then the state of the engine."""
+        rows: list[Any] = []
+        async for each in self._turns.through(tuple(self._engine.revocations()), LEFT):
+            rows.append(msgspec.structs.astuple(each))
+            if len(rows) == REVOCATIONS:
+                link.send("revocations", rows)
+                rows = []
+        link.send("revocations", rows)
+        return self._engine.state.value
 
     def _leave(self, spoke: Spoke) -> None:
         if self.spokes.get(spoke.info.id) is spoke:
             del self.spokes[spoke.info.id]
-            spoke.isUp = False
+            spoke.hasLeft, spoke.isBehind = True, False
             Deferred.fromCoroutine(self._forgetWorker(spoke)).addErrback(self._failed)
 
     async def _forgetWorker(self, spoke: Spoke) -> None:
@@ -223,7 +250,7 @@ class Hub:
 
     def start(self, node: Node) -> MaybeDeferred[None]:
         """Begin to work for the server of the supervisor, and for workers (see `Engine`)."""
-        self._node = node
+        self._node, self.id = node, node.id
         return self._engine.start(self)
 
     def stop(self) -> MaybeDeferred[None]:
@@ -310,22 +337,17 @@ class Hub:
         """Return what the workers answer (see `Engine`)."""
         return self._askAll("answer", kind, payload)
 
-    def list(self, prefix: str, after: str, limit: int) -> MaybeDeferred[list[Description]]:
+    def list(self, prefix: str, after: str, limit: int) -> MaybeDeferred[_Descriptions]:
         """Return some channels by name, with the subscribers of all workers (see `Engine`)."""
         return _then(self._engine.list(prefix, after, limit), self._allWithSubscribers)
 
-    def _allWithSubscribers(self, found: list[Description]) -> MaybeDeferred[list[Description]]:
+    def _allWithSubscribers(self, found: _Descriptions) -> MaybeDeferred[_Descriptions]:
         counted = self._subscribers([each.channel for each in found])
         return _then(
             counted, lambda counts: [each._replace(subscribers=count) for each, count in zip(found, counts, strict=True)]
         )
 
     # Node: what the engine asks.
-
-    @property
-    def id(self) -> str:
-        """That of the supervisor's server."""
-        return "" if self._node is None else self._node.id
 
     def received(self, publication: Publication) -> MaybeDeferred[int]:
         """Pass a publication to the workers that watch its channel (see `Node`)."""
@@ -376,8 +398,7 @@ class Hub:
         return self._node.info()
 
     def revoked(self, revocation: Revocation) -> None:
-        """Tell all workers (see `Node`), and those that come."""
-        self._revocations[revocation.token, revocation.user] = revocation
+        """Tell all workers (see `Node`)."""
         self._revoking = self._askAll("revoked", msgspec.structs.astuple(revocation))
         if self._node is not None:
             self._node.revoked(revocation)
@@ -404,7 +425,7 @@ class Hub:
         return tuple(found)
 
     def _deliver(self, spokes: Iterable[Spoke], kind: str, *fields: Any) -> MaybeDeferred[int]:
-        spokes = [each for each in spokes if each.link.isUp]
+        spokes = [each for each in spokes if each.isUp]
         if not spokes:
             return 0
         self._number = number = self._number + 1
@@ -469,18 +490,18 @@ class Hub:
             frame = frame or frameOf(kind, *fields)
             spoke.link.sendFrame(frame)
 
-    def _askAll(self, kind: str, *fields: Any, spokes: Iterable[Spoke] | None = None) -> MaybeDeferred[list[Any]]:
+    def _askAll(self, kind: str, *fields: Any, spokes: Iterable[Spoke] | None = None) -> MaybeDeferred[_Answers]:
         """Return what workers answer to a request; without the answers of those that do not in time."""
-        asked = [each for each in (self.spokes.values() if spokes is None else spokes) if each.link.isUp]
+        asked = [each for each in (self.spokes.values() if spokes is None else spokes) if each.isUp]
         if not asked:
             return []
         return _Gathering([spoke.link.request(kind, *fields) for spoke in asked], self._wheel).later
 
-    def _subscribers(self, channels: list[str]) -> MaybeDeferred[list[int]]:
+    def _subscribers(self, channels: _Names) -> MaybeDeferred[_Counts]:
         """Return how many are subscribed to each channel."""
         spokes = {spoke for channel in channels for spoke in self._watching.get(channel, ())}
 
-        def add(answers: list[list[int]]) -> list[int]:
+        def add(answers: list[_Counts]) -> _Counts:
             return [sum(counts) for counts in zip(*answers, strict=True)] if answers else [0] * len(channels)
 
         return _then(self._askAll("subscribers", channels, spokes=spokes), add)
@@ -514,11 +535,11 @@ class _Gathering:
 
     __slots__ = ("_answers", "_missing", "_wheel", "later", "wheelSlot")
 
-    def __init__(self, asked: list[Deferred[Any]], wheel: Wheel) -> None:
+    def __init__(self, asked: Sequence[Deferred[Any]], wheel: Wheel) -> None:
         self.wheelSlot: int | None = None
-        self.later: Deferred[list[Any]] = Deferred(self._cancelled)
+        self.later: Deferred[_Answers] = Deferred(self._cancelled)
         self._wheel = wheel
-        self._answers: list[Any] = []
+        self._answers: _Answers = []
         self._missing = len(asked)
         wheel.after(self, PATIENCE)
         for each in asked:
@@ -534,7 +555,7 @@ class _Gathering:
             self._wheel.drop(self)
             self.later.callback(self._answers)
 
-    def _cancelled(self, later: Deferred[list[Any]]) -> None:
+    def _cancelled(self, later: Deferred[_Answers]) -> None:
         self._wheel.drop(self)
 
     def deadlineReached(self, now: float) -> None:

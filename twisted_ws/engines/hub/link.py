@@ -423,7 +423,11 @@ class Link(Protocol):
 def _arity(handler: Callable[..., object]) -> tuple[int, int]:
     """Return how many arguments a handler takes by position, at least and at most."""
     least = most = 0
-    for each in inspect.signature(handler).parameters.values():
+    try:
+        parameters = inspect.signature(handler).parameters.values()
+    except ValueError:
+        return 0, sys.maxsize  # a function in C that does not say
+    for each in parameters:
         if each.kind is each.VAR_POSITIONAL:
             most = sys.maxsize
         elif each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):

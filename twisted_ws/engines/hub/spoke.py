@@ -31,10 +31,11 @@ class Spoke:
         watched: the channels and patterns.
         entered: the presence that it has told, as channel and connection.
         sent: what it has yet to acknowledge, by number: bytes and when it was sent; the oldest first.
+        hasLeft: whether it takes part no longer.
         isBehind: whether publishers should wait for it: it works, but too much is left to do.
     """
 
-    __slots__ = ("_bytes", "_lag", "_since", "entered", "info", "isBehind", "link", "sent", "watched")
+    __slots__ = ("_bytes", "_lag", "_since", "entered", "hasLeft", "info", "isBehind", "link", "sent", "watched")
 
     def __init__(self, link: Link, info: NodeInfo, lag: float) -> None:
         self.link = link
@@ -42,6 +43,7 @@ class Spoke:
         self.watched: set[str] = set()
         self.entered: set[tuple[str, str]] = set()
         self.sent: dict[int, tuple[int, float]] = {}
+        self.hasLeft = False
         self.isBehind = False
         self._lag = lag
         self._bytes = 0
@@ -49,6 +51,11 @@ class Spoke:
 
     def __repr__(self) -> str:
         return f"<Spoke {self.info.id}>"
+
+    @property
+    def isUp(self) -> bool:
+        """Whether it can be sent anything."""
+        return self.link.isUp and not self.hasLeft
 
     def deliver(self, number: int, frame: bytes, now: float) -> None:
         """Send a frame whose number is to be acknowledged."""

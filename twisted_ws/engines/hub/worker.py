@@ -21,10 +21,10 @@ from twisted_ws.engines.contract import (
     NodeInfo,
     Revocation,
 )
-from twisted_ws.engines.hub.frames import KINDS, VERSION, commandOf, membersOf, publicationsOf
+from twisted_ws.engines.hub.frames import KINDS, ROOM, VERSION, commandOf, membersOf, publicationsOf
 from twisted_ws.engines.hub.link import Link
 from twisted_ws.errors import ChannelError, ConfigurationError
-from twisted_ws.limits import MIB
+from twisted_ws.limits import MIB, Limits
 from twisted_ws.message import Message, Position, Publication, Published
 from twisted_ws.wire.loop.wheel import Wheel
 
@@ -35,19 +35,24 @@ PUBLISHING = 10_000
 # Seconds that a stop waits for these.
 STOPPING = 5.0
 
+_Rows = list[Any]
+_Descriptions = list[Description]
+
 
 class HubEngine:
     """The engine of a worker: it asks the hub at the other end of a link, and answers later.
 
     Args:
         link: leads there. When it ends, so does everything here.
+        limits: `maxMessageSize`.
         wheel: the server's.
 
     Attributes:
         state: that of the hub's engine; DOWN before `start` and without a link.
     """
 
-    def __init__(self, link: Link, wheel: Wheel) -> None:
+    def __init__(self, link: Link, limits: Limits, wheel: Wheel) -> None:
+        link.largest = max(link.largest, limits.maxMessageSize + ROOM)
         self.state = EngineState.DOWN
         self._link = link
         self._wheel = wheel
@@ -57,7 +62,7 @@ class HubEngine:
         self._stopped: _Stopping | None = None
 
     def start(self, node: Node) -> Deferred[None]:
-        """Say hello (see `Engine`); the link may be connected later."""
+        """Say hello over the link, which is up already (see `Engine`)."""
         self._node = node
         link = self._link
         link.handle("publication", self._received)
@@ -66,6 +71,7 @@ class HubEngine:
         link.handle("left", self._left)
         link.handle("lost", self._lostAt)
         link.handle("state", self._stateIs)
+        link.handle("revocations", self._revoked)
         link.answer("info", lambda: msgspec.structs.astuple(node.info()))
         link.answer("subscribers", lambda channels: [node.subscribers(channel) for channel in channels])
         link.answer("obey", lambda fields: node.obey(commandOf(fields)))
@@ -75,10 +81,7 @@ class HubEngine:
         hello = link.request("hello", VERSION, *msgspec.structs.astuple(node.info()))
         return hello.addCallbacks(self._welcomed, self._unwelcome)
 
-    def _welcomed(self, answer: list[Any]) -> None:
-        state, revocations = answer
-        for each in revocations:
-            self._node.revoked(Revocation(*each))
+    def _welcomed(self, state: str) -> None:
         self._change(EngineState(state))
 
     def _unwelcome(self, failure: Any) -> None:
@@ -203,7 +206,7 @@ class HubEngine:
         """Return what all workers answer (see `Engine`)."""
         return self._request("ask", kind, payload)
 
-    def list(self, prefix: str, after: str, limit: int) -> Deferred[list[Description]]:
+    def list(self, prefix: str, after: str, limit: int) -> Deferred[_Descriptions]:
         """Return some channels by name (see `Engine`)."""
         return self._request("list", prefix, after, limit).addCallback(_descriptions)
 
@@ -238,6 +241,10 @@ class HubEngine:
 
     def _stateIs(self, state: str) -> None:
         self._change(EngineState(state))
+
+    def _revoked(self, rows: _Rows) -> None:
+        for each in rows:
+            self._node.revoked(Revocation(*each))
 
     def _lost(self) -> None:
         self._change(EngineState.DOWN)

@@ -54,6 +54,25 @@ class Essential(Protocol):
         """End it now."""
 
 
+class Census(Protocol):
+    """Counts the connections of each address at several processes that share their ports."""
+
+    def isFull(self, address: str | int) -> bool:
+        """Return whether an address (as `addressKey` has it) has as many connections as it may."""
+
+    def came(self, address: str | int, here: int, turnAway: Callable[[], object]) -> None:
+        """Take note of a connection that was let in, and call `turnAway` if it turns out to be one too many.
+
+        Args:
+            address: where it comes from.
+            here: how many connections of this address there are here, with this one.
+            turnAway: drops it.
+        """
+
+    def left(self, address: str | int) -> None:
+        """Take note that one has ended."""
+
+
 class Gate:
     """Counts connections and keeps the process away from its descriptor limit.
 
@@ -74,6 +93,7 @@ class Gate:
         open: connections let in and not yet released.
         pauses: whether accepting is paused, except on essential ports.
         brink: see `reached`.
+        census: counts for all processes that listen on the same ports; None: this is the only one.
     """
 
     _log = Logger()
@@ -91,6 +111,7 @@ class Gate:
         self._spare: list[int] = []
         self.throttle = Throttle(seconds, 1, QUIET)
         self.open = 0
+        self.census: Census | None = None
 
     def watch(self, port: Any) -> None:
         """Pause and resume `port` (an `IListeningPort` that is a read descriptor) as the descriptors run short."""
@@ -187,7 +208,7 @@ class Gate:
         key = addressKey(address)
         if key is not None:
             count = self._perAddress.get(key, 0)
-            if 0 < self._limits.maxConnectionsPerIp <= count:
+            if 0 < self._limits.maxConnectionsPerIp <= count or (self.census is not None and self.census.isFull(key)):
                 return False
             self._perAddress[key] = count + 1
         self.open += 1
@@ -198,6 +219,16 @@ class Gate:
                 if self.isPaused(port):
                     port.stopReading()
         return True
+
+    def report(self, address: str, turnAway: Callable[[], object]) -> None:
+        """Have the `census` count a connection that `admit` has let in; `turnAway` drops it, and may be called later."""
+        key = addressKey(address)
+        if key is not None and self.census is not None:
+            self.census.came(key, self._perAddress[key], turnAway)
+
+    def count(self, address: str | int) -> int:
+        """Return how many connections of an address (as `addressKey` has it) are open."""
+        return self._perAddress.get(address, 0)
 
     def _tell(self) -> None:
         if self.throttle.allows(self._log, "accepting pauses"):
@@ -221,6 +252,8 @@ class Gate:
                 self._perAddress[key] = count
             else:
                 del self._perAddress[key]
+            if self.census is not None:
+                self.census.left(key)
         self.open -= 1
         if connection is not None:
             self._essentials.pop(connection, None)
