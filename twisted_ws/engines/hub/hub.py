@@ -439,6 +439,9 @@ class Hub:
         return delivery.later
 
     def _acknowledged(self, spoke: Spoke, *pairs: Any) -> None:
+        if len(pairs) == 2:
+            self._count(spoke, *pairs)
+            return
         for number, count in zip(pairs[::2], pairs[1::2], strict=True):
             self._count(spoke, number, count)
 

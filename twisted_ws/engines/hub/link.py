@@ -7,6 +7,7 @@ arrive in the order in which they were sent; that order is a promise that engine
 from __future__ import annotations
 
 import inspect
+import struct
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -47,7 +48,8 @@ _ANSWER = "="
 _REFUSAL = "!"
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[Any]).decode
+_decode = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
+_SIZE = struct.Struct(">I").unpack_from
 
 
 def frameOf(kind: str, *fields: Any) -> bytes:
@@ -98,19 +100,17 @@ class Link(Protocol):
         self.unread = 0
         self.heard = 0.0
         self.whyDropped: str | None = None
-        # By kind: the handler, how many fields it takes at least and at most, and whether it is asked for an answer.
-        self._handlers: dict[str, tuple[Callable[..., Any], int, int, bool]] = {
-            _ANSWER: (self._answered, 2, 2, False),
-            _REFUSAL: (self._refused, 4, 4, False),
-        }
+        # By kind: the handler, how long its frames are at least and at most, and whether it is asked for an answer.
+        self._handlers: dict[str, tuple[Callable[..., Any], int, int, bool]] = {}
+        self.handle(_ANSWER, self._answered)
+        self.handle(_REFUSAL, self._refused)
         self._requests: dict[int, Deferred[Any]] = {}
         self._seq = 0
         self._lost: list[Callable[[], object]] = []
         self._isLost = False
-        # What came and is not handled yet: the chunks, and where in the first of them the next frame begins.
+        # What came and is not handled yet.
         self._came: list[bytes] = []
         self._cameSize = 0
-        self._at = 0
         self._wanted = _HEAD  # bytes that are needed before there is anything to do
         self._isReading = False
         self._isPaused = False
@@ -127,14 +127,14 @@ class Link(Protocol):
 
     def handle(self, kind: str, handler: Callable[..., object]) -> None:
         """Call `handler` with the fields of each frame of a kind; the number of its parameters is checked."""
-        self._handlers[kind] = (handler, *_arity(handler), False)
+        self._handlers[kind] = (handler, *_lengths(handler, 1), False)
 
     def answer(self, kind: str, handler: Callable[..., Any]) -> None:
         """Call `handler` with the fields of each `request` of a kind; it returns what is answered, or a Deferred of that.
 
         It refuses with a `ChannelError`, which the other side gets as it is.
         """
-        self._handlers[kind] = (handler, *_arity(handler), True)
+        self._handlers[kind] = (handler, *_lengths(handler, 2), True)
 
     def onLost(self, call: Callable[[], object]) -> None:
         """Call this when the link has ended, for whatever reason; at once if it has already."""
@@ -219,7 +219,7 @@ class Link(Protocol):
         """End, and fail what waits for answers; called by the transport."""
         self.isUp = False
         self._isLost = True
-        self._came, self._cameSize, self._at, self._wanted = [], 0, 0, sys.maxsize
+        self._came, self._cameSize, self._wanted = [], 0, sys.maxsize
         self._waiting.clear()
         self._joined, self._fields = [], {}
         self.unread = 0
@@ -238,87 +238,90 @@ class Link(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Handle the frames that are complete; called by the transport."""
         self.heard = self.turns.seconds()
-        self._came.append(data)
-        self._cameSize += len(data)
-        if self._cameSize >= self._wanted and not (self._isReading or self._isPaused):
-            self._read()
+        if self._came or self._isReading or self._isPaused:
+            self._came.append(data)
+            self._cameSize += len(data)
+            if self._cameSize < self._wanted or self._isReading or self._isPaused:
+                return
+            data = self._taken()
+        self._read(data)
 
     def _goOn(self) -> None:
         self._isPaused = False
         if self.isUp and not self._isReading:
-            self._read()
+            self._read(self._taken())
         if self.isUp and not self._isPaused:
             self.transport.resumeProducing()
 
-    def _read(self) -> None:
+    def _taken(self) -> bytes:
+        came, self._came, self._cameSize = self._came, [], 0
+        return came[0] if len(came) == 1 else b"".join(came)
+
+    def _read(self, data: bytes) -> None:
         turns = self.turns
         begun = turns.begin()
         self._isReading = True
         try:
-            while self._cameSize >= self._wanted and self.isUp:
-                # More may come while a handler runs the reactor.
-                data = self._came[0] if len(self._came) == 1 else b"".join(self._came)
-                self._came, at, self._at = [], self._at, 0
-                self._cameSize = 0
-                if self._handleAll(data, at):
-                    break
+            self._handleAll(data)
+            while self._cameSize >= self._wanted and self.isUp and not self._isPaused:
+                self._handleAll(self._taken())  # it has come while a handler ran the reactor
         finally:
             self._isReading = False
             if begun:
                 turns.end()
-            if self.isUp:
+            if self._joined or self._fields:
                 self._flush()
 
-    def _handleAll(self, data: bytes, at: int) -> bool:
-        """Handle the frames in `data` from `at` on and keep the rest; return whether reading has to wait or has ended."""
-        turns, end, over = self.turns, len(data), False
-        self._wanted = _HEAD
-        while end - at >= _HEAD and self.isUp:
-            size = int.from_bytes(data[at : at + _HEAD], "big")
+    def _handleAll(self, data: bytes) -> None:
+        """Handle the frames in `data`, and keep what is not whole or has to wait for the next turn."""
+        at, end, turns, handlers = 0, len(data), self.turns, self._handlers
+        while True:
+            begin = at + _HEAD
+            if begin > end:
+                self._wanted = _HEAD
+                break
+            size = _SIZE(data, at)[0]
             if size > self.largest:
                 self.drop(f"it sent a frame of {size} bytes, and {self.largest} are allowed")
-                return True
-            if end - at - _HEAD < size:
+                return
+            after = begin + size
+            if after > end:
                 self._wanted = _HEAD + size
                 break
-            if over:
+            if at and turns.isOver(0):
+                self._wanted = _HEAD
                 self._isPaused = True
                 break
-            begin = at + _HEAD
-            at = begin + size
-            self._handleOne(data[begin:at] if size < LARGE else memoryview(data)[begin:at])
+            at = after
+            try:
+                frame = _decode(data[begin:after] if size < LARGE else memoryview(data)[begin:after])
+                handler, least, most, isAsked = handlers[frame[0]]
+            except (msgspec.MsgspecError, LookupError, TypeError, RecursionError):
+                self.drop("it sent what is not a frame of this version")
+                return
+            if not least <= len(frame) <= most:
+                self.drop(f"it sent a frame of another version, with {len(frame) - 1} fields: {frame[0]}")
+                return
             turns.spend(1 + size // STEP_BYTES)
-            over = turns.isOver(0)
-        if not self.isUp:
-            return True
+            if isAsked:
+                self._ask(handler, frame)
+            else:
+                try:
+                    handler(*frame[1:])
+                except Exception:
+                    self._log.failure("a frame of {name} was not handled: {kind}", name=self.name, kind=frame[0])
+            if not self.isUp:
+                return
         if at < end:
-            self._came.insert(0, data if not at else data[at:])
+            self._came.insert(0, data[at:])
             self._cameSize += end - at
         if self._isPaused:
             self.transport.pauseProducing()
             turns.later(self._goOn)
-        return self._isPaused
-
-    def _handleOne(self, body: bytes | memoryview) -> None:
-        try:
-            frame = _decode(body)
-            handler, least, most, isAsked = self._handlers[frame[0]]
-        except (msgspec.MsgspecError, LookupError, TypeError, RecursionError):
-            self.drop("it sent what is not a frame of this version")
-            return
-        if not least <= len(frame) - 1 - isAsked <= most:
-            self.drop(f"it sent a frame with {len(frame) - 1} fields that is of another version")
-        elif isAsked:
-            self._ask(handler, frame)
-        else:
-            try:
-                handler(*frame[1:])
-            except Exception:
-                self._log.failure("a frame of {name} was not handled: {kind}", name=self.name, kind=frame[0])
 
     # Requests.
 
-    def _ask(self, handler: Callable[..., Any], frame: list[Any]) -> None:
+    def _ask(self, handler: Callable[..., Any], frame: tuple[Any, ...]) -> None:
         seq = frame[1]
         try:
             answer = handler(*frame[2:])
@@ -420,13 +423,13 @@ class Link(Protocol):
         """Do nothing: the end comes with `connectionLost`; called by the transport."""
 
 
-def _arity(handler: Callable[..., object]) -> tuple[int, int]:
-    """Return how many arguments a handler takes by position, at least and at most."""
-    least = most = 0
+def _lengths(handler: Callable[..., object], before: int) -> tuple[int, int]:
+    """Return how long a frame is at least and at most that has as many fields as a handler takes, and some `before` them."""
+    least = most = before
     try:
         parameters = inspect.signature(handler).parameters.values()
     except ValueError:
-        return 0, sys.maxsize  # a function in C that does not say
+        return least, sys.maxsize  # a function in C that does not say
     for each in parameters:
         if each.kind is each.VAR_POSITIONAL:
             most = sys.maxsize
