@@ -29,6 +29,7 @@ class Peer:
         template: a configuration file in which ``@ws@`` and so on are replaced.
         echoes: whether it can echo.
         secure: whether it can speak TLS.
+        apart: whether it takes part only in workloads that name it.
     """
 
     key: str
@@ -41,9 +42,10 @@ class Peer:
     template: str = ""
     echoes: bool = True
     secure: bool = True
+    apart: bool = False
 
 
-def _twisted_ws(key: str, title: str, **environment: str) -> Peer:
+def _twisted_ws(key: str, title: str, *options: str, apart: bool = False, **environment: str) -> Peer:
     return Peer(
         key,
         title,
@@ -65,10 +67,12 @@ def _twisted_ws(key: str, title: str, **environment: str) -> Peer:
                 "--service",
                 "/channels/{{channel}}=channels",
             ),
+            *options,
         ),
         path="/ws",
         broadcast="/broadcaster/broadcast",
         environment=environment,
+        apart=apart,
     )
 
 
@@ -80,6 +84,8 @@ PEERS = (
     Peer("yardstick", "yardstick (C)", (str(BUILD / "wslimit"), "{ws}", "{http}"), secure=False),
     _twisted_ws("twisted_ws", "twisted_ws"),
     _twisted_ws("pure", "twisted_ws, pure Python", TWISTED_WS_SPEEDUPS="0"),
+    _twisted_ws("workers1", "twisted_ws, hub and 1 worker", "--workers", "1", apart=True),
+    _twisted_ws("workers2", "twisted_ws, hub and 2 workers", "--workers", "2", apart=True),
     Peer("stock", "stock Autobahn", (sys.executable, str(SERVERS / "autobahn_peer.py"), *_PORTS)),
     _python("picows", "picows + uvloop"),
     _python("aiohttp", "aiohttp + uvloop"),

@@ -56,7 +56,7 @@ class Workload:
 
     def takes(self, peer: Peer) -> bool:
         """Return whether a peer takes part."""
-        return (not self.peers or peer.key in self.peers) and self.needs(peer)
+        return (peer.key in self.peers if self.peers else not peer.apart) and self.needs(peer)
 
 
 def _shares(server: Server, seconds: float) -> dict[str, float]:
@@ -107,6 +107,35 @@ def _channel(server: Server, effort: Effort) -> Sample:
         time.sleep(0.3)  # closing so many connections takes time, too
     plain, channel = sum(rates["plain"]), sum(rates["channel"])
     return {"channel": channel / plain, "plain rate": plain / 2, "channel rate": channel / 2}
+
+
+PACE = 100  # messages per second that leave every server time
+
+
+def _paced(row: str, path: str | None = None) -> Callable[[Server, Effort], Sample]:
+    """Measure the processor time, over all processes of the server, of a message to 1,000 clients; some come each second.
+
+    Args:
+        row: the name of the figure.
+        path: that of a channel; None: the message is for all callers.
+    """
+
+    def run(server: Server, effort: Effort) -> Sample:
+        if path is not None:
+            server = replace(server, peer=replace(server.peer, path=path, broadcast=path))
+        seconds = 2 * effort.seconds
+        posts = round(PACE * seconds)
+        with Load("fanout", server, 1000, 2 * seconds + 10, options=("-n", posts * 1000)) as load:
+            load.opened()
+            time.sleep(0.5)
+            used = server.cpu()
+            with publishing(server, 125, 2 * seconds, rate=PACE, posts=posts) as publisher:
+                if publisher.wait():
+                    raise Failed(f"{server.peer.title}: not all messages could be posted")
+            used = server.cpu() - used
+            return {row: used / posts * 1e6, f"{row} p50": load.figures()["p50"]}
+
+    return run
 
 
 def _connects(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
@@ -306,6 +335,34 @@ WORKLOADS = (
         _channel,
         (Row("channel", "fan-out through a channel with history / plain broadcast", "x", targets=(Target(0.90),)),),
         peers=("twisted_ws",),
+    ),
+    Workload(
+        "workers-broadcast",
+        _paced("workersBroadcast"),
+        (
+            Row(
+                "workersBroadcast",
+                f"processor time of a broadcast to 1,000 clients, {PACE} a second",
+                "us",
+                less=True,
+                targets=(Target(1.10, "twisted_ws", "workers1"), Target(1.25, "twisted_ws", "workers2")),
+            ),
+        ),
+        peers=("twisted_ws", "workers1", "workers2"),
+    ),
+    Workload(
+        "workers-channel",
+        _paced("workersChannel", CHANNEL),
+        (
+            Row(
+                "workersChannel",
+                f"processor time of a publication to 1,000 subscribers, {PACE} a second",
+                "us",
+                less=True,
+                targets=(Target(1.10, "twisted_ws", "workers1"), Target(1.25, "twisted_ws", "workers2")),
+            ),
+        ),
+        peers=("twisted_ws", "workers1", "workers2"),
     ),
     Workload(
         "stalled",
