@@ -125,11 +125,11 @@ def _paced(row: str, path: str | None = None) -> Callable[[Server, Effort], Samp
             server = replace(server, peer=replace(server.peer, path=path, broadcast=path))
         seconds = 2 * effort.seconds
         posts = round(PACE * seconds)
-        with Load("fanout", server, 1000, 2 * seconds + 10, options=("-n", posts * 1000)) as load:
+        with Load("fanout", server, 1000, 10 * seconds, options=("-n", posts * 1000)) as load:
             load.opened()
             time.sleep(0.5)
             used = server.cpu()
-            with publishing(server, 125, 2 * seconds, rate=PACE, posts=posts) as publisher:
+            with publishing(server, 125, 8 * seconds, rate=PACE, posts=posts) as publisher:
                 if publisher.wait():
                     raise Failed(f"{server.peer.title}: not all messages could be posted")
             used = server.cpu() - used
