@@ -352,6 +352,6 @@ def test_forgottenInTurns():
     assert len([*world.hub.watched()]) > 1000
     world.settle()
     assert [*world.hub.watched()] == ["c4999"]
-    world.advance(world.limits.presenceDelay + 1)
+    world.advance(world.limits.presenceDelay + 5)
     assert ("left", "c4999", "u4999") in other.node.notes
     assert world.result(other.engine.since("c4999", None)).position == Position("e", 0)
