@@ -28,8 +28,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(twisted|zope|autobahn|OpenSSL|collections|typing|pathlib|ipaddress|enum)\..*"),
     # What signatures name and users never hold.
     (r"py:class", r"twisted_ws\.service\._Handler|twisted_ws\.wire\.frontdoor\.FrontDoorFactory"),
-    (r"py:class", r"(twisted_ws\.channels\.replay\.)?Replay"),
-    (r"py:class", r"twisted_ws\.client\.(client|sync)\._T|twisted_ws\.testing\.(client|server)\._T"),
+    (r"py:class", r"(twisted_ws\.engines\.replay\.)?Replay|Wheel|twisted_ws\.engines\.contract\.HistoryLimits|msgspec\.Raw"),
+    (r"py:class", r"twisted_ws\.(client\.(client|sync)|engines\.contract|testing\.(client|server))\._T"),
     (
         r"py:.*",
         r"(Any|Deferred|Callable|Iterable|Iterator|Mapping|Collection|IProtocolFactory|IListeningPort|Certificate.*)",

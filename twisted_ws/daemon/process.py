@@ -8,7 +8,8 @@ import pwd
 import resource
 import signal
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -96,18 +97,26 @@ class ProcessDaemon(Daemon):
 
     def privilegedStartService(self) -> None:
         """Listen, while the process may still be root."""
-        try:
+        with self._telling():
             super().privilegedStartService()
-            for listener in self._listeners:
-                listener.give(*self._owner())
+            for each in (*self._listeners, self._history):
+                if each is not None:
+                    each.give(*self._owner())
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Log an error of the operator if this is a daemon already, whose standard error is gone."""
+        try:
+            yield
         except ConfigurationError as error:
-            if "statusPipe" in self._runner:  # already a daemon, whose standard error is gone
+            if "statusPipe" in self._runner:
                 self._log.critical("{error}", error=str(error))
             raise
 
     def startService(self) -> None:
         """Run, and notify systemd once the reactor runs."""
-        super().startService()
+        with self._telling():
+            super().startService()
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             if signal.getsignal(number) is signal.SIG_DFL:
                 # A log rotator signals all servers, and one that logs to a pipe must not die of it.

@@ -19,6 +19,8 @@ from twisted_ws.daemon.expiry import ExpiryWatch
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.daemon.targets import loadService
+from twisted_ws.engines.historyfile import HistoryFile
+from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
 from twisted_ws.exposure import warnIfExposed
 from twisted_ws.server import WebSocketServer
@@ -64,6 +66,7 @@ class Daemon(MultiService):
             trustedProxies=settings.trustedProxies,
             reactor=reactor,
         )
+        self._history = self._makeHistory()  # before a service can publish anything
         for mount in settings.services:
             try:
                 self.server.mount(mount.path, loadService(mount.target, mount.options))
@@ -88,6 +91,20 @@ class Daemon(MultiService):
         return self._broadcastListeners + self._webSocketListeners
 
     # What it is made of.
+
+    def _memory(self) -> MemoryEngine | None:
+        """Return the engine in memory, None if another process has the engine."""
+        engine = self.server.engine
+        return engine if isinstance(engine, MemoryEngine) else None
+
+    def _makeHistory(self) -> HistoryFile | None:
+        """Return the file that keeps the history; what was in it is in the engine then."""
+        engine = self._memory()
+        if self.settings.historyFile is None or engine is None:
+            return None
+        history = HistoryFile(self.settings.historyFile, self._reactor)
+        history.load(engine)
+        return history
 
     def _makeTLS(self) -> ServerTLS | None:
         settings = self.settings
@@ -196,6 +213,8 @@ class Daemon(MultiService):
     def startService(self) -> None:
         """Run; listen now if the runner has no privileged start."""
         self.listen()
+        if self._history is not None:
+            self._history.begin()
         super().startService()  # type: ignore[no-untyped-call]
 
     @inlineCallbacks
@@ -207,8 +226,16 @@ class Daemon(MultiService):
             who = "1 caller is" if count == 1 else f"{count} callers are"
             self._log.info("stopping: {who} asked to leave", count=count, who=who)
         yield self.server.stop()
+        if self._history is not None:
+            yield Deferred.fromCoroutine(self._save(self._history))
         yield self._stopListening(self._broadcastListeners)
         yield super().stopService()  # type: ignore[no-untyped-call]
+
+    async def _save(self, history: HistoryFile) -> None:
+        engine = self._memory()
+        assert engine is not None  # it is what the file was made for
+        await history.save(engine)
+        history.close()
 
     @staticmethod
     def _stopListening(listeners: list[Listener]) -> Deferred[Any]:

@@ -63,6 +63,7 @@ class Settings:
     clientCA: str | None = None
     tlsMinimum: str = "1.2"
     stateDirectory: str | None = None
+    historyFile: str | None = None
     allowedOrigins: tuple[str, ...] = ()
     allowedHosts: tuple[str, ...] = ()
     trustedProxies: tuple[str, ...] = ()
@@ -171,7 +172,17 @@ class Key:
 
 
 _LIMITS = {each.name: each.metadata["unit"] for each in fields(Limits)}
-_PATHS = {"certificate", "privateKey", "chain", "keyStore", "keyStorePasswordFile", "clientCA", "apiKeyFile", "stateDirectory"}
+_PATHS = {
+    "certificate",
+    "privateKey",
+    "chain",
+    "keyStore",
+    "keyStorePasswordFile",
+    "clientCA",
+    "apiKeyFile",
+    "stateDirectory",
+    "historyFile",
+}
 
 KEYS = (
     Key("port", "port", _port, "WebSocket and pages: a port, an endpoint string, or off", "8080"),
@@ -199,6 +210,7 @@ KEYS = (
     Key("client-ca", "clientCA", _text, "PEM file: clients must present a certificate issued by one of these"),
     Key("tls-minimum", "tlsMinimum", _choice("1.2", "1.3"), "oldest TLS version", "1.2"),
     Key("state-directory", "stateDirectory", _text, "where a self-signed certificate is kept", "$XDG_STATE_HOME/twisted-ws"),
+    Key("history-file", "historyFile", _text, "file that keeps the history of channels while the server is stopped"),
     Key(
         "allowed-origin",
         "allowedOrigins",

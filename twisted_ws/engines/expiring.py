@@ -53,6 +53,23 @@ class Expiring(Generic[_K, _V]):
         now = self._unixTime()
         return ((key, until, value) for key, (until, value) in tuple(self._kept.items()) if until > now)
 
+    def freeze(self) -> Iterator[tuple[_K, float, _V]]:
+        """Yield all that count; from now on, none is forgotten by the wheel."""
+        self._wheel.drop(self)
+        now = self._unixTime()
+        return ((key, until, value) for key, (until, value) in self._kept.items() if until > now)
+
+    def restore(self, key: _K, until: float, value: _V) -> None:
+        """Keep a value of an earlier process, however many there are; do nothing if it counts no longer."""
+        if until > self._unixTime():
+            self._keep(key, until, value)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
+        self._due.clear()
+        self._wheel.drop(self)
+
     def put(self, key: _K, until: float, value: _V) -> None:
         """Keep a value; do nothing if it counts no longer.
 
@@ -63,15 +80,9 @@ class Expiring(Generic[_K, _V]):
         self._forget(now, 2)
         if until <= now:
             return
-        before = self._kept.get(key)
-        if before is None and len(self._kept) >= self._most:
+        if key not in self._kept and len(self._kept) >= self._most:
             raise ChannelError("unavailable", self._full)
-        self._kept[key] = until, value
-        if before is None or before[0] != until:
-            self._number += 1
-            heappush(self._due, (until, self._number, key))
-        if self.wheelSlot is None or self._due[0][0] == until:
-            self._wheel.after(self, self._due[0][0] - now)
+        self._keep(key, until, value)
 
     def deadlineReached(self, now: float) -> None:
         """Forget those that have expired, or as many as one turn has time for; called by the wheel."""
@@ -79,6 +90,15 @@ class Expiring(Generic[_K, _V]):
         self._forget(unixTime, FORGOTTEN_AT_ONCE)
         if self._due:
             self._wheel.after(self, self._due[0][0] - unixTime)
+
+    def _keep(self, key: _K, until: float, value: _V) -> None:
+        before = self._kept.get(key)
+        self._kept[key] = until, value
+        if before is None or before[0] != until:
+            self._number += 1
+            heappush(self._due, (until, self._number, key))
+        if self.wheelSlot is None or self._due[0][0] == until:
+            self._wheel.after(self, self._due[0][0] - self._unixTime())
 
     def _forget(self, now: float, most: int) -> None:
         due, kept = self._due, self._kept

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -27,9 +28,10 @@ from twisted_ws.engines.expiring import Expiring
 from twisted_ws.engines.members import MemberTable
 from twisted_ws.engines.names import SortedNames, isPattern, patternsOf
 from twisted_ws.engines.replay import CHARGE, HistoryReplay
+from twisted_ws.engines.snapshot import Channel, Claim, Head, Kept, Receipt, Record, Revoked
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
-from twisted_ws.message import START, Message, Position, Publication, Published
+from twisted_ws.message import START, Kind, Message, Position, Publication, Published
 from twisted_ws.wire.loop.wheel import Wheel
 
 # Idempotency keys that are forgotten in one turn of the wheel: about two milliseconds.
@@ -99,16 +101,23 @@ class _Receipt:
 
     Attributes:
         fingerprint: that of the message.
+        offset: that of the message.
         due: when the answer may be forgotten.
     """
 
-    __slots__ = ("_published", "_waiting", "due", "fingerprint")
+    __slots__ = ("_published", "_waiting", "due", "fingerprint", "offset")
 
-    def __init__(self, fingerprint: bytes, due: float) -> None:
+    def __init__(self, fingerprint: bytes, offset: int, due: float) -> None:
         self.fingerprint = fingerprint
+        self.offset = offset
         self.due = due
         self._published: Published | None = None
         self._waiting: tuple[Deferred[Published], ...] = ()
+
+    @property
+    def recipients(self) -> int:
+        """How many the message went to; 0 while that is unknown."""
+        return 0 if self._published is None else self._published.recipients
 
     def answer(self) -> Published | Deferred[Published]:
         """Return the answer, or a Deferred of it if it is not there yet."""
@@ -164,11 +173,28 @@ class _Receipts:
             raise ChannelError("key-reused", "The idempotency key was already used for another message: nothing was published.")
         return None if found is None else found.answer()
 
-    def keep(self, channel: str, key: str, fingerprint: bytes, now: float) -> _Receipt:
+    def keep(self, channel: str, key: str, fingerprint: bytes, offset: int, now: float) -> _Receipt:
         """Keep a place for an answer."""
-        receipt = self._kept[channel, key] = _Receipt(fingerprint, now + self._age)
+        return self._keepUntil(channel, key, fingerprint, offset, now + self._age)
+
+    def freeze(self) -> Iterator[tuple[str, str, _Receipt]]:
+        """Yield all with their channels and keys; from now on, none is forgotten by the wheel."""
+        self._wheel.drop(self)
+        return ((channel, key, receipt) for (channel, key), receipt in self._kept.items())
+
+    def restore(self, channel: str, key: str, fingerprint: bytes, due: float, answer: Published, offset: int) -> None:
+        """Keep an answer that an earlier process gave."""
+        self._keepUntil(channel, key, fingerprint, offset, due).answered(answer)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
+        self._wheel.drop(self)
+
+    def _keepUntil(self, channel: str, key: str, fingerprint: bytes, offset: int, due: float) -> _Receipt:
+        receipt = self._kept[channel, key] = _Receipt(fingerprint, offset, due)
         if self.wheelSlot is None:
-            self._wheel.set(self, now + self._age)
+            self._wheel.set(self, due)
         return receipt
 
     def deadlineReached(self, now: float) -> None:
@@ -248,6 +274,8 @@ class MemoryEngine:
         self._usual = HistoryLimits(limits.historyMessages, limits.historyAge, limits.historyBytes)
         self._wheel = wheel
         self._seconds = seconds
+        self._unixTime = unixTime
+        self._isFrozen = False
         self._logs: dict[str, ChannelLog] = {}
         self._names = SortedNames()  # their names
         self._patterns: set[str] = set()  # those that are watched
@@ -315,7 +343,7 @@ class MemoryEngine:
             self._wheel.set(log, now + log.limits.age)
         if idempotencyKey is not None:
             # Before anybody gets it: a service may publish the same again in the middle of this.
-            receipt = self._receipts.keep(channel, idempotencyKey, fingerprint, now)
+            receipt = self._receipts.keep(channel, idempotencyKey, fingerprint, log.top, now)
         taken = node.received(publication) if log.watched or (self._patterns and self._isWatched(channel)) else 0
         if not isinstance(taken, int):
             return self._answerLater(publication, taken, receipt)
@@ -442,6 +470,102 @@ class MemoryEngine:
         answer = self._working().answer(kind, payload)
         return answer.addCallback(lambda answered: [answered]) if isinstance(answer, Deferred) else [answer]
 
+    # For a later process.
+
+    def records(self) -> Iterator[Record]:
+        """Yield all that is kept; only after `stop`, and from the first on nothing is forgotten any more."""
+        self._isFrozen = True
+        receipts, claims, revocations = self._receipts.freeze(), self._claims.freeze(), self._revocations.freeze()
+        now, ahead = self._seconds(), self._unixTime() - self._seconds()
+        yield Head(self.epoch, self._floor, now + ahead)
+        for log in self._logs.values():
+            self._expire(log, now)
+            limits = None if log.limits is self._usual else log.limits
+            yield Channel(log.channel, log.top, len(log.entries), (now if log.watched else log.touched) + ahead, limits)
+            for each in log.entries:
+                yield Kept(each.kind.value, each.payload, each.key, each.at + ahead)
+        for channel, key, receipt in receipts:
+            yield Receipt(channel, key, receipt.fingerprint, receipt.offset, receipt.recipients, receipt.due + ahead)
+        for claimed, until, _ in claims:
+            yield Claim(claimed, until)
+        for _, _, revoked in revocations:
+            yield Revoked(revoked.token, revoked.user, revoked.issuedBefore, revoked.until)
+
+    def restore(self, records: Iterable[Record]) -> None:
+        """Go on with what an earlier process kept, in its epoch; what has expired meanwhile is left out.
+
+        If this raises, nothing is kept, and the epoch is a new one.
+
+        Args:
+            records: what `records` yielded there. Nothing has happened in this engine yet.
+        """
+        collects = gc.isenabled()
+        gc.disable()  # nothing of this is garbage, and there may be a million messages
+        try:
+            self._restore(iter(records))
+        except BaseException:
+            self._clear()
+            raise
+        finally:
+            if collects:
+                gc.enable()
+
+    def _restore(self, records: Iterator[Record]) -> None:
+        now, ahead = self._seconds(), self._unixTime() - self._seconds()
+        head = next(records, None)
+        if not isinstance(head, Head):
+            raise ValueError("no head")
+        self.epoch, self._floor = head.epoch, head.floor
+        for each in records:
+            match each:
+                case Channel():
+                    self._restoreChannel(each, records, now, ahead)
+                case Receipt():
+                    answer = Published(each.channel, f"{self.epoch}:{each.offset}", each.recipients)
+                    due = min(each.due - ahead, now + self._limits.idempotencyAge)
+                    if due > now:
+                        self._receipts.restore(each.channel, each.key, each.fingerprint, due, answer, each.offset)
+                case Claim():
+                    self._claims.restore(each.key, each.until, True)
+                case Revoked():
+                    revocation = Revocation(each.token, each.user, each.issuedBefore, each.until)
+                    self._revocations.restore((each.token, each.user), each.until, revocation)
+                    if self._node is not None and each.until > now + ahead:
+                        self._node.revoked(revocation)
+                case _:
+                    raise ValueError("a record at the wrong place")
+
+    def _restoreChannel(self, channel: Channel, records: Iterator[Record], now: float, ahead: float) -> None:
+        limits = self._usual if channel.limits is None else HistoryLimits(*channel.limits)
+        log = ChannelLog(self, channel.name, channel.top, min(channel.touched - ahead, now), limits)
+        for offset in range(channel.top - channel.messages + 1, channel.top + 1):
+            each = next(records, None)
+            if not isinstance(each, Kept):
+                raise ValueError("no message")
+            at = min(each.at - ahead, now)  # not in the future, though the clock was set
+            publication = Publication(log.channel, self.epoch, offset, Kind(each.kind), each.payload, each.key, at)
+            log.entries.append(publication)
+            log.bytes += _charge(publication)
+            self.bytes += _charge(publication)
+        self._expire(log, now)
+        if len(log.entries) > limits.messages or log.bytes > limits.bytes or self.bytes > self._limits.historyTotal:
+            self._trim(log)
+        due = (log.entries[0].at if log.entries else log.touched) + limits.age
+        if due <= now:
+            self._floor = max(self._floor, log.top)
+            return
+        self._logs[log.channel] = log
+        self._names.add(log.channel)
+        self._wheel.set(log, due)
+
+    def _clear(self) -> None:
+        for log in self._logs.values():
+            self._wheel.drop(log)
+        self._logs, self._names, self.bytes, self._floor = {}, SortedNames(), 0, 0
+        self.epoch = secrets.token_hex(5)
+        for each in (self._receipts, self._claims, self._revocations):
+            each.clear()
+
     def _working(self) -> Node:
         if self._node is None:
             raise ChannelError("unavailable", "The server is stopping.")
@@ -481,6 +605,8 @@ class MemoryEngine:
 
     def sweep(self, log: ChannelLog, now: float) -> None:
         """Forget the old messages of a channel, and the channel if nobody needs it; called by the wheel."""
+        if self._isFrozen:
+            return
         self._expire(log, now)
         if log.entries:
             self._wheel.set(log, log.entries[0].at + log.limits.age)

@@ -11,8 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from twisted_ws.engines.contract import Engine, Node
+from twisted_ws.engines.contract import Engine, EngineSettings, Node
 from twisted_ws.limits import Limits
+from twisted_ws.wire.loop.wheel import Wheel
 
 
 class Capability(Enum):
@@ -86,6 +87,10 @@ class EngineHarness:
     def engine(self, node: Node, limits: Limits) -> Engine:
         """Return a new engine for a node, one that works with those of the other nodes; it is started by the test."""
         raise NotImplementedError
+
+    def settings(self, url: str, limits: Limits, password: bytes | None = None) -> EngineSettings:
+        """Return what a factory of engines takes, with a wheel of its own."""
+        return EngineSettings(url, password, limits, Wheel(self.reactor), self.reactor)
 
     def turn(self) -> None:
         """Let the reactor turn once."""
