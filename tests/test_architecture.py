@@ -39,7 +39,7 @@ LEVELS = (
     ("connection", "upgrade"),
     ("frames", "service"),
     ("message",),
-    ("closecodes", "limits", "logs", "exposure", "spelling"),
+    ("closecodes", "limits", "logs", "exposure", "pacing", "spelling"),
     ("errors",),
 )
 # These name in annotations what is above them, each for the reason beside it.

@@ -246,6 +246,22 @@ class Limits:
     drainTimeout: float = _limit(
         30, "seconds", "dropped", "at a stop: the time for callers to answer our Close 1001", "no waiting"
     )
+    drainRate: int = _limit(
+        5000,
+        "callers/second",
+        "asked to leave later",
+        "at a stop: if all were asked at once, all would be back at once; of several workers that stop together, each takes its "
+        "part. Faster if drainTimeout would not be enough",
+    )
+    workerSilence: float = _limit(
+        3,
+        "seconds",
+        "the worker is killed and replaced",
+        "a worker is asked each second whether it works: one that is stuck serves nobody, and its clients come back to others",
+    )
+    workerStart: float = _limit(
+        60, "seconds", "the worker is killed, and it is tried again", "for the imports and the start of services in a new worker"
+    )
     reactorTurn: float = _limit(
         5, "seconds", "the log says where it hangs", "while a handler blocks the reactor, nobody is served; an async one does not"
     )

@@ -24,6 +24,7 @@ from twisted_ws.errors import CloseCode, ConfigurationError, ServiceError
 from twisted_ws.limits import Limits
 from twisted_ws.message import Message, Published
 from twisted_ws.node import CLOSING, LocalNode
+from twisted_ws.pacing import paced, sliceSize
 from twisted_ws.routes import Match, Routes
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject, UpgradeRequest
@@ -60,7 +61,8 @@ class WebSocketServer:
             of `allowedOrigins` (``app.example``, ``*.app.example``, ``*``); see `twisted_ws.wire.door.origins.AllowedHosts`.
         compression: whether permessage-deflate is accepted.
         trustedProxies: the networks whose X-Forwarded-For and X-Forwarded-Proto are trusted.
-        engine: numbers and keeps the messages of channels; None: one in memory.
+        engine: numbers and keeps the messages of channels, or a function that makes such an engine with the server's `Runtime`;
+            None: one in memory.
         reactor: the reactor; None for the global one.
 
     Attributes:
@@ -93,7 +95,7 @@ class WebSocketServer:
         allowedHosts: Iterable[str] = (),
         compression: bool = False,
         trustedProxies: Iterable[str] = (),
-        engine: Engine | None = None,
+        engine: Engine | Callable[[Runtime], Engine] | None = None,
         reactor: Any = None,
     ) -> None:
         if reactor is None:
@@ -120,6 +122,8 @@ class WebSocketServer:
         wheel = self.runtime.wheel
         if engine is None:  # one with a length, and nothing in it yet, would be false
             engine = MemoryEngine(self.limits, wheel, wheel.seconds)
+        elif callable(engine):
+            engine = engine(self.runtime)
         self.engine: Engine = engine
         self.channels = Channels(engine, self.runtime)
         self._callers.enroll = self.channels.enroll
@@ -300,13 +304,15 @@ class WebSocketServer:
         callers = [*self._callers, *(dispatcher.caller for dispatcher in self._leaving)]
         ends = []
         visits, deciding = self.visits, self.runtime.deciding
-        async for response in turns.through((*visits, *deciding), STOPPING):
+        responses = (*visits, *deciding)
+        size = sliceSize(len(callers) + len(responses), self.limits.drainRate, deadline)
+        async for response in paced(turns.through(responses, STOPPING), size, reactor):
             if response in visits or response in deciding:  # still: it may have ended since, in a turn between
                 try:
                     ends.append(response.stop(left()))
                 except Exception:
                     self._log.failure("a response failed inside the server while it was stopped")
-        async for caller in turns.through(callers, CLOSING):
+        async for caller in paced(turns.through(callers, CLOSING), size, reactor):
             ends.append(caller._connection.startClose(payload, left()))
         for end in ends:
             await end

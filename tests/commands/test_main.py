@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from twisted_ws.commands import broadcast, connect
+from twisted_ws.commands import broadcast, connect, reload
 from twisted_ws.commands.main import COMMANDS, main
 from twisted_ws.daemon import main as daemon
 
@@ -13,13 +13,13 @@ from twisted_ws.daemon import main as daemon
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The first word is the command, which gets the rest, and whose exit code it is."""
-    module: Any = {"connect": connect, "broadcast": broadcast}[command]
+    module: Any = {"connect": connect, "broadcast": broadcast, "reload": reload}[command]
     monkeypatch.setattr(module, "main", lambda arguments: len(arguments))
     assert main([command, "--json", "x"]) == 2
     monkeypatch.setattr(sys, "argv", ["twisted-ws", command])
     assert main() == 0
     monkeypatch.undo()
-    assert main([command]) == 2
+    assert main([command, *([] if command != "reload" else ["an argument"])]) == 2
     assert capsys.readouterr().err.endswith(f"(see twisted-ws {command} --help)\n")
 
 
@@ -44,7 +44,10 @@ def test_server(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("word", "mend"),
-    [("conect", "did you mean connect?"), ("serve", "the commands are connect and broadcast; without one, the server starts")],
+    [
+        ("conect", "did you mean connect?"),
+        ("serve", "the commands are connect, broadcast and reload; without one, the server starts"),
+    ],
 )
 def test_unknown(word: str, mend: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The error tells an unknown command from a wrong option."""

@@ -9,9 +9,9 @@ from twisted.internet import reactor as globalReactor
 
 from twisted import logger
 from twisted_ws.daemon import main as module
-from twisted_ws.daemon import process
 from twisted_ws.daemon.main import main
 from twisted_ws.daemon.settings import Settings
+from twisted_ws.daemon.workers import starting
 from twisted_ws.errors import ConfigurationError
 
 order: list[Any] = []
@@ -19,8 +19,9 @@ order: list[Any] = []
 
 class _Daemon:
     fails = ""
+    exitCode = 0
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, runner: None) -> None:
         order.append(settings)
 
     def privilegedStartService(self) -> None:
@@ -39,7 +40,7 @@ class _Daemon:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that would take the process is written down instead."""
     order.clear()
-    monkeypatch.setattr(process, "ProcessDaemon", _Daemon)
+    monkeypatch.setattr(starting, "ProcessDaemon", _Daemon)
     monkeypatch.setattr(globalReactor, "run", lambda: order.append("run"))
     monkeypatch.setattr(globalReactor, "addSystemEventTrigger", lambda *trigger: order.append(trigger[:2]))
     monkeypatch.setattr(logger.globalLogBeginner, "beginLoggingTo", lambda observers: order.append("log"))

@@ -11,6 +11,7 @@ from importlib import import_module
 COMMANDS = {
     "connect": "talk to a WebSocket: lines go out, messages come in",
     "broadcast": "send a message to all callers, or to a channel",
+    "reload": "let a running server with workers read certificates again, or replace its services",
 }
 
 
@@ -58,9 +59,13 @@ def _unknown(name: str) -> int:
     from twisted_ws.commands.terminal.display import complain
 
     near = get_close_matches(name, COMMANDS, n=1)
-    mend = f"did you mean {near[0]}?" if near else f"the commands are {' and '.join(COMMANDS)}; without one, the server starts"
+    mend = f"did you mean {near[0]}?" if near else f"the commands are {_listed(list(COMMANDS))}; without one, the server starts"
     complain(f"there is no command {name!r}: {mend} (see twisted-ws --help)")
     return 2
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _help() -> str:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from twisted.internet import tcp, unix
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
-from twisted.python.failure import Failure
 
+from twisted_ws.daemon.adopted import Adopting
+from twisted_ws.daemon.workers.sockets import HoldingReactor, InheritedEndpoint, InheritingReactor
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.wire.door.proxyprotocol import ProxiedEndpoint
 
@@ -101,6 +101,8 @@ class ListenAddress:
     def _parsed(self, reactor: Any, backlog: int) -> IStreamServerEndpoint:
         if self.kind == "haproxy":
             return ProxiedEndpoint(ListenAddress(self.option, self.where.partition(":")[2])._parsed(reactor, backlog))
+        if self.kind == "systemd" and isinstance(reactor, InheritingReactor):
+            return InheritedEndpoint(reactor)
         if self.kind == "tls":
             self._refuseEmptyDirectory()
         try:
@@ -114,7 +116,7 @@ class ListenAddress:
                 f"--{self.option} {self.where} cannot be used as an endpoint: {type(error).__name__}: {error}."
             ) from None
         if isinstance(endpoint, AdoptedStreamServerEndpoint) and endpoint.addressFamily == socket.AF_UNIX:
-            endpoint.reactor = _Adopting(reactor)
+            endpoint.reactor = reactor if isinstance(reactor, HoldingReactor) else Adopting(reactor)
         return endpoint
 
     def _parts(self) -> list[str]:
@@ -228,36 +230,6 @@ def _holder(path: str) -> int | None:
         except OSError:
             pass
     return process
-
-
-class _AdoptedUnixPort(unix.Port):
-    """A Unix socket that systemd has made and uses again when we are gone: its file stays, with the mode of its unit."""
-
-    def startListening(self) -> None:
-        """Listen (see `unix.Port`)."""
-        mode = os.stat(self._bindPath).st_mode if self._bindPath[:1] != b"\0" else 0
-        super().startListening()  # type: ignore[no-untyped-call]
-        if mode:
-            os.chmod(self._bindPath, mode & 0o7777)
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Stop listening."""
-        tcp.Port.connectionLost(self, reason)
-
-
-class _Adopting:
-    """Stands in for the reactor, for the endpoint of such a socket."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def adoptStreamPort(self, descriptor: int, family: int, factory: Any) -> Any:
-        """Listen (see `twisted.internet.interfaces.IReactorSocket`)."""
-        port = _AdoptedUnixPort._fromListeningDescriptor(  # type: ignore[no-untyped-call]
-            self._reactor, descriptor, factory
-        )
-        port.startListening()
-        return port
 
 
 def _isLoopbackAddress(address: str) -> bool:

@@ -33,7 +33,10 @@ FILE_MODE = 0o640
 
 
 def jsonObserver(file: IO[str]) -> ILogObserver:
-    """Return an observer that writes one object per line: time (UTC), level, namespace, message, and a failure's traceback."""
+    """Return an observer that writes one object per line.
+
+    It has time (UTC), level, namespace, message, a failure's traceback, and the number of the worker that it is from, if any.
+    """
 
     @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
@@ -43,8 +46,12 @@ def jsonObserver(file: IO[str]) -> ILogObserver:
             "time": time,
             "level": getattr(level, "name", "info"),
             "namespace": event.get("log_namespace", ""),
-            "message": formatEvent(event),
+            "message": event["text"] if "log_worker" in event else formatEvent(event),
         }
+        if "log_worker" in event:
+            line["worker"] = event["log_worker"]
+            if "traceback" in event:
+                line["traceback"] = event["traceback"]
         failure = event.get("log_failure")
         if failure is not None:
             line["traceback"] = shown(failure.getTraceback())

@@ -27,25 +27,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"twisted-ws: {error} (see twisted-ws --help)", file=sys.stderr)
         return 2
     try:
-        _run(options)
+        return _run(options)
     except ConfigurationError as error:
         print(f"twisted_ws: {error}", file=sys.__stderr__)
         return 1
-    return 0
 
 
-def _run(options: ServiceOptions) -> None:
+def _run(options: ServiceOptions) -> int:
     settings = options.settings()
     from twisted.internet import reactor
     from twisted.logger import globalLogBeginner
 
     from twisted_ws.daemon.logs import observerFor
-    from twisted_ws.daemon.process import ProcessDaemon
+    from twisted_ws.daemon.workers.starting import daemonFor
 
-    daemon = ProcessDaemon(settings)
+    daemon = daemonFor(settings, None, options.settings)
     daemon.privilegedStartService()
     # As under twistd, what a service prints goes to the log.
     globalLogBeginner.beginLoggingTo([observerFor(settings.logFormat, sys.stdout)])
     daemon.startService()
     reactor.addSystemEventTrigger("before", "shutdown", daemon.stopService)
     reactor.run()
+    return daemon.exitCode

@@ -49,6 +49,7 @@ class ServiceOptions(Options, AuthOptionMixin):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._directory = os.getcwd()  # the runner may change it
         self["service"] = []
         for key in KEYS:
             if key.isList:
@@ -114,18 +115,18 @@ class ServiceOptions(Options, AuthOptionMixin):
         raise SystemExit(0)
 
     def settings(self) -> Settings:
-        """Return the settings.
+        """Return the settings; each time, the configuration file is read anew.
 
         Raises:
             ConfigurationError: something is wrong; the text is one line.
         """
-        document = load(self["config"]) if self["config"] else {}
+        document = load(os.path.join(self._directory, self["config"])) if self["config"] else {}
         try:
             merge(document, {})
         except ConfigurationError as error:
             raise ConfigurationError(f"{self['config']}: {error}") from None
         given = {key.name: self[key.name] for key in KEYS if self[key.name] not in (None, [])}
-        flags = absolute({**given, "service": self["service"]}, os.getcwd())
+        flags = absolute({**given, "service": self["service"]}, self._directory)
         checkers = self.get("credCheckers") or ()
         if any(isinstance(each, InMemoryUsernamePasswordDatabaseDontUse) for each in checkers):
             raise ConfigurationError(

@@ -8,7 +8,7 @@ import pwd
 import resource
 import signal
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -36,11 +36,15 @@ class ProcessDaemon(Daemon):
         runner: the options of twistd or twist; None under another runner.
         reactor: the reactor; None for the global one.
 
+    Attributes:
+        exitCode: that of the process, once the reactor has stopped.
+
     Raises:
         ConfigurationError: see `Daemon`.
     """
 
     _log = Logger()
+    exitCode = 0
 
     def __init__(self, settings: Settings, runner: MutableMapping[str, Any] | None = None, reactor: Any = None) -> None:
         _raiseDescriptorLimit()  # first: when a port opens, the gate looks how many there are
@@ -128,15 +132,23 @@ class ProcessDaemon(Daemon):
         # What exists by now will stay: the garbage collector need not scan it again and again.
         gc.collect()
         gc.freeze()
+        self._run()
+
+    def _run(self) -> None:
+        """Do what is left to do when the reactor runs."""
         notify("READY=1")
 
     def stopService(self) -> Deferred[None]:
         """Drain; another SIGINT or SIGTERM ends the process, and SIGHUP is ignored from now on."""
+        self._beginToStop(_endAtOnce)
+        return super().stopService()
+
+    @staticmethod
+    def _beginToStop(atOnce: Callable[[int, Any], None]) -> None:
         notify("STOPPING=1")
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _endAtOnce)
-        return super().stopService()
+            signal.signal(number, atOnce)
 
     def reload(self) -> None:
         """Reload certificates, keys and passwords, and notify systemd."""

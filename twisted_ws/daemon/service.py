@@ -43,12 +43,15 @@ class Daemon(MultiService):
     Attributes:
         server: the server.
         settings: the settings it was made with.
+        broadcastURL: where to POST a broadcast, as the demo page shows it; "" while it does not listen.
 
     Raises:
         ConfigurationError: the settings are invalid; one line.
     """
 
     _log = Logger()
+    # Whether the log is told when the certificate expires soon.
+    _watchesExpiry = True
 
     def __init__(self, settings: Settings, reactor: Any = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -58,39 +61,50 @@ class Daemon(MultiService):
         self._reactor = reactor
         _checkPasswordFiles(settings.checkers)
         _checkNames(settings)
-        self.server = WebSocketServer(
-            limits=settings.limits,
-            allowedOrigins=settings.allowedOrigins,
-            allowedHosts=settings.allowedHosts,
-            compression=settings.compression,
-            trustedProxies=settings.trustedProxies,
-            reactor=reactor,
-        )
+        self.server = self._makeServer()
         self._history = self._makeHistory()  # before a service can publish anything
-        for mount in settings.services:
-            try:
-                self.server.mount(mount.path, loadService(mount.target, mount.options))
-            except ServiceError:
-                raise  # its text names the service
-            except ConfigurationError as error:
-                raise ConfigurationError(f"--service {mount.path}={mount.target}: {error}") from None
+        self._mount()
         self._credentials = Credentials(settings.checkers, settings.apiKeyFile, settings.limits, reactor)
         self._tls = self._makeTLS()
-        self._pages: PagesResource
+        self._pages: PagesResource | None = None
+        self.broadcastURL = ""
         self._broadcastListeners = self._makeBroadcastListeners()
         self._webSocketListeners = self._makeWebSocketListeners()
         self._refuseOverlaps()
         # The broadcast site first: the demo page shows where it is.
         for listener in self._listeners:
             listener.setServiceParent(self)  # type: ignore[no-untyped-call]
-        if self._tls is not None:
+        if self._tls is not None and self._watchesExpiry:
             ExpiryWatch(self._tls, reactor).setServiceParent(self)  # type: ignore[no-untyped-call]
 
     @property
     def _listeners(self) -> list[Listener]:
         return self._broadcastListeners + self._webSocketListeners
 
-    # What it is made of.
+    # What it is made of: with workers, the supervisor and each worker have a part of it.
+
+    def _makeServer(self, **options: Any) -> WebSocketServer:
+        """Return the server, with more `options`."""
+        settings = self.settings
+        return WebSocketServer(
+            limits=settings.limits,
+            allowedOrigins=settings.allowedOrigins,
+            allowedHosts=settings.allowedHosts,
+            compression=settings.compression,
+            trustedProxies=settings.trustedProxies,
+            reactor=self._reactor,
+            **options,
+        )
+
+    def _mount(self) -> None:
+        """Mount the services."""
+        for mount in self.settings.services:
+            try:
+                self.server.mount(mount.path, loadService(mount.target, mount.options))
+            except ServiceError:
+                raise  # its text names the service
+            except ConfigurationError as error:
+                raise ConfigurationError(f"--service {mount.path}={mount.target}: {error}") from None
 
     def _memory(self) -> MemoryEngine | None:
         """Return the engine in memory, None if another process has the engine."""
@@ -129,7 +143,8 @@ class Daemon(MultiService):
             stateDirectory=settings.stateDirectory,
         )
 
-    def _makeWebSocketListeners(self) -> list[Listener]:
+    def _webSocketPlaces(self) -> tuple[list[ListenAddress], list[ListenAddress]]:
+        """Return where to listen for WebSocket, and where with TLS."""
         settings = self.settings
         plain = [ListenAddress("listen", where) for where in settings.listen]
         if settings.port != "off":
@@ -137,15 +152,26 @@ class Daemon(MultiService):
         secure = [ListenAddress("tls-port", settings.tlsPort, settings.interface)] if settings.tlsPort != "off" else []
         if not plain and not secure:
             raise ConfigurationError("There is no port for WebSocket: --port and --tls-port are off, and there is no --listen.")
-        if plain and secure and settings.clientCA:
+        return plain, secure
+
+    def _warnOfPlainPorts(self, plain: list[ListenAddress], secure: list[ListenAddress]) -> None:
+        if plain and secure and self.settings.clientCA:
             self._log.warn(
                 "--client-ca applies to TLS ports only: clients without a certificate still get in through --{option}.",
                 option=plain[-1].option,
             )
-        pages = pagesSite(self.server, needsKey=self._credentials.requiresCredentials, hsts=not plain)
+
+    def _makeWebSocketListeners(self) -> list[Listener]:
+        plain, secure = self._webSocketPlaces()
+        self._warnOfPlainPorts(plain, secure)
+        pages = pagesSite(self.server, needsKey=self._needsKey(), hsts=not plain)
         self._pages = pages.resource
-        factory = self.server.factory(pages, peerCertificate if settings.clientCA else None)
+        factory = self.server.factory(pages, peerCertificate if self.settings.clientCA else None)
         return [self._listener(place, factory, place in secure) for place in plain + secure]
+
+    def _needsKey(self) -> bool:
+        """Return whether the broadcast site needs an API key or a password."""
+        return self._credentials.requiresCredentials
 
     def _makeBroadcastListeners(self) -> list[Listener]:
         settings = self.settings
@@ -202,7 +228,9 @@ class Daemon(MultiService):
         url = listener.url("https" if listener.secure else "http")
         if url.startswith("http"):  # not a Unix socket
             url += "/broadcaster/broadcast"
-            self._pages.broadcastURL = self._pages.broadcastURL or url
+            self.broadcastURL = self.broadcastURL or url
+            if self._pages is not None:
+                self._pages.broadcastURL = self.broadcastURL
         self._log.info("Broadcast site on {url}{how}", url=url, how=how)
 
     def privilegedStartService(self) -> None:
@@ -243,13 +271,23 @@ class Daemon(MultiService):
 
     def reload(self) -> None:
         """Reload certificates, keys and passwords without dropping a connection; if that fails, the old ones stay."""
-        whole = True
+        self._tellReloaded(self.reloadAll())
+
+    def reloadAll(self) -> list[str]:
+        """Do the same and return what is wrong, in lines for the log."""
+        wrong = []
         for stays, again in (("certificate stays", self._reloadTLS), ("API keys stay", self._credentials.reload)):
             try:
                 again()
             except ConfigurationError as error:
-                whole = False
-                self._log.error("The old {stays} in use: {error}", stays=stays, error=str(error))
+                wrong.append(f"The old {stays} in use: {error}")
+        return wrong
+
+    def _tellReloaded(self, wrong: Iterable[str]) -> None:
+        whole = True
+        for each in wrong:
+            whole = False
+            self._log.error("{error}", error=each)
         if whole:
             self._log.info("reloaded")
 

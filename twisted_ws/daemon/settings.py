@@ -71,7 +71,12 @@ class Settings:
     apiKeyFile: str | None = None
     checkers: tuple[Any, ...] = field(default=(), repr=False)
     logFormat: str = "text"
+    workers: int | None = None
     limits: Limits = field(default_factory=Limits)
+
+
+# More processes than any machine has cores for, and each needs a socket for every port in all others.
+MOST_WORKERS = 256
 
 
 # How values are read: a flag gives a str, the file any type of TOML.
@@ -102,6 +107,16 @@ def _count(value: Any) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit():
         return int(value)
     raise ValueError("a whole number")
+
+
+def _workers(value: Any) -> int:
+    try:
+        count = _count(value)
+    except ValueError:
+        count = -1
+    if 0 <= count <= MOST_WORKERS:
+        return count
+    raise ValueError(f"a whole number from 0 to {MOST_WORKERS}")
 
 
 def _seconds(value: Any) -> float:
@@ -242,6 +257,12 @@ KEYS = (
     Key("compression", "compression", _switch, "permessage-deflate: on or off", "off"),
     Key("api-key-file", "apiKeyFile", _text, "file with the API keys of publishers, one per line"),
     Key("drain-timeout", "drainTimeout", _seconds, "seconds that callers get when the server stops", "30"),
+    Key(
+        "workers",
+        "workers",
+        _workers,
+        "processes that serve the WebSocket ports; 0: one for each core; absent: one does all",
+    ),
     Key("log-format", "logFormat", _choice("text", "json"), "text or json", "text"),
 )
 

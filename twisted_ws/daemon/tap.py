@@ -34,9 +34,9 @@ def makeService(options: Options | Settings) -> Any:
 def _make(options: Options | Settings) -> Any:
     settings, runner = (options, None) if isinstance(options, Settings) else (options.settings(), options.parent)
     # The reactor and Autobahn are loaded here: twistd --help and wsservice --help do not need them.
-    from twisted_ws.daemon.process import ProcessDaemon
+    from twisted_ws.daemon.workers.starting import daemonFor
 
-    daemon = ProcessDaemon(settings, runner)
+    daemon = daemonFor(settings, runner, None if isinstance(options, Settings) else options.settings)
     daemon.listenEarly()
     return daemon
 

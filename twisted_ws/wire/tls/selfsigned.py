@@ -41,7 +41,7 @@ def loadSelfSigned(directory: str | None, now: datetime) -> CertifiedKey:
     Raises:
         ConfigurationError: the directory cannot be created or written to.
     """
-    folder = directory if directory is not None else _stateDirectory()
+    folder = directory if directory is not None else stateDirectory()
     path = os.path.join(folder, _FILE_NAME)
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -67,7 +67,12 @@ def loadSelfSigned(directory: str | None, now: datetime) -> CertifiedKey:
     return replace(found, selfSigned=True)
 
 
-def _stateDirectory() -> str:
+def stateDirectory() -> str:
+    """Return where a server of this user keeps what it makes itself.
+
+    Raises:
+        ConfigurationError: there is no home directory.
+    """
     base = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):  # the XDG base directory specification says to ignore it then
         base = os.path.expanduser("~/.local/state")

@@ -1,0 +1,158 @@
+"""The control socket: in the state directory, for ``twisted-ws reload`` to speak to a running supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.wire.tls.selfsigned import stateDirectory
+
+# The name of the file, before the number of the process.
+PREFIX = "control."
+# Bytes of one request, at most.
+REQUEST = 1024
+# The size of sun_path less its final zero byte (unix(7)).
+_PATH_BYTES = 107
+
+
+class ControlSocket:
+    """Takes requests from those who may write to the socket: its owner, and root.
+
+    A request is one line of JSON, ``{"reload": "services"}`` or ``{"reload": "certificates"}``. The answer is another,
+    ``{"wrong": [...]}``, when it is done.
+
+    Args:
+        directory: where; None: the user's state directory.
+        reactor: the reactor.
+        reload: does it, and returns what is wrong; its argument is whether services are meant.
+    """
+
+    _log = Logger()
+
+    def __init__(self, directory: str | None, reactor: Any, reload: Callable[[bool], Awaitable[list[str]]]) -> None:
+        self._directory = directory
+        self._reactor = reactor
+        self.reload = reload
+        self._port: Any = None
+
+    def listen(self, uid: int = -1, gid: int = -1) -> None:
+        """Listen; say in the log if that cannot be.
+
+        Args:
+            uid: the user that the socket is for; -1: this one.
+            gid: the same for the group.
+        """
+        if self._port is not None:
+            return
+        path = ""
+        try:
+            directory = self._directory or stateDirectory()
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            for _ in controlSockets(directory):
+                pass  # which removes those of servers that were killed
+            path = os.path.join(directory, f"{PREFIX}{os.getpid()}")
+            if len(os.fsencode(path)) > _PATH_BYTES:
+                raise OSError(0, "its path would be too long")
+            factory = Factory.forProtocol(_Control)
+            factory.noisy = False
+            factory.control = self  # type: ignore[attr-defined]
+            self._port = self._reactor.listenUNIX(path, factory, mode=0o600)
+            os.chown(path, uid, gid)
+        except Exception as error:
+            why = getattr(error, "strerror", None) or getattr(getattr(error, "socketError", None), "strerror", None) or error
+            self._log.warn(
+                "There is no control socket {path} ({why}): twisted-ws reload will not find this server. Give --state-directory.",
+                path=path,
+                why=str(why),
+            )
+
+    def stop(self) -> Deferred[None]:
+        """Stop listening."""
+        port, self._port = self._port, None
+        if port is None:
+            return succeed(None)
+        stopped: Deferred[None] = maybeDeferred(port.stopListening)
+        # This user may not be allowed to remove it; the next one who looks for sockets does.
+        return stopped.addErrback(lambda failure: None)
+
+
+class _Control(LineOnlyReceiver):
+    """One connection to it."""
+
+    delimiter = b"\n"
+    MAX_LENGTH = REQUEST
+    factory: Any
+    transport: Any
+
+    def lineReceived(self, line: bytes) -> None:
+        """Do what is asked for."""
+        try:
+            wanted = json.loads(line)["reload"]
+        except (ValueError, LookupError, TypeError):
+            wanted = None
+        if wanted not in ("services", "certificates"):
+            self._answer(["The request is not one of this version."])
+            return
+        asked = self.factory.control.reload(wanted == "services")
+        Deferred.fromCoroutine(asked).addCallbacks(self._answer, self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        ControlSocket._log.failure("a reload failed inside the server", failure)
+        self._answer(["The server has failed; its log says why."])
+
+    def _answer(self, wrong: list[str]) -> None:
+        self.transport.write(json.dumps({"wrong": wrong}).encode() + b"\n")
+        self.transport.loseConnection()
+
+
+def controlSockets(directory: str) -> Iterator[int]:
+    """Yield the numbers of the processes that listen in a directory, and remove the sockets of those that are gone."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return
+    for name in names:
+        number = name.removeprefix(PREFIX)
+        if name == number or not number.isdigit():
+            continue
+        path = os.path.join(directory, name)
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(path)
+        except ConnectionRefusedError:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
+        except OSError:
+            pass
+        else:
+            yield int(number)
+
+
+def ask(directory: str, process: int, services: bool) -> list[str]:
+    """Ask a supervisor to reload, wait until it has, and return what is wrong.
+
+    Raises:
+        ConfigurationError: it does not answer.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(os.path.join(directory, f"{PREFIX}{process}"))
+            connection.sendall(json.dumps({"reload": "services" if services else "certificates"}).encode() + b"\n")
+            with connection.makefile("rb") as answer:
+                wrong: list[str] = json.loads(answer.readline())["wrong"]
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it ended first"
+            raise ConfigurationError(f"The server, process {process}, gives no answer: {why}.") from None
+    return wrong

@@ -1,0 +1,478 @@
+"""The workers of a supervisor: which slot has which, who is replaced, who is asked to leave.
+
+Nothing here knows processes: `launch` makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from twisted_ws import __version__
+from twisted_ws.daemon.workers.policy import PING, Pulse, Restarts, cover
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.limits import Limits
+
+# Seconds beyond `Limits.drainTimeout` after which a worker that was asked to leave is killed.
+GRACE = 5.0
+# Seconds for a process to end whose link has.
+LAST = 5.0
+
+
+class RollFailed(ConfigurationError):
+    """Workers could not be replaced, or not all of them.
+
+    Attributes:
+        replaced: how many were.
+    """
+
+    def __init__(self, why: str, replaced: int = 0, of: int = 0) -> None:
+        super().__init__(f"{why} {replaced} of {of} workers were replaced." if replaced else why)
+        self.replaced = replaced
+
+
+class Process(Protocol):
+    """A process that runs a worker.
+
+    Attributes:
+        pid: its number.
+    """
+
+    pid: int | None
+
+    def kill(self) -> None:
+        """End it at once; do nothing if it has ended."""
+
+    def show(self) -> None:
+        """Pass on what it writes to its standard streams, because it works; before, that is an account of why it cannot start."""
+
+
+class Line(Protocol):
+    """What a supervisor needs of `twisted_ws.engines.hub.link.Link`."""
+
+    heard: float
+    whyDropped: str | None
+
+    def handle(self, kind: str, handler: Callable[..., object]) -> None:
+        """Take frames of a kind."""
+
+    def answer(self, kind: str, handler: Callable[..., Any]) -> None:
+        """Answer requests of a kind."""
+
+    def send(self, kind: str, *fields: Any) -> None:
+        """Send a frame."""
+
+    def request(self, kind: str, *fields: Any) -> Deferred[Any]:
+        """Send a request."""
+
+    def onLost(self, call: Callable[[], object]) -> None:
+        """Call this at the end."""
+
+    def drop(self, why: str) -> None:
+        """End it."""
+
+
+class Stage(Enum):
+    """How far a worker is.
+
+    - STARTING: it was started, and does not listen yet.
+    - READY: it accepts connections.
+    - LEAVING: it was asked to leave, or its link has ended.
+    - ENDED: its process is gone.
+    """
+
+    STARTING = "starting"
+    READY = "ready"
+    LEAVING = "leaving"
+    ENDED = "ended"
+
+
+class Worker:
+    """One worker, from its start to its end.
+
+    Args:
+        slot: the slot that it fills, from 0.
+        pulse: whether it still works.
+
+    Attributes:
+        slot: as given.
+        pulse: as given.
+        stage: see `Stage`.
+        since: when it began to listen; None if it has not.
+        full: why it takes no more connections; "" if it does.
+        failure: why it cannot start, in one line, if it said so.
+        started: fires with None when it listens, or with the reason why it does not.
+        ended: fires with None when its process is gone.
+        heard: when something came from it, as of the last ping (`Line.heard`).
+        isLinked: whether its link is up, or will be.
+        deadline: the call that kills it if it does not do what it is to do.
+    """
+
+    line: Line
+    process: Process
+
+    def __init__(self, slot: int, pulse: Pulse) -> None:
+        self.slot = slot
+        self.pulse = pulse
+        self.stage = Stage.STARTING
+        self.since: float | None = None
+        self.full = ""
+        self.failure = ""
+        self.started: Deferred[str | None] = Deferred()
+        self.ended: Deferred[None] = Deferred()
+        self.heard = 0.0
+        self.isLinked = True
+        self.deadline: Any = None
+
+    @property
+    def name(self) -> str:
+        """What the log calls it; people count from 1."""
+        return f"worker {self.slot + 1}"
+
+
+class _Slot:
+    """One slot.
+
+    Attributes:
+        current: the worker that accepts its connections.
+        next: the worker that is being started to become `current`.
+        restarts: when the next one may start.
+        timer: the call that starts it.
+        settled: whether its first worker has started, or has failed to.
+        waits: whether it was decided that its next worker has to wait; another one accepts for it until that one listens.
+    """
+
+    def __init__(self) -> None:
+        self.current: Worker | None = None
+        self.next: Worker | None = None
+        self.restarts = Restarts()
+        self.timer: Any = None
+        self.settled = False
+        self.waits = False
+
+
+class Crew:
+    """The workers of a supervisor.
+
+    Args:
+        count: how many slots there are.
+        limits: all limits.
+        clock: the reactor, for its time.
+        launch: starts the process of a worker, and sets its `line` and `process`; raises OSError if it cannot.
+        orders: returns what a worker is told at its start.
+
+    Attributes:
+        workers: all whose process has not ended.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, count: int, limits: Limits, clock: Any, launch: Callable[[Worker], None], orders: Callable[[], bytes]
+    ) -> None:
+        self._slots = [_Slot() for _ in range(count)]
+        self._limits = limits
+        self._clock = clock
+        self._launch = launch
+        self._orders = orders
+        self._covers: dict[int, int] = {}
+        self._failure = ""  # the last one that was said, and at the start the first one
+        self._first: Deferred[None] | None = None
+        self._isStopping = False
+        self._isRolling = False
+        self._loop = LoopingCall(self._ask)
+        self._loop.clock = clock
+        self.workers: list[Worker] = []
+
+    # What the supervisor asks.
+
+    @property
+    def ready(self) -> list[Worker]:
+        """The workers that accept connections, by slot."""
+        return [slot.current for slot in self._slots if slot.current is not None]
+
+    def readiness(self) -> str | None:
+        """Return why no worker takes new traffic, None if one does."""
+        reasons = [worker.full for worker in self.ready]
+        return None if "" in reasons else reasons[0] if reasons else "starting"
+
+    def start(self) -> Deferred[None]:
+        """Start a worker for each slot.
+
+        Returns:
+            A Deferred that fires when each slot's first worker has started or failed to; it fails with `ConfigurationError` if
+            none has started.
+        """
+        first: Deferred[None] = Deferred()
+        self._first = first
+        self._loop.start(PING, now=False)
+        for slot in range(len(self._slots)):
+            self._begin(slot)
+        return first
+
+    def stop(self) -> Deferred[None]:
+        """Ask all workers to leave, and return a Deferred that fires when all have ended."""
+        self._isStopping = True
+        for slot in self._slots:
+            self._cancel(slot)
+        ends = [worker.ended for worker in self.workers]
+        for worker in tuple(self.workers):
+            if worker.stage is Stage.STARTING:
+                self._kill(worker)
+            else:
+                self._dismiss(worker)
+        return DeferredList([_watched(end) for end in ends]).addCallback(self._stopped)
+
+    def _stopped(self, result: object) -> None:
+        if self._loop.running:
+            self._loop.stop()
+
+    def killAll(self) -> None:
+        """End all workers at once; may be called by a signal handler."""
+        for worker in tuple(self.workers):
+            worker.process.kill()
+
+    def reload(self) -> Deferred[list[str]]:
+        """Let all workers read certificates again; return a Deferred of what is wrong, each text once."""
+        asked = [worker.line.request("worker.reload") for worker in self.workers if worker.stage is Stage.READY]
+        return DeferredList(asked, consumeErrors=True).addCallback(_errors)
+
+    async def roll(self) -> None:
+        """Replace one worker after the other: each leaves when the next of its slot listens.
+
+        Raises:
+            RollFailed: a new worker cannot start; those that have not been replaced stay.
+        """
+        if self._isRolling:
+            raise RollFailed("Workers are being replaced already: wait until that has ended.")
+        self._isRolling = True
+        try:
+            for number, slot in enumerate(self._slots):
+                if self._isStopping:
+                    raise RollFailed("The server is stopping.")
+                old = slot.current
+                self._cancel(slot)
+                if slot.next is not None:  # it may have the old services
+                    await _watched(slot.next.started)
+                failure = await _watched(self._begin(number).started)
+                if failure:
+                    raise RollFailed(failure, number, len(self._slots))
+                if old is not None:
+                    await _watched(old.ended)
+        finally:
+            self._isRolling = False
+
+    # The life of a worker.
+
+    def _begin(self, number: int) -> Worker:
+        slot = self._slots[number]
+        slot.next = worker = Worker(number, Pulse(self._limits.workerSilence))
+        try:
+            self._launch(worker)
+        except OSError as error:
+            worker.failure = f"Workers cannot be started: {error.strerror or error}."
+            self._end(worker, "")
+            return worker
+        self.workers.append(worker)
+        line = worker.line
+        line.answer("worker.hello", lambda version: self._greet(worker, version))
+        line.handle("worker.ready", lambda: self._ready(worker))
+        line.handle("worker.failed", lambda text: self._failed(worker, text))
+        line.onLost(lambda: self._unlinked(worker))
+        worker.deadline = self._clock.callLater(self._limits.workerStart, self._late, worker)
+        return worker
+
+    def _greet(self, worker: Worker, version: str) -> bytes:
+        worker.process.show()
+        if version != __version__:
+            self._failed(worker, f"twisted_ws {version} is installed now, and {__version__} runs: restart the server.")
+            self._kill(worker)
+        return self._orders()
+
+    def _failed(self, worker: Worker, text: str) -> None:
+        worker.failure = worker.failure or text
+
+    def _late(self, worker: Worker) -> None:
+        worker.deadline = None
+        self._failed(worker, f"A worker was not ready after {self._limits.workerStart:g} s, and was killed.")
+        self._kill(worker)
+
+    def _ready(self, worker: Worker) -> None:
+        if worker.stage is not Stage.STARTING:
+            return
+        self._stopDeadline(worker)
+        worker.stage, worker.since = Stage.READY, self._clock.seconds()
+        slot = self._slots[worker.slot]
+        old, slot.current, slot.next, slot.waits = slot.current, worker, None, False
+        if self._first is None:
+            self._failure = ""
+        if self._isStopping:
+            self._dismiss(worker)
+        elif old is not None:
+            self._dismiss(old)
+        elif slot.settled:
+            self._log.info("{name} listens again", name=worker.name)
+        worker.started.callback(None)
+        for other, by in self._covers.items():
+            if by == worker.slot:
+                worker.line.send("worker.cover", other)
+        self._arrange()
+        self._settle(slot)
+
+    def _settle(self, slot: _Slot) -> None:
+        """Note that the first worker of a slot has started or failed to."""
+        slot.settled = True
+        if self._first is None or not all(each.settled for each in self._slots):
+            return
+        first, self._first = self._first, None
+        count, most = len(self.ready), len(self._slots)
+        if self._isStopping:
+            first.callback(None)
+        elif not count:
+            first.errback(ConfigurationError(self._failure))
+        else:
+            if self._failure:
+                self._log.critical("{failure} It is tried again.", failure=self._failure)
+            of = "" if count == most else f" of {most}"
+            self._log.info("{count}{of} {what}", count=count, of=of, what="worker listens" if most == 1 else "workers listen")
+            first.callback(None)
+
+    def _dismiss(self, worker: Worker) -> None:
+        """Ask a worker to leave."""
+        if worker.stage in (Stage.LEAVING, Stage.ENDED):
+            return
+        worker.stage = Stage.LEAVING
+        worker.line.send("worker.drain")
+        self._stopDeadline(worker)
+        worker.deadline = self._clock.callLater(self._limits.drainTimeout + GRACE, self._kill, worker)
+
+    def _unlinked(self, worker: Worker) -> None:
+        """Note that the link of a worker has ended: it takes no more connections, and has to end."""
+        worker.isLinked = False
+        if worker.stage is Stage.ENDED:
+            return
+        if worker.line.whyDropped is not None:
+            self._kill(worker)
+            return
+        self._stopDeadline(worker)
+        worker.deadline = self._clock.callLater(LAST, self._kill, worker)
+
+    def _kill(self, worker: Worker) -> None:
+        self._stopDeadline(worker)
+        worker.process.kill()
+
+    def _stopDeadline(self, worker: Worker) -> None:
+        if worker.deadline is not None and worker.deadline.active():
+            worker.deadline.cancel()
+        worker.deadline = None
+
+    def processEnded(self, worker: Worker, how: str) -> None:
+        """Note that the process of a worker is gone; `how` says how it ended, such as "was ended by SIGKILL"."""
+        self._stopDeadline(worker)
+        self.workers.remove(worker)
+        self._end(worker, how)
+
+    def _end(self, worker: Worker, how: str) -> None:
+        slot = self._slots[worker.slot]
+        stage, worker.stage = worker.stage, Stage.ENDED
+        now = self._clock.seconds()
+        isMissed = worker in (slot.current, slot.next)
+        if worker is slot.current:
+            slot.current = None
+        if worker is slot.next:
+            slot.next = None
+        if stage is Stage.STARTING:
+            self._tellFailure(worker, worker.failure or f"A worker cannot start: it {how}.")
+        if isMissed and not self._isStopping and slot.current is None and slot.next is None:
+            wait = slot.restarts.ended(now, None if worker.since is None else now - worker.since)
+            if worker.since is not None:
+                self._log.error(
+                    "{name} {how}: its connections are lost, and a new one starts {when}",
+                    name=worker.name,
+                    how=how,
+                    when=f"in {wait:g} s" if wait else "now",
+                )
+            slot.waits = slot.waits or bool(wait)
+            slot.timer = self._clock.callLater(wait, self._again, worker.slot)
+        self._arrange()
+        if not worker.ended.called:
+            worker.ended.callback(None)
+
+    def _tellFailure(self, worker: Worker, failure: str) -> None:
+        """Say once why workers cannot start."""
+        if self._first is not None:
+            self._failure = self._failure or failure
+        elif failure != self._failure and not self._isStopping and not self._isRolling:
+            self._log.critical("{failure} It is tried again.", failure=failure)
+            self._failure = failure
+        worker.started.callback(failure)
+        self._settle(self._slots[worker.slot])
+
+    def _again(self, number: int) -> None:
+        self._slots[number].timer = None
+        self._begin(number)
+
+    def _cancel(self, slot: _Slot) -> None:
+        if slot.timer is not None:
+            slot.timer.cancel()
+            slot.timer = None
+
+    def _arrange(self) -> None:
+        """Let workers accept for the slots that have to wait for theirs."""
+        empty = [number for number, slot in enumerate(self._slots) if slot.waits and slot.current is None]
+        ready = [worker.slot for worker in self.ready]
+        covers = cover(empty, ready, self._covers)
+        for slot, by in self._covers.items():
+            if covers.get(slot) != by and (worker := self._slots[by].current) is not None:
+                worker.line.send("worker.uncover", slot)
+        for slot, by in covers.items():
+            if self._covers.get(slot) != by and (worker := self._slots[by].current) is not None:
+                worker.line.send("worker.cover", slot)
+        self._covers = covers
+
+    # Whether they live.
+
+    def _ask(self) -> None:
+        for worker in tuple(self.workers):
+            if worker.stage is Stage.STARTING or not worker.isLinked:
+                continue
+            if worker.line.heard != worker.heard:
+                worker.heard = worker.line.heard
+                worker.pulse.answered()
+            if worker.pulse.ask():
+                worker.line.request("worker.ping").addCallbacks(_answered, lambda failure: None, (worker,))
+            else:
+                silence = self._limits.workerSilence
+                self._log.error("{name} has not answered for {silence:g} s: it is killed", name=worker.name, silence=silence)
+                self._kill(worker)
+
+
+def _answered(full: str, worker: Worker) -> None:
+    worker.full = full
+    worker.pulse.answered()
+
+
+def _errors(results: Iterable[tuple[bool, Any]]) -> list[str]:
+    """Return what workers say is wrong; one that ends meanwhile says nothing, and its successor reads all anew."""
+    found: dict[str, None] = {}
+    for success, errors in results:
+        if success:
+            found.update(dict.fromkeys(errors))
+    return list(found)
+
+
+def _watched(of: Deferred[Any]) -> Deferred[Any]:
+    """Return a Deferred that fires as `of` does, for one more who waits."""
+    waiter: Deferred[Any] = Deferred()
+
+    def fire(result: Any) -> Any:
+        waiter.callback(result)
+        return result
+
+    of.addCallback(fire)
+    return waiter

@@ -1,0 +1,180 @@
+"""The processes of workers: how they are started, what they inherit, and how their end is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.error import ProcessDone
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.python.failure import Failure
+
+from twisted_ws.daemon.workers.crew import Worker
+from twisted_ws.daemon.workers.orders import command, environment
+from twisted_ws.daemon.workers.pipe import PipeReader
+from twisted_ws.engines.hub.link import Link
+from twisted_ws.limits import KIB
+
+# What a worker has: standard streams, its link, its log, and from here on its sockets.
+LINK = 3
+LOG = 4
+SOCKETS = 5
+# Signals that the supervisor acts on. A terminal and systemd send them to workers as well.
+SUPERVISORS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Bytes of what a worker writes to its standard streams that are kept until it is known whether it can start.
+KEPT = 16 * KIB
+# Seconds for which the standard streams of a process that has ended are waited for.
+LINGER = 0.5
+
+
+class WorkerProcess(ProcessProtocol):
+    """The process of a worker, for `twisted_ws.daemon.workers.crew.Crew`.
+
+    Args:
+        worker: the worker.
+        ended: called with it and with how it has ended.
+        reactor: the reactor.
+    """
+
+    transport: Any
+
+    def __init__(self, worker: Worker, ended: Callable[[Worker, str], None], reactor: Any) -> None:
+        self._reactor = reactor
+        self._timer: Any = None
+        self.pid: int | None = None
+        self._worker = worker
+        self._ended = ended
+        self._log = PipeReader(worker.slot + 1)
+        self._printed: bytes | None = b""
+
+    def connectionMade(self) -> None:
+        """Note its number."""
+        self.pid = self.transport.pid
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        """Log what it says."""
+        if childFD == LOG:
+            self._log.dataReceived(data)
+        elif self._printed is None:
+            self._print(data)
+        else:
+            self._printed = (self._printed + data)[-KEPT:]
+
+    def _print(self, data: bytes) -> None:
+        for line in data.decode("utf-8", "replace").splitlines():
+            if line.strip():
+                self._log.say(line, time=time.time())
+
+    def show(self) -> None:
+        """Log what it writes to its standard streams, from the beginning on."""
+        printed, self._printed = self._printed, None
+        self._print(printed or b"")
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.pid is not None:
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except OSError:
+                pass
+
+    def processExited(self, reason: Failure) -> None:
+        """Note how it has ended; what it wrote last comes now, unless processes that it has started keep its streams open."""
+        self.pid = None
+        self._timer = self._reactor.callLater(LINGER, self._tell, howEnded(reason.value))
+
+    def processEnded(self, reason: Failure) -> None:
+        """Tell how it has ended."""
+        if self._timer is None or self._timer.active():
+            self._tell(howEnded(reason.value))
+
+    def _tell(self, how: str) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        last = (self._printed or b"").decode("utf-8", "replace").strip().rpartition("\n")[2]
+        self._ended(self._worker, f"{how}: {last}" if last else how)
+
+
+def howEnded(error: BaseException | None) -> str:
+    """Return how a process has ended, for a log: "was ended by SIGKILL"."""
+    number = getattr(error, "signal", None)
+    if number is not None:
+        try:
+            return f"was ended by {signal.Signals(number).name}"
+        except ValueError:
+            return f"was ended by signal {number}"
+    return "has ended" if isinstance(error, ProcessDone) else f"has ended with exit code {getattr(error, 'exitCode', None)}"
+
+
+class Launcher:
+    """Starts the processes of workers.
+
+    Args:
+        reactor: the reactor.
+        makeLink: makes the link to one.
+        ended: see `WorkerProcess`.
+        sockets: returns the descriptors of all sockets, in the order in which workers have them from `SOCKETS` on.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        makeLink: Callable[[Worker], Link],
+        ended: Callable[[Worker, str], None],
+        sockets: Callable[[], Sequence[int]],
+    ) -> None:
+        self._reactor = reactor
+        self._makeLink = makeLink
+        self._ended = ended
+        self._sockets = sockets
+
+    def launch(self, worker: Worker) -> None:
+        """Start the process of a worker.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        ours, theirs = socket.socketpair()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        try:
+            worker.line = link = self._makeLink(worker)
+            worker.process = process = WorkerProcess(worker, self._ended, self._reactor)
+            descriptors: dict[int, int | str] = {0: nothing, 1: "r", 2: "r", LINK: theirs.fileno(), LOG: "r"}
+            descriptors.update(enumerate(self._sockets(), SOCKETS))
+            program = command(str(worker.slot + 1), self._reactor.__class__.__module__)
+            # Until it can ignore them: what was sent while it starts must not end it.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISORS)
+            try:
+                self._reactor.spawnProcess(process, program[0], program, environment(), childFDs=descriptors)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            ours.setblocking(False)
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, _LinkFactory(link))
+        finally:
+            for each in (ours, theirs):
+                each.close()
+            os.close(nothing)
+
+
+class _LinkFactory(Factory):
+    """Gives a connection that is there already to a link."""
+
+    noisy = False
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Return the link."""
+        return self._link
+
+
+def connect(reactor: Any, descriptor: int, link: Link) -> None:
+    """Let a link speak over an inherited stream, and close our descriptor of it."""
+    os.set_blocking(descriptor, False)
+    reactor.adoptStreamConnection(descriptor, socket.AF_UNIX, _LinkFactory(link))
+    os.close(descriptor)

@@ -1,0 +1,29 @@
+"""Which daemon the settings ask for: one process that does all, or a supervisor with workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from twisted_ws.daemon.process import ProcessDaemon
+from twisted_ws.daemon.settings import Settings
+
+
+def daemonFor(
+    settings: Settings, runner: MutableMapping[str, Any] | None = None, again: Callable[[], Settings] | None = None
+) -> ProcessDaemon:
+    """Return the daemon for these settings.
+
+    Args:
+        settings: what to run.
+        runner: see `ProcessDaemon`.
+        again: returns the settings of later; None: they stay.
+
+    Raises:
+        ConfigurationError: see `ProcessDaemon`.
+    """
+    if settings.workers is None:
+        return ProcessDaemon(settings, runner)
+    from twisted_ws.daemon.workers.supervisor import Supervisor
+
+    return Supervisor(settings, runner, again=again)

@@ -1,0 +1,341 @@
+"""The daemon with workers: it has the ports, the engine, the broadcast site and the log, and workers have the connections."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable, Generator, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ws.daemon.listeners import Listener
+from twisted_ws.daemon.process import ProcessDaemon, _endAtOnce
+from twisted_ws.daemon.service import Daemon
+from twisted_ws.daemon.settings import KEYS, Settings
+from twisted_ws.daemon.systemd import notify
+from twisted_ws.daemon.workers.control import ControlSocket
+from twisted_ws.daemon.workers.crew import Crew, RollFailed, Worker
+from twisted_ws.daemon.workers.orders import Orders, settingsFor
+from twisted_ws.daemon.workers.sockets import HeldPort, HeldUnixPort, HoldingReactor
+from twisted_ws.daemon.workers.spawning import Launcher
+from twisted_ws.daemon.workers.trial import tryOut
+from twisted_ws.engines.hub.addresses import AddressCounts
+from twisted_ws.engines.hub.hub import Hub
+from twisted_ws.engines.hub.link import Link
+from twisted_ws.engines.memory import MemoryEngine
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.server import WebSocketServer
+from twisted_ws.wire.tls.server import ServerTLS
+from twisted_ws.wire.websocket.runtime import Runtime
+
+# What is bound or made once, at the start of the supervisor.
+FIXED = (
+    "port",
+    "tlsPort",
+    "listen",
+    "interface",
+    "broadcastPort",
+    "broadcastTlsPort",
+    "broadcastInterface",
+    "stateDirectory",
+    "apiKeyFile",
+    "logFormat",
+    "workers",
+)
+
+
+class SupervisorServer(WebSocketServer):
+    """The server of a supervisor, which has no callers of its own.
+
+    Attributes:
+        crew: the workers.
+        isEnding: whether they are asked to leave.
+    """
+
+    crew: Crew
+    isEnding = False
+
+    @property
+    def isStopping(self) -> bool:
+        """Whether what is published now would reach nobody who stays."""
+        return self.isEnding or super().isStopping
+
+    def readiness(self) -> str | None:
+        """Return why no worker takes new traffic, None if one does."""
+        return super().readiness() or self.crew.readiness()
+
+
+class HeldListener(Listener):
+    """A WebSocket port of all workers.
+
+    Attributes:
+        port: what holds its sockets.
+    """
+
+    port: HeldPort | HeldUnixPort | None
+
+    def listen(self) -> bool:
+        """Bind and listen.
+
+        Raises:
+            ConfigurationError: it cannot, or this kind of endpoint makes its sockets in its own way.
+        """
+        begins = super().listen()
+        if begins and not isinstance(self.port, (HeldPort, HeldUnixPort)):
+            raise ConfigurationError(
+                f"--{self.place.option} {self.place.where} cannot be shared by workers: give a port, unix: or systemd:, or leave "
+                "out --workers."
+            )
+        return begins
+
+    def _started(self, port: IListeningPort) -> None:
+        self.port = port  # type: ignore[assignment]  # `listen` looks
+
+
+class Supervisor(ProcessDaemon):
+    """A daemon whose connections are served by workers.
+
+    SIGHUP reloads here and in all workers; the control socket can replace them one by one.
+
+    Args:
+        settings: what to run.
+        runner: the options of twistd or twist; None under another runner.
+        reactor: the reactor; None for the global one.
+        again: returns the settings as they are now in the configuration file; None: they stay.
+
+    Attributes:
+        crew: the workers.
+        exitCode: 1 if no worker could start.
+
+    Raises:
+        ConfigurationError: see `ProcessDaemon`.
+    """
+
+    _log = Logger()
+    server: SupervisorServer
+
+    def __init__(
+        self,
+        settings: Settings,
+        runner: MutableMapping[str, Any] | None = None,
+        reactor: Any = None,
+        again: Callable[[], Settings] | None = None,
+    ) -> None:
+        self.count = settings.workers or cores()
+        self._again = again
+        self._directory = os.getcwd()
+        self._wasTried = False
+        self.exitCode = 0
+        super().__init__(settings, runner, reactor)
+        self._orders = b""
+        self._running = settings  # what workers are told
+        launcher = Launcher(self._reactor, self._makeLink, self._ended, self._descriptors)
+        self.crew = Crew(self.count, settings.limits, self._reactor, launcher.launch, lambda: self._orders)
+        self.server.crew = self.crew
+        self._control = ControlSocket(settings.stateDirectory, self._reactor, self._reloadBySocket)
+
+    # What it is made of.
+
+    def _makeServer(self, **options: Any) -> WebSocketServer:
+        settings = self.settings
+        return SupervisorServer(
+            limits=settings.limits,
+            allowedOrigins=settings.allowedOrigins,
+            allowedHosts=settings.allowedHosts,
+            trustedProxies=settings.trustedProxies,
+            engine=self._makeHub,
+            reactor=self._reactor,
+            **options,
+        )
+
+    def _makeHub(self, runtime: Runtime) -> Any:
+        limits, wheel = self.settings.limits, runtime.wheel
+        self._hub = hub = Hub(MemoryEngine(limits, wheel, wheel.seconds), limits, wheel, runtime.turns)
+        self._addresses = AddressCounts(limits.maxConnectionsPerIp, self.count, wheel, runtime.turns)
+        return hub
+
+    def _mount(self) -> None:
+        """Mount nothing: services are the workers'."""
+
+    def _makeTLS(self) -> ServerTLS | None:
+        if self.settings.broadcastTlsPort == "off" and self.settings.tlsPort != "off":
+            return None  # the workers read it
+        return super()._makeTLS()
+
+    def _makeWebSocketListeners(self) -> list[Listener]:
+        plain, secure = self._webSocketPlaces()
+        self._warnOfPlainPorts(plain, secure)
+        holding = HoldingReactor(self._reactor, self.count)
+        backlog = self.settings.limits.backlog
+        factory: Any = _Workers()
+        return [HeldListener(place, factory, place in secure, self.server, holding, backlog) for place in plain + secure]
+
+    def _makeLink(self, worker: Worker) -> Link:
+        link = Link(self.server.runtime.turns, worker.name)
+        self._hub.attach(link)
+        self._addresses.attach(link)
+        return link
+
+    def _ended(self, worker: Worker, how: str) -> None:
+        self.crew.processEnded(worker, how)
+
+    # What workers get.
+
+    def _held(self) -> list[Any]:
+        return [listener.port for listener in self._webSocketListeners if listener.port is not None]
+
+    def _table(self) -> tuple[tuple[tuple[int, ...], ...], list[int]]:
+        """Return which socket is whose (`Orders.sockets`), and the descriptors of all."""
+        rows, descriptors = [], []
+        for port in self._held():
+            row = []
+            for slot in range(self.count):
+                descriptor = port.descriptor(slot)
+                if descriptor not in descriptors:
+                    descriptors.append(descriptor)
+                row.append(descriptors.index(descriptor))
+            rows.append(tuple(dict.fromkeys(row)))
+        return tuple(rows), descriptors
+
+    def _descriptors(self) -> list[int]:
+        return self._table()[1]
+
+    def _encode(self, settings: Settings, sockets: tuple[tuple[int, ...], ...] = ()) -> bytes:
+        return Orders(
+            settingsFor(settings, self.count),
+            self.count,
+            self._directory,
+            self.broadcastURL,
+            self._credentials.requiresCredentials,
+            sockets,
+        ).encode()
+
+    def _try(self) -> None:
+        """Make the services once, in a process as the workers will be, while there is a terminal for what is wrong.
+
+        Raises:
+            ConfigurationError: workers could not start; one line.
+        """
+        if not self._wasTried:
+            self._wasTried = True
+            which = self._reactor.__class__.__module__
+            tryOut(self._encode(self.settings), which, *self._owner(), timeout=self.settings.limits.workerStart)
+
+    # Start and stop.
+
+    def listenEarly(self) -> None:
+        """Listen, and try out whether workers will be able to start."""
+        super().listenEarly()
+        self._tryOrStop()
+
+    def privilegedStartService(self) -> None:
+        """Listen, while the process may still be root."""
+        super().privilegedStartService()
+        self._tryOrStop()
+        self._control.listen(*self._owner())
+
+    def _tryOrStop(self) -> None:
+        try:
+            self._try()
+        except ConfigurationError:
+            self._stopListening(self._listeners)
+            raise
+
+    def _run(self) -> None:
+        """Start the workers, and tell systemd when they listen."""
+        self._orders = self._encode(self._running, self._table()[0])
+        self.crew.start().addCallbacks(lambda result: notify("READY=1"), self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        """End with exit code 1, because there is no worker that works."""
+        failure.trap(ConfigurationError)
+        self._log.critical("{error}", error=str(failure.value))
+        self.exitCode = 1
+        # twistd ends with 0 whenever its reactor has stopped; its pid file is gone by then.
+        atexit.register(_exitWithOne)
+        if self._reactor.running:
+            self._reactor.stop()
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Let all workers drain, then stop here; another SIGINT or SIGTERM ends all processes."""
+        self._beginToStop(self._endNow)
+        self.server.isEnding = True
+        yield self._control.stop()
+        yield self._stopListening(self._webSocketListeners)
+        yield self.crew.stop()
+        yield Daemon.stopService(self)
+
+    def _endNow(self, number: int, frame: object) -> None:
+        self.crew.killAll()
+        _endAtOnce(number, frame)
+
+    # Reload.
+
+    def reload(self) -> None:
+        """Reload certificates, keys and passwords here and in all workers, and notify systemd."""
+        self._reloadEverywhere()
+
+    def _reloadEverywhere(self) -> Deferred[list[str]]:
+        notify("RELOADING=1")
+        here = self.reloadAll()
+
+        def told(there: list[str]) -> list[str]:
+            wrong = list(dict.fromkeys(here + there))
+            self._tellReloaded(wrong)
+            notify("READY=1")
+            return wrong
+
+        return self.crew.reload().addCallback(told)
+
+    async def _reloadBySocket(self, services: bool) -> list[str]:
+        """Do what ``twisted-ws reload`` asks for, and return what is wrong."""
+        if not services:
+            return await self._reloadEverywhere()
+        try:
+            await self._roll()
+        except ConfigurationError as error:
+            self._log.error("The old services stay: {error}", error=str(error))
+            return [str(error)]
+        self._log.info("{count} workers have the new services", count=self.count)
+        return []
+
+    async def _roll(self) -> None:
+        new = self._running if self._again is None else self._again()
+        fixed = [key for key in KEYS if key.field in FIXED]
+        changed = [key.name for key in fixed if getattr(new, key.field) != getattr(self.settings, key.field)]
+        if changed:
+            raise ConfigurationError(f"A change of {', '.join(changed)} takes effect only after a restart.")
+        before, self._orders = self._orders, self._encode(new, self._table()[0])
+        try:
+            await self.crew.roll()
+        except RollFailed as error:
+            if not error.replaced:
+                self._orders = before
+            raise
+        self._running = new
+
+
+class _Workers(Factory):
+    """The factory of a port that accepts nothing; its name is in the log."""
+
+    noisy = False
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _exitWithOne() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(1)

@@ -1,0 +1,356 @@
+"""A worker: a process that accepts connections and has the services, while the supervisor has all that there is once.
+
+``python -m twisted_ws.daemon.workers.worker SLOT REACTOR`` with the descriptors of `twisted_ws.daemon.workers.spawning`; only a
+supervisor starts it. With ``--trial REACTOR DESCRIPTOR``, it makes the services of the orders on its standard input, and says on
+that descriptor whether they can be made.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, NoReturn
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogFilterPredicate,
+    LogEvent,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    PredicateResult,
+    formatEvent,
+    globalLogBeginner,
+)
+from twisted.python.reflect import namedModule
+from zope.interface import implementer
+
+from twisted_ws import __version__
+from twisted_ws.daemon.addresses import ListenAddress
+from twisted_ws.daemon.clock import countMonotonicTime
+from twisted_ws.daemon.listeners import Listener
+from twisted_ws.daemon.service import Daemon
+from twisted_ws.daemon.watchdog import Watchdog
+from twisted_ws.daemon.workers.orders import Orders, restoreEnvironment
+from twisted_ws.daemon.workers.pipe import PipeObserver
+from twisted_ws.daemon.workers.sockets import InheritingReactor
+from twisted_ws.daemon.workers.spawning import LINK, LOG, SOCKETS, SUPERVISORS, connect
+from twisted_ws.engines.hub.addresses import AddressShare
+from twisted_ws.engines.hub.link import Link
+from twisted_ws.engines.hub.worker import HubEngine
+from twisted_ws.errors import ConfigurationError, ServiceError
+from twisted_ws.server import WebSocketServer
+from twisted_ws.wire.loop.turns import Turns
+from twisted_ws.wire.tls.server import ServerTLS
+from twisted_ws.wire.websocket.runtime import Runtime
+
+_log = Logger()
+
+
+class WorkerDaemon(Daemon):
+    """What a worker runs: the services and the WebSocket ports, without sockets of its own.
+
+    Args:
+        orders: what the supervisor has told it.
+        slot: which of the sockets are its own, from 0.
+        link: the link to the supervisor; None for a trial, which does not listen.
+        reactor: the reactor.
+
+    Raises:
+        ConfigurationError: a service cannot be made, or a file cannot be used.
+    """
+
+    def __init__(self, orders: Orders, slot: int, link: Link | None, reactor: Any) -> None:
+        self._orders = orders
+        self._slot = slot
+        self._link = link
+        self._sockets: list[list[int]] = [[SOCKETS + each for each in row] for row in orders.sockets]
+        self._made: list[tuple[ListenAddress, IProtocolFactory, bool]] = []
+        self._covers: dict[int, list[Listener]] = {}
+        self._watchesExpiry = slot == 0
+        super().__init__(orders.settings, reactor)
+        assert self._pages is not None  # it has ports for WebSocket
+        self._pages.broadcastURL = orders.broadcastURL
+        # What has stuck is named in the log before the supervisor kills it.
+        stuck = min(orders.settings.limits.reactorTurn, max(orders.settings.limits.workerSilence - 1, 1))
+        Watchdog(self._reactor, stuck).setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def _makeServer(self, **options: Any) -> WebSocketServer:
+        server = super()._makeServer(engine=None if self._link is None else self._makeEngine, **options)
+        limit = self.settings.limits.maxConnectionsPerIp
+        if self._link is not None:
+            self._link.turns = server.runtime.turns
+            if limit:
+                AddressShare(self._link, server.gate, limit, self._orders.workers)
+        return server
+
+    def _makeEngine(self, runtime: Runtime) -> HubEngine:
+        assert self._link is not None  # only a trial has none
+        return HubEngine(self._link, self.settings.limits, runtime.wheel)
+
+    def _makeTLS(self) -> ServerTLS | None:
+        return None if self.settings.tlsPort == "off" else super()._makeTLS()
+
+    def _warnOfPlainPorts(self, plain: list[ListenAddress], secure: list[ListenAddress]) -> None:
+        """Say nothing: the supervisor has."""
+
+    def _needsKey(self) -> bool:
+        return self._orders.needsKey
+
+    def _listener(self, place: ListenAddress, factory: IProtocolFactory, secure: bool) -> Listener:
+        number = len(self._made)
+        self._made.append((place, factory, secure))
+        return self._adopting(number, self._slot)
+
+    def _adopting(self, number: int, slot: int) -> Listener:
+        """Return what accepts on a socket of a slot."""
+        place, factory, secure = self._made[number]
+        row = self._sockets[number] if self._sockets else [-1]
+        reactor, self._reactor = self._reactor, InheritingReactor(self._reactor, row[slot % len(row)])
+        try:
+            return super()._listener(place, factory, secure)
+        finally:
+            self._reactor = reactor
+
+    def _tell(self, listener: Listener) -> None:
+        """Say nothing: the supervisor has."""
+
+    def cover(self, slot: int) -> None:
+        """Accept what comes for a slot that has no worker now, too."""
+        if self.server.isStopping or slot in self._covers:
+            return
+        self._covers[slot] = more = []
+        for number, row in enumerate(self._sockets):
+            if len(row) > 1:  # the others are everybody's
+                listener = self._adopting(number, slot)
+                more.append(listener)
+                listener.listen()
+
+    def uncover(self, slot: int) -> None:
+        """Stop that: the slot has a worker again."""
+        self._stopListening(self._covers.pop(slot, []))
+
+    def drain(self) -> Deferred[Any]:
+        """Stop accepting, and return a Deferred that fires when all callers have left."""
+        for slot in tuple(self._covers):
+            self.uncover(slot)
+        # What is still open here would keep ports taken whose supervisor is gone.
+        for each in {each for row in self._sockets for each in row}:
+            with suppress(OSError):
+                os.close(each)
+        self._sockets = []
+        return maybeDeferred(self.stopService)
+
+
+@implementer(ILogFilterPredicate)
+class Repeats:
+    """Keeps out of the log what every worker says of its certificate and its settings, but for the first one; and of its ports.
+
+    It does so while it is used as a context.
+
+    Args:
+        isFirst: whether this is the first worker.
+    """
+
+    def __init__(self, isFirst: bool) -> None:
+        self._isFirst = isFirst
+        self._holds = False
+
+    def __enter__(self) -> None:
+        self._holds = True
+
+    def __exit__(self, *error: object) -> None:
+        self._holds = False
+
+    def __call__(self, event: LogEvent) -> Any:
+        """Say what is to become of an event."""
+        namespace = str(event.get("log_namespace", ""))
+        isRepeated = namespace == "log_legacy" or (namespace.startswith("twisted_ws.") and not self._isFirst)
+        if self._holds and isRepeated and event.get("log_level", LogLevel.info) < LogLevel.error:
+            return PredicateResult.no
+        # That a port was closed and the reactor has stopped: here it says nothing.
+        if namespace == "twisted.internet.base" or (namespace == "log_legacy" and formatEvent(event).endswith(" Closed)")):
+            return PredicateResult.no
+        return PredicateResult.maybe
+
+
+class Work:
+    """The life of a worker: it greets, listens, answers, and leaves when it is told to or when its supervisor is gone.
+
+    Args:
+        slot: its slot, from 0.
+        reactor: the reactor.
+        repeats: what the first worker has said as well.
+    """
+
+    def __init__(self, slot: int, reactor: Any, repeats: Repeats) -> None:
+        self._slot = slot
+        self._reactor = reactor
+        self._repeats = repeats
+        self._daemon: WorkerDaemon | None = None
+        self._isLeaving = False
+        self.exitCode = 0
+        self.link = link = Link(Turns(reactor), "the supervisor")
+        link.handle("worker.drain", self._leave)
+        link.handle("worker.cover", lambda slot: self._covers(True, slot))
+        link.handle("worker.uncover", lambda slot: self._covers(False, slot))
+        link.answer("worker.ping", self._pong)
+        link.answer("worker.reload", self._reload)
+        link.onLost(self._unlinked)
+
+    def begin(self) -> None:
+        """Greet the supervisor, which answers with orders."""
+        connect(self._reactor, LINK, self.link)
+        self.link.request("worker.hello", __version__).addCallback(self._start).addErrback(self._fail)
+
+    def _start(self, orders: bytes) -> Any:
+        make = partial(WorkerDaemon, slot=self._slot, link=self.link)
+        with self._repeats:
+            self._daemon = daemon = prepare(Orders.decode(orders), make, self._reactor)
+        return daemon.server.started().addCallback(self._listen, daemon)
+
+    def _listen(self, result: None, daemon: WorkerDaemon) -> None:
+        if self._isLeaving:
+            return
+        with self._repeats:
+            daemon.startService()
+        gc.collect()
+        gc.freeze()  # as in a process of its own
+        self.link.send("worker.ready")
+
+    def _fail(self, failure: Any) -> None:
+        if self._isLeaving:
+            return
+        self.exitCode = 1
+        self.link.send("worker.failed", explain(failure.value))
+        self._isLeaving = True
+        self.link.close()
+
+    def _covers(self, begins: bool, slot: int) -> None:
+        if self._daemon is not None:
+            (self._daemon.cover if begins else self._daemon.uncover)(slot)
+
+    def _pong(self) -> str:
+        return (self._daemon and self._daemon.server.readiness()) or ""
+
+    def _reload(self) -> list[str]:
+        with self._repeats:
+            return [] if self._daemon is None else self._daemon.reloadAll()
+
+    def _leave(self) -> None:
+        if self._isLeaving:
+            return
+        self._isLeaving = True
+        if self._daemon is None:
+            self._end()
+        else:
+            self._daemon.drain().addErrback(lambda failure: _log.failure("the worker did not end in order", failure)).addCallback(
+                self._end
+            )
+
+    def _unlinked(self) -> None:
+        if self._daemon is None or self.exitCode:
+            self._end()
+        elif not self._isLeaving:
+            _log.error("the supervisor is gone: callers are asked to leave")
+            self._leave()
+
+    def _end(self, result: object = None) -> None:
+        if self._reactor.running:
+            self._reactor.stop()
+        else:
+            self._reactor.callWhenRunning(self._reactor.stop)
+
+
+def prepare(orders: Orders, make: Any, reactor: Any) -> Any:
+    """Return what `make` makes of orders, in the directory and with the modules of the supervisor's start."""
+    here = os.getcwd()
+    with suppress(OSError):
+        os.chdir(orders.directory)  # relative paths of services are as they are without workers
+    try:
+        return make(orders, reactor=reactor)
+    finally:
+        with suppress(OSError):
+            os.chdir(here)
+
+
+def explain(error: BaseException) -> str:
+    """Return one line that says why a worker cannot start."""
+    if isinstance(error, (ConfigurationError, ServiceError)):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"A worker cannot start: {type(error).__name__}: {error}{place}."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker until its supervisor tells it to leave.
+
+    Returns:
+        0 after a drain, 1 if it could not start.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    restoreEnvironment()
+    if given[0] == "--trial":
+        _install(given[1])
+        _trial(int(given[2]))
+    slot, reactorModule = given
+    for each in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else map(str, range(SOCKETS)):
+        if int(each) >= LINK:
+            with suppress(OSError):
+                os.set_inheritable(int(each), False)  # services start processes, too
+    _install(reactorModule)
+    from twisted.internet import reactor
+
+    countMonotonicTime(reactor)
+    repeats = Repeats(slot == "1")
+    pipe = PipeObserver(LOG)
+    globalLogBeginner.beginLoggingTo([FilteringLogObserver(pipe, [LogLevelFilterPredicate(LogLevel.info), repeats])])
+    work = Work(int(slot) - 1, reactor, repeats)
+    reactor.callWhenRunning(_ignoreSignals)
+    reactor.callWhenRunning(work.begin)
+    reactor.run()
+    pipe.flush()
+    return work.exitCode
+
+
+def _install(reactorModule: str) -> None:
+    """Install the reactor that the supervisor has: services may need that one."""
+    install = getattr(namedModule(reactorModule), "install", None)
+    if install is not None:
+        install()
+
+
+def _ignoreSignals() -> None:
+    """Leave signals to the supervisor; they were blocked until now."""
+    for number in SUPERVISORS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISORS)
+
+
+def _trial(answer: int) -> NoReturn:
+    """Make a worker that never listens, and write on a descriptor what is wrong, or null."""
+    os.set_inheritable(answer, False)
+    wrong = None
+    try:
+        orders = Orders.decode(sys.stdin.buffer.read())
+        from twisted.internet import reactor
+
+        prepare(orders, partial(WorkerDaemon, slot=0, link=None), reactor)
+    except Exception as error:
+        wrong = explain(error)
+    os.write(answer, json.dumps(wrong).encode())
+    os._exit(0)  # whatever the services have started
+
+
+if __name__ == "__main__":
+    sys.exit(main())
