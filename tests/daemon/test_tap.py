@@ -7,7 +7,8 @@ import pytest
 from twisted.application.service import IServiceMaker
 
 from twisted.plugins import wsservice_plugin
-from twisted_ws.daemon import Mount, Settings, makeService, process, tap
+from twisted_ws.daemon import Mount, Settings, makeService, tap
+from twisted_ws.daemon.workers import starting
 from twisted_ws.errors import ConfigurationError
 
 
@@ -22,7 +23,7 @@ class _Daemon:
 @pytest.fixture(autouse=True)
 def daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that opens nothing, and an excepthook that is put back."""
-    monkeypatch.setattr(process, "ProcessDaemon", _Daemon)
+    monkeypatch.setattr(starting, "ProcessDaemon", _Daemon)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
 
 
