@@ -15,7 +15,7 @@ run: $(VENV)/.run
 # The tests in two halves. Those that start processes, browsers or builds mostly wait, so they get more workers than cores; the rest
 # keep a core busy each. tests/conftest.py puts the longest first, and keeps together those that share what they start.
 APART := tests/browser tests/live $(addprefix tests/,test_docs.py test_packaging.py web/api/test_openapi.py) \
-	$(addprefix tests/daemon/,test_live.py test_workers_live.py workers/test_trial.py) \
+	$(addprefix tests/daemon/,test_live.py test_workers_live.py test_workers_life.py workers/test_trial.py) \
 	$(addprefix tests/client/test_,others.py programs.py sync.py) \
 	$(addprefix tests/commands/,terminal/test_terminal_live.py test_broadcast_live.py test_connect_live.py test_runner.py)
 CORES := $(shell nproc)
