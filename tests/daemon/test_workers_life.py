@@ -47,18 +47,22 @@ def test_workersThatAreStuck(tmp_path: Path) -> None:
 
 def test_aStop(place: Path, tmp_path: Path) -> None:
     """At SIGTERM all callers get 1001, the exit code is that of one process, and nothing is left behind."""
-    with starting(tmp_path, [*COMMAND, *PORTS, "--workers", "2", "--state-directory", str(place / "other")]) as server:
+    with starting(
+        tmp_path, [*COMMAND, *PORTS, "--workers", "2", "--state-directory", "other", "--history-file", "kept"]
+    ) as server:
         server.waitFor("2 workers listen")
         server.waitForState("READY=1")
         children = workers(server)
+        server.curl("--data", "x", path="/channels/news")
         with ExitStack() as stack:
             clients = [stack.enter_context(server.client()) for _ in range(4)]
             server.signal(signal.SIGTERM)
             assert [ended(client) for client in clients] == [1001] * 4
         assert server.waitForEnd() == 0
         assert not [each for each in children if os.path.exists(f"/proc/{each}")]
-        assert [each for each in os.listdir(place / "other") if each.startswith("control")] == []
+        assert [each for each in os.listdir(tmp_path / "other") if each.startswith("control")] == []
         assert "Traceback" not in server.output
+        server.waitFor("kept: written for the next start; messages: 1")
 
 
 def test_aSupervisorThatIsKilled(place: Path, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def settingsFor(settings: Settings, workers: int) -> Settings:
         settings,
         broadcastPort="off",
         broadcastTlsPort="off",
+        historyFile=None,
         apiKeyFile=None,
         checkers=(),
         workers=None,

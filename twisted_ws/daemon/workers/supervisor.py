@@ -45,6 +45,7 @@ FIXED = (
     "broadcastTlsPort",
     "broadcastInterface",
     "stateDirectory",
+    "historyFile",
     "apiKeyFile",
     "logFormat",
     "workers",
@@ -157,9 +158,13 @@ class Supervisor(ProcessDaemon):
 
     def _makeHub(self, runtime: Runtime) -> Any:
         limits, wheel = self.settings.limits, runtime.wheel
-        self._hub = hub = Hub(MemoryEngine(limits, wheel, wheel.seconds), limits, wheel, runtime.turns)
+        self._engine = MemoryEngine(limits, wheel, wheel.seconds)
+        self._hub = hub = Hub(self._engine, limits, wheel, runtime.turns)
         self._addresses = AddressCounts(limits.maxConnectionsPerIp, self.count, wheel, runtime.turns)
         return hub
+
+    def _memory(self) -> MemoryEngine | None:
+        return self._engine
 
     def _mount(self) -> None:
         """Mount nothing: services are the workers'."""
@@ -238,7 +243,8 @@ class Supervisor(ProcessDaemon):
     def privilegedStartService(self) -> None:
         """Listen, while the process may still be root."""
         super().privilegedStartService()
-        self._tryOrStop()
+        with self._telling():
+            self._tryOrStop()
         self._control.listen(*self._owner())
 
     def _tryOrStop(self) -> None:
