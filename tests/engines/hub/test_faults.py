@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -100,6 +101,22 @@ def test_patience():
     one.thaw()
     assert world.result(world.hub.publish("a", Message.of("2"))).recipients == 2
     assert one.node.publications == [("a", 1, b"1"), ("a", 2, b"2")]
+
+
+def test_patienceOfMany():
+    """Very many publishers that have waited long enough are answered in as many turns as that takes."""
+    world = World(1)
+    one = world.workers[0]
+    one.watch("a")
+    one.freeze()
+    answers, left = [], []
+    for _ in range(5000):
+        answers.append(world.hub.publish("a", Message.of("x"), limits=MANY))
+        answers[-1].addCallback(lambda published: left.append(world.turns.left) or published)
+    world.advance(PATIENCE + 1)
+    assert [world.result(answer).recipients for answer in answers] == [0] * 5000
+    # Each turn begins with a full budget.
+    assert sum(after > before for before, after in pairwise(left)) >= 4
 
 
 def test_asksInVain():

@@ -375,10 +375,13 @@ class Hub:
 
     def obey(self, command: Command) -> MaybeDeferred[int]:
         """Have the workers obey a command (see `Node`)."""
-        # A connection's id says where it is.
+        asked = partial(self._askAll, "obey", command)
+        # As a rule, the id of a connection says where it is.
         named = None if command.connection is None else self.spokes.get(command.connection.partition(".")[0])
-        spokes = None if named is None or command.user is not None else (named,)
-        return _then(self._askAll("obey", command, spokes=spokes), sum)
+        if named is None or command.user is not None:
+            return _then(asked(), sum)
+        others = [each for each in self.spokes.values() if each is not named]
+        return _then(asked(spokes=(named,)), lambda counts: sum(counts) or _then(asked(spokes=others), sum))
 
     def subscribers(self, channel: str) -> int:
         """Return 0: whoever wants to know asks the workers."""
