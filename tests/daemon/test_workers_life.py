@@ -45,7 +45,7 @@ def test_workersThatAreStuck(tmp_path: Path) -> None:
         assert "while True" in server.output
 
 
-def test_aStop(place: Path, tmp_path: Path) -> None:
+def test_aStop(tmp_path: Path) -> None:
     """At SIGTERM all callers get 1001, the exit code is that of one process, and nothing is left behind."""
     with starting(
         tmp_path, [*COMMAND, *PORTS, "--workers", "2", "--state-directory", "other", "--history-file", "kept"]
@@ -65,7 +65,7 @@ def test_aStop(place: Path, tmp_path: Path) -> None:
         server.waitFor("kept: written for the next start; messages: 1")
 
 
-def test_aSupervisorThatIsKilled(place: Path, tmp_path: Path) -> None:
+def test_aSupervisorThatIsKilled(tmp_path: Path) -> None:
     """When the supervisor is killed, its workers let their callers go, and end; the next server finds the port free."""
     with starting(tmp_path, [*COMMAND, *PORTS, "--workers", "1"]) as server:
         server.waitForState("READY=1")
