@@ -142,6 +142,7 @@ def test_noDefaultsInDictionaries():
         assert "setdefault" not in called, path
 
 
+@pytest.mark.exhaustive
 def test_noReactor():
     """No module installs a reactor when it is imported: that is the choice of whoever runs it."""
     names = [name(path) for path in MODULES if path.stem not in ("__main__", "tap")]

@@ -4,6 +4,7 @@ import random
 import socket
 from typing import Any
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -11,6 +12,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.memory import clientFrame, upgrade
 from twisted_ws import Caller, Limits, WebSocketServer
+
+pytestmark = pytest.mark.exhaustive
 
 SCRIPTS = 150
 LIMIT = 5000

@@ -580,6 +580,7 @@ def test_noCycles(world):
         gc.enable()
 
 
+@pytest.mark.exhaustive
 def test_nothingIsLeft(world):
     """10,000 connections that open and abort, at every stage, leave no object behind."""
     kinds = (WebSocketConnection, Caller, Dispatcher, FrontDoor)
@@ -667,6 +668,7 @@ class Hanging(WebSocketService):
         await Deferred()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("ending", ["leaves", "breaks", "closes", "is silent", "misbehaves"])
 def test_nothingOfHandlersIsLeft(world, ending):
     """Handlers that hang for ever, streams, and writes that wait leave no object behind when peer and deadlines are gone."""

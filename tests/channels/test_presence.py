@@ -139,6 +139,7 @@ def test_joinAndLeave(world):
     assert len(world.wheel) == 1  # the channel
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", [Ear, OtherEar])
 def test_manyWatchers(kind):
     """Very many watchers are told over several turns, and changes in the meantime are reported together, in order."""

@@ -595,6 +595,7 @@ def test_madeUpChannels(worlds):
     assert [each.get("code") for each in refused] == [None] * 10 + ["too-many-channels"]
 
 
+@pytest.mark.exhaustive
 def test_unreadReplies(worlds):
     """A client that does not read its answers is not read from, stays below the cap, and loses nothing when it reads again."""
     world = worlds(replyBuffer=20_000)

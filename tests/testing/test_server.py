@@ -206,6 +206,7 @@ def test_time(server):
     assert client.readMessages() == ["after 5 seconds"]  # those reads do not wait for it
 
 
+@pytest.mark.exhaustive
 def test_restless(server):
     """What goes on without end is given up, with the name of what it is."""
     client = server.connect("/odd")
@@ -416,6 +417,7 @@ def test_raisedForTheSameReason():
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+@pytest.mark.exhaustive
 def test_restlessAtTheEnd():
     """A service that does not come to rest at the end fails the test, but hides no other reason."""
 

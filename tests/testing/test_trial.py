@@ -105,6 +105,7 @@ class Trial(TestCase):
         assert len(self.flushLoggedErrors(ValueError)) == 1
 
 
+@pytest.mark.exhaustive
 def test_withoutReactor():
     """Without a reactor there is none afterwards, either."""
     code = (

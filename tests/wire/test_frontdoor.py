@@ -773,6 +773,7 @@ def endsOrOpens(data, cuts):
         assert host.recorders[0].events[-1][0] == "closed"
 
 
+@pytest.mark.exhaustive
 class TestAnything:
     @settings(max_examples=150, derandomize=True, print_blob=True)
     @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=4))

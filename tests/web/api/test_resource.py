@@ -375,6 +375,7 @@ def test_disconnectCode() -> None:
     assert socket.closeFrame() == (3999, "disconnected")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("path", "more"), [("/api/disconnect", {}), ("/api/unsubscribe", {"channel": "a"})])
 def test_manyOfOneUser(path: str, more: dict[str, str]) -> None:
     """Many connections of one user are ended a bounded number in each turn of the reactor; then the answer comes."""

@@ -62,6 +62,7 @@ def ask(client: Client) -> None:
     client.transport.protocol.dataReceived(b"GET /channels/a?after=0 HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n")
 
 
+@pytest.mark.exhaustive
 def test_slices() -> None:
     """However many clients ask for a whole history at once, each turn of the reactor does a bounded part of the work."""
     world = World()

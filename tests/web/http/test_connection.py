@@ -1094,6 +1094,7 @@ def test_anyBytes(parts: list[bytes], size: int) -> None:
     assert world.clock.getDelayedCalls() == []
 
 
+@pytest.mark.exhaustive
 def test_sameForAllCuts(world: World) -> None:
     """The answers to a stream of bytes do not depend on how it was cut."""
     chance = random.Random(7)

@@ -407,6 +407,7 @@ class OnTheSocket(test_tls.OverLoopback):
         await here.until(lambda: here.received == b"answer")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("missing", ["names", "compiled"])
 def test_withoutPrivateNames(missing: str) -> None:
     """Where OpenSSL's functions are not found, or nothing was compiled, all the promises hold by pyOpenSSL's own methods."""

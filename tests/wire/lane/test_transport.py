@@ -672,6 +672,7 @@ def test_violationAndFlood(implementation: str, monkeypatch: pytest.MonkeyPatch)
         world.close()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["text", "more than are delivered at once", "fragments", "pings between"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_flooders(implementation: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -752,6 +753,7 @@ class Echo(Console):
         return BIG if text == "long" else "short"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("outer", ["write", "broadcast", "pause"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_readOnWhenRepliesHaveGone(monkeypatch, implementation, outer):
@@ -792,6 +794,7 @@ def test_readOnWhenRepliesHaveGone(monkeypatch, implementation, outer):
     world.close()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_nothingFollowsAFrameThatFailed(monkeypatch, implementation):
     """Where memory is short in the middle of writing, a peer gets whole frames, and at most the beginning of one more."""
@@ -916,6 +919,7 @@ def test_wholeOrEnded(monkeypatch, implementation, what):
     assert went or what not in ("message", "messages", "fragments", "ping", "much")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_toldThoughMemoryWasShortBefore(monkeypatch, implementation):
     """Where memory was short so often that the exceptions of that are one object, the service is told of an end all the same."""
@@ -1046,6 +1050,7 @@ def test_abortWithoutMemory(monkeypatch, implementation):
     world.close()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_nobodyOvertakesAFanOut(monkeypatch, implementation):
     """What is written to one alone comes after what was sent to many before, also in the middle of the turn of that."""

@@ -17,7 +17,7 @@ from twisted_ws.wire.lane.ports import accelerate
 from twisted_ws.wire.loop.wheel import Wheel
 
 # Some of these tests use what Twisted itself has deprecated, to see that it goes on working.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.exhaustive, pytest.mark.filterwarnings("default")]
 
 # The reactors that people run servers with here; the others in Twisted's list need a screen or another system.
 REACTORS = ("SelectReactor", "PollReactor", "EPollReactor", "AsyncioSelectorReactor")

@@ -190,6 +190,7 @@ def test_turnOfAFinaliser(outer: str) -> None:
     assert came
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("outer", ["later", "turn"])
 def test_turnWithoutMemory(outer: str) -> None:
     """Whichever allocation fails, what waits gets its turn, or its caller is told; others get theirs after it."""

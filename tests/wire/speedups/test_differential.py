@@ -27,6 +27,8 @@ from tests.wire.support import WireHost
 from twisted_ws.wire import speedups
 from twisted_ws.wire.speedups import pure
 
+pytestmark = pytest.mark.exhaustive
+
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 SIZES = (0, 1, 124, 125, 126, 127, 128, 4095, 4096, 4097, 65535, 65536, 65537)
 

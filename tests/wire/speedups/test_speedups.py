@@ -654,6 +654,7 @@ def test_attachedUnknown(impl, pair):
     assert sockets.asked(ours.fileno()) == 0
 
 
+@pytest.mark.exhaustive
 @BOTH
 def test_setsAreCollected(impl, pair):
     """A set that refers to itself through its transports is freed when nothing else refers to it."""
@@ -778,6 +779,7 @@ def test_handles(impl, pair):
         impl.readSome(2**32 + ours.fileno())
 
 
+@pytest.mark.exhaustive
 @BOTH
 @pytest.mark.parametrize("number", range(8))
 def test_sendWithoutMemory(impl, pair, number):

@@ -428,6 +428,7 @@ def test_withoutAHomeTheStateDirectoryMustBeGiven(monkeypatch: pytest.MonkeyPatc
         loadSelfSigned(None, NOW)
 
 
+@pytest.mark.exhaustive
 def test_processesThatStartTogetherGetTheSameCertificate(tmp_path: Path) -> None:
     """Several processes that find no certificate, or a damaged one, agree on one."""
     write(tmp_path / "self-signed.pem", b"damaged")
