@@ -6,10 +6,11 @@ from collections import deque
 from functools import partial
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
 from twisted_ws.engines.contract import EngineState
 from twisted_ws.engines.memory import MemoryEngine
-from twisted_ws.engines.names import patternsOf
+from twisted_ws.engines.names import isPattern, patternsOf
 from twisted_ws.errors import ChannelError
 from twisted_ws.testing.engines import Capability, ClockHarness
 from twisted_ws.wire.loop.wheel import Wheel
@@ -70,7 +71,7 @@ class Middle:
                 done.callback(answers)
 
         for shared in self.shared.values():
-            shared.toNode(partial(call, shared), lambda answer: self.send(answered, answer))
+            self.send(shared.arrive, partial(call, shared), partial(self.send, answered))
         return done
 
     def sum(self, call):
@@ -78,7 +79,7 @@ class Middle:
         return answers.addCallback(sum) if answers else 0
 
     def received(self, publication):
-        return self.sum(lambda shared: shared.node.received(publication) if shared.isWatching(publication.channel) else 0)
+        return self.sum(lambda shared: shared.received(publication) if shared.isWatching(publication.channel) else 0)
 
     def broadcasted(self, message):
         return self.sum(lambda shared: shared.node.broadcasted(message))
@@ -109,25 +110,33 @@ class SharedEngine:
     def __init__(self, middle):
         self.middle = middle
         self.state = EngineState.DOWN
+        self.isCut = False
         self.watching = set()
-        self.running = 0
-        self.present = set()
+        self.last = {}  # the positions up to which the node knows each channel
+        self.running = set()
+        self.present = {}
+
+    def received(self, publication):
+        self.last[publication.channel] = publication.position
+        return self.node.received(publication)
 
     def isWatching(self, channel):
         return channel in self.watching or not self.watching.isdisjoint(patternsOf(channel))
 
     def start(self, node):
         self.node = node
-        self.state = EngineState.UP
         self.middle.shared[node.id] = self
-        node.stateChanged(self.state)
+        self.become(EngineState.UP)
         for revocation in self.middle.revocations:
             node.revoked(revocation)
 
+    def become(self, state):
+        if self.state is not state:
+            self.state = state
+            self.node.stateChanged(state)
+
     def stop(self):
-        if self.state is EngineState.UP:
-            self.state = EngineState.DOWN
-            self.node.stateChanged(self.state)
+        self.become(EngineState.DOWN)
         done = Deferred()
 
         def look():
@@ -144,26 +153,44 @@ class SharedEngine:
         self.middle.shared.pop(self.node.id, None)
         for channel, connection in self.present:
             self.middle.engine.leave(channel, connection)
-        self.present = set()
+        self.present = {}
 
-    def toNode(self, call, answer):
-        def arrive():
-            maybeDeferred(call).addCallback(answer)
+    def cut(self):
+        self.isCut = True
+        self.become(EngineState.DOWN)
+        for answer in tuple(self.running):
+            self.end(answer, Failure(ChannelError("unavailable", "Cut.")))
 
-        self.middle.send(arrive)
+    def heal(self):
+        self.isCut = False
+        self.become(EngineState.RESUMING)
+        self.middle.send(self.resume)
+
+    def resume(self):
+        for channel in [each for each in self.watching if not isPattern(each)]:
+            for publication in self.middle.engine.since(channel, self.last[channel]).publications:
+                self.received(publication)
+        for (channel, connection), said in self.present.items():
+            self.middle.engine.enter(channel, connection, *said)
+        self.become(EngineState.UP)
+
+    def arrive(self, call, answer):
+        """Call something for the node; whoever waits for that gets an answer in any case."""
+        maybeDeferred(lambda: 0 if self.isCut else call()).addCallback(answer)
 
     def ask(self, kind, payload):
-        return self._call(lambda: self.middle.each(lambda shared: shared.node.answer(kind, payload)))
+        return self.call(lambda: self.middle.each(lambda shared: shared.node.answer(kind, payload)))
 
     def nodes(self):
-        return self._call(lambda: [shared.node.info() for shared in self.middle.shared.values()])
+        return self.call(lambda: [shared.node.info() for shared in self.middle.shared.values()])
 
     def watch(self, channel, by=None):
         def watch():
             self.watching.add(channel)
-            return self.middle.engine.watch(channel, by)
+            self.last[channel] = position = self.middle.engine.watch(channel, by)
+            return position
 
-        return self._call(watch)
+        return self.call(watch)
 
     def unwatch(self, channel):
         def unwatch():
@@ -174,47 +201,50 @@ class SharedEngine:
         self.middle.send(unwatch)
 
     def enter(self, channel, connection, user, info):
-        self.present.add((channel, connection))
+        self.present[channel, connection] = user, info
         self.middle.send(self.middle.engine.enter, channel, connection, user, info)
 
     def leave(self, channel, connection):
-        self.present.discard((channel, connection))
+        self.present.pop((channel, connection), None)
         self.middle.send(self.middle.engine.leave, channel, connection)
 
     def __getattr__(self, name):
-        return lambda *arguments, **options: self._call(partial(getattr(self.middle.engine, name), *arguments, **options))
+        return lambda *arguments, **options: self.call(partial(getattr(self.middle.engine, name), *arguments, **options))
 
-    def _call(self, call):
+    def call(self, call):
         """Return a Deferred of what is called in the middle."""
         if self.state is not EngineState.UP:
-            raise ChannelError("unavailable", "Stopped.")
-        self.running += 1
-        answer, send = Deferred(lambda answer: None), self.middle.send
-
-        def back(result):
-            def arrive():
-                self.running -= 1
-                if not answer.called:
-                    answer.callback(result)
-
-            send(arrive)
-
-        send(lambda: maybeDeferred(call).addBoth(back))
+            raise ChannelError("unavailable", "Stopped, or cut.")
+        answer = Deferred(self.running.discard)
+        self.running.add(answer)
+        self.middle.send(lambda: maybeDeferred(call).addBoth(partial(self.middle.send, self.end, answer)))
         return answer
+
+    def end(self, answer, result):
+        if answer in self.running:
+            self.running.remove(answer)
+            answer.callback(result)
 
 
 class SharedHarness(ClockHarness):
-    capabilities = frozenset({Capability.NODES, Capability.DEATH})
+    capabilities = frozenset({Capability.NODES, Capability.DEATH, Capability.LINK})
     watchRest = 2 * DELAY
     lease = 2 * DELAY
     Engine = SharedEngine
+    Middle = Middle
 
     def setUp(self):
         self.middle = None
 
     def engine(self, node, limits):
-        self.middle = self.middle or Middle(self.clock, limits)
+        self.middle = self.middle or self.Middle(self.clock, limits)
         return self.Engine(self.middle)
 
     def kill(self, engine):
         engine.die()
+
+    def cut(self, engine):
+        engine.cut()
+
+    def heal(self, engine):
+        engine.heal()

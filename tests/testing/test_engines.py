@@ -1,8 +1,333 @@
 from __future__ import annotations
 
-from tests.testing.shared import SharedHarness
-from twisted_ws.testing.engines import EngineContract
+from functools import partial
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from tests.testing import shared
+from tests.testing.shared import Middle, SharedEngine, SharedHarness
+from twisted_ws.engines.memory import MemoryEngine
+from twisted_ws.message import Kind, Publication
+from twisted_ws.testing.engines import Capability, ClockHarness, EngineContract
+
+TESTS = {name: test for name, test in vars(EngineContract).items() if name.startswith("test_")}
 
 
 class TestShared(EngineContract):
     Harness = SharedHarness
+
+
+# Engines that break one promise each.
+
+
+class LosesTheLast(SharedEngine):
+    """Every tenth publication gets lost on its way to a node; the others show that it is missing, but the last has no other."""
+
+    def received(self, publication):
+        return super().received(publication) if publication.offset % 10 else 0
+
+
+class Repeats(SharedEngine):
+    def received(self, publication):
+        super().received(publication)
+        return super().received(publication)
+
+
+class PassesOnAll(SharedEngine):
+    def isWatching(self, channel):
+        return True
+
+
+class AnswersEarly(SharedEngine):
+    def received(self, publication):
+        super().received(publication)
+        return 1
+
+
+class Skips(SharedEngine):
+    def publish(self, channel, *details, **more):
+        def publish():
+            published = self.middle.engine.publish(channel, *details, **more)
+            self.middle.engine._logs[channel].top += 1
+            return published
+
+        return self.call(publish)
+
+
+class ForgetsKeys(SharedEngine):
+    def publish(self, channel, message, key=None, idempotencyKey=None, fingerprint=b"", limits=None):
+        return self.call(lambda: self.middle.engine.publish(channel, message, key, limits=limits))
+
+
+class KnowsOwnKeys(SharedEngine):
+    def publish(self, channel, message, key=None, idempotencyKey=None, fingerprint=b"", limits=None):
+        own = idempotencyKey and self.node.id + idempotencyKey
+        return self.call(lambda: self.middle.engine.publish(channel, message, key, own, fingerprint, limits))
+
+
+class ComparesNothing(SharedEngine):
+    def publish(self, channel, message, key=None, idempotencyKey=None, fingerprint=b"", limits=None):
+        return self.call(lambda: self.middle.engine.publish(channel, message, key, idempotencyKey, b"", limits))
+
+
+class KnowsNoLimits(SharedEngine):
+    def publish(self, channel, message, key=None, idempotencyKey=None, fingerprint=b"", limits=None):
+        return self.call(lambda: self.middle.engine.publish(channel, message, key, idempotencyKey, fingerprint))
+
+
+class AsText(Middle):
+    """Payloads make a detour through text."""
+
+    def received(self, publication):
+        each = publication
+        payload = each.payload.decode(errors="replace").encode()
+        return super().received(Publication(each.channel, each.epoch, each.offset, each.kind, payload, each.key, each.at))
+
+
+class KindLost(Middle):
+    def received(self, publication):
+        each = publication
+        return super().received(Publication(each.channel, each.epoch, each.offset, Kind.BINARY, each.payload, each.key, each.at))
+
+
+class AlwaysRecovers(SharedEngine):
+    def since(self, channel, after, limit=None):
+        return self.call(lambda: self.middle.engine.since(channel, after, limit)._replace(recovered=after is not None))
+
+
+class KnowsNoPages(SharedEngine):
+    def since(self, channel, after, limit=None):
+        return self.call(lambda: self.middle.engine.since(channel, after))
+
+
+class CountsOwn(SharedEngine):
+    def publish(self, channel, *details, **more):
+        answer = self.call(lambda: self.middle.engine.publish(channel, *details, **more))
+        return answer.addCallback(lambda published: published._replace(recipients=self.node.subscribers(channel)))
+
+
+class GoesOn(SharedEngine):
+    def unwatch(self, channel):
+        pass
+
+
+class BroadcastsHere(SharedEngine):
+    def broadcast(self, message):
+        return self.call(lambda: self.node.broadcasted(message))
+
+
+class CommandsHere(SharedEngine):
+    def command(self, command):
+        return self.call(lambda: self.node.obey(command))
+
+
+class AsksHere(SharedEngine):
+    def ask(self, kind, payload):
+        return self.call(lambda: [self.node.answer(kind, payload)])
+
+
+class KnowsItself(SharedEngine):
+    def nodes(self):
+        return self.call(lambda: [self.node.info()])
+
+
+class ClaimsHere(SharedEngine):
+    def claim(self, key, until):
+        return self.call(lambda: self.middle.engine.claim(self.node.id + key, until))
+
+
+class RevokesNow(Middle):
+    def revoked(self, revocation):
+        self.each(lambda each: each.node.revoked(revocation))
+
+
+class TellsTwice(Middle):
+    def joined(self, channel, member):
+        super().joined(channel, member)
+        super().joined(channel, member)
+
+
+class TellsAtOnce(SharedEngine):
+    def leave(self, channel, connection):
+        member = self.middle.engine.members(channel, "", 1, 1).members[0]
+        super().leave(channel, connection)
+        self.middle.send(self.middle.left, channel, member)
+
+
+class DiesSilently(SharedEngine):
+    def die(self):
+        self.present = {}
+        super().die()
+
+
+class StopsAtOnce(SharedEngine):
+    def stop(self):
+        self.cut()
+        self.die()
+
+
+class SaysNothing(SharedEngine):
+    def become(self, state):
+        self.state = state
+
+
+class ListsAll(SharedEngine):
+    def list(self, prefix, after, limit):
+        return self.call(lambda: self.middle.engine.list("", after, limit))
+
+
+class ForgetsNumbers(SharedEngine):
+    def forget(self, channel):
+        def forget():
+            count = self.middle.engine.forget(channel)
+            self.middle.engine._logs[channel].top = 0
+            return count
+
+        return self.call(forget)
+
+
+class NumbersAnew(Middle):
+    """A channel that was forgotten begins with 1 again."""
+
+    def __init__(self, clock, limits):
+        super().__init__(clock, limits)
+        create = self.engine._create
+
+        def createAnew(*arguments):
+            self.engine._floor = 0
+            return create(*arguments)
+
+        self.engine._create = createAnew
+
+
+class CancelsAll(SharedEngine):
+    """Whoever cancels one answer gets an error for the others, too."""
+
+    def call(self, call):
+        answer = super().call(call)
+        answer.addErrback(lambda failure: (self.cut(), self.heal(), failure)[2])
+        return answer
+
+
+class DoesNotCatchUp(SharedEngine):
+    def resume(self):
+        self.become(self.state.UP)
+
+
+class HangsWhileCut(SharedEngine):
+    def call(self, call):
+        return Deferred() if self.isCut else super().call(call)
+
+
+class MakesDeferreds(MemoryEngine):
+    def since(self, channel, after, limit=None):
+        Deferred()
+        return super().since(channel, after, limit)
+
+
+BROKEN = [
+    ("test_everyWatcher", LosesTheLast),
+    ("test_patterns", Repeats),
+    ("test_watched", PassesOnAll),
+    ("test_servedFirst", AnswersEarly),
+    ("test_offsets", Skips),
+    ("test_idempotency", ForgetsKeys),
+    ("test_idempotency", KnowsOwnKeys),
+    ("test_idempotencyInFlight", KnowsOwnKeys),
+    ("test_keyOfAnother", ComparesNothing),
+    ("test_keptByNumber", KnowsNoLimits),
+    ("test_keptByBytes", KnowsNoLimits),
+    ("test_keptByAge", KnowsNoLimits),
+    ("test_limitsOfLast", KnowsNoLimits),
+    ("test_payloads", AsText),
+    ("test_payloads", KindLost),
+    ("test_since", AlwaysRecovers),
+    ("test_forget", AlwaysRecovers),
+    ("test_pages", KnowsNoPages),
+    ("test_counts", CountsOwn),
+    ("test_unwatch", GoesOn),
+    ("test_broadcast", BroadcastsHere),
+    ("test_commands", CommandsHere),
+    ("test_ask", AsksHere),
+    ("test_nodes", KnowsItself),
+    ("test_claim", ClaimsHere),
+    ("test_revoke", RevokesNow),
+    ("test_presence", TellsTwice),
+    ("test_leaves", TellsAtOnce),
+    ("test_nodeDies", DiesSilently),
+    ("test_stop", StopsAtOnce),
+    ("test_start", SaysNothing),
+    ("test_list", ListsAll),
+    ("test_forget", ForgetsNumbers),
+    ("test_idsNeverAgain", NumbersAnew),
+    ("test_cancelled", CancelsAll),
+    ("test_cut", DoesNotCatchUp),
+    ("test_silenceAfterCut", DoesNotCatchUp),
+    ("test_refusedWhileCut", HangsWhileCut),
+]
+
+
+def broken(test, harness):
+    """Run one test with a harness; it must fail."""
+
+    class Contract(EngineContract):
+        Harness = harness
+
+    contract, failures = Contract(), []
+    contract.setup_method()
+    for step in (getattr(contract, test), contract.teardown_method):
+        try:
+            step()
+        except Exception as failure:
+            failures.append(failure)
+    assert failures
+
+
+@pytest.mark.parametrize(("test", "fault"), BROKEN, ids=[f"{test}-{fault.__name__}" for test, fault in BROKEN])
+def test_broken(test, fault):
+    """An engine that breaks a promise fails the test of it."""
+    made = {"Engine": fault} if issubclass(fault, SharedEngine) else {"Middle": fault}
+    broken(test, type("Harness", (SharedHarness,), made))
+
+
+def test_allInOneTurn(monkeypatch):
+    """An engine that passes on everything in one turn of the reactor is found."""
+    monkeypatch.setattr(shared, "TURN", 1e9)
+    broken("test_pushes", SharedHarness)
+
+
+def test_deferreds():
+    """An engine in memory that makes Deferreds is found."""
+
+    class Harness(ClockHarness):
+        capabilities = frozenset({Capability.SYNCHRONOUS})
+
+        def engine(self, node, limits):
+            settings = self.settings("memory:", limits)
+            return MakesDeferreds(limits, settings.wheel, settings.wheel.seconds)
+
+    broken("test_noDeferreds", Harness)
+
+
+def test_logged():
+    """A traceback in the log fails the test, whichever it is."""
+
+    class Logs(SharedEngine):
+        def enter(self, channel, connection, user, info):
+            super().enter(channel, connection, user, info)
+            self.middle.send(partial(MemoryEngine._log.failure, "a mistake", Failure(ValueError("a mistake"))))
+
+    broken("test_manyMembers", type("Harness", (SharedHarness,), {"Engine": Logs}))
+
+
+def test_collected():
+    """Only the tests that an engine's capabilities allow are there for pytest, and each says what it promises."""
+    for capabilities in (frozenset(), frozenset({Capability.NODES}), frozenset(Capability)):
+        harness = type("Harness", (ClockHarness,), {"capabilities": capabilities})
+        contract = type("Contract", (EngineContract,), {"Harness": harness})
+        for name, test in TESTS.items():
+            assert (getattr(contract, name) is not None) == (getattr(test, "needs", frozenset()) <= capabilities)
+    assert all(test.__doc__ for test in TESTS.values())
+    assert {each for test in TESTS.values() for each in getattr(test, "needs", ())} == {*Capability}

@@ -64,6 +64,7 @@ class EngineHarness:
         lease: seconds after which the others know that a node has died.
         noticeAfter: seconds after which a node knows that its server stands still.
         heldMost: bytes that a node that takes nothing may cost.
+        patience: seconds in which everything arrives that is under way; only what nobody can wait for is given them.
         reactor: the reactor, or the clock, of the engines.
         turns: how often it has turned.
     """
@@ -75,6 +76,7 @@ class EngineHarness:
     lease: ClassVar[float] = 10.0
     noticeAfter: ClassVar[float] = 6.0
     heldMost: ClassVar[int] = 64 << 20
+    patience: ClassVar[float] = 0.3
     reactor: Any
     turns = 0
 
@@ -106,7 +108,7 @@ class EngineHarness:
 
     def settle(self) -> None:
         """Let arrive what is under way, if there is nothing to wait for."""
-        raise NotImplementedError
+        self.advance(self.patience)
 
     def until(self, condition: Callable[[], object], seconds: float = 10) -> bool:
         """Let time pass until a condition holds; return False if it does not in time."""
@@ -222,11 +224,6 @@ class ClockHarness(EngineHarness):
         """Set the clock."""
         self.clock.rightNow += seconds
 
-    def settle(self) -> None:
-        """Let the reactor turn a few times."""
-        for _ in range(20):
-            self.turn()
-
     def until(self, condition: Callable[[], object], seconds: float = 10) -> bool:
         """Let time pass in small steps until a condition holds."""
         end = self.clock.rightNow + seconds
@@ -247,11 +244,9 @@ class ReactorHarness(EngineHarness):
     what is tested.
 
     Attributes:
-        patience: seconds in which everything arrives that is under way; only what nobody can wait for is given them.
         slowness: by how much the time is multiplied that a condition is waited for.
     """
 
-    patience: ClassVar[float] = 0.3
     slowness: ClassVar[float] = 6.0
 
     def __init__(self) -> None:
@@ -273,10 +268,6 @@ class ReactorHarness(EngineHarness):
     def spend(self, seconds: float) -> None:
         """Block."""
         time.sleep(seconds)
-
-    def settle(self) -> None:
-        """Let the reactor turn for `patience`."""
-        self.advance(self.patience)
 
     def until(self, condition: Callable[[], object], seconds: float = 10) -> bool:
         """Let the reactor turn until a condition holds."""

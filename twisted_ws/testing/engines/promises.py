@@ -206,6 +206,8 @@ class EngineContract:
         """A node that does not watch a channel does not get what is published to it."""
         first, second = self.pair()
         self.watch(first, "a")
+        if second is not first:
+            self.watch(second, "b")
         self.publish(second, "b", "1")
         self.publish(second, "a", "2")
         self.until(lambda: first.publications, "the message")
