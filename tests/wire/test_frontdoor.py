@@ -850,3 +850,41 @@ def test_tooMuchTogether():
         client.send(b"x" * size)
     assert [client.received()[:13] for client in some] == [b"", b"HTTP/1.1 503 ", b""]
     assert host.runtime.intake.total == 15_000
+
+
+class CountingElsewhere:
+    """A census that has let in everybody, for now."""
+
+    def __init__(self):
+        self.turnAways = []
+        self.gone = 0
+
+    def isFull(self, address):
+        return False
+
+    def came(self, address, here, turnAway):
+        assert (address, here) == ("127.0.0.1", len(self.turnAways) - self.gone + 1)
+        self.turnAways.append(turnAway)
+
+    def left(self, address):
+        self.gone += 1
+
+
+def test_turnedAway():
+    """A connection that turns out to be one too many for its address is dropped, whatever has become of it meanwhile."""
+    host = WireHost()
+    census = host.runtime.gate.census = CountingElsewhere()
+    silent, half, opened, refused, left = (host.client() for _ in range(5))
+    half.send(upgrade()[:20])
+    opened.connect()
+    refused.send(b"GET / HTTP/1.1\r\n\r\n")
+    left.hangUp()
+    assert census.gone == 1
+    with capturedLogs() as logs:
+        for turnAway in census.turnAways:
+            turnAway()
+    assert all(client.transport.closed for client in (silent, half, opened, refused))
+    assert (census.gone, host.runtime.gate.open) == (5, 0)
+    assert ["its address has as many connections as it may" in formatEvent(event) for event in logs] == [True]
+    (recorder,) = host.recorders
+    assert [event[1] for event in recorder.events if event[0] == "closed"] == [1006]

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_ws.errors import TransportError
 from twisted_ws.logs import peerName, printable
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.door.handshake import Accept, Deny, decide, isUpgrade
@@ -96,6 +97,7 @@ class FrontDoor(TwistedProtocol):
     _isAdmitted = True  # whether the gate still counts it
     _isWritten = False  # whether our side has ended
     _gone: Deferred[None] | None = None  # fires when the connection has ended
+    _opened: WebSocketConnection | None = None  # what it has become
     _asked: tuple[str, str] | None = None  # the client's address and the target, once a handshake has named them
     transport: Any
     factory: FrontDoorFactory
@@ -221,7 +223,7 @@ class FrontDoor(TwistedProtocol):
             return
         self._state = WELCOMED[DECIDING]
         self.factory.runtime.wheel.drop(self)
-        connection = self.factory.connectionClass(welcome, self._peer[0])
+        connection = self._opened = self.factory.connectionClass(welcome, self._peer[0])
         setProtocol(self.transport, connection)
         connection.makeConnection(self.transport)  # type: ignore[no-untyped-call]
         early, self._received = self._received, b""
@@ -319,7 +321,9 @@ class FrontDoor(TwistedProtocol):
 
     def turnAway(self) -> None:
         """Drop the connection, whatever has become of it: its address has too many (see `twisted_ws.wire.door.gate.Census`)."""
-        if self.transport is not None:
+        if self._opened is not None:
+            self._opened.fail(TransportError("its address has as many connections as it may"))
+        elif self.transport is not None:
             abort(self.transport)
 
     def stop(self, timeout: float) -> Deferred[None]:
