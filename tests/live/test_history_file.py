@@ -33,15 +33,17 @@ def _subscribed(server: Running, after: str) -> Iterator[tuple[ClientConnection,
         yield client, json.loads(client.recv(PATIENCE))
 
 
-@pytest.mark.parametrize("command", [TWISTD, COMMAND], ids=["twistd", "command"])
-def test_deploy(tmp_path: Path, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("command", "workers"), [(TWISTD, ()), (COMMAND, ()), (TWISTD, ("--workers", "2"))], ids=["twistd", "command", "workers"]
+)
+def test_deploy(tmp_path: Path, command: tuple[str, ...], workers: tuple[str, ...]) -> None:
     """Whoever comes back after a stop and a start has lost nothing, and a publisher that tries again publishes nothing twice."""
-    with running(tmp_path, *OPTIONS, command=command) as server:
+    with running(tmp_path, *OPTIONS, *workers, command=command) as server:
         with _subscribed(server, "0") as (client, _):
             first = _publish(server, "one", "--header", "Idempotency-Key: k")
             assert json.loads(client.recv(PATIENCE))["id"] == first["id"]
         missed = _publish(server, "two")
-    with running(tmp_path, *OPTIONS, command=command) as server:
+    with running(tmp_path, *OPTIONS, *workers, command=command) as server:
         server.waitFor("the numbering goes on; messages of before: 2, in channels: 1")
         assert _publish(server, "one", "--header", "Idempotency-Key: k") == first
         with _subscribed(server, first["id"]) as (client, answer):
