@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import stat
 from hashlib import blake2b
 
@@ -33,13 +34,13 @@ class Process:
 
     started = 0
 
-    def __init__(self, path, unix=UNIX, **limits):
+    def __init__(self, path, unix=UNIX, epoch=None, **limits):
         Process.started += 1
         self.clock = SteadyClock()
         self.clock.advance(1000 * Process.started)
         self.ahead = unix - self.clock.seconds()
         wheel = self.wheel = Wheel(self.clock)
-        self.engine = MemoryEngine(Limits(**limits), wheel, wheel.seconds, unixTime=self.unixTime)
+        self.engine = MemoryEngine(Limits(**limits), wheel, wheel.seconds, epoch, self.unixTime)
         self.node = RecordingNode()
         self.engine.start(self.node)
         self.file = HistoryFile(str(path), self.clock, maybeDeferred)
@@ -309,6 +310,52 @@ def test_oneProcess(path):
         Process(path)
     first.stop()
     Process(path).stop()
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_asIfItHadNotStopped(tmp_path, seed):
+    """After a restart every question has the answer that it would have had without it, now and later."""
+    chance = random.Random(seed)
+    limits = {"historyAge": 20, "historyMessages": 4, "idempotencyAge": 15}
+    stays, stops = [Process(tmp_path / name, epoch="e", **limits) for name in ("stays", "stops")]
+
+    def both(do):
+        assert do(stays) == do(stops)
+
+    def act():
+        channel, key, size = chance.choice("abcdef"), chance.choice([None, "k", "l"]), chance.randrange(600)
+        own = chance.choice([None, None, HistoryLimits(2, 7, 2000), HistoryLimits(9, 31, 1 << 20)])
+        match chance.randrange(5):
+            case 0:
+                seconds = chance.randrange(6)
+                both(lambda process: process.clock.advance(seconds))
+            case 1:
+                both(lambda process: process.engine.watch(channel))
+            case 2:
+                both(lambda process: process.engine.unwatch(channel))
+            case _:
+                both(lambda process: process.publish(channel, "x" * size, idempotencyKey=key, limits=own))
+
+    def compare():
+        for channel in "abcdef":
+            for offset in range(-1, 40):
+                after = START if offset < 0 else Position("e", offset)
+                both(lambda process, channel=channel, after=after: process.since(channel, after))
+        both(lambda process: [each[:5] for each in process.engine.list("", "", 10)])
+
+    for _ in range(60):
+        act()
+    for channel in "abcdef":
+        both(lambda process, channel=channel: process.engine.unwatch(channel))
+    both(lambda process: process.clock.advance(0.5))  # nothing is due just now, when the two wheels may differ
+    stops = Process(tmp_path / "stops", stops.stop(), **limits)
+    compare()
+    for _ in range(20):
+        act()
+        both(lambda process: process.clock.advance(2))
+        compare()
+    stays.kill()
+    stops.kill()
 
 
 # What cannot be read.
