@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from twisted.internet import reactor
@@ -297,6 +298,24 @@ def test_stopOfMany(answers):
     assert ended == [None] * answers
     world.clock.advance(3)
     assert [client.transport.aborted for client in clients] == [not answers] * 500
+    assert ended == [None]
+
+
+def test_stopInSlices():
+    """A stop asks callers at the rate of `drainRate` and not all at once, or they would all be back at once."""
+    world = World(limits=Limits(drainRate=20))
+    clients = [world.client() for _ in range(10)]
+    began, ended, counts = world.clock.seconds(), [], [10]
+    world.server.stop().addCallback(ended.append)
+    counts.append(len(world.server.callers))
+    while counts[-1]:
+        world.clock.advance(0.01)
+        counts.append(len(world.server.callers))
+    assert {earlier - later for earlier, later in pairwise(counts)} == {0, 2}
+    assert 0.19 < world.clock.seconds() - began < 0.7
+    for client in clients:
+        assert client.closeFrame() == (1001, "server stops")
+        client.send(clientFrame(8, (1001).to_bytes(2, "big")))
     assert ended == [None]
 
 

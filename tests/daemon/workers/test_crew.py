@@ -302,12 +302,12 @@ def test_stop() -> None:
 
 
 def test_stopOfOneThatDoesNotEnd() -> None:
-    """A worker that has not ended 5 s after `drainTimeout` is killed."""
+    """A worker that has not ended 10 s after `drainTimeout` is killed."""
     stage = Stage(1)
     stage.start()
     ended: list[Any] = []
     stage.crew.stop().addCallback(ended.append)
-    stage.pass_(34)
+    stage.pass_(39)
     assert ended == []
     stage.pass_(1)
     assert len(ended) == 1
