@@ -18,7 +18,7 @@ from twisted_ws.daemon.workers.policy import PING, Pulse, Restarts, cover
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 
-# Seconds beyond `Limits.drainTimeout` after which a worker that was asked to leave is killed: publications in flight may take five.
+# Seconds beyond `Limits.drainTimeout` after which a worker that was asked to leave is killed: publications may take five.
 GRACE = 10.0
 # Seconds for a process to end whose link has.
 LAST = 5.0
