@@ -342,7 +342,7 @@ WORKLOADS = (
         (
             Row(
                 "workersBroadcast",
-                f"processor time of a broadcast to 1,000 clients, {PACE} a second",
+                "processor time of a broadcast to 1,000",
                 "us",
                 less=True,
                 targets=(Target(1.10, "twisted_ws", "workers1"), Target(1.25, "twisted_ws", "workers2")),
@@ -356,7 +356,7 @@ WORKLOADS = (
         (
             Row(
                 "workersChannel",
-                f"processor time of a publication to 1,000 subscribers, {PACE} a second",
+                "processor time of a publication to 1,000",
                 "us",
                 less=True,
                 targets=(Target(1.10, "twisted_ws", "workers1"), Target(1.25, "twisted_ws", "workers2")),
