@@ -38,6 +38,7 @@ _LOADED = (
     "twisted_ws.commands.talk",
     "twisted_ws.daemon.main",
     "twisted_ws.daemon.process",
+    "twisted_ws.daemon.workers.supervisor",
     "twisted_ws.channels.service",
     "twisted_ws.services.demo",
 )

@@ -50,10 +50,14 @@ class PipeObserver:
             self._lost += 1
             line = b""
         self._waiting += line
-        self.flush()
+        self._write()
 
     def flush(self) -> None:
-        """Write what the pipe takes."""
+        """Write what the pipe takes; to be called now and then, because a quiet worker has no next event."""
+        with self._turn:
+            self._write()
+
+    def _write(self) -> None:
         try:
             while self._waiting:
                 self._waiting = self._waiting[os.write(self._descriptor, self._waiting) :]

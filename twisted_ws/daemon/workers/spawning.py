@@ -146,14 +146,17 @@ class Launcher:
             descriptors: dict[int, int | str] = {0: nothing, 1: "r", 2: "r", LINK: theirs.fileno(), LOG: "r"}
             descriptors.update(enumerate(self._sockets(), SOCKETS))
             program = command(str(worker.slot + 1), self._reactor.__class__.__module__)
+            ours.setblocking(False)
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, _LinkFactory(link))
             # Until it can ignore them: what was sent while it starts must not end it.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISORS)
             try:
                 self._reactor.spawnProcess(process, program[0], program, environment(), childFDs=descriptors)
+            except BaseException:
+                link.close()
+                raise
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            ours.setblocking(False)
-            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, _LinkFactory(link))
         finally:
             for each in (ours, theirs):
                 each.close()

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.task import LoopingCall
 from twisted.logger import (
     FilteringLogObserver,
     ILogFilterPredicate,
@@ -54,6 +55,9 @@ from twisted_ws.wire.tls.server import ServerTLS
 from twisted_ws.wire.websocket.runtime import Runtime
 
 _log = Logger()
+
+# Seconds between two attempts to write what the pipe of the log has not taken.
+FLUSH = 1.0
 
 
 class WorkerDaemon(Daemon):
@@ -316,6 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pipe = PipeObserver(LOG)
     globalLogBeginner.beginLoggingTo([FilteringLogObserver(pipe, [LogLevelFilterPredicate(LogLevel.info), repeats])])
     work = Work(int(slot) - 1, reactor, repeats)
+    LoopingCall(pipe.flush).start(FLUSH, now=False)
     reactor.callWhenRunning(_ignoreSignals)
     reactor.callWhenRunning(work.begin)
     reactor.run()
