@@ -27,7 +27,7 @@ nitpick_ignore_regex = [
     # Types of other projects, whose inventories a build without a network cannot read.
     (r"py:.*", r"(twisted|zope|autobahn|OpenSSL|collections|typing|pathlib|ipaddress|enum)\..*"),
     # What signatures name and users never hold.
-    (r"py:class", r"twisted_ws\.service\._Handler|twisted_ws\.wire\.frontdoor\.FrontDoorFactory"),
+    (r"py:class", r"twisted_ws\.service\._Handler|twisted_ws\.wire\.(frontdoor\.FrontDoorFactory|websocket\.runtime\.Runtime)"),
     (r"py:class", r"(twisted_ws\.engines\.replay\.)?Replay|Wheel|twisted_ws\.engines\.contract\.HistoryLimits|msgspec\.Raw"),
     (r"py:class", r"twisted_ws\.(client\.(client|sync)|engines\.contract|testing\.(client|server))\._T"),
     (
