@@ -21,6 +21,7 @@ from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import KEYS, Settings
 from twisted_ws.daemon.systemd import notify
 from twisted_ws.daemon.workers.control import ControlSocket
+from twisted_ws.daemon.workers.cores import cores
 from twisted_ws.daemon.workers.crew import Crew, RollFailed, Worker
 from twisted_ws.daemon.workers.orders import Orders, settingsFor
 from twisted_ws.daemon.workers.sockets import HeldPort, HeldUnixPort, HoldingReactor
@@ -333,11 +334,6 @@ class _Workers(Factory):
     """The factory of a port that accepts nothing; its name is in the log."""
 
     noisy = False
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _exitWithOne() -> None:
