@@ -11,7 +11,7 @@ from tests.dispatch.support import Turns
 from twisted_ws import ChannelError, ConnectionClosed
 from twisted_ws.channels.audience import FEW
 from twisted_ws.channels.channels import LONGEST_KEY
-from twisted_ws.channels.feed import ATTEMPTS
+from twisted_ws.channels.feed import ATTEMPTS, LEAST
 from twisted_ws.channels.formats import LARGE
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.engines.contract import EngineState, History, Member, Members
@@ -422,7 +422,7 @@ def test_leftWhilePassedOn(world):
 
 @pytest.fixture
 def late():
-    return World(engine=LateEngine(), historyMessages=3)
+    return World(engine=LateEngine(), historyMessages=0)
 
 
 def asked(world):
@@ -540,15 +540,16 @@ def test_gapThatStays(late):
 def test_gapInPages(late):
     """Much is asked for in pages, and what comes meanwhile and is too much to hold is asked for, too."""
     ear, engine = joined(late), late.engine
-    for offset in range(2, 10):
+    end = 3 * LEAST
+    for offset in range(2, end):
         engine.receive(engine.message(offset))
     while not engine.asked[-1].called:
         _, _, after = asked(late)
-        page = [engine.message(offset) for offset in range(after.offset + 1, 10)[:3]]
+        page = [engine.message(offset) for offset in range(after.offset + 1, end)[:LEAST]]
         engine.asked[-1].callback(History(after, True, page))
-    assert [question[2].offset for question in engine.questions[1:]] == [0, 4, 7]
-    engine.receive(engine.message(10))
-    assert ear.heard == [str(offset) for offset in range(1, 11)]
+    assert [question[2].offset for question in engine.questions[1:]] == [0, LEAST + 1, 2 * LEAST + 1]
+    engine.receive(engine.message(end))
+    assert ear.heard == [str(offset) for offset in range(1, end + 1)]
 
 
 def test_outage(late):
@@ -635,25 +636,64 @@ def test_lateRefusal(late, end, error, answers, after):
     assert engine.entered == {}
 
 
-@pytest.mark.parametrize("count", [3, 4])
-def test_lateJoinBound(late, count):
-    """As many messages as a history may have are held for a join; with one more it is refused, and no others are kept for it."""
+@pytest.mark.parametrize("more", [0, 1])
+def test_lateJoinBound(late, more):
+    """As many messages are held for a join as a feed holds; if there are more and a history ends before them, it is refused."""
     _, ear, engine, failures = joined(late), Ear(), late.engine, []
     started = late.channels.subscribe(ear, "a", "e:0").addErrback(failures.append)
-    messages = [engine.message(offset) for offset in range(1, 7)]
-    for each in messages[:count]:
+    messages = [engine.message(offset) for offset in range(1, LEAST + more + 1)]
+    for each in messages:
         engine.receive(each)
-    for each in messages[count:] if count > 3 else ():
-        before = sys.getrefcount(each)
-        engine.receive(each)
-        assert sys.getrefcount(each) == before
+    first, second = map(sys.getrefcount, messages[:2])
+    assert second - first == more
     engine.asked[-1].callback(History(Position("e", 0), True, []))
-    if count == 3:
-        assert late.now(started).missed == 3
-        assert ear.heard == ["1", "2", "3"]
-    else:
+    if more:
         assert failures[0].value.code == "unavailable"
         assert ear.heard == []
+    else:
+        assert late.now(started).missed == LEAST
+        assert ear.heard == [each.payload.decode() for each in messages]
+
+
+def test_lateHistory(late):
+    """A history that took long to arrive is complete with the newest of what came meanwhile."""
+    _, ear, engine = joined(late), Ear(), late.engine
+    started = late.channels.subscribe(ear, "a", "e:0")
+    messages = [engine.message(offset) for offset in range(1, 3 * LEAST)]
+    for each in messages:
+        engine.receive(each)
+    engine.asked[-1].callback(History(Position("e", 0), True, messages[:-5]))
+    assert late.now(started).missed == len(messages)
+    assert ear.heard == [each.payload.decode() for each in messages]
+
+
+@pytest.mark.parametrize("position", [1, 2, 3])
+@pytest.mark.parametrize("after", [None, "e:0"])
+def test_latePattern(late, position, after):
+    """Whoever has a pattern gets each message once, and at once, while another one subscribes to its channel."""
+    wide, ear, engine = joined(late, "*", None), Ear(), late.engine
+    engine.receive(engine.message(1))
+    started = late.channels.subscribe(ear, "a", after)
+    taken = [engine.receive(engine.message(offset)) for offset in (2, 3)]
+    assert wide.heard == ["1", "2", "3"]
+    engine.asked[1].callback(Position("e", position))
+    if after:
+        engine.asked[2].callback(History(Position("e", 0), True, [engine.message(each + 1) for each in range(position)]))
+    engine.receive(engine.message(4))
+    assert late.now(started).missed == (3 if after else 0)
+    assert wide.heard == ["1", "2", "3", "4"]
+    assert ear.heard == wide.heard[0 if after else 3 :]
+    assert [late.now(each) for each in taken] == [1, 1]
+
+
+def test_latePatternAlone(late):
+    """Whoever has a pattern gets what waits for something that is missing when the last subscriber of its channel leaves."""
+    wide, ear, engine = joined(late, "*", None), joined(late, last=1), late.engine
+    taken = engine.receive(engine.message(3))
+    assert wide.heard == []
+    late.channels.unsubscribe(ear, "a")
+    assert wide.heard == ["3"]
+    assert late.now(taken) == 1
 
 
 def test_lateTogether(late):

@@ -307,17 +307,20 @@ class Channels:
         if parts:
             self.fanOuts.send(parts, (channel,), find, 0, deliver=deliver)
 
-    def passOn(self, publication: Publication) -> MaybeDeferred[int]:
-        """Send a publication to the subscribers that are here, and return how many took it."""
+    def passOn(self, publication: Publication, heard: bool = False) -> MaybeDeferred[int]:
+        """Send a publication to the subscribers that are here, and return how many took it.
+
+        If it was `heard`, those that have a pattern have got it already.
+        """
         channel = publication.channel
         # All are found before the first is sent to: a service may subscribe others then, which get this message from history.
         parts: list[Part] = []
         names, overlaps = [channel], False
         messages: dict[Format, Any] = {}
         for form, audience in self._audiences.items():
-            if self._patterns:
-                runs, heard = audience.listeners(channel)
-                names, overlaps = [*names, *heard], overlaps or len(heard) > 1
+            if self._patterns and not heard:
+                runs, patterns = audience.listeners(channel)
+                names, overlaps = [*names, *patterns], overlaps or len(patterns) > 1
             else:
                 runs = audience.runs(channel)
             if runs:
@@ -393,8 +396,11 @@ class Channels:
                 self.fanOuts.catchUp(subscriber.caller)
             if feed.joining.get(subscriber) is not joining:
                 raise _notJoined(subscriber)
-            if len(joining.held) > self.limits.historyMessages:
-                raise ChannelError("unavailable", "The channel's history took too long to arrive.")
+            if history is None:
+                past = [*joining.held]
+            else:
+                past = [*history.publications]
+                past += feed.following(joining, past[-1].position if past else history.position)
         except BaseException:
             if not self._removeJoining(feed, joining):
                 raise _notJoined(subscriber) from None
@@ -403,16 +409,14 @@ class Channels:
             raise
         self._removeJoining(feed, joining)
         if history is None:
-            return self._join(subscriber, Start(channel, None, False, 0), joining.held, who)
-        past = [*history.publications]
-        past += feed.following(joining.held, past[-1].position if past else history.position)
+            return self._join(subscriber, Start(channel, None, False, 0), past, who)
         return self._join(subscriber, Start(channel, history.position, history.recovered, len(past)), past, who)
 
     async def _pastOf(self, feed: Feed, joining: Joining, after: Position | None) -> History | None:
         """Return what precedes what is held for a subscription; None for a pattern."""
         if after is None or isPattern(joining.channel):
             await feed.reach(None)
-            joining.held.clear()
+            joining.clear()
             return None if feed.last is None else History(feed.last, False, [])
         answer = self._engine.since(joining.channel, after)
         history = await answer if isinstance(answer, Deferred) else answer

@@ -25,13 +25,15 @@ _log = Logger()
 ATTEMPTS = 3
 # How many earlier epochs of its channel a feed knows: each is a restart of what the engine works with.
 FORMER = 4
+# Publications that a feed holds and asks for at once, at least, where fewer are kept (`Limits.historyMessages`).
+LEAST = 100
 
 
 class FeedOwner(Protocol):
     """What a feed asks of `Channels`."""
 
-    def passOn(self, publication: Publication, /) -> MaybeDeferred[int]:
-        """Send a publication to the subscribers that are here."""
+    def passOn(self, publication: Publication, heard: bool = False, /) -> MaybeDeferred[int]:
+        """Send a publication to the subscribers that are here; if it was `heard`, not to those that have a pattern."""
 
     def tellLost(self, channel: str, position: Position, /) -> None:
         """Tell the subscribers of a channel that something before `position` cannot be had."""
@@ -54,16 +56,23 @@ class Joining:
     Attributes:
         subscriber, channel: whose, and to what.
         room: what presence may take of the answer; None if it was not asked for.
-        held: what was passed on to others since this began.
+        held: what was passed on to others since this began; the newest, if that is very much.
+        isCut: whether there was more.
     """
 
-    __slots__ = ("channel", "held", "room", "subscriber")
+    __slots__ = ("channel", "held", "isCut", "room", "subscriber")
 
     def __init__(self, subscriber: Subscriber, channel: str, room: AnswerBudget | None) -> None:
         self.subscriber = subscriber
         self.channel = channel
         self.room = room
-        self.held: list[Publication] = []
+        self.held: deque[Publication] = deque()
+        self.isCut = False
+
+    def clear(self) -> None:
+        """Forget what is held, because it precedes the subscription."""
+        self.held.clear()
+        self.isCut = False
 
 
 class Feed:
@@ -76,7 +85,7 @@ class Feed:
         channel: the name.
         engine: the engine.
         owner: the channels.
-        most: how many publications are held, and asked for at once.
+        most: how many publications are held, and asked for at once; `LEAST` if it is less.
 
     Attributes:
         channel: the name.
@@ -88,6 +97,7 @@ class Feed:
         "_engine",
         "_failure",
         "_former",
+        "_heard",
         "_held",
         "_isFilling",
         "_isMissing",
@@ -106,9 +116,11 @@ class Feed:
         self.joining: dict[Subscriber, Joining] = {}
         self._engine = engine
         self._owner = owner
-        self._most = most
+        self._most = max(most, LEAST)
         self._state = _WATCHING
         self._held: deque[tuple[Publication, Deferred[int]]] = deque()
+        # Those of them that came before the engine's answer, and that those who have a pattern have got.
+        self._heard: set[Position] = set()
         self._isMissing = False  # whether the engine has to be asked
         self._isFilling = False  # whether `_fill` runs
         self._former: tuple[str, ...] = ()
@@ -139,7 +151,14 @@ class Feed:
             answer = self._hold(publication)
             self._catchUp()
             return answer
-        return 0 if self._state is _CLOSED else self._hold(publication)
+        if self._state is _FILLING:
+            return self._hold(publication)
+        count = self._owner.passOn(publication)  # to those that have a pattern: nobody is subscribed to the channel itself
+        if self._state is _CLOSED:
+            return count
+        if count != 0 and len(self._held) < self._most:
+            self._heard.add(publication.position)
+        return _sum(count, self._hold(publication))
 
     def refill(self) -> None:
         """Ask for what may be missing, because the engine was away."""
@@ -181,8 +200,19 @@ class Feed:
         if self._failure is not None:
             self._failure.raiseException()
 
-    def following(self, passed: list[Publication], last: Position) -> list[Publication]:
-        """Return those that come after a position that was reached, of publications that were passed on in this order."""
+    def following(self, joining: Joining, last: Position) -> list[Publication]:
+        """Return what was passed on since a subscription began, and comes after a position that was reached.
+
+        Raises:
+            ChannelError: there was too much to hold.
+        """
+        passed = [*joining.held]
+        found = self._after(passed, last)
+        if joining.isCut and len(found) == len(passed):
+            raise ChannelError("unavailable", "The channel's history took too long to arrive.")
+        return found
+
+    def _after(self, passed: list[Publication], last: Position) -> list[Publication]:
         for index, each in enumerate(passed):
             if each.epoch == last.epoch and each.offset > last.offset:
                 return passed[index:]
@@ -195,8 +225,13 @@ class Feed:
         """End: nobody is subscribed any more."""
         self._state = _CLOSED
         held, self._held = self._held, deque()
-        for _, taken in held:
-            taken.callback(0)
+        for publication, taken in held:  # those that have a pattern still are
+            isPast = publication.position in self._heard or self._isPast(publication.position)
+            count = 0 if isPast else self._owner.passOn(publication)
+            if isinstance(count, Deferred):
+                count.chainDeferred(taken)
+            else:
+                taken.callback(count)
         self._wake()
 
     def _isNext(self, publication: Publication) -> bool:
@@ -226,8 +261,16 @@ class Feed:
         if self.last is not None:
             self._move(publication.position)
         for joining in self.joining.values():
-            if len(joining.held) <= self._most:
-                joining.held.append(publication)
+            if len(joining.held) >= self._most:
+                joining.held.popleft()
+                joining.isCut = True
+            joining.held.append(publication)
+        return self._sent(publication)
+
+    def _sent(self, publication: Publication) -> MaybeDeferred[int]:
+        if self._heard and publication.position in self._heard:
+            self._heard.discard(publication.position)
+            return self._owner.passOn(publication, True)
         return self._owner.passOn(publication)
 
     def _wake(self) -> None:
@@ -303,4 +346,13 @@ class Feed:
                 return
             self._held.popleft()
             count = self._passOn(publication) if isNext else 0
+            self._heard.discard(publication.position)
             taken.callback(await count if isinstance(count, Deferred) else count)
+
+
+def _sum(one: MaybeDeferred[int], other: MaybeDeferred[int]) -> MaybeDeferred[int]:
+    if isinstance(one, Deferred):
+        return one.addCallback(lambda count: _sum(other, count))
+    if isinstance(other, Deferred):
+        return other.addCallback(lambda count: count + one)
+    return one + other
