@@ -17,6 +17,7 @@ run: $(VENV)/.run
 APART := tests/browser tests/live $(addprefix tests/,test_docs.py test_packaging.py web/api/test_openapi.py) \
 	$(addprefix tests/daemon/,test_live.py test_workers_live.py test_workers_life.py workers/test_trial.py) \
 	$(addprefix tests/client/test_,others.py programs.py sync.py) \
+	$(addprefix tests/engines/redis/test_,contract.py engine.py faults.py sentinel.py start.py) \
 	$(addprefix tests/commands/,terminal/test_terminal_live.py test_broadcast_live.py test_connect_live.py test_runner.py)
 CORES := $(shell nproc)
 BUSY := --dist=loadfile --no-loadscope-reorder --numprocesses=$(CORES)
@@ -85,6 +86,13 @@ soak: PART := soak
 hostile faults soak: $(VENV)/.run
 	@tools/need gcc libssl-dev nginx haproxy faketime
 	$(BIN)/python -m hostile $(PART) $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)") $(if $(CONNECTS),--connects $(CONNECTS))
+
+# Every promise of an engine with every fault, with Valkey and with the system's Redis.
+faults: engines
+.PHONY: engines
+engines: $(VENV)/.test
+	@tools/need redis-server
+	$(BIN)/python -m pytest -q -p no:cacheprovider --import-mode=importlib $(BUSY) hostile/engines
 
 # The compiled part under AddressSanitizer and UndefinedBehaviorSanitizer, against Python with random input; and servers whose peers
 # and services do what they want, with it and without: FUZZ=3600 seconds of that, SEED=7 for the first one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import pwd
@@ -16,6 +17,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
+from twisted.python.failure import Failure
 
 from twisted_ws.daemon.clock import countMonotonicTime
 from twisted_ws.daemon.logs import observerFor, openLogFile
@@ -136,7 +138,16 @@ class ProcessDaemon(Daemon):
 
     def _run(self) -> None:
         """Do what is left to do when the reactor runs."""
-        notify("READY=1")
+        self.server.started().addCallbacks(lambda _: notify("READY=1"), lambda _: None)
+
+    def _engineFailed(self, failure: Failure) -> None:
+        """End with exit code 1: a service without its channels would be of no use."""
+        super()._engineFailed(failure)
+        print(f"twisted_ws: {failure.getErrorMessage()}", file=sys.__stderr__)
+        self.exitCode = 1
+        if self._runner:  # twistd, which ends with 0 whenever its reactor was stopped
+            atexit.register(_exitWithError)
+        self._reactor.callWhenRunning(self._reactor.stop)
 
     def stopService(self) -> Deferred[None]:
         """Drain; another SIGINT or SIGTERM ends the process, and SIGHUP is ignored from now on."""
@@ -166,6 +177,12 @@ def _raiseDescriptorLimit() -> None:
     except (OSError, ValueError):
         return  # the system has a lower limit: the gate keeps to that
     ProcessDaemon._log.info("{count} descriptors are allowed (raised from {soft})", count=hard, soft=soft)
+
+
+def _exitWithError() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(1)
 
 
 def _endAtOnce(number: int, frame: object) -> None:

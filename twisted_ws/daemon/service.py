@@ -12,9 +12,11 @@ from twisted.cred.checkers import FilePasswordDB
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_ws.access.credentials import Credentials
 from twisted_ws.daemon.addresses import ListenAddress
+from twisted_ws.daemon.engines import engineMaker
 from twisted_ws.daemon.expiry import ExpiryWatch
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.daemon.settings import Settings
@@ -62,6 +64,7 @@ class Daemon(MultiService):
         _checkPasswordFiles(settings.checkers)
         _checkNames(settings)
         self.server = self._makeServer()
+        self.server.started().addErrback(self._engineFailed)
         self._history = self._makeHistory()  # before a service can publish anything
         self._mount()
         self._credentials = Credentials(settings.checkers, settings.apiKeyFile, settings.limits, reactor)
@@ -81,11 +84,19 @@ class Daemon(MultiService):
     def _listeners(self) -> list[Listener]:
         return self._broadcastListeners + self._webSocketListeners
 
+    def _engineFailed(self, failure: Failure) -> None:
+        """Learn that the engine cannot start."""
+        if failure.check(ConfigurationError):
+            self._log.critical("{error}", error=str(failure.value))
+        else:
+            self._log.failure("the engine failed", failure)
+
     # What it is made of: with workers, the supervisor and each worker have a part of it.
 
     def _makeServer(self, **options: Any) -> WebSocketServer:
         """Return the server, with more `options`."""
         settings = self.settings
+        options = {"engine": engineMaker(settings), **options}
         return WebSocketServer(
             limits=settings.limits,
             allowedOrigins=settings.allowedOrigins,

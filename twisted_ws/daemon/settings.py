@@ -72,6 +72,8 @@ class Settings:
     checkers: tuple[Any, ...] = field(default=(), repr=False)
     logFormat: str = "text"
     workers: int | None = None
+    engine: str = "memory:"
+    enginePasswordFile: str | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -188,6 +190,7 @@ class Key:
 
 _LIMITS = {each.name: each.metadata["unit"] for each in fields(Limits)}
 _PATHS = {
+    "enginePasswordFile",
     "certificate",
     "privateKey",
     "chain",
@@ -256,6 +259,8 @@ KEYS = (
     Key("ping-timeout", "pingTimeout", _seconds, "seconds to wait for the answer to a ping", "10"),
     Key("compression", "compression", _switch, "permessage-deflate: on or off", "off"),
     Key("api-key-file", "apiKeyFile", _text, "file with the API keys of publishers, one per line"),
+    Key("engine", "engine", _text, "URL of the engine of channels: memory:, redis://HOST, redis+sentinel://HOST/NAME", "memory:"),
+    Key("engine-password-file", "enginePasswordFile", _text, "file with the password of the server that --engine names"),
     Key("drain-timeout", "drainTimeout", _seconds, "seconds that callers get when the server stops", "30"),
     Key(
         "workers",

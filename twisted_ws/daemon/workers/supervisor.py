@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws.daemon.engines import engineMaker
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.daemon.process import ProcessDaemon, _endAtOnce
 from twisted_ws.daemon.service import Daemon
@@ -159,9 +160,14 @@ class Supervisor(ProcessDaemon):
 
     def _makeHub(self, runtime: Runtime) -> Any:
         limits, wheel = self.settings.limits, runtime.wheel
+        self._addresses = AddressCounts(limits.maxConnectionsPerIp, self.count, wheel, runtime.turns)
+        self._hub: Hub | None = None
+        self._engine: MemoryEngine | None = None
+        elsewhere = engineMaker(self.settings)
+        if elsewhere is not None:
+            return elsewhere(runtime)  # each worker has one, too
         self._engine = MemoryEngine(limits, wheel, wheel.seconds)
         self._hub = hub = Hub(self._engine, limits, wheel, runtime.turns)
-        self._addresses = AddressCounts(limits.maxConnectionsPerIp, self.count, wheel, runtime.turns)
         return hub
 
     def _memory(self) -> MemoryEngine | None:
@@ -185,7 +191,8 @@ class Supervisor(ProcessDaemon):
 
     def _makeLink(self, worker: Worker) -> Link:
         link = Link(self.server.runtime.turns, worker.name)
-        self._hub.attach(link)
+        if self._hub is not None:
+            self._hub.attach(link)
         self._addresses.attach(link)
         return link
 

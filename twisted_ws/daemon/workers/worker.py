@@ -32,12 +32,14 @@ from twisted.logger import (
     formatEvent,
     globalLogBeginner,
 )
+from twisted.python.failure import Failure
 from twisted.python.reflect import namedModule
 from zope.interface import implementer
 
 from twisted_ws import __version__
 from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.daemon.clock import countMonotonicTime
+from twisted_ws.daemon.engines import MEMORY
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.watchdog import Watchdog
@@ -89,13 +91,23 @@ class WorkerDaemon(Daemon):
         Watchdog(self._reactor, stuck).setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def _makeServer(self, **options: Any) -> WebSocketServer:
-        server = super()._makeServer(engine=None if self._link is None else self._makeEngine, **options)
+        if self._link is None:
+            options["engine"] = None
+        elif self.settings.engine == MEMORY:
+            options["engine"] = self._makeEngine
+        server = super()._makeServer(**options)
         limit = self.settings.limits.maxConnectionsPerIp
         if self._link is not None:
             self._link.turns = server.runtime.turns
             if limit:
                 AddressShare(self._link, server.gate, limit, self._orders.workers)
         return server
+
+    def _engineFailed(self, failure: Failure) -> None:
+        """Leave: the supervisor starts another one."""
+        super()._engineFailed(failure)
+        if self._link is not None:
+            self._link.close()
 
     def _makeEngine(self, runtime: Runtime) -> HubEngine:
         assert self._link is not None  # only a trial has none

@@ -24,7 +24,6 @@ from zope.interface import implementer
 
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import KIB, MIB
-from twisted_ws.logs import Throttle
 from twisted_ws.wire.loop.turns import Turns
 
 # Bytes of one frame, at most: the largest message by default, and whatever else is in its frame, several times over. More is for
@@ -105,7 +104,6 @@ class Link(Protocol):
         self._handlers: dict[str, tuple[Callable[..., Any], int, int, bool]] = {}
         self.handle(_ANSWER, self._answered)
         self.handle(_REFUSAL, self._refused)
-        self._throttle = Throttle(turns.seconds)
         self._requests: dict[int, Deferred[Any]] = {}
         self._seq = 0
         self._lost: list[Callable[[], object]] = []
@@ -123,7 +121,7 @@ class Link(Protocol):
         self._waiting: deque[bytes | memoryview] = deque()
         self._sliced = 0  # bytes that the transport has
         self._isProducing = False
-        self._writeSome: Callable[[bytes | memoryview], int | Exception] | None = None
+        self._writeSome: Callable[[bytes], int | Exception] | None = None
 
     # What the two sides do.
 
@@ -311,8 +309,7 @@ class Link(Protocol):
                 try:
                     handler(*frame[1:])
                 except Exception:
-                    if self._throttle.allows(self._log, "a frame was not handled"):
-                        self._log.failure("a frame of {name} was not handled: {kind}", name=self.name, kind=frame[0])
+                    self._log.failure("a frame of {name} was not handled: {kind}", name=self.name, kind=frame[0])
             if not self.isUp:
                 return
         if at < end:
@@ -350,8 +347,7 @@ class Link(Protocol):
         if isinstance(error, ChannelError):
             self.send(_REFUSAL, seq, error.code, error.message, error.channel)
         else:
-            if self._throttle.allows(self._log, "a request was not answered"):
-                self._log.failure("a request of {name} was not answered", failure, name=self.name)
+            self._log.failure("a request of {name} was not answered", failure, name=self.name)
             self.send(_REFUSAL, seq, "internal-error", "The server has failed; its log says why.", None)
 
     def _answered(self, seq: int, answer: Any) -> None:
@@ -383,7 +379,7 @@ class Link(Protocol):
             joined, self._joined, self._joinedSize = self._joined, [], 0
             self._write(joined[0] if len(joined) == 1 else b"".join(joined))
 
-    def _write(self, data: bytes | memoryview) -> None:
+    def _write(self, data: bytes) -> None:
         if not self.isUp:
             return
         if not self._isProducing and self._writeSome is not None:
@@ -392,7 +388,7 @@ class Link(Protocol):
                 return
             if not isinstance(taken, int) or taken < 0:
                 return  # it is broken, which the transport notices when it reads
-            data = memoryview(data)[taken:]  # not copied, it may be large
+            data = data[taken:]
         elif self.unread > self.mostUnread:
             self.drop(f"it leaves {self.unread} bytes unread")
             return

@@ -1,0 +1,8 @@
+from __future__ import annotations
+
+from tests.engines.redis.harness import RedisHarness
+from twisted_ws.testing.engines import EngineContract
+
+
+class TestValkey(EngineContract):
+    Harness = RedisHarness

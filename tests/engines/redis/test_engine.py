@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import pytest
+from twisted.internet import reactor
+
+from tests.engines.redis.harness import FaultyHarness
+from tests.engines.redis.servers import Server
+from twisted_ws.engines.contract import EngineState
+from twisted_ws.engines.redis.contact import Times
+from twisted_ws.errors import ChannelError
+from twisted_ws.limits import Limits
+from twisted_ws.message import START, Message, parsePosition
+from twisted_ws.testing.engines import RecordingNode
+
+
+class Harness(FaultyHarness):
+    times = Times(closed=0.25, probe=0.5, lease=1.5)
+
+
+@pytest.fixture
+def harness():
+    made = Harness()
+    made.setUp()
+    made.nodes = []
+    yield made
+    for node in made.nodes:
+        made.wait(node.engine.stop())
+    made.tearDown()
+
+
+@pytest.fixture
+def node(harness):
+    def start(**limits):
+        made = RecordingNode()
+        made.engine = harness.engine(made, Limits(**limits))
+        harness.wait(made.engine.start(made))
+        harness.nodes.append(made)
+        return made
+
+    return start
+
+
+def watch(harness, node, channel):
+    feed = node.watch(channel)
+    assert harness.until(lambda: feed.isLive)
+    return feed
+
+
+def publish(harness, node, channel, *texts):
+    return [harness.wait(node.engine.publish(channel, Message.of(text))) for text in texts]
+
+
+def key(harness, name):
+    return f"{harness.prefix}:tw1:{name}"
+
+
+def test_flushed(harness, node):
+    """When all data are deleted under a running server, what nodes remember comes back, and nothing is lost or doubled."""
+    first, second = node(), node()
+    feeds = [watch(harness, each, "a") for each in (first, second)]
+    before = publish(harness, first, "a", "1", "2")
+    harness.server.ask("FLUSHALL")
+    after = publish(harness, second, "a", "3")
+    assert harness.until(lambda: all(len(feed.heard) == 3 for feed in feeds))
+    assert [feed.texts for feed in feeds] == [["1", "2", "3"]] * 2
+    assert [feed.gaps for feed in feeds] == [[], []]
+    assert parsePosition(after[0].id).offset == parsePosition(before[1].id).offset + 1
+    history = harness.wait(first.engine.since("a", parsePosition(before[0].id)))
+    assert (history.recovered, [each.payload for each in history.publications]) == (True, [b"2", b"3"])
+
+
+def test_interleaved(harness, node):
+    """What two nodes published in turns, and nobody watched, comes back in order."""
+    first, second = node(), node()
+    published = [publish(harness, (first, second)[number % 2], "a", str(number))[0] for number in range(10)]
+    harness.server.ask("FLUSHALL")
+    publish(harness, first, "a", "10")
+    history = harness.wait(second.engine.since("a", parsePosition(published[0].id)))
+    texts = [each.payload.decode() for each in history.publications]
+    assert texts == [str(number) for number in range(1, 11)][-len(texts) :]
+    assert history.recovered is (len(texts) == 10)
+
+
+def test_scriptsForgotten(harness, node):
+    """A server that forgets its scripts is taught them again; nothing is lost or doubled."""
+    first = node()
+    feed = watch(harness, first, "a")
+    publish(harness, first, "a", "1")
+    harness.server.ask("SCRIPT", "FLUSH")
+    publish(harness, first, "a", "2", "3")
+    assert harness.until(lambda: len(feed.heard) == 3)
+    assert (feed.texts, feed.gaps) == (["1", "2", "3"], [])
+
+
+def test_becomesReplica(harness, node):
+    """A primary that has become a replica is left: messages wait for another one, and are there once."""
+    first = node()
+    feed = watch(harness, first, "a")
+    publish(harness, first, "a", "1")
+    with Server() as other:
+        harness.server.ask("REPLICAOF", "127.0.0.1", str(other.port))
+        answer = first.engine.publish("a", Message.of("2"))
+        assert harness.until(lambda: first.engine.state is EngineState.DOWN)
+        harness.server.ask("REPLICAOF", "NO", "ONE")
+        harness.wait(answer)
+    harness.isSpoilt = True
+    assert harness.until(lambda: len(feed.heard) == 2)
+    assert feed.texts == ["1", "2"]
+
+
+def test_connectionsKilled(harness, node):
+    """When the server kills connections again and again, everything comes once and in order."""
+    first, second = node(), node()
+    feeds = [watch(harness, each, "a") for each in (first, second)]
+    answers = []
+    for number in range(300):
+        answers.append((first, second)[number % 2].engine.publish("a", Message.of(str(number))))
+        harness.turn()
+        if number % 50 == 10:
+            harness.server.ask("CLIENT", "KILL", "TYPE", "pubsub" if number % 100 < 50 else "normal")
+    for answer in answers:
+        harness.wait(answer)
+    assert harness.until(lambda: all(len(feed.heard) >= 300 for feed in feeds))
+    assert feeds[0].texts == feeds[1].texts
+    assert sorted(map(int, feeds[0].texts)) == [*range(300)]
+    for parity in (0, 1):
+        assert [int(each) for each in feeds[0].texts if int(each) % 2 == parity] == [*range(parity, 300, 2)]
+    assert [feed.gaps for feed in feeds] == [[], []]
+
+
+def test_deafSubscriber(harness, node):
+    """A subscription that the server does not serve any more is noticed, though commands are answered."""
+    first, second = node(), node()
+    feed = watch(harness, first, "a")
+    subscriber = harness.ways[first.engine].open[1]
+    subscriber.there.transport.pauseProducing()
+    publish(harness, second, "a", "1")
+    assert harness.until(lambda: first.engine.state is not EngineState.UP, 3)
+    assert harness.until(lambda: feed.texts == ["1"])
+    assert feed.gaps == []
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"garbage", b"", b"+", b"+999 a", b"call \xc1", b"answer \xc1", b"x 1 y z 0\n\xc1", b"\xff" * 100_000],
+    ids=range(8),
+)
+def test_hostileMessages(harness, node, record):
+    """What anybody else publishes on our channels of pub/sub does no harm."""
+    first = node()
+    feed = watch(harness, first, "a")
+    for name in ("ch:a", "ctl", f"node:{first.id}"):
+        harness.server.ask("PUBLISH", key(harness, name), record.decode("latin-1"))
+    publish(harness, first, "a", "1")
+    assert harness.until(lambda: feed.texts == ["1"])
+    assert first.engine.state is EngineState.UP
+
+
+def test_hugeMessage(harness, node):
+    """A message that is larger than any of ours ends the connection before it is collected, and the engine goes on."""
+    first, second = node(), node(maxMessageSize=64)
+    feed = watch(harness, second, "a")
+    harness.server.ask("CONFIG", "SET", "proto-max-bulk-len", str(1 << 30))
+    harness.server.ask("EVAL", "redis.call('PUBLISH', KEYS[1], string.rep('x', 50000000))", "1", key(harness, "ch:a"))
+    assert harness.until(lambda: second.engine.state is EngineState.DOWN)
+    publish(harness, first, "a", "1")
+    assert harness.until(lambda: feed.texts == ["1"])
+    assert feed.gaps == []
+
+
+def test_hugeEntry(harness, node):
+    """A message in the history that is larger than this server takes is lost, and said to be; what follows comes."""
+    first, second = node(), node(maxMessageSize=64)
+    publish(harness, first, "a", "1", "x" * 5000, "3")
+    page = harness.wait(second.engine.since("a", START))
+    assert [each.payload for each in page.publications] == [b"1"]
+    position = [*page.publications][-1].position
+    page = harness.wait(second.engine.since("a", position))
+    assert (page.recovered, [each.payload for each in page.publications]) == (False, [b"3"])
+    assert page.position.offset == position.offset + 1
+
+
+def test_tooManyAtOnce(harness, node, monkeypatch):
+    """More publications than can wait are refused at once, and those that were not refused arrive."""
+    first = node()
+    monkeypatch.setattr("twisted_ws.engines.redis.engine.WAITING", 200)
+    harness.cut(first.engine)
+    assert harness.until(lambda: first.engine.state is EngineState.DOWN)
+    answers = []
+
+    def publishMany():
+        while len(answers) <= 200:
+            answers.append(first.engine.publish("a", Message.of("x")))
+
+    with pytest.raises(ChannelError) as caught:
+        publishMany()
+    assert caught.value.code == "unavailable"
+    assert len(answers) > 100
+    harness.heal(first.engine)
+    ids = {harness.wait(answer).id for answer in answers}
+    assert len(ids) == len(answers)
+
+
+def test_cancelledWhileDown(harness, node):
+    """A publication that is cancelled while the server is away is not made."""
+    first, second = node(), node()
+    feed = watch(harness, second, "a")
+    harness.cut(first.engine)
+    assert harness.until(lambda: first.engine.state is EngineState.DOWN)
+    answer = first.engine.publish("a", Message.of("1"))
+    answer.addErrback(lambda failure: None)
+    answer.cancel()
+    harness.heal(first.engine)
+    publish(harness, first, "a", "2")
+    assert harness.until(lambda: feed.texts == ["2"])
+
+
+def test_full(harness, node):
+    """A server without memory refuses what is published; when it has some, all goes on."""
+    first = node()
+    feed = watch(harness, first, "a")
+    harness.server.ask("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(ChannelError) as caught:
+        publish(harness, first, "a", "1")
+    harness.server.ask("CONFIG", "SET", "maxmemory", "0")
+    assert caught.value.code == "unavailable"
+    publish(harness, first, "a", "2")
+    assert harness.until(lambda: feed.texts == ["2"])
+
+
+def test_lateNode(harness, node):
+    """What a node published, and nobody could give back in time, is published again; where it was known, a loss is said first."""
+    first, second = node(), node()
+    feeds = [watch(harness, each, "a") for each in (first, second)]
+    publish(harness, first, "a", "1")
+    assert harness.until(lambda: all(len(feed.heard) == 1 for feed in feeds))
+    harness.cut(second.engine)
+    publish(harness, first, "a", "2", "3")
+    harness.cut(first.engine)
+    harness.server.ask("FLUSHALL")
+    harness.heal(second.engine)
+    publish(harness, second, "a", "4")
+    harness.heal(first.engine)
+    assert harness.until(lambda: len(feeds[1].heard) == 4)
+    assert feeds[1].texts == ["1", "4", "2", "3"]
+    publish(harness, second, "a", "5")
+    assert harness.until(lambda: all(feed.texts[-1] == "5" for feed in feeds))
+    assert {*feeds[0].texts} == {"1", "2", "3", "4", "5"}
+    assert feeds[0].gaps
+    assert feeds[1].gaps == []
+
+
+def test_claimsAfterLoss(harness, node):
+    """What was claimed stays claimed when the server forgets."""
+    first, second = node(), node()
+    until = reactor.seconds() + 100
+    assert harness.wait(first.engine.claim("k", until))
+    harness.server.ask("FLUSHALL")
+    assert harness.until(lambda: first.engine.state is not EngineState.UP, 3)
+    assert harness.until(lambda: first.engine.state is second.engine.state is EngineState.UP)
+    assert not harness.wait(second.engine.claim("k", until))
+
+
+def test_presenceAfterLoss(harness, node):
+    """Who is on a channel is stated again when the server forgets, and nobody is told of it."""
+    first, second = node(), node()
+    watch(harness, second, "a")
+    first.enter("a", 1, "ann")
+    assert harness.until(lambda: second.joins)
+    harness.server.ask("FLUSHALL")
+
+    def present():
+        page = harness.wait(second.engine.members("a", "", 10, 1000))
+        return [(each.user, each.connections) for each in page.members]
+
+    assert harness.until(lambda: first.engine.state is not EngineState.UP, 3)
+    assert harness.until(lambda: present() == [("ann", 1)])
+    assert second.leaves == []
+
+
+def test_oneAddress(harness, node):
+    """One address cannot make as many channels as there can be: further ones are refused until others are published to."""
+    first = node(channelsPerAddress=2)
+
+    def watching(channel):
+        return harness.wait(first.engine.watch(channel, "address"))
+
+    watching("a")
+    watching("b")
+    with pytest.raises(ChannelError) as caught:
+        watching("c")
+    assert caught.value.code == "too-many-channels"
+    publish(harness, first, "a", "1")
+    assert watching("c") is not None
+    assert harness.wait(first.engine.watch("d", "another")) is not None
+
+
+def test_longCut(harness, node):
+    """Everything that was published during a cut comes afterwards, however much it is."""
+    first, second = node(), node(historyMessages=5000)
+    feed = watch(harness, first, "a")
+    harness.cut(first.engine)
+    answers = [second.engine.publish("a", Message.of(str(number))) for number in range(2500)]
+    for answer in answers:
+        harness.wait(answer)
+    harness.heal(first.engine)
+    assert harness.until(lambda: len(feed.heard) >= 2500)
+    assert feed.texts == [str(number) for number in range(2500)]
+    assert feed.gaps == []

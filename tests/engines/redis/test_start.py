@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+import trustme
+from twisted.internet import reactor
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+
+from tests.engines.redis.harness import RedisHarness
+from tests.engines.redis.servers import Server, freePort
+from tests.engines.redis.ways import Way
+from twisted_ws.engines.contract import EngineSettings, EngineState
+from twisted_ws.engines.redis.several import SeveralEngine, makeEngine
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.limits import Limits
+from twisted_ws.message import Message
+from twisted_ws.testing.engines import RecordingNode
+from twisted_ws.wire.loop.wheel import Wheel
+from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
+
+harness = RedisHarness()
+QUICK = harness.times
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Server() as started:
+        yield started
+
+
+@pytest.fixture
+def stack():
+    with ExitStack() as opened:
+        yield opened
+    harness.advance(0.02)
+
+
+def start(url, password=None):
+    """Start an engine, and return it with its node."""
+    node = RecordingNode()
+    node.engine = makeEngine(EngineSettings(url, password, Limits(), Wheel(reactor), reactor), QUICK)
+    harness.wait(node.engine.start(node))
+    return node
+
+
+def works(node):
+    """Say whether an engine can publish; stop it."""
+    feed = node.watch("a")
+    harness.until(lambda: feed.isLive)
+    published = harness.wait(node.engine.publish("a", Message.of("text")))
+    harness.until(lambda: feed.heard)
+    harness.wait(node.engine.stop())
+    return feed.texts == ["text"] and published.channel == "a" and node.states[0] is EngineState.RESUMING
+
+
+def refusal(url, password=None):
+    """Return why an engine does not start."""
+    with pytest.raises(ConfigurationError) as caught:
+        start(url, password)
+    text = str(caught.value)
+    assert text.startswith("The engine")
+    assert text.endswith(".")
+    assert "\n" not in text
+    assert "geheim" not in text
+    return text
+
+
+def test_database(server):
+    """The URL may name a database and a prefix; engines with others have nothing to do with each other."""
+    first, other, third = [start(f"redis://127.0.0.1:{server.port}{rest}") for rest in ("", "/3", "?prefix=other")]
+    feeds = [node.watch("a") for node in (first, other, third)]
+    harness.until(lambda: all(feed.isLive for feed in feeds))
+    for node in (first, other, third):
+        harness.wait(node.engine.publish("a", Message.of(node.id)))
+    harness.until(lambda: all(feed.heard for feed in feeds))
+    harness.settle()
+    assert [feed.texts for feed in feeds] == [[first.id], [other.id], [third.id]]
+    for node in (first, other, third):
+        harness.wait(node.engine.stop())
+
+
+def test_unix(stack):
+    """A server may be reached by its Unix socket."""
+    path = f"/tmp/engine-{freePort()}.sock"
+    server = stack.enter_context(Server(unixsocket=path))
+    assert works(start(f"redis+unix://{path}"))
+    server.kill()
+    assert "cannot be reached" in refusal(f"redis+unix://{path}?wait=0.3")
+
+
+def test_password(stack):
+    """A password comes from a file; without it, or with a wrong one, the engine says what to do."""
+    server = stack.enter_context(Server(requirepass="geheim"))
+    server.ask("ACL", "SETUSER", "ann", "on", ">geheim", "~*", "&*", "+@all")
+    url = f"127.0.0.1:{server.port}"
+    assert works(start(f"redis://{url}", b"geheim"))
+    assert works(start(f"redis://ann@{url}", b"geheim"))
+    assert "--engine-password-file" in refusal(f"redis://{url}")
+    assert "refuses" in refusal(f"redis://{url}", b"geheim2")
+    assert "refuses" in refusal(f"redis://bob@{url}", b"geheim")
+
+
+def test_needlessPassword(server):
+    """A password for a server that has none is a mistake."""
+    assert "has no password" in refusal(f"redis://127.0.0.1:{server.port}", b"geheim")
+
+
+def test_noDatabase(server):
+    """A database that does not exist is refused."""
+    assert "database" in refusal(f"redis://127.0.0.1:{server.port}/99")
+
+
+def test_refused():
+    """A server that does not listen is waited for, then refused."""
+    assert "Connection refused" in refusal(f"redis://127.0.0.1:{freePort()}?wait=0.3")
+
+
+def test_waits(stack):
+    """A server that starts while it is waited for is found."""
+    server = stack.enter_context(Server())
+    server.kill()
+    node = RecordingNode()
+    url = f"redis://127.0.0.1:{server.port}?wait=60"
+    node.engine = makeEngine(EngineSettings(url, None, Limits(), Wheel(reactor), reactor))
+    started = node.engine.start(node)
+    harness.advance(0.2)
+    assert not started.called
+    server.start()
+    harness.wait(started)
+    assert works(node)
+
+
+@pytest.mark.parametrize(
+    ("command", "word"), [(("SET", "foreign:tw1:gate", "x"), "prefix"), (("HSET", "foreign:tw1:gate", "a", "b"), "prefix")]
+)
+def test_foreign(server, command, word):
+    """Keys of another application are not touched."""
+    server.ask("DEL", "foreign:tw1:gate")
+    server.ask(*command)
+    assert word in refusal(f"redis://127.0.0.1:{server.port}?prefix=foreign")
+    assert server.ask("TYPE", "foreign:tw1:gate") in ("+string", "+hash")
+
+
+def test_version(server):
+    """Data of another version are not touched."""
+    server.ask("HSET", "later:tw1:gate", "v", "2")
+    assert "version 2" in refusal(f"redis://127.0.0.1:{server.port}?prefix=later")
+
+
+def test_full(stack):
+    """A server without memory says so."""
+    server = stack.enter_context(Server(maxmemory="1"))
+    assert "is full" in refusal(f"redis://127.0.0.1:{server.port}")
+
+
+def test_withoutScripts(stack):
+    """A server that does not permit scripts is of no use."""
+    server = stack.enter_context(Server())
+    server.ask("ACL", "SETUSER", "default", "-eval", "-evalsha", "-script")
+    assert "does not permit" in refusal(f"redis://127.0.0.1:{server.port}")
+
+
+def test_replica(stack, server):
+    """A replica cannot be written to."""
+    replica = stack.enter_context(Server(replicaof=f"127.0.0.1 {server.port}"))
+    assert f"is a replica of 127.0.0.1:{server.port}" in refusal(f"redis://127.0.0.1:{replica.port}")
+
+
+class Fake(Protocol):
+    def dataReceived(self, data):
+        self.transport.write(self.factory.reply)
+
+
+@pytest.fixture
+def fake():
+    ports = []
+
+    def listen(reply, wait=0.3):
+        factory = Factory.forProtocol(Fake)
+        factory.noisy, factory.reply = False, reply
+        ports.append(reactor.listenTCP(0, factory, interface="127.0.0.1"))
+        return f"redis://127.0.0.1:{ports[-1].getHost().port}?wait={wait}"
+
+    yield listen
+    for port in ports:
+        harness.wait(port.stopListening())
+
+
+@pytest.mark.parametrize(
+    ("reply", "word"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak the protocol of Redis"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "rediss:"),
+        (b"+OK\r\n$21\r\nredis_version:5.0.7\r\n\r\n", "too old"),
+        (b"+OK\r\n$-1\r\n", "too old"),
+        (b"-ERR max number of clients reached\r\n" * 3, "max number of clients"),
+        (b"-ERR unknown command 'CLIENT'\r\n" * 3, "lacks a command"),
+        (b"-DENIED Redis is running in protected mode\r\n", "protected mode"),
+        (b"+OK\r\n$999999999\r\n" + bytes(64 << 20), "at once"),
+    ],
+)
+def test_notAServer(fake, reply, word):
+    """What is no server, or not one that can be used, is said in one line."""
+    assert word in refusal(fake(reply, 20 if word == "at once" else 0.3))
+
+
+def test_silent(stack, server):
+    """A server that accepts and does not answer is noticed."""
+    stopped = stack.enter_context(Server())
+    stopped.stop()
+    assert "does not answer" in refusal(f"redis://127.0.0.1:{stopped.port}?wait=3.5")
+
+
+@pytest.fixture
+def tlsPort(tmp_path, server):
+    """A port that speaks TLS before the server."""
+    authority = trustme.CA()
+    certificate, path = authority.issue_cert("127.0.0.1"), str(tmp_path / "server.pem")
+    certificate.private_key_and_cert_chain_pem.write_to_path(path)
+    tls = ServerTLS(TLSSettings(certificate=path), limits=Limits())
+    way = Way(lambda reactor: TCP4ClientEndpoint(reactor, "127.0.0.1", server.port), tls)
+    yield way, authority
+    way.cut()
+
+
+def test_tls(tmp_path, tlsPort):
+    """With rediss:, the server has to prove who it is."""
+    way, authority = tlsPort
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
+    url = f"rediss://127.0.0.1:{way.port}?wait=0.5"
+    assert works(start(f"{url}&ca={tmp_path}/ca.pem"))
+    assert "not trusted" in refusal(f"{url}&ca={tmp_path}/other.pem")
+
+
+def test_noTLS(fake):
+    """A server that does not speak TLS is said to be one."""
+    assert "does not speak TLS" in refusal(fake(b"-ERR Protocol error\r\n").replace("redis:", "rediss:"))
+
+
+def test_missingFile(server):
+    """A file of the URL that cannot be read is a mistake."""
+    with pytest.raises(ConfigurationError, match="/nowhere"):
+        start(f"rediss://127.0.0.1:{server.port}?ca=/nowhere")
+
+
+def test_several(stack):
+    """Channels are spread over several servers, and listed together; a pattern hears of all."""
+    servers = [stack.enter_context(Server()) for _ in range(3)]
+    places = [f"127.0.0.1:{each.port}" for each in servers]
+    first, second = [start(f"redis://{','.join(order)}") for order in (places, places[::-1])]
+    assert isinstance(first.engine, SeveralEngine)
+    channels = [f"c{number:02}" for number in range(30)]
+    second.watch("*")
+    harness.settle()
+    for channel in channels:
+        harness.wait(first.engine.publish(channel, Message.of(channel)))
+    harness.until(lambda: len(second.publications) >= 30)
+    assert sorted(each.channel for each in second.publications) == channels
+    assert [each.channel for each in harness.wait(second.engine.list("", "", 20))] == channels[:20]
+    counts = [int(each.ask("ZCARD", "tw1:names")[1:]) for each in servers]
+    assert sum(counts) == 30
+    assert min(counts) > 0
+    assert len(harness.wait(first.engine.nodes())) == 2
+    servers[0].kill()
+    harness.until(lambda: first.engine.state is EngineState.DOWN)
+    servers[0].start()
+    harness.until(lambda: first.engine.state is EngineState.UP)
+    assert harness.wait(second.engine.broadcast(Message.of("all"))) == 0
+    for node in (first, second):
+        harness.wait(node.engine.stop())
+
+
+def test_severalRefused(server):
+    """If one of several servers cannot be reached, the engine does not start."""
+    assert "cannot be reached" in refusal(f"redis://127.0.0.1:{server.port},127.0.0.1:{freePort()}?wait=0.3")

@@ -1,0 +1,61 @@
+"""The engine that ``--engine`` names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from twisted_ws.daemon.settings import Settings
+from twisted_ws.engines.contract import Engine, EngineSettings
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.exposure import warnIfExposed
+from twisted_ws.logs import printable
+from twisted_ws.wire.tls.files import readFile
+from twisted_ws.wire.websocket.runtime import Runtime
+
+GROUP = "twisted_ws.engines"
+MEMORY = "memory:"
+
+
+def engineMaker(settings: Settings) -> Callable[[Runtime], Engine] | None:
+    """Return what makes the engine of a server; None: the one in memory.
+
+    Raises:
+        ConfigurationError: there is no such engine, or what it needs is missing. The text has no password.
+    """
+    url = settings.engine
+    password = _password(settings.enginePasswordFile)
+    if url == MEMORY:
+        if password is not None:
+            raise ConfigurationError("--engine-password-file needs a server: give --engine too.")
+        return None
+    if settings.historyFile is not None:
+        raise ConfigurationError("--history-file is for the engine in memory: the server of --engine keeps the history itself.")
+    scheme = url.partition(":")[0]
+    found = {each.name: each for each in entry_points(group=GROUP)}
+    if scheme not in found:
+        known = ", ".join([MEMORY, *[f"{name}:" for name in sorted(found)]])
+        raise ConfigurationError(f"--engine must be a URL that begins with one of {known}, not {printable(scheme, 40)}:.")
+    try:
+        factory = found[scheme].load()
+    except ImportError as error:
+        missing = f"{error.name} is not installed" if error.name else str(error)
+        extra = scheme.partition("+")[0].removesuffix("s")
+        raise ConfigurationError(f"--engine {scheme}: {missing}; try pip install 'twisted-ws[{extra}]'.") from None
+
+    def make(runtime: Runtime) -> Engine:
+        engine: Engine = factory(EngineSettings(url, password, settings.limits, runtime.wheel, runtime.reactor))
+        return engine
+
+    return make
+
+
+def _password(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    file = readFile(path, "engine password file")
+    warnIfExposed(file.path, file.mode)
+    password = file.data.removesuffix(b"\n").removesuffix(b"\r")
+    if not password:
+        raise ConfigurationError(f"The engine password file {path} is empty.")
+    return password

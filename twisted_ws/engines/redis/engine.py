@@ -1,0 +1,1056 @@
+"""The engine over one server, or one primary."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections import deque
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+import msgspec
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.logger import Logger
+
+from twisted_ws.engines.contract import (
+    Command,
+    Description,
+    Disconnect,
+    EngineState,
+    History,
+    HistoryLimits,
+    MaybeDeferred,
+    Member,
+    Members,
+    Node,
+    NodeInfo,
+    Revocation,
+    Unsubscribe,
+)
+from twisted_ws.engines.names import isPattern
+from twisted_ws.engines.redis.calls import Calls
+from twisted_ws.engines.redis.contact import TIMES, Contact, Times
+from twisted_ws.engines.redis.keys import Keys
+from twisted_ws.engines.redis.link import Dialer, Link
+from twisted_ws.engines.redis.operations import HOLD, Call, Operation, unavailable
+from twisted_ws.engines.redis.presence import Presence
+from twisted_ws.engines.redis.protocol import TURN
+from twisted_ws.engines.redis.publishing import Publisher, Publishing
+from twisted_ws.engines.redis.record import Unreadable, decodeMember, decodeRecord, encodeEnvelope, parseId, parseLine
+from twisted_ws.engines.redis.scripts import (
+    BURY,
+    CLAIM,
+    COUNT,
+    DESCRIBE,
+    ENTER,
+    FORGET,
+    LIST,
+    MEMBERS,
+    NODES,
+    REVOKE,
+    REVOKED,
+    SINCE,
+    SWEEP,
+    TELL,
+    TOPS,
+    WATCH,
+    Script,
+)
+from twisted_ws.engines.redis.tail import Offer, Tail
+from twisted_ws.engines.redis.url import Address, RedisURL
+from twisted_ws.engines.redis.watches import Makers, Watch, Watches
+from twisted_ws.errors import ChannelError
+from twisted_ws.message import Message, Position, Publication, Published
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from twisted_ws.limits import Limits
+    from twisted_ws.wire.loop.wheel import Wheel
+
+# Requests that may be on their way or wait, and their bytes; more are refused, because they would only be late.
+WAITING = 10_000
+WAITING_BYTES = 16 * 1024 * 1024
+# A channel is remembered for so many times the age of its history, and for so many ms at least: it is looked at twice a minute.
+REMEMBERED = 10
+REMEMBERED_LEAST = 120_000
+# Bytes in one answer about a history; the rest comes with the next one.
+PAGE = 1024 * 1024
+# Bytes of a record besides its message.
+OVERHEAD = 2048
+# Channels in one question about positions, or in one statement of counts.
+TOGETHER = 200
+# Messages that are caught up with at once.
+CAUGHT = 1000
+# Seconds between two looks at what is watched.
+TICK = 0.5
+# Claims and revocations of this node that are stated again to a server that may have forgotten.
+STATED = 10_000
+
+_LETTERS = string.ascii_lowercase + string.digits
+_COMMANDS = Disconnect | Unsubscribe
+# Errors after which the connection is of no use.
+_ENDING = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOPERM", "UNKILLABLE")
+
+
+class _Tick:
+    """A deadline that calls a function."""
+
+    __slots__ = ("_call", "wheelSlot")
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self.wheelSlot: int | None = None
+
+    def deadlineReached(self, now: float) -> None:
+        """Call it."""
+        self._call()
+
+
+class _Watching(Call):
+    """The beginning of a watch: the server is asked for the position once it has confirmed the subscription."""
+
+    __slots__ = ("subscribe", "watch")
+
+    watch: Watch
+    subscribe: Callable[[_Watching, Link], None]
+
+    def send(self, link: Link) -> None:
+        """Subscribe, or ask."""
+        if self.watch.link is link and self.watch.isConfirmed:
+            super().send(link)
+        else:
+            self.subscribe(self, link)
+
+    def pack(self, link: Link) -> bytes:
+        """Return the command."""
+        if isPattern(self.watch.channel):
+            packed: bytes = hiredis.pack_command(("PING",))
+            return packed
+        return super().pack(link)
+
+
+class _Since(Operation):
+    """The question what follows a position, in as many pages as it takes."""
+
+    __slots__ = ("_after", "_answer", "_decode", "_engine", "_found", "_isWhole", "_keys", "_known", "_left", "_prefix")
+
+    def __init__(self, engine: RedisEngine, started: float, channel: str, after: Position, limit: int | None) -> None:
+        super().__init__(engine, started)
+        self._engine = engine
+        self._prefix = channel
+        self._after = after
+        self._left = 2**31 if limit is None else limit
+        self._found: list[Any] = []
+        self._known = True
+        self._answer: History | None = None
+        self._isWhole = True
+
+    def pack(self, link: Link) -> bytes:
+        """Return the command for the next page."""
+        keys, after = self._engine.keys, self._after
+        epoch = after.epoch
+        places = keys.of(b"m:", self._prefix), keys.of(b"s:", self._prefix)
+        largest = self._engine.largest
+        command = (b"EVALSHA", SINCE.sha, 2, *places, epoch, after.offset, self._left, PAGE, largest, int(self._known))
+        packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+        return packed
+
+    def done(self, reply: list[Any]) -> None:
+        """Take a page."""
+        if self.isOver:
+            return
+        if reply[0] == b"none":
+            after = self._after
+            self.finish(self._answer or History(Position("0", 0), after.epoch == "", []))
+            return
+        if reply[0] == b"which":
+            self._name(reply)
+            return
+        _, recovered, epoch, offset, more, *records = reply
+        position = Position(epoch.decode("ascii"), int(offset))
+        if self._answer is None:
+            self._answer = History(position, bool(recovered), self._found)
+        elif not recovered:
+            more, records = 0, []  # the history is already shorter: whoever asks sees that when it asks for the rest
+        now = self._engine.now()
+        for number, record in enumerate(records):
+            try:
+                self._found.append(decodeRecord(self._prefix, record, now)[0])
+            except Unreadable as error:
+                self._engine.unreadable(self._prefix, error)
+                if self._found:
+                    more = 0
+                    break
+                # It is lost; what follows begins after it.
+                self._answer = History(self._positionOf(record, int(offset) + number + 1), False, self._found)
+        self._left -= len(records)
+        if more and self._left > 0 and self._found:
+            self._after = self._found[-1].position
+            self._engine.submit(self)
+        else:
+            self.finish(self._answer)
+
+    def _positionOf(self, record: bytes, offset: int) -> Position:
+        try:
+            return parseLine(record.partition(b"\n")[0]).position
+        except Unreadable:
+            assert self._answer is not None
+            return Position(self._answer.position.epoch, offset)
+
+    def _name(self, reply: list[Any]) -> None:
+        """Find the epoch that a cursor means, and ask again."""
+        _, top, boundaries = reply
+        epochs = [top, *[each.partition(b":")[0] for each in boundaries.split()]]
+        self._known = False
+        for each in epochs:
+            epoch = each.decode("ascii")
+            if self._after.isIn(epoch):
+                self._after = Position(epoch, self._after.offset)
+        self._engine.submit(self)
+
+
+class RedisEngine:
+    """The engine over one server of Redis or Valkey.
+
+    Args:
+        url: which.
+        address: the server; None: the primary that the Sentinels of `url` know.
+        password: its password; None for none.
+        limits: those of history, idempotency, presence, messages, channels by address.
+        wheel: the server's deadlines.
+        reactor: its reactor.
+        times: how long things take.
+
+    Attributes:
+        keys: the names of keys.
+        state: see `Engine`.
+        onState: is told each state instead of the node.
+        largest: bytes of the largest record.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        url: RedisURL,
+        address: Address | None,
+        password: bytes | None,
+        limits: Limits,
+        wheel: Wheel,
+        reactor: Any,
+        times: Times = TIMES,
+    ) -> None:
+        self.largest = limits.maxMessageSize + OVERHEAD
+        self.state = EngineState.DOWN
+        self.onState: Callable[[EngineState], None] | None = None
+        self._url = url
+        self._address = address
+        self._limits = limits
+        self._wheel = wheel
+        self._reactor = reactor
+        self._times = times
+        self._dialer = Dialer(reactor, url, password, self.largest)
+        self._watches = Watches()
+        self._tail = Tail()
+        self._presence = Presence()
+        self._makers = Makers(limits.channelsPerAddress, limits.historyAge)
+        self._waiting: deque[Operation] = deque()
+        self._waitingBytes = 0
+        self._returned: list[Operation] = []
+        self._confirming: dict[bytes, deque[_Watching]] = {}
+        self._claims: dict[str, tuple[str, float]] = {}
+        self._revocations: dict[bytes, float] = {}
+        self._tick = _Tick(self._look)
+        self._sweeper = _Tick(self._sweep)
+        self._isFlushing = False
+        self._isStopped = False
+        self._unreadable = ""
+        self._refused = ""
+        self._contact: Contact | None = None
+        self._link: Link | None = None  # while the server can be asked
+        self._node: Node
+        self._publisher: Publisher
+        self._calls: Calls
+        self.keys: Keys
+
+    def now(self) -> float:
+        """Return the time."""
+        return self._wheel.seconds()
+
+    # Start and stop.
+
+    def start(self, node: Node) -> Deferred[None]:
+        """Begin (see `Engine`)."""
+        self._node = node
+        self.keys = Keys(self._url, node.id)
+        instance = "".join([secrets.choice(_LETTERS) for _ in range(8)])
+        receipts = int(self._limits.idempotencyAge * 1000)
+        self._publisher = Publisher(self.keys, node.id, instance, self._watches, self._tail, self._wheel, receipts)
+        self._calls = Calls(node.id, self._wheel, self._handle, self._sendTo)
+        self._contact = contact = Contact(self._dialer, self._address, self.keys, node.id, self._wheel, self, self._times)
+        return contact.start()
+
+    def stop(self) -> Deferred[None]:
+        """End (see `Engine`)."""
+        self._isStopped = True
+        link = self._link
+        pending = [each.later for each in self._publisher.awaited.values()]
+        if link is None:
+            self._end()
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+
+        def end(_: Any = None) -> None:
+            if timeout.active():
+                timeout.cancel()
+            if not done.called:
+                self._end()
+                done.callback(None)
+
+        timeout = self._reactor.callLater(HOLD, end)
+
+        def bury(reply: Any) -> None:
+            now = self._link
+            if now is not link or (reply is not None and reply[0] == b"done"):
+                end()
+            else:
+                self._bury(link, self._node.id, True).addCallbacks(bury, end)
+
+        # What is on its way is answered before this, and what is awaited here comes in the same moment.
+        link.commands.ask("PING").addCallbacks(lambda _: self._allOf(pending).addCallbacks(lambda _: bury(None), end), end)
+        return done
+
+    def _allOf(self, pending: list[Deferred[Any]]) -> Deferred[Any]:
+        waiting: list[Deferred[Any]] = []
+
+        def ended(later: Deferred[None], result: Any) -> Any:
+            later.callback(None)
+            return result
+
+        for each in pending:
+            if not each.called:
+                later: Deferred[None] = Deferred()
+                each.addBoth(partial(ended, later))
+                waiting.append(later)
+        return DeferredList(waiting)
+
+    def _end(self) -> None:
+        if self._contact is not None:
+            self._contact.stop()
+        self._wheel.drop(self._tick)
+        self._wheel.drop(self._sweeper)
+        for operation in [*self._returned, *self._waiting]:
+            self._wheel.drop(operation)
+            operation.fail(unavailable("The server stops."))
+        self._returned.clear()
+        self._waiting.clear()
+
+    # Operations.
+
+    def submit(self, operation: Operation) -> None:
+        """Send an operation, or keep it until there is a link."""
+        link = self._link
+        if link is not None:
+            operation.send(link)
+        else:
+            self._hold(operation)
+
+    def _hold(self, operation: Operation) -> None:
+        self._waiting.append(operation)
+        self._waitingBytes += operation.size
+        self._wheel.set(operation, operation.started + HOLD)
+
+    def _admit(self) -> None:
+        """Refuse what is too much."""
+        if self._isStopped:
+            raise unavailable("The server stops.")
+        link, waiting = self._link, self._waiting
+        while waiting and waiting[0].isOver:
+            self._waitingBytes -= waiting.popleft().size
+        if self._returned and self._returned[0].isOver:
+            self._returned = [each for each in self._returned if not each.isOver]
+        count, size = len(self._waiting) + len(self._returned), self._waitingBytes
+        if link is not None:
+            count, size = count + link.commands.waiting, size + link.commands.bytes
+        if count >= WAITING or size >= WAITING_BYTES:
+            raise unavailable("More is on its way to the server of the channels than it can take.")
+
+    def _ask(
+        self,
+        script: Script,
+        keys: tuple[bytes, ...],
+        arguments: tuple[Any, ...],
+        convert: Callable[[Any], Any],
+        gated: bool = False,
+    ) -> Deferred[Any]:
+        if self._isStopped:
+            raise unavailable("The server stops.")
+        call = Call(self, self._wheel.seconds(), script, keys, arguments, convert, gated)
+        self.submit(call)
+        return call.later
+
+    def giveBack(self, operation: Operation) -> None:
+        """Take an operation that got no answer (see `Asker`)."""
+        if operation.isOver:
+            return
+        if self._isStopped or operation.started + HOLD <= self._wheel.seconds():
+            operation.fail(unavailable())
+        else:
+            self._returned.append(operation)
+            self._wheel.set(operation, operation.started + HOLD)
+
+    def shut(self, operation: Operation) -> None:
+        """Take an operation that came to a closed gate (see `Asker`)."""
+        self.giveBack(operation)
+        if self._contact is not None:
+            self._contact.shut()
+
+    def refused(self, operation: Operation, error: hiredis.ReplyError) -> None:
+        """Take an error (see `Asker`)."""
+        text = str(error)
+        if text.startswith(_ENDING):
+            self.giveBack(operation)
+            if self._link is not None:
+                self._link.drop(f"it says {text[:160]}")
+            return
+        if text != self._refused:
+            self._refused = text
+            self._log.error("The engine's server refuses: {text}", text=text[:160])
+        full = text.startswith("OOM")
+        operation.fail(unavailable("The server of the channels is full." if full else "The server of the channels refuses this."))
+
+    # What the contact asks and tells.
+
+    def subscriptions(self, link: Link) -> tuple[list[bytes], list[bytes]]:
+        """Return what is subscribed to (see `Owner`)."""
+        for watch in self._watches:
+            watch.link, watch.isConfirmed = link, False
+        topic = self.keys.topic
+        return [*map(topic, self._watches.channels)], [*map(topic, self._watches.patterns)]
+
+    def offers(self) -> list[Offer]:
+        """Return what is remembered (see `Owner`)."""
+        return [*self._tail.offers(self._watches.positions(), self._wheel.seconds())]
+
+    def offered(self) -> tuple[int, int, int, int]:
+        """Return how long channels live (see `Owner`)."""
+        messages, age, size, ttl = self._history(None)
+        return ttl, messages, age, size
+
+    def about(self) -> bytes:
+        """Return what others may know (see `Owner`)."""
+        return msgspec.msgpack.encode(self._node.info())
+
+    def came(self, link: Link, isNew: bool, isLate: bool) -> None:
+        """Go on (see `Owner`)."""
+        self._link = link
+        for watch in self._watches:
+            if watch.link is link and self.keys.topic(watch.channel) not in self._confirming:
+                watch.isConfirmed = True
+        if isNew:
+            self._stateAgain(link)
+        if isLate:
+            self._publishAgain()
+        waiting = [*self._returned, *self._waiting]
+        self._returned.clear()
+        self._waiting.clear()
+        self._waitingBytes = 0
+        for operation in waiting:
+            self._wheel.drop(operation)
+            if not operation.isOver:
+                operation.send(link)
+        self._fetchRevocations(0)
+        self._lookAt(list(self._watches.channels.values()))
+        self._flush()
+        self._wheel.after(self._tick, TICK)
+
+    def went(self, link: Link) -> None:
+        """Wait (see `Owner`)."""
+        self._link = None
+        self._wheel.drop(self._tick)
+        self._wheel.drop(self._sweeper)
+        if link.isLost:
+            for publishing in [*self._publisher.awaited.values()]:
+                publishing.missed()
+            confirming, self._confirming = self._confirming, {}
+            for operations in confirming.values():
+                for operation in operations:
+                    self.giveBack(operation)
+
+    def changed(self, state: EngineState) -> None:
+        """Tell the node (see `Owner`)."""
+        self.state = state
+        (self.onState or self._node.stateChanged)(state)
+
+    def beaten(self, hadLease: bool, dead: list[str]) -> None:
+        """Look after leases (see `Owner`)."""
+        link = self._link
+        if link is None:
+            return
+        if not hadLease:
+            self._presence.tellAll()
+            self._watches.countAgain([*self._watches.channels])
+            self._flush()
+        for node in dead:
+            self._buryAll(link, node)
+        self._sweep()
+
+    def _buryAll(self, link: Link, node: str) -> None:
+        def buried(reply: Any) -> None:
+            if reply[0] == b"more" and self._link is link:
+                self._buryAll(link, node)
+
+        self._bury(link, node, False).addCallbacks(buried, lambda _: None)
+
+    def _bury(self, link: Link, node: str, isOwn: bool) -> Deferred[Any]:
+        keys = self.keys
+        delay = int(self._limits.presenceDelay * 1000)
+        places = (keys.leases, keys.nodes, keys.prefix + b"ns:" + node.encode(), keys.leaving)
+        return link.call(BURY, places, keys.prefix, keys.messages, node, delay, int(isOwn))
+
+    def _stateAgain(self, link: Link) -> None:
+        """State what a server may have forgotten, or remembers from long ago."""
+        self._presence.tellAll()
+        self._watches.countAgain([*self._watches.channels])
+
+        def remembered(places: list[bytes]) -> None:
+            for place in places:
+                channel, space, user = place.decode().partition(" ")
+                if space:
+                    self._presence.tell([(channel, user)])
+                elif channel not in self._watches.channels:
+                    self._watches.countAgain([channel])
+            self._flush()
+
+        link.commands.ask("SMEMBERS", self.keys.prefix + b"ns:" + self._node.id.encode()).addCallbacks(remembered, lambda _: None)
+        now = self._reactor.seconds()
+        for key, (by, until) in [*self._claims.items()]:
+            if until > now:
+                place = self.keys.prefix + b"k:" + key.encode()
+                link.commands.send(("SET", place, by, "PXAT", int(until * 1000), "NX"), lambda _: None)
+            else:
+                del self._claims[key]
+        for encoded, until in self._revocations.items():
+            link.commands.send(("ZADD", self.keys.revocations, int(until * 1000), encoded), lambda _: None)
+
+    def _publishAgain(self) -> None:
+        """Publish again what was acknowledged, if the server does not know it: nobody could give it back in time."""
+        again: list[tuple[int, str, bytes, Position]] = []
+        for offer in self.offers():
+            for record in offer.records:
+                line, _, envelope = record.partition(b"\n")
+                parsed = parseLine(line)
+                if self._publisher.isOwn(parsed.uid):
+                    again.append((int(parsed.uid.partition(b"-")[2]), offer.channel, envelope, parsed.position))
+        for number, channel, envelope, _ in sorted(again):
+            history = self._history(None)
+            operation = Publishing(self, self._wheel.seconds(), self._publisher, channel, envelope, number, history, None, 0)
+            operation.isAgain = True
+            operation.later.addErrback(lambda _: None)
+            self.submit(operation)
+
+    # Messages of pub/sub.
+
+    def pushed(self, reply: list[Any]) -> None:
+        """Take a message (see `Owner`)."""
+        kind = reply[0]
+        if kind == b"message":
+            name, data = reply[1], reply[2]
+        elif kind == b"pmessage":
+            name, data = reply[2], reply[3]
+        else:
+            if kind in (b"subscribe", b"psubscribe"):
+                self._confirmed(reply[1])
+            return
+        keys = self.keys
+        if name.startswith(keys.messages):
+            channel = name[len(keys.messages) :].decode("ascii", "replace")
+            if data[:1] in (b"+", b"-"):
+                if kind == b"message":
+                    self._moved(channel, data)
+            else:
+                self._take(channel, data)
+        elif data.startswith(b"call "):
+            self._calls.called(data[5:])
+        elif data.startswith(b"answer "):
+            self._calls.answered(data[7:])
+
+    def _take(self, channel: str, record: bytes) -> None:
+        """Pass a message on."""
+        watch = self._watches.find(channel)
+        if watch is None:
+            return
+        now = self._wheel.now
+        try:
+            publication, uid = decodeRecord(channel, record, self._wheel.seconds())
+        except Unreadable as error:
+            self.unreadable(channel, error)
+            try:
+                position = parseLine(record.partition(b"\n")[0]).position
+            except Unreadable:
+                return  # no server has written it
+            watch.epoch, watch.offset = position
+            self._node.lost(channel, position)
+            return
+        operation = self._publisher.awaited.get(uid)
+        if publication.offset <= watch.offset and publication.epoch == watch.epoch:
+            if operation is not None:  # a look at the history was faster
+                operation.arrived(self._node.subscribers(channel))
+            return
+        watch.epoch, watch.offset, watch.touched = publication.epoch, publication.offset, now
+        self._tail.add(channel, record, now)
+        if channel in self._makers:
+            self._makers.forget(channel)
+        taken = self._node.received(publication)
+        if operation is not None:
+            operation.arrived(taken)
+
+    def _moved(self, channel: str, data: bytes) -> None:
+        """Tell who has come or gone."""
+        if channel not in self._watches.channels:
+            return
+        try:
+            user, info = decodeMember(data)
+        except Unreadable as error:
+            self.unreadable(channel, error)
+            return
+        if data[:1] == b"+":
+            self._node.joined(channel, Member(user, msgspec.Raw(info), 1))
+        else:
+            self._node.left(channel, Member(user, msgspec.Raw(info), 0))
+
+    def unreadable(self, channel: str, error: Unreadable) -> None:
+        """Log what cannot be read, once."""
+        text = str(error)
+        if text != self._unreadable:
+            self._unreadable = text
+            self._log.warn(
+                "The channel {channel} has {text}: what it holds is lost to the subscribers here. "
+                "Do all servers run the same version?",
+                channel=channel,
+                text=text,
+            )
+
+    def _handle(self, kind: str, payload: bytes) -> MaybeDeferred[bytes]:
+        """Do what is said to all nodes."""
+        node = self._node
+        try:
+            if kind == "broadcast":
+                message = decodeRecord("", b"- 0 - 0 0\n" + payload, 0)[0]
+                return _number(node.broadcasted(Message(message.kind, message.payload)))
+            if kind == "command":
+                return _number(node.obey(msgspec.msgpack.decode(payload, type=_COMMANDS)))
+            if kind == "revoke":
+                self._revoked(payload)
+                return b"1"
+            if kind == "ask":
+                about, data = msgspec.msgpack.decode(payload, type=tuple[str, bytes])
+                return node.answer(about, data)
+        except ValueError as error:  # also msgspec's
+            self._log.warn("Another node has sent what this version does not understand: {error}", error=str(error)[:160])
+        return b""
+
+    def _revoked(self, encoded: bytes) -> None:
+        revocation = msgspec.msgpack.decode(encoded, type=Revocation)
+        if len(self._revocations) >= STATED:
+            del self._revocations[next(iter(self._revocations))]
+        self._revocations[encoded] = revocation.until
+        self._node.revoked(revocation)
+
+    def _fetchRevocations(self, since: float) -> None:
+        """Learn all revocations that hold, in pages."""
+        start = max(since, self._reactor.seconds() - 1)
+
+        def found(entries: list[bytes]) -> None:
+            for encoded in entries:
+                if encoded not in self._revocations:
+                    try:
+                        self._revoked(encoded)
+                    except ValueError:
+                        self._log.warn("There is a revocation that this version does not understand.")
+            if len(entries) == 1000:
+                until: float = msgspec.msgpack.decode(entries[-1], type=Revocation).until
+                self._fetchRevocations(until)
+
+        self._ask(REVOKED, (self.keys.revocations,), (f"{start * 1000:.0f}",), found).addErrback(lambda _: None)
+
+    def _sendTo(self, node: str, data: bytes) -> None:
+        link = self._link
+        if link is not None:
+            link.commands.send(("PUBLISH", self.keys.nodeOf(node), data), lambda _: None)
+
+    # Publish, watch, history.
+
+    def _history(self, limits: HistoryLimits | None) -> tuple[int, int, int, int]:
+        """Return messages, ms, bytes, and the ms that a channel is remembered."""
+        own = self._limits
+        messages, age, size = limits or (own.historyMessages, own.historyAge, own.historyBytes)
+        ms = max(int(age * 1000), 1)
+        return messages, ms, size, max(ms * REMEMBERED, REMEMBERED_LEAST)
+
+    def publish(
+        self,
+        channel: str,
+        message: Message,
+        key: str | None = None,
+        idempotencyKey: str | None = None,
+        fingerprint: bytes = b"",
+        limits: HistoryLimits | None = None,
+    ) -> Deferred[Published]:
+        """Publish a message (see `Engine`)."""
+        self._admit()
+        here, receipt = 0, None
+        if idempotencyKey is not None:
+            here, receipt = self._node.subscribers(channel), (idempotencyKey, fingerprint)
+        shared = self._publisher
+        operation = Publishing(
+            self,
+            self._wheel.seconds(),
+            shared,
+            channel,
+            encodeEnvelope(message, key),
+            shared.number(),
+            self._history(limits),
+            receipt,
+            here,
+        )
+        self.submit(operation)
+        return operation.later
+
+    def watch(self, channel: str, by: Hashable = None) -> Deferred[Position | None]:
+        """Begin to pass messages on (see `Engine`)."""
+        if self._isStopped:
+            raise unavailable("The server stops.")
+        now = self._wheel.seconds()
+        watch = self._watches.add(channel, now)
+        mayMake = self._makers.may(by, now)
+
+        def answered(reply: Any) -> Position | None:
+            if isPattern(channel):
+                return None
+            if reply[0] == b"full":
+                raise ChannelError("too-many-channels", "This address has subscribed to too many channels without messages.")
+            position = Position(reply[1].decode("ascii"), int(reply[2]))
+            if reply[3]:
+                self._makers.made(channel, by)
+            if not watch.epoch:
+                # Else a message has come that is not older.
+                watch.epoch, watch.offset = position
+            return position
+
+        def failed(failure: Failure) -> Failure:
+            if self._watches.channels.get(channel, self._watches.patterns.get(channel)) is watch:
+                self.unwatch(channel)
+            return failure
+
+        keys = self.keys
+        places = (keys.gate, keys.of(b"m:", channel), keys.of(b"s:", channel), keys.names)
+        ttl = self._history(None)[3]
+        arguments = (channel, self._publisher.tag, ttl, int(mayMake))
+        operation = _Watching(self, now, WATCH, places, arguments, answered, True)
+        operation.watch, operation.subscribe = watch, self._subscribe
+        operation.later.addErrback(failed)
+        self.submit(operation)
+        return operation.later
+
+    def _subscribe(self, operation: _Watching, link: Link) -> None:
+        watch = operation.watch
+        topic = self.keys.topic(watch.channel)
+        if topic not in self._confirming:
+            self._confirming[topic] = deque()
+        self._confirming[topic].append(operation)
+        watch.link = link
+        link.subscriber.push("PSUBSCRIBE" if isPattern(watch.channel) else "SUBSCRIBE", topic)
+
+    def _confirmed(self, topic: bytes) -> None:
+        operations = self._confirming.get(topic)
+        if not operations:
+            return
+        operation = operations.popleft()
+        if not operations:
+            del self._confirming[topic]
+        operation.watch.isConfirmed = True
+        if not operation.isOver:
+            self.submit(operation)
+
+    def unwatch(self, channel: str) -> None:
+        """Stop passing messages on (see `Engine`)."""
+        watch = self._watches.remove(channel)
+        if watch is None:
+            return
+        self._makers.left(channel, self._wheel.seconds())
+        if watch.link is not None and not watch.link.isLost:
+            command = "PUNSUBSCRIBE" if isPattern(channel) else "UNSUBSCRIBE"
+            watch.link.subscriber.push(command, self.keys.topic(channel))
+
+    def since(self, channel: str, after: Position | None, limit: int | None = None) -> Deferred[History]:
+        """Return what is kept (see `Engine`)."""
+        if self._isStopped:
+            raise unavailable("The server stops.")
+        if after is None:
+            places = (self.keys.of(b"m:", channel),)
+
+            def found(reply: list[bytes]) -> History:
+                position = parseId(reply[0]) if reply[0] else Position("0", 0)
+                return History(position, False, [])
+
+            return self._ask(TOPS, places, (self._history(None)[3],), found)
+        operation = _Since(self, self._wheel.seconds(), channel, after, limit)
+        self.submit(operation)
+        return operation.later
+
+    def forget(self, channel: str) -> Deferred[int]:
+        """Drop what is kept (see `Engine`)."""
+        keys = self.keys
+        places = (keys.gate, keys.of(b"m:", channel), keys.of(b"s:", channel))
+        return self._ask(FORGET, places, (), lambda reply: reply[1], True)
+
+    def describe(self, channel: str) -> Deferred[Description | None]:
+        """Return what is known of a channel (see `Engine`)."""
+        return self._ask(DESCRIBE, (), (self.keys.prefix, channel), _description)
+
+    def broadcast(self, message: Message) -> Deferred[int]:
+        """Pass a message to all nodes (see `Engine`)."""
+        return self._tell("broadcast", encodeEnvelope(message, None)).addCallback(_sum)
+
+    # Presence.
+
+    def enter(self, channel: str, connection: str, user: str, info: bytes) -> None:
+        """Note who is there (see `Engine`)."""
+        self._presence.enter(channel, connection, user, info)
+        self._flushSoon()
+
+    def leave(self, channel: str, connection: str) -> None:
+        """Note who is no longer there (see `Engine`)."""
+        self._presence.leave(channel, connection)
+        self._flushSoon()
+
+    def _flushSoon(self) -> None:
+        if not self._isFlushing and self._presence:
+            self._isFlushing = True
+            self._reactor.callLater(0, self._flush)
+
+    def _flush(self) -> None:
+        """Tell the server who has come and gone."""
+        self._isFlushing = False
+        link = self._link
+        keys = self.keys
+        delay = self._limits.presenceDelay
+        while link is not None and self._presence and not self._isStopped:
+            changes = self._presence.take()
+            flat = [each for change in changes for each in (change[0], change[1], change[2], change[3])]
+            places = [(change[0], change[1]) for change in changes]
+            link.call(ENTER, (), keys.prefix, keys.messages, self._node.id, int(delay * 1000), *flat).addErrback(
+                partial(self._untold, places)
+            )
+            if self._sweeper.wheelSlot is None and any(not change[2] for change in changes):
+                self._wheel.after(self._sweeper, delay)
+
+    def _untold(self, places: list[tuple[str, str]], failure: Failure) -> None:
+        self._presence.tell(places)
+
+    def _sweep(self) -> None:
+        """Have those told who have not come back."""
+        link = self._link
+        if link is None:
+            return
+
+        def swept(reply: list[int]) -> None:
+            if reply[1] >= 0 and self._sweeper.wheelSlot is None and self._link is link:
+                self._wheel.after(self._sweeper, reply[1] / 1000)
+
+        link.call(SWEEP, (self.keys.leaving,), self.keys.prefix, self.keys.messages).addCallbacks(swept, lambda _: None)
+
+    def members(self, channel: str, after: str, limit: int, size: int) -> Deferred[Members]:
+        """Return who is on a channel (see `Engine`)."""
+
+        def found(reply: list[Any]) -> Members:
+            subscribers, more, *flat = reply
+            members = [
+                Member(user.decode(), msgspec.Raw(info), count)
+                for user, info, count in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+            ]
+            return Members(members, members[-1].user if more and members else None, subscribers)
+
+        return self._ask(MEMBERS, (), (self.keys.prefix, channel, after, limit, size), found)
+
+    # All nodes.
+
+    def _tell(self, kind: str, payload: bytes) -> Deferred[list[bytes]]:
+        self._admit()
+
+        def say(data: bytes) -> Deferred[frozenset[str]]:
+            own = self._node.id
+            return self._ask(
+                TELL,
+                (self.keys.leases,),
+                (self.keys.control, data),
+                lambda nodes: frozenset([own, *[each.decode() for each in nodes]]),
+            )
+
+        return self._calls.ask(kind, payload, say)
+
+    def command(self, command: Command) -> Deferred[int]:
+        """Pass a command to all nodes (see `Engine`)."""
+        return self._tell("command", msgspec.msgpack.encode(command)).addCallback(_sum)
+
+    def nodes(self) -> Deferred[list[NodeInfo]]:
+        """Return the nodes that are alive (see `Engine`)."""
+
+        def found(reply: list[bytes | None]) -> list[NodeInfo]:
+            nodes = []
+            for each in reply:
+                try:
+                    nodes.append(msgspec.msgpack.decode(each or b"", type=NodeInfo))
+                except ValueError:
+                    continue  # of another version
+            return nodes
+
+        return self._ask(NODES, (self.keys.leases, self.keys.nodes), (), found)
+
+    def claim(self, key: str, until: float) -> Deferred[bool]:
+        """Return True once (see `Engine`)."""
+        self._admit()
+        by = f"{self._publisher.instance.decode()}-{self._publisher.number()}"
+
+        def claimed(reply: list[Any]) -> bool:
+            if reply[1]:
+                if len(self._claims) >= STATED:
+                    del self._claims[next(iter(self._claims))]
+                self._claims[key] = by, until
+            return bool(reply[1])
+
+        places = (self.keys.gate, self.keys.prefix + b"k:" + key.encode())
+        return self._ask(CLAIM, places, (by, int(until * 1000)), claimed, True)
+
+    def revoke(self, revocation: Revocation) -> Deferred[None]:
+        """Pass a revocation to all nodes (see `Engine`)."""
+        self._admit()
+        encoded = msgspec.msgpack.encode(revocation)
+        kept = self._ask(REVOKE, (self.keys.revocations,), (int(revocation.until * 1000), encoded), lambda _: None)
+        return kept.addCallback(lambda _: self._tell("revoke", encoded)).addCallback(lambda _: None)
+
+    def ask(self, kind: str, payload: bytes) -> Deferred[list[bytes]]:
+        """Return what each node says (see `Engine`)."""
+        return self._tell("ask", msgspec.msgpack.encode((kind, payload)))
+
+    # What is looked at from time to time.
+
+    def _look(self) -> None:
+        """State the numbers of subscribers that have changed, and look at channels that are silent."""
+        link = self._link
+        if link is None:
+            return
+        counts = self._watches.counts(self._node.subscribers)
+        for first in range(0, len(counts), TOGETHER):
+            some = counts[first : first + TOGETHER]
+            channels = [channel for channel, _ in some]
+            link.call(
+                COUNT,
+                (self.keys.prefix + b"ns:" + self._node.id.encode(),),
+                self.keys.prefix,
+                self._node.id,
+                *[each for pair in some for each in pair],
+            ).addErrback(partial(self._uncounted, channels))
+        self._lookAt(self._watches.idle(self._wheel.seconds()))
+        self._wheel.after(self._tick, TICK)
+
+    def _uncounted(self, channels: list[str], failure: Failure) -> None:
+        self._watches.countAgain(channels)
+
+    def _lookAt(self, watches: list[Watch]) -> None:
+        """Ask for the positions of channels, some at a time, and for what has not come."""
+        some, rest = [each for each in watches[:TOGETHER] if each.epoch], watches[TOGETHER:]
+        if not some:
+            if rest:
+                self._lookAt(rest)
+            return
+
+        def found(reply: list[bytes]) -> None:
+            for watch, top in zip(some, reply, strict=True):
+                if top and self._watches.channels.get(watch.channel) is watch:
+                    position = parseId(top)
+                    if position.epoch != watch.epoch or position.offset > watch.offset:
+                        self._catchUp(watch)
+            if rest:
+                self._lookAt(rest)
+
+        keys = tuple([self.keys.of(b"m:", each.channel) for each in some])
+        self._ask(TOPS, keys, (self._history(None)[3],), found).addErrback(lambda _: None)
+
+    def _catchUp(self, watch: Watch) -> None:
+        """Pass on what has not come."""
+
+        def found(history: History) -> None:
+            if self._watches.channels.get(watch.channel) is not watch:
+                return
+            publications = [*history.publications]
+            if not publications and not history.recovered and history.position != (watch.epoch, watch.offset):
+                watch.epoch, watch.offset = history.position
+                self._node.lost(watch.channel, history.position)
+            self._passOn(watch, deque(publications), len(publications) >= CAUGHT)
+
+        operation = _Since(self, self._wheel.seconds(), watch.channel, Position(watch.epoch, watch.offset), CAUGHT)
+        self.submit(operation)
+        operation.later.addCallbacks(found, lambda _: None)
+
+    def _passOn(self, watch: Watch, publications: deque[Publication], isMore: bool) -> None:
+        """Pass on what was missed, in as many turns as it takes. What comes meanwhile is early; the node sorts."""
+        until = self._reactor.seconds() + TURN
+        while publications and self._watches.channels.get(watch.channel) is watch:
+            each = publications.popleft()
+            if each.epoch != watch.epoch or each.offset > watch.offset:
+                watch.epoch, watch.offset = each.epoch, each.offset
+                self._node.received(each)
+            if self._reactor.seconds() > until:
+                self._reactor.callLater(0, self._passOn, watch, publications, isMore)
+                return
+        if isMore:
+            self._lookAt([watch])
+
+    # Last, because its name is that of a type.
+
+    def list(self, prefix: str, after: str, limit: int) -> Deferred[list[Description]]:
+        """Return some channels by name (see `Engine`)."""
+        found: list[Description] = []
+
+        def page(reply: list[Any]) -> Any:
+            cursor, *descriptions = reply
+            found.extend([each for each in map(_description, descriptions) if each is not None])
+            if cursor and len(found) < limit:
+                return cursor.decode()
+            return None
+
+        def more(start: str | None) -> Any:
+            if start is None:
+                return found
+            arguments = (self.keys.prefix, prefix, start, limit - len(found))
+            return self._ask(LIST, (self.keys.names,), arguments, page).addCallback(more)
+
+        result: Deferred[list[Description]] = more(after)
+        return result
+
+
+def _number(count: MaybeDeferred[int]) -> MaybeDeferred[bytes]:
+    return b"%d" % count if isinstance(count, int) else count.addCallback(lambda done: b"%d" % done)
+
+
+def _sum(answers: list[bytes]) -> int:
+    return sum([int(each) for each in answers if each.isdigit()])
+
+
+def _description(reply: list[Any] | None) -> Description | None:
+    if not reply:
+        return None
+    channel, epoch, offset, count, size, first, oldest, subscribers = reply
+    return Description(
+        channel.decode("ascii"),
+        Position(epoch.decode("ascii"), int(offset)),
+        count,
+        size,
+        Position(first.decode("ascii"), int(oldest)) if count else None,
+        subscribers,
+    )

@@ -1,0 +1,210 @@
+"""One connection to a server, as commands and replies (RESP2). It reconnects never, and knows nothing of what is asked."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+# Seconds of one turn of the reactor that replies and messages may take: the connection is not read meanwhile.
+TURN = 0.01
+# Replies between two looks at the clock.
+LOOK = 4
+# Bytes that may wait for the rest of a reply, on top of the largest message; pages of a history are about 1 MiB.
+PARTIAL = 8 * 1024 * 1024
+
+# What answers a command: the reply, `hiredis.ReplyError` for an error, `Lost` if there will be none.
+Answered = Callable[[Any], None]
+
+
+class Lost(Exception):
+    """The connection ended; whether a command that was not answered was executed is unknown."""
+
+
+class RedisProtocol(Protocol):
+    """One connection.
+
+    Args:
+        reactor: the reactor.
+        largest: bytes of the largest message that may come.
+
+    Attributes:
+        onPush: called with each message once `push` was called.
+        onLost: called once with the reason when the connection has ended.
+        made: fires when the connection is made.
+        error: what ended the connection, if it was not we.
+        waiting: how many commands wait for their replies.
+        bytes: the size of these commands.
+        taken: how many replies and messages have been handled.
+    """
+
+    def __init__(self, reactor: Any, largest: int) -> None:
+        self.onPush: Callable[[list[Any]], None] | None = None
+        self.onLost: Callable[[str], None] | None = None
+        self.made: Deferred[RedisProtocol] = Deferred()
+        self.error: BaseException | None = None
+        self.bytes = 0
+        self.taken = 0
+        self._reactor = reactor
+        self._most = PARTIAL + 2 * largest
+        self._reader = hiredis.Reader()
+        self._partial = 0
+        self._out: list[bytes] = []
+        self._asked: deque[tuple[Answered, int]] = deque()
+        self._later: Any = None  # the rest of what came, in a later turn
+        self._isPushing = False
+        self._isDraining = False
+        self._ended: str | None = None
+
+    @property
+    def waiting(self) -> int:
+        """See above."""
+        return len(self._asked)
+
+    def send(self, command: tuple[bytes | str | int, ...], answered: Answered) -> None:
+        """Send a command; all of one turn of the reactor are written at its end."""
+        self.sendPacked(hiredis.pack_command(command), answered)  # type: ignore[arg-type]
+
+    def sendPacked(self, packed: bytes, answered: Answered) -> None:
+        """Send a command that was packed."""
+        if self._ended is not None:
+            answered(Lost(self._ended))
+            return
+        self._asked.append((answered, len(packed)))
+        self.bytes += len(packed)
+        self._write(packed)
+
+    def ask(self, *command: bytes | str | int) -> Deferred[Any]:
+        """Send a command and return a Deferred of the reply, which fails with `hiredis.ReplyError` or `Lost`."""
+        later: Deferred[Any] = Deferred(lambda _: None)
+
+        def answered(reply: Any) -> None:
+            if later.called:
+                return  # it was cancelled
+            if isinstance(reply, Exception):
+                later.errback(Failure(reply))
+            else:
+                later.callback(reply)
+
+        self.send(command, answered)
+        return later
+
+    def push(self, *command: bytes | str) -> None:
+        """Send a command of pub/sub, whose confirmations are messages; from the first one on, all that comes is."""
+        self._isPushing = True
+        if self._ended is None:
+            self._write(hiredis.pack_command(command))  # type: ignore[arg-type]
+
+    def _write(self, packed: bytes) -> None:
+        out = self._out
+        out.append(packed)
+        if len(out) == 1:
+            self._reactor.callLater(0, self._flush)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._ended is None and self.transport is not None:
+            self.transport.write(b"".join(out))
+
+    def connectionMade(self) -> None:
+        """Begin."""
+        self.made.callback(self)
+
+    def drop(self, why: str) -> None:
+        """End the connection at once."""
+        self._end(why)
+        if self.transport is not None:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Learn that it has ended."""
+        if self._ended is None:
+            self.error = reason.value
+        self._end(reason.getErrorMessage())
+
+    def _end(self, why: str) -> None:
+        if self._ended is not None:
+            return
+        self._ended = why
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        self._out.clear()
+        asked, self._asked = self._asked, deque()
+        self.bytes = 0
+        lost = Lost(why)
+        for answered, _ in asked:
+            answered(lost)
+        if self.onLost is not None:
+            self.onLost(why)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes as they come."""
+        if self._ended is not None:
+            return
+        self._partial += len(data)
+        if self._partial > self._most:
+            self.drop(f"it sent more than {self._most} bytes at once")
+            return
+        self._reader.feed(data)
+        if self._later is None and not self._isDraining:
+            self._drain(len(data))
+
+    def _goOn(self) -> None:
+        self._later = None
+        self._drain(0)
+        if self._later is None and self._ended is None:
+            # What is read then is for the next turn.
+            self._later = self._reactor.callLater(0, self._resume)
+
+    def _resume(self) -> None:
+        self._later = None
+        if self.transport is not None:
+            self.transport.resumeProducing()  # type: ignore[attr-defined]
+
+    def _drain(self, size: int) -> None:
+        """Handle what is whole, for at most about `TURN`."""
+        seconds, gets = self._reactor.seconds, self._reader.gets
+        until, left = seconds() + TURN, LOOK
+        self._isDraining = True
+        try:
+            while self._ended is None:
+                reply = gets()
+                if reply is False:
+                    return
+                self._partial = size
+                self._take(reply)
+                left -= 1
+                if not left:
+                    left = LOOK
+                    if seconds() > until:
+                        self._rest()
+                        return
+        except hiredis.ProtocolError:
+            self.drop("it does not speak the protocol of Redis")
+        finally:
+            self._isDraining = False
+
+    def _rest(self) -> None:
+        if self._ended is None:
+            self._later = self._reactor.callLater(0, self._goOn)
+            if self.transport is not None:
+                self.transport.pauseProducing()  # type: ignore[attr-defined]
+
+    def _take(self, reply: Any) -> None:
+        self.taken += 1
+        if self._asked:
+            answered, size = self._asked.popleft()
+            self.bytes -= size
+            answered(reply)
+        elif self._isPushing and isinstance(reply, list) and self.onPush is not None:
+            self.onPush(reply)
+        elif isinstance(reply, hiredis.ReplyError):
+            self.drop(str(reply))
+        else:
+            self.drop("it sent a reply to nothing")

@@ -1,0 +1,666 @@
+"""What the server executes: scripts in Lua, each of which is one atomic step.
+
+Keys, behind the prefix:
+
+| key | what |
+| --- | --- |
+| ``gate`` hash | ``v`` the version of this model, ``run`` the run_id of the server, ``gen`` a random name of this generation, ``until`` ms: closed until then, and until somebody opens it; 0: open |
+| ``m:{channel}`` hash | ``e`` epoch, ``o`` last offset, ``g`` the generation that the epoch began in, ``b`` the last positions of earlier epochs, ``w`` bytes charged so far, ``l`` the same at the first message that is kept, at least, ``h`` the history's limits, ``n:{instance}`` the last number that an instance published with |
+| ``s:{channel}`` stream | the messages: entry ``0-{offset}`` with one field, a record |
+| ``r:{channel}:{key}`` string | the answer to a publication with an idempotency key |
+| ``c:{channel}`` hash | subscribers by node |
+| ``p:{channel}``, ``i:{channel}`` hash, ``z:{channel}`` sorted set | presence: by user, connections at each node and what is said of them; the users by name |
+| ``lv`` sorted set | who has left a channel, by when that is told |
+| ``ns:{node}`` set | where a node is counted: channels, and channels with users |
+| ``leases`` sorted set, ``nodes`` hash | the nodes by the end of their leases, and what they say of themselves |
+| ``names`` sorted set | the channels by name; some may be gone |
+| ``k:{key}`` string | a claim, by whom |
+| ``rv`` sorted set | revocations by their end |
+
+A record is ``epoch offset instance-number ms charged`` and a line feed before the publisher's envelope, and is what subscribers get.
+A script that writes what a closed gate protects answers ``closed`` then.
+"""  # noqa: E501 - a table
+
+from __future__ import annotations
+
+from hashlib import sha1
+
+# The version of the data model.
+VERSION = 1
+
+_GATE = """
+local function closed(gate, run, gen)
+  local is = redis.call('HMGET', gate, 'run', 'gen', 'until')
+  return is[1] ~= run or is[2] ~= gen or is[3] ~= '0'
+end
+"""
+
+_TIME = """
+local function ms()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+local function whole(n) return string.format('%.0f', n) end
+"""
+
+# An epoch begins with its time, so of two the later one is the greater one.
+_EPOCH = """
+local function epoch(before, now, tag)
+  if before then
+    local was = tonumber(string.sub(before, 1, 11), 16)
+    if was and was >= now then now = was + 1 end
+  end
+  return string.format('%011x', now) .. tag
+end
+local function create(m, s, names, channel, gen, e)
+  redis.call('DEL', s)
+  redis.call('ZADD', names, 0, channel)
+  redis.call('HSET', m, 'e', e, 'o', '0', 'g', gen, 'b', '', 'w', '0', 'l', '0')
+end
+local function bounded(b, e, o)
+  b = b .. e .. ':' .. whole(o) .. ' '
+  while #string.gsub(b, '[^ ]', '') > 8 do b = string.gsub(b, '^%S+ ', '') end
+  return b
+end
+"""
+
+_HISTORY = """
+local function head(record)
+  return string.match(record, '^(%w+) (%d+) (%S+) (%d+) (%d+)\\n')
+end
+local function first(s)
+  local found = redis.call('XRANGE', s, '-', '+', 'COUNT', 1)[1]
+  if found then return tonumber(string.sub(found[1], 3)), found[2][2] end
+end
+local function cut(s, low, high, isKept)
+  -- The first entry from low to high that is kept; high + 1 if none is. Those before it go.
+  high = high + 1
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local id = '0-' .. whole(middle)
+    local found = redis.call('XRANGE', s, id, id)[1]
+    if found and isKept(found[2][2]) then high = middle else low = middle + 1 end
+  end
+  redis.call('XTRIM', s, 'MINID', '0-' .. whole(low))
+  return low
+end
+local function tooLarge(m, s, o, w, most)
+  -- Down to nine tenths, so that not every message has to search.
+  local low, record = first(s)
+  if not low then return end
+  local _, _, _, _, from = head(record)
+  if w - (tonumber(from) or 0) > most then
+    low = cut(s, low, o, function(each)
+      local _, _, _, _, before = head(each)
+      return before and w - before <= most * 0.9
+    end)
+    _, record = first(s)
+    from = record and select(5, head(record)) or whole(w)
+  end
+  redis.call('HSET', m, 'l', from or '0')
+end
+local function tidy(m, s, o, h, now)
+  -- Forget what the limits say; the number of messages is only approximate until then.
+  local messages, age, bytes = string.match(h or '', '^(%d+) (%d+) (%d+)$')
+  if not messages then return end
+  if redis.call('XLEN', s) > tonumber(messages) then redis.call('XTRIM', s, 'MAXLEN', messages) end
+  local low, record = first(s)
+  local at = record and select(4, head(record))
+  if at and tonumber(at) <= now - age then
+    cut(s, low, o, function(each)
+      local _, _, _, time = head(each)
+      return time and tonumber(time) > now - age
+    end)
+  end
+end
+"""
+
+_COUNTS = """
+local function others(c, node)
+  local sum, found = 0, redis.call('HGETALL', c)
+  for n = 1, #found, 2 do
+    if found[n] ~= node then sum = sum + found[n + 1] end
+  end
+  return sum
+end
+"""
+
+_HELLO = """
+local key, version, run, gen, rest, ctl = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local kind = redis.call('TYPE', key).ok
+if kind ~= 'none' and kind ~= 'hash' then return {'foreign'} end
+local gate = redis.call('HMGET', key, 'v', 'run', 'gen', 'until')
+if kind == 'hash' and not gate[1] then return {'foreign'} end
+if gate[1] and gate[1] ~= version then return {'version', gate[1]} end
+local now = ms()
+if gate[2] ~= run or not gate[3] or not gate[4] then
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'v', version, 'run', run, 'gen', gen, 'until', whole(now + rest))
+  redis.call('PUBLISH', ctl, 'gate ' .. gen)
+  return {'ok', gen, rest}
+end
+if gate[4] == '0' then return {'ok', gate[3], 0} end
+local left = gate[4] - now
+if left > rest then  -- the server's clock was set back
+  left = rest
+  redis.call('HSET', key, 'until', whole(now + rest))
+end
+return {'ok', gate[3], math.max(left, 1)}
+"""
+
+_OPEN = """
+local gate = redis.call('HMGET', KEYS[1], 'run', 'gen', 'until')
+if gate[1] ~= ARGV[1] or gate[2] ~= ARGV[2] then return {'closed'} end
+local left = gate[3] - ms()
+if gate[3] ~= '0' and left > 0 then return {'wait', left} end
+redis.call('HSET', KEYS[1], 'until', '0')
+return {'open'}
+"""
+
+_PUBLISH = """
+local gate, m, s, c, names, receipt = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local gen, tag, instance, number, again, node = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local channel, to, envelope = ARGV[8], ARGV[9], ARGV[10]
+local messages, age, bytes, ttl = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
+if closed(gate, ARGV[1], gen) then return {'closed'} end
+local is = redis.call('HMGET', m, 'e', 'o', 'g', 'w', 'l', 'h', 'n:' .. instance)
+local e, o, w = is[1], tonumber(is[2]), tonumber(is[4])
+local mine = is[7] and tonumber(string.match(is[7], '^%d+'))
+local here = 0
+if receipt then
+  local id, recipients, fingerprint = string.match(redis.call('GET', receipt) or '', '^(%S+) (%d+) (.*)$')
+  if id then
+    if fingerprint ~= ARGV[15] then return {'reused'} end
+    return {'known', id, tonumber(recipients)}
+  end
+  here = tonumber(ARGV[17])
+end
+if again == '1' and mine and mine >= tonumber(number) then
+  local wanted, from, seen = instance .. '-' .. number, '+', 0
+  while true do
+    local found = redis.call('XREVRANGE', s, from, '-', 'COUNT', 100)
+    for _, entry in ipairs(found) do
+      local e2, o2, uid = head(entry[2][2])
+      if uid == wanted then return {'known', e2 .. ':' .. o2, others(c, node), string.match(entry[2][2], '^[^\\n]*')} end
+      seen = tonumber(string.sub(entry[1], 3))
+    end
+    if #found < 100 then break end
+    from = '(' .. found[100][1]
+  end
+  -- Not in a history that is whole: it was never published. Else it is taken for one of those that are forgotten.
+  if seen ~= 1 then return {'known', e .. ':' .. whole(o), others(c, node)} end
+end
+local now = ms()
+if not e then
+  e, o, w = epoch(nil, now, tag), 0, 0
+  create(m, s, names, channel, gen, e)
+elseif is[3] ~= gen then
+  local b = bounded(redis.call('HGET', m, 'b') or '', e, o)
+  e = epoch(e, now, tag)
+  redis.call('HSET', m, 'e', e, 'g', gen, 'b', b)
+end
+o = o + 1
+local id = whole(o)
+local line = e .. ' ' .. id .. ' ' .. instance .. '-' .. number .. ' ' .. whole(now) .. ' ' .. whole(w)
+local record = line .. '\\n' .. envelope
+w = w + #envelope + 256
+local h = messages .. ' ' .. age .. ' ' .. bytes
+if is[6] ~= h then
+  if is[6] then tidy(m, s, o - 1, is[6], now) end
+  redis.call('HSET', m, 'h', h)
+end
+if not mine then
+  -- Instances that have gone leave their last number behind; nothing is sent again after a minute.
+  if redis.call('HLEN', m) > 40 then
+    local all = redis.call('HGETALL', m)
+    for n = 1, #all, 2 do
+      local time = string.sub(all[n], 1, 2) == 'n:' and string.match(all[n + 1], ' (%d+)$')
+      if time and now - time > 60000 then redis.call('HDEL', m, all[n]) end
+    end
+  end
+end
+if not mine or mine < tonumber(number) then mine = tonumber(number) end
+redis.call('HSET', m, 'o', id, 'w', whole(w), 'n:' .. instance, whole(mine) .. ' ' .. whole(now))
+redis.call('PEXPIRE', m, ttl)
+if messages ~= '0' then
+  redis.call('XADD', s, 'MAXLEN', '~', messages, '0-' .. id, 'd', record)
+  redis.call('PEXPIRE', s, age)
+  if w - (tonumber(is[5]) or 0) > tonumber(bytes) then tooLarge(m, s, o, w, tonumber(bytes)) end
+end
+local recipients = others(c, node)
+if receipt then
+  recipients = recipients + here
+  redis.call('SET', receipt, e .. ':' .. id .. ' ' .. recipients .. ' ' .. ARGV[15], 'PX', ARGV[16])
+end
+redis.call('PUBLISH', to, record)
+return {'ok', line, recipients}
+"""
+
+# What nodes remember of a channel, while the gate is closed: its position, and records without gaps that end there.
+_REPAIR = """
+local gate, m, s, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local run, gen, channel, e, o, final, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
+local messages, age, bytes = ARGV[8], ARGV[9], ARGV[10]
+local is = redis.call('HMGET', gate, 'run', 'gen', 'until')
+if is[1] ~= run or is[2] ~= gen then return {'closed'} end
+if is[3] == '0' then return {'open'} end
+local has = redis.call('HMGET', m, 'e', 'o', 'w', 'b')
+local e2, o2, w, b = has[1], tonumber(has[2]), tonumber(has[3]), has[4]
+if e2 and (e2 > e or (e2 == e and o2 >= o)) then return {'has'} end
+local from
+for n = 11, #ARGV do
+  local epoch, offset = head(ARGV[n])
+  offset = tonumber(offset)
+  if not e2 then
+    from = n
+    break
+  elseif epoch == e2 and offset == o2 then
+    from = n + 1
+    break
+  elseif epoch == e2 and offset == o2 + 1 then
+    from = n
+    break
+  end
+end
+if not e2 or not from then
+  -- Begin with the first record. If something is missing in between, somebody else may still give it back.
+  if e2 and final ~= '1' then return {'gap'} end
+  redis.call('DEL', s)
+  redis.call('ZADD', names, 0, channel)
+  from, e2, o2, w, b = 11, e, o, w or 0, b or ''
+  if ARGV[11] then e2, o2 = head(ARGV[11]) end
+end
+for n = from, #ARGV do
+  local epoch, offset, uid, time = head(ARGV[n])
+  if epoch ~= e2 then
+    b = bounded(b, e2, o2)
+    e2 = epoch
+  end
+  o2 = tonumber(offset)
+  local record = string.gsub(string.sub(ARGV[n], 1, 120), '^(%S+ %S+ %S+ %S+ )%d+', '%1' .. whole(w)) .. string.sub(ARGV[n], 121)
+  w = w + #record - #string.match(record, '^[^\\n]*\\n') + 256
+  if messages ~= '0' then redis.call('XADD', s, '0-' .. offset, 'd', record) end
+  local instance, number = string.match(uid, '^(%w+)-(%d+)$')
+  if instance then
+    local was = string.match(redis.call('HGET', m, 'n:' .. instance) or '', '^%d+')
+    if not was or tonumber(was) < tonumber(number) then
+      redis.call('HSET', m, 'n:' .. instance, number .. ' ' .. time)
+    end
+  end
+end
+redis.call('HSET', m, 'e', e, 'o', whole(o), 'w', whole(w), 'b', b)
+redis.call('HSETNX', m, 'g', '-')
+redis.call('HSETNX', m, 'l', '0')
+redis.call('HSETNX', m, 'h', messages .. ' ' .. age .. ' ' .. bytes)
+redis.call('PEXPIRE', m, ttl)
+redis.call('PEXPIRE', s, age)
+return {'ok'}
+"""
+
+_WATCH = """
+local gate, m, s, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local run, gen, channel, tag, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+if closed(gate, run, gen) then return {'closed'} end
+local is = redis.call('HMGET', m, 'e', 'o')
+if is[1] then return {'ok', is[1], is[2], 0} end
+if ARGV[6] ~= '1' then return {'full'} end
+local e = epoch(nil, ms(), tag)
+create(m, s, names, channel, gen, e)
+redis.call('PEXPIRE', m, ttl)
+return {'ok', e, '0', 1}
+"""
+
+# The positions of many channels, which are kept alive.
+_TOPS = """
+local found = {}
+for n, m in ipairs(KEYS) do
+  local is = redis.call('HMGET', m, 'e', 'o')
+  if is[1] then
+    found[n] = is[1] .. ':' .. is[2]
+    if redis.call('PTTL', m) < tonumber(ARGV[1]) then redis.call('PEXPIRE', m, ARGV[1]) end
+  else
+    found[n] = ''
+  end
+end
+return found
+"""
+
+_SINCE = """
+local m, s = KEYS[1], KEYS[2]
+local e, offset, limit, most, largest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local is = redis.call('HMGET', m, 'e', 'o', 'b', 'h')
+local top, o, b = is[1], tonumber(is[2]), is[3]
+if not top then return {'none'} end
+if string.sub(e, 1, 1) == '~' and ARGV[6] == '1' then return {'which', top, b} end
+tidy(m, s, o, is[4], ms())
+local from = first(s) or o + 1
+local recovered, at = 0, top
+if e == '' then
+  offset, recovered = from - 1, 1
+elseif e == top then
+  if offset > o then return {'ok', 0, top, whole(o), 0} end
+  recovered = 1
+else
+  local last
+  for epoch, value in string.gmatch(b, '(%w+):(%d+)') do
+    if epoch == e then last = tonumber(value) end
+  end
+  if not last then
+    offset = from - 1
+  elseif offset > last then
+    -- What it has seen after that was lost, and perhaps more.
+    offset = last
+  else
+    recovered, at = 1, e
+  end
+end
+if offset < from - 1 then offset, recovered, at = from - 1, 0, top end
+local answer, size, next, more = {'ok', recovered, at, whole(offset), 0}, 0, offset, 0
+while #answer - 5 < limit and next < o do
+  local found = redis.call('XRANGE', s, '(0-' .. whole(next), '+', 'COUNT', math.min(limit - (#answer - 5), 50))
+  if #found == 0 then break end
+  for _, entry in ipairs(found) do
+    if size > most then
+      more = 1
+      break
+    end
+    local record = entry[2][2] or ''
+    if #record > largest then record = '' end
+    size = size + #record
+    next = tonumber(string.sub(entry[1], 3))
+    answer[#answer + 1] = record
+  end
+  if more == 1 then break end
+end
+answer[5] = more
+return answer
+"""
+
+_FORGET = """
+local gate, m, s = KEYS[1], KEYS[2], KEYS[3]
+if closed(gate, ARGV[1], ARGV[2]) then return {'closed'} end
+local is = redis.call('HMGET', m, 'o', 'h')
+if not is[1] then return {'ok', 0} end
+tidy(m, s, tonumber(is[1]), is[2], ms())
+local count = redis.call('XLEN', s)
+redis.call('DEL', s)
+return {'ok', count}
+"""
+
+_DESCRIBE = """
+local function describe(prefix, channel)
+  local m, s = prefix .. 'm:' .. channel, prefix .. 's:' .. channel
+  local is = redis.call('HMGET', m, 'e', 'o', 'w', 'h')
+  if not is[1] then return nil end
+  tidy(m, s, tonumber(is[2]), is[4], ms())
+  local offset, record = first(s)
+  local count, bytes, e = 0, 0, ''
+  if offset then
+    local epoch, _, _, _, from = head(record)
+    e, count, bytes = epoch, redis.call('XLEN', s), is[3] - (tonumber(from) or 0)
+  end
+  return {channel, is[1], is[2], count, bytes, e or is[1], whole(offset or 0), others(prefix .. 'c:' .. channel, '')}
+end
+"""
+
+_DESCRIBE_ONE = """
+return describe(ARGV[1], ARGV[2])
+"""
+
+_LIST = """
+local prefix, from, after, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local start, answer, looked = after >= from and '(' .. after or '[' .. from, {''}, 0
+if start == '[' then start = '-' end
+while #answer - 1 < limit do
+  local found = redis.call('ZRANGEBYLEX', KEYS[1], start, '+', 'LIMIT', 0, 100)
+  for _, channel in ipairs(found) do
+    if string.sub(channel, 1, #from) ~= from then return answer end
+    local is = describe(prefix, channel)
+    if is then answer[#answer + 1] = is else redis.call('ZREM', KEYS[1], channel) end
+    if #answer - 1 == limit then return answer end
+    start = '(' .. channel
+  end
+  looked = looked + #found
+  if #found < 100 then return answer end
+  if looked >= 1000 then
+    answer[1] = string.sub(start, 2)
+    return answer
+  end
+end
+return answer
+"""
+
+_COUNT = """
+local prefix, node = ARGV[1], ARGV[2]
+for n = 3, #ARGV, 2 do
+  local c = prefix .. 'c:' .. ARGV[n]
+  if ARGV[n + 1] == '0' then
+    redis.call('HDEL', c, node)
+    redis.call('SREM', KEYS[1], ARGV[n])
+  else
+    redis.call('HSET', c, node, ARGV[n + 1])
+    redis.call('SADD', KEYS[1], ARGV[n])
+  end
+end
+return {'ok'}
+"""
+
+_PRESENCE = """
+local function present(prefix, to, node, channel, user, count, info, due)
+  local p, i = prefix .. 'p:' .. channel, prefix .. 'i:' .. channel
+  local before = redis.call('HGET', p, user)
+  local now, left = '', prefix .. 'lv'
+  for each, number in string.gmatch(before or '', '(%S+)=(%d+)') do
+    if each ~= node then now = now .. each .. '=' .. number .. ' ' end
+  end
+  if tonumber(count) > 0 then now = now .. node .. '=' .. count .. ' ' end
+  local mine = channel .. ' ' .. user
+  if tonumber(count) > 0 then
+    redis.call('SADD', prefix .. 'ns:' .. node, mine)
+  else
+    redis.call('SREM', prefix .. 'ns:' .. node, mine)
+  end
+  if now == before then return end
+  if not before and now == '' then return end
+  redis.call('HSET', p, user, now)
+  if not before then
+    redis.call('HSET', i, user, info)
+    redis.call('ZADD', prefix .. 'z:' .. channel, 0, user)
+    redis.call('PUBLISH', to .. channel, '+' .. #user .. ' ' .. user .. info)
+  elseif now == '' then
+    redis.call('ZADD', left, due, mine)
+  elseif before == '' then
+    redis.call('HSET', i, user, info)
+    redis.call('ZREM', left, mine)
+  end
+end
+"""
+
+_ENTER = """
+local prefix, to, node = ARGV[1], ARGV[2], ARGV[3]
+local due = ms() + ARGV[4]
+for n = 5, #ARGV, 4 do
+  present(prefix, to, node, ARGV[n], ARGV[n + 1], ARGV[n + 2], ARGV[n + 3], due)
+end
+return {'ok'}
+"""
+
+# Tell of those who have not come back.
+_SWEEP = """
+local prefix, to = ARGV[1], ARGV[2]
+local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', whole(ms()), 'LIMIT', 0, 100)
+for _, each in ipairs(gone) do
+  redis.call('ZREM', KEYS[1], each)
+  local channel, user = string.match(each, '^(%S+) (.*)$')
+  local p, i = prefix .. 'p:' .. channel, prefix .. 'i:' .. channel
+  if redis.call('HGET', p, user) == '' then
+    local info = redis.call('HGET', i, user) or 'null'
+    redis.call('HDEL', p, user)
+    redis.call('HDEL', i, user)
+    redis.call('ZREM', prefix .. 'z:' .. channel, user)
+    redis.call('PUBLISH', to .. channel, '-' .. #user .. ' ' .. user .. info)
+  end
+end
+local next = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+return {#gone, next[2] and math.max(math.ceil(next[2] - ms()), 0) or -1}
+"""
+
+_MEMBERS = """
+local prefix, channel, after, limit, size = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local start = after == '' and '-' or '(' .. after
+local users = redis.call('ZRANGEBYLEX', prefix .. 'z:' .. channel, start, '+', 'LIMIT', 0, limit + 1)
+local answer, last = {others(prefix .. 'c:' .. channel, ''), 0}, 0
+for n, user in ipairs(users) do
+  if n > limit or (n > 1 and size <= 0) then
+    answer[2] = 1
+    break
+  end
+  local count, info = 0, redis.call('HGET', prefix .. 'i:' .. channel, user) or 'null'
+  for number in string.gmatch(redis.call('HGET', prefix .. 'p:' .. channel, user) or '', '=(%d+)') do count = count + number end
+  size = size - #user - #info - 48
+  answer[#answer + 1] = user
+  answer[#answer + 1] = info
+  answer[#answer + 1] = count
+end
+return answer
+"""
+
+_BEAT = """
+local gate, leases, nodes, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local run, gen, node, lease, info, to, probe, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+if closed(gate, run, gen) then return {'closed'} end
+local now = ms()
+local had = redis.call('ZSCORE', leases, node)
+redis.call('ZADD', leases, whole(now + lease), node)
+redis.call('HSET', nodes, node, info)
+redis.call('PUBLISH', to, 'probe ' .. probe)
+if redis.call('ZCARD', names) > 0 then
+  local looked, gone = redis.call('ZRANDMEMBER', names, 50), {}
+  for _, channel in ipairs(looked) do
+    if redis.call('EXISTS', prefix .. 'm:' .. channel) == 0 then gone[#gone + 1] = channel end
+  end
+  if #gone > 0 then redis.call('ZREM', names, unpack(gone)) end
+end
+local answer = {'ok', had and 1 or 0}
+for _, dead in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', whole(now), 'LIMIT', 0, 10)) do answer[#answer + 1] = dead end
+return answer
+"""
+
+# Undo a part of what a node that has gone has left behind.
+_BURY = """
+local leases, nodes, mine, lv = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local prefix, to, node, delay, own = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local now = ms()
+local lease = redis.call('ZSCORE', leases, node)
+if own ~= '1' and lease and tonumber(lease) > now then return {'alive'} end
+local some = redis.call('SRANDMEMBER', mine, 200)
+for _, each in ipairs(some) do
+  local channel, user = string.match(each, '^(%S+) (.*)$')
+  if channel then
+    present(prefix, to, node, channel, user, '0', '', now + delay)
+  else
+    redis.call('HDEL', prefix .. 'c:' .. each, node)
+    redis.call('SREM', mine, each)
+  end
+end
+if #some < 200 then
+  redis.call('ZREM', leases, node)
+  redis.call('HDEL', nodes, node)
+  return {'done'}
+end
+return {'more'}
+"""
+
+_TELL = """
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. whole(ms()), '+inf')
+"""
+
+_NODES = """
+local found = {}
+for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. whole(ms()), '+inf')) do
+  found[#found + 1] = redis.call('HGET', KEYS[2], node)
+end
+return found
+"""
+
+_CLAIM = """
+if closed(KEYS[1], ARGV[1], ARGV[2]) then return {'closed'} end
+local by = redis.call('GET', KEYS[2])
+if by then return {'ok', by == ARGV[3] and 1 or 0} end
+if tonumber(ARGV[4]) > ms() then redis.call('SET', KEYS[2], ARGV[3], 'PXAT', ARGV[4]) end
+return {'ok', 1}
+"""
+
+_REVOKE = """
+local now = ms()
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', whole(now))
+if tonumber(ARGV[1]) > now then redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2]) end
+return {'ok'}
+"""
+
+_REVOKED = """
+return redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], '+inf', 'LIMIT', 0, 1000)
+"""
+
+
+class Script:
+    """One script.
+
+    Attributes:
+        text: its source.
+        sha: by which the server knows it.
+    """
+
+    __slots__ = ("sha", "text")
+
+    def __init__(self, *parts: str) -> None:
+        self.text = "".join(parts)
+        self.sha = sha1(self.text.encode("ascii")).hexdigest().encode("ascii")
+
+
+HELLO = Script(_TIME, _HELLO)
+OPEN = Script(_TIME, _OPEN)
+PUBLISH = Script(_GATE, _TIME, _EPOCH, _HISTORY, _COUNTS, _PUBLISH)
+REPAIR = Script(_TIME, _EPOCH, _HISTORY, _REPAIR)
+WATCH = Script(_GATE, _TIME, _EPOCH, _WATCH)
+TOPS = Script(_TOPS)
+SINCE = Script(_TIME, _HISTORY, _SINCE)
+FORGET = Script(_GATE, _TIME, _HISTORY, _FORGET)
+DESCRIBE = Script(_TIME, _HISTORY, _COUNTS, _DESCRIBE, _DESCRIBE_ONE)
+LIST = Script(_TIME, _HISTORY, _COUNTS, _DESCRIBE, _LIST)
+COUNT = Script(_COUNT)
+ENTER = Script(_TIME, _PRESENCE, _ENTER)
+SWEEP = Script(_TIME, _SWEEP)
+MEMBERS = Script(_COUNTS, _MEMBERS)
+BEAT = Script(_GATE, _TIME, _BEAT)
+BURY = Script(_TIME, _PRESENCE, _BURY)
+TELL = Script(_TIME, _TELL)
+NODES = Script(_TIME, _NODES)
+CLAIM = Script(_GATE, _TIME, _CLAIM)
+REVOKE = Script(_TIME, _REVOKE)
+REVOKED = Script(_REVOKED)
+
+SCRIPTS: tuple[Script, ...] = (
+    HELLO,
+    OPEN,
+    PUBLISH,
+    REPAIR,
+    WATCH,
+    TOPS,
+    SINCE,
+    FORGET,
+    DESCRIBE,
+    LIST,
+    COUNT,
+    ENTER,
+    SWEEP,
+    MEMBERS,
+    BEAT,
+    BURY,
+    TELL,
+    NODES,
+    CLAIM,
+    REVOKE,
+    REVOKED,
+)

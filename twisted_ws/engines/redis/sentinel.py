@@ -1,0 +1,46 @@
+"""Which server is the primary now, as Sentinels know it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import hiredis
+from twisted.internet.defer import Deferred, inlineCallbacks
+
+from twisted_ws.engines.redis.link import GREETING, Dialer, Unreachable
+from twisted_ws.engines.redis.protocol import Lost
+from twisted_ws.engines.redis.url import Address
+
+
+@inlineCallbacks
+def findPrimary(dialer: Dialer) -> Generator[Deferred[Any], Any, Address]:
+    """Ask the Sentinels of a URL, one after the other, until one knows the primary.
+
+    Raises:
+        Unreachable: none does.
+    """
+    url = dialer.url
+    why = ""
+    for address in url.addresses:
+        protocol = None
+        try:
+            protocol = yield dialer.dial(address)
+            deadline = dialer.reactor.callLater(GREETING / 2, protocol.drop, "it does not answer")
+            try:
+                found = yield protocol.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.master)
+            finally:
+                if deadline.active():
+                    deadline.cancel()
+            if found:
+                return Address(found[0].decode(), int(found[1]))
+            why = why or f"do not know {url.master}"
+        except Unreachable as error:
+            why = why or f"at {address} {error}"
+        except (Lost, hiredis.ReplyError, ValueError, TypeError, IndexError) as error:
+            explained = dialer.explain(error, protocol)
+            why = why or f"at {address} {explained}"
+        finally:
+            if protocol is not None:
+                protocol.drop("asked")
+    raise Unreachable(why)

@@ -1,0 +1,188 @@
+"""The engine over several servers, each of which has a part of the channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from hashlib import blake2b
+from heapq import merge
+from operator import attrgetter
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.python.failure import Failure
+
+from twisted_ws.engines.contract import (
+    Command,
+    Description,
+    Engine,
+    EngineSettings,
+    EngineState,
+    History,
+    HistoryLimits,
+    Members,
+    Node,
+    NodeInfo,
+    Revocation,
+)
+from twisted_ws.engines.names import isPattern
+from twisted_ws.engines.redis.contact import TIMES, Times
+from twisted_ws.engines.redis.engine import RedisEngine
+from twisted_ws.engines.redis.url import parseURL
+from twisted_ws.message import Message, Position, Published
+
+_STATES = (EngineState.DOWN, EngineState.RESUMING, EngineState.UP)  # from the worst
+
+
+def makeEngine(settings: EngineSettings, times: Times = TIMES) -> Engine:
+    """Return the engine for a URL (see `EngineSettings`).
+
+    Raises:
+        ConfigurationError: the URL is invalid, or a file that it names.
+    """
+    url = parseURL(settings.url)
+    limits, wheel, reactor = settings.limits, settings.wheel, settings.reactor
+    addresses = (None,) if url.master else url.addresses
+    engines = [RedisEngine(url, address, settings.password, limits, wheel, reactor, times) for address in addresses]
+    return engines[0] if len(engines) == 1 else SeveralEngine(engines, [str(each) for each in url.addresses])
+
+
+def _unwrapped(failure: Failure) -> Failure:
+    """Return the failure in one of `gatherResults`."""
+    return getattr(failure.value, "subFailure", failure)
+
+
+class SeveralEngine:
+    """Spreads channels over servers by the hash of their names; what is about no channel is the first server's.
+
+    A server more or less moves only its own part of the channels; what these held is lost to their subscribers, who are told.
+
+    Args:
+        engines: one for each server.
+        names: how the servers are called, whatever their order.
+    """
+
+    def __init__(self, engines: list[RedisEngine], names: list[str]) -> None:
+        self._engines = engines
+        self._first = engines[names.index(min(names))]
+        self._node: Node
+        self.state = EngineState.DOWN
+
+        @lru_cache(8192)
+        def of(channel: str) -> RedisEngine:
+            def weight(number: int) -> bytes:
+                return blake2b(f"{names[number]} {channel}".encode(), digest_size=8).digest()
+
+            return engines[max(range(len(engines)), key=weight)]
+
+        self._of: Callable[[str], RedisEngine] = of
+        for engine in engines:
+            engine.onState = self._changed
+
+    def _changed(self, state: EngineState) -> None:
+        """Tell the worst state, if that has changed."""
+        worst = min([each.state for each in self._engines], key=_STATES.index)
+        if worst is not self.state:
+            self.state = worst
+            self._node.stateChanged(worst)
+
+    def start(self, node: Node) -> Deferred[None]:
+        """Begin (see `Engine`)."""
+        self._node = node
+        # All have a state before one tells of it.
+        starts = [engine.start(node) for engine in self._engines]
+
+        def failed(failure: Failure) -> Any:
+            return gatherResults([engine.stop() for engine in self._engines], consumeErrors=True).addBoth(
+                lambda _: _unwrapped(failure)
+            )
+
+        return gatherResults(starts, consumeErrors=True).addCallbacks(lambda _: None, failed)
+
+    def stop(self) -> Deferred[None]:
+        """End (see `Engine`)."""
+        return gatherResults([engine.stop() for engine in self._engines], consumeErrors=True).addCallback(lambda _: None)
+
+    def publish(
+        self,
+        channel: str,
+        message: Message,
+        key: str | None = None,
+        idempotencyKey: str | None = None,
+        fingerprint: bytes = b"",
+        limits: HistoryLimits | None = None,
+    ) -> Deferred[Published]:
+        """Publish a message (see `Engine`)."""
+        return self._of(channel).publish(channel, message, key, idempotencyKey, fingerprint, limits)
+
+    def watch(self, channel: str, by: Hashable = None) -> Deferred[Position | None]:
+        """Begin to pass messages on (see `Engine`)."""
+        if not isPattern(channel):
+            return self._of(channel).watch(channel, by)
+        watched = gatherResults([engine.watch(channel, by) for engine in self._engines], consumeErrors=True)
+
+        def failed(failure: Failure) -> Failure:
+            self.unwatch(channel)
+            return _unwrapped(failure)
+
+        return watched.addCallbacks(lambda _: None, failed)
+
+    def unwatch(self, channel: str) -> None:
+        """Stop passing messages on (see `Engine`)."""
+        for engine in self._engines if isPattern(channel) else (self._of(channel),):
+            engine.unwatch(channel)
+
+    def since(self, channel: str, after: Position | None, limit: int | None = None) -> Deferred[History]:
+        """Return what is kept (see `Engine`)."""
+        return self._of(channel).since(channel, after, limit)
+
+    def forget(self, channel: str) -> Deferred[int]:
+        """Drop what is kept (see `Engine`)."""
+        return self._of(channel).forget(channel)
+
+    def describe(self, channel: str) -> Deferred[Description | None]:
+        """Return what is known of a channel (see `Engine`)."""
+        return self._of(channel).describe(channel)
+
+    def broadcast(self, message: Message) -> Deferred[int]:
+        """Pass a message to all nodes (see `Engine`)."""
+        return self._first.broadcast(message)
+
+    def enter(self, channel: str, connection: str, user: str, info: bytes) -> None:
+        """Note who is there (see `Engine`)."""
+        self._of(channel).enter(channel, connection, user, info)
+
+    def leave(self, channel: str, connection: str) -> None:
+        """Note who is no longer there (see `Engine`)."""
+        self._of(channel).leave(channel, connection)
+
+    def members(self, channel: str, after: str, limit: int, size: int) -> Deferred[Members]:
+        """Return who is on a channel (see `Engine`)."""
+        return self._of(channel).members(channel, after, limit, size)
+
+    def command(self, command: Command) -> Deferred[int]:
+        """Pass a command to all nodes (see `Engine`)."""
+        return self._first.command(command)
+
+    def nodes(self) -> Deferred[list[NodeInfo]]:
+        """Return the nodes that are alive (see `Engine`)."""
+        return self._first.nodes()
+
+    def claim(self, key: str, until: float) -> Deferred[bool]:
+        """Return True once (see `Engine`)."""
+        return self._of(key).claim(key, until)
+
+    def revoke(self, revocation: Revocation) -> Deferred[None]:
+        """Pass a revocation to all nodes (see `Engine`)."""
+        return self._first.revoke(revocation)
+
+    def ask(self, kind: str, payload: bytes) -> Deferred[list[bytes]]:
+        """Return what each node says (see `Engine`)."""
+        return self._first.ask(kind, payload)
+
+    # Last, because its name is that of a type.
+
+    def list(self, prefix: str, after: str, limit: int) -> Deferred[list[Description]]:
+        """Return some channels by name (see `Engine`)."""
+        found = gatherResults([engine.list(prefix, after, limit) for engine in self._engines], consumeErrors=True)
+        return found.addCallbacks(lambda lists: [*merge(*lists, key=attrgetter("channel"))][:limit], _unwrapped)
