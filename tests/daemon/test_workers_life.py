@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,12 +10,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.daemon.test_live import SOCKET_OF_SYSTEMD
-from tests.daemon.workers.support import ASK, SERVICE, ended, oneEach, state, workers
+from tests.daemon.workers.support import ASK, SERVICE, ended, isGone, oneEach, state, workers
 from tests.live.nursery import BIN, run
 from tests.live.support import COMMAND, PATIENCE, PORTS, TWISTD, environment, running, starting, until, writeService
 
@@ -65,6 +67,31 @@ def test_aStop(tmp_path: Path) -> None:
         server.waitFor("kept: written for the next start; messages: 1")
 
 
+WAITS = """
+from twisted.internet.defer import Deferred
+class Waits:
+    def onTextMessage(self, caller, text):
+        pass
+    async def onClose(self, caller, code, reason):
+        await Deferred()
+"""
+
+
+def test_aSecondSignal(tmp_path: Path) -> None:
+    """A second SIGTERM ends all processes at once, whatever workers wait for."""
+    writeService(tmp_path, WAITS)
+    with starting(tmp_path, [*COMMAND, *PORTS, "--workers", "1", "--service", "/ws=rooms:Waits"]) as server:
+        server.waitForState("READY=1")
+        (worker,) = workers(server)
+        with server.client("/ws") as client:
+            server.signal(signal.SIGTERM)
+            assert ended(client) == 1001
+            assert json.loads(server.curl(path="/readyz"))["error"] == "unavailable"
+            server.signal(signal.SIGTERM)
+        assert server.waitForEnd() == 143
+        until(partial(isGone, worker))
+
+
 def test_aSupervisorThatIsKilled(tmp_path: Path) -> None:
     """When the supervisor is killed, its workers let their callers go, and end; the next server finds the port free."""
     with starting(tmp_path, [*COMMAND, *PORTS, "--workers", "1"]) as server:
@@ -74,7 +101,7 @@ def test_aSupervisorThatIsKilled(tmp_path: Path) -> None:
         with server.client() as client:
             server.signal(signal.SIGKILL)
             assert ended(client) == 1001
-        until(lambda: not os.path.exists(f"/proc/{worker}"))
+        until(partial(isGone, worker))
     with starting(tmp_path, [*COMMAND, "--port", str(port), "--broadcast-port", "off", "--workers", "1"]) as server:
         server.waitFor("1 worker listens")
         done = run(
@@ -103,7 +130,7 @@ def test_daemonized(place: Path, tmp_path: Path) -> None:
             assert client.recv(99).startswith(b"HTTP/1.1 404 ")
     finally:
         os.kill(process, signal.SIGTERM)
-        until(lambda: not os.path.exists(f"/proc/{process}"))
+        until(partial(isGone, process))
     assert not (tmp_path / "pid").exists()
 
 
@@ -149,6 +176,7 @@ def test_whatCannotStartIsSaidAtOnce(tmp_path: Path) -> None:
 
 
 ONLY_ONCE = """
+import json
 import os
 class Once:
     def __init__(self):

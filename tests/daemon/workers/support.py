@@ -31,6 +31,14 @@ def state(process: int) -> list[str]:
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[:2]
 
 
+def isGone(process: int) -> bool:
+    """Return whether a process has ended; whoever is to take note of that may not have done so yet."""
+    try:
+        return state(process)[0] == "Z"
+    except OSError:
+        return True
+
+
 def workers(server: Running) -> list[int]:
     """Return the numbers of its workers."""
     found = []
@@ -40,7 +48,7 @@ def workers(server: Running) -> list[int]:
             words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if int(fields[1]) == server.process.pid and b"twisted_ws.daemon.workers.worker" in words and fields[0] != "Z":
+        if int(fields[1]) == server.process.pid and b"twisted_ws.daemon.workers" in words and fields[0] != "Z":
             found.append(int(number))
     return found
 

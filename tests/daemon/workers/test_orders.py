@@ -70,7 +70,7 @@ def test_modulesAreFound(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None
     """A worker finds modules where the supervisor does, in whatever directory it is started."""
     (tmp_path / "only_here.py").write_text("print('found')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert command("1")[-2:] == ["twisted_ws.daemon.workers.worker", "1"]
+    assert command("1")[-2:] == ["twisted_ws.daemon.workers", "1"]
     done = subprocess.run(
         [sys.executable, "-P", "-c", "import only_here"], env=environment(), cwd="/", capture_output=True, check=True
     )

@@ -105,4 +105,4 @@ def restoreEnvironment() -> None:
 def command(*arguments: str) -> list[str]:
     """Return the command line of a worker; options of this interpreter hold for it too."""
     flags: Any = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
-    return [sys.executable, *flags, *(() if "-P" in flags else ("-P",)), "-m", "twisted_ws.daemon.workers.worker", *arguments]
+    return [sys.executable, *flags, *(() if "-P" in flags else ("-P",)), "-m", "twisted_ws.daemon.workers", *arguments]

@@ -1,6 +1,6 @@
 """A worker: a process that accepts connections and has the services, while the supervisor has all that there is once.
 
-``python -m twisted_ws.daemon.workers.worker SLOT REACTOR`` with the descriptors of `twisted_ws.daemon.workers.spawning`; only a
+``python -m twisted_ws.daemon.workers SLOT REACTOR`` with the descriptors of `twisted_ws.daemon.workers.spawning`; only a
 supervisor starts it. With ``--trial REACTOR DESCRIPTOR``, it makes the services of the orders on its standard input, and says on
 that descriptor whether they can be made.
 """
@@ -367,7 +367,3 @@ def _trial(answer: int) -> NoReturn:
         wrong = explain(error)
     os.write(answer, json.dumps(wrong).encode())
     os._exit(0)  # whatever the services have started
-
-
-if __name__ == "__main__":
-    sys.exit(main())
