@@ -186,6 +186,22 @@ def test_doesNotRead():
     assert 0 < refused < 60
 
 
+def test_manyResume():
+    """However many subscribers ask a worker for their history at once, its link stays, and all get theirs."""
+    world = World()
+    one, _ = world.workers
+    for _ in range(8):
+        world.hub.publish("a", Message.of(bytes(100_000)))
+    one.watch("a")
+    one.freeze()
+    asked = [one.engine.since("a", Position("e", 0)) for _ in range(200)]
+    world.settle()
+    assert one.hubLink.unread < 8 << 20
+    one.thaw()
+    assert [len(world.result(each).publications) for each in asked] == [8] * 200
+    assert one.hubLink.isUp
+
+
 def test_behind():
     """Publishers to the channels of a worker that works but is behind are refused until it has caught up; others are not."""
     world = World()

@@ -179,6 +179,64 @@ def test_unread():
     assert pair.one.unread == 0
 
 
+def test_largeAnswers():
+    """Large answers are made as fast as the other side reads them, and hold up nothing else."""
+    pair = Pair()
+    made, came = [], []
+
+    def make(number):
+        made.append(number)
+        return bytes(1 << 20)
+
+    pair.one.answer("large", make, large=True)
+    pair.one.answer("small", lambda: "small")
+    pair.connect()
+    pair.transports[1].pauseProducing()
+    for number in range(100):
+        pair.other.request("large", number).addCallback(lambda answer, number=number: came.append(number))
+    pair.settle()
+    some = len(made)
+    small = pair.other.request("small")
+    pair.settle()
+    assert (some, made) == (len(made), [*range(some)])
+    assert 1 < some < 5
+    pair.transports[1].resumeProducing()
+    pair.one.send("=", 0, bytes(4 << 20))
+    pair.settle()
+    assert resultOf(small) == "small"
+    assert made == came == [*range(100)]
+
+
+def test_largeAnswersAmongOthers():
+    """Large answers come though the other side always has much to read."""
+    pair = Pair()
+    came = []
+    pair.one.answer("large", lambda: bytes(1 << 20), large=True)
+    pair.other.handle("a", lambda data: pair.one.send("a", data) if len(came) < 5 else None)
+    pair.connect()
+    for _ in range(8):
+        pair.one.send("a", bytes(1 << 20))
+    for number in range(5):
+        pair.other.request("large").addCallback(lambda answer, number=number: came.append(number))
+    pair.settle()
+    assert came == [*range(5)]
+
+
+def test_largeAnswersLost():
+    """Requests that wait when a link ends are forgotten."""
+    pair = Pair()
+    made = []
+    pair.one.answer("large", lambda: made.append(1) or bytes(4 << 20), large=True)
+    pair.connect()
+    pair.transports[1].pauseProducing()
+    asked = [pair.other.request("large") for _ in range(5)]
+    pair.settle()
+    pair.transports[0].lose()
+    pair.settle()
+    assert [resultOf(each).code for each in asked] == ["unavailable"] * 5
+    assert len(made) == 1
+
+
 def test_turns():
     """Frames that take long are handled for some milliseconds in each turn, in order, and nothing more is read meanwhile."""
     pair = Pair()

@@ -121,18 +121,16 @@ class Hub:
             link.handle(kind, partial(handler, spoke))
         for kind, asked in (("watch", self._watch), ("publish", self._publish)):
             link.answer(kind, partial(asked, spoke))
+        for kind, large in (("since", self._since), ("list", self.list), ("members", self._membersFields), ("ask", self.ask)):
+            link.answer(kind, large, large=True)
         for kind, answer in (
-            ("since", self._since),
             ("forget", self.forget),
             ("describe", self.describe),
-            ("list", self.list),
-            ("members", self._membersFields),
             ("broadcast", self._broadcast),
             ("command", self._command),
             ("nodes", self._nodes),
             ("claim", self.claim),
             ("revoke", self._revoke),
-            ("ask", self.ask),
         ):
             link.answer(kind, answer)
         return Deferred.fromCoroutine(self._welcome(link))

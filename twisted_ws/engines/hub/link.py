@@ -32,6 +32,8 @@ LARGEST = 16 * MIB
 # Bytes that the other side may leave unread before the link is dropped: it has stopped, or will never keep up. What the kernel
 # holds, some 200 KiB, is not counted.
 UNREAD = 64 * MIB
+# The same after which no more large answers are made until it has read some: they would only wait, and drop the link in the end.
+BUSY = 2 * MIB
 # Bytes that are given to a transport at once, so the rest stays counted here. As many as Twisted sends in one call.
 SLICE = 128 * KIB
 # Bytes of frames that are joined while a read goes on, before they are written even so.
@@ -102,6 +104,11 @@ class Link(Protocol):
         self.whyDropped: str | None = None
         # By kind: the handler, how long its frames are at least and at most, and whether it is asked for an answer.
         self._handlers: dict[str, tuple[Callable[..., Any], int, int, bool]] = {}
+        self._large: set[str] = set()  # the kinds whose answers are large
+        self._postponed: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()  # requests of these, for later
+        self._isCalled = False  # whether their turn comes
+        self._written = 0  # bytes of all that was ever written
+        self._end = 0  # of the last large answer, in these
         self.handle(_ANSWER, self._answered)
         self.handle(_REFUSAL, self._refused)
         self._requests: dict[int, Deferred[Any]] = {}
@@ -129,11 +136,14 @@ class Link(Protocol):
         """Call `handler` with the fields of each frame of a kind; the number of its parameters is checked."""
         self._handlers[kind] = (handler, *_lengths(handler, 1), False)
 
-    def answer(self, kind: str, handler: Callable[..., Any]) -> None:
+    def answer(self, kind: str, handler: Callable[..., Any], large: bool = False) -> None:
         """Call `handler` with the fields of each `request` of a kind; it returns what is answered, or a Deferred of that.
 
-        It refuses with a `ChannelError`, which the other side gets as it is.
+        It refuses with a `ChannelError`, which the other side gets as it is. If its answers are `large`, a request waits while
+        the other side has much to read, earlier answers of this kind among it; other requests overtake it.
         """
+        if large:
+            self._large.add(kind)
         self._handlers[kind] = (handler, *_lengths(handler, 2), True)
 
     def onLost(self, call: Callable[[], object]) -> None:
@@ -222,6 +232,7 @@ class Link(Protocol):
         self._came, self._cameSize, self._wanted = [], 0, sys.maxsize
         self._waiting.clear()
         self._joined, self._fields = [], {}
+        self._postponed.clear()
         self.unread = 0
         calls, self._lost = self._lost, []
         requests, self._requests = self._requests, {}
@@ -304,7 +315,12 @@ class Link(Protocol):
                 return
             turns.spend(1 + size // STEP_BYTES)
             if isAsked:
-                self._ask(handler, frame)
+                if frame[0] not in self._large:
+                    self._ask(handler, frame)
+                elif self._postponed or self._isBusy():
+                    self._postponed.append((handler, frame))
+                else:
+                    self._askLarge(handler, frame)
             else:
                 try:
                     handler(*frame[1:])
@@ -335,6 +351,25 @@ class Link(Protocol):
                 self._reply(answer, seq)
             except Exception:
                 self._refuse(Failure(), seq)
+
+    def _isBusy(self) -> bool:
+        """Return whether a large answer had to wait here: much is unread, and another one is part of it."""
+        return self.unread > BUSY and self._end > self._written - self.unread
+
+    def _askLarge(self, handler: Callable[..., Any], frame: tuple[Any, ...]) -> None:
+        self._ask(handler, frame)
+        self._end = self._written + self._joinedSize
+
+    def _askSome(self) -> None:
+        """Answer what was postponed, as far as the other side reads and the turn has time."""
+        self._isCalled = False
+        while self._postponed and not self._isBusy():
+            if self.turns.isOver(0):
+                self._isCalled = True
+                self.turns.later(self._askSome)
+                break
+            self.turns.spend(1)
+            self._askLarge(*self._postponed.popleft())
 
     def _reply(self, answer: Any, seq: int) -> None:
         if self.isUp:
@@ -382,6 +417,7 @@ class Link(Protocol):
     def _write(self, data: bytes) -> None:
         if not self.isUp:
             return
+        self._written += len(data)
         if not self._isProducing and self._writeSome is not None:
             taken = self._writeSome(data)
             if taken == len(data):
@@ -418,6 +454,9 @@ class Link(Protocol):
         else:
             self._isProducing = False
             self.transport.unregisterProducer()
+        if self._postponed and not self._isCalled and not self._isBusy():
+            self._isCalled = True
+            self.turns.later(self._askSome)
 
     def stopProducing(self) -> None:
         """Do nothing: the end comes with `connectionLost`; called by the transport."""
