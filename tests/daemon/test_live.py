@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -15,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.live.nursery import BIN, run
-from tests.live.support import COMMAND, PATIENCE, PORTS, TWIST, TWISTD, environment, running, starting, until, writeService
+from tests.live.support import COMMAND, PATIENCE, PORTS, TWIST, TWISTD, curl, environment, running, starting, until, writeService
 from twisted_ws.daemon.addresses import _isDualStack
 
 TWISTD_DAEMON = (str(BIN / "twistd"), "wsservice")
@@ -239,3 +241,30 @@ def test_anEncodingThatLacksACharacter(tmp_path: Path, logFormat: str, city: str
     arguments = ("--service", "/ws=rooms:Prints", "--log-format", logFormat)
     with running(tmp_path, *arguments, more={"PYTHONIOENCODING": "ascii"}) as server, server.client():
         server.waitFor(f"from {city} to here")
+
+
+@pytest.mark.parametrize("more", [(), ("--workers", "1")], ids=["one process", "workers"])
+def test_endpointsWithTLSOfTheirOwn(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """The endpoints ssl: and tls: serve clients that offer protocols by ALPN, as browsers and curl do."""
+    issued = trustme.CA().issue_cert("localhost")
+    issued.private_key_pem.write_to_path(tmp_path / "key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    (tmp_path / "names").mkdir()
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "names/localhost.pem")
+    listen = (
+        "--port",
+        "off",
+        "--broadcast-port",
+        "off",
+        "--listen",
+        "ssl:0:privateKey=key:certKey=cert",
+        "--listen",
+        "tls:names:0",
+    )
+    with running(tmp_path, *more, ports=listen) as server:
+        found = re.findall("WebSocket on (wss://localhost:[0-9]+)", server.output)
+        assert len(found) == 2
+        for url in found:
+            assert (
+                curl("--insecure", "--write-out", "%{http_code}", "--output", "/dev/null", url.replace("wss", "https")) == "200"
+            )

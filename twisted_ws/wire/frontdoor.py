@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IProtocolFactory, IProtocolNegotiationFactory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
@@ -405,6 +405,7 @@ def response(status: int, message: str, headers: tuple[tuple[str, str], ...] = (
 
 
 @implementer(IProtocolFactory)
+@implementer(IProtocolNegotiationFactory)
 class FrontDoorFactory(ServerFactory):
     """Makes the front doors of one port; any endpoint can listen with it.
 
@@ -450,6 +451,10 @@ class FrontDoorFactory(ServerFactory):
         if gate.census is not None:
             gate.report(peer[0], door.turnAway)
         return door
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return what ALPN may choose, for a port whose TLS is Twisted's: without this, it fails where a client offers any."""
+        return [b"http/1.1", b"http/1.0"]
 
     def doStart(self) -> None:
         """Start the HTTP factory along with this one."""

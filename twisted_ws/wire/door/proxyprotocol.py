@@ -16,7 +16,13 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IProtocolNegotiationFactory,
+    IStreamServerEndpoint,
+)
 from twisted.logger import Logger
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
 from zope.interface import implementer
@@ -184,6 +190,7 @@ class ProxiedConnection(HAProxyProtocolWrapper):
         self.loseConnection()  # type: ignore[no-untyped-call]
 
 
+@implementer(IProtocolNegotiationFactory)
 class ProxiedFactory(HAProxyWrappingFactory):
     """Makes connections for which a balancer names the client."""
 
@@ -193,6 +200,11 @@ class ProxiedFactory(HAProxyWrappingFactory):
     def __init__(self, factory: IProtocolFactory) -> None:
         super().__init__(factory)  # type: ignore[no-untyped-call]
         self.throttle = Throttle(time.monotonic)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return what ALPN may choose: what the factory for the clients says."""
+        wrapped = IProtocolNegotiationFactory(self.wrappedFactory, None)
+        return [] if wrapped is None else list(wrapped.acceptableProtocols())
 
 
 @implementer(IStreamServerEndpoint)
