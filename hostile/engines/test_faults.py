@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.engines.redis.harness import FaultyHarness
 from tests.engines.redis.servers import REDIS, VALKEY
 from twisted_ws.testing.engines import EngineContract
-
-pytest.register_assert_rewrite("twisted_ws.testing.engines.promises")
 
 
 class ValkeyHarness(FaultyHarness):

@@ -62,7 +62,7 @@ class Owner(Protocol):
     def offers(self) -> list[Offer]:
         """Return what a server may have forgotten."""
 
-    def offered(self) -> tuple[int, int, int, int]:
+    def offered(self) -> tuple[bytes, bytes, bytes, bytes]:
         """Return how long a channel is remembered, and the limits of its history, as the scripts want them."""
 
     def about(self) -> bytes:

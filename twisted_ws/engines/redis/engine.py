@@ -253,6 +253,8 @@ class RedisEngine:
         self._reactor = reactor
         self._times = times
         self._dialer = Dialer(reactor, url, password, self.largest)
+        own = HistoryLimits(limits.historyMessages, limits.historyAge, limits.historyBytes)
+        self._ownHistory = self._history(own)
         self._watches = Watches()
         self._tail = Tail()
         self._presence = Presence()
@@ -435,7 +437,7 @@ class RedisEngine:
         """Return what is remembered (see `Owner`)."""
         return [*self._tail.offers(self._watches.positions(), self._wheel.seconds())]
 
-    def offered(self) -> tuple[int, int, int, int]:
+    def offered(self) -> tuple[bytes, bytes, bytes, bytes]:
         """Return how long channels live (see `Owner`)."""
         messages, age, size, ttl = self._history(None)
         return ttl, messages, age, size
@@ -684,12 +686,13 @@ class RedisEngine:
 
     # Publish, watch, history.
 
-    def _history(self, limits: HistoryLimits | None) -> tuple[int, int, int, int]:
-        """Return messages, ms, bytes, and the ms that a channel is remembered."""
-        own = self._limits
-        messages, age, size = limits or (own.historyMessages, own.historyAge, own.historyBytes)
+    def _history(self, limits: HistoryLimits | None) -> tuple[bytes, bytes, bytes, bytes]:
+        """Return messages, ms, bytes, and the ms that a channel is remembered, as the scripts want them."""
+        if limits is None:
+            return self._ownHistory
+        messages, age, size = limits
         ms = max(int(age * 1000), 1)
-        return messages, ms, size, max(ms * REMEMBERED, REMEMBERED_LEAST)
+        return b"%d" % messages, b"%d" % ms, b"%d" % size, b"%d" % max(ms * REMEMBERED, REMEMBERED_LEAST)
 
     def publish(
         self,

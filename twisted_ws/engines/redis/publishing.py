@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 ARRIVAL = 2.0
 
 
+# Channels whose keys are remembered.
+PLACES = 10_000
+
+
 class Publisher:
     """What all publications of one engine share.
 
@@ -50,6 +54,19 @@ class Publisher:
         self.awaited: dict[bytes, Publishing] = {}
         self.receipts = receipts
         self._numbers = 0
+        self._places: dict[str, tuple[tuple[bytes, ...], bytes, bytes]] = {}
+
+    def places(self, channel: str) -> tuple[tuple[bytes, ...], bytes, bytes]:
+        """Return the keys of a channel, its name, and its pub/sub channel, as the script wants them."""
+        found = self._places.get(channel)
+        if found is None:
+            keys, name = self.keys, channel.encode("ascii")
+            prefix = keys.prefix
+            own = tuple([prefix + letter + name for letter in (b"m:", b"s:", b"c:")])
+            if len(self._places) >= PLACES:
+                self._places.clear()
+            found = self._places[channel] = (keys.gate, *own, keys.names), name, keys.messages + name
+        return found
 
     def number(self) -> int:
         """Return the number of the next publication."""
@@ -86,7 +103,7 @@ class Publishing(Operation):
         channel: str,
         envelope: bytes,
         number: int,
-        history: tuple[int, int, int, int],
+        history: tuple[bytes, bytes, bytes, bytes],
         receipt: tuple[str, bytes] | None,
         here: int,
     ) -> None:
@@ -106,17 +123,8 @@ class Publishing(Operation):
 
     def pack(self, link: Link) -> bytes:
         """Return the command."""
-        shared, channel = self._shared, self._channel.encode("ascii")
-        keys = shared.keys
-        prefix = keys.prefix
-        messages, age, size, ttl = self._history
-        names: tuple[bytes, ...] = (
-            keys.gate,
-            prefix + b"m:" + channel,
-            prefix + b"s:" + channel,
-            prefix + b"c:" + channel,
-            keys.names,
-        )
+        shared = self._shared
+        names, channel, topic = shared.places(self._channel)
         values: tuple[bytes | int, ...] = (
             link.run,
             link.gen,
@@ -126,16 +134,13 @@ class Publishing(Operation):
             b"1" if self.isAgain else b"0",
             shared.node,
             channel,
-            keys.messages + channel,
+            topic,
             self._envelope,
-            messages,
-            age,
-            size,
-            ttl,
+            *self._history,
         )
         if self._receipt is not None:
             key, fingerprint = self._receipt
-            names = (*names, b"%br:%b:%b" % (prefix, channel, key.encode()))
+            names = (*names, b"%br:%b:%b" % (shared.keys.prefix, channel, key.encode()))
             values = (*values, fingerprint, shared.receipts, self._here)
         packed: bytes = hiredis.pack_command((b"EVALSHA", PUBLISH.sha, len(names), *names, *values))  # type: ignore[arg-type]
         return packed

@@ -4,8 +4,8 @@ Keys, behind the prefix:
 
 | key | what |
 | --- | --- |
-| ``gate`` hash | ``v`` the version of this model, ``run`` the run_id of the server, ``gen`` a random name of this generation, ``until`` ms: closed until then, and until somebody opens it; 0: open |
-| ``m:{channel}`` hash | ``e`` epoch, ``o`` last offset, ``g`` the generation that the epoch began in, ``b`` the last positions of earlier epochs, ``w`` bytes charged so far, ``l`` the same at the first message that is kept, at least, ``h`` the history's limits, ``n:{instance}`` the last number that an instance published with |
+| ``gate`` hash | ``v`` the version of this model, ``run`` the run_id of the server, ``gen`` a random name of this generation, ``until`` ms: closed until then, and until somebody opens it; 0: open; ``open`` is run and gen then |
+| ``m:{channel}`` hash | ``e`` epoch, ``o`` last offset, ``g`` the generation that the epoch began in, ``b`` the last positions of earlier epochs, ``w`` bytes charged so far, ``l`` the same at the first message that is kept, at least, ``x`` when their expiry was set, ``h`` the history's limits, ``n:{instance}`` the last number that an instance published with |
 | ``s:{channel}`` stream | the messages: entry ``0-{offset}`` with one field, a record |
 | ``r:{channel}:{key}`` string | the answer to a publication with an idempotency key |
 | ``c:{channel}`` hash | subscribers by node |
@@ -30,8 +30,7 @@ VERSION = 1
 
 _GATE = """
 local function closed(gate, run, gen)
-  local is = redis.call('HMGET', gate, 'run', 'gen', 'until')
-  return is[1] ~= run or is[2] ~= gen or is[3] ~= '0'
+  return redis.call('HGET', gate, 'open') ~= run .. gen
 end
 """
 
@@ -40,7 +39,10 @@ local function ms()
   local now = redis.call('TIME')
   return now[1] * 1000 + math.floor(now[2] / 1000)
 end
-local function whole(n) return string.format('%.0f', n) end
+local function whole(n)
+  if n < 1e14 then return n .. '' end  -- which Lua writes in full, and faster
+  return string.format('%.0f', n)
+end
 """
 
 # An epoch begins with its time, so of two the later one is the greater one.
@@ -153,7 +155,7 @@ local gate = redis.call('HMGET', KEYS[1], 'run', 'gen', 'until')
 if gate[1] ~= ARGV[1] or gate[2] ~= ARGV[2] then return {'closed'} end
 local left = gate[3] - ms()
 if gate[3] ~= '0' and left > 0 then return {'wait', left} end
-redis.call('HSET', KEYS[1], 'until', '0')
+redis.call('HSET', KEYS[1], 'until', '0', 'open', ARGV[1] .. ARGV[2])
 return {'open'}
 """
 
@@ -163,7 +165,7 @@ local gen, tag, instance, number, again, node = ARGV[2], ARGV[3], ARGV[4], ARGV[
 local channel, to, envelope = ARGV[8], ARGV[9], ARGV[10]
 local messages, age, bytes, ttl = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 if closed(gate, ARGV[1], gen) then return {'closed'} end
-local is = redis.call('HMGET', m, 'e', 'o', 'g', 'w', 'l', 'h', 'n:' .. instance)
+local is = redis.call('HMGET', m, 'e', 'o', 'g', 'w', 'l', 'h', 'n:' .. instance, 'x')
 local e, o, w = is[1], tonumber(is[2]), tonumber(is[4])
 local mine = is[7] and tonumber(string.match(is[7], '^%d+'))
 local here = 0
@@ -176,6 +178,7 @@ if receipt then
   here = tonumber(ARGV[17])
 end
 if again == '1' and mine and mine >= tonumber(number) then
+  local head = history()
   local wanted, from, seen = instance .. '-' .. number, '+', 0
   while true do
     local found = redis.call('XREVRANGE', s, from, '-', 'COUNT', 100)
@@ -191,21 +194,25 @@ if again == '1' and mine and mine >= tonumber(number) then
   if seen ~= 1 then return {'known', e .. ':' .. whole(o), others(c, node)} end
 end
 local now = ms()
+local at = whole(now)
 if not e then
+  local epoch, create = epochs()
   e, o, w = epoch(nil, now, tag), 0, 0
   create(m, s, names, channel, gen, e)
 elseif is[3] ~= gen then
+  local epoch, _, bounded = epochs()
   local b = bounded(redis.call('HGET', m, 'b') or '', e, o)
   e = epoch(e, now, tag)
   redis.call('HSET', m, 'e', e, 'g', gen, 'b', b)
 end
 o = o + 1
 local id = whole(o)
-local line = e .. ' ' .. id .. ' ' .. instance .. '-' .. number .. ' ' .. whole(now) .. ' ' .. whole(w)
+local line = e .. ' ' .. id .. ' ' .. instance .. '-' .. number .. ' ' .. at .. ' ' .. whole(w)
 local record = line .. '\\n' .. envelope
 w = w + #envelope + 256
 local h = messages .. ' ' .. age .. ' ' .. bytes
 if is[6] ~= h then
+  local _, _, tidy = history()
   if is[6] then tidy(m, s, o - 1, is[6], now) end
   redis.call('HSET', m, 'h', h)
 end
@@ -219,13 +226,21 @@ if not mine then
     end
   end
 end
-if not mine or mine < tonumber(number) then mine = tonumber(number) end
-redis.call('HSET', m, 'o', id, 'w', whole(w), 'n:' .. instance, whole(mine) .. ' ' .. whole(now))
-redis.call('PEXPIRE', m, ttl)
+local last = number
+if mine and mine > tonumber(number) then last = whole(mine) end
+redis.call('HSET', m, 'o', id, 'w', whole(w), 'n:' .. instance, last .. ' ' .. at)
 if messages ~= '0' then
   redis.call('XADD', s, 'MAXLEN', '~', messages, '0-' .. id, 'd', record)
-  redis.call('PEXPIRE', s, age)
-  if w - (tonumber(is[5]) or 0) > tonumber(bytes) then tooLarge(m, s, o, w, tonumber(bytes)) end
+  if w - (tonumber(is[5]) or 0) > tonumber(bytes) then
+    local _, tooLarge = history()
+    tooLarge(m, s, o, w, tonumber(bytes))
+  end
+end
+if not is[8] or now - is[8] > age / 20 or is[6] ~= h then
+  -- Not with each message: they live a little longer.
+  redis.call('HSET', m, 'x', at)
+  redis.call('PEXPIRE', m, ttl)
+  redis.call('PEXPIRE', s, math.ceil(age * 1.05))
 end
 local recipients = others(c, node)
 if receipt then
@@ -384,6 +399,7 @@ if not is[1] then return {'ok', 0} end
 tidy(m, s, tonumber(is[1]), is[2], ms())
 local count = redis.call('XLEN', s)
 redis.call('DEL', s)
+redis.call('HDEL', m, 'x')
 return {'ok', count}
 """
 
@@ -621,7 +637,15 @@ class Script:
 
 HELLO = Script(_TIME, _HELLO)
 OPEN = Script(_TIME, _OPEN)
-PUBLISH = Script(_GATE, _TIME, _EPOCH, _HISTORY, _COUNTS, _PUBLISH)
+PUBLISH = Script(
+    _GATE,
+    _TIME,
+    # Most messages do without these: to make the functions each time would cost more than to call them.
+    f"local function history() {_HISTORY} return head, tooLarge, tidy end",
+    f" local function epochs() {_EPOCH} return epoch, create, bounded end",
+    _COUNTS,
+    _PUBLISH,
+)
 REPAIR = Script(_TIME, _EPOCH, _HISTORY, _REPAIR)
 WATCH = Script(_GATE, _TIME, _EPOCH, _WATCH)
 TOPS = Script(_TOPS)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from twisted_ws.daemon import engines
+from twisted_ws.daemon.engines import engineMaker
+from twisted_ws.daemon.settings import Settings
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.server import WebSocketServer
+
+
+def test_memory():
+    """Without --engine, channels are in memory."""
+    assert engineMaker(Settings()) is None
+    assert engineMaker(Settings(engine="memory:")) is None
+
+
+def made(settings):
+    """Return what an engine's factory is given."""
+    return settings
+
+
+def test_installed(tmp_path, monkeypatch):
+    """A scheme names an installed engine, which gets the URL, the password of the file, and what the server has."""
+    entry = EntryPoint("kept", f"{__name__}:made", engines.GROUP)
+    monkeypatch.setattr(engines, "entry_points", lambda group: [entry])
+    password = tmp_path / "password"
+    password.write_bytes(b"secret\r\n")
+    password.chmod(0o600)
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[made.__module__])
+    make = engineMaker(Settings(engine="kept://there", enginePasswordFile=str(password)))
+    server = WebSocketServer()
+    found = make(server.runtime)
+    assert (found.url, found.password) == ("kept://there", b"secret")
+    assert (found.wheel, found.reactor, found.limits) == (server.runtime.wheel, server.reactor, Settings().limits)
+
+
+@pytest.mark.parametrize("url", ["redas://host", "127.0.0.1", "", "://"])
+def test_unknown(url):
+    """An unknown scheme is refused in one line that names those that there are."""
+    with pytest.raises(ConfigurationError, match="memory:, redis:, redis\\+sentinel:, redis\\+unix:, rediss:"):
+        engineMaker(Settings(engine=url))
+
+
+def test_notInstalled(monkeypatch):
+    """An engine whose package is missing says what to install."""
+    monkeypatch.setitem(sys.modules, "hiredis", None)
+    for name in [name for name in sys.modules if name.startswith("twisted_ws.engines.redis")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigurationError, match=r"hiredis is not installed; try pip install 'twisted-ws\[redis\]'"):
+        engineMaker(Settings(engine="rediss://host"))
+
+
+def test_mistakes(tmp_path):
+    """Options that do not belong together, and files without a password, are refused."""
+    empty = tmp_path / "empty"
+    empty.write_bytes(b"\n")
+    for settings, word in (
+        (Settings(enginePasswordFile=str(empty)), "is empty"),
+        (Settings(enginePasswordFile="/nowhere"), "/nowhere"),
+        (Settings(engine="redis://host", historyFile="/tmp/history"), "--history-file"),
+    ):
+        with pytest.raises(ConfigurationError, match=word):
+            engineMaker(settings)
+    empty.write_bytes(b"secret")
+    with pytest.raises(ConfigurationError, match="needs a server"):
+        engineMaker(Settings(enginePasswordFile=str(empty)))
