@@ -130,6 +130,9 @@ MISTAKES = {
     "badSwitch": (("--compression", "yes"), "on or off"),
     "badChoice": (("--tls-minimum", "1.1"), "1.2 or 1.3"),
     "badOrigin": (("--allowed-origin", "app.example"), "app.example"),
+    "engineUnknown": (("--engine", "redas://127.0.0.1"), "redis:"),
+    "enginePasswordInSight": (("--engine", "redis://:word@127.0.0.1"), "--engine-password-file"),
+    "enginePasswordMissing": (("--engine", "redis://127.0.0.1", "--engine-password-file", "none"), "none"),
     "badProxy": (("--trusted-proxy", "10.0.0.0/99"), "10.0.0.0/99"),
 }
 RUNNERS = {"twistd": TWISTD, "twisted-ws": COMMAND, "daemon": DAEMON, "twist": TWIST}
@@ -195,6 +198,16 @@ def test_aMistakeIsOneLineAndExitCodeOne(place: Path, ports: dict[str, str], nam
     assert "Traceback" not in done.stdout
     if runner == "daemon":
         assert not (place / "twistd.pid").exists()
+
+
+@pytest.mark.parametrize("runner", ["twistd", "twisted-ws", "twist"])
+def test_theEngineDoesNotAnswer(place: Path, ports: dict[str, str], runner: str) -> None:
+    """An engine whose server cannot be reached, which takes a while to know, is one line and exit code 1 too."""
+    url = _filled("redis://127.0.0.1:{free}?wait=0.2", ports)
+    done = _start(place, [*RUNNERS[runner], *PORTS, "--engine", url], anew=True)
+    assert done.returncode == 1, done
+    assert done.stderr == f"twisted_ws: The engine's server {url[8:-9]} cannot be reached: Connection refused (--engine).\n"
+    assert "Traceback" not in done.stdout
 
 
 def test_whatListensBeforeTheMistakeIsClosed(place: Path, ports: dict[str, str]) -> None:
