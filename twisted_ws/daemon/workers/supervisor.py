@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 from collections.abc import Callable, Generator, MutableMapping
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -17,7 +15,7 @@ from twisted.python.failure import Failure
 
 from twisted_ws.daemon.engines import engineMaker
 from twisted_ws.daemon.listeners import Listener
-from twisted_ws.daemon.process import ProcessDaemon, _endAtOnce
+from twisted_ws.daemon.process import ProcessDaemon, _endAtOnce, _exitWithError
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import KEYS, Settings
 from twisted_ws.daemon.systemd import notify
@@ -47,6 +45,8 @@ FIXED = (
     "broadcastTlsPort",
     "broadcastInterface",
     "stateDirectory",
+    "engine",
+    "enginePasswordFile",
     "historyFile",
     "apiKeyFile",
     "logFormat",
@@ -273,7 +273,7 @@ class Supervisor(ProcessDaemon):
         self._log.critical("{error}", error=str(failure.value))
         self.exitCode = 1
         # twistd ends with 0 whenever its reactor has stopped; its pid file is gone by then.
-        atexit.register(_exitWithOne)
+        atexit.register(_exitWithError)
         if self._reactor.running:
             self._reactor.stop()
 
@@ -341,10 +341,3 @@ class _Workers(Factory):
     """The factory of a port that accepts nothing; its name is in the log."""
 
     noisy = False
-
-
-def _exitWithOne() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    os._exit(1)

@@ -104,10 +104,7 @@ class WorkerDaemon(Daemon):
         return server
 
     def _engineFailed(self, failure: Failure) -> None:
-        """Leave: the supervisor starts another one."""
-        super()._engineFailed(failure)
-        if self._link is not None:
-            self._link.close()
+        """Say nothing: the supervisor is told why this worker cannot start (`Work`)."""
 
     def _makeEngine(self, runtime: Runtime) -> HubEngine:
         assert self._link is not None  # only a trial has none
