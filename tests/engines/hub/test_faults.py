@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
 
 from tests.engines.hub.worlds import World
 from twisted_ws.engines.contract import EngineState, HistoryLimits
@@ -82,6 +83,39 @@ def test_diesBeforeAcknowledging():
     assert not answer.called
     one.toHub.lose()
     assert world.result(answer).recipients == 1
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_passingOnFails(later):
+    """A worker that cannot pass a message on says so, and stays."""
+    world = World(1)
+    (worker,) = world.workers
+    worker.watch("a")
+    failure = Failure(ZeroDivisionError())
+
+    def fail(publication):
+        if not later:
+            raise failure.value
+        worker.node.count = Deferred()
+        world.clock.callLater(0, worker.node.count.errback, failure)
+
+    worker.node.react = fail
+    with capturedLogs() as logs:
+        assert world.result(world.hub.publish("a", Message.of(b"x"))).recipients == 0
+    assert [event["log_failure"].type for event in logs] == [ZeroDivisionError]
+    assert not next(iter(world.hub.spokes.values())).sent
+
+
+def test_entersWhenItHasLeft():
+    """Whoever a worker announces after its goodbye does not stay on the channel for ever."""
+    world = World(1)
+    (worker,) = world.workers
+    worker.engine.stop()
+    worker.engine.enter("a", "node01.1", "ann", b"null")
+    world.settle()
+    worker.toHub.lose()
+    world.settle()
+    assert world.memory.members("a", "", 10, 1000).members == []
 
 
 def test_patience():

@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from tests.engines.hub.links import Pair
-from twisted_ws.engines.hub.link import LARGEST, UNREAD, Link, frameOf
+from twisted_ws.engines.hub.link import LARGEST, TOGETHER, UNREAD, Link, frameOf
 from twisted_ws.errors import ChannelError
 from twisted_ws.wire.loop.turns import TURN, Turns
 
@@ -302,6 +302,19 @@ def test_together():
     pair.other.sendTogether("ack", 9, 9)
     pair.settle()
     assert acks[1:] == [(9, 9)]
+
+
+def test_togetherButNotAll():
+    """What shares a frame is little enough to be handled in one go, and stays in order."""
+    pair = Pair()
+    counts, found = [], []
+    pair.other.handle("x", lambda: [pair.other.sendTogether("ack", number, 1) for number in range(1000)])
+    pair.one.handle("ack", lambda *fields: (counts.append(len(fields)), found.extend(fields[::2])))
+    pair.connect()
+    pair.one.send("x")
+    pair.settle()
+    assert max(counts) <= TOGETHER
+    assert found == [*range(1000)]
 
 
 class Sockets:

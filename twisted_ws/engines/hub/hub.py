@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -44,6 +45,8 @@ PATIENCE = 2.0
 LOOK = 0.5
 # Steps of `Turns` for one thing that a worker leaves behind.
 LEFT = 4
+# The same for a publisher that is answered: by HTTP, as a rule.
+ANSWER = 32
 
 # Revocations of one frame to a worker that comes.
 REVOCATIONS = 64
@@ -92,7 +95,8 @@ class Hub:
         self._watching: dict[str, tuple[Spoke, ...]] = {}
         self._patterns = 0  # how many of these are patterns
         self._number = 0
-        self._deliveries: dict[int, _Delivery] = {}  # the oldest first
+        # The oldest first. In a plain dict, finding the first steps over all that were removed.
+        self._deliveries: OrderedDict[int, _Delivery] = OrderedDict()
         self._isGivingUp = False
         self._revoking: MaybeDeferred[Any] = None
 
@@ -154,7 +158,7 @@ class Hub:
 
     async def _forgetWorker(self, spoke: Spoke) -> None:
         through = self._turns.through
-        async for number in through(tuple(spoke.sent), LEFT):
+        async for number in through(tuple(spoke.sent), ANSWER):
             self._count(spoke, number, 0)
         async for channel in through(tuple(spoke.watched), LEFT):
             self._unwatch(spoke, channel)
@@ -198,6 +202,8 @@ class Hub:
             self._engine.unwatch(channel)
 
     def _enter(self, spoke: Spoke, channel: str, connection: str, user: str, info: bytes) -> None:
+        if spoke.hasLeft:
+            return  # who else was there is forgotten by now
         spoke.entered.add((channel, connection))
         self._engine.enter(channel, connection, user, info)
 
@@ -468,19 +474,24 @@ class Hub:
 
     def _giveUp(self) -> None:
         """Answer what has waited too long, in as many turns as it takes."""
-        deliveries, now = self._deliveries, self._wheel.now
-        while deliveries:
-            number, delivery = next(iter(deliveries.items()))
-            if delivery.due > now:
-                break
-            if self._turns.isOver(0):
-                if not self._isGivingUp:
-                    self._isGivingUp = True
-                    self._turns.later(self._goOn)
-                break
-            self._turns.spend(LEFT)
-            del deliveries[number]
-            delivery.later.callback(delivery.count)
+        deliveries, now, turns = self._deliveries, self._wheel.now, self._turns
+        begun = turns.begin()
+        try:
+            while deliveries:
+                number, delivery = next(iter(deliveries.items()))
+                if delivery.due > now:
+                    break
+                if turns.isOver(0):
+                    if not self._isGivingUp:
+                        self._isGivingUp = True
+                        turns.later(self._goOn)
+                    break
+                turns.spend(ANSWER)
+                del deliveries[number]
+                delivery.later.callback(delivery.count)
+        finally:
+            if begun:
+                turns.end()
 
     def _goOn(self) -> None:
         self._isGivingUp = False

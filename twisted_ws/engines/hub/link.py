@@ -38,6 +38,8 @@ BUSY = 2 * MIB
 SLICE = 128 * KIB
 # Bytes of frames that are joined while a read goes on, before they are written even so.
 JOINED = 64 * KIB
+# Fields that share one frame, at most: for each the other side may have work to do, and a frame is handled in one go.
+TOGETHER = 128
 # From this size on a frame is decoded where it is and not copied first.
 LARGE = 4 * KIB
 # Bytes of a frame that cost another step of `Turns`.
@@ -175,13 +177,15 @@ class Link(Protocol):
             self._flush()
 
     def sendTogether(self, kind: str, *fields: Any) -> None:
-        """Send fields that may share one frame with others of the kind: handlers send them as one, after all other frames."""
+        """Send fields that may share one frame with others of the kind: handlers send many as one, after other frames."""
         if not self._isReading:
             self.send(kind, *fields)
-        elif kind in self._fields:
-            self._fields[kind] += fields
-        else:
-            self._fields[kind] = [*fields]
+            return
+        some = self._fields.setdefault(kind, [])
+        some += fields
+        if len(some) >= TOGETHER:
+            del self._fields[kind]
+            self.send(kind, *some)
 
     def request(self, kind: str, *fields: Any) -> Deferred[Any]:
         """Send a frame whose handler answers; return a Deferred of that.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from twisted_ws.engines.contract import NodeInfo
 from twisted_ws.engines.hub.link import Link
 from twisted_ws.limits import MIB
@@ -42,7 +44,7 @@ class Spoke:
         self.info = info
         self.watched: set[str] = set()
         self.entered: set[tuple[str, str]] = set()
-        self.sent: dict[int, tuple[int, float]] = {}
+        self.sent: OrderedDict[int, tuple[int, float]] = OrderedDict()  # a plain dict finds its first slowly after removals
         self.hasLeft = False
         self.isBehind = False
         self._lag = lag

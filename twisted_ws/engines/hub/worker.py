@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_ws.engines.contract import (
     Command,
@@ -50,6 +52,8 @@ class HubEngine:
     Attributes:
         state: that of the hub's engine; DOWN before `start` and without a link.
     """
+
+    _log = Logger()
 
     def __init__(self, link: Link, limits: Limits, wheel: Wheel) -> None:
         link.largest = max(link.largest, limits.maxMessageSize + ROOM)
@@ -219,14 +223,26 @@ class HubEngine:
 
     def _received(self, number: int, channel: str, epoch: str, offset: int, kind: str, payload: bytes, key: str | None) -> None:
         publication = Publication(channel, epoch, offset, KINDS[kind], payload, key, self._wheel.seconds())
-        self._acknowledge(self._node.received(publication), number)
+        self._pass(self._node.received, publication, number)
 
     def _broadcasted(self, number: int, kind: str, payload: bytes) -> None:
-        self._acknowledge(self._node.broadcasted(Message(KINDS[kind], payload)), number)
+        self._pass(self._node.broadcasted, Message(KINDS[kind], payload), number)
+
+    def _pass(self, take: Callable[[Any], MaybeDeferred[int]], message: Any, number: int) -> None:
+        try:
+            taken = take(message)
+        except Exception:
+            taken = self._failed(Failure())
+        self._acknowledge(taken, number)
+
+    def _failed(self, failure: Failure) -> int:
+        # The hub waits for an acknowledgement whatever happens here; without one, it would let go of this worker in the end.
+        self._log.failure("passing on a message failed inside the server", failure)
+        return 0
 
     def _acknowledge(self, taken: MaybeDeferred[int], number: int) -> None:
         if isinstance(taken, Deferred):
-            taken.addCallback(self._acknowledge, number)
+            taken.addErrback(self._failed).addCallback(self._acknowledge, number)
         else:
             self._link.sendTogether("ack", number, taken)
 
