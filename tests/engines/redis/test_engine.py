@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 from twisted.internet import reactor
 
@@ -11,6 +13,7 @@ from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
 from twisted_ws.message import START, Message, parsePosition
 from twisted_ws.testing.engines import RecordingNode
+from twisted_ws.testing.engines.harness import Data
 
 
 class Harness(FaultyHarness):
@@ -307,3 +310,57 @@ def test_longCut(harness, node):
     assert harness.until(lambda: len(feed.heard) >= 2500)
     assert feed.texts == [str(number) for number in range(2500)]
     assert feed.gaps == []
+
+
+def test_lateCommand(harness, node):
+    """What the server executes only after it was sent again, because it had stood still, is not done twice."""
+    first = node()
+    feed = watch(harness, first, "a")
+    sent = harness.ways[first.engine].sent
+    sent.clear()
+    publish(harness, first, "a", "1")
+    late = b"".join(each for each in sent if b"EVALSHA" in each)
+    publish(harness, first, "a", "2")
+    with socket.create_connection(("127.0.0.1", harness.server.port), timeout=10) as connection:
+        connection.sendall(late)
+        assert b"known" in connection.recv(1000)
+    publish(harness, first, "a", "3")
+    assert harness.until(lambda: len(feed.heard) >= 3)
+    assert feed.texts == ["1", "2", "3"]
+
+
+def test_threeNodes(harness, node):
+    """Three nodes lose, double and reorder nothing, though the server goes back in time, twice, and stands still."""
+    nodes = [node() for _ in range(3)]
+    feeds = [watch(harness, each, "a") for each in nodes]
+    published = []
+
+    def traffic(count):
+        answers = []
+        for number in range(count):
+            text = f"{len(published)}"
+            published.append(text)
+            answers.append(nodes[number % 3].engine.publish("a", Message.of(text)))
+            harness.turn()
+        return answers
+
+    waited = traffic(60)
+    for _ in range(2):
+        for answer in waited:
+            harness.wait(answer)
+        harness.save()
+        for answer in traffic(70):
+            harness.wait(answer)
+        waited = traffic(20)
+        harness.restart(Data.OLDER)
+        waited += traffic(20)
+    harness.server.stop()
+    harness.advance(0.3)
+    waited += traffic(20)
+    harness.server.goOn()
+    for answer in waited:
+        harness.wait(answer)
+    assert harness.until(lambda: all(len(feed.heard) >= len(published) for feed in feeds))
+    assert feeds[0].texts == feeds[1].texts == feeds[2].texts
+    assert sorted(map(int, feeds[0].texts)) == [*range(len(published))]
+    assert [feed.gaps for feed in feeds] == [[], [], []]

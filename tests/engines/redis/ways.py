@@ -45,6 +45,7 @@ class _Here(Protocol):
         self.way.endpoint(reactor).connect(factory).addErrback(lambda _: self.transport.abortConnection())
 
     def dataReceived(self, data):
+        self.way.sent.append(data)
         left = self.way.left
         if left is not None:
             data, rest = data[:left], data[left:]
@@ -77,6 +78,7 @@ class Way:
     def __init__(self, endpoint, tls=None):
         self.endpoint = endpoint
         self.open = []
+        self.sent = []
         self.left = None
         self.wasCut = False
         self.isDeaf = False

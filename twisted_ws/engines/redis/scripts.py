@@ -177,7 +177,8 @@ if receipt then
   end
   here = tonumber(ARGV[17])
 end
-if again == '1' and mine and mine >= tonumber(number) then
+if mine and mine >= tonumber(number) then
+  -- It was perhaps here already: sent again, or late, from a connection that its node has given up.
   local head = history()
   local wanted, from, seen = instance .. '-' .. number, '+', 0
   while true do
@@ -190,8 +191,8 @@ if again == '1' and mine and mine >= tonumber(number) then
     if #found < 100 then break end
     from = '(' .. found[100][1]
   end
-  -- Not in a history that is whole: it was never published. Else it is taken for one of those that are forgotten.
-  if seen ~= 1 then return {'known', e .. ':' .. whole(o), others(c, node)} end
+  -- Not in a history that is whole: it was never published. Else what was sent again is taken for one that is forgotten.
+  if again == '1' and seen ~= 1 then return {'known', e .. ':' .. whole(o), others(c, node)} end
 end
 local now = ms()
 local at = whole(now)
