@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import pytest
-from twisted.internet import reactor
 
 from tests.engines.redis.harness import FaultyHarness
 from tests.engines.redis.servers import Server
@@ -186,7 +186,7 @@ def test_hugeEntry(harness, node):
 def test_tooManyAtOnce(harness, node, monkeypatch):
     """More publications than can wait are refused at once, and those that were not refused arrive."""
     first = node()
-    monkeypatch.setattr("twisted_ws.engines.redis.engine.WAITING", 200)
+    monkeypatch.setattr("twisted_ws.engines.redis.requests.WAITING", 200)
     harness.cut(first.engine)
     assert harness.until(lambda: first.engine.state is EngineState.DOWN)
     answers = []
@@ -256,7 +256,7 @@ def test_lateNode(harness, node):
 def test_claimsAfterLoss(harness, node):
     """What was claimed stays claimed when the server forgets."""
     first, second = node(), node()
-    until = reactor.seconds() + 100
+    until = time.time() + 100
     assert harness.wait(first.engine.claim("k", until))
     harness.server.ask("FLUSHALL")
     assert harness.until(lambda: first.engine.state is not EngineState.UP, 3)

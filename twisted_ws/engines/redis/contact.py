@@ -68,6 +68,9 @@ class Owner(Protocol):
     def about(self) -> bytes:
         """Return what other nodes may know of this one."""
 
+    def remind(self, link: Link) -> None:
+        """State what the server may have forgotten, and is not in `offers`, before its gate opens."""
+
     def came(self, link: Link, isNew: bool, isLate: bool) -> None:
         """Begin: the gate is open. `isNew`: the server may have forgotten; `isLate`: it was too late to offer."""
 
@@ -253,6 +256,8 @@ class Contact:
                     isNew, isLate = True, left == 0 and self._gen is not None
                     self._gen = gen
                 link.gen = gen
+                if isNew:
+                    self._owner.remind(link)
                 if left:
                     yield self._giveBack(link, left)
                 answer = yield link.call(OPEN, (self._keys.gate,), link.run, gen)

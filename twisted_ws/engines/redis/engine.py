@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 import string
+import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import hiredis
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
@@ -34,11 +34,13 @@ from twisted_ws.engines.redis.calls import Calls
 from twisted_ws.engines.redis.contact import TIMES, Contact, Times
 from twisted_ws.engines.redis.keys import Keys
 from twisted_ws.engines.redis.link import Dialer, Link
-from twisted_ws.engines.redis.operations import HOLD, Call, Operation, unavailable
+from twisted_ws.engines.redis.operations import HOLD, unavailable
 from twisted_ws.engines.redis.presence import Presence
 from twisted_ws.engines.redis.protocol import TURN
 from twisted_ws.engines.redis.publishing import Publisher, Publishing
+from twisted_ws.engines.redis.reading import Reading
 from twisted_ws.engines.redis.record import Unreadable, decodeMember, decodeRecord, encodeEnvelope, parseId, parseLine
+from twisted_ws.engines.redis.requests import Requests
 from twisted_ws.engines.redis.scripts import (
     BURY,
     CLAIM,
@@ -51,16 +53,15 @@ from twisted_ws.engines.redis.scripts import (
     NODES,
     REVOKE,
     REVOKED,
-    SINCE,
     SWEEP,
     TELL,
     TOPS,
     WATCH,
-    Script,
 )
 from twisted_ws.engines.redis.tail import Offer, Tail
 from twisted_ws.engines.redis.url import Address, RedisURL
 from twisted_ws.engines.redis.watches import Makers, Watch, Watches
+from twisted_ws.engines.redis.watching import Watching
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Message, Position, Publication, Published
 
@@ -70,14 +71,9 @@ if TYPE_CHECKING:
     from twisted_ws.limits import Limits
     from twisted_ws.wire.loop.wheel import Wheel
 
-# Requests that may be on their way or wait, and their bytes; more are refused, because they would only be late.
-WAITING = 10_000
-WAITING_BYTES = 16 * 1024 * 1024
 # A channel is remembered for so many times the age of its history, and for so many ms at least: it is looked at twice a minute.
 REMEMBERED = 10
 REMEMBERED_LEAST = 120_000
-# Bytes in one answer about a history; the rest comes with the next one.
-PAGE = 1024 * 1024
 # Bytes of a record besides its message.
 OVERHEAD = 2048
 # Channels in one question about positions, or in one statement of counts.
@@ -91,8 +87,6 @@ STATED = 10_000
 
 _LETTERS = string.ascii_lowercase + string.digits
 _COMMANDS = Disconnect | Unsubscribe
-# Errors after which the connection is of no use.
-_ENDING = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOPERM", "UNKILLABLE")
 
 
 class _Tick:
@@ -107,109 +101,6 @@ class _Tick:
     def deadlineReached(self, now: float) -> None:
         """Call it."""
         self._call()
-
-
-class _Watching(Call):
-    """The beginning of a watch: the server is asked for the position once it has confirmed the subscription."""
-
-    __slots__ = ("subscribe", "watch")
-
-    watch: Watch
-    subscribe: Callable[[_Watching, Link], None]
-
-    def send(self, link: Link) -> None:
-        """Subscribe, or ask."""
-        if self.watch.link is link and self.watch.isConfirmed:
-            super().send(link)
-        else:
-            self.subscribe(self, link)
-
-    def pack(self, link: Link) -> bytes:
-        """Return the command."""
-        if isPattern(self.watch.channel):
-            packed: bytes = hiredis.pack_command(("PING",))
-            return packed
-        return super().pack(link)
-
-
-class _Since(Operation):
-    """The question what follows a position, in as many pages as it takes."""
-
-    __slots__ = ("_after", "_answer", "_decode", "_engine", "_found", "_isWhole", "_keys", "_known", "_left", "_prefix")
-
-    def __init__(self, engine: RedisEngine, started: float, channel: str, after: Position, limit: int | None) -> None:
-        super().__init__(engine, started)
-        self._engine = engine
-        self._prefix = channel
-        self._after = after
-        self._left = 2**31 if limit is None else limit
-        self._found: list[Any] = []
-        self._known = True
-        self._answer: History | None = None
-        self._isWhole = True
-
-    def pack(self, link: Link) -> bytes:
-        """Return the command for the next page."""
-        keys, after = self._engine.keys, self._after
-        epoch = after.epoch
-        places = keys.of(b"m:", self._prefix), keys.of(b"s:", self._prefix)
-        largest = self._engine.largest
-        command = (b"EVALSHA", SINCE.sha, 2, *places, epoch, after.offset, self._left, PAGE, largest, int(self._known))
-        packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
-        return packed
-
-    def done(self, reply: list[Any]) -> None:
-        """Take a page."""
-        if self.isOver:
-            return
-        if reply[0] == b"none":
-            after = self._after
-            self.finish(self._answer or History(Position("0", 0), after.epoch == "", []))
-            return
-        if reply[0] == b"which":
-            self._name(reply)
-            return
-        _, recovered, epoch, offset, more, *records = reply
-        position = Position(epoch.decode("ascii"), int(offset))
-        if self._answer is None:
-            self._answer = History(position, bool(recovered), self._found)
-        elif not recovered:
-            more, records = 0, []  # the history is already shorter: whoever asks sees that when it asks for the rest
-        now = self._engine.now()
-        for number, record in enumerate(records):
-            try:
-                self._found.append(decodeRecord(self._prefix, record, now)[0])
-            except Unreadable as error:
-                self._engine.unreadable(self._prefix, error)
-                if self._found:
-                    more = 0
-                    break
-                # It is lost; what follows begins after it.
-                self._answer = History(self._positionOf(record, int(offset) + number + 1), False, self._found)
-        self._left -= len(records)
-        if more and self._left > 0 and self._found:
-            self._after = self._found[-1].position
-            self._engine.submit(self)
-        else:
-            self.finish(self._answer)
-
-    def _positionOf(self, record: bytes, offset: int) -> Position:
-        try:
-            return parseLine(record.partition(b"\n")[0]).position
-        except Unreadable:
-            assert self._answer is not None
-            return Position(self._answer.position.epoch, offset)
-
-    def _name(self, reply: list[Any]) -> None:
-        """Find the epoch that a cursor means, and ask again."""
-        _, top, boundaries = reply
-        epochs = [top, *[each.partition(b":")[0] for each in boundaries.split()]]
-        self._known = False
-        for each in epochs:
-            epoch = each.decode("ascii")
-            if self._after.isIn(epoch):
-                self._after = Position(epoch, self._after.offset)
-        self._engine.submit(self)
 
 
 class RedisEngine:
@@ -259,20 +150,15 @@ class RedisEngine:
         self._tail = Tail()
         self._presence = Presence()
         self._makers = Makers(limits.channelsPerAddress, limits.historyAge)
-        self._waiting: deque[Operation] = deque()
-        self._waitingBytes = 0
-        self._returned: list[Operation] = []
-        self._confirming: dict[bytes, deque[_Watching]] = {}
+        self._requests = Requests(wheel, self._shut)
+        self._confirming: dict[bytes, deque[Watching]] = {}
         self._claims: dict[str, tuple[str, float]] = {}
         self._revocations: dict[bytes, float] = {}
         self._tick = _Tick(self._look)
         self._sweeper = _Tick(self._sweep)
         self._isFlushing = False
-        self._isStopped = False
         self._unreadable = ""
-        self._refused = ""
         self._contact: Contact | None = None
-        self._link: Link | None = None  # while the server can be asked
         self._node: Node
         self._publisher: Publisher
         self._calls: Calls
@@ -297,8 +183,8 @@ class RedisEngine:
 
     def stop(self) -> Deferred[None]:
         """End (see `Engine`)."""
-        self._isStopped = True
-        link = self._link
+        self._requests.isStopped = True
+        link = self._requests.link
         pending = [each.later for each in self._publisher.awaited.values()]
         if link is None:
             self._end()
@@ -315,7 +201,7 @@ class RedisEngine:
         timeout = self._reactor.callLater(HOLD, end)
 
         def bury(reply: Any) -> None:
-            now = self._link
+            now = self._requests.link
             if now is not link or (reply is not None and reply[0] == b"done"):
                 end()
             else:
@@ -344,85 +230,11 @@ class RedisEngine:
             self._contact.stop()
         self._wheel.drop(self._tick)
         self._wheel.drop(self._sweeper)
-        for operation in [*self._returned, *self._waiting]:
-            self._wheel.drop(operation)
-            operation.fail(unavailable("The server stops."))
-        self._returned.clear()
-        self._waiting.clear()
+        self._requests.end()
 
-    # Operations.
-
-    def submit(self, operation: Operation) -> None:
-        """Send an operation, or keep it until there is a link."""
-        link = self._link
-        if link is not None:
-            operation.send(link)
-        else:
-            self._hold(operation)
-
-    def _hold(self, operation: Operation) -> None:
-        self._waiting.append(operation)
-        self._waitingBytes += operation.size
-        self._wheel.set(operation, operation.started + HOLD)
-
-    def _admit(self) -> None:
-        """Refuse what is too much."""
-        if self._isStopped:
-            raise unavailable("The server stops.")
-        link, waiting = self._link, self._waiting
-        while waiting and waiting[0].isOver:
-            self._waitingBytes -= waiting.popleft().size
-        if self._returned and self._returned[0].isOver:
-            self._returned = [each for each in self._returned if not each.isOver]
-        count, size = len(self._waiting) + len(self._returned), self._waitingBytes
-        if link is not None:
-            count, size = count + link.commands.waiting, size + link.commands.bytes
-        if count >= WAITING or size >= WAITING_BYTES:
-            raise unavailable("More is on its way to the server of the channels than it can take.")
-
-    def _ask(
-        self,
-        script: Script,
-        keys: tuple[bytes, ...],
-        arguments: tuple[Any, ...],
-        convert: Callable[[Any], Any],
-        gated: bool = False,
-    ) -> Deferred[Any]:
-        if self._isStopped:
-            raise unavailable("The server stops.")
-        call = Call(self, self._wheel.seconds(), script, keys, arguments, convert, gated)
-        self.submit(call)
-        return call.later
-
-    def giveBack(self, operation: Operation) -> None:
-        """Take an operation that got no answer (see `Asker`)."""
-        if operation.isOver:
-            return
-        if self._isStopped or operation.started + HOLD <= self._wheel.seconds():
-            operation.fail(unavailable())
-        else:
-            self._returned.append(operation)
-            self._wheel.set(operation, operation.started + HOLD)
-
-    def shut(self, operation: Operation) -> None:
-        """Take an operation that came to a closed gate (see `Asker`)."""
-        self.giveBack(operation)
+    def _shut(self) -> None:
         if self._contact is not None:
             self._contact.shut()
-
-    def refused(self, operation: Operation, error: hiredis.ReplyError) -> None:
-        """Take an error (see `Asker`)."""
-        text = str(error)
-        if text.startswith(_ENDING):
-            self.giveBack(operation)
-            if self._link is not None:
-                self._link.drop(f"it says {text[:160]}")
-            return
-        if text != self._refused:
-            self._refused = text
-            self._log.error("The engine's server refuses: {text}", text=text[:160])
-        full = text.startswith("OOM")
-        operation.fail(unavailable("The server of the channels is full." if full else "The server of the channels refuses this."))
 
     # What the contact asks and tells.
 
@@ -446,9 +258,21 @@ class RedisEngine:
         """Return what others may know (see `Owner`)."""
         return msgspec.msgpack.encode(self._node.info())
 
+    def remind(self, link: Link) -> None:
+        """State what only nodes know of (see `Owner`)."""
+        now = time.time()
+        for key, (by, until) in [*self._claims.items()]:
+            if until > now:
+                place = self.keys.prefix + b"k:" + key.encode()
+                link.commands.send(("SET", place, by, "PXAT", int(until * 1000), "NX"), lambda _: None)
+            else:
+                del self._claims[key]
+        for encoded, until in self._revocations.items():
+            link.commands.send(("ZADD", self.keys.revocations, int(until * 1000), encoded), lambda _: None)
+
     def came(self, link: Link, isNew: bool, isLate: bool) -> None:
         """Go on (see `Owner`)."""
-        self._link = link
+        self._requests.link = link
         for watch in self._watches:
             if watch.link is link and self.keys.topic(watch.channel) not in self._confirming:
                 watch.isConfirmed = True
@@ -456,14 +280,7 @@ class RedisEngine:
             self._stateAgain(link)
         if isLate:
             self._publishAgain()
-        waiting = [*self._returned, *self._waiting]
-        self._returned.clear()
-        self._waiting.clear()
-        self._waitingBytes = 0
-        for operation in waiting:
-            self._wheel.drop(operation)
-            if not operation.isOver:
-                operation.send(link)
+        self._requests.goOn(link)
         self._fetchRevocations(0)
         self._lookAt(list(self._watches.channels.values()))
         self._flush()
@@ -471,7 +288,7 @@ class RedisEngine:
 
     def went(self, link: Link) -> None:
         """Wait (see `Owner`)."""
-        self._link = None
+        self._requests.link = None
         self._wheel.drop(self._tick)
         self._wheel.drop(self._sweeper)
         if link.isLost:
@@ -480,7 +297,7 @@ class RedisEngine:
             confirming, self._confirming = self._confirming, {}
             for operations in confirming.values():
                 for operation in operations:
-                    self.giveBack(operation)
+                    self._requests.giveBack(operation)
 
     def changed(self, state: EngineState) -> None:
         """Tell the node (see `Owner`)."""
@@ -489,7 +306,7 @@ class RedisEngine:
 
     def beaten(self, hadLease: bool, dead: list[str]) -> None:
         """Look after leases (see `Owner`)."""
-        link = self._link
+        link = self._requests.link
         if link is None:
             return
         if not hadLease:
@@ -502,7 +319,7 @@ class RedisEngine:
 
     def _buryAll(self, link: Link, node: str) -> None:
         def buried(reply: Any) -> None:
-            if reply[0] == b"more" and self._link is link:
+            if reply[0] == b"more" and self._requests.link is link:
                 self._buryAll(link, node)
 
         self._bury(link, node, False).addCallbacks(buried, lambda _: None)
@@ -528,15 +345,6 @@ class RedisEngine:
             self._flush()
 
         link.commands.ask("SMEMBERS", self.keys.prefix + b"ns:" + self._node.id.encode()).addCallbacks(remembered, lambda _: None)
-        now = self._reactor.seconds()
-        for key, (by, until) in [*self._claims.items()]:
-            if until > now:
-                place = self.keys.prefix + b"k:" + key.encode()
-                link.commands.send(("SET", place, by, "PXAT", int(until * 1000), "NX"), lambda _: None)
-            else:
-                del self._claims[key]
-        for encoded, until in self._revocations.items():
-            link.commands.send(("ZADD", self.keys.revocations, int(until * 1000), encoded), lambda _: None)
 
     def _publishAgain(self) -> None:
         """Publish again what was acknowledged, if the server does not know it: nobody could give it back in time."""
@@ -549,10 +357,12 @@ class RedisEngine:
                     again.append((int(parsed.uid.partition(b"-")[2]), offer.channel, envelope, parsed.position))
         for number, channel, envelope, _ in sorted(again):
             history = self._history(None)
-            operation = Publishing(self, self._wheel.seconds(), self._publisher, channel, envelope, number, history, None, 0)
+            operation = Publishing(
+                self._requests, self._wheel.seconds(), self._publisher, channel, envelope, number, history, None, 0
+            )
             operation.isAgain = True
             operation.later.addErrback(lambda _: None)
-            self.submit(operation)
+            self._requests.submit(operation)
 
     # Messages of pub/sub.
 
@@ -664,7 +474,7 @@ class RedisEngine:
 
     def _fetchRevocations(self, since: float) -> None:
         """Learn all revocations that hold, in pages."""
-        start = max(since, self._reactor.seconds() - 1)
+        start = max(since, time.time() - 1)
 
         def found(entries: list[bytes]) -> None:
             for encoded in entries:
@@ -677,10 +487,10 @@ class RedisEngine:
                 until: float = msgspec.msgpack.decode(entries[-1], type=Revocation).until
                 self._fetchRevocations(until)
 
-        self._ask(REVOKED, (self.keys.revocations,), (f"{start * 1000:.0f}",), found).addErrback(lambda _: None)
+        self._requests.ask(REVOKED, (self.keys.revocations,), (f"{start * 1000:.0f}",), found).addErrback(lambda _: None)
 
     def _sendTo(self, node: str, data: bytes) -> None:
-        link = self._link
+        link = self._requests.link
         if link is not None:
             link.commands.send(("PUBLISH", self.keys.nodeOf(node), data), lambda _: None)
 
@@ -704,13 +514,13 @@ class RedisEngine:
         limits: HistoryLimits | None = None,
     ) -> Deferred[Published]:
         """Publish a message (see `Engine`)."""
-        self._admit()
+        self._requests.admit()
         here, receipt = 0, None
         if idempotencyKey is not None:
             here, receipt = self._node.subscribers(channel), (idempotencyKey, fingerprint)
         shared = self._publisher
         operation = Publishing(
-            self,
+            self._requests,
             self._wheel.seconds(),
             shared,
             channel,
@@ -720,12 +530,12 @@ class RedisEngine:
             receipt,
             here,
         )
-        self.submit(operation)
+        self._requests.submit(operation)
         return operation.later
 
     def watch(self, channel: str, by: Hashable = None) -> Deferred[Position | None]:
         """Begin to pass messages on (see `Engine`)."""
-        if self._isStopped:
+        if self._requests.isStopped:
             raise unavailable("The server stops.")
         now = self._wheel.seconds()
         watch = self._watches.add(channel, now)
@@ -753,13 +563,13 @@ class RedisEngine:
         places = (keys.gate, keys.of(b"m:", channel), keys.of(b"s:", channel), keys.names)
         ttl = self._history(None)[3]
         arguments = (channel, self._publisher.tag, ttl, int(mayMake))
-        operation = _Watching(self, now, WATCH, places, arguments, answered, True)
+        operation = Watching(self._requests, now, WATCH, places, arguments, answered, True)
         operation.watch, operation.subscribe = watch, self._subscribe
         operation.later.addErrback(failed)
-        self.submit(operation)
+        self._requests.submit(operation)
         return operation.later
 
-    def _subscribe(self, operation: _Watching, link: Link) -> None:
+    def _subscribe(self, operation: Watching, link: Link) -> None:
         watch = operation.watch
         topic = self.keys.topic(watch.channel)
         if topic not in self._confirming:
@@ -777,7 +587,7 @@ class RedisEngine:
             del self._confirming[topic]
         operation.watch.isConfirmed = True
         if not operation.isOver:
-            self.submit(operation)
+            self._requests.submit(operation)
 
     def unwatch(self, channel: str) -> None:
         """Stop passing messages on (see `Engine`)."""
@@ -791,7 +601,7 @@ class RedisEngine:
 
     def since(self, channel: str, after: Position | None, limit: int | None = None) -> Deferred[History]:
         """Return what is kept (see `Engine`)."""
-        if self._isStopped:
+        if self._requests.isStopped:
             raise unavailable("The server stops.")
         if after is None:
             places = (self.keys.of(b"m:", channel),)
@@ -800,20 +610,20 @@ class RedisEngine:
                 position = parseId(reply[0]) if reply[0] else Position("0", 0)
                 return History(position, False, [])
 
-            return self._ask(TOPS, places, (self._history(None)[3],), found)
-        operation = _Since(self, self._wheel.seconds(), channel, after, limit)
-        self.submit(operation)
+            return self._requests.ask(TOPS, places, (self._history(None)[3],), found)
+        operation = Reading(self._requests, self, channel, after, limit)
+        self._requests.submit(operation)
         return operation.later
 
     def forget(self, channel: str) -> Deferred[int]:
         """Drop what is kept (see `Engine`)."""
         keys = self.keys
         places = (keys.gate, keys.of(b"m:", channel), keys.of(b"s:", channel))
-        return self._ask(FORGET, places, (), lambda reply: reply[1], True)
+        return self._requests.ask(FORGET, places, (), lambda reply: reply[1], True)
 
     def describe(self, channel: str) -> Deferred[Description | None]:
         """Return what is known of a channel (see `Engine`)."""
-        return self._ask(DESCRIBE, (), (self.keys.prefix, channel), _description)
+        return self._requests.ask(DESCRIBE, (), (self.keys.prefix, channel), _description)
 
     def broadcast(self, message: Message) -> Deferred[int]:
         """Pass a message to all nodes (see `Engine`)."""
@@ -839,10 +649,10 @@ class RedisEngine:
     def _flush(self) -> None:
         """Tell the server who has come and gone."""
         self._isFlushing = False
-        link = self._link
+        link = self._requests.link
         keys = self.keys
         delay = self._limits.presenceDelay
-        while link is not None and self._presence and not self._isStopped:
+        while link is not None and self._presence and not self._requests.isStopped:
             changes = self._presence.take()
             flat = [each for change in changes for each in (change[0], change[1], change[2], change[3])]
             places = [(change[0], change[1]) for change in changes]
@@ -857,12 +667,12 @@ class RedisEngine:
 
     def _sweep(self) -> None:
         """Have those told who have not come back."""
-        link = self._link
+        link = self._requests.link
         if link is None:
             return
 
         def swept(reply: list[int]) -> None:
-            if reply[1] >= 0 and self._sweeper.wheelSlot is None and self._link is link:
+            if reply[1] >= 0 and self._sweeper.wheelSlot is None and self._requests.link is link:
                 self._wheel.after(self._sweeper, reply[1] / 1000)
 
         link.call(SWEEP, (self.keys.leaving,), self.keys.prefix, self.keys.messages).addCallbacks(swept, lambda _: None)
@@ -878,16 +688,16 @@ class RedisEngine:
             ]
             return Members(members, members[-1].user if more and members else None, subscribers)
 
-        return self._ask(MEMBERS, (), (self.keys.prefix, channel, after, limit, size), found)
+        return self._requests.ask(MEMBERS, (), (self.keys.prefix, channel, after, limit, size), found)
 
     # All nodes.
 
     def _tell(self, kind: str, payload: bytes) -> Deferred[list[bytes]]:
-        self._admit()
+        self._requests.admit()
 
         def say(data: bytes) -> Deferred[frozenset[str]]:
             own = self._node.id
-            return self._ask(
+            return self._requests.ask(
                 TELL,
                 (self.keys.leases,),
                 (self.keys.control, data),
@@ -912,11 +722,11 @@ class RedisEngine:
                     continue  # of another version
             return nodes
 
-        return self._ask(NODES, (self.keys.leases, self.keys.nodes), (), found)
+        return self._requests.ask(NODES, (self.keys.leases, self.keys.nodes), (), found)
 
     def claim(self, key: str, until: float) -> Deferred[bool]:
         """Return True once (see `Engine`)."""
-        self._admit()
+        self._requests.admit()
         by = f"{self._publisher.instance.decode()}-{self._publisher.number()}"
 
         def claimed(reply: list[Any]) -> bool:
@@ -927,13 +737,13 @@ class RedisEngine:
             return bool(reply[1])
 
         places = (self.keys.gate, self.keys.prefix + b"k:" + key.encode())
-        return self._ask(CLAIM, places, (by, int(until * 1000)), claimed, True)
+        return self._requests.ask(CLAIM, places, (by, int(until * 1000)), claimed, True)
 
     def revoke(self, revocation: Revocation) -> Deferred[None]:
         """Pass a revocation to all nodes (see `Engine`)."""
-        self._admit()
+        self._requests.admit()
         encoded = msgspec.msgpack.encode(revocation)
-        kept = self._ask(REVOKE, (self.keys.revocations,), (int(revocation.until * 1000), encoded), lambda _: None)
+        kept = self._requests.ask(REVOKE, (self.keys.revocations,), (int(revocation.until * 1000), encoded), lambda _: None)
         return kept.addCallback(lambda _: self._tell("revoke", encoded)).addCallback(lambda _: None)
 
     def ask(self, kind: str, payload: bytes) -> Deferred[list[bytes]]:
@@ -944,7 +754,7 @@ class RedisEngine:
 
     def _look(self) -> None:
         """State the numbers of subscribers that have changed, and look at channels that are silent."""
-        link = self._link
+        link = self._requests.link
         if link is None:
             return
         counts = self._watches.counts(self._node.subscribers)
@@ -982,7 +792,7 @@ class RedisEngine:
                 self._lookAt(rest)
 
         keys = tuple([self.keys.of(b"m:", each.channel) for each in some])
-        self._ask(TOPS, keys, (self._history(None)[3],), found).addErrback(lambda _: None)
+        self._requests.ask(TOPS, keys, (self._history(None)[3],), found).addErrback(lambda _: None)
 
     def _catchUp(self, watch: Watch) -> None:
         """Pass on what has not come."""
@@ -996,8 +806,8 @@ class RedisEngine:
                 self._node.lost(watch.channel, history.position)
             self._passOn(watch, deque(publications), len(publications) >= CAUGHT)
 
-        operation = _Since(self, self._wheel.seconds(), watch.channel, Position(watch.epoch, watch.offset), CAUGHT)
-        self.submit(operation)
+        operation = Reading(self._requests, self, watch.channel, Position(watch.epoch, watch.offset), CAUGHT)
+        self._requests.submit(operation)
         operation.later.addCallbacks(found, lambda _: None)
 
     def _passOn(self, watch: Watch, publications: deque[Publication], isMore: bool) -> None:
@@ -1031,7 +841,7 @@ class RedisEngine:
             if start is None:
                 return found
             arguments = (self.keys.prefix, prefix, start, limit - len(found))
-            return self._ask(LIST, (self.keys.names,), arguments, page).addCallback(more)
+            return self._requests.ask(LIST, (self.keys.names,), arguments, page).addCallback(more)
 
         result: Deferred[list[Description]] = more(after)
         return result
