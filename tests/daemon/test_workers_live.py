@@ -142,6 +142,9 @@ def test_settingsThatNeedARestart(server: Running, place: Path) -> None:
     config.write_text(f"broadcast-interface = '127.0.0.2'\n{kept}")
     code, said = reload(place, "--services")
     assert (code, said) == (1, "twisted-ws: A change of broadcast-interface takes effect only after a restart.\n")
+    config.write_text(f"max-connections-per-ip = 50\n{kept}")
+    code, said = reload(place, "--services")
+    assert (code, said) == (1, "twisted-ws: A change of limits.maxConnectionsPerIp takes effect only after a restart.\n")
     config.write_text(kept)
 
 

@@ -53,6 +53,28 @@ FIXED = (
     "workers",
 )
 
+# The limits that hold there for all workers together. With another limit than the supervisor's, a worker would have its
+# connections refused, or itself killed.
+FIXED_LIMITS = (
+    "maxConnectionsPerIp",
+    "maxMessageSize",
+    "backlog",
+    "channels",
+    "channelsPerAddress",
+    "historyMessages",
+    "historyAge",
+    "historyBytes",
+    "historyTotal",
+    "idempotencyAge",
+    "idempotencyKeys",
+    "claims",
+    "revocations",
+    "presenceDelay",
+    "drainTimeout",
+    "workerSilence",
+    "workerStart",
+)
+
 
 class SupervisorServer(WebSocketServer):
     """The server of a supervisor, which has no callers of its own.
@@ -323,8 +345,9 @@ class Supervisor(ProcessDaemon):
 
     async def _roll(self) -> None:
         new = self._running if self._again is None else self._again()
-        fixed = [key for key in KEYS if key.field in FIXED]
-        changed = [key.name for key in fixed if getattr(new, key.field) != getattr(self.settings, key.field)]
+        fixed, old = [key for key in KEYS if key.field in FIXED], self.settings
+        changed = [key.name for key in fixed if getattr(new, key.field) != getattr(old, key.field)]
+        changed += [f"limits.{name}" for name in FIXED_LIMITS if getattr(new.limits, name) != getattr(old.limits, name)]
         if changed:
             raise ConfigurationError(f"A change of {', '.join(changed)} takes effect only after a restart.")
         before, self._orders = self._orders, self._encode(new, self._table()[0])
