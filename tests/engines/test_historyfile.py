@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
 import stat
 from hashlib import blake2b
 
@@ -441,7 +442,7 @@ def test_newer(path):
     process.stop()
 
 
-@pytest.mark.parametrize("kind", ["directory", "fifo", "elsewhere", "fileAbove"])
+@pytest.mark.parametrize("kind", ["directory", "fifo", "elsewhere", "fileAbove", "lockFifo", "lockLink", "lockHardLink"])
 def test_noPlace(path, kind):
     """Where no file can be, the error is one line that names it, at the start."""
     if kind == "directory":
@@ -450,6 +451,12 @@ def test_noPlace(path, kind):
         os.mkfifo(path)
     elif kind == "elsewhere":
         path = path / "nowhere" / "history"
+    elif kind == "lockFifo":
+        os.mkfifo(f"{path}.lock")
+    elif kind in ("lockLink", "lockHardLink"):
+        other = path.parent / "other"
+        other.write_text("precious")
+        (os.symlink if kind == "lockLink" else os.link)(other, f"{path}.lock")
     else:
         path.write_text("")
         path = path / "history"
@@ -510,6 +517,21 @@ def test_diskFull(path, calls):
     after = Process(path)
     assert "its history is lost" in after.log[0]
     after.stop()
+
+
+def test_diskFullAtTheEnd(path):
+    """The same if the last bytes find no place, and still find none when the file is closed."""
+    process = Process(path)
+    for number in range(20):
+        process.publish(f"c{number}", "x" * 200)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        process.stop()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert process.log == [f"The history is lost: The history file {path} cannot be written: File too large."]
+    assert sorted(each.name for each in path.parent.iterdir()) == ["history", "history.lock"]
 
 
 def test_endsInTheMiddle(path):

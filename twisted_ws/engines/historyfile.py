@@ -133,6 +133,10 @@ class HistoryFile:
             self._lock = open(f"{self.path}.lock", "ab", opener=_private)  # noqa: SIM115
         except OSError as error:
             raise self._cannot(error, "be written") from None
+        status = os.fstat(self._lock.fileno())
+        if not S_ISREG(status.st_mode) or status.st_nlink != 1:  # root would give away what somebody has put there
+            self._lock.close()
+            raise ConfigurationError(f"The history file {self.path} cannot be written: {self.path}.lock is not its own.")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -216,8 +220,10 @@ class HistoryFile:
                     await self._inThread(file.write, block)
                 await self._inThread(self._finish, file)
             except BaseException:
-                file.close()
-                os.unlink(file.name)
+                with suppress(OSError):  # it tries once more to write
+                    file.close()
+                with suppress(FileNotFoundError):
+                    os.unlink(file.name)
                 raise
         except OSError as error:
             self._log.error("The history is lost: {error}", error=str(self._cannot(error, "be written")))
@@ -279,7 +285,7 @@ class _Count:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)  # a FIFO has no reader
 
 
 def _waitForNobody(path: str, flags: int) -> int:

@@ -6,6 +6,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from twisted_ws.commands.main import main
+from twisted_ws.daemon.workers import control
 from twisted_ws.daemon.workers.control import ControlSocket, ask, controlSockets
 from twisted_ws.errors import ConfigurationError
 
@@ -105,6 +107,20 @@ def test_thoseOfTheDead(place: Path) -> None:
     assert list(controlSockets(str(place))) == []
     assert sorted(os.listdir(place)) == ["control.txt", "self-signed.pem"]
     assert list(controlSockets(str(place / "nowhere"))) == []
+
+
+def test_aServerThatIsStopped(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that lets nobody in any more does not keep others from starting, and keeps its socket; odd names do no harm."""
+    monkeypatch.setattr(control, "PROBE", 0.01)
+    with ExitStack() as stack:
+        for name in ("control.5", "control.²"):
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(str(place / name))
+            listening.listen(0)
+        waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+        waiting.connect(str(place / "control.5"))
+        assert list(controlSockets(str(place))) == []
+        assert sorted(os.listdir(place)) == ["control.5", "control.²"]
 
 
 def test_noAnswer(place: Path) -> None:

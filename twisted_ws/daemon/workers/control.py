@@ -21,6 +21,8 @@ from twisted_ws.wire.tls.selfsigned import stateDirectory
 PREFIX = "control."
 # Bytes of one request, at most.
 REQUEST = 1024
+# Seconds for a server to let a connection in: one that is stopped does not once 50 wait.
+PROBE = 1.0
 # The size of sun_path less its final zero byte (unix(7)).
 _PATH_BYTES = 107
 
@@ -67,7 +69,7 @@ class ControlSocket:
             factory.noisy = False
             factory.control = self  # type: ignore[attr-defined]
             self._port = self._reactor.listenUNIX(path, factory, mode=0o600)
-            os.chown(path, uid, gid)
+            os.chown(path, uid, gid, follow_symlinks=False)  # the directory may be that user's, and this one root
         except Exception as error:
             why = getattr(error, "strerror", None) or getattr(getattr(error, "socketError", None), "strerror", None) or error
             self._log.warn(
@@ -123,11 +125,12 @@ def controlSockets(directory: str) -> Iterator[int]:
         return
     for name in names:
         number = name.removeprefix(PREFIX)
-        if name == number or not number.isdigit():
+        if name == number or not (number.isascii() and number.isdigit()):
             continue
         path = os.path.join(directory, name)
         try:
             with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(PROBE)
                 probe.connect(path)
         except ConnectionRefusedError:
             try:
