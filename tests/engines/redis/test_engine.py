@@ -164,7 +164,7 @@ def test_hugeMessage(harness, node):
     first, second = node(), node(maxMessageSize=64)
     feed = watch(harness, second, "a")
     harness.server.ask("CONFIG", "SET", "proto-max-bulk-len", str(1 << 30))
-    harness.server.ask("EVAL", "redis.call('PUBLISH', KEYS[1], string.rep('x', 50000000))", "1", key(harness, "ch:a"))
+    harness.server.ask("EVAL", "redis.call('PUBLISH', KEYS[1], string.rep('x', 12000000))", "1", key(harness, "ch:a"))
     assert harness.until(lambda: second.engine.state is EngineState.DOWN)
     publish(harness, first, "a", "1")
     assert harness.until(lambda: feed.texts == ["1"])
@@ -262,6 +262,23 @@ def test_claimsAfterLoss(harness, node):
     assert harness.until(lambda: first.engine.state is not EngineState.UP, 3)
     assert harness.until(lambda: first.engine.state is second.engine.state is EngineState.UP)
     assert not harness.wait(second.engine.claim("k", until))
+
+
+def test_keysAfterLoss(harness, node):
+    """An idempotency key counts after the server has forgotten it, at any node, and with the fingerprint of its message."""
+    first, second = node(), node()
+    feed = watch(harness, second, "a")
+    message = Message.of("1")
+    before = harness.wait(first.engine.publish("a", message, None, "k\0é", b"\0fingerprint"))
+    harness.server.ask("FLUSHALL")
+    again = harness.wait(second.engine.publish("a", message, None, "k\0é", b"\0fingerprint"))
+    assert again.id == before.id
+    with pytest.raises(ChannelError) as caught:
+        harness.wait(first.engine.publish("a", Message.of("2"), None, "k\0é", b"another"))
+    assert caught.value.code == "key-reused"
+    publish(harness, first, "a", "3")
+    assert harness.until(lambda: len(feed.heard) >= 2)
+    assert feed.texts == ["1", "3"]
 
 
 def test_presenceAfterLoss(harness, node):

@@ -62,8 +62,8 @@ class Owner(Protocol):
     def offers(self) -> list[Offer]:
         """Return what a server may have forgotten."""
 
-    def offered(self) -> tuple[bytes, bytes, bytes, bytes]:
-        """Return how long a channel is remembered, and the limits of its history, as the scripts want them."""
+    def offered(self) -> tuple[bytes, bytes, bytes, bytes, int]:
+        """Return how long a channel is remembered, the limits of its history, and how long a receipt is remembered."""
 
     def about(self) -> bytes:
         """Return what other nodes may know of this one."""
@@ -376,7 +376,7 @@ class Contact:
     def _offer(self, link: Link, offer: Offer, isFinal: bool) -> Deferred[Any]:
         keys = self._keys
         channel, position, records = offer
-        ttl, messages, age, size = self._owner.offered()
+        ttl, messages, age, size, memory = self._owner.offered()
         return link.call(
             REPAIR,
             (keys.gate, keys.of(b"m:", channel), keys.of(b"s:", channel), keys.names),
@@ -390,6 +390,8 @@ class Contact:
             messages,
             age,
             size,
+            keys.of(b"r:", channel) + b":",
+            memory,
             *records,
         )
 

@@ -249,10 +249,10 @@ class RedisEngine:
         """Return what is remembered (see `Owner`)."""
         return [*self._tail.offers(self._watches.positions(), self._wheel.seconds())]
 
-    def offered(self) -> tuple[bytes, bytes, bytes, bytes]:
+    def offered(self) -> tuple[bytes, bytes, bytes, bytes, int]:
         """Return how long channels live (see `Owner`)."""
         messages, age, size, ttl = self._history(None)
-        return ttl, messages, age, size
+        return ttl, messages, age, size, self._publisher.receipts
 
     def about(self) -> bytes:
         """Return what others may know (see `Owner`)."""

@@ -141,7 +141,13 @@ class Publishing(Operation):
         if self._receipt is not None:
             key, fingerprint = self._receipt
             names = (*names, b"%br:%b:%b" % (shared.keys.prefix, channel, key.encode()))
-            values = (*values, fingerprint, shared.receipts, self._here)
+            values = (
+                *values,
+                fingerprint,
+                shared.receipts,
+                self._here,
+                b"%b:%b" % (key.encode().hex().encode("ascii"), fingerprint.hex().encode("ascii")),
+            )
         packed: bytes = hiredis.pack_command((b"EVALSHA", PUBLISH.sha, len(names), *names, *values))  # type: ignore[arg-type]
         return packed
 

@@ -66,7 +66,7 @@ def parseLine(line: bytes) -> Line:
         Unreadable: it is not one.
     """
     try:
-        epoch, offset, uid, time, _ = line.split(b" ")
+        epoch, offset, uid, time, _ = line.split(b" ", 5)[:5]
         return Line(Position(epoch.decode("ascii"), int(offset)), uid, int(time))
     except ValueError:
         raise Unreadable("a line that no server writes") from None
@@ -85,7 +85,7 @@ def decodeRecord(channel: str, record: bytes, at: float) -> tuple[Publication, b
     """
     line, _, envelope = record.partition(b"\n")
     try:
-        epoch, offset, uid, _, _ = line.split(b" ")
+        epoch, offset, uid, _, _ = line.split(b" ", 5)[:5]
         made = _decode(envelope)
         if made.version != VERSION:
             raise Unreadable(f"an envelope of version {made.version}")

@@ -18,6 +18,7 @@ Keys, behind the prefix:
 | ``rv`` sorted set | revocations by their end |
 
 A record is ``epoch offset instance-number ms charged`` and a line feed before the publisher's envelope, and is what subscribers get.
+With an idempotency key, the line has one more word: key and fingerprint in hexadecimal, with a colon between them.
 A script that writes what a closed gate protects answers ``closed`` then.
 """  # noqa: E501 - a table
 
@@ -68,7 +69,7 @@ end
 
 _HISTORY = """
 local function head(record)
-  return string.match(record, '^(%w+) (%d+) (%S+) (%d+) (%d+)\\n')
+  return string.match(record, '^(%w+) (%d+) (%S+) (%d+) (%d+)[^\\n]*\\n')
 end
 local function first(s)
   local found = redis.call('XRANGE', s, '-', '+', 'COUNT', 1)[1]
@@ -209,6 +210,7 @@ end
 o = o + 1
 local id = whole(o)
 local line = e .. ' ' .. id .. ' ' .. instance .. '-' .. number .. ' ' .. at .. ' ' .. whole(w)
+if receipt then line = line .. ' ' .. ARGV[18] end
 local record = line .. '\\n' .. envelope
 w = w + #envelope + 256
 local h = messages .. ' ' .. age .. ' ' .. bytes
@@ -256,7 +258,10 @@ return {'ok', line, recipients}
 _REPAIR = """
 local gate, m, s, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local run, gen, channel, e, o, final, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local messages, age, bytes = ARGV[8], ARGV[9], ARGV[10]
+local messages, age, bytes, receipts, memory = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
+local function bytesOf(hex)
+  return (string.gsub(hex, '..', function(two) return string.char(tonumber(two, 16)) end))
+end
 local is = redis.call('HMGET', gate, 'run', 'gen', 'until')
 if is[1] ~= run or is[2] ~= gen then return {'closed'} end
 if is[3] == '0' then return {'open'} end
@@ -264,7 +269,7 @@ local has = redis.call('HMGET', m, 'e', 'o', 'w', 'b')
 local e2, o2, w, b = has[1], tonumber(has[2]), tonumber(has[3]), has[4]
 if e2 and (e2 > e or (e2 == e and o2 >= o)) then return {'has'} end
 local from
-for n = 11, #ARGV do
+for n = 13, #ARGV do
   local epoch, offset = head(ARGV[n])
   offset = tonumber(offset)
   if not e2 then
@@ -283,8 +288,8 @@ if not e2 or not from then
   if e2 and final ~= '1' then return {'gap'} end
   redis.call('DEL', s)
   redis.call('ZADD', names, 0, channel)
-  from, e2, o2, w, b = 11, e, o, w or 0, b or ''
-  if ARGV[11] then e2, o2 = head(ARGV[11]) end
+  from, e2, o2, w, b = 13, e, o, w or 0, b or ''
+  if ARGV[13] then e2, o2 = head(ARGV[13]) end
 end
 for n = from, #ARGV do
   local epoch, offset, uid, time = head(ARGV[n])
@@ -296,6 +301,10 @@ for n = from, #ARGV do
   local record = string.gsub(string.sub(ARGV[n], 1, 120), '^(%S+ %S+ %S+ %S+ )%d+', '%1' .. whole(w)) .. string.sub(ARGV[n], 121)
   w = w + #record - #string.match(record, '^[^\\n]*\\n') + 256
   if messages ~= '0' then redis.call('XADD', s, '0-' .. offset, 'd', record) end
+  local key, fingerprint = string.match(record, '^%S+ %S+ %S+ %S+ %S+ (%x*):(%x*)\\n')
+  if key then
+    redis.call('SET', receipts .. bytesOf(key), e2 .. ':' .. offset .. ' 0 ' .. bytesOf(fingerprint), 'PX', memory, 'NX')
+  end
   local instance, number = string.match(uid, '^(%w+)-(%d+)$')
   if instance then
     local was = string.match(redis.call('HGET', m, 'n:' .. instance) or '', '^%d+')
