@@ -19,6 +19,7 @@ from hostile.attack import Attack
 from hostile.attacks import ATTACKS
 from hostile.chart import chart
 from hostile.faults import FAULTS, suffer
+from hostile.outages import OUTAGES, endure
 from hostile.places import BUILD, HERE, ROOT
 from hostile.results import Results
 from hostile.soak import soak
@@ -31,7 +32,7 @@ LAST = BUILD / "last.json"
 PAGE = ROOT / "docs" / "reliability.md"
 PICTURE = ROOT / "docs" / "reliability.svg"
 CONFORMANCE = ROOT / "tools" / "conformance" / "results.json"
-PARTS = ("attacks", "faults", "soak")
+PARTS = ("attacks", "faults", "outages", "soak")
 QUICK_GOOD, QUICK_SCALE = 3, 0.1
 # The cores for the daemon and for everything else.
 CORES = 0, 1
@@ -54,7 +55,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         if part not in PARTS:
             parser.error(f"unknown part {part!r}; the parts are {', '.join(PARTS)}")
     options.only = [name.strip() for name in options.only.split(",")] if options.only else []
-    known = {name for each in ATTACKS for name in (each.name, each.group)} | {each.name for each in FAULTS}
+    known = {name for each in ATTACKS for name in (each.name, each.group)} | {each.name for each in (*FAULTS, *OUTAGES)}
     for name in options.only:
         if name not in known:
             parser.error(f"unknown name {name!r}; --list shows the known names")
@@ -96,6 +97,17 @@ def _faults(options: argparse.Namespace, results: Results) -> bool:
     return not any(row["faults"] for row in results.faults.values())
 
 
+def _outages(options: argparse.Namespace, results: Results) -> bool:
+    """Let processes and the engine between them fail, and print the results; return whether nothing was lost unnecessarily."""
+    known = [each for each in OUTAGES if not options.only or each.name in options.only]
+    print(report.OUTAGE_HEAD)
+    for each in known:
+        row = endure(each, BUILD / "run" / "outages", 1 if options.quick else 9, 0.3 if options.quick else 1.0).asData()
+        print(report.outageLine(row), flush=True)
+        results.outages[each.name] = row
+    return not any(row["faults"] for row in results.outages.values())
+
+
 def _soak(options: argparse.Namespace, results: Results) -> bool:
     """Make very many connections, and print what the daemon holds meanwhile; return whether nothing was left behind."""
     total = options.connects or (20_000 if options.quick else 1_000_000)
@@ -108,7 +120,7 @@ def _soak(options: argparse.Namespace, results: Results) -> bool:
     return not found.faults
 
 
-RUNS = {"attacks": _attacks, "faults": _faults, "soak": _soak}
+RUNS = {"attacks": _attacks, "faults": _faults, "outages": _outages, "soak": _soak}
 
 
 def parts(results: Results) -> dict[str, str]:
@@ -116,6 +128,7 @@ def parts(results: Results) -> dict[str, str]:
     found = {
         "attacks": lambda: report.attacks(ATTACKS, results.attacks),
         "faults": lambda: report.faults(FAULTS, results.faults),
+        "outages": lambda: report.outages(OUTAGES, results.outages),
         "soak": lambda: report.soak(results.soak),
     }
     page = {}
@@ -164,6 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{each.group:12}{each.name:42}{each.sentence}")
             for fault in FAULTS:
                 print(f"{'faults':12}{fault.name:42}{fault.sentence}")
+            for outage in OUTAGES:
+                print(f"{'outages':12}{outage.name:42}{outage.sentence}")
         elif options.write_docs:
             _writeDocs()
         else:

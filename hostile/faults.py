@@ -18,10 +18,13 @@ from hostile.daemon import Daemon, Variant, endWithParent, pinned
 from hostile.places import ROOT
 from hostile.proxies import HAProxy, Nginx, Proxy
 from hostile.publisher import Publisher
+from hostile.subscribers import KINDS, Raw
 
 __all__ = ["FAULTS", "Fault", "FaultRow", "Scene", "suffer"]
 
 CHANNELS = ("f0", "f1", "f2", "f3")
+# Those that see ids, and so what a policy has dropped.
+SEEING = [name for name, kind in KINDS.items() if kind is not Raw]
 KEPT = 100
 SHORT = Variant("short history", limits={"historyMessages": KEPT})
 
@@ -322,19 +325,49 @@ class FaultRow:
         name: the name of the fault.
         published: the number of messages.
         kinds: the counts for each kind of subscriber: delivered, lost silently, reported lost, doubled, out of order.
+        subscribers: how many there were; 0 for unknown.
         connects: how often subscribers connected.
         tries: how often the publisher had to publish again.
         seconds: how long it took.
+        whole: seconds from the end of the fault to the last message that was late.
         faults: everything wrong.
     """
 
     name: str
     published: int = 0
     kinds: dict[str, dict[str, int]] = field(default_factory=dict)
+    subscribers: int = 0
     connects: int = 0
     tries: int = 0
     seconds: float = 0.0
+    whole: float = 0.0
     faults: list[str] = field(default_factory=list)
+
+    def judge(self, account: dict[str, Any], publisher: Publisher, tells: bool) -> None:
+        """Take the counts of the subscribers and of the publisher, and note everything wrong.
+
+        Args:
+            account: what the subscribers have counted.
+            publisher: the publisher.
+            tells: whether losses may be reported.
+        """
+        self.published = sum(publisher.published.values()) - sum(map(len, publisher.unsure.values()))
+        self.kinds, self.connects, self.tries = account["kinds"], account["connects"], publisher.tries
+        wrong = {
+            "silent": "lost silently",
+            "doubled": "doubled",
+            "disordered": "out of order",
+            "jumps": "ids that do not follow the one before",
+        }
+        if not tells:
+            wrong |= {"told": "lost, and told so, where none need be", "alarms": "false alarms"}
+        for name, what in wrong.items():
+            if found := sum(kind[name] for kind in self.kinds.values()):
+                which = f" ({', '.join(account['missing'])})" if name == "silent" else ""
+                self.faults.append(f"{found} {what}{which}")
+        for strange in (*account["strange"][:1], publisher.wrong):
+            if strange:
+                self.faults.append(f"an answer that nobody expects: {strange}")
 
     def asData(self) -> dict[str, Any]:
         """Return it as JSON data."""
@@ -357,24 +390,23 @@ def suffer(each: Fault, directory: Path, count: int = 3, scale: float = 1.0, cor
         daemon = stack.enter_context(Daemon(each.variant, directory, core))
         proxy = stack.enter_context(each.proxy(daemon, others)) if each.proxy else None
         ports = {"ws": proxy.ws if proxy else daemon.ws, "tls": daemon.tls}
-        words = {"ports": ports, "mount": each.mount, "channels": CHANNELS, "count": count, "secure": proxy is None}
+        words = {
+            "places": [ports],
+            "kinds": SEEING,
+            "mount": each.mount,
+            "channels": CHANNELS,
+            "count": count,
+            "secure": proxy is None,
+        }
         clients = stack.enter_context(Clients(words, others))
         clients.tell("begin")
-        publisher = Publisher(daemon.http, CHANNELS, each.rate, each.size)
+        publisher = Publisher([daemon.http], CHANNELS, each.rate, each.size)
         scene = Scene(daemon, clients, publisher, proxy, scale)
         with publisher:
             scene.wait(1)
             each.run(scene)
             scene.wait(1)
         account = clients.tell("rest", json.dumps(publisher.published), json.dumps(publisher.unsure))
-    row.published = sum(publisher.published.values()) - sum(map(len, publisher.unsure.values()))
-    row.kinds, row.connects, row.tries = account["kinds"], account["connects"], publisher.tries
+    row.judge(account, publisher, each.tells)
     row.seconds = time.monotonic() - begun
-    for name, what in (("silent", "lost silently"), ("doubled", "doubled"), ("disordered", "out of order")):
-        if found := sum(kind[name] for kind in row.kinds.values()):
-            row.faults.append(f"{found} {what}")
-    if not each.tells and (found := sum(kind["told"] for kind in row.kinds.values())):
-        row.faults.append(f"{found} lost, and told so, where none need be")
-    if account["strange"]:
-        row.faults.append(f"an answer that nobody expects: {account['strange'][0]}")
     return row

@@ -20,18 +20,20 @@ class Publisher:
     meanwhile it cannot: the keys are gone with the old one, and nobody knows whether the message was published.
 
     Args:
-        port: the port of the broadcast site.
+        ports: the ports of the broadcast sites of all servers, which take turns; what one does not answer goes to the next.
         channels: their names.
         rate: messages per second, in total.
         size: the size of each message in bytes.
+        patience: seconds to wait for an answer.
 
     Attributes:
         generation: counts the starts of the server; raise it when you end the server.
     """
 
-    def __init__(self, port: int, channels: Sequence[str], rate: float, size: int) -> None:
+    def __init__(self, ports: Sequence[int], channels: Sequence[str], rate: float, size: int, patience: float = 30.0) -> None:
         self.generation = 0
-        self.port = port
+        self.ports = tuple(ports)
+        self.patience = patience
         self.seconds = len(channels) / rate
         self.padding = "x" * size
         self.end = threading.Event()
@@ -63,6 +65,11 @@ class Publisher:
         return {line.name: line.unsure for line in self._lines}
 
     @property
+    def wrong(self) -> str:
+        """An answer that nobody expects; "" if there was none."""
+        return next((line.wrong for line in self._lines if line.wrong), "")
+
+    @property
     def tries(self) -> int:
         """The number of times that a message had to be sent again."""
         return sum(line.tries for line in self._lines)
@@ -76,8 +83,11 @@ class _Line(threading.Thread):
         self.count = 0
         self.unsure: list[int] = []
         self.tries = 0
+        self.wrong = ""
         self._publisher = publisher
-        self._connection: http.client.HTTPConnection | None = None
+        self._turn = 0
+        self._sent = 0.0
+        self._connections: dict[int, http.client.HTTPConnection] = {}
 
     def run(self) -> None:
         """Publish one message after another; do not catch up when late."""
@@ -88,22 +98,29 @@ class _Line(threading.Thread):
             if not self._one():
                 self.unsure.append(self.count)
             self.count += 1
-        self._close()
+            self._turn += 1
+        for port in tuple(self._connections):
+            self._close(port)
 
     def cut(self) -> None:
-        """Reset the connection."""
-        connection = self._connection
-        if connection is not None and connection.sock is not None:
-            with suppress(OSError):
-                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                connection.sock.shutdown(socket.SHUT_RDWR)
+        """Reset the connections."""
+        for connection in tuple(self._connections.values()):
+            sock = connection.sock
+            if sock is not None:
+                with suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def _one(self) -> bool:
         """Publish the next message; return False if it may or may not be published."""
         publisher = self._publisher
         generation = publisher.generation
-        while self._post() != 200:
+        self._sent = time.monotonic()
+        while (status := self._post()) != 200:
+            if 400 <= status < 500:
+                self.wrong = self.wrong or f"HTTP {status} for message {self.count} of {self.name}"
             self.tries += 1
+            self._turn += 1
             if publisher.generation != generation or publisher.end.is_set():
                 return False
             time.sleep(0.02)
@@ -111,20 +128,23 @@ class _Line(threading.Thread):
 
     def _post(self) -> int:
         """Return the status code of the response; 0 if none comes."""
+        publisher = self._publisher
+        port = publisher.ports[self._turn % len(publisher.ports)]
         try:
-            if self._connection is None:
-                self._connection = http.client.HTTPConnection("127.0.0.1", self._publisher.port, timeout=30)
+            if port not in self._connections:
+                self._connections[port] = http.client.HTTPConnection("127.0.0.1", port, timeout=publisher.patience)
+            connection = self._connections[port]
             headers = {"Idempotency-Key": f"{self.name}-{self.count}", "Content-Type": "text/plain"}
-            body = f"{self.count} {self._publisher.padding}"
-            self._connection.request("POST", f"/channels/{self.name}", body, headers)
-            answer = self._connection.getresponse()
+            body = f"{self.count} {self._sent} {publisher.padding}"
+            connection.request("POST", f"/channels/{self.name}", body, headers)
+            answer = connection.getresponse()
             answer.read()
             return answer.status
         except (OSError, http.client.HTTPException):
-            self._close()
+            self._close(port)
             return 0
 
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def _close(self, port: int) -> None:
+        connection = self._connections.pop(port, None)
+        if connection is not None:
+            connection.close()

@@ -7,8 +7,22 @@ from typing import Any
 
 from hostile.attack import Attack
 from hostile.faults import Fault
+from hostile.outages import Outage
 
-__all__ = ["attackLine", "attacks", "conformance", "faultLine", "faults", "filled", "machine", "soak", "soakLine", "wait"]
+__all__ = [
+    "attackLine",
+    "attacks",
+    "conformance",
+    "faultLine",
+    "faults",
+    "filled",
+    "machine",
+    "outageLine",
+    "outages",
+    "soak",
+    "soakLine",
+    "wait",
+]
 
 MIB = 1 << 20
 
@@ -115,6 +129,41 @@ def faults(known: Iterable[Fault], rows: Mapping[str, Mapping[str, Any]]) -> str
     head = ("delivered", "lost silently", "reported lost", "doubled", "out of order")
     by = [(kind, *(f"{count:,}" for count in _sums(found))) for kind, found in kinds.items()]
     return "\n".join([*grid(("fault", "published", *head), lines), "", *grid(("subscribers", *head), by)])
+
+
+OUTAGE_HEAD = (
+    f"{'fault':36}{'published':>10}{'delivered':>10}{'silent':>7}{'told':>7}"
+    f"{'doubled':>8}{'order':>6}{'ended':>7}{'whole':>8}{'took':>7}"
+)
+
+
+def outageLine(row: Mapping[str, Any]) -> str:
+    """Return the result of an outage as a line for the terminal, followed by a line for everything wrong."""
+    delivered, silent, told, doubled, disordered = _sums(row["kinds"].values())
+    ended = row["connects"] - row["subscribers"]
+    line = f"{row['name']:36}{row['published']:>10,}{delivered:>10,}{silent:>7}{told:>7,}{doubled:>8}{disordered:>6}{ended:>7}"
+    line += f"{row['whole']:>6.1f} s{row['seconds']:>5.0f} s"
+    return "\n".join([line, *(f"    FAULT: {fault}" for fault in row["faults"])])
+
+
+def outages(known: Iterable[Outage], rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table of the outages, and a table of the kinds of subscribers."""
+    lines, kinds = [], {}
+    for each in known:
+        row = rows.get(each.name)
+        if row is None:
+            continue
+        cells = f"{row['published']:,}", *(f"{count:,}" for count in _sums(row["kinds"].values()))
+        ended = row["connects"] - row["subscribers"]
+        wrong = f" (**not held**: {_cell('; '.join(row['faults']))})" if row["faults"] else ""
+        name = f"**{_cell(each.name)}**: {_cell(each.sentence)}{wrong}"
+        lines.append((name, *cells, f"{ended:,}", f"{row['whole']:.1f} s"))
+        for kind, counts in row["kinds"].items():
+            kinds.setdefault(kind, []).append(counts)
+    head = ("delivered", "lost silently", "reported lost", "doubled", "out of order")
+    by = [(kind, *(f"{count:,}" for count in _sums(found))) for kind, found in kinds.items()]
+    table = grid(("fault", "published", *head, "reconnects", "whole after"), lines)
+    return "\n".join([*table, "", *grid(("subscribers", *head), by)])
 
 
 def soakLine(sample: Sequence[float]) -> str:

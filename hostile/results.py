@@ -20,6 +20,7 @@ class Results:
         dates: the date, by part, such as 2026-01-31.
         attacks: a row for each attack, by its name.
         faults: a row for each fault, by its name.
+        outages: a row for each outage, by its name.
         soak: the settings and samples.
     """
 
@@ -27,6 +28,7 @@ class Results:
     dates: dict[str, str] = field(default_factory=dict)
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     faults: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outages: dict[str, dict[str, Any]] = field(default_factory=dict)
     soak: dict[str, Any] = field(default_factory=dict)
 
     def replace(self, other: Results, whole: bool) -> None:

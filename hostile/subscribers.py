@@ -26,8 +26,9 @@ from hostile.peer import blackhole, frames, unverified, upgrade
 
 __all__ = ["KINDS", "Reader", "main"]
 
-# Seconds between two tries; of silence before a client considers its connection dead; for everything to arrive at the end.
-RETRY, SILENCE, PATIENCE = 0.1, 3.0, 60.0
+# Seconds between two tries; of silence before a client considers its connection dead; for everything to arrive at the end; after
+# which a message is late.
+RETRY, SILENCE, PATIENCE, LATE = 0.1, 3.0, 60.0, 1.0
 _V1 = "Sec-WebSocket-Protocol: twisted-ws.v1"
 
 
@@ -43,6 +44,9 @@ class Reader:
         doubled: the number of messages that came twice.
         disordered: the number of messages that came after a later one.
         pardon: whether a loss before the next message was reported.
+        last: the greatest number seen.
+        alarms: how often a loss was reported, whether or not there was one.
+        jumps: ids that do not follow on the one before, although no loss was reported.
     """
 
     dropping: bool = False
@@ -53,16 +57,26 @@ class Reader:
     disordered: int = 0
     pardon: bool = False
     last: int = -1
+    alarms: int = 0
+    jumps: int = 0
 
     def begins(self, position: str, recovered: bool, asked: bool) -> None:
         """Handle the answer to a subscription."""
+        if asked and not recovered:
+            self.missed()
         self.position = position
-        self.pardon = self.pardon or (asked and not recovered)
 
-    def took(self, number: int, position: str) -> None:
-        """Take a message."""
-        jumped = self._jumped(position)
-        self.position = position
+    def missed(self) -> None:
+        """Learn that messages were lost."""
+        self.alarms += 1
+        self.pardon = True
+
+    def took(self, number: int, position: str = "") -> None:
+        """Take a message; without its id if the transport shows none."""
+        jumped = bool(position) and self._jumped(position)
+        if (position and self._went(position) < 1) or (jumped and not self.dropping and not self.pardon):
+            self.jumps += 1
+        self.position = position or self.position
         if number in self.seen:
             self.doubled += 1
             return
@@ -76,8 +90,17 @@ class Reader:
         self.last = number
 
     def _jumped(self, position: str) -> bool:
+        return self._went(position) > 1
+
+    def _went(self, position: str) -> int:
+        """Return how far the offset went on; 1 if the id is of another epoch, because offsets may begin anew then."""
         (before, _, offset), (now, _, next_) = self.position.partition(":"), position.partition(":")
-        return before == now and int(next_) > int(offset) + 1
+        return int(next_) - int(offset) if before == now and offset else 1
+
+    def silent(self, published: int, unsure: set[int]) -> list[int]:
+        """Return the numbers that never came, without a word."""
+        due = set(range(published)) - unsure
+        return sorted(due - self.seen - self.told) if not self.pardon else []
 
     def account(self, published: int, unsure: set[int]) -> dict[str, int]:
         """Return the counts of the messages below `published`, except the unsure ones."""
@@ -90,6 +113,8 @@ class Reader:
             "told": len((self.told & due) - self.seen),
             "doubled": self.doubled,
             "disordered": self.disordered,
+            "alarms": self.alarms,
+            "jumps": self.jumps,
         }
 
 
@@ -97,7 +122,8 @@ class Subscribers:
     """All subscribers."""
 
     def __init__(self, words: dict[str, Any]) -> None:
-        self.ports: dict[str, int] = words["ports"]
+        self.places: list[dict[str, int]] = words["places"]
+        self.silence: float = words.get("silence", SILENCE)
         self.mount: str = words["mount"]
         self.channels: list[str] = words["channels"]
         self.dropping = self.mount in ("/drop", "/latest")
@@ -105,7 +131,9 @@ class Subscribers:
         self.home = asyncio.Event()
         self.home.set()
         self.paused = False
-        kinds = list(KINDS.values())
+        kinds = [KINDS[name] for name in words["kinds"]]
+        self.ids: dict[str, dict[int, str]] = {name: {} for name in self.channels}
+        self.late = 0.0
         secure = (False, True) if words["secure"] else (False,)
         count = words["count"]
         self.all = [kind(self, tls, number) for kind in kinds for tls in secure for number in range(count)]
@@ -164,15 +192,28 @@ class Subscribers:
         published: dict[str, int] = json.loads(numbers)
         unknown = {name: set(found) for name, found in json.loads(unsure).items()}
         end = time.monotonic() + PATIENCE
-        while time.monotonic() < end and not all(each.has(published) for each in self.all):
+        # What nobody can know of need not come.
+        wanted = {name: max(set(range(count)) - unknown[name], default=-1) for name, count in published.items()}
+        while time.monotonic() < end and not all(each.has(wanted) for each in self.all):
             await asyncio.sleep(0.05)
         found: dict[str, dict[str, int]] = {}
+        missing: list[str] = []
         for each in self.all:
             kind = found.setdefault(each.kind + (", TLS" if each.secure else ""), {})
             for name, reader in each.readers.items():
+                for number in reader.silent(published[name], unknown[name]):
+                    missing.append(f"{number} of {name} to {each.kind}")
                 for what, count in reader.account(published[name], unknown[name]).items():
                     kind[what] = kind.get(what, 0) + count
-        return {"kinds": found, "connects": sum(each.connects for each in self.all), "strange": self.strange()}
+        connects = sum(each.connects for each in self.all)
+        return {
+            "kinds": found,
+            "subscribers": len(self.all),
+            "connects": connects,
+            "late": self.late,
+            "missing": missing[:5],
+            "strange": self.strange(),
+        }
 
     def strange(self) -> list[str]:
         """Return the unexpected responses."""
@@ -187,6 +228,7 @@ class Subscriber(asyncio.Protocol):
     def __init__(self, owner: Subscribers, secure: bool, number: int) -> None:
         self.owner = owner
         self.secure = secure
+        self.place = number % len(owner.places)
         names = owner.channels
         self.readers = {name: Reader(owner.dropping) for name in self.choose(names, number)}
         self.ready = asyncio.Event()
@@ -201,9 +243,9 @@ class Subscriber(asyncio.Protocol):
         """Return the channels of this subscriber."""
         return [names[number % len(names)]]
 
-    def has(self, published: dict[str, int]) -> bool:
+    def has(self, wanted: dict[str, int]) -> bool:
         """Return whether the last message of each channel has come."""
-        return all(reader.last >= published[name] - 1 for name, reader in self.readers.items())
+        return all(reader.last >= wanted[name] for name, reader in self.readers.items())
 
     async def run(self) -> None:
         """Connect again and again."""
@@ -212,12 +254,14 @@ class Subscriber(asyncio.Protocol):
             await self.owner.home.wait()
             self.gone, self.data = asyncio.Event(), bytearray()
             tls = self.owner.tls if self.secure else None
-            where = ("127.0.0.1", self.owner.ports["tls" if self.secure else "ws"])
+            where = ("127.0.0.1", self.owner.places[self.place]["tls" if self.secure else "ws"])
             try:
                 await loop.create_connection(lambda: self, *where, ssl=tls, server_hostname="localhost" if tls else None)
                 await self._watch()
             except OSError:
                 pass
+            # As if a balancer stood before the servers.
+            self.place = random.randrange(len(self.owner.places))
             await asyncio.sleep(RETRY * random.uniform(0.5, 1.5))
 
     async def _watch(self) -> None:
@@ -225,7 +269,7 @@ class Subscriber(asyncio.Protocol):
         while not self.gone.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.gone.wait(), 0.2)
-            if time.monotonic() - self.heard > SILENCE and not self.owner.paused:
+            if time.monotonic() - self.heard > self.owner.silence and not self.owner.paused:
                 self.transport.abort()
 
     def connection_made(self, transport: Any) -> None:
@@ -255,8 +299,14 @@ class Subscriber(asyncio.Protocol):
         raise NotImplementedError
 
     def took(self, channel: str, data: str, position: str) -> None:
-        """Handle a message: a number, and padding."""
-        self.readers[channel].took(int(data.partition(" ")[0]), position)
+        """Handle a message: a number, the time at which it was sent first, and padding."""
+        number, sent, _ = data.split(" ", 2)
+        now = time.monotonic()
+        if now - float(sent) > LATE:
+            self.owner.late = now
+        if position:
+            self.owner.ids[channel][int(number)] = position
+        self.readers[channel].took(int(number), position)
 
     def begins(self, channel: str, position: str, recovered: bool) -> None:
         """Handle an answer to a subscription."""
@@ -350,6 +400,59 @@ class Json(Subscriber):
                 self.begins(found["channel"], found["id"], found["recovered"])
             case "error":
                 self.strange = json.dumps(found)
+                self.transport.close()
+
+
+class Raw(Json):
+    """Messages as they were published, of one channel over a WebSocket.
+
+    They have no ids. So that it can resume, it asks a subscriber that sees them for the id of its last message.
+    """
+
+    kind = "WebSocket, raw"
+    _NOT_RECOVERED = 4410
+    _anew = False
+    _waits = 0
+
+    def choose(self, names: list[str], number: int) -> list[str]:
+        """Return one channel."""
+        return [names[number % len(names)]]
+
+    def ask(self) -> None:
+        """Begin the handshake; later, if nobody has seen the last message yet."""
+        ((name, reader),) = self.readers.items()
+        after = "0" if reader.last < 0 else self.owner.ids[name].get(reader.last, "")
+        self._waits = 0 if after else self._waits + 1
+        if self._waits > 50:
+            self._anew = True
+        if self._anew:
+            self._anew, self._waits, after = False, 0, ""
+            reader.missed()
+        elif not after:
+            self.transport.close()
+            return
+        self._upgraded = False
+        self.transport.write(upgrade(f"{self.owner.mount}/{name}" + (f"?after={after}" if after else "")))
+
+    def take(self) -> None:
+        """Read frames."""
+        (name,) = self.readers
+        if not self._upgraded:
+            head, end, rest = self.data.partition(b"\r\n\r\n")
+            if not end:
+                return
+            if not head.startswith(b"HTTP/1.1 101"):
+                self.transport.close()
+                return
+            self._upgraded, self.data = True, bytearray(rest)
+            self.ready.set()
+        for opcode, payload in frames(self.data):
+            if opcode == 1:
+                self.took(name, payload.decode(), "")
+            elif opcode == 9:
+                self._send(10, payload)
+            elif opcode == 8:
+                self._anew = payload[:2] == struct.pack("!H", self._NOT_RECOVERED)
                 self.transport.close()
 
 
@@ -489,7 +592,7 @@ class Poll(Http):
             if not self._cursor:
                 self.begins(name, answer["id"] if len(self.readers) == 1 else ":0", recovered=True)
             elif not answer["recovered"]:
-                reader.pardon = True
+                reader.missed()
         self._cursor = answer["id"]
         for message in answer["messages"]:
             self.took(message["channel"], message["data"], message["id"])
@@ -506,7 +609,7 @@ class ManyPolls(Poll):
         return [names[(number + each) % len(names)] for each in range(3)]
 
 
-KINDS: dict[str, type[Subscriber]] = {each.kind: each for each in (Json, Events, ManyEvents, Poll, ManyPolls)}
+KINDS: dict[str, type[Subscriber]] = {each.kind: each for each in (Json, Raw, Events, ManyEvents, Poll, ManyPolls)}
 
 
 async def _main(words: dict[str, Any]) -> None:
