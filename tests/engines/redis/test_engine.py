@@ -72,6 +72,26 @@ def test_flushed(harness, node):
     assert (history.recovered, [each.payload for each in history.publications]) == (True, [b"2", b"3"])
 
 
+def test_readAfterFlush(harness, node):
+    """Who reads first after all data were deleted gets what nodes remember, not the word of a server that has forgotten."""
+    first, second = node(), node()
+    watch(harness, first, "a")
+    before = publish(harness, first, "a", "1", "2")
+    harness.server.ask("FLUSHALL")
+    history = harness.wait(second.engine.since("a", parsePosition(before[0].id)))
+    assert (history.recovered, [each.payload for each in history.publications]) == (True, [b"2"])
+
+
+def test_unbornAndForgotten(harness, node):
+    """A position of a channel that did not exist tells nothing of a server that may have forgotten the channel since."""
+    first = node()
+    position = harness.wait(first.engine.since("a", None)).position
+    harness.server.ask("FLUSHALL")
+    publish(harness, first, "b", "to be noticed")
+    publish(harness, first, "a", "1")
+    assert not harness.wait(first.engine.since("a", position)).recovered
+
+
 def test_interleaved(harness, node):
     """What two nodes published in turns, and nobody watched, comes back in order."""
     first, second = node(), node()

@@ -38,7 +38,7 @@ from twisted_ws.engines.redis.operations import HOLD, unavailable
 from twisted_ws.engines.redis.presence import Presence
 from twisted_ws.engines.redis.protocol import TURN
 from twisted_ws.engines.redis.publishing import Publisher, Publishing
-from twisted_ws.engines.redis.reading import Reading
+from twisted_ws.engines.redis.reading import UNBORN, Reading
 from twisted_ws.engines.redis.record import Unreadable, decodeMember, decodeRecord, encodeEnvelope, parseId, parseLine
 from twisted_ws.engines.redis.requests import Requests
 from twisted_ws.engines.redis.scripts import (
@@ -63,7 +63,7 @@ from twisted_ws.engines.redis.url import Address, RedisURL
 from twisted_ws.engines.redis.watches import Makers, Watch, Watches
 from twisted_ws.engines.redis.watching import Watching
 from twisted_ws.errors import ChannelError
-from twisted_ws.message import Message, Position, Publication, Published
+from twisted_ws.message import NOWHERE, Message, Position, Publication, Published
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 
 # A channel is remembered for so many times the age of its history, and for so many ms at least: it is looked at twice a minute.
 REMEMBERED = 10
-REMEMBERED_LEAST = 120_000
+REMEMBERED_LEAST = UNBORN
 # Bytes of a record besides its message.
 OVERHEAD = 2048
 # Channels in one question about positions, or in one statement of counts.
@@ -606,11 +606,13 @@ class RedisEngine:
         if after is None:
             places = (self.keys.of(b"m:", channel),)
 
-            def found(reply: list[bytes]) -> History:
-                position = parseId(reply[0]) if reply[0] else Position("0", 0)
-                return History(position, False, [])
+            def found(reply: list[bytes]) -> Any:
+                return History(parseId(reply[0]), False, []) if reply[0] else self._read(channel, NOWHERE, 0)
 
-            return self._requests.ask(TOPS, places, (self._history(None)[3],), found)
+            return self._requests.ask(TOPS, places, (self._history(None)[3],), list).addCallback(found)
+        return self._read(channel, after, limit)
+
+    def _read(self, channel: str, after: Position, limit: int | None) -> Deferred[History]:
         operation = Reading(self._requests, self, channel, after, limit)
         self._requests.submit(operation)
         return operation.later

@@ -17,6 +17,9 @@ from twisted_ws.message import Position
 
 # Bytes in one answer of the server; the rest comes with the next one.
 PAGE = 1024 * 1024
+# Milliseconds for which a position of a channel that does not exist is good: it cannot have begun and been forgotten meanwhile,
+# because every channel is remembered for longer.
+UNBORN = 120_000
 
 
 class Reader(Protocol):
@@ -40,6 +43,8 @@ class Reader(Protocol):
 class Reading(Operation):
     """The question what follows a position.
 
+    Behind a closed gate nobody answers it: a server that has forgotten would, before it was given back what it had.
+
     Args:
         requests: the way to the server.
         engine: the engine.
@@ -47,6 +52,8 @@ class Reading(Operation):
         after: the position.
         limit: how many publications at most; None: all.
     """
+
+    isGated = True
 
     __slots__ = ("_after", "_answer", "_channel", "_engine", "_found", "_known", "_left", "_requests")
 
@@ -65,9 +72,9 @@ class Reading(Operation):
         """Return the command for the next page."""
         keys, after = self._engine.keys, self._after
         epoch = after.epoch
-        places = keys.of(b"m:", self._channel), keys.of(b"s:", self._channel)
-        largest = self._engine.largest
-        command = (b"EVALSHA", SINCE.sha, 2, *places, epoch, after.offset, self._left, PAGE, largest, int(self._known))
+        places = keys.gate, keys.of(b"m:", self._channel), keys.of(b"s:", self._channel)
+        asked = epoch, after.offset, self._left, PAGE, self._engine.largest, int(self._known), UNBORN
+        command = (b"EVALSHA", SINCE.sha, 3, *places, link.run, link.gen, *asked)
         packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
         return packed
 
@@ -76,8 +83,7 @@ class Reading(Operation):
         if self.isOver:
             return
         if reply[0] == b"none":
-            after = self._after
-            self.finish(self._answer or History(Position("0", 0), after.epoch == "", []))
+            self.finish(self._answer or History(Position(reply[1].decode("ascii"), 0), bool(reply[2]), []))
             return
         if reply[0] == b"which":
             self._name(reply)

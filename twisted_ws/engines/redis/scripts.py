@@ -350,13 +350,19 @@ end
 return found
 """
 
+# A channel that does not exist has a position, too: "0", the time and the generation. Nothing is missed since then if the channel
+# has all its messages now, and cannot have been forgotten in between.
 _SINCE = """
-local m, s = KEYS[1], KEYS[2]
-local e, offset, limit, most, largest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local gate, m, s = KEYS[1], KEYS[2], KEYS[3]
+local run, gen, e, offset, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local most, largest, age = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9])
+if closed(gate, run, gen) then return {'closed'} end
 local is = redis.call('HMGET', m, 'e', 'o', 'b', 'h')
 local top, o, b = is[1], tonumber(is[2]), is[3]
-if not top then return {'none'} end
-if string.sub(e, 1, 1) == '~' and ARGV[6] == '1' then return {'which', top, b} end
+local time, of = string.match(e, '^0(%x%x%x%x%x%x%x%x%x%x%x)(%w+)$')
+local unborn = of == gen and ms() - tonumber(time, 16) < age
+if not top then return {'none', string.format('0%011x', ms()) .. gen, (e == '' or unborn) and 1 or 0} end
+if string.sub(e, 1, 1) == '~' and ARGV[8] == '1' then return {'which', top, b} end
 tidy(m, s, o, is[4], ms())
 local from = first(s) or o + 1
 local recovered, at = 0, top
@@ -372,6 +378,7 @@ else
   end
   if not last then
     offset = from - 1
+    if unborn and from == 1 then recovered = 1 end
   elseif offset > last then
     -- What it has seen after that was lost, and perhaps more.
     offset = last
@@ -659,7 +666,7 @@ PUBLISH = Script(
 REPAIR = Script(_TIME, _EPOCH, _HISTORY, _REPAIR)
 WATCH = Script(_GATE, _TIME, _EPOCH, _WATCH)
 TOPS = Script(_TOPS)
-SINCE = Script(_TIME, _HISTORY, _SINCE)
+SINCE = Script(_GATE, _TIME, _HISTORY, _SINCE)
 FORGET = Script(_GATE, _TIME, _HISTORY, _FORGET)
 DESCRIBE = Script(_TIME, _HISTORY, _COUNTS, _DESCRIBE, _DESCRIBE_ONE)
 LIST = Script(_TIME, _HISTORY, _COUNTS, _DESCRIBE, _LIST)

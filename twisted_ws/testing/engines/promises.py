@@ -385,6 +385,15 @@ class EngineContract:
         assert self.harness.wait(node.engine.describe("a")) is None
         assert self.harness.wait(node.engine.forget("a")) == 0
 
+    def test_beforeTheFirst(self) -> None:
+        """A position of a channel that does not exist yet stays good: nothing is missed while there is nothing, or since then."""
+        first, second = self.pair()
+        position, _, _ = self.since(first, "a", None)
+        position, recovered, texts = self.since(second, "a", position)
+        assert (recovered, texts) == (True, [])
+        self.publish(first, "a", "1", "2")
+        assert self.since(second, "a", position)[1:] == (True, ["1", "2"])
+
     def test_pages(self) -> None:
         """A history that is read in pages has no gaps, each page begins after the last message of the one before."""
         first, second = self.pair()
