@@ -20,7 +20,7 @@ from hostile.valkey import Valkey, Way
 __all__ = ["Cluster", "Nodes", "Sentinels", "Workers"]
 
 _PATIENCE = 60.0
-_WORKER = b"twisted_ws.daemon.workers.worker"
+_WORKER = b"twisted_ws.daemon.workers"
 
 
 class Cluster:
@@ -194,7 +194,7 @@ def _isWorker(name: str, parent: int) -> bool:
         words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return int(fields[1]) == parent and _WORKER in words and fields[0] != "Z"
+    return int(fields[1]) == parent and any(word.startswith(_WORKER) for word in words) and fields[0] != "Z"
 
 
 def until(what: str, is_: Callable[[], bool]) -> None:

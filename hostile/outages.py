@@ -299,13 +299,13 @@ def _overrun(stage: Stage, cluster: Nodes, count: int) -> None:
 @outage("buffer of pub/sub overrun", Nodes, size=20_000, rate=60, limits=ROOMY)
 def overrun(stage: Stage, cluster: Nodes) -> None:
     """A node does not read, until Valkey ends its connection because too much is waiting; all of it is in the history."""
-    _overrun(stage, cluster, 60)
+    _overrun(stage, cluster, 150)
 
 
 @outage("buffer overrun beyond the history", Nodes, size=20_000, rate=60, tells=True)
 def overrunShort(stage: Stage, cluster: Nodes) -> None:
     """The same, but the history keeps a megabyte of each channel only."""
-    _overrun(stage, cluster, 60)
+    _overrun(stage, cluster, 150)
 
 
 @outage("node cut off", Nodes)

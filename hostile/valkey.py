@@ -181,6 +181,7 @@ class Way:
         self._do(self._cut())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     def pause(self) -> None:
         """Pass nothing on, as a network that drops all packets; who connects gets no answer."""

@@ -10,8 +10,10 @@ from hostile import report
 from hostile.attack import Attack, Target
 from hostile.attacks import ATTACKS, KINDS
 from hostile.chart import chart
+from hostile.cluster import Cluster
 from hostile.faults import FAULTS, Fault, Scene
 from hostile.good import Stream
+from hostile.outages import OUTAGES, Outage, Stage
 from hostile.peer import tally
 from hostile.results import Results
 from hostile.subscribers import Reader
@@ -120,6 +122,10 @@ def _happen(scene: Scene) -> None:
     """Nothing."""
 
 
+def _befall(stage: Stage, cluster: Cluster) -> None:
+    """Nothing."""
+
+
 def test_faultTables() -> None:
     """The page has a row for each fault, one for all of them, and one for each kind of subscriber; the terminal has a line."""
     page = report.faults([Fault("f", "It fails.", _happen)], {"f": FAULT_ROW})
@@ -131,16 +137,45 @@ def test_faultTables() -> None:
     assert second.strip() == "FAULT: 2 doubled"
 
 
+def test_outageTables() -> None:
+    """The page has a row for each outage, with reconnects and the seconds until all was well, and says what did not hold."""
+    row = {**FAULT_ROW, "subscribers": 100, "connects": 123, "whole": 4.56}
+    page = report.outages([Outage("f", "It fails.", _befall, Cluster)], {"f": row})
+    assert "| **f**: It fails. (**not held**: 2 doubled) | 9,000 | 14,000 | 2 | 40 | 4 | 6 | 23 | 4.6 s |" in page
+    assert "| poll | 7,000 | 1 | 20 | 2 | 3 |" in page
+    first, second = report.outageLine(row).splitlines()
+    assert first.split() == ["f", "9,000", "14,000", "2", "40", "4", "6", "23", "4.6", "s", "8", "s"]
+    assert second.strip() == "FAULT: 2 doubled"
+
+
 def test_readerCounts() -> None:
-    """A number that is jumped over is lost silently, unless the subscriber was told; what nobody knows of is not due."""
+    """A number that is jumped over is lost silently, unless the subscriber was told; what nobody knows of is not due.
+
+    An id that does not follow the one before is noted, too.
+    """
     reader = Reader()
     reader.begins("a:0", recovered=False, asked=False)
     for number, position in (0, "a:1"), (2, "a:3"), (2, "a:3"), (1, "a:2"):
         reader.took(number, position)
     reader.begins("b:9", recovered=False, asked=True)
     reader.took(5, "b:10")
-    assert reader.account(7, set()) == {"delivered": 4, "silent": 1, "told": 2, "doubled": 1, "disordered": 1}
-    assert reader.account(7, {3, 6}) == {"delivered": 4, "silent": 0, "told": 1, "doubled": 1, "disordered": 1}
+    found = {"delivered": 4, "doubled": 1, "disordered": 1, "alarms": 1, "jumps": 3}
+    assert reader.account(7, set()) == {**found, "silent": 1, "told": 2}
+    assert reader.silent(7, set()) == [6]
+    assert reader.account(7, {3, 6}) == {**found, "silent": 0, "told": 1}
+
+
+@pytest.mark.parametrize(("position", "jumps"), [("a:2", 0), ("a:3", 1), ("a:1", 1), ("b:3", 0), ("", 0)])
+def test_readerSeesJumps(position: str, jumps: int) -> None:
+    """An id has to follow the one before, unless the numbering is another one, or a loss was reported."""
+    reader = Reader()
+    reader.begins("a:0", recovered=True, asked=False)
+    reader.took(0, "a:1")
+    reader.took(1, position)
+    assert reader.account(2, set())["jumps"] == jumps
+    reader.begins("a:8", recovered=False, asked=True)
+    reader.took(2, "a:9")
+    assert reader.account(3, set())["jumps"] == jumps
 
 
 @pytest.mark.parametrize(("dropping", "silent"), [(True, 0), (False, 1)])
@@ -241,6 +276,7 @@ def test_docsTrue() -> None:
     assert report.filled(page, command.parts(results)) == page
     assert set(results.attacks) <= {each.name for each in ATTACKS}
     assert set(results.faults) <= {each.name for each in FAULTS}
+    assert set(results.outages) <= {each.name for each in OUTAGES}
     assert results.attacks
     if results.soak:
         assert command.PICTURE.read_text() == chart(results.soak["samples"])
