@@ -366,3 +366,17 @@ def test_tooManyOnTheirWay(open_: World) -> None:
     assert (response.status, response.json) == (503, {"error": "unavailable", "message": "try later"})
     assert response.header("retry-after") == "5"
     assert open_.server.sent == []
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_engineAway(open_: World, when: str) -> None:
+    """A broadcast that the engine cannot pass on is a 503 with the time of the next attempt, at once or when that is known."""
+    away = ChannelError("unavailable", "The server of the channels does not answer.")
+    open_.server.answer = fail(away) if when == "at once" else Deferred()
+    here = open_.connect()
+    here.send(b"POST /broadcaster/broadcast HTTP/1.1\r\nHost: localhost:8081\r\nContent-Length: 1\r\n\r\nx")
+    if when == "later":
+        assert here.take() == b""
+        open_.server.answer.errback(away)
+    (response,) = here.responses()
+    assert (response.status, response.json["error"], response.header("retry-after")) == (503, "unavailable", "5")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
 from twisted_ws.errors import ChannelError
@@ -12,6 +13,7 @@ from twisted_ws.web.api.guard import GuardedResource
 from twisted_ws.web.api.health import Liveness, Readiness
 from twisted_ws.web.api.resource import ELSEWHERE, ApiResource
 from twisted_ws.web.http.content import checkBodyType, contentType, textMessage
+from twisted_ws.web.http.coroutines import failed
 from twisted_ws.web.http.errors import HttpError, httpError
 from twisted_ws.web.http.resource import Directory
 from twisted_ws.web.http.site import HttpSite
@@ -80,7 +82,7 @@ class BroadcastResource(GuardedResource):
             sent = self._server.broadcast(message)
         except ChannelError as error:
             raise httpError(error) from None
-        if sent.called:
+        if sent.called and not isinstance(sent.result, Failure):
             return b"OK"
-        sent.addCallback(lambda count: request.answer(b"OK"))
+        sent.addCallbacks(lambda count: request.answer(b"OK"), failed, errbackArgs=(request,))
         return NOT_DONE_YET

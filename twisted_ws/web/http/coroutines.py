@@ -33,12 +33,12 @@ def answerLater(request: HttpRequest, work: Coroutine[Any, Any, None], seconds: 
     except StopIteration:
         return NOT_DONE_YET
     except BaseException:  # also asyncio's CancelledError, as when the work has waited
-        _failed(Failure(), request)
+        failed(Failure(), request)
         return NOT_DONE_YET
     task = Deferred.fromCoroutine(_rest(work, context, waitsFor))
     request.whenGone = task.cancel
     task.addTimeout(seconds, request.channel.site.reactor)
-    task.addErrback(_failed, request)
+    task.addErrback(failed, request)
     return NOT_DONE_YET
 
 
@@ -57,7 +57,8 @@ def _rest(work: Coroutine[Any, Any, None], context: Context, waitsFor: Any) -> G
         pass
 
 
-def _failed(failure: Failure, request: HttpRequest) -> None:
+def failed(failure: Failure, request: HttpRequest) -> None:
+    """Answer a request with what its work has failed with."""
     error = failure.value
     if isinstance(error, ChannelError):
         failure = Failure(httpError(error))
