@@ -92,7 +92,7 @@ faults: engines
 .PHONY: engines
 engines: $(VENV)/.test
 	@tools/need redis-server
-	$(BIN)/python -m pytest -q -p no:cacheprovider --import-mode=importlib $(BUSY) hostile/engines
+	$(BIN)/python -m pytest -q -p no:cacheprovider --dist=loadscope --numprocesses=$(CORES) hostile/engines
 
 # The compiled part under AddressSanitizer and UndefinedBehaviorSanitizer, against Python with random input; and servers whose peers
 # and services do what they want, with it and without: FUZZ=3600 seconds of that, SEED=7 for the first one.

@@ -42,6 +42,8 @@ def test_valid(text, wanted):
         ("redis://", "no host"),
         ("redis://ho st", "no host"),
         ("redis://[::1", "invalid"),
+        ("redis://a..b", "name"),
+        (f"redis://{'a' * 70}", "name"),
         ("redis://host:0", "port"),
         ("redis://host:65536", "port"),
         ("redis://host:x", "port"),

@@ -80,6 +80,8 @@ OVERHEAD = 2048
 TOGETHER = 200
 # Messages that are caught up with at once.
 CAUGHT = 1000
+# Statements of who is there in one turn of the reactor.
+STATEMENTS = 20
 # Seconds between two looks at what is watched.
 TICK = 0.5
 # Claims and revocations of this node that are stated again to a server that may have forgotten.
@@ -654,7 +656,9 @@ class RedisEngine:
         link = self._requests.link
         keys = self.keys
         delay = self._limits.presenceDelay
-        while link is not None and self._presence and not self._requests.isStopped:
+        for _ in range(STATEMENTS):
+            if link is None or not self._presence or self._requests.isStopped:
+                return
             changes = self._presence.take()
             flat = [each for change in changes for each in (change[0], change[1], change[2], change[3])]
             places = [(change[0], change[1]) for change in changes]
@@ -663,6 +667,7 @@ class RedisEngine:
             )
             if self._sweeper.wheelSlot is None and any(not change[2] for change in changes):
                 self._wheel.after(self._sweeper, delay)
+        self._flushSoon()
 
     def _untold(self, places: list[tuple[str, str]], failure: Failure) -> None:
         self._presence.tell(places)

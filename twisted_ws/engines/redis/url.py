@@ -173,6 +173,10 @@ def _address(text: str, scheme: str) -> Address:
         raise _invalid(scheme, "has an IPv6 address without brackets")
     if not host or any(each.isspace() for each in host):
         raise _invalid(scheme, "has no host")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise _invalid(scheme, "has a host that is not a name") from None
     if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535):
         raise _invalid(scheme, f"has {port!r} where a port belongs")
     return Address(host, int(port))
