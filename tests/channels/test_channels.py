@@ -586,6 +586,34 @@ def test_lost(late):
     engine.node.lost("b", Position("f", 7))
 
 
+@pytest.mark.parametrize("loss", [2, 4])
+def test_lostWhileOneJoins(late, loss):
+    """What is lost while a subscription waits is not passed over in silence, unless its history has it."""
+    one, two, engine = joined(late, last=1), Ear(), late.engine
+    room = AnswerBudget(late.limits)
+    started = late.channels.subscribe(two, "a", "e:1", room=room)
+    engine.receive(engine.message(2))
+    engine.asked[-1].callback(History(Position("e", 1), True, [engine.message(2)]))
+    engine.node.lost("a", Position("e", loss))
+    engine.receive(engine.message(loss + 1))
+    engine.asked[-1].callback(Members([], None, 0))
+    assert two.heard == ["2", str(loss + 1)]
+    assert late.now(started).recovered == (loss == 2)
+    assert one.lossesAt == [("e", loss)]
+
+
+def test_lostBeforeOneJoins(late):
+    """A subscription without a position begins after what is lost while it waits."""
+    _, two, engine = joined(late, last=1), Ear(), late.engine
+    started = late.channels.subscribe(two, "a", room=AnswerBudget(late.limits))
+    engine.receive(engine.message(2))
+    engine.node.lost("a", Position("e", 4))
+    engine.receive(engine.message(5))
+    engine.asked[-1].callback(Members([], None, 0))
+    assert late.now(started) == ("a", Position("e", 4), False, 1)
+    assert two.heard == ["5"]
+
+
 def test_whoLater(late):
     """Who is there is asked of the engine before the subscription begins, and counts the subscriber."""
     ear, engine = Ear("ann"), late.engine

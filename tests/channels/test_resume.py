@@ -270,7 +270,7 @@ class Machine(RuleBasedStateMachine):
             assert each.transport.protocol.bufferedAmount() <= LIMITS.maxSendBuffer + LARGEST + 1000
         # All that is held: beside the cap, a message of any size on its way, the newest one, and places in histories.
         most = LIMITS.maxSendBuffer + 2 * (LARGEST + CHARGE) + 2 * REPLAY_CHARGE + 1000
-        assert self.server.runtime.backlog.total <= len(connected) * most
+        assert self.server.runtime.backlog.total <= (len(connected) + 1) * most  # one more that hears everything
 
     @invariant()
     def everythingHeard(self):

@@ -396,11 +396,8 @@ class Channels:
                 self.fanOuts.catchUp(subscriber.caller)
             if feed.joining.get(subscriber) is not joining:
                 raise _notJoined(subscriber)
-            if history is None:
-                past = [*joining.held]
-            else:
-                past = [*history.publications]
-                past += feed.following(joining, past[-1].position if past else history.position)
+            if history is not None:
+                history = feed.complete(joining, history)
         except BaseException:
             if not self._removeJoining(feed, joining):
                 raise _notJoined(subscriber) from None
@@ -409,7 +406,8 @@ class Channels:
             raise
         self._removeJoining(feed, joining)
         if history is None:
-            return self._join(subscriber, Start(channel, None, False, 0), past, who)
+            return self._join(subscriber, Start(channel, None, False, 0), [], who)
+        past = history.publications
         return self._join(subscriber, Start(channel, history.position, history.recovered, len(past)), past, who)
 
     async def _pastOf(self, feed: Feed, joining: Joining, after: Position | None) -> History | None:

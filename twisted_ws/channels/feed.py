@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_ws.engines.contract import Engine, MaybeDeferred
+from twisted_ws.engines.contract import Engine, History, MaybeDeferred
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Position, Publication
 
@@ -58,9 +58,10 @@ class Joining:
         room: what presence may take of the answer; None if it was not asked for.
         held: what was passed on to others since this began; the newest, if that is very much.
         isCut: whether there was more.
+        lost: the position before which something cannot be had, as others were told; None if there is no such.
     """
 
-    __slots__ = ("channel", "held", "isCut", "room", "subscriber")
+    __slots__ = ("channel", "held", "isCut", "lost", "room", "subscriber")
 
     def __init__(self, subscriber: Subscriber, channel: str, room: AnswerBudget | None) -> None:
         self.subscriber = subscriber
@@ -68,11 +69,13 @@ class Joining:
         self.room = room
         self.held: deque[Publication] = deque()
         self.isCut = False
+        self.lost: Position | None = None
 
-    def clear(self) -> None:
-        """Forget what is held, because it precedes the subscription."""
+    def clear(self, lost: Position | None = None) -> None:
+        """Forget what is held, because it precedes the subscription or what is `lost`."""
         self.held.clear()
         self.isCut = False
+        self.lost = lost
 
 
 class Feed:
@@ -170,6 +173,8 @@ class Feed:
         """Go on from a position, without what precedes it."""
         if self.last is not None and self._state is not _CLOSED:
             self._move(position)
+            for joining in self.joining.values():
+                joining.clear(position)
             self._owner.tellLost(self.channel, position)
 
     # What subscriptions ask.
@@ -200,17 +205,20 @@ class Feed:
         if self._failure is not None:
             self._failure.raiseException()
 
-    def following(self, joining: Joining, last: Position) -> list[Publication]:
-        """Return what was passed on since a subscription began, and comes after a position that was reached.
+    def complete(self, joining: Joining, history: History) -> History:
+        """Return a history that was reached with what was passed on since, up to now.
 
         Raises:
             ChannelError: there was too much to hold.
         """
-        passed = [*joining.held]
+        past, passed, lost = [*history.publications], [*joining.held], joining.lost
+        last = past[-1].position if past else history.position
         found = self._after(passed, last)
         if joining.isCut and len(found) == len(passed):
             raise ChannelError("unavailable", "The channel's history took too long to arrive.")
-        return found
+        if lost is None or (lost.epoch == last.epoch and lost.offset <= last.offset):
+            return history._replace(publications=past + found)
+        return History(history.position if past else lost, False, past + found)
 
     def _after(self, passed: list[Publication], last: Position) -> list[Publication]:
         for index, each in enumerate(passed):
