@@ -440,12 +440,16 @@ def joined(world, channel="a", last=0, ear=None):
 
 
 def test_lateJoin(late):
-    """What comes before the history is held, and what is in both comes once."""
+    """What comes before the history is held, and what is in both comes once.
+
+    It is asked for when the engine has said from where on it passes messages on: what it knew before that may end earlier.
+    """
     ear, engine = Ear(), late.engine
     started = late.channels.subscribe(ear, "a", "e:1")
     taken = [engine.receive(engine.message(offset)) for offset in (3, 4, 5)]
-    assert [question[0] for question in engine.questions] == ["watch", "since"]
+    assert [question[0] for question in engine.questions] == ["watch"]
     engine.asked[0].callback(Position("e", 2))
+    assert [question[0] for question in engine.questions] == ["watch", "since"]
     assert ear.heard == []
     engine.asked[1].callback(History(Position("e", 1), True, [engine.message(2), engine.message(3)]))
     assert late.now(started) == ("a", Position("e", 1), True, 4)

@@ -412,8 +412,9 @@ class Channels:
 
     async def _pastOf(self, feed: Feed, joining: Joining, after: Position | None) -> History | None:
         """Return what precedes what is held for a subscription; None for a pattern."""
+        # Asked before that, the engine may answer with less than what precedes the first publication that it passes on.
+        await feed.reach(None)
         if after is None or isPattern(joining.channel):
-            await feed.reach(None)
             joining.clear()
             return None if feed.last is None else History(feed.last, False, [])
         answer = self._engine.since(joining.channel, after)
