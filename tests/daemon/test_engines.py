@@ -61,6 +61,8 @@ def test_mistakes(tmp_path):
     for settings, word in (
         (Settings(enginePasswordFile=str(empty)), "is empty"),
         (Settings(enginePasswordFile="/nowhere"), "/nowhere"),
+        (Settings(engine="memory"), "begins with one of memory:, .*, not 'memory'"),
+        (Settings(engine="nothing://user:secret@host"), "begins with one of memory:, .*, not 'nothing'"),
         (Settings(engine="redis://host", historyFile="/tmp/history"), "--history-file"),
     ):
         with pytest.raises(ConfigurationError, match=word):

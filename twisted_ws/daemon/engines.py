@@ -35,7 +35,7 @@ def engineMaker(settings: Settings) -> Callable[[Runtime], Engine] | None:
     found = {each.name: each for each in entry_points(group=GROUP)}
     if scheme not in found:
         known = ", ".join([MEMORY, *[f"{name}:" for name in sorted(found)]])
-        raise ConfigurationError(f"--engine must be a URL that begins with one of {known}, not {printable(scheme, 40)}:.")
+        raise ConfigurationError(f"--engine must be a URL that begins with one of {known}, not {printable(scheme, 40)!r}.")
     try:
         factory = found[scheme].load()
     except ImportError as error:

@@ -69,10 +69,12 @@ def test_failOver(stack):
 
 
 def test_unknown(stack):
-    """Sentinels that do not know the primary, or are none, are named in one line."""
+    """Sentinels that do not know the primary, or are none, are named in one line, and so is one where a server belongs."""
     server = stack.enter_context(Server())
     asked = stack.enter_context(sentinel(server))
-    with pytest.raises(ConfigurationError, match="do not know other"):
+    with pytest.raises(ConfigurationError, match=r"primary other is not known to the Sentinels"):
         start(f"redis+sentinel://127.0.0.1:{asked.port}/other?wait=0.5")
-    with pytest.raises(ConfigurationError, match="Sentinels"):
+    with pytest.raises(ConfigurationError, match=rf"primary main cannot be found: 127\.0\.0\.1:{server.port} is not a Sentinel"):
         start(f"redis+sentinel://127.0.0.1:{server.port}/main?wait=0.5")
+    with pytest.raises(ConfigurationError, match=r"is a Sentinel: the URL must be like redis\+sentinel:"):
+        start(f"redis://127.0.0.1:{asked.port}")

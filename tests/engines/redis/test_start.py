@@ -242,7 +242,7 @@ def test_noTLS(fake):
 
 def test_missingFile(server):
     """A file of the URL that cannot be read is a mistake."""
-    with pytest.raises(ConfigurationError, match="/nowhere"):
+    with pytest.raises(ConfigurationError, match="The engine CA /nowhere cannot be read"):
         start(f"rediss://127.0.0.1:{server.port}?ca=/nowhere")
 
 

@@ -171,7 +171,7 @@ class Contact:
 
     def _name(self) -> str:
         if self._address is None:
-            return "The engine's Sentinels"
+            return f"The engine's primary {self._dialer.url.master}"
         return f"The engine's server {self._address}"
 
     # The way to a link.

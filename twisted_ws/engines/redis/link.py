@@ -50,7 +50,7 @@ class Dialer:
         self.url = url
         self.password = password
         self._largest = largest
-        self._trusted = loadAuthorities(url.ca) if url.ca else None
+        self._trusted = loadAuthorities(url.ca, "engine CA") if url.ca else None
         self._key = loadPEM(url.certificate, url.key) if url.certificate else None
 
     @inlineCallbacks
@@ -143,7 +143,7 @@ def _explainReply(text: str, hasPassword: bool) -> Exception:
     kind = text.partition(" ")[0]
     said = printable(text, 160)
     if kind == "NOAUTH":
-        return ConfigurationError("wants a password: give --engine-password-file FILE")
+        return ConfigurationError("requires a password: give --engine-password-file FILE")
     if kind == "WRONGPASS" or "invalid password" in text:
         return ConfigurationError("refuses the user or the password: check --engine-password-file and the user in the URL")
     if "AUTH" in text and hasPassword:
@@ -272,6 +272,8 @@ def _examine(protocol: RedisProtocol, about: dict[str, str], isFound: bool) -> G
     if about.get("redis_mode") == "cluster":
         raise ConfigurationError("is part of a cluster, which is not supported: use Sentinel, or several servers in the URL")
     role = yield protocol.ask("ROLE")
+    if role[0] == b"sentinel":
+        raise ConfigurationError("is a Sentinel: the URL must be like redis+sentinel://HOST,HOST/NAME")
     if role[0] != b"master":
         who = b":".join([each if isinstance(each, bytes) else b"%d" % each for each in role[1:3]])
         if isFound:

@@ -34,12 +34,17 @@ def findPrimary(dialer: Dialer) -> Generator[Deferred[Any], Any, Address]:
                     deadline.cancel()
             if found:
                 return Address(found[0].decode(), int(found[1]))
-            why = why or f"do not know {url.master}"
+            why = why or "is not known to the Sentinels"
         except Unreachable as error:
-            why = why or f"at {address} {error}"
-        except (Lost, hiredis.ReplyError, ValueError, TypeError, IndexError) as error:
+            why = why or f"cannot be found: the Sentinel at {address} {error}"
+        except hiredis.ReplyError as error:
+            if str(error).startswith("NOAUTH"):  # only the server has our password
+                why = why or f"cannot be found: the Sentinel at {address} requires a password, which is not supported"
+            else:
+                why = why or f"cannot be found: {address} is not a Sentinel"
+        except (Lost, ValueError, TypeError, IndexError) as error:
             explained = dialer.explain(error, protocol)
-            why = why or f"at {address} {explained}"
+            why = why or f"cannot be found: the Sentinel at {address} {explained}"
         finally:
             if protocol is not None:
                 protocol.drop("asked")

@@ -152,7 +152,8 @@ def _options(scheme: str, query: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in _OPTIONS[scheme]:
-            raise ConfigurationError(f"The URL of the engine: {name} is not an option{didYouMean(name, _OPTIONS[scheme])}")
+            hint = didYouMean(name, _OPTIONS[scheme])
+            raise ConfigurationError(f"The URL of the engine: {name} is not an option of {scheme} URLs{hint}")
         if name in options or not value:
             raise _invalid(scheme, f"has {name} twice or empty")
         options[name] = value

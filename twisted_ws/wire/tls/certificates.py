@@ -132,13 +132,17 @@ def loadKeyStore(path: str, password: bytes | None) -> CertifiedKey:
     return CertifiedKey(path, own, usableKey(store.key, path), ordered)
 
 
-def loadAuthorities(path: str) -> tuple[x509.Certificate, ...]:
-    """Read the certificates of the authorities that may issue client certificates, from a PEM file.
+def loadAuthorities(path: str, what: str = "client CA") -> tuple[x509.Certificate, ...]:
+    """Read the certificates of the authorities that may issue those of a peer, from a PEM file.
+
+    Args:
+        path: the file.
+        what: what it is called in errors.
 
     Raises:
         ConfigurationError: the file cannot be read or holds no certificate.
     """
-    return _certificates(readFile(path, "client CA"), "client CA")
+    return _certificates(readFile(path, what), what)
 
 
 def _certificates(file: File, what: str) -> tuple[x509.Certificate, ...]:
