@@ -11,7 +11,7 @@ def record(epoch, offset, text="x"):
 def offers(tail, tops=None, now=0.0):
     return [
         (channel, position, [int(each.split()[1]) for each in records])
-        for channel, position, records in tail.offers(tops or {}, now)
+        for channel, position, records in tail.offers((tops or {}).items(), now)
     ]
 
 

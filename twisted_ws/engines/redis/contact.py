@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Iterator
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import hiredis
@@ -59,7 +60,7 @@ class Owner(Protocol):
     def pushed(self, reply: list[Any]) -> None:
         """Take a message of pub/sub."""
 
-    def offers(self) -> list[Offer]:
+    def offers(self) -> Iterator[Offer]:
         """Return what a server may have forgotten."""
 
     def offered(self) -> tuple[bytes, bytes, bytes, bytes, int]:
@@ -352,12 +353,11 @@ class Contact:
         """Offer what the server may have forgotten until its gate opens; what others know may have to come in between."""
         seconds = self._reactor.seconds
         opens = seconds() + left
-        offers = self._owner.offers()
+        offers = self._owner.offers()  # the first time, they are made while they are sent
         while True:
             isFinal = opens - seconds() <= min(FINAL, self._times.closed / 2)
             kept: list[Offer] = []
-            for first in range(0, len(offers), TOGETHER):
-                some = offers[first : first + TOGETHER]
+            while some := [*islice(offers, TOGETHER)]:
                 asked = [self._offer(link, offer, isFinal) for offer in some]
                 for offer, later in zip(some, asked, strict=True):
                     answer = yield later
@@ -365,9 +365,9 @@ class Contact:
                         return
                     if answer[0] == b"gap":
                         kept.append(offer)
-            offers = kept
+            offers = iter(kept)
             rest = opens - seconds()
-            if not offers or rest <= 0:
+            if not kept or rest <= 0:
                 break
             yield self._sleep(min(ROUND, rest, max(rest - FINAL, ROUND)))
         if rest > 0:
@@ -470,6 +470,3 @@ class Contact:
             link.drop(f"it {what} within {self._times.probe:g} seconds")
         else:
             self._beat(link)
-
-
-Clock = Callable[[], float]

@@ -6,7 +6,7 @@ import secrets
 import string
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -247,9 +247,9 @@ class RedisEngine:
         topic = self.keys.topic
         return [*map(topic, self._watches.channels)], [*map(topic, self._watches.patterns)]
 
-    def offers(self) -> list[Offer]:
+    def offers(self) -> Iterator[Offer]:
         """Return what is remembered (see `Owner`)."""
-        return [*self._tail.offers(self._watches.positions(), self._wheel.seconds())]
+        return self._tail.offers(self._watches.positions(), self._wheel.seconds())
 
     def offered(self) -> tuple[bytes, bytes, bytes, bytes, int]:
         """Return how long channels live (see `Owner`)."""

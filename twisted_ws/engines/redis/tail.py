@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from twisted_ws.engines.redis.record import Unreadable, parseLine
@@ -53,43 +53,50 @@ class Tail:
         while records[0][0] < oldest or self.bytes > MOST:
             self.bytes -= len(records.popleft()[2]) + CHARGE
 
-    def offers(self, tops: dict[str, Position], now: float) -> Iterator[Offer]:
-        """Yield all that is remembered, for each channel in order.
+    def offers(self, tops: Iterable[tuple[str, Position]], now: float) -> Iterator[Offer]:
+        """Yield all that is remembered, for each channel in order; what is not asked for costs little.
 
         Args:
-            tops: the last positions of channels, whatever is remembered of them.
+            tops: channels with their last positions, whatever is remembered of them.
             now: the time.
         """
-        found: dict[str, dict[tuple[str, int], bytes]] = {}
+        found: dict[str, list[bytes]] = {}
         for at, channel, record in self._records:
             if at >= now - AGE:
-                try:
-                    line = parseLine(record[: record.find(b"\n")])
-                except Unreadable:
-                    continue
-                if channel not in found:
-                    found[channel] = {}
-                found[channel][line.position] = record
+                if channel in found:
+                    found[channel].append(record)
+                else:
+                    found[channel] = [record]
+        for channel, position in tops:
+            last = None
+            for offer in _runs(channel, found.pop(channel, [])):
+                last = offer.position
+                yield offer
+            if last is None or last < position:
+                yield Offer(channel, position, [])
         for channel, records in found.items():
             yield from _runs(channel, records)
-        for channel, position in tops.items():
-            if channel not in found or position not in found[channel]:
-                yield Offer(channel, position, [])
 
 
-def _runs(channel: str, records: dict[tuple[str, int], bytes]) -> Iterator[Offer]:
+def _runs(channel: str, records: list[bytes]) -> Iterator[Offer]:
     """Yield the records of a channel in the order of its numbering, cut at gaps."""
+    placed: dict[Position, bytes] = {}
+    for record in records:
+        try:
+            placed[parseLine(record[: record.find(b"\n")]).position] = record
+        except Unreadable:
+            continue
     run: list[bytes] = []
     size = 0
-    last: tuple[str, int] | None = None
+    last: Position | None = None
     # Of two epochs, the later one is greater; and offsets go on in it.
-    for place in sorted(records):
-        follows = last is not None and place[1] == last[1] + 1
+    for place in sorted(placed):
+        follows = last is not None and place.offset == last.offset + 1
         if run and last is not None and (not follows or len(run) >= RECORDS or size >= BYTES):
-            yield Offer(channel, Position(*last), run)
+            yield Offer(channel, last, run)
             run, size = [], 0
-        run.append(records[place])
-        size += len(records[place])
+        run.append(placed[place])
+        size += len(placed[place])
         last = place
     if last is not None:
-        yield Offer(channel, Position(*last), run)
+        yield Offer(channel, last, run)

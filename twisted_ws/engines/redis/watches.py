@@ -99,9 +99,10 @@ class Watches:
     def _isMatched(self, channel: str) -> bool:
         return any(each in self.patterns for each in patternsOf(channel))
 
-    def positions(self) -> dict[str, Position]:
-        """Return the last positions that are known."""
-        return {name: Position(watch.epoch, watch.offset) for name, watch in self.channels.items() if watch.epoch}
+    def positions(self) -> Iterator[tuple[str, Position]]:
+        """Return the channels whose last positions are known, with these; they are looked up when they are asked for."""
+        watches = list(self.channels.values())
+        return ((watch.channel, Position(watch.epoch, watch.offset)) for watch in watches if watch.epoch)
 
     def counts(self, count: Callable[[str], int]) -> list[tuple[str, int]]:
         """Return the channels whose number of subscribers the server does not know yet; as many as one turn has time for.
