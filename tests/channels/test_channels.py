@@ -728,6 +728,24 @@ def test_latePatternAlone(late):
     assert late.now(taken) == 1
 
 
+@pytest.mark.parametrize("phase", ["history", "who"])
+@pytest.mark.parametrize("leaves", [True, False])
+def test_lateForNobody(late, phase, leaves):
+    """The engine is told when nobody waits for what it was asked any more."""
+    _, ear, engine, failures = joined(late), Ear(), late.engine, []
+    started = late.channels.subscribe(ear, "a", "e:0", room=AnswerBudget(late.limits)).addErrback(failures.append)
+    if phase == "who":
+        engine.asked[-1].callback(History(Position("e", 0), True, []))
+    if leaves:
+        late.channels.leave(ear)
+    else:
+        late.channels.unsubscribe(ear, "a")
+    assert started.called
+    assert any(each.check(ConnectionClosed, ChannelError) for each in failures)
+    assert engine.asked[-1].called
+    assert engine.watched == ["a"]
+
+
 def test_lateTogether(late):
     """Subscribers that wait for one channel do not disturb each other."""
     one, two, three, engine = Ear(), Ear(), Ear(), late.engine

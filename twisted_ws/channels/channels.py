@@ -391,6 +391,7 @@ class Channels:
             history = await self._pastOf(feed, joining, after)
             who = None if joining.room is None else self.who(channel, room=joining.room)
             if isinstance(who, Deferred):
+                joining.asked = who
                 who = await who
             if self.fanOuts.pending:
                 self.fanOuts.catchUp(subscriber.caller)
@@ -418,7 +419,10 @@ class Channels:
             joining.clear()
             return None if feed.last is None else History(feed.last, False, [])
         answer = self._engine.since(joining.channel, after)
-        history = await answer if isinstance(answer, Deferred) else answer
+        if isinstance(answer, Deferred):
+            joining.asked = answer
+            answer = await answer
+        history: History = answer
         past = [*history.publications]
         await feed.reach(past[-1].position if past else history.position)
         return history._replace(publications=past)
@@ -463,6 +467,8 @@ class Channels:
         self._removeJoining(feed, joining)
         self.presence.leave(channel, subscriber)
         self._unwatch(channel)
+        if joining.asked is not None:
+            joining.asked.cancel()  # or whoever comes and goes could have the engine make histories for nobody
         return True
 
     def _isWatched(self, channel: str) -> bool:

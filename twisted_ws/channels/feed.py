@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -59,9 +59,10 @@ class Joining:
         held: what was passed on to others since this began; the newest, if that is very much.
         isCut: whether there was more.
         lost: the position before which something cannot be had, as others were told; None if there is no such.
+        asked: the last answer of the engine that it waits for; cancelled if the subscription is.
     """
 
-    __slots__ = ("channel", "held", "isCut", "lost", "room", "subscriber")
+    __slots__ = ("asked", "channel", "held", "isCut", "lost", "room", "subscriber")
 
     def __init__(self, subscriber: Subscriber, channel: str, room: AnswerBudget | None) -> None:
         self.subscriber = subscriber
@@ -70,6 +71,7 @@ class Joining:
         self.held: deque[Publication] = deque()
         self.isCut = False
         self.lost: Position | None = None
+        self.asked: Deferred[Any] | None = None
 
     def clear(self, lost: Position | None = None) -> None:
         """Forget what is held, because it precedes the subscription or what is `lost`."""

@@ -207,6 +207,24 @@ def test_largeAnswers():
     assert made == came == [*range(100)]
 
 
+def test_largeAnswersForNobody():
+    """Large answers that nobody waits for any more are not made."""
+    pair = Pair()
+    made = []
+    pair.one.answer("large", lambda number: made.append(number) or bytes(4 << 20), large=True)
+    pair.connect()
+    pair.transports[1].pauseProducing()
+    asked = [pair.other.request("large", number) for number in range(5)]
+    pair.settle()
+    for each in asked[1:4]:
+        each.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        each.cancel()
+    pair.settle()
+    pair.transports[1].resumeProducing()
+    pair.settle()
+    assert made == [0, 4]
+
+
 def test_largeAnswersAmongOthers():
     """Large answers come though the other side always has much to read."""
     pair = Pair()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import struct
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -47,9 +47,10 @@ STEP_BYTES = 4 * KIB
 
 _HEAD = 4
 
-# The kinds that answer a request.
+# The kinds that answer a request, and the one that says that it needs no answer any more.
 _ANSWER = "="
 _REFUSAL = "!"
+_CANCEL = "-"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
@@ -107,12 +108,14 @@ class Link(Protocol):
         # By kind: the handler, how long its frames are at least and at most, and whether it is asked for an answer.
         self._handlers: dict[str, tuple[Callable[..., Any], int, int, bool]] = {}
         self._large: set[str] = set()  # the kinds whose answers are large
-        self._postponed: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()  # requests of these, for later
+        # Requests of these for later, by number. In a plain dict, finding the first steps over all that were removed.
+        self._postponed: OrderedDict[int, tuple[Callable[..., Any], tuple[Any, ...]]] = OrderedDict()
         self._isCalled = False  # whether their turn comes
         self._written = 0  # bytes of all that was ever written
         self._end = 0  # of the last large answer, in these
         self.handle(_ANSWER, self._answered)
         self.handle(_REFUSAL, self._refused)
+        self.handle(_CANCEL, self._cancelled)
         self._requests: dict[int, Deferred[Any]] = {}
         self._seq = 0
         self._lost: list[Callable[[], object]] = []
@@ -191,7 +194,8 @@ class Link(Protocol):
         """Send a frame whose handler answers; return a Deferred of that.
 
         It fails with a `ChannelError`: what the other side refused with; "unavailable" if the link ends first or is not up. A
-        Deferred that is cancelled leaves nothing behind here, but the other side may have done what it was asked for.
+        Deferred that is cancelled leaves nothing behind here, and a large answer is not made if it is not yet; but the other side
+        may have done what it was asked for.
         """
         if not self.isUp:
             return fail(self._unavailable())
@@ -322,7 +326,7 @@ class Link(Protocol):
                 if frame[0] not in self._large:
                     self._ask(handler, frame)
                 elif self._postponed or self._isBusy():
-                    self._postponed.append((handler, frame))
+                    self._postponed[frame[1]] = handler, frame
                 else:
                     self._askLarge(handler, frame)
             else:
@@ -373,7 +377,7 @@ class Link(Protocol):
                 self.turns.later(self._askSome)
                 break
             self.turns.spend(1)
-            self._askLarge(*self._postponed.popleft())
+            self._askLarge(*self._postponed.popitem(last=False)[1])
 
     def _reply(self, answer: Any, seq: int) -> None:
         if self.isUp:
@@ -402,7 +406,11 @@ class Link(Protocol):
             later.errback(error)
 
     def _forget(self, seq: int, later: Deferred[Any]) -> None:
-        self._requests.pop(seq, None)
+        if self._requests.pop(seq, None) is not None:
+            self.send(_CANCEL, seq)
+
+    def _cancelled(self, seq: int) -> None:
+        self._postponed.pop(seq, None)
 
     def _unavailable(self) -> ChannelError:
         return ChannelError("unavailable", "A part of the server is being replaced: try again.")
