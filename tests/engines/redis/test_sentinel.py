@@ -73,8 +73,8 @@ def test_unknown(stack):
     server = stack.enter_context(Server())
     asked = stack.enter_context(sentinel(server))
     with pytest.raises(ConfigurationError, match=r"primary other is not known to the Sentinels"):
-        start(f"redis+sentinel://127.0.0.1:{asked.port}/other?wait=0.5")
+        start(f"redis+sentinel://127.0.0.1:{asked.port}/other?wait=2")
     with pytest.raises(ConfigurationError, match=rf"primary main cannot be found: 127\.0\.0\.1:{server.port} is not a Sentinel"):
-        start(f"redis+sentinel://127.0.0.1:{server.port}/main?wait=0.5")
+        start(f"redis+sentinel://127.0.0.1:{server.port}/main?wait=2")
     with pytest.raises(ConfigurationError, match=r"is a Sentinel: the URL must be like redis\+sentinel:"):
         start(f"redis://127.0.0.1:{asked.port}")

@@ -87,7 +87,7 @@ def test_unix(stack):
     server = stack.enter_context(Server(unixsocket=path))
     assert works(start(f"redis+unix://{path}"))
     server.kill()
-    assert "cannot be reached" in refusal(f"redis+unix://{path}?wait=0.3")
+    assert "cannot be reached" in refusal(f"redis+unix://{path}?wait=1")
 
 
 def test_password(stack):
@@ -114,7 +114,7 @@ def test_noDatabase(server):
 
 def test_refused():
     """A server that does not listen is waited for, then refused."""
-    assert "Connection refused" in refusal(f"redis://127.0.0.1:{freePort()}?wait=0.3")
+    assert "Connection refused" in refusal(f"redis://127.0.0.1:{freePort()}?wait=1")
 
 
 def test_waits(stack):
@@ -177,7 +177,7 @@ class Fake(Protocol):
 def fake():
     ports = []
 
-    def listen(reply, wait=0.3):
+    def listen(reply, wait=30):
         factory = Factory.forProtocol(Fake)
         factory.noisy, factory.reply = False, reply
         ports.append(reactor.listenTCP(0, factory, interface="127.0.0.1"))
@@ -203,7 +203,7 @@ def fake():
 )
 def test_notAServer(fake, reply, word):
     """What is no server, or not one that can be used, is said in one line."""
-    assert word in refusal(fake(reply, 20 if word == "at once" else 0.3))
+    assert word in refusal(fake(reply, 3 if word in ("max number of clients", "at once") else 30))
 
 
 def test_silent(stack, server):
@@ -230,7 +230,7 @@ def test_tls(tmp_path, tlsPort):
     way, authority = tlsPort
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
-    url = f"rediss://127.0.0.1:{way.port}?wait=0.5"
+    url = f"rediss://127.0.0.1:{way.port}?wait=30"
     assert works(start(f"{url}&ca={tmp_path}/ca.pem"))
     assert "not trusted" in refusal(f"{url}&ca={tmp_path}/other.pem")
 
@@ -275,4 +275,4 @@ def test_several(stack):
 
 def test_severalRefused(server):
     """If one of several servers cannot be reached, the engine does not start."""
-    assert "cannot be reached" in refusal(f"redis://127.0.0.1:{server.port},127.0.0.1:{freePort()}?wait=0.3")
+    assert "cannot be reached" in refusal(f"redis://127.0.0.1:{server.port},127.0.0.1:{freePort()}?wait=1")
