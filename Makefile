@@ -81,8 +81,9 @@ bench: $(VENV)/.run
 # A real daemon under attack, with clients, proxies and itself failing, and for a million connections: docs/reliability.md. For
 # some of the first two, ONLY="slow heads,frames"; for fewer of the last, CONNECTS=100000.
 hostile: PART := attacks
-faults: PART := faults
+faults: PART := faults outages
 soak: PART := soak
+faults: $(VENV)/.test
 hostile faults soak: $(VENV)/.run
 	@tools/need gcc libssl-dev nginx haproxy faketime
 	$(BIN)/python -m hostile $(PART) $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)") $(if $(CONNECTS),--connects $(CONNECTS))
