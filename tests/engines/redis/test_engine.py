@@ -11,7 +11,7 @@ from twisted_ws.engines.contract import EngineState
 from twisted_ws.engines.redis.contact import Times
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
-from twisted_ws.message import START, Message, parsePosition
+from twisted_ws.message import START, Cursor, Message, parseAfter, parsePosition
 from twisted_ws.testing.engines import RecordingNode
 from twisted_ws.testing.engines.harness import Data
 
@@ -80,6 +80,18 @@ def test_readAfterFlush(harness, node):
     harness.server.ask("FLUSHALL")
     history = harness.wait(second.engine.since("a", parsePosition(before[0].id)))
     assert (history.recovered, [each.payload for each in history.publications]) == (True, [b"2"])
+
+
+def test_unbornInCursors(harness, node):
+    """The short form of a position of a channel that did not exist is as good as the long one."""
+    first = node()
+    cursor = Cursor(["a", "b"])
+    for channel in ("a", "b"):
+        cursor.begin(channel, harness.wait(first.engine.since(channel, None)).position)
+    after = parseAfter(str(cursor), ["a", "b"])
+    publish(harness, first, "a", "1")
+    found = [harness.wait(first.engine.since(channel, after[channel])) for channel in ("a", "b")]
+    assert [(each.recovered, len(each.publications)) for each in found] == [(True, 1), (True, 0)]
 
 
 def test_unbornAndForgotten(harness, node):

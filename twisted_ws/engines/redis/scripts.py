@@ -350,8 +350,8 @@ end
 return found
 """
 
-# A channel that does not exist has a position, too: "0", the time and the generation. Nothing is missed since then if the channel
-# has all its messages now, and cannot have been forgotten in between.
+# A channel that does not exist has a position: "0", the minute and the generation. Nothing is missed since then if it now has
+# all its messages now, and cannot have been forgotten in between.
 _SINCE = """
 local gate, m, s = KEYS[1], KEYS[2], KEYS[3]
 local run, gen, e, offset, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -359,10 +359,15 @@ local most, largest, age = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9
 if closed(gate, run, gen) then return {'closed'} end
 local is = redis.call('HMGET', m, 'e', 'o', 'b', 'h')
 local top, o, b = is[1], tonumber(is[2]), is[3]
-local time, of = string.match(e, '^0(%x%x%x%x%x%x%x%x%x%x%x)(%w+)$')
-local unborn = of == gen and ms() - tonumber(time, 16) < age
-if not top then return {'none', string.format('0%011x', ms()) .. gen, (e == '' or unborn) and 1 or 0} end
-if string.sub(e, 1, 1) == '~' and ARGV[8] == '1' then return {'which', top, b} end
+local now = ms()
+local recent = now - now % (age / 2)
+local unborn = string.format('0%011x', recent) .. gen
+local earlier = string.format('0%011x', recent - age / 2) .. gen
+if string.sub(e, 1, 1) == '~' and ARGV[8] == '1' then
+  return {'which', top or unborn, (b or '') .. unborn .. ':0 ' .. earlier .. ':0 '}
+end
+local isUnborn = e == unborn or e == earlier
+if not top then return {'none', unborn, (e == '' or isUnborn) and 1 or 0} end
 tidy(m, s, o, is[4], ms())
 local from = first(s) or o + 1
 local recovered, at = 0, top
@@ -378,7 +383,7 @@ else
   end
   if not last then
     offset = from - 1
-    if unborn and from == 1 then recovered = 1 end
+    if isUnborn and from == 1 then recovered = 1 end
   elseif offset > last then
     -- What it has seen after that was lost, and perhaps more.
     offset = last
