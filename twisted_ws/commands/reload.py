@@ -57,4 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         return Exit.UNREACHABLE
     for each in wrong:
         complain(each)
+    if not wrong:
+        done = "all workers have been replaced" if options["services"] else "certificates and keys have been read again"
+        print(f"process {found[0]}: {done}")
     return Exit.FAILED if wrong else Exit.OK

@@ -227,7 +227,13 @@ KEYS = (
     ),
     Key("client-ca", "clientCA", _text, "PEM file: clients must present a certificate issued by one of these"),
     Key("tls-minimum", "tlsMinimum", _choice("1.2", "1.3"), "oldest TLS version", "1.2"),
-    Key("state-directory", "stateDirectory", _text, "where a self-signed certificate is kept", "$XDG_STATE_HOME/twisted-ws"),
+    Key(
+        "state-directory",
+        "stateDirectory",
+        _text,
+        "for a self-signed certificate and the control socket",
+        "$XDG_STATE_HOME/twisted-ws",
+    ),
     Key("history-file", "historyFile", _text, "file that keeps the history of channels while the server is stopped"),
     Key(
         "allowed-origin",

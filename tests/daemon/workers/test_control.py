@@ -6,7 +6,8 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,18 @@ class ControlTests(TestCase):
         assert self.asked == [False, True]
         await self.control.stop()
         assert list(controlSockets(self.directory)) == []
+
+    async def test_saysWhich(self) -> None:
+        """Whoever runs twisted-ws reload is told which process has done what."""
+        self.control.listen()
+        for more, what in (
+            (["--services"], "all workers have been replaced"),
+            ([], "certificates and keys have been read again"),
+        ):
+            with redirect_stdout(StringIO()) as said:
+                code = await deferToThread(main, ["reload", "--state-directory", self.directory, *more])
+            assert code == 0
+            assert said.getvalue() == f"process {os.getpid()}: {what}\n"
 
     async def test_aBug(self) -> None:
         """A reload that fails inside the server is in its log, and whoever asked is told that it is there."""
@@ -125,7 +138,7 @@ def test_aServerThatIsStopped(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_noAnswer(place: Path) -> None:
     """A server that is not there, or that ends before it answers, is an error that names it."""
-    with pytest.raises(ConfigurationError, match=r"The server, process 5, gives no answer: No such file or directory\."):
+    with pytest.raises(ConfigurationError, match=rf"No server with workers runs as process 5 with {place}\."):
         ask(str(place), 5, True)
 
 

@@ -65,9 +65,9 @@ class ControlSocket:
             path = os.path.join(directory, f"{PREFIX}{os.getpid()}")
             if len(os.fsencode(path)) > _PATH_BYTES:
                 raise OSError(0, "its path would be too long")
-            factory = Factory.forProtocol(_Control)
-            factory.noisy = False
-            factory.control = self  # type: ignore[attr-defined]
+            factory = _ControlFactory()
+            factory.protocol = _Control
+            factory.control = self
             self._port = self._reactor.listenUNIX(path, factory, mode=0o600)
             os.chown(path, uid, gid, follow_symlinks=False)  # the directory may be that user's, and this one root
         except Exception as error:
@@ -86,6 +86,17 @@ class ControlSocket:
         stopped: Deferred[None] = maybeDeferred(port.stopListening)
         # This user may not be allowed to remove it; the next one who looks for sockets does.
         return stopped.addErrback(lambda failure: None)
+
+
+class _ControlFactory(Factory):
+    """Makes the connections to it."""
+
+    noisy = False
+    control: ControlSocket
+
+    def logPrefix(self) -> str:
+        """Name it in the line in which Twisted logs that a Unix socket is open."""
+        return "Control socket"
 
 
 class _Control(LineOnlyReceiver):
@@ -156,6 +167,8 @@ def ask(directory: str, process: int, services: bool) -> list[str]:
             with connection.makefile("rb") as answer:
                 wrong: list[str] = json.loads(answer.readline())["wrong"]
         except (OSError, ValueError) as error:
+            if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+                raise ConfigurationError(f"No server with workers runs as process {process} with {directory}.") from None
             why = error.strerror if isinstance(error, OSError) else "it ended first"
             raise ConfigurationError(f"The server, process {process}, gives no answer: {why}.") from None
     return wrong
