@@ -728,11 +728,14 @@ def test_latePatternAlone(late):
     assert late.now(taken) == 1
 
 
-@pytest.mark.parametrize("phase", ["history", "who"])
+@pytest.mark.parametrize("phase", ["watch", "history", "who"])
 @pytest.mark.parametrize("leaves", [True, False])
 def test_lateForNobody(late, phase, leaves):
-    """The engine is told when nobody waits for what it was asked any more."""
-    _, ear, engine, failures = joined(late), Ear(), late.engine, []
+    """The engine is not asked for anybody who does not wait any more, and is told when nobody waits for an answer."""
+    one, ear, engine, failures = Ear(), Ear(), late.engine, []
+    late.channels.subscribe(one, "a")
+    if phase != "watch":
+        engine.asked[0].callback(Position("e", 0))
     started = late.channels.subscribe(ear, "a", "e:0", room=AnswerBudget(late.limits)).addErrback(failures.append)
     if phase == "who":
         engine.asked[-1].callback(History(Position("e", 0), True, []))
@@ -740,9 +743,14 @@ def test_lateForNobody(late, phase, leaves):
         late.channels.leave(ear)
     else:
         late.channels.unsubscribe(ear, "a")
+    if phase == "watch":
+        engine.asked[0].callback(Position("e", 0))
     assert started.called
-    assert any(each.check(ConnectionClosed, ChannelError) for each in failures)
-    assert engine.asked[-1].called
+    assert failures[0].check(ConnectionClosed, ChannelError)
+    assert [question[0] for question in engine.questions] == ["watch", "since", "members"][
+        : ["watch", "history", "who"].index(phase) + 1
+    ]
+    assert all(answer.called for answer in engine.asked)
     assert engine.watched == ["a"]
 
 

@@ -389,14 +389,14 @@ class Channels:
         self._joiners[subscriber].add(channel)
         try:
             history = await self._pastOf(feed, joining, after)
+            self._checkJoining(feed, joining)
             who = None if joining.room is None else self.who(channel, room=joining.room)
             if isinstance(who, Deferred):
                 joining.asked = who
                 who = await who
             if self.fanOuts.pending:
                 self.fanOuts.catchUp(subscriber.caller)
-            if feed.joining.get(subscriber) is not joining:
-                raise _notJoined(subscriber)
+            self._checkJoining(feed, joining)
             if history is not None:
                 history = feed.complete(joining, history)
         except BaseException:
@@ -415,6 +415,7 @@ class Channels:
         """Return what precedes what is held for a subscription; None for a pattern."""
         # Asked before that, the engine may answer with less than what precedes the first publication that it passes on.
         await feed.reach(None)
+        self._checkJoining(feed, joining)
         if after is None or isPattern(joining.channel):
             joining.clear()
             return None if feed.last is None else History(feed.last, False, [])
@@ -447,6 +448,10 @@ class Channels:
             self.presence.watch(channel, subscriber)
         subscriber.begin(start, publications, who)
         return start
+
+    def _checkJoining(self, feed: Feed, joining: Joining) -> None:
+        if feed.joining.get(joining.subscriber) is not joining:
+            raise _notJoined(joining.subscriber)
 
     def _removeJoining(self, feed: Feed, joining: Joining) -> bool:
         channel, subscriber = joining.channel, joining.subscriber
