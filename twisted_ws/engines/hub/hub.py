@@ -31,7 +31,7 @@ from twisted_ws.engines.hub.link import Link, frameOf
 from twisted_ws.engines.hub.spoke import Spoke
 from twisted_ws.engines.names import isPattern, patternsOf
 from twisted_ws.errors import ChannelError
-from twisted_ws.limits import Limits
+from twisted_ws.limits import KIB, Limits
 from twisted_ws.message import Message, Position, Publication, Published
 from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.loop.wheel import Wheel
@@ -48,6 +48,8 @@ LEFT = 4
 # The same for a publisher that is answered: by HTTP, as a rule.
 ANSWER = 32
 
+# Bytes of a history from which on it waits for others before it, while a worker has much to read.
+MUCH = 64 * KIB
 # Revocations of one frame to a worker that comes.
 REVOCATIONS = 64
 
@@ -125,8 +127,9 @@ class Hub:
             link.handle(kind, partial(handler, spoke))
         for kind, asked in (("watch", self._watch), ("publish", self._publish)):
             link.answer(kind, partial(asked, spoke))
-        for kind, large in (("since", self._since), ("list", self.list), ("members", self._membersFields), ("ask", self.ask)):
-            link.answer(kind, large, large=True)
+        link.answer("since", self._since, self._isMuch)
+        for kind, large in (("list", self.list), ("members", self._membersFields), ("ask", self.ask)):
+            link.answer(kind, large, lambda *fields: True)
         for kind, answer in (
             ("forget", self.forget),
             ("describe", self.describe),
@@ -229,6 +232,16 @@ class Hub:
     def _since(self, channel: str, after: list[Any] | None, limit: int | None) -> MaybeDeferred[Any]:
         found = self._engine.since(channel, None if after is None else Position(*after), limit)
         return _then(found, lambda history: historyFields(history, self._wheel.seconds()))
+
+    def _isMuch(self, channel: str, after: list[Any] | None, limit: int | None) -> bool:
+        """Return whether what is kept of a channel is more than a few frames."""
+        if after is None:
+            return False
+        try:
+            found = self._engine.describe(channel)
+        except ChannelError:
+            return False
+        return isinstance(found, Deferred) or (found is not None and found.bytes > MUCH)
 
     def _membersFields(self, channel: str, after: str, limit: int, size: int) -> MaybeDeferred[Any]:
         return _then(self.members(channel, after, limit, size), membersFields)

@@ -107,7 +107,7 @@ class Link(Protocol):
         self.whyDropped: str | None = None
         # By kind: the handler, how long its frames are at least and at most, and whether it is asked for an answer.
         self._handlers: dict[str, tuple[Callable[..., Any], int, int, bool]] = {}
-        self._large: set[str] = set()  # the kinds whose answers are large
+        self._large: dict[str, Callable[..., bool]] = {}  # the kinds whose answers may be large, and which of them are
         # Requests of these for later, by number. In a plain dict, finding the first steps over all that were removed.
         self._postponed: OrderedDict[int, tuple[Callable[..., Any], tuple[Any, ...]]] = OrderedDict()
         self._isCalled = False  # whether their turn comes
@@ -141,14 +141,15 @@ class Link(Protocol):
         """Call `handler` with the fields of each frame of a kind; the number of its parameters is checked."""
         self._handlers[kind] = (handler, *_lengths(handler, 1), False)
 
-    def answer(self, kind: str, handler: Callable[..., Any], large: bool = False) -> None:
+    def answer(self, kind: str, handler: Callable[..., Any], isLarge: Callable[..., bool] | None = None) -> None:
         """Call `handler` with the fields of each `request` of a kind; it returns what is answered, or a Deferred of that.
 
-        It refuses with a `ChannelError`, which the other side gets as it is. If its answers are `large`, a request waits while
-        the other side has much to read, earlier answers of this kind among it; other requests overtake it.
+        It refuses with a `ChannelError`, which the other side gets as it is. Where `isLarge` says of the same fields that the
+        answer is large, a request waits while the other side has much to read, earlier large answers among it; other requests
+        overtake it.
         """
-        if large:
-            self._large.add(kind)
+        if isLarge is not None:
+            self._large[kind] = isLarge
         self._handlers[kind] = (handler, *_lengths(handler, 2), True)
 
     def onLost(self, call: Callable[[], object]) -> None:
@@ -323,7 +324,8 @@ class Link(Protocol):
                 return
             turns.spend(1 + size // STEP_BYTES)
             if isAsked:
-                if frame[0] not in self._large:
+                isLarge = self._large.get(frame[0])
+                if isLarge is None or not isLarge(*frame[2:]):
                     self._ask(handler, frame)
                 elif self._postponed or self._isBusy():
                     self._postponed[frame[1]] = handler, frame
