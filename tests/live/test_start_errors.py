@@ -203,10 +203,10 @@ def test_aMistakeIsOneLineAndExitCodeOne(place: Path, ports: dict[str, str], nam
 @pytest.mark.parametrize("runner", ["twistd", "twisted-ws", "twist"])
 def test_theEngineDoesNotAnswer(place: Path, ports: dict[str, str], runner: str) -> None:
     """An engine whose server cannot be reached, which takes a while to know, is one line and exit code 1 too."""
-    url = _filled("redis://127.0.0.1:{free}?wait=0.2", ports)
+    url = _filled("redis://127.0.0.1:{free}?wait=2", ports)
     done = _start(place, [*RUNNERS[runner], *PORTS, "--engine", url], anew=True)
     assert done.returncode == 1, done
-    assert done.stderr == f"twisted_ws: The engine's server {url[8:-9]} cannot be reached: Connection refused (--engine).\n"
+    assert done.stderr == f"twisted_ws: The engine's server {url[8:-7]} cannot be reached: Connection refused (--engine).\n"
     assert "Traceback" not in done.stdout
 
 
