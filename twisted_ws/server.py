@@ -235,7 +235,8 @@ class WebSocketServer:
 
         Raises:
             ChannelError: the name is invalid, the message too large, the idempotency key was used for another message, or the
-                server has as many channels as it may hold.
+                server has as many channels as it may hold. The Deferred may fail with it, too: "unavailable" if the engine
+                cannot be reached.
             TypeError: JSON has no form for `message`.
             ValueError: text or key with a lone surrogate.
         """
