@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from twisted_ws.daemon.workers.crew import Worker
 from twisted_ws.daemon.workers.policy import Pulse
-from twisted_ws.daemon.workers.spawning import LINGER, LOG, WorkerProcess, howEnded
+from twisted_ws.daemon.workers.spawning import LINES, LINGER, LOG, WorkerProcess, howEnded
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,17 @@ def test_whatItPrints() -> None:
         ended.process.processEnded(ended.exit())
     assert [formatEvent(event) for event in events] == ["worker 1: early", "worker 1: late", "worker 1: an event"]
     assert ended.told == ["has ended with exit code 1"]
+
+
+def test_printsVeryMuch() -> None:
+    """However many lines a worker prints at once, all are in the log, as few events."""
+    lines = [f"line {number}" for number in range(10 * LINES)]
+    with capturedLogs() as logs:
+        ended = Ended()
+        ended.process.show()
+        ended.process.childDataReceived(1, "\n".join(lines).encode())
+    assert len(logs) == LINES + 1
+    assert "\n".join(str(event["text"]) for event in logs).splitlines() == lines
 
 
 def test_childrenThatStay() -> None:

@@ -27,6 +27,8 @@ SOCKETS = 5
 SUPERVISORS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 # Bytes of what a worker writes to its standard streams that are kept until it is known whether it can start.
 KEPT = 16 * KIB
+# Lines that came together and are events of the log each; more of them are one, because an event takes some 50 us.
+LINES = 50
 # Seconds for which the standard streams of a process that has ended are waited for.
 LINGER = 0.5
 
@@ -65,9 +67,11 @@ class WorkerProcess(ProcessProtocol):
             self._printed = (self._printed + data)[-KEPT:]
 
     def _print(self, data: bytes) -> None:
-        for line in data.decode("utf-8", "replace").splitlines():
-            if line.strip():
-                self._log.say(line, time=time.time())
+        lines = [line for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+        if len(lines) > LINES:
+            lines[LINES:] = ["\n".join(lines[LINES:])]
+        for line in lines:
+            self._log.say(line, time=time.time())
 
     def show(self) -> None:
         """Log what it writes to its standard streams, from the beginning on."""
