@@ -423,7 +423,7 @@ class Raw(Json):
         ((name, reader),) = self.readers.items()
         after = "0" if reader.last < 0 else self.owner.ids[name].get(reader.last, "")
         self._waits = 0 if after else self._waits + 1
-        if self._waits > 50:
+        if self._waits > 10:
             self._anew = True
         if self._anew:
             self._anew, self._waits, after = False, 0, ""

@@ -261,9 +261,10 @@ class Way:
         pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
 
         async def read() -> None:
-            while data := await reader.read(1 << 16):
-                await pieces.put((self._loop.time() + self._delay, data))
-                await self._runs.wait()
+            with contextlib.suppress(OSError):  # a reset waits, too
+                while data := await reader.read(1 << 16):
+                    await pieces.put((self._loop.time() + self._delay, data))
+                    await self._runs.wait()
             await pieces.put((0.0, b""))
 
         group.create_task(read())
