@@ -286,7 +286,7 @@ def test_killed(path):
     assert third.engine.epoch != epoch
     assert third.since("a") == (f"{third.engine.epoch}:0", True, [])
     assert len(third.log) == 1
-    assert f"{os.getpid()} did not stop" in third.log[0]
+    assert f"process {os.getpid()} ended without writing the history" in third.log[0]
     third.stop()
 
 
@@ -515,7 +515,7 @@ def test_diskFull(path, calls):
     assert process.log == [f"The history is lost: The history file {path} cannot be written: No space left on device."]
     assert sorted(each.name for each in path.parent.iterdir()) == ["history", "history.lock"]
     after = Process(path)
-    assert "its history is lost" in after.log[0]
+    assert "ended without writing the history, which is lost" in after.log[0]
     after.stop()
 
 
@@ -544,7 +544,7 @@ def test_endsInTheMiddle(path):
     unfinished = Deferred.fromCoroutine(process.file.save(process.engine))
     process.kill()
     after = Process(path)
-    assert "did not stop" in after.log[0]
+    assert "ended without writing the history" in after.log[0]
     after.publish("a", "1")
     after.stop()
     third = Process(path)

@@ -75,7 +75,7 @@ def test_killed(tmp_path: Path) -> None:
         server.signal(signal.SIGKILL)
         server.waitForEnd()
     with running(tmp_path, *OPTIONS) as server:
-        server.waitFor("did not stop, but was ended: its history is lost, a new epoch begins")
+        server.waitFor("ended without writing the history, which is lost: a new epoch begins")
         third = _publish(server, "three")
         assert third["id"].partition(":")[0] != first["id"].partition(":")[0]
         with _subscribed(server, first["id"]) as (_, answer):

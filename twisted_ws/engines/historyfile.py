@@ -161,7 +161,7 @@ class HistoryFile:
                 first = next(records, None)
                 if isinstance(first, InUse):
                     self._log.warn(
-                        "{path}: the process {process} did not stop, but was ended: its history is lost, a new epoch begins",
+                        "{path}: process {process} ended without writing the history, which is lost: a new epoch begins",
                         path=self.path,
                         process=first.process,
                     )

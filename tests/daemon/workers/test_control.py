@@ -138,7 +138,7 @@ def test_aServerThatIsStopped(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_noAnswer(place: Path) -> None:
     """A server that is not there, or that ends before it answers, is an error that names it."""
-    with pytest.raises(ConfigurationError, match=rf"No server with workers runs as process 5 with {place}\."):
+    with pytest.raises(ConfigurationError, match=rf"Process 5 is not a server with workers that uses {place}\."):
         ask(str(place), 5, True)
 
 

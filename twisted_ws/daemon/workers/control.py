@@ -168,7 +168,7 @@ def ask(directory: str, process: int, services: bool) -> list[str]:
                 wrong: list[str] = json.loads(answer.readline())["wrong"]
         except (OSError, ValueError) as error:
             if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
-                raise ConfigurationError(f"No server with workers runs as process {process} with {directory}.") from None
+                raise ConfigurationError(f"Process {process} is not a server with workers that uses {directory}.") from None
             why = error.strerror if isinstance(error, OSError) else "it ended first"
             raise ConfigurationError(f"The server, process {process}, gives no answer: {why}.") from None
     return wrong
