@@ -67,7 +67,7 @@ def test_manyLines(server: Running, tmp_path: Path, kind: str) -> None:
 
 
 def test_manyLinesElsewhere(tmp_path: Path) -> None:
-    """With --wait, so it is with a server that answers pings before it has handled the messages before them, however busy it is."""
+    """With --wait, so it is with a server that answers pings before it has handled the messages before them, if it is busy."""
     lines = b"".join(b"%d\n" % n for n in range(20_000))
     with foreign(echo) as there:
         done = command(tmp_path, "connect", "--wait", "2", there, stdin=lines)
