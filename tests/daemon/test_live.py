@@ -262,9 +262,8 @@ def test_endpointsWithTLSOfTheirOwn(tmp_path: Path, more: tuple[str, ...]) -> No
         "tls:names:0",
     )
     with running(tmp_path, *more, ports=listen) as server:
-        found = re.findall("WebSocket on (wss://localhost:[0-9]+)", server.output)
-        assert len(found) == 2
-        for url in found:
+        lines = [server.waitFor("WebSocket on wss://localhost:", number) for number in (1, 2)]
+        for url in re.findall("wss://localhost:[0-9]+", " ".join(lines)):
             assert (
                 curl("--insecure", "--write-out", "%{http_code}", "--output", "/dev/null", url.replace("wss", "https")) == "200"
             )
