@@ -17,7 +17,7 @@ run: $(VENV)/.run
 APART := tests/browser tests/live $(addprefix tests/,test_docs.py test_packaging.py web/api/test_openapi.py) \
 	$(addprefix tests/daemon/,test_live.py test_workers_live.py test_workers_life.py workers/test_trial.py) \
 	$(addprefix tests/client/test_,others.py programs.py sync.py) \
-	$(addprefix tests/engines/redis/test_,contract.py engine.py faults.py sentinel.py start.py) \
+	$(addprefix tests/engines/redis/,test_contract.py test_engine.py test_faults.py server/test_sentinel.py server/test_start.py) \
 	$(addprefix tests/commands/,terminal/test_terminal_live.py test_broadcast_live.py test_connect_live.py test_runner.py)
 CORES := $(shell nproc)
 BUSY := --dist=loadfile --no-loadscope-reorder --numprocesses=$(CORES)

@@ -26,6 +26,8 @@ LEVELS = (
     ("node",),
     ("callers",),
     ("channels", "access", "routes"),
+    ("engines.redis",),
+    ("engines.redis.server",),
     ("engines",),
     ("dispatch",),
     ("wire.frontdoor",),

@@ -9,9 +9,9 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from tests.engines.redis.servers import VALKEY, Server
 from tests.engines.redis.ways import Way
-from twisted_ws.engines.redis.contact import Times
 from twisted_ws.engines.redis.engine import RedisEngine
-from twisted_ws.engines.redis.url import parseURL
+from twisted_ws.engines.redis.server.contact import Times
+from twisted_ws.engines.redis.server.url import parseURL
 from twisted_ws.testing.engines import Capability, ReactorHarness
 from twisted_ws.testing.engines.harness import Data
 from twisted_ws.wire.loop.wheel import Wheel

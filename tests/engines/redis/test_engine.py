@@ -8,7 +8,7 @@ import pytest
 from tests.engines.redis.harness import FaultyHarness
 from tests.engines.redis.servers import Server
 from twisted_ws.engines.contract import EngineState
-from twisted_ws.engines.redis.contact import Times
+from twisted_ws.engines.redis.server.contact import Times
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
 from twisted_ws.message import START, Cursor, Message, parseAfter, parsePosition
@@ -218,7 +218,7 @@ def test_hugeEntry(harness, node):
 def test_tooManyAtOnce(harness, node, monkeypatch):
     """More publications than can wait are refused at once, and those that were not refused arrive."""
     first = node()
-    monkeypatch.setattr("twisted_ws.engines.redis.requests.WAITING", 200)
+    monkeypatch.setattr("twisted_ws.engines.redis.server.requests.WAITING", 200)
     harness.cut(first.engine)
     assert harness.until(lambda: first.engine.state is EngineState.DOWN)
     answers = []

@@ -31,17 +31,17 @@ from twisted_ws.engines.contract import (
 )
 from twisted_ws.engines.names import isPattern
 from twisted_ws.engines.redis.calls import Calls
-from twisted_ws.engines.redis.contact import TIMES, Contact, Times
-from twisted_ws.engines.redis.keys import Keys
-from twisted_ws.engines.redis.link import Dialer, Link
-from twisted_ws.engines.redis.operations import HOLD, unavailable
 from twisted_ws.engines.redis.presence import Presence
-from twisted_ws.engines.redis.protocol import TURN
 from twisted_ws.engines.redis.publishing import Publisher, Publishing
 from twisted_ws.engines.redis.reading import UNBORN, Reading
 from twisted_ws.engines.redis.record import Unreadable, decodeMember, decodeRecord, encodeEnvelope, parseId, parseLine
-from twisted_ws.engines.redis.requests import Requests
-from twisted_ws.engines.redis.scripts import (
+from twisted_ws.engines.redis.server.contact import TIMES, Contact, Offer, Times
+from twisted_ws.engines.redis.server.keys import Keys
+from twisted_ws.engines.redis.server.link import Dialer, Link
+from twisted_ws.engines.redis.server.operations import HOLD, unavailable
+from twisted_ws.engines.redis.server.protocol import TURN
+from twisted_ws.engines.redis.server.requests import Requests
+from twisted_ws.engines.redis.server.scripts import (
     BURY,
     CLAIM,
     COUNT,
@@ -58,8 +58,8 @@ from twisted_ws.engines.redis.scripts import (
     TOPS,
     WATCH,
 )
-from twisted_ws.engines.redis.tail import Offer, Tail
-from twisted_ws.engines.redis.url import Address, RedisURL
+from twisted_ws.engines.redis.server.url import Address, RedisURL
+from twisted_ws.engines.redis.tail import Tail
 from twisted_ws.engines.redis.watches import Makers, Watch, Watches
 from twisted_ws.engines.redis.watching import Watching
 from twisted_ws.errors import ChannelError

@@ -8,10 +8,10 @@ import hiredis
 from twisted.internet.defer import Deferred
 
 from twisted_ws.engines.contract import MaybeDeferred
-from twisted_ws.engines.redis.keys import Keys
-from twisted_ws.engines.redis.link import Link
-from twisted_ws.engines.redis.operations import Asker, Operation
-from twisted_ws.engines.redis.scripts import PUBLISH
+from twisted_ws.engines.redis.server.keys import Keys
+from twisted_ws.engines.redis.server.link import Link
+from twisted_ws.engines.redis.server.operations import Asker, Operation
+from twisted_ws.engines.redis.server.scripts import PUBLISH
 from twisted_ws.engines.redis.tail import Tail
 from twisted_ws.engines.redis.watches import Watches
 from twisted_ws.errors import ChannelError

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 import hiredis
 
 from twisted_ws.engines.contract import History
-from twisted_ws.engines.redis.keys import Keys
-from twisted_ws.engines.redis.link import Link
-from twisted_ws.engines.redis.operations import Operation
 from twisted_ws.engines.redis.record import Unreadable, decodeRecord, parseLine
-from twisted_ws.engines.redis.requests import Requests
-from twisted_ws.engines.redis.scripts import SINCE
+from twisted_ws.engines.redis.server.keys import Keys
+from twisted_ws.engines.redis.server.link import Link
+from twisted_ws.engines.redis.server.operations import Operation
+from twisted_ws.engines.redis.server.requests import Requests
+from twisted_ws.engines.redis.server.scripts import SINCE
 from twisted_ws.message import Position
 
 # Bytes in one answer of the server; the rest comes with the next one.

@@ -26,9 +26,9 @@ from twisted_ws.engines.contract import (
     Revocation,
 )
 from twisted_ws.engines.names import isPattern
-from twisted_ws.engines.redis.contact import TIMES, Times
 from twisted_ws.engines.redis.engine import RedisEngine
-from twisted_ws.engines.redis.url import parseURL
+from twisted_ws.engines.redis.server.contact import TIMES, Times
+from twisted_ws.engines.redis.server.url import parseURL
 from twisted_ws.message import Message, Position, Published
 
 _STATES = (EngineState.DOWN, EngineState.RESUMING, EngineState.UP)  # from the worst

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from twisted_ws.engines.redis.record import Unreadable, parseLine
+from twisted_ws.engines.redis.server.contact import Offer
 from twisted_ws.message import Position
 
 # Seconds: longer than a failover takes, and than the second between two writes of an append-only file.
@@ -18,20 +18,6 @@ CHARGE = 200
 # Records in one offer, and their bytes: the server does nothing else meanwhile.
 RECORDS = 100
 BYTES = 1024 * 1024
-
-
-class Offer(NamedTuple):
-    """A part of a channel that a server may have forgotten.
-
-    Attributes:
-        channel: the channel.
-        position: that of its last record, or where the channel was.
-        records: in order and without gaps.
-    """
-
-    channel: str
-    position: Position
-    records: list[bytes]
 
 
 class Tail:

@@ -8,9 +8,9 @@ from typing import Any
 import hiredis
 from twisted.internet.defer import Deferred, inlineCallbacks
 
-from twisted_ws.engines.redis.link import GREETING, Dialer, Unreachable
-from twisted_ws.engines.redis.protocol import Lost
-from twisted_ws.engines.redis.url import Address
+from twisted_ws.engines.redis.server.link import GREETING, Dialer, Unreachable
+from twisted_ws.engines.redis.server.protocol import Lost
+from twisted_ws.engines.redis.server.url import Address
 
 
 @inlineCallbacks

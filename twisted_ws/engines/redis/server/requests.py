@@ -10,9 +10,9 @@ import hiredis
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_ws.engines.redis.link import Link
-from twisted_ws.engines.redis.operations import HOLD, Call, Operation, unavailable
-from twisted_ws.engines.redis.scripts import Script
+from twisted_ws.engines.redis.server.link import Link
+from twisted_ws.engines.redis.server.operations import HOLD, Call, Operation, unavailable
+from twisted_ws.engines.redis.server.scripts import Script
 
 if TYPE_CHECKING:
     from twisted_ws.wire.loop.wheel import Wheel

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import hiredis
 from twisted.internet.defer import Deferred
 
-from twisted_ws.engines.redis.link import Link
-from twisted_ws.engines.redis.protocol import Lost
-from twisted_ws.engines.redis.scripts import Script
+from twisted_ws.engines.redis.server.link import Link
+from twisted_ws.engines.redis.server.protocol import Lost
+from twisted_ws.engines.redis.server.scripts import Script
 from twisted_ws.errors import ChannelError
 
 # Seconds that a request waits for a server that is away.

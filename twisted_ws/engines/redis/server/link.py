@@ -13,9 +13,9 @@ from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.protocol import Factory
 
-from twisted_ws.engines.redis.protocol import Lost, RedisProtocol
-from twisted_ws.engines.redis.scripts import SCRIPTS, Script
-from twisted_ws.engines.redis.url import Address, RedisURL
+from twisted_ws.engines.redis.server.protocol import Lost, RedisProtocol
+from twisted_ws.engines.redis.server.scripts import SCRIPTS, Script
+from twisted_ws.engines.redis.server.url import Address, RedisURL
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import printable
 from twisted_ws.wire.tls.certificates import loadAuthorities, loadPEM

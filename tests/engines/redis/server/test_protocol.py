@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from twisted_ws.engines.redis.protocol import LOOK, PARTIAL, TURN, Lost, RedisProtocol
+from twisted_ws.engines.redis.server.protocol import LOOK, PARTIAL, TURN, Lost, RedisProtocol
 
 
 class Transport(StringTransport):

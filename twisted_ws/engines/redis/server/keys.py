@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted_ws.engines.redis.url import RedisURL
+from twisted_ws.engines.redis.server.url import RedisURL
 
 
 class Keys:
@@ -17,7 +17,7 @@ class Keys:
         messages: what the name of the pub/sub channel of a channel begins with.
         control: the pub/sub channel of all nodes.
         node: the pub/sub channel of this node.
-        gate, names, leases, nodes, leaving, revocations: see `twisted_ws.engines.redis.scripts`.
+        gate, names, leases, nodes, leaving, revocations: see `twisted_ws.engines.redis.server.scripts`.
     """
 
     def __init__(self, url: RedisURL, node: str) -> None:

@@ -13,14 +13,14 @@ from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.logger import Logger
 
 from twisted_ws.engines.contract import EngineState
-from twisted_ws.engines.redis.keys import Keys
-from twisted_ws.engines.redis.link import Dialer, Link, Unreachable, connect
-from twisted_ws.engines.redis.protocol import Lost
-from twisted_ws.engines.redis.scripts import BEAT, HELLO, OPEN, REPAIR, VERSION
-from twisted_ws.engines.redis.sentinel import findPrimary
-from twisted_ws.engines.redis.tail import Offer
-from twisted_ws.engines.redis.url import Address
+from twisted_ws.engines.redis.server.keys import Keys
+from twisted_ws.engines.redis.server.link import Dialer, Link, Unreachable, connect
+from twisted_ws.engines.redis.server.protocol import Lost
+from twisted_ws.engines.redis.server.scripts import BEAT, HELLO, OPEN, REPAIR, VERSION
+from twisted_ws.engines.redis.server.sentinel import findPrimary
+from twisted_ws.engines.redis.server.url import Address
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.message import Position
 from twisted_ws.wire.loop.wheel import Wheel
 
 # Seconds before the end of which what is missing in between is no longer waited for.
@@ -49,6 +49,20 @@ class Times(NamedTuple):
 
 
 TIMES = Times()
+
+
+class Offer(NamedTuple):
+    """A part of a channel that a server may have forgotten.
+
+    Attributes:
+        channel: the channel.
+        position: that of its last record, or where the channel was.
+        records: in order and without gaps.
+    """
+
+    channel: str
+    position: Position
+    records: list[bytes]
 
 
 class Owner(Protocol):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from twisted_ws.engines.redis.url import Address, RedisURL, parseURL
+from twisted_ws.engines.redis.server.url import Address, RedisURL, parseURL
 from twisted_ws.errors import ConfigurationError
 
 ONE = (Address("host", 6379),)
