@@ -41,7 +41,7 @@ LEVELS = (
     ("connection", "upgrade"),
     ("frames", "service"),
     ("message",),
-    ("closecodes", "limits", "logs", "exposure", "pacing", "spelling"),
+    ("closecodes", "limits", "logs", "names", "exposure", "pacing", "spelling"),
     ("errors",),
 )
 # These name in annotations what is above them, each for the reason beside it.

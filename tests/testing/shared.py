@@ -10,8 +10,8 @@ from twisted.python.failure import Failure
 
 from twisted_ws.engines.contract import EngineState
 from twisted_ws.engines.memory import MemoryEngine
-from twisted_ws.engines.names import isPattern, patternsOf
 from twisted_ws.errors import ChannelError
+from twisted_ws.names import isPattern, patternsOf
 from twisted_ws.testing.engines import Capability, ClockHarness
 from twisted_ws.wire.loop.wheel import Wheel
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from twisted_ws.channels.formats import Format
 from twisted_ws.channels.subscriber import Subscriber
-from twisted_ws.engines.names import patternsOf
+from twisted_ws.names import patternsOf
 from twisted_ws.wire.websocket.crowd import Crowd, Group, Run
 
 # Up to this many are kept in a tuple: for one, a tuple takes 48 bytes and a dict 232, and most channels have few.

@@ -10,11 +10,11 @@ from twisted.internet.defer import Deferred
 from twisted_ws.channels.formats import ChannelMessage, Format, rawFormat
 from twisted_ws.channels.mailbox import Mailbox, Policy
 from twisted_ws.channels.subscriber import Subscriber
-from twisted_ws.engines.names import isPattern
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ConnectionClosed, SlowConsumer
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.message import TEXT, Position, Publication, Start
+from twisted_ws.names import isPattern
 from twisted_ws.wire.websocket.outbox import failedWrite
 
 if TYPE_CHECKING:

@@ -42,11 +42,11 @@ from twisted_ws.engines.contract import (
     Members,
 )
 from twisted_ws.engines.members import OVERHEAD
-from twisted_ws.engines.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.message import Message, Position, Publication, Published, Start, parsePosition
+from twisted_ws.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.wire.door.gate import addressKey
 from twisted_ws.wire.websocket.fanout import BYTES, OWN_WAY, STEPS, Later, Part, stepsOf
 from twisted_ws.wire.websocket.runtime import Runtime

@@ -19,10 +19,10 @@ from twisted_ws.channels.mailbox import Policy
 from twisted_ws.channels.websocket import JsonSubscriber, RawSubscriber
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.largejson import decodeLarge, hasMoreValues
-from twisted_ws.engines.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.logs import printable
 from twisted_ws.message import Kind, Message, Published, parseAfter
+from twisted_ws.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.service import WebSocketService
 from twisted_ws.upgrade import Reject, UpgradeRequest
 

@@ -23,10 +23,10 @@ from twisted_ws.channels.subprotocol import (
     startFields,
 )
 from twisted_ws.closecodes import FORBIDDEN, NOT_RECOVERED, REFUSED
-from twisted_ws.engines.names import isPattern
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Position, Publication, Start
+from twisted_ws.names import isPattern
 
 if TYPE_CHECKING:
     from twisted_ws.caller import Caller

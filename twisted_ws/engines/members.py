@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from twisted_ws.engines.contract import Member
-from twisted_ws.engines.names import SortedNames
+from twisted_ws.engines.sortednames import SortedNames
 from twisted_ws.wire.loop.wheel import Wheel
 
 # Leaves that are told in one turn of the wheel.

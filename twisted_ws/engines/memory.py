@@ -26,12 +26,13 @@ from twisted_ws.engines.contract import (
 )
 from twisted_ws.engines.expiring import Expiring
 from twisted_ws.engines.members import MemberTable
-from twisted_ws.engines.names import SortedNames, isPattern, patternsOf
 from twisted_ws.engines.replay import CHARGE, HistoryReplay
 from twisted_ws.engines.snapshot import Channel, Claim, Head, Kept, Receipt, Record, Revoked
+from twisted_ws.engines.sortednames import SortedNames
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
 from twisted_ws.message import START, Kind, Message, Position, Publication, Published
+from twisted_ws.names import isPattern, patternsOf
 from twisted_ws.wire.loop.wheel import Wheel
 
 # Idempotency keys that are forgotten in one turn of the wheel: about two milliseconds.

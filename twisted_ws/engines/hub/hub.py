@@ -29,10 +29,10 @@ from twisted_ws.engines.contract import (
 from twisted_ws.engines.hub.frames import KINDS, ROOM, VERSION, commandOf, historyFields, membersFields
 from twisted_ws.engines.hub.link import Link, frameOf
 from twisted_ws.engines.hub.spoke import Spoke
-from twisted_ws.engines.names import isPattern, patternsOf
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import KIB, Limits
 from twisted_ws.message import Message, Position, Publication, Published
+from twisted_ws.names import isPattern, patternsOf
 from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.loop.wheel import Wheel
 

@@ -29,7 +29,6 @@ from twisted_ws.engines.contract import (
     Revocation,
     Unsubscribe,
 )
-from twisted_ws.engines.names import isPattern
 from twisted_ws.engines.redis.calls import Calls
 from twisted_ws.engines.redis.presence import Presence
 from twisted_ws.engines.redis.publishing import Publisher, Publishing
@@ -64,6 +63,7 @@ from twisted_ws.engines.redis.watches import Makers, Watch, Watches
 from twisted_ws.engines.redis.watching import Watching
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import NOWHERE, Message, Position, Publication, Published
+from twisted_ws.names import isPattern
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure

@@ -25,11 +25,11 @@ from twisted_ws.engines.contract import (
     NodeInfo,
     Revocation,
 )
-from twisted_ws.engines.names import isPattern
 from twisted_ws.engines.redis.engine import RedisEngine
 from twisted_ws.engines.redis.server.contact import TIMES, Times
 from twisted_ws.engines.redis.server.url import parseURL
 from twisted_ws.message import Message, Position, Published
+from twisted_ws.names import isPattern
 
 _STATES = (EngineState.DOWN, EngineState.RESUMING, EngineState.UP)  # from the worst
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 
-from twisted_ws.engines.names import isPattern, patternsOf
 from twisted_ws.engines.redis.server.link import Link
 from twisted_ws.message import Position
+from twisted_ws.names import isPattern, patternsOf
 
 # Seconds after which a channel that is silent is looked at: a message may have got lost in pub/sub.
 IDLE = 25.0

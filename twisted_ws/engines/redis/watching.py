@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import hiredis
 
-from twisted_ws.engines.names import isPattern
 from twisted_ws.engines.redis.server.link import Link
 from twisted_ws.engines.redis.server.operations import Call
 from twisted_ws.engines.redis.watches import Watch
+from twisted_ws.names import isPattern
 
 
 class Watching(Call):

@@ -22,9 +22,9 @@ from twisted_ws.engines.contract import (
     NodeInfo,
     Revocation,
 )
-from twisted_ws.engines.names import isPattern
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Message, Position, Publication
+from twisted_ws.names import isPattern
 
 _LETTERS = string.ascii_lowercase + string.digits
 # Publications that a feed asks for at once.

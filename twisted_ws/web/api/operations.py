@@ -14,9 +14,9 @@ from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.dispatch.largejson import hasMoreValues
 from twisted_ws.engines.contract import Description, Disconnect, Unsubscribe
-from twisted_ws.engines.names import checkName
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Message
+from twisted_ws.names import checkName
 from twisted_ws.web.api import schemas
 from twisted_ws.web.channels.polling import Gathered
 from twisted_ws.web.http.connection import REQUEST

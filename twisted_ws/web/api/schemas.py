@@ -12,8 +12,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from twisted_ws.closecodes import FORBIDDEN
-from twisted_ws.engines.names import NAME
 from twisted_ws.errors import CloseCode
+from twisted_ws.names import NAME
 
 __all__ = [
     "Batch",

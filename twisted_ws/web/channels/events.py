@@ -11,10 +11,10 @@ from twisted_ws.channels.buffered import BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonParts
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.channels.subprotocol import notice, startFields
-from twisted_ws.engines.names import isPattern
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Cursor, Kind, Publication, Start, parseAfter
+from twisted_ws.names import isPattern
 from twisted_ws.web.channels.stream import EventStream, ServerSentEvent, uniform
 from twisted_ws.web.http.compression import listed, wanted
 from twisted_ws.wire.speedups import NEVER

@@ -14,10 +14,10 @@ from twisted.internet.defer import Deferred
 
 from twisted_ws.channels.formats import Format, jsonFields
 from twisted_ws.channels.subscriber import Subscriber
-from twisted_ws.engines.names import isPattern
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.message import NOWHERE, Cursor, Position, Publication, Start, cursor, parseAfter
+from twisted_ws.names import isPattern
 from twisted_ws.web.channels.request import presenceOf
 from twisted_ws.web.channels.stream import returnDelay
 from twisted_ws.web.http.compression import answerCompressed

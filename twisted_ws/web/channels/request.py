@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from twisted_ws.channels.presence import AnswerBudget
-from twisted_ws.engines.names import isPattern
 from twisted_ws.errors import ChannelError, concerning
+from twisted_ws.names import isPattern
 
 if TYPE_CHECKING:
     from twisted_ws.channels.channels import Channels

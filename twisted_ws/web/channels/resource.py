@@ -10,8 +10,8 @@ from twisted.python.failure import Failure
 
 from twisted_ws.channels.service import ChannelReject, ChannelService
 from twisted_ws.channels.visitor import Visitor
-from twisted_ws.engines.names import isPattern
 from twisted_ws.errors import ChannelError, concerning
+from twisted_ws.names import isPattern
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.web.channels.cors import Cors
 from twisted_ws.web.channels.events import openEvents, wantsEvents
