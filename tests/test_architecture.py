@@ -39,7 +39,7 @@ LEVELS = (
     ("wire.speedups",),
     ("caller",),
     ("connection", "upgrade"),
-    ("frames", "service"),
+    ("frames", "identity", "service"),
     ("message",),
     ("closecodes", "limits", "logs", "names", "exposure", "pacing", "spelling"),
     ("errors",),

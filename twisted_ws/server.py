@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -12,6 +13,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws import __version__
+from twisted_ws.access.authenticator import Authenticator
+from twisted_ws.access.chain import Chain, Guest, requireScope
+from twisted_ws.access.revocations import Revocations
 from twisted_ws.caller import Caller
 from twisted_ws.callers import Callers, OpenCallers
 from twisted_ws.channels.channels import Channels
@@ -21,12 +25,14 @@ from twisted_ws.dispatch.upgrades import Upgrade, callUpgrade, refusal
 from twisted_ws.engines.contract import Engine, EngineState
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import CloseCode, ConfigurationError, ServiceError
+from twisted_ws.identity import Identity
 from twisted_ws.limits import Limits
 from twisted_ws.message import Message, Published
 from twisted_ws.node import CLOSING, LocalNode
 from twisted_ws.pacing import paced, sliceSize
 from twisted_ws.routes import Match, Routes
 from twisted_ws.service import checkClose
+from twisted_ws.spelling import didYouMean
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.door.gate import Gate
 from twisted_ws.wire.door.hosts import machineNames
@@ -43,6 +49,22 @@ from twisted_ws.wire.websocket.welcome import Welcome
 
 # The cost of ending one HTTP response, in steps of `Turns`.
 STOPPING = 40
+# The authenticator that everybody has who has no credentials.
+GUEST_NAME = "guest"
+
+
+class Mounted(NamedTuple):
+    """A service at its path, and who may come to it.
+
+    Attributes:
+        service: the service.
+        chain: its authenticators; None: nobody is asked who they are.
+        scopes: those of which an identity needs one; none are needed if there are none.
+    """
+
+    service: object
+    chain: Chain | None
+    scopes: frozenset[str]
 
 
 class WebSocketServer:
@@ -61,9 +83,13 @@ class WebSocketServer:
             of `allowedOrigins` (``app.example``, ``*.app.example``, ``*``); see `twisted_ws.wire.door.origins.AllowedHosts`.
         compression: whether permessage-deflate is accepted.
         trustedProxies: the networks whose X-Forwarded-For and X-Forwarded-Proto are trusted.
+        authenticate: who is asked about each request, in order: names of `authenticators`. None: nobody, so that every request
+            has the identity None.
+        authenticators: by name; ``guest`` is there without being named. See `twisted_ws.access.authenticator.Authenticator`.
         engine: numbers and keeps the messages of channels, or a function that makes such an engine with the server's `Runtime`;
             None: one in memory.
         reactor: the reactor; None for the global one.
+        unixTime: the wall clock, by which credentials expire.
 
     Attributes:
         limits: the limits it was made with.
@@ -80,9 +106,10 @@ class WebSocketServer:
         visits: the HTTP responses that do not end by themselves; a transport adds and removes them.
         engine: what numbers and keeps the messages of its channels.
         node: the server as its engine sees it.
+        revocations: the credentials that are not accepted any more.
 
     Raises:
-        ConfigurationError: an origin, host or network is malformed; the text names it.
+        ConfigurationError: an origin, host or network is malformed, or there is no such authenticator; the text names it.
     """
 
     _log = Logger()
@@ -95,8 +122,11 @@ class WebSocketServer:
         allowedHosts: Iterable[str] = (),
         compression: bool = False,
         trustedProxies: Iterable[str] = (),
+        authenticate: Sequence[str] | None = None,
+        authenticators: Mapping[str, Authenticator] | None = None,
         engine: Engine | Callable[[Runtime], Engine] | None = None,
         reactor: Any = None,
+        unixTime: Callable[[], float] = time.time,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor  # installs the default reactor, so only if it is needed
@@ -110,9 +140,12 @@ class WebSocketServer:
             self.proxies = TrustedProxies(trustedProxies)
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
-        self.runtime = Runtime(reactor, self.limits, compression)
+        self.runtime = Runtime(reactor, self.limits, compression, unixTime)
         self._connectionClass = connectionClass(self.runtime)
-        self._routes: Routes[object] = Routes()
+        self._routes: Routes[Mounted] = Routes()
+        self.revocations = Revocations(unixTime)
+        self._authenticators: dict[str, Authenticator] = {GUEST_NAME: Guest(), **(authenticators or {})}
+        self._chain = None if authenticate is None else self._chainOf(authenticate, "authenticate")
         sayWhich()
         self._callers = OpenCallers(self.runtime.fanOuts)
         self._leaving: dict[Dispatcher, Deferred[None] | None] = {}
@@ -121,7 +154,7 @@ class WebSocketServer:
         self.callers: Callers = self._callers
         wheel = self.runtime.wheel
         if engine is None:  # one with a length, and nothing in it yet, would be false
-            engine = MemoryEngine(self.limits, wheel, wheel.seconds)
+            engine = MemoryEngine(self.limits, wheel, wheel.seconds, unixTime=unixTime)
         elif callable(engine):
             engine = engine(self.runtime)
         self.engine: Engine = engine
@@ -129,10 +162,14 @@ class WebSocketServer:
         self._callers.enroll = self.channels.enroll
         self.node = LocalNode(self._callers, self.runtime.turns, __version__)
         self.node.attach(self.channels)
+        self.node.revocations.append(self.revocations.add)
         self._hasStarted: Deferred[tuple[Any]] = Deferred()  # what `started` fires with, which may be a Failure
         started = self.engine.start(self.node)
         later = started if isinstance(started, Deferred) else succeed(None)
         later.addBoth(lambda result: self._hasStarted.callback((result,)))
+        for each in self._authenticators.values():
+            if (start := getattr(each, "start", None)) is not None:
+                start(self)
 
     @property
     def gate(self) -> Gate:
@@ -142,29 +179,59 @@ class WebSocketServer:
     @property
     def services(self) -> Mapping[str, object]:
         """The mounted services, by the path that they were mounted with."""
-        return MappingProxyType(dict(self._routes))
+        return MappingProxyType({path: mounted.service for path, mounted in self._routes})
 
-    def mount(self, path: str, service: object) -> None:
+    def _chainOf(self, names: Sequence[str], where: str) -> Chain:
+        for name in names:
+            if name not in self._authenticators:
+                raise ConfigurationError(f"{where}: there is no authenticator {name}{didYouMean(name, self._authenticators)}")
+        if not names:
+            raise ConfigurationError(f"{where} must name an authenticator, or guest.")
+        chain = [(name, self._authenticators[name]) for name in names]
+        return Chain(chain, self.revocations, self.runtime.unixTime, self.mayLog)
+
+    def claim(self, key: str, until: float) -> bool | Deferred[bool]:
+        """Return True once for a key (see `twisted_ws.access.authenticator.Host`)."""
+        return self.engine.claim(key, until)
+
+    def reloadAuthenticators(self) -> list[str]:
+        """Let the authenticators read their files anew; return what is wrong, in lines for the log: those go on as before."""
+        wrong = []
+        for name, each in self._authenticators.items():
+            try:
+                if (again := getattr(each, "reload", None)) is not None:
+                    again()
+            except ConfigurationError as error:
+                wrong.append(f"The authenticator {name} goes on as before: {error}")
+        return wrong
+
+    def mount(self, path: str, service: object, *, authenticate: Sequence[str] | None = None, scopes: Iterable[str] = ()) -> None:
         """Let `service` answer `path` and everything under it; the longest path wins.
 
         Args:
             path: ``/ws``, ``/rooms/{room}``, ``/orders/{id:int}``.
             service: a service object (`twisted_ws.WebSocketService`); its `server` attribute is set.
+            authenticate: who is asked about requests to it, in place of the server's `authenticate`.
+            scopes: an identity needs one of these; none: any may come.
 
         Raises:
             ServiceError: the service has a mistake, such as a misspelt event; the text names it.
-            ConfigurationError: the path is malformed or taken.
+            ConfigurationError: the path is malformed or taken, or there is no such authenticator.
         """
         examine(service)
-        self._routes.add(path, service)
+        chain = self._chain if authenticate is None else self._chainOf(authenticate, f"services.{path}.authenticate")
+        scopes = frozenset(scopes)
+        if scopes and chain is None:
+            raise ConfigurationError(f"services.{path}.scopes needs authenticators: set authenticate.")
+        self._routes.add(path, Mounted(service, chain, scopes))
         _setServer(service, self)
 
     def find(self, path: str) -> object | None:
         """Return the service that answers a URL path (percent-encoded, without the query), None if none does."""
         match = self.match(path)
-        return None if match is None else match.value
+        return None if match is None else match.value.service
 
-    def match(self, path: str) -> Match[object] | None:
+    def match(self, path: str) -> Match[Mounted] | None:
         """Return the same as a `Match`, with the path's parameters; for `ask`."""
         return self._routes.find(path)
 
@@ -328,6 +395,9 @@ class WebSocketServer:
                 await end
             if late.active():
                 late.cancel()
+        for each in self._authenticators.values():
+            if (stop := getattr(each, "stop", None)) is not None and isinstance(stopped := stop(), Deferred):
+                await stopped
         ended = self.engine.stop()
         if isinstance(ended, Deferred):
             await ended
@@ -344,8 +414,8 @@ class WebSocketServer:
         answer = self.ask(request, self.match(request.target.partition("?")[0]))
         return self._welcome(answer, request) if isinstance(answer, tuple) else answer.addCallback(self._welcome, request)
 
-    def ask(self, request: UpgradeRequest, match: Match[object] | None) -> Upgrade | Deferred[Upgrade]:
-        """Ask the service's onUpgrade about a request, for WebSocket and other transports.
+    def ask(self, request: UpgradeRequest, match: Match[Mounted] | None) -> Upgrade | Deferred[Upgrade]:
+        """Find out who made a request, then ask the service's onUpgrade about it, for WebSocket and other transports.
 
         Args:
             request: the request.
@@ -362,7 +432,23 @@ class WebSocketServer:
         if match is None:
             raise Reject(404, "Nothing answers this path.")
         request.pathParams, request.pathRest = match.parameters, tuple(match.rest)
-        return callUpgrade(match.value, request, self.mayLog)
+        service, chain, scopes = match.value
+        if chain is None:
+            return callUpgrade(service, request, self.mayLog)
+        identity = chain.identify(request)
+        if isinstance(identity, Identity):
+            return self._askAs(identity, service, scopes, request)
+        later: Deferred[Any] = identity.addCallback(self._askAs, service, scopes, request)
+        return later
+
+    def _askAs(
+        self, identity: Identity, service: object, scopes: frozenset[str], request: UpgradeRequest
+    ) -> Upgrade | Deferred[Upgrade]:
+        requireScope(identity, scopes)
+        request.identity = identity
+        if identity.user:
+            request.user = identity.user
+        return callUpgrade(service, request, self.mayLog)
 
     def mayLog(self, kind: str) -> bool:
         """Return whether one more line of this kind may be written: a peer that makes a service fail must not fill the log."""
@@ -380,6 +466,8 @@ class WebSocketServer:
         chosen, runtime = None, self.runtime
         if request.subProtocols:
             chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
+
+        request.bearer = None  # it may be kilobytes, and the connection may live for days
 
         def attend(connection: WebSocketConnection) -> EventReceiver:
             caller = Caller(connection, request, chosen, self._callers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -9,6 +10,8 @@ from urllib.parse import parse_qs, unquote
 
 if TYPE_CHECKING:
     from twisted.internet.ssl import Certificate
+
+    from twisted_ws.identity import Identity
 
 T = TypeVar("T")
 
@@ -38,6 +41,23 @@ def checkHeaders(headers: Mapping[str, str] | None) -> tuple[tuple[str, str], ..
     return tuple(checked)
 
 
+# How a token begins that is offered as a subprotocol; the second is for those with characters that a subprotocol cannot have.
+_BEARER = "twisted-ws.bearer"
+_BEARER_TEXT = f"{_BEARER}."
+_BEARER_BASE64 = f"{_BEARER}64."
+
+
+def _bearer(offer: str) -> str:
+    """Return the token that an offer has; "" if it is malformed."""
+    if offer.startswith(_BEARER_TEXT):
+        return offer.removeprefix(_BEARER_TEXT)
+    encoded = offer.removeprefix(_BEARER_BASE64)
+    try:
+        return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode() if encoded != offer else ""
+    except (ValueError, UnicodeDecodeError):
+        return ""
+
+
 class Reject(Exception):
     """Raised by onUpgrade: refuse the handshake with this response.
 
@@ -62,6 +82,11 @@ class Reject(Exception):
         self.status = status
         self.body = body
         self.headers = checkHeaders(headers)
+
+    @property
+    def summary(self) -> str:
+        """What the log says of it."""
+        return self.body
 
 
 def _readable(value: str) -> str:
@@ -142,17 +167,23 @@ class UpgradeRequest:
         target: path and query as they came.
         pathParams: the parameters of the mounted path: ``{"room": "lobby"}``; `{id:int}` gives an int.
         pathRest: the decoded segments under the mounted path: ``["b"]`` for ``/a/b`` where the service is mounted at ``/a``.
-        subProtocols: what the client offers, in its order of preference.
+        subProtocols: what the client offers, in its order of preference; without tokens.
+        bearer: a token that the client has offered as a subprotocol (``twisted-ws.bearer.TOKEN``), as a browser can, which cannot
+            send a header; None without one, and once the connection is open.
         peerAddress: the peer's IP address as text; "" for a UNIX socket. Behind a trusted proxy: the address it reports.
         peerPort: the peer's port; 0 if there is none, or if a proxy reports the address.
         isSecure: whether the connection uses TLS (behind a trusted proxy, or with PROXY protocol version 2: whether it says so).
         clientCertificate: the client's certificate (`twisted.internet.ssl.Certificate`), None without mutual TLS.
-        user: set by onUpgrade: who this is, which becomes the caller's `user` (any object; a str for presence). None until then.
+        identity: who this is, as the authenticators say; None if none were asked.
+        user: who this is, which becomes the caller's `user` (any object; a str for presence): that of the identity, or what
+            onUpgrade sets; None for nobody.
     """
 
     __slots__ = (
         "_headers",
+        "bearer",
         "clientCertificate",
+        "identity",
         "isSecure",
         "path",
         "pathParams",
@@ -186,14 +217,33 @@ class UpgradeRequest:
         self.path = path
         # One str instead of a tuple of tuples: a connection lives for hours, and its headers are read once.
         self._headers = "\n".join(map(":".join, headers))
+        self.bearer: str | None = None
         self.pathParams = dict(pathParams or {})
         self.pathRest = tuple(pathRest)
         self.subProtocols = list(subProtocols)
+        for each in subProtocols:
+            if each.startswith(_BEARER):
+                self._takeToken()
+                break
         self.peerAddress = peerAddress
         self.peerPort = peerPort
         self.isSecure = isSecure
         self.clientCertificate = clientCertificate
         self.user: Any = None
+        self.identity: Identity | None = None
+
+    def _takeToken(self) -> None:
+        """Move tokens from the offered subprotocols to `bearer`: a service that shows headers must not show them."""
+        offered, self.subProtocols = self.subProtocols, []
+        for each in offered:
+            if each.startswith(_BEARER):
+                self.bearer = _bearer(each) if self.bearer is None else ""  # several: none of them counts
+            else:
+                self.subProtocols.append(each)
+        lines = [line for line in self._headers.split("\n") if not line.startswith("sec-websocket-protocol:")]
+        if self.subProtocols:
+            lines.append(f"sec-websocket-protocol:{', '.join(self.subProtocols)}")
+        self._headers = "\n".join(lines)
 
     # The next three are computed at each access: a connection lives for hours, and most services read them once.
 

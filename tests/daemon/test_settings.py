@@ -46,7 +46,7 @@ def test_helpTellsTheDefault(key: Any) -> None:
     """The default that a help text names is the one that holds."""
     settings = merge({}, {})
     value = getattr(settings.limits if key.isLimit else settings, key.field)
-    words = {"all": "", "same host": (), "none": (), "this machine's": (), "$XDG_STATE_HOME/twisted-ws": None}
+    words = {"all": "", "nobody": (), "same host": (), "none": (), "this machine's": (), "$XDG_STATE_HOME/twisted-ws": None}
     assert value == (words[key.default] if key.default in words else key.read(key.default))
 
 

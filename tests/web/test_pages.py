@@ -13,6 +13,7 @@ from tests.memory import SteadyClock
 from tests.web.conftest import Connection, Response
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.routes import Match
+from twisted_ws.server import Mounted
 from twisted_ws.services.demo import Demo
 from twisted_ws.services.playground import Playground
 from twisted_ws.web.pages import pagesSite
@@ -34,11 +35,11 @@ class Server:
         self.services = {"/" + path.replace("_", "/"): service for path, service in services.items()}
         self.asked: list[str] = []
 
-    def match(self, path: str) -> Match[object] | None:
+    def match(self, path: str) -> Match[Mounted] | None:
         self.asked.append(path)
         for mounted, service in self.services.items():
             if path == mounted or path.startswith(mounted.rstrip("/") + "/"):
-                return Match(service, {}, [])
+                return Match(Mounted(service, None, frozenset()), {}, [])
         return None
 
 

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from twisted_ws.access.credentials import Credentials
 from twisted_ws.daemon.addresses import ListenAddress
+from twisted_ws.daemon.authenticators import makeAuthenticators
 from twisted_ws.daemon.engines import engineMaker
 from twisted_ws.daemon.expiry import ExpiryWatch
 from twisted_ws.daemon.listeners import Listener
@@ -96,6 +97,7 @@ class Daemon(MultiService):
     def _makeServer(self, **options: Any) -> WebSocketServer:
         """Return the server, with more `options`."""
         settings = self.settings
+        authenticate, authenticators = makeAuthenticators(settings, self._reactor)
         options = {"engine": engineMaker(settings), **options}
         return WebSocketServer(
             limits=settings.limits,
@@ -103,6 +105,8 @@ class Daemon(MultiService):
             allowedHosts=settings.allowedHosts,
             compression=settings.compression,
             trustedProxies=settings.trustedProxies,
+            authenticate=authenticate,
+            authenticators=authenticators,
             reactor=self._reactor,
             **options,
         )
@@ -111,7 +115,8 @@ class Daemon(MultiService):
         """Mount the services."""
         for mount in self.settings.services:
             try:
-                self.server.mount(mount.path, loadService(mount.target, mount.options))
+                service = loadService(mount.target, mount.options)
+                self.server.mount(mount.path, service, authenticate=mount.authenticate, scopes=mount.scopes)
             except ServiceError:
                 raise  # its text names the service
             except ConfigurationError as error:
@@ -292,7 +297,7 @@ class Daemon(MultiService):
                 again()
             except ConfigurationError as error:
                 wrong.append(f"The old {stays} in use: {error}")
-        return wrong
+        return wrong + self.server.reloadAuthenticators()
 
     def _tellReloaded(self, wrong: Iterable[str]) -> None:
         whole = True

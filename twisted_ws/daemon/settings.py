@@ -27,11 +27,15 @@ class Mount:
         path: where, such as ``/rooms/{room}``.
         target: what, such as ``package.module:Name`` or the name of an installed service.
         options: keyword arguments for the class.
+        authenticate: who is asked about requests to it; None: as for all.
+        scopes: an identity needs one of these, if there are any.
     """
 
     path: str
     target: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may contain passwords
+    authenticate: tuple[str, ...] | None = None
+    scopes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ class Settings:
     """Everything that the daemon needs to start; `merge` makes it, and a `.tac` file may.
 
     Attributes are the flags in camelCase (see the options reference); `limits` has those that are limits, `checkers` those that
-    ``--auth`` made.
+    ``--auth`` made. `authenticators` has the tables of authenticators by name, with absolute paths left to them: `directory` is
+    where theirs begin.
     """
 
     port: str = "8080"
@@ -70,6 +75,9 @@ class Settings:
     compression: bool = False
     apiKeyFile: str | None = None
     checkers: tuple[Any, ...] = field(default=(), repr=False)
+    authenticate: tuple[str, ...] = ()
+    authenticators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    directory: str = ""
     logFormat: str = "text"
     workers: int | None = None
     engine: str = "memory:"
@@ -265,6 +273,13 @@ KEYS = (
     Key("ping-timeout", "pingTimeout", _seconds, "seconds to wait for the answer to a ping", "10"),
     Key("compression", "compression", _switch, "permessage-deflate: on or off", "off"),
     Key("api-key-file", "apiKeyFile", _text, "file with the API keys of publishers, one per line"),
+    Key(
+        "authenticate",
+        "authenticate",
+        _list,
+        "who is asked about each client: the name of an authenticator in the file, TYPE:OPTION=VALUE:..., or guest; repeatable",
+        "nobody",
+    ),
     Key("engine", "engine", _text, "URL of the engine of channels: memory:, redis://HOST, redis+sentinel://HOST/NAME", "memory:"),
     Key("engine-password-file", "enginePasswordFile", _text, "file with the password of the server that --engine names"),
     Key("drain-timeout", "drainTimeout", _seconds, "seconds that callers get when the server stops", "30"),
@@ -294,7 +309,11 @@ def load(path: str) -> dict[str, Any]:
         raise ConfigurationError(f"The configuration file {path} is not valid TOML: {error}.") from None
     except RecursionError:
         raise ConfigurationError(f"The configuration file {path} is nested too deeply.") from None
-    return absolute(document, str(Path(path).parent))
+    return {**absolute(document, str(Path(path).parent)), _DIRECTORY: str(Path(path).parent.absolute())}
+
+
+# Not a key that anybody can write in TOML: the directory of the file, for paths that only authenticators know.
+_DIRECTORY = "\0directory"
 
 
 def absolute(values: Mapping[str, Any], directory: str) -> dict[str, Any]:
@@ -320,7 +339,9 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
     Raises:
         ConfigurationError: a key is unknown (the text names the nearest) or a value is invalid.
     """
-    _refuseUnknown(document, [key.name for key in KEYS] + ["services", "limits"], "")
+    document = dict(document)
+    directory = document.pop(_DIRECTORY, "")
+    _refuseUnknown(document, [key.name for key in KEYS] + ["services", "limits", "authenticators"], "")
     table = _table(document, "limits")
     _refuseUnknown(table, sorted(_LIMITS), "limits.")
     limits = {name: _limit(f"limits.{name}", name, _limitSize(name, value)) for name, value in table.items()}
@@ -341,7 +362,17 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
         mounts = [_parseMount(text) for text in flags["service"]]
     if mounts:
         values["services"] = tuple(mounts)
-    return Settings(**values, limits=Limits(**limits), checkers=tuple(checkers))
+    authenticators = _table(document, "authenticators")
+    for name in authenticators:
+        if not isinstance(_table(authenticators, name, "authenticators.").get("type"), str):
+            raise ConfigurationError(f'authenticators.{name} needs a type, such as type = "jwt".')
+    return Settings(
+        **values,
+        limits=Limits(**limits),
+        checkers=tuple(checkers),
+        authenticators=authenticators,
+        directory=directory,
+    )
 
 
 def _limit(called: str, name: str, value: Any) -> Any:
@@ -363,10 +394,10 @@ def _limitSize(name: str, value: Any) -> Any:
         raise ConfigurationError(f"limits.{name} must be {expected}, not {value!r}.") from None
 
 
-def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _table(document: Mapping[str, Any], name: str, prefix: str = "") -> Mapping[str, Any]:
     table = document.get(name, {})
     if not isinstance(table, dict):
-        raise ConfigurationError(f"{name} must be a table, not {table!r}.")
+        raise ConfigurationError(f"{prefix}{name} must be a table, not {table!r}.")
     return table
 
 
@@ -386,8 +417,15 @@ def _mount(path: str, table: Any) -> Mount:
         meant = get_close_matches("target", table, 1) if isinstance(table, dict) and "target" not in table else ()
         hint = f": is {meant[0]} a misspelling?" if meant else "."
         raise ConfigurationError(f'services."{path}" must be a table with a target, such as target = "package.module:Name"{hint}')
-    options = {name: value for name, value in table.items() if name != "target"}
-    return Mount(path, table["target"], options)
+    options = {name: value for name, value in table.items() if name not in ("target", "authenticate", "scopes")}
+    lists = {}
+    for name in ("authenticate", "scopes"):
+        if name in table:
+            try:
+                lists[name] = _list(table[name])
+            except ValueError as expected:
+                raise ConfigurationError(f'services."{path}".{name} must be {expected}, not {table[name]!r}.') from None
+    return Mount(path, table["target"], options, lists.get("authenticate"), lists.get("scopes", ()))
 
 
 def _parseMount(text: str) -> Mount:

@@ -106,7 +106,7 @@ class PagesResource(Resource):
         match = request.found = self._server.match(request.path.decode("ascii"))
         if match is None:
             return Nothing(self._cors)
-        return self._channels if isinstance(match.value, ChannelService) else UpgradeRequired(self._cors)
+        return self._channels if isinstance(match.value.service, ChannelService) else UpgradeRequired(self._cors)
 
     def _demoPath(self) -> str | None:
         for path, service in self._server.services.items():

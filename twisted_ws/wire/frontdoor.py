@@ -237,7 +237,7 @@ class FrontDoor(TwistedProtocol):
             return  # for example, after our own cancel
         reject = failure.value
         if isinstance(reject, Reject):
-            self._refuse(reject.status, reject.body, reject.headers)
+            self._refuse(reject.status, reject.body, reject.headers, summary=reject.summary)
         else:
             _log.failure("the decision on a handshake failed inside the server", failure)
             self._refuse(500, "Internal server error.")
@@ -281,7 +281,9 @@ class FrontDoor(TwistedProtocol):
         if self._received:
             self._note()
 
-    def _refuse(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = (), hint: str = "") -> None:
+    def _refuse(
+        self, status: int, message: str, headers: tuple[tuple[str, str], ...] = (), hint: str = "", summary: str = ""
+    ) -> None:
         """Answer with an error, and close so that the peer can read it."""
         self._state = REFUSAL[self._state]
         upgrade = self._decided()
@@ -297,7 +299,7 @@ class FrontDoor(TwistedProtocol):
             "{peer}: {status} {reason}{more}",
             peer=peerName(address),
             status=status,
-            reason=printable(message),  # "message" is taken: Twisted overwrites it for observers of its older log
+            reason=printable(summary or message),  # "message" is taken: Twisted overwrites it for observers of its older log
             # The path without the query: secrets travel there.
             more=f" ({'; '.join(more)})"
             if (more := [printable(each) for each in (target.partition("?")[0], hint) if each])

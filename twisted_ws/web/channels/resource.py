@@ -8,6 +8,7 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from twisted_ws.access.refusals import AccessRefused
 from twisted_ws.channels.service import ChannelReject, ChannelService
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.errors import ChannelError, concerning
@@ -126,6 +127,9 @@ def _refused(failure: Failure) -> Failure:
 def _refusal(reject: Reject) -> HttpError:
     if isinstance(reject, ChannelReject):
         return httpError(reject.error)
+    if isinstance(reject, AccessRefused):
+        more = {"reason": reject.reason} if reject.reason else None
+        return HttpError(reject.status, reject.message, reject.error, dict(reject.headers), more, reject.detail)
     headers: dict[str, str | tuple[str, ...]] = {}
     for name, value in reject.headers:
         headers[name] = (*headers.get(name, ()), value)

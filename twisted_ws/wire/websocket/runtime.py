@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import time
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,9 +38,10 @@ class Runtime:
         reactor: the reactor.
         limits: all limits; None: the defaults.
         compression: whether permessage-deflate is accepted.
+        unixTime: the wall clock, by which credentials expire.
 
     Attributes:
-        reactor, limits, compression: as given.
+        reactor, limits, compression, unixTime: as given.
         wheel: every deadline, and the clock of peers.
         turns: the budget of work that can wait, in one turn of the reactor.
         backlog: the bytes that wait for all peers.
@@ -51,8 +54,15 @@ class Runtime:
         deciding: the front doors whose handshake waits for the service's decision.
     """
 
-    def __init__(self, reactor: Any, limits: Limits | None = None, compression: bool = False) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        limits: Limits | None = None,
+        compression: bool = False,
+        unixTime: Callable[[], float] = time.time,
+    ) -> None:
         self.reactor = reactor
+        self.unixTime = unixTime
         self.limits = limits = limits or Limits()
         self.compression = compression
         self.wheel = Wheel(reactor)

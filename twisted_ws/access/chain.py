@@ -1,0 +1,135 @@
+"""The authenticators of a service, asked one after the other, and what holds for whoever they find."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ws.access.authenticator import Authenticator
+from twisted_ws.access.refusals import EXPIRED, MISSING, REVOKED, AccessRefused, forbidden, unauthorized
+from twisted_ws.access.revocations import Revocations
+from twisted_ws.dispatch.awaitables import asDeferred
+from twisted_ws.identity import GUEST, Identity
+from twisted_ws.upgrade import Reject, UpgradeRequest
+
+_log = Logger()
+
+
+class Guest:
+    """The authenticator ``guest``: whoever has no credentials of any kind may come in, as nobody."""
+
+    def identify(self, request: UpgradeRequest) -> Identity:
+        """Return the guest."""
+        return GUEST
+
+
+class Chain:
+    """Authenticators in their order: the first that finds credentials of its kind decides.
+
+    Args:
+        authenticators: each with its name.
+        revocations: what is not accepted any more.
+        unixTime: the wall clock.
+        mayLog: says whether one more line of a kind may be written.
+    """
+
+    __slots__ = ("_authenticators", "_mayLog", "_revocations", "_scheme", "_unixTime")
+
+    def __init__(
+        self,
+        authenticators: Iterable[tuple[str, Authenticator]],
+        revocations: Revocations,
+        unixTime: Callable[[], float],
+        mayLog: Callable[[str], bool],
+    ) -> None:
+        self._authenticators = tuple(authenticators)
+        self._revocations = revocations
+        self._unixTime = unixTime
+        self._mayLog = mayLog
+        # What a client without credentials is told to use: the first that says so.
+        schemes: Sequence[str] = [scheme for _, each in self._authenticators if (scheme := getattr(each, "scheme", None))]
+        self._scheme = schemes[0] if schemes else "Bearer"
+
+    def identify(self, request: UpgradeRequest) -> Identity | Deferred[Identity]:
+        """Return who made a request.
+
+        Raises:
+            Reject: nobody that may come in; the Deferred fails with the same, or with CancelledError.
+        """
+        for index, (name, authenticator) in enumerate(self._authenticators):
+            try:
+                found = authenticator.identify(request)
+                pending = None if found is None or isinstance(found, Identity) else asDeferred(found)
+            except BaseException:
+                raise self._refusal(Failure(), name) from None
+            if pending is not None:
+                return Deferred.fromCoroutine(self._goOn(request, index, pending))
+            if found is not None:
+                return self._checked(found, name)
+        raise self._nobody()
+
+    async def _goOn(self, request: UpgradeRequest, index: int, pending: Deferred[Any]) -> Identity:
+        """Wait for the authenticator at `index`, and ask those after it."""
+        for name, authenticator in self._authenticators[index:]:
+            try:
+                if pending is None:
+                    answer = authenticator.identify(request)
+                    pending = asDeferred(answer)
+                found = answer if pending is None else await pending
+            except BaseException as error:
+                if isinstance(error, (CancelledError, asyncio.CancelledError, GeneratorExit)):
+                    raise
+                raise self._refusal(Failure(), name) from None
+            pending = None  # type: ignore[assignment]
+            if found is not None:
+                return self._checked(found, name)
+        raise self._nobody()
+
+    def _nobody(self) -> AccessRefused:
+        return unauthorized(MISSING, "This needs credentials.", self._scheme)
+
+    def _checked(self, found: Any, name: str) -> Identity:
+        if not isinstance(found, Identity):
+            what = type(found).__name__
+            raise self._refusal(Failure(TypeError(f"an authenticator returns an Identity or None, not {what}")), name)
+        identity = found if found.by else replace(found, by=name)
+        self.check(identity)
+        return identity
+
+    def check(self, identity: Identity) -> None:
+        """Refuse an identity that has expired or is revoked, whether it was found just now or long ago.
+
+        Raises:
+            AccessRefused: it is.
+        """
+        if identity.expiresAt is not None and identity.expiresAt <= self._unixTime():
+            raise unauthorized(EXPIRED, "The credentials have expired.", detail=f"by {identity.by}")
+        if self._revocations and self._revocations.covers(identity):
+            raise unauthorized(REVOKED, "The credentials are revoked.", detail=f"by {identity.by}")
+
+    def _refusal(self, failure: Failure, name: str) -> Reject:
+        error = failure.value
+        if isinstance(error, AccessRefused) and not error.detail:
+            error.detail = f"by {name}"
+        if isinstance(error, Reject):
+            return error
+        if self._mayLog(f"authenticator {name} raised {type(error).__name__}"):
+            _log.failure("the authenticator {name} failed, and the request is answered with 500", failure, name=name)
+        return Reject(500, "Internal server error.")
+
+
+def requireScope(identity: Identity, scopes: frozenset[str]) -> None:
+    """Refuse an identity that has none of `scopes`; an empty set requires nothing.
+
+    Raises:
+        AccessRefused: it has none of them.
+    """
+    if scopes and scopes.isdisjoint(identity.scopes):
+        needed = " ".join(sorted(scopes))
+        raise forbidden(f"This needs one of these scopes: {needed}.", "scope", needed, f"by {identity.by or 'nobody'}")

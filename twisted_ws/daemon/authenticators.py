@@ -1,0 +1,82 @@
+"""The authenticators that the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from twisted_ws.access.authenticator import GROUP, Authenticator, AuthenticatorSettings
+from twisted_ws.daemon.settings import Settings
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.spelling import didYouMean
+
+
+def makeAuthenticators(settings: Settings, reactor: Any) -> tuple[tuple[str, ...] | None, dict[str, Authenticator]]:
+    """Return the chain for all services, None without one, and all authenticators by name.
+
+    Raises:
+        ConfigurationError: there is no such type, or its options are wrong; the text names the table or flag.
+    """
+    made = {}
+    for name, table in settings.authenticators.items():
+        options = {key: value for key, value in table.items() if key != "type"}
+        made[name] = _make(f"authenticators.{name}", table["type"], name, options, settings, reactor)
+    chain = []
+    for each in settings.authenticate:
+        kind, colon, rest = each.partition(":")
+        if not colon:
+            chain.append(each)
+            continue
+        name = next(name for name in (kind, *(f"{kind}{n}" for n in range(2, len(made) + 3))) if name not in made)
+        made[name] = _make("--authenticate", kind, name, parseOptions(rest), settings, reactor)
+        chain.append(name)
+    return tuple(chain) or None, made
+
+
+def parseOptions(text: str) -> dict[str, Any]:
+    """Return ``name=value:name=value`` as a table: what is given twice is a list; a backslash makes the next character plain.
+
+    Raises:
+        ConfigurationError: a part has no name.
+    """
+    parts, current, characters = [], [""], iter(text)
+    for character in characters:
+        if character == "\\":
+            current[-1] += next(characters, "\\")
+        elif character == ":":
+            parts.append(current)
+            current = [""]
+        elif character == "=" and len(current) == 1:
+            current.append("")
+        else:
+            current[-1] += character
+    found: dict[str, Any] = {}
+    for part in (*parts, current):
+        name, *value = part
+        if not name or not value:
+            raise ConfigurationError("--authenticate must be TYPE:OPTION=VALUE:OPTION=VALUE; write a colon in a value as \\:.")
+        if name not in found:
+            found[name] = value[0]
+        elif isinstance(found[name], list):
+            found[name].append(value[0])
+        else:
+            found[name] = [found[name], value[0]]
+    return found
+
+
+def _make(where: str, kind: str, name: str, options: Mapping[str, Any], settings: Settings, reactor: Any) -> Authenticator:
+    found = {each.name: each for each in entry_points(group=GROUP)}
+    if kind not in found:
+        raise ConfigurationError(f"{where}: there is no type of authenticator {kind}{didYouMean(kind, found)}")
+    try:
+        factory = found[kind].load()
+    except ImportError as error:
+        missing = f"{error.name} is not installed" if error.name else str(error)
+        raise ConfigurationError(f"{where}: {missing}; try pip install 'twisted-ws[{kind}]'.") from None
+    try:
+        made: Authenticator = factory(AuthenticatorSettings(name, options, settings.directory, settings.limits, reactor))
+    except ConfigurationError as error:
+        text = str(error)
+        raise ConfigurationError(text if where in text else f"{where}: {text}") from None
+    return made
