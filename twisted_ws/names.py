@@ -42,7 +42,7 @@ def _badName(longest: int) -> ChannelError:
 
 def isPattern(name: str) -> bool:
     """Return whether a checked name is a pattern."""
-    return isinstance(name, str) and name.endswith("*")
+    return name.endswith("*")
 
 
 def patternsOf(name: str) -> Iterator[str]:

@@ -42,6 +42,8 @@ class LocalNode:
         self.answers: dict[str, Callable[[bytes], MaybeDeferred[bytes]]] = {}
         self.revocations: list[Callable[[Revocation], object]] = []
         self._callers = callers
+        # Straight to them, as in `attach`.
+        self.broadcasted: Callable[[Message], MaybeDeferred[int]] = callers.send
         self._turns = turns
         self._version = version
         self._started = time.time()
@@ -52,14 +54,11 @@ class LocalNode:
         self._channels = channels
         # Straight to them: a publication may come a hundred thousand times a second.
         self.received: Callable[[Publication], MaybeDeferred[int]] = channels.received
+        self.subscribers: Callable[[str], int] = channels.count
 
     def lost(self, channel: str, position: Position) -> None:
         """See `Node`."""
         self._channels.lost(channel, position)
-
-    def broadcasted(self, message: Message) -> MaybeDeferred[int]:
-        """See `Node`."""
-        return self._callers.send(message)
 
     def joined(self, channel: str, member: Member) -> None:
         """See `Node`."""
@@ -86,10 +85,6 @@ class LocalNode:
             elif each.membership is not None:
                 concerned += self._channels.unsubscribe(each.membership, command.channel, command.reason)
         return concerned
-
-    def subscribers(self, channel: str) -> int:
-        """See `Node`."""
-        return self._channels.count(channel)
 
     def watched(self) -> Iterable[str]:
         """See `Node`."""

@@ -282,9 +282,10 @@ class WebSocketServer:
             ValueError: text with a lone surrogate.
         """
         encoded = Message.of(message)
-        self.runtime.fanOuts.admit(len(encoded.payload))
+        if self.runtime.fanOuts.pending:
+            self.runtime.fanOuts.admit(len(encoded.payload))
         taken = self.engine.broadcast(encoded)
-        return taken if isinstance(taken, Deferred) else succeed(taken)
+        return succeed(taken) if isinstance(taken, int) else taken
 
     def publish(
         self, channel: str, message: Any, *, key: str | None = None, idempotencyKey: str | None = None

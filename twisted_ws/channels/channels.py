@@ -134,20 +134,22 @@ class Channels:
             self.fanOuts.catchUp(subscriber.caller)
         if subscriber.gone:
             raise ConnectionClosed
-        pending = self._joiners.get(subscriber, ())
-        if channel in subscriber.channels or channel in pending:
+        taken = subscriber.channels
+        if self._joiners:
+            taken += tuple(self._joiners.get(subscriber, ()))
+        if channel in taken:
             raise ChannelError("already-subscribed", "This connection is already subscribed to the channel.")
-        if len(subscriber.channels) + len(pending) >= self.limits.channelsPerCaller:
+        if len(taken) >= self.limits.channelsPerCaller:
             raise ChannelError("too-many-channels", f"A connection has at most {self.limits.channelsPerCaller} channels.")
         self.presence.enter(channel, subscriber, info)
         try:
-            feed = self._feeds.get(channel) or self._watch(channel, subscriber)
-            if feed is None:
-                return succeed(self._joinNow(subscriber, channel, position, room))
+            watched = self._feeds.get(channel) or self._watch(channel, subscriber)
+            if not isinstance(watched, Feed):
+                return succeed(self._joinNow(subscriber, channel, position, room, watched))
         except ChannelError:
             self.presence.leave(channel, subscriber)
             raise
-        return Deferred.fromCoroutine(self._joinLater(feed, Joining(subscriber, channel, room), position))
+        return Deferred.fromCoroutine(self._joinLater(watched, Joining(subscriber, channel, room), position))
 
     def unsubscribe(self, subscriber: Subscriber, channel: str, reason: str = "") -> bool:
         """End a subscription; return whether there was one. `reason` tells a subscriber why that did not ask for this."""
@@ -171,15 +173,17 @@ class Channels:
     def leave(self, subscriber: Subscriber) -> None:
         """End all subscriptions of a subscriber that has gone; it cannot subscribe again."""
         subscriber.gone = True
-        if isinstance(subscriber.caller, Visitor):
-            subscriber.caller.roster = None
-            self.visitors.discard(subscriber.caller)
-        for channel in tuple(self._joiners.get(subscriber, ())):
-            self._cancelJoining(subscriber, channel)
+        caller = subscriber.caller
+        if isinstance(caller, Visitor):
+            caller.roster = None
+            self.visitors.discard(caller)
+        if subscriber in self._joiners:
+            for channel in tuple(self._joiners[subscriber]):
+                self._cancelJoining(subscriber, channel)
         for channel in subscriber.channels:
             self._end(subscriber, channel, (), "")
-        if isinstance(subscriber.caller, Visitor):
-            subscriber.caller.membership = None
+        if isinstance(caller, Visitor):
+            caller.membership = None
 
     def count(self, channel: str) -> int:
         """Return how many are subscribed to a channel itself, not through a pattern."""
@@ -198,7 +202,7 @@ class Channels:
         """
         room = room or AnswerBudget(self.limits)
         found = self._engine.members(channel, after, room.members, room.bytes)
-        return found.addCallback(self._shown, room) if isinstance(found, Deferred) else self._shown(found, room)
+        return self._shown(found, room) if isinstance(found, Members) else found.addCallback(self._shown, room)
 
     def _shown(self, found: Members, room: AnswerBudget) -> dict[str, Any]:
         members = found.members
@@ -255,7 +259,8 @@ class Channels:
         fingerprint = b"" if idempotencyKey is None else _fingerprint(key, asked or message)
         if self.fanOuts.pending:
             self.fanOuts.admit(size)
-        return _later(self._engine.publish(channel, message, key, idempotencyKey, fingerprint, limits))
+        answer = self._engine.publish(channel, message, key, idempotencyKey, fingerprint, limits)
+        return succeed(answer) if isinstance(answer, Published) else answer
 
     # What the engine says (see `twisted_ws.engines.contract.Node`).
 
@@ -362,22 +367,30 @@ class Channels:
 
     # From history to live.
 
-    def _watch(self, channel: str, by: Subscriber) -> Feed | None:
-        """Have a channel watched; return its feed, None if the engine answers at once and needs none."""
-        if self._isWatched(channel):
-            return None
+    def _watch(self, channel: str, by: Subscriber) -> Feed | Position | None:
+        """Have a channel watched, if it is not yet.
+
+        Return its feed. An engine that answers at once needs none: then, its answer, None if it was not asked.
+        """
+        for audience in self._audiences.values():
+            if channel in audience:
+                return None
         answer = self._engine.watch(channel, addressKey(by.caller.request.peerAddress) or "")
-        if not isinstance(answer, Deferred):
-            return None
+        if answer is None or isinstance(answer, Position):
+            return answer
         feed = self._feeds[channel] = Feed(channel, self._engine, self, self.limits.historyMessages)
         answer.addCallbacks(feed.watched, feed.failed)
         return feed
 
-    def _joinNow(self, subscriber: Subscriber, channel: str, after: Position | None, room: AnswerBudget | None) -> Start:
-        history: Any = None if isPattern(channel) else self._engine.since(channel, after)
+    def _joinNow(
+        self, subscriber: Subscriber, channel: str, after: Position | None, room: AnswerBudget | None, now: Position | None
+    ) -> Start:
+        """Join at once. `now` is the channel's position if the engine has just said it."""
+        isToAsk = after is not None if now is not None else not isPattern(channel)
+        history: Any = self._engine.since(channel, after) if isToAsk else None
         who: Any = None if room is None else self.who(channel, room=room)
         if history is None:
-            return self._join(subscriber, Start(channel, None, False, 0), [], who)
+            return self._join(subscriber, Start(channel, now, False, 0), [], who)
         start = Start(channel, history.position, history.recovered, len(history.publications))
         return self._join(subscriber, start, history.publications, who)
 
@@ -442,7 +455,8 @@ class Channels:
             subscriber.caller.roster, subscriber.caller.membership = self.visitors, subscriber
             self.visitors.add(subscriber.caller)
         subscriber.channels += (channel,)
-        self._patterns += isPattern(channel)
+        if start.position is None:  # a pattern
+            self._patterns += 1
         if who is not None:
             who["count"] += 1  # it was asked for before
             self.presence.watch(channel, subscriber)
@@ -476,14 +490,14 @@ class Channels:
             joining.asked.cancel()  # or whoever comes and goes could have the engine make histories for nobody
         return True
 
-    def _isWatched(self, channel: str) -> bool:
-        return any(channel in audience for audience in self._audiences.values())
-
     def _unwatch(self, channel: str) -> None:
+        for audience in self._audiences.values():
+            if channel in audience:
+                return
         feed = self._feeds.get(channel)
-        if self._isWatched(channel) or (feed is not None and feed.joining):
-            return
         if feed is not None:
+            if feed.joining:
+                return
             del self._feeds[channel]
             feed.close()
         self._engine.unwatch(channel)

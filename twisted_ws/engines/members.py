@@ -24,7 +24,7 @@ class _Present:
 
     def __init__(self, info: bytes) -> None:
         self.info = info  # JSON
-        self.connections = 0
+        self.connections = 1
         self.leftAt = 0.0
 
 
@@ -89,24 +89,23 @@ class MemberTable:
 
     def enter(self, channel: str, connection: str, user: str, info: bytes) -> None:
         """Note that a connection of a user is on a channel (see `Engine.enter`); as another user, it leaves first."""
-        before = self._entered.get((channel, connection))
-        if before == user:
-            return
-        if before is not None:
+        place = channel, connection
+        if place in self._entered:
+            if self._entered[place] == user:
+                return
             self.leave(channel, connection)
+        self._entered[place] = user
         users = self._users.get(channel)
         if users is None:
             users = self._users[channel] = _Users()
         present = users.get(user)
-        isNew = present is None
         if present is None:
-            present = users[user] = _Present(info)
-        elif not present.connections:
+            users[user] = _Present(info)
+            self._joined(channel, Member(user, msgspec.Raw(info), 1))
+            return
+        if not present.connections:
             present.info = info  # the user is back before anybody was told of the leave
         present.connections += 1
-        self._entered[channel, connection] = user
-        if isNew:
-            self._joined(channel, Member(user, msgspec.Raw(info), 1))
 
     def leave(self, channel: str, connection: str) -> None:
         """Note that a connection is no longer on a channel; do nothing if it was not."""

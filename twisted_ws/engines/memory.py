@@ -355,7 +355,8 @@ class MemoryEngine:
 
     def watch(self, channel: str, by: Hashable = None) -> Position | None:
         """Pass on everything from now on (see `Engine`)."""
-        self._working()
+        if self._node is None:
+            raise _stopping()
         if isPattern(channel):
             self._patterns.add(channel)
             return None
@@ -381,20 +382,24 @@ class MemoryEngine:
 
     def since(self, channel: str, after: Position | None, limit: int | None = None) -> History:
         """Return what is kept since `after` (see `Engine`)."""
-        self._working()
+        if self._node is None:
+            raise _stopping()
+        log = self._logs.get(channel)
+        if after is None:
+            return History(Position(self.epoch, self._floor if log is None else log.top), False, [])
         now = self._seconds()
-        log = self._logs.get(channel) or ChannelLog(self, channel, self._floor, now, self._usual)
+        if log is None:
+            log = ChannelLog(self, channel, self._floor, now, self._usual)
         self._expire(log, now)
-        before = Position(self.epoch, log.oldest - 1)
-        known = after is not None and after.isIn(self.epoch)
-        if after is None or (known and after.offset > log.top):
-            return History(Position(self.epoch, log.top), False, [])
-        recovered = after == START
-        if known and after.offset >= before.offset:
-            before, recovered = Position(self.epoch, after.offset), True
         # With an older position, or one in another numbering, nothing of what is kept was seen.
-        end = log.top if limit is None else min(log.top, before.offset + limit)
-        return History(before, recovered, HistoryReplay(log, before.offset + 1, end))
+        before, recovered = log.top - len(log.entries), after == START
+        if after.isIn(self.epoch):
+            if after.offset > log.top:
+                return History(Position(self.epoch, log.top), False, [])
+            if after.offset >= before:
+                before, recovered = after.offset, True
+        end = log.top if limit is None else min(log.top, before + limit)
+        return History(Position(self.epoch, before), recovered, HistoryReplay(log, before + 1, end))
 
     def forget(self, channel: str) -> int:
         """Drop what is kept (see `Engine`)."""
@@ -420,7 +425,7 @@ class MemoryEngine:
 
     def broadcast(self, message: Message) -> MaybeDeferred[int]:
         """Send a message to all callers (see `Engine`)."""
-        return self._working().broadcasted(message)
+        return (self._node or self._working()).broadcasted(message)
 
     def enter(self, channel: str, connection: str, user: str, info: bytes) -> None:
         """Note that a connection of a user is on a channel (see `Engine`)."""
@@ -569,7 +574,7 @@ class MemoryEngine:
 
     def _working(self) -> Node:
         if self._node is None:
-            raise ChannelError("unavailable", "The server is stopping.")
+            raise _stopping()
         return self._node
 
     def _isWatched(self, channel: str) -> bool:
@@ -689,6 +694,10 @@ class MemoryEngine:
         del log.entries[:count]
         log.bytes -= size
         self.bytes -= size
+
+
+def _stopping() -> ChannelError:
+    return ChannelError("unavailable", "The server is stopping.")
 
 
 def _charge(publication: Publication) -> int:
