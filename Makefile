@@ -44,7 +44,7 @@ coverage: $(VENV)/.test
 # come before either of them, and some choose the ways themselves.
 lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider $(WAITING) \
 	$(addprefix --ignore=tests/live/test_,start_errors.py help.py garbage.py proxies.py vanished.py) \
-	tests/live tests/test_server.py tests/test_lane_differential.py
+	tests/live tests/server tests/test_lane_differential.py
 lanes: $(VENV)/.test
 	TWISTED_WS_LANE=0 $(SLOWER)
 	TWISTED_WS_SPEEDUPS=0 $(SLOWER) tests/wire
@@ -58,7 +58,7 @@ conformance: $(VENV)/.run
 lowest:
 	$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.test
 	.venv-lowest/bin/pip install --quiet $$(tools/floors)
-	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider $(BUSY) tests/wire tests/dispatch tests/channels tests/client tests/test_server.py
+	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider $(BUSY) tests/wire tests/dispatch tests/channels tests/client tests/server
 
 # Warnings are mistakes here, and only here: a compiler of tomorrow has more of them.
 STRICT = cc -O2 -S -o /dev/null -Wall -Wextra -Wconversion -Wno-sign-conversion -Wno-unused-parameter -Werror \

@@ -23,9 +23,7 @@ LEVELS = (
     ("web.http", "web.scripts"),
     ("services",),
     ("server",),
-    ("node",),
-    ("callers",),
-    ("channels", "access", "routes"),
+    ("channels", "access"),
     ("engines.redis",),
     ("engines.redis.server",),
     ("engines",),
@@ -41,7 +39,7 @@ LEVELS = (
     ("connection", "upgrade"),
     ("frames", "identity", "service"),
     ("message",),
-    ("closecodes", "limits", "logs", "names", "exposure", "pacing", "spelling"),
+    ("closecodes", "limits", "logs", "names", "exposure", "spelling"),
     ("errors",),
 )
 # These name in annotations what is above them, each for the reason beside it.

@@ -29,7 +29,7 @@ from twisted_ws.upgrade import Headers, Reject, UpgradeRequest
 
 if TYPE_CHECKING:
     from twisted_ws.channels.service import ChannelService
-    from twisted_ws.server import WebSocketServer
+    from twisted_ws.server.server import WebSocketServer
 
 __all__ = [
     "BindingError",
@@ -70,7 +70,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     # A program that only defines a service, or asks twistd for its options, should not wait for Autobahn to load.
     if name == "WebSocketServer":
-        from twisted_ws.server import WebSocketServer
+        from twisted_ws.server.server import WebSocketServer
 
         return WebSocketServer
     if name == "ChannelService":

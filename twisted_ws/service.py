@@ -11,7 +11,7 @@ from twisted_ws.closecodes import SENDABLE
 from twisted_ws.errors import CloseCode
 
 if TYPE_CHECKING:
-    from twisted_ws.server import WebSocketServer
+    from twisted_ws.server.server import WebSocketServer
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 

@@ -9,7 +9,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.memory import SteadyClock
-from twisted_ws.callers import OpenCallers
 from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
@@ -18,7 +17,8 @@ from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits
 from twisted_ws.message import Kind, Position, Publication, Published, Start
-from twisted_ws.node import LocalNode
+from twisted_ws.server.callers import OpenCallers
+from twisted_ws.server.node import LocalNode
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.websocket.runtime import Runtime
 

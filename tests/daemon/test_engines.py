@@ -9,7 +9,7 @@ from twisted_ws.daemon import engines
 from twisted_ws.daemon.engines import engineMaker
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.server import WebSocketServer
+from twisted_ws.server.server import WebSocketServer
 
 
 def test_memory():

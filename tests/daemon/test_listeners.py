@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.server import WebSocketServer
+from twisted_ws.server.server import WebSocketServer
 
 
 class _Port:

@@ -12,8 +12,8 @@ from zope.interface import alsoProvides
 from tests.memory import SteadyClock
 from tests.web.conftest import Connection, Response
 from twisted_ws.channels.service import ChannelService
-from twisted_ws.routes import Match
-from twisted_ws.server import Mounted
+from twisted_ws.server.routes import Match
+from twisted_ws.server.server import Mounted
 from twisted_ws.services.demo import Demo
 from twisted_ws.services.playground import Playground
 from twisted_ws.web.pages import pagesSite

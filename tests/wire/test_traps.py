@@ -20,7 +20,7 @@ from tests.wire.support import WireHost
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits
 from twisted_ws.message import BINARY, TEXT
-from twisted_ws.server import WebSocketServer
+from twisted_ws.server.server import WebSocketServer
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject
 from twisted_ws.wire.loop.wheel import Wheel

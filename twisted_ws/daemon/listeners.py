@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.server import WebSocketServer
+from twisted_ws.server.server import WebSocketServer
 
 _ALL = ("::", "0.0.0.0")
 

@@ -26,7 +26,7 @@ from twisted_ws.engines.historyfile import HistoryFile
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
 from twisted_ws.exposure import warnIfExposed
-from twisted_ws.server import WebSocketServer
+from twisted_ws.server.server import WebSocketServer
 from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.web.pages import PagesResource, pagesSite
 from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins

@@ -15,7 +15,7 @@ def makeService(options: Options | Settings) -> Any:
     """Return the daemon for these options (an `IService`), listening already.
 
     It owns the process: its signals and descriptor limit. A program that does other things as well uses
-    `twisted_ws.server.WebSocketServer`, or `twisted_ws.daemon.service.Daemon`.
+    `twisted_ws.server.server.WebSocketServer`, or `twisted_ws.daemon.service.Daemon`.
 
     Args:
         options: those of the command line; or, in a `.tac` file, settings. There the log is twistd's (or what the file sets as

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface import implementer
 
 from twisted_ws.dispatch.dispatcher import Dispatcher
-from twisted_ws.server import WebSocketServer
+from twisted_ws.server.server import WebSocketServer
 from twisted_ws.testing.connection import MemoryConnection
 from twisted_ws.testing.network import Network
 from twisted_ws.upgrade import UpgradeRequest

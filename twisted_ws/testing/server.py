@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted_ws.caller import Caller
 from twisted_ws.client import connect
 from twisted_ws.message import Published
-from twisted_ws.server import WebSocketServer
+from twisted_ws.server.server import WebSocketServer
 from twisted_ws.testing.client import MemoryClient
 from twisted_ws.testing.endpoint import MemoryEndpoint
 from twisted_ws.testing.network import Network

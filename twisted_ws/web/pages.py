@@ -28,7 +28,7 @@ from twisted_ws.wire.loop.transports import hasTLS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twisted_ws.server import WebSocketServer
+    from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
 # A page runs and loads only what this server serves, must not be framed, and does not reveal its address.

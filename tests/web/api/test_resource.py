@@ -11,7 +11,7 @@ from tests.web.conftest import turn
 from tests.web.worlds import Client, LateEngine, World
 from twisted_ws.access.credentials import Credentials
 from twisted_ws.channels.service import ChannelService
-from twisted_ws.server import CLOSING
+from twisted_ws.server.server import CLOSING
 from twisted_ws.web.api import schemas
 from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.web.http.connection import REQUEST

@@ -31,7 +31,7 @@ from twisted_ws.engines.hub.hub import Hub
 from twisted_ws.engines.hub.link import Link
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.server import WebSocketServer
+from twisted_ws.server.server import WebSocketServer
 from twisted_ws.wire.tls.server import ServerTLS
 from twisted_ws.wire.websocket.runtime import Runtime
 

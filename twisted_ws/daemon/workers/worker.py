@@ -51,7 +51,7 @@ from twisted_ws.engines.hub.addresses import AddressShare
 from twisted_ws.engines.hub.link import Link
 from twisted_ws.engines.hub.worker import HubEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
-from twisted_ws.server import WebSocketServer
+from twisted_ws.server.server import WebSocketServer
 from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.tls.server import ServerTLS
 from twisted_ws.wire.websocket.runtime import Runtime

@@ -20,7 +20,7 @@ from twisted_ws.web.http.site import HttpSite
 
 if TYPE_CHECKING:
     from twisted_ws.access.credentials import Credentials
-    from twisted_ws.server import WebSocketServer
+    from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
 

@@ -13,7 +13,7 @@ from twisted_ws.web.http.resource import HttpResource
 from twisted_ws.wire.door.origins import isFromElsewhere
 
 if TYPE_CHECKING:
-    from twisted_ws.server import WebSocketServer
+    from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
 

@@ -9,7 +9,7 @@ from twisted_ws.web.http.resource import HttpResource
 from twisted_ws.web.http.response import jsonBody
 
 if TYPE_CHECKING:
-    from twisted_ws.server import WebSocketServer
+    from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
 

@@ -24,7 +24,7 @@ from twisted_ws.web.http.content import idempotencyKey, messageOf
 
 if TYPE_CHECKING:
     from twisted_ws.limits import Limits
-    from twisted_ws.server import WebSocketServer
+    from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
 # The channels in one page, unless the request says otherwise.

@@ -23,7 +23,7 @@ from twisted_ws.web.http.response import jsonBody
 if TYPE_CHECKING:
     from twisted_ws.access.credentials import Credentials
     from twisted_ws.limits import Limits
-    from twisted_ws.server import WebSocketServer
+    from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
 # The types of a JSON body: curl declares everything as form data.

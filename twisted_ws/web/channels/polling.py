@@ -26,7 +26,7 @@ from twisted_ws.web.http.errors import HttpError, retryAfter
 
 if TYPE_CHECKING:
     from twisted_ws.limits import Limits
-    from twisted_ws.server import WebSocketServer
+    from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.channels.request import ChannelRequest
     from twisted_ws.web.http.request import HttpRequest
 

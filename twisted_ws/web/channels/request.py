@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from twisted_ws.channels.service import ChannelService
     from twisted_ws.channels.visitor import Visitor
     from twisted_ws.message import Position
-    from twisted_ws.server import WebSocketServer
+    from twisted_ws.server.server import WebSocketServer
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from twisted_ws.wire.tls.transport import peerCertificate
 
 if TYPE_CHECKING:
     from twisted_ws.dispatch.upgrades import Upgrade
-    from twisted_ws.server import WebSocketServer
+    from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
 

@@ -20,7 +20,7 @@ from twisted_ws import Caller, ConfigurationError, Limits, Reject, ServiceError,
 from twisted_ws.client import HandshakeRefused
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.iterations import Iteration, Iterations
-from twisted_ws.server import CLOSING
+from twisted_ws.server.server import CLOSING
 from twisted_ws.testing import serve
 from twisted_ws.wire.frontdoor import FrontDoor
 from twisted_ws.wire.loop.turns import STEPS

@@ -6,7 +6,7 @@ from itertools import pairwise
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from twisted_ws.pacing import SLICE, paced, sliceSize
+from twisted_ws.server.pacing import SLICE, paced, sliceSize
 
 
 def test_rate() -> None:

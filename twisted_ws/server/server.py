@@ -17,7 +17,6 @@ from twisted_ws.access.authenticator import Authenticator
 from twisted_ws.access.chain import Chain, Guest, requireScope
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.caller import Caller
-from twisted_ws.callers import Callers, OpenCallers
 from twisted_ws.channels.channels import Channels
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.examination import examine
@@ -28,9 +27,10 @@ from twisted_ws.errors import CloseCode, ConfigurationError, ServiceError
 from twisted_ws.identity import Identity
 from twisted_ws.limits import Limits
 from twisted_ws.message import Message, Published
-from twisted_ws.node import CLOSING, LocalNode
-from twisted_ws.pacing import paced, sliceSize
-from twisted_ws.routes import Match, Routes
+from twisted_ws.server.callers import Callers, OpenCallers
+from twisted_ws.server.node import CLOSING, LocalNode
+from twisted_ws.server.pacing import paced, sliceSize
+from twisted_ws.server.routes import Match, Routes
 from twisted_ws.service import checkClose
 from twisted_ws.spelling import didYouMean
 from twisted_ws.upgrade import Reject, UpgradeRequest

@@ -15,8 +15,8 @@ from twisted_ws.message import Message, Position, Publication
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from twisted_ws.callers import OpenCallers
     from twisted_ws.channels.channels import Channels
+    from twisted_ws.server.callers import OpenCallers
     from twisted_ws.wire.loop.turns import Turns
 
 # The cost of closing one caller, in steps of `Turns`.

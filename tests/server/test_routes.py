@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.routes import Routes
+from twisted_ws.server.routes import Routes
 
 
 def routes(*paths):
