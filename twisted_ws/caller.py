@@ -12,9 +12,12 @@ from twisted_ws.message import BINARY, PING, PONG, TEXT, Message, binaryPayload,
 from twisted_ws.service import checkClose
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from twisted.internet.defer import Deferred
 
     from twisted_ws.connection import Connection
+    from twisted_ws.identity import Identity
     from twisted_ws.message import Position, Start
     from twisted_ws.upgrade import UpgradeRequest
 
@@ -47,6 +50,9 @@ class Membership(Protocol):
 
     def leave(self) -> None:
         """End every subscription, because the caller has gone."""
+
+    def expiring(self, seconds: float) -> None:
+        """Tell the client that its credentials end soon, and the connection with them."""
 
 
 class Registry(Protocol):
@@ -119,6 +125,16 @@ class Caller:
         before, self._user = self._user, user
         if self._registry is not None:
             self._registry.renamed(self, before)
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who this is, as the server's authenticators say; None if none were asked. A client may renew it while it is open."""
+        return self.request.identity
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """What the credentials say, such as the claims of a token; empty without an identity."""
+        return {} if self.request.identity is None else self.request.identity.claims
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ SPREAD = (1, 10)
 # A refused channel closes the connection with this code and the HTTP status of the refusal added.
 REFUSED = 4000
 FORBIDDEN = REFUSED + 403
+EXPIRED = REFUSED + 401
 NOT_RECOVERED = REFUSED + 410
 
 

@@ -63,6 +63,14 @@ class Connection(Protocol):
     def fail(self, error: WebSocketError) -> None:
         """Tell the service about `error`, then close with the error's code and reason."""
 
+    def remind(self, at: float | None, call: Callable[[], None] | None = None) -> None:
+        """Call `call` once, at a moment of the wheel's clock, if the connection is open then; replaces what was set before.
+
+        Args:
+            at: seconds; None: call nothing.
+            call: what to call.
+        """
+
     # What waits for the peer.
 
     def bufferedAmount(self) -> int:

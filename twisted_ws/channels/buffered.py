@@ -129,6 +129,9 @@ class BufferedSubscriber(Subscriber):
             self._put(lambda mailbox, beside: mailbox.resume(channel, publications, notices, self._channels.seconds(), beside))
             self._pump()
 
+    def expiring(self, seconds: float) -> None:
+        """Do nothing: a raw subscriber gets only messages."""
+
     def disconnect(self, code: int, reason: str) -> None:
         """Close the connection."""
         # A Close notice has room for 123 bytes; a character is not cut in two.

@@ -75,6 +75,7 @@ class Channels:
         room: bytes that may wait in a caller's outbox, one more message included.
         limits, wheel, backlog, turns, fanOuts: the runtime's.
         seconds: the wheel's clock.
+        unixTime: the wall clock.
     """
 
     # It is the part of a `twisted_ws.engines.contract.Node` that is about channels.
@@ -86,6 +87,7 @@ class Channels:
         self.turns = runtime.turns
         self.fanOuts = runtime.fanOuts
         self.seconds = runtime.wheel.seconds
+        self.unixTime = runtime.unixTime
         self.room = min(ROOM, self.limits.maxSendBuffer // 2)
         self.visitors = Roster()
         self.presence = Presence(engine, self.wheel, self.fanOuts)

@@ -68,11 +68,17 @@ class PresenceRequest(_AnyRequest, tag="presence"):
     cursor: str = ""
 
 
+class AuthRequest(_AnyRequest, tag="auth"):
+    """Renew the credentials: those of the same user, that end later."""
+
+    token: str
+
+
 class PingRequest(_AnyRequest, tag="ping"):
     """Ask whether the server is there."""
 
 
-Request = SubscribeRequest | UnsubscribeRequest | PublishRequest | PresenceRequest | PingRequest
+Request = SubscribeRequest | UnsubscribeRequest | PublishRequest | PresenceRequest | AuthRequest | PingRequest
 
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 

@@ -11,6 +11,7 @@ from twisted_ws.channels.buffered import BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonFormat
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.channels.subprotocol import (
+    AuthRequest,
     PresenceRequest,
     PublishRequest,
     Ref,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from twisted_ws.caller import Caller
     from twisted_ws.channels.service import ChannelService
     from twisted_ws.frames import OutgoingMessage
+    from twisted_ws.identity import Identity
 
 
 class RawSubscriber(BufferedSubscriber):
@@ -104,6 +106,7 @@ class JsonSubscriber(BufferedSubscriber):
     def welcome(self) -> None:
         """Tell the client its connection id, and how to come back."""
         limits = self._channels.limits
+        identity = self.caller.identity
         self.write(
             notice(
                 "welcome",
@@ -111,8 +114,19 @@ class JsonSubscriber(BufferedSubscriber):
                 connection=self.caller.connectionId,
                 retry=round(limits.reconnectDelay * 1000),
                 ping=limits.pingInterval,
+                **({} if identity is None else self._life(identity)),
             )
         )
+
+    def _life(self, identity: Identity) -> dict[str, Any]:
+        """Return whose credentials count, and for how many seconds more."""
+        if identity.expiresAt is None:
+            return {"user": identity.user, "expires": None}
+        return {"user": identity.user, "expires": max(round(identity.expiresAt - self._channels.unixTime(), 3), 0)}
+
+    def expiring(self, seconds: float) -> None:
+        """Tell the client."""
+        self.write(notice("expiring", seconds=round(seconds, 3)))
 
     async def enter(self, channel: str, after: Position | None) -> None:
         """Subscribe to a channel of the URL, as if the client had asked for it."""
@@ -144,6 +158,9 @@ class JsonSubscriber(BufferedSubscriber):
                     self.write(notice("unsubscribed", request.ref, channel=request.channel))
                 case PublishRequest():
                     await self._publish(request)
+                case AuthRequest():
+                    identity = await self._service.server.reauthenticate(self.caller, request.token)
+                    self.write(notice("auth", request.ref, **self._life(identity)))
                 case PresenceRequest():
                     self._service.checkPresence(request.channel)
                     if self._service.server.runtime.turns.over:

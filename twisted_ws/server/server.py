@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from twisted.internet import defer
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
@@ -15,15 +17,18 @@ from twisted.python.failure import Failure
 from twisted_ws import __version__
 from twisted_ws.access.authenticator import Authenticator
 from twisted_ws.access.chain import Chain, Guest, requireScope
+from twisted_ws.access.lifetime import Lifetime
+from twisted_ws.access.refusals import AccessRefused
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.caller import Caller
 from twisted_ws.channels.channels import Channels
+from twisted_ws.closecodes import EXPIRED
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.examination import examine
 from twisted_ws.dispatch.upgrades import Upgrade, callUpgrade, refusal
 from twisted_ws.engines.contract import Engine, EngineState
 from twisted_ws.engines.memory import MemoryEngine
-from twisted_ws.errors import CloseCode, ConfigurationError, ServiceError
+from twisted_ws.errors import ChannelError, CloseCode, ConfigurationError, ServiceError
 from twisted_ws.identity import Identity
 from twisted_ws.limits import Limits
 from twisted_ws.message import Message, Published
@@ -451,6 +456,58 @@ class WebSocketServer:
             request.user = identity.user
         return callUpgrade(service, request, self.mayLog)
 
+    async def reauthenticate(self, caller: Caller, token: str) -> Identity:
+        """Take a new token from an open connection: its identity counts from now on, and the connection ends with it.
+
+        Args:
+            caller: the caller.
+            token: what the client would send in an Authorization header.
+
+        Raises:
+            ChannelError: "unauthorized": the token is refused; "forbidden": it belongs to somebody else; "bad-request": nobody
+                is asked for credentials here. The old identity goes on to its end.
+        """
+        now = caller.request
+        match = self.match(now.target.partition("?")[0])
+        if match is None or match.value.chain is None or now.identity is None:
+            raise ChannelError("bad-request", "No credentials are needed here.")
+        # With nothing of the old request that could count as credentials, but what says where it came from.
+        request = UpgradeRequest(
+            now.target.partition("?")[0],
+            (("authorization", f"Bearer {token}"),) if token.isascii() and token.isprintable() else (),
+            peerAddress=now.peerAddress,
+            peerPort=now.peerPort,
+            isSecure=now.isSecure,
+        )
+        request.bearer = token
+        try:
+            identity = match.value.chain.identify(request)
+            if isinstance(identity, Deferred):
+                identity = await identity.addTimeout(self.limits.upgradeDeadline, self.reactor)
+            requireScope(identity, match.value.scopes)
+        except AccessRefused as refused:
+            code = refused.error if refused.error in ChannelError.STATUSES else "unauthorized"
+            raise ChannelError(code, refused.message) from None
+        except Reject:
+            raise ChannelError("unauthorized", "The token was refused.") from None
+        except defer.TimeoutError:
+            raise ChannelError("unavailable", "The token was not checked in time.") from None
+        if identity.user != now.identity.user:
+            raise ChannelError("forbidden", "The token belongs to another user.")
+        now.identity = identity
+        self._limitLife(caller)
+        return identity
+
+    def _limitLife(self, caller: Caller) -> None:
+        """Let a connection end when its identity does."""
+        identity = caller.identity
+        if identity is not None:
+            wheel = self.runtime.wheel
+            life = Lifetime(
+                caller._connection, wheel.seconds, self.runtime.unixTime, partial(_expire, caller), partial(_warn, caller)
+            )
+            life.set(identity)
+
     def mayLog(self, kind: str) -> bool:
         """Return whether one more line of this kind may be written: a peer that makes a service fail must not fill the log."""
         return self.runtime.throttle.allows(self._log, kind)
@@ -472,9 +529,20 @@ class WebSocketServer:
 
         def attend(connection: WebSocketConnection) -> EventReceiver:
             caller = Caller(connection, request, chosen, self._callers)
+            if request.identity is not None and request.identity.expiresAt is not None:
+                self._limitLife(caller)
             return Dispatcher(service, handlers, caller, connection, runtime, self._callers, self._leaving)
 
         return Welcome(chosen, headers, handlers.idleTimeout, attend)
+
+
+def _expire(caller: Caller) -> None:
+    caller.close(EXPIRED, "expired")
+
+
+def _warn(caller: Caller, seconds: float) -> None:
+    if caller.membership is not None:
+        caller.membership.expiring(seconds)
 
 
 def _setServer(service: object, server: WebSocketServer) -> None:

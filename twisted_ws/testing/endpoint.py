@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface import implementer
 
 from twisted_ws.dispatch.dispatcher import Dispatcher
+from twisted_ws.identity import Identity
 from twisted_ws.server.server import WebSocketServer
 from twisted_ws.testing.connection import MemoryConnection
 from twisted_ws.testing.network import Network
@@ -28,6 +29,7 @@ class MemoryEndpoint:
         server: the server.
         network: carries the bytes.
         user: the request's, before onUpgrade.
+        identity: the request's, without authenticators that find another.
         address: the client's IP address.
         isSecure: whether the connection looks like TLS to the server.
         certificate: the client's.
@@ -46,6 +48,7 @@ class MemoryEndpoint:
         server: WebSocketServer,
         network: Network,
         user: Any,
+        identity: Identity | None,
         address: str,
         isSecure: bool,
         certificate: Any,
@@ -54,6 +57,7 @@ class MemoryEndpoint:
         self._server = server
         self._network = network
         self._user = user
+        self._identity = identity
         self._address = address
         self._isSecure = isSecure
         self._certificate = certificate
@@ -77,7 +81,10 @@ class MemoryEndpoint:
 
     def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
         """Ask the server, and note the dispatcher in its answer."""
+        request.identity = self._identity
         request.user = self._user
+        if self._user is None and self._identity is not None and self._identity.user:
+            request.user = self._identity.user
         answer = self._server.upgrade(request)
         return answer.addCallback(self._observed) if isinstance(answer, Deferred) else self._observed(answer)
 

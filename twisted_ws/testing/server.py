@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from math import inf
 from types import TracebackType
@@ -13,6 +14,7 @@ from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller
 from twisted_ws.client import connect
+from twisted_ws.identity import Identity
 from twisted_ws.message import Published
 from twisted_ws.server.server import WebSocketServer
 from twisted_ws.testing.client import MemoryClient
@@ -49,6 +51,7 @@ class MemoryServer:
         path: str = "/",
         *,
         user: Any = None,
+        identity: Identity | None = None,
         address: str = "127.0.0.1",
         secure: bool = False,
         clientCertificate: Any = None,
@@ -61,6 +64,7 @@ class MemoryServer:
         Args:
             path: path and query, or a whole URL (``ws://chat.example/ws``).
             user: the value of `UpgradeRequest.user` before onUpgrade.
+            identity: whom the server takes the client for, as if an authenticator had said so.
             address: the client's IP address.
             secure: whether the connection looks like TLS to the server; nothing is encrypted.
             clientCertificate: the value of `UpgradeRequest.clientCertificate`.
@@ -75,6 +79,7 @@ class MemoryServer:
         connecting = self.connecting(
             path,
             user=user,
+            identity=identity,
             address=address,
             secure=secure,
             clientCertificate=clientCertificate,
@@ -89,6 +94,7 @@ class MemoryServer:
         path: str = "/",
         *,
         user: Any = None,
+        identity: Identity | None = None,
         address: str = "127.0.0.1",
         secure: bool = False,
         clientCertificate: Any = None,
@@ -107,7 +113,7 @@ class MemoryServer:
             raise ValueError("nothing is encrypted in memory: give a path or a ws:// URL, with secure=True")
         if "://" not in path and not path.startswith("/"):
             raise ValueError(f"a path must begin with a slash: {'/' + path!r}, not {path!r}")
-        endpoint = MemoryEndpoint(self.server, self._network, user, address, secure, clientCertificate, segment)
+        endpoint = MemoryEndpoint(self.server, self._network, user, identity, address, secure, clientCertificate, segment)
         url = path if "://" in path else f"ws://testserver{path}"
         client = MemoryClient(self, path, endpoint)
         opening = connect(url, endpoint=endpoint, reactor=self.clock, **options)
@@ -280,7 +286,8 @@ def serve(services: Mapping[str, object] | WebSocketServer, *, clock: Clock | No
     Args:
         services: the services by path; or your own `WebSocketServer`, made with ``reactor=clock``.
         clock: a `twisted.internet.task.Clock` that the services use too; None for a new one.
-        options: those of `WebSocketServer`: limits, allowedOrigins, compression, trustedProxies, engine.
+        options: those of `WebSocketServer`: limits, allowedOrigins, compression, trustedProxies, engine, authenticate,
+            authenticators. The wall clock advances with the fake clock.
 
     Raises:
         ServiceError: a service has a mistake, such as a misspelt event; the text names it.
@@ -295,7 +302,9 @@ def serve(services: Mapping[str, object] | WebSocketServer, *, clock: Clock | No
     if not isinstance(services, Mapping):
         raise TypeError(f'services must be given by path, as in serve({{"/chat": Chat()}}), not as {type(services).__name__}')
     clock = clock or Clock()
-    server = WebSocketServer(reactor=clock, **options)
+    # By the wall clock as by the other: what is valid for a minute now has expired after a minute of fake time.
+    begin = time.time() - clock.seconds()
+    server = WebSocketServer(**{"unixTime": lambda: begin + clock.seconds(), **options}, reactor=clock)
     for path, service in services.items():
         server.mount(path, service)
     return MemoryServer(server, clock)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
 
+from twisted_ws.access.lifetime import Lifetime
 from twisted_ws.channels.buffered import BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonParts
 from twisted_ws.channels.presence import AnswerBudget
@@ -138,6 +139,13 @@ class EventSubscriber(BufferedSubscriber):
         for channel in self.channels:
             self._channels.unsubscribe(self, channel, reason or "disconnected")
 
+    def expire(self) -> None:
+        """End, because the client's credentials have; a client with new ones comes back, and goes on where it was."""
+        self._drop()
+        self._stream.end(self._expired)
+
+    _expired = b"event: expired\ndata: {}\n\n"
+
     def _end(self) -> None:
         # A slow client does not get what still waits.
         self._drop()
@@ -165,6 +173,8 @@ class JsonEventSubscriber(EventSubscriber):
         """Announce joins and leaves."""
         for each in notices:
             self.write(b"data: " + each.payload + b"\n\n")
+
+    _expired = b"data: " + notice("expired") + b"\n\n"
 
     def degraded(self, isDegraded: bool) -> None:
         """Tell the client that nothing is published for now, or that it is again."""
@@ -264,3 +274,7 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
             raise stream.refusal
     server.visits.add(stream)
     subscriber.open()
+    identity = channelRequest.visitor.identity
+    if identity is not None:
+        channels = server.channels
+        Lifetime(stream, channels.seconds, channels.unixTime, subscriber.expire, subscriber.expiring).set(identity)

@@ -188,7 +188,14 @@ class Poll(Subscriber):
             return
         self._server.visits.add(self)
         self._request.whenGone = self.leave
-        channels.wheel.after(self, self._question.wait)
+        channels.wheel.after(self, self._longest())
+
+    def _longest(self) -> float:
+        """Return how many seconds it may wait: no longer than the client's credentials count."""
+        identity = self._channelRequest.visitor.identity
+        if identity is None or identity.expiresAt is None:
+            return self._question.wait
+        return min(self._question.wait, max(identity.expiresAt - self._server.channels.unixTime(), 0))
 
     def leave(self) -> None:
         """End, because it was answered or the peer has left."""

@@ -116,6 +116,7 @@ class EventStream:
         self._isBegun = False
         self.refusal: ChannelError | None = None
         self._pingAt = 0.0
+        self._reminder: tuple[float, Callable[[], None]] | None = None
         self.prefix: Callable[[Publication], bytes] | None = None
         self.chunked = request.clientproto != b"HTTP/1.0"
         limits = channels.limits
@@ -312,6 +313,12 @@ class EventStream:
             # Behind other bytes, it would tell the peer nothing.
             if not waits and not self._ending:
                 self._write(HEARTBEAT)
+        reminder = self._reminder
+        if reminder is not None and reminder[0] <= now and not self._ending:
+            self._reminder = None
+            reminder[1]()
+            if self._ending:
+                return  # the rest has a deadline of its own
         self._wait(now)
 
     def _wait(self, now: float) -> None:
@@ -320,7 +327,15 @@ class EventStream:
         if limits.pingInterval and not self._ending:
             judged = self._pingAt - limits.pingInterval + limits.pingTimeout
             due = min(due, self._pingAt, judged if judged > now else due)
+        if self._reminder is not None and not self._ending:
+            due = min(due, self._reminder[0])
         self._channels.wheel.set(self, due)
+
+    def remind(self, at: float | None, call: Callable[[], None] | None = None) -> None:
+        """See `twisted_ws.connection.Connection`; nothing is called before `open`."""
+        self._reminder = None if at is None or call is None else (at, call)
+        if self._isBegun and not self._ending:
+            self._wait(self._channels.seconds())
 
     def _openLane(self) -> None:
         # Only when nothing of earlier answers, or of the head, is left in the transport.
@@ -349,4 +364,4 @@ class EventStream:
         self._channels.wheel.drop(self)
         self._outbox.end(ConnectionClosed())
         self._gone()
-        self.prefix = self._goOn = self._makeRoom = None  # so that no collector is needed to free it
+        self.prefix = self._goOn = self._makeRoom = self._reminder = None  # so that no collector is needed to free it

@@ -118,6 +118,7 @@ class WebSocketConnection(QuietServerProtocol):
     _whenEased: Callable[[], None] | None = None  # called when the kernel has taken some of the waiting bytes
     _makeRoom: Callable[[], None] | None = None  # called when too much waits
     wheelSlot: int | None = None
+    _reminder: tuple[float, Callable[[], None]] | None = None  # what is called at which moment
     _closeWaiters: tuple[Deferred[None], ...] = ()
     _hasLeft = False  # fan-outs and the service know that nothing more can be written
     _lostFrom: State = OPEN
@@ -215,6 +216,7 @@ class WebSocketConnection(QuietServerProtocol):
             self._tellFailed(TransportError(f"the connection broke: {why}"))
         self._receiver.closed(code, text)
         self._receiver, self._deliver = ENDED, ENDED.messageReceived
+        self._reminder = None
         waiters, self._closeWaiters = self._closeWaiters, ()
         for waiter in waiters:
             waiter.callback(None)
@@ -771,6 +773,8 @@ class WebSocketConnection(QuietServerProtocol):
             ):
                 self.sender.lastData = now
                 self._receiver.idle()
+            if self._reminder is not None and self._reminder[0] <= now:
+                self._callReminder()
         if self._state < CLOSED and self.wheelSlot is None:
             self.runtime.wheel.set(self, self._nextDeadline(now))
 
@@ -785,7 +789,20 @@ class WebSocketConnection(QuietServerProtocol):
         if self._idleTimeout:
             idle = self.sender.lastData + self._idleTimeout
             due = idle if idle < due else due
+        if self._reminder is not None and self._reminder[0] < due:
+            due = self._reminder[0]
         return due if due > now else now
+
+    def remind(self, at: float | None, call: Callable[[], None] | None = None) -> None:
+        """Call `call` at a moment (see `twisted_ws.connection.Connection`)."""
+        self._reminder = None if at is None or call is None else (at, call)
+        if self._state is OPEN:
+            self.runtime.wheel.set(self, self._nextDeadline(self.runtime.wheel.seconds()))
+
+    def _callReminder(self) -> None:
+        reminder, self._reminder = self._reminder, None
+        if reminder is not None and self._state is OPEN:
+            reminder[1]()
 
     def _ask(self, keepAlive: KeepAlive, now: float) -> None:
         """Send a keep-alive ping, or judge a missing pong."""

@@ -1,0 +1,348 @@
+"""One identity on every transport: who comes in, and when it ends."""
+
+from __future__ import annotations
+
+import base64
+import json
+from contextlib import ExitStack
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from tests.access.tokens import Tokens
+from tests.web.worlds import Client, EventClient
+from twisted_ws import ConfigurationError, Limits, WebSocketServer, WebSocketService
+from twisted_ws.channels.service import ChannelService
+from twisted_ws.client import HandshakeRefused
+from twisted_ws.engines.contract import Revocation
+from twisted_ws.identity import Identity
+from twisted_ws.testing import serve
+from twisted_ws.web.pages import pagesSite
+
+
+class Notes(ChannelService):
+    """A channels service whose onUpgrade calls nothing of its base class, and which notes who came."""
+
+    def __init__(self):
+        super().__init__(publish=True, presence=True)
+        self.seen = []
+
+    def onUpgrade(self, request):
+        self.seen.append((request.identity and request.identity.user, request.user))
+        return self
+
+    def onSubscribe(self, caller, channel):
+        self.seen.append((caller.identity and caller.identity.user, caller.user))
+
+    def onPublish(self, caller, channel, message):
+        self.seen.append((caller.identity and caller.identity.user, caller.user))
+
+
+class Late:
+    """An authenticator that answers when it is told to."""
+
+    def __init__(self):
+        self.asked = []
+
+    def identify(self, request):
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+
+class World:
+    """A server in memory that asks for tokens, reached by WebSocket and by HTTP."""
+
+    def __init__(self, stack, chain=("tokens",), scopes=(), **authenticators):
+        begin = 1_000_000.0
+        self.service = Notes()
+        self.memory = stack.enter_context(
+            serve(
+                {},
+                unixTime=lambda: begin + self.memory.clock.seconds() + self.jump if hasattr(self, "memory") else begin,
+                authenticate=chain,
+                authenticators={"tokens": Tokens(lambda: self.now()), **authenticators},
+                limits=Limits(pollWait=120),
+            )
+        )
+        self.server = self.memory.server
+        self.server.mount("/channels/{channel}", self.service, scopes=scopes)
+        self.server.mount("/channels", self.service, scopes=scopes)
+        self.factory = self.server.factory(pagesSite(self.server))
+
+    jump = 0.0
+
+    def now(self):
+        return 1_000_000.0 + (self.memory.clock.seconds() + self.jump if hasattr(self, "memory") else 0)
+
+    def socket(self, token=None, path="/channels/a", **options):
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return self.memory.connect(path, headers=headers, **options)
+
+    def v1(self, token):
+        client = self.socket(token, "/channels", subProtocols=["twisted-ws.v1"])
+        return client, frames(client)
+
+    def http(self):
+        return Client(self.factory, self.memory.clock)
+
+    def events(self, path="/channels/a", *headers):
+        return EventClient(self.factory, self.memory.clock).open(path, *headers)
+
+
+def frames(client):
+    return [json.loads(each) for each in client.readMessages()]
+
+
+@pytest.fixture
+def worlds():
+    with ExitStack() as stack:
+        yield lambda *arguments, **options: World(stack, *arguments, **options)
+
+
+@pytest.fixture
+def world(worlds):
+    return worlds()
+
+
+ANN = "Authorization: Bearer ann.60"
+
+
+def test_everyTransport(world):
+    """A subclass that overrides onUpgrade skips nothing: each transport has the identity before the service is asked."""
+    world.socket("ann.60")
+    assert world.events("/channels/a", ANN).head.status == 200
+    assert world.http().get("/channels/a", ANN).status == 200
+    assert world.http().post("/channels/a", b"hello", ANN, "Content-Type: text/plain").status == 200
+    assert world.service.seen == [("ann", "ann")] * 8
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [(None, "missing"), ("Bearer ann", "invalid"), ("Bearer ann.0", "expired"), ("Bearer", "invalid")],
+)
+def test_refused(world, header, reason):
+    """Without good credentials each transport answers 401 with the reason, and the service is not asked."""
+    headers = [] if header is None else [f"Authorization: {header}"]
+    with pytest.raises(HandshakeRefused) as caught:
+        world.memory.connect("/channels/a", headers={} if header is None else {"Authorization": header})
+    refused = caught.value
+    answers = [
+        (refused.status, refused.headers["www-authenticate"], refused.body),
+        *(
+            (answer.status, *answer.headers["www-authenticate"], answer.body)
+            for answer in (
+                world.events("/channels/a", *headers).head,
+                world.http().get("/channels/a", *headers),
+                world.http().post("/channels/a", b"hello", *headers, "Content-Type: text/plain"),
+            )
+        ),
+    ]
+    challenge = "Bearer" if reason == "missing" else f'Bearer error="invalid_token", error_description="{reason}"'
+    for status, challenged, body in answers:
+        assert (status, challenged) == (401, challenge)
+        fields = json.loads(body)
+        assert (fields["error"], fields["reason"]) == ("unauthorized", reason)
+    assert world.service.seen == []
+
+
+def test_scopes(worlds):
+    """A service that requires a scope answers 403 to whoever has none of them."""
+    world = worlds(scopes=["chat"])
+    with pytest.raises(HandshakeRefused) as caught:
+        world.socket("ann.60")
+    assert caught.value.status == 403
+    answer = world.http().get("/channels/a", ANN)
+    assert (answer.status, json.loads(answer.body)["error"]) == (403, "forbidden")
+    assert 'scope="chat"' in answer.headers["www-authenticate"][0]
+
+
+@pytest.mark.parametrize(
+    "offer", ["twisted-ws.bearer.ann.60", "twisted-ws.bearer64." + base64.urlsafe_b64encode(b"ann.60").decode().rstrip("=")]
+)
+def test_tokenAsSubprotocol(world, offer):
+    """A token may be offered as a subprotocol: it is never chosen, and no service sees it among the offers or the headers."""
+    requests = []
+    world.service.onUpgrade = lambda request: requests.append(request) or world.service
+    client = world.memory.connect("/channels", subProtocols=["twisted-ws.v1", offer])
+    assert client.negotiatedSubProtocol == "twisted-ws.v1"
+    assert client.caller.user == "ann"
+    (request,) = requests
+    assert request.subProtocols == ["twisted-ws.v1"]
+    assert request.headers["sec-websocket-protocol"] == "twisted-ws.v1"
+    assert request.bearer is None  # now that it is open
+    with pytest.raises(HandshakeRefused):  # which of the two?
+        world.memory.connect("/channels", subProtocols=["twisted-ws.v1", offer, "twisted-ws.bearer.bob.60"])
+
+
+def test_ofItsOwnService(worlds):
+    """A service may ask others than the server does; without `authenticate` at all, there is no identity."""
+    world = worlds(None)
+    seen = []
+
+    class Any(WebSocketService):
+        def onOpen(self, caller):
+            seen.append((caller.identity, dict(caller.claims)))
+
+    world.server.mount("/open", Any())
+    world.server.mount("/mine", Any(), authenticate=["tokens", "guest"])
+    world.socket(None, "/open")
+    world.socket("ann.60", "/mine")
+    world.socket(None, "/mine")
+    assert [(identity and identity.user, claims) for identity, claims in seen] == [(None, {}), ("ann", {}), ("", {})]
+
+
+def test_sockets(world):
+    """A WebSocket is closed with 4401 when its credentials end, no sooner."""
+    client = world.socket("ann.90")
+    world.memory.advance(89.9)
+    assert client.isOpen()
+    world.memory.advance(0.2)
+    assert client.closed == (4401, "expired")
+
+
+@pytest.mark.parametrize(
+    ("query", "last"), [("", ("expired", "", "{}")), ("?format=json", ("message", "", '{"type":"expired"}'))]
+)
+def test_streams(world, query, last):
+    """An event stream ends with an event that says so, and without the id that tells a client not to come back."""
+    stream = world.events(f"/channels/a{query}", ANN)
+    stream.events()
+    stream.advance(59.5)
+    assert stream.events() == []
+    assert not stream.ended
+    stream.advance(1)
+    assert stream.events() == [last]
+    assert stream.ended
+    assert "disconnected" not in stream.lastId
+    assert world.events("/channels/a", ANN).head.status == 401
+
+
+def test_polls(world):
+    """A long poll that waits is answered when its credentials end; the next one is 401."""
+    client = world.http()
+    client.ask("/channels/a?wait=100", ANN)
+    client.advance(59.5)
+    assert client.responses() == []
+    client.advance(1)
+    (answer,) = client.responses()
+    assert answer.status == 200
+    assert json.loads(world.http().get("/channels/a?wait=100", ANN).body)["reason"] == "expired"
+
+
+def test_clockSetAhead(world):
+    """If the wall clock is set ahead, credentials that have expired by it end within a minute."""
+    client = world.socket("ann.100000")
+    world.jump = 200_000
+    world.memory.advance(61)
+    assert client.closed == (4401, "expired")
+
+
+def test_clockSetBack(world):
+    """If the wall clock is set back, credentials end when it says so."""
+    client = world.socket("ann.60")
+    world.jump = -100
+    world.memory.advance(159)
+    assert client.isOpen()
+    world.memory.advance(2)
+    assert not client.isOpen()
+
+
+def test_refresh(world):
+    """A client may renew its credentials while it is open, and is told 30 seconds before they end."""
+    client, first = world.v1("ann.60")
+    assert {key: first[0][key] for key in ("type", "user", "expires")} == {"type": "welcome", "user": "ann", "expires": 60}
+    world.memory.advance(31)
+    assert frames(client) == [{"type": "expiring", "seconds": 30}]
+    client.writeMessage({"type": "auth", "token": "ann.200", "ref": 7})
+    assert frames(client) == [{"type": "auth", "user": "ann", "expires": 169, "ref": 7}]
+    world.memory.advance(168.9)
+    assert frames(client) == [{"type": "expiring", "seconds": 30}]
+    world.memory.advance(0.2)
+    assert client.closed == (4401, "expired")
+
+
+@pytest.mark.parametrize(
+    ("token", "code"),
+    [
+        ("bob.200", "forbidden"),
+        ("ann", "unauthorized"),
+        ("ann.1", "unauthorized"),
+        ("", "unauthorized"),
+        ("\r\nx: y", "unauthorized"),
+    ],
+)
+def test_badRefresh(world, token, code):
+    """A refused token, or one of another user, changes nothing: the old credentials count to their end."""
+    client, _ = world.v1("ann.60")
+    world.memory.advance(2)
+    client.writeMessage({"type": "auth", "token": token, "ref": "r"})
+    (answer,) = frames(client)
+    assert (answer["type"], answer["code"], answer["ref"]) == ("error", code, "r")
+    assert client.caller.identity.user == "ann"
+    world.memory.advance(59)
+    assert client.closed == (4401, "expired")
+
+
+def test_refreshOfNothing(worlds):
+    """Where nobody is asked for credentials, a token means nothing."""
+    world = worlds(None)
+    client, first = world.v1(None)
+    assert "user" not in first[0]
+    client.writeMessage({"type": "auth", "token": "ann.60"})
+    assert frames(client)[0]["code"] == "bad-request"
+
+
+def test_revoked(world):
+    """A revoked token opens nothing and renews nothing."""
+    world.server.engine.revoke(Revocation(None, "ann", world.now() + 1, world.now() + 1000))
+    answer = world.http().get("/channels/a", ANN)
+    assert json.loads(answer.body)["reason"] == "revoked"
+
+
+def test_leaves(worlds):
+    """When a client leaves while an authenticator is asked, what it waits for is cancelled, on every transport."""
+    late = Late()
+    world = worlds(["late"], late=late)
+    opening = world.memory.connecting("/channels/a")
+    opening.addErrback(lambda _: None)
+    opening.cancel()
+    client = world.http()
+    client.ask("/channels/a")
+    client.transport.loseConnection()
+    client.transport.settle()
+    world.memory.settle()
+    assert len(late.asked) == 2
+    assert world.service.seen == []
+
+
+def test_later(worlds):
+    """An authenticator may take its time; what came meanwhile is not lost."""
+    late = Late()
+    world = worlds(["late"], late=late)
+    opening = world.memory.connecting("/channels/a")
+    client = world.http()
+    client.ask("/channels/a")
+    for each in late.asked:
+        each.callback(Identity("ann"))
+    world.memory.settle()
+    assert opening.result.caller.user == "ann"
+    assert client.responses()[0].status == 200
+
+
+def test_identityInTests():
+    """A test may say who a client is, without credentials."""
+    service = Notes()
+    with serve({"/channels/{channel}": service}) as server:
+        begin = server.server.runtime.unixTime()
+        client = server.connect("/channels/a", identity=Identity("ann", expiresAt=begin + 10))
+        assert (client.caller.identity.user, client.caller.user) == ("ann", "ann")
+        server.advance(11)
+        assert client.closed == (4401, "expired")
+
+
+def test_unknownAuthenticators():
+    """A chain names authenticators that there are."""
+    with pytest.raises(ConfigurationError, match="there is no authenticator tokns"):
+        WebSocketServer(authenticate=["tokns"], authenticators={"tokens": object()})
+    with pytest.raises(ConfigurationError, match="scopes needs authenticators"):
+        WebSocketServer().mount("/a", WebSocketService(), scopes=["chat"])
