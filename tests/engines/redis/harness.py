@@ -131,13 +131,14 @@ class RedisHarness(ReactorHarness):
     def publishNewer(self, channel):
         key = f"{self.prefix}:tw1:"
         text = (
-            "local e, o = unpack(redis.call('HMGET', KEYS[1], 'e', 'o')) o = o + 1 "
-            "local record = e .. ' ' .. o .. ' other-1 ' .. ARGV[2] .. ' 0\\n' .. ARGV[1] "
-            "redis.call('HSET', KEYS[1], 'o', o) redis.call('XADD', KEYS[2], '0-' .. o, 'd', record) "
-            "redis.call('PUBLISH', KEYS[3], record)"
+            "local state = redis.call('GET', KEYS[1]) local e, g, o, at = struct.unpack('>c14c10d', state) o = o + 1 "
+            "local record = struct.pack('>BBBc14BI8Bc8BI8BI8BI8', 155, 127, 174, e, 207, o, 168, 'another0', 207, 1, "
+            "207, ARGV[1], 207, 0) .. ARGV[2] "
+            "redis.call('SET', KEYS[1], struct.pack('>c14c10d', e, g, o) .. string.sub(state, at), 'KEEPTTL') "
+            "redis.call('XADD', KEYS[2], '0-' .. o, 'd', record) redis.call('PUBLISH', KEYS[3], record)"
         )
         time = self.server.ask("TIME")[0] + "000"
-        self.server.ask("EVAL", text, "3", f"{key}m:{channel}", f"{key}s:{channel}", f"{key}ch:{channel}", "\x94\x02", time)
+        self.server.ask("EVAL", text, "3", f"{key}m:{channel}", f"{key}s:{channel}", f"{key}ch:{channel}", time, "...")
 
 
 class FaultyHarness(RedisHarness):

@@ -4,56 +4,104 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_ws.engines.redis.record import Unreadable, decodeMember, decodeRecord, encodeEnvelope, parseLine
-from twisted_ws.message import Kind, Message, Position
+from tests.engines.redis.records import place, record
+from twisted_ws.engines.redis.record import (
+    HEAD,
+    Unreadable,
+    decodeBroadcast,
+    decodeMember,
+    decodeRecord,
+    encodeBody,
+    encodeBroadcast,
+    encodeReceipt,
+    parseHead,
+)
+from twisted_ws.engines.redis.server.scripts import VERSION
+from twisted_ws.message import Kind, Message
 
-LINE = b"0192abc 17 inst-4 1700000000000 512\n"
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@given(st.sampled_from(list(Kind)), st.binary(), st.none() | st.text(st.characters(exclude_categories=["Cs"])))
-def test_roundTrip(kind, payload, key):
+@given(st.sampled_from(list(Kind)), st.binary(), st.none() | TEXTS, st.none() | st.binary())
+def test_roundTrip(kind, payload, key, receipt):
     """A message comes back as it was, with what the server has noted of it."""
-    publication, uid = decodeRecord("a", LINE + encodeEnvelope(Message(kind, payload), key), 5.0)
+    made = decodeRecord(record("0192abc", 17, encodeBody(Message(kind, payload), key, receipt), number=4))
+    publication = made.publication("a", 5.0)
     assert (publication.kind, publication.payload, publication.key) == (kind, payload, key)
-    assert (publication.channel, publication.position, publication.at) == ("a", Position("0192abc", 17), 5.0)
-    assert uid == b"inst-4"
+    assert (publication.channel, publication.position, publication.at) == ("a", place("0192abc", 17), 5.0)
+    assert (made.instance, made.number, made.time) == ("instance", 4, 1700000000000)
 
 
-def test_line():
-    """The line of a record says where it is, who published it, and when."""
-    assert parseLine(LINE[:-1]) == (Position("0192abc", 17), b"inst-4", 1700000000000)
+@given(st.sampled_from(list(Kind)), st.binary())
+def test_broadcasts(kind, payload):
+    """A message to all callers comes back as it was."""
+    assert decodeBroadcast(encodeBroadcast(Message(kind, payload))) == Message(kind, payload)
 
 
-ENVELOPE = encodeEnvelope(Message(Kind.TEXT, b"x"), None)
+def test_head():
+    """The head of a record says where it is, who published it, and when; in later versions too."""
+    for version in (VERSION, VERSION + 1):
+        head = parseHead(record("0192abc", 17, version=version, number=4))
+        assert head == (place("0192abc", 17), b"instance", 4, 1700000000000)
+
+
+BODY = encodeBody(Message(Kind.TEXT, b"x"), None)
+RECORD = record("0192abc", 17, BODY)
 
 
 @pytest.mark.parametrize(
-    "record",
+    "data",
     [
         b"",
         b"\n",
-        LINE,
+        RECORD[:HEAD],
         b"garbage" * 1000,
-        b"a b c d e\n" + ENVELOPE,
-        b"a 1 c d\n" + ENVELOPE,
-        b"\xff 1 c d e\n" + ENVELOPE,
-        LINE + b"\xc1",
-        LINE + ENVELOPE[:-1],
-        LINE + ENVELOPE + b"\x00",
-        LINE + b"\x94\x02" + ENVELOPE[2:],
-        LINE + ENVELOPE.replace(b"\xa1t", b"\xa1z"),
+        RECORD[:-1],
+        RECORD + b"\x00",
+        RECORD[:HEAD] + b"\xc1",
+        RECORD.replace(b"0192abc", b"\xff192abc"),
+        record("0192abc", 17, BODY, version=VERSION + 1),
+        record("0192abc", 17, b"\xc0\x03" + BODY[2:]),
+        b"\x9f" + RECORD[1:HEAD] + BODY + b"\x91" * 100_000,
     ],
+    ids=range(11),
 )
-def test_unreadable(record):
+def test_unreadable(data):
     """Another version and garbage are refused, not misread."""
     with pytest.raises(Unreadable):
-        decodeRecord("a", record, 0)
+        decodeRecord(data)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", encodeBroadcast(Message(Kind.TEXT, b"x"))[:-1], b"\x93\x7f\x00\xc4\x00", b"\x93\x02\x09\xc4\x00"]
+)
+def test_unreadableBroadcasts(data):
+    """So they are in a message to all callers."""
+    with pytest.raises(Unreadable):
+        decodeBroadcast(data)
+
+
+@pytest.mark.parametrize("data", [b"", RECORD[: HEAD - 1], b"x" * 100, RECORD.replace(b"0192abc", b"0192:bc")])
+def test_unreadableHeads(data):
+    """A position is never read from what is no head."""
+    with pytest.raises(Unreadable):
+        parseHead(data)
+
+
+def test_otherVersion():
+    """The version that cannot be read is named."""
+    with pytest.raises(Unreadable, match="version 7"):
+        decodeRecord(record("0192abc", 17, BODY, version=7))
 
 
 def test_later():
-    """What a later version has added to the envelope of this one is passed over."""
-    publication, _ = decodeRecord("a", LINE + b"\x95" + ENVELOPE[1:] + b"\x07", 0)
-    assert publication.payload == b"x"
+    """What a later edition has added to a record of this version is passed over."""
+    assert decodeRecord(b"\x9c" + RECORD[1:] + b"\x07").payload == b"x"
+
+
+def test_receipts():
+    """An idempotency key and its fingerprint are told apart by their sizes, whatever is in them."""
+    assert encodeReceipt("k\0é", b"\0f") == b"\x00\x04k\0\xc3\xa9\x00\x02\0f"
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.binary())

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
+from tests.engines.redis.records import place, record
+from twisted_ws.engines.redis.record import parseHead
 from twisted_ws.engines.redis.tail import AGE, CHARGE, MOST, RECORDS, Tail
-from twisted_ws.message import Position
-
-
-def record(epoch, offset, text="x"):
-    return f"{epoch} {offset} i-{offset} 1 0\n{text}".encode()
 
 
 def offers(tail, tops=None, now=0.0):
     return [
-        (channel, position, [int(each.split()[1]) for each in records])
+        (channel, position, [parseHead(each).position.offset for each in records])
         for channel, position, records in tail.offers((tops or {}).items(), now)
     ]
 
@@ -20,7 +17,7 @@ def test_inOrder():
     tail = Tail()
     for offset in (3, 1, 2, 3):
         tail.add("a", record("e", offset), 0)
-    assert offers(tail) == [("a", Position("e", 3), [1, 2, 3])]
+    assert offers(tail) == [("a", place("e", 3), [1, 2, 3])]
 
 
 def test_gaps():
@@ -28,7 +25,7 @@ def test_gaps():
     tail = Tail()
     for offset in (1, 2, 5):
         tail.add("a", record("e", offset), 0)
-    assert offers(tail) == [("a", Position("e", 2), [1, 2]), ("a", Position("e", 5), [5])]
+    assert offers(tail) == [("a", place("e", 2), [1, 2]), ("a", place("e", 5), [5])]
 
 
 def test_epochs():
@@ -36,7 +33,7 @@ def test_epochs():
     tail = Tail()
     for epoch, offset in (("e1", 1), ("e1", 2), ("e2", 3), ("e2", 4)):
         tail.add("a", record(epoch, offset), 0)
-    assert offers(tail) == [("a", Position("e2", 4), [1, 2, 3, 4])]
+    assert offers(tail) == [("a", place("e2", 4), [1, 2, 3, 4])]
 
 
 def test_lostEnd():
@@ -44,16 +41,16 @@ def test_lostEnd():
     tail = Tail()
     for epoch, offset in (("e1", 1), ("e1", 2), ("e1", 3), ("e2", 2), ("e2", 3)):
         tail.add("a", record(epoch, offset), 0)
-    assert offers(tail) == [("a", Position("e1", 3), [1, 2, 3]), ("a", Position("e2", 3), [2, 3])]
+    assert offers(tail) == [("a", place("e1", 3), [1, 2, 3]), ("a", place("e2", 3), [2, 3])]
 
 
 def test_positions():
     """Where a channel was is offered, even when its messages are too old to be remembered."""
     tail = Tail()
     tail.add("a", record("e", 7), 0)
-    tops = {"a": Position("e", 7), "b": Position("f", 9)}
-    assert offers(tail, tops) == [("a", Position("e", 7), [7]), ("b", Position("f", 9), [])]
-    assert offers(tail, tops, AGE + 1) == [("a", Position("e", 7), []), ("b", Position("f", 9), [])]
+    tops = {"a": place("e", 7), "b": place("f", 9)}
+    assert offers(tail, tops) == [("a", place("e", 7), [7]), ("b", place("f", 9), [])]
+    assert offers(tail, tops, AGE + 1) == [("a", place("e", 7), []), ("b", place("f", 9), [])]
 
 
 def test_age():
@@ -63,16 +60,16 @@ def test_age():
     tail.add("a", record("e", 2), AGE)
     assert len(tail) == 2
     tail.add("a", record("e", 3), AGE + 1)
-    assert offers(tail, None, AGE + 1) == [("a", Position("e", 3), [2, 3])]
+    assert offers(tail, None, AGE + 1) == [("a", place("e", 3), [2, 3])]
 
 
 def test_bytes():
     """All channels together are remembered in bounded memory; the oldest messages go first."""
     tail = Tail()
     for offset in range(1, 40):
-        tail.add("a", record("e", offset, "x" * (1 << 20)), 0)
+        tail.add("a", record("e", offset, b"x" * (1 << 20)), 0)
     assert tail.bytes <= MOST
-    assert offers(tail)[-1][1] == Position("e", 39)
+    assert offers(tail)[-1][1] == place("e", 39)
     assert len(tail) == MOST // ((1 << 20) + CHARGE)
 
 

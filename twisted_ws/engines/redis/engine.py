@@ -31,9 +31,20 @@ from twisted_ws.engines.contract import (
 )
 from twisted_ws.engines.redis.calls import Calls
 from twisted_ws.engines.redis.presence import Presence
-from twisted_ws.engines.redis.publishing import Publisher, Publishing
-from twisted_ws.engines.redis.reading import UNBORN, Reading
-from twisted_ws.engines.redis.record import Unreadable, decodeMember, decodeRecord, encodeEnvelope, parseId, parseLine
+from twisted_ws.engines.redis.publishing import Publisher, Publishing, packedLimits
+from twisted_ws.engines.redis.reading import Reading
+from twisted_ws.engines.redis.record import (
+    HEAD,
+    Unreadable,
+    decodeBroadcast,
+    decodeMember,
+    decodeRecord,
+    encodeBody,
+    encodeBroadcast,
+    encodeReceipt,
+    parseHead,
+    parseId,
+)
 from twisted_ws.engines.redis.server.contact import TIMES, Contact, Offer, Times
 from twisted_ws.engines.redis.server.keys import Keys
 from twisted_ws.engines.redis.server.link import Dialer, Link
@@ -50,6 +61,8 @@ from twisted_ws.engines.redis.server.scripts import (
     LIST,
     MEMBERS,
     NODES,
+    REMEMBERED,
+    REMEMBERED_LEAST,
     REVOKE,
     REVOKED,
     SWEEP,
@@ -71,9 +84,6 @@ if TYPE_CHECKING:
     from twisted_ws.limits import Limits
     from twisted_ws.wire.loop.wheel import Wheel
 
-# A channel is remembered for so many times the age of its history, and for so many ms at least: it is looked at twice a minute.
-REMEMBERED = 10
-REMEMBERED_LEAST = UNBORN
 # Bytes of a record besides its message.
 OVERHEAD = 2048
 # Channels in one question about positions, or in one statement of counts.
@@ -147,7 +157,9 @@ class RedisEngine:
         self._times = times
         self._dialer = Dialer(reactor, url, password, self.largest)
         own = HistoryLimits(limits.historyMessages, limits.historyAge, limits.historyBytes)
-        self._ownHistory = self._history(own)
+        self._history = own
+        self._limitsOf = (own, packedLimits(own))  # the last limits, and as the scripts want them
+        self._ttl = max(int(limits.historyAge * 1000) * REMEMBERED, REMEMBERED_LEAST)
         self._watches = Watches()
         self._tail = Tail()
         self._presence = Presence()
@@ -178,7 +190,7 @@ class RedisEngine:
         self.keys = Keys(self._url, node.id)
         instance = "".join([secrets.choice(_LETTERS) for _ in range(8)])
         receipts = int(self._limits.idempotencyAge * 1000)
-        self._publisher = Publisher(self.keys, node.id, instance, self._watches, self._tail, self._wheel, receipts)
+        self._publisher = Publisher(self.keys, node.id, instance, self._watches, self._tail, self._wheel, self._history, receipts)
         self._calls = Calls(node.id, self._wheel, self._handle, self._sendTo)
         self._contact = contact = Contact(self._dialer, self._address, self.keys, node.id, self._wheel, self, self._times)
         return contact.start()
@@ -251,10 +263,10 @@ class RedisEngine:
         """Return what is remembered (see `Owner`)."""
         return self._tail.offers(self._watches.positions(), self._wheel.seconds())
 
-    def offered(self) -> tuple[bytes, bytes, bytes, bytes, int]:
+    def offered(self) -> tuple[bytes, int, int, int]:
         """Return how long channels live (see `Owner`)."""
-        messages, age, size, ttl = self._history(None)
-        return ttl, messages, age, size, self._publisher.receipts
+        receipts = int(self._limits.idempotencyAge * 1000)
+        return packedLimits(self._history), max(int(self._history.age * 1000), 1), self._ttl, receipts
 
     def about(self) -> bytes:
         """Return what others may know (see `Owner`)."""
@@ -350,18 +362,14 @@ class RedisEngine:
 
     def _publishAgain(self) -> None:
         """Publish again what was acknowledged, if the server does not know it: nobody could give it back in time."""
-        again: list[tuple[int, str, bytes, Position]] = []
+        again: list[tuple[int, str, bytes]] = []
         for offer in self.offers():
             for record in offer.records:
-                line, _, envelope = record.partition(b"\n")
-                parsed = parseLine(line)
-                if self._publisher.isOwn(parsed.uid):
-                    again.append((int(parsed.uid.partition(b"-")[2]), offer.channel, envelope, parsed.position))
-        for number, channel, envelope, _ in sorted(again):
-            history = self._history(None)
-            operation = Publishing(
-                self._requests, self._wheel.seconds(), self._publisher, channel, envelope, number, history, None, 0
-            )
+                head = parseHead(record)
+                if self._publisher.isOwn(head.instance):
+                    again.append((head.number, offer.channel, record[HEAD:]))
+        for number, channel, body in sorted(again):
+            operation = Publishing(self._requests, self._wheel.seconds(), self._publisher, channel, body, number, b"", None, 0)
             operation.isAgain = True
             operation.later.addErrback(lambda _: None)
             self._requests.submit(operation)
@@ -399,26 +407,26 @@ class RedisEngine:
             return
         now = self._wheel.now
         try:
-            publication, uid = decodeRecord(channel, record, self._wheel.seconds())
+            made = decodeRecord(record)
         except Unreadable as error:
             self.unreadable(channel, error)
             try:
-                position = parseLine(record.partition(b"\n")[0]).position
+                position = parseHead(record).position
             except Unreadable:
                 return  # no server has written it
             watch.epoch, watch.offset = position
             self._node.lost(channel, position)
             return
-        operation = self._publisher.awaited.get(uid)
-        if publication.offset <= watch.offset and publication.epoch == watch.epoch:
+        operation = self._publisher.awaited.get(made.number) if made.instance == self._publisher.instance else None
+        if made.offset <= watch.offset and made.epoch == watch.epoch:
             if operation is not None:  # a look at the history was faster
                 operation.arrived(self._node.subscribers(channel))
             return
-        watch.epoch, watch.offset, watch.touched = publication.epoch, publication.offset, now
+        watch.epoch, watch.offset, watch.touched = made.epoch, made.offset, now
         self._tail.add(channel, record, now)
         if channel in self._makers:
             self._makers.forget(channel)
-        taken = self._node.received(publication)
+        taken = self._node.received(made.publication(channel, self._wheel.seconds()))
         if operation is not None:
             operation.arrived(taken)
 
@@ -453,8 +461,7 @@ class RedisEngine:
         node = self._node
         try:
             if kind == "broadcast":
-                message = decodeRecord("", b"- 0 - 0 0\n" + payload, 0)[0]
-                return _number(node.broadcasted(Message(message.kind, message.payload)))
+                return _number(node.broadcasted(decodeBroadcast(payload)))
             if kind == "command":
                 return _number(node.obey(msgspec.msgpack.decode(payload, type=_COMMANDS)))
             if kind == "revoke":
@@ -498,13 +505,15 @@ class RedisEngine:
 
     # Publish, watch, history.
 
-    def _history(self, limits: HistoryLimits | None) -> tuple[bytes, bytes, bytes, bytes]:
-        """Return messages, ms, bytes, and the ms that a channel is remembered, as the scripts want them."""
+    def _packed(self, limits: HistoryLimits | None) -> bytes:
+        """Return the limits of a history as `Publishing` wants them: nothing for our own."""
         if limits is None:
-            return self._ownHistory
-        messages, age, size = limits
-        ms = max(int(age * 1000), 1)
-        return b"%d" % messages, b"%d" % ms, b"%d" % size, b"%d" % max(ms * REMEMBERED, REMEMBERED_LEAST)
+            return b""
+        known, packed = self._limitsOf
+        if limits is not known and limits != known:
+            packed = packedLimits(limits)
+            self._limitsOf = limits, packed
+        return b"" if limits == self._history else packed
 
     def publish(
         self,
@@ -519,16 +528,16 @@ class RedisEngine:
         self._requests.admit()
         here, receipt = 0, None
         if idempotencyKey is not None:
-            here, receipt = self._node.subscribers(channel), (idempotencyKey, fingerprint)
+            here, receipt = self._node.subscribers(channel), encodeReceipt(idempotencyKey, fingerprint)
         shared = self._publisher
         operation = Publishing(
             self._requests,
             self._wheel.seconds(),
             shared,
             channel,
-            encodeEnvelope(message, key),
+            encodeBody(message, key, receipt),
             shared.number(),
-            self._history(limits),
+            self._packed(limits),
             receipt,
             here,
         )
@@ -562,9 +571,8 @@ class RedisEngine:
             return failure
 
         keys = self.keys
-        places = (keys.gate, keys.of(b"m:", channel), keys.of(b"s:", channel), keys.names)
-        ttl = self._history(None)[3]
-        arguments = (channel, self._publisher.tag, ttl, int(mayMake))
+        places = (keys.open, keys.of(b"m:", channel), keys.of(b"s:", channel), keys.names)
+        arguments = (channel, self._publisher.tag, self._ttl, packedLimits(self._history), int(mayMake))
         operation = Watching(self._requests, now, WATCH, places, arguments, answered, True)
         operation.watch, operation.subscribe = watch, self._subscribe
         operation.later.addErrback(failed)
@@ -611,7 +619,7 @@ class RedisEngine:
             def found(reply: list[bytes]) -> Any:
                 return History(parseId(reply[0]), False, []) if reply[0] else self._read(channel, NOWHERE, 0)
 
-            return self._requests.ask(TOPS, places, (self._history(None)[3],), list).addCallback(found)
+            return self._requests.ask(TOPS, places, (self._ttl,), list).addCallback(found)
         return self._read(channel, after, limit)
 
     def _read(self, channel: str, after: Position, limit: int | None) -> Deferred[History]:
@@ -622,7 +630,7 @@ class RedisEngine:
     def forget(self, channel: str) -> Deferred[int]:
         """Drop what is kept (see `Engine`)."""
         keys = self.keys
-        places = (keys.gate, keys.of(b"m:", channel), keys.of(b"s:", channel))
+        places = (keys.open, keys.of(b"m:", channel), keys.of(b"s:", channel))
         return self._requests.ask(FORGET, places, (), lambda reply: reply[1], True)
 
     def describe(self, channel: str) -> Deferred[Description | None]:
@@ -631,7 +639,7 @@ class RedisEngine:
 
     def broadcast(self, message: Message) -> Deferred[int]:
         """Pass a message to all nodes (see `Engine`)."""
-        return self._tell("broadcast", encodeEnvelope(message, None)).addCallback(_sum)
+        return self._tell("broadcast", encodeBroadcast(message)).addCallback(_sum)
 
     # Presence.
 
@@ -734,7 +742,7 @@ class RedisEngine:
     def claim(self, key: str, until: float) -> Deferred[bool]:
         """Return True once (see `Engine`)."""
         self._requests.admit()
-        by = f"{self._publisher.instance.decode()}-{self._publisher.number()}"
+        by = f"{self._publisher.instance}-{self._publisher.number()}"
 
         def claimed(reply: list[Any]) -> bool:
             if reply[1]:
@@ -743,7 +751,7 @@ class RedisEngine:
                 self._claims[key] = by, until
             return bool(reply[1])
 
-        places = (self.keys.gate, self.keys.prefix + b"k:" + key.encode())
+        places = (self.keys.open, self.keys.prefix + b"k:" + key.encode())
         return self._requests.ask(CLAIM, places, (by, int(until * 1000)), claimed, True)
 
     def revoke(self, revocation: Revocation) -> Deferred[None]:
@@ -799,7 +807,7 @@ class RedisEngine:
                 self._lookAt(rest)
 
         keys = tuple([self.keys.of(b"m:", each.channel) for each in some])
-        self._requests.ask(TOPS, keys, (self._history(None)[3],), found).addErrback(lambda _: None)
+        self._requests.ask(TOPS, keys, (self._ttl,), found).addErrback(lambda _: None)
 
     def _catchUp(self, watch: Watch) -> None:
         """Pass on what has not come."""

@@ -1,16 +1,19 @@
-"""One message on its way to the server and back."""
+"""Messages on their way to the server and back."""
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 import hiredis
 from twisted.internet.defer import Deferred
 
-from twisted_ws.engines.contract import MaybeDeferred
+from twisted_ws.engines.contract import HistoryLimits, MaybeDeferred
+from twisted_ws.engines.redis.record import idOf
 from twisted_ws.engines.redis.server.keys import Keys
 from twisted_ws.engines.redis.server.link import Link
 from twisted_ws.engines.redis.server.operations import Asker, Operation
+from twisted_ws.engines.redis.server.protocol import Lost
 from twisted_ws.engines.redis.server.scripts import PUBLISH
 from twisted_ws.engines.redis.tail import Tail
 from twisted_ws.engines.redis.watches import Watches
@@ -22,60 +25,148 @@ if TYPE_CHECKING:
 
 # Seconds after the server's answer for the message itself, which comes by another connection.
 ARRIVAL = 2.0
-
-
 # Channels whose keys are remembered.
 PLACES = 10_000
+# Messages in one command, and their bytes: the server does nothing else meanwhile.
+TOGETHER = 32
+TOGETHER_BYTES = 64 * 1024
+
+_packSaid = struct.Struct(">HdBdB").pack
+_packLimits = struct.Struct(">ddd").pack
+
+
+def packedLimits(limits: HistoryLimits) -> bytes:
+    """Return limits as the scripts want them: messages, ms, bytes."""
+    return _packLimits(limits.messages, max(int(limits.age * 1000), 1), limits.bytes)
+
+
+def _sized(text: bytes) -> bytes:
+    return len(text).to_bytes(2, "big") + text
 
 
 class Publisher:
     """What all publications of one engine share.
 
     Attributes:
-        keys: the names.
-        node: the id of the node.
-        instance: a name for this engine, which no other has or had.
-        tag: what the epochs that begin here end with.
+        instance: a name for this engine, which no other has or had: 8 letters or digits.
+        tag: what the epochs that begin here end with: 3 of these.
         watches: what is watched here.
         tail: where acknowledged messages are remembered.
         wheel: for deadlines.
-        awaited: the publications that will come back, by uid.
-        receipts: the milliseconds that receipts are kept.
+        awaited: the publications that will come back, by number.
+        keys: the names.
     """
 
-    def __init__(self, keys: Keys, node: str, instance: str, watches: Watches, tail: Tail, wheel: Wheel, receipts: int) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        node: str,
+        instance: str,
+        watches: Watches,
+        tail: Tail,
+        wheel: Wheel,
+        limits: HistoryLimits,
+        receipts: int,
+    ) -> None:
         self.keys = keys
-        self.node = node.encode()
-        self.instance = instance.encode("ascii")
+        self.instance = instance
         self.tag = instance[-3:].encode("ascii")
         self.watches = watches
         self.tail = tail
         self.wheel = wheel
-        self.awaited: dict[bytes, Publishing] = {}
-        self.receipts = receipts
+        self.awaited: dict[int, Publishing] = {}
+        self._before = _sized(keys.prefix) + _sized(keys.messages)
+        self._after = b"%b%b%b%b%b" % (
+            self.tag,
+            instance.encode("ascii"),
+            packedLimits(limits),
+            struct.pack(">d", receipts),
+            _sized(node.encode()),
+        )
         self._numbers = 0
-        self._places: dict[str, tuple[tuple[bytes, ...], bytes, bytes]] = {}
+        self._places: dict[str, bytes] = {}
 
-    def places(self, channel: str) -> tuple[tuple[bytes, ...], bytes, bytes]:
-        """Return the keys of a channel, its name, and its pub/sub channel, as the script wants them."""
+    def place(self, channel: str) -> bytes:
+        """Return the key of a channel."""
         found = self._places.get(channel)
         if found is None:
-            keys, name = self.keys, channel.encode("ascii")
-            prefix = keys.prefix
-            own = tuple([prefix + letter + name for letter in (b"m:", b"s:", b"c:")])
             if len(self._places) >= PLACES:
                 self._places.clear()
-            found = self._places[channel] = (keys.gate, *own, keys.names), name, keys.messages + name
+            found = self._places[channel] = self.keys.of(b"m:", channel)
         return found
+
+    def common(self, gen: bytes) -> bytes:
+        """Return what the publications of a generation have in common, as the script wants it."""
+        return self._before + gen + self._after
 
     def number(self) -> int:
         """Return the number of the next publication."""
         self._numbers += 1
         return self._numbers
 
-    def isOwn(self, uid: bytes) -> bool:
+    def isOwn(self, instance: bytes) -> bool:
         """Return whether a message was published here."""
-        return uid.startswith(self.instance + b"-")
+        return instance.decode("latin-1") == self.instance
+
+
+class Batch:
+    """Messages of one turn of the reactor, as one command.
+
+    Args:
+        link: the way to the server.
+        shared: what all publications share.
+
+    Attributes:
+        count: how many.
+    """
+
+    __slots__ = ("_common", "_keys", "_operations", "_places", "_said", "_size", "count")
+
+    def __init__(self, link: Link, shared: Publisher) -> None:
+        self.count = 0
+        self._size = 0
+        self._common = shared.common(link.gen)
+        self._keys: list[bytes] = [shared.keys.open]
+        self._places: dict[bytes, int] = {}
+        self._said: list[bytes] = []
+        self._operations: list[Publishing] = []
+
+    def takes(self, size: int) -> bool:
+        """Return whether another message has room."""
+        return self.count < TOGETHER and self._size + size <= TOGETHER_BYTES
+
+    def add(self, operation: Publishing, key: bytes, body: bytes) -> None:
+        """Add a message."""
+        place = self._places.get(key)
+        if place is None:
+            self._keys.append(key)
+            place = self._places[key] = len(self._keys)
+        self.count += 1
+        self._size += operation.size
+        self._said.append(operation.said(place))
+        self._said.append(body)
+        self._operations.append(operation)
+
+    def pack(self) -> bytes:
+        """Return the command."""
+        keys = self._keys
+        packed: bytes = hiredis.pack_command((b"EVALSHA", PUBLISH.sha, len(keys), *keys, self._common, *self._said))  # type: ignore[arg-type]
+        return packed
+
+    def answered(self, reply: Any) -> None:
+        """Give each message its answer."""
+        if reply.__class__ is not list or reply[0] == b"closed":
+            for operation in self._operations:
+                operation.answered(reply)
+            return
+        parts = iter(reply)
+        for operation, what, about in zip(self._operations, parts, parts, strict=True):
+            if what.__class__ is int:
+                operation.published(what, about)
+            elif what == b"error":
+                operation.answered(hiredis.ReplyError(about.decode(errors="replace")))
+            else:
+                operation.done([what, about])
 
 
 class Publishing(Operation):
@@ -84,14 +175,14 @@ class Publishing(Operation):
     Args:
         shared: what it shares with others.
         channel: the channel.
-        envelope: the message.
-        number: with the instance, its uid.
-        history: messages, ms, bytes, and the ms that the channel lives.
-        receipt: idempotency key and fingerprint; None without.
+        body: the message (see `twisted_ws.engines.redis.record.encodeBody`).
+        number: distinguishes it from all others of this engine.
+        limits: those of the history (see `packedLimits`); b"": the server's own.
+        receipt: see `twisted_ws.engines.redis.record.encodeReceipt`; None without.
         here: how many are subscribed here; with a receipt only.
     """
 
-    __slots__ = ("_answer", "_channel", "_envelope", "_here", "_history", "_local", "_number", "_receipt", "_shared", "_uid")
+    __slots__ = ("_answer", "_body", "_channel", "_here", "_limits", "_local", "_number", "_receipt", "_shared")
 
     isGated = True
 
@@ -101,74 +192,65 @@ class Publishing(Operation):
         started: float,
         shared: Publisher,
         channel: str,
-        envelope: bytes,
+        body: bytes,
         number: int,
-        history: tuple[bytes, bytes, bytes, bytes],
-        receipt: tuple[str, bytes] | None,
+        limits: bytes,
+        receipt: bytes | None,
         here: int,
     ) -> None:
-        super().__init__(asker, started, len(envelope))
+        super().__init__(asker, started, len(body))
         self._shared = shared
         self._channel = channel
-        self._envelope = envelope
+        self._body = body
         self._number = number
-        self._history = history
+        self._limits = limits
         self._receipt = receipt
         self._here = here
-        self._uid = b"%b-%d" % (shared.instance, number)
         self._local: int | None = None  # the connections here, once the message has come
         self._answer: tuple[str, int] | None = None  # id and recipients elsewhere
         if shared.watches.hears(channel):
-            shared.awaited[self._uid] = self
+            shared.awaited[number] = self
 
-    def pack(self, link: Link) -> bytes:
-        """Return the command."""
-        shared = self._shared
-        names, channel, topic = shared.places(self._channel)
-        values: tuple[bytes | int, ...] = (
-            link.run,
-            link.gen,
-            shared.tag,
-            shared.instance,
-            self._number,
-            b"1" if self.isAgain else b"0",
-            shared.node,
-            channel,
-            topic,
-            self._envelope,
-            *self._history,
-        )
-        if self._receipt is not None:
-            key, fingerprint = self._receipt
-            names = (*names, b"%br:%b:%b" % (shared.keys.prefix, channel, key.encode()))
-            values = (
-                *values,
-                fingerprint,
-                shared.receipts,
-                self._here,
-                b"%b:%b" % (key.encode().hex().encode("ascii"), fingerprint.hex().encode("ascii")),
-            )
-        packed: bytes = hiredis.pack_command((b"EVALSHA", PUBLISH.sha, len(names), *names, *values))  # type: ignore[arg-type]
-        return packed
+    def send(self, link: Link) -> None:
+        """Send it, together with others of the same turn."""
+        commands, shared = link.commands, self._shared
+        batch = commands.growing
+        if batch.__class__ is not Batch or not batch.takes(self.size):
+            if commands.ended is not None:
+                self.answered(Lost(commands.ended))
+                return
+            batch = Batch(link, shared)
+            commands.grow(batch)
+        batch.add(self, shared.place(self._channel), self._body)
+
+    def said(self, place: int) -> bytes:
+        """Return what is said of it to the script.
+
+        Args:
+            place: where the channel's key is.
+        """
+        if self._receipt is None:
+            return _packSaid(place, self._number, self.isAgain, -1, len(self._limits)) + self._limits
+        return _packSaid(place, self._number, self.isAgain, self._here, len(self._limits)) + self._limits + self._receipt
+
+    def published(self, recipients: int, head: bytes) -> None:
+        """Take the server's answer: it is done."""
+        self._answer = idOf(head), recipients
+        if self._local is None:
+            # It may get lost before it comes, and the server may forget it then.
+            self._shared.tail.add(self._channel, head + self._body, self._shared.wheel.now)
+            if self._number in self._shared.awaited:
+                self._shared.wheel.after(self, ARRIVAL)
+                return
+        self._complete()
 
     def done(self, reply: list[Any]) -> None:
-        """Take the server's answer."""
-        kind = reply[0]
-        if kind == b"ok":
-            line: bytes = reply[1]
-            epoch, offset, _ = line.split(b" ", 2)
-            self._answer = f"{epoch.decode('ascii')}:{offset.decode('ascii')}", reply[2]
-            if self._local is None:
-                # It may get lost before it comes, and the server may forget it then.
-                self._shared.tail.add(self._channel, line + b"\n" + self._envelope, self._shared.wheel.now)
-                if self._uid in self._shared.awaited:
-                    self._shared.wheel.after(self, ARRIVAL)
-                    return
-            self._complete()
-        elif kind == b"known":
-            if len(reply) > 3:
-                self._shared.tail.add(self._channel, reply[3] + b"\n" + self._envelope, self._shared.wheel.now)
-            self._answer = reply[1].decode("ascii"), reply[2]
+        """Take another answer."""
+        kind, about = reply
+        if kind == b"known":
+            if len(about) > 2:
+                self._shared.tail.add(self._channel, about[2] + self._body, self._shared.wheel.now)
+            self._answer = about[0].decode("ascii"), about[1]
             self._complete()
         elif kind == b"reused":
             self.fail(
@@ -179,10 +261,10 @@ class Publishing(Operation):
 
     def arrived(self, taken: MaybeDeferred[int]) -> None:
         """Learn to how many here the message was written, or will be."""
-        if isinstance(taken, Deferred):
-            taken.addCallback(self._served)
-        else:
+        if taken.__class__ is int:
             self._served(taken)
+        else:
+            taken.addCallback(self._served)  # type: ignore[union-attr]
 
     def _served(self, count: int) -> int:
         self._local = count
@@ -220,7 +302,7 @@ class Publishing(Operation):
             super().deadlineReached(now)
 
     def _leave(self) -> None:
-        self._shared.awaited.pop(self._uid, None)
+        self._shared.awaited.pop(self._number, None)
         if self.wheelSlot is not None:
             self._shared.wheel.drop(self)
 

@@ -7,19 +7,19 @@ from typing import Any, Protocol
 import hiredis
 
 from twisted_ws.engines.contract import History
-from twisted_ws.engines.redis.record import Unreadable, decodeRecord, parseLine
+from twisted_ws.engines.redis.record import Unreadable, decodeRecord, parseHead
 from twisted_ws.engines.redis.server.keys import Keys
 from twisted_ws.engines.redis.server.link import Link
 from twisted_ws.engines.redis.server.operations import Operation
 from twisted_ws.engines.redis.server.requests import Requests
-from twisted_ws.engines.redis.server.scripts import SINCE
+from twisted_ws.engines.redis.server.scripts import REMEMBERED_LEAST, SINCE
 from twisted_ws.message import Position
 
 # Bytes in one answer of the server; the rest comes with the next one.
 PAGE = 1024 * 1024
 # Milliseconds for which a position of a channel that does not exist is good: it cannot have begun and been forgotten meanwhile,
 # because every channel is remembered for longer.
-UNBORN = 120_000
+UNBORN = REMEMBERED_LEAST
 
 
 class Reader(Protocol):
@@ -72,9 +72,9 @@ class Reading(Operation):
         """Return the command for the next page."""
         keys, after = self._engine.keys, self._after
         epoch = after.epoch
-        places = keys.gate, keys.of(b"m:", self._channel), keys.of(b"s:", self._channel)
+        places = keys.open, keys.of(b"m:", self._channel), keys.of(b"s:", self._channel)
         asked = epoch, after.offset, self._left, PAGE, self._engine.largest, int(self._known), UNBORN
-        command = (b"EVALSHA", SINCE.sha, 3, *places, link.run, link.gen, *asked)
+        command = (b"EVALSHA", SINCE.sha, 3, *places, link.gen, *asked)
         packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
         return packed
 
@@ -97,7 +97,7 @@ class Reading(Operation):
         now = self._engine.now()
         for number, record in enumerate(records):
             try:
-                self._found.append(decodeRecord(self._channel, record, now)[0])
+                self._found.append(decodeRecord(record).publication(self._channel, now))
             except Unreadable as error:
                 self._engine.unreadable(self._channel, error)
                 if self._found:
@@ -114,7 +114,7 @@ class Reading(Operation):
 
     def _positionOf(self, record: bytes, offset: int) -> Position:
         try:
-            return parseLine(record.partition(b"\n")[0]).position
+            return parseHead(record).position
         except Unreadable:
             assert self._answer is not None
             return Position(self._answer.position.epoch, offset)

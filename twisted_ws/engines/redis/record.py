@@ -1,100 +1,179 @@
-"""What a channel keeps of each message, and what subscribers get: a line about it, and the publisher's envelope."""
+"""What a channel keeps of each message, and what subscribers get: an array of msgpack, begun by the server."""
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple
 
 import msgspec
 
+from twisted_ws.engines.redis.server.scripts import VERSION
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Kind, Message, Position, Publication
 
-# The version of the envelope that is written, which is read too.
-VERSION = 1
+_TEXT, _JSON, _BINARY = Kind
+_KINDS = {0: _TEXT, 1: _JSON, 2: _BINARY}
 
-_KINDS = {"t": Kind.TEXT, "j": Kind.JSON, "b": Kind.BINARY}
-_LETTERS = {kind: letter for letter, kind in _KINDS.items()}
+# What the server writes, each in its longest form: array, version, epoch, offset, instance, number, time, charged.
+_HEAD = struct.Struct(">BBB14sBQB8sBQBQBQ")
+HEAD = _HEAD.size
+_MARKS = (0xAE, 0xCF, 0xA8, 0xCF, 0xCF, 0xCF)
+_place = struct.Struct(">3x14sxQ").unpack_from
 
 
-class Envelope(msgspec.Struct, array_like=True, gc=False):
-    """What a publisher puts around a message: an array of msgpack, to which later versions may add.
+class Record(msgspec.Struct, array_like=True, gc=False):
+    """A record, to which later versions may add.
 
     Attributes:
-        version: 1.
-        kind: a letter.
+        version: that of the data model.
+        epoch, offset: the position.
+        instance, number: who has published it, and its how manieth message that was.
+        time: ms of the server's clock.
+        charged: bytes of the history before it, since the channel began.
+        receipt: what the server needs to know an idempotency key again.
+        kind: 0 text, 1 JSON, 2 binary.
         key: for conflation.
         payload: the message.
     """
 
     version: int
-    kind: str
+    epoch: str
+    offset: int
+    instance: str
+    number: int
+    time: int
+    charged: int
+    receipt: bytes | None
+    kind: int
     key: str | None
     payload: bytes
 
+    def publication(self, channel: str, at: float) -> Publication:
+        """Return the publication in it.
 
-class Line(NamedTuple):
+        Args:
+            channel: the channel.
+            at: when it was published.
+        """
+        return Publication(channel, self.epoch, self.offset, _KINDS[self.kind], self.payload, self.key, at)
+
+
+class Head(NamedTuple):
     """What the server has noted of a message.
 
     Attributes:
         position: its id.
-        uid: instance and number of the publisher.
+        instance, number: see `Record`.
         time: ms of the server's clock.
     """
 
     position: Position
-    uid: bytes
+    instance: bytes
+    number: int
     time: int
 
 
+class _Body(msgspec.Struct, array_like=True, gc=False):
+    """What a publisher writes of a record: all but the head."""
+
+    receipt: bytes | None
+    kind: int
+    key: str | None
+    payload: bytes
+
+
+class _Broadcast(msgspec.Struct, array_like=True, gc=False):
+    """A message to all callers."""
+
+    version: int
+    kind: int
+    payload: bytes
+
+
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Envelope).decode
+_decode = msgspec.msgpack.Decoder(Record).decode
+_decodeBroadcast = msgspec.msgpack.Decoder(_Broadcast).decode
 
 
 class Unreadable(ValueError):
     """A record that this version cannot read."""
 
 
-def encodeEnvelope(message: Message, key: str | None) -> bytes:
-    """Return the envelope of a message."""
-    return _encode(Envelope(VERSION, _LETTERS[message.kind], key, message.payload))
+def _numberOf(kind: Kind) -> int:
+    # Faster than a look-up: the hash of an enum's member is Python code.
+    return 0 if kind is _TEXT else 1 if kind is _JSON else 2
 
 
-def parseLine(line: bytes) -> Line:
-    """Return what a line says.
-
-    Raises:
-        Unreadable: it is not one.
-    """
-    try:
-        epoch, offset, uid, time, _ = line.split(b" ", 5)[:5]
-        return Line(Position(epoch.decode("ascii"), int(offset)), uid, int(time))
-    except ValueError:
-        raise Unreadable("a line that no server writes") from None
+def encodeBody(message: Message, key: str | None, receipt: bytes | None = None) -> bytes:
+    """Return what follows the head in the record of a message."""
+    return _encode(_Body(receipt, _numberOf(message.kind), key, message.payload))[1:]
 
 
-def decodeRecord(channel: str, record: bytes, at: float) -> tuple[Publication, bytes]:
-    """Return the publication in a record, and its uid.
+def encodeReceipt(key: str, fingerprint: bytes) -> bytes:
+    """Return an idempotency key and the fingerprint of its message, each after its size."""
+    encoded = key.encode()
+    return b"%b%b%b%b" % (len(encoded).to_bytes(2, "big"), encoded, len(fingerprint).to_bytes(2, "big"), fingerprint)
 
-    Args:
-        channel: the channel.
-        record: the record.
-        at: when it was published.
+
+def encodeBroadcast(message: Message) -> bytes:
+    """Return a message to all callers."""
+    return _encode(_Broadcast(VERSION, _numberOf(message.kind), message.payload))
+
+
+def decodeBroadcast(data: bytes) -> Message:
+    """Return the message to all callers.
 
     Raises:
         Unreadable: another version, or garbage.
     """
-    line, _, envelope = record.partition(b"\n")
     try:
-        epoch, offset, uid, _, _ = line.split(b" ", 5)[:5]
-        made = _decode(envelope)
-        if made.version != VERSION:
-            raise Unreadable(f"an envelope of version {made.version}")
-        kind = _KINDS[made.kind]
-        return Publication(channel, epoch.decode("ascii"), int(offset), kind, made.payload, made.key, at), uid
-    except Unreadable:
-        raise
-    except (ValueError, KeyError):
-        raise Unreadable("an envelope of an unknown form") from None
+        made = _decodeBroadcast(data)
+        if made.version == VERSION:
+            return Message(_KINDS[made.kind], made.payload)
+    except (ValueError, KeyError, RecursionError):
+        pass
+    raise _unreadable(data)
+
+
+def decodeRecord(data: bytes) -> Record:
+    """Return a record.
+
+    Raises:
+        Unreadable: another version, or garbage.
+    """
+    try:
+        record = _decode(data)
+        if record.version == VERSION and 0 <= record.kind <= 2:
+            return record
+    except (ValueError, RecursionError):
+        pass
+    raise _unreadable(data)
+
+
+def _unreadable(data: bytes) -> Unreadable:
+    # An array of up to 15 elements, the first of which is the version.
+    if len(data) > 1 and 0x91 <= data[0] <= 0x9F and data[1] < 0x80 and data[1] != VERSION:
+        return Unreadable(f"a record of version {data[1]}")
+    return Unreadable("a record of an unknown form")
+
+
+def parseHead(record: bytes) -> Head:
+    """Return what the head of a record says; it is the same in all versions.
+
+    Raises:
+        Unreadable: it is not one.
+    """
+    if len(record) >= HEAD:
+        _, _, a, epoch, b, offset, c, instance, d, number, e, time, f, _ = _HEAD.unpack_from(record)
+        if (a, b, c, d, e, f) == _MARKS and epoch.isalnum() and epoch.isascii():
+            return Head(Position(epoch.decode("ascii"), offset), instance, number, time)
+    raise Unreadable("a head that no server writes")
+
+
+def idOf(head: bytes) -> str:
+    """Return the id in a head that the server has just written."""
+    epoch, offset = _place(head)
+    return f"{epoch.decode('ascii')}:{offset}"
 
 
 def parseId(text: bytes) -> Position:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from twisted_ws.engines.redis.record import Unreadable, parseLine
+from twisted_ws.engines.redis.record import Unreadable, parseHead
 from twisted_ws.engines.redis.server.contact import Offer
 from twisted_ws.message import Position
 
@@ -69,7 +69,7 @@ def _runs(channel: str, records: list[bytes]) -> Iterator[Offer]:
     placed: dict[Position, bytes] = {}
     for record in records:
         try:
-            placed[parseLine(record[: record.find(b"\n")]).position] = record
+            placed[parseHead(record).position] = record
         except Unreadable:
             continue
     run: list[bytes] = []

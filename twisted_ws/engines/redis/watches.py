@@ -9,6 +9,8 @@ from twisted_ws.engines.redis.server.link import Link
 from twisted_ws.message import Position
 from twisted_ws.names import isPattern, patternsOf
 
+# Letters of an epoch of a channel that exists.
+EPOCH = 14
 # Seconds after which a channel that is silent is looked at: a message may have got lost in pub/sub.
 IDLE = 25.0
 # Channels that are looked through in one turn of the reactor: about two milliseconds.
@@ -102,7 +104,7 @@ class Watches:
     def positions(self) -> Iterator[tuple[str, Position]]:
         """Return the channels whose last positions are known, with these; they are looked up when they are asked for."""
         watches = list(self.channels.values())
-        return ((watch.channel, Position(watch.epoch, watch.offset)) for watch in watches if watch.epoch)
+        return ((watch.channel, Position(watch.epoch, watch.offset)) for watch in watches if len(watch.epoch) == EPOCH)
 
     def counts(self, count: Callable[[str], int]) -> list[tuple[str, int]]:
         """Return the channels whose number of subscribers the server does not know yet; as many as one turn has time for.

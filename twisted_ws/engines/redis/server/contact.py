@@ -77,8 +77,8 @@ class Owner(Protocol):
     def offers(self) -> Iterator[Offer]:
         """Return what a server may have forgotten."""
 
-    def offered(self) -> tuple[bytes, bytes, bytes, bytes, int]:
-        """Return how long a channel is remembered, the limits of its history, and how long a receipt is remembered."""
+    def offered(self) -> tuple[bytes, int, int, int]:
+        """Return the limits of a history, its age, and how long a channel and a receipt are remembered, in ms."""
 
     def about(self) -> bytes:
         """Return what other nodes may know of this one."""
@@ -275,7 +275,7 @@ class Contact:
                     self._owner.remind(link)
                 if left:
                     yield self._giveBack(link, left)
-                answer = yield link.call(OPEN, (self._keys.gate,), link.run, gen)
+                answer = yield link.call(OPEN, (self._keys.gate, self._keys.open), link.run, gen)
                 if answer[0] == b"open":
                     break
                 if answer[0] == b"wait":
@@ -351,7 +351,13 @@ class Contact:
     def _hello(self, link: Link) -> Generator[Deferred[Any], Any, tuple[bytes, float]]:
         gen = secrets.token_hex(5)
         reply = yield link.call(
-            HELLO, (self._keys.gate,), VERSION, link.run, gen, max(int(self._times.closed * 1000), 1), self._keys.control
+            HELLO,
+            (self._keys.gate, self._keys.open),
+            VERSION,
+            link.run,
+            gen,
+            max(int(self._times.closed * 1000), 1),
+            self._keys.control,
         )
         if reply[0] == b"foreign":
             prefix = self._keys.prefix.decode("ascii")
@@ -390,7 +396,7 @@ class Contact:
     def _offer(self, link: Link, offer: Offer, isFinal: bool) -> Deferred[Any]:
         keys = self._keys
         channel, position, records = offer
-        ttl, messages, age, size, memory = self._owner.offered()
+        limits, age, ttl, memory = self._owner.offered()
         return link.call(
             REPAIR,
             (keys.gate, keys.of(b"m:", channel), keys.of(b"s:", channel), keys.names),
@@ -401,9 +407,8 @@ class Contact:
             position.offset,
             int(isFinal),
             ttl,
-            messages,
+            limits,
             age,
-            size,
             keys.of(b"r:", channel) + b":",
             memory,
             *records,
@@ -449,8 +454,7 @@ class Contact:
         lease = int(self._times.lease * 1000)
         link.call(
             BEAT,
-            (keys.gate, keys.leases, keys.nodes, keys.names),
-            link.run,
+            (keys.open, keys.leases, keys.nodes, keys.names),
             link.gen,
             self._node,
             lease,

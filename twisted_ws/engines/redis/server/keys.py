@@ -17,7 +17,7 @@ class Keys:
         messages: what the name of the pub/sub channel of a channel begins with.
         control: the pub/sub channel of all nodes.
         node: the pub/sub channel of this node.
-        gate, names, leases, nodes, leaving, revocations: see `twisted_ws.engines.redis.server.scripts`.
+        gate, open, names, leases, nodes, leaving, revocations: see `twisted_ws.engines.redis.server.scripts`.
     """
 
     def __init__(self, url: RedisURL, node: str) -> None:
@@ -29,6 +29,7 @@ class Keys:
         self.control = self._shared + b"ctl"
         self.node = self.nodeOf(node)
         self.gate = self.prefix + b"gate"
+        self.open = self.prefix + b"open"
         self.names = self.prefix + b"names"
         self.leases = self.prefix + b"leases"
         self.nodes = self.prefix + b"nodes"

@@ -113,7 +113,7 @@ class Call(Operation):
     Args:
         script: the script.
         keys: its keys.
-        arguments: its arguments; for a gated script, those after the run and the generation.
+        arguments: its arguments; for a gated script, those after the generation.
         convert: makes the answer of the reply; may raise `ChannelError`.
         isGated: whether the script looks at the gate.
     """
@@ -139,7 +139,7 @@ class Call(Operation):
 
     def pack(self, link: Link) -> bytes:
         """Return the command for a link."""
-        gate = (link.run, link.gen) if self.isGated else ()
+        gate = (link.gen,) if self.isGated else ()
         command = (b"EVALSHA", self._script.sha, len(self._keys), *self._keys, *gate, *self._arguments)
         packed: bytes = hiredis.pack_command(command)
         return packed

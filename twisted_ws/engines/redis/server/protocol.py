@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from typing import Protocol as Interface
 
 import hiredis
 from twisted.internet.defer import Deferred
@@ -26,6 +27,22 @@ class Lost(Exception):
     """The connection ended; whether a command that was not answered was executed is unknown."""
 
 
+class Growing(Interface):
+    """A command that grows until it is sent.
+
+    Attributes:
+        count: the commands that it stands for.
+    """
+
+    count: int
+
+    def pack(self) -> bytes:
+        """Return the command as it is now: it grows no more."""
+
+    def answered(self, reply: Any) -> None:
+        """Take what answers a command."""
+
+
 class RedisProtocol(Protocol):
     """One connection.
 
@@ -38,6 +55,8 @@ class RedisProtocol(Protocol):
         onLost: called once with the reason when the connection has ended.
         made: fires when the connection is made.
         error: what ended the connection, if it was not we.
+        ended: why the connection has ended; None if it has not.
+        growing: the last command, while it may grow.
         waiting: how many commands wait for their replies.
         bytes: the size of these commands.
         taken: how many replies and messages have been handled.
@@ -50,21 +69,23 @@ class RedisProtocol(Protocol):
         self.error: BaseException | None = None
         self.bytes = 0
         self.taken = 0
+        self.ended: str | None = None
+        self.growing: Growing | None = None
         self._reactor = reactor
         self._most = PARTIAL + 2 * largest
         self._reader = hiredis.Reader()
         self._partial = 0
         self._out: list[bytes] = []
-        self._asked: deque[tuple[Answered, int]] = deque()
+        self._asked: deque[tuple[Answered, int, int]] = deque()
+        self._count = 0
         self._later: Any = None  # the rest of what came, in a later turn
         self._isPushing = False
         self._isDraining = False
-        self._ended: str | None = None
 
     @property
     def waiting(self) -> int:
         """See above."""
-        return len(self._asked)
+        return self._count if self.growing is None else self._count + self.growing.count
 
     def send(self, command: tuple[bytes | str | int, ...], answered: Answered) -> None:
         """Send a command; all of one turn of the reactor are written at its end."""
@@ -72,10 +93,26 @@ class RedisProtocol(Protocol):
 
     def sendPacked(self, packed: bytes, answered: Answered) -> None:
         """Send a command that was packed."""
-        if self._ended is not None:
-            answered(Lost(self._ended))
+        if self.ended is not None:
+            answered(Lost(self.ended))
             return
-        self._asked.append((answered, len(packed)))
+        self._close()
+        self._append(packed, answered, 1)
+
+    def grow(self, command: Growing) -> None:
+        """Send a command that may grow: until the next one is sent, or for the rest of this turn of the reactor."""
+        self._close()
+        self.growing = command
+        self._write(b"")
+
+    def _close(self) -> None:
+        command, self.growing = self.growing, None
+        if command is not None:
+            self._append(command.pack(), command.answered, command.count)
+
+    def _append(self, packed: bytes, answered: Answered, count: int) -> None:
+        self._asked.append((answered, len(packed), count))
+        self._count += count
         self.bytes += len(packed)
         self._write(packed)
 
@@ -97,7 +134,8 @@ class RedisProtocol(Protocol):
     def push(self, *command: bytes | str) -> None:
         """Send a command of pub/sub, whose confirmations are messages; from the first one on, all that comes is."""
         self._isPushing = True
-        if self._ended is None:
+        if self.ended is None:
+            self._close()
             self._write(hiredis.pack_command(command))  # type: ignore[arg-type]
 
     def _write(self, packed: bytes) -> None:
@@ -107,8 +145,9 @@ class RedisProtocol(Protocol):
             self._reactor.callLater(0, self._flush)
 
     def _flush(self) -> None:
+        self._close()
         out, self._out = self._out, []
-        if self._ended is None and self.transport is not None:
+        if self.ended is None and self.transport is not None:
             self.transport.write(b"".join(out))
 
     def connectionMade(self) -> None:
@@ -123,29 +162,30 @@ class RedisProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Learn that it has ended."""
-        if self._ended is None:
+        if self.ended is None:
             self.error = reason.value
         self._end(reason.getErrorMessage())
 
     def _end(self, why: str) -> None:
-        if self._ended is not None:
+        if self.ended is not None:
             return
-        self._ended = why
+        self.ended = why
         if self._later is not None:
             self._later.cancel()
             self._later = None
+        self._close()
         self._out.clear()
         asked, self._asked = self._asked, deque()
-        self.bytes = 0
+        self.bytes = self._count = 0
         lost = Lost(why)
-        for answered, _ in asked:
+        for answered, _, _ in asked:
             answered(lost)
         if self.onLost is not None:
             self.onLost(why)
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes as they come."""
-        if self._ended is not None:
+        if self.ended is not None:
             return
         self._partial += len(data)
         if self._partial > self._most:
@@ -158,7 +198,7 @@ class RedisProtocol(Protocol):
     def _goOn(self) -> None:
         self._later = None
         self._drain(0)
-        if self._later is None and self._ended is None:
+        if self._later is None and self.ended is None:
             # What is read then is for the next turn.
             self._later = self._reactor.callLater(0, self._resume)
 
@@ -173,14 +213,13 @@ class RedisProtocol(Protocol):
         until, left = seconds() + TURN, LOOK
         self._isDraining = True
         try:
-            while self._ended is None:
+            while self.ended is None:
                 reply = gets()
                 if reply is False:
                     return
                 self._partial = size
-                self._take(reply)
-                left -= 1
-                if not left:
+                left -= self._take(reply)
+                if left <= 0:
                     left = LOOK
                     if seconds() > until:
                         self._rest()
@@ -191,16 +230,19 @@ class RedisProtocol(Protocol):
             self._isDraining = False
 
     def _rest(self) -> None:
-        if self._ended is None:
+        if self.ended is None:
             self._later = self._reactor.callLater(0, self._goOn)
             if self.transport is not None:
                 self.transport.pauseProducing()  # type: ignore[attr-defined]
 
-    def _take(self, reply: Any) -> None:
+    def _take(self, reply: Any) -> int:
+        """Handle a reply, and return how many commands it answers."""
         self.taken += 1
+        count = 1
         if self._asked:
-            answered, size = self._asked.popleft()
+            answered, size, count = self._asked.popleft()
             self.bytes -= size
+            self._count -= count
             answered(reply)
         elif self._isPushing and isinstance(reply, list) and self.onPush is not None:
             self.onPush(reply)
@@ -208,3 +250,4 @@ class RedisProtocol(Protocol):
             self.drop(str(reply))
         else:
             self.drop("it sent a reply to nothing")
+        return count

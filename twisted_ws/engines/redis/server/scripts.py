@@ -4,8 +4,9 @@ Keys, behind the prefix:
 
 | key | what |
 | --- | --- |
-| ``gate`` hash | ``v`` the version of this model, ``run`` the run_id of the server, ``gen`` a random name of this generation, ``until`` ms: closed until then, and until somebody opens it; 0: open; ``open`` is run and gen then |
-| ``m:{channel}`` hash | ``e`` epoch, ``o`` last offset, ``g`` the generation that the epoch began in, ``b`` the last positions of earlier epochs, ``w`` bytes charged so far, ``l`` the same at the first message that is kept, at least, ``x`` when their expiry was set, ``h`` the history's limits, ``n:{instance}`` the last number that an instance published with |
+| ``gate`` hash | ``v`` the version of this model, ``run`` the run_id of the server, ``gen`` a random name of this generation, ``until`` ms: closed until then, and until somebody opens it; 0: open |
+| ``open`` string | the generation, once the gate is open |
+| ``m:{channel}`` string | where the channel is, as `_STATE` has it |
 | ``s:{channel}`` stream | the messages: entry ``0-{offset}`` with one field, a record |
 | ``r:{channel}:{key}`` string | the answer to a publication with an idempotency key |
 | ``c:{channel}`` hash | subscribers by node |
@@ -17,8 +18,8 @@ Keys, behind the prefix:
 | ``k:{key}`` string | a claim, by whom |
 | ``rv`` sorted set | revocations by their end |
 
-A record is ``epoch offset instance-number ms charged`` and a line feed before the publisher's envelope, and is what subscribers get.
-With an idempotency key, the line has one more word: key and fingerprint in hexadecimal, with a colon between them.
+A record (`twisted_ws.engines.redis.record`) is what the stream keeps and subscribers get: an array of msgpack whose first elements are
+written here, each in its longest form, so that a number is always in the same place. They are called its head.
 A script that writes what a closed gate protects answers ``closed`` then.
 """  # noqa: E501 - a table
 
@@ -26,12 +27,15 @@ from __future__ import annotations
 
 from hashlib import sha1
 
-# The version of the data model.
-VERSION = 1
+# The version of the data model, and of the records.
+VERSION = 2
+# A channel is remembered for so many times the age of its history, and for so many ms at least: it is looked at twice a minute.
+REMEMBERED = 10
+REMEMBERED_LEAST = 120_000
 
 _GATE = """
-local function closed(gate, run, gen)
-  return redis.call('HGET', gate, 'open') ~= run .. gen
+local function closed(open, gen)
+  return redis.call('GET', open) ~= gen
 end
 """
 
@@ -46,6 +50,32 @@ local function whole(n)
 end
 """
 
+# Where a channel is: e epoch, g the generation that the epoch began in, o last offset, w bytes charged so far, l the same at the
+# first message that is kept, at least, x when the expiry was set, h the limits of the history (messages, ms, bytes), b the last
+# positions of earlier epochs, i the instances that have published: name, last number and time of each.
+# In binary, because to write a number in digits takes as long as half a command.
+_STATE = """
+local function read(state)
+  local e, g, o, w, l, x, h, b, at = struct.unpack('>c14c10ddddc24s', state)
+  return e, o, g, w, l, x, h, b, string.sub(state, at)
+end
+local function packed(e, o, g, w, l, x, h, b, i)
+  return struct.pack('>c14c10ddddc24s', e, g, o, w, l, x, h, b) .. i
+end
+local function numbered(i, instance)
+  -- Where an instance is in i, and its last number.
+  local at = string.find(i, instance, 1, true)
+  while at and at % 24 ~= 1 do at = string.find(i, instance, at + 1, true) end
+  if at then return at, (struct.unpack('>d', i, at + 8)) end
+  return #i + 1
+end
+local function numbering(i, at, instance, number, time)
+  local entry = struct.pack('>c8dd', instance, number, time)
+  if #i == 24 and at == 1 then return entry end
+  return string.sub(i, 1, at - 1) .. entry .. string.sub(i, at + 24)
+end
+"""
+
 # An epoch begins with its time, so of two the later one is the greater one.
 _EPOCH = """
 local function epoch(before, now, tag)
@@ -55,10 +85,9 @@ local function epoch(before, now, tag)
   end
   return string.format('%011x', now) .. tag
 end
-local function create(m, s, names, channel, gen, e)
+local function create(s, names, channel)
   redis.call('DEL', s)
   redis.call('ZADD', names, 0, channel)
-  redis.call('HSET', m, 'e', e, 'o', '0', 'g', gen, 'b', '', 'w', '0', 'l', '0')
 end
 local function bounded(b, e, o)
   b = b .. e .. ':' .. whole(o) .. ' '
@@ -69,7 +98,9 @@ end
 
 _HISTORY = """
 local function head(record)
-  return string.match(record, '^(%w+) (%d+) (%S+) (%d+) (%d+)[^\\n]*\\n')
+  -- Epoch, offset, instance, number, time, bytes charged before it; nothing for what is no record.
+  if not record or #record < 62 or string.byte(record, 3) ~= 174 then return end
+  return struct.unpack('>xxxc14xI8xc8xI8xI8xI8', record)
 end
 local function first(s)
   local found = redis.call('XRANGE', s, '-', '+', 'COUNT', 1)[1]
@@ -87,32 +118,30 @@ local function cut(s, low, high, isKept)
   redis.call('XTRIM', s, 'MINID', '0-' .. whole(low))
   return low
 end
-local function tooLarge(m, s, o, w, most)
-  -- Down to nine tenths, so that not every message has to search.
+local function tooLarge(s, o, w, most)
+  -- Down to nine tenths, so that not every message has to search. Returns the bytes charged before the first that is kept.
   local low, record = first(s)
-  if not low then return end
-  local _, _, _, _, from = head(record)
-  if w - (tonumber(from) or 0) > most then
+  if not low then return w end
+  local from = select(6, head(record)) or 0
+  if w - from > most then
     low = cut(s, low, o, function(each)
-      local _, _, _, _, before = head(each)
+      local before = select(6, head(each))
       return before and w - before <= most * 0.9
     end)
-    _, record = first(s)
-    from = record and select(5, head(record)) or whole(w)
+    from = select(6, head(select(2, first(s)))) or w
   end
-  redis.call('HSET', m, 'l', from or '0')
+  return from
 end
-local function tidy(m, s, o, h, now)
+local function tidy(s, o, h, now)
   -- Forget what the limits say; the number of messages is only approximate until then.
-  local messages, age, bytes = string.match(h or '', '^(%d+) (%d+) (%d+)$')
-  if not messages then return end
-  if redis.call('XLEN', s) > tonumber(messages) then redis.call('XTRIM', s, 'MAXLEN', messages) end
+  local messages, age = struct.unpack('>dd', h)
+  if redis.call('XLEN', s) > messages then redis.call('XTRIM', s, 'MAXLEN', messages) end
   local low, record = first(s)
-  local at = record and select(4, head(record))
-  if at and tonumber(at) <= now - age then
+  local at = select(5, head(record))
+  if at and at <= now - age then
     cut(s, low, o, function(each)
-      local _, _, _, time = head(each)
-      return time and tonumber(time) > now - age
+      local time = select(5, head(each))
+      return time and time > now - age
     end)
   end
 end
@@ -129,7 +158,7 @@ end
 """
 
 _HELLO = """
-local key, version, run, gen, rest, ctl = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local key, open, version, run, gen, rest, ctl = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local kind = redis.call('TYPE', key).ok
 if kind ~= 'none' and kind ~= 'hash' then return {'foreign'} end
 local gate = redis.call('HMGET', key, 'v', 'run', 'gen', 'until')
@@ -137,7 +166,7 @@ if kind == 'hash' and not gate[1] then return {'foreign'} end
 if gate[1] and gate[1] ~= version then return {'version', gate[1]} end
 local now = ms()
 if gate[2] ~= run or not gate[3] or not gate[4] then
-  redis.call('DEL', key)
+  redis.call('DEL', key, open)
   redis.call('HSET', key, 'v', version, 'run', run, 'gen', gen, 'until', whole(now + rest))
   redis.call('PUBLISH', ctl, 'gate ' .. gen)
   return {'ok', gen, rest}
@@ -156,122 +185,144 @@ local gate = redis.call('HMGET', KEYS[1], 'run', 'gen', 'until')
 if gate[1] ~= ARGV[1] or gate[2] ~= ARGV[2] then return {'closed'} end
 local left = gate[3] - ms()
 if gate[3] ~= '0' and left > 0 then return {'wait', left} end
-redis.call('HSET', KEYS[1], 'until', '0', 'open', ARGV[1] .. ARGV[2])
+redis.call('HSET', KEYS[1], 'until', '0')
+redis.call('SET', KEYS[2], ARGV[2])
 return {'open'}
 """
 
+# Several messages of one node: KEYS are the gate's and the channels'; ARGV is what they have in common, and then, for each,
+# what is said of it and the message itself. The answer has two elements for each.
 _PUBLISH = """
-local gate, m, s, c, names, receipt = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local gen, tag, instance, number, again, node = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local channel, to, envelope = ARGV[8], ARGV[9], ARGV[10]
-local messages, age, bytes, ttl = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
-if closed(gate, ARGV[1], gen) then return {'closed'} end
-local is = redis.call('HMGET', m, 'e', 'o', 'g', 'w', 'l', 'h', 'n:' .. instance, 'x')
-local e, o, w = is[1], tonumber(is[2]), tonumber(is[4])
-local mine = is[7] and tonumber(string.match(is[7], '^%d+'))
-local here = 0
-if receipt then
-  local id, recipients, fingerprint = string.match(redis.call('GET', receipt) or '', '^(%S+) (%d+) (.*)$')
-  if id then
-    if fingerprint ~= ARGV[15] then return {'reused'} end
-    return {'known', id, tonumber(recipients)}
-  end
-  here = tonumber(ARGV[17])
-end
-if mine and mine >= tonumber(number) then
-  -- It was perhaps here already: sent again, or late, from a connection that its node has given up.
-  local head = history()
-  local wanted, from, seen = instance .. '-' .. number, '+', 0
-  while true do
-    local found = redis.call('XREVRANGE', s, from, '-', 'COUNT', 100)
-    for _, entry in ipairs(found) do
-      local e2, o2, uid = head(entry[2][2])
-      if uid == wanted then return {'known', e2 .. ':' .. o2, others(c, node), string.match(entry[2][2], '^[^\\n]*')} end
-      seen = tonumber(string.sub(entry[1], 3))
-    end
-    if #found < 100 then break end
-    from = '(' .. found[100][1]
-  end
-  -- Not in a history that is whole: it was never published. Else what was sent again is taken for one that is forgotten.
-  if again == '1' and seen ~= 1 then return {'known', e .. ':' .. whole(o), others(c, node)} end
-end
+local all = redis.call('MGET', unpack(KEYS))
+local prefix, to, gen, tag, instance, h0, memory, node = struct.unpack('>I2c0I2c0c10c3c8c24dI2c0', ARGV[1])
+if all[1] ~= gen then return {'closed'} end
 local now = ms()
-local at = whole(now)
-if not e then
-  local epoch, create = epochs()
-  e, o, w = epoch(nil, now, tag), 0, 0
-  create(m, s, names, channel, gen, e)
-elseif is[3] ~= gen then
-  local epoch, _, bounded = epochs()
-  local b = bounded(redis.call('HGET', m, 'b') or '', e, o)
-  e = epoch(e, now, tag)
-  redis.call('HSET', m, 'e', e, 'g', gen, 'b', b)
-end
-o = o + 1
-local id = whole(o)
-local line = e .. ' ' .. id .. ' ' .. instance .. '-' .. number .. ' ' .. at .. ' ' .. whole(w)
-if receipt then line = line .. ' ' .. ARGV[18] end
-local record = line .. '\\n' .. envelope
-w = w + #envelope + 256
-local h = messages .. ' ' .. age .. ' ' .. bytes
-if is[6] ~= h then
-  local _, _, tidy = history()
-  if is[6] then tidy(m, s, o - 1, is[6], now) end
-  redis.call('HSET', m, 'h', h)
-end
-if not mine then
-  -- Instances that have gone leave their last number behind; nothing is sent again after a minute.
-  if redis.call('HLEN', m) > 40 then
-    local all = redis.call('HGETALL', m)
-    for n = 1, #all, 2 do
-      local time = string.sub(all[n], 1, 2) == 'n:' and string.match(all[n + 1], ' (%d+)$')
-      if time and now - time > 60000 then redis.call('HDEL', m, all[n]) end
+local answer = {}
+
+local function publish(said, body)
+  local k, number, again, here, h, at = struct.unpack('>I2dBdI1c0', said)
+  if h == '' then h = h0 end
+  local m, state = KEYS[k], all[k]
+  local channel = string.sub(m, #prefix + 3)
+  local s, receipt, fingerprint = prefix .. 's:' .. channel
+  if here >= 0 then
+    receipt, fingerprint = struct.unpack('>I2c0I2c0', said, at)
+    receipt = prefix .. 'r:' .. channel .. ':' .. receipt
+    local known = redis.call('GET', receipt)
+    if known then
+      local e, o, recipients, from = struct.unpack('>c14dd', known)
+      if fingerprint ~= string.sub(known, from) then return 'reused', 0 end
+      return 'known', {e .. ':' .. whole(o), recipients}
     end
   end
-end
-local last = number
-if mine and mine > tonumber(number) then last = whole(mine) end
-redis.call('HSET', m, 'o', id, 'w', whole(w), 'n:' .. instance, last .. ' ' .. at)
-if messages ~= '0' then
-  redis.call('XADD', s, 'MAXLEN', '~', messages, '0-' .. id, 'd', record)
-  if w - (tonumber(is[5]) or 0) > tonumber(bytes) then
-    local _, tooLarge = history()
-    tooLarge(m, s, o, w, tonumber(bytes))
+  local e, o, g, w, l, x, h1, b, i, place, mine
+  if state then
+    e, o, g, w, l, x, h1, b, i = read(state)
+    place, mine = numbered(i, instance)
+  else
+    o, w, l, x, b, i, place = 0, 0, 0, 0, '', '', 1
   end
+  local c = prefix .. 'c:' .. channel
+  if mine and mine >= number then
+    -- It was perhaps here already: sent again, or late, from a connection that its node has given up.
+    local head = history()
+    local from, seen = '+', 0
+    while true do
+      local found = redis.call('XREVRANGE', s, from, '-', 'COUNT', 100)
+      for _, entry in ipairs(found) do
+        local e2, o2, instance2, number2 = head(entry[2][2])
+        if instance2 == instance and number2 == number then
+          return 'known', {e2 .. ':' .. whole(o2), others(c, node), string.sub(entry[2][2], 1, 62)}
+        end
+        seen = tonumber(string.sub(entry[1], 3))
+      end
+      if #found < 100 then break end
+      from = '(' .. found[100][1]
+    end
+    -- Not in a history that is whole: it was never published. Else what was sent again is taken for one that is forgotten.
+    if again == 1 and seen ~= 1 then return 'known', {e .. ':' .. whole(o), others(c, node)} end
+  end
+  if not e then
+    local epoch, create = epochs()
+    e, g = epoch(nil, now, tag), gen
+    create(s, prefix .. 'names', channel)
+  elseif g ~= gen then
+    local epoch, _, bounded = epochs()
+    b = bounded(b, e, o)
+    e, g = epoch(e, now, tag), gen
+  end
+  o = o + 1
+  local id = '0-' .. whole(o)
+  local line = struct.pack(
+    '>BBBc14BI8Bc8BI8BI8BI8', 155, 2, 174, e, 207, o, 168, instance, 207, number, 207, now, 207, w)
+  local record = line .. body
+  w = w + #body + 256
+  local messages, age, bytes = struct.unpack('>ddd', h)
+  if h1 ~= h then
+    local _, _, tidy = history()
+    if h1 then tidy(s, o - 1, h1, now) end
+    x = 0
+  end
+  if not mine and #i > 960 then
+    -- Instances that have gone leave their last number behind; nothing is sent again after a minute.
+    local kept = {}
+    for at = 1, #i, 24 do
+      if now - struct.unpack('>d', i, at + 16) <= 60000 then kept[#kept + 1] = string.sub(i, at, at + 23) end
+    end
+    i = table.concat(kept)
+    place = #i + 1
+  end
+  i = numbering(i, place, instance, mine and mine > number and mine or number, now)
+  -- The expiry is not set with each message: they live a little longer.
+  local isOld = now - x > age / 20
+  if isOld then x = now end
+  if messages > 0 then
+    redis.call('XADD', s, 'MAXLEN', '~', messages, id, 'd', record)
+    if w - l > bytes then
+      local _, tooLarge = history()
+      l = tooLarge(s, o, w, bytes)
+    end
+  end
+  state = packed(e, o, g, w, l, x, h, b, i)
+  if isOld then
+    redis.call('SET', m, state, 'PX', math.max(age * REMEMBERED, REMEMBERED_LEAST))
+    redis.call('PEXPIRE', s, math.ceil(age * 1.05))
+  else
+    redis.call('SET', m, state, 'KEEPTTL')
+  end
+  all[k] = state
+  local recipients = others(c, node)
+  if receipt then
+    recipients = recipients + here
+    redis.call('SET', receipt, struct.pack('>c14dd', e, o, recipients) .. fingerprint, 'PX', memory)
+  end
+  redis.call('PUBLISH', to .. channel, record)
+  return recipients, line
 end
-if not is[8] or now - is[8] > age / 20 or is[6] ~= h then
-  -- Not with each message: they live a little longer.
-  redis.call('HSET', m, 'x', at)
-  redis.call('PEXPIRE', m, ttl)
-  redis.call('PEXPIRE', s, math.ceil(age * 1.05))
+
+for n = 2, #ARGV, 2 do
+  local isDone, what, about = pcall(publish, ARGV[n], ARGV[n + 1])
+  if not isDone then what, about = 'error', type(what) == 'table' and what.err or what end
+  answer[n - 1], answer[n] = what, about
 end
-local recipients = others(c, node)
-if receipt then
-  recipients = recipients + here
-  redis.call('SET', receipt, e .. ':' .. id .. ' ' .. recipients .. ' ' .. ARGV[15], 'PX', ARGV[16])
-end
-redis.call('PUBLISH', to, record)
-return {'ok', line, recipients}
+return answer
 """
 
 # What nodes remember of a channel, while the gate is closed: its position, and records without gaps that end there.
 _REPAIR = """
 local gate, m, s, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local run, gen, channel, e, o, final, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local messages, age, bytes, receipts, memory = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
-local function bytesOf(hex)
-  return (string.gsub(hex, '..', function(two) return string.char(tonumber(two, 16)) end))
-end
+local limits, age, receipts, memory = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local is = redis.call('HMGET', gate, 'run', 'gen', 'until')
 if is[1] ~= run or is[2] ~= gen then return {'closed'} end
 if is[3] == '0' then return {'open'} end
-local has = redis.call('HMGET', m, 'e', 'o', 'w', 'b')
-local e2, o2, w, b = has[1], tonumber(has[2]), tonumber(has[3]), has[4]
+local e2, o2, g, w, l, x, h, b, i
+local state = redis.call('GET', m)
+if state then e2, o2, g, w, l, x, h, b, i = read(state) end
 if e2 and (e2 > e or (e2 == e and o2 >= o)) then return {'has'} end
 local from
-for n = 13, #ARGV do
+for n = 12, #ARGV do
   local epoch, offset = head(ARGV[n])
-  offset = tonumber(offset)
   if not e2 then
     from = n
     break
@@ -288,50 +339,46 @@ if not e2 or not from then
   if e2 and final ~= '1' then return {'gap'} end
   redis.call('DEL', s)
   redis.call('ZADD', names, 0, channel)
-  from, e2, o2, w, b = 13, e, o, w or 0, b or ''
-  if ARGV[13] then e2, o2 = head(ARGV[13]) end
+  from, e2, o2, w, b = 12, e, o, w or 0, b or ''
+  if ARGV[12] then e2, o2 = head(ARGV[12]) end
 end
+g, l, x, h, i = g or '----------', l or 0, x or 0, h or limits, i or ''
 for n = from, #ARGV do
-  local epoch, offset, uid, time = head(ARGV[n])
+  local epoch, offset, instance, number, time = head(ARGV[n])
   if epoch ~= e2 then
     b = bounded(b, e2, o2)
     e2 = epoch
   end
-  o2 = tonumber(offset)
-  local record = string.gsub(string.sub(ARGV[n], 1, 120), '^(%S+ %S+ %S+ %S+ )%d+', '%1' .. whole(w)) .. string.sub(ARGV[n], 121)
-  w = w + #record - #string.match(record, '^[^\\n]*\\n') + 256
-  if messages ~= '0' then redis.call('XADD', s, '0-' .. offset, 'd', record) end
-  local key, fingerprint = string.match(record, '^%S+ %S+ %S+ %S+ %S+ (%x*):(%x*)\\n')
-  if key then
-    redis.call('SET', receipts .. bytesOf(key), e2 .. ':' .. offset .. ' 0 ' .. bytesOf(fingerprint), 'PX', memory, 'NX')
+  o2 = offset
+  local record = string.sub(ARGV[n], 1, 54) .. struct.pack('>I8', w) .. string.sub(ARGV[n], 63)
+  w = w + #record - 62 + 256
+  if struct.unpack('>d', limits) > 0 then redis.call('XADD', s, '0-' .. whole(offset), 'd', record) end
+  local size = string.byte(record, 63)
+  if size == 196 or size == 197 then  -- there is a receipt: binary of one byte of length, or of two
+    local key, fingerprint = struct.unpack('>I2c0I2c0', record, size - 131)
+    redis.call('SET', receipts .. key, struct.pack('>c14dd', e2, offset, 0) .. fingerprint, 'PX', memory, 'NX')
   end
-  local instance, number = string.match(uid, '^(%w+)-(%d+)$')
-  if instance then
-    local was = string.match(redis.call('HGET', m, 'n:' .. instance) or '', '^%d+')
-    if not was or tonumber(was) < tonumber(number) then
-      redis.call('HSET', m, 'n:' .. instance, number .. ' ' .. time)
-    end
-  end
+  local at, was = numbered(i, instance)
+  if not was or was < number then i = numbering(i, at, instance, number, time) end
 end
-redis.call('HSET', m, 'e', e, 'o', whole(o), 'w', whole(w), 'b', b)
-redis.call('HSETNX', m, 'g', '-')
-redis.call('HSETNX', m, 'l', '0')
-redis.call('HSETNX', m, 'h', messages .. ' ' .. age .. ' ' .. bytes)
-redis.call('PEXPIRE', m, ttl)
+redis.call('SET', m, packed(e, o, g, w, l, x, h, b, i), 'PX', ttl)
 redis.call('PEXPIRE', s, age)
 return {'ok'}
 """
 
 _WATCH = """
-local gate, m, s, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local run, gen, channel, tag, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-if closed(gate, run, gen) then return {'closed'} end
-local is = redis.call('HMGET', m, 'e', 'o')
-if is[1] then return {'ok', is[1], is[2], 0} end
-if ARGV[6] ~= '1' then return {'full'} end
+local open, m, s, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local gen, channel, tag, ttl, limits, mayMake = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+if closed(open, gen) then return {'closed'} end
+local state = redis.call('GET', m)
+if state then
+  local e, o = read(state)
+  return {'ok', e, whole(o), 0}
+end
+if mayMake ~= '1' then return {'full'} end
 local e = epoch(nil, ms(), tag)
-create(m, s, names, channel, gen, e)
-redis.call('PEXPIRE', m, ttl)
+create(s, names, channel)
+redis.call('SET', m, packed(e, 0, gen, 0, 0, 0, limits, '', ''), 'PX', ttl)
 return {'ok', e, '0', 1}
 """
 
@@ -339,9 +386,10 @@ return {'ok', e, '0', 1}
 _TOPS = """
 local found = {}
 for n, m in ipairs(KEYS) do
-  local is = redis.call('HMGET', m, 'e', 'o')
-  if is[1] then
-    found[n] = is[1] .. ':' .. is[2]
+  local state = redis.call('GET', m)
+  if state then
+    local e, o = read(state)
+    found[n] = e .. ':' .. whole(o)
     if redis.call('PTTL', m) < tonumber(ARGV[1]) then redis.call('PEXPIRE', m, ARGV[1]) end
   else
     found[n] = ''
@@ -353,22 +401,23 @@ return found
 # A channel that does not exist has a position: "0", the minute and the generation. Nothing is missed since then if it now has
 # all its messages now, and cannot have been forgotten in between.
 _SINCE = """
-local gate, m, s = KEYS[1], KEYS[2], KEYS[3]
-local run, gen, e, offset, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local most, largest, age = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9])
-if closed(gate, run, gen) then return {'closed'} end
-local is = redis.call('HMGET', m, 'e', 'o', 'b', 'h')
-local top, o, b = is[1], tonumber(is[2]), is[3]
+local open, m, s = KEYS[1], KEYS[2], KEYS[3]
+local gen, e, offset, limit = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local most, largest, known, age = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+if closed(open, gen) then return {'closed'} end
+local top, o, b, h, _
+local state = redis.call('GET', m)
+if state then top, o, _, _, _, _, h, b = read(state) end
 local now = ms()
 local recent = now - now % (age / 2)
 local unborn = string.format('0%011x', recent) .. gen
 local earlier = string.format('0%011x', recent - age / 2) .. gen
-if string.sub(e, 1, 1) == '~' and ARGV[8] == '1' then
+if string.sub(e, 1, 1) == '~' and known == '1' then
   return {'which', top or unborn, (b or '') .. unborn .. ':0 ' .. earlier .. ':0 '}
 end
 local isUnborn = e == unborn or e == earlier
 if not top then return {'none', unborn, (e == '' or isUnborn) and 1 or 0} end
-tidy(m, s, o, is[4], ms())
+tidy(s, o, h, now)
 local from = first(s) or o + 1
 local recovered, at = 0, top
 if e == '' then
@@ -414,30 +463,33 @@ return answer
 """
 
 _FORGET = """
-local gate, m, s = KEYS[1], KEYS[2], KEYS[3]
-if closed(gate, ARGV[1], ARGV[2]) then return {'closed'} end
-local is = redis.call('HMGET', m, 'o', 'h')
-if not is[1] then return {'ok', 0} end
-tidy(m, s, tonumber(is[1]), is[2], ms())
+local open, m, s = KEYS[1], KEYS[2], KEYS[3]
+if closed(open, ARGV[1]) then return {'closed'} end
+local state = redis.call('GET', m)
+if not state then return {'ok', 0} end
+local e, o, g, w, l, _, h, b, i = read(state)
+tidy(s, o, h, ms())
 local count = redis.call('XLEN', s)
 redis.call('DEL', s)
-redis.call('HDEL', m, 'x')
+-- The stream that comes next has no expiry yet.
+redis.call('SET', m, packed(e, o, g, w, l, 0, h, b, i), 'KEEPTTL')
 return {'ok', count}
 """
 
 _DESCRIBE = """
 local function describe(prefix, channel)
   local m, s = prefix .. 'm:' .. channel, prefix .. 's:' .. channel
-  local is = redis.call('HMGET', m, 'e', 'o', 'w', 'h')
-  if not is[1] then return nil end
-  tidy(m, s, tonumber(is[2]), is[4], ms())
+  local state = redis.call('GET', m)
+  if not state then return nil end
+  local e, o, _, w, _, _, h = read(state)
+  tidy(s, o, h, ms())
   local offset, record = first(s)
-  local count, bytes, e = 0, 0, ''
+  local count, bytes, from = 0, 0, e
   if offset then
-    local epoch, _, _, _, from = head(record)
-    e, count, bytes = epoch, redis.call('XLEN', s), is[3] - (tonumber(from) or 0)
+    local e2, _, _, _, _, w2 = head(record)
+    from, count, bytes = e2 or e, redis.call('XLEN', s), w - (w2 or 0)
   end
-  return {channel, is[1], is[2], count, bytes, e or is[1], whole(offset or 0), others(prefix .. 'c:' .. channel, '')}
+  return {channel, e, whole(o), count, bytes, from, whole(offset or 0), others(prefix .. 'c:' .. channel, '')}
 end
 """
 
@@ -564,9 +616,9 @@ return answer
 """
 
 _BEAT = """
-local gate, leases, nodes, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local run, gen, node, lease, info, to, probe, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-if closed(gate, run, gen) then return {'closed'} end
+local open, leases, nodes, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local gen, node, lease, info, to, probe, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+if closed(open, gen) then return {'closed'} end
 local now = ms()
 local had = redis.call('ZSCORE', leases, node)
 redis.call('ZADD', leases, whole(now + lease), node)
@@ -623,10 +675,10 @@ return found
 """
 
 _CLAIM = """
-if closed(KEYS[1], ARGV[1], ARGV[2]) then return {'closed'} end
+if closed(KEYS[1], ARGV[1]) then return {'closed'} end
 local by = redis.call('GET', KEYS[2])
-if by then return {'ok', by == ARGV[3] and 1 or 0} end
-if tonumber(ARGV[4]) > ms() then redis.call('SET', KEYS[2], ARGV[3], 'PXAT', ARGV[4]) end
+if by then return {'ok', by == ARGV[2] and 1 or 0} end
+if tonumber(ARGV[3]) > ms() then redis.call('SET', KEYS[2], ARGV[2], 'PXAT', ARGV[3]) end
 return {'ok', 1}
 """
 
@@ -660,21 +712,22 @@ class Script:
 HELLO = Script(_TIME, _HELLO)
 OPEN = Script(_TIME, _OPEN)
 PUBLISH = Script(
-    _GATE,
+    f"local REMEMBERED, REMEMBERED_LEAST = {REMEMBERED}, {REMEMBERED_LEAST}",
     _TIME,
+    _STATE,
     # Most messages do without these: to make the functions each time would cost more than to call them.
     f"local function history() {_HISTORY} return head, tooLarge, tidy end",
     f" local function epochs() {_EPOCH} return epoch, create, bounded end",
     _COUNTS,
     _PUBLISH,
 )
-REPAIR = Script(_TIME, _EPOCH, _HISTORY, _REPAIR)
-WATCH = Script(_GATE, _TIME, _EPOCH, _WATCH)
-TOPS = Script(_TOPS)
-SINCE = Script(_GATE, _TIME, _HISTORY, _SINCE)
-FORGET = Script(_GATE, _TIME, _HISTORY, _FORGET)
-DESCRIBE = Script(_TIME, _HISTORY, _COUNTS, _DESCRIBE, _DESCRIBE_ONE)
-LIST = Script(_TIME, _HISTORY, _COUNTS, _DESCRIBE, _LIST)
+REPAIR = Script(_TIME, _STATE, _EPOCH, _HISTORY, _REPAIR)
+WATCH = Script(_GATE, _TIME, _STATE, _EPOCH, _WATCH)
+TOPS = Script(_TIME, _STATE, _TOPS)
+SINCE = Script(_GATE, _TIME, _STATE, _HISTORY, _SINCE)
+FORGET = Script(_GATE, _TIME, _STATE, _HISTORY, _FORGET)
+DESCRIBE = Script(_TIME, _STATE, _HISTORY, _COUNTS, _DESCRIBE, _DESCRIBE_ONE)
+LIST = Script(_TIME, _STATE, _HISTORY, _COUNTS, _DESCRIBE, _LIST)
 COUNT = Script(_COUNT)
 ENTER = Script(_TIME, _PRESENCE, _ENTER)
 SWEEP = Script(_TIME, _SWEEP)
