@@ -5,7 +5,7 @@ from twisted_ws.testing.engines import EngineContract
 
 
 class SomeBytes(FaultyHarness):
-    stride = 37
+    stride = 23
 
 
 class TestFaults(EngineContract):

@@ -571,8 +571,8 @@ class RedisEngine:
             return failure
 
         keys = self.keys
-        places = (keys.open, keys.of(b"m:", channel), keys.of(b"s:", channel), keys.names)
-        arguments = (channel, self._publisher.tag, self._ttl, packedLimits(self._history), int(mayMake))
+        places = (keys.open, keys.of(b"m:", channel))
+        arguments = (keys.prefix, channel, self._publisher.tag, self._ttl, packedLimits(self._history), int(mayMake))
         operation = Watching(self._requests, now, WATCH, places, arguments, answered, True)
         operation.watch, operation.subscribe = watch, self._subscribe
         operation.later.addErrback(failed)

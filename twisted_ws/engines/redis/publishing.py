@@ -31,7 +31,7 @@ PLACES = 10_000
 TOGETHER = 32
 TOGETHER_BYTES = 64 * 1024
 
-_packSaid = struct.Struct(">HdBdB").pack
+_packSaid = struct.Struct(">HdBddB").pack
 _packLimits = struct.Struct(">ddd").pack
 
 
@@ -229,9 +229,10 @@ class Publishing(Operation):
         Args:
             place: where the channel's key is.
         """
+        limits, told = self._limits, self._shared.watches.told(self._channel)
         if self._receipt is None:
-            return _packSaid(place, self._number, self.isAgain, -1, len(self._limits)) + self._limits
-        return _packSaid(place, self._number, self.isAgain, self._here, len(self._limits)) + self._limits + self._receipt
+            return _packSaid(place, self._number, self.isAgain, told, -1, len(limits)) + limits
+        return _packSaid(place, self._number, self.isAgain, told, self._here, len(limits)) + limits + self._receipt
 
     def published(self, recipients: int, head: bytes) -> None:
         """Take the server's answer: it is done."""

@@ -98,6 +98,13 @@ class Watches:
             each in self.patterns and self.patterns[each].isConfirmed for each in patternsOf(channel)
         )
 
+    def told(self, channel: str) -> int:
+        """Return the number of subscribers that the server was told; -1 if that is not certain."""
+        watch = self.channels.get(channel)
+        if watch is not None:
+            return watch.told
+        return -1 if channel in self._gone else 0
+
     def _isMatched(self, channel: str) -> bool:
         return any(each in self.patterns for each in patternsOf(channel))
 

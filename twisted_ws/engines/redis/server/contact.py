@@ -399,7 +399,7 @@ class Contact:
         limits, age, ttl, memory = self._owner.offered()
         return link.call(
             REPAIR,
-            (keys.gate, keys.of(b"m:", channel), keys.of(b"s:", channel), keys.names),
+            (keys.gate, keys.of(b"m:", channel), keys.of(b"s:", channel)),
             link.run,
             link.gen,
             channel,
@@ -409,7 +409,7 @@ class Contact:
             ttl,
             limits,
             age,
-            keys.of(b"r:", channel) + b":",
+            keys.prefix,
             memory,
             *records,
         )

@@ -51,28 +51,39 @@ end
 """
 
 # Where a channel is: e epoch, g the generation that the epoch began in, o last offset, w bytes charged so far, l the same at the
-# first message that is kept, at least, x when the expiry was set, h the limits of the history (messages, ms, bytes), b the last
-# positions of earlier epochs, i the instances that have published: name, last number and time of each.
-# In binary, because to write a number in digits takes as long as half a command.
+# first message that is kept, at least, x when the expiry was set, t subscribers of all nodes, h the limits of the history
+# (messages, ms, bytes), b the last positions of earlier epochs, i the instances that have published, the last one first (name,
+# last number, time). In binary: to write a number in digits takes as long as a tenth of the whole script.
 _STATE = """
 local function read(state)
-  local e, g, o, w, l, x, h, b, at = struct.unpack('>c14c10ddddc24s', state)
-  return e, o, g, w, l, x, h, b, string.sub(state, at)
+  local e, g, o, w, l, x, t, h, b, at = struct.unpack('>c14c10dddddc24s', state)
+  return e, o, g, w, l, x, t, h, b, string.sub(state, at)
 end
-local function packed(e, o, g, w, l, x, h, b, i)
-  return struct.pack('>c14c10ddddc24s', e, g, o, w, l, x, h, b) .. i
+local function packed(e, o, g, w, l, x, t, h, b, i)
+  return struct.pack('>c14c10dddddc24s', e, g, o, w, l, x, t, h, b) .. i
 end
+"""
+
+# The instances of a channel that nobody has published to.
+_NOBODY = "local NOBODY = struct.pack('>c8dd', '--------', 0, 0) "
+
+_INSTANCES = """
 local function numbered(i, instance)
   -- Where an instance is in i, and its last number.
   local at = string.find(i, instance, 1, true)
   while at and at % 24 ~= 1 do at = string.find(i, instance, at + 1, true) end
   if at then return at, (struct.unpack('>d', i, at + 8)) end
-  return #i + 1
 end
-local function numbering(i, at, instance, number, time)
-  local entry = struct.pack('>c8dd', instance, number, time)
-  if #i == 24 and at == 1 then return entry end
-  return string.sub(i, 1, at - 1) .. entry .. string.sub(i, at + 24)
+local function without(i, at)
+  return string.sub(i, 1, at - 1) .. string.sub(i, at + 24)
+end
+local function recent(i, now)
+  -- Instances that have gone leave their last number behind; nothing is sent again after a minute.
+  local kept = {}
+  for at = 1, #i, 24 do
+    if now - struct.unpack('>d', i, at + 16) <= 60000 then kept[#kept + 1] = string.sub(i, at, at + 23) end
+  end
+  return table.concat(kept)
 end
 """
 
@@ -85,9 +96,11 @@ local function epoch(before, now, tag)
   end
   return string.format('%011x', now) .. tag
 end
-local function create(s, names, channel)
-  redis.call('DEL', s)
-  redis.call('ZADD', names, 0, channel)
+local function create(prefix, channel)
+  -- Returns the subscribers that are counted already.
+  redis.call('DEL', prefix .. 's:' .. channel)
+  redis.call('ZADD', prefix .. 'names', 0, channel)
+  return others(prefix .. 'c:' .. channel, '')
 end
 local function bounded(b, e, o)
   b = b .. e .. ':' .. whole(o) .. ' '
@@ -196,11 +209,11 @@ _PUBLISH = """
 local all = redis.call('MGET', unpack(KEYS))
 local prefix, to, gen, tag, instance, h0, memory, node = struct.unpack('>I2c0I2c0c10c3c8c24dI2c0', ARGV[1])
 if all[1] ~= gen then return {'closed'} end
-local now = ms()
-local answer = {}
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
 
 local function publish(said, body)
-  local k, number, again, here, h, at = struct.unpack('>I2dBdI1c0', said)
+  local k, number, again, own, here, h, at = struct.unpack('>I2dBddI1c0', said)
   if h == '' then h = h0 end
   local m, state = KEYS[k], all[k]
   local channel = string.sub(m, #prefix + 3)
@@ -212,47 +225,54 @@ local function publish(said, body)
     if known then
       local e, o, recipients, from = struct.unpack('>c14dd', known)
       if fingerprint ~= string.sub(known, from) then return 'reused', 0 end
-      return 'known', {e .. ':' .. whole(o), recipients}
+      return 'known', {string.format('%s:%.0f', e, o), recipients}
     end
   end
-  local e, o, g, w, l, x, h1, b, i, place, mine
+  local e, g, o, w, l, x, t, h1, b, i, mine, last
   if state then
-    e, o, g, w, l, x, h1, b, i = read(state)
-    place, mine = numbered(i, instance)
-  else
-    o, w, l, x, b, i, place = 0, 0, 0, 0, '', '', 1
-  end
-  local c = prefix .. 'c:' .. channel
-  if mine and mine >= number then
-    -- It was perhaps here already: sent again, or late, from a connection that its node has given up.
-    local head = history()
-    local from, seen = '+', 0
-    while true do
-      local found = redis.call('XREVRANGE', s, from, '-', 'COUNT', 100)
-      for _, entry in ipairs(found) do
-        local e2, o2, instance2, number2 = head(entry[2][2])
-        if instance2 == instance and number2 == number then
-          return 'known', {e2 .. ':' .. whole(o2), others(c, node), string.sub(entry[2][2], 1, 62)}
-        end
-        seen = tonumber(string.sub(entry[1], 3))
-      end
-      if #found < 100 then break end
-      from = '(' .. found[100][1]
+    e, g, o, w, l, x, t, h1, b, i, mine, last, at = struct.unpack('>c14c10dddddc24sc8dd', state)
+    if i == instance then
+      i = string.sub(state, at)
+    else
+      i = string.sub(state, at - 24)
+      local numbered, without, recent = instances()
+      at, mine = numbered(i, instance)
+      if at then i = without(i, at) elseif #i > 960 then i = recent(i, now) end
     end
-    -- Not in a history that is whole: it was never published. Else what was sent again is taken for one that is forgotten.
-    if again == 1 and seen ~= 1 then return 'known', {e .. ':' .. whole(o), others(c, node)} end
-  end
-  if not e then
+    if own < 0 then own = tonumber(redis.call('HGET', prefix .. 'c:' .. channel, node)) or 0 end
+    t = t - own
+    if mine and mine >= number then
+      -- It was perhaps here already: sent again, or late, from a connection that its node has given up.
+      local head = history()
+      local from, seen = '+', 0
+      while true do
+        local found = redis.call('XREVRANGE', s, from, '-', 'COUNT', 100)
+        for _, entry in ipairs(found) do
+          local e2, o2, instance2, number2 = head(entry[2][2])
+          if instance2 == instance and number2 == number then
+            return 'known', {string.format('%s:%.0f', e2, o2), t, string.sub(entry[2][2], 1, 62)}
+          end
+          seen = tonumber(string.sub(entry[1], 3))
+        end
+        if #found < 100 then break end
+        from = '(' .. found[100][1]
+      end
+      -- Not in a history that is whole: it was never published. Else what was sent again is taken for one that is forgotten.
+      if again == 1 and seen ~= 1 then return 'known', {string.format('%s:%.0f', e, o), t} end
+    end
+    if g ~= gen then
+      local epoch, _, bounded = epochs()
+      b = bounded(b, e, o)
+      e, g = epoch(e, now, tag), gen
+    end
+  else
     local epoch, create = epochs()
-    e, g = epoch(nil, now, tag), gen
-    create(s, prefix .. 'names', channel)
-  elseif g ~= gen then
-    local epoch, _, bounded = epochs()
-    b = bounded(b, e, o)
-    e, g = epoch(e, now, tag), gen
+    e, g, o, w, l, x, b, i = epoch(nil, now, tag), gen, 0, 0, 0, 0, '', ''
+    t = create(prefix, channel)
+    own = tonumber(redis.call('HGET', prefix .. 'c:' .. channel, node)) or 0
+    t = t - own
   end
   o = o + 1
-  local id = '0-' .. whole(o)
   local line = struct.pack(
     '>BBBc14BI8Bc8BI8BI8BI8', 155, 2, 174, e, 207, o, 168, instance, 207, number, 207, now, 207, w)
   local record = line .. body
@@ -263,27 +283,22 @@ local function publish(said, body)
     if h1 then tidy(s, o - 1, h1, now) end
     x = 0
   end
-  if not mine and #i > 960 then
-    -- Instances that have gone leave their last number behind; nothing is sent again after a minute.
-    local kept = {}
-    for at = 1, #i, 24 do
-      if now - struct.unpack('>d', i, at + 16) <= 60000 then kept[#kept + 1] = string.sub(i, at, at + 23) end
-    end
-    i = table.concat(kept)
-    place = #i + 1
-  end
-  i = numbering(i, place, instance, mine and mine > number and mine or number, now)
   -- The expiry is not set with each message: they live a little longer.
   local isOld = now - x > age / 20
   if isOld then x = now end
   if messages > 0 then
-    redis.call('XADD', s, 'MAXLEN', '~', messages, id, 'd', record)
+    if o % 16 == 0 then
+      redis.call('XADD', s, 'MAXLEN', '~', messages, '0-' .. whole(o), 'd', record)
+    else
+      redis.call('XADD', s, '0-' .. whole(o), 'd', record)
+    end
     if w - l > bytes then
       local _, tooLarge = history()
       l = tooLarge(s, o, w, bytes)
     end
   end
-  state = packed(e, o, g, w, l, x, h, b, i)
+  if mine and mine > number then number = mine end
+  state = struct.pack('>c14c10dddddc24sc8dd', e, g, o, w, l, x, t + own, h, b, instance, number, now) .. i
   if isOld then
     redis.call('SET', m, state, 'PX', math.max(age * REMEMBERED, REMEMBERED_LEAST))
     redis.call('PEXPIRE', s, math.ceil(age * 1.05))
@@ -291,15 +306,16 @@ local function publish(said, body)
     redis.call('SET', m, state, 'KEEPTTL')
   end
   all[k] = state
-  local recipients = others(c, node)
+  if t < 0 then t = 0 end
   if receipt then
-    recipients = recipients + here
-    redis.call('SET', receipt, struct.pack('>c14dd', e, o, recipients) .. fingerprint, 'PX', memory)
+    t = t + here
+    redis.call('SET', receipt, struct.pack('>c14dd', e, o, t) .. fingerprint, 'PX', memory)
   end
   redis.call('PUBLISH', to .. channel, record)
-  return recipients, line
+  return t, line
 end
 
+local answer = {}
 for n = 2, #ARGV, 2 do
   local isDone, what, about = pcall(publish, ARGV[n], ARGV[n + 1])
   if not isDone then what, about = 'error', type(what) == 'table' and what.err or what end
@@ -310,15 +326,15 @@ return answer
 
 # What nodes remember of a channel, while the gate is closed: its position, and records without gaps that end there.
 _REPAIR = """
-local gate, m, s, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local gate, m, s = KEYS[1], KEYS[2], KEYS[3]
 local run, gen, channel, e, o, final, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local limits, age, receipts, memory = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local limits, age, prefix, memory = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local is = redis.call('HMGET', gate, 'run', 'gen', 'until')
 if is[1] ~= run or is[2] ~= gen then return {'closed'} end
 if is[3] == '0' then return {'open'} end
-local e2, o2, g, w, l, x, h, b, i
+local e2, o2, g, w, l, x, t, h, b, i
 local state = redis.call('GET', m)
-if state then e2, o2, g, w, l, x, h, b, i = read(state) end
+if state then e2, o2, g, w, l, x, t, h, b, i = read(state) end
 if e2 and (e2 > e or (e2 == e and o2 >= o)) then return {'has'} end
 local from
 for n = 12, #ARGV do
@@ -337,12 +353,11 @@ end
 if not e2 or not from then
   -- Begin with the first record. If something is missing in between, somebody else may still give it back.
   if e2 and final ~= '1' then return {'gap'} end
-  redis.call('DEL', s)
-  redis.call('ZADD', names, 0, channel)
+  t = create(prefix, channel)
   from, e2, o2, w, b = 12, e, o, w or 0, b or ''
   if ARGV[12] then e2, o2 = head(ARGV[12]) end
 end
-g, l, x, h, i = g or '----------', l or 0, x or 0, h or limits, i or ''
+g, l, x, h, i = g or '----------', l or 0, x or 0, h or limits, i or NOBODY
 for n = from, #ARGV do
   local epoch, offset, instance, number, time = head(ARGV[n])
   if epoch ~= e2 then
@@ -356,19 +371,20 @@ for n = from, #ARGV do
   local size = string.byte(record, 63)
   if size == 196 or size == 197 then  -- there is a receipt: binary of one byte of length, or of two
     local key, fingerprint = struct.unpack('>I2c0I2c0', record, size - 131)
-    redis.call('SET', receipts .. key, struct.pack('>c14dd', e2, offset, 0) .. fingerprint, 'PX', memory, 'NX')
+    local known = struct.pack('>c14dd', e2, offset, 0) .. fingerprint
+    redis.call('SET', prefix .. 'r:' .. channel .. ':' .. key, known, 'PX', memory, 'NX')
   end
   local at, was = numbered(i, instance)
-  if not was or was < number then i = numbering(i, at, instance, number, time) end
+  if not was or was < number then i = struct.pack('>c8dd', instance, number, time) .. (at and without(i, at) or i) end
 end
-redis.call('SET', m, packed(e, o, g, w, l, x, h, b, i), 'PX', ttl)
+redis.call('SET', m, packed(e, o, g, w, l, x, t, h, b, i), 'PX', ttl)
 redis.call('PEXPIRE', s, age)
 return {'ok'}
 """
 
 _WATCH = """
-local open, m, s, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local gen, channel, tag, ttl, limits, mayMake = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local open, m = KEYS[1], KEYS[2]
+local gen, prefix, channel, tag, ttl, limits, mayMake = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 if closed(open, gen) then return {'closed'} end
 local state = redis.call('GET', m)
 if state then
@@ -377,8 +393,8 @@ if state then
 end
 if mayMake ~= '1' then return {'full'} end
 local e = epoch(nil, ms(), tag)
-create(s, names, channel)
-redis.call('SET', m, packed(e, 0, gen, 0, 0, 0, limits, '', ''), 'PX', ttl)
+local t = create(prefix, channel)
+redis.call('SET', m, packed(e, 0, gen, 0, 0, 0, t, limits, '', NOBODY), 'PX', ttl)
 return {'ok', e, '0', 1}
 """
 
@@ -407,7 +423,7 @@ local most, largest, known, age = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7],
 if closed(open, gen) then return {'closed'} end
 local top, o, b, h, _
 local state = redis.call('GET', m)
-if state then top, o, _, _, _, _, h, b = read(state) end
+if state then top, o, _, _, _, _, _, h, b = read(state) end
 local now = ms()
 local recent = now - now % (age / 2)
 local unborn = string.format('0%011x', recent) .. gen
@@ -467,12 +483,12 @@ local open, m, s = KEYS[1], KEYS[2], KEYS[3]
 if closed(open, ARGV[1]) then return {'closed'} end
 local state = redis.call('GET', m)
 if not state then return {'ok', 0} end
-local e, o, g, w, l, _, h, b, i = read(state)
+local e, o, g, w, l, _, t, h, b, i = read(state)
 tidy(s, o, h, ms())
 local count = redis.call('XLEN', s)
 redis.call('DEL', s)
 -- The stream that comes next has no expiry yet.
-redis.call('SET', m, packed(e, o, g, w, l, 0, h, b, i), 'KEEPTTL')
+redis.call('SET', m, packed(e, o, g, w, l, 0, t, h, b, i), 'KEEPTTL')
 return {'ok', count}
 """
 
@@ -481,7 +497,7 @@ local function describe(prefix, channel)
   local m, s = prefix .. 'm:' .. channel, prefix .. 's:' .. channel
   local state = redis.call('GET', m)
   if not state then return nil end
-  local e, o, _, w, _, _, h = read(state)
+  local e, o, _, w, _, _, t, h = read(state)
   tidy(s, o, h, ms())
   local offset, record = first(s)
   local count, bytes, from = 0, 0, e
@@ -489,7 +505,7 @@ local function describe(prefix, channel)
     local e2, _, _, _, _, w2 = head(record)
     from, count, bytes = e2 or e, redis.call('XLEN', s), w - (w2 or 0)
   end
-  return {channel, e, whole(o), count, bytes, from, whole(offset or 0), others(prefix .. 'c:' .. channel, '')}
+  return {channel, e, whole(o), count, bytes, from, whole(offset or 0), t}
 end
 """
 
@@ -520,17 +536,26 @@ end
 return answer
 """
 
+_COUNTED = """
+local function counted(prefix, node, channel, count)
+  -- How many are subscribed at a node: noted for each node, and the sum where the channel is.
+  local c, m, before = prefix .. 'c:' .. channel, prefix .. 'm:' .. channel
+  before = tonumber(redis.call('HGET', c, node)) or 0
+  if count > 0 then redis.call('HSET', c, node, whole(count)) else redis.call('HDEL', c, node) end
+  local state = count ~= before and redis.call('GET', m)
+  if state then
+    local e, o, g, w, l, x, t, h, b, i = read(state)
+    redis.call('SET', m, packed(e, o, g, w, l, x, t + count - before, h, b, i), 'KEEPTTL')
+  end
+end
+"""
+
 _COUNT = """
 local prefix, node = ARGV[1], ARGV[2]
 for n = 3, #ARGV, 2 do
-  local c = prefix .. 'c:' .. ARGV[n]
-  if ARGV[n + 1] == '0' then
-    redis.call('HDEL', c, node)
-    redis.call('SREM', KEYS[1], ARGV[n])
-  else
-    redis.call('HSET', c, node, ARGV[n + 1])
-    redis.call('SADD', KEYS[1], ARGV[n])
-  end
+  local count = tonumber(ARGV[n + 1])
+  counted(prefix, node, ARGV[n], count)
+  redis.call(count > 0 and 'SADD' or 'SREM', KEYS[1], ARGV[n])
 end
 return {'ok'}
 """
@@ -649,7 +674,7 @@ for _, each in ipairs(some) do
   if channel then
     present(prefix, to, node, channel, user, '0', '', now + delay)
   else
-    redis.call('HDEL', prefix .. 'c:' .. each, node)
+    counted(prefix, node, each, 0)
     redis.call('SREM', mine, each)
   end
 end
@@ -713,27 +738,26 @@ HELLO = Script(_TIME, _HELLO)
 OPEN = Script(_TIME, _OPEN)
 PUBLISH = Script(
     f"local REMEMBERED, REMEMBERED_LEAST = {REMEMBERED}, {REMEMBERED_LEAST}",
-    _TIME,
-    _STATE,
     # Most messages do without these: to make the functions each time would cost more than to call them.
-    f"local function history() {_HISTORY} return head, tooLarge, tidy end",
-    f" local function epochs() {_EPOCH} return epoch, create, bounded end",
-    _COUNTS,
+    " local function whole(n) return n < 1e14 and n .. '' or string.format('%.0f', n) end",
+    f" local function history() {_TIME} {_HISTORY} return head, tooLarge, tidy end",
+    f" local function epochs() {_TIME} {_COUNTS} {_EPOCH} return epoch, create, bounded end",
+    f" local function instances() {_INSTANCES} return numbered, without, recent end",
     _PUBLISH,
 )
-REPAIR = Script(_TIME, _STATE, _EPOCH, _HISTORY, _REPAIR)
-WATCH = Script(_GATE, _TIME, _STATE, _EPOCH, _WATCH)
+REPAIR = Script(_NOBODY, _TIME, _STATE, _INSTANCES, _COUNTS, _EPOCH, _HISTORY, _REPAIR)
+WATCH = Script(_NOBODY, _GATE, _TIME, _STATE, _COUNTS, _EPOCH, _WATCH)
 TOPS = Script(_TIME, _STATE, _TOPS)
 SINCE = Script(_GATE, _TIME, _STATE, _HISTORY, _SINCE)
 FORGET = Script(_GATE, _TIME, _STATE, _HISTORY, _FORGET)
-DESCRIBE = Script(_TIME, _STATE, _HISTORY, _COUNTS, _DESCRIBE, _DESCRIBE_ONE)
-LIST = Script(_TIME, _STATE, _HISTORY, _COUNTS, _DESCRIBE, _LIST)
-COUNT = Script(_COUNT)
+DESCRIBE = Script(_TIME, _STATE, _HISTORY, _DESCRIBE, _DESCRIBE_ONE)
+LIST = Script(_TIME, _STATE, _HISTORY, _DESCRIBE, _LIST)
+COUNT = Script(_TIME, _STATE, _COUNTED, _COUNT)
 ENTER = Script(_TIME, _PRESENCE, _ENTER)
 SWEEP = Script(_TIME, _SWEEP)
 MEMBERS = Script(_COUNTS, _MEMBERS)
 BEAT = Script(_GATE, _TIME, _BEAT)
-BURY = Script(_TIME, _PRESENCE, _BURY)
+BURY = Script(_TIME, _STATE, _COUNTED, _PRESENCE, _BURY)
 TELL = Script(_TIME, _TELL)
 NODES = Script(_TIME, _NODES)
 CLAIM = Script(_GATE, _TIME, _CLAIM)
