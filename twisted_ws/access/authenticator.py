@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
+    from twisted_ws.access.failures import Failures
     from twisted_ws.identity import Identity
     from twisted_ws.limits import Limits
     from twisted_ws.upgrade import UpgradeRequest
@@ -37,7 +38,15 @@ class Authenticator(Protocol):
 
 
 class Host(Protocol):
-    """What an authenticator may ask of its server."""
+    """What an authenticator may ask of its server.
+
+    Attributes:
+        failures: counts wrong credentials by address, for all authenticators together.
+    """
+
+    @property
+    def failures(self) -> Failures:
+        """Return the count of wrong credentials."""
 
     def claim(self, key: str, until: float) -> bool | Deferred[bool]:
         """Return True once for a key, over all servers that share the engine; False until Unix time `until`."""

@@ -18,7 +18,7 @@ class AccessRefused(Reject):
     """A request that is refused because of who made it; the body is ``{"error", "reason", "message"}``.
 
     Attributes:
-        error: "unauthorized", "forbidden" or "unavailable".
+        error: "unauthorized", "forbidden", "unavailable" or "too-many-requests".
         reason: one word that says why, such as "expired"; "" if there is nothing to say.
         message: one fixed sentence; it repeats nothing of the credentials.
         detail: what the operator's log says in addition, without secrets; "" for nothing.
@@ -67,3 +67,9 @@ def forbidden(message: str, reason: str = "", scope: str = "", detail: str = "")
 def unavailable(message: str, seconds: float = 5, detail: str = "") -> AccessRefused:
     """Return a 503: whoever knows the answer cannot be asked; the client may try again after some seconds."""
     return AccessRefused(503, "unavailable", "", message, {"Retry-After": str(max(1, math.ceil(seconds)))}, detail)
+
+
+def tooManyFailures(seconds: float) -> AccessRefused:
+    """Return a 429: too many wrong credentials came from the client's address; after some seconds, one more is looked at."""
+    message = "Too many wrong credentials came from this address."
+    return AccessRefused(429, "too-many-requests", "", message, {"Retry-After": str(max(1, math.ceil(seconds)))})

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted_ws import __version__
 from twisted_ws.access.authenticator import Authenticator
 from twisted_ws.access.chain import Chain, Guest, requireScope
+from twisted_ws.access.failures import Failures
 from twisted_ws.access.lifetime import Lifetime
 from twisted_ws.access.refusals import AccessRefused
 from twisted_ws.access.revocations import Revocations
@@ -112,6 +113,7 @@ class WebSocketServer:
         engine: what numbers and keeps the messages of its channels.
         node: the server as its engine sees it.
         revocations: the credentials that are not accepted any more.
+        failures: the wrong credentials that came from each address, counted for all authenticators.
 
     Raises:
         ConfigurationError: an origin, host or network is malformed, or there is no such authenticator; the text names it.
@@ -149,6 +151,7 @@ class WebSocketServer:
         self._connectionClass = connectionClass(self.runtime)
         self._routes: Routes[Mounted] = Routes()
         self.revocations = Revocations(unixTime)
+        self.failures = Failures(self.limits, reactor.seconds)
         self._authenticators: dict[str, Authenticator] = {GUEST_NAME: Guest(), **(authenticators or {})}
         self._chain = None if authenticate is None else self._chainOf(authenticate, "authenticate")
         sayWhich()
