@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -210,21 +210,22 @@ def nginx(directory: Path, behind: int, host: str = "$http_host") -> Iterator[in
 
 
 @contextmanager
-def fromPage(name: str, text: str, directory: Path, behind: int) -> Iterator[int]:
+def fromPage(name: str, text: str, directory: Path, behind: int | Mapping[str, str]) -> Iterator[int]:
     """Start a proxy as the documentation has it for chat.example, and return its port, which speaks TLS.
 
     Args:
         name: its program.
         text: its configuration on the page.
         directory: for what it writes.
-        behind: the server's port.
+        behind: the server's port; or, for several servers, what the page says of them with what is here instead.
     """
     port = freePort()
+    servers = {":8080": f":{behind}"} if isinstance(behind, int) else behind
     certificate, file = directory / "proxy.pem", directory / "proxy.conf"
     certificate.write_bytes(trustme.CA().issue_cert("chat.example").private_key_and_cert_chain_pem.bytes())
     around, changes = _FROM_PAGE[name]
     here = {"port": port, "certificate": certificate, "directory": directory, "file": file}
-    for old, new in (*changes, (":8080", f":{behind}")):
+    for old, new in (*changes, *servers.items()):
         assert old in text, f"the page has no {old!r} for {name}"
         for key, value in here.items():
             new = new.replace(f"{{{key}}}", str(value))
