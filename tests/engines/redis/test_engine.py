@@ -8,8 +8,10 @@ import pytest
 from tests.engines.redis.harness import FaultyHarness
 from tests.engines.redis.servers import Server
 from twisted_ws.engines.contract import EngineState
+from twisted_ws.engines.redis.publishing import TOGETHER, TOGETHER_BYTES
 from twisted_ws.engines.redis.server.contact import Times
-from twisted_ws.errors import ChannelError
+from twisted_ws.engines.redis.server.scripts import PUBLISH
+from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.message import START, Cursor, Message, parseAfter, parsePosition
 from twisted_ws.testing.engines import RecordingNode
@@ -413,3 +415,92 @@ def test_threeNodes(harness, node):
     assert feeds[0].texts == feeds[1].texts == feeds[2].texts
     assert sorted(map(int, feeds[0].texts)) == [*range(len(published))]
     assert [feed.gaps for feed in feeds] == [[], [], []]
+
+
+def test_together(harness, node):
+    """Messages of one turn go to the server as few commands: what is the same for all is said once."""
+    first = node()
+    publish(harness, first, "a", "0")
+    harness.settle()
+    sent = harness.ways[first.engine].sent
+    sent.clear()
+    answers = [first.engine.publish(f"c{number}", Message.of("x" * 100)) for number in range(TOGETHER + 1)]
+    channels = [harness.wait(answer).channel for answer in answers]
+    assert channels == [f"c{number}" for number in range(TOGETHER + 1)]
+    data = b"".join(sent)
+    assert data.count(PUBLISH.sha) == 2
+    assert len(data) < 240 * len(answers) + 2 * 400
+
+
+def test_largeOnesApart(harness, node):
+    """Large messages are commands of their own: the server does nothing else while it executes one."""
+    first = node(historyBytes=1 << 22)
+    sent = harness.ways[first.engine].sent
+    sent.clear()
+    answers = [first.engine.publish("a", Message.of("x" * (TOGETHER_BYTES - 100))) for _ in range(3)]
+    ids = [harness.wait(answer).id for answer in answers]
+    assert [parsePosition(each).offset for each in ids] == [1, 2, 3]
+    assert b"".join(sent).count(PUBLISH.sha) == 3
+
+
+def test_oneRefusedOfMany(harness, node):
+    """A message that the server refuses takes none of the others with it."""
+    first = node()
+    harness.server.ask("SET", key(harness, "m:c"), "x")
+    answers = [first.engine.publish(channel, Message.of(text)) for channel, text in (("a", "1"), ("c", "2"), ("a", "3"))]
+    for answer in (answers[0], answers[2]):
+        harness.wait(answer)
+    with pytest.raises(ChannelError) as caught:
+        harness.wait(answers[1])
+    assert caught.value.code == "unavailable"
+    harness.server.ask("DEL", key(harness, "m:c"))
+    history = harness.wait(first.engine.since("a", START))
+    assert [each.payload for each in history.publications] == [b"1", b"3"]
+    assert first.engine.state is EngineState.UP
+
+
+def test_orderOfATurn(harness, node):
+    """What is asked in one turn is done in that order, messages and all else."""
+    first = node()
+    publish(harness, first, "a", "0")
+    answers = [
+        first.engine.publish("a", Message.of("1")),
+        first.engine.forget("a"),
+        first.engine.publish("a", Message.of("2")),
+        first.engine.since("a", START),
+        first.engine.publish("a", Message.of("3")),
+    ]
+    results = [harness.wait(answer) for answer in answers]
+    assert results[1] == 2
+    assert [each.payload for each in results[3].publications] == [b"2"]
+
+
+def test_recipientsAfterChanges(harness, node):
+    """The number of recipients elsewhere is that of the others, however subscribers come, go, die and are forgotten."""
+    first, second, third = node(), node(), node()
+    for each, count in ((first, 2), (second, 3), (third, 4)):
+        watch(harness, each, "a")
+        each.counts["a"] = each.recipients = count
+
+    def reached(node):
+        return publish(harness, node, "a", "x")[0].recipients
+
+    assert harness.until(lambda: reached(first) == reached(second) == 9)
+    second.counts["a"] = second.recipients = 1
+    assert harness.until(lambda: reached(first) == 7)
+    harness.server.ask("FLUSHALL")
+    assert harness.until(lambda: reached(first) == reached(third) == 7)
+    harness.kill(third.engine)
+    harness.nodes.remove(third)
+    assert harness.until(lambda: reached(first) == 3)
+    second.engine.unwatch("a")
+    second.counts["a"] = second.recipients = 0
+    assert harness.until(lambda: reached(first) == reached(second) == 2)
+    assert harness.wait(first.engine.describe("a")).subscribers == 2
+
+
+def test_olderData(harness, node):
+    """Data of an earlier version are left alone: the start says which version they have."""
+    harness.server.ask("HSET", key(harness, "gate"), "v", "1", "run", "x", "gen", "y", "until", "0")
+    with pytest.raises(ConfigurationError, match="version 1, but this package knows version"):
+        node()

@@ -161,6 +161,7 @@ class RedisEngine:
         self._limitsOf = (own, packedLimits(own))  # the last limits, and as the scripts want them
         self._ttl = max(int(limits.historyAge * 1000) * REMEMBERED, REMEMBERED_LEAST)
         self._watches = Watches()
+        self._topics: dict[bytes, Watch] = {}  # the channels that are watched
         self._tail = Tail()
         self._presence = Presence()
         self._makers = Makers(limits.channelsPerAddress, limits.historyAge)
@@ -369,7 +370,7 @@ class RedisEngine:
                 if self._publisher.isOwn(head.instance):
                     again.append((head.number, offer.channel, record[HEAD:]))
         for number, channel, body in sorted(again):
-            operation = Publishing(self._requests, self._wheel.seconds(), self._publisher, channel, body, number, b"", None, 0)
+            operation = Publishing(self._requests, self._wheel.seconds(), self._publisher, channel, body, number, b"")
             operation.isAgain = True
             operation.later.addErrback(lambda _: None)
             self._requests.submit(operation)
@@ -381,9 +382,15 @@ class RedisEngine:
         kind = reply[0]
         if kind == b"message":
             name, data = reply[1], reply[2]
-        elif kind == b"pmessage":
+            watch = self._topics.get(name)
+            if watch is not None and data[:1] > b"-":
+                self._take(watch, data)
+                return
+        if self._contact is None or self._contact.pushed(reply):
+            return
+        if kind == b"pmessage":
             name, data = reply[2], reply[3]
-        else:
+        elif kind != b"message":
             if kind in (b"subscribe", b"psubscribe"):
                 self._confirmed(reply[1])
             return
@@ -393,19 +400,18 @@ class RedisEngine:
             if data[:1] in (b"+", b"-"):
                 if kind == b"message":
                     self._moved(channel, data)
-            else:
-                self._take(channel, data)
+                return
+            watch = self._watches.find(channel)
+            if watch is not None:
+                self._take(watch, data)
         elif data.startswith(b"call "):
             self._calls.called(data[5:])
         elif data.startswith(b"answer "):
             self._calls.answered(data[7:])
 
-    def _take(self, channel: str, record: bytes) -> None:
+    def _take(self, watch: Watch, record: bytes) -> None:
         """Pass a message on."""
-        watch = self._watches.find(channel)
-        if watch is None:
-            return
-        now = self._wheel.now
+        channel, now = watch.channel, self._wheel.now
         try:
             made = decodeRecord(record)
         except Unreadable as error:
@@ -417,16 +423,18 @@ class RedisEngine:
             watch.epoch, watch.offset = position
             self._node.lost(channel, position)
             return
-        operation = self._publisher.awaited.get(made.number) if made.instance == self._publisher.instance else None
+        publisher = self._publisher
+        operation = publisher.awaited.get(made.number) if made.instance == publisher.instance else None
         if made.offset <= watch.offset and made.epoch == watch.epoch:
             if operation is not None:  # a look at the history was faster
                 operation.arrived(self._node.subscribers(channel))
             return
         watch.epoch, watch.offset, watch.touched = made.epoch, made.offset, now
-        self._tail.add(channel, record, now)
+        if operation is None or operation.acknowledged is None:  # else it is remembered already
+            self._tail.add(channel, record, now)
         if channel in self._makers:
             self._makers.forget(channel)
-        taken = self._node.received(made.publication(channel, self._wheel.seconds()))
+        taken = self._node.received(made.publication(channel, now))
         if operation is not None:
             operation.arrived(taken)
 
@@ -505,10 +513,8 @@ class RedisEngine:
 
     # Publish, watch, history.
 
-    def _packed(self, limits: HistoryLimits | None) -> bytes:
+    def _packed(self, limits: HistoryLimits) -> bytes:
         """Return the limits of a history as `Publishing` wants them: nothing for our own."""
-        if limits is None:
-            return b""
         known, packed = self._limitsOf
         if limits is not known and limits != known:
             packed = packedLimits(limits)
@@ -526,22 +532,20 @@ class RedisEngine:
     ) -> Deferred[Published]:
         """Publish a message (see `Engine`)."""
         self._requests.admit()
-        here, receipt = 0, None
-        if idempotencyKey is not None:
-            here, receipt = self._node.subscribers(channel), encodeReceipt(idempotencyKey, fingerprint)
-        shared = self._publisher
-        operation = Publishing(
-            self._requests,
-            self._wheel.seconds(),
-            shared,
-            channel,
-            encodeBody(message, key, receipt),
-            shared.number(),
-            self._packed(limits),
-            receipt,
-            here,
-        )
-        self._requests.submit(operation)
+        requests, shared, number = self._requests, self._publisher, self._publisher.number()
+        link = requests.link
+        now = self._wheel.seconds() if link is None else self._wheel.now
+        packed = b"" if limits is None else self._packed(limits)
+        if idempotencyKey is None:
+            operation = Publishing(requests, now, shared, channel, encodeBody(message, key), number, packed)
+        else:
+            receipt, here = encodeReceipt(idempotencyKey, fingerprint), self._node.subscribers(channel)
+            body = encodeBody(message, key, receipt)
+            operation = Publishing(requests, now, shared, channel, body, number, packed, receipt, here)
+        if link is None:
+            requests.submit(operation)
+        else:
+            operation.send(link)
         return operation.later
 
     def watch(self, channel: str, by: Hashable = None) -> Deferred[Position | None]:
@@ -550,6 +554,8 @@ class RedisEngine:
             raise unavailable("The server stops.")
         now = self._wheel.seconds()
         watch = self._watches.add(channel, now)
+        if not isPattern(channel):
+            self._topics[self.keys.topic(channel)] = watch
         mayMake = self._makers.may(by, now)
 
         def answered(reply: Any) -> Position | None:
@@ -604,10 +610,12 @@ class RedisEngine:
         watch = self._watches.remove(channel)
         if watch is None:
             return
+        topic = self.keys.topic(channel)
+        self._topics.pop(topic, None)
         self._makers.left(channel, self._wheel.seconds())
         if watch.link is not None and not watch.link.isLost:
             command = "PUNSUBSCRIBE" if isPattern(channel) else "UNSUBSCRIBE"
-            watch.link.subscriber.push(command, self.keys.topic(channel))
+            watch.link.subscriber.push(command, topic)
 
     def since(self, channel: str, after: Position | None, limit: int | None = None) -> Deferred[History]:
         """Return what is kept (see `Engine`)."""
@@ -772,6 +780,8 @@ class RedisEngine:
         link = self._requests.link
         if link is None:
             return
+        self._publisher.overdue(self._wheel.seconds())
+        link.commands.close()  # it says what the server was told before
         counts = self._watches.counts(self._node.subscribers)
         for first in range(0, len(counts), TOGETHER):
             some = counts[first : first + TOGETHER]

@@ -104,6 +104,12 @@ class Publisher:
         self._numbers += 1
         return self._numbers
 
+    def overdue(self, now: float) -> None:
+        """Do without the messages that have not come."""
+        for each in [*self.awaited.values()]:
+            if each.acknowledged is not None and each.acknowledged <= now - ARRIVAL:
+                each.missed()
+
     def isOwn(self, instance: bytes) -> bool:
         """Return whether a message was published here."""
         return instance.decode("latin-1") == self.instance
@@ -113,54 +119,47 @@ class Batch:
     """Messages of one turn of the reactor, as one command.
 
     Args:
-        link: the way to the server.
         shared: what all publications share.
+        gen: the generation.
 
     Attributes:
-        count: how many.
+        operations: the messages.
+        room: bytes that it has room for.
     """
 
-    __slots__ = ("_common", "_keys", "_operations", "_places", "_said", "_size", "count")
+    __slots__ = ("_common", "_shared", "operations", "room")
 
-    def __init__(self, link: Link, shared: Publisher) -> None:
-        self.count = 0
-        self._size = 0
-        self._common = shared.common(link.gen)
-        self._keys: list[bytes] = [shared.keys.open]
-        self._places: dict[bytes, int] = {}
-        self._said: list[bytes] = []
-        self._operations: list[Publishing] = []
+    def __init__(self, shared: Publisher, gen: bytes) -> None:
+        self.operations: list[Publishing] = []
+        self.room = TOGETHER_BYTES
+        self._shared = shared
+        self._common = shared.common(gen)
 
-    def takes(self, size: int) -> bool:
-        """Return whether another message has room."""
-        return self.count < TOGETHER and self._size + size <= TOGETHER_BYTES
-
-    def add(self, operation: Publishing, key: bytes, body: bytes) -> None:
-        """Add a message."""
-        place = self._places.get(key)
-        if place is None:
-            self._keys.append(key)
-            place = self._places[key] = len(self._keys)
-        self.count += 1
-        self._size += operation.size
-        self._said.append(operation.said(place))
-        self._said.append(body)
-        self._operations.append(operation)
-
-    def pack(self) -> bytes:
-        """Return the command."""
-        keys = self._keys
-        packed: bytes = hiredis.pack_command((b"EVALSHA", PUBLISH.sha, len(keys), *keys, self._common, *self._said))  # type: ignore[arg-type]
-        return packed
+    def pack(self) -> tuple[bytes, int]:
+        """Return the command, and how many messages there are."""
+        shared, told = self._shared, self._shared.watches.told
+        keys, said = [shared.keys.open], []
+        numbers: dict[str, int] = {}
+        for each in self.operations:
+            channel, limits = each.channel, each.limits
+            number = numbers.get(channel)
+            if number is None:
+                keys.append(shared.place(channel))
+                number = numbers[channel] = len(keys)
+            about = _packSaid(number, each.number, each.isAgain, told(channel), each.here, len(limits))
+            said.append(about + limits + each.receipt if limits or each.receipt else about)
+            said.append(each.body)
+        packed: bytes = hiredis.pack_command((b"EVALSHA", PUBLISH.sha, len(keys), *keys, self._common, *said))  # type: ignore[arg-type]
+        return packed, len(self.operations)
 
     def answered(self, reply: Any) -> None:
         """Give each message its answer."""
         if reply.__class__ is not list or reply[0] == b"closed":
-            for operation in self._operations:
+            for operation in self.operations:
                 operation.answered(reply)
             return
         parts = iter(reply)
-        for operation, what, about in zip(self._operations, parts, parts, strict=True):
+        for operation, what, about in zip(self.operations, parts, parts, strict=True):
             if what.__class__ is int:
                 operation.published(what, about)
             elif what == b"error":
@@ -178,11 +177,15 @@ class Publishing(Operation):
         body: the message (see `twisted_ws.engines.redis.record.encodeBody`).
         number: distinguishes it from all others of this engine.
         limits: those of the history (see `packedLimits`); b"": the server's own.
-        receipt: see `twisted_ws.engines.redis.record.encodeReceipt`; None without.
-        here: how many are subscribed here; with a receipt only.
+        receipt: see `twisted_ws.engines.redis.record.encodeReceipt`; b"" without.
+        here: how many are subscribed here; -1 without a receipt.
+
+    Attributes:
+        channel, body, number, limits, receipt, here: see above.
+        acknowledged: when the server's answer came (the wheel's time); None: it has not.
     """
 
-    __slots__ = ("_answer", "_body", "_channel", "_here", "_limits", "_local", "_number", "_receipt", "_shared")
+    __slots__ = ("_answer", "_local", "_shared", "acknowledged", "body", "channel", "here", "limits", "number", "receipt")
 
     isGated = True
 
@@ -195,17 +198,18 @@ class Publishing(Operation):
         body: bytes,
         number: int,
         limits: bytes,
-        receipt: bytes | None,
-        here: int,
+        receipt: bytes = b"",
+        here: int = -1,
     ) -> None:
         super().__init__(asker, started, len(body))
         self._shared = shared
-        self._channel = channel
-        self._body = body
-        self._number = number
-        self._limits = limits
-        self._receipt = receipt
-        self._here = here
+        self.channel = channel
+        self.body = body
+        self.number = number
+        self.limits = limits
+        self.receipt = receipt
+        self.here = here
+        self.acknowledged: float | None = None
         self._local: int | None = None  # the connections here, once the message has come
         self._answer: tuple[str, int] | None = None  # id and recipients elsewhere
         if shared.watches.hears(channel):
@@ -213,35 +217,27 @@ class Publishing(Operation):
 
     def send(self, link: Link) -> None:
         """Send it, together with others of the same turn."""
-        commands, shared = link.commands, self._shared
+        commands = link.commands
         batch = commands.growing
-        if batch.__class__ is not Batch or not batch.takes(self.size):
+        if batch.__class__ is not Batch or len(batch.operations) == TOGETHER or batch.room < self.size:
             if commands.ended is not None:
                 self.answered(Lost(commands.ended))
                 return
-            batch = Batch(link, shared)
+            batch = Batch(self._shared, link.gen)
             commands.grow(batch)
-        batch.add(self, shared.place(self._channel), self._body)
-
-    def said(self, place: int) -> bytes:
-        """Return what is said of it to the script.
-
-        Args:
-            place: where the channel's key is.
-        """
-        limits, told = self._limits, self._shared.watches.told(self._channel)
-        if self._receipt is None:
-            return _packSaid(place, self._number, self.isAgain, told, -1, len(limits)) + limits
-        return _packSaid(place, self._number, self.isAgain, told, self._here, len(limits)) + limits + self._receipt
+        commands.waiting += 1
+        batch.room -= self.size
+        batch.operations.append(self)
 
     def published(self, recipients: int, head: bytes) -> None:
         """Take the server's answer: it is done."""
         self._answer = idOf(head), recipients
         if self._local is None:
+            shared = self._shared
             # It may get lost before it comes, and the server may forget it then.
-            self._shared.tail.add(self._channel, head + self._body, self._shared.wheel.now)
-            if self._number in self._shared.awaited:
-                self._shared.wheel.after(self, ARRIVAL)
+            self.acknowledged = now = shared.wheel.now
+            shared.tail.add(self.channel, head + self.body, now)
+            if self.number in shared.awaited:
                 return
         self._complete()
 
@@ -250,7 +246,7 @@ class Publishing(Operation):
         kind, about = reply
         if kind == b"known":
             if len(about) > 2:
-                self._shared.tail.add(self._channel, about[2] + self._body, self._shared.wheel.now)
+                self._shared.tail.add(self.channel, about[2] + self.body, self._shared.wheel.now)
             self._answer = about[0].decode("ascii"), about[1]
             self._complete()
         elif kind == b"reused":
@@ -274,16 +270,15 @@ class Publishing(Operation):
         return count
 
     def _complete(self) -> None:
-        assert self._answer is not None
-        if not self.isOver:
-            # With a receipt, every answer is the same.
-            local = 0 if self._receipt is not None else self._local or 0
-            self.finish(Published(self._channel, self._answer[0], self._answer[1] + local))
-
-    def finish(self, value: Any) -> None:
         """Answer."""
+        assert self._answer is not None
         self._leave()
-        super().finish(value)
+        if not self.isOver:
+            self.isOver = True
+            text, recipients = self._answer
+            if self._local is not None and not self.receipt:  # with a receipt, every answer is the same
+                recipients += self._local
+            self.later.callback(Published(self.channel, text, recipients))
 
     def fail(self, error: ChannelError) -> None:
         """Refuse."""
@@ -291,19 +286,12 @@ class Publishing(Operation):
         super().fail(error)
 
     def missed(self) -> None:
-        """Learn that the message itself will not come: the way to the server has ended."""
+        """Learn that the message itself will not come."""
         if self._answer is not None:
             self._complete()
-
-    def deadlineReached(self, now: float) -> None:
-        """Do without the message itself, or give up; called by the wheel."""
-        if self._answer is not None:
-            self._complete()
-        else:
-            super().deadlineReached(now)
 
     def _leave(self) -> None:
-        self._shared.awaited.pop(self._number, None)
+        self._shared.awaited.pop(self.number, None)
         if self.wheelSlot is not None:
             self._shared.wheel.drop(self)
 

@@ -35,8 +35,7 @@ class Tail:
         records = self._records
         records.append((now, channel, record))
         self.bytes += len(record) + CHARGE
-        oldest = now - AGE
-        while records[0][0] < oldest or self.bytes > MOST:
+        while records[0][0] + AGE < now or self.bytes > MOST:
             self.bytes -= len(records.popleft()[2]) + CHARGE
 
     def offers(self, tops: Iterable[tuple[str, Position]], now: float) -> Iterator[Offer]:

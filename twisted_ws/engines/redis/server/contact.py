@@ -72,7 +72,7 @@ class Owner(Protocol):
         """Return the pub/sub channels and patterns that a new link subscribes to."""
 
     def pushed(self, reply: list[Any]) -> None:
-        """Take a message of pub/sub."""
+        """Take what comes by the subscription; what is no message of a channel may be for `Contact.pushed`."""
 
     def offers(self) -> Iterator[Offer]:
         """Return what a server may have forgotten."""
@@ -300,7 +300,7 @@ class Contact:
     def _subscribe(self, link: Link) -> Generator[Deferred[Any], Any, None]:
         """Subscribe to all that is wanted, and wait until that is done."""
         subscriber = link.subscriber
-        subscriber.onPush = self._pushed
+        subscriber.onPush = self._owner.pushed
         channels, patterns = self._owner.subscriptions(link)
         channels = [self._keys.control, self._keys.node, *channels]
         for some, command in ((channels, "SUBSCRIBE"), (patterns, "PSUBSCRIBE")):
@@ -329,23 +329,24 @@ class Contact:
             if watch.active():
                 watch.cancel()
 
-    def _pushed(self, reply: list[Any]) -> None:
+    def pushed(self, reply: list[Any]) -> bool:
+        """Take what comes by the subscription, unless it is something for the owner."""
         kind = reply[0]
         if kind == b"message":
             if reply[1] == self._keys.node and reply[2].startswith(b"probe "):
                 if reply[2] == b"probe %d" % self._probes:
                     self._isAwaited &= ~1
-                return
+                return True
             if reply[1] == self._keys.control and reply[2].startswith(b"gate "):
                 if self.link is not None and reply[2][5:] != self._gen:
                     self.shut()
-                return
+                return True
         elif kind == b"pong":
             fence, self._fence = self._fence, None
             if fence is not None and not fence.called:
                 fence.callback(None)
-            return
-        self._owner.pushed(reply)
+            return True
+        return False
 
     @inlineCallbacks
     def _hello(self, link: Link) -> Generator[Deferred[Any], Any, tuple[bytes, float]]:

@@ -28,16 +28,10 @@ class Lost(Exception):
 
 
 class Growing(Interface):
-    """A command that grows until it is sent.
+    """A command that grows until it is sent."""
 
-    Attributes:
-        count: the commands that it stands for.
-    """
-
-    count: int
-
-    def pack(self) -> bytes:
-        """Return the command as it is now: it grows no more."""
+    def pack(self) -> tuple[bytes, int]:
+        """Return the command as it is now, and for how many it stands: it grows no more."""
 
     def answered(self, reply: Any) -> None:
         """Take what answers a command."""
@@ -57,7 +51,7 @@ class RedisProtocol(Protocol):
         error: what ended the connection, if it was not we.
         ended: why the connection has ended; None if it has not.
         growing: the last command, while it may grow.
-        waiting: how many commands wait for their replies.
+        waiting: how many commands wait for their replies; what makes one grow counts that here.
         bytes: the size of these commands.
         taken: how many replies and messages have been handled.
     """
@@ -71,21 +65,16 @@ class RedisProtocol(Protocol):
         self.taken = 0
         self.ended: str | None = None
         self.growing: Growing | None = None
+        self.waiting = 0
         self._reactor = reactor
         self._most = PARTIAL + 2 * largest
         self._reader = hiredis.Reader()
         self._partial = 0
         self._out: list[bytes] = []
         self._asked: deque[tuple[Answered, int, int]] = deque()
-        self._count = 0
         self._later: Any = None  # the rest of what came, in a later turn
         self._isPushing = False
         self._isDraining = False
-
-    @property
-    def waiting(self) -> int:
-        """See above."""
-        return self._count if self.growing is None else self._count + self.growing.count
 
     def send(self, command: tuple[bytes | str | int, ...], answered: Answered) -> None:
         """Send a command; all of one turn of the reactor are written at its end."""
@@ -96,23 +85,26 @@ class RedisProtocol(Protocol):
         if self.ended is not None:
             answered(Lost(self.ended))
             return
-        self._close()
+        if self.growing is not None:
+            self.close()
+        self.waiting += 1
         self._append(packed, answered, 1)
 
     def grow(self, command: Growing) -> None:
         """Send a command that may grow: until the next one is sent, or for the rest of this turn of the reactor."""
-        self._close()
+        self.close()
         self.growing = command
         self._write(b"")
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let the last command grow no more."""
         command, self.growing = self.growing, None
         if command is not None:
-            self._append(command.pack(), command.answered, command.count)
+            packed, count = command.pack()
+            self._append(packed, command.answered, count)
 
     def _append(self, packed: bytes, answered: Answered, count: int) -> None:
         self._asked.append((answered, len(packed), count))
-        self._count += count
         self.bytes += len(packed)
         self._write(packed)
 
@@ -135,7 +127,7 @@ class RedisProtocol(Protocol):
         """Send a command of pub/sub, whose confirmations are messages; from the first one on, all that comes is."""
         self._isPushing = True
         if self.ended is None:
-            self._close()
+            self.close()
             self._write(hiredis.pack_command(command))  # type: ignore[arg-type]
 
     def _write(self, packed: bytes) -> None:
@@ -145,7 +137,7 @@ class RedisProtocol(Protocol):
             self._reactor.callLater(0, self._flush)
 
     def _flush(self) -> None:
-        self._close()
+        self.close()
         out, self._out = self._out, []
         if self.ended is None and self.transport is not None:
             self.transport.write(b"".join(out))
@@ -173,10 +165,10 @@ class RedisProtocol(Protocol):
         if self._later is not None:
             self._later.cancel()
             self._later = None
-        self._close()
+        self.close()
         self._out.clear()
         asked, self._asked = self._asked, deque()
-        self.bytes = self._count = 0
+        self.bytes = self.waiting = 0
         lost = Lost(why)
         for answered, _, _ in asked:
             answered(lost)
@@ -218,7 +210,18 @@ class RedisProtocol(Protocol):
                 if reply is False:
                     return
                 self._partial = size
-                left -= self._take(reply)
+                self.taken += 1
+                if self._asked:
+                    answered, length, count = self._asked.popleft()
+                    self.bytes -= length
+                    self.waiting -= count
+                    answered(reply)
+                    left -= count
+                elif self._isPushing and reply.__class__ is list and self.onPush is not None:
+                    self.onPush(reply)
+                    left -= 1
+                else:
+                    self.drop(str(reply) if isinstance(reply, hiredis.ReplyError) else "it sent a reply to nothing")
                 if left <= 0:
                     left = LOOK
                     if seconds() > until:
@@ -234,20 +237,3 @@ class RedisProtocol(Protocol):
             self._later = self._reactor.callLater(0, self._goOn)
             if self.transport is not None:
                 self.transport.pauseProducing()  # type: ignore[attr-defined]
-
-    def _take(self, reply: Any) -> int:
-        """Handle a reply, and return how many commands it answers."""
-        self.taken += 1
-        count = 1
-        if self._asked:
-            answered, size, count = self._asked.popleft()
-            self.bytes -= size
-            self._count -= count
-            answered(reply)
-        elif self._isPushing and isinstance(reply, list) and self.onPush is not None:
-            self.onPush(reply)
-        elif isinstance(reply, hiredis.ReplyError):
-            self.drop(str(reply))
-        else:
-            self.drop("it sent a reply to nothing")
-        return count

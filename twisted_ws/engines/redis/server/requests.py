@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted_ws.engines.redis.server.link import Link
 from twisted_ws.engines.redis.server.operations import HOLD, Call, Operation, unavailable
 from twisted_ws.engines.redis.server.scripts import Script
+from twisted_ws.errors import ChannelError
 
 if TYPE_CHECKING:
     from twisted_ws.wire.loop.wheel import Wheel
@@ -22,6 +23,10 @@ WAITING = 10_000
 WAITING_BYTES = 16 * 1024 * 1024
 # Errors after which the connection is of no use.
 _ENDING = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOPERM", "UNKILLABLE")
+
+
+def _tooMuch() -> ChannelError:
+    return unavailable("More is on its way to the server of the channels than it can take.")
 
 
 class Requests:
@@ -66,6 +71,11 @@ class Requests:
         if self.isStopped:
             raise unavailable("The server stops.")
         link, waiting = self.link, self._waiting
+        if link is not None and not waiting and not self._returned:
+            commands = link.commands
+            if commands.waiting >= WAITING or commands.bytes >= WAITING_BYTES:
+                raise _tooMuch()
+            return
         while waiting and waiting[0].isOver:
             self._waitingBytes -= waiting.popleft().size
         if self._returned and self._returned[0].isOver:
@@ -74,7 +84,7 @@ class Requests:
         if link is not None:
             count, size = count + link.commands.waiting, size + link.commands.bytes
         if count >= WAITING or size >= WAITING_BYTES:
-            raise unavailable("More is on its way to the server of the channels than it can take.")
+            raise _tooMuch()
 
     def ask(
         self,
