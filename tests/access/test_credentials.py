@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
-from twisted_ws.access.credentials import CheckFailed, Credentials, Identity, TooManyFailures, Unauthenticated
+from twisted_ws.access.credentials import CheckFailed, Credentials, TooManyFailures, Unauthenticated
+from twisted_ws.access.keys import KeyHolder
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 
@@ -54,7 +55,7 @@ def basic(user: str = "alice", password: str = "wonder") -> str:
     return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
 
 
-def outcome(deferred: Deferred[Identity]) -> Any:
+def outcome(deferred: Deferred[KeyHolder]) -> Any:
     """Return what a Deferred has: a name, an exception, or None while it has nothing."""
     results: list[Any] = []
     deferred.addCallbacks(lambda identity: results.append(identity.name), lambda failure: results.append(failure.value))

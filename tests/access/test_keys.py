@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from twisted.logger import capturedLogs
 
 from twisted_ws.access.keys import KeyFile
+from twisted_ws.access.scopes import EVERYTHING
 from twisted_ws.errors import ConfigurationError
 
 KEY = "0123456789abcdef"
+FORM = "must be a key, or a name, a colon and a key, which scopes may follow"
 
 
 def write(path: Path, text: str | bytes, mode: int = 0o600) -> str:
@@ -24,9 +28,48 @@ def test_find(tmp_path: Path) -> None:
     text = f"# keys\n\n{KEY}\n  shop : {KEY}A==  \nshop:{KEY}B\n#{KEY}C\r\n"
     keys = KeyFile(write(tmp_path / "keys", text))
     assert len(keys) == 3
-    assert keys.find(KEY) == "line 3"
-    assert keys.find(KEY + "A==") == "shop"
-    assert keys.find(KEY + "B") == "shop"
+    assert keys.find(KEY).name == "line 3"
+    assert keys.find(KEY + "A==").name == "shop"
+    assert keys.find(KEY + "B") == ("shop", EVERYTHING)
+
+
+def test_scopes(tmp_path: Path) -> None:
+    """What a key may do follows it; a key may be given by its SHA-256, and end after a day."""
+    digest = hashlib.sha256(b"the key of the shop").hexdigest()
+    now = datetime(2027, 1, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+    text = f"shop: sha256:{digest} publish:orders.* publish:users.ann read:*\nops: {KEY} until=2027-01-31 disconnect\n"
+    keys = KeyFile(write(tmp_path / "keys", text), lambda: now)
+    shop = keys.find("the key of the shop").scopes
+    assert shop.allows("publish", "orders.42")
+    assert shop.allows("publish", "users.ann")
+    assert not shop.allows("publish", "users.bob")
+    assert shop.allows("read", "anything")
+    assert not shop.allows("read", "~server.stats")
+    assert not shop.allows("delete", "orders.42")
+    assert not shop.allows("broadcast")
+    assert keys.find(KEY).scopes.allows("disconnect")
+    now += 1
+    assert keys.find(KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("scopes", "message"),
+    [
+        ("publish", "publish needs channels: publish:orders.*, or publish:* for all"),
+        ("publish:orders*", "publish:orders* must name a channel or a pattern, such as orders.*"),
+        ("publish:", "publish: must name a channel or a pattern, such as orders.*"),
+        ("brodcast", "there is no scope brodcast: did you mean broadcast?"),
+        ("until=tomorrow", "must have a day such as until=2027-01-31"),
+        ("until=2027-02-30", "must have a day such as until=2027-01-31"),
+        (KEY, "has something like another key after its key: give it a line of its own"),
+    ],
+)
+def test_badScopes(tmp_path: Path, scopes: str, message: str) -> None:
+    """A scope that is misspelt is refused, so that no key can do less, or more, than it seems."""
+    with pytest.raises(ConfigurationError) as caught:
+        KeyFile(write(tmp_path / "keys", f"shop: {KEY} {scopes}\n"))
+    assert str(caught.value).endswith(message)
+    assert KEY not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["", KEY[:-1], KEY + " ", KEY.upper(), "shop", f"shop:{KEY}", KEY + "C", "ä" * 16, "\udcff"])
@@ -48,11 +91,20 @@ def test_unknown(tmp_path: Path, key: str) -> None:
             "shop:\n",
             "line 1 of the API key file {path} has a key shorter than 16 characters: make one with openssl rand -hex 32",
         ),
-        (f"\nshop {KEY}\n", "line 2 of the API key file {path} has a key with characters other than letters, digits and -._~+/"),
+        (
+            f"\nshop {KEY}\n",
+            "line 2 of the API key file {path} " + FORM,
+        ),
         (f"{KEY}\u00e4\n", "line 1 of the API key file {path} has a key with characters other than letters, digits and -._~+/"),
-        (f"my shop:{KEY}\n", "line 1 of the API key file {path} must be a key, or a name, a colon and a key"),
-        (f":{KEY}\n", "line 1 of the API key file {path} must be a key, or a name, a colon and a key"),
-        (f"{KEY}:{KEY}:{KEY}\n", "line 1 of the API key file {path} must be a key, or a name, a colon and a key"),
+        (
+            f"my shop:{KEY}\n",
+            "line 1 of the API key file {path} " + FORM,
+        ),
+        (f":{KEY}\n", "line 1 of the API key file {path} " + FORM),
+        (
+            f"{KEY}:{KEY}:{KEY}\n",
+            "line 1 of the API key file {path} " + FORM,
+        ),
         (f"{KEY}\n" * 4000, "the API key file {path} is larger than 64 KiB"),
     ],
     ids=map(str, itertools.count()),
@@ -102,11 +154,11 @@ def test_reload(tmp_path: Path) -> None:
     write(path, f"{KEY}2\n")
     keys.reload()
     assert keys.find(KEY) is None
-    assert keys.find(KEY + "2") == "line 1"
+    assert keys.find(KEY + "2").name == "line 1"
     write(path, "short\n")
     with pytest.raises(ConfigurationError):
         keys.reload()
-    assert keys.find(KEY + "2") == "line 1"
+    assert keys.find(KEY + "2").name == "line 1"
 
 
 def test_secrecy(tmp_path: Path) -> None:

@@ -299,6 +299,44 @@ def test_revoked(world):
     assert json.loads(answer.body)["reason"] == "revoked"
 
 
+@pytest.mark.parametrize(
+    ("revoked", "ended"),
+    [
+        (Revocation("ann.600", None, 0, 2_000_000), {"ann.600"}),
+        (Revocation(None, "ann", 1_000_001, 2_000_000), {"ann.600", "ann.700"}),
+        (Revocation(None, "ann", 1_000_000, 2_000_000), set()),  # which was before they were issued
+    ],
+)
+def test_revocationEndsConnections(world, revoked, ended):
+    """A revocation ends what came with the credentials, on every transport, and nothing else."""
+    tokens = ["ann.600", "ann.700", "bob.600"]
+    sockets = {token: world.socket(token) for token in tokens}
+    streams = {token: world.events("/channels/a", f"Authorization: Bearer {token}") for token in tokens}
+    polls = {token: world.http() for token in tokens}
+    for token, poll in polls.items():
+        streams[token].events()
+        poll.ask("/channels/a?wait=100", f"Authorization: Bearer {token}")
+    world.server.engine.revoke(revoked)
+    world.memory.settle()
+    for token in tokens:
+        assert sockets[token].closed == ((4401, "revoked") if token in ended else None)
+        assert streams[token].events() == ([("expired", "", "{}")] if token in ended else [])
+        assert len(polls[token].responses()) == (token in ended)
+
+
+def test_revokedAfterRefresh(world):
+    """After a refresh it is the new token that counts: the old one may be revoked."""
+    client, _ = world.v1("ann.60")
+    client.writeMessage({"type": "auth", "token": "ann.600"})
+    frames(client)
+    world.server.engine.revoke(Revocation("ann.60", None, 0, 2_000_000))
+    world.memory.settle()
+    assert client.isOpen()
+    world.server.engine.revoke(Revocation("ann.600", None, 0, 2_000_000))
+    world.memory.settle()
+    assert client.closed == (4401, "revoked")
+
+
 def test_leaves(worlds):
     """When a client leaves while an authenticator is asked, what it waits for is cancelled, on every transport."""
     late = Late()

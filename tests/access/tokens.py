@@ -31,4 +31,6 @@ class Tokens:
         expiresAt = self._begin + int(seconds)
         if expiresAt <= self._unixTime():
             raise unauthorized(EXPIRED, "The token has expired.")
-        return Identity(user, expiresAt=expiresAt, scopes=self._scopes, issuedAt=self._begin, isAmbient=found.isAmbient)
+        return Identity(
+            user, expiresAt=expiresAt, scopes=self._scopes, issuedAt=self._begin, isAmbient=found.isAmbient, tokenId=found.token
+        )

@@ -6,7 +6,6 @@ import base64
 import binascii
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -20,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from twisted_ws.access.buckets import TokenBuckets
-from twisted_ws.access.keys import KeyFile
+from twisted_ws.access.keys import KeyFile, KeyHolder
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
@@ -54,17 +53,6 @@ class CheckFailed(CredentialsError):
         super().__init__("The credentials cannot be checked at present.")
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A publisher whose credentials were accepted.
-
-    Attributes:
-        name: the name of the API key or of the user; "" if no credentials are required.
-    """
-
-    name: str = ""
-
-
 class _IPublisher(Interface):
     """The interface that a portal is asked for: a user who may publish."""
 
@@ -72,9 +60,9 @@ class _IPublisher(Interface):
 @implementer(IRealm)
 class _Realm:
     def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
-        """Return the identity that the checker found."""
+        """Return whom the checker found; a password opens everything."""
         name = avatarId.decode("utf-8", "replace") if isinstance(avatarId, bytes) else str(avatarId)
-        return _IPublisher, Identity(name), lambda: None
+        return _IPublisher, KeyHolder(name), lambda: None
 
 
 class _Password(UsernamePassword):
@@ -148,7 +136,7 @@ class Credentials:
         if self._keys is not None:
             self._keys.reload()
 
-    def check(self, authorization: str | None, address: str) -> Deferred[Identity]:
+    def check(self, authorization: str | None, address: str) -> Deferred[KeyHolder]:
         """Return who sent this header.
 
         Args:
@@ -156,15 +144,15 @@ class Credentials:
             address: the peer's IP address as text; "" for a UNIX socket.
 
         Returns:
-            A Deferred that fires with the identity, or fails with a `CredentialsError` and nothing else. It may be cancelled.
+            A Deferred that fires with who that is, or fails with a `CredentialsError` and nothing else. It may be cancelled.
         """
         if not self.requiresCredentials:
-            return succeed(Identity())
+            return succeed(KeyHolder())
         scheme, _, value = (authorization or "").strip().partition(" ")
         kind, value = scheme.lower(), value.strip()
         if kind == "bearer" and self._keys is not None:
-            name = self._keys.find(value)
-            return succeed(Identity(name)) if name is not None else fail(self._wrong(address))
+            holder = self._keys.find(value)
+            return succeed(holder) if holder is not None else fail(self._wrong(address))
         if kind == "basic" and self._portals:
             wait = self._failures.wait(addressKey(address))
             if wait:
@@ -180,7 +168,7 @@ class Credentials:
             return Unauthenticated("The credentials are wrong.")
         return TooManyFailures(self._failures.wait(key))
 
-    def _ask(self, password: _Password, address: str) -> Deferred[Identity]:
+    def _ask(self, password: _Password, address: str) -> Deferred[KeyHolder]:
         """Ask one checker after another until one accepts; the deadline is for all together."""
 
         def failed(failure: Failure) -> Failure:
@@ -202,7 +190,7 @@ class Credentials:
         asked = Deferred.fromCoroutine(self._login(password))
         return asked.addTimeout(self._deadline, self._reactor).addErrback(failed)
 
-    async def _login(self, password: _Password) -> Identity:
+    async def _login(self, password: _Password) -> KeyHolder:
         refused: Exception = Unauthorized()
         for portal in self._portals:
             try:
@@ -211,8 +199,8 @@ class Credentials:
             except (LoginFailed, Unauthorized) as error:
                 refused = error
             else:
-                identity: Identity = avatar[1]
-                return identity
+                holder: KeyHolder = avatar[1]
+                return holder
         raise refused
 
 

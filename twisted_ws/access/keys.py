@@ -7,7 +7,12 @@ import hmac
 import os
 import re
 import stat
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
 
+from twisted_ws.access.scopes import EVERYTHING, Scopes
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.exposure import isOpenToOthers, warnIfExposed
 
@@ -18,19 +23,49 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _MOST_BYTES = 64 * 1024
 
 
-class KeyFile:
-    """The API keys in a file: one key per line, or ``name: key``; empty lines and lines that begin with ``#`` are skipped.
+class KeyHolder(NamedTuple):
+    """Who has a key.
 
-    A key has at least 16 of the characters that a bearer token may have (RFC 6750): letters, digits, ``-._~+/``, and ``=`` at the
-    end. Only its SHA-256 is kept. Two keys may have the same name, so that a key can be replaced without a gap.
+    Attributes:
+        name: that of the key, or of a user with a password; "" where nobody needs credentials.
+        scopes: what they may do.
+    """
+
+    name: str = ""
+    scopes: Scopes = EVERYTHING
+
+
+class _Key(NamedTuple):
+    digest: bytes
+    holder: KeyHolder
+    until: float | None
+
+
+class KeyFile:
+    """The API keys in a file, one in each line; empty lines and lines that begin with ``#`` are skipped.
+
+    ::
+
+        shop: sha256:9f86d081...  publish:orders.* publish:users.*
+        ops:  q7Jx...             until=2027-01-31 admin
+
+    A line has a key, or a name, a colon and a key; then, if it has a name, the last day on which it counts (in UTC), and scopes
+    (see `twisted_ws.access.scopes`). A key without scopes may do everything. It has at least 16 of the characters that a bearer
+    token may have (RFC 6750): letters, digits, ``-._~+/``, and ``=`` at the end; or the file has its SHA-256 instead, which is
+    also all that is kept. Two keys may have the same name, so that a key can be replaced without a gap.
+
+    Args:
+        path: the file.
+        unixTime: the wall clock.
 
     Raises:
         ConfigurationError: the file cannot be used; the text names the file, the line and the remedy, but no key.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, unixTime: Callable[[], float] = time.time) -> None:
         self._path = path
-        self._keys: tuple[tuple[str, bytes], ...] = ()
+        self._unixTime = unixTime
+        self._keys: tuple[_Key, ...] = ()
         self.reload()
 
     def __len__(self) -> int:
@@ -44,16 +79,16 @@ class KeyFile:
         """
         self._keys = self._parse(self._read())
 
-    def find(self, key: str) -> str | None:
-        """Return the name of `key` ("line 3" if it has none), None if the key is unknown.
+    def find(self, key: str) -> KeyHolder | None:
+        """Return who has `key` (named "line 3" if it has no name), None if the key is unknown or has ended.
 
         The time that this takes does not depend on the key: it compares digests, and all of them.
         """
         found = None
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-        for name, each in self._keys:
-            if hmac.compare_digest(each, digest):
-                found = name
+        for each in self._keys:
+            if hmac.compare_digest(each.digest, digest) and (each.until is None or self._unixTime() < each.until):
+                found = each.holder
         return found
 
     def _read(self) -> bytes:
@@ -73,25 +108,58 @@ class KeyFile:
             raise ConfigurationError(f"the API key file {self._path} is larger than {_MOST_BYTES // 1024} KiB")
         return data
 
-    def _parse(self, data: bytes) -> tuple[tuple[str, bytes], ...]:
+    def _parse(self, data: bytes) -> tuple[_Key, ...]:
         keys = []
         for number, raw in enumerate(data.splitlines(), 1):
             line = raw.decode("latin-1").strip()
             if not line or line.startswith("#"):
                 continue
             where = f"line {number} of the API key file {self._path}"
-            name, colon, key = line.rpartition(":")
-            name, key = name.strip(), key.strip()
-            if colon and not _NAME.fullmatch(name):
-                raise ConfigurationError(f"{where} must be a key, or a name, a colon and a key")
-            if len(key) < 16:
-                raise ConfigurationError(f"{where} has a key shorter than 16 characters: make one with openssl rand -hex 32")
-            if not _KEY.fullmatch(key):
-                raise ConfigurationError(f"{where} has a key with characters other than letters, digits and -._~+/")
-            keys.append((name or f"line {number}", hashlib.sha256(key.encode("ascii")).digest()))
+            keys.append(_key(line, number, where))
         if not keys:
             raise ConfigurationError(f"the API key file {self._path} has no key")
         return tuple(keys)
+
+
+_LINE = re.compile(r"(?:(?P<name>[^:\s]+)\s*:\s*)?(?P<key>sha256:\S*|[^:\s]*)(?P<rest>(?:\s.*)?)", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9A-Fa-f]{64}", re.ASCII)
+
+
+def _key(line: str, number: int, where: str) -> _Key:
+    """Return the key in a line; no error repeats any of it but its scopes."""
+    found = _LINE.fullmatch(line)
+    words = [] if found is None else found["rest"].split()
+    if found is None or not _NAME.fullmatch(found["name"] or "none") or (words and found["name"] is None):
+        raise ConfigurationError(f"{where} must be a key, or a name, a colon and a key, which scopes may follow")
+    key = found["key"]
+    if key.startswith("sha256:"):
+        if not _DIGEST.fullmatch(key):
+            raise ConfigurationError(f"{where} must have 64 hexadecimal digits after sha256:, as sha256sum prints them")
+        digest = bytes.fromhex(key.removeprefix("sha256:"))
+    elif len(key) < 16:
+        raise ConfigurationError(f"{where} has a key shorter than 16 characters: make one with openssl rand -hex 32")
+    elif not _KEY.fullmatch(key):
+        raise ConfigurationError(f"{where} has a key with characters other than letters, digits and -._~+/")
+    else:
+        digest = hashlib.sha256(key.encode("ascii")).digest()
+    if any(map(_KEY.fullmatch, words)):  # which no error may repeat
+        raise ConfigurationError(f"{where} has something like another key after its key: give it a line of its own")
+    until = None
+    if words and words[0].startswith("until="):
+        until = _endOf(words.pop(0).removeprefix("until="), where)
+    try:
+        scopes = Scopes(words) if words else EVERYTHING
+    except ValueError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+    return _Key(digest, KeyHolder(found["name"] or f"line {number}", scopes), until)
+
+
+def _endOf(day: str, where: str) -> float:
+    """Return when a day has passed, in Unix time."""
+    try:
+        return (datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC) + timedelta(days=1)).timestamp()
+    except (ValueError, OverflowError):
+        raise ConfigurationError(f"{where} must have a day such as until=2027-01-31") from None
 
 
 def _openWithoutWaiting(path: str, flags: int) -> int:

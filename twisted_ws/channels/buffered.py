@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted_ws.channels.formats import ChannelMessage, Format, rawFormat
 from twisted_ws.channels.mailbox import Mailbox, Policy
 from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.closecodes import EXPIRED
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ConnectionClosed, SlowConsumer
 from twisted_ws.frames import OutgoingMessage
@@ -131,6 +132,10 @@ class BufferedSubscriber(Subscriber):
 
     def expiring(self, seconds: float) -> None:
         """Do nothing: a raw subscriber gets only messages."""
+
+    def expire(self) -> None:
+        """Close."""
+        self.caller.close(EXPIRED, "expired")
 
     def disconnect(self, code: int, reason: str) -> None:
         """Close the connection."""

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from twisted_ws.caller import Caller
     from twisted_ws.channels.visitor import Visitor
+    from twisted_ws.identity import Identity
 
 
 class Roster:
     """The callers, or visitors, that are connected now, in the order in which they came; finding some looks at no others.
 
-    A user is found when it is a str. Code that gives a caller or visitor another user calls `renamed`.
+    A user is found when it is a str. Code that gives a caller or visitor another user calls `renamed`. One with a user is also
+    found by the id of its token.
     """
 
-    __slots__ = ("_byId", "_byUser")
+    __slots__ = ("_byId", "_byToken", "_byUser")
 
     def __init__(self) -> None:
         self._byId: dict[str, Any] = {}
         self._byUser: dict[str, dict[Any, None]] = {}
+        self._byToken: dict[str, dict[Any, None]] = {}
 
     def __len__(self) -> int:
         return len(self._byId)
@@ -54,6 +57,19 @@ class Roster:
             self._unname(client, before)
             self._name(client)
 
+    def renew(self, client: Caller | Visitor, identity: Identity) -> None:
+        """Give a client the identity that counts from now on."""
+        isHere = client in self
+        if isHere:
+            self._unname(client, client._user)
+        client.request.identity = identity
+        if isHere:
+            self._name(client)
+
+    def withToken(self, token: str) -> list[Any]:
+        """Return those that came with the token of this id."""
+        return list(self._byToken.get(token, ()))
+
     def find(self, connection: str | None = None, user: str | None = None) -> list[Any]:
         """Return the one with this connection id, then those of this user in the order in which they became that user."""
         found: dict[Any, None] = {}
@@ -68,6 +84,11 @@ class Roster:
             if client._user not in self._byUser:
                 self._byUser[client._user] = {}
             self._byUser[client._user][client] = None
+        token = _tokenOf(client)
+        if token is not None:
+            if token not in self._byToken:
+                self._byToken[token] = {}
+            self._byToken[token][client] = None
 
     def _unname(self, client: Caller | Visitor, user: Any) -> None:
         if isinstance(user, str):
@@ -75,3 +96,14 @@ class Roster:
             del others[client]
             if not others:
                 del self._byUser[user]
+        token = _tokenOf(client)
+        if token is not None and token in self._byToken:
+            same = self._byToken[token]
+            same.pop(client, None)
+            if not same:
+                del self._byToken[token]
+
+
+def _tokenOf(client: Caller | Visitor) -> str | None:
+    identity = client.request.identity
+    return None if identity is None else identity.tokenId

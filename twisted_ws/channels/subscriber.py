@@ -60,6 +60,10 @@ class Subscriber:
     def tell(self, notices: Sequence[OutgoingMessage]) -> None:
         """Take notices about a channel: each is the JSON of a join or leave."""
 
+    def expire(self) -> None:
+        """End, because the credentials of the client have; it may come back with new ones."""
+        raise NotImplementedError
+
     def disconnect(self, code: int, reason: str) -> None:
         """End the connection for good, at the request of somebody else."""
         raise NotImplementedError

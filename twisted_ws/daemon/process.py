@@ -47,6 +47,7 @@ class ProcessDaemon(Daemon):
 
     _log = Logger()
     exitCode = 0
+    _rotate: Callable[[], None] | None = None  # opens the log file anew
 
     def __init__(self, settings: Settings, runner: MutableMapping[str, Any] | None = None, reactor: Any = None) -> None:
         _raiseDescriptorLimit()  # first: when a port opens, the gate looks how many there are
@@ -89,7 +90,7 @@ class ProcessDaemon(Daemon):
         if path == "-" or (foreground and not path):
             return sys.stdout
         file = openLogFile(path or "twistd.log", *self._owner())
-        signal.signal(signal.SIGUSR1, lambda number, frame: self._reactor.callFromThread(file.rotate))
+        self._rotate = file.rotate
         return file
 
     def _owner(self) -> tuple[int, int]:
@@ -99,13 +100,19 @@ class ProcessDaemon(Daemon):
             gid = pwd.getpwuid(uid).pw_gid
         return (-1 if uid is None else uid), (-1 if gid is None else gid)
 
+    def reopen(self) -> None:
+        """Open the log and the audit log anew: a log rotator has moved them away."""
+        if self._rotate is not None:
+            self._rotate()
+        super().reopen()
+
     # Start and stop.
 
     def privilegedStartService(self) -> None:
         """Listen, while the process may still be root."""
         with self._telling():
             super().privilegedStartService()
-            for each in (*self._listeners, self._history):
+            for each in (*self._listeners, self._history, self._audit):
                 if each is not None:
                     each.give(*self._owner())
 
@@ -123,6 +130,8 @@ class ProcessDaemon(Daemon):
         """Run, and notify systemd once the reactor runs."""
         with self._telling():
             super().startService()
+        if self._rotate is not None or self._audit is not None:
+            signal.signal(signal.SIGUSR1, lambda number, frame: self._reactor.callFromThread(self.reopen))
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             if signal.getsignal(number) is signal.SIG_DFL:
                 # A log rotator signals all servers, and one that logs to a pipe must not die of it.

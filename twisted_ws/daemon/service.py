@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws.access.audit import AuditLog
 from twisted_ws.access.credentials import Credentials
 from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.daemon.authenticators import makeAuthenticators
@@ -69,6 +70,7 @@ class Daemon(MultiService):
         self._history = self._makeHistory()  # before a service can publish anything
         self._mount()
         self._credentials = Credentials(settings.checkers, settings.apiKeyFile, settings.limits, reactor)
+        self._audit = None if settings.auditLog is None else AuditLog(settings.auditLog, reactor)
         self._tls = self._makeTLS()
         self._pages: PagesResource | None = None
         self.broadcastURL = ""
@@ -191,7 +193,7 @@ class Daemon(MultiService):
 
     def _makeBroadcastListeners(self) -> list[Listener]:
         settings = self.settings
-        factory = broadcastSite(self.server, self._credentials)
+        factory = broadcastSite(self.server, self._credentials, self._audit)
         listeners = []
         for option, where in (("broadcast-port", settings.broadcastPort), ("broadcast-tls-port", settings.broadcastTlsPort)):
             if where == "off":
@@ -273,6 +275,8 @@ class Daemon(MultiService):
         if self._history is not None:
             yield Deferred.fromCoroutine(self._save(self._history))
         yield self._stopListening(self._broadcastListeners)
+        if self._audit is not None:
+            self._audit.close()
         yield super().stopService()  # type: ignore[no-untyped-call]
 
     async def _save(self, history: HistoryFile) -> None:
@@ -284,6 +288,11 @@ class Daemon(MultiService):
     @staticmethod
     def _stopListening(listeners: list[Listener]) -> Deferred[Any]:
         return DeferredList([listener.stopService() for listener in listeners], consumeErrors=True)
+
+    def reopen(self) -> None:
+        """Open files anew that somebody may have moved away."""
+        if self._audit is not None:
+            self._audit.reopen()
 
     def reload(self) -> None:
         """Reload certificates, keys and passwords without dropping a connection; if that fails, the old ones stay."""

@@ -74,6 +74,7 @@ class Settings:
     trustedProxies: tuple[str, ...] = ()
     compression: bool = False
     apiKeyFile: str | None = None
+    auditLog: str | None = None
     checkers: tuple[Any, ...] = field(default=(), repr=False)
     authenticate: tuple[str, ...] = ()
     authenticators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
@@ -206,6 +207,7 @@ _PATHS = {
     "keyStorePasswordFile",
     "clientCA",
     "apiKeyFile",
+    "auditLog",
     "stateDirectory",
     "historyFile",
 }
@@ -273,6 +275,7 @@ KEYS = (
     Key("ping-timeout", "pingTimeout", _seconds, "seconds to wait for the answer to a ping", "10"),
     Key("compression", "compression", _switch, "permessage-deflate: on or off", "off"),
     Key("api-key-file", "apiKeyFile", _text, "file with the API keys of publishers, one per line"),
+    Key("audit-log", "auditLog", _text, "file that gets a line of JSON for each call of the broadcast site"),
     Key(
         "authenticate",
         "authenticate",

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted_ws.caller import Caller, Membership
 from twisted_ws.channels.formats import SUBPROTOCOL, jsonBroadcast, rawBroadcast
 from twisted_ws.channels.roster import Roster
+from twisted_ws.identity import Identity
 from twisted_ws.message import Message
 from twisted_ws.wire.websocket.crowd import Crowd
 from twisted_ws.wire.websocket.fanout import EVERYBODY, FanOuts, stepsOf
@@ -31,6 +32,10 @@ class Callers(Collection[Caller]):
 
     def __contains__(self, caller: object) -> bool:
         return isinstance(caller, Caller) and caller in self._roster
+
+    def withToken(self, token: str) -> list[Caller]:
+        """Return those that came with the token of this id, without searching."""
+        return self._roster.withToken(token)
 
     def find(self, connection: str | None = None, user: str | None = None) -> list[Caller]:
         """Return those with this `Caller.connectionId`, or of this user (a str), without searching."""
@@ -66,6 +71,10 @@ class OpenCallers(Callers):
     def renamed(self, caller: Caller, before: Any) -> None:
         """Note that a caller, open or not, has a new user."""
         self._roster.renamed(caller, before)
+
+    def renew(self, caller: Caller, identity: Identity) -> None:
+        """Give a caller the identity that counts from now on."""
+        self._roster.renew(caller, identity)
 
     def discard(self, caller: Caller) -> None:
         """Remove a caller that leaves."""

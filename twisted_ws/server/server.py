@@ -23,11 +23,12 @@ from twisted_ws.access.refusals import AccessRefused
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.caller import Caller
 from twisted_ws.channels.channels import Channels
+from twisted_ws.channels.visitor import Visitor
 from twisted_ws.closecodes import EXPIRED
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.examination import examine
 from twisted_ws.dispatch.upgrades import Upgrade, callUpgrade, refusal
-from twisted_ws.engines.contract import Engine, EngineState
+from twisted_ws.engines.contract import Engine, EngineState, Revocation
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ChannelError, CloseCode, ConfigurationError, ServiceError
 from twisted_ws.identity import Identity
@@ -170,7 +171,7 @@ class WebSocketServer:
         self._callers.enroll = self.channels.enroll
         self.node = LocalNode(self._callers, self.runtime.turns, __version__)
         self.node.attach(self.channels)
-        self.node.revocations.append(self.revocations.add)
+        self.node.revocations.append(self._revoked)
         self._hasStarted: Deferred[tuple[Any]] = Deferred()  # what `started` fires with, which may be a Failure
         started = self.engine.start(self.node)
         later = started if isinstance(started, Deferred) else succeed(None)
@@ -497,9 +498,30 @@ class WebSocketServer:
             raise ChannelError("unavailable", "The token was not checked in time.") from None
         if identity.user != now.identity.user:
             raise ChannelError("forbidden", "The token belongs to another user.")
-        now.identity = identity
+        self._callers.renew(caller, identity)
         self._limitLife(caller)
         return identity
+
+    def _revoked(self, revocation: Revocation) -> None:
+        """Learn of a revocation, and end the connections whose credentials it covers."""
+        self.revocations.add(revocation)
+        rosters = self._callers, self.channels.visitors
+        found = [
+            *(each for roster in rosters if revocation.token is not None for each in roster.withToken(revocation.token)),
+            *(each for roster in rosters if revocation.user is not None for each in roster.find(user=revocation.user)),
+        ]
+        if found:
+            Deferred.fromCoroutine(self._endRevoked(found))
+
+    async def _endRevoked(self, found: Iterable[Caller | Visitor]) -> None:
+        async for each in self.runtime.turns.through(tuple(found), CLOSING):
+            identity = each.identity
+            if identity is None or not self.revocations.covers(identity):
+                continue
+            if isinstance(each, Caller):
+                each.close(EXPIRED, "revoked")
+            elif each.membership is not None:
+                each.membership.expire()
 
     def _limitLife(self, caller: Caller) -> None:
         """Let a connection end when its identity does."""

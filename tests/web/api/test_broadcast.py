@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 
 from tests.memory import SteadyClock
 from tests.web.conftest import Connection, Response
-from twisted_ws.access.credentials import CheckFailed, Credentials, Identity, TooManyFailures, Unauthenticated
+from twisted_ws.access.credentials import CheckFailed, Credentials, TooManyFailures, Unauthenticated
+from twisted_ws.access.keys import KeyHolder
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
 from twisted_ws.message import Message
@@ -57,11 +58,11 @@ class Guard:
         self.answer = answer
         self.asked: list[tuple[str | None, str]] = []
 
-    def check(self, authorization: str | None, address: str) -> Deferred[Identity]:
+    def check(self, authorization: str | None, address: str) -> Deferred[KeyHolder]:
         self.asked.append((authorization, address))
         if isinstance(self.answer, Deferred):
             return self.answer
-        return fail(self.answer) if isinstance(self.answer, Exception) else succeed(Identity(self.answer))
+        return fail(self.answer) if isinstance(self.answer, Exception) else succeed(KeyHolder(self.answer))
 
 
 class World:
@@ -253,13 +254,13 @@ def test_credentialsBug() -> None:
 
 def test_letIn() -> None:
     """A publisher with credentials may broadcast; they are checked for each request, and the check may take time."""
-    answer: Deferred[Identity] = Deferred()
+    answer: Deferred[KeyHolder] = Deferred()
     world = World(Guard(answer))
     connection = world.connect()
     connection.send(b"POST /broadcaster/broadcast HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nHello!")
     assert connection.take() == b""
     assert world.server.sent == []
-    answer.callback(Identity("shop"))
+    answer.callback(KeyHolder("shop"))
     assert [r.status for r in connection.responses()] == [200]
     assert world.server.sent == ["Hello!"]
     assert world.credentials.asked == [(None, "192.0.2.7")]

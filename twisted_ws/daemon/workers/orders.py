@@ -74,6 +74,7 @@ def settingsFor(settings: Settings, workers: int) -> Settings:
         broadcastTlsPort="off",
         historyFile=None,
         apiKeyFile=None,
+        auditLog=None,
         checkers=(),
         workers=None,
         limits=share(settings.limits, workers),

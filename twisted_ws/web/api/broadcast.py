@@ -19,13 +19,14 @@ from twisted_ws.web.http.resource import Directory
 from twisted_ws.web.http.site import HttpSite
 
 if TYPE_CHECKING:
+    from twisted_ws.access.audit import AuditLog
     from twisted_ws.access.credentials import Credentials
     from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
 
-def broadcastSite(server: WebSocketServer, credentials: Credentials) -> HttpSite:
-    """Return the factory of the broadcast port.
+def broadcastSite(server: WebSocketServer, credentials: Credentials, audit: AuditLog | None = None) -> HttpSite:
+    """Return the factory of the broadcast port; `audit` notes each call.
 
     ======================================  ==========================================================
     ``POST /broadcaster/broadcast``         sends the body to every open caller of every service
@@ -35,9 +36,9 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials) -> HttpSite
     ======================================  ==========================================================
     """
     posted = ": messages are posted to /broadcaster/broadcast"
-    root, broadcaster, api = Directory(ELSEWHERE), Directory(posted, posted), ApiResource(server, credentials)
+    root, broadcaster, api = Directory(ELSEWHERE), Directory(posted, posted), ApiResource(server, credentials, audit)
     root.putChild(b"broadcaster", broadcaster)
-    broadcaster.putChild(b"broadcast", BroadcastResource(server, credentials))
+    broadcaster.putChild(b"broadcast", BroadcastResource(server, credentials, audit))
     root.putChild(b"api", api)
     root.putChild(b"channels", api)
     root.putChild(b"healthz", Liveness())
@@ -62,6 +63,14 @@ class BroadcastResource(GuardedResource):
 
     allowedMethods = (b"POST", b"OPTIONS")
 
+    def authorized(self, request: HttpRequest) -> None:
+        """Refuse a key that is for channels only."""
+        try:
+            self.require(request, "broadcast")
+        except HttpError as error:
+            self.note(request, "broadcast", error.status)
+            raise
+
     def admit(self, request: HttpRequest) -> Deferred[None] | None:
         """Check the credentials, and whether the body's type can be passed on."""
         admitted = super().admit(request)
@@ -81,7 +90,9 @@ class BroadcastResource(GuardedResource):
         try:
             sent = self._server.broadcast(message)
         except ChannelError as error:
+            self.note(request, "broadcast", error.status, bytes=len(body))
             raise httpError(error) from None
+        self.note(request, "broadcast", 200, bytes=len(body))
         if sent.called and not isinstance(sent.result, Failure):
             return b"OK"
         sent.addCallbacks(lambda count: request.answer(b"OK"), failed, errbackArgs=(request,))

@@ -13,11 +13,12 @@ from twisted.internet.defer import Deferred
 from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.dispatch.largejson import hasMoreValues
-from twisted_ws.engines.contract import Description, Disconnect, Unsubscribe
+from twisted_ws.engines.contract import Description, Disconnect, Revocation, Unsubscribe
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Message
 from twisted_ws.names import checkName
 from twisted_ws.web.api import schemas
+from twisted_ws.web.api.guard import lacks
 from twisted_ws.web.channels.polling import Gathered
 from twisted_ws.web.http.connection import REQUEST
 from twisted_ws.web.http.content import idempotencyKey, messageOf
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # The channels in one page, unless the request says otherwise.
 CHANNELS = 100
+# Seconds for which a revocation is kept, unless the request says otherwise: longer than most tokens live.
+REVOKED_FOR = 24 * 3600
 
 
 @dataclass(slots=True)
@@ -53,6 +56,15 @@ class Call:
         """The server's channels."""
         return self.server.channels
 
+    def require(self, scope: str, channel: str) -> None:
+        """Refuse a call about a channel that the caller's key is not for.
+
+        Raises:
+            ChannelError: it is not.
+        """
+        if not self.request.by.scopes.allows(scope, channel):
+            raise ChannelError("forbidden", lacks(scope))
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -64,6 +76,8 @@ class Operation:
         run: does it, and returns an `answer`.
         answer: the content of a 200.
         query, body: what it takes; None for nothing.
+        scope: what whoever calls it must be allowed (see `twisted_ws.access.scopes`); a channel that is in the body is judged by
+            `Call.require`.
         posts: whether its body is a message itself.
         check: refuses a body before it is decoded; None if decoding is little work, whatever the body has.
         errors: its statuses, besides those that any request can have.
@@ -74,6 +88,7 @@ class Operation:
     summary: str
     run: Callable[[Call], Awaitable[Any]]
     answer: type[Struct]
+    scope: str
     query: type[Struct] | None = None
     body: type[Struct] | None = None
     posts: bool = False
@@ -96,7 +111,7 @@ async def post(call: Call) -> schemas.Published:
 
 async def publish(call: Call) -> schemas.Published:
     """Publish one message."""
-    return await _publish(call.server, call.body)
+    return await _publish(call, call.body)
 
 
 async def batch(call: Call) -> schemas.Results:
@@ -110,7 +125,7 @@ async def batch(call: Call) -> schemas.Results:
             share = turns.share()
         turns.left -= REQUEST
         try:
-            results.append(await _publish(call.server, message))
+            results.append(await _publish(call, message))
         except ChannelError as error:
             results.append(schemas.Failed(error.code, error.message))
     return schemas.Results(results)
@@ -141,8 +156,9 @@ async def listChannels(call: Call) -> schemas.Channels:
     """Return a page of channels."""
     limit = _limit(call, CHANNELS)
     found = await call.channels.list(call.query.prefix, call.query.cursor, limit + 1)
-    entries = [_entry(each) for each in found[:limit]]
-    return schemas.Channels(entries, entries[-1].channel if len(found) > limit else None)
+    scopes = call.request.by.scopes
+    entries = [_entry(each) for each in found[:limit] if scopes.allows("read", each.channel)]
+    return schemas.Channels(entries, found[limit - 1].channel if len(found) > limit else None)
 
 
 async def describe(call: Call) -> schemas.Described:
@@ -195,6 +211,7 @@ async def unsubscribe(call: Call) -> schemas.Unsubscribed:
     """End subscriptions."""
     body = call.body
     checkName(body.channel, call.server.limits.channelName)
+    call.require("unsubscribe", body.channel)
     command = Unsubscribe(_given(body.connection), _given(body.user), body.channel, body.reason or "unsubscribed")
     return schemas.Unsubscribed(await _ready(call.server.engine.command(command)))
 
@@ -205,6 +222,16 @@ async def nodes(call: Call) -> schemas.Nodes:
     return schemas.Nodes([schemas.Node(each.id, each.connections, int(each.started), each.version) for each in found])
 
 
+async def revoke(call: Call) -> schemas.Revoked:
+    """Accept credentials no more, and end the connections that came with them."""
+    body, now = call.body, call.server.runtime.unixTime()
+    token, user = _given(body.token), _given(body.user)
+    before = now if body.issuedBefore is UNSET else float(body.issuedBefore)
+    until = now + REVOKED_FOR if body.until is UNSET else float(body.until)
+    await _ready(call.server.engine.revoke(Revocation(token, user, before if user is not None else 0.0, until)))
+    return schemas.Revoked(until)
+
+
 OPERATIONS = (
     Operation(
         "POST",
@@ -212,12 +239,20 @@ OPERATIONS = (
         "Publish the body of the request: text, JSON or binary, by its Content-Type",
         post,
         schemas.Published,
+        "publish",
         query=schemas.PostQuery,
         posts=True,
         errors=(409, 413, 415),
     ),
     Operation(
-        "POST", "/api/publish", "Publish one message", publish, schemas.Published, body=schemas.Publish, errors=(409, 413, 415)
+        "POST",
+        "/api/publish",
+        "Publish one message",
+        publish,
+        schemas.Published,
+        "publish",
+        body=schemas.Publish,
+        errors=(409, 413, 415),
     ),
     Operation(
         "POST",
@@ -225,22 +260,30 @@ OPERATIONS = (
         "Publish several messages, in order",
         batch,
         schemas.Results,
+        "publish",
         body=schemas.Batch,
         check=checkBatch,
         errors=(413, 415),
     ),
-    Operation("GET", "/api/channels", "List channels by name", listChannels, schemas.Channels, query=schemas.ListQuery),
-    Operation("GET", "/api/channels/{channel}", "Describe a channel", describe, schemas.Described, errors=(404,)),
+    Operation("GET", "/api/channels", "List channels by name", listChannels, schemas.Channels, "read", query=schemas.ListQuery),
+    Operation("GET", "/api/channels/{channel}", "Describe a channel", describe, schemas.Described, "read", errors=(404,)),
     Operation(
         "GET",
         "/api/channels/{channel}/history",
         "Read the history of a channel",
         history,
         schemas.History,
+        "read",
         query=schemas.HistoryQuery,
     ),
     Operation(
-        "DELETE", "/api/channels/{channel}/history", "Forget the history of a channel", forget, schemas.Deleted, errors=(404,)
+        "DELETE",
+        "/api/channels/{channel}/history",
+        "Forget the history of a channel",
+        forget,
+        schemas.Deleted,
+        "delete",
+        errors=(404,),
     ),
     Operation(
         "GET",
@@ -248,6 +291,7 @@ OPERATIONS = (
         "Say who is on a channel",
         presence,
         schemas.PresenceList,
+        "read",
         query=schemas.PresenceQuery,
     ),
     Operation(
@@ -256,6 +300,7 @@ OPERATIONS = (
         "End a connection, or all of a user's",
         disconnect,
         schemas.Disconnected,
+        "disconnect",
         body=schemas.Disconnect,
         check=checkValues,
         errors=(413, 415),
@@ -266,15 +311,27 @@ OPERATIONS = (
         "End the subscription of a connection, or of all of a user's",
         unsubscribe,
         schemas.Unsubscribed,
+        "unsubscribe",
         body=schemas.Unsubscribe,
         errors=(413, 415),
     ),
-    Operation("GET", "/api/nodes", "List the servers that work together", nodes, schemas.Nodes),
+    Operation("GET", "/api/nodes", "List the servers that work together", nodes, schemas.Nodes, "metrics"),
+    Operation(
+        "POST",
+        "/api/revoke",
+        "Accept a token, or a user's tokens of before now, no more, and end the connections that came with them",
+        revoke,
+        schemas.Revoked,
+        "revoke",
+        body=schemas.Revoke,
+        errors=(413, 415),
+    ),
 )
 
 
-async def _publish(server: WebSocketServer, message: schemas.BatchMessage) -> schemas.Published:
-    published = await server.publish(
+async def _publish(call: Call, message: schemas.BatchMessage) -> schemas.Published:
+    call.require("publish", message.channel)
+    published = await call.server.publish(
         message.channel, _encoded(message), key=_given(message.key), idempotencyKey=_given(message.idempotencyKey)
     )
     return schemas.Published(*published)

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
 import msgspec
+from msgspec import UNSET
 from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET
 
+from twisted_ws.errors import ChannelError
 from twisted_ws.logs import printable
 from twisted_ws.web.api.guard import GuardedResource
 from twisted_ws.web.api.openapi import PATH, openAPI
 from twisted_ws.web.api.operations import OPERATIONS, Call, Operation
+from twisted_ws.web.api.schemas import Published
 from twisted_ws.web.http.compression import answerCompressed
 from twisted_ws.web.http.content import checkBodyType, contentType
 from twisted_ws.web.http.coroutines import answerLater
@@ -21,6 +24,7 @@ from twisted_ws.web.http.errors import HttpError, notAllowed, nothing
 from twisted_ws.web.http.response import jsonBody
 
 if TYPE_CHECKING:
+    from twisted_ws.access.audit import AuditLog
     from twisted_ws.access.credentials import Credentials
     from twisted_ws.limits import Limits
     from twisted_ws.server.server import WebSocketServer
@@ -41,8 +45,8 @@ for _operation in OPERATIONS:
 class ApiResource(GuardedResource):
     """All paths of the API (see `OPERATIONS`)."""
 
-    def __init__(self, server: WebSocketServer, credentials: Credentials) -> None:
-        super().__init__(server, credentials)
+    def __init__(self, server: WebSocketServer, credentials: Credentials, audit: AuditLog | None = None) -> None:
+        super().__init__(server, credentials, audit)
         self._document = openAPI(server.limits, credentials.challenges)
 
     def admit(self, request: HttpRequest) -> Deferred[None] | None:
@@ -64,7 +68,19 @@ class ApiResource(GuardedResource):
             raise HttpError(415, "The body must be JSON.")
         if operation.body is not None or operation.posts:
             checkBodyType(request)
-        return self.authorize(request)
+        waiting = self.authorize(request)
+        if waiting is None:
+            self.authorized(request)
+        return waiting
+
+    def authorized(self, request: HttpRequest) -> None:
+        """Refuse an operation that the key is not for; a channel that the body names is judged later."""
+        operation, channel, _ = request.found
+        try:
+            self.require(request, operation.scope, channel or None)
+        except HttpError as error:
+            self.note(request, operation.name, error.status, channel=printable(channel, 200))
+            raise
 
     def render(self, request: HttpRequest) -> Any:
         """Do what was asked."""
@@ -82,7 +98,12 @@ class ApiResource(GuardedResource):
     async def _run(self, request: HttpRequest, operation: Operation, channel: str) -> None:
         query, body = _query(request, operation), _body(request, operation, self._server.limits)
         call = Call(self._server, request, channel, query, body)
-        answer = await operation.run(call)
+        try:
+            answer = await operation.run(call)
+        except ChannelError as error:
+            self.note(request, operation.name, error.status, **_about(call))
+            raise
+        self.note(request, operation.name, 200, **_about(call, answer))
         self._send(request, jsonBody(answer))
 
     def _send(self, request: HttpRequest, body: bytes) -> None:
@@ -94,6 +115,25 @@ class ApiResource(GuardedResource):
     def _allowed(found: dict[bytes, Operation]) -> tuple[bytes, ...]:
         methods = tuple(found) or (b"GET",)
         return (*methods, *((b"HEAD",) if b"GET" in methods else ()), b"OPTIONS")
+
+
+def _about(call: Call, answer: Any = None) -> dict[str, Any]:
+    """Return what the audit log says a call was about."""
+    said: dict[str, Any] = {}
+    if call.request.method == b"POST":
+        said["bytes"] = call.request.content.tell()  # it has been read
+    if call.channel:
+        said["channel"] = printable(call.channel, 200)
+    for name in ("channel", "connection", "user", "token"):
+        value = getattr(call.body, name, UNSET)
+        if isinstance(value, str):
+            said[name] = printable(value, 200)
+    messages = getattr(call.body, "messages", None)
+    if messages is not None:
+        said["count"] = len(messages)
+    if isinstance(answer, Published):
+        said["id"] = answer.id
+    return said
 
 
 def _route(path: str) -> tuple[str, str]:

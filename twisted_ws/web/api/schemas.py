@@ -38,10 +38,14 @@ __all__ = [
     "Publish",
     "Published",
     "Results",
+    "Revoke",
+    "Revoked",
     "Unsubscribe",
     "Unsubscribed",
 ]
 
+# The year 9999: what is later is a time in other units, by mistake.
+MOST_TIME = 253_402_300_800
 # Not all numbers of 16 digits are offsets; no channel gets near them.
 _POSITION = r"[A-Za-z0-9]{1,32}:[0-9]{1,15}"
 _BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
@@ -121,6 +125,17 @@ class Peer(_Choice):
     connection: Annotated[str, _said("The id of a connection.")] | UnsetType = UNSET
     user: Annotated[str, _said("The user, as the service has named it.")] | UnsetType = UNSET
     reason: Annotated[str, Meta(description="The reason, for those concerned.", max_length=123)] = ""
+
+
+class Revoke(_Choice):
+    """Credentials that are no longer accepted: one token, or those of a user that were issued before a moment."""
+
+    choice = ("token", "user")
+
+    token: Annotated[str, Meta(description="The id of a token (`jti`).", min_length=1, max_length=128)] | UnsetType = UNSET
+    user: Annotated[str, Meta(description="As the authenticator names it.", min_length=1, max_length=128)] | UnsetType = UNSET
+    issuedBefore: Annotated[float, Meta(description="Unix time; by default now.", ge=0, lt=MOST_TIME)] | UnsetType = UNSET
+    until: Annotated[float, Meta(description="Its end, Unix time; by default in a day.", ge=0, lt=MOST_TIME)] | UnsetType = UNSET
 
 
 class Disconnect(Peer):
@@ -287,6 +302,12 @@ class Disconnected(Struct):
     """The number of connections that were ended."""
 
     disconnected: Count
+
+
+class Revoked(Struct):
+    """The moment until which it is remembered."""
+
+    until: float
 
 
 class Unsubscribed(Struct):

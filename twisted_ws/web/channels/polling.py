@@ -233,6 +233,11 @@ class Poll(Subscriber):
         for channel in self.channels:
             self._server.channels.unsubscribe(self, channel, reason or "disconnected")
 
+    def expire(self) -> None:
+        """Answer with what there is, because the client's credentials have ended."""
+        if self._waiting:
+            self._answerSoon()
+
     def deadlineReached(self, now: float) -> None:
         """Answer, because nothing came in time; called by the wheel."""
         self._answerSoon()

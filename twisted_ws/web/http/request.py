@@ -52,6 +52,7 @@ class HttpRequest(Request):
         gone: whether the peer has left, so that nothing can be answered any more.
         whenGone: called once if it leaves before the answer is finished.
         found: what the resource learnt when it was asked, for its answer.
+        by: who made it, where credentials are checked.
         isShown: whether a page of another origin may read the answer (see `twisted_ws.web.channels.cors`).
         bodyType: the parsed Content-Type (see `twisted_ws.web.http.content`); None until it is needed.
     """
@@ -69,6 +70,7 @@ class HttpRequest(Request):
     gone = False
     whenGone: Callable[[], object] | None = None
     found: Any = None
+    by: Any = None
     isShown = False
     _known: tuple[str, bool] | None = None  # a cache of `_whose`: functools.cached_property takes a lock each time
     bodyType: tuple[str, bool] | None = None
