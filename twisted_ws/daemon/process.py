@@ -91,7 +91,11 @@ class ProcessDaemon(Daemon):
             return sys.stdout
         file = openLogFile(path or "twistd.log", *self._owner())
         self._rotate = file.rotate
+        self._reopenOnSignal()
         return file
+
+    def _reopenOnSignal(self) -> None:
+        signal.signal(signal.SIGUSR1, lambda number, frame: self._reactor.callFromThread(self.reopen))
 
     def _owner(self) -> tuple[int, int]:
         """Return the user and group that twistd will change to; -1 for one that stays. A user without a group brings its own."""
@@ -130,8 +134,8 @@ class ProcessDaemon(Daemon):
         """Run, and notify systemd once the reactor runs."""
         with self._telling():
             super().startService()
-        if self._rotate is not None or self._audit is not None:
-            signal.signal(signal.SIGUSR1, lambda number, frame: self._reactor.callFromThread(self.reopen))
+        if self._audit is not None:
+            self._reopenOnSignal()
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             if signal.getsignal(number) is signal.SIG_DFL:
                 # A log rotator signals all servers, and one that logs to a pipe must not die of it.
