@@ -260,11 +260,15 @@ class MemoryClient:
         self._read += len(data)
         return data
 
+    def putBack(self, data: bytes) -> None:
+        """Have the last bytes that were returned come again."""
+        self._read -= len(data)
+
     def connect(self, path: str = "/ws", *lines: str, **replaced: str | None) -> str:
         """Shake hands; return the head of the answer."""
         self.send(upgrade(path, *lines, **replaced))
         head, _, rest = self.received().partition(b"\r\n\r\n")
-        self._read -= len(rest)
+        self.putBack(rest)
         return head.decode("latin-1")
 
     def frames(self) -> list[Frame]:

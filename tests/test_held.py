@@ -11,6 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tests.memory import MemoryClient, clientFrame
+from tests.seams import connectionOf
 from tests.web.worlds import World
 from twisted_ws import Caller, WebSocketService
 from twisted_ws.channels.service import ChannelService
@@ -83,7 +84,7 @@ def compare(real: int, counted: int) -> None:
 
 
 def reply(caller: Caller, data: bytes) -> None:
-    caller._connection.reply(BINARY, data)  # type: ignore[attr-defined]
+    connectionOf(caller).reply(BINARY, data)
 
 
 def write(caller: Caller, data: bytes) -> None:

@@ -20,6 +20,7 @@ from twisted.internet import reactor
 from twisted.logger import LogLevel, capturedLogs
 
 from tests.client.live import Echo, LiveCase, ScriptFactory
+from tests.seams import connectionOf
 from twisted_ws import WebSocketServer
 from twisted_ws.client import (
     ConnectFailed,
@@ -204,7 +205,7 @@ class TrustTest(LiveCase):
             service.onOpen = held.append  # type: ignore[attr-defined]
             port = await self.serve(service, certificate=self.save("server.pem", pem(SERVER)))
             client = await self.client(port, trustStore=self.bundle())
-            transport = held[0]._connection.transport
+            transport = connectionOf(held[0]).transport
             if ending == "garbage":
                 transport.transport.write(b"\x17\x03\x03\x00\x20" + b"x" * 32)
             else:
@@ -230,7 +231,7 @@ class TrustTest(LiveCase):
         def fail(*arguments: object) -> None:
             raise ValueError("a certificate that no library can read")
 
-        self.patch(ClientTLS, "_judge", fail)
+        self.patch(ClientTLS, "judge", fail)
         with capturedLogs() as logs:
             assert "cannot be read (ValueError)" in await self.refused(UntrustedCertificate, port, trustStore=self.bundle())
         assert [each for each in logs if each["log_namespace"] == "twisted_ws.wire.tls.client.ClientTLS"]
@@ -247,7 +248,7 @@ class TrustTest(LiveCase):
             for n in range(3):
                 await client.writeTextMessage(str(n))
                 assert await client.readTextMessage() == f"Echo: {n}"
-                held[-1]._connection.transport.abortConnection()
+                connectionOf(held[-1]).transport.abortConnection()
         assert len(held) >= 3
 
     async def test_oldVersions(self) -> None:

@@ -168,7 +168,7 @@ class Terminal:
         """Return the terminal's local flags."""
         return int(termios.tcgetattr(self._master)[3])
 
-    def _read(self, seconds: float) -> bool:
+    def read(self, seconds: float) -> bool:
         """Read what is there; False at the end."""
         if not select.select((self._master,), (), (), seconds)[0]:
             return True
@@ -188,7 +188,7 @@ class Terminal:
                 if re.fullmatch(row, each):
                     return each
             assert time.monotonic() < until, f"no {row!r} in {self.rows()}"
-            if not self._read(1):
+            if not self.read(1):
                 found = [each for each in self.rows() if re.fullmatch(row, each)]
                 assert found, f"it ended without {row!r}: {self.rows()}"
                 return found[0]
@@ -215,7 +215,7 @@ class Terminal:
     def end(self) -> int:
         """Wait for the end, and return the exit code."""
         until = time.monotonic() + PATIENCE
-        while self._read(1):
+        while self.read(1):
             assert time.monotonic() < until, self.rows()
         self.code = self._process.wait(PATIENCE)
         return self.code

@@ -7,7 +7,7 @@ import pytest
 
 import twisted_ws
 from twisted_ws.client import errors
-from twisted_ws.commands.exits import _NAMES, codeOf, explained, forClose, forStatus
+from twisted_ws.commands.exits import PHRASES, codeOf, explained, forClose, forStatus
 from twisted_ws.errors import ConfigurationError, ConnectionClosed, InvalidPayload, MessageTooBig, ProtocolError, TransportError
 from twisted_ws.upgrade import Headers
 
@@ -69,7 +69,7 @@ def test_names() -> None:
     source = "".join(path.read_text() for path in paths)
     # Long texts are cut over lines in the source.
     said = re.sub(r'"\s*f?"', "", source)
-    for phrase in _NAMES:
+    for phrase in PHRASES:
         assert phrase in said, phrase
 
 

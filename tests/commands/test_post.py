@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted_ws.client.errors import BadHandshake, ConnectError, ConnectFailed, HandshakeTimeout, InvalidURL, ProxyRefused
 from twisted_ws.client.http import dialing
 from twisted_ws.commands import broadcast
-from twisted_ws.commands.broadcast import BroadcastOptions, _tell
+from twisted_ws.commands.broadcast import BroadcastOptions, tell
 from twisted_ws.commands.exits import explained, inHTTP
 from twisted_ws.commands.post import BODY, Answer, post
 from twisted_ws.errors import ConfigurationError
@@ -226,7 +226,7 @@ def test_secure() -> None:
 )
 def test_tell(answer: Answer, code: int, out: str, err: str, capfd: pytest.CaptureFixture[str]) -> None:
     """What became of the message is one line, safe for a terminal, and the exit code."""
-    assert _tell(answer) == code
+    assert tell(answer) == code
     assert capfd.readouterr() == (out, f"twisted-ws: {err}\n" if err else "")
 
 
@@ -235,6 +235,6 @@ def test_largeMessage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broadcast, "MOST", 10)
     (tmp_path / "file").write_bytes(b"x" * 11)
     results: list[Any] = []
-    work = broadcast._message(Clock(), options("--file", str(tmp_path / "file")))
+    work = broadcast.messageOf(Clock(), options("--file", str(tmp_path / "file")))
     Deferred.fromCoroutine(work).addErrback(lambda failure: results.append(str(failure.value)))
     assert results == ["The message has more than 10 bytes, which no server accepts: send it in parts."]

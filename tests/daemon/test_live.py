@@ -20,7 +20,7 @@ import trustme
 
 from tests.live.nursery import BIN, run
 from tests.live.support import COMMAND, PATIENCE, PORTS, TWIST, TWISTD, curl, environment, running, starting, until, writeService
-from twisted_ws.daemon.addresses import _isDualStack
+from twisted_ws.daemon.addresses import isDualStack
 
 TWISTD_DAEMON = (str(BIN / "twistd"), "wsservice")
 
@@ -39,7 +39,7 @@ def _run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
 def test_bothFamilies(tmp_path: Path) -> None:
     """A port without an interface answers over IPv4, and over IPv6 if the machine has it."""
     with running(tmp_path) as server:
-        for host in ("127.0.0.1", "::1") if _isDualStack() else ("127.0.0.1",):
+        for host in ("127.0.0.1", "::1") if isDualStack() else ("127.0.0.1",):
             with socket.create_connection((host, server.port("ws")), PATIENCE) as client:
                 client.sendall(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert client.recv(99).startswith(b"HTTP/1.1 404 ")

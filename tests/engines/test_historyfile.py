@@ -13,7 +13,6 @@ from twisted.logger import capturedLogs, formatEvent
 
 from tests.memory import SteadyClock
 from twisted_ws import ChannelError, Limits
-from twisted_ws.engines import historyfile
 from twisted_ws.engines.contract import HistoryLimits, Revocation
 from twisted_ws.engines.historyfile import BLOCK, RECORDS, HistoryFile, Unreadable, blocksOf, recordsOf
 from twisted_ws.engines.memory import MemoryEngine
@@ -31,11 +30,12 @@ class Process:
 
     Attributes:
         unix: the wall clock when it started; its own clock starts at another time each time.
+        inThread: see `HistoryFile`.
     """
 
     started = 0
 
-    def __init__(self, path, unix=UNIX, epoch=None, **limits):
+    def __init__(self, path, unix=UNIX, epoch=None, inThread=maybeDeferred, **limits):
         Process.started += 1
         self.clock = SteadyClock()
         self.clock.advance(1000 * Process.started)
@@ -44,7 +44,7 @@ class Process:
         self.engine = MemoryEngine(Limits(**limits), wheel, wheel.seconds, epoch, self.unixTime)
         self.node = RecordingNode()
         self.engine.start(self.node)
-        self.file = HistoryFile(str(path), self.clock, maybeDeferred)
+        self.file = HistoryFile(str(path), self.clock, inThread)
         with capturedLogs() as events:
             try:
                 self.file.load(self.engine)
@@ -470,10 +470,14 @@ def test_mayNotRead(path, monkeypatch):
     """A file that this user may not read stays where it is, for the operator can mend that."""
     path.write_bytes(GOOD)
 
-    def refuse(name, flags):
-        raise PermissionError(errno.EACCES, "Permission denied")
+    opened = os.open
 
-    monkeypatch.setattr(historyfile, "_waitForNobody", refuse)
+    def refuse(name, flags, *mode):
+        if name == str(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(name, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(ConfigurationError, match=r"^The history file .* cannot be read: Permission denied\.$"):
         Process(path)
     assert path.read_bytes() == GOOD
@@ -501,16 +505,15 @@ def test_private(path):
 @pytest.mark.parametrize("calls", [0, 1, 2])
 def test_diskFull(path, calls):
     """If it cannot be written, the log says so in one line, nothing half-written is left, and the next start says so."""
-    process = Process(path)
-    for _ in range(3):
-        process.publish("a", "x" * BLOCK, limits=HistoryLimits(10, 100, 10 << 20))
     left = [calls]
 
     def inThread(call, *arguments):
         left[0] -= 1
         return fail(OSError(errno.ENOSPC, "No space left on device")) if left[0] < 0 else maybeDeferred(call, *arguments)
 
-    process.file._inThread = inThread
+    process = Process(path, inThread=inThread)
+    for _ in range(3):
+        process.publish("a", "x" * BLOCK, limits=HistoryLimits(10, 100, 10 << 20))
     process.stop()
     assert process.log == [f"The history is lost: The history file {path} cannot be written: No space left on device."]
     assert sorted(each.name for each in path.parent.iterdir()) == ["history", "history.lock"]
@@ -536,10 +539,9 @@ def test_diskFullAtTheEnd(path):
 
 def test_endsInTheMiddle(path):
     """A process that is killed while it writes leaves no half of a history, and the next one writes over its rest."""
-    process = Process(path)
-    process.publish("a", *["x" * 1000] * 600)
     never = []
-    process.file._inThread = lambda call, *arguments: never.append((call, arguments)) or Deferred()
+    process = Process(path, inThread=lambda call, *arguments: never.append((call, arguments)) or Deferred())
+    process.publish("a", *["x" * 1000] * 600)
     process.engine.stop()
     unfinished = Deferred.fromCoroutine(process.file.save(process.engine))
     process.kill()

@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.dispatch.support import Turns
 from tests.memory import MemoryClient, SteadyClock, clientFrame, upgrade
+from tests.seams import connectionOf
 from twisted_ws import Caller, ConfigurationError, Limits, Reject, ServiceError, WebSocketServer, WebSocketService
 from twisted_ws.client import HandshakeRefused
 from twisted_ws.dispatch.dispatcher import Dispatcher
@@ -234,7 +235,7 @@ def test_callers(memory, room):
 def test_nothingIsKeptOfWhoHasLeft(world):
     """Once its caller has left, a broadcast that it got holds nothing of a connection, even when no other one follows."""
     client = world.client()
-    sender = world.room.heard.pop()[1]._connection.sender
+    sender = connectionOf(world.room.heard.pop()[1]).sender
     only = sys.getrefcount(object())
     assert world.server.broadcast("to all").result == 1
     assert sys.getrefcount(sender) > only + 1

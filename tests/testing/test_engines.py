@@ -4,12 +4,13 @@ from functools import partial
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tests.testing import shared
 from tests.testing.shared import Middle, SharedEngine, SharedHarness
 from twisted_ws.engines.memory import MemoryEngine
-from twisted_ws.message import Kind, Publication
+from twisted_ws.message import Kind, Message, Publication, parsePosition
 from twisted_ws.testing.engines import Capability, ClockHarness, EngineContract
 
 TESTS = {name: test for name, test in vars(EngineContract).items() if name.startswith("test_")}
@@ -47,13 +48,18 @@ class AnswersEarly(SharedEngine):
 
 
 class Skips(SharedEngine):
+    """Every second offset is given to a message that nobody gets."""
+
     def publish(self, channel, *details, **more):
         def publish():
             published = self.middle.engine.publish(channel, *details, **more)
-            self.middle.engine._logs[channel].top += 1
+            self.middle.engine.publish(channel, Message.of("skipped"))
             return published
 
         return self.call(publish)
+
+    def received(self, publication):
+        return 0 if publication.payload == b"skipped" else super().received(publication)
 
 
 class ForgetsKeys(SharedEngine):
@@ -179,27 +185,42 @@ class ListsAll(SharedEngine):
 
 
 class ForgetsNumbers(SharedEngine):
+    """After `forget`, the numbering begins with 1 again, as publishers are told."""
+
+    def __init__(self, middle):
+        super().__init__(middle)
+        middle.before = 0
+
     def forget(self, channel):
-        def forget():
-            count = self.middle.engine.forget(channel)
-            self.middle.engine._logs[channel].top = 0
-            return count
+        self.middle.before = self.middle.engine.describe(channel).position.offset
+        return self.call(lambda: self.middle.engine.forget(channel))
 
-        return self.call(forget)
+    def publish(self, channel, *details, **more):
+        return self.call(lambda: lowered(self.middle.engine.publish(channel, *details, **more), self.middle.before))
 
 
-class NumbersAnew(Middle):
-    """A channel that was forgotten begins with 1 again."""
+class NumbersAnew(SharedEngine):
+    """A channel that was forgotten begins with 1 again, as publishers are told."""
 
-    def __init__(self, clock, limits):
-        super().__init__(clock, limits)
-        create = self.engine._create
+    def __init__(self, middle):
+        super().__init__(middle)
+        middle.before = 0
 
-        def createAnew(*arguments):
-            self.engine._floor = 0
-            return create(*arguments)
+    def publish(self, channel, *details, **more):
+        def publish():
+            isNew = self.middle.engine.describe(channel) is None
+            published = self.middle.engine.publish(channel, *details, **more)
+            if isNew:
+                self.middle.before = parsePosition(published.id).offset - 1
+            return lowered(published, self.middle.before)
 
-        self.engine._create = createAnew
+        return self.call(publish)
+
+
+def lowered(published, by):
+    """Return what a publisher is told, with a lower offset."""
+    position = parsePosition(published.id)
+    return published._replace(id=str(position._replace(offset=position.offset - by)))
 
 
 class CancelsAll(SharedEngine):
@@ -317,7 +338,7 @@ def test_logged():
     class Logs(SharedEngine):
         def enter(self, channel, connection, user, info):
             super().enter(channel, connection, user, info)
-            self.middle.send(partial(MemoryEngine._log.failure, "a mistake", Failure(ValueError("a mistake"))))
+            self.middle.send(partial(Logger().failure, "a mistake", Failure(ValueError("a mistake"))))
 
     broken("test_manyMembers", type("Harness", (SharedHarness,), {"Engine": Logs}))
 

@@ -102,10 +102,10 @@ async def _broadcast(reactor: Any, options: BroadcastOptions, runner: Runner) ->
         text = explained(error)
         complain(text if isinstance(error, InvalidURL) else inHTTP(text))
         return codeOf(error)
-    return _tell(answer)
+    return tell(answer)
 
 
-def _tell(answer: Answer) -> int:
+def tell(answer: Answer) -> int:
     """Print what became of the message, and return the exit code."""
     from twisted_ws.commands.exits import Exit, forStatus
 
@@ -153,10 +153,10 @@ def _mend(answer: Answer, said: str) -> str:
 async def _send(reactor: Any, options: BroadcastOptions) -> Answer:
     from twisted_ws.commands.post import post
 
-    return await post(reactor, options, await _message(reactor, options))
+    return await post(reactor, options, await messageOf(reactor, options))
 
 
-async def _message(reactor: Any, options: BroadcastOptions) -> bytes:
+async def messageOf(reactor: Any, options: BroadcastOptions) -> bytes:
     """Return the message.
 
     Raises:

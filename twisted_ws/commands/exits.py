@@ -14,7 +14,7 @@ from twisted_ws.errors import CloseCode, ConfigurationError, ConnectionClosed, W
 _LATER = (408, 425, 429)
 
 # The library's names for its arguments, and those of the options.
-_NAMES = {
+PHRASES = {
     "handshakeTimeout": "--timeout",
     "a larger maxMessageSize": "a larger --max-message-size",
     "as trustStore": "with --trust-store",
@@ -25,7 +25,7 @@ _NAMES = {
     "as credentials, and as the header Authorization": "by an option, and as the header Authorization",
     "(see subProtocols and compression)": "(see --subprotocol and --compression)",
 }
-_PATTERN = re.compile("|".join(map(re.escape, sorted(_NAMES, key=len, reverse=True))))
+_PATTERN = re.compile("|".join(map(re.escape, sorted(PHRASES, key=len, reverse=True))))
 
 
 class Exit(IntEnum):
@@ -91,7 +91,7 @@ def explained(error: BaseException) -> str:
         return f"the server closed the connection with {error.statusCode}{reason}"
     text = str(error)
     password = "--trust-store-password-file" if text.startswith("The trust store ") else "--client-password-file"
-    return _PATTERN.sub(lambda match: _NAMES[match[0]], text).replace("Store(path, password)", password)
+    return _PATTERN.sub(lambda match: PHRASES[match[0]], text).replace("Store(path, password)", password)
 
 
 def inHTTP(text: str) -> str:

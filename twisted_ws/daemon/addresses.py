@@ -89,7 +89,7 @@ class ListenAddress:
             return self._parsed(reactor, backlog)
         port, interface = int(self.where), "127.0.0.1" if self.interface == "localhost" else self.interface
         if not interface:
-            if _isDualStack():
+            if isDualStack():
                 return TCP6ServerEndpoint(reactor, port, backlog, "::")
             return TCP4ServerEndpoint(reactor, port, backlog, "")
         try:
@@ -239,7 +239,7 @@ def _isLoopbackAddress(address: str) -> bool:
         return False
 
 
-def _isDualStack() -> bool:
+def isDualStack() -> bool:
     """Return whether a socket on :: takes IPv4 too: not if IPv6 is off or kept apart (sysctl bindv6only)."""
     try:
         with socket.socket(socket.AF_INET6) as probe:

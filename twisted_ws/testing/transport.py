@@ -28,6 +28,8 @@ class MemoryTransport:
         other: the other end.
         room: how many more bytes the network takes from here; None: any number.
         segment: the most bytes that arrive at once; None: as many as one read holds.
+        waiting: what was written here and is not at the other end yet.
+        reading: whether the protocol takes what comes.
         closed: whether the protocol was told of the end.
         certificate: the peer's, with TLS.
     """
@@ -38,14 +40,14 @@ class MemoryTransport:
     def __init__(self, host: IPv4Address | IPv6Address, peer: IPv4Address | IPv6Address) -> None:
         self.room: int | None = None
         self.segment: int | None = None
+        self.waiting = bytearray()
+        self.reading = True
         self.closed = False
         self.certificate: Any = None
         self.disconnecting = False
         self._host = host
         self._peer = peer
-        self._buffer = bytearray()
         self._producer: Any = None
-        self._reading = True
         self._finishing = False
         self._finished = False  # the other end was told that nothing more will come
         self._ended = False  # nothing more will come from the other end
@@ -61,13 +63,13 @@ class MemoryTransport:
             self._lose(self._broken)
             return True
         moved = self._carry()
-        if not self._buffer and not self.closed:
+        if not self.waiting and not self.closed:
             if self.disconnecting and self._producer is None:
                 self._lose(ConnectionDone())
                 return True
             if self._finishing and not self._finished:
                 self._finished = self.other._ended = moved = True
-        if self._ended and self._reading and not self.closed:
+        if self._ended and self.reading and not self.closed:
             self._lose(ConnectionDone())
             return True
         return moved
@@ -75,22 +77,22 @@ class MemoryTransport:
     def _carry(self) -> bool:
         other = self.other
         if other.closed:
-            self._buffer.clear()
-        size = min(len(self._buffer), READ, *(limit for limit in (self.room, self.segment) if limit is not None))
-        if not size or not other._reading:
+            self.waiting.clear()
+        size = min(len(self.waiting), READ, *(limit for limit in (self.room, self.segment) if limit is not None))
+        if not size or not other.reading:
             return False
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
+        data = bytes(self.waiting[:size])
+        del self.waiting[:size]
         if self.room is not None:
             self.room -= size
-        if not self._buffer and self._producer is not None:
+        if not self.waiting and self._producer is not None:
             self._producer.resumeProducing()
         other.protocol.dataReceived(data)
         return True
 
     def _lose(self, error: Exception) -> None:
         self.closed = True
-        self._buffer.clear()
+        self.waiting.clear()
         other, producer, self._producer = self.other, self._producer, None
         if isinstance(error, ConnectionDone):
             other._ended = True
@@ -111,7 +113,7 @@ class MemoryTransport:
         if not isinstance(data, bytes):
             raise TypeError(f"data must be bytes, not {type(data).__name__}")
         if not (self.closed or self._finishing):
-            self._buffer += data
+            self.waiting += data
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Keep bytes for the next turns."""
@@ -143,11 +145,11 @@ class MemoryTransport:
 
     def pauseProducing(self) -> None:
         """Stop taking what comes from the other end."""
-        self._reading = False
+        self.reading = False
 
     def resumeProducing(self) -> None:
         """Take what comes from the other end."""
-        self._reading = True
+        self.reading = True
 
     def stopProducing(self) -> None:
         """Close when everything has gone out."""

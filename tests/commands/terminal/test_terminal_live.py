@@ -161,7 +161,7 @@ def test_continued(tmp_path: Path) -> None:
         seen = len(terminal.raw)
         terminal.signal(signal.SIGCONT)
         while b"> draft" not in terminal.raw[seen:]:
-            assert terminal._read(30)
+            assert terminal.read(30)
         terminal.type("\n")
         terminal.expect(f"{TIME} < draft")
         terminal.type("\x04")

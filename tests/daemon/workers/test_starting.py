@@ -18,7 +18,7 @@ from twisted_ws.errors import ConfigurationError
 @pytest.fixture(autouse=True)
 def descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     """The descriptor limit of the test process stays."""
-    monkeypatch.setattr("twisted_ws.daemon.process._raiseDescriptorLimit", lambda: None)
+    monkeypatch.setattr("resource.setrlimit", lambda which, limits: None)
 
 
 OFF = {"port": "0", "broadcastPort": "off"}
@@ -71,7 +71,7 @@ def test_readiness(monkeypatch: pytest.MonkeyPatch) -> None:
     assert supervisor.server.readiness() is None
     left: Deferred[None] = Deferred()
     monkeypatch.setattr(supervisor.crew, "stop", lambda: left)
-    monkeypatch.setattr(supervisor, "_beginToStop", lambda atOnce: None)
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
     stopped = supervisor.stopService()
     assert supervisor.server.isStopping
     assert supervisor.server.readiness() == "draining"

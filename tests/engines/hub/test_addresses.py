@@ -107,7 +107,7 @@ def test_ordinaryAddresses():
     for place in world.places:
         for number in range(25 * 40):
             assert place.come(f"192.0.2.{number % 40}")
-    assert not any(transport._buffer for transport in world.transports)
+    assert not any(transport.waiting for transport in world.transports)
     assert len(world.counts) == 0
 
 

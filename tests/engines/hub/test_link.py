@@ -270,7 +270,7 @@ def test_turns():
     pair.other.dataReceived(b"".join(frameOf("a", number) for number in range(100)))
     top = pair.one.request("top")
     assert len(found) <= TURN / 0.001 + 1
-    assert not pair.transports[1]._reading
+    assert not pair.transports[1].reading
     pair.settle()
     assert [number for number, _ in found] == [*range(100)]
     assert resultOf(top) == 100

@@ -36,6 +36,7 @@ class RedisHarness(ReactorHarness):
     def setUp(self):
         self.prefix = f"t{next(_numbers)}"
         self.ways = {}
+        self.nodes = {}
         self.engines = []
         self.replica = None
         self.server = self.servers.get(self.binary)
@@ -59,7 +60,7 @@ class RedisHarness(ReactorHarness):
         way = Way(lambda reactor: self.primary(reactor))
         url = parseURL(f"redis://127.0.0.1:{way.port}?prefix={self.prefix}")
         engine = self.make(url, limits)
-        self.ways[engine] = way
+        self.ways[engine], self.nodes[engine] = way, node
         return engine
 
     def make(self, url, limits):
@@ -68,7 +69,7 @@ class RedisHarness(ReactorHarness):
 
     def kill(self, engine):
         self.ways[engine].cut()
-        engine._contact.stop()
+        engine.stop()  # which tells nobody any more
 
     def cut(self, engine):
         self.ways[engine].cut()
@@ -81,7 +82,7 @@ class RedisHarness(ReactorHarness):
 
     def deafen(self, engine):
         self.ways[engine].deafen()
-        name = f"twisted-ws-{engine._node.id}-subscriber"
+        name = f"twisted-ws-{self.nodes[engine].id}-subscriber"
 
         def held():
             lines = [line for line in self.server.ask("CLIENT", "LIST").split("\n") if f"name={name}" in line]

@@ -11,10 +11,12 @@ import pytest
 
 from tests.live.nursery import BIN
 from tests.live.support import PATIENCE, environment, running
+from tests.web.worlds import Client, World
+from twisted_ws.access.credentials import Credentials
 from twisted_ws.limits import Limits
+from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.web.api.openapi import PATH, openAPI
 from twisted_ws.web.api.operations import OPERATIONS
-from twisted_ws.web.api.resource import _ROUTES, _route
 
 KEY = "0123456789abcdef0123"
 
@@ -54,10 +56,12 @@ def test_oneTruth(document: Any) -> None:
     """The document has exactly the operations that are routed, by path and method."""
     documented = {(path, method.upper()) for path, methods in document["paths"].items() for method in methods}
     assert documented == {(each.path, each.method) for each in OPERATIONS} | {(PATH, "GET")}
+    world = World()
+    back = Client(broadcastSite(world.server, Credentials(reactor=world.clock)), world.clock)
+    for path, methods in document["paths"].items():
+        allowed = back.get(path.replace("{channel}", "orders.42"), method="OPTIONS").header("allow")
+        assert {*allowed.split(", ")} - {"HEAD", "OPTIONS"} == {method.upper() for method in methods}
     for operation in OPERATIONS:
-        path, channel = _route(operation.path.replace("{channel}", "orders.42"))
-        assert _ROUTES[path][operation.method.encode()] is operation
-        assert channel == ("orders.42" if "{channel}" in operation.path else "")
         described = document["paths"][operation.path][operation.method.lower()]
         assert ("requestBody" in described) is (operation.body is not None or operation.posts)
 

@@ -100,7 +100,7 @@ def switched(client: MemoryClient) -> list[Response]:
     data = client.received()
     before, mark, rest = data.partition(b"HTTP/1.1 101 Switching Protocols\r\n")
     assert mark, data
-    client._read -= len(rest.partition(b"\r\n\r\n")[2])
+    client.putBack(rest.partition(b"\r\n\r\n")[2])
     return readResponses(before)
 
 

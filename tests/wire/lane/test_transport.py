@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from tests.memory import clientFrame, upgrade
 from tests.moments import COLLECTS_AT_ONCE, MOMENTS, collectAt, memoryAgain, noMemory
+from tests.seams import connectionOf
 from tests.web.conftest import turn
 from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld, framesOf
 from twisted_ws import Limits
@@ -477,7 +478,7 @@ def test_endWithinAReply(monkeypatch, implementation):
     came = 0
     for number in MOMENTS:
         client = world.connect()
-        link, turns = service.callers[-1]._connection, world.server.runtime.turns
+        link, turns = connectionOf(service.callers[-1]), world.server.runtime.turns
 
         def act(link=link):
             link.abort()
@@ -528,7 +529,7 @@ def test_writesOfAFinaliser(monkeypatch, implementation, outer, inner):
 
         with collectAt(number, act) as moment:
             if outer == "reply":
-                caller._connection.reply(BINARY, BIG)
+                connectionOf(caller).reply(BINARY, BIG)
             else:
                 counts.append(world.server.broadcast(BIG))
         came += moment.came
@@ -764,7 +765,7 @@ def test_readOnWhenRepliesHaveGone(monkeypatch, implementation, outer):
     for number in MOMENTS:
         client = world.connect(4096 if outer == "pause" else 1 << 20)
         caller = service.callers[-1]
-        transport = caller._connection.transport
+        transport = connectionOf(caller).transport
         if outer != "pause":
             transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         received = bytearray()
@@ -836,7 +837,7 @@ class Witness:
         if text == "close":
             return caller.close()
         if text == "abort":
-            return caller._connection.abort()
+            return connectionOf(caller).abort()
         return BIG if text == "much" else text
 
     def onClose(self, caller: Any, statusCode: int, reason: str) -> None:
@@ -1006,7 +1007,7 @@ def test_abortedIsLeftAlone(monkeypatch, implementation):
     service = Witness()
     world = LaneWorld(implementation, monkeypatch, service)
     client = world.connect()
-    transport = service.opened[0]._connection.transport
+    transport = connectionOf(service.opened[0]).transport
     sockets = world.server.runtime.group.sockets
     client.sendall(clientFrame(1, b"unread"))
     transport.abortConnection()
@@ -1031,7 +1032,7 @@ def test_abortWithoutMemory(monkeypatch, implementation):
     for number in range(40):
         client = world.connect()
         caller = service.opened[-1]
-        transport = caller._connection.transport
+        transport = connectionOf(caller).transport
         try:
             with noMemory(number):
                 transport.abortConnection()
@@ -1058,7 +1059,7 @@ def test_nobodyOvertakesAFanOut(monkeypatch, implementation):
     world = LaneWorld(implementation, monkeypatch, service, Limits(maxSendBuffer=40_000_000))
     clients = [world.connect(1 << 20), world.connect(1 << 20)]
     for caller in service.callers:
-        caller._connection.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        connectionOf(caller).transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     came = 0
     for number in range(20):
         # So many that some have to wait for the next turn.

@@ -23,12 +23,12 @@ def test_judge():
     """A certificate that cannot be judged is refused: nothing is raised through OpenSSL, and nothing let through."""
     tls = ClientTLS("localhost", [parse(ROOT.cert_pem.bytes())])
     certificate = load_certificate(FILETYPE_PEM, SERVER.cert_chain_pems[0].bytes())
-    refusal = tls._judge(certificate, 99, 0, False)
+    refusal = tls.judge(certificate, 99, 0, False)
     assert refusal is not None
     assert "verification error 99" in refusal.text
     assert not refusal.isWrongName
-    assert tls._judge(certificate, 0, 1, True) is None
-    assert tls._judge(certificate, 0, 0, True) is None
+    assert tls.judge(certificate, 0, 1, True) is None
+    assert tls.judge(certificate, 0, 0, True) is None
 
 
 def test_badKey():

@@ -440,7 +440,7 @@ def test_anAuthorityBetweenIsEnoughForMutualTLS(pem: str, tmp_path: Path) -> Non
 def test_aLongListOfAuthoritiesIsSentWhole(pem: str, tmp_path: Path) -> None:
     """A handshake whose flight is longer than 32 KiB goes on (stock Twisted sends 32 KiB of it, and both sides wait)."""
     issued = x509.load_pem_x509_certificate(CLIENTS.cert_pem.bytes())
-    key: Any = CLIENTS._private_key
+    key: Any = load_pem_private_key(CLIENTS.private_key_pem.bytes(), None)
     with (tmp_path / "many.pem").open("wb") as file:
         file.write(CLIENTS.cert_pem.bytes())
         for number in range(150):

@@ -12,6 +12,7 @@ from twisted.logger import capturedLogs
 
 from tests.dispatch.support import Turns as Clock
 from tests.moments import collectAt
+from tests.seams import connectionOf
 from tests.wire.lanes import framesOf
 from twisted_ws import ChannelError, Limits
 from twisted_ws.frames import OutgoingMessage
@@ -138,7 +139,7 @@ class World:
         chosen = None if members is None else set(members)
 
         def find(person):
-            member = person.membership if name else person._connection
+            member = person.membership if name else connectionOf(person)
             return (member, message) if member is not None and (chosen is None or member in chosen) else None
 
         size = 0 if isinstance(text, Later) else len(text)

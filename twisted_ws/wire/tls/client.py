@@ -98,7 +98,7 @@ class ClientTLS:
         def judge(_: SSL.Connection, certificate: X509, code: int, depth: int, ok: int) -> bool:
             # Nothing must be raised into OpenSSL: it would be lost.
             try:
-                refusal = self._judge(certificate, code, depth, bool(ok))
+                refusal = self.judge(certificate, code, depth, bool(ok))
             except Exception as error:
                 self._log.failure("a certificate could not be verified")
                 refusal = Refusal(f"the certificate of {self._host} cannot be read ({type(error).__name__})")
@@ -109,8 +109,18 @@ class ClientTLS:
         connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, judge)
         return connection
 
-    def _judge(self, certificate: X509, code: int, depth: int, ok: bool) -> Refusal | None:
-        """Judge one certificate of the server's chain; the leaf, which must have the name, comes last."""
+    def judge(self, certificate: X509, code: int, depth: int, ok: bool) -> Refusal | None:
+        """Judge one certificate of the server's chain; the leaf, which must have the name, comes last.
+
+        Args:
+            certificate: the certificate.
+            code: OpenSSL's verification error, 0 for none.
+            depth: how many certificates stand between it and the leaf.
+            ok: whether OpenSSL trusts it.
+
+        Returns:
+            Why the connection is refused; None if it is not, because of this certificate.
+        """
         found = certificate.to_cryptography()
         if not ok:
             return Refusal(f"the certificate of {self._host} is not trusted: {_why(found, code)}")
