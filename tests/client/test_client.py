@@ -788,10 +788,10 @@ def test_pauseAfterTheEnd():
     read: list[Any] = []
     client, peer, _ = opened(readBuffer=1000, onPing=lambda client, data: read.append(client.readMessage()))
     peer.text("x" * 2000)
-    peer.send(frame(PING, b"") + frame(TEXT, b"y" * 2000) + frame(TEXT, b"z"))
+    peer.send(frame(PING, b"") + frame(TEXT, b"y" * 2000) + frame(TEXT, b"z" * 9000))
     assert read == []
     peer.hangUp()
-    assert [result(each) for each in (*read, client.readMessage(), client.readMessage())] == ["x" * 2000, "y" * 2000, "z"]
+    assert [result(each) for each in (*read, client.readMessage(), client.readMessage())] == ["x" * 2000, "y" * 2000, "z" * 9000]
 
 
 def test_latePong():
