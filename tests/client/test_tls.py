@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 from OpenSSL import SSL
-from twisted.internet import reactor
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import LogLevel, capturedLogs
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
 
 from tests.client.live import Echo, LiveCase, ScriptFactory
 from tests.seams import connectionOf
@@ -35,7 +37,6 @@ from twisted_ws.client import (
 )
 from twisted_ws.client.http.tls import explain
 from twisted_ws.wire.tls.client import ClientTLS
-from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
 
 ROOT = trustme.CA()
 BETWEEN = ROOT.create_child_ca()
@@ -49,6 +50,17 @@ CLIENT = CLIENTS.issue_cert("alice@example.org", common_name="alice")
 
 def pem(leaf: trustme.LeafCert) -> bytes:
     return leaf.private_key_and_cert_chain_pem.bytes()
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class OldTLS:
+    """The TLS of a server that has nothing newer than 1.2."""
+
+    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        SERVER.configure_cert(context)
+        return SSL.Connection(context, None)
 
 
 def parse(data: bytes) -> x509.Certificate:
@@ -253,12 +265,10 @@ class TrustTest(LiveCase):
 
     async def test_oldVersions(self) -> None:
         """TLS 1.2 is used with servers that have nothing newer; older versions are not."""
-        tls = ServerTLS(TLSSettings(certificate=self.save("server.pem", pem(SERVER))))
         server = WebSocketServer()
         server.mount("/ws", Echo())
         self.addCleanup(server.stop, 0.5)
-        tls._context.set_max_proto_version(SSL.TLS1_2_VERSION)
-        await self.talk(await self.listen(tls.wrap(server.factory(), reactor)), trustStore=self.bundle())
+        await self.talk(await self.listen(TLSMemoryBIOFactory(OldTLS(), False, server.factory())), trustStore=self.bundle())
 
 
 def test_explain():

@@ -6,8 +6,10 @@ from twisted.internet.task import Clock
 from tests.testing.services import Chat, Odd, Point
 from twisted_ws import ConnectionClosed, Limits
 from twisted_ws.client import HandshakeRefused, Retry, UnexpectedMessage
+from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.frames import maskedFrame
 from twisted_ws.testing import NoMessage, StillOpen, serve
+from twisted_ws.wire.websocket.connection import WebSocketConnection
 
 
 @pytest.fixture
@@ -246,12 +248,19 @@ def test_halfAMessage(server):
     assert client.closed == (1006, "")
 
 
-def test_segments(server):
+def test_segments(server, monkeypatch):
     """Bytes that come one at a time make the same messages."""
-    client = server.connect("/odd", segment=1)
-    assert client._endpoint.connection.client.segment == client._endpoint.connection.server.segment == 1
+    client, sizes = server.connect("/odd", segment=1), []
+    for kind in (WebSocketConnection, ClientConnection):
+
+        def dataReceived(self, data, received=kind.dataReceived, kind=kind):
+            sizes.append((kind, len(data)))
+            received(self, data)
+
+        monkeypatch.setattr(kind, "dataReceived", dataReceived)
     client.writeTextMessage("three")
     assert client.readMessages() == ["one", "two", "three"]
+    assert {*sizes} == {(WebSocketConnection, 1), (ClientConnection, 1)}
 
 
 def test_bytes(server):

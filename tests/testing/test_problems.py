@@ -6,7 +6,8 @@ import pytest
 from twisted.internet.defer import fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.trial import _synctest
+from twisted.trial.reporter import TestResult
+from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ws.testing.problems import Complaint, Problems, Unflushed
 
@@ -72,18 +73,18 @@ def test_flush(problems):
     assert problems.found() == []
 
 
-def test_trial(problems, monkeypatch):
-    """Trial's own list has the errors that were not flushed, and only those."""
-    observer = _synctest._LogObserver()
-    monkeypatch.setattr(_synctest, "_logObserver", observer)
-    observer._add()
-    try:
-        for error in (ValueError("a"), KeyError("b")):
-            Logger("chat").failure("x", Failure(error))
-    finally:
-        observer._remove()
-    problems.flush((ValueError,))
-    assert [failure.type for failure in observer.getErrors()] == [KeyError]
+def test_trial(problems):
+    """A test of trial fails for the errors that were not flushed, and only for those."""
+
+    class Test(SynchronousTestCase):
+        def test(self):
+            for error in (ValueError("a"), KeyError("b")):
+                Logger("chat").failure("x", Failure(error))
+            problems.flush((ValueError,))
+
+    result = TestResult()
+    Test("test").run(result)
+    assert [failure.type for _, failure in result.errors] == [KeyError]
 
 
 def test_withoutTrial(problems, monkeypatch):
