@@ -52,7 +52,7 @@ class Late:
 class World:
     """A server in memory that asks for tokens, reached by WebSocket and by HTTP."""
 
-    def __init__(self, stack, chain=("tokens",), scopes=(), **authenticators):
+    def __init__(self, stack, chain=("tokens",), scopes=(), allowedOrigins=(), **authenticators):
         begin = 1_000_000.0
         self.service = Notes()
         self.memory = stack.enter_context(
@@ -61,6 +61,7 @@ class World:
                 unixTime=lambda: begin + self.memory.clock.seconds() + self.jump if hasattr(self, "memory") else begin,
                 authenticate=chain,
                 authenticators={"tokens": Tokens(lambda: self.now()), **authenticators},
+                allowedOrigins=allowedOrigins,
                 limits=Limits(pollWait=120),
             )
         )
@@ -335,6 +336,39 @@ def test_revokedAfterRefresh(world):
     world.server.engine.revoke(Revocation("ann.600", None, 0, 2_000_000))
     world.memory.settle()
     assert client.closed == (4401, "revoked")
+
+
+@pytest.mark.parametrize(
+    ("page", "status"),
+    [
+        (["Origin: http://localhost:8080"], 200),  # its own
+        (["Origin: https://named.example"], 200),
+        (["Origin: https://evil.example"], 403),
+        (["Origin: null"], 403),
+        (["Sec-Fetch-Site: cross-site"], 403),
+        (["Sec-Fetch-Site: same-site"], 403),
+        (["Sec-Fetch-Site: same-origin"], 200),
+        ([], 200),  # a program
+    ],
+)
+def test_cookiesOfAForeignPage(worlds, page, status):
+    """A page that is admitted only because all are cannot use a cookie of its visitor; with a token of its own it may."""
+    world = worlds(allowedOrigins=["*", "https://named.example"])
+    for method, body in ("GET", b""), ("POST", b"x"):
+        answer = world.http().get("/channels/a", "Cookie: token=ann.60", *page, method=method, body=body)
+        assert answer.status == status
+        assert world.http().get("/channels/a", ANN, *page, method=method, body=body).status == 200
+    lines = [
+        "GET /channels/a HTTP/1.1",
+        "Host: localhost:8080",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Cookie: token=ann.60",
+    ]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==", *page, "", ""]
+    client = world.http()
+    client.send("\r\n".join(lines).encode())
+    assert client.take().startswith(b"HTTP/1.1 101" if status == 200 else b"HTTP/1.1 403")
 
 
 def test_leaves(worlds):

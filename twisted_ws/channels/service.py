@@ -18,6 +18,7 @@ from twisted_ws.channels.formats import SUBPROTOCOL
 from twisted_ws.channels.mailbox import Policy
 from twisted_ws.channels.websocket import JsonSubscriber, RawSubscriber
 from twisted_ws.dispatch.awaitables import asDeferred
+from twisted_ws.dispatch.interceptors import Interceptor, intercept
 from twisted_ws.dispatch.largejson import decodeLarge, hasMoreValues
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.logs import printable
@@ -98,6 +99,8 @@ class ChannelService(WebSocketService):
             "onPresence": ("caller", "channel"),
         }
     )
+
+    interceptors: tuple[Interceptor, ...] = ()  # set when it is mounted: its hooks are called through these
 
     def __init__(self, publish: bool = False, wildcards: bool = False, presence: bool = False, policy: str = "close") -> None:
         for name, value in ("publish", publish), ("wildcards", wildcards), ("presence", presence):
@@ -209,7 +212,8 @@ class ChannelService(WebSocketService):
         """
         checkName(channel, self.server.limits.channelName)
         shown = message
-        if isinstance(message, (Message, Raw)) and getattr(self.onPublish, "__func__", None) is not ChannelService.onPublish:
+        isLookedAt = self.interceptors or getattr(self.onPublish, "__func__", None) is not ChannelService.onPublish
+        if isLookedAt and isinstance(message, (Message, Raw)):
             message = Message.of(message)
             shown = self._decoded(message)
         instead = await self._ask("onPublish", self.onPublish, caller, channel, shown)
@@ -245,7 +249,10 @@ class ChannelService(WebSocketService):
     def left(self, caller: Any, channel: str) -> None:
         """Tell onUnsubscribe that a subscription has ended; for `Subscriber.ended`."""
         try:
-            pending = asDeferred(self.onUnsubscribe(caller, channel))
+            if self.interceptors:
+                pending = asDeferred(intercept(self.interceptors, "onUnsubscribe", self.onUnsubscribe, caller, channel))
+            else:
+                pending = asDeferred(self.onUnsubscribe(caller, channel))
         except BaseException:
             self._failed(Failure(), "onUnsubscribe")
         else:
@@ -254,7 +261,7 @@ class ChannelService(WebSocketService):
 
     async def _ask(self, name: str, hook: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            answer = hook(*arguments)
+            answer = intercept(self.interceptors, name, hook, *arguments) if self.interceptors else hook(*arguments)
             if iscoroutine(answer):
                 # Not through a Deferred, which would leave what it raises to the cyclic collector.
                 return await answer

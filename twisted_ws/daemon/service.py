@@ -22,7 +22,7 @@ from twisted_ws.daemon.engines import engineMaker
 from twisted_ws.daemon.expiry import ExpiryWatch
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.daemon.settings import Settings
-from twisted_ws.daemon.targets import loadService
+from twisted_ws.daemon.targets import loadInterceptor, loadService
 from twisted_ws.engines.historyfile import HistoryFile
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
@@ -109,6 +109,7 @@ class Daemon(MultiService):
             trustedProxies=settings.trustedProxies,
             authenticate=authenticate,
             authenticators=authenticators,
+            interceptors=[loadInterceptor(each) for each in settings.interceptors],
             reactor=self._reactor,
             **options,
         )
@@ -118,7 +119,13 @@ class Daemon(MultiService):
         for mount in self.settings.services:
             try:
                 service = loadService(mount.target, mount.options)
-                self.server.mount(mount.path, service, authenticate=mount.authenticate, scopes=mount.scopes)
+                self.server.mount(
+                    mount.path,
+                    service,
+                    authenticate=mount.authenticate,
+                    scopes=mount.scopes,
+                    interceptors=[loadInterceptor(each) for each in mount.interceptors],
+                )
             except ServiceError:
                 raise  # its text names the service
             except ConfigurationError as error:

@@ -29,6 +29,7 @@ class Mount:
         options: keyword arguments for the class.
         authenticate: who is asked about requests to it; None: as for all.
         scopes: an identity needs one of these, if there are any.
+        interceptors: targets; what they name is called around its handlers.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Mount:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may contain passwords
     authenticate: tuple[str, ...] | None = None
     scopes: tuple[str, ...] = ()
+    interceptors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Settings:
     auditLog: str | None = None
     checkers: tuple[Any, ...] = field(default=(), repr=False)
     authenticate: tuple[str, ...] = ()
+    interceptors: tuple[str, ...] = ()
     authenticators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     directory: str = ""
     logFormat: str = "text"
@@ -283,6 +286,12 @@ KEYS = (
         "who is asked about each client: the name of an authenticator in the file, TYPE:OPTION=VALUE:..., or guest; repeatable",
         "nobody",
     ),
+    Key(
+        "interceptor",
+        "interceptors",
+        _list,
+        "package.module:Name of what is called around every handler, the first outermost; repeatable",
+    ),
     Key("engine", "engine", _text, "URL of the engine of channels: memory:, redis://HOST, redis+sentinel://HOST/NAME", "memory:"),
     Key("engine-password-file", "enginePasswordFile", _text, "file with the password of the server that --engine names"),
     Key("drain-timeout", "drainTimeout", _seconds, "seconds that callers get when the server stops", "30"),
@@ -420,15 +429,19 @@ def _mount(path: str, table: Any) -> Mount:
         meant = get_close_matches("target", table, 1) if isinstance(table, dict) and "target" not in table else ()
         hint = f": is {meant[0]} a misspelling?" if meant else "."
         raise ConfigurationError(f'services."{path}" must be a table with a target, such as target = "package.module:Name"{hint}')
-    options = {name: value for name, value in table.items() if name not in ("target", "authenticate", "scopes")}
+    options = {name: value for name, value in table.items() if name not in _RESERVED}
     lists = {}
-    for name in ("authenticate", "scopes"):
+    for name in _RESERVED[1:]:
         if name in table:
             try:
                 lists[name] = _list(table[name])
             except ValueError as expected:
                 raise ConfigurationError(f'services."{path}".{name} must be {expected}, not {table[name]!r}.') from None
-    return Mount(path, table["target"], options, lists.get("authenticate"), lists.get("scopes", ()))
+    return Mount(path, table["target"], options, lists.get("authenticate"), lists.get("scopes", ()), lists.get("interceptor", ()))
+
+
+# The keys of a service's table that are not options of its class.
+_RESERVED = ("target", "authenticate", "scopes", "interceptor")
 
 
 def _parseMount(text: str) -> Mount:

@@ -55,8 +55,25 @@ def loadService(target: str, options: Mapping[str, Any]) -> object:
         raise _failed(target, error) from error
 
 
-def _failed(target: str, error: BaseException) -> ConfigurationError:
-    return ConfigurationError(f"The service {target} cannot be made: {type(error).__name__}: {error}{_place(error)}.")
+def loadInterceptor(target: str) -> Any:
+    """Return the interceptor for a target: a class is called without arguments, anything else is the interceptor itself.
+
+    Raises:
+        ConfigurationError: it cannot be found, imported or made; one line says why.
+    """
+    found = _imported(target, "interceptor")
+    if isinstance(found, type):
+        try:
+            found = found()
+        except Exception as error:
+            raise _failed(target, error, "interceptor") from error
+    if not callable(found):
+        raise ConfigurationError(f"The interceptor {target} must be callable with (event, caller, call).")
+    return found
+
+
+def _failed(target: str, error: BaseException, what: str = "service") -> ConfigurationError:
+    return ConfigurationError(f"The {what} {target} cannot be made: {type(error).__name__}: {error}{_place(error)}.")
 
 
 # Where code that is not the user's is: Python, installed packages, and this package.
@@ -75,10 +92,10 @@ def _place(error: BaseException) -> str:
     return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
-def _imported(target: str) -> Any:
+def _imported(target: str, what: str = "service") -> Any:
     module, _, name = target.partition(":")
     if not module or not name:
-        raise ConfigurationError(f"The service {target} must be written as package.module:Name.")
+        raise ConfigurationError(f"The {what} {target} must be written as package.module:Name.")
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)  # as with python -m: modules in the working directory
@@ -87,13 +104,13 @@ def _imported(target: str) -> Any:
     except (Exception, SystemExit) as error:  # a script that is not meant to be imported may even exit
         if isinstance(error, ModuleNotFoundError) and module.endswith(".py"):
             raise ConfigurationError(
-                f"The service {target} must be written as package.module:Name: write {Path(module).stem}:{name}."
+                f"The {what} {target} must be written as package.module:Name: write {Path(module).stem}:{name}."
             ) from None
         # The module, or one that it imports, is missing or broken.
         place = _place(error)
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             place = f" (searched the working directory, {here}, and Python's package directories)"
-        raise ConfigurationError(f"The service {target} cannot be imported: {type(error).__name__}: {error}{place}.") from error
+        raise ConfigurationError(f"The {what} {target} cannot be imported: {type(error).__name__}: {error}{place}.") from error
     for part in name.split("."):
         try:
             found = getattr(found, part)

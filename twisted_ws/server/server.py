@@ -19,14 +19,16 @@ from twisted_ws.access.authenticator import Authenticator
 from twisted_ws.access.chain import Chain, Guest, requireScope
 from twisted_ws.access.failures import Failures
 from twisted_ws.access.lifetime import Lifetime
-from twisted_ws.access.refusals import AccessRefused
+from twisted_ws.access.refusals import AccessRefused, forbidden
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.caller import Caller
 from twisted_ws.channels.channels import Channels
+from twisted_ws.channels.service import ChannelService
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.closecodes import EXPIRED
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.examination import examine
+from twisted_ws.dispatch.interceptors import Interceptor, checkInterceptors, intercepted, interceptedUpgrade
 from twisted_ws.dispatch.upgrades import Upgrade, callUpgrade, refusal
 from twisted_ws.engines.contract import Engine, EngineState, Revocation
 from twisted_ws.engines.memory import MemoryEngine
@@ -67,11 +69,13 @@ class Mounted(NamedTuple):
         service: the service.
         chain: its authenticators; None: nobody is asked who they are.
         scopes: those of which an identity needs one; none are needed if there are none.
+        interceptors: its handlers are called through these.
     """
 
     service: object
-    chain: Chain | None
-    scopes: frozenset[str]
+    chain: Chain | None = None
+    scopes: frozenset[str] = frozenset()
+    interceptors: tuple[Interceptor, ...] = ()
 
 
 class WebSocketServer:
@@ -93,6 +97,8 @@ class WebSocketServer:
         authenticate: who is asked about each request, in order: names of `authenticators`. None: nobody, so that every request
             has the identity None.
         authenticators: by name; ``guest`` is there without being named. See `twisted_ws.access.authenticator.Authenticator`.
+        interceptors: called around each handler and hook of every service, the first outermost: ``interceptor(event, caller,
+            call)``; see `twisted_ws.dispatch.interceptors.Call`.
         engine: numbers and keeps the messages of channels, or a function that makes such an engine with the server's `Runtime`;
             None: one in memory.
         reactor: the reactor; None for the global one.
@@ -132,6 +138,7 @@ class WebSocketServer:
         trustedProxies: Iterable[str] = (),
         authenticate: Sequence[str] | None = None,
         authenticators: Mapping[str, Authenticator] | None = None,
+        interceptors: Iterable[Interceptor] = (),
         engine: Engine | Callable[[Runtime], Engine] | None = None,
         reactor: Any = None,
         unixTime: Callable[[], float] = time.time,
@@ -151,6 +158,7 @@ class WebSocketServer:
         self.runtime = Runtime(reactor, self.limits, compression, unixTime)
         self._connectionClass = connectionClass(self.runtime)
         self._routes: Routes[Mounted] = Routes()
+        self._interceptors = checkInterceptors(interceptors)
         self.revocations = Revocations(unixTime)
         self.failures = Failures(self.limits, reactor.seconds)
         self._authenticators: dict[str, Authenticator] = {GUEST_NAME: Guest(), **(authenticators or {})}
@@ -214,7 +222,15 @@ class WebSocketServer:
                 wrong.append(f"The authenticator {name} goes on as before: {error}")
         return wrong
 
-    def mount(self, path: str, service: object, *, authenticate: Sequence[str] | None = None, scopes: Iterable[str] = ()) -> None:
+    def mount(
+        self,
+        path: str,
+        service: object,
+        *,
+        authenticate: Sequence[str] | None = None,
+        scopes: Iterable[str] = (),
+        interceptors: Iterable[Interceptor] = (),
+    ) -> None:
         """Let `service` answer `path` and everything under it; the longest path wins.
 
         Args:
@@ -222,6 +238,7 @@ class WebSocketServer:
             service: a service object (`twisted_ws.WebSocketService`); its `server` attribute is set.
             authenticate: who is asked about requests to it, in place of the server's `authenticate`.
             scopes: an identity needs one of these; none: any may come.
+            interceptors: called around its handlers and hooks, inside those of the server.
 
         Raises:
             ServiceError: the service has a mistake, such as a misspelt event; the text names it.
@@ -232,7 +249,10 @@ class WebSocketServer:
         scopes = frozenset(scopes)
         if scopes and chain is None:
             raise ConfigurationError(f"services.{path}.scopes needs authenticators: set authenticate.")
-        self._routes.add(path, Mounted(service, chain, scopes))
+        chained = (*self._interceptors, *checkInterceptors(interceptors))
+        self._routes.add(path, Mounted(service, chain, scopes, chained))
+        if isinstance(service, ChannelService):
+            service.interceptors = chained
         _setServer(service, self)
 
     def find(self, path: str) -> object | None:
@@ -421,8 +441,12 @@ class WebSocketServer:
 
     def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
         """Find the service for a handshake and ask it (see `twisted_ws.wire.frontdoor.Host`)."""
-        answer = self.ask(request, self.match(request.target.partition("?")[0]))
-        return self._welcome(answer, request) if isinstance(answer, tuple) else answer.addCallback(self._welcome, request)
+        match = self.match(request.target.partition("?")[0])
+        answer = self.ask(request, match)
+        interceptors = () if match is None else match.value.interceptors
+        if isinstance(answer, tuple):
+            return self._welcome(answer, request, interceptors)
+        return answer.addCallback(self._welcome, request, interceptors)
 
     def ask(self, request: UpgradeRequest, match: Match[Mounted] | None) -> Upgrade | Deferred[Upgrade]:
         """Find out who made a request, then ask the service's onUpgrade about it, for WebSocket and other transports.
@@ -442,7 +466,9 @@ class WebSocketServer:
         if match is None:
             raise Reject(404, "Nothing answers this path.")
         request.pathParams, request.pathRest = match.parameters, tuple(match.rest)
-        service, chain, scopes = match.value
+        service, chain, scopes, interceptors = match.value
+        if interceptors and getattr(service, "onUpgrade", None) is not None:
+            service = interceptedUpgrade(service, interceptors)
         if chain is None:
             return callUpgrade(service, request, self.mayLog)
         identity = chain.identify(request)
@@ -454,11 +480,29 @@ class WebSocketServer:
     def _askAs(
         self, identity: Identity, service: object, scopes: frozenset[str], request: UpgradeRequest
     ) -> Upgrade | Deferred[Upgrade]:
+        if identity.isAmbient:
+            self._refuseForeignPages(request)
         requireScope(identity, scopes)
         request.identity = identity
         if identity.user:
             request.user = identity.user
         return callUpgrade(service, request, self.mayLog)
+
+    def _refuseForeignPages(self, request: UpgradeRequest) -> None:
+        """Refuse a page that is admitted only because all are: its visitor's browser has added the credentials by itself.
+
+        Raises:
+            AccessRefused: 403.
+        """
+        headers = request.headers
+        origin = headers.get("origin")
+        if origin is None:
+            isForeign = headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+        else:
+            isForeign = not self.namedOrigins.allows(origin, headers.get("host", ""), request.isSecure)
+        if isForeign:
+            message = "A page of another site may not use the credentials of its visitor's browser."
+            raise forbidden(message, "origin", detail="name the page in --allowed-origin if it may")
 
     async def reauthenticate(self, caller: Caller, token: str) -> Identity:
         """Take a new token from an open connection: its identity counts from now on, and the connection ends with it.
@@ -537,7 +581,7 @@ class WebSocketServer:
         """Return whether one more line of this kind may be written: a peer that makes a service fail must not fill the log."""
         return self.runtime.throttle.allows(self._log, kind)
 
-    def _welcome(self, answer: tuple[object, tuple[tuple[str, str], ...]], request: UpgradeRequest) -> Welcome:
+    def _welcome(self, answer: Upgrade, request: UpgradeRequest, interceptors: Sequence[Interceptor]) -> Welcome:
         service, headers = answer
         if self._stopping is not None:
             raise Reject(503, "The server is stopping.", {"Retry-After": "5"})
@@ -550,6 +594,8 @@ class WebSocketServer:
         if request.subProtocols:
             chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
 
+        if interceptors:
+            service = intercepted(service, handlers, interceptors)
         request.bearer = None  # it may be kilobytes, and the connection may live for days
 
         def attend(connection: WebSocketConnection) -> EventReceiver:
