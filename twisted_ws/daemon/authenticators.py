@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -11,15 +11,27 @@ from twisted_ws.daemon.settings import Settings
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.spelling import didYouMean
 
+# The types of which a process needs its own that asks nobody for credentials, but makes some.
+ISSUERS = ("ticket",)
 
-def makeAuthenticators(settings: Settings, reactor: Any) -> tuple[tuple[str, ...] | None, dict[str, Authenticator]]:
+
+def makeAuthenticators(
+    settings: Settings, reactor: Any, only: Collection[str] | None = None
+) -> tuple[tuple[str, ...] | None, dict[str, Authenticator]]:
     """Return the chain for all services, None without one, and all authenticators by name.
+
+    Args:
+        settings: the settings.
+        reactor: the reactor.
+        only: the types that are made; None for all. With it, the chain may name others.
 
     Raises:
         ConfigurationError: there is no such type, or its options are wrong; the text names the table or flag.
     """
     made = {}
     for name, table in settings.authenticators.items():
+        if only is not None and table["type"] not in only:
+            continue
         options = {key: value for key, value in table.items() if key != "type"}
         made[name] = _make(f"authenticators.{name}", table["type"], name, options, settings, reactor)
     chain = []
@@ -27,6 +39,8 @@ def makeAuthenticators(settings: Settings, reactor: Any) -> tuple[tuple[str, ...
         kind, colon, rest = each.partition(":")
         if not colon:
             chain.append(each)
+            continue
+        if only is not None and kind not in only:
             continue
         name = next(name for name in (kind, *(f"{kind}{n}" for n in range(2, len(made) + 3))) if name not in made)
         made[name] = _make("--authenticate", kind, name, parseOptions(rest), settings, reactor)

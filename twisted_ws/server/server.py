@@ -198,6 +198,11 @@ class WebSocketServer:
         """The mounted services, by the path that they were mounted with."""
         return MappingProxyType({path: mounted.service for path, mounted in self._routes})
 
+    @property
+    def authenticators(self) -> Mapping[str, Authenticator]:
+        """The authenticators, by name, with ``guest``."""
+        return MappingProxyType(self._authenticators)
+
     def _chainOf(self, names: Sequence[str], where: str) -> Chain:
         for name in names:
             if name not in self._authenticators:

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws.daemon.authenticators import ISSUERS, makeAuthenticators
 from twisted_ws.daemon.engines import engineMaker
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.daemon.process import ProcessDaemon, _endAtOnce, _exitWithError
@@ -170,11 +171,13 @@ class Supervisor(ProcessDaemon):
 
     def _makeServer(self, **options: Any) -> WebSocketServer:
         settings = self.settings
+        _, issuers = makeAuthenticators(settings, self._reactor, ISSUERS)
         return SupervisorServer(
             limits=settings.limits,
             allowedOrigins=settings.allowedOrigins,
             allowedHosts=settings.allowedHosts,
             trustedProxies=settings.trustedProxies,
+            authenticators=issuers,
             engine=self._makeHub,
             reactor=self._reactor,
             **options,

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Struct
 from twisted.internet.defer import Deferred
 
+from twisted_ws.access.kinds.ticket import TicketAuthenticator
 from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.dispatch.largejson import hasMoreValues
@@ -216,6 +217,25 @@ async def unsubscribe(call: Call) -> schemas.Unsubscribed:
     return schemas.Unsubscribed(await _ready(call.server.engine.command(command)))
 
 
+async def ticket(call: Call) -> schemas.Ticket:
+    """Make a ticket, with which a client can open one connection."""
+    body = call.body
+    issuers = {name: each for name, each in call.server.authenticators.items() if isinstance(each, TicketAuthenticator)}
+    name = next(iter(issuers), "") if body.authenticator is UNSET else body.authenticator
+    if name not in issuers:
+        raise ChannelError("not-found", "There is no such authenticator of the type ticket.")
+    granted = schemas.Granted() if body.grants is UNSET else body.grants
+    made, seconds = issuers[name].issue(
+        body.user,
+        subscribe=granted.subscribe,
+        publish=granted.publish,
+        info=_given(body.info),
+        scopes=body.scopes,
+        expires=_given(body.expires),
+    )
+    return schemas.Ticket(made, seconds)
+
+
 async def nodes(call: Call) -> schemas.Nodes:
     """List the servers that work together."""
     found = await _ready(call.server.engine.nodes())
@@ -325,6 +345,17 @@ OPERATIONS = (
         "revoke",
         body=schemas.Revoke,
         errors=(413, 415),
+    ),
+    Operation(
+        "POST",
+        "/api/tickets",
+        "Make a ticket, with which a client can open one connection",
+        ticket,
+        schemas.Ticket,
+        "tickets",
+        body=schemas.TicketRequest,
+        check=checkValues,
+        errors=(404, 413, 415),
     ),
 )
 

@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from twisted_ws.closecodes import FORBIDDEN
 from twisted_ws.errors import CloseCode
+from twisted_ws.identity import LONGEST_USER
 from twisted_ws.names import NAME
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Disconnect",
     "Disconnected",
     "Failed",
+    "Granted",
     "History",
     "HistoryQuery",
     "Kept",
@@ -40,12 +42,16 @@ __all__ = [
     "Results",
     "Revoke",
     "Revoked",
+    "Ticket",
+    "TicketRequest",
     "Unsubscribe",
     "Unsubscribed",
 ]
 
 # The year 9999: what is later is a time in other units, by mistake.
 MOST_TIME = 253_402_300_800
+# A year: whoever wants a longer one gives no end.
+LONGEST_CONNECTION = 366 * 86400
 # Not all numbers of 16 digits are offsets; no channel gets near them.
 _POSITION = r"[A-Za-z0-9]{1,32}:[0-9]{1,15}"
 _BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
@@ -156,6 +162,27 @@ class Unsubscribe(Peer, kw_only=True):
     """End subscriptions to one channel."""
 
     channel: Name
+
+
+class Granted(Struct, forbid_unknown_fields=True):
+    """What the bearer of a ticket may do with channels: names and patterns."""
+
+    subscribe: list[str] = []
+    publish: list[str] = []
+
+
+_Lasting = Annotated[float, Meta(description="Seconds after which the connection ends.", ge=1, le=LONGEST_CONNECTION)]
+
+
+class TicketRequest(Struct, forbid_unknown_fields=True):
+    """Whom a ticket is for."""
+
+    user: Annotated[str, Meta(description="The user.", min_length=1, max_length=LONGEST_USER)]
+    grants: Granted | UnsetType = UNSET
+    scopes: Annotated[list[str], _said("What else the user may do: words without spaces.")] = []
+    info: Annotated[Any, _said("What presence tells others.")] = UNSET
+    expires: _Lasting | UnsetType = UNSET
+    authenticator: Annotated[str, _said("Whose tickets; by default those of the first authenticator.")] | UnsetType = UNSET
 
 
 class PostQuery(Struct, forbid_unknown_fields=True):
@@ -314,6 +341,13 @@ class Unsubscribed(Struct):
     """The number of subscriptions that were ended."""
 
     unsubscribed: Count
+
+
+class Ticket(Struct):
+    """A ticket, with which a client can open one connection."""
+
+    token: str
+    seconds: Annotated[int, _said("The time in which it has to be used.")]
 
 
 class Node(Struct):

@@ -1,0 +1,76 @@
+"""Authenticators in real daemons, for WebSockets and event streams."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from websockets.exceptions import InvalidStatus
+
+from tests.live.support import PATIENCE, Running, curl, running, writeService
+
+SERVICE = """
+from twisted_ws import WebSocketService
+
+class Who(WebSocketService):
+    def onOpen(self, caller):
+        return f"{caller.user} {sorted(caller.identity.scopes)}"
+"""
+SERVICES = '[services]\n"/who" = {target = "rooms:Who"}\n"/channels/{channel}" = {target = "channels"}\n'
+
+
+def configured(directory: Path, text: str, **files: str) -> tuple[str, str]:
+    """Write a configuration with these services, and files of secrets beside it; return the option that names it."""
+    writeService(directory, SERVICE)
+    for name, content in files.items():
+        (directory / name).write_text(content)
+        os.chmod(directory / name, 0o600)
+    (directory / "ws.toml").write_text(text + SERVICES)
+    return "--config", "ws.toml"
+
+
+def said(connect: Callable[[], object]) -> str:
+    """Return what a client hears first, or the status with which it is refused."""
+    try:
+        with connect() as client:  # type: ignore[attr-defined]
+            return str(client.recv(PATIENCE))
+    except InvalidStatus as refused:
+        return str(refused.response.status_code)
+
+
+def streams(server: Running, *arguments: str, path: str = "/channels/news", scheme: str = "http") -> str:
+    """Return the status with which an event stream is answered; one that opens is left after its head."""
+    port = server.port("wss" if scheme == "https" else "ws")
+    url = f"{scheme}://localhost:{port}{path}"
+    # HEAD answers as GET does, and ends.
+    return curl("--head", "-H", "Accept: text/event-stream", "-o", "/dev/null", "-w", "%{http_code}", *arguments, url)
+
+
+def test_tickets(tmp_path: Path) -> None:
+    """Two workers take a ticket once, however many clients come with it at the same time; its secret is in no line of the log."""
+    secret = "planted-0123456789-0123456789-0123456789"
+    options = configured(
+        tmp_path, 'workers = 2\nauthenticate = ["t"]\n[authenticators.t]\ntype = "ticket"\nsecret-file = "key"\n', key=secret
+    )
+    with running(tmp_path, *options) as server:
+
+        def ticket() -> str:
+            body = json.dumps({"user": "ann", "scopes": ["chat"]})
+            return str(json.loads(server.curl("--json", body, path="/api/tickets"))["token"])
+
+        with ThreadPoolExecutor(8) as threads:
+            for _ in range(3):
+                token = ticket()
+                answers = list(threads.map(lambda _, token=token: said(lambda: server.client(f"/who?ticket={token}")), range(8)))
+                assert sorted(answers) == ["401"] * 7 + ["ann ['chat']"]
+        token = ticket()
+        assert streams(server, path=f"/channels/news?ticket={token}") == "200"
+        assert streams(server, path=f"/channels/news?ticket={token}") == "401"
+        assert streams(server) == "401"
+        arguments = Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
+    assert secret not in server.output
+    assert token not in server.output
+    assert secret.encode() not in arguments
