@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from twisted_ws.client.client import WebSocketClient
+from twisted_ws.client.errors import ConnectFailed, HandshakeTimeout, seconds
 from twisted_ws.client.handshake import checkSubProtocols
 from twisted_ws.client.http.address import Address, parseURL
-from twisted_ws.client.http.credentials import Credentials
+from twisted_ws.client.http.credentials import Bearer, Credentials
 from twisted_ws.client.http.dialing import dial, endpointFor
 from twisted_ws.client.http.request import headerPairs
 from twisted_ws.client.opening import Opening
@@ -78,7 +81,7 @@ def connect(
         subProtocols: to offer, in order of preference; `WebSocketClient.negotiatedSubProtocol` is the server's choice.
         headers: more headers for the handshake, such as Origin or User-Agent.
         cookies: names and values.
-        credentials: `Basic` or `Bearer`.
+        credentials: `Basic` or `Bearer`; a `Bearer` with a function is asked for a token before each attempt.
         compression: whether to offer permessage-deflate. It costs memory, and can leak secrets that are sent together with
             what others wrote (RFC 7692 section 8).
         retry: when to reconnect; None: never.
@@ -138,11 +141,37 @@ def connect(
     def attempt(session: Session) -> Deferred[Any]:
         return dial(reactor, way, tls, Opening(reactor, options, session), handshakeTimeout)
 
-    session = Session(reactor, options, attempt)
+    async def attemptAnew(session: Session, bearer: Bearer) -> Any:
+        header = await _token(bearer, handshakeTimeout, reactor)
+        opening = Opening(reactor, replace(options, headers=(*options.headers, ("Authorization", header))), session)
+        return await dial(reactor, way, tls, opening, handshakeTimeout)
+
+    if isinstance(credentials, Bearer) and credentials.canRenew:
+        bearer = credentials
+        session = Session(reactor, options, lambda session: Deferred.fromCoroutine(attemptAnew(session, bearer)), renews=True)
+    else:
+        session = Session(reactor, options, attempt)
     WebSocketClient(session)
     connecting = Connecting(session.cancel)
     session.start().chainDeferred(connecting)
     return connecting
+
+
+async def _token(bearer: Bearer, timeout: float, reactor: Any) -> str:
+    """Ask for a token.
+
+    Raises:
+        ConnectError: there is none, or not in time.
+    """
+    asked = Deferred.fromCoroutine(bearer.renewed())
+    try:
+        return await asked.addTimeout(timeout, reactor)
+    except defer.TimeoutError:
+        raise HandshakeTimeout(f"the function for tokens returned nothing in {seconds(timeout)}") from None
+    except defer.CancelledError:
+        raise
+    except Exception as error:
+        raise ConnectFailed(f"the function for tokens raised {type(error).__name__}: {error}") from error
 
 
 def _checkLoop(reactor: Any) -> None:

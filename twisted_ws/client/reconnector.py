@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws.client.errors import seconds
-from twisted_ws.client.retry import Retry
+from twisted_ws.client.retry import Retry, expired
 from twisted_ws.client.websocket.connection import ClientConnection
 from twisted_ws.logs import printable
 
@@ -25,6 +25,8 @@ class Reconnector:
         dial: makes one attempt.
         opened: called with each connection.
         givenUp: called with the reason when there will be no more connections.
+        renews: whether an attempt may have other credentials than the last: then one that was refused because of them, or a
+            connection that ended with them, is followed by one more.
     """
 
     _log = Logger()
@@ -36,6 +38,7 @@ class Reconnector:
         dial: Callable[[], Deferred[ClientConnection]],
         opened: Callable[[ClientConnection], None],
         givenUp: Callable[[Exception], None],
+        renews: bool = False,
     ) -> None:
         self._reactor = reactor
         self._retry = retry
@@ -47,6 +50,8 @@ class Reconnector:
         self._dialing: Deferred[None] | None = None
         self._next: IDelayedCall | None = None
         self._stopped = False
+        self._renews = renews
+        self._hasRenewed = False  # since a connection has lasted
 
     def start(self) -> None:
         """Make an attempt now."""
@@ -64,6 +69,17 @@ class Reconnector:
         if self._retry is not None and (hadMessage or self._reactor.seconds() - self._since >= self._retry.maxInterval):
             self._count = 0
         self._again(error)
+
+    def ended(self, error: Exception) -> bool:
+        """Return whether another attempt will follow the connection, which has just ended; `lost` follows."""
+        if self._retry is not None and self._reactor.seconds() - self._since >= self._retry.maxInterval:
+            self._hasRenewed = False  # the credentials were good for a while
+        return self._willReturn(error)
+
+    def _willReturn(self, error: Exception) -> bool:
+        if self._retry is None:
+            return False
+        return self._retry.again(error) or (self._renews and not self._hasRenewed and expired(error))
 
     def stop(self) -> None:
         """Make no more attempts."""
@@ -88,10 +104,11 @@ class Reconnector:
 
     def _again(self, error: Exception) -> None:
         retry = self._retry
-        if retry is None or not retry.again(error) or (retry.maxCount and self._count >= retry.maxCount):
+        if retry is None or not self._willReturn(error) or (retry.maxCount and self._count >= retry.maxCount):
             self._stopped = True
             self._givenUp(error)
             return
+        self._hasRenewed = self._hasRenewed or expired(error)
         self._count += 1
         wait = retry.wait(self._count, error)
         self._log.info(

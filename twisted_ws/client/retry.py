@@ -12,7 +12,7 @@ from math import inf
 from random import SystemRandom
 
 from twisted_ws.client.errors import ConnectFailed, HandshakeRefused, HandshakeTimeout, ProxyRefused
-from twisted_ws.closecodes import CROWD, RETRIED, SPREAD
+from twisted_ws.closecodes import CROWD, EXPIRED, RETRIED, SPREAD
 from twisted_ws.errors import ConnectionClosed, TransportError
 from twisted_ws.limits import checkNumber
 
@@ -21,6 +21,13 @@ _random = SystemRandom()
 
 # The longest wait, in seconds, that a server may ask for with Retry-After: one that says a year would lose the client.
 MAX_HINT = 3600.0
+
+
+def expired(error: Exception) -> bool:
+    """Return whether the server has refused, or no longer accepts, the client's credentials."""
+    if isinstance(error, ConnectionClosed):
+        return error.statusCode == EXPIRED
+    return isinstance(error, HandshakeRefused) and error.status == 401
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class Session:
         reactor: tells the time.
         options: what was asked for.
         dial: makes one attempt to connect.
+        renews: whether an attempt may have other credentials than the last.
 
     Attributes:
         client: the client for the handlers; set by the client.
@@ -43,14 +44,14 @@ class Session:
 
     client: WebSocketClient
 
-    def __init__(self, reactor: Any, options: Options, dial: Dial) -> None:
+    def __init__(self, reactor: Any, options: Options, dial: Dial, renews: bool = False) -> None:
         self.connection: ClientConnection | None = None
         self.reads = ReadQueue(reactor, options.readBuffer, self._pause, self._resume)
         self.writes = WriteQueue(options.writeBuffer, oneByOne=options.retry is not None)
         self.options = options
         self.closing = False
         self.isOver = False
-        self._reconnector = Reconnector(reactor, options.retry, lambda: dial(self), self._opened, self._over)
+        self._reconnector = Reconnector(reactor, options.retry, lambda: dial(self), self._opened, self._over, renews)
         self._begun: Deferred[WebSocketClient] = Deferred()
         self._isAway = True  # no transport now
         self._hadMessage = False
@@ -113,8 +114,7 @@ class Session:
     def ended(self, error: ConnectionClosed | WebSocketError) -> None:
         """Note the reason; if no connection will follow, reads and writes end without waiting for the transport to go."""
         self._error = error
-        retry = self.options.retry
-        if self.closing or retry is None or not retry.again(error):
+        if self.closing or not self._reconnector.ended(error):
             self.reads.end(error)
             self.writes.refuse(_closed(error))
 

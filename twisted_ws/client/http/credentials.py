@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Awaitable, Callable
+
+from twisted_ws.dispatch.awaitables import asDeferred
+
+# Returns a token, or something to await for it.
+TokenFunction = Callable[[], "str | Awaitable[str]"]
 
 
 class Credentials:
-    """The value of an Authorization header."""
+    """The value of an Authorization header.
+
+    Attributes:
+        canRenew: whether another header may come after one that the server has refused.
+    """
 
     __slots__ = ("_header",)
 
     _header: str
+    canRenew = False
 
     def header(self) -> str:
-        """Return the value of the Authorization header."""
+        """Return the value of the Authorization header, if there is only one."""
         return self._header
 
     def __repr__(self) -> str:
@@ -42,18 +53,35 @@ class Basic(Credentials):
 
 
 class Bearer(Credentials):
-    """A token (RFC 6750).
+    """A token (RFC 6750), or a function that returns one for each attempt to connect.
+
+    The function may be plain or async. It is called in the reactor's thread. With a `Retry`, a client that was refused with 401,
+    or closed with 4401, asks it once more and comes back.
 
     Raises:
         ValueError: the token is empty, or has a character that is a space, a control character or not ASCII.
-        TypeError: the token is not a str.
+        TypeError: the token is neither a str nor a function.
     """
 
-    __slots__ = ()
+    __slots__ = ("_function", "canRenew")
 
-    def __init__(self, token: str) -> None:
-        if not isinstance(token, str):
-            raise TypeError(f"the token must be a str, not {type(token).__name__}")
-        if not token or not token.isascii() or any(c <= " " or c == "\x7f" for c in token):
-            raise ValueError("a bearer token must be ASCII, without spaces and control characters, and not empty")
-        self._header = f"Bearer {token}"
+    def __init__(self, token: str | TokenFunction) -> None:
+        self.canRenew = callable(token)
+        if callable(token):
+            self._function = token
+        else:
+            self._header = _bearer(token)
+
+    async def renewed(self) -> str:
+        """Ask the function, and return the value of the Authorization header for one attempt; raise whatever that raises."""
+        found = self._function()
+        pending = asDeferred(found)
+        return _bearer(found if pending is None else await pending)
+
+
+def _bearer(token: object) -> str:
+    if not isinstance(token, str):
+        raise TypeError(f"the token must be a str, not {type(token).__name__}")
+    if not token or not token.isascii() or any(c <= " " or c == "\x7f" for c in token):
+        raise ValueError("a bearer token must be ASCII, without spaces and control characters, and not empty")
+    return f"Bearer {token}"

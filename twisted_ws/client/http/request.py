@@ -45,7 +45,8 @@ def headerPairs(
             raise TypeError(f"credentials must be Basic(user, password) or Bearer(token), not {type(credentials).__name__}")
         if "authorization" in names:
             raise ValueError("credentials are given twice: as credentials, and as the header Authorization")
-        pairs.append(("Authorization", credentials.header()))
+        if not credentials.canRenew:  # otherwise each attempt has one of its own
+            pairs.append(("Authorization", credentials.header()))
     return tuple(pairs)
 
 
