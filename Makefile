@@ -74,7 +74,7 @@ lint: $(VENV)/.lint
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -n -T -W -q -b html docs docs/_build
 
-bench: $(VENV)/.run
+bench: $(VENV)/.test
 	@tools/need gcc libssl-dev
 	$(BIN)/python -m bench $(if $(QUICK),--quick)
 

@@ -22,7 +22,7 @@ from bench.results import Results
 from bench.running import Failed, settle, started
 from bench.workloads import WORKLOADS, Effort, Workload
 
-QUICK_PEERS = "yardstick,twisted_ws,workers1,workers2,pure,stock,picows"
+QUICK_PEERS = "yardstick,twisted_ws,workers1,workers2,redis,pure,stock,picows"
 QUICK = Effort(rounds=1, seconds=1.0, quick=True)
 # A measurement is repeated if other processes took more than this share of a core, and tried at most this many times.
 DISTURBED = 0.1

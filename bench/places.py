@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["BUILD", "CERTIFICATE", "HERE", "KEY", "NODE", "PYTHON", "ROOT", "SERVERS"]
+__all__ = ["BUILD", "CERTIFICATE", "HERE", "KEY", "NODE", "PYTHON", "ROOT", "SERVERS", "VALKEY"]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -13,5 +13,6 @@ SERVERS = HERE / "servers"
 BUILD = HERE / "build"
 PYTHON = BUILD / "python" / "bin" / "python"
 NODE = BUILD / "node" / "node_modules"
+VALKEY = BUILD / "valkey-server"
 CERTIFICATE = BUILD / "certificate.pem"
 KEY = BUILD / "key.pem"

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,32 +173,38 @@ def started(peer: Peer) -> Iterator[Server]:
     Raises:
         Failed: the server does not listen within `START_SECONDS`.
     """
-    ws, tls, http = _freePorts(3)
+    ws, tls, http, beside = _freePorts(4)
     run = BUILD / "run" / peer.key
     run.mkdir(parents=True, exist_ok=True)
     words = {"ws": ws, "tls": tls, "http": http, "certificate": CERTIFICATE, "key": KEY, "run": run, "modules": NGINX_MODULES}
+    words["beside"] = beside
     if peer.template:
         conf = run / peer.template
         words["conf"] = conf
         conf.write_text(re.sub(r"@(\w+)@", lambda match: str(words[match[1]]), (SERVERS / peer.template).read_text()))
-    command = _pinned(0, [part.format(**words) for part in peer.command])
-    with open(run / "log", "wb") as log:
-        process = _start(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            cwd=ROOT,
-            env={**os.environ, **peer.environment},
-        )
-    try:
-        for port in (ws, tls, http) if peer.secure else (ws, http):
-            if not _listens(port, process):
-                said = (run / "log").read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
-                raise Failed(f"{peer.title} does not listen: {said[-1][:300]}")
-        yield Server(peer, ws, tls, http, process.pid)
-    finally:
-        _end(process)
+    with ExitStack() as stack:
+
+        def start(core: int, command: tuple[str, ...], *ports: int) -> int:
+            with open(run / "log", "wb") as log:
+                process = _start(
+                    _pinned(core, [part.format(**words) for part in command]),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=ROOT,
+                    env={**os.environ, **peer.environment},
+                )
+            stack.callback(_end, process)
+            for port in ports:
+                if not _listens(port, process):
+                    said = (run / "log").read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+                    raise Failed(f"{peer.title} does not listen: {said[-1][:300]}")
+            return process.pid
+
+        if peer.beside:
+            start(1, peer.beside, beside)
+        pid = start(0, peer.command, *((ws, tls, http) if peer.secure else (ws, http)))
+        yield Server(peer, ws, tls, http, pid)
 
 
 def _listens(port: int, process: subprocess.Popen[bytes]) -> bool:

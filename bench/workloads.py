@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from bench.figures import Row, Target
@@ -136,6 +137,42 @@ def _paced(row: str, path: str | None = None) -> Callable[[Server, Effort], Samp
             return {row: used / posts * 1e6, f"{row} p50": load.figures()["p50"]}
 
     return run
+
+
+PUBLISHERS = 4  # a single one would wait for the server of an engine
+
+
+def _postAll(server: Server, each: int, seconds: float) -> float:
+    """Let several publishers post so many messages each, and return the processor time of the server."""
+    used = server.cpu()
+    with ExitStack() as stack:
+        publishers = [stack.enter_context(publishing(server, 125, seconds, posts=each)) for _ in range(PUBLISHERS)]
+        for publisher in publishers:
+            if publisher.wait():
+                raise Failed(f"{server.peer.title}: not all messages could be posted")
+    return server.cpu() - used
+
+
+def _engineFanOut(server: Server, effort: Effort) -> Sample:
+    """Measure deliveries of a channel to 1,000 clients, per second of the server's processor time."""
+    server = replace(server, peer=replace(server.peer, path=CHANNEL, broadcast=CHANNEL))
+    each = round(75 * effort.seconds)
+    deliveries = PUBLISHERS * each * 1000
+    with Load("fanout", server, 1000, 60 * effort.seconds, options=("-n", deliveries)) as load:
+        load.opened()
+        time.sleep(0.5)
+        used = _postAll(server, each, 60 * effort.seconds)
+        return {"engineFanOut": deliveries / used, "engineFanOut rate": load.figures()["rate"]}
+
+
+def _enginePublish(server: Server, effort: Effort) -> Sample:
+    """Measure publications to a channel that nobody hears, per second of the server's processor time."""
+    server = replace(server, peer=replace(server.peer, broadcast=CHANNEL))
+    each = round(2000 * effort.seconds)
+    _postAll(server, each // 10, 60 * effort.seconds)
+    begin = time.monotonic()
+    used = _postAll(server, each, 60 * effort.seconds)
+    return {"enginePublish": PUBLISHERS * each / used, "enginePublish rate": PUBLISHERS * each / (time.monotonic() - begin)}
 
 
 def _connects(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
@@ -363,6 +400,24 @@ WORKLOADS = (
             ),
         ),
         peers=("twisted_ws", "workers1", "workers2"),
+    ),
+    Workload(
+        "engine-fanout",
+        _engineFanOut,
+        (
+            Row(
+                "engineFanOut",
+                "fan-out of a channel, deliveries per second of the server's core",
+                targets=(Target(0.90, "twisted_ws", "redis"),),
+            ),
+        ),
+        peers=("twisted_ws", "redis"),
+    ),
+    Workload(
+        "engine-publish",
+        _enginePublish,
+        (Row("enginePublish", "publications that nobody hears, per second of the server's core"),),
+        peers=("twisted_ws", "redis"),
     ),
     Workload(
         "stalled",

@@ -504,3 +504,20 @@ def test_olderData(harness, node):
     harness.server.ask("HSET", key(harness, "gate"), "v", "1", "run", "x", "gen", "y", "until", "0")
     with pytest.raises(ConfigurationError, match="version 1, but this package knows version"):
         node()
+
+
+def test_moreThanTheKernelTakes(harness, node):
+    """What the kernel does not take at once goes later, in order, and nothing of it is lost or sent twice."""
+    first = node(historyBytes=1 << 26)
+    commands = harness.ways[first.engine].open[0].transport
+    commands.pauseProducing()
+    answers = []
+    for number in range(12):
+        answers.append(first.engine.publish("a", Message.of(f"{number}" * 500_000)))
+        harness.turn()
+    commands.resumeProducing()
+    ids = [harness.wait(answer).id for answer in answers]
+    assert [parsePosition(each).offset for each in ids] == [*range(1, 13)]
+    history = harness.wait(first.engine.since("a", START))
+    assert [each.payload for each in history.publications] == [f"{number}".encode() * 500_000 for number in range(12)]
+    assert first.engine.state is EngineState.UP

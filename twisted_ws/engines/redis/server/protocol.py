@@ -1,4 +1,4 @@
-"""One connection to a server, as commands and replies (RESP2). It reconnects never, and knows nothing of what is asked."""
+"""One connection to a server, as commands and replies (RESP2). It never reconnects, and knows nothing of what is asked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Protocol as Interface
 import hiredis
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
 # Seconds of one turn of the reactor that replies and messages may take: the connection is not read meanwhile.
@@ -73,6 +74,9 @@ class RedisProtocol(Protocol):
         self._out: list[bytes] = []
         self._asked: deque[tuple[Answered, int, int]] = deque()
         self._later: Any = None  # the rest of what came, in a later turn
+        self._writeSome: Callable[[bytes], Any] | None = None
+        self._unwritten: list[bytes] = []
+        self._isProducing = False
         self._isPushing = False
         self._isDraining = False
 
@@ -139,11 +143,40 @@ class RedisProtocol(Protocol):
     def _flush(self) -> None:
         self.close()
         out, self._out = self._out, []
-        if self.ended is None and self.transport is not None:
-            self.transport.write(b"".join(out))
+        if self.ended is not None or self.transport is None:
+            return
+        data = b"".join(out)
+        if self._writeSome is None:
+            self.transport.write(data)
+            return
+        if not self._isProducing:
+            # Now, and not in the next turn, when the transport has asked whether it may.
+            taken = self._writeSome(data)
+            if taken == len(data) or taken.__class__ is not int or taken < 0:
+                return  # all, or it is broken, which the transport notices when it reads
+            data = data[taken:]
+        self._unwritten.append(data)
+        if not self._isProducing:
+            self._isProducing = True
+            self.transport.registerProducer(self, False)  # type: ignore[attr-defined]
+
+    def resumeProducing(self) -> None:
+        """Give the transport what the kernel did not take; called by it."""
+        assert self.transport is not None
+        unwritten, self._unwritten = self._unwritten, []
+        if unwritten:
+            self.transport.write(b"".join(unwritten))
+        else:
+            self._isProducing = False
+            self.transport.unregisterProducer()  # type: ignore[attr-defined]
+
+    def stopProducing(self) -> None:
+        """Do nothing: the connection has ended; called by the transport."""
 
     def connectionMade(self) -> None:
         """Begin."""
+        if isinstance(self.transport, Connection):  # with TLS, what is written is not yet what is sent
+            self._writeSome = self.transport.writeSomeData
         self.made.callback(self)
 
     def drop(self, why: str) -> None:
