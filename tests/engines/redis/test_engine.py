@@ -26,9 +26,9 @@ class Harness(FaultyHarness):
 def harness():
     made = Harness()
     made.setUp()
-    made.nodes = []
+    made.started = []
     yield made
-    for node in made.nodes:
+    for node in made.started:
         made.wait(node.engine.stop())
     made.tearDown()
 
@@ -39,7 +39,7 @@ def node(harness):
         made = RecordingNode()
         made.engine = harness.engine(made, Limits(**limits))
         harness.wait(made.engine.start(made))
-        harness.nodes.append(made)
+        harness.started.append(made)
         return made
 
     return start
@@ -491,7 +491,7 @@ def test_recipientsAfterChanges(harness, node):
     harness.server.ask("FLUSHALL")
     assert harness.until(lambda: reached(first) == reached(third) == 7)
     harness.kill(third.engine)
-    harness.nodes.remove(third)
+    harness.started.remove(third)
     assert harness.until(lambda: reached(first) == 3)
     second.engine.unwatch("a")
     second.counts["a"] = second.recipients = 0
