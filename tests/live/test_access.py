@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable
@@ -74,3 +75,23 @@ def test_tickets(tmp_path: Path) -> None:
     assert secret not in server.output
     assert token not in server.output
     assert secret.encode() not in arguments
+
+
+def test_passwords(tmp_path: Path) -> None:
+    """A password from a file opens WebSockets and event streams; wrong ones are counted, and no password is in the log."""
+    table = '[authenticators.b]\ntype = "basic"\nfile = "users"\n[limits]\nauthFailures = 4\n'
+    password = "planted-password"
+    with running(tmp_path, *configured(tmp_path, f'authenticate = ["b"]\n{table}', users=f"ann:{password}:chat\n")) as server:
+
+        def come(user: str, password: str) -> str:
+            value = base64.b64encode(f"{user}:{password}".encode()).decode()
+            return said(lambda: server.client("/who", additional_headers={"Authorization": f"Basic {value}"}))
+
+        assert come("ann", password) == "ann ['chat']"
+        assert come("ann", "guess") == "401"
+        assert streams(server, "-u", f"ann:{password}") == "200"
+        assert streams(server) == "401"
+        assert [streams(server, "-u", "ann:guess") for _ in range(4)] == ["401", "401", "401", "429"]
+        assert come("ann", password) == "429"
+    assert password not in server.output
+    assert base64.b64encode(f"ann:{password}".encode()).decode() not in server.output

@@ -65,10 +65,11 @@ class _Realm:
         return _IPublisher, KeyHolder(name), lambda: None
 
 
-class _Password(UsernamePassword):
+class Password(UsernamePassword):
     """Compares in constant time; Twisted's own stops at the first byte that differs."""
 
     def checkPassword(self, password: bytes | str) -> bool:
+        """Return whether this is the password."""
         expected = password.encode() if isinstance(password, str) else password
         return hmac.compare_digest(self.password, expected)
 
@@ -157,7 +158,7 @@ class Credentials:
             wait = self._failures.wait(addressKey(address))
             if wait:
                 return fail(TooManyFailures(wait))
-            password = _decode(value)
+            password = decodeBasic(value)
             return self._ask(password, address) if password is not None else fail(self._wrong(address))
         how = " (Authorization: Bearer KEY)" if self._keys is not None else ""
         return fail(Unauthenticated(f"This needs credentials{how}."))
@@ -168,7 +169,7 @@ class Credentials:
             return Unauthenticated("The credentials are wrong.")
         return TooManyFailures(self._failures.wait(key))
 
-    def _ask(self, password: _Password, address: str) -> Deferred[KeyHolder]:
+    def _ask(self, password: Password, address: str) -> Deferred[KeyHolder]:
         """Ask one checker after another until one accepts; the deadline is for all together."""
 
         def failed(failure: Failure) -> Failure:
@@ -190,7 +191,7 @@ class Credentials:
         asked = Deferred.fromCoroutine(self._login(password))
         return asked.addTimeout(self._deadline, self._reactor).addErrback(failed)
 
-    async def _login(self, password: _Password) -> KeyHolder:
+    async def _login(self, password: Password) -> KeyHolder:
         refused: Exception = Unauthorized()
         for portal in self._portals:
             try:
@@ -204,10 +205,10 @@ class Credentials:
         raise refused
 
 
-def _decode(value: str) -> _Password | None:
+def decodeBasic(value: str) -> Password | None:
     """Return user name and password of Basic credentials (RFC 7617), None if they are malformed."""
     try:
         user, colon, password = base64.b64decode(value.encode("ascii"), validate=True).partition(b":")
     except (UnicodeEncodeError, binascii.Error):
         return None
-    return _Password(user, password) if colon else None
+    return Password(user, password) if colon else None
