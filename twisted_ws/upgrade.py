@@ -173,6 +173,7 @@ class UpgradeRequest:
         peerAddress: the peer's IP address as text; "" for a UNIX socket. Behind a trusted proxy: the address it reports.
         peerPort: the peer's port; 0 if there is none, or if a proxy reports the address.
         isSecure: whether the connection uses TLS (behind a trusted proxy, or with PROXY protocol version 2: whether it says so).
+        isProxied: whether a trusted proxy sent the request, so that what it says in headers counts.
         clientCertificate: the client's certificate (`twisted.internet.ssl.Certificate`), None without mutual TLS.
         identity: who this is, as the authenticators say; None if none were asked.
         user: who this is, which becomes the caller's `user` (any object; a str for presence): that of the identity, or what
@@ -184,6 +185,7 @@ class UpgradeRequest:
         "bearer",
         "clientCertificate",
         "identity",
+        "isProxied",
         "isSecure",
         "path",
         "pathParams",
@@ -207,6 +209,7 @@ class UpgradeRequest:
         peerAddress: str = "127.0.0.1",
         peerPort: int = 0,
         isSecure: bool = False,
+        isProxied: bool = False,
         clientCertificate: Certificate | None = None,
     ) -> None:
         self.target = target
@@ -228,6 +231,7 @@ class UpgradeRequest:
         self.peerAddress = peerAddress
         self.peerPort = peerPort
         self.isSecure = isSecure
+        self.isProxied = isProxied
         self.clientCertificate = clientCertificate
         self.user: Any = None
         self.identity: Identity | None = None

@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 from websockets.exceptions import InvalidStatus
 
-from tests.live.support import PATIENCE, Running, curl, running, writeService
+from tests.access.kinds.certificates import DAY, Authority, save
+from tests.live.support import PATIENCE, Running, curl, running, unverified, writeService
 
 SERVICE = """
 from twisted_ws import WebSocketService
@@ -95,3 +98,32 @@ def test_passwords(tmp_path: Path) -> None:
         assert come("ann", password) == "429"
     assert password not in server.output
     assert base64.b64encode(f"ann:{password}".encode()).decode() not in server.output
+
+
+def test_certificates(tmp_path: Path) -> None:
+    """The certificate of a TLS client names its user on WebSockets and event streams, until a revocation list has it."""
+    authority = Authority(begin=datetime.now(UTC) - DAY)
+    lamp, key = authority.issue("lamp-7")
+    client = save(tmp_path, "lamp.pem", lamp, key)
+    save(tmp_path, "ca.pem", authority.certificate)
+    lists = tmp_path / "lists"
+    lists.write_bytes(authority.revoke([]))
+    table = 'tls-port = 0\nclient-ca = "ca.pem"\n[authenticators.c]\ntype = "certificate"\ncrl-file = "lists"\n'
+    options = configured(tmp_path, f'authenticate = ["c"]\n{table}')
+    with running(tmp_path, *options) as server:
+        context = unverified()
+        context.load_cert_chain(client)
+
+        def come() -> str:
+            return said(lambda: server.client("/who", secure=True, ssl=context))
+
+        def stream() -> str:
+            return streams(server, "--insecure", "--cert", client, scheme="https")
+
+        assert (come(), stream()) == ("lamp-7 []", "200")
+        assert said(lambda: server.client("/who")) == "401"  # the plain port
+        lists.write_bytes(authority.revoke([lamp]))
+        server.signal(signal.SIGHUP)
+        server.waitFor("reloaded")
+        assert (come(), stream()) == ("401", "401")
+    assert "The certificate is revoked" in server.output

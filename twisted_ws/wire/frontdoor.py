@@ -193,6 +193,7 @@ class FrontDoor(TwistedProtocol):
             peerAddress=client,
             peerPort=port if client == address else 0,
             isSecure=secure,
+            isProxied=factory.proxies.trusts(address),
             clientCertificate=factory.peerCertificate(self.transport) if factory.peerCertificate is not None else None,
         )
         self._state = ASKED[self._state]

@@ -17,8 +17,8 @@ from zope.interface import implementer
 from tests.access.kinds.support import Host, refused, request, secretFile, settings
 from twisted_ws import ConfigurationError
 from twisted_ws.access.kinds.basic import BasicAuthenticator
+from twisted_ws.access.kinds.passwords import hashed
 from twisted_ws.access.kinds.threads import RUNNING, WAITING, Threads
-from twisted_ws.access.passwords import hashed
 from twisted_ws.access.refusals import AccessRefused
 
 PASSWORD = "planted-password"

@@ -18,9 +18,9 @@ from twisted.python.failure import Failure
 
 from twisted_ws.access.authenticator import AuthenticatorSettings, Host
 from twisted_ws.access.credentials import Password, decodeBasic
+from twisted_ws.access.kinds.passwords import PasswordFile
 from twisted_ws.access.kinds.threads import Threads
 from twisted_ws.access.options import Options
-from twisted_ws.access.passwords import PasswordFile
 from twisted_ws.access.recent import Recent
 from twisted_ws.access.refusals import INVALID, AccessRefused, unauthorized, unavailable
 from twisted_ws.errors import ConfigurationError

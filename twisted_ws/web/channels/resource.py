@@ -59,6 +59,7 @@ class ChannelsResource(HttpResource):
             peerAddress=request.peerAddress,
             peerPort=port if address == request.peerAddress else 0,
             isSecure=request.isSecure(),
+            isProxied=self._server.proxies.trusts(address),
             clientCertificate=peerCertificate(request.transport),
         )
         try:

@@ -43,7 +43,7 @@ class TrustedProxies:
         """Return whether `address` ("" for a UNIX socket) is a proxy's."""
         if not address:
             return self._unix
-        parsed = _parse(address)
+        parsed = _parse(address) if self._networks else None
         return parsed is not None and any(parsed in network for network in self._networks)
 
     def client(self, address: str, isSecure: bool, head: RequestHead) -> tuple[str, bool]:
