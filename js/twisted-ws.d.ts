@@ -33,6 +33,12 @@ export interface Options {
   upgrade?: number;
   /** Whether HTTP requests carry cookies: "include" for a server of another origin. Default "same-origin". */
   credentials?: "omit" | "same-origin" | "include";
+  /**
+   * Returns the token for a connection, which is sent as a subprotocol of the WebSocket and as a Bearer token over HTTP; null if nobody is logged
+   * in, which ends the client. Asked before each connection, unless the last token lives for 30 s more, and before one ends. A call that fails is
+   * repeated with the waits of a connection. A client whose token is refused asks once more.
+   */
+  token?: (ask: { reason: "connect" | "expired" | "refresh" }) => string | null | Promise<string | null>;
   /** Replaces the global WebSocket; null for none. */
   WebSocket?: unknown;
   /** Replaces the global fetch. */

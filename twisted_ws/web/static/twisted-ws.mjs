@@ -4,7 +4,7 @@ const PROTOCOL = "twisted-ws.v1";
 const TRANSPORTS = ["websocket", "sse", "poll"];
 // Close codes after which a client may reconnect (twisted_ws.web.scripts fills them in), and errors that are temporary.
 const COME_BACK = [];
-const PASSING = ["network", "timeout", "internal-error", "too-many-requests", "unavailable"];
+const PASSING = ["network", "token", "timeout", "internal-error", "too-many-requests", "unavailable"];
 const TOO_MANY = "too-many-channels";
 const NO_ANSWER = "The server did not answer.";
 const NO_SOCKET = "The WebSocket did not open.";
@@ -15,6 +15,10 @@ const ROOM = 7000;
 const LONGEST = 2 ** 31 - 1;
 const HOUR = 3600000;
 const LIVED = 5000;
+// The close code of expired credentials. Milliseconds: a token that ends sooner is not used for a new connection; how long one counts that does not say.
+const EXPIRED = 4401;
+const ENOUGH = 30000;
+const UNKNOWN = 60000;
 
 const isTime = (value, least = 1) => typeof value === "number" && value >= least && value <= LONGEST;
 const isText = (value, pattern) => typeof value === "string" && pattern.test(value);
@@ -30,6 +34,7 @@ const OPTIONS = {
   publishTimeout: [60000, isTime],
   upgrade: [60000, isTime],
   credentials: ["same-origin", (value) => ["omit", "same-origin", "include"].includes(value)],
+  token: [null, (value) => value === null || isFunction(value)],
   WebSocket: [null, (value) => value === null || isFunction(value)],
   fetch: [(...all) => globalThis.fetch(...all), isFunction],
 };
@@ -112,6 +117,10 @@ class TwistedWS extends Emitter {
   #climbing = {};
   #posting = false;
   #retry = {};
+  #token = null;
+  #until = 0;
+  #asking = null;
+  #renewed = false;
   #away = false;
   #offline = false;
   #wake = { online: () => this.#network(false), offline: () => this.#network(true) };
@@ -303,7 +312,7 @@ class TwistedWS extends Emitter {
 
   // `more` is for a link that is tried beside the one in use: the transports to try after it.
   #start(name, { up = false, since = Date.now(), more } = {}) {
-    const link = { name, up, since, more, over: false, parts: [], asked: new Map(), stop() {}, publish: () => this.#post() };
+    const link = { name, up, since, more, over: false, parts: [], renewal: {}, asked: new Map(), stop() {}, publish: () => this.#post() };
     if (more) this.#next = link;
     else this.#link = link;
     this.#watch(link, this.#options.timeout);
@@ -315,6 +324,51 @@ class TwistedWS extends Emitter {
     const { href, protocol } = new URL(url, globalThis.location?.href);
     must(/^(http|ws)s?:$/.test(protocol), "url", href);
     return href.replace(/^ws/, "http").replace(/#.*/, "");
+  }
+
+  // Tokens.
+
+  // A token for a connection: the last one, if it lives long enough, or a new one; null without a function for tokens. One call at a time.
+  #bearer(reason) {
+    const { token, timeout } = this.#options;
+    if (!token || (this.#token && this.#until - Date.now() > ENOUGH)) return this.#token;
+    return this.#asking ||= new Promise((resolve, reject) => {
+      const fail = (error) => reject(new TwistedWSError("token", `There is no token: ${error.message || error}`));
+      const late = this.#later(timeout * 0.9, () => fail("it took too long")); // before the link is given up
+      Promise.resolve({ reason: this.#renewed ? "expired" : reason }).then(token).then(resolve, fail).finally(() => this.#cancel(late));
+    }).then((value) => {
+      if (value === null) throw new TwistedWSError("unauthorized", "There is no token.");
+      must(isText(value, /^[!-~]+$/), "token", "empty, or text with spaces");
+      this.#token = value;
+      this.#until = expiry(value);
+      return value;
+    }).finally(() => { this.#asking = null; });
+  }
+
+  // The credentials have ended, or are refused: come back once with others.
+  #expired() {
+    this.#token = null;
+    if (this.#link?.up && Date.now() - this.#link.since >= LIVED) this.#renewed = false; // the last ones were good
+    const may = Boolean(this.#options.token) && !this.#renewed;
+    this.#renewed = true;
+    return may;
+  }
+
+  // Renew them before they end.
+  #renew(link, { expires }) {
+    if (!this.#options.token || !isTime(expires * 1000)) return;
+    this.#until = Date.now() + expires * 1000;
+    const wait = (expires - Math.min(60, expires / 5)) * (900 + Math.random() * 100);
+    this.#later(Math.max(wait, 1000), async () => {
+      this.#token = null;
+      try {
+        const token = await this.#bearer("refresh");
+        if (!link.over) link.send({ type: "auth", token }, { done: (frame) => { this.#renewed = false; this.#renew(link, frame); }, fail: (error) => this._emit("error", error) });
+      } catch (error) {
+        if (failure(error).code === "unauthorized") this.#end(error);
+        else if (!link.over) this.#renew(link, { expires: (this.#until - Date.now()) / 1000 });
+      }
+    }, link.renewal);
   }
 
   // Consider a link dead if nothing is heard from it, or from a part of it, in time.
@@ -357,7 +411,7 @@ class TwistedWS extends Emitter {
   #drop(link) {
     if (!link) return;
     link.over = true;
-    for (const each of [link, ...link.parts]) this.#cancel(each);
+    for (const each of [link, link.renewal, ...link.parts]) this.#cancel(each);
     link.stop();
     for (const { lost } of link.asked.values()) lost?.(new TwistedWSError("network", "The connection is lost."));
   }
@@ -389,7 +443,7 @@ class TwistedWS extends Emitter {
     }
     const round = this.#round;
     this.#detach();
-    if (link.up || !round.length || error.retryAfter) return this.#wait(link, error);
+    if (link.up || !round.length || error.retryAfter || error.code === "token") return this.#wait(link, error);
     this.#round = round;
     this.#connect();
   }
@@ -492,11 +546,14 @@ class TwistedWS extends Emitter {
     } else if (type === "welcome") {
       if (isTime(frame.retry)) this.#base = frame.retry;
       if (isTime(frame.ping * 1000, 1000)) source.heartbeat = frame.ping * 1000;
+      this.#renew(source, frame);
       this.#opened(source);
     } else if (type === "unsubscribed") {
       if (live && frame.reason) this.#fail(subscription, new TwistedWSError("unsubscribed", frame.reason, { channel }));
     } else if (type === "join" || type === "leave") {
       if (live) subscription._emit(type, frame.member);
+    } else if (type === "expired") {
+      this.#token = null;
     } else if (type === "degraded" || type === "restored") {
       this._emit(type);
     } else if (source.subscriptions) {
@@ -518,8 +575,9 @@ class TwistedWS extends Emitter {
 
   async #websocket(link) {
     const url = this.#absolute(await this.#url());
+    const token = await this.#bearer("connect");
     if (link.over) return;
-    const socket = new this.#options.WebSocket(url.replace(/^http/, "ws"), PROTOCOL);
+    const socket = new this.#options.WebSocket(url.replace(/^http/, "ws"), token ? [PROTOCOL, offer(token)] : PROTOCOL);
     const { heartbeat, timeout } = this.#options;
     link.stop = () => {
       socket.onmessage = socket.onclose = null;
@@ -529,7 +587,7 @@ class TwistedWS extends Emitter {
     // If a policy of the page forbids WebSockets, this is the only event.
     socket.onerror = () => link.up || this.#lost(link, new TwistedWSError("network", NO_SOCKET));
     socket.onclose = ({ code, reason }) => {
-      let final = !COME_BACK.includes(code);
+      let final = !COME_BACK.includes(code) && !(code === EXPIRED && this.#expired());
       if (code === 1009 && this.#pending.size) {
         // Whichever were too large, the largest was; the rest is sent again.
         final = false;
@@ -576,7 +634,9 @@ class TwistedWS extends Emitter {
     const url = new URL(this.#absolute(await this.#url()));
     url.search += (url.search && "&") + query;
     const { fetch, credentials } = this.#options;
-    const response = await fetch(url.href, { credentials, cache: "no-store", ...init });
+    const token = await this.#bearer("connect");
+    const sent = token ? { ...init?.headers, Authorization: `Bearer ${token}` } : init?.headers;
+    const response = await fetch(url.href, { credentials, cache: "no-store", ...init, headers: sent });
     const { status, headers } = response;
     if (status === 200) return response;
     const { error = `http-${status}`, message, channel } = (await response.json().catch(() => null)) || {};
@@ -585,7 +645,7 @@ class TwistedWS extends Emitter {
     throw new TwistedWSError(error, message || response.statusText, {
       status,
       channel,
-      final: error === TOO_MANY || status < 500 && ![408, 425, 429].includes(status),
+      final: error === TOO_MANY || status < 500 && ![408, 425, 429].includes(status) && !(status === 401 && this.#expired()),
       retryAfter: wait > 0 ? Math.min(wait, LONGEST) : undefined,
     });
   }
@@ -761,6 +821,19 @@ const must = (fits, name, value) => {
 };
 
 const failure = (error) => error instanceof TwistedWSError ? error : new TwistedWSError("network", error.name === "SyntaxError" ? NO_SERVICE : String(error).replace(/^Error: /, ""));
+
+// When a token ends, if it is a JWT that says so.
+const expiry = (token) => {
+  try {
+    const { exp } = JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
+    if (isTime(exp)) return exp * 1000;
+  } catch {}
+  return Date.now() + UNKNOWN;
+};
+
+// A token among the subprotocols, where a browser can send one; in base64 if it has characters that a subprotocol cannot have.
+const offer = (token) => /^[\w!#$%&'*+.^`|~-]+$/.test(token) ? `twisted-ws.bearer.${token}`
+  : `twisted-ws.bearer64.${btoa(token).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "")}`;
 
 // A copy of the bytes, if there are any.
 const binary = (data) => ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice()
