@@ -723,8 +723,10 @@ if (isTime(exp)) return exp * 1000;
 } catch {}
 return Date.now() + UNKNOWN;
 };
-const offer = (token) => /^[\w!#$%&'*+.^`|~-]+$/.test(token) ? `twisted-ws.bearer.${token}`
-: `twisted-ws.bearer64.${btoa(token).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "")}`;
+const offer = (token) => {
+if (/^[\w!#$%&'*+.^\x60|~-]+$/.test(token)) return `twisted-ws.bearer.${token}`;
+return `twisted-ws.bearer64.${btoa(token).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "")}`;
+};
 const binary = (data) => ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice()
 : /ArrayBuffer\]$/.test(Object.prototype.toString.call(data)) ? new Uint8Array(data).slice() : null;
 const encode = (value) => {

@@ -151,6 +151,7 @@ test("if it throws, it is asked again with the waits of a connection; the same i
   let count = 0;
   const slow = start({ transports: ["websocket"], token: () => { count++; return new Promise(() => {}); } });
   watched(slow, "a");
+  await turn();
   await tick(8000);
   assert.deepEqual([count, slow.state], [1, "connecting"]);
   await tick(1000);

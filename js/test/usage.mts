@@ -6,7 +6,7 @@ interface Order {
   state: "paid" | "sent";
 }
 
-const client = new TwistedWS("/channels", { transports: ["websocket", "sse", "poll"], credentials: "include" });
+const client = new TwistedWS("/channels", { transports: ["websocket", "sse", "poll"], credentials: "include", token: async ({ reason }) => (reason === "expired" ? null : "token") });
 new TwistedWS(new URL("https://ws.example/channels"));
 new TwistedWS(async () => "wss://ws.example/channels?token=1", { WebSocket: null, upgrade: 60000 });
 

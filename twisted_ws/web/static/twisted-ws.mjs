@@ -832,8 +832,10 @@ const expiry = (token) => {
 };
 
 // A token among the subprotocols, where a browser can send one; in base64 if it has characters that a subprotocol cannot have.
-const offer = (token) => /^[\w!#$%&'*+.^`|~-]+$/.test(token) ? `twisted-ws.bearer.${token}`
-  : `twisted-ws.bearer64.${btoa(token).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "")}`;
+const offer = (token) => {
+  if (/^[\w!#$%&'*+.^\x60|~-]+$/.test(token)) return `twisted-ws.bearer.${token}`;
+  return `twisted-ws.bearer64.${btoa(token).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "")}`;
+};
 
 // A copy of the bytes, if there are any.
 const binary = (data) => ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice()
