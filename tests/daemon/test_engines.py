@@ -47,6 +47,9 @@ def test_unknown(url):
 
 def test_notInstalled(monkeypatch):
     """An engine whose package is missing says what to install."""
+    import twisted_ws.engines.redis
+
+    monkeypatch.setattr(twisted_ws.engines, "redis", twisted_ws.engines.redis)  # which is there again afterwards
     monkeypatch.setitem(sys.modules, "hiredis", None)
     for name in [name for name in sys.modules if name.startswith("twisted_ws.engines.redis")]:
         monkeypatch.delitem(sys.modules, name)
@@ -58,8 +61,11 @@ def test_mistakes(tmp_path):
     """Options that do not belong together, and files without a password, are refused."""
     empty = tmp_path / "empty"
     empty.write_bytes(b"\n")
+    several = tmp_path / "several"
+    several.write_bytes(b"user\npassword\n")
     for settings, word in (
         (Settings(enginePasswordFile=str(empty)), "is empty"),
+        (Settings(enginePasswordFile=str(several)), "has several lines"),
         (Settings(enginePasswordFile="/nowhere"), "/nowhere"),
         (Settings(engine="memory"), "begins with one of memory:, .*, not 'memory'"),
         (Settings(engine="nothing://user:secret@host"), "begins with one of memory:, .*, not 'nothing'"),

@@ -58,4 +58,6 @@ def _password(path: str | None) -> bytes | None:
     password = file.data.removesuffix(b"\n").removesuffix(b"\r")
     if not password:
         raise ConfigurationError(f"The engine password file {path} is empty.")
+    if b"\n" in password or b"\r" in password:
+        raise ConfigurationError(f"The engine password file {path} has several lines: it must be the password alone.")
     return password

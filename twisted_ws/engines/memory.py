@@ -268,6 +268,7 @@ class MemoryEngine:
         unixTime: Callable[[], float] = time.time,
     ) -> None:
         self.state = EngineState.DOWN
+        self.isSlow = False
         self.epoch = epoch or secrets.token_hex(5)
         self.bytes = 0  # charged for what all channels keep
         self._node: Node | None = None  # while it is started

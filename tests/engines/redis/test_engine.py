@@ -382,6 +382,7 @@ def test_lateCommand(harness, node):
 
 def test_threeNodes(harness, node):
     """Three nodes lose, double and reorder nothing, though the server goes back in time, twice, and stands still."""
+    harness.times = Times(closed=1.0, probe=0.5, lease=1.5)  # longer than a node waits before it tries again
     nodes = [node() for _ in range(3)]
     feeds = [watch(harness, each, "a") for each in nodes]
     published = []
@@ -521,3 +522,17 @@ def test_moreThanTheKernelTakes(harness, node):
     history = harness.wait(first.engine.since("a", START))
     assert [each.payload for each in history.publications] == [f"{number}".encode() * 500_000 for number in range(12)]
     assert first.engine.state is EngineState.UP
+
+
+def test_slow(harness, node, monkeypatch):
+    """A server that takes long to answer is called slow, before it answers and until it answers in time again."""
+    monkeypatch.setattr("twisted_ws.engines.redis.server.contact.SLOW", 0.2)
+    harness.times = Times(closed=0.05, probe=2.0, lease=6.0)
+    first = node()
+    assert not first.engine.isSlow
+    server = harness.ways[first.engine].open[0].there.transport
+    server.pauseProducing()
+    assert harness.until(lambda: first.engine.isSlow)
+    server.resumeProducing()
+    assert harness.until(lambda: not first.engine.isSlow)
+    assert EngineState.DOWN not in first.states

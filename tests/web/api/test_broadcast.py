@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ class Server:
         self.limits = self.runtime.limits
         self.hosts, self.proxies = AllowedHosts(), TrustedProxies()
         self.reason: str | None = None
+        self.engine = SimpleNamespace(isSlow=False)
         self.sent: list[str | bytes] = []
         self.answer: Any = 2
 
@@ -334,6 +336,13 @@ def test_health(credentials: Any, method: bytes) -> None:
         assert (alive.status, ready.status, ready.header("retry-after")) == (200, 503, "5")
         if method == b"GET":
             assert ready.json == {"error": "unavailable", "message": f"The server takes no new traffic: {reason}."}
+
+
+def test_slowEngine(open_: World) -> None:
+    """A server whose engine is slow takes traffic, and says so."""
+    open_.server.engine.isSlow = True
+    ready = open_.get(b"/readyz")
+    assert (ready.status, ready.json) == (200, {"status": "ready", "engine": "slow"})
 
 
 @pytest.mark.parametrize("path", [b"/healthz", b"/readyz"])

@@ -265,6 +265,11 @@ class Hub:
         """That of the engine."""
         return self._engine.state
 
+    @property
+    def isSlow(self) -> bool:
+        """Whether the engine is."""
+        return self._engine.isSlow
+
     def start(self, node: Node) -> MaybeDeferred[None]:
         """Begin to work for the server of the supervisor, and for workers (see `Engine`)."""
         self._node, self.id = node, node.id

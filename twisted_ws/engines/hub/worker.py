@@ -51,6 +51,7 @@ class HubEngine:
 
     Attributes:
         state: that of the hub's engine; DOWN before `start` and without a link.
+        isSlow: False.
     """
 
     _log = Logger()
@@ -58,6 +59,7 @@ class HubEngine:
     def __init__(self, link: Link, limits: Limits, wheel: Wheel) -> None:
         link.largest = max(link.largest, limits.maxMessageSize + ROOM)
         self.state = EngineState.DOWN
+        self.isSlow = False  # the supervisor, which has the hub, says what there is to say
         self._link = link
         self._wheel = wheel
         self._node: Node

@@ -179,6 +179,11 @@ class RedisEngine:
         self._calls: Calls
         self.keys: Keys
 
+    @property
+    def isSlow(self) -> bool:
+        """See `Engine`."""
+        return self._contact is not None and self._contact.isSlow
+
     def now(self) -> float:
         """Return the time."""
         return self._wheel.seconds()

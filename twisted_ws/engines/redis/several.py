@@ -79,6 +79,11 @@ class SeveralEngine:
         for engine in engines:
             engine.onState = self._changed
 
+    @property
+    def isSlow(self) -> bool:
+        """Whether one of them is (see `Engine`)."""
+        return any(engine.isSlow for engine in self._engines)
+
     def _changed(self, state: EngineState) -> None:
         """Tell the worst state, if that has changed."""
         worst = min([each.state for each in self._engines], key=_STATES.index)

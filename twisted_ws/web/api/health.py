@@ -23,7 +23,7 @@ class Liveness(HttpResource):
 
 
 class Readiness(HttpResource):
-    """200 while the server takes traffic, otherwise 503 with the reason."""
+    """200 while the server takes traffic, otherwise 503 with the reason; the answer says if the engine is slow."""
 
     def __init__(self, server: WebSocketServer) -> None:
         super().__init__()
@@ -35,4 +35,4 @@ class Readiness(HttpResource):
         if reason is not None:
             raise HttpError(503, f"The server takes no new traffic: {reason}.", headers=retryAfter())
         request.say("Content-Type", "application/json")
-        return jsonBody({"status": "ready"})
+        return jsonBody({"status": "ready", "engine": "slow"} if self._server.engine.isSlow else {"status": "ready"})

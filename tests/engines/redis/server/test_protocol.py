@@ -68,16 +68,23 @@ def test_errorsOfCommands(protocol):
     assert not protocol.transport.aborted
 
 
-@pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n", b"\x15\x03\x01\x00\x02\x02\x46", b"*1\r\n!"])
-def test_garbage(protocol, garbage):
-    """What is not the protocol ends the connection, and all that waits."""
+@pytest.mark.parametrize(
+    ("garbage", "spoken"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n", "but HTTP"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "but TLS"),
+        (b"*1\r\n!", r"but answers '*1\\r\\n!'"),
+    ],
+)
+def test_garbage(protocol, garbage, spoken):
+    """What is not the protocol ends the connection, and all that waits; the reason says what it is."""
     replies, ends = [], []
     protocol.onLost = ends.append
     protocol.send(("X",), replies.append)
     protocol.send(("Y",), replies.append)
     protocol.dataReceived(garbage)
     assert protocol.transport.aborted
-    assert ends == ["it does not speak the protocol of Redis"]
+    assert ends == [f"it does not speak the protocol of Redis, {spoken}"]
     assert [type(each) for each in replies] == [Lost, Lost]
 
 

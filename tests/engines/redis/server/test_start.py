@@ -195,8 +195,10 @@ def fake():
 @pytest.mark.parametrize(
     ("reply", "word"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak the protocol of Redis"),
-        (b"\x15\x03\x03\x00\x02\x02\x46", "rediss:"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak the protocol of Redis, but HTTP: check the port."),
+        (b"<!DOCTYPE HTML>\r\n<html>", "but HTTP"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "but TLS: check the port; with TLS, the URL begins with rediss:"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "but answers 'SSH-2.0-OpenSSH_9.2"),
         (b"+OK\r\n$21\r\nredis_version:5.0.7\r\n\r\n", "too old"),
         (b"+OK\r\n$-1\r\n", "too old"),
         (b"-ERR unknown command 'CLIENT'\r\n" * 3, "lacks a command"),
@@ -240,6 +242,28 @@ def test_mayPass(fake, reply, word):
     """What may be better in a moment is tried again, and said when the wait of the URL is over."""
     impatient = Impatient()
     assert word in refusal(fake(reply, impatient.came), reactor=impatient)
+
+
+class Waiting(Protocol):
+    """A web server: it answers when a request has ended."""
+
+    def connectionMade(self):
+        self.came = b""
+
+    def dataReceived(self, data):
+        self.came += data
+        if b"\r\n\r\n" in self.came:
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def test_http(monkeypatch):
+    """A web server that waits for the end of a request is told from a server that does not answer."""
+    monkeypatch.setattr("twisted_ws.engines.redis.server.link.PATIENCE", 0.1)
+    factory = Factory.forProtocol(Waiting)
+    factory.noisy = False
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    assert "not speak the protocol of Redis, but HTTP" in refusal(f"redis://127.0.0.1:{port.getHost().port}?wait={WAIT}")
+    harness.wait(port.stopListening())
 
 
 def test_silent(stack, server):

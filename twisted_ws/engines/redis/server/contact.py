@@ -23,6 +23,8 @@ from twisted_ws.errors import ConfigurationError
 from twisted_ws.message import Position
 from twisted_ws.wire.loop.wheel import Wheel
 
+# Seconds after which an answer shows that the server is slow.
+SLOW = 1.0
 # Seconds before the end of which what is missing in between is no longer waited for.
 FINAL = 0.3
 # Seconds between two offers of the same.
@@ -142,6 +144,8 @@ class Contact:
         self._gen: bytes | None = None
         self._probes = 0
         self._isAwaited = 0  # how many parts of the last probe have not come back
+        self._sent = 0.0  # when it was sent (the wheel's seconds)
+        self._isLate = False  # whether the one before had been late
         self._taken = (0, 0)  # how many answers each connection had given when that was looked at
         self._isGreeting = False
         self._fence: Deferred[None] | None = None
@@ -335,7 +339,7 @@ class Contact:
         if kind == b"message":
             if reply[1] == self._keys.node and reply[2].startswith(b"probe "):
                 if reply[2] == b"probe %d" % self._probes:
-                    self._isAwaited &= ~1
+                    self._cameBack(1)
                 return True
             if reply[1] == self._keys.control and reply[2].startswith(b"gate "):
                 if self.link is not None and reply[2][5:] != self._gen:
@@ -450,6 +454,7 @@ class Contact:
         """Probe: one connection says what the other has to hear."""
         self._probes += 1
         self._isAwaited = 3
+        self._sent = self._wheel.seconds()
         self._taken = link.commands.taken, link.subscriber.taken
         keys = self._keys
         lease = int(self._times.lease * 1000)
@@ -466,8 +471,28 @@ class Contact:
         ).addCallbacks(self._beaten, lambda failure: link.drop(str(failure.value)))
         self._wheel.after(self, self._times.probe)
 
+    @property
+    def isSlow(self) -> bool:
+        """Whether the server works, but answers only after more than a second."""
+        if self.link is None:
+            return False
+        return self._isLate or (self._isAwaited > 0 and self._wheel.seconds() - self._sent > SLOW)
+
+    def _cameBack(self, part: int) -> None:
+        """Note that a part of the last probe has come back, and how long that took."""
+        self._isAwaited &= ~part
+        if self._isAwaited:
+            return
+        took = self._wheel.seconds() - self._sent
+        if (took > SLOW) is not self._isLate:
+            self._isLate = not self._isLate
+            if self._isLate:
+                self._log.warn("{name} is slow: it has answered after {took:.1f} seconds", name=self._name(), took=took)
+            else:
+                self._log.info("{name} answers in time again", name=self._name())
+
     def _beaten(self, reply: list[Any]) -> None:
-        self._isAwaited &= ~2
+        self._cameBack(2)
         if reply[0] == b"closed":
             self.shut()
             return

@@ -24,6 +24,8 @@ from twisted_ws.wire.tls.contexts import openSSLReason
 
 # Seconds for a connection and its greeting: a server that is stopped accepts, and does not answer.
 GREETING = 3.0
+# Seconds of silence after which it is found out whether this is a server of something else.
+PATIENCE = 1.5
 # The oldest server: it has streams that are trimmed by id, and keys that expire at a time.
 OLDEST = (6, 2)
 
@@ -130,7 +132,8 @@ class Dialer:
                 return ConfigurationError("does not speak TLS: check the port, or use redis:// where nobody can listen")
             return ConfigurationError(f"does not agree on TLS ({printable(reason or 'broken off')})")
         if "protocol of Redis" in str(error):
-            return ConfigurationError(f"{str(error).removeprefix('it ')}: check the port; with TLS, the URL begins with rediss:")
+            hint = "" if "but HTTP" in str(error) else "; with TLS, the URL begins with rediss:"
+            return ConfigurationError(f"{str(error).removeprefix('it ')}: check the port{hint}")
         return Unreachable(f"broke the connection off: {error}" + ("" if self.url.isSecure else " (does it want TLS?)"))
 
 
@@ -226,7 +229,12 @@ def connect(dialer: Dialer, address: Address, name: str) -> Generator[Deferred[A
         for protocol in made:
             protocol.drop(_SILENT)
 
+    def provoke() -> None:
+        for protocol in made:
+            protocol.provoke()
+
     deadline = dialer.reactor.callLater(GREETING, end)
+    asking = dialer.reactor.callLater(PATIENCE, provoke)
     try:
         runs = []
         for which in ("commands", "subscriber"):
@@ -248,8 +256,9 @@ def connect(dialer: Dialer, address: Address, name: str) -> Generator[Deferred[A
             raise Unreachable(_SILENT + (" (does it speak TLS?)" if dialer.url.isSecure else "")) from None
         raise dialer.explain(error, made[-1] if made else None) from None
     finally:
-        if deadline.active():
-            deadline.cancel()
+        for call in (deadline, asking):
+            if call.active():
+                call.cancel()
     return Link(made[0], made[1], runs[0].encode(), address)
 
 

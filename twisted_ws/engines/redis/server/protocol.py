@@ -13,6 +13,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
+from twisted_ws.logs import printable
+
 # Seconds of one turn of the reactor that replies and messages may take: the connection is not read meanwhile.
 TURN = 0.01
 # Replies between two looks at the clock.
@@ -26,6 +28,15 @@ Answered = Callable[[Any], None]
 
 class Lost(Exception):
     """The connection ended; whether a command that was not answered was executed is unknown."""
+
+
+def _spoken(first: bytes) -> str:
+    """Return what somebody speaks instead, as the end of a sentence."""
+    if first.startswith(b"HTTP/") or first.lstrip()[:9].lower() in (b"<!doctype", b"<html>"):
+        return ", but HTTP"
+    if first[:2] in (b"\x15\x03", b"\x16\x03"):
+        return ", but TLS"
+    return f", but answers {printable(first[:40].decode(errors='replace'))!r}"
 
 
 class Growing(Interface):
@@ -71,6 +82,7 @@ class RedisProtocol(Protocol):
         self._most = PARTIAL + 2 * largest
         self._reader = hiredis.Reader()
         self._partial = 0
+        self._first = b""  # what came first
         self._out: list[bytes] = []
         self._asked: deque[tuple[Answered, int, int]] = deque()
         self._later: Any = None  # the rest of what came, in a later turn
@@ -126,6 +138,11 @@ class RedisProtocol(Protocol):
 
         self.send(command, answered)
         return later
+
+    def provoke(self) -> None:
+        """Send what ends a request of HTTP, if nothing has come at all: such a server may be waiting for it. Redis ignores it."""
+        if not self._first and self.ended is None and self.transport is not None:
+            self.transport.write(b"\r\n\r\n")
 
     def push(self, *command: bytes | str) -> None:
         """Send a command of pub/sub, whose confirmations are messages; from the first one on, all that comes is."""
@@ -212,6 +229,8 @@ class RedisProtocol(Protocol):
         """Take bytes as they come."""
         if self.ended is not None:
             return
+        if not self._first:
+            self._first = data[:100]
         self._partial += len(data)
         if self._partial > self._most:
             self.drop(f"it sent more than {self._most} bytes at once")
@@ -261,7 +280,7 @@ class RedisProtocol(Protocol):
                         self._rest()
                         return
         except hiredis.ProtocolError:
-            self.drop("it does not speak the protocol of Redis")
+            self.drop(f"it does not speak the protocol of Redis{_spoken(self._first)}")
         finally:
             self._isDraining = False
 
