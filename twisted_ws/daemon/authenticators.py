@@ -11,6 +11,8 @@ from twisted_ws.daemon.settings import Settings
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.spelling import didYouMean
 
+# The extras of types with other names.
+EXTRAS = {"signed-cookie": "cookies"}
 # The types of which a process needs its own that asks nobody for credentials, but makes some.
 ISSUERS = ("ticket",)
 
@@ -87,7 +89,7 @@ def _make(where: str, kind: str, name: str, options: Mapping[str, Any], settings
         factory = found[kind].load()
     except ImportError as error:
         missing = f"{error.name} is not installed" if error.name else str(error)
-        raise ConfigurationError(f"{where}: {missing}; try pip install 'twisted-ws[{kind}]'.") from None
+        raise ConfigurationError(f"{where}: {missing}; try pip install 'twisted-ws[{EXTRAS.get(kind, kind)}]'.") from None
     try:
         made: Authenticator = factory(AuthenticatorSettings(name, options, settings.directory, settings.limits, reactor))
     except ConfigurationError as error:
