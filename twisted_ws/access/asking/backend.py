@@ -1,0 +1,258 @@
+"""A server that is asked, and what it costs at most while it is slow or away."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ws.access.asking.breaker import Breaker
+from twisted_ws.access.asking.exchange import Answer, Exchanges, Question, Unanswered
+from twisted_ws.access.options import Options
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.logs import Throttle
+from twisted_ws.wire.tls.files import pemCertificates, readFile
+
+# Seconds from the asking to the answer, with all waiting between.
+DEADLINE = 3
+# Questions that are out at the same time: as many as a small application server has workers for, and more would only wait there.
+IN_FLIGHT = 64
+# Questions that wait: 3 seconds of a back end that answers 3,000 a second.
+WAITING = 10_000
+# Of those that wait, how many leave in one turn of the reactor: some milliseconds of work.
+_PER_TURN = 32
+
+
+class BackEnd:
+    """Asks one server: some questions at a time, each with a deadline, and none while it only fails (see `Breaker`).
+
+    Args:
+        what: what it is called in the log, such as ``authenticator shop``.
+        reactor: the reactor.
+        send: asks (see `Exchanges.send`).
+        deadline: seconds from `ask` to the answer.
+        inFlight: how many questions may be out.
+        stop: called at the end.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        what: str,
+        reactor: Any,
+        send: Callable[[Question], Deferred[Answer]],
+        deadline: float = DEADLINE,
+        inFlight: int = IN_FLIGHT,
+        stop: Callable[[], Deferred[None]] = lambda: succeed(None),
+    ) -> None:
+        self._what = what
+        self._reactor = reactor
+        self._send = send
+        self._deadline = deadline
+        self._inFlight = inFlight
+        self._stop = stop
+        self._breaker = Breaker(reactor.seconds)
+        self._throttle = Throttle(reactor.seconds)
+        self._waiting: OrderedDict[_Asked, None] = OrderedDict()
+        self._out: set[_Asked] = set()
+        self._turn: Any = None
+
+    def __repr__(self) -> str:
+        return f"<BackEnd of {self._what}>"
+
+    def ask(self, question: Question) -> Deferred[Answer]:
+        """Return the answer: any but those that say that the server cannot answer now (429 and 5xx).
+
+        If the Deferred is cancelled, a question that waits is forgotten; one that is out goes on, so that its connection is kept.
+
+        Raises:
+            Unanswered: there is none; the Deferred fails with it.
+        """
+        wait = self._breaker.wait()
+        if wait:
+            raise Unanswered("it has failed several times, and is given a rest", wait)
+        if len(self._waiting) >= WAITING:
+            raise Unanswered("too many questions wait")
+        asked = _Asked(question, self._forget)
+        asked.since = self._reactor.seconds()
+        asked.timer = self._reactor.callLater(self._deadline, self._late, asked)
+        if self._waiting or len(self._out) >= self._inFlight or self._turn is not None:
+            self._waiting[asked] = None
+            self._goOn()
+        else:
+            self._begin(asked)
+        return asked.result
+
+    def stop(self) -> Deferred[None]:
+        """Give up all questions and close the connections."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        pending = (*self._waiting, *self._out)
+        self._waiting.clear()
+        for each in pending:
+            each.end(Failure(Unanswered("the server stops")))
+            if each.sent is not None:
+                each.sent.cancel()
+        return self._stop()
+
+    def _forget(self, asked: _Asked) -> None:
+        if asked in self._waiting:
+            del self._waiting[asked]
+            asked.end(Failure(CancelledError()))
+
+    def _late(self, asked: _Asked) -> None:
+        if asked in self._waiting:
+            del self._waiting[asked]
+            asked.end(Failure(Unanswered(f"too many questions were before it for {self._deadline:g} seconds")))
+        elif asked.sent is not None:
+            asked.isLate = True
+            asked.sent.cancel()
+
+    def _goOn(self) -> None:
+        # One call for all that wait, and never from within the end of another question: that would recurse.
+        if self._turn is None and self._waiting and len(self._out) < self._inFlight:
+            self._turn = self._reactor.callLater(0, self._next)
+
+    def _next(self) -> None:
+        self._turn = None
+        for _ in range(_PER_TURN):
+            if not self._waiting or len(self._out) >= self._inFlight:
+                break
+            asked, _ = self._waiting.popitem(last=False)
+            wait = self._breaker.wait()
+            if wait:
+                asked.end(Failure(Unanswered("it fails, and is given a rest", wait)))
+            else:
+                self._begin(asked)
+        self._goOn()
+
+    def _begin(self, asked: _Asked) -> None:
+        asked.wasProbe = self._breaker.begin()
+        asked.begun = self._reactor.seconds()
+        self._out.add(asked)
+        asked.sent = self._send(asked.question)
+        asked.sent.addBoth(partial(self._ended, asked))
+
+    def _ended(self, asked: _Asked, result: Answer | Failure) -> None:
+        self._out.discard(asked)
+        if isinstance(result, Answer) and result.status != 429 and result.status < 500:
+            if self._breaker.isOpen:
+                self._log.info("{what}: the back end answers again", what=self._what)
+            self._breaker.succeed()
+            asked.end(result)
+        elif isinstance(result, Failure) and result.check(CancelledError) and not asked.isLate:
+            self._breaker.forget(asked.wasProbe)
+            asked.end(result)
+        else:
+            self._failed(asked, result)
+        self._goOn()
+
+    def _failed(self, asked: _Asked, result: Answer | Failure) -> None:
+        if isinstance(result, Answer):
+            detail = f"it answered {result.status}"
+        elif asked.isLate:
+            detail = f"no answer within {self._deadline:g} seconds"
+        elif isinstance(result.value, Unanswered):
+            detail = result.value.detail
+        else:
+            detail = f"asking it failed with {type(result.value).__name__}"
+        # One that has waited here for most of its time says little about the server.
+        if asked.isLate and asked.begun - asked.since > self._deadline / 2:
+            self._breaker.forget(asked.wasProbe)
+        elif self._breaker.fail(asked.wasProbe):
+            self._log.warn("{what}: the back end is given a rest: {detail}", what=self._what, detail=detail)
+        elif self._throttle.allows(self._log, f"{self._what}: no answer from the back end"):
+            self._log.warn("{what}: no answer from the back end: {detail}", what=self._what, detail=detail)
+        asked.end(Failure(Unanswered(detail, self._breaker.wait())))
+
+
+class _Asked:
+    """A question that waits or is out."""
+
+    __slots__ = ("begun", "isLate", "question", "result", "sent", "since", "timer", "wasProbe")
+
+    def __init__(self, question: Question, forget: Callable[[_Asked], None]) -> None:
+        self.question = question
+        self.result: Deferred[Answer] = Deferred(lambda _: forget(self))
+        self.sent: Deferred[Any] | None = None
+        self.timer: Any = None
+        self.since = self.begun = 0.0
+        self.isLate = self.wasProbe = False
+
+    def end(self, result: Answer | Failure) -> None:
+        """Tell whoever has asked, if they still wait."""
+        try:
+            self.timer.cancel()
+        except (AlreadyCalled, AlreadyCancelled):
+            pass
+        if not self.result.called:
+            self.result.callback(result)
+
+
+def checkURL(options: Options, name: str, default: Any = None) -> Any:
+    """Return the URL in an option.
+
+    Raises:
+        ConfigurationError: it is none of HTTP, or has a password: those belong into files.
+    """
+    expected = "a URL that begins with https:// or http://, without a user, password or fragment"
+    url = options.text(name, expected=expected) if default is None else options.text(name, default, expected)
+    if url == default:
+        return url
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    isPlain = url.isascii() and url.isprintable() and " " not in url
+    if not host or not isPlain or parts.scheme not in ("http", "https") or "@" in parts.netloc or parts.fragment:
+        raise options.wrong(name, expected)
+    if parts.scheme == "http" and not _isLoopback(host):
+        BackEnd._log.warn(
+            "{name} is asked without TLS: whoever is between this machine and {host} can read and change what is said.",
+            name=name,
+            host=host,
+        )
+    return url
+
+
+def makeBackEnd(options: Options, what: str, reactor: Any, longest: float) -> BackEnd:
+    """Return a back end as the options ``deadline``, ``in-flight`` and ``ca-file`` say.
+
+    Args:
+        options: the options.
+        what: what it is called in the log.
+        reactor: the reactor.
+        longest: the longest deadline in seconds.
+
+    Raises:
+        ConfigurationError: one of them is wrong.
+    """
+    deadline = options.number("deadline", min(DEADLINE, longest), 0.1, longest, "seconds")
+    inFlight = int(options.number("in-flight", IN_FLIGHT, 1, 1000, "questions"))
+    path = options.path("ca-file", None)
+    trusted = None
+    if path is not None:
+        file = readFile(path, "CA file")
+        trusted = pemCertificates(file, "CA file")
+        if not trusted:
+            raise ConfigurationError(f"The CA file {file.path} has no certificate in PEM.")
+    exchanges = Exchanges(reactor, inFlight, trusted)
+    return BackEnd(what, reactor, exchanges.send, deadline, inFlight, exchanges.stop)
+
+
+def _isLoopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
