@@ -187,6 +187,9 @@ class HTTPAuthenticator:
             for into, name, answer in found:
                 if answer if isinstance(answer, bool) else await answer:
                     into.add(name)
+        except GeneratorExit:
+            found.clear()  # nobody is there any more, and this cannot be resumed by what it waits for
+            raise
         except Unanswered as error:
             raise self._unavailable(error) from None
         finally:
