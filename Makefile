@@ -28,7 +28,7 @@ quick: $(VENV)/.test
 	$(BIN)/python -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART)) -m "not exhaustive" --hypothesis-profile=quick
 
 test: $(VENV)/.test
-	@tools/need chromium curl firefox-esr nodejs npm nginx haproxy varnish
+	@tools/need chromium curl firefox-esr nodejs npm nginx haproxy varnish slapd
 	$(BIN)/python -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART))
 	$(BIN)/python -m pytest -q $(WAITING) $(APART)
 

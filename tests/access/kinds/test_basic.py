@@ -240,7 +240,7 @@ def test_checkerFails(tmp_path, answer):
         assert each.result.value.status == 503
         each.addErrback(lambda _: None)
     assert PASSWORD not in "".join(f"{formatEvent(each)}{each}" for each in events)
-    assert "a checker of the authenticator mine failed" in str(formatEvent(events[0]))
+    assert "the authenticator mine failed" in str(formatEvent(events[0]))
 
 
 def test_slowChecker(tmp_path):

@@ -1,0 +1,85 @@
+"""The options of the authenticator ``ldap``, and answers that no directory gives."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from tests.access.kinds.support import SECRET, secretFile, settings
+from twisted_ws import ConfigurationError
+from twisted_ws.access.kinds.ldap import MOST_ANSWER, LDAPAuthenticator, LDAPConnection, equals
+
+LOCAL = {"url": "ldap://127.0.0.1", "base": "dc=example"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": "ldap://ldap.example"}, "in clear text: use ldaps, or start-tls"),
+        ({"url": "ldaps://ldap.example", "start_tls": True}, "start-tls is for ldap"),
+        ({"url": "http://ldap.example"}, "a URL such as"),
+        ({"url": "ldaps://ann:secret@ldap.example"}, "a URL such as"),
+        ({"url": "ldaps://ldap.example:x"}, "a URL such as"),
+        ({"bind_dn": "cn=admin"}, "belong together"),
+        ({"bind_dn": "cn=admin", "password_file": "absent"}, "cannot be read"),
+        ({"bind_dn": "cn=admin", "password_file": "empty"}, "is empty"),
+        ({"url": "ldaps://ldap.example", "ca_file": "empty"}, "file of authorities .* has"),
+        ({"groups": {"staff": 1}}, "a table of lists of scopes by group"),
+        ({"password": "secret"}, "password is not an option"),
+        ({"deadline": 11}, "deadline must be"),
+    ],
+)
+def test_options(tmp_path, options, message):
+    """What is wrong in the configuration is said at the start, above all a password in clear text."""
+    (tmp_path / "empty").touch()
+    with pytest.raises(ConfigurationError, match=message):
+        LDAPAuthenticator(settings(tmp_path, reactor, **{**LOCAL, **options}))
+
+
+def test_secrets(tmp_path):
+    """The password of the search account is in no repr; a broken file changes nothing at a reload."""
+    made = LDAPAuthenticator(settings(tmp_path, reactor, **LOCAL, bind_dn="cn=a", password_file=secretFile(tmp_path)))
+    assert SECRET not in repr(made)
+    (tmp_path / "secret").unlink()
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        made.reload()
+
+
+class Transport(StringTransport):
+    """Notes that it was aborted."""
+
+    aborted = False
+
+    def abortConnection(self):
+        self.aborted = True
+
+
+def connection():
+    clock = Clock()
+    made = LDAPConnection(clock, 5)
+    made.makeConnection(Transport())
+    return made, clock
+
+
+ENDLESS = b"0\x84\x7f\xff\xff\xff" + b"x" * MOST_ANSWER
+
+
+@pytest.mark.parametrize("data", [b"HTTP/1.1 400 Bad Request\r\n" * 9, b"\x30\x05\x02\x01\x07\x61\x00", ENDLESS])
+def test_garbage(data):
+    """What is no answer of a directory, or has no end, ends the connection."""
+    made, _ = connection()
+    made.dataReceived(data)
+    assert made.transport.aborted
+
+
+def test_noAnswer():
+    """A search that has no answer in time ends the connection, also if nobody waits for it any more."""
+    made, clock = connection()
+    search = Deferred.fromCoroutine(made.search("dc=example", equals("uid", b"ann"), "uid", 2))
+    search.addErrback(lambda _: None)
+    search.cancel()
+    clock.advance(5)
+    assert made.transport.aborted
