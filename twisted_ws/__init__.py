@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from twisted_ws.access.rules import channelToken
 from twisted_ws.caller import Caller
 from twisted_ws.errors import (
     BindingError,
@@ -22,6 +23,7 @@ from twisted_ws.errors import (
     TransportError,
     WebSocketError,
 )
+from twisted_ws.identity import Grants, Identity
 from twisted_ws.limits import Limits
 from twisted_ws.message import Position, Published, Start
 from twisted_ws.service import CloseFrame, WebSocketService, dispatches
@@ -40,8 +42,10 @@ __all__ = [
     "CloseFrame",
     "ConfigurationError",
     "ConnectionClosed",
+    "Grants",
     "HandlerError",
     "Headers",
+    "Identity",
     "InternalError",
     "InvalidPayload",
     "Limits",
@@ -61,6 +65,7 @@ __all__ = [
     "WebSocketError",
     "WebSocketServer",
     "WebSocketService",
+    "channelToken",
     "dispatches",
 ]
 

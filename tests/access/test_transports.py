@@ -62,6 +62,7 @@ class World:
                 authenticate=chain,
                 authenticators={"tokens": Tokens(lambda: self.now()), **authenticators},
                 allowedOrigins=allowedOrigins,
+                channelRules={"*": {"subscribe": "anyone"}},
                 limits=Limits(pollWait=120),
             )
         )
@@ -404,7 +405,7 @@ def test_later(worlds):
 def test_identityInTests():
     """A test may say who a client is, without credentials."""
     service = Notes()
-    with serve({"/channels/{channel}": service}) as server:
+    with serve({"/channels/{channel}": service}) as server:  # without rules
         begin = server.server.runtime.unixTime()
         client = server.connect("/channels/a", identity=Identity("ann", expiresAt=begin + 10))
         assert (client.caller.identity.user, client.caller.user) == ("ann", "ann")

@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws.access.rules import ChannelAccess
 from twisted_ws.caller import Caller
 from twisted_ws.channels.formats import SUBPROTOCOL
 from twisted_ws.channels.mailbox import Policy
@@ -31,6 +32,10 @@ _log = Logger()
 
 # For operators who mount a service at /channels alone and expect /channels/news: it is in the server's log, too.
 _NOT_IN_PATH = "This path names no channel: use ?channel=NAME, or mount the service at .../{channel}."
+
+
+# What somebody may not do, in the words of a refusal.
+_DOING = {"subscribe": "subscribe to", "publish": "publish to", "presence": "know who is on"}
 
 
 class ChannelReject(Reject):
@@ -101,6 +106,7 @@ class ChannelService(WebSocketService):
     )
 
     interceptors: tuple[Interceptor, ...] = ()  # set when it is mounted: its hooks are called through these
+    access: ChannelAccess | None = None  # set when it is mounted, where there are rules or authenticators
 
     def __init__(self, publish: bool = False, wildcards: bool = False, presence: bool = False, policy: str = "close") -> None:
         for name, value in ("publish", publish), ("wildcards", wildcards), ("presence", presence):
@@ -121,8 +127,8 @@ class ChannelService(WebSocketService):
         """Let anybody subscribe; called for a pattern only if `wildcards` allows patterns."""
 
     def onPublish(self, caller: Any, channel: str, message: Any) -> Any:
-        """Refuse, unless `publish` allows it."""
-        if not self.publish:
+        """Refuse, unless `publish` or a rule allows it."""
+        if not self.publish and self.access is None:
             raise Reject(403, "Publishing is not allowed here.")
 
     def onUnsubscribe(self, caller: Any, channel: str) -> Any:
@@ -161,12 +167,14 @@ class ChannelService(WebSocketService):
             ChannelError: it may not.
         """
         checkNameOrPattern(channel, self.server.limits.channelName)
+        if self.access is not None:
+            self._require(self.access, "subscribe", caller, channel)
         # Not left to onSubscribe: a hook that looks for names would let "*" in, which matches all of them.
-        if isPattern(channel) and not self.wildcards:
+        elif isPattern(channel) and not self.wildcards:
             raise ChannelError("forbidden", "Patterns are not allowed here.")
         await self._ask("onSubscribe", self.onSubscribe, caller, channel)
         if presence:
-            self.checkPresence(channel)
+            self.checkPresence(caller, channel)
         if isPattern(channel):
             return None
         info = await self._ask("onPresence", self.onPresence, caller, channel)
@@ -189,11 +197,32 @@ class ChannelService(WebSocketService):
                 found[channel] = await self.permit(caller, channel, presence)
         return found
 
-    def checkPresence(self, channel: str) -> None:
-        """Raise ChannelError if clients may not know who is on a channel."""
+    def checkPresence(self, caller: Any, channel: str) -> None:
+        """Raise ChannelError if `caller` may not know who is on a channel."""
         checkName(channel, self.server.limits.channelName)
-        if not self.presence:
+        if self.access is not None:
+            self._require(self.access, "presence", caller, channel)
+        elif not self.presence:
             raise ChannelError("forbidden", "Presence is not shown here.")
+
+    def mayStay(self, caller: Any, channel: str) -> bool:
+        """Return whether `caller`, whose identity may have changed, may still be subscribed to a channel; no hook is asked."""
+        return self.access is None or self.access.decide("subscribe", channel, caller.identity)
+
+    def _require(self, access: ChannelAccess, action: str, caller: Any, channel: str) -> None:
+        if access.decide(action, channel, caller.identity, caller.channels):
+            return
+        if self.server.mayLog("a channel was refused"):
+            steps: list[str] = []
+            access.decide(action, channel, caller.identity, caller.channels, steps)
+            _log.debug(
+                "{user} may not {action} {channel}: {steps}",
+                user=printable(caller.user or "somebody unknown"),
+                action=_DOING[action],
+                channel=printable(channel),
+                steps="; ".join(steps),
+            )
+        raise ChannelError("forbidden", f"You may not {_DOING[action]} this channel.")
 
     async def publishFor(
         self, caller: Any, channel: str, message: Any, key: str | None = None, idempotencyKey: str | None = None
@@ -211,6 +240,8 @@ class ChannelService(WebSocketService):
             ChannelError: it may not.
         """
         checkName(channel, self.server.limits.channelName)
+        if self.access is not None:
+            self._require(self.access, "publish", caller, channel)
         shown = message
         isLookedAt = self.interceptors or getattr(self.onPublish, "__func__", None) is not ChannelService.onPublish
         if isLookedAt and isinstance(message, (Message, Raw)):

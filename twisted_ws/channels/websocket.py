@@ -161,8 +161,11 @@ class JsonSubscriber(BufferedSubscriber):
                 case AuthRequest():
                     identity = await self._service.server.reauthenticate(self.caller, request.token)
                     self.write(notice("auth", request.ref, **self._life(identity)))
+                    for channel in self.channels:
+                        if not self._service.mayStay(self.caller, channel):
+                            self._channels.unsubscribe(self, channel, "no longer allowed")
                 case PresenceRequest():
-                    self._service.checkPresence(request.channel)
+                    self._service.checkPresence(self.caller, request.channel)
                     if self._service.server.runtime.turns.over:
                         await self._service.server.runtime.turns.next()
                     who = self._channels.who(request.channel, request.cursor)

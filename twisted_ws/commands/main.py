@@ -12,6 +12,7 @@ COMMANDS = {
     "connect": "talk to a WebSocket: lines go out, messages come in",
     "broadcast": "send a message to all callers, or to a channel",
     "reload": "let a running server with workers read certificates again, or replace its services",
+    "explain": "say whether a user may subscribe to a channel or publish there, and why",
 }
 
 

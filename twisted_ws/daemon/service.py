@@ -109,6 +109,7 @@ class Daemon(MultiService):
             trustedProxies=settings.trustedProxies,
             authenticate=authenticate,
             authenticators=authenticators,
+            channelRules=settings.channelRules,
             interceptors=[loadInterceptor(each) for each in settings.interceptors],
             reactor=self._reactor,
             **options,

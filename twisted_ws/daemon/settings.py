@@ -80,6 +80,7 @@ class Settings:
     checkers: tuple[Any, ...] = field(default=(), repr=False)
     authenticate: tuple[str, ...] = ()
     interceptors: tuple[str, ...] = ()
+    channelRules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     authenticators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     directory: str = ""
     logFormat: str = "text"
@@ -353,7 +354,7 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
     """
     document = dict(document)
     directory = document.pop(_DIRECTORY, "")
-    _refuseUnknown(document, [key.name for key in KEYS] + ["services", "limits", "authenticators"], "")
+    _refuseUnknown(document, [key.name for key in KEYS] + ["services", "limits", "authenticators", "channels"], "")
     table = _table(document, "limits")
     _refuseUnknown(table, sorted(_LIMITS), "limits.")
     limits = {name: _limit(f"limits.{name}", name, _limitSize(name, value)) for name, value in table.items()}
@@ -383,6 +384,7 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
         limits=Limits(**limits),
         checkers=tuple(checkers),
         authenticators=authenticators,
+        channelRules=_table(document, "channels"),
         directory=directory,
     )
 

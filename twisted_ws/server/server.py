@@ -21,6 +21,7 @@ from twisted_ws.access.failures import Failures
 from twisted_ws.access.lifetime import Lifetime
 from twisted_ws.access.refusals import AccessRefused, forbidden
 from twisted_ws.access.revocations import Revocations
+from twisted_ws.access.rules import ChannelAccess, Rules
 from twisted_ws.caller import Caller
 from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.service import ChannelService
@@ -99,6 +100,7 @@ class WebSocketServer:
         authenticators: by name; ``guest`` is there without being named. See `twisted_ws.access.authenticator.Authenticator`.
         interceptors: called around each handler and hook of every service, the first outermost: ``interceptor(event, caller,
             call)``; see `twisted_ws.dispatch.interceptors.Call`.
+        channelRules: who may do what with which channels, by pattern; see `twisted_ws.access.rules.Rules`.
         engine: numbers and keeps the messages of channels, or a function that makes such an engine with the server's `Runtime`;
             None: one in memory.
         reactor: the reactor; None for the global one.
@@ -139,6 +141,7 @@ class WebSocketServer:
         authenticate: Sequence[str] | None = None,
         authenticators: Mapping[str, Authenticator] | None = None,
         interceptors: Iterable[Interceptor] = (),
+        channelRules: Mapping[str, Mapping[str, Any]] | None = None,
         engine: Engine | Callable[[Runtime], Engine] | None = None,
         reactor: Any = None,
         unixTime: Callable[[], float] = time.time,
@@ -159,6 +162,7 @@ class WebSocketServer:
         self._connectionClass = connectionClass(self.runtime)
         self._routes: Routes[Mounted] = Routes()
         self._interceptors = checkInterceptors(interceptors)
+        self._rules = Rules(channelRules)
         self.revocations = Revocations(unixTime)
         self.failures = Failures(self.limits, reactor.seconds)
         self._authenticators: dict[str, Authenticator] = {GUEST_NAME: Guest(), **(authenticators or {})}
@@ -258,6 +262,10 @@ class WebSocketServer:
         self._routes.add(path, Mounted(service, chain, scopes, chained))
         if isinstance(service, ChannelService):
             service.interceptors = chained
+            if chain is not None or len(self._rules):
+                service.access = ChannelAccess(
+                    self._rules, chain is not None, service.publish, service.presence, service.wildcards
+                )
         _setServer(service, self)
 
     def find(self, path: str) -> object | None:

@@ -1,0 +1,294 @@
+"""Who may do what with channels: the decision, from tables, and its explanation."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.access.tokens import Tokens
+from tests.web.worlds import Client, EventClient
+from twisted_ws import ConfigurationError, Grants, Identity, channelToken
+from twisted_ws.access.rules import LONGEST_TOKEN, ChannelAccess, Rules
+from twisted_ws.channels.service import ChannelService
+from twisted_ws.names import checkName
+from twisted_ws.testing import serve
+from twisted_ws.web.pages import pagesSite
+
+TABLES = {
+    "*": {"subscribe": "granted", "publish": "nobody"},
+    "news.*": {"subscribe": "anyone", "wildcards": True},
+    "news.internal.*": {"subscribe": "scope:staff"},
+    "news.internal.menu": {"subscribe": "users"},
+    "users.{user}.*": {"subscribe": "owner", "publish": ["owner", "scope:staff"], "presence": "owner"},
+    "users.admin.*": {"subscribe": "scope:staff"},
+    "rooms.*": {"subscribe": ["granted", "users"], "publish": "subscribers", "presence": "subscribers"},
+    "~open": {"subscribe": "anyone"},
+}
+ANN = Identity("ann", subscribe=Grants(["orders.*", "private"]), publish=Grants(["orders.42"]))
+STAFF = Identity("sam", scopes=frozenset({"staff"}))
+GUEST = Identity("")
+
+
+def access(tables=TABLES, isAuthenticated=True, **options):
+    return ChannelAccess(Rules(tables), isAuthenticated, **{"publish": False, "presence": False, "wildcards": False, **options})
+
+
+@pytest.mark.parametrize(
+    ("action", "channel", "identity", "allowed"),
+    [
+        # The longest that fits holds, and its silence is filled by the next.
+        ("subscribe", "news.today", GUEST, True),
+        ("subscribe", "news", GUEST, False),
+        ("subscribe", "news.internal.pay", ANN, False),
+        ("subscribe", "news.internal.pay", STAFF, True),
+        ("subscribe", "news.internal.menu", ANN, True),
+        ("subscribe", "news.internal.menu", GUEST, False),
+        ("publish", "news.today", STAFF, False),
+        # Grants.
+        ("subscribe", "orders.42", ANN, True),
+        ("subscribe", "orders", ANN, False),
+        ("subscribe", "ordersx", ANN, False),
+        ("subscribe", "private", ANN, True),
+        ("subscribe", "private.x", ANN, False),
+        ("subscribe", "orders.42", STAFF, False),
+        # Owners; a literal token wins over {user}.
+        ("subscribe", "users.ann.orders", ANN, True),
+        ("subscribe", "users.bob.orders", ANN, False),
+        ("subscribe", "users.ann", ANN, False),
+        ("subscribe", "users.ann.orders", GUEST, False),
+        ("publish", "users.ann.orders", STAFF, True),
+        ("publish", "users.bob.orders", ANN, False),
+        ("presence", "users.ann.orders", ANN, True),
+        ("subscribe", "users.admin.x", Identity("admin"), False),
+        ("subscribe", "users.admin.x", STAFF, True),
+        ("publish", "users.admin.x", Identity("admin"), True),  # what the literal table does not say
+        # Patterns: wildcards, and all that they stand for.
+        ("subscribe", "news.*", ANN, False),  # not the internal ones
+        ("subscribe", "news.*", STAFF, False),  # nor the menu, which is for users: but sam is one
+        ("subscribe", "news.today.*", GUEST, True),
+        ("subscribe", "orders.*", ANN, False),  # no wildcards there
+        ("subscribe", "users.ann.*", ANN, False),
+        ("subscribe", "*", ANN, False),
+        # Names of the server.
+        ("subscribe", "~me", Identity("~me", subscribe=Grants(["*"])), False),
+        ("subscribe", "~open", GUEST, True),
+        ("subscribe", "~open.x", GUEST, False),
+    ],
+)
+def test_decisions(action, channel, identity, allowed):
+    """One decision, from the tables, the grants of an identity and the name of a channel."""
+    if (channel, identity) == ("news.*", STAFF):
+        allowed = True  # sam has the scope, and is a user
+    assert access().decide(action, channel, identity) is allowed
+
+
+def test_subscribers():
+    """Who is subscribed to a channel may publish there, and see who is there."""
+    assert access().decide("publish", "rooms.1", ANN, ("rooms.1",))
+    assert not access().decide("publish", "rooms.1", ANN, ("rooms.2", "rooms.*"))
+    assert access().decide("presence", "rooms.1", ANN, ("rooms.1",))
+
+
+def test_defaults():
+    """Without rules: all with grants alone where clients are asked who they are; where they are not, as the service allows."""
+    asked, open_ = access({}), access({"x": {}}, isAuthenticated=False)
+    assert asked.decide("subscribe", "orders.1", ANN)
+    assert not asked.decide("subscribe", "news", ANN)
+    assert asked.decide("publish", "orders.42", ANN)
+    assert not asked.decide("publish", "orders.1", ANN)
+    assert not asked.decide("presence", "orders.1", ANN)
+    assert open_.decide("subscribe", "news", None)
+    assert not open_.decide("publish", "news", None)
+    assert access({}, publish=True).decide("publish", "news", GUEST)
+    assert access({}, presence=True).decide("presence", "news", GUEST)
+    granted = Identity("ann", subscribe=Grants(["orders.*"]))
+    assert access({}, wildcards=True).decide("subscribe", "orders.*", granted)
+    assert access({}, wildcards=True).decide("subscribe", "orders.eu.*", granted)
+    assert not access({}, wildcards=True).decide("subscribe", "*", granted)
+
+
+@pytest.mark.parametrize(
+    "user", ["a.b", "*", "~me", "auth0|6123", "ann@example.org", "\U0001f600" * 128, "x" * 128, "~h", "..", "%2e"]
+)
+def test_strangeUsers(user):
+    """No user's name lets anybody stand inside what is another's; each can have their own."""
+    own = f"users.{channelToken(user)}.orders"
+    checkName(own, 128)
+    everybody = access()
+    assert everybody.decide("subscribe", own, Identity(user))
+    for other in ("ann", "a", "b", "h", user + "x" if len(user) < 128 else "y"):
+        assert not everybody.decide("subscribe", own, Identity(other))
+        assert not everybody.decide("subscribe", f"users.{channelToken(other)}.orders", Identity(user))
+
+
+VECTORS = {
+    "ann": "ann",
+    "auth0|6123": "auth0~7C6123",
+    "ann@example.org": "ann~40example~2Eorg",
+    "~h": "~7Eh",
+    "é": "~C3~A9",
+    "\U0001f600": "~F0~9F~98~80",
+    "x" * 64: "x" * 64,
+}
+
+
+@pytest.mark.parametrize(("user", "token"), VECTORS.items())
+def test_tokens(user, token):
+    """A user's name as a token of a channel's name."""
+    assert channelToken(user) == token
+
+
+@given(st.text(min_size=1, max_size=128), st.text(min_size=1, max_size=128))
+def test_tokensDiffer(one, other):
+    """Two users never have the same token, and each is a legal one, no longer than 64 characters."""
+    try:
+        tokens = channelToken(one), channelToken(other)
+    except UnicodeEncodeError:
+        return
+    assert (tokens[0] == tokens[1]) is (one == other)
+    for token in tokens:
+        assert len(token) <= LONGEST_TOKEN
+        checkName(token, 128)
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"orders*": {}}, 'channels."orders*" must be a channel or a pattern'),
+        ({"a.{user}.{user}": {}}, "must be a channel or a pattern"),
+        ({"a..b": {}}, "must be a channel or a pattern"),
+        ({"a": "anyone"}, 'channels."a" must be a table'),
+        ({"a": {"subcribe": "anyone"}}, 'channels."a".subcribe is not an option: did you mean subscribe?'),
+        ({"a": {"subscribe": "everyone"}}, "'everyone' is nobody: did you mean anyone?"),
+        ({"a": {"subscribe": []}}, "must be one or several of"),
+        ({"a": {"subscribe": True}}, "must be one or several of"),
+        ({"a": {"subscribe": "scope:"}}, "'scope:' is nobody"),
+        ({"a": {"subscribe": "owner"}}, "an owner needs {user}"),
+        ({"a": {"subscribe": "subscribers"}}, "subscribers are those who"),
+        ({"a": {"wildcards": "yes"}}, "must be true or false"),
+    ],
+)
+def test_mistakes(tables, message):
+    """A mistake in a table is named with the table and the option."""
+    with pytest.raises(ConfigurationError) as caught:
+        Rules(tables)
+    assert message in str(caught.value)
+
+
+def test_explained():
+    """Each step of a decision is told: the table, who may, and who said so."""
+    steps = []
+    access().decide("publish", "users.bob.orders", ANN, steps=steps)
+    assert steps == [
+        'users.bob.orders falls under channels."users.{user}.*"',
+        'publish = [owner, scope:staff] (channels."users.{user}.*"): no',
+    ]
+    steps.clear()
+    access().decide("publish", "users.admin.x", Identity("admin"), steps=steps)
+    assert steps[1] == 'publish = [owner, scope:staff] (channels."users.{user}.*"): owner, yes'
+
+
+# On every transport.
+
+
+class Early(Tokens):
+    """The tokens of tests; those that end before 1,000 have the scope ``early``."""
+
+    def identify(self, request):
+        found = super().identify(request)
+        return found and replace(found, scopes=frozenset({"early"} if found.expiresAt < 1000 else ()))
+
+
+class World:
+    """A server that asks for tokens and has rules."""
+
+    def __init__(self, stack, tables):
+        self.hooks = []
+
+        class Service(ChannelService):
+            def onSubscribe(service, caller, channel):
+                self.hooks.append(channel)
+
+        self.memory = stack.enter_context(
+            serve(
+                {},
+                unixTime=lambda: 0.0,
+                channelRules=tables,
+                authenticate=["tokens", "guest"],
+                authenticators={"tokens": Early(lambda: 0.0)},
+            )
+        )
+        service = Service()
+        for path in "/channels/{channel}", "/channels":
+            self.memory.server.mount(path, service)
+        self.factory = self.memory.server.factory(pagesSite(self.memory.server))
+
+    def tries(self, channel, user):
+        """Return what each transport answers to a subscription: a status."""
+        headers = {} if user is None else {"Authorization": f"Bearer {user}.1000"}
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        raw = self.memory.connect(f"/channels/{channel}", headers=headers)
+        framed = self.memory.connect("/channels", headers=headers, subProtocols=["twisted-ws.v1"])
+        framed.writeMessage({"type": "subscribe", "channel": channel})
+        answer = [json.loads(each) for each in framed.readMessages()][-1]
+        yield 403 if raw.closed and raw.closed[0] == 4403 else 200
+        yield 403 if answer.get("code") == "forbidden" else 200
+        yield EventClient(self.factory, self.memory.clock).open(f"/channels/{channel}", *lines).head.status
+        yield Client(self.factory, self.memory.clock).get(f"/channels/{channel}", *lines).status
+
+
+@pytest.fixture
+def worlds():
+    with ExitStack() as stack:
+        yield lambda tables: World(stack, tables)
+
+
+@pytest.mark.parametrize(
+    ("channel", "user", "status"),
+    [
+        ("users.ann.x", "ann", 200),
+        ("users.ann.x", "bob", 403),
+        ("users.ann.x", None, 403),
+        ("news.a", None, 200),
+        ("~x", "ann", 403),
+    ],
+)
+def test_transports(worlds, channel, user, status):
+    """The same decision on every transport, before the service's hook, which is not asked about what is refused."""
+    world = worlds(TABLES)
+    assert [*world.tries(channel, user)] == [status] * 4
+    assert bool(world.hooks) is (status == 200)
+
+
+def test_publishing(worlds):
+    """Rules decide on publishing too, over WebSocket and by POST; nothing has to be allowed in code."""
+    world = worlds({"*": {"subscribe": "anyone", "publish": "users"}, "rooms.*": {"publish": "subscribers"}})
+    auth = "Authorization: Bearer ann.1000"
+    post = lambda path, *headers: Client(world.factory, world.memory.clock).post(path, b"x", "Content-Type: text/plain", *headers)  # noqa: E731
+    assert post("/channels/a", auth).status == 200
+    answer = post("/channels/a")
+    assert (answer.status, json.loads(answer.body)["error"], json.loads(answer.body)["channel"]) == (403, "forbidden", "a")
+    assert post("/channels/rooms.1", auth).status == 403
+    client = world.memory.connect("/channels/rooms.1", headers={"Authorization": "Bearer ann.1000"})
+    client.writeTextMessage("hello")
+    assert client.readTextMessage() == "hello"
+
+
+def test_afterARefresh(worlds):
+    """A subscription that the new credentials do not allow any more is ended; the others go on."""
+    world = worlds({"*": {"subscribe": "anyone"}, "a": {"subscribe": "scope:early"}})
+    client = world.memory.connect("/channels", headers={"Authorization": "Bearer ann.500"}, subProtocols=["twisted-ws.v1"])
+    client.readMessages()
+    for channel in ("a", "b"):
+        client.writeMessage({"type": "subscribe", "channel": channel})
+    assert [json.loads(each)["type"] for each in client.readMessages()] == ["subscribed", "subscribed"]
+    client.writeMessage({"type": "auth", "token": "ann.1000"})
+    first, second = (json.loads(each) for each in client.readMessages())
+    assert first["type"] == "auth"
+    assert second == {"type": "unsubscribed", "channel": "a", "reason": "no longer allowed"}
+    assert client.caller.channels == ("b",)
