@@ -41,7 +41,8 @@ _UNCOMPILED = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 _FENCE = re.compile(r"^(?P<fence>`{3,})(?P<kind>[^\n]*)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;]*[A-Za-z]|[78])|\r")
-_SERVER = re.compile(r"^(?:\w+=\S+ )*(?:twistd|twisted-ws(?! connect| broadcast| explain| token)|python embed\.py)\b(?!.*--(?:help|version))")
+_COMMANDS = r"(?! connect| broadcast| explain| token)"
+_SERVER = re.compile(rf"^(?:\w+=\S+ )*(?:twistd|twisted-ws{_COMMANDS}|python embed\.py)\b(?!.*--(?:help|version))")
 _CLIENT = re.compile(r'^(?:\w+=\S+ )*(?:websockets "?ws|curl -N )')
 _PORTS = re.compile(r"\b(8080|8081|8443|8444)\b")
 _FILE = re.compile(r"^# (?P<name>[\w.-]+\.(?:py|tac|toml))$", re.MULTILINE)
