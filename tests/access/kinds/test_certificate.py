@@ -221,6 +221,7 @@ def test_trustedProxies(tmp_path):
         trustedProxies=["192.0.2.0/24", "127.0.0.1"],
         authenticate=["c"],
         authenticators={"c": authenticator},
+        channelRules={"*": {"subscribe": "users"}},
     ) as server:
         client = server.connect("/channels/a", headers=header, address="192.0.2.1")
         assert (client.caller.user, client.caller.request.peerAddress) == ("lamp-7", "198.51.100.1")
