@@ -23,12 +23,12 @@ class Who(WebSocketService):
     def onOpen(self, caller):
         return f"{caller.user} {sorted(caller.identity.scopes)}"
 """
-SERVICES = '''[services]
+SERVICES = """[services]
 "/who" = {target = "rooms:Who"}
 "/channels/{channel}" = {target = "channels"}
 [channels."*"]
 subscribe = "users"
-'''
+"""
 
 
 def configured(directory: Path, text: str, **files: str) -> tuple[str, str]:
