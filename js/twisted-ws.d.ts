@@ -173,6 +173,12 @@ export declare class TwistedWS extends Emitter<ClientEvents> {
    */
   constructor(url: string | URL | (() => string | URL | Promise<string | URL>), options?: Options);
 
+  /**
+   * The name of a user as a token of a channel's name: `users.${await TwistedWS.channelToken("ann@example.org")}.orders`. Long names need
+   * a secure context (https: or localhost).
+   */
+  static channelToken(user: string): Promise<string>;
+
   readonly state: State;
   /** The transport in use, or the last one used; null before the first. */
   readonly transport: Transport | null;

@@ -153,6 +153,17 @@ class TwistedWS extends Emitter {
     for (const name in this.#wake) globalThis.addEventListener?.(name, this.#wake[name]);
   }
 
+  // See twisted_ws.channelToken, whose tokens these are.
+  static async channelToken(user) {
+    must(isText(user, /^\P{Cs}+$/u), "user", user);
+    const bytes = new TextEncoder().encode(user);
+    const token = Array.from(bytes, (each) => /[\w-]/.test(String.fromCharCode(each)) ? String.fromCharCode(each) : `~${each.toString(16).toUpperCase().padStart(2, 0)}`).join("");
+    if (token.length <= 64) return token;
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+    const bits = Array.from(digest, (each) => each.toString(2).padStart(8, 0)).join("");
+    return `~h${bits.match(/.{5}/g).slice(0, 26).map((each) => "abcdefghijklmnopqrstuvwxyz234567"[parseInt(each, 2)]).join("")}`;
+  }
+
   subscribe(channel, listener, options = {}) {
     this.#check(channel);
     if (this.#subs.has(channel)) throw new Error(`${channel} is already subscribed to`);
