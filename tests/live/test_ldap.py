@@ -56,6 +56,8 @@ start-tls = true
 "/start" = {{ target = "rooms:Who", authenticate = ["start"] }}
 "/stranger" = {{ target = "rooms:Who", authenticate = ["stranger"] }}
 "/injected" = {{ target = "rooms:Who", authenticate = ["injected"] }}
+[channels."*"]
+subscribe = "users"
 """
 COMMON = f"""
 bind-dn = "{ADMIN}"
