@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-import textwrap
 import threading
 from pathlib import Path
 from typing import Any
 
 import websockets.sync.server
+
+from tests.live.proxies import nginxCommand
 
 # In the virtual environment that runs the tests, so that it goes with it.
 NODE = Path(sys.prefix) / "node"
@@ -99,37 +99,19 @@ def startWebsockets() -> tuple[websockets.sync.server.Server, int]:
 
 
 def nginx(directory: Path, port: int, behind: int, certificate: str) -> subprocess.Popen[bytes]:
-    """Start nginx as a TLS proxy on `port` for the server at port `behind`, and wait until it listens."""
-    configuration = directory / "nginx.conf"
-    configuration.write_text(
-        textwrap.dedent(f"""
-            daemon off;
-            master_process off;
-            pid {directory}/nginx.pid;
-            error_log {directory}/error.log notice;
-            events {{}}
-            http {{
-                access_log off;
-                client_body_temp_path {directory};
-                proxy_temp_path {directory};
-                fastcgi_temp_path {directory};
-                uwsgi_temp_path {directory};
-                scgi_temp_path {directory};
-                server {{
-                    listen 127.0.0.1:{port} ssl;
-                    ssl_certificate {certificate};
-                    ssl_certificate_key {certificate};
-                    location / {{
-                        proxy_pass http://127.0.0.1:{behind};
-                        proxy_http_version 1.1;
-                        proxy_set_header Upgrade $http_upgrade;
-                        proxy_set_header Connection upgrade;
-                        proxy_set_header Host $http_host;
-                    }}
-                }}
+    """Start nginx as a TLS proxy on `port` for the server at port `behind`; it does not listen at once."""
+    site = f"""
+        server {{
+            listen 127.0.0.1:{port} ssl;
+            ssl_certificate {certificate};
+            ssl_certificate_key {certificate};
+            location / {{
+                proxy_pass http://127.0.0.1:{behind};
+                proxy_http_version 1.1;
+                proxy_set_header Upgrade $http_upgrade;
+                proxy_set_header Connection upgrade;
+                proxy_set_header Host $http_host;
             }}
-        """)
-    )
-    program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-    assert program is not None, "nginx is needed (tools/need nginx)"
-    return subprocess.Popen([program, "-c", str(configuration), "-e", str(directory / "error.log")])
+        }}
+    """
+    return subprocess.Popen(nginxCommand(directory, site))

@@ -54,7 +54,8 @@ sub vcl_pipe {{
 }}
 """
 
-_NGINX = """
+# What stands around the configuration of a site in nginx's: it writes into one directory, and is one process.
+_AROUND_NGINX = """
 daemon off;
 master_process off;
 pid {directory}/nginx.pid;
@@ -67,6 +68,11 @@ http {{
     fastcgi_temp_path {directory};
     uwsgi_temp_path {directory};
     scgi_temp_path {directory};
+    {text}
+}}
+"""
+
+_NGINX = """
     server {{
         listen 127.0.0.1:{plain};
         location / {{
@@ -78,7 +84,6 @@ http {{
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
         }}
     }}
-}}
 """
 
 
@@ -86,22 +91,7 @@ http {{
 # port and the certificate, which is one file with its key.
 _FROM_PAGE: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
     "nginx": (
-        """
-daemon off;
-master_process off;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {directory};
-    proxy_temp_path {directory};
-    fastcgi_temp_path {directory};
-    uwsgi_temp_path {directory};
-    scgi_temp_path {directory};
-    {text}
-}}
-""",
+        _AROUND_NGINX,
         (("listen 443", "listen 127.0.0.1:{port}"),),
     ),
     "haproxy": ("{text}", ((":443", "127.0.0.1:{port}"), ("/etc/haproxy/chat.example.pem", "{certificate}"))),
@@ -199,13 +189,18 @@ def varnish(directory: Path, behind: int) -> Iterator[int]:
         yield port
 
 
+def nginxCommand(directory: Path, sites: str) -> list[str]:
+    """Write a configuration of nginx with `sites`, which say where it listens; return the command that starts nginx with it."""
+    configuration = directory / "nginx.conf"
+    configuration.write_text(_AROUND_NGINX.format(directory=directory, text=sites))
+    return [_program("nginx", "nginx"), "-c", str(configuration), "-e", f"{directory}/error.log"]
+
+
 @contextmanager
 def nginx(directory: Path, behind: int, host: str = "$http_host") -> Iterator[int]:
     """Start nginx, which says for whom it asks, and return its port; `host` is the Host header that it sends."""
     port = freePort()
-    configuration = directory / "nginx.conf"
-    configuration.write_text(_NGINX.format(directory=directory, plain=port, behind=behind, host=host))
-    with _started([_program("nginx", "nginx"), "-c", configuration, "-e", directory / "error.log"], [port]):
+    with _started(nginxCommand(directory, _NGINX.format(plain=port, behind=behind, host=host)), [port]):
         yield port
 
 
