@@ -68,7 +68,7 @@ def test_ratioOfNothing() -> None:
     ],
 )
 def test_judge(row: Row, figures: dict[str, list[float]], reached: float | None, met: bool) -> None:
-    """A target is met from its bound on, in the direction of its row; what was not measured meets none."""
+    """A target is met at its bound and beyond, in the direction of its row; what was not measured meets none."""
     (verdict,) = judge([row], {"r": figures})
     assert verdict.met is met
     assert verdict.reached == (None if reached is None else pytest.approx(reached))
@@ -84,7 +84,7 @@ def test_figure(value: float | None, unit: str, shown: str) -> None:
 
 
 def test_text() -> None:
-    """The terminal gets each row with medians, spread, ratios and load, then each target with what came of it."""
+    """The terminal gets each row with medians, spread, ratios and load, then each target and whether it was met."""
     shown = text([FAST, LEAN, OWN], _results()).splitlines()
     assert shown[2].split() == ["twisted_ws", "95/s", "100%", "0.90", "-", "0.98"]
     assert [line.split()[-1] for line in shown[-4:]] == ["met", "met", "met", "MISSED"]
@@ -146,7 +146,7 @@ def test_resultsKept(tmp_path: Path) -> None:
 
 
 def test_resultsAdd() -> None:
-    """Rounds gather by row and server; what is no row is a detail of its workload."""
+    """Rounds are collected by row and server; anything else is a detail of its workload."""
     results = Results()
     for busy in (0.5, 0.75):
         results.add("work", ["fast"], "stock", {"fast": 10, "busy": busy})
@@ -167,7 +167,7 @@ def test_resultsReplace() -> None:
 
 
 def test_tables() -> None:
-    """Names of workloads, rows and servers are unique, and targets and workloads name servers that there are."""
+    """Names of workloads, rows and servers are unique, and targets and workloads name servers that exist."""
     keys = [peer.key for peer in PEERS]
     rows = [row for workload in WORKLOADS for row in workload.rows]
     for names in (keys, [workload.name for workload in WORKLOADS], [row.key for row in rows]):
@@ -177,7 +177,7 @@ def test_tables() -> None:
 
 
 def test_targetsMeasured() -> None:
-    """Whoever a target names takes part in its workload."""
+    """Every server that a target names takes part in its workload."""
     peers = {peer.key: peer for peer in PEERS}
     for workload in WORKLOADS:
         for target in (target for row in workload.rows for target in row.targets):

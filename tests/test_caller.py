@@ -94,7 +94,7 @@ def test_wrongWrites(caller, link, method, value, error, text):
 
 
 def test_close(caller, link):
-    """Close has the code, the reason, and a minute."""
+    """A close has the given code and reason, and a minute to finish."""
     caller.close()
     caller.close(4000, "bye", 2.5)
     caller.close(timeout=0)
@@ -115,7 +115,7 @@ def test_close(caller, link):
     ],
 )
 def test_wrongCloses(caller, link, arguments, error, text):
-    """A close that cannot be done is refused before anything is sent."""
+    """An invalid close is refused before anything is sent."""
     with pytest.raises(error, match=text):
         caller.close(*arguments)
     assert link.asked == []

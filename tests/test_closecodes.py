@@ -39,7 +39,7 @@ def test_consumers(row):
 
 @pytest.mark.parametrize("name", ["twisted-ws.js", "twisted-ws.mjs"])
 def test_browser(name):
-    """The browser client comes back after the codes after which the table says so, and no others."""
+    """The browser client reconnects after exactly those codes for which the table says so."""
     (found,) = re.findall(r"^const COME_BACK = \[(.*)\];$", CLIENT[name].decode(), re.MULTILINE)
     wanted = [row.code for row in ALL if (row.again is not Again.NO if row.browser is None else row.browser)]
     assert [int(code) for code in found.split(", ")] == wanted == [1001, 1005, 1006, 1011, 1012, 1013, 1014, 4429, 4500, 4503]

@@ -52,7 +52,7 @@ def test_failedStep(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, *sorted(DOCS.glob("*.md"))], ids=_name)
 def test_tables(page: Path) -> None:
-    """Each table begins after an empty line: where its head ends another paragraph, it is text with bars in it."""
+    """Each table follows an empty line: right behind a paragraph it would be shown as text with bars in it."""
     lines = page.read_text().splitlines()
     heads = [number - 1 for number, line in enumerate(lines) if re.fullmatch(r"\|( *:?-+:? *\|)+", line)]
     assert [lines[head] for head in heads if not lines[head].startswith("|") or lines[head - 1]] == []
@@ -90,7 +90,7 @@ def test_configuration(sample: Block, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sample", _samples("ini"))
 def test_systemd(sample: Block, tmp_path: Path) -> None:
-    """Each systemd unit that a page shows is one that systemd takes; without systemd, its sections and keys are looked at."""
+    """Each systemd unit that a page shows is one that systemd takes; without systemd, its sections and keys are checked."""
     # The first line names the unit; the programs that it starts are somewhere else on this machine.
     name = Path(sample.text.partition("\n")[0].removeprefix("# ")).name
     assert name.endswith((".service", ".socket"))

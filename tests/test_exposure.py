@@ -19,7 +19,7 @@ OTHERS, GROUP = "is open to other users of this machine: chmod 600 ", "is open t
     ],
 )
 def test_modes(mode: int, others: bool, warning: str) -> None:
-    """A secret that its group may read is told of otherwise than one that is open to anybody, or can be written."""
+    """The warning about a secret that its group may read is not that about one that anybody may read, or others write."""
     with capturedLogs() as events:
         warnIfExposed("/k", 0o100000 | mode)
     assert isOpenToOthers(0o100000 | mode) is others
@@ -29,7 +29,7 @@ def test_modes(mode: int, others: bool, warning: str) -> None:
 
 
 def test_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What systemd shows of an access control list is no group's right: there is no warning below $CREDENTIALS_DIRECTORY."""
+    """Below $CREDENTIALS_DIRECTORY there is no warning: the group bits there come from an access control list of systemd."""
     (tmp_path / "link").symlink_to(tmp_path / "own", target_is_directory=True)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "link"))
     monkeypatch.chdir(tmp_path)

@@ -186,7 +186,7 @@ def test_keys(policy: str, key: Callable[[int], str]) -> None:
 
 @pytest.mark.parametrize("key", _KEYS.values(), ids=_KEYS)
 def test_keysKept(key: Callable[[int], str]) -> None:
-    """So are those of messages that are kept."""
+    """The keys of messages that are kept are counted as what they take."""
     held = Held()
     held.server.publish("a", "")
     held.begin()

@@ -32,7 +32,7 @@ def test_described(each):
 @pytest.mark.parametrize("each", fields(Limits), ids=lambda each: each.name)
 @pytest.mark.parametrize("value", [-1, -0.5, "10", None, True, float("nan"), float("inf")])
 def test_wrongValues(each, value):
-    """A limit that is negative, endless or no number is refused by name."""
+    """A limit that is negative, infinite or not a number is refused by name."""
     with pytest.raises(ValueError, match=f"^{each.name} must be a .*number of {each.metadata['unit']}, .* not"):
         Limits(**{each.name: value})
 
@@ -64,6 +64,6 @@ def test_parseSize(text, size):
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5M", "1T", "KiB", "²"])
 def test_parseNoSize(text):
-    """What is no size is refused with what would be one."""
+    """Anything that is not a size is refused, with the forms that a size has."""
     with pytest.raises(ValueError, match="64KiB"):
         parseSize(text)

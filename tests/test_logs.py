@@ -76,7 +76,7 @@ def test_throttle():
 
 
 def test_throttleUnderItsLimit():
-    """A kind that stays under its limit has no word on what was left out."""
+    """Of a kind that stays under its limit, no line says how many were left out."""
     clock = Clock()
     throttle, log = Throttle(clock.seconds, lines=2, seconds=1), Logger("test")
     with capturedLogs() as lines:

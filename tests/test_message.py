@@ -41,7 +41,7 @@ def test_noPositions(text):
 
 
 def test_cursors():
-    """A cursor says positions in several channels; those it does not know begin now, those that are not meant do not count."""
+    """A cursor holds positions in several channels; one that it lacks begins now, and one that was not asked for is ignored."""
     positions = {"a": Position("e", 1), "b.c": Position("f", 2)}
     assert cursor(positions) == "a=e:1,b.c=f:2"
     assert parseAfter(cursor(positions), ["b.c", "a"]) == positions
@@ -52,7 +52,7 @@ def test_cursors():
 
 
 def test_shortCursors():
-    """A short cursor says the same to a reader that knows the channels, in any order; it has neither names nor epochs."""
+    """A short cursor means the same to a reader that knows the channels, in any order; it has neither names nor epochs."""
     cursor = Cursor(["orders.2", "orders.1", "orders.*", "x"])
     assert not cursor
     cursor.begin("orders.1", Position("epoch1", 255))
@@ -83,7 +83,7 @@ def test_shortCursors():
 
 @pytest.mark.parametrize("channels", [["a"], ["a", "c"], ["a", "b", "c"]])
 def test_shortCursorOfOthers(channels):
-    """One that was made for other channels is a place in none of them: nothing of them was seen, for all it says."""
+    """A short cursor that was made for other channels is a position in none of these: nothing of them counts as seen."""
     cursor = Cursor(["a", "b"])
     cursor.begin("a", Position("e", 1))
     found = parseAfter(str(cursor), channels)
@@ -106,7 +106,7 @@ NAMES = st.lists(st.text("abyzABYZ0189_~-", min_size=1, max_size=10), min_size=1
     st.randoms(),
 )
 def test_anyShortCursor(places, chance):
-    """Whatever the positions are, and however they came about, what is written is read."""
+    """Whatever the positions are, and however they came about, a short cursor is read back as it was written."""
     names = list(places)
     cursor = Cursor(names)
     for name, place in places.items():

@@ -59,7 +59,7 @@ ROWS = {"a & b": _row("a & b", "close 1002", []), "c": _row("c", "3 MB", ["2 mes
 
 
 def test_streamCounts() -> None:
-    """A number that is jumped over is lost until it comes, and then it is out of order; one that comes twice is doubled."""
+    """A skipped number is lost until it comes, and then it is out of order; one that comes twice is a duplicate."""
     stream = Stream()
     for number in 0, 1, 4, 3, 1, 5:
         stream.took(number, 0.0)
@@ -70,7 +70,7 @@ def test_streamCounts() -> None:
 
 
 def test_streamBegins() -> None:
-    """A new account has nothing of the one before, but what is lost stays lost."""
+    """A new account takes over nothing from the one before, but what is lost stays lost."""
     stream = Stream()
     for number in 0, 0, 2:
         stream.took(number, 0.0)
@@ -79,7 +79,7 @@ def test_streamBegins() -> None:
 
 
 def test_tally() -> None:
-    """What all got is said once; else each with its number, the most first."""
+    """What all clients got is said once; otherwise each result is listed with its count, the most frequent first."""
     assert tally(["reset", "reset"]) == "reset"
     assert tally(["reset", "close 1002", "reset"]) == "2 x reset, 1 x close 1002"
 
@@ -93,7 +93,7 @@ def test_met(wants: str, got: str, met: bool) -> None:
 
 
 def test_attackTable() -> None:
-    """The page has a table for each kind, with what did not hold, and says how many held."""
+    """The page has a table for each kind, with what failed, and says how many held."""
     page = report.attacks(KNOWN, ROWS)
     assert page.startswith("1 of 2 held; of 2,000 messages to good clients 2 were lost")
     assert "### Frames" in page
@@ -149,7 +149,7 @@ def test_outageTables() -> None:
 
 
 def test_readerCounts() -> None:
-    """A number that is jumped over is lost silently, unless the subscriber was told; what nobody knows of is not due.
+    """A skipped number is lost silently, unless the subscriber was told; what nobody knows of is not due.
 
     An id that does not follow the one before is noted, too.
     """
@@ -247,7 +247,7 @@ def test_resultsReplace(whole: bool, names: set[str]) -> None:
 
 
 def test_table() -> None:
-    """Attacks have names of their own, a sentence, and a kind that the table knows."""
+    """Attacks have unique names, a sentence, and a kind that the table knows."""
     names = [each.name for each in ATTACKS]
     assert len(names) == len(set(names))
     assert {each.group for each in ATTACKS} == set(KINDS)

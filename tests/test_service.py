@@ -49,7 +49,7 @@ def test_longestReason():
 
 
 def test_closeFrame():
-    """A Close frame is normal without arguments, and a value."""
+    """Without arguments, a Close frame is a normal end; it is compared by value."""
     assert CloseFrame() == CloseFrame(1000, "")
     with pytest.raises(AttributeError):
         CloseFrame().code = 1001  # type: ignore[misc]
@@ -67,7 +67,7 @@ def test_dispatches():
 
 
 def test_dispatchesWithoutParentheses():
-    """A forgotten value is told at once, not when the first message comes."""
+    """A forgotten value is reported at once, not when the first message comes."""
     with pytest.raises(TypeError, match="takes the value"):
         dispatches(lambda self: None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not empty"):

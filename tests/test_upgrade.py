@@ -141,7 +141,7 @@ def test_target(target, path, query):
 
 
 def test_queryOfTwo():
-    """What a service does to the query of a request is seen in that of no other one."""
+    """A change that a service makes to the query of one request does not show in that of another."""
     query = UpgradeRequest("/a?x=1").query
     query["x"].append("2")
     query["y"] = ["3"]

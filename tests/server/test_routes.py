@@ -78,7 +78,7 @@ def test_root():
 
 @pytest.mark.parametrize("path", ["", "ws", "//ws", "/a//b", "/ws?x", "/ws#x"])
 def test_noPath(path):
-    """What is no path is refused by name."""
+    """An invalid path is refused, and named."""
     with pytest.raises(ConfigurationError, match=r"is not a path: it must begin with a single / and have no \? or #\.$"):
         routes(path)
 

@@ -96,7 +96,7 @@ def test_mount(world):
 
 @pytest.mark.parametrize("asks", [False, True])
 def test_mistakeAfterMounting(world, asks):
-    """A service that is given a mistake after it was mounted refuses handshakes with one line, that names it."""
+    """A service that is given a mistake after it was mounted refuses handshakes, with one line that names the mistake."""
 
     class Asked(Room):
         def onUpgrade(self, request):
@@ -114,7 +114,7 @@ def test_mistakeAfterMounting(world, asks):
 
 @pytest.mark.parametrize(("name", "value"), [("allowedOrigins", ["app.example"]), ("trustedProxies", ["10.0.0.0/99"])])
 def test_wrongOptions(name, value):
-    """An origin or a network that cannot be read is the operator's mistake, by name."""
+    """An invalid origin or network is an error of the operator, and named."""
     with pytest.raises(ConfigurationError, match=value[0].partition("/")[0]):
         World(**{name: value})
 
@@ -153,7 +153,7 @@ def test_subProtocols(memory, offered, chosen):
 
 
 def test_oneObjectForEachConnection(memory):
-    """OnUpgrade may return another object for each connection, with headers for the 101, and its own settings count."""
+    """The hook onUpgrade may return an object for each connection, with headers for the 101; the settings of that one count."""
     made = []
 
     class One(WebSocketService):
@@ -256,7 +256,7 @@ def test_oneBadServiceHurtsNobodyElse(memory):
 
 
 def test_stop(world):
-    """A stop closes every caller with 1001, refuses new ones with 503, and drops who does not answer; each call waits."""
+    """A stop closes every caller with 1001, refuses new ones with 503, and drops those that do not answer; each call waits."""
     good, mute = world.client(), world.client()
     assert world.server.readiness() is None
     assert not world.server.isStopping
@@ -322,7 +322,7 @@ def test_stopInSlices():
 
 @pytest.mark.parametrize("ends", ["decided", "refused", "left"])
 def test_stopOfManyHandshakes(ends):
-    """Handshakes that come to their end while a stop is at others keep it from nothing."""
+    """Handshakes that end while a stop is busy with others do not disturb it."""
     world, decisions = World(reactor=Turns()), []
 
     class Slow(Room):
@@ -353,7 +353,7 @@ def test_stopOfManyHandshakes(ends):
 
 
 def test_stopOfWhatFails(world):
-    """A response that fails when it is to end is logged, and the stop goes on."""
+    """A response that fails when it is asked to end is logged, and the stop goes on."""
 
     class Broken:
         def stop(self, timeout):
@@ -476,7 +476,7 @@ def test_stopWhileAServiceDecides(memory):
 
 
 def test_leftWhileOnUpgradeRunsTheReactor(world):
-    """A client that leaves while onUpgrade runs the reactor is none that a stop waits for, and its decision is cancelled."""
+    """A stop does not wait for a client that leaves while onUpgrade runs the reactor; its decision is cancelled."""
     cancelled = []
 
     class Blocking(Room):
@@ -512,7 +512,7 @@ def deciding(world):
 
 
 def test_stopAnswersHandshakesThatAreNotDecided(world, deciding):
-    """A stop without callers refuses who still waits for a decision with 503, cancels that, and waits until they have it."""
+    """A stop without callers answers clients that wait for a decision with 503, and waits until they have the answer."""
     (polite, mute), decisions = deciding
     ended = []
     world.server.stop(3).addCallback(ended.append)
@@ -532,7 +532,7 @@ def test_stopAnswersHandshakesThatAreNotDecided(world, deciding):
 
 
 def test_stopKnowsOnlyHandshakesThatAreNotDecided(world, deciding):
-    """Whose decision was given up before, or who has left, has had its answer, and a stop does not wait for it."""
+    """A stop does not wait for a handshake whose decision was given up, or whose client has left."""
     (left, late), _ = deciding
     left.hangUp()
     late.advance(world.server.limits.upgradeDeadline + 0.5)

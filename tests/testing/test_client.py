@@ -54,7 +54,7 @@ def test_kinds(server):
     [("binary", "readTextMessage", "a binary message came"), ("text", "readBinaryMessage", "a text message came")],
 )
 def test_otherKind(server, word, read, text):
-    """A message of another kind than was asked for is shown."""
+    """When a message is not of the kind that was asked for, the error shows it."""
     client = server.connect("/odd")
     client.writeTextMessage(word)
     with pytest.raises(UnexpectedMessage, match=text) as caught:

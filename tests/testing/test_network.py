@@ -66,7 +66,7 @@ def world():
 
 
 def test_transport(world):
-    """An end is what a protocol expects of a TCP transport; with TLS, of that."""
+    """Each end is what a protocol expects of a TCP transport or, with TLS, of a transport with TLS."""
     for end, peer in ((world.connection.client, world.connection.server), (world.connection.server, world.connection.client)):
         assert verifyObject(ITCPTransport, end)
         assert (end.getHost(), end.getPeer()) == (peer.getPeer(), peer.getHost())
@@ -107,7 +107,7 @@ def test_room(world):
 
 
 def test_pauseProducing(world):
-    """Who does not read gets nothing, and learns of the end when it reads again."""
+    """An end that does not read gets nothing, and learns of the close when it reads again."""
     client, server = world.connection.client, world.connection.server
     server.pauseProducing()
     client.write(b"ab")
@@ -153,7 +153,7 @@ def test_pushProducer(world):
 
 
 def test_loseConnection(world):
-    """A close lets out what was written, and both sides end well; what the other has not sent is lost."""
+    """A close sends what was written, and both sides end cleanly; what the other side has not sent is lost."""
     client, server = world.connection.client, world.connection.server
     server.pauseProducing()
     client.write(b"last")

@@ -77,7 +77,7 @@ def test_serveWithoutPath():
 
 
 def test_pathWithoutSlash(server):
-    """A path without its slash is a mistake of the test, and no 404 of the server."""
+    """A path without its slash is a mistake of the test, and not a 404 of the server."""
     with pytest.raises(ValueError, match=r"must begin with a slash: '/chat\?name=ann', not 'chat\?name=ann'"):
         server.connect("chat?name=ann")
 
@@ -272,7 +272,7 @@ def test_stop():
 
 
 def test_stopWithoutAnswer():
-    """Who does not answer is dropped at the deadline, which passes in no time."""
+    """A client that does not answer is dropped at the deadline, which passes in no time."""
     with serve({"/odd": Odd()}) as server:
         client = server.connect("/odd")
         client.pause()
@@ -380,7 +380,7 @@ def test_afterTheBlock():
 
 
 def test_noLeak():
-    """A handler that ends within its grace is none."""
+    """A handler that ends within its grace is not a leak."""
     clock = Clock()
     with serve({"/odd": Odd(clock)}, clock=clock) as server:
         server.connect("/odd").writeTextMessage("later")

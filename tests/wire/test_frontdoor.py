@@ -476,7 +476,7 @@ class TestDeadlines:
         assert host.recorders == []
 
     def test_deadlinesEndWithTheHandshake(self):
-        """Neither the head's nor the decision's deadline touches an open connection."""
+        """The deadlines of the head and of the decision do not touch an open connection."""
         host = WireHost(Limits(pingInterval=0))
         client, _ = host.open()
         client.advance(25)
@@ -576,7 +576,7 @@ class TestDeciding:
         assert [recorder.events for recorder in host.recorders] == [[("opened",), ("failed", "ProtocolError", 1002)]]
 
     def test_pipelinedAtOnce(self):
-        """Nor is one in the same segment."""
+        """A second request in the same segment is not a second handshake, either."""
         host = WireHost()
         client = host.client()
         client.send(upgrade("/a") + upgrade("/admin"))
@@ -784,7 +784,7 @@ class TestAnything:
     @settings(max_examples=250, derandomize=True, print_blob=True)
     @given(st.lists(st.sampled_from(TOKENS), max_size=25).map(b"".join), st.lists(st.integers(0, 600), max_size=4))
     def test_piecesOfHeads(self, data, cuts):
-        """Neither do parts of requests in any order do more."""
+        """Parts of requests, in any order, end a connection quietly, too."""
         endsOrOpens(data, cuts)
 
     @settings(max_examples=250, derandomize=True, print_blob=True)

@@ -118,7 +118,7 @@ def test_stateOfAConnection():
 
 
 def test_handshakeAttributes():
-    """What succeedHandshake needs is what the front door gives it, and what it leaves behind is known."""
+    """The front door gives succeedHandshake all that it needs, and it is known what that leaves behind."""
     _, recorder = WireHost().open()
     left = set(vars(recorder.connection))
     assert not {name for name in left if name.startswith(("http_", "websocket_", "_wskey"))}
@@ -181,7 +181,7 @@ def test_options():
 
 
 def test_optionsReachTheConnection():
-    """A connection has them from its class."""
+    """A connection has Autobahn's options from its class."""
     _, recorder = WireHost(Limits(maxMessageSize=1234)).open()
     connection = recorder.connection
     assert (connection.maxMessagePayloadSize, connection.failByDrop, connection.requireMaskedClientFrames) == (1235, False, True)

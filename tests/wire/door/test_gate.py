@@ -423,7 +423,7 @@ def test_othersTakeDescriptors(port):
 
 
 def test_otherErrorsOfAccept(port):
-    """What else may befall accept is Twisted's to judge."""
+    """Any other error of accept is left to Twisted."""
     port.socket = Sockets(OSError(errno.ECONNABORTED, "gone"))
     Gate(Limits()).watch(port)
     port.doRead()

@@ -127,7 +127,7 @@ def test_headers(line, message):
 
 @pytest.mark.parametrize("byte", range(0x80, 0x100))
 def test_opaque(byte):
-    """The bytes from 80 on are any value's own affair (RFC 9110 section 5.5), at its ends, too."""
+    """Bytes from 0x80 on are kept in a value as they are (RFC 9110 section 5.5), at its ends, too."""
     value = bytes([byte, 65, byte])
     head = parse(b"GET / HTTP/1.1", b"Host: a", b"X-A: " + value)
     assert head.getAll("x-a")[0].encode("latin-1") == value

@@ -123,7 +123,7 @@ def test_asTwisted(data: bytes) -> None:
     ],
 )
 def test_bad(data: bytes) -> None:
-    """Anything else is none, and known as that as soon as it can be."""
+    """Anything else is refused, as soon as it can be recognised."""
     with pytest.raises(BadProxyHeader):
         readHeader(data)
 
@@ -167,7 +167,7 @@ def connect(wrapped: Any) -> Any:
     ],
 )
 def test_handshake(data: bytes, address: str, port: int, secure: bool, step: int) -> None:
-    """A service is told whose the connection is and whether it has TLS; so is the Origin rule; any name is answered."""
+    """The service and the Origin rule know the client's address and whether it has TLS; any host name is answered."""
     host = WireHost()
     data += upgrade("/ws", f"Origin: {'https' if secure else 'http'}://chat.example", host="chat.example")
     transport = connect(host.factory)

@@ -213,7 +213,7 @@ def test_plain(split, pieces):
 @settings(quick, max_examples=150)
 @given(streams(compressed=True))
 def test_deflate(pieces):
-    """So they are with permessage-deflate."""
+    """With permessage-deflate, messages, control frames, codes and reasons are those of wsproto, too."""
     deflate = PerMessageDeflate(client_no_context_takeover=True, server_no_context_takeover=True)
     deflate._enabled = True
     assert seenByUs(pieces, "Sec-WebSocket-Extensions: permessage-deflate") == seenByWsproto(pieces, [deflate])

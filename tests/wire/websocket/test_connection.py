@@ -494,7 +494,7 @@ class TestOurDelays:
         assert client.closeFrame()[0] == 1008
 
     def test_standingStillElsewhere(self):
-        """Nor does it count for a peer that is idle, takes bytes, shakes hands or closes."""
+        """Time in which the reactor stands still does not count for a peer that is idle, takes bytes, shakes hands or closes."""
         host = WireHost(idleTimeout=30)
         host.answer = lambda request: Deferred() if request.path == "/later" else succeed(host.welcome)
         idle, told = host.open()
