@@ -167,21 +167,24 @@ def memoryAgain() -> None:
 def noMemory(number: int = 0) -> Iterator[None]:
     """Let the allocation after the next `number` fail; where Python cannot do that, all that are `LARGE`.
 
-    It may be one of the interpreter's own, or of a finaliser of others, whom nobody can raise anything to: that is no fault.
+    It may be one of the interpreter's own, or of a finaliser of others, whom nobody can raise anything to: that is no fault. What
+    counts coverage does not look meanwhile: it would need memory itself.
     """
     if set_nomemory is not None:
-        report = sys.unraisablehook
+        report, trace = sys.unraisablehook, sys.gettrace()
 
         def reportOthers(unraisable: Any) -> None:
             if not issubclass(unraisable.exc_type, MemoryError):
                 report(unraisable)
 
         sys.unraisablehook = reportOthers
+        sys.settrace(None)
         set_nomemory(number, number + 1)
         try:
             yield
         finally:
             remove_mem_hooks()
+            sys.settrace(trace)
             sys.unraisablehook = report
         if next(_failures) % 8 == 0:
             # CPython has 16 of these exceptions ready. The next one, where so many are garbage or kept, is one for all that come

@@ -220,11 +220,12 @@ class FrontDoor(TwistedProtocol):
     def _welcome(self, welcome: Welcome, accept: Accept) -> None:
         if self._upgrade is not None:
             self._decided()
+        self.factory.runtime.wheel.drop(self)
+        connection = self.factory.connectionClass(welcome, self._peer[0])
         if self._state is not DECIDING:
             return
         self._state = WELCOMED[DECIDING]
-        self.factory.runtime.wheel.drop(self)
-        connection = self._opened = self.factory.connectionClass(welcome, self._peer[0])
+        self._opened = connection
         setProtocol(self.transport, connection)
         connection.makeConnection(self.transport)  # type: ignore[no-untyped-call]
         early, self._received = self._received, b""
