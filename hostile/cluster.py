@@ -139,17 +139,26 @@ class Nodes(Cluster):
         valkey: the server.
         replica: another one that has what the first has.
         ways: the way of each daemon.
+        program: that of the servers; "" for Valkey.
     """
+
+    program = ""
 
     def begin(self, stack: ExitStack) -> None:
         """Start all."""
-        self.valkey = stack.enter_context(Valkey(self.directory / "valkey"))
+        self.valkey = stack.enter_context(Valkey(self.directory / "valkey", program=self.program))
         replicaOf = ("--replicaof", "127.0.0.1", str(self.valkey.port))
-        self.replica = stack.enter_context(Valkey(self.directory / "replica", options=replicaOf))
+        self.replica = stack.enter_context(Valkey(self.directory / "replica", options=replicaOf, program=self.program))
         until("the replica is connected", lambda: self.replica.about("replication")["master_link_status"] == "up")
         self.ways = [stack.enter_context(Way(self.valkey.port)) for _ in range(3)]
         for number, way in enumerate(self.ways):
             self.add(stack, f"node{number}", "--engine", f"redis://127.0.0.1:{way.port}")
+
+
+class NodesOnRedis(Nodes):
+    """The same with the Redis of the system."""
+
+    program = "redis-server"
 
 
 class NodesWithWorkers(Nodes):

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from hostile.cluster import Cluster, Nodes, NodesWithWorkers, Sentinels, Workers, until
+from hostile.cluster import Cluster, Nodes, NodesOnRedis, NodesWithWorkers, Sentinels, Workers, until
 from hostile.faults import CHANNELS, Clients, FaultRow
 from hostile.publisher import Publisher
 from hostile.subscribers import KINDS
@@ -386,6 +386,36 @@ def slow(stage: Stage, cluster: Nodes) -> None:
         way.heal()
     stage.heal()
     stage.wait(2)
+
+
+@outage("Redis 7 killed", NodesOnRedis)
+def redisKilled(stage: Stage, cluster: NodesOnRedis) -> None:
+    """Debian's Redis in the place of Valkey is killed (SIGKILL) and restarted with its append-only file; twice."""
+    valkeyKilled(stage, cluster)
+
+
+@outage("Redis 7 with older data", NodesOnRedis)
+def redisOlder(stage: Stage, cluster: NodesOnRedis) -> None:
+    """Redis is killed, and restarted with the data that it had 3 s earlier."""
+    valkeyOlder(stage, cluster)
+
+
+@outage("Redis 7 without data", NodesOnRedis)
+def redisEmpty(stage: Stage, cluster: NodesOnRedis) -> None:
+    """Redis is killed, and restarted empty."""
+    valkeyEmpty(stage, cluster)
+
+
+@outage("Redis 7 stopped", NodesOnRedis)
+def redisStopped(stage: Stage, cluster: NodesOnRedis) -> None:
+    """Redis is stopped for 20 s (SIGSTOP), then goes on."""
+    valkeyStopped(stage, cluster)
+
+
+@outage("failover of Redis 7 by hand", NodesOnRedis)
+def redisFailedOver(stage: Stage, cluster: NodesOnRedis) -> None:
+    """Redis is killed; a replica that has missed the last 3 s is promoted by hand, and takes the address over."""
+    failedOver(stage, cluster)
 
 
 @outage("Valkey killed under workers", NodesWithWorkers)

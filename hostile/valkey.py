@@ -30,17 +30,19 @@ class Valkey:
         directory: that directory.
         sentinel: the lines of the configuration of a Sentinel; "" for a server that keeps data.
         options: of the command line, such as ``("--replicaof", "127.0.0.1 6379")``.
+        program: what runs; "" for Valkey.
 
     Attributes:
         port: its port on 127.0.0.1.
     """
 
-    def __init__(self, directory: Path, sentinel: str = "", options: tuple[str, ...] = ()) -> None:
+    def __init__(self, directory: Path, sentinel: str = "", options: tuple[str, ...] = (), program: str = "") -> None:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         (self.port,) = freePorts(1)
         self._directory = directory
         self._options = options
+        self._program = program or _program()
         self._older: bytes | None = None
         self._isSentinel = bool(sentinel)
         self._appends = True
@@ -61,7 +63,7 @@ class Valkey:
         Raises:
             RuntimeError: it does not.
         """
-        command = [_program()]
+        command = [self._program]
         if self._isSentinel:
             command += [str(self._directory / "sentinel.conf"), "--sentinel"]
         else:

@@ -581,6 +581,19 @@ def test_outageWhileAsked(late):
     assert (ear.heard, ear.lossesAt) == (["1", "2"], [])
 
 
+def test_partOfTheEngineIsBack(late):
+    """When a part of the engine is back, what could not be answered is asked again, and nothing else."""
+    ear, other, engine = joined(late), joined(late, "b", last=1), late.engine
+    engine.receive(engine.message(2))
+    engine.tell(EngineState.DOWN)
+    engine.asked[-1].errback(ChannelError("unavailable", "no"))
+    engine.tell(EngineState.DOWN)
+    assert asked(late) == ("since", "a", ("e", 0))
+    engine.asked[-1].callback(History(Position("e", 0), True, [engine.message(1), engine.message(2)]))
+    assert (ear.heard, ear.degradations, other.degradations) == (["1", "2"], [True], [True])
+    assert [question[1] for question in engine.questions if question[0] == "since"] == ["a", "a"]
+
+
 def test_lost(late):
     """An engine that knows that messages are lost says so, and the next ones follow."""
     ear, engine = joined(late, last=1), late.engine

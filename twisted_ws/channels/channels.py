@@ -95,6 +95,7 @@ class Channels:
         self._audiences: dict[Format, Audience] = {}
         self._patterns = 0  # subscriptions to patterns
         self._isDegraded = False  # as clients were told
+        self._engineState: EngineState | None = None  # as it was told
         # With an engine that answers later, the channels and patterns that it was asked to watch.
         self._feeds: dict[str, Feed] = {}
         self._joiners: dict[Subscriber, set[str]] = {}  # to what they wait to be subscribed
@@ -286,9 +287,12 @@ class Channels:
 
     def stateChanged(self, state: EngineState) -> None:
         """Tell clients whether they hear what is published; ask for what they may have missed."""
-        if state is EngineState.UP:
-            for feed in tuple(self._feeds.values()):
+        for feed in tuple(self._feeds.values()):
+            if state is EngineState.UP:
                 feed.refill()
+            elif state is self._engineState:
+                feed.goOn()  # a part of the engine is there again
+        self._engineState = state
         if (state is EngineState.DOWN) != self._isDegraded:
             self._isDegraded = not self._isDegraded
             Deferred.fromCoroutine(self._tellState()).addErrback(lambda failure: _log.failure("clients were not told", failure))

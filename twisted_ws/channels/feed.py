@@ -171,6 +171,11 @@ class Feed:
             self._isMissing = True
             self._catchUp()
 
+    def goOn(self) -> None:
+        """Ask again, if the engine could not answer."""
+        if self._state is _FILLING:
+            self._catchUp()
+
     def lost(self, position: Position) -> None:
         """Go on from a position, without what precedes it."""
         if self.last is not None and self._state is not _CLOSED:

@@ -234,7 +234,7 @@ class Node(Protocol):
         """Answer `Engine.ask`; b"" for an unknown kind."""
 
     def stateChanged(self, state: EngineState) -> None:
-        """Learn that `Engine.state` has changed."""
+        """Learn that `Engine.state` has changed; or, with the same state again, that a part of the engine can work again."""
 
 
 class Engine(Protocol):

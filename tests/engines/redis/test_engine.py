@@ -7,10 +7,10 @@ import pytest
 
 from tests.engines.redis.harness import FaultyHarness
 from tests.engines.redis.servers import Server
-from twisted_ws.engines.contract import EngineState
-from twisted_ws.engines.redis.publishing import TOGETHER, TOGETHER_BYTES
+from twisted_ws.engines.contract import EngineState, HistoryLimits
+from twisted_ws.engines.redis.publishing import TOGETHER, TOGETHER_BYTES, packedLimits
 from twisted_ws.engines.redis.server.contact import Times
-from twisted_ws.engines.redis.server.scripts import PUBLISH
+from twisted_ws.engines.redis.server.scripts import HELLO, LONGEST, PUBLISH, REPAIR, VERSION
 from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.message import START, Cursor, Message, parseAfter, parsePosition
@@ -536,3 +536,32 @@ def test_slow(harness, node, monkeypatch):
     server.resumeProducing()
     assert harness.until(lambda: not first.engine.isSlow)
     assert EngineState.DOWN not in first.states
+
+
+def test_muchToGiveBack(harness):
+    """The gate stays closed while somebody gives back what the server does not have, but not for ever."""
+    gate, gen, limits = key(harness, "gate"), "g" * 10, packedLimits(HistoryLimits(64, 0.064, 64)).decode("ascii")
+
+    def evaluate(script, names, *words):
+        return harness.server.ask("EVAL", script.text, str(len(names)), *names, *words)
+
+    def field(name):
+        return int(harness.server.ask("HGET", gate, name))
+
+    def offer(channel):
+        names, position = (gate, key(harness, f"m:{channel}"), key(harness, f"s:{channel}")), ("0192abc0000000", "7")
+        words = (*position, "0", "60000", limits, "64", key(harness, ""), "1000")
+        return evaluate(REPAIR, names, "run", gen, channel, *words)
+
+    evaluate(HELLO, (gate, key(harness, "open")), str(VERSION), "run", gen, "1000", "ctl")
+    assert field("most") == field("until") + 1000 * (LONGEST - 1)
+    harness.server.ask("HSET", gate, "until", f"{harness.server.ask('TIME')[0]}000")
+    before = field("until")
+    assert offer("a") == ["ok"]
+    after = field("until")
+    assert after > before
+    assert offer("a") == ["has"]
+    assert field("until") == after
+    harness.server.ask("HSET", gate, "most", str(after))
+    assert offer("b") == ["ok"]
+    assert field("until") == after

@@ -67,6 +67,7 @@ class SeveralEngine:
         self._first = engines[names.index(min(names))]
         self._node: Node
         self.state = EngineState.DOWN
+        self._hasStarted = False
 
         @lru_cache(8192)
         def of(channel: str) -> RedisEngine:
@@ -85,9 +86,9 @@ class SeveralEngine:
         return any(engine.isSlow for engine in self._engines)
 
     def _changed(self, state: EngineState) -> None:
-        """Tell the worst state, if that has changed."""
+        """Tell the worst state, if that has changed, or if one of the servers is there again."""
         worst = min([each.state for each in self._engines], key=_STATES.index)
-        if worst is not self.state:
+        if worst is not self.state or (state is EngineState.UP and self._hasStarted):
             self.state = worst
             self._node.stateChanged(worst)
 
@@ -102,7 +103,10 @@ class SeveralEngine:
                 lambda _: _unwrapped(failure)
             )
 
-        return gatherResults(starts, consumeErrors=True).addCallbacks(lambda _: None, failed)
+        def started(_: Any) -> None:
+            self._hasStarted = True
+
+        return gatherResults(starts, consumeErrors=True).addCallbacks(started, failed)
 
     def stop(self) -> Deferred[None]:
         """End (see `Engine`)."""

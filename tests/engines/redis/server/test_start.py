@@ -333,6 +333,22 @@ def test_several(stack):
         harness.wait(node.engine.stop())
 
 
+def test_oneOfSeveralIsBack(stack):
+    """When one of several servers is back and another is not, the node is told, and asks the first again."""
+    servers = [stack.enter_context(Server()) for _ in range(2)]
+    node = start(f"redis://{','.join(f'127.0.0.1:{each.port}' for each in servers)}")
+    for each in servers:
+        each.kill()
+    assert harness.until(lambda: node.engine.state is EngineState.DOWN)
+    told = len(node.states)
+    servers[0].start()
+    assert harness.until(lambda: len(node.states) > told)
+    assert node.states[told - 1 :] == [EngineState.DOWN, EngineState.DOWN]
+    servers[1].start()
+    assert harness.until(lambda: node.states[-1] is EngineState.UP)
+    harness.wait(node.engine.stop())
+
+
 def test_severalRefused(server):
     """If one of several servers cannot be reached, the engine does not start."""
     assert "cannot be reached" in refusal(f"redis://127.0.0.1:{server.port},127.0.0.1:{freePort()}?wait=1")

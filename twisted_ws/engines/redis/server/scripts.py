@@ -4,7 +4,7 @@ Keys, behind the prefix:
 
 | key | what |
 | --- | --- |
-| ``gate`` hash | ``v`` the version of this model, ``run`` the run_id of the server, ``gen`` a random name of this generation, ``until`` ms: closed until then, and until somebody opens it; 0: open |
+| ``gate`` hash | ``v`` the version of this model, ``run`` the run_id of the server, ``gen`` a random name of this generation, ``until`` ms: closed until then, and until somebody opens it; 0: open; ``most`` ms: it is not closed for longer, even if much is given back |
 | ``open`` string | the generation, once the gate is open |
 | ``m:{channel}`` string | where the channel is, as `_STATE` has it |
 | ``s:{channel}`` stream | the messages: entry ``0-{offset}`` with one field, a record |
@@ -32,6 +32,8 @@ VERSION = 2
 # A channel is remembered for so many times the age of its history, and for so many ms at least: it is looked at twice a minute.
 REMEMBERED = 10
 REMEMBERED_LEAST = 120_000
+# A gate is closed for so many times as long as usual, at most, while nodes give back what the server did not have.
+LONGEST = 5
 
 _GATE = """
 local function closed(open, gen)
@@ -180,7 +182,8 @@ if gate[1] and gate[1] ~= version then return {'version', gate[1]} end
 local now = ms()
 if gate[2] ~= run or not gate[3] or not gate[4] then
   redis.call('DEL', key, open)
-  redis.call('HSET', key, 'v', version, 'run', run, 'gen', gen, 'until', whole(now + rest))
+  local most = whole(now + LONGEST * rest)
+  redis.call('HSET', key, 'v', version, 'run', run, 'gen', gen, 'until', whole(now + rest), 'most', most)
   redis.call('PUBLISH', ctl, 'gate ' .. gen)
   return {'ok', gen, rest}
 end
@@ -329,7 +332,7 @@ _REPAIR = """
 local gate, m, s = KEYS[1], KEYS[2], KEYS[3]
 local run, gen, channel, e, o, final, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local limits, age, prefix, memory = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
-local is = redis.call('HMGET', gate, 'run', 'gen', 'until')
+local is = redis.call('HMGET', gate, 'run', 'gen', 'until', 'most')
 if is[1] ~= run or is[2] ~= gen then return {'closed'} end
 if is[3] == '0' then return {'open'} end
 local e2, o2, g, w, l, x, t, h, b, i
@@ -379,6 +382,9 @@ for n = from, #ARGV do
 end
 redis.call('SET', m, packed(e, o, g, w, l, x, t, h, b, i), 'PX', ttl)
 redis.call('PEXPIRE', s, age)
+-- Who gives back very many channels needs longer than the gate is closed: while it has something new, others wait for it.
+local later = math.min(ms() + 250, tonumber(is[4]) or 0)
+if later > tonumber(is[3]) then redis.call('HSET', gate, 'until', whole(later)) end
 return {'ok'}
 """
 
@@ -734,7 +740,7 @@ class Script:
         self.sha = sha1(self.text.encode("ascii")).hexdigest().encode("ascii")
 
 
-HELLO = Script(_TIME, _HELLO)
+HELLO = Script(f"local LONGEST = {LONGEST} ", _TIME, _HELLO)
 OPEN = Script(_TIME, _OPEN)
 PUBLISH = Script(
     f"local REMEMBERED, REMEMBERED_LEAST = {REMEMBERED}, {REMEMBERED_LEAST}",
