@@ -8,12 +8,14 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 from websockets.exceptions import InvalidStatus
 
 from tests.access.kinds.certificates import DAY, Authority, save
+from tests.engines.redis.servers import Server
 from tests.live.support import PATIENCE, Running, curl, running, unverified, writeService
 
 SERVICE = """
@@ -132,3 +134,23 @@ def test_certificates(tmp_path: Path) -> None:
         server.waitFor("reloaded")
         assert (come(), stream()) == ("401", "401")
     assert "The certificate is revoked" in server.output
+
+
+def test_ticketsOfTwoMachines(tmp_path: Path) -> None:
+    """Two servers that share Redis take a ticket once, whichever made it, however many clients come to both with it."""
+    table = 'authenticate = ["t"]\n[authenticators.t]\ntype = "ticket"\nsecret-file = "key"\n'
+    with Server() as valkey, ExitStack() as stack:
+        servers = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            options = configured(tmp_path / name, table, key="k" * 32)
+            # Processes that are forked from one that has loaded the package would have one id; close_fds keeps them from that.
+            engine = ("--engine", f"redis://127.0.0.1:{valkey.port}")
+            servers.append(stack.enter_context(running(tmp_path / name, *options, *engine, close_fds=True)))
+        threads = stack.enter_context(ThreadPoolExecutor(8))
+        for maker in servers:
+            token = json.loads(maker.curl("--json", '{"user": "ann"}', path="/api/tickets"))["token"]
+            answers = list(
+                threads.map(lambda n, token=token: said(lambda: servers[n % 2].client(f"/who?ticket={token}")), range(8))
+            )
+            assert sorted(answers) == ["401"] * 7 + ["ann []"]

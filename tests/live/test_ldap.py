@@ -29,6 +29,12 @@ cache = 0
 deadline = 2
 {common}
 groups = {{ staff = ["chat", "read"], admins = "admin" }}
+[authenticators.wrong]
+type = "ldap"
+url = "ldap://127.0.0.1:{plain}"
+base = "dc=example"
+bind-dn = "cn=admin,dc=example"
+password-file = "wrong"
 [authenticators.tls]
 type = "ldap"
 url = "ldaps://localhost:{secure}"
@@ -55,6 +61,7 @@ start-tls = true
 "/tls" = {{ target = "rooms:Who", authenticate = ["tls"] }}
 "/start" = {{ target = "rooms:Who", authenticate = ["start"] }}
 "/stranger" = {{ target = "rooms:Who", authenticate = ["stranger"] }}
+"/wrong" = {{ target = "rooms:Who", authenticate = ["wrong"] }}
 "/injected" = {{ target = "rooms:Who", authenticate = ["injected"] }}
 [channels."*"]
 subscribe = "users"
@@ -85,6 +92,7 @@ def server(place: Path, slapd: Directory) -> Iterator[Running]:
     writeService(place, SERVICE)
     (place / "password").write_text(f"{ADMIN_PASSWORD}\n")
     (place / "password").chmod(0o600)
+    (place / "wrong").write_text("not the password")
     values = {"plain": slapd.plain, "secure": slapd.secure, "ca": slapd.ca, "common": COMMON}
     (place / "ws.toml").write_text(CONFIGURATION.format(**values))
     with running(place, "--config", "ws.toml") as server:
@@ -145,6 +153,12 @@ def test_TLS(server: Running, path: str) -> None:
 def test_stranger(server: Running, path: str) -> None:
     """A directory whose certificate nobody vouches for gets no password."""
     assert come(server, "ann", PASSWORD, path) == "503"
+
+
+def test_wrongAccount(server: Running) -> None:
+    """If the account that searches has another password, no user is blamed, and the log says what the directory says."""
+    assert come(server, "ann", PASSWORD, "/wrong") == "503"
+    server.waitFor("the authenticator wrong failed with DirectoryError result code 49")
 
 
 def test_cache(server: Running, slapd: Directory) -> None:

@@ -35,7 +35,9 @@ MOST_ANSWER = 1024 * 1024
 # Groups of one user.
 MOST_GROUPS = 1000
 
-_SUCCESS, _SIZE_EXCEEDED, _NO_SUCH_OBJECT, _INVALID = 0, 4, 32, 49
+_SUCCESS, _SIZE_EXCEEDED, _NO_SUCH_OBJECT = 0, 4, 32
+# What a bind is refused with: locked by a policy, no such user, a wrong password, disabled.
+_REFUSED = (19, _NO_SUCH_OBJECT, 49, 53)
 # How each message begins (RFC 4511 section 4.1.1): with the tag of a sequence.
 _MESSAGE = b"\x30"
 # RFC 4511 section 4.5.1: from the base down; aliases are not followed.
@@ -43,10 +45,16 @@ _SUBTREE, _NEVER = 2, 0
 
 
 class DirectoryError(Exception):
-    """The directory did not do what it was asked; `code` is its result code (RFC 4511 appendix A)."""
+    """The directory did not do what it was asked.
+
+    Attributes:
+        code: its result code (RFC 4511 appendix A).
+        detail: that, for the log.
+    """
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"result code {code}")
+        self.detail = f"result code {code}"
+        super().__init__(self.detail)
         self.code = code
 
 
@@ -336,7 +344,7 @@ class LDAPAuthenticator(Login):
         try:
             proved = await self._connect(dn, sent.password)
         except DirectoryError as error:
-            if error.code in (_INVALID, _NO_SUCH_OBJECT):
+            if error.code in _REFUSED:
                 raise wrongPassword() from None
             raise
         proved.leave()

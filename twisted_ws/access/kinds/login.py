@@ -107,8 +107,9 @@ class Login:
                 "the authenticator {name} had no answer in {seconds} seconds", name=self._name, seconds=math.ceil(self._deadline)
             )
         else:
-            # Neither its text nor its frames: a password may be in both.
-            self._log.error("the authenticator {name} failed with {kind}", name=self._name, kind=type(error).__name__)
+            # Neither its text nor its frames: a password may be in both. Our own errors say what may be shown.
+            kind = " ".join(filter(None, (type(error).__name__, getattr(error, "detail", ""))))
+            self._log.error("the authenticator {name} failed with {kind}", name=self._name, kind=kind)
         raise unavailable("Passwords cannot be checked at present.") from None
 
 
