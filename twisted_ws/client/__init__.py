@@ -23,6 +23,7 @@ from twisted_ws.client.errors import (
 )
 from twisted_ws.client.http.credentials import Basic, Bearer
 from twisted_ws.client.http.response import Response
+from twisted_ws.client.oauth2 import OAuth2
 from twisted_ws.client.retry import Retry
 from twisted_ws.errors import (
     ConfigurationError,
@@ -49,6 +50,7 @@ __all__ = [
     "InvalidPayload",
     "InvalidURL",
     "MessageTooBig",
+    "OAuth2",
     "ProtocolError",
     "ProxyRefused",
     "ReadTimeout",

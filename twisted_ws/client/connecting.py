@@ -142,6 +142,8 @@ def connect(
         return dial(reactor, way, tls, Opening(reactor, options, session), handshakeTimeout)
 
     async def attemptAnew(session: Session, bearer: Bearer) -> Any:
+        if session.isRefused:
+            bearer.forget()
         header = await _token(bearer, handshakeTimeout, reactor)
         opening = Opening(reactor, replace(options, headers=(*options.headers, ("Authorization", header))), session)
         return await dial(reactor, way, tls, opening, handshakeTimeout)

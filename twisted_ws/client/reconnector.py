@@ -27,6 +27,9 @@ class Reconnector:
         givenUp: called with the reason when there will be no more connections.
         renews: whether an attempt may have other credentials than the last: then one that was refused because of them, or a
             connection that ended with them, is followed by one more.
+
+    Attributes:
+        hasRenewed: whether such an attempt was made since a connection has lasted.
     """
 
     _log = Logger()
@@ -51,7 +54,7 @@ class Reconnector:
         self._next: IDelayedCall | None = None
         self._stopped = False
         self._renews = renews
-        self._hasRenewed = False  # since a connection has lasted
+        self.hasRenewed = False  # since a connection has lasted
 
     def start(self) -> None:
         """Make an attempt now."""
@@ -73,13 +76,13 @@ class Reconnector:
     def ended(self, error: Exception) -> bool:
         """Return whether another attempt will follow the connection, which has just ended; `lost` follows."""
         if self._retry is not None and self._reactor.seconds() - self._since >= self._retry.maxInterval:
-            self._hasRenewed = False  # the credentials were good for a while
+            self.hasRenewed = False  # the credentials were good for a while
         return self._willReturn(error)
 
     def _willReturn(self, error: Exception) -> bool:
         if self._retry is None:
             return False
-        return self._retry.again(error) or (self._renews and not self._hasRenewed and expired(error))
+        return self._retry.again(error) or (self._renews and not self.hasRenewed and expired(error))
 
     def stop(self) -> None:
         """Make no more attempts."""
@@ -108,7 +111,7 @@ class Reconnector:
             self._stopped = True
             self._givenUp(error)
             return
-        self._hasRenewed = self._hasRenewed or expired(error)
+        self.hasRenewed = self.hasRenewed or expired(error)
         self._count += 1
         wait = retry.wait(self._count, error)
         self._log.info(

@@ -82,6 +82,11 @@ class Session:
             self.connection.startClose(payload, timeout)
         return self.whenClosed()
 
+    @property
+    def isRefused(self) -> bool:
+        """Whether the next attempt follows one whose credentials the server has refused."""
+        return self._reconnector.hasRenewed
+
     def whenClosed(self) -> Deferred[None]:
         """Return a Deferred that fires when there will be no more connections."""
         closed: Deferred[None] = Deferred()

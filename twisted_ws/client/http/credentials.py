@@ -72,6 +72,12 @@ class Bearer(Credentials):
         else:
             self._header = _bearer(token)
 
+    def forget(self) -> None:
+        """Tell a function that keeps its tokens, by its method ``forget``, that the server has refused the last one."""
+        forget = getattr(self._function, "forget", None)
+        if forget is not None:
+            forget()
+
     async def renewed(self) -> str:
         """Ask the function, and return the value of the Authorization header for one attempt; raise whatever that raises."""
         found = self._function()
