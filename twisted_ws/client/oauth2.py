@@ -202,13 +202,10 @@ def _checked(url: str) -> str:
         isLoopback = host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         isLoopback = False
-    if (
-        not host
-        or "@" in parts.netloc
-        or parts.fragment
-        or not (parts.scheme == "https" or (parts.scheme == "http" and isLoopback))
-    ):
-        raise ValueError(f"the URL of the token endpoint must begin with https:// (http:// on a loopback address), not {url!r}")
+    isSafe = parts.scheme == "https" or (parts.scheme == "http" and isLoopback)
+    if not host or "@" in parts.netloc or parts.fragment or not isSafe:
+        # Without the URL, which may have a password.
+        raise ValueError("the token endpoint must be an https:// URL (http:// on a loopback address), without user and fragment")
     return url
 
 
