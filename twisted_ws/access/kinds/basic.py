@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -100,7 +101,8 @@ class BasicAuthenticator(Login):
 
 
 def _identity(user: str, scopes: frozenset[str]) -> Identity:
-    return Identity(user, scopes=scopes, isAmbient=True)
+    # Checked now: a revocation of what was issued before now does not shut out who logs in again.
+    return Identity(user, scopes=scopes, issuedAt=time.time(), isAmbient=True)
 
 
 def _checker(text: str, where: str) -> ICredentialsChecker:

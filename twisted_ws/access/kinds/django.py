@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -122,7 +123,7 @@ class DjangoAuthenticator:
         if found is not None:
             if not 0 < len(found.user) <= LONGEST_USER:
                 raise unauthorized(INVALID, "The session names no user.")
-            identity = Identity(found.user, scopes=found.scopes, expiresAt=found.expiresAt, isAmbient=True)
+            identity = Identity(found.user, scopes=found.scopes, expiresAt=found.expiresAt, issuedAt=time.time(), isAmbient=True)
         self._recent.put(identity, session.encode("utf-8", "surrogatepass"))
         return identity if found is not None else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any
@@ -348,7 +349,7 @@ class LDAPAuthenticator(Login):
                 raise wrongPassword() from None
             raise
         proved.leave()
-        return Identity(name, scopes=await self._scopes(dn, name), isAmbient=True)
+        return Identity(name, scopes=await self._scopes(dn, name), issuedAt=time.time(), isAmbient=True)
 
     async def _scopes(self, dn: bytes, user: str) -> frozenset[str]:
         if self._groupBase is None:
