@@ -25,7 +25,8 @@ from twisted_ws.testing import serve
 def made(directory, **options):
     options.setdefault("secret_file", secretFile(directory))
     found = TicketAuthenticator(settings(directory, **options), lambda: NOW)
-    found.start(Host())
+    found.host = Host()
+    found.start(found.host)
     return found
 
 
@@ -96,7 +97,7 @@ def test_once(tickets):
     refusal = refused(tickets, asking(token))
     assert (refusal.status, refusal.reason, refusal.message) == (401, "invalid", "The ticket has been used.")
     # One that comes as late as it may is not forgotten by then.
-    assert [until - NOW for until in tickets._host.claimed.values()] == [70]
+    assert [until - NOW for until in tickets.host.claimed.values()] == [70]
 
 
 def test_askedElsewhere(tmp_path):
@@ -156,7 +157,7 @@ def test_badClaims(tickets, claims, reason):
     signature = base64.urlsafe_b64encode(hmac.digest(SECRET.encode(), signed, "sha256")).rstrip(b"=")
     refusal = refused(tickets, asking((signed + b"." + signature).decode()))
     assert (refusal.status, refusal.reason) == (401, reason)
-    assert tickets._host.claimed == {}
+    assert tickets.host.claimed == {}
 
 
 @pytest.mark.parametrize("user", ["a.b", "*", "~me", "\U0001f600" * 128, "' OR 1=1", "\n"])
