@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws.access.authenticator import Authenticator
-from twisted_ws.access.refusals import EXPIRED, MISSING, REVOKED, AccessRefused, forbidden, unauthorized
+from twisted_ws.access.refusals import EXPIRED, INVALID, MISSING, REVOKED, AccessRefused, forbidden, unauthorized
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.identity import GUEST, Identity
@@ -39,7 +39,7 @@ class Chain:
         mayLog: says whether one more line of a kind may be written.
     """
 
-    __slots__ = ("_authenticators", "_mayLog", "_revocations", "_scheme", "_unixTime")
+    __slots__ = ("_authenticators", "_mayLog", "_revocations", "_scheme", "_unclaimed", "_unixTime")
 
     def __init__(
         self,
@@ -52,6 +52,9 @@ class Chain:
         self._revocations = revocations
         self._unixTime = unixTime
         self._mayLog = mayLog
+        self._unclaimed = tuple(
+            (name, why) for name, each in self._authenticators if (why := getattr(each, "whyUnclaimed", None))
+        )
         # What a client without credentials is told to use: the first that says so.
         schemes: Sequence[str] = [scheme for _, each in self._authenticators if (scheme := getattr(each, "scheme", None))]
         self._scheme = schemes[0] if schemes else "Bearer"
@@ -71,7 +74,10 @@ class Chain:
             if pending is not None:
                 return Deferred.fromCoroutine(self._goOn(request, index, pending))
             if found is not None:
+                if isinstance(authenticator, Guest):
+                    self._requireNone(request)
                 return self._checked(found, name)
+        self._requireNone(request)
         raise self._nobody()
 
     async def _goOn(self, request: UpgradeRequest, index: int, pending: Deferred[Any]) -> Identity:
@@ -88,8 +94,21 @@ class Chain:
                 raise self._refusal(Failure(), name) from None
             pending = None  # type: ignore[assignment]
             if found is not None:
+                if isinstance(authenticator, Guest):
+                    self._requireNone(request)
                 return self._checked(found, name)
+        self._requireNone(request)
         raise self._nobody()
+
+    def _requireNone(self, request: UpgradeRequest) -> None:
+        """Refuse a credential that somebody has seen and nobody has claimed: it is wrong, and whoever sent it is no guest.
+
+        Raises:
+            AccessRefused: there is one.
+        """
+        whys = [f"{name}: {why}" for name, ask in self._unclaimed if (why := ask(request))]
+        if whys:
+            raise unauthorized(INVALID, "No authenticator accepts these credentials.", detail="; ".join(whys))
 
     def _nobody(self) -> AccessRefused:
         return unauthorized(MISSING, "This needs credentials.", self._scheme)

@@ -55,6 +55,11 @@ class Key(NamedTuple):
     alg: str
     key: Any
 
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """The algorithms that it verifies."""
+        return (self.alg,)
+
 
 class _JWK(msgspec.Struct):
     kty: str

@@ -1,0 +1,261 @@
+"""JSON Web Tokens of the service's own site, or of an OpenID provider."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from twisted_ws.access.asking.backend import checkURL, makeBackEnd
+from twisted_ws.access.asking.jwks import RemoteKeys
+from twisted_ws.access.authenticator import AuthenticatorSettings, Host
+from twisted_ws.access.kinds.ticket import AUDIENCE as TICKET
+from twisted_ws.access.options import Options
+from twisted_ws.access.refusals import EXPIRED, INVALID, AccessRefused, unauthorized
+from twisted_ws.access.sources import DEFAULT, Found, TokenSources
+from twisted_ws.access.tokens.claims import (
+    CLIENT_CLAIMS,
+    LEEWAY,
+    ChannelGrants,
+    ClaimRules,
+    channelGrantsOf,
+    decodeClaims,
+    identityOf,
+    isForAnother,
+)
+from twisted_ws.access.tokens.keyfiles import KeyFile, PublicKeys, SecretKeys
+from twisted_ws.access.tokens.presets import completed
+from twisted_ws.access.tokens.verification import (
+    CHANNEL_TYPE,
+    CONNECTION_TYPES,
+    AnyKey,
+    InvalidToken,
+    KeySet,
+    Token,
+    parse,
+    verify,
+)
+from twisted_ws.access.tokens.verified import VerifiedTokens
+from twisted_ws.errors import ConfigurationError
+from twisted_ws.identity import Identity
+from twisted_ws.upgrade import UpgradeRequest
+
+T = TypeVar("T")
+
+# Seconds for which a verified token counts without another look at keys that change meanwhile: a key that its owner has
+# withdrawn opens nothing for longer.
+RECHECK = 300.0
+
+
+class JWTAuthenticator:
+    """The authenticator ``jwt``.
+
+    Options: ``secret-file`` (see `SecretKeys`), ``key-file`` (see `PublicKeys`) or ``jwks`` (a URL, see `RemoteKeys`);
+    ``issuer``, ``audience``, ``require``, ``user``, ``scopes``, ``grants``, ``info``, ``leeway`` (see `ClaimRules`);
+    ``sources``; ``expiry`` ("close" or "keep"); ``preset`` (see `PRESETS`).
+
+    Args:
+        settings: the settings.
+        unixTime: the wall clock.
+        keys: keys that change, in place of a file.
+
+    Attributes:
+        rules: what tokens must say.
+
+    Raises:
+        ConfigurationError: an option or a file is wrong.
+    """
+
+    def __init__(
+        self, settings: AuthenticatorSettings, unixTime: Callable[[], float] = time.time, keys: KeySet | None = None
+    ) -> None:
+        where = f"authenticators.{settings.name}"
+        given = completed(settings.options, where)
+        options = Options(where, given, settings.directory)
+        self.name = settings.name
+        self._unixTime = unixTime
+        options.has("preset")
+        sources = options.texts("sources", DEFAULT)
+        self._sources = TokenSources(sources, f"{where}.sources")
+        secretFile, keyFile = options.path("secret-file", None), options.path("key-file", None)
+        count = sum(each is not None for each in (secretFile, keyFile, keys)) + options.has("jwks")
+        if count != 1:
+            raise ConfigurationError(f"{where} needs one of secret-file, key-file and jwks.")
+        if options.has("jwks"):
+            what = f"authenticator {settings.name}"
+            backEnd = makeBackEnd(options, what, settings.reactor, settings.limits.upgradeDeadline)
+            keys = RemoteKeys(checkURL(options, "jwks"), what, backEnd, settings.reactor)
+        self.rules = ClaimRules(
+            options.text("issuer", None),
+            options.texts("audience", ()),
+            _required(options),
+            options.text("user", "sub"),
+            options.text("scopes", "scope"),
+            options.text("grants", "twisted_ws"),
+            options.text("info", ""),
+            options.number("leeway", LEEWAY, 0, 300, "seconds"),
+            options.choice("expiry", ("close", "keep"), "close") == "keep",
+        )
+        options.done()
+        if keys is not None:
+            checkForKeySet(self.rules, where)
+        self._file: KeyFile | None = None
+        if secretFile is not None:
+            self._file = SecretKeys(secretFile)
+        elif keyFile is not None:
+            self._file = PublicKeys(keyFile)
+        self._keys = keys
+        self._verified = VerifiedTokens(unixTime)
+
+    def __repr__(self) -> str:
+        return f"<JWTAuthenticator {self.name}{f' of {self.rules.issuer}' if self.rules.issuer else ''}>"
+
+    def start(self, host: Host) -> None:
+        """Begin to fetch keys that change."""
+        if self._keys is not None:
+            self._keys.start()
+
+    def stop(self) -> Any:
+        """Fetch no more; return a Deferred if that takes time."""
+        return None if self._keys is None else self._keys.stop()
+
+    def reload(self) -> None:
+        """Read the keys anew, and verify every token anew.
+
+        Raises:
+            ConfigurationError: the file cannot be used, and the old keys stay.
+        """
+        if self._file is not None:
+            self._file.reload()
+        self._verified.clear()
+
+    def identify(self, request: UpgradeRequest) -> Identity | Deferred[Identity] | None:
+        """Return whose token is in a request; None without a token, or if it says that another issued it.
+
+        Raises:
+            AccessRefused: the token is wrong, or (503) its key cannot be had at present.
+        """
+        found = self._sources.find(request)
+        if found is None:
+            return None
+        name = self._verified.nameOf(found)
+        known = self._verified.get(name)
+        if known is not None:
+            return known
+        try:
+            token = parse(found.token)
+            if token is None or _whyNotMine(self.rules, token):
+                return None
+            checkType(token, isForChannels=False)
+        except InvalidToken as error:
+            raise self._refusal(error) from None
+        return self._withKeys(token, lambda keys: self._verify(token, keys, found, name))
+
+    def whyUnclaimed(self, request: UpgradeRequest) -> str:
+        """Return why a token in a request is not this authenticator's, for the operator; "" without a token."""
+        found = self._sources.find(request)
+        if found is None:
+            return ""
+        token = parse(found.token)
+        return "is not a JSON Web Token" if token is None else _whyNotMine(self.rules, token)
+
+    def grantsOf(self, token: str, user: str) -> ChannelGrants | Deferred[ChannelGrants]:
+        """Return what a channel token allows a user: type ``twisted-ws-sub+jwt``, claims ``sub``, ``channels`` and ``exp``.
+
+        Raises:
+            AccessRefused: the token is wrong, or (503) its key cannot be had at present; the Deferred fails with the same.
+        """
+        try:
+            parsed = parse(token)
+            if parsed is None:
+                raise InvalidToken("This is not a JSON Web Token.")
+            checkType(parsed, isForChannels=True)
+        except InvalidToken as error:
+            raise self._refusal(error) from None
+
+        def check(keys: tuple[AnyKey, ...]) -> ChannelGrants:
+            verify(parsed, keys)
+            return channelGrantsOf(self.rules, parsed.payload, user, self._unixTime())
+
+        return self._withKeys(parsed, check)
+
+    def _verify(self, token: Token, keys: tuple[AnyKey, ...], found: Found, name: bytes) -> Identity:
+        verify(token, keys)
+        now = self._unixTime()
+        identity, until = identityOf(self.rules, token.payload, now, self.name, found.isAmbient, found.inURL)
+        self._verified.put(name, identity, until if self._keys is None else min(until, now + RECHECK))
+        return identity
+
+    def _withKeys(self, token: Token, check: Callable[[tuple[AnyKey, ...]], T]) -> T | Deferred[T]:
+        """Return what `check` makes of the keys that may have signed a token."""
+
+        def checked(found: AnyKey | None) -> T:
+            try:
+                return check(() if found is None else (found,))
+            except InvalidToken as error:
+                raise self._refusal(error) from None
+
+        if self._keys is None:
+            assert self._file is not None
+            try:
+                return check(self._file.keys)
+            except InvalidToken as error:
+                raise self._refusal(error) from None
+        key = self._keys.find(token.kid, token.alg)
+        if isinstance(key, Deferred):
+            later: Deferred[T] = key.addCallback(checked)
+            return later
+        return checked(key)
+
+    def _refusal(self, error: InvalidToken) -> AccessRefused:
+        by = f"by {self.name}{f', {error.option}' if error.option else ''}"
+        return unauthorized(EXPIRED if error.isExpired else INVALID, error.message, detail=by)
+
+
+def checkType(token: Token, isForChannels: bool) -> None:
+    """Refuse a token that is for something else.
+
+    Raises:
+        InvalidToken: it is.
+    """
+    if isForChannels:
+        if token.type != CHANNEL_TYPE:
+            raise InvalidToken("This is not a channel token.")
+    elif token.type == CHANNEL_TYPE:
+        raise InvalidToken("This is a channel token, which opens no connection.")
+    elif token.type not in CONNECTION_TYPES:
+        raise InvalidToken("The token is of another type (typ).")
+
+
+def checkForKeySet(rules: ClaimRules, where: str) -> None:
+    """Refuse rules that let in whoever has a token of a provider: its keys sign those of all its clients.
+
+    Raises:
+        ConfigurationError: they do.
+    """
+    if rules.issuer is None:
+        raise ConfigurationError(f"{where} needs issuer: what the provider's tokens have as iss.")
+    if not rules.audience and not any(name in rules.require for name in CLIENT_CLAIMS):
+        names = " or ".join(CLIENT_CLAIMS)
+        raise ConfigurationError(f"{where} needs audience, or a value of {names} in require: whom tokens are for.")
+
+
+def _whyNotMine(rules: ClaimRules, token: Token) -> str:
+    if isForAnother(rules, token.payload):
+        return "is of another issuer"
+    if TICKET not in rules.audience:
+        try:
+            if decodeClaims(token.payload).get("aud") in (TICKET, [TICKET]):
+                return "is a ticket"
+        except InvalidToken:
+            pass  # and is refused as malformed
+    return ""
+
+
+def _required(options: Options) -> dict[str, Any]:
+    found: dict[str, Any] = options.table("require", {})
+    if not all(isinstance(each, str | int | float | bool) for each in found.values()):
+        raise options.wrong("require", "a table of claims and their values")
+    return found

@@ -1,0 +1,1 @@
+"""JSON Web Tokens: who signed them, and what they say."""

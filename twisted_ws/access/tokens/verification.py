@@ -1,0 +1,164 @@
+"""Signed tokens (RFC 7515, compact form), and the keys that they are verified with."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import jwt
+import msgspec
+
+from twisted_ws.access.sources import MOST_BYTES
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+# The type (RFC 8725 section 3.11) of a token for channels, which opens no connection.
+CHANNEL_TYPE = "twisted-ws-sub+jwt"
+# Those of tokens that open one: RFC 7519 section 5.1, RFC 9068 section 2.1.
+CONNECTION_TYPES = frozenset({"jwt", "at+jwt"})
+# Characters of the id of a key: known ones have up to 64. Whoever fetches keys remembers those that it has not found.
+LONGEST_KEY_ID = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key that verifies tokens.
+
+    Attributes:
+        key: what PyJWT takes: bytes, or a public key of cryptography.
+        algorithms: those that it verifies (RFC 7518 section 3.1), never ones of two kinds: a public key is no secret of HS256.
+    """
+
+    key: Any = field(repr=False)
+    algorithms: tuple[str, ...]
+
+
+class AnyKey(Protocol):
+    """What verifies tokens (see `Key`)."""
+
+    @property
+    def key(self) -> Any:
+        """Return what PyJWT takes."""
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """Return the algorithms that it verifies."""
+
+
+class KeySet(Protocol):
+    """Keys that change while the server runs."""
+
+    def start(self) -> None:
+        """Begin to fetch them."""
+
+    def stop(self) -> Any:
+        """Fetch no more; return a Deferred if that takes time."""
+
+    def find(self, kid: str | None, alg: str) -> AnyKey | Deferred[Any] | None:
+        """Return the key for a token, None if there is none; `kid` and `alg` are what its header says, and not verified.
+
+        Raises:
+            AccessRefused: keys cannot be had at present; the Deferred fails with the same.
+        """
+
+
+class InvalidToken(ValueError):
+    """A token that is refused.
+
+    Attributes:
+        message: one fixed sentence, without anything of the token.
+        option: the option of the authenticator that refuses it; "" if any would.
+        isExpired: whether it was valid before.
+    """
+
+    def __init__(self, message: str, option: str = "", *, isExpired: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.option = option
+        self.isExpired = isExpired
+
+
+class Token(NamedTuple):
+    """A token that nobody has verified yet.
+
+    Attributes:
+        text: all of it.
+        alg: the algorithm that it says it is signed with.
+        kid: the id of the key, None without one.
+        type: its type in lower case, without ``application/``; "jwt" if it does not say.
+        payload: its claims, not decoded.
+    """
+
+    text: str
+    alg: str
+    kid: str | None
+    type: str
+    payload: bytes
+
+    def __repr__(self) -> str:
+        return f"<Token {self.type}>"
+
+
+class _Header(msgspec.Struct):
+    alg: str
+    kid: str | None = None
+    typ: str | None = None
+    crit: Any = None
+    b64: Any = None
+
+
+_headers = msgspec.json.Decoder(_Header)
+_signatures = jwt.PyJWS()
+
+
+def parse(text: str) -> Token | None:
+    """Return the token that `text` is; None if it is another kind of credential.
+
+    Raises:
+        InvalidToken: it is one that no server should take.
+    """
+    if len(text) > MOST_BYTES:
+        raise InvalidToken(f"The token is longer than {MOST_BYTES} bytes.")
+    try:
+        header, payload, _ = map(_decoded, text.split("."))
+        read = _headers.decode(header)
+    except (ValueError, UnicodeError, RecursionError):
+        return None
+    if read.crit is not None or read.b64 is not None:
+        raise InvalidToken("The token has a critical extension (crit or b64).")
+    if read.kid is not None and len(read.kid) > LONGEST_KEY_ID:
+        raise InvalidToken("The id of the token's key (kid) is too long.")
+    kind = (read.typ or "JWT").lower().removeprefix("application/")
+    return Token(text, read.alg, read.kid, kind, payload)
+
+
+def verify(token: Token, keys: Iterable[AnyKey]) -> None:
+    """Check the signature of a token; any of the keys may have made it.
+
+    Raises:
+        InvalidToken: none of them has.
+    """
+    usable = [key for key in keys if token.alg in key.algorithms]
+    if not usable:
+        raise InvalidToken("No key here is of the algorithm that the token is signed with.")
+    for key in usable:
+        try:
+            _signatures.decode_complete(token.text, key.key, list(key.algorithms))
+        except Exception:  # a TypeError, too, for a key that does not fit
+            continue
+        return
+    raise InvalidToken("The signature is wrong.")
+
+
+def _decoded(part: str) -> bytes:
+    """Return the bytes of a part (RFC 7515 section 2: base64url without padding)."""
+    encoded = part.encode("ascii")
+    decoded = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), b"-_", validate=True)
+    # Each sequence of bytes has one form only: the same token in another form would be another one for a cache.
+    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != encoded:
+        raise binascii.Error
+    return decoded

@@ -1,0 +1,70 @@
+"""Tokens that were verified a while ago."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+
+from twisted_ws.access.sources import Found
+from twisted_ws.identity import Identity
+
+# Tokens, some 600 bytes each, and the bytes of their claims: a reconnecting crowd of that many users costs one verification each.
+MOST = 10_000
+MOST_CLAIMS = 16 * 1024 * 1024
+
+
+class VerifiedTokens:
+    """The identities behind tokens, by their SHA-256; the least recently used are forgotten.
+
+    Args:
+        unixTime: the wall clock.
+        most: tokens.
+        mostClaims: bytes of claims, in all.
+    """
+
+    def __init__(self, unixTime: Callable[[], float], most: int = MOST, mostClaims: int = MOST_CLAIMS) -> None:
+        self._unixTime = unixTime
+        self._most = most
+        self._mostClaims = mostClaims
+        self._claims = 0
+        self._found: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __repr__(self) -> str:
+        return f"<VerifiedTokens {len(self)}>"
+
+    @staticmethod
+    def nameOf(found: Found) -> bytes:
+        """Return the name of a token here: what holds for one from a header need not hold for the same from a URL."""
+        return sha256(found.token.encode("utf-8", "surrogatepass")).digest() + (b"uc" if found.inURL else b"c"[: found.isAmbient])
+
+    def get(self, name: bytes) -> Identity | None:
+        """Return the identity behind a token that is still valid."""
+        entry = self._found.get(name)
+        if entry is None:
+            return None
+        if entry[1] <= self._unixTime():
+            self._forget(name)
+            return None
+        self._found.move_to_end(name)
+        return entry[0]
+
+    def put(self, name: bytes, identity: Identity, until: float) -> None:
+        """Keep an identity until Unix time `until`."""
+        if name in self._found:
+            self._forget(name)
+        self._found[name] = (identity, until)
+        self._claims += len(identity.payload)
+        while len(self._found) > self._most or self._claims > self._mostClaims:
+            self._forget(next(iter(self._found)))
+
+    def _forget(self, name: bytes) -> None:
+        self._claims -= len(self._found.pop(name)[0].payload)
+
+    def clear(self) -> None:
+        """Forget all: the keys are others now."""
+        self._found.clear()
+        self._claims = 0
