@@ -53,7 +53,9 @@ def test_notInstalled(monkeypatch):
     monkeypatch.setitem(sys.modules, "hiredis", None)
     for name in [name for name in sys.modules if name.startswith("twisted_ws.engines.redis")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(ConfigurationError, match=r"hiredis is not installed; try pip install 'twisted-ws\[redis\]'"):
+    with pytest.raises(
+        ConfigurationError, match=r"hiredis is not installed\. .*twisted-ws\[redis\]; on Debian, python3-hiredis\.$"
+    ):
         engineMaker(Settings(engine="rediss://host"))
 
 

@@ -19,7 +19,7 @@ from tests.web.worlds import Client
 from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.daemon.service import Daemon
-from twisted_ws.daemon.settings import Mount, Settings
+from twisted_ws.daemon.settings import Mount, Settings, merge
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.services.demo import Demo
@@ -410,6 +410,7 @@ def test_reloadOfLittle() -> None:
         (Settings(allowedOrigins=("localhost:8000",)), "--allowed-origin: 'localhost:8000' is not an origin: "),
         (Settings(allowedHosts=("a b",)), "--allowed-host: 'a b' is not a host name: "),
         (Settings(services=(Mount("chat", "demo"),)), "--service chat=demo: 'chat' is not a path: "),
+        (merge({"services": {"/a": {"target": "demo", "nam": 1}}}, {}), 'services."/a": The service demo '),
     ],
 )
 def test_namesTheOption(settings: Settings, line: str) -> None:

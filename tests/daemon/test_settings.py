@@ -219,3 +219,17 @@ def test_reprKeepsSecrets() -> None:
     settings = merge({"services": {"/a": {"target": "m:A", "password": "s3cret"}}}, {}, ["checker s3cret"])
     assert settings.checkers == ("checker s3cret",)
     assert "s3cret" not in repr(settings)
+
+
+def test_serviceTableMistakesSayWhere(tmp_path: Path) -> None:
+    """A mistake in a service's table is reported with the file and the table, not with the flag that nobody gave."""
+    path = tmp_path / "ws.toml"
+    path.write_text('[services."/chat"]\ntarget = "demo"\nscopes = 5\n')
+    with pytest.raises(ConfigurationError) as caught:
+        merge(load(str(path)), {})
+    assert str(caught.value) == f'{path}: services."/chat".scopes must be a list of strings, not 5.'
+    path.write_text('[services."/chat"]\ntarget = "demo"\n')
+    (mount,) = merge(load(str(path)), {}).services
+    assert str(mount) == f'{path}: services."/chat"'
+    (mount,) = merge(load(str(path)), {"service": ["/chat=demo"]}).services
+    assert str(mount) == "--service /chat=demo"

@@ -41,13 +41,19 @@ def engineMaker(settings: Settings) -> Callable[[Runtime], Engine] | None:
     except ImportError as error:
         missing = f"{error.name} is not installed" if error.name else str(error)
         extra = scheme.partition("+")[0].removesuffix("s")
-        raise ConfigurationError(f"--engine {scheme}: {missing}; try pip install 'twisted-ws[{extra}]'.") from None
+        raise ConfigurationError(f"--engine {scheme}: {missing}. {_remedy(extra, error.name)}") from None
 
     def make(runtime: Runtime) -> Engine:
         engine: Engine = factory(EngineSettings(url, password, settings.limits, runtime.wheel, runtime.reactor))
         return engine
 
     return make
+
+
+def _remedy(extra: str, module: str | None) -> str:
+    """Return how to get what an engine needs: the package may have come from an index, a file or the system."""
+    debian = f"; on Debian, python3-{module}" if module else ""
+    return f"Install twisted_ws with its extra, twisted-ws[{extra}]{debian}."
 
 
 def _password(path: str | None) -> bytes | None:

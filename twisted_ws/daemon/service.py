@@ -130,7 +130,7 @@ class Daemon(MultiService):
             except ServiceError:
                 raise  # its text names the service
             except ConfigurationError as error:
-                raise ConfigurationError(f"--service {mount.path}={mount.target}: {error}") from None
+                raise ConfigurationError(f"{mount}: {error}") from None
 
     def _memory(self) -> MemoryEngine | None:
         """Return the engine in memory, None if another process has the engine."""

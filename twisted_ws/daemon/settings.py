@@ -30,6 +30,7 @@ class Mount:
         authenticate: who is asked about requests to it; None: as for all.
         scopes: an identity needs one of these, if there are any.
         interceptors: targets; what they name is called around its handlers.
+        source: where the operator has written it, for errors; "": as a flag.
     """
 
     path: str
@@ -38,6 +39,11 @@ class Mount:
     authenticate: tuple[str, ...] | None = None
     scopes: tuple[str, ...] = ()
     interceptors: tuple[str, ...] = ()
+    source: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        """Return what the operator has written: the flag, or the table with its file."""
+        return self.source or f"--service {self.path}={self.target}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,11 +328,13 @@ def load(path: str) -> dict[str, Any]:
         raise ConfigurationError(f"The configuration file {path} is not valid TOML: {error}.") from None
     except RecursionError:
         raise ConfigurationError(f"The configuration file {path} is nested too deeply.") from None
-    return {**absolute(document, str(Path(path).parent)), _DIRECTORY: str(Path(path).parent.absolute())}
+    return {**absolute(document, str(Path(path).parent)), _DIRECTORY: str(Path(path).parent.absolute()), _FILE: path}
 
 
 # Not a key that anybody can write in TOML: the directory of the file, for paths that only authenticators know.
 _DIRECTORY = "\0directory"
+# Nor this: the file as it was named, for errors.
+_FILE = "\0file"
 
 
 def absolute(values: Mapping[str, Any], directory: str) -> dict[str, Any]:
@@ -353,7 +361,7 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
         ConfigurationError: a key is unknown (the text names the nearest) or a value is invalid.
     """
     document = dict(document)
-    directory = document.pop(_DIRECTORY, "")
+    directory, file = document.pop(_DIRECTORY, ""), document.pop(_FILE, "")
     _refuseUnknown(document, [key.name for key in KEYS] + ["services", "limits", "authenticators", "channels"], "")
     table = _table(document, "limits")
     _refuseUnknown(table, sorted(_LIMITS), "limits.")
@@ -370,7 +378,7 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
                     limits[key.field] = _limit(f"{prefix}{key.name}", key.field, value)
                 else:
                     values[key.field] = value
-    mounts = [_mount(path, table) for path, table in _table(document, "services").items()]
+    mounts = [_mount(path, table, file) for path, table in _table(document, "services").items()]
     if flags.get("service"):
         mounts = [_parseMount(text) for text in flags["service"]]
     if mounts:
@@ -426,11 +434,12 @@ def _refuseUnknown(table: Mapping[str, Any], known: list[str], prefix: str) -> N
             raise ConfigurationError(f"{prefix}{name} is not a setting{didYouMean(name, known, prefix)}")
 
 
-def _mount(path: str, table: Any) -> Mount:
+def _mount(path: str, table: Any, file: str) -> Mount:
+    called = f'{file}: services."{path}"' if file else f'services."{path}"'
     if not isinstance(table, dict) or not isinstance(table.get("target"), str):
         meant = get_close_matches("target", table, 1) if isinstance(table, dict) and "target" not in table else ()
         hint = f": is {meant[0]} a misspelling?" if meant else "."
-        raise ConfigurationError(f'services."{path}" must be a table with a target, such as target = "package.module:Name"{hint}')
+        raise ConfigurationError(f'{called} must be a table with a target, such as target = "package.module:Name"{hint}')
     options = {name: value for name, value in table.items() if name not in _RESERVED}
     lists = {}
     for name in _RESERVED[1:]:
@@ -438,8 +447,10 @@ def _mount(path: str, table: Any) -> Mount:
             try:
                 lists[name] = _list(table[name])
             except ValueError as expected:
-                raise ConfigurationError(f'services."{path}".{name} must be {expected}, not {table[name]!r}.') from None
-    return Mount(path, table["target"], options, lists.get("authenticate"), lists.get("scopes", ()), lists.get("interceptor", ()))
+                raise ConfigurationError(f"{called}.{name} must be {expected}, not {table[name]!r}.") from None
+    return Mount(
+        path, table["target"], options, lists.get("authenticate"), lists.get("scopes", ()), lists.get("interceptor", ()), called
+    )
 
 
 # The keys of a service's table that are not options of its class.

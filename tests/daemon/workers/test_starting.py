@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from twisted_ws.daemon.process import ProcessDaemon
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.daemon.workers.cores import cores
 from twisted_ws.daemon.workers.starting import daemonFor
-from twisted_ws.daemon.workers.supervisor import Supervisor
+from twisted_ws.daemon.workers.supervisor import Supervisor, oldAtBroadcastSite
 from twisted_ws.errors import ConfigurationError
 
 
@@ -95,3 +96,18 @@ def test_anEndpointOfItsOwnKind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ListenAddress, "endpoint", lambda *arguments: Own())
     with pytest.raises(ConfigurationError, match="--listen own:5 cannot be shared by workers: give a port, unix: or systemd:"):
         _supervisor(port="off", listen=("own:5",)).listen()
+
+
+@pytest.mark.parametrize(
+    ("old", "told"),
+    [
+        (Settings(), ["allowed-host"]),
+        (Settings(broadcastTlsPort="8443"), ["certificate", "allowed-host"]),
+        (Settings(broadcastPort="off"), []),
+    ],
+)
+def test_whatTheBroadcastSiteKeeps(old: Settings, told: list[str]) -> None:
+    """After new workers have taken changed settings over, those are named of which the broadcast site has the old ones."""
+    new = replace(old, allowedHosts=("app.example",), certificate="new.pem", allowedOrigins=("*",))
+    assert oldAtBroadcastSite(new, old) == told
+    assert oldAtBroadcastSite(old, old) == []

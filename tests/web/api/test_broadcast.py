@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionLost
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from tests.memory import SteadyClock
@@ -336,6 +337,16 @@ def test_health(credentials: Any, method: bytes) -> None:
         assert (alive.status, ready.status, ready.header("retry-after")) == (200, 503, "5")
         if method == b"GET":
             assert ready.json == {"error": "unavailable", "message": f"The server takes no new traffic: {reason}."}
+
+
+def test_readinessIsLoggedWhenItChanges(open_: World) -> None:
+    """However often /readyz is asked, the log has one line for each change of the answer."""
+    with capturedLogs() as events:
+        for reason in (None, "the engine is away", "the engine is away", None, None):
+            open_.server.reason = reason
+            open_.get(b"/readyz")
+    said = [formatEvent(event) for event in events]
+    assert said == ["/readyz answers 503: the engine is away", "/readyz answers 200 again"]
 
 
 def test_slowEngine(open_: World) -> None:

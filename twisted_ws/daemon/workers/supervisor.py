@@ -76,6 +76,18 @@ FIXED_LIMITS = (
     "workerStart",
 )
 
+# What the broadcast site has from the supervisor's start, while new workers have it as it is now; with TLS there, these too.
+AT_BROADCAST_SITE = ("allowedHosts", "trustedProxies")
+AT_BROADCAST_TLS = ("certificate", "privateKey", "chain", "keyStore", "keyStorePasswordFile", "clientCA", "tlsMinimum")
+
+
+def oldAtBroadcastSite(new: Settings, old: Settings) -> list[str]:
+    """Return the keys whose change new workers know, and the broadcast site of a supervisor that began with `old` does not."""
+    names = set(AT_BROADCAST_SITE) if (old.broadcastPort, old.broadcastTlsPort) != ("off", "off") else set()
+    if old.broadcastTlsPort != "off":
+        names.update(AT_BROADCAST_TLS)
+    return [key.name for key in KEYS if key.field in names and getattr(new, key.field) != getattr(old, key.field)]
+
 
 class SupervisorServer(WebSocketServer):
     """The server of a supervisor, which has no callers of its own.
@@ -361,6 +373,11 @@ class Supervisor(ProcessDaemon):
                 self._orders = before
             raise
         self._running = new
+        stays = oldAtBroadcastSite(new, old)
+        if stays:
+            self._log.warn(
+                "The workers have the new {names}; the broadcast site keeps the old until a restart.", names=", ".join(stays)
+            )
 
 
 class _Workers(Factory):

@@ -43,6 +43,7 @@ from twisted_ws.daemon.engines import MEMORY
 from twisted_ws.daemon.listeners import Listener
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.watchdog import Watchdog
+from twisted_ws.daemon.workers.lifeline import Lifeline
 from twisted_ws.daemon.workers.orders import Orders, restoreEnvironment
 from twisted_ws.daemon.workers.pipe import PipeObserver
 from twisted_ws.daemon.workers.sockets import InheritingReactor
@@ -203,9 +204,11 @@ class Work:
         slot: its slot, from 0.
         reactor: the reactor.
         repeats: what the first worker has said as well.
+        lifeline: what ends the process with its supervisor until it listens.
     """
 
-    def __init__(self, slot: int, reactor: Any, repeats: Repeats) -> None:
+    def __init__(self, slot: int, reactor: Any, repeats: Repeats, lifeline: Lifeline) -> None:
+        self._lifeline = lifeline
         self._slot = slot
         self._reactor = reactor
         self._repeats = repeats
@@ -232,6 +235,7 @@ class Work:
         return daemon.server.started().addCallback(self._listen, daemon)
 
     def _listen(self, result: None, daemon: WorkerDaemon) -> None:
+        self._lifeline.letGo()
         if self._isLeaving:
             return
         with self._repeats:
@@ -241,6 +245,7 @@ class Work:
         self.link.send("worker.ready")
 
     def _fail(self, failure: Any) -> None:
+        self._lifeline.letGo()
         if self._isLeaving:
             return
         self.exitCode = 1
@@ -260,6 +265,7 @@ class Work:
             return [] if self._daemon is None else self._daemon.reloadAll()
 
     def _leave(self) -> None:
+        self._lifeline.letGo()
         if self._isLeaving:
             return
         self._isLeaving = True
@@ -317,6 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _install(given[1])
         _trial(int(given[2]))
     slot, reactorModule = given
+    lifeline = Lifeline(LINK)
     for each in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else map(str, range(SOCKETS)):
         if int(each) >= LINK:
             with suppress(OSError):
@@ -328,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     repeats = Repeats(slot == "1")
     pipe = PipeObserver(LOG)
     globalLogBeginner.beginLoggingTo([FilteringLogObserver(pipe, [LogLevelFilterPredicate(LogLevel.info), repeats])])
-    work = Work(int(slot) - 1, reactor, repeats)
+    work = Work(int(slot) - 1, reactor, repeats, lifeline)
     LoopingCall(pipe.flush).start(FLUSH, now=False)
     reactor.callWhenRunning(_ignoreSignals)
     reactor.callWhenRunning(work.begin)

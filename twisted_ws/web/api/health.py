@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from twisted.logger import Logger
+
 from twisted_ws.web.http.errors import HttpError, retryAfter
 from twisted_ws.web.http.resource import HttpResource
 from twisted_ws.web.http.response import jsonBody
@@ -23,16 +25,28 @@ class Liveness(HttpResource):
 
 
 class Readiness(HttpResource):
-    """200 while the server takes traffic, otherwise 503 with the reason; the answer says if the engine is slow."""
+    """200 while the server takes traffic, otherwise 503 with the reason; the answer says if the engine is slow.
+
+    It is asked every few seconds, so the log has a line when the answer changes, and none for each request.
+    """
+
+    _log = Logger()
 
     def __init__(self, server: WebSocketServer) -> None:
         super().__init__()
         self._server = server
+        self._reason: str | None = None
 
     def render_GET(self, request: HttpRequest) -> bytes:
         """Ask the server."""
         reason = self._server.readiness()
+        if reason != self._reason:
+            self._reason = reason
+            if reason is None:
+                self._log.info("/readyz answers 200 again")
+            else:
+                self._log.info("/readyz answers 503: {reason}", reason=reason)
         if reason is not None:
-            raise HttpError(503, f"The server takes no new traffic: {reason}.", headers=retryAfter())
+            raise HttpError(503, f"The server takes no new traffic: {reason}.", headers=retryAfter(), isLogged=False)
         request.say("Content-Type", "application/json")
         return jsonBody({"status": "ready", "engine": "slow"} if self._server.engine.isSlow else {"status": "ready"})

@@ -47,6 +47,7 @@ class HttpError(Exception):
         headers: more response headers; a tuple makes several lines.
         more: more members of the body.
         hint: what the operator's log says in addition to the message, or "".
+        isLogged: whether the log gets a line for each request that is refused so.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class HttpError(Exception):
         headers: Mapping[str, str | tuple[str, ...]] | None = None,
         more: Mapping[str, str] | None = None,
         hint: str = "",
+        isLogged: bool = True,
     ) -> None:
         super().__init__(f"{status} {message}")
         self.status = status
         self.message = message
         self.hint = hint
+        self.isLogged = isLogged
         # A service may refuse with any status.
         self.slug = slug or _SLUGS.get(status) or ("forbidden" if status < 500 else "unavailable")
         self.headers = dict(headers or {})

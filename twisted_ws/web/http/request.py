@@ -240,21 +240,22 @@ class HttpRequest(Request):
         return responseHead(self.clientproto, self.code, self.code_message, said, length, not self.channel.persistent)
 
     def refuse(self, error: HttpError) -> None:
-        """Answer with an error, and log one line."""
-        self.channel.site.throttle.info(
-            _log,
-            f"request refused with {error.status}",
-            "{peer}: {status} {slug}: {reason} ({method} {path}{hint})",
-            peer=peerName(self.peerAddress),
-            status=error.status,
-            slug=error.slug,
-            # Not "message", which Twisted overwrites for observers of its older log.
-            reason=printable(error.message),  # a service's own text may contain anything
-            # Without the query: secrets travel there.
-            method=printable(self.method) if self.head is not None else "?",
-            path=printable(self.path) if self.head is not None else "?",
-            hint=f"; {printable(error.hint)}" if error.hint else "",
-        )
+        """Answer with an error, and log one line if it wants that."""
+        if error.isLogged:
+            self.channel.site.throttle.info(
+                _log,
+                f"request refused with {error.status}",
+                "{peer}: {status} {slug}: {reason} ({method} {path}{hint})",
+                peer=peerName(self.peerAddress),
+                status=error.status,
+                slug=error.slug,
+                # Not "message", which Twisted overwrites for observers of its older log.
+                reason=printable(error.message),  # a service's own text may contain anything
+                # Without the query: secrets travel there.
+                method=printable(self.method) if self.head is not None else "?",
+                path=printable(self.path) if self.head is not None else "?",
+                hint=f"; {printable(error.hint)}" if error.hint else "",
+            )
         self._sendError(error)
 
     def processingFailed(self, reason: Failure) -> None:
