@@ -88,6 +88,42 @@ def test_decisions(action, channel, identity, allowed):
     assert access().decide(action, channel, identity) is allowed
 
 
+@pytest.mark.parametrize(
+    ("tables", "pattern", "identity", "allowed"),
+    [
+        # A table within a pattern that says so closes the pattern, whoever may subscribe to each name.
+        ({"*": {"subscribe": "anyone", "wildcards": True}, "news.*": {"wildcards": False}}, "*", GUEST, False),
+        ({"*": {"subscribe": "anyone", "wildcards": True}, "news.*": {"wildcards": False}}, "shop.*", GUEST, True),
+        ({"*": {"subscribe": "anyone", "wildcards": True}, "a.b": {"wildcards": False}}, "a.*", GUEST, False),
+        # Where a literal token has won for all names of a pattern, the table with {user} has no say.
+        (
+            {"*": {"wildcards": True}, "users.{user}.*": {"subscribe": "owner"}, "users.news.*": {"subscribe": "anyone"}},
+            "users.news.*",
+            GUEST,
+            True,
+        ),
+        (
+            {"*": {"wildcards": True}, "users.{user}.*": {"subscribe": "owner"}, "users.news.*": {"subscribe": "anyone"}},
+            "users.*",
+            GUEST,
+            False,
+        ),
+        ({"users.{user}.*": {"subscribe": "owner", "wildcards": True}}, "users.ann.*", ANN, True),
+        ({"users.{user}.*": {"subscribe": "owner", "wildcards": True}}, "users.bob.*", ANN, False),
+        # A table that is longer than the pattern holds for some of its names, also with {user}.
+        (
+            {"a.b.*": {"subscribe": "anyone", "wildcards": True}, "a.{user}.secret": {"subscribe": "nobody"}},
+            "a.b.*",
+            GUEST,
+            False,
+        ),
+    ],
+)
+def test_patterns(tables, pattern, identity, allowed):
+    """Who may subscribe to a pattern may subscribe to every channel that it stands for, and each table within allows patterns."""
+    assert access(tables).decide("subscribe", pattern, identity) is allowed
+
+
 def test_subscribers():
     """Who is subscribed to a channel may publish there, and see who is there."""
     assert access().decide("publish", "rooms.1", ANN, ("rooms.1",))
@@ -165,6 +201,8 @@ def test_tokensDiffer(one, other):
         ({"a": {"subscribe": "owner"}}, "an owner needs {user}"),
         ({"a": {"subscribe": "subscribers"}}, "subscribers are those who"),
         ({"a": {"wildcards": "yes"}}, "must be true or false"),
+        ({"~x.*": {}}, 'channels."~x.*": no pattern stands for names that begin with ~'),
+        ({"~x.{user}": {}}, "no pattern stands for names that begin with ~"),
     ],
 )
 def test_mistakes(tables, message):
@@ -271,6 +309,41 @@ def test_publishing(worlds):
     client = world.memory.connect("/channels/rooms.1", headers={"Authorization": "Bearer ann.1000"})
     client.writeTextMessage("hello")
     assert client.readTextMessage() == "hello"
+
+
+def test_presenceForSubscribers(worlds):
+    """Who asks together with a subscription who is on a channel is one of its subscribers, on every transport."""
+    world = worlds({"*": {"subscribe": "users", "presence": "subscribers"}, "b": {"presence": "nobody"}})
+    auth = {"Authorization": "Bearer ann.1000"}
+    client = world.memory.connect("/channels", headers=auth, subProtocols=["twisted-ws.v1"])
+    client.readMessages()
+    for channel, kind in ("a", "subscribed"), ("b", "error"):
+        client.writeMessage({"type": "subscribe", "channel": channel, "presence": True})
+        answer = json.loads(client.readMessages()[-1])
+        assert answer["type"] == kind
+    client.writeMessage({"type": "presence", "channel": "c"})
+    assert json.loads(client.readMessages()[-1])["code"] == "forbidden"
+    for path, status in ("/channels/a?format=json&presence=true", 200), ("/channels/b?format=json&presence=true", 403):
+        line = "Authorization: Bearer ann.1000"
+        assert EventClient(world.factory, world.memory.clock).open(path, line).head.status == status
+        assert Client(world.factory, world.memory.clock).get(path, line).status == status
+
+
+def test_reservedNamesArePrivate(worlds):
+    """A subscriber to every channel gets nothing of those of the server."""
+    world = worlds({"*": {"subscribe": "anyone", "wildcards": True}, "~x": {"subscribe": "nobody"}})
+    client = world.memory.connect("/channels/*", headers={"Authorization": "Bearer ann.1000"})
+    for channel, message in ("~x", "a"), ("x", "b"):
+        world.memory.publish(channel, message)
+    assert [*client.readMessages()] == ["b"]
+
+
+def test_withoutRulesNoNameIsReserved():
+    """Without rules and authenticators ``*`` stands for every channel."""
+    with serve({"/channels/{channel}": ChannelService(wildcards=True)}) as memory:
+        client = memory.connect("/channels/*")
+        memory.publish("~x", "a")
+        assert [*client.readMessages()] == ["a"]
 
 
 def test_afterARefresh(worlds):

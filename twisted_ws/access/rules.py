@@ -72,6 +72,8 @@ class _Table:
 
     def __init__(self, pattern: str, table: Mapping[str, Any]) -> None:
         where = f'channels."{pattern}"'
+        if pattern.startswith(RESERVED) and (USER in pattern or pattern.endswith("*")):
+            raise ConfigurationError(f"{where}: no pattern stands for names that begin with {RESERVED}: name each channel.")
         if not _PATTERN.fullmatch(pattern) or pattern.count(USER) > 1:
             raise ConfigurationError(f"{where} must be a channel or a pattern, such as orders.*, users.{{user}}.* or *.")
         if not isinstance(table, Mapping):
@@ -153,7 +155,8 @@ class Rules:
         """Yield what holds for the names of a pattern that have tables of their own."""
         _, tokens = _parts(pattern)
         for table in self._tables:
-            if table.isBelow(tokens) and not table.pattern.startswith(RESERVED):
+            # One that fits all of the pattern's names holds for all of them (see `namespace`), or has given way to a better one.
+            if table.isBelow(tokens) and not table.fits(tokens, True) and not table.pattern.startswith(RESERVED):
                 yield _merged([each for each in self._tables if each.fits(table.tokens, table.isOpen)], defaults)
 
     @staticmethod
@@ -235,6 +238,9 @@ class ChannelAccess:
             return False
         for each in self._rules.narrower(channel, self._defaults) if isPattern else ():
             tell(f'the pattern also stands for names under channels."{each.pattern}"')
+            if not each.wildcards:
+                tell(f"wildcards = false ({_source(each, 'wildcards')})")
+                return False
             if not self._allows(each, action, channel, identity, subscribed, tell, granted):
                 return False
         return True

@@ -45,6 +45,7 @@ from twisted_ws.engines.members import OVERHEAD
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.frames import OutgoingMessage
+from twisted_ws.identity import RESERVED
 from twisted_ws.message import Message, Position, Publication, Published, Start, parsePosition
 from twisted_ws.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.wire.door.gate import addressKey
@@ -76,6 +77,7 @@ class Channels:
         limits, wheel, backlog, turns, fanOuts: the runtime's.
         seconds: the wheel's clock.
         unixTime: the wall clock.
+        isGuarded: whether rules or grants decide for some service: then no pattern stands for names that begin with ``~``.
     """
 
     # It is the part of a `twisted_ws.engines.contract.Node` that is about channels.
@@ -93,6 +95,7 @@ class Channels:
         self.presence = Presence(engine, self.wheel, self.fanOuts)
         self._engine = engine
         self._audiences: dict[Format, Audience] = {}
+        self.isGuarded = False
         self._patterns = 0  # subscriptions to patterns
         self._isDegraded = False  # as clients were told
         self._engineState: EngineState | None = None  # as it was told
@@ -329,7 +332,7 @@ class Channels:
         names, overlaps = [channel], False
         messages: dict[Format, Any] = {}
         for form, audience in self._audiences.items():
-            if self._patterns and not heard:
+            if self._patterns and not heard and not (self.isGuarded and channel.startswith(RESERVED)):
                 runs, patterns = audience.listeners(channel)
                 names, overlaps = [*names, *patterns], overlaps or len(patterns) > 1
             else:

@@ -174,7 +174,8 @@ class ChannelService(WebSocketService):
             raise ChannelError("forbidden", "Patterns are not allowed here.")
         await self._ask("onSubscribe", self.onSubscribe, caller, channel)
         if presence:
-            self.checkPresence(caller, channel)
+            # Who may subscribe is a subscriber already where presence is for these: over HTTP there is no later question.
+            self.checkPresence(caller, channel, (*caller.channels, channel))
         if isPattern(channel):
             return None
         info = await self._ask("onPresence", self.onPresence, caller, channel)
@@ -197,11 +198,17 @@ class ChannelService(WebSocketService):
                 found[channel] = await self.permit(caller, channel, presence)
         return found
 
-    def checkPresence(self, caller: Any, channel: str) -> None:
-        """Raise ChannelError if `caller` may not know who is on a channel."""
+    def checkPresence(self, caller: Any, channel: str, subscribed: tuple[str, ...] | None = None) -> None:
+        """Raise ChannelError if `caller` may not know who is on a channel.
+
+        Args:
+            caller: the caller or visitor.
+            channel: a name, checked here.
+            subscribed: the channels that it counts as subscribed to; None: those that it is.
+        """
         checkName(channel, self.server.limits.channelName)
         if self.access is not None:
-            self._require(self.access, "presence", caller, channel)
+            self._require(self.access, "presence", caller, channel, subscribed)
         elif not self.presence:
             raise ChannelError("forbidden", "Presence is not shown here.")
 
@@ -209,12 +216,16 @@ class ChannelService(WebSocketService):
         """Return whether `caller`, whose identity may have changed, may still be subscribed to a channel; no hook is asked."""
         return self.access is None or self.access.decide("subscribe", channel, caller.identity)
 
-    def _require(self, access: ChannelAccess, action: str, caller: Any, channel: str) -> None:
-        if access.decide(action, channel, caller.identity, caller.channels):
+    def _require(
+        self, access: ChannelAccess, action: str, caller: Any, channel: str, subscribed: tuple[str, ...] | None = None
+    ) -> None:
+        if subscribed is None:
+            subscribed = caller.channels
+        if access.decide(action, channel, caller.identity, subscribed):
             return
         if self.server.mayLog("a channel was refused"):
             steps: list[str] = []
-            access.decide(action, channel, caller.identity, caller.channels, steps)
+            access.decide(action, channel, caller.identity, subscribed, steps)
             _log.debug(
                 "{user} may not {action} {channel}: {steps}",
                 user=printable(caller.user or "somebody unknown"),

@@ -263,6 +263,7 @@ class WebSocketServer:
         if isinstance(service, ChannelService):
             service.interceptors = chained
             if chain is not None or len(self._rules):
+                self.channels.isGuarded = True
                 service.access = ChannelAccess(
                     self._rules, chain is not None, service.publish, service.presence, service.wildcards
                 )
