@@ -174,6 +174,8 @@ class Reader:
         }
         # A terminal shows no progress, because the answer goes to it.
         (directory / ".curlrc").write_text("silent\nshow-error\n")
+        for tool in ("bench", "tools"):
+            (directory / tool).symlink_to(ROOT / tool)
         (directory / "examples").mkdir()
         for example in (ROOT / "examples").iterdir():
             if example.suffix in (".py", ".tac"):
