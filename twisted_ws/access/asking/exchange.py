@@ -8,8 +8,9 @@ from weakref import WeakSet
 
 from cryptography import x509
 from OpenSSL import SSL
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
@@ -195,12 +196,19 @@ class _Endpoints:
             tls = self._tls.get(host)
             if tls is None:
                 tls = self._tls[host] = ClientTLS(host, self._trusted)
-        return _Endpoint(self._reactor, HostnameEndpoint(self._reactor, host, uri.port, timeout=60), tls)
+        inner: Any
+        if isIPAddress(host):
+            inner = TCP4ClientEndpoint(self._reactor, host, uri.port)
+        elif isIPv6Address(host):
+            inner = TCP6ClientEndpoint(self._reactor, host, uri.port)
+        else:
+            inner = HostnameEndpoint(self._reactor, host, uri.port)
+        return _Endpoint(self._reactor, inner, tls)
 
 
 @implementer(IStreamClientEndpoint)
 class _Endpoint:
-    def __init__(self, reactor: Any, inner: HostnameEndpoint, tls: ClientTLS | None) -> None:
+    def __init__(self, reactor: Any, inner: IStreamClientEndpoint, tls: ClientTLS | None) -> None:
         self._reactor = reactor
         self._inner = inner
         self._tls = tls
