@@ -121,7 +121,7 @@ def test_newServices(server: Running, place: Path) -> None:
     (place / "rooms.py").write_text("class Other: pass\n")
     code, said = reload(place, "--services")
     assert code == 1
-    assert "--service /room=rooms:Room: The module rooms has no Room" in said
+    assert 'services."/room": The module rooms has no Room' in said
     assert workers(server) == before
     writeService(place, SERVICE.replace("VERSION", "new"))
     with server.client("/room") as client:
