@@ -112,6 +112,14 @@ def test_revocationsEnd():
     assert len(revocations) == 50
 
 
+@pytest.mark.parametrize("header", ["Bearer x", "Basic eDp5", "Negotiate x", ""])
+def test_unknownCredentials(header):
+    """Credentials of a kind that nobody reads make no guest either."""
+    with pytest.raises(AccessRefused) as caught:
+        chain(Answers(None), Guest()).identify(UpgradeRequest(headers=(("authorization", header),)))
+    assert (caught.value.status, caught.value.reason) == (401, "invalid")
+
+
 def test_later():
     """An authenticator may answer later; those after it are asked then, and what it raises refuses."""
     first: Deferred[object] = Deferred()

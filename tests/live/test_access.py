@@ -6,13 +6,17 @@ import base64
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from websockets.exceptions import InvalidStatus
+import jwt
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
 
 from tests.access.kinds.certificates import DAY, Authority, save
 from tests.engines.redis.servers import Server
@@ -134,6 +138,48 @@ def test_certificates(tmp_path: Path) -> None:
         server.waitFor("reloaded")
         assert (come(), stream()) == ("401", "401")
     assert "The certificate is revoked" in server.output
+
+
+def test_jwt(tmp_path: Path) -> None:
+    """A token opens every transport, in a header or as a subprotocol; it ends them with itself, and is in no line of the log."""
+    secret = "planted-0123456789-0123456789-0123456789"
+    table = '[authenticators.site]\ntype = "jwt"\nsecret-file = "key"\nissuer = "https://shop.example"\nleeway = 0\n'
+    options = configured(tmp_path, f'authenticate = ["site"]\n{table}', key=secret)
+
+    def token(user: str = "ann", seconds: float = 600, key: str = secret, **claims: object) -> str:
+        made = {"iss": "https://shop.example", "sub": user, "exp": time.time() + seconds, **claims}
+        return jwt.encode(made, key, "HS256")
+
+    with running(tmp_path, *options) as server:
+
+        def come(token: str) -> str:
+            return said(lambda: server.client("/who", additional_headers={"Authorization": f"Bearer {token}"}))
+
+        good = token(scope="chat")
+        assert come(good) == "ann ['chat']"
+        offers = [Subprotocol("chat"), Subprotocol(f"twisted-ws.bearer.{good}")]
+        assert said(lambda: server.client("/who", subprotocols=offers)) == "ann ['chat']"
+        assert streams(server, "-H", f"Authorization: Bearer {good}") == "200"
+        url = f"http://localhost:{server.port('ws')}/channels/news"
+        poll = curl("-H", f"Authorization: Bearer {good}", url)
+        assert json.loads(poll)["messages"] == []
+        assert json.loads(curl("-H", f"Authorization: Bearer {good}", "-d", "x", url))["error"] == "forbidden"
+        for bad in (
+            token(seconds=-1),
+            token(key="another-0123456789-0123456789-0123456789"),
+            token(iss="https://evil.example"),
+            "x",
+        ):
+            assert come(bad) == streams(server, "-H", f"Authorization: Bearer {bad}") == "401"
+        assert "www-authenticate: bearer" in curl("-i", url).lower()
+        with server.client("/who", additional_headers={"Authorization": f"Bearer {token(seconds=2)}"}) as client:
+            client.recv(PATIENCE)
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(PATIENCE)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "expired")
+    assert secret not in server.output
+    assert good not in server.output
 
 
 def test_ticketsOfTwoMachines(tmp_path: Path) -> None:

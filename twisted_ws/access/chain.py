@@ -101,12 +101,14 @@ class Chain:
         raise self._nobody()
 
     def _requireNone(self, request: UpgradeRequest) -> None:
-        """Refuse a credential that somebody has seen and nobody has claimed: it is wrong, and whoever sent it is no guest.
+        """Refuse credentials that nobody has claimed: they are wrong, and whoever sent them is no guest.
 
         Raises:
             AccessRefused: there is one.
         """
         whys = [f"{name}: {why}" for name, ask in self._unclaimed if (why := ask(request))]
+        if not whys and (request.bearer is not None or "authorization" in request.headers):
+            whys = ["no authenticator reads such credentials"]
         if whys:
             raise unauthorized(INVALID, "No authenticator accepts these credentials.", detail="; ".join(whys))
 

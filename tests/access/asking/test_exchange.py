@@ -61,6 +61,7 @@ class Connection(Protocol):
                 self.transport.write(answer)
 
     def connectionLost(self, reason):
+        self.connected = 0
         self.factory.lost += 1
 
 

@@ -131,6 +131,11 @@ class TicketAuthenticator:
         later: Deferred[Any] = claimed.addCallbacks(_once, _failed, callbackArgs=(identity,))
         return later
 
+    def whyUnclaimed(self, request: UpgradeRequest) -> str:
+        """Return why a token in a request is not a ticket; "" without a token."""
+        found = self._sources.find(request)
+        return "" if found is None or _split(found) is not None else "is not a ticket"
+
     def _read(self, signed: bytes, payload: bytes, signature: bytes) -> tuple[Identity, float]:
         """Return the identity in a ticket, and until when it must not be taken again."""
         if not any(hmac.compare_digest(hmac.digest(secret, signed, "sha256"), signature) for secret in self._secrets.secrets):
