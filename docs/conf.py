@@ -25,9 +25,10 @@ default_role = "code"
 nitpicky = True
 nitpick_ignore_regex = [
     # Types of other projects, whose inventories a build without a network cannot read.
-    (r"py:.*", r"(twisted|zope|autobahn|OpenSSL|collections|typing|pathlib|ipaddress|enum)\..*"),
+    (r"py:.*", r"(twisted|zope|autobahn|OpenSSL|collections|typing|pathlib|ipaddress|enum|os)\..*"),
     # What signatures name and users never hold.
     (r"py:class", r"twisted_ws\.service\._Handler|twisted_ws\.wire\.(frontdoor\.FrontDoorFactory|websocket\.runtime\.Runtime)"),
+    (r"py:class", r"twisted_ws\.access\.asking\.exchange\.(Question|Answer)|(twisted_ws\.dispatch\.interceptors\.)?Interceptor"),
     (r"py:class", r"(twisted_ws\.engines\.replay\.)?Replay|Wheel|twisted_ws\.engines\.contract\.HistoryLimits|msgspec\.Raw"),
     (r"py:class", r"twisted_ws\.(client\.(client|sync)|engines\.contract|testing\.(client|server))\._T"),
     (

@@ -245,14 +245,13 @@ class Engine(Protocol):
 
     Attributes:
         state: see `EngineState`; each change is told to `Node.stateChanged`.
-        isSlow: whether it works, but what it works with answers only after more than a second.
     """
 
     state: EngineState
 
     @property
     def isSlow(self) -> bool:
-        """See above."""
+        """Whether it works, but what it works with answers only after more than a second."""
 
     def start(self, node: Node) -> MaybeDeferred[None]:
         """Begin to work for a server; called once, before anything else.
