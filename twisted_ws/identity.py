@@ -113,7 +113,7 @@ class Identity:
 
     @property
     def claims(self) -> Mapping[str, Any]:
-        """What the credentials say, such as the claims of a token. It is decoded at each access, because it is seldom looked at."""
+        """What the credentials say, such as the claims of a token; decoded at each access, because it is seldom looked at."""
         claims: dict[str, Any] = msgspec.json.decode(self.payload) if self.payload else {}
         return claims
 
