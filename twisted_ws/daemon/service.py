@@ -14,8 +14,8 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.access.audit import AuditLog
-from twisted_ws.access.credentials import Credentials
+from twisted_ws.access.publishers.audit import AuditLog
+from twisted_ws.access.publishers.credentials import Credentials
 from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.daemon.authenticators import makeAuthenticators
 from twisted_ws.daemon.engines import engineMaker

@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 
 from tests.memory import SteadyClock
 from tests.web.conftest import Connection, Response
-from twisted_ws.access.credentials import CheckFailed, Credentials, TooManyFailures, Unauthenticated
-from twisted_ws.access.keys import KeyHolder
+from twisted_ws.access.publishers.credentials import CheckFailed, Credentials, TooManyFailures, Unauthenticated
+from twisted_ws.access.publishers.keys import KeyHolder
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
 from twisted_ws.message import Message

@@ -12,7 +12,7 @@ import pytest
 from tests.live.nursery import BIN
 from tests.live.support import PATIENCE, environment, running
 from tests.web.worlds import Client, World
-from twisted_ws.access.credentials import Credentials
+from twisted_ws.access.publishers.credentials import Credentials
 from twisted_ws.limits import Limits
 from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.web.api.openapi import PATH, openAPI

@@ -9,7 +9,7 @@ import pytest
 from tests.memory import MemoryClient, clientFrame
 from tests.web.conftest import turn
 from tests.web.worlds import Client, LateEngine, World
-from twisted_ws.access.credentials import Credentials
+from twisted_ws.access.publishers.credentials import Credentials
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.server.server import CLOSING
 from twisted_ws.web.api import schemas

@@ -8,8 +8,8 @@ import pytest
 
 from tests.web.worlds import Client
 from tests.web.worlds import World as Channels
-from twisted_ws.access.audit import AuditLog
-from twisted_ws.access.credentials import Credentials
+from twisted_ws.access.publishers.audit import AuditLog
+from twisted_ws.access.publishers.credentials import Credentials
 from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.web.api.operations import OPERATIONS
 

@@ -10,8 +10,8 @@ from tests.dispatch.support import Turns
 from tests.web.worlds import Client
 from twisted_ws import Limits, WebSocketServer
 from twisted_ws.access.authenticator import AuthenticatorSettings
-from twisted_ws.access.credentials import Credentials
 from twisted_ws.access.kinds.ticket import LEEWAY, TicketAuthenticator
+from twisted_ws.access.publishers.credentials import Credentials
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.web.api.broadcast import broadcastSite
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from tests.memory import MemoryClient, SteadyClock, clientFrame, upgrade
 from tests.web.conftest import Response, readResponses
 from twisted_ws import Limits, Reject, WebSocketServer, WebSocketService
-from twisted_ws.access.credentials import Credentials
+from twisted_ws.access.publishers.credentials import Credentials
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.services.demo import Demo
 from twisted_ws.web.api.broadcast import broadcastSite

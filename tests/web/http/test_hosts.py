@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from tests.memory import MemoryClient, upgrade
 from tests.web.conftest import Response, readResponses
 from twisted_ws import WebSocketServer
-from twisted_ws.access.credentials import Credentials
+from twisted_ws.access.publishers.credentials import Credentials
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.services.demo import Demo
 from twisted_ws.web.api.broadcast import broadcastSite

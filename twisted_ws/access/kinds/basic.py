@@ -14,11 +14,11 @@ from twisted.cred.strcred import StrcredException, makeChecker
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from twisted_ws.access.authenticator import AuthenticatorSettings
-from twisted_ws.access.credentials import Password
 from twisted_ws.access.kinds.login import CACHE, Login, userName, wrongPassword
 from twisted_ws.access.kinds.passwords import PasswordFile
 from twisted_ws.access.kinds.threads import Threads
 from twisted_ws.access.options import Options
+from twisted_ws.access.publishers.credentials import Password
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.identity import LONGEST_USER, Identity
 

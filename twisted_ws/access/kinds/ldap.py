@@ -18,9 +18,9 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust
 from twisted.python.failure import Failure
 
 from twisted_ws.access.authenticator import AuthenticatorSettings
-from twisted_ws.access.credentials import Password
 from twisted_ws.access.kinds.login import CACHE, Login, userName, wrongPassword
 from twisted_ws.access.options import Options
+from twisted_ws.access.publishers.credentials import Password
 from twisted_ws.access.refusals import unavailable
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.exposure import warnIfExposed

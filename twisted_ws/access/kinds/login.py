@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws.access.authenticator import AuthenticatorSettings, Host
-from twisted_ws.access.credentials import Password, decodeBasic
+from twisted_ws.access.publishers.credentials import Password, decodeBasic
 from twisted_ws.access.recent import Recent
 from twisted_ws.access.refusals import INVALID, AccessRefused, unauthorized, unavailable
 from twisted_ws.identity import LONGEST_USER, Identity

@@ -19,8 +19,8 @@ from twisted_ws.web.http.resource import Directory
 from twisted_ws.web.http.site import HttpSite
 
 if TYPE_CHECKING:
-    from twisted_ws.access.audit import AuditLog
-    from twisted_ws.access.credentials import Credentials
+    from twisted_ws.access.publishers.audit import AuditLog
+    from twisted_ws.access.publishers.credentials import Credentials
     from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 

@@ -8,10 +8,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.access.audit import AuditLog, Entry
-from twisted_ws.access.credentials import CheckFailed, Credentials, TooManyFailures, Unauthenticated
-from twisted_ws.access.keys import KeyHolder
-from twisted_ws.access.scopes import OF_CHANNELS
+from twisted_ws.access.publishers.audit import AuditLog, Entry
+from twisted_ws.access.publishers.credentials import CheckFailed, Credentials, TooManyFailures, Unauthenticated
+from twisted_ws.access.publishers.keys import KeyHolder
+from twisted_ws.access.publishers.scopes import OF_CHANNELS
 from twisted_ws.logs import peerName
 from twisted_ws.web.http.errors import HttpError, retryAfter
 from twisted_ws.web.http.resource import HttpResource
@@ -77,7 +77,7 @@ class GuardedResource(HttpResource):
         """
 
     def require(self, request: HttpRequest, scope: str, channel: str | None = None) -> None:
-        """Refuse a request of somebody without a scope (see `twisted_ws.access.scopes.Scopes.allows`).
+        """Refuse a request of somebody without a scope (see `twisted_ws.access.publishers.scopes.Scopes.allows`).
 
         Raises:
             HttpError: 403.

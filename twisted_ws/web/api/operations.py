@@ -77,7 +77,7 @@ class Operation:
         run: does it, and returns an `answer`.
         answer: the content of a 200.
         query, body: what it takes; None for nothing.
-        scope: what whoever calls it must be allowed (see `twisted_ws.access.scopes`); a channel that is in the body is judged by
+        scope: what whoever calls it must be allowed (see `Scopes`); a channel that is in the body is judged by
             `Call.require`.
         posts: whether its body is a message itself.
         check: refuses a body before it is decoded; None if decoding is little work, whatever the body has.

@@ -24,8 +24,8 @@ from twisted_ws.web.http.errors import HttpError, notAllowed, nothing
 from twisted_ws.web.http.response import jsonBody
 
 if TYPE_CHECKING:
-    from twisted_ws.access.audit import AuditLog
-    from twisted_ws.access.credentials import Credentials
+    from twisted_ws.access.publishers.audit import AuditLog
+    from twisted_ws.access.publishers.credentials import Credentials
     from twisted_ws.limits import Limits
     from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest

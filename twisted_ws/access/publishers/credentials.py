@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from twisted_ws.access.buckets import TokenBuckets
-from twisted_ws.access.keys import KeyFile, KeyHolder
+from twisted_ws.access.publishers.keys import KeyFile, KeyHolder
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle

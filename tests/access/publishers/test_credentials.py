@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
-from twisted_ws.access.credentials import CheckFailed, Credentials, TooManyFailures, Unauthenticated
-from twisted_ws.access.keys import KeyHolder
+from twisted_ws.access.publishers.credentials import CheckFailed, Credentials, TooManyFailures, Unauthenticated
+from twisted_ws.access.publishers.keys import KeyHolder
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 

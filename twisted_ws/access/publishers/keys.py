@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
-from twisted_ws.access.scopes import EVERYTHING, Scopes
+from twisted_ws.access.publishers.scopes import EVERYTHING, Scopes
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.exposure import isOpenToOthers, warnIfExposed
 
@@ -50,7 +50,7 @@ class KeyFile:
         ops:  q7Jx...             until=2027-01-31 admin
 
     A line has a key, or a name, a colon and a key; then, if it has a name, the last day on which it counts (in UTC), and scopes
-    (see `twisted_ws.access.scopes`). A key without scopes may do everything. It has at least 16 of the characters that a bearer
+    (see `Scopes`). A key without scopes may do everything. It has at least 16 of the characters that a bearer
     token may have (RFC 6750): letters, digits, ``-._~+/``, and ``=`` at the end; or the file has its SHA-256 instead, which is
     also all that is kept. Two keys may have the same name, so that a key can be replaced without a gap.
 

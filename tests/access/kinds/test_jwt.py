@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from tests.access.kinds.support import NOW, SECRET, refused, request, secretFile, settings
 from twisted_ws import ConfigurationError
 from twisted_ws.access.chain import Chain, Guest
-from twisted_ws.access.jwt import JWTAuthenticator
+from twisted_ws.access.kinds.jwt import JWTAuthenticator
 from twisted_ws.access.refusals import AccessRefused
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.access.tokens.verification import Key

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from twisted.logger import capturedLogs
 
-from twisted_ws.access.keys import KeyFile
-from twisted_ws.access.scopes import EVERYTHING
+from twisted_ws.access.publishers.keys import KeyFile
+from twisted_ws.access.publishers.scopes import EVERYTHING
 from twisted_ws.errors import ConfigurationError
 
 KEY = "0123456789abcdef"

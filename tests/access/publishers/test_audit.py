@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from twisted_ws.access.audit import FLUSH, MOST, AuditLog, Entry
+from twisted_ws.access.publishers.audit import FLUSH, MOST, AuditLog, Entry
 from twisted_ws.errors import ConfigurationError
 
 
@@ -95,7 +95,7 @@ def test_fullDisk(clock, path, monkeypatch):
             raise OSError(28, "No space left on device")
         return write(file, data[:100])
 
-    monkeypatch.setattr("twisted_ws.access.audit.os.write", filling)
+    monkeypatch.setattr("twisted_ws.access.publishers.audit.os.write", filling)
     size = 0
     with capturedLogs() as events:
         number = 0
@@ -108,7 +108,7 @@ def test_fullDisk(clock, path, monkeypatch):
     assert [event["log_level"].name for event in events] == ["error"]
     assert size > MOST / 2
     isFull = False
-    monkeypatch.setattr("twisted_ws.access.audit.os.write", lambda file, data: write(file, data[:300_000]))
+    monkeypatch.setattr("twisted_ws.access.publishers.audit.os.write", lambda file, data: write(file, data[:300_000]))
     with capturedLogs() as events:
         for _ in range(10):
             clock.advance(FLUSH)

@@ -1,0 +1,1 @@
+"""Who may publish, and what back ends did: API keys with scopes, passwords, the audit log."""
