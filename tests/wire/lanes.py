@@ -127,9 +127,10 @@ class LaneWorld:
         received, idle = bytearray(), 0
         while idle < _IDLE:
             self.turn()
+            underWay = self._isUnderWay(client)  # before reading: what arrives after that read would be neither
             data = self.read(client)
             received += data
-            idle = 0 if data or self._isUnderWay(client) else idle + 1
+            idle = 0 if data or underWay else idle + 1
             if idle and self._isQuiet(client):
                 break
         return bytes(received)
@@ -139,12 +140,13 @@ class LaneWorld:
         received, idle = bytearray(), 0
         while idle < _IDLE:
             self.turn()
+            underWay = self._isUnderWay(client)
             try:
                 data = self.read(client)
             except ConnectionError:
                 break
             received += data
-            idle = 0 if data or self._isUnderWay(client) else idle + 1
+            idle = 0 if data or underWay else idle + 1
             if idle and self._isQuiet(client):
                 break
         return bytes(received)
