@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from twisted_ws.commands import broadcast, connect, explain, reload
+from twisted_ws.commands import broadcast, connect, explain, reload, token
 from twisted_ws.commands.main import COMMANDS, main
 from twisted_ws.daemon import main as daemon
 
@@ -13,7 +13,8 @@ from twisted_ws.daemon import main as daemon
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The first word is the command, which gets the rest, and whose exit code it is."""
-    module: Any = {"connect": connect, "broadcast": broadcast, "reload": reload, "explain": explain}[command]
+    modules: Any = {"connect": connect, "broadcast": broadcast, "reload": reload, "explain": explain, "token": token}
+    module = modules[command]
     monkeypatch.setattr(module, "main", lambda arguments: len(arguments))
     assert main([command, "--json", "x"]) == 2
     monkeypatch.setattr(sys, "argv", ["twisted-ws", command])
@@ -46,7 +47,7 @@ def test_server(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     ("word", "mend"),
     [
         ("conect", "did you mean connect?"),
-        ("serve", "the commands are connect, broadcast, reload and explain; without one, the server starts"),
+        ("serve", "the commands are connect, broadcast, reload, explain and token; without one, the server starts"),
     ],
 )
 def test_unknown(word: str, mend: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.python.usage import UsageError
 
 from twisted_ws.commands.exits import Exit
+from twisted_ws.commands.lines import lineOf
 from twisted_ws.commands.options import CommandOptions
 from twisted_ws.commands.terminal.display import complain
 from twisted_ws.errors import ChannelError, ConfigurationError
@@ -113,7 +114,5 @@ def _placed(step: str, config: str | None) -> str:
     table = _TABLE.search(step)
     if config is None or table is None:
         return step
-    for number, line in enumerate(Path(config).read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip().replace("'", '"') in (f'[channels."{table[1]}"]', f"[channels.{table[1]}]"):
-            return f"{step}  [{config}:{number}]"
-    return step
+    line = lineOf(Path(config).read_text(encoding="utf-8"), "channels", table[1])
+    return step if line is None else f"{step}  [{config}:{line}]"

@@ -238,6 +238,15 @@ def test_nobodys(tmp_path, token):
     assert chain.identify(request()).isGuest
 
 
+def test_behindTheGuest(tmp_path):
+    """A malformed token is refused as one, wherever the guest stands in the chain."""
+    chain = Chain([("guest", Guest()), ("site", made(tmp_path))], Revocations(lambda: NOW), lambda: NOW, bool)
+    for token in ("x" * 200_000, forged(b'{"alg":"HS256","crit":["exp"]}'), sign()):
+        with pytest.raises(AccessRefused) as caught:
+            chain.identify(asking(token))
+        assert (caught.value.status, caught.value.reason) == (401, "invalid")
+
+
 def test_several(tmp_path):
     """The issuer chooses among several authenticators."""
     chain = whole(made(tmp_path, issuer="first"), made(tmp_path, issuer="second"), Guest())

@@ -146,7 +146,7 @@ class JWTAuthenticator:
             return known
         try:
             token = parse(found.token)
-            if token is None or _whyNotMine(self.rules, token):
+            if token is None or whyNotMine(self.rules, token):
                 return None
             checkType(token, isForChannels=False)
         except InvalidToken as error:
@@ -158,8 +158,11 @@ class JWTAuthenticator:
         found = self._sources.find(request)
         if found is None:
             return ""
-        token = parse(found.token)
-        return "is not a JSON Web Token" if token is None else _whyNotMine(self.rules, token)
+        try:
+            token = parse(found.token)
+        except InvalidToken as error:
+            return error.message
+        return "is not a JSON Web Token" if token is None else whyNotMine(self.rules, token)
 
     def grantsOf(self, token: str, user: str) -> ChannelGrants | Deferred[ChannelGrants]:
         """Return what a channel token allows a user: type ``twisted-ws-sub+jwt``, claims ``sub``, ``channels`` and ``exp``.
@@ -170,7 +173,7 @@ class JWTAuthenticator:
         try:
             parsed = parse(token)
             if parsed is None:
-                raise InvalidToken("This is not a JSON Web Token.")
+                raise InvalidToken("This is not a JSON Web Token.", step="header")
             checkType(parsed, isForChannels=True)
         except InvalidToken as error:
             raise self._refusal(error) from None
@@ -191,23 +194,31 @@ class JWTAuthenticator:
     def _withKeys(self, token: Token, check: Callable[[tuple[AnyKey, ...]], T]) -> T | Deferred[T]:
         """Return what `check` makes of the keys that may have signed a token."""
 
-        def checked(found: AnyKey | None) -> T:
+        def checked(keys: tuple[AnyKey, ...]) -> T:
             try:
-                return check(() if found is None else (found,))
+                return check(keys)
             except InvalidToken as error:
                 raise self._refusal(error) from None
 
+        keys = self.keysFor(token)
+        if isinstance(keys, Deferred):
+            return keys.addCallback(checked)
+        return checked(keys)
+
+    def keysFor(self, token: Token) -> tuple[AnyKey, ...] | Deferred[tuple[AnyKey, ...]]:
+        """Return the keys that may have signed a token, by its header.
+
+        Raises:
+            AccessRefused: with the status 503: they cannot be had at present; the Deferred fails with the same.
+        """
         if self._keys is None:
             assert self._file is not None
-            try:
-                return check(self._file.keys)
-            except InvalidToken as error:
-                raise self._refusal(error) from None
+            return self._file.keys
         key = self._keys.find(token.kid, token.alg)
         if isinstance(key, Deferred):
-            later: Deferred[T] = key.addCallback(checked)
+            later: Deferred[tuple[AnyKey, ...]] = key.addCallback(_oneOrNone)
             return later
-        return checked(key)
+        return _oneOrNone(key)
 
     def _refusal(self, error: InvalidToken) -> AccessRefused:
         by = f"by {self.name}{f', {error.option}' if error.option else ''}"
@@ -222,11 +233,11 @@ def checkType(token: Token, isForChannels: bool) -> None:
     """
     if isForChannels:
         if token.type != CHANNEL_TYPE:
-            raise InvalidToken("This is not a channel token.")
+            raise InvalidToken("This is not a channel token.", step="typ")
     elif token.type == CHANNEL_TYPE:
-        raise InvalidToken("This is a channel token, which opens no connection.")
+        raise InvalidToken("This is a channel token, which opens no connection.", step="typ")
     elif token.type not in CONNECTION_TYPES:
-        raise InvalidToken("The token is of another type (typ).")
+        raise InvalidToken("The token is of another type (typ).", step="typ")
 
 
 def checkForKeySet(rules: ClaimRules, where: str) -> None:
@@ -242,7 +253,12 @@ def checkForKeySet(rules: ClaimRules, where: str) -> None:
         raise ConfigurationError(f"{where} needs audience, or a value of {names} in require: whom tokens are for.")
 
 
-def _whyNotMine(rules: ClaimRules, token: Token) -> str:
+def _oneOrNone(key: AnyKey | None) -> tuple[AnyKey, ...]:
+    return () if key is None else (key,)
+
+
+def whyNotMine(rules: ClaimRules, token: Token) -> str:
+    """Return why a token is left to other authenticators; "" if it is not."""
     if isForAnother(rules, token.payload):
         return "is of another issuer"
     if TICKET not in rules.audience:

@@ -76,7 +76,7 @@ def decodeClaims(payload: bytes) -> dict[str, Any]:
     except (ValueError, UnicodeError, RecursionError):
         claims = None
     if not isinstance(claims, dict):
-        raise InvalidToken("The claims are not a JSON object.")
+        raise InvalidToken("The claims are not a JSON object.", step="claims")
     return claims
 
 
@@ -107,7 +107,8 @@ def identityOf(rules: ClaimRules, payload: bytes, now: float, by: str, isAmbient
         inURL: whether it was in a URL.
 
     Raises:
-        InvalidToken: it does not say it.
+        InvalidToken: it does not say it. The steps, in this order, are "claims", "times", "iss", "aud", "required", "url",
+            "user", "scopes", "grants" and "jti".
     """
     claims = decodeClaims(payload)
     until = checkTimes(claims, now, rules.leeway)
@@ -115,18 +116,20 @@ def identityOf(rules: ClaimRules, payload: bytes, now: float, by: str, isAmbient
     _checkAudience(rules, claims)
     for name, wanted in rules.require.items():
         if not _isOrHas(claimAt(claims, name), wanted):
-            raise InvalidToken("A claim does not have the value that is required.", f"require.{name}")
+            raise InvalidToken("A claim does not have the value that is required.", f"require.{name}", step="required")
     if inURL:
         begin = claims.get("iat", now)
         if claims["exp"] - begin > LONGEST_IN_URL or until > now + LONGEST_IN_URL + 2 * rules.leeway:
-            raise InvalidToken(f"A token in a URL lives for at most {LONGEST_IN_URL:g} seconds.", "sources")
+            raise InvalidToken(f"A token in a URL lives for at most {LONGEST_IN_URL:g} seconds.", "sources", step="url")
+    user = _user(claims, rules.user)
+    scopes = _scopes(claimAt(claims, rules.scopes))
     grants = claimAt(claims, rules.grants)
     subscribe, publish, info = (NOTHING, NOTHING, None) if grants is None else _granted(grants)
     identity = Identity(
-        _user(claims, rules.user),
+        user,
         subscribe,
         publish,
-        _scopes(claimAt(claims, rules.scopes)),
+        scopes,
         claimAt(claims, rules.info) if rules.info else info,
         None if rules.mayOutlive else until,
         claims.get("iat"),
@@ -142,7 +145,8 @@ def channelGrantsOf(rules: ClaimRules, payload: bytes, user: str, now: float) ->
     """Return the channels in a verified channel token: claims ``sub``, ``channels`` and ``exp``.
 
     Raises:
-        InvalidToken: it is not for this user, or malformed, or has expired.
+        InvalidToken: it is not for this user, or malformed, or has expired; the steps are "claims", "times", "iss", "aud", "user"
+            and "channels".
     """
     claims = decodeClaims(payload)
     until = checkTimes(claims, now, rules.leeway)
@@ -151,8 +155,8 @@ def channelGrantsOf(rules: ClaimRules, payload: bytes, user: str, now: float) ->
     if "aud" in claims:
         _checkAudience(rules, claims)
     if claims.get("sub") != user:
-        raise InvalidToken("The channel token is for another user.")
-    return ChannelGrants(_names(claims.get("channels"), "The channel token has no channels."), until)
+        raise InvalidToken("The channel token is for another user.", step="user")
+    return ChannelGrants(_names(claims.get("channels"), "The channel token has no channels.", "", "channels"), until)
 
 
 def isForAnother(rules: ClaimRules, payload: bytes) -> bool:
@@ -177,33 +181,33 @@ def checkTimes(claims: Mapping[str, Any], now: float, leeway: float) -> float:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and 0 <= value <= _LATEST):
             what = "must say when it ends" if name == "exp" and name not in claims else "has a time that is not one"
-            raise InvalidToken(f"The token {what} ({name}).")
+            raise InvalidToken(f"The token {what} ({name}).", step="times")
     until: float = claims["exp"] + leeway
     if until <= now:
-        raise InvalidToken("The token has expired.", isExpired=True)
+        raise InvalidToken("The token has expired.", step="times", isExpired=True)
     if claims.get("nbf", 0) > now + leeway:
-        raise InvalidToken("The token is not valid yet (nbf).", "leeway")
+        raise InvalidToken("The token is not valid yet (nbf).", "leeway", step="times")
     if claims.get("iat", 0) > now + leeway:
-        raise InvalidToken("The token was issued in the future (iat).", "leeway")
+        raise InvalidToken("The token was issued in the future (iat).", "leeway", step="times")
     return until
 
 
 def _checkIssuer(rules: ClaimRules, claims: Mapping[str, Any]) -> None:
     if rules.issuer is not None and claims.get("iss") != rules.issuer:
-        raise InvalidToken("The token is of another issuer.", "issuer")
+        raise InvalidToken("The token is of another issuer.", "issuer", step="iss")
 
 
 def _checkAudience(rules: ClaimRules, claims: Mapping[str, Any]) -> None:
     found = claims.get("aud")
     named = (found,) if isinstance(found, str) else found
     if named is not None and not (isinstance(named, list | tuple) and all(isinstance(each, str) for each in named)):
-        raise InvalidToken("The token has an audience that is malformed (aud).")
+        raise InvalidToken("The token has an audience that is malformed (aud).", step="aud")
     if rules.audience:
         if not named or set(rules.audience).isdisjoint(named):
-            raise InvalidToken("The token is for another audience.", "audience")
+            raise InvalidToken("The token is for another audience.", "audience", step="aud")
     elif named and not any(name in rules.require for name in CLIENT_CLAIMS):
         # RFC 7519 section 4.1.3: whoever does not find itself in it must not take the token.
-        raise InvalidToken("The token is for an audience, and none is set here.", "audience")
+        raise InvalidToken("The token is for an audience, and none is set here.", "audience", step="aud")
 
 
 def _isOrHas(value: Any, wanted: Any) -> bool:
@@ -218,7 +222,7 @@ def _user(claims: Mapping[str, Any], path: str) -> str:
     if isinstance(user, int) and not isinstance(user, bool) and path != "sub":
         user = str(user)  # the keys of many databases
     if not isinstance(user, str) or not 0 < len(user) <= LONGEST_USER:
-        raise InvalidToken(f"The token does not name a user with 1 to {LONGEST_USER} characters.", "user")
+        raise InvalidToken(f"The token does not name a user with 1 to {LONGEST_USER} characters.", "user", step="user")
     return user
 
 
@@ -229,27 +233,27 @@ def _scopes(found: Any) -> frozenset[str]:
         return frozenset(found.split())
     if isinstance(found, list) and all(isinstance(each, str) for each in found):
         return frozenset(found)
-    raise InvalidToken("The scopes are neither text nor a list of texts.", "scopes")
+    raise InvalidToken("The scopes are neither text nor a list of texts.", "scopes", step="scopes")
 
 
 def _granted(grants: Any) -> tuple[Grants, Grants, Any]:
     if not isinstance(grants, dict):
-        raise InvalidToken("The grants are not an object.", "grants")
+        raise InvalidToken("The grants are not an object.", "grants", step="grants")
     wrong = "The grants have something other than lists of channels."
     return _names(grants.get("subscribe", []), wrong), _names(grants.get("publish", []), wrong), grants.get("info")
 
 
-def _names(found: Any, wrong: str) -> Grants:
+def _names(found: Any, wrong: str, option: str = "grants", step: str = "grants") -> Grants:
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise InvalidToken(wrong, "grants")
+        raise InvalidToken(wrong, option, step=step)
     try:
         return Grants(found) if found else NOTHING
     except ChannelError:
-        raise InvalidToken("A grant is neither a name nor a pattern of channels.", "grants") from None
+        raise InvalidToken("A grant is neither a name nor a pattern of channels.", option, step=step) from None
 
 
 def _tokenId(claims: Mapping[str, Any]) -> str | None:
     found = claims.get("jti")
     if found is not None and (not isinstance(found, str) or len(found) > LONGEST_ID):
-        raise InvalidToken(f"The id of the token (jti) is not text of at most {LONGEST_ID} characters.")
+        raise InvalidToken(f"The id of the token (jti) is not text of at most {LONGEST_ID} characters.", step="jti")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -72,13 +72,15 @@ class InvalidToken(ValueError):
     Attributes:
         message: one fixed sentence, without anything of the token.
         option: the option of the authenticator that refuses it; "" if any would.
+        step: what was looked at: "header", "typ", "key", "signature", or as `identityOf` and `channelGrantsOf` say.
         isExpired: whether it was valid before.
     """
 
-    def __init__(self, message: str, option: str = "", *, isExpired: bool = False) -> None:
+    def __init__(self, message: str, option: str = "", *, step: str, isExpired: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.option = option
+        self.step = step
         self.isExpired = isExpired
 
 
@@ -122,36 +124,38 @@ def parse(text: str) -> Token | None:
         InvalidToken: it is one that no server should take.
     """
     if len(text) > MOST_BYTES:
-        raise InvalidToken(f"The token is longer than {MOST_BYTES} bytes.")
+        raise InvalidToken(f"The token is longer than {MOST_BYTES} bytes.", step="header")
     try:
         header, payload, _ = map(_decoded, text.split("."))
         read = _headers.decode(header)
     except (ValueError, UnicodeError, RecursionError):
         return None
     if read.crit is not None or read.b64 is not None:
-        raise InvalidToken("The token has a critical extension (crit or b64).")
+        raise InvalidToken("The token has a critical extension (crit or b64).", step="header")
     if read.kid is not None and len(read.kid) > LONGEST_KEY_ID:
-        raise InvalidToken("The id of the token's key (kid) is too long.")
+        raise InvalidToken("The id of the token's key (kid) is too long.", step="header")
     kind = (read.typ or "JWT").lower().removeprefix("application/")
     return Token(text, read.alg, read.kid, kind, payload)
 
 
-def verify(token: Token, keys: Iterable[AnyKey]) -> None:
-    """Check the signature of a token; any of the keys may have made it.
+def verify(token: Token, keys: Sequence[AnyKey]) -> AnyKey:
+    """Check the signature of a token, and return the key that has made it, which may be any of these.
 
     Raises:
         InvalidToken: none of them has.
     """
+    if not keys:
+        raise InvalidToken("Whoever issues tokens has no key with the id and the algorithm of this one.", step="key")
     usable = [key for key in keys if token.alg in key.algorithms]
     if not usable:
-        raise InvalidToken("No key here is of the algorithm that the token is signed with.")
+        raise InvalidToken("No key here is of the algorithm that the token is signed with.", step="key")
     for key in usable:
         try:
             _signatures.decode_complete(token.text, key.key, list(key.algorithms))
         except Exception:  # a TypeError, too, for a key that does not fit
             continue
-        return
-    raise InvalidToken("The signature is wrong.")
+        return key
+    raise InvalidToken("The signature is wrong.", step="signature")
 
 
 def _decoded(part: str) -> bytes:
