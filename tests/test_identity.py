@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+import msgspec
 import pytest
 
 from twisted_ws.errors import ChannelError
@@ -58,3 +61,23 @@ def test_whatIsShown():
     identity = Identity("ann", by="site", payload=b'{"sub":"ann","secret":"s3cret"}')
     assert identity.claims["secret"] == "s3cret"
     assert repr(identity) == "<Identity 'ann' by site>"
+
+
+def weigh(found):
+    """Return the bytes of an object and of what it holds."""
+    inner = found.items() if isinstance(found, dict) else found if isinstance(found, (frozenset, list, tuple)) else ()
+    return sys.getsizeof(found) + sum(map(weigh, inner))
+
+
+@pytest.mark.parametrize(
+    "text", ["[" + "[],[]," * 1000 + "0]", "{" + '"a":{},' * 1000 + '"b":0}', '["a",1.5]', '"' + "x" * 5000 + '"', "null"]
+)
+@pytest.mark.parametrize("names", [0, 1, 5, 2000])
+def test_size(text, names):
+    """What the size says of an identity is no less than half of what its parts take: caches are bounded by it."""
+    parts = [f"c{number}" for number in range(names)]
+    info = msgspec.json.decode(text)
+    identity = Identity("ann", Grants(parts), Grants(parts), frozenset(parts), info, payload=text.encode())
+    taken = weigh(info) + sum(weigh(frozenset(msgspec.json.decode(msgspec.json.encode(parts)))) for _ in range(3))
+    assert identity.size > (taken - 1000) / 2
+    assert identity.size < 30 * taken + 1000

@@ -339,6 +339,115 @@ def test_revokedAfterRefresh(world):
     assert client.closed == (4401, "revoked")
 
 
+REVOKED = Revocation("ann.600", None, 0, 2_000_000)
+
+
+def waiting(world, hook):
+    """Let a hook of the service wait; return a function that lets it go on."""
+    asked = []
+
+    def wait(*arguments):
+        asked.append(Deferred())
+        return asked[-1].addCallback(lambda _: world.service if hook == "onUpgrade" else None)
+
+    setattr(world.service, hook, wait)
+
+    def goOn():
+        for each in asked:
+            each.callback(None)
+        world.memory.settle()
+
+    return goOn
+
+
+@pytest.mark.parametrize("ending", ["revoked", "expired"])
+@pytest.mark.parametrize("hook", ["onUpgrade", "onSubscribe", "onPresence"])
+@pytest.mark.parametrize("query", ["", "?wait=100", "events"])
+def test_endsWhileAHookIsAsked(world, hook, query, ending):
+    """A request whose credentials end while the service is asked about it is refused, and not answered for that once."""
+    goOn = waiting(world, hook)
+    client = world.http()
+    headers = ("Accept: text/event-stream",) if query == "events" else ()
+    client.ask(f"/channels/a{query.removeprefix('events')}", "Authorization: Bearer ann.600", *headers)
+    if ending == "revoked":
+        world.server.engine.revoke(REVOKED)
+    else:
+        world.jump = 600
+    goOn()
+    (answer,) = client.responses()
+    assert (answer.status, json.loads(answer.body)["reason"]) == (401, ending)
+    assert list(world.server.channels.visitors) == []
+
+
+@pytest.mark.parametrize("ending", ["revoked", "expired"])
+def test_endsWhileAHandshakeIsDecided(world, ending):
+    """A handshake whose credentials end while onUpgrade decides is refused."""
+    goOn = waiting(world, "onUpgrade")
+    opening = world.memory.connecting("/channels/a", headers={"Authorization": "Bearer ann.600"})
+    refusals = []
+    opening.addErrback(lambda failure: refusals.append(failure.value))
+    if ending == "revoked":
+        world.server.engine.revoke(REVOKED)
+    else:
+        world.jump = 600
+    goOn()
+    assert json.loads(refusals[0].body)["reason"] == ending
+    assert len(world.server.callers) == 0
+
+
+@pytest.mark.parametrize("user", ["row 7", None, ["unhashable"]])
+def test_revokedWhateverItsServiceCallsIt(world, user):
+    """Credentials are revoked by their own user, whatever user a service has given the connection since."""
+    clients = [world.socket("ann.600") for _ in range(2)]
+    clients[0].caller.user = clients[1].caller.user = user
+    world.server.engine.revoke(REVOKED if user is None else Revocation(None, "ann", 1_000_001, 2_000_000))
+    world.memory.settle()
+    assert [each.closed for each in clients] == [(4401, "revoked")] * 2
+
+
+def test_longRefresh(worlds):
+    """A token that is longer than any is refused over an open connection without anybody being asked about it."""
+    asked = []
+
+    class Asked:
+        def identify(self, request):
+            asked.append(request.bearer)
+            return Identity("ann")
+
+    world = worlds(["asked"], asked=Asked())
+    client, _ = world.v1(None)
+    for length, code in ((8193, "unauthorized"), (8192, None)):
+        client.writeMessage({"type": "auth", "token": "x" * length})
+        assert frames(client)[0].get("code") == code
+    assert asked == [None, "x" * 8192]
+
+
+@pytest.mark.parametrize("found", ["bob", ""])
+def test_revokedWhileARefreshIsAsked(worlds, found):
+    """A token that is revoked, or whose client leaves, while somebody is asked about it, changes nothing."""
+    late = Late()
+    world = worlds(["late"], late=late)
+    opening = world.memory.connecting("/channels", subProtocols=["twisted-ws.v1"])
+    late.asked[0].callback(Identity("ann", tokenId="first"))
+    world.memory.settle()
+    client = opening.result
+    frames(client)
+    client.writeMessage({"type": "auth", "token": "x"})
+    if found:
+        world.server.engine.revoke(Revocation("second", None, 0, 2_000_000))
+    else:
+        client.close()
+    world.memory.settle()
+    late.asked[1].callback(Identity("ann", tokenId="second", expiresAt=1_000_060))
+    world.memory.settle()
+    if found:
+        assert frames(client)[0]["code"] == "unauthorized"
+        assert client.caller.identity.tokenId == "first"
+    world.server.engine.revoke(Revocation("first", None, 0, 2_000_000))
+    world.memory.settle()
+    assert len(world.server.callers) == 0
+
+
 @pytest.mark.parametrize(
     ("page", "status"),
     [

@@ -5,6 +5,7 @@ import pytest
 from tests.texts import Held
 from twisted_ws.channels.roster import Roster
 from twisted_ws.channels.visitor import Visitor
+from twisted_ws.identity import Identity
 from twisted_ws.upgrade import UpgradeRequest
 
 
@@ -50,6 +51,28 @@ def test_comesAndGoes(roster):
     ann.user = nobody.user = "ann"
     assert (len(roster), roster.find(user="bob"), roster.find(nobody.connectionId, "ann")) == (0, [], [])
     assert len(users) == 0
+
+
+def test_identities(roster):
+    """Clients are found by token and user of their credentials, whatever a service calls them; nothing is kept of who left."""
+    names = Held()
+    given = [None, "ann", "bob", names.text("ann"), ["unhashable"]]
+    clients = [visitor(roster) for _ in given]
+    for client in clients:
+        client.request.identity = Identity(names.text("ann"), tokenId=names.text("t"))
+        roster.add(client)
+    for client, user in zip(clients, given, strict=True):
+        client.user = user
+    assert set(roster.withIdentity("ann")) == set(clients)
+    assert roster.withToken("t") == clients
+    assert roster.find(user="ann") == [clients[1], clients[3]]
+    roster.renew(clients[0], Identity("ann", tokenId="u"))
+    assert (roster.withToken("u"), roster.withToken("t")) == (clients[:1], clients[1:])
+    for client in clients:
+        roster.discard(client)
+    assert (roster.withIdentity("ann"), roster.withToken("t"), roster.withToken("u")) == ([], [], [])
+    del client, clients, given, user
+    assert len(names) == 0
 
 
 def test_steps(roster):

@@ -120,19 +120,8 @@ class Chain:
             what = type(found).__name__
             raise self._refusal(Failure(TypeError(f"an authenticator returns an Identity or None, not {what}")), name)
         identity = found if found.by else replace(found, by=name)
-        self.check(identity)
+        requireValid(identity, self._revocations, self._unixTime())
         return identity
-
-    def check(self, identity: Identity) -> None:
-        """Refuse an identity that has expired or is revoked, whether it was found just now or long ago.
-
-        Raises:
-            AccessRefused: it is.
-        """
-        if identity.expiresAt is not None and identity.expiresAt <= self._unixTime():
-            raise unauthorized(EXPIRED, "The credentials have expired.", detail=f"by {identity.by}")
-        if self._revocations and self._revocations.covers(identity):
-            raise unauthorized(REVOKED, "The credentials are revoked.", detail=f"by {identity.by}")
 
     def _refusal(self, failure: Failure, name: str) -> Reject:
         error = failure.value
@@ -143,6 +132,23 @@ class Chain:
         if self._mayLog(f"authenticator {name} raised {type(error).__name__}"):
             _log.failure("the authenticator {name} failed, and the request is answered with 500", failure, name=name)
         return Reject(500, "Internal server error.")
+
+
+def requireValid(identity: Identity, revocations: Revocations, now: float) -> None:
+    """Refuse an identity that has expired or is revoked, whether it was found just now or long ago.
+
+    Args:
+        identity: the identity.
+        revocations: what is not accepted any more.
+        now: Unix time.
+
+    Raises:
+        AccessRefused: it is.
+    """
+    if identity.expiresAt is not None and identity.expiresAt <= now:
+        raise unauthorized(EXPIRED, "The credentials have expired.", detail=f"by {identity.by}")
+    if revocations and revocations.covers(identity):
+        raise unauthorized(REVOKED, "The credentials are revoked.", detail=f"by {identity.by}")
 
 
 def requireScope(identity: Identity, scopes: frozenset[str]) -> None:

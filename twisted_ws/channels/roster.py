@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 class Roster:
     """The callers, or visitors, that are connected now, in the order in which they came; finding some looks at no others.
 
-    A user is found when it is a str. Code that gives a caller or visitor another user calls `renamed`. One with a user is also
-    found by the id of its token.
+    A user is found when it is a str. Code that gives a caller or visitor another user calls `renamed`. One with an identity is
+    also found by that, whatever user a service has given it since.
     """
 
-    __slots__ = ("_byId", "_byToken", "_byUser")
+    __slots__ = ("_byId", "_byIdentity", "_byToken", "_byUser")
 
     def __init__(self) -> None:
         self._byId: dict[str, Any] = {}
         self._byUser: dict[str, dict[Any, None]] = {}
+        self._byIdentity: dict[str, dict[Any, None]] = {}  # by its user, where that is not the one of `_byUser`
         self._byToken: dict[str, dict[Any, None]] = {}
 
     def __len__(self) -> int:
@@ -40,7 +41,7 @@ class Roster:
         connectionId, byId = client.connectionId, self._byId
         if byId.get(connectionId) is not client:
             byId[connectionId] = client
-            if client._user is not None:
+            if client._user is not None or client.request.identity is not None:
                 self._name(client)
 
     def discard(self, client: Caller | Visitor) -> None:
@@ -48,7 +49,7 @@ class Roster:
         connectionId, byId = client.connectionId, self._byId
         if byId.get(connectionId) is client:
             del byId[connectionId]
-            if client._user is not None:
+            if client._user is not None or client.request.identity is not None:
                 self._unname(client, client._user)
 
     def renamed(self, client: Caller | Visitor, before: Any) -> None:
@@ -70,6 +71,10 @@ class Roster:
         """Return those that came with the token of this id."""
         return list(self._byToken.get(token, ()))
 
+    def withIdentity(self, user: str) -> list[Any]:
+        """Return those whose credentials are of a user; others may be among them."""
+        return [*self._byUser.get(user, ()), *self._byIdentity.get(user, ())]
+
     def find(self, connection: str | None = None, user: str | None = None) -> list[Any]:
         """Return the one with this connection id, then those of this user in the order in which they became that user."""
         found: dict[Any, None] = {}
@@ -80,30 +85,40 @@ class Roster:
         return list(found)
 
     def _name(self, client: Caller | Visitor) -> None:
-        if isinstance(client._user, str):
-            if client._user not in self._byUser:
-                self._byUser[client._user] = {}
-            self._byUser[client._user][client] = None
-        token = _tokenOf(client)
-        if token is not None:
-            if token not in self._byToken:
-                self._byToken[token] = {}
-            self._byToken[token][client] = None
+        user, identity = client._user, client.request.identity
+        if isinstance(user, str):
+            _put(self._byUser, user, client)
+        if identity is not None:
+            if _isAnother(identity.user, user):
+                _put(self._byIdentity, identity.user, client)
+            if identity.tokenId is not None:
+                _put(self._byToken, identity.tokenId, client)
 
     def _unname(self, client: Caller | Visitor, user: Any) -> None:
+        identity = client.request.identity
         if isinstance(user, str):
-            others = self._byUser[user]
-            del others[client]
-            if not others:
-                del self._byUser[user]
-        token = _tokenOf(client)
-        if token is not None and token in self._byToken:
-            same = self._byToken[token]
-            same.pop(client, None)
-            if not same:
-                del self._byToken[token]
+            _take(self._byUser, user, client)
+        if identity is not None:
+            if _isAnother(identity.user, user):
+                _take(self._byIdentity, identity.user, client)
+            if identity.tokenId is not None:
+                _take(self._byToken, identity.tokenId, client)
 
 
-def _tokenOf(client: Caller | Visitor) -> str | None:
-    identity = client.request.identity
-    return None if identity is None else identity.tokenId
+def _isAnother(name: str, user: Any) -> bool:
+    # A service may give any object as a user, and that may have any idea of what is equal to it.
+    return bool(name) and (not isinstance(user, str) or name != user)
+
+
+def _put(index: dict[str, dict[Any, None]], name: str, client: Any) -> None:
+    if name not in index:
+        index[name] = {}
+    index[name][client] = None
+
+
+def _take(index: dict[str, dict[Any, None]], name: str, client: Any) -> None:
+    same = index.get(name)
+    if same is not None:
+        same.pop(client, None)
+        if not same:
+            del index[name]

@@ -37,6 +37,10 @@ class Callers(Collection[Caller]):
         """Return those that came with the token of this id, without searching."""
         return self._roster.withToken(token)
 
+    def withIdentity(self, user: str) -> list[Caller]:
+        """Return those whose credentials are of a user, without searching; others may be among them."""
+        return self._roster.withIdentity(user)
+
     def find(self, connection: str | None = None, user: str | None = None) -> list[Caller]:
         """Return those with this `Caller.connectionId`, or of this user (a str), without searching."""
         return self._roster.find(connection, user)

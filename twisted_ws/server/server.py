@@ -16,12 +16,13 @@ from twisted.python.failure import Failure
 
 from twisted_ws import __version__
 from twisted_ws.access.authenticator import Authenticator
-from twisted_ws.access.chain import Chain, Guest, requireScope
+from twisted_ws.access.chain import Chain, Guest, requireScope, requireValid
 from twisted_ws.access.failures import Failures
 from twisted_ws.access.lifetime import Lifetime
 from twisted_ws.access.refusals import AccessRefused, forbidden
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.access.rules import ChannelAccess, Rules
+from twisted_ws.access.sources import MOST_BYTES
 from twisted_ws.caller import Caller
 from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.service import ChannelService
@@ -500,7 +501,21 @@ class WebSocketServer:
         request.identity = identity
         if identity.user:
             request.user = identity.user
-        return callUpgrade(service, request, self.mayLog)
+        answer = callUpgrade(service, request, self.mayLog)
+        # While onUpgrade takes its time, nobody is connected yet whom a revocation could find.
+        return answer if isinstance(answer, tuple) else answer.addCallback(self._ifStillValid, identity)
+
+    def _ifStillValid(self, answer: Upgrade, identity: Identity) -> Upgrade:
+        self.requireValid(identity)
+        return answer
+
+    def requireValid(self, identity: Identity) -> None:
+        """Refuse an identity that has expired, or was revoked, since it was found.
+
+        Raises:
+            AccessRefused: it has.
+        """
+        requireValid(identity, self.revocations, self.runtime.unixTime())
 
     def _refuseForeignPages(self, request: UpgradeRequest) -> None:
         """Refuse a page that is admitted only because all are: its visitor's browser has added the credentials by itself.
@@ -533,6 +548,9 @@ class WebSocketServer:
         match = self.match(now.target.partition("?")[0])
         if match is None or match.value.chain is None or now.identity is None:
             raise ChannelError("bad-request", "No credentials are needed here.")
+        if len(token) > MOST_BYTES:
+            # A message may have a hundred times as much, and whoever is asked about it would get all of that.
+            raise ChannelError("unauthorized", f"A token has at most {MOST_BYTES} characters.")
         # With nothing of the old request that could count as credentials, but what says where it came from.
         request = UpgradeRequest(
             now.target.partition("?")[0],
@@ -566,7 +584,7 @@ class WebSocketServer:
         rosters = self._callers, self.channels.visitors
         found = [
             *(each for roster in rosters if revocation.token is not None for each in roster.withToken(revocation.token)),
-            *(each for roster in rosters if revocation.user is not None for each in roster.find(user=revocation.user)),
+            *(each for roster in rosters if revocation.user is not None for each in roster.withIdentity(revocation.user)),
         ]
         if found:
             Deferred.fromCoroutine(self._endRevoked(found))

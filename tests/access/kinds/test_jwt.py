@@ -369,6 +369,8 @@ def test_verified():
     assert [bool(tokens.get(each)) for each in (b"a", b"b", b"c")] == [True, False, True]
     tokens.put(b"d", Identity("eve", payload=b"x" * 101), NOW + 20)
     assert len(tokens) == 0
+    tokens.put(b"d", Identity("eve", scopes=frozenset("abcdefgh")), NOW + 20)  # in few bytes of a token
+    assert len(tokens) == 0
     tokens.put(b"a", Identity("ann"), NOW + 10)
     now[0] += 10
     assert tokens.get(b"a") is None

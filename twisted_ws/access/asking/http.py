@@ -267,7 +267,7 @@ class HTTPAuthenticator:
         except (ValueError, UnicodeError, RecursionError) as error:
             # The words of the decoder name what is wrong, and not the value.
             raise self._unusable(f"its answer cannot be used: {error}") from None
-        return Kept(_Verdict(identity), seconds, 3 * len(answer.body))
+        return Kept(_Verdict(identity), seconds, identity.size)
 
     def _judge(self, verdict: _Verdict, key: bytes, address: str) -> Identity:
         if verdict.identity is not None:

@@ -210,7 +210,7 @@ class IntrospectionAuthenticator:
             except ValueError:
                 why = "the name of its user is too long"
             else:
-                return Kept(_Verdict(identity), seconds, 3 * len(answer.body))
+                return Kept(_Verdict(identity), seconds, identity.size)
         verdict = _Verdict(None, why)
         self._refused.put(key, Kept(verdict, REFUSED))
         return Kept(verdict, 0)

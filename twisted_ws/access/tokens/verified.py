@@ -9,9 +9,9 @@ from hashlib import sha256
 from twisted_ws.access.sources import Found
 from twisted_ws.identity import Identity
 
-# Tokens, some 600 bytes each, and the bytes of their claims: a reconnecting crowd of that many users costs one verification each.
+# Tokens, some 600 bytes each, and the bytes of what is in them: a crowd of so many that reconnects costs one verification each.
 MOST = 10_000
-MOST_CLAIMS = 16 * 1024 * 1024
+MOST_BYTES = 16 * 1024 * 1024
 
 
 class VerifiedTokens:
@@ -20,15 +20,15 @@ class VerifiedTokens:
     Args:
         unixTime: the wall clock.
         most: tokens.
-        mostClaims: bytes of claims, in all.
+        mostBytes: bytes of the identities, in all.
     """
 
-    def __init__(self, unixTime: Callable[[], float], most: int = MOST, mostClaims: int = MOST_CLAIMS) -> None:
+    def __init__(self, unixTime: Callable[[], float], most: int = MOST, mostBytes: int = MOST_BYTES) -> None:
         self._unixTime = unixTime
         self._most = most
-        self._mostClaims = mostClaims
-        self._claims = 0
-        self._found: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()
+        self._mostBytes = mostBytes
+        self._bytes = 0
+        self._found: OrderedDict[bytes, tuple[Identity, float, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._found)
@@ -56,15 +56,16 @@ class VerifiedTokens:
         """Keep an identity until Unix time `until`."""
         if name in self._found:
             self._forget(name)
-        self._found[name] = (identity, until)
-        self._claims += len(identity.payload)
-        while len(self._found) > self._most or self._claims > self._mostClaims:
+        size = identity.size
+        self._found[name] = (identity, until, size)
+        self._bytes += size
+        while len(self._found) > self._most or self._bytes > self._mostBytes:
             self._forget(next(iter(self._found)))
 
     def _forget(self, name: bytes) -> None:
-        self._claims -= len(self._found.pop(name)[0].payload)
+        self._bytes -= self._found.pop(name)[2]
 
     def clear(self) -> None:
         """Forget all: the keys are others now."""
         self._found.clear()
-        self._claims = 0
+        self._bytes = 0

@@ -141,6 +141,8 @@ class EventSubscriber(BufferedSubscriber):
 
     def expire(self) -> None:
         """End, because the client's credentials have; a client with new ones comes back, and goes on where it was."""
+        if not self._began:
+            return  # and does not begin (`ChannelRequest.subscribe`)
         self._drop()
         self._stream.end(self._expired)
 

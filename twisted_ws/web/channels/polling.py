@@ -311,6 +311,7 @@ async def poll(request: HttpRequest, channelRequest: ChannelRequest) -> None:
             runs.append(history.publications)
     gathered.addAll(runs)
     presence = await presenceOf(server.channels, question.names) if question.presence else None
+    channelRequest.requireValid()
     _answer(request, question, gathered, server.limits, presence)
 
 

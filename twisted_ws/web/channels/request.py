@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
+from twisted_ws.access.refusals import AccessRefused
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.names import isPattern
+from twisted_ws.web.http.errors import HttpError
 
 if TYPE_CHECKING:
     from twisted_ws.channels.channels import Channels
@@ -53,6 +55,7 @@ class ChannelRequest:
 
         Raises:
             ChannelError: one of the channels is refused, or the server is stopping.
+            HttpError: the credentials do not count any more.
         """
         server = self.service.server
         try:
@@ -62,10 +65,30 @@ class ChannelRequest:
                     await server.channels.subscribe(
                         subscriber, name, positions.get(name), info, None if isPattern(name) else room
                     )
-            _checkRuns(server)  # an engine may have answered later: what begins now would not hear of the stop
+            # Hooks and engines may have answered later: what begins now would not hear of a stop, or of a revocation.
+            _checkRuns(server)
+            self.requireValid()
         except BaseException:
             subscriber.leave()
             raise
+
+    def requireValid(self) -> None:
+        """Refuse a visitor whose credentials have ended since they were looked at.
+
+        Raises:
+            HttpError: they have.
+        """
+        if self.visitor.identity is not None:
+            try:
+                self.service.server.requireValid(self.visitor.identity)
+            except AccessRefused as refusal:
+                raise refused(refusal) from None
+
+
+def refused(refusal: AccessRefused) -> HttpError:
+    """Return a refusal as an answer."""
+    more = {"reason": refusal.reason} if refusal.reason else None
+    return HttpError(refusal.status, refusal.message, refusal.error, dict(refusal.headers), more, refusal.detail)
 
 
 def _checkRuns(server: WebSocketServer) -> None:

@@ -17,7 +17,7 @@ from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.web.channels.cors import Cors
 from twisted_ws.web.channels.events import openEvents, wantsEvents
 from twisted_ws.web.channels.polling import poll
-from twisted_ws.web.channels.request import ChannelRequest
+from twisted_ws.web.channels.request import ChannelRequest, refused
 from twisted_ws.web.http.content import checkBodyType, idempotencyKey, messageOf
 from twisted_ws.web.http.coroutines import answerLater
 from twisted_ws.web.http.errors import HttpError, httpError, late
@@ -129,8 +129,7 @@ def _refusal(reject: Reject) -> HttpError:
     if isinstance(reject, ChannelReject):
         return httpError(reject.error)
     if isinstance(reject, AccessRefused):
-        more = {"reason": reject.reason} if reject.reason else None
-        return HttpError(reject.status, reject.message, reject.error, dict(reject.headers), more, reject.detail)
+        return refused(reject)
     headers: dict[str, str | tuple[str, ...]] = {}
     for name, value in reject.headers:
         headers[name] = (*headers.get(name, ()), value)
