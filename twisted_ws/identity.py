@@ -12,6 +12,8 @@ from twisted_ws.names import checkNameOrPattern, isPattern, patternsOf
 
 # The most characters of a user's name: as many as a channel's name may have by default.
 LONGEST_USER = 128
+# Characters of the id of a token or session: a UUID has 36.
+LONGEST_TOKEN_ID = 256
 # A grant may be longer than the names of a server with small limits: then it allows nothing there.
 LONGEST_GRANT = 4096
 # Names that begin with this belong to the server: no pattern of a grant or a rule matches them.
@@ -80,7 +82,7 @@ class Identity:
         expiresAt: when this ends, and every connection with it, in Unix time; None for never. An authenticator has added its
             leeway already.
         issuedAt: when the credentials were issued, in Unix time; None if unknown.
-        tokenId: the id of the token (``jti``), by which it can be revoked; None without one.
+        tokenId: the id of the token (``jti``) or session, by which it can be revoked; None without one.
         by: the name of the authenticator that accepted the credentials; the chain sets it.
         isAmbient: whether a browser sends the credentials by itself (a cookie, a certificate, a password): then a request has to
             come from a page that may make it.

@@ -78,6 +78,12 @@ def test_aUser(world):
     assert world.said({"user": 7}, headers=(("cookie", "a=b"),)).user == "7"  # a primary key
 
 
+@pytest.mark.parametrize(("session", "tokenId"), [("x7", "x7"), (7, "7"), (None, None)])
+def test_ids(world, session, tokenId):
+    """The back end may name the session, so that it can be revoked alone."""
+    assert world.said({"user": "ann", "session": session}).tokenId == tokenId
+
+
 @pytest.mark.parametrize(("status", "answer"), [(204, b""), (200, {"user": ""}), (200, {"user": None})])
 def test_aGuest(world, status, answer):
     """A back end that knows nobody but lets them in says so."""
@@ -107,6 +113,8 @@ def test_refusals(world, status, expected):
         {"user": "ann", "expires": NOW + 60},  # a time, where seconds are meant: it would never end
         {"user": "ann", "expires": -1},
         {"user": "ann", "scopes": [1]},
+        {"user": "ann", "session": ""},
+        {"user": "ann", "session": "x" * 257},
         b"[" * 60_000,
         b'{"user": "\xff"}',
     ],

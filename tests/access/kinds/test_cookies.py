@@ -121,6 +121,19 @@ def test_elsewhere(tmp_path, preset):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+def test_ids(tmp_path, preset):
+    """A session has the id that the framework gave it, a text or a number; one that has none is good, and one of another kind is not."""
+    authenticator = made(tmp_path, preset, id="login.id")
+    key = PRESETS[preset].user
+    for given, found in (({"login": {"id": "x7"}}, "x7"), ({"login": {"id": 7}}, "7"), ({}, None)):
+        assert authenticator.identify(asking(preset, MAKERS[preset]({key: "ann", **given}))).tokenId == found
+    for wrong in ("", "x" * 257, ["x"], True):
+        cookie = MAKERS[preset]({key: "ann", "login": {"id": wrong}})
+        assert refused(authenticator, asking(preset, cookie)).message == "The id of the session cannot be used."
+    assert made(tmp_path, preset).identify(asking(preset, MAKERS[preset]({key: "ann", "id": 7}))).tokenId is None
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 def test_nobody(tmp_path, preset):
     """Without a session, or with one in which nobody has logged in, others are asked."""
     authenticator = made(tmp_path, preset)

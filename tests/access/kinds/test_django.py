@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
@@ -45,6 +47,7 @@ def test_found(tmp_path):
     world = World(tmp_path, {"s": ANN})
     found = world.answer("s")
     assert (found.user, found.scopes, found.expiresAt, found.isAmbient) == ("ann", {"staff"}, NOW + 3600, True)
+    assert found.tokenId == "sha256:" + hashlib.sha256(b"s").hexdigest()
     assert world.ask("s") is found
     world.sessions.clear()
     world.reactor.advance(30)

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -25,7 +25,7 @@ from twisted_ws.access.options import Options
 from twisted_ws.access.refusals import INVALID, AccessRefused, forbidden, unauthorized, unavailable
 from twisted_ws.access.secretfile import SecretFile
 from twisted_ws.access.sources import bearerOf
-from twisted_ws.identity import GUEST, Identity
+from twisted_ws.identity import GUEST, LONGEST_TOKEN_ID, Identity
 from twisted_ws.logs import Throttle
 from twisted_ws.upgrade import UpgradeRequest, isToken
 
@@ -52,6 +52,7 @@ class _Who(msgspec.Struct):
     scopes: str | list[str] | None = None
     info: Any = None
     expires: float | None = None
+    session: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_TOKEN_ID)] | int | None = None
 
 
 class _May(msgspec.Struct):
@@ -261,6 +262,7 @@ class HTTPAuthenticator:
                 who.info,
                 expiresAt,
                 issuedAt=self._unixTime(),
+                tokenId=None if who.session is None else str(who.session),
                 isAmbient=isAmbient,
                 payload=answer.body,
             )

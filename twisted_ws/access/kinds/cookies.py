@@ -18,7 +18,7 @@ from twisted_ws.access.options import Options
 from twisted_ws.access.refusals import EXPIRED, INVALID, unauthorized
 from twisted_ws.access.secretfile import SecretFile
 from twisted_ws.access.sources import MOST_BYTES
-from twisted_ws.identity import LONGEST_USER, Identity
+from twisted_ws.identity import LONGEST_TOKEN_ID, LONGEST_USER, Identity
 from twisted_ws.upgrade import UpgradeRequest, isToken
 
 # Bytes of a session, once it is inflated: a cookie of 8 KiB could have a thousand times as many.
@@ -103,7 +103,7 @@ class CookieAuthenticator:
     Nobody is asked, so a session counts until its end even if its user has logged out elsewhere.
 
     Options: ``preset`` (``flask``, ``starlette`` or ``django``), ``secret-file`` (the framework's secrets, one a line),
-    ``cookie``, ``user`` (the key of the session; dots go into objects), ``max-age`` (seconds).
+    ``cookie``, ``user`` and ``id`` (keys of the session; dots go into objects), ``max-age`` (seconds).
 
     Raises:
         ConfigurationError: an option or the file is wrong.
@@ -117,6 +117,7 @@ class CookieAuthenticator:
         path = options.path("secret-file")
         self._cookie: str = options.text("cookie", preset.cookie)
         self._user: list[str] = options.text("user", preset.user).split(".")
+        self._id: list[str] = options.text("id").split(".") if options.has("id") else []
         self._maxAge: float = options.number("max-age", preset.maxAge, 1, 10 * 365 * _DAY, "seconds")
         if not isToken(self._cookie):
             raise options.wrong("cookie", "the name of a cookie")
@@ -152,18 +153,31 @@ class CookieAuthenticator:
             session = _read(value, self._preset.isPlain)
         except Exception:  # signed, but by somebody with another format
             raise unauthorized(INVALID, "The session cannot be read.") from None
-        user: Any = session
-        for key in self._user:
-            user = user.get(key) if isinstance(user, dict) else None
+        user = _at(session, self._user)
         if user is None or user == "":
             return None
-        if isinstance(user, int) and not isinstance(user, bool):
-            user = str(user)
         if not isinstance(user, str) or len(user) > LONGEST_USER:
             raise unauthorized(INVALID, "The session names no user.")
+        # A session from before the framework gave them ids has none.
+        sessionId = _at(session, self._id) if self._id else None
+        if sessionId is not None and not (isinstance(sessionId, str) and 0 < len(sessionId) <= LONGEST_TOKEN_ID):
+            raise unauthorized(INVALID, "The id of the session cannot be used.")
         return Identity(
-            user, expiresAt=signed + self._maxAge, issuedAt=signed, isAmbient=True, payload=msgspec.json.encode(session)
+            user,
+            expiresAt=signed + self._maxAge,
+            issuedAt=signed,
+            tokenId=sessionId,
+            isAmbient=True,
+            payload=msgspec.json.encode(session),
         )
+
+
+def _at(session: dict[str, Any], keys: list[str]) -> Any:
+    """Return what a session has at these keys, each within the one before; a whole number as text, None if there is nothing."""
+    found: Any = session
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return str(found) if isinstance(found, int) and not isinstance(found, bool) else found
 
 
 def _read(value: bytes, isPlain: bool) -> dict[str, Any]:

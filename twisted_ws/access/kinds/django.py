@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import sys
@@ -51,7 +52,7 @@ class DjangoAuthenticator:
     """The authenticator ``django``: who has logged in to a Django site, in this process, with the site's settings.
 
     A logout and a changed password are noticed after ``cache`` seconds at the latest, by new requests; connections that are open
-    stay (end them with ``POST /api/disconnect``).
+    stay until they are revoked. The id of a session, for ``POST /api/revoke``, is ``sha256:`` and the SHA-256 of its key.
 
     Options: ``settings`` (the module, as in ``DJANGO_SETTINGS_MODULE``), ``project`` (the directory that has it), ``user``
     (``username`` or ``pk``), ``groups`` (whether the names of groups are scopes), ``cookie``, ``cache`` (seconds).
@@ -123,7 +124,16 @@ class DjangoAuthenticator:
         if found is not None:
             if not 0 < len(found.user) <= LONGEST_USER:
                 raise unauthorized(INVALID, "The session names no user.")
-            identity = Identity(found.user, scopes=found.scopes, expiresAt=found.expiresAt, issuedAt=time.time(), isAmbient=True)
+            # Of the key only a hash: it opens the site.
+            digest = hashlib.sha256(session.encode("utf-8", "surrogatepass")).hexdigest()
+            identity = Identity(
+                found.user,
+                scopes=found.scopes,
+                expiresAt=found.expiresAt,
+                issuedAt=time.time(),
+                tokenId=f"sha256:{digest}",
+                isAmbient=True,
+            )
         self._recent.put(identity, session.encode("utf-8", "surrogatepass"))
         return identity if found is not None else None
 

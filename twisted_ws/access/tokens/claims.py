@@ -11,14 +11,12 @@ import msgspec
 
 from twisted_ws.access.tokens.verification import InvalidToken
 from twisted_ws.errors import ChannelError
-from twisted_ws.identity import LONGEST_USER, NOTHING, Grants, Identity
+from twisted_ws.identity import LONGEST_TOKEN_ID, LONGEST_USER, NOTHING, Grants, Identity
 
 # Seconds by which the clocks of two machines may differ.
 LEEWAY = 10.0
 # Seconds that a token in a URL may live: proxies log it, and whoever reads such a log must come too late.
 LONGEST_IN_URL = 60.0
-# Characters of the id of a token: a UUID has 36.
-LONGEST_ID = 256
 # The year 9999, in Unix time: a later one is a mistake.
 _LATEST = 253402300799
 # Claims that name the client that a token was issued to; Cognito and Keycloak have them in place of an audience.
@@ -254,6 +252,6 @@ def _names(found: Any, wrong: str, option: str = "grants", step: str = "grants")
 
 def _tokenId(claims: Mapping[str, Any]) -> str | None:
     found = claims.get("jti")
-    if found is not None and (not isinstance(found, str) or len(found) > LONGEST_ID):
-        raise InvalidToken(f"The id of the token (jti) is not text of at most {LONGEST_ID} characters.", step="jti")
+    if found is not None and (not isinstance(found, str) or len(found) > LONGEST_TOKEN_ID):
+        raise InvalidToken(f"The id of the token (jti) is not text of at most {LONGEST_TOKEN_ID} characters.", step="jti")
     return found

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from twisted_ws.closecodes import FORBIDDEN
 from twisted_ws.errors import CloseCode
-from twisted_ws.identity import LONGEST_USER
+from twisted_ws.identity import LONGEST_TOKEN_ID, LONGEST_USER
 from twisted_ws.names import NAME
 
 __all__ = [
@@ -138,7 +138,10 @@ class Revoke(_Choice):
 
     choice = ("token", "user")
 
-    token: Annotated[str, Meta(description="The id of a token (`jti`).", min_length=1, max_length=128)] | UnsetType = UNSET
+    token: (
+        Annotated[str, Meta(description="The id of a token (`jti`) or session.", min_length=1, max_length=LONGEST_TOKEN_ID)]
+        | UnsetType
+    ) = UNSET
     user: Annotated[str, Meta(description="As the authenticator names it.", min_length=1, max_length=128)] | UnsetType = UNSET
     issuedBefore: Annotated[float, Meta(description="Unix time; by default now.", ge=0, lt=MOST_TIME)] | UnsetType = UNSET
     until: Annotated[float, Meta(description="Its end, Unix time; by default in a day.", ge=0, lt=MOST_TIME)] | UnsetType = UNSET
