@@ -4,12 +4,14 @@ In a page,
 
 - a ``console`` block has commands (``$ ``), and beneath each what it prints; ``...`` stands for anything;
 - ``twistd``, ``twisted-ws`` and ``python embed.py`` run on in a terminal of their own, until the page starts another server
-  (``Ctrl-C``), and what is beneath them must be in the log;
+  (``Ctrl-C``), and what is beneath them must be in the log; so do ``flask``, ``uvicorn`` and ``python manage.py runserver``, until
+  the page starts another of these;
 - ``websockets`` and ``curl -N`` run on too; ``> `` is what the reader types there, ``^D`` ends it, the other lines are what it
   shows;
 - a ``console`` block without a command goes on with the clients that are open: all of them show these lines;
 - a ``text`` block is what the server's log says by then;
-- a ``python`` or ``toml`` block whose first line is a comment with a file name is saved under it, another Python block is run;
+- a ``python``, ``toml`` or ``html`` block whose first line is a comment with a file name is saved under it, another Python block
+  is run;
 - a ``sh`` block is for other machines (systemctl, docker, certbot): its syntax is checked.
 """
 
@@ -43,9 +45,10 @@ _FENCE = re.compile(r"^(?P<fence>`{3,})(?P<kind>[^\n]*)\n(?P<text>.*?)^(?P=fence
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;]*[A-Za-z]|[78])|\r")
 _COMMANDS = r"(?! connect| broadcast| explain| token)"
 _SERVER = re.compile(rf"^(?:\w+=\S+ )*(?:twistd|twisted-ws{_COMMANDS}|python embed\.py)\b(?!.*--(?:help|version))")
+_APPLICATION = re.compile(r"^(?:flask|uvicorn|python manage\.py runserver) ")
 _CLIENT = re.compile(r'^(?:\w+=\S+ )*(?:websockets "?ws|curl -N )')
-_PORTS = re.compile(r"\b(8080|8081|8443|8444)\b")
-_FILE = re.compile(r"^# (?P<name>[\w.-]+\.(?:py|tac|toml))$", re.MULTILINE)
+_PORTS = re.compile(r"\b(8000|8080|8081|8443|8444)\b")
+_FILE = re.compile(r"^(?:#|<!--) (?P<name>(?:\w+/)?[\w.-]+\.(?:py|tac|toml|html))(?: -->)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +167,9 @@ class Reader:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.ports = {port: str(freePort()) for port in ("8080", "8081", "8443", "8444")}
+        self.ports = {port: str(freePort()) for port in ("8000", "8080", "8081", "8443", "8444")}
         self.server: Running | None = None
+        self.application: Running | None = None
         self.clients: list[Running] = []
         self.environment = {
             **early(os.environ),
@@ -186,6 +190,7 @@ class Reader:
 
     def __exit__(self, *raised: object) -> None:
         self._endAll()
+        self._endApplication()
 
     def translate(self, text: str) -> str:
         """Return a text of the documentation with this reader's ports."""
@@ -196,8 +201,8 @@ class Reader:
         try:
             self._follow(block)
         except Exception as error:
-            running = [*self.clients, *([] if self.server is None else [self.server])]
-            self.clients, self.server = [], None
+            running = [*self.clients, *filter(None, (self.server, self.application))]
+            self.clients, self.server, self.application = [], None, None
             for each in running:
                 output = each.end()  # it prints some of it only then
                 error.add_note(f"{each.command}: exit code {each.process.returncode}, after:\n{output}")
@@ -208,8 +213,10 @@ class Reader:
         if block.kind == "console":
             for command, lines in steps(text):
                 self._step(command, lines)
-        elif block.kind in ("python", "toml") and (file := _FILE.match(text)) is not None:
-            (self.directory / file["name"]).write_text(text)
+        elif block.kind in ("python", "toml", "html") and (file := _FILE.match(text)) is not None:
+            path = self.directory / file["name"]
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
         elif block.kind == "python":
             self._run(f"{shlex.quote(sys.executable)} -c {shlex.quote(text)}", [])
         elif block.kind == "text" and self.server is not None:
@@ -238,6 +245,11 @@ class Reader:
             self._run(self._withPorts(command), lines, 1)
         elif _SERVER.match(command):
             self._serve(self._withPorts(command), lines)
+        elif _APPLICATION.match(command):
+            self._endApplication()
+            self.application = Running(command, self.directory, {**self.environment, "PYTHONUNBUFFERED": "1"})
+            for line in lines:
+                self.application.expect(line)
         elif _CLIENT.match(command):
             client = Running(command, self.directory, self.environment)
             self.clients.append(client)
@@ -306,6 +318,11 @@ class Reader:
         if expected:
             matched = re.fullmatch(pattern(expected), output, re.DOTALL)
             assert matched, f"{command}\nThe page says:\n{expected}\nIt is:\n{output}"
+
+    def _endApplication(self) -> None:
+        application, self.application = self.application, None
+        if application is not None:
+            application.end()
 
     def _endAll(self) -> None:
         for client in self.clients:
