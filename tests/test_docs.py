@@ -17,8 +17,7 @@ from twisted_ws.daemon.settings import load, merge
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*/*.md"))]
-# These are followed part by part elsewhere.
-_IN_PARTS = {DOCS / "howto" / "web-application.md"}  # tests/live/test_web_applications.py
+_IN_PARTS = {DOCS / "howto" / "web-application.md"}  # followed in tests/live/test_web_applications.py
 RUN = [
     page for page in PAGES if page not in _IN_PARTS and any(block.kind in ("console", "python", "sh") for block in blocks(page))
 ]

@@ -4,8 +4,8 @@ In a page,
 
 - a ``console`` block has commands (``$ ``), and beneath each what it prints; ``...`` stands for anything;
 - ``twistd``, ``twisted-ws`` and ``python embed.py`` run on in a terminal of their own, until the page starts another server
-  (``Ctrl-C``), and what is beneath them must be in the log; so do ``flask``, ``uvicorn`` and ``python manage.py runserver``, until
-  the page starts another of these;
+  (``Ctrl-C``), and what is beneath them must be in the log; so do ``flask``, ``uvicorn`` and ``python manage.py runserver``,
+  until the page starts another of these;
 - ``websockets`` and ``curl -N`` run on too; ``> `` is what the reader types there, ``^D`` ends it, the other lines are what it
   shows;
 - a ``console`` block without a command goes on with the clients that are open: all of them show these lines;

@@ -122,7 +122,7 @@ def test_elsewhere(tmp_path, preset):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_ids(tmp_path, preset):
-    """A session has the id that the framework gave it, a text or a number; one that has none is good, and one of another kind is not."""
+    """A session has the id that the framework gave it, a text or a number; none is good too, one of another kind is not."""
     authenticator = made(tmp_path, preset, id="login.id")
     key = PRESETS[preset].user
     for given, found in (({"login": {"id": "x7"}}, "x7"), ({"login": {"id": 7}}, "7"), ({}, None)):
