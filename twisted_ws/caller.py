@@ -54,6 +54,9 @@ class Membership(Protocol):
     def expiring(self, seconds: float) -> None:
         """Tell the client that its credentials end soon, and the connection with them."""
 
+    def lapse(self, channel: str) -> None:
+        """End a subscription whose token has expired, unless it needs none."""
+
 
 class Registry(Protocol):
     """The open callers of a server, and what a caller asks of it."""
@@ -83,6 +86,7 @@ class Caller:
         negotiatedSubProtocol: the chosen subprotocol, None without one.
         attributes: a dict for the service.
         membership: its part in channels, None until it has one; set by services with a kind of their own.
+        life: what ends it in time, a `twisted_ws.access.lifetime.Lifetime`; None while nothing does.
     """
 
     __slots__ = (
@@ -93,6 +97,7 @@ class Caller:
         "_registry",
         "_user",
         "connectionId",
+        "life",
         "membership",
         "negotiatedSubProtocol",
         "request",
@@ -109,6 +114,7 @@ class Caller:
         self._registry = registry
         self._place: Any = None  # its place in the crowd of its server
         self.membership: Membership | None = None
+        self.life: Any = None
         self._attributes: dict[str, Any] | None = None
         self.connectionId = next(connectionIds)
         self.request = request

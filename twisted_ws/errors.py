@@ -191,6 +191,7 @@ class ChannelError(Exception):
         code: what is wrong, for programs: one of `STATUSES`, the same word in every transport.
         status: the HTTP status for it.
         message: what is wrong, for people; it goes to the client that asked.
+        reason: one word that says more, such as "expired" of a subscription token; "" if there is nothing to say.
         channel: the refused channel, if known; None if the request as a whole is refused.
     """
 
@@ -211,9 +212,10 @@ class ChannelError(Exception):
         "unavailable": 503,
     }
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.reason = reason
         self.status: int = self.STATUSES[code]
         self.message = message
         self.channel: str | None = None

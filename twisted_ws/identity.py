@@ -50,6 +50,11 @@ class Grants:
             return False
         return not self._patterns.isdisjoint(patternsOf(channel))
 
+    @property
+    def size(self) -> int:
+        """The bytes of memory that these take, roughly."""
+        return len(self) * _ITEM
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._names | self._patterns))
 
@@ -119,8 +124,8 @@ class Identity:
     @property
     def size(self) -> int:
         """The bytes of memory that this takes, roughly: a token of 8 KiB can become a quarter of a megabyte."""
-        items = len(self.subscribe) + len(self.publish) + len(self.scopes)
-        return len(self.payload) + items * _ITEM + (0 if self.info is None else self._infoSize())
+        grants = self.subscribe.size + self.publish.size + len(self.scopes) * _ITEM
+        return len(self.payload) + grants + (0 if self.info is None else self._infoSize())
 
     def _infoSize(self) -> int:
         try:

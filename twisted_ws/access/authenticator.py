@@ -23,7 +23,8 @@ class Authenticator(Protocol):
     It may also have the methods ``start(host)``, called once before the first request with a `Host`; ``stop()``, which may return
     a Deferred; and ``reload()``, called when the operator wants files to be read anew, which raises `ConfigurationError` if that
     fails and goes on with what it had. With ``whyUnclaimed(request)``, it says of a credential that it has left to others why it
-    did, "" if the request has none: what nobody claims is refused, and makes no guest.
+    did, "" if the request has none: what nobody claims is refused, and makes no guest. With ``grantsOf(token, user)``, it returns
+    the `ChannelGrants` of a subscription token of that user, at once or by a Deferred, or raises `AccessRefused`.
     """
 
     def identify(self, request: UpgradeRequest) -> Identity | Awaitable[Identity | None] | None:

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted_ws.access.authenticator import Authenticator
 from twisted_ws.access.refusals import EXPIRED, INVALID, MISSING, REVOKED, AccessRefused, forbidden, unauthorized
 from twisted_ws.access.revocations import Revocations
+from twisted_ws.access.tokens.claims import ChannelGrants
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.identity import GUEST, Identity
 from twisted_ws.upgrade import Reject, UpgradeRequest
@@ -39,7 +40,7 @@ class Chain:
         mayLog: says whether one more line of a kind may be written.
     """
 
-    __slots__ = ("_authenticators", "_mayLog", "_revocations", "_scheme", "_unclaimed", "_unixTime")
+    __slots__ = ("_authenticators", "_granting", "_mayLog", "_revocations", "_scheme", "_unclaimed", "_unixTime")
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Chain:
         self._unclaimed = tuple(
             (name, why) for name, each in self._authenticators if (why := getattr(each, "whyUnclaimed", None))
         )
+        self._granting = tuple((name, ask) for name, each in self._authenticators if (ask := getattr(each, "grantsOf", None)))
         # What a client without credentials is told to use: the first that says so.
         schemes: Sequence[str] = [scheme for _, each in self._authenticators if (scheme := getattr(each, "scheme", None))]
         self._scheme = schemes[0] if schemes else "Bearer"
@@ -122,6 +124,30 @@ class Chain:
         identity = found if found.by else replace(found, by=name)
         requireValid(identity, self._revocations, self._unixTime())
         return identity
+
+    async def grantsOf(self, token: str, user: str) -> ChannelGrants:
+        """Return what a subscription token allows a user, as the first authenticator says that accepts it.
+
+        Raises:
+            Reject: none does; with `AccessRefused`, for the reason that comes closest to accepting it.
+        """
+        refused: Reject | None = None
+        for name, ask in self._granting:
+            try:
+                answer = ask(token, user)
+                pending = asDeferred(answer)
+                found: ChannelGrants = answer if pending is None else await pending
+            except BaseException as error:
+                if isinstance(error, (CancelledError, asyncio.CancelledError, GeneratorExit)):
+                    raise
+                # One without the right key only knows that the token is invalid.
+                if refused is None or getattr(refused, "reason", "") == INVALID:
+                    refused = self._refusal(Failure(), name)
+                continue
+            if self._revocations and self._revocations.coversToken(found.tokenId, user, found.issuedAt):
+                raise unauthorized(REVOKED, "The subscription token is revoked.", detail=f"by {name}")
+            return found
+        raise refused or unauthorized(INVALID, "No authenticator here reads subscription tokens.")
 
     def _refusal(self, failure: Failure, name: str) -> Reject:
         error = failure.value

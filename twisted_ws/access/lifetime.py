@@ -1,9 +1,10 @@
-"""How long an open connection may go on: as long as the identity behind it."""
+"""How long an open connection may go on: as long as the identity behind it; and its subscriptions, as long as their tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from math import inf
+from typing import NamedTuple, Protocol
 
 from twisted_ws.identity import Identity
 
@@ -20,18 +21,31 @@ class Alarm(Protocol):
         """See `twisted_ws.connection.Connection`."""
 
 
+class Term(NamedTuple):
+    """What a subscription token still allows when the subscription has begun.
+
+    Attributes:
+        until: Unix time.
+        mayPublish: whether it allows to publish to the channel, too.
+    """
+
+    until: float
+    mayPublish: bool
+
+
 class Lifetime:
-    """Ends one connection when its identity ends.
+    """Ends one connection when its identity ends, and each subscription that needs a token when that ends.
 
     Args:
-        connection: what is reminded; it forgets this when it ends.
+        connection: what is reminded, of whatever is next; it forgets this when it ends.
         seconds: the clock of the connection's deadlines.
         unixTime: the wall clock.
         expire: called at the end.
         warn: called once with the seconds that are left, `NOTICE` seconds before the end, if more were left at first.
+        lapse: called with a channel whose token has ended.
     """
 
-    __slots__ = ("_connection", "_expire", "_expiresAt", "_isWarned", "_seconds", "_unixTime", "_warn")
+    __slots__ = ("_connection", "_expire", "_expiresAt", "_isWarned", "_lapse", "_seconds", "_terms", "_unixTime", "_warn")
 
     def __init__(
         self,
@@ -40,31 +54,56 @@ class Lifetime:
         unixTime: Callable[[], float],
         expire: Callable[[], None],
         warn: Callable[[float], None],
+        lapse: Callable[[str], None],
     ) -> None:
         self._connection = connection
         self._seconds = seconds
         self._unixTime = unixTime
         self._expire = expire
         self._warn = warn
-        self._expiresAt = 0.0
+        self._lapse = lapse
+        self._expiresAt = inf
         self._isWarned = False
+        self._terms: dict[str, Term] | None = None
 
     def set(self, identity: Identity) -> None:
-        """Begin anew, with the identity that counts from now on."""
-        if identity.expiresAt is None:
-            self._connection.remind(None)
-            return
-        self._expiresAt = identity.expiresAt
-        self._isWarned = identity.expiresAt - self._unixTime() <= NOTICE
+        """Go on with the identity that counts from now on."""
+        self._expiresAt = inf if identity.expiresAt is None else identity.expiresAt
+        self._isWarned = self._expiresAt - self._unixTime() <= NOTICE
         self._look()
 
+    def grant(self, channel: str, term: Term) -> None:
+        """Note what a token allows on a channel that is subscribed to; it replaces an earlier one."""
+        if self._terms is None:
+            self._terms = {}
+        self._terms[channel] = term
+        self._look()
+
+    def granted(self, channel: str) -> Term | None:
+        """Return what a token allows on a channel, None without one."""
+        return None if self._terms is None else self._terms.get(channel)
+
+    def release(self, channel: str) -> None:
+        """Forget the token of a channel that is no longer subscribed to."""
+        if self._terms is not None:
+            self._terms.pop(channel, None)
+
     def _look(self) -> None:
-        left = self._expiresAt - self._unixTime()
+        now = self._unixTime()
+        left = self._expiresAt - now
         if left <= 0:
             self._expire()
             return
         if left <= NOTICE and not self._isWarned:
             self._isWarned = True
             self._warn(left)
-        wait = min(left, LONGEST_WAIT) if self._isWarned else min(left - NOTICE, LONGEST_WAIT)
-        self._connection.remind(self._seconds() + wait, self._look)
+        due = left if self._isWarned else left - NOTICE
+        if self._terms:
+            for channel in [channel for channel, term in self._terms.items() if term.until <= now]:
+                self.release(channel)
+                self._lapse(channel)
+            due = min([due, *[term.until - now for term in self._terms.values()]])
+        if due == inf:
+            self._connection.remind(None)
+        else:
+            self._connection.remind(self._seconds() + min(due, LONGEST_WAIT), self._look)

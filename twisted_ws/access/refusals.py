@@ -12,6 +12,7 @@ MISSING = "missing"
 EXPIRED = "expired"
 INVALID = "invalid"
 REVOKED = "revoked"
+OF_ANOTHER_USER = "another-user"  # of a subscription token alone
 
 
 class AccessRefused(Reject):

@@ -56,9 +56,13 @@ class Revocations:
                 del self._tokens[name]
 
     def covers(self, identity: Identity) -> bool:
-        """Return whether an identity is revoked; one that does not say when it was issued counts as issued long ago."""
+        """Return whether an identity is revoked."""
+        return self.coversToken(identity.tokenId, identity.user, identity.issuedAt)
+
+    def coversToken(self, tokenId: str | None, user: str, issuedAt: float | None) -> bool:
+        """Return whether a token is revoked; one that does not say when it was issued counts as issued long ago."""
         now = self._unixTime()
-        if identity.tokenId is not None and self._tokens.get(identity.tokenId, 0) > now:
+        if tokenId is not None and self._tokens.get(tokenId, 0) > now:
             return True
-        before, until = self._users.get(identity.user, (0.0, 0.0))
-        return until > now and (identity.issuedAt or 0) < before
+        before, until = self._users.get(user, (0.0, 0.0))
+        return until > now and (issuedAt or 0) < before

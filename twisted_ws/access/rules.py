@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.identity import RESERVED, Grants, Identity
+from twisted_ws.identity import RESERVED, Identity
 from twisted_ws.spelling import didYouMean
 
 # What a rule decides on; each names who may, in one word or several, of which one is enough.
@@ -210,7 +210,7 @@ class ChannelAccess:
         identity: Identity | None,
         subscribed: Sequence[str] = (),
         steps: list[str] | None = None,
-        granted: Grants | None = None,
+        isGranted: bool = False,
     ) -> bool:
         """Return whether somebody may.
 
@@ -220,7 +220,7 @@ class ChannelAccess:
             identity: who; None where nobody is asked.
             subscribed: what they are subscribed to.
             steps: gets a line for each step of the decision.
-            granted: what a token for channels grants besides.
+            isGranted: whether a subscription token grants it.
         """
         tell = _ignore if steps is None else steps.append
         isPattern = channel.endswith("*")
@@ -234,14 +234,14 @@ class ChannelAccess:
             tell(f"wildcards = {str(namespace.wildcards).lower()} ({_source(namespace, 'wildcards')})")
             if not namespace.wildcards:
                 return False
-        if not self._allows(namespace, action, channel, identity, subscribed, tell, granted):
+        if not self._allows(namespace, action, channel, identity, subscribed, tell, isGranted):
             return False
         for each in self._rules.narrower(channel, self._defaults) if isPattern else ():
             tell(f'the pattern also stands for names under channels."{each.pattern}"')
             if not each.wildcards:
                 tell(f"wildcards = false ({_source(each, 'wildcards')})")
                 return False
-            if not self._allows(each, action, channel, identity, subscribed, tell, granted):
+            if not self._allows(each, action, channel, identity, subscribed, tell, isGranted):
                 return False
         return True
 
@@ -253,11 +253,11 @@ class ChannelAccess:
         identity: Identity | None,
         subscribed: Sequence[str],
         tell: Any,
-        granted: Grants | None,
+        isGranted: bool,
     ) -> bool:
         words = namespace.words[action]
         for word in words:
-            if _means(word, namespace, action, channel, identity, subscribed, granted):
+            if _means(word, namespace, action, channel, identity, subscribed, isGranted):
                 tell(f"{action} = {_shown(words)} ({_source(namespace, action)}): {word}, yes")
                 return True
         tell(f"{action} = {_shown(words)} ({_source(namespace, action)}): no")
@@ -271,7 +271,7 @@ def _means(
     channel: str,
     identity: Identity | None,
     subscribed: Sequence[str],
-    granted: Grants | None,
+    isGranted: bool,
 ) -> bool:
     if word == "anyone":
         return True
@@ -283,7 +283,7 @@ def _means(
         return bool(identity.user)
     if word == "granted":
         grants = identity.publish if action == "publish" else identity.subscribe
-        return grants.allows(channel) or (granted is not None and action != "publish" and granted.allows(channel))
+        return isGranted or grants.allows(channel)
     if word == "owner":
         owner, tokens = namespace.owner(action), _parts(channel)[1]
         if owner is None or not identity.user or owner >= len(tokens):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from twisted_ws.channels.channels import Channels
     from twisted_ws.channels.service import ChannelService
 
+# Why a subscription has ended whose token has expired: the client may come back with a new one.
+LAPSED = "expired"
 # A mailbox is emptied in writes of this many bytes.
 PIECE = 16 * 1024
 # The steps of `twisted_ws.wire.loop.turns` for one item, and how many of its bytes are one step more.
@@ -86,6 +88,8 @@ class BufferedSubscriber(Subscriber):
 
     def ended(self, channel: str, reason: str) -> None:
         """Drop what waits of a channel or pattern and is no longer wanted, and tell the service."""
+        if self.caller.life is not None:
+            self.caller.life.release(channel)
         mailbox = self._mailbox
         if mailbox is not None:
             before = mailbox.size
@@ -132,6 +136,11 @@ class BufferedSubscriber(Subscriber):
 
     def expiring(self, seconds: float) -> None:
         """Do nothing: a raw subscriber gets only messages."""
+
+    def lapse(self, channel: str) -> None:
+        """End a subscription whose token has expired, unless it needs none."""
+        if self._service is None or not self._service.mayStay(self.caller, channel):
+            self._channels.unsubscribe(self, channel, LAPSED)
 
     def expire(self) -> None:
         """Close."""

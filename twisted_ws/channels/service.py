@@ -9,11 +9,16 @@ from types import MappingProxyType
 from typing import Any
 
 from msgspec import Raw, json
-from twisted.internet.defer import CancelledError
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws.access.chain import Chain
+from twisted_ws.access.lifetime import Term
+from twisted_ws.access.refusals import AccessRefused
 from twisted_ws.access.rules import ChannelAccess
+from twisted_ws.access.tokens.claims import ChannelGrants
 from twisted_ws.caller import Caller
 from twisted_ws.channels.formats import SUBPROTOCOL
 from twisted_ws.channels.mailbox import Policy
@@ -34,6 +39,8 @@ _log = Logger()
 _NOT_IN_PATH = "This path names no channel: use ?channel=NAME, or mount the service at .../{channel}."
 
 
+# The header of a request that has a subscription token.
+TOKEN_HEADER = "channel-token"
 # What somebody may not do, in the words of a refusal.
 _DOING = {"subscribe": "subscribe to", "publish": "publish to", "presence": "know who is on"}
 
@@ -107,6 +114,7 @@ class ChannelService(WebSocketService):
 
     interceptors: tuple[Interceptor, ...] = ()  # set when it is mounted: its hooks are called through these
     access: ChannelAccess | None = None  # set when it is mounted, where there are rules or authenticators
+    chain: Chain | None = None  # set when it is mounted, where there are authenticators
 
     def __init__(self, publish: bool = False, wildcards: bool = False, presence: bool = False, policy: str = "close") -> None:
         for name, value in ("publish", publish), ("wildcards", wildcards), ("presence", presence):
@@ -155,27 +163,71 @@ class ChannelService(WebSocketService):
             names = str(name), *names
         return [*_checked(names, limits.channelsPerCaller, limits.channelName)]
 
-    async def permit(self, caller: Any, channel: str, presence: bool = False) -> Any:
+    async def grantsOf(self, caller: Any, token: str) -> ChannelGrants | None:
+        """Return what a subscription token allows a caller or visitor; None where nobody is asked for credentials.
+
+        Raises:
+            ChannelError: the token is refused ("forbidden", with the reason), or cannot be verified in time.
+        """
+        if self.chain is None or caller.identity is None:
+            return None
+        verifying = Deferred.fromCoroutine(self.chain.grantsOf(token, caller.identity.user))
+        try:
+            return await verifying.addTimeout(self.server.limits.upgradeDeadline, self.server.reactor)
+        except AccessRefused as refused:
+            if refused.status >= 500:
+                raise ChannelError("unavailable", refused.message) from None
+            if self.server.mayLog("a subscription token was refused"):
+                _log.info(
+                    "{user} at {address} came with a subscription token that is refused: {why}",
+                    user=printable(caller.user or "a guest"),
+                    address=caller.request.peerAddress or "a local socket",
+                    why=refused.summary,
+                )
+            raise ChannelError("forbidden", refused.message, refused.reason) from None
+        except Reject:
+            raise ChannelError("internal-error", "The subscription token could not be verified.") from None
+        except defer.TimeoutError:
+            raise ChannelError("unavailable", "The subscription token was not verified in time.") from None
+
+    def grant(self, caller: Any, channel: str, granted: ChannelGrants) -> None:
+        """Let a subscription that has begun end with the token that allows it."""
+        if channel in caller.channels and granted.subscribe.allows(channel):
+            term = Term(granted.expiresAt, granted.publish.allows(channel))
+            (caller.life or self.server.lifeOf(caller)).grant(channel, term)
+
+    def renew(self, caller: Any, channel: str, granted: ChannelGrants) -> None:
+        """Let a subscription go on with a new token.
+
+        Raises:
+            ChannelError: the token does not allow it.
+        """
+        if self.access is not None:
+            self._require(self.access, "subscribe", caller, channel, granted=granted)
+        self.grant(caller, channel, granted)
+
+    async def permit(self, caller: Any, channel: str, presence: bool = False, granted: ChannelGrants | None = None) -> Any:
         """Ask whether `caller` may subscribe; return what presence says of it, for `Channels.subscribe`.
 
         Args:
             caller: the caller or visitor.
             channel: a name or pattern, checked here.
             presence: whether it also wants to know who is there.
+            granted: what a subscription token allows besides.
 
         Raises:
             ChannelError: it may not.
         """
         checkNameOrPattern(channel, self.server.limits.channelName)
         if self.access is not None:
-            self._require(self.access, "subscribe", caller, channel)
+            self._require(self.access, "subscribe", caller, channel, None, granted)
         # Not left to onSubscribe: a hook that looks for names would let "*" in, which matches all of them.
         elif isPattern(channel) and not self.wildcards:
             raise ChannelError("forbidden", "Patterns are not allowed here.")
         await self._ask("onSubscribe", self.onSubscribe, caller, channel)
         if presence:
             # Who may subscribe is a subscriber already where presence is for these: over HTTP there is no later question.
-            self.checkPresence(caller, channel, (*caller.channels, channel))
+            self.checkPresence(caller, channel, (*caller.channels, channel), granted)
         if isPattern(channel):
             return None
         info = await self._ask("onPresence", self.onPresence, caller, channel)
@@ -186,7 +238,9 @@ class ChannelService(WebSocketService):
             raise ChannelError("internal-error", "The service failed.") from None
         return info
 
-    async def permitAll(self, caller: Any, channels: Iterable[str], presence: bool = False) -> dict[str, Any]:
+    async def permitAll(
+        self, caller: Any, channels: Iterable[str], presence: bool = False, granted: ChannelGrants | None = None
+    ) -> dict[str, Any]:
         """Ask the same for each of several channels; return what presence says, by channel.
 
         Raises:
@@ -195,37 +249,54 @@ class ChannelService(WebSocketService):
         found = {}
         for channel in channels:
             with concerning(channel):
-                found[channel] = await self.permit(caller, channel, presence)
+                found[channel] = await self.permit(caller, channel, presence, granted)
         return found
 
-    def checkPresence(self, caller: Any, channel: str, subscribed: tuple[str, ...] | None = None) -> None:
+    def checkPresence(
+        self, caller: Any, channel: str, subscribed: tuple[str, ...] | None = None, granted: ChannelGrants | None = None
+    ) -> None:
         """Raise ChannelError if `caller` may not know who is on a channel.
 
         Args:
             caller: the caller or visitor.
             channel: a name, checked here.
             subscribed: the channels that it counts as subscribed to; None: those that it is.
+            granted: what a subscription token allows besides.
         """
         checkName(channel, self.server.limits.channelName)
         if self.access is not None:
-            self._require(self.access, "presence", caller, channel, subscribed)
+            self._require(self.access, "presence", caller, channel, subscribed, granted)
         elif not self.presence:
             raise ChannelError("forbidden", "Presence is not shown here.")
 
     def mayStay(self, caller: Any, channel: str) -> bool:
         """Return whether `caller`, whose identity may have changed, may still be subscribed to a channel; no hook is asked."""
-        return self.access is None or self.access.decide("subscribe", channel, caller.identity)
+        if self.access is None:
+            return True
+        isGranted = caller.life is not None and caller.life.granted(channel) is not None
+        return self.access.decide("subscribe", channel, caller.identity, isGranted=isGranted)
 
     def _require(
-        self, access: ChannelAccess, action: str, caller: Any, channel: str, subscribed: tuple[str, ...] | None = None
+        self,
+        access: ChannelAccess,
+        action: str,
+        caller: Any,
+        channel: str,
+        subscribed: tuple[str, ...] | None = None,
+        granted: ChannelGrants | None = None,
     ) -> None:
         if subscribed is None:
             subscribed = caller.channels
-        if access.decide(action, channel, caller.identity, subscribed):
+        isGranted = False
+        if granted is not None:
+            isGranted = (granted.publish if action == "publish" else granted.subscribe).allows(channel)
+        elif caller.life is not None and (term := caller.life.granted(channel)) is not None:
+            isGranted = term.mayPublish if action == "publish" else True
+        if access.decide(action, channel, caller.identity, subscribed, None, isGranted):
             return
         if self.server.mayLog("a channel was refused"):
             steps: list[str] = []
-            access.decide(action, channel, caller.identity, subscribed, steps)
+            access.decide(action, channel, caller.identity, subscribed, steps, isGranted)
             _log.debug(
                 "{user} may not {action} {channel}: {steps}",
                 user=printable(caller.user or "somebody unknown"),
@@ -236,7 +307,13 @@ class ChannelService(WebSocketService):
         raise ChannelError("forbidden", f"You may not {_DOING[action]} this channel.")
 
     async def publishFor(
-        self, caller: Any, channel: str, message: Any, key: str | None = None, idempotencyKey: str | None = None
+        self,
+        caller: Any,
+        channel: str,
+        message: Any,
+        key: str | None = None,
+        idempotencyKey: str | None = None,
+        granted: ChannelGrants | None = None,
     ) -> Published:
         """Publish a message of a client, if `onPublish` allows it.
 
@@ -246,13 +323,14 @@ class ChannelService(WebSocketService):
             message: a str, bytes, JSON as it came (`msgspec.Raw`), or a `Message`.
             key: see `Channels.publish`.
             idempotencyKey: the same.
+            granted: what a subscription token allows besides.
 
         Raises:
             ChannelError: it may not.
         """
         checkName(channel, self.server.limits.channelName)
         if self.access is not None:
-            self._require(self.access, "publish", caller, channel)
+            self._require(self.access, "publish", caller, channel, None, granted)
         shown = message
         isLookedAt = self.interceptors or getattr(self.onPublish, "__func__", None) is not ChannelService.onPublish
         if isLookedAt and isinstance(message, (Message, Raw)):
@@ -346,8 +424,9 @@ class ChannelService(WebSocketService):
         except ChannelError as error:
             subscriber.refuse(error)
             return
+        token = None if self.chain is None else caller.request.headers.get(TOKEN_HEADER)
         for name in names:
-            await subscriber.enter(name, after.get(name))
+            await subscriber.enter(name, after.get(name), token)
 
     async def onTextMessage(self, caller: Caller, text: str) -> None:
         """Do what a client asks, or publish what it sends."""

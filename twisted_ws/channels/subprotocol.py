@@ -26,11 +26,12 @@ class _AnyRequest(msgspec.Struct, tag_field="type", kw_only=True):
 
 
 class SubscribeRequest(_AnyRequest, tag="subscribe"):
-    """Subscribe to a channel or pattern."""
+    """Subscribe to a channel or pattern, or, with another token, go on with a subscription."""
 
     channel: str
     after: str | None = None
     presence: bool = False
+    token: str | None = None
 
 
 class UnsubscribeRequest(_AnyRequest, tag="unsubscribe"):
@@ -47,6 +48,7 @@ class PublishRequest(_AnyRequest, tag="publish"):
     base64: str | None = None
     key: str | None = None
     idempotencyKey: str | None = None
+    token: str | None = None
 
     def message(self) -> Message:
         """Return the message.

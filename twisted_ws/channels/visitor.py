@@ -9,6 +9,7 @@ from twisted_ws.caller import connectionIds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from twisted_ws.access.lifetime import Lifetime
     from twisted_ws.channels.roster import Roster
     from twisted_ws.channels.subscriber import Subscriber
     from twisted_ws.identity import Identity
@@ -24,9 +25,10 @@ class Visitor:
         attributes: a dict for the service.
         membership: what takes its messages; None if it only publishes.
         roster: where it is found; None while it has no subscriptions.
+        life: see `Caller.life`.
     """
 
-    __slots__ = ("_connection", "_user", "attributes", "connectionId", "membership", "request", "roster")
+    __slots__ = ("_connection", "_user", "attributes", "connectionId", "life", "membership", "request", "roster")
 
     negotiatedSubProtocol = None
 
@@ -38,6 +40,7 @@ class Visitor:
         self.attributes: dict[str, Any] = {}
         self.membership: Subscriber | None = None
         self.roster: Roster | None = None
+        self.life: Lifetime | None = None
 
     @property
     def user(self) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.channels.buffered import BufferedSubscriber
+from twisted_ws.channels.buffered import LAPSED, BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonFormat
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.channels.subprotocol import (
@@ -23,7 +23,7 @@ from twisted_ws.channels.subprotocol import (
     refOf,
     startFields,
 )
-from twisted_ws.closecodes import FORBIDDEN, NOT_RECOVERED, REFUSED
+from twisted_ws.closecodes import EXPIRED, FORBIDDEN, NOT_RECOVERED, REFUSED
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Position, Publication, Start
@@ -50,14 +50,18 @@ class RawSubscriber(BufferedSubscriber):
     def welcome(self) -> None:
         """Do nothing: a raw caller gets only messages."""
 
-    async def enter(self, channel: str, after: Position | None) -> None:
+    async def enter(self, channel: str, after: Position | None, token: str | None = None) -> None:
         """Subscribe to a channel of the URL, or close with the reason for the refusal."""
         self._resuming = after is not None
         try:
-            info = await self._service.permit(self.caller, channel)
+            granted = None if token is None else await self._service.grantsOf(self.caller, token)
+            info = await self._service.permit(self.caller, channel, False, granted)
             await self._channels.subscribe(self, channel, after, info)
         except ChannelError as error:
             self.refuse(error)
+        else:
+            if granted is not None:
+                self._service.grant(self.caller, channel, granted)
 
     def begin(self, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None) -> None:
         """Send what was missed; close if messages are missing, because a raw message has no place to say so."""
@@ -83,7 +87,7 @@ class RawSubscriber(BufferedSubscriber):
         """Close when its last channel is taken from it."""
         super().ended(channel, reason)
         if reason and not self.channels:
-            self.disconnect(FORBIDDEN, reason)
+            self.disconnect(EXPIRED if reason == LAPSED else FORBIDDEN, reason)
 
     def refuse(self, error: ChannelError) -> None:
         """Close with the error's status and message."""
@@ -128,9 +132,9 @@ class JsonSubscriber(BufferedSubscriber):
         """Tell the client."""
         self.write(notice("expiring", seconds=round(seconds, 3)))
 
-    async def enter(self, channel: str, after: Position | None) -> None:
+    async def enter(self, channel: str, after: Position | None, token: str | None = None) -> None:
         """Subscribe to a channel of the URL, as if the client had asked for it."""
-        await self._do(SubscribeRequest(channel=channel), after)
+        await self._do(SubscribeRequest(channel=channel, token=token), after)
 
     async def received(self, message: str | bytes) -> None:
         """Do what a request asks, and answer it; return when the client has room for more answers."""
@@ -178,17 +182,27 @@ class JsonSubscriber(BufferedSubscriber):
             self._answer(error, request.ref, getattr(request, "channel", None))
 
     async def _subscribe(self, request: SubscribeRequest, after: Position | str | None) -> None:
-        info = await self._service.permit(self.caller, request.channel, request.presence)
+        granted = None
+        if request.token is not None:
+            granted = await self._service.grantsOf(self.caller, request.token)
+            if granted is not None and request.channel in self.channels:
+                self._service.renew(self.caller, request.channel, granted)
+                self.write(notice("renewed", request.ref, channel=request.channel))
+                return
+        info = await self._service.permit(self.caller, request.channel, request.presence, granted)
         self._asked = request
         try:
             room = AnswerBudget(self._channels.limits) if request.presence else None
             await self._channels.subscribe(self, request.channel, after, info, room)
         finally:
             self._asked = None
+        if granted is not None:
+            self._service.grant(self.caller, request.channel, granted)
 
     async def _publish(self, request: PublishRequest) -> None:
+        granted = None if request.token is None else await self._service.grantsOf(self.caller, request.token)
         published = await self._service.publishFor(
-            self.caller, request.channel, request.message(), request.key, request.idempotencyKey
+            self.caller, request.channel, request.message(), request.key, request.idempotencyKey, granted
         )
         self.write(notice("published", request.ref, **published._asdict()))
 
@@ -226,4 +240,6 @@ class JsonSubscriber(BufferedSubscriber):
 
     def _answer(self, error: ChannelError, ref: Ref, channel: str | None = None) -> None:
         fields = {} if channel is None else {"channel": channel}
+        if error.reason:
+            fields["reason"] = error.reason
         self.write(notice("error", ref, code=error.code, message=error.message, **fields))

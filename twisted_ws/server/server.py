@@ -263,6 +263,7 @@ class WebSocketServer:
         self._routes.add(path, Mounted(service, chain, scopes, chained))
         if isinstance(service, ChannelService):
             service.interceptors = chained
+            service.chain = chain
             if chain is not None or len(self._rules):
                 self.channels.isGuarded = True
                 service.access = ChannelAccess(
@@ -603,11 +604,16 @@ class WebSocketServer:
         """Let a connection end when its identity does."""
         identity = caller.identity
         if identity is not None:
-            wheel = self.runtime.wheel
-            life = Lifetime(
-                caller._connection, wheel.seconds, self.runtime.unixTime, partial(_expire, caller), partial(_warn, caller)
-            )
-            life.set(identity)
+            self.lifeOf(caller).set(identity)
+
+    def lifeOf(self, caller: Caller) -> Lifetime:
+        """Return what ends a connection, and subscriptions of it, in time."""
+        life: Lifetime | None = caller.life
+        if life is None:
+            seconds, unixTime, to = self.runtime.wheel.seconds, self.runtime.unixTime, caller
+            ends = partial(_expire, to), partial(_warn, to), partial(_lapse, to)
+            life = caller.life = Lifetime(caller._connection, seconds, unixTime, *ends)
+        return life
 
     def mayLog(self, kind: str) -> bool:
         """Return whether one more line of this kind may be written: a peer that makes a service fail must not fill the log."""
@@ -646,6 +652,11 @@ def _expire(caller: Caller) -> None:
 def _warn(caller: Caller, seconds: float) -> None:
     if caller.membership is not None:
         caller.membership.expiring(seconds)
+
+
+def _lapse(caller: Caller, channel: str) -> None:
+    if caller.membership is not None:
+        caller.membership.lapse(channel)
 
 
 def _setServer(service: object, server: WebSocketServer) -> None:

@@ -125,18 +125,19 @@ def test_made(place: Place) -> None:
 
 
 def test_channelToken(place: Place) -> None:
-    """A channel token is made that the server takes as one, and the check says what it allows."""
+    """A subscription token is made that the server takes as one, and the check says what it allows."""
     token = place.made(
         "--config", str(place.directory / "push.toml"), "--user", "ann", "--channel", "rooms.7", "--channel", "a.*"
     )
     assert {*place.server().grantsOf(token, "ann").subscribe} == {"rooms.7", "a.*"}
     code, lines = place.checked(token)
     assert code == 0
-    assert "typ: a channel token, which opens no connection" in lines
-    assert lines[-3:] == ['user: sub is "ann"', 'channels: ["rooms.7", "a.*"]', "accepted"]
+    assert "typ: a subscription token, which opens no connection" in lines
+    assert lines[-4:-2] == ['user: sub is "ann"', 'channels: ["rooms.7", "a.*"]']
+    assert lines[-1] == "accepted"
     assert place.checked(sign(header={"typ": "twisted-ws-sub+jwt"}, sub="ann"))[1][-2:] == [
         "channels: missing",
-        "refused (channels): The channel token has no channels.",
+        "refused (channels): The subscription token has no list of channels.",
     ]
 
 

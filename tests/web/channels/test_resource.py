@@ -340,7 +340,7 @@ def test_preflight() -> None:
     assert cors(response) == {
         **ALLOWED,
         "allow-methods": "GET, HEAD, POST",
-        "allow-headers": "Authorization, Content-Type, If-None-Match, Last-Event-ID, Idempotency-Key",
+        "allow-headers": "Authorization, Channel-Token, Content-Type, If-None-Match, Last-Event-ID, Idempotency-Key",
         "max-age": "600",
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -13,7 +14,7 @@ from twisted_ws.access.asking.jwks import RemoteKeys
 from twisted_ws.access.authenticator import AuthenticatorSettings, Host
 from twisted_ws.access.kinds.ticket import AUDIENCE as TICKET
 from twisted_ws.access.options import Options
-from twisted_ws.access.refusals import EXPIRED, INVALID, AccessRefused, unauthorized
+from twisted_ws.access.refusals import EXPIRED, INVALID, OF_ANOTHER_USER, AccessRefused, unauthorized
 from twisted_ws.access.sources import DEFAULT, Found, TokenSources
 from twisted_ws.access.tokens.claims import (
     CLIENT_CLAIMS,
@@ -47,6 +48,9 @@ T = TypeVar("T")
 # Seconds for which a verified token counts without another look at keys that change meanwhile: a key that its owner has
 # withdrawn opens nothing for longer.
 RECHECK = 300.0
+# Subscription tokens that are remembered, and the bytes of what they say: a client sends the same one for each of its channels.
+MOST_FOR_CHANNELS = 1000
+MOST_BYTES_FOR_CHANNELS = 4 * 1024 * 1024
 
 
 class JWTAuthenticator:
@@ -107,7 +111,8 @@ class JWTAuthenticator:
         elif keyFile is not None:
             self._file = PublicKeys(keyFile)
         self._keys = keys
-        self._verified = VerifiedTokens(unixTime)
+        self._verified: VerifiedTokens[Identity] = VerifiedTokens(unixTime)
+        self._granted: VerifiedTokens[ChannelGrants] = VerifiedTokens(unixTime, MOST_FOR_CHANNELS, MOST_BYTES_FOR_CHANNELS)
 
     def __repr__(self) -> str:
         return f"<JWTAuthenticator {self.name}{f' of {self.rules.issuer}' if self.rules.issuer else ''}>"
@@ -130,6 +135,7 @@ class JWTAuthenticator:
         if self._file is not None:
             self._file.reload()
         self._verified.clear()
+        self._granted.clear()
 
     def identify(self, request: UpgradeRequest) -> Identity | Deferred[Identity] | None:
         """Return whose token is in a request; None without a token, or if it says that another issued it.
@@ -165,11 +171,15 @@ class JWTAuthenticator:
         return "is not a JSON Web Token" if token is None else whyNotMine(self.rules, token)
 
     def grantsOf(self, token: str, user: str) -> ChannelGrants | Deferred[ChannelGrants]:
-        """Return what a channel token allows a user: type ``twisted-ws-sub+jwt``, claims ``sub``, ``channels`` and ``exp``.
+        """Return what a subscription token allows a user: type ``twisted-ws-sub+jwt``; see `channelGrantsOf` for its claims.
 
         Raises:
             AccessRefused: the token is wrong, or (503) its key cannot be had at present; the Deferred fails with the same.
         """
+        name = sha256(token.encode("utf-8", "surrogatepass")).digest() + user.encode("utf-8", "surrogatepass")
+        known = self._granted.get(name)
+        if known is not None:
+            return known
         try:
             parsed = parse(token)
             if parsed is None:
@@ -180,7 +190,10 @@ class JWTAuthenticator:
 
         def check(keys: tuple[AnyKey, ...]) -> ChannelGrants:
             verify(parsed, keys)
-            return channelGrantsOf(self.rules, parsed.payload, user, self._unixTime())
+            now = self._unixTime()
+            granted = channelGrantsOf(self.rules, parsed.payload, user, now)
+            self._granted.put(name, granted, self._until(granted.expiresAt, now), granted.size)
+            return granted
 
         return self._withKeys(parsed, check)
 
@@ -188,8 +201,12 @@ class JWTAuthenticator:
         verify(token, keys)
         now = self._unixTime()
         identity, until = identityOf(self.rules, token.payload, now, self.name, found.isAmbient, found.inURL)
-        self._verified.put(name, identity, until if self._keys is None else min(until, now + RECHECK))
+        self._verified.put(name, identity, self._until(until, now), identity.size)
         return identity
+
+    def _until(self, until: float, now: float) -> float:
+        """Return how long a token counts without another look at the keys."""
+        return until if self._keys is None else min(until, now + RECHECK)
 
     def _withKeys(self, token: Token, check: Callable[[tuple[AnyKey, ...]], T]) -> T | Deferred[T]:
         """Return what `check` makes of the keys that may have signed a token."""
@@ -222,7 +239,8 @@ class JWTAuthenticator:
 
     def _refusal(self, error: InvalidToken) -> AccessRefused:
         by = f"by {self.name}{f', {error.option}' if error.option else ''}"
-        return unauthorized(EXPIRED if error.isExpired else INVALID, error.message, detail=by)
+        reason = EXPIRED if error.isExpired else OF_ANOTHER_USER if error.isOfAnother else INVALID
+        return unauthorized(reason, error.message, detail=by)
 
 
 def checkType(token: Token, isForChannels: bool) -> None:
@@ -233,9 +251,9 @@ def checkType(token: Token, isForChannels: bool) -> None:
     """
     if isForChannels:
         if token.type != CHANNEL_TYPE:
-            raise InvalidToken("This is not a channel token.", step="typ")
+            raise InvalidToken("This is not a subscription token.", step="typ")
     elif token.type == CHANNEL_TYPE:
-        raise InvalidToken("This is a channel token, which opens no connection.", step="typ")
+        raise InvalidToken("This is a subscription token, which opens no connection.", step="typ")
     elif token.type not in CONNECTION_TYPES:
         raise InvalidToken("The token is of another type (typ).", step="typ")
 

@@ -52,15 +52,26 @@ class ClaimRules:
 
 @dataclass(frozen=True, slots=True)
 class ChannelGrants:
-    """What a channel token allows.
+    """What a subscription token allows.
 
     Attributes:
-        subscribe: the channels, with patterns.
+        subscribe: the channels that may be subscribed to, with patterns.
+        publish: those that may be published to.
         expiresAt: until when, in Unix time, with leeway.
+        issuedAt: when it was issued, in Unix time; None if it does not say.
+        tokenId: its id (``jti``), by which it can be revoked; None without one.
     """
 
     subscribe: Grants
+    publish: Grants
     expiresAt: float
+    issuedAt: float | None = None
+    tokenId: str | None = None
+
+    @property
+    def size(self) -> int:
+        """The bytes of memory that this takes, roughly."""
+        return self.subscribe.size + self.publish.size
 
 
 def decodeClaims(payload: bytes) -> dict[str, Any]:
@@ -140,11 +151,11 @@ def identityOf(rules: ClaimRules, payload: bytes, now: float, by: str, isAmbient
 
 
 def channelGrantsOf(rules: ClaimRules, payload: bytes, user: str, now: float) -> ChannelGrants:
-    """Return the channels in a verified channel token: claims ``sub``, ``channels`` and ``exp``.
+    """Return the channels in a verified subscription token: claims ``sub``, ``channels``, ``exp``, and perhaps ``publish``.
 
     Raises:
-        InvalidToken: it is not for this user, or malformed, or has expired; the steps are "claims", "times", "iss", "aud", "user"
-            and "channels".
+        InvalidToken: it is not for this user, or malformed, or has expired; the steps are "claims", "times", "iss", "aud",
+            "user", "channels", "publish" and "jti".
     """
     claims = decodeClaims(payload)
     until = checkTimes(claims, now, rules.leeway)
@@ -153,8 +164,10 @@ def channelGrantsOf(rules: ClaimRules, payload: bytes, user: str, now: float) ->
     if "aud" in claims:
         _checkAudience(rules, claims)
     if claims.get("sub") != user:
-        raise InvalidToken("The channel token is for another user.", step="user")
-    return ChannelGrants(_names(claims.get("channels"), "The channel token has no channels.", "", "channels"), until)
+        raise InvalidToken("The subscription token is for another user.", step="user", isOfAnother=True)
+    subscribe = _names(claims.get("channels"), "The subscription token has no list of channels.", "", "channels")
+    publish = _names(claims.get("publish", []), "The claim publish is not a list of channels.", "", "publish")
+    return ChannelGrants(subscribe, publish, until, claims.get("iat"), _tokenId(claims))
 
 
 def isForAnother(rules: ClaimRules, payload: bytes) -> bool:

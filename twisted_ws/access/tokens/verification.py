@@ -16,7 +16,7 @@ from twisted_ws.access.sources import MOST_BYTES
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-# The type (RFC 8725 section 3.11) of a token for channels, which opens no connection.
+# The type (RFC 8725 section 3.11) of a subscription token, which opens no connection.
 CHANNEL_TYPE = "twisted-ws-sub+jwt"
 # Those of tokens that open one: RFC 7519 section 5.1, RFC 9068 section 2.1.
 CONNECTION_TYPES = frozenset({"jwt", "at+jwt"})
@@ -74,14 +74,16 @@ class InvalidToken(ValueError):
         option: the option of the authenticator that refuses it; "" if any would.
         step: what was looked at: "header", "typ", "key", "signature", or as `identityOf` and `channelGrantsOf` say.
         isExpired: whether it was valid before.
+        isOfAnother: whether it is a subscription token that another user may use.
     """
 
-    def __init__(self, message: str, option: str = "", *, step: str, isExpired: bool = False) -> None:
+    def __init__(self, message: str, option: str = "", *, step: str, isExpired: bool = False, isOfAnother: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.option = option
         self.step = step
         self.isExpired = isExpired
+        self.isOfAnother = isOfAnother
 
 
 class Token(NamedTuple):

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
+from typing import Generic, TypeVar
 
 from twisted_ws.access.sources import Found
-from twisted_ws.identity import Identity
+
+T = TypeVar("T")
 
 # Tokens, some 600 bytes each, and the bytes of what is in them: a crowd of so many that reconnects costs one verification each.
 MOST = 10_000
 MOST_BYTES = 16 * 1024 * 1024
 
 
-class VerifiedTokens:
-    """The identities behind tokens, by their SHA-256; the least recently used are forgotten.
+class VerifiedTokens(Generic[T]):
+    """What tokens say, by their SHA-256; the least recently used are forgotten.
 
     Args:
         unixTime: the wall clock.
         most: tokens.
-        mostBytes: bytes of the identities, in all.
+        mostBytes: bytes of what they say, in all.
     """
 
     def __init__(self, unixTime: Callable[[], float], most: int = MOST, mostBytes: int = MOST_BYTES) -> None:
@@ -28,7 +30,7 @@ class VerifiedTokens:
         self._most = most
         self._mostBytes = mostBytes
         self._bytes = 0
-        self._found: OrderedDict[bytes, tuple[Identity, float, int]] = OrderedDict()
+        self._found: OrderedDict[bytes, tuple[T, float, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._found)
@@ -41,8 +43,8 @@ class VerifiedTokens:
         """Return the name of a token here: what holds for one from a header need not hold for the same from a URL."""
         return sha256(found.token.encode("utf-8", "surrogatepass")).digest() + (b"uc" if found.inURL else b"c"[: found.isAmbient])
 
-    def get(self, name: bytes) -> Identity | None:
-        """Return the identity behind a token that is still valid."""
+    def get(self, name: bytes) -> T | None:
+        """Return what a token says that is still valid."""
         entry = self._found.get(name)
         if entry is None:
             return None
@@ -52,12 +54,11 @@ class VerifiedTokens:
         self._found.move_to_end(name)
         return entry[0]
 
-    def put(self, name: bytes, identity: Identity, until: float) -> None:
-        """Keep an identity until Unix time `until`."""
+    def put(self, name: bytes, found: T, until: float, size: int) -> None:
+        """Keep what a token says, which takes `size` bytes of memory, until Unix time `until`."""
         if name in self._found:
             self._forget(name)
-        size = identity.size
-        self._found[name] = (identity, until, size)
+        self._found[name] = (found, until, size)
         self._bytes += size
         while len(self._found) > self._most or self._bytes > self._mostBytes:
             self._forget(next(iter(self._found)))

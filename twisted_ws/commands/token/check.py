@@ -163,7 +163,7 @@ class Check:
         authenticator = self._choose(token)
         isForChannels = token.type == CHANNEL_TYPE
         checkType(token, isForChannels)
-        self._print(Row("typ", "a channel token, which opens no connection" if isForChannels else "opens connections"))
+        self._print(Row("typ", "a subscription token, which opens no connection" if isForChannels else "opens connections"))
         found = authenticator.keysFor(token)
         keys = await found if isinstance(found, Deferred) else found
         self._signature(token, keys)
@@ -262,7 +262,7 @@ def _rows(rules: ClaimRules, claims: Mapping[str, Any], now: float) -> Iterator[
 
 
 def _channelRows(rules: ClaimRules, claims: Mapping[str, Any], now: float) -> Iterator[Row]:
-    """Yield the same of a channel token."""
+    """Yield the same of a subscription token."""
     yield _timesRow(rules, claims, now)
     if "iss" in claims:
         yield _issuerRow(rules, claims)
@@ -270,6 +270,10 @@ def _channelRows(rules: ClaimRules, claims: Mapping[str, Any], now: float) -> It
         yield _audienceRow(rules, claims)
     yield Row("user", f"sub is {_shown(claims.get('sub'))}")
     yield Row("channels", _shown(claims.get("channels")))
+    if "publish" in claims:
+        yield Row("publish", _shown(claims["publish"]))
+    if "jti" in claims:
+        yield Row("jti", _shown(claims["jti"]))
 
 
 def _timesRow(rules: ClaimRules, claims: Mapping[str, Any], now: float) -> Row:

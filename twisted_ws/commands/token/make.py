@@ -79,7 +79,7 @@ class MakeOptions(CommandOptions):
         self["publish"].append(_pattern("publish", grant))
 
     def opt_channel(self, channel: str) -> None:
-        """makes a channel token, which opens no connection, with this channel or pattern; repeatable"""  # noqa: D403, D415
+        """makes a subscription token, which opens no connection, with this channel or pattern; repeatable"""  # noqa: D403, D415
         self["channel"].append(_pattern("channel", channel))
 
     def opt_claim(self, claim: str) -> None:
@@ -99,7 +99,7 @@ class MakeOptions(CommandOptions):
         if self["secret-file"] is not None and self["key-file"] is not None:
             raise UsageError("give one of --secret-file and --key-file")
         if self["channel"] and (self["scope"] or self["subscribe"] or self["publish"]):
-            raise UsageError("a channel token (--channel) has no scopes and grants")
+            raise UsageError("a subscription token (--channel) has no scopes and grants")
 
 
 def _pattern(option: str, text: str) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from twisted_ws.wire.door.origins import AllowedOrigins
 
 _METHODS = "GET, HEAD, POST"
-_TAKEN = "Authorization, Content-Type, If-None-Match, Last-Event-ID, Idempotency-Key"
+_TAKEN = "Authorization, Channel-Token, Content-Type, If-None-Match, Last-Event-ID, Idempotency-Key"
 _SHOWN = "ETag, Retry-After"
 # How long a browser may cache the answer to a preflight; Chromium never does for more than 12 times as long.
 _PREFLIGHT_SECONDS = 600

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import msgspec
 
 from twisted_ws.access.lifetime import Lifetime
-from twisted_ws.channels.buffered import BufferedSubscriber
+from twisted_ws.channels.buffered import LAPSED, BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonParts
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.channels.subprotocol import notice, startFields
@@ -115,7 +115,7 @@ class EventSubscriber(BufferedSubscriber):
         if reason and self._began:
             self.write(self._unsubscribed(channel, reason))
             if not self.channels:
-                self._end()
+                self._end(reason != LAPSED)
 
     def _fits(self, size: int) -> bool:
         return self._began and super()._fits(size)
@@ -148,10 +148,10 @@ class EventSubscriber(BufferedSubscriber):
 
     _expired = b"event: expired\ndata: {}\n\n"
 
-    def _end(self) -> None:
+    def _end(self, isForGood: bool) -> None:
         # A slow client does not get what still waits.
         self._drop()
-        self._stream.end(b"id: %s\n\n" % LEFT.encode("ascii"))
+        self._stream.end(b"id: %s\n\n" % LEFT.encode("ascii") if isForGood else b"")
 
     def _subscribed(self, start: Start, who: dict[str, Any] | None) -> bytes:
         answer = msgspec.json.encode(startFields(start))
@@ -250,7 +250,8 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
     alone = len(names) == 1 and not isPattern(names[0])
     json = not alone or query.get("format") == "json"
     watched = json and query.get("presence") == "true"
-    infos = await channelRequest.service.permitAll(channelRequest.visitor, names, watched)
+    granted = await channelRequest.granted(request)
+    infos = await channelRequest.service.permitAll(channelRequest.visitor, names, watched, granted)
     if request.gone:
         return  # a hook has continued nevertheless
     request.say("Content-Type", "text/event-stream; charset=utf-8")
@@ -278,5 +279,9 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
     subscriber.open()
     identity = channelRequest.visitor.identity
     if identity is not None:
-        channels = server.channels
-        Lifetime(stream, channels.seconds, channels.unixTime, subscriber.expire, subscriber.expiring).set(identity)
+        ends = subscriber.expire, subscriber.expiring, subscriber.lapse
+        life = channelRequest.visitor.life = Lifetime(stream, server.channels.seconds, server.channels.unixTime, *ends)
+        life.set(identity)
+        if granted is not None:
+            for name in names:
+                channelRequest.service.grant(channelRequest.visitor, name, granted)

@@ -25,6 +25,7 @@ from twisted_ws.web.http.coroutines import answerLater
 from twisted_ws.web.http.errors import HttpError, retryAfter
 
 if TYPE_CHECKING:
+    from twisted_ws.access.tokens.claims import ChannelGrants
     from twisted_ws.limits import Limits
     from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.channels.request import ChannelRequest
@@ -150,6 +151,7 @@ class Poll(Subscriber):
     __slots__ = (
         "_answering",
         "_channelRequest",
+        "_ends",
         "_gathered",
         "_question",
         "_request",
@@ -162,7 +164,12 @@ class Poll(Subscriber):
     format: ClassVar[Format] = staticmethod(lambda publication: (publication, jsonFields(publication)))
 
     def __init__(
-        self, request: HttpRequest, channelRequest: ChannelRequest, server: WebSocketServer, question: _Question
+        self,
+        request: HttpRequest,
+        channelRequest: ChannelRequest,
+        server: WebSocketServer,
+        question: _Question,
+        granted: ChannelGrants | None,
     ) -> None:
         super().__init__(channelRequest.visitor)
         channelRequest.visitor.membership = self
@@ -170,6 +177,7 @@ class Poll(Subscriber):
         self._channelRequest = channelRequest
         self._server = server
         self._question = question
+        self._ends: list[float] = [] if granted is None else [granted.expiresAt]
         self._gathered = Gathered(question.limit, server.limits)
         # Until it waits: what was missed on each channel, and what has come since.
         self._runs: dict[str, tuple[Replay | list[Publication], list[Publication]]] = {}
@@ -192,10 +200,12 @@ class Poll(Subscriber):
 
     def _longest(self) -> float:
         """Return how many seconds it may wait: no longer than the client's credentials count."""
-        identity = self._channelRequest.visitor.identity
-        if identity is None or identity.expiresAt is None:
+        ends, identity = self._ends, self._channelRequest.visitor.identity
+        if identity is not None and identity.expiresAt is not None:
+            ends = [*ends, identity.expiresAt]
+        if not ends:
             return self._question.wait
-        return min(self._question.wait, max(identity.expiresAt - self._server.channels.unixTime(), 0))
+        return min(self._question.wait, max(min(ends) - self._server.channels.unixTime(), 0))
 
     def leave(self) -> None:
         """End, because it was answered or the peer has left."""
@@ -294,11 +304,12 @@ async def poll(request: HttpRequest, channelRequest: ChannelRequest) -> None:
     """
     server = channelRequest.service.server
     question = _Question(request, channelRequest, server.limits)
-    infos = await channelRequest.service.permitAll(channelRequest.visitor, question.names, question.presence)
+    granted = await channelRequest.granted(request)
+    infos = await channelRequest.service.permitAll(channelRequest.visitor, question.names, question.presence, granted)
     if request.gone:
         return  # a hook has continued nevertheless
     if question.wait:
-        waiting = Poll(request, channelRequest, server, question)
+        waiting = Poll(request, channelRequest, server, question, granted)
         await channelRequest.subscribe(waiting, infos, question.positions)
         waiting.wait()
         return

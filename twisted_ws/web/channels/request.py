@@ -10,16 +10,19 @@ from twisted.internet.defer import Deferred
 
 from twisted_ws.access.refusals import AccessRefused
 from twisted_ws.channels.presence import AnswerBudget
+from twisted_ws.channels.service import TOKEN_HEADER
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.names import isPattern
 from twisted_ws.web.http.errors import HttpError
 
 if TYPE_CHECKING:
+    from twisted_ws.access.tokens.claims import ChannelGrants
     from twisted_ws.channels.channels import Channels
     from twisted_ws.channels.service import ChannelService
     from twisted_ws.channels.visitor import Visitor
     from twisted_ws.message import Position
     from twisted_ws.server.server import WebSocketServer
+    from twisted_ws.web.http.request import HttpRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,15 @@ class ChannelRequest:
     visitor: Visitor
     names: list[str]
     query: dict[str, str]
+
+    async def granted(self, request: HttpRequest) -> ChannelGrants | None:
+        """Return what the subscription token of a request allows; None without one.
+
+        Raises:
+            ChannelError: the token is refused.
+        """
+        token = request.fields.get(TOKEN_HEADER)
+        return None if token is None else await self.service.grantsOf(self.visitor, token)
 
     async def subscribe(
         self,

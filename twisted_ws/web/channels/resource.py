@@ -109,8 +109,9 @@ class ChannelsResource(HttpResource):
         message, idempotency = messageOf(request), idempotencyKey(request)
         with concerning(channelRequest.names[0]):
             key = channelRequest.query.get("key")
+            granted = await channelRequest.granted(request)
             published = await channelRequest.service.publishFor(
-                channelRequest.visitor, channelRequest.names[0], message, key, idempotency
+                channelRequest.visitor, channelRequest.names[0], message, key, idempotency, granted
             )
         request.say("Content-Type", "application/json")
         request.answer(jsonBody(published._asdict()))

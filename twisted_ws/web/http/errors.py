@@ -104,6 +104,8 @@ def httpError(error: ChannelError) -> HttpError:
     """Return the answer to a request about a channel that was refused."""
     headers = retryAfter() if error.status in (429, 503) else None
     more = {} if error.channel is None else {"channel": error.channel}
+    if error.reason:
+        more["reason"] = error.reason
     return HttpError(error.status, error.message, error.code, headers, more)
 
 
