@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -217,6 +218,9 @@ def test_thePasswordFile(tmp_path: Path) -> None:
     path = tmp_path / "passwords"
     settings = Settings(checkers=(FilePasswordDB(str(path)),))
     assert _refused(settings) == f"The password file {path} (--auth) cannot be read: No such file or directory."
+    os.mkfifo(path)
+    assert _refused(settings) == f"The password file {path} (--auth) is not a regular file."
+    path.unlink()
     path.write_text("me:secret\n")
     path.chmod(0o644)
     with capturedLogs() as events:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.python.usage import CompleteFiles, CompleteList, CompleteNetInterfaces, Completions, Options, UsageError
@@ -92,8 +92,10 @@ class ServiceOptions(Options, AuthOptionMixin):
         """METHOD:ARGUMENTS: who may publish by password, such as file:PATH; repeatable"""  # noqa: D415 - help text
         method, _, path = description.partition(":")
         if method == "file" and path.strip():
+            from twisted_ws.access.publishers.credentials import PasswordDB  # with what a help text does not need
+
             # Twisted's plugin would also print a warning of its own if there is no such file; the start says so in one line.
-            self.addChecker(FilePasswordDB(path))  # type: ignore[no-untyped-call]
+            self.addChecker(PasswordDB(path))  # type: ignore[no-untyped-call]
         else:
             super().opt_auth(description)  # type: ignore[no-untyped-call]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Generator, Iterable
 from itertools import combinations
 from typing import Any
@@ -347,10 +348,13 @@ def _checkPasswordFiles(checkers: Iterable[Any]) -> None:
     for checker in checkers:
         if isinstance(checker, FilePasswordDB):
             try:
-                with open(checker.filename, "rb") as file:
+                # A pipe instead of a file must not block the start.
+                with open(checker.filename, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
                     mode = os.fstat(file.fileno()).st_mode
             except OSError as error:
                 raise ConfigurationError(
                     f"The password file {checker.filename} (--auth) cannot be read: {error.strerror}."
                 ) from None
+            if not stat.S_ISREG(mode):
+                raise ConfigurationError(f"The password file {checker.filename} (--auth) is not a regular file.")
             warnIfExposed(checker.filename, mode)

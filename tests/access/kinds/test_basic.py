@@ -186,13 +186,15 @@ def test_badFile(tmp_path, line, message):
         ({}, "needs a file, or checkers"),
         ({"checkers": ["nothing:x"]}, "cannot be made"),
         ({"checkers": ["anonymous"]}, "takes no user name and password"),
+        ({"checkers": [f"memory:ann:{PASSWORD}"]}, "write it to a file"),
         ({"file": "absent"}, "cannot be read"),
     ],
 )
 def test_badOptions(tmp_path, options, message):
     """What is wrong in the configuration is said at the start."""
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises(ConfigurationError, match=message) as caught:
         BasicAuthenticator(settings(tmp_path, **options))
+    assert PASSWORD not in str(caught.value)
 
 
 def test_twistedsFile(tmp_path):

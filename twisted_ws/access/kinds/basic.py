@@ -18,7 +18,7 @@ from twisted_ws.access.kinds.login import CACHE, Login, userName, wrongPassword
 from twisted_ws.access.kinds.passwords import PasswordFile
 from twisted_ws.access.kinds.threads import Threads
 from twisted_ws.access.options import Options
-from twisted_ws.access.publishers.credentials import Password
+from twisted_ws.access.publishers.credentials import Password, PasswordDB
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.identity import LONGEST_USER, Identity
 
@@ -106,10 +106,13 @@ def _identity(user: str, scopes: frozenset[str]) -> Identity:
 
 
 def _checker(text: str, where: str) -> ICredentialsChecker:
+    kind, _, rest = text.partition(":")
+    if kind == "memory":
+        raise ConfigurationError(f"{where} has a password, which others may read there: write it to a file.")
     try:
-        checker: ICredentialsChecker = makeChecker(text)
+        checker: ICredentialsChecker = PasswordDB(rest) if kind == "file" and rest else makeChecker(text)
     except (StrcredException, ValueError, TypeError, OSError) as error:
         raise ConfigurationError(f"{where} has a checker that cannot be made ({type(error).__name__}).") from None
     if not any(each.isOrExtends(IUsernamePassword) for each in checker.credentialInterfaces):
-        raise ConfigurationError(f"{where} has a checker that takes no user name and password: {text.partition(':')[0]}.")
+        raise ConfigurationError(f"{where} has a checker that takes no user name and password: {kind}.")
     return checker

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import os
+import stat
 from collections.abc import Iterable
 from typing import Any
 
-from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.checkers import FilePasswordDB, ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 from twisted.cred.error import LoginFailed, Unauthorized
 from twisted.cred.portal import IRealm, Portal
@@ -72,6 +74,30 @@ class Password(UsernamePassword):
         """Return whether this is the password."""
         expected = password.encode() if isinstance(password, str) else password
         return hmac.compare_digest(self.password, expected)
+
+
+class PasswordDB(FilePasswordDB):
+    """Twisted's file of passwords, which it opens for each login, so that it may have become something else since the start.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)  # type: ignore[no-untyped-call]
+
+    def getUser(self, username: bytes) -> tuple[bytes, bytes]:
+        """Return a user's name and password (see `FilePasswordDB`).
+
+        Raises:
+            KeyError: there is no such user.
+            OSError: the file cannot be read, which is no fault of whoever logs in.
+        """
+        # To open a pipe would hold up the reactor until somebody writes to it.
+        if not stat.S_ISREG(os.stat(self.filename).st_mode):
+            raise OSError("the password file is not a regular file")
+        found: tuple[bytes, bytes] = super().getUser(username)
+        return found
 
 
 class Credentials:
