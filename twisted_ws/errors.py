@@ -238,7 +238,16 @@ class concerning:
 
 
 class ConfigurationError(Exception):
-    """A mistake that the operator can fix; its text is one clear line."""
+    """A mistake that the operator can fix; its text is one clear line.
+
+    Attributes:
+        key: where it is in the tables of the configuration file, from the top: ``("channels", "news.*", "publish")``; () if it is
+            not there, or that is not known.
+    """
+
+    def __init__(self, message: str = "", key: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class ServiceError(ConfigurationError):

@@ -8,12 +8,14 @@ from twisted_ws.commands.main import main
 
 CONFIG = """
 authenticate = ["guest"]
+api-key-file = "keys"
 
 [services."/channels"]
 target = "channels"
 
 [channels."*"]
 subscribe = "granted"
+publish = ["granted", "ask"]
 
 [channels."users.{user}.*"]
 subscribe = "owner"
@@ -39,11 +41,45 @@ def test_yes(capsys, config):
     assert (code, lines) == (
         0,
         [
-            f'users.ann.orders falls under channels."users.{{user}}.*"  [{config}:10]',
-            f'subscribe = owner (channels."users.{{user}}.*"): owner, yes  [{config}:10]',
+            f'users.ann.orders falls under channels."users.{{user}}.*"  [{config}:12]',
+            f'subscribe = owner (channels."users.{{user}}.*"): owner, yes  [{config}:13]',
             "yes",
         ],
     )
+
+
+@pytest.fixture
+def grants(tmp_path):
+    path = tmp_path / "g.json"
+    path.write_text('{"subscribe": ["orders.*"], "info": 1}')
+    return str(path)
+
+
+def test_grants(capsys, config, grants):
+    """The grants of a token are read from a file; others may be given besides."""
+    for channel, code in ("orders.1", 0), ("news", 0), ("other", 1):
+        assert explained(capsys, "--config", config, "--grants", grants, "--subscribe", "news", "subscribe", channel)[0] == code
+
+
+def test_asked(capsys, config):
+    """What the application has to be asked about is neither yes nor no."""
+    code, lines = explained(capsys, "--config", config, "--user", "ann", "publish", "orders.1")
+    assert (code, lines[-1]) == (1, "the application decides")
+
+
+def test_key(capsys, config, tmp_path, monkeypatch):
+    """What a back end may publish is told with the line of its key; of two keys of one name, one is enough."""
+    monkeypatch.chdir(tmp_path)
+    keys = tmp_path / "keys"
+    keys.write_text("# old\nshop: 0123456789abcdef until=2020-01-01\nshop: 0123456789abcdefg publish:orders.* broadcast\n")
+    keys.chmod(0o600)
+    arguments = "--config", config, "--key", "shop", "publish"
+    code, lines = explained(capsys, *arguments, "orders.1")
+    assert (code, lines[1:]) == (
+        0,
+        ["shop has admin, but it has ended: no  [keys:2]", "shop has publish:orders.* broadcast: yes  [keys:3]", "yes"],
+    )
+    assert explained(capsys, *arguments, "news")[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -69,6 +105,15 @@ def test_nothingToDecide(capsys):
     assert (code, lines) == (0, ["/channels/{channel} has no rules and asks nobody for credentials: its service decides"])
 
 
+def test_mistakeInTheFile(capsys, config):
+    """A mistake in a table is named with the file and the line."""
+    with open(config, "a") as file:
+        file.write('\n[channels."a"]\nsubscribe = [\n  "everybody",\n]\n')
+    code, lines = explained(capsys, "--config", config, "subscribe", "a")
+    assert (code, len(lines)) == (2, 1)
+    assert f"{config}:16: channels.\"a\".subscribe: 'everybody' is nobody" in lines[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -78,6 +123,10 @@ def test_nothingToDecide(capsys):
         (["--config", "/nothing.toml", "subscribe", "a"], "cannot be read"),
         (["--service", "/other", "subscribe", "a"], "there is no channels service at /other"),
         (["--subscribe", "a*", "subscribe", "a"], "A channel name is"),
+        (["--key", "shop", "subscribe", "a"], "--key goes with publish"),
+        (["--key", "shop", "publish", "a"], "there is no file of API keys"),
+        (["--grants", "/nothing.json", "subscribe", "a"], "/nothing.json cannot be read"),
+        (["--grants", __file__, "subscribe", "a"], 'must have {"subscribe": [...]'),
     ],
 )
 def test_mistakes(capsys, arguments, message):

@@ -16,8 +16,9 @@ from twisted.python.failure import Failure
 
 from twisted_ws.access.chain import Chain
 from twisted_ws.access.lifetime import Term
+from twisted_ws.access.namespaces import ACTIONS, Namespaces
 from twisted_ws.access.refusals import AccessRefused
-from twisted_ws.access.rules import ChannelAccess
+from twisted_ws.access.rules import ChannelAccess, Step
 from twisted_ws.access.tokens.claims import ChannelGrants
 from twisted_ws.caller import Caller
 from twisted_ws.channels.formats import SUBPROTOCOL
@@ -113,7 +114,7 @@ class ChannelService(WebSocketService):
     )
 
     interceptors: tuple[Interceptor, ...] = ()  # set when it is mounted: its hooks are called through these
-    access: ChannelAccess | None = None  # set when it is mounted, where there are rules or authenticators
+    access: ChannelAccess | None = None  # see `guard`
     chain: Chain | None = None  # set when it is mounted, where there are authenticators
 
     def __init__(self, publish: bool = False, wildcards: bool = False, presence: bool = False, policy: str = "close") -> None:
@@ -128,6 +129,18 @@ class ChannelService(WebSocketService):
         self.publish = publish
         self.wildcards = wildcards
         self.presence = presence
+
+    def guard(self, namespaces: Namespaces, isAuthenticated: bool) -> bool:
+        """Let rules decide, and grants where clients are asked who they are; return whether there is anything to decide by.
+
+        Args:
+            namespaces: what the configuration says of channels.
+            isAuthenticated: whether there are authenticators for the service.
+        """
+        isGuarded = isAuthenticated or namespaces.says(*ACTIONS, "wildcards")
+        options = self.publish, self.presence, self.wildcards
+        self.access = ChannelAccess(namespaces, isAuthenticated, *options) if isGuarded else None
+        return isGuarded
 
     # Hooks.
 
@@ -274,7 +287,7 @@ class ChannelService(WebSocketService):
         if self.access is None:
             return True
         isGranted = caller.life is not None and caller.life.granted(channel) is not None
-        return self.access.decide("subscribe", channel, caller.identity, isGranted=isGranted)
+        return bool(self.access.decide("subscribe", channel, caller.identity, isGranted=isGranted))
 
     def _require(
         self,
@@ -295,14 +308,14 @@ class ChannelService(WebSocketService):
         if access.decide(action, channel, caller.identity, subscribed, None, isGranted):
             return
         if self.server.mayLog("a channel was refused"):
-            steps: list[str] = []
+            steps: list[Step] = []
             access.decide(action, channel, caller.identity, subscribed, steps, isGranted)
             _log.debug(
                 "{user} may not {action} {channel}: {steps}",
                 user=printable(caller.user or "somebody unknown"),
                 action=_DOING[action],
                 channel=printable(channel),
-                steps="; ".join(steps),
+                steps="; ".join([each.text for each in steps]),
             )
         raise ChannelError("forbidden", f"You may not {_DOING[action]} this channel.")
 

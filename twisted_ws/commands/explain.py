@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,9 @@ from typing import Any
 from twisted.python.usage import UsageError
 
 from twisted_ws.commands.exits import Exit
-from twisted_ws.commands.lines import lineOf
 from twisted_ws.commands.options import CommandOptions
 from twisted_ws.commands.terminal.display import complain
 from twisted_ws.errors import ChannelError, ConfigurationError
-
-_TABLE = re.compile(r'channels\."([^"]*)"')
 
 
 class ExplainOptions(CommandOptions):
@@ -24,13 +20,16 @@ class ExplainOptions(CommandOptions):
 
     synopsis = "Usage: twisted-ws explain [options] subscribe|publish|presence CHANNEL"
     longdesc = (
-        "Says whether a user may do something with a channel, step by step, by the rules of a configuration file. No server has "
-        "to run. The exit code is 0 for yes and 1 for no. A service's own hooks, which can only refuse, are not asked."
+        "Says whether a user may do something with a channel, or a back end with an API key may publish there, step by step, by "
+        "the rules of a configuration file and its file of keys. No server has to run. The exit code is 0 for yes and 1 for no, "
+        "also while the application would have to be asked. A service's own hooks, which can only refuse, are not asked."
     )
     examples = "twisted-ws explain --config push.toml --user ann subscribe users.ann.orders"
     optParameters = [  # noqa: RUF012 - as Twisted declares it
         ["config", None, None, "the server's configuration file"],
         ["user", None, "", "the user; a guest without it"],
+        ["grants", None, None, 'file with the grants of the user\'s credentials: {"subscribe": [...], "publish": [...]}'],
+        ["key", None, None, "the name of an API key, in place of a user"],
         ["service", None, None, "the path of the service, if there are several"],
     ]
 
@@ -53,11 +52,13 @@ class ExplainOptions(CommandOptions):
 
     def parseArgs(self, *words: str) -> None:
         """Take what is to be explained."""
-        from twisted_ws.access.rules import ACTIONS
+        from twisted_ws.access.namespaces import ACTIONS
 
         if len(words) != 2 or words[0] not in ACTIONS:
             raise UsageError(f"give {', '.join(ACTIONS[:-1])} or {ACTIONS[-1]}, and a channel")
         self["action"], self["channel"] = words
+        if self["key"] is not None and words[0] != "publish":
+            raise UsageError("--key goes with publish")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -68,51 +69,98 @@ def main(arguments: Sequence[str]) -> int:
     from twisted_ws.names import checkName, checkNameOrPattern
 
     try:
-        path, access = _access(options)
+        settings = _settings(options["config"])
         check = checkNameOrPattern if options["action"] == "subscribe" else checkName
-        channel = check(options["channel"], 128)
-        identity = Identity(
-            options["user"], Grants(options["subscribe"]), Grants(options["publish"]), frozenset(options["scope"])
-        )
+        channel = check(options["channel"], settings.limits.channelName)
+        if options["key"] is not None:
+            return _explainKey(options["key"], settings.apiKeyFile, channel)
+        path, service = _service(options, settings)
+        more = _grants(options["grants"])
+        subscribe, publish = (Grants([*options[kind], *more.get(kind, ())]) for kind in ("subscribe", "publish"))
+        identity = Identity(options["user"], subscribe, publish, frozenset(options["scope"]))
     except (ConfigurationError, ChannelError, ValueError) as error:
         complain(str(error))
         return Exit.USAGE
-    if access is None:
+    if service.access is None:
         print(f"{path} has no rules and asks nobody for credentials: its service decides")
         return Exit.OK
-    steps: list[str] = []
-    allowed = access.decide(options["action"], channel, identity, (), steps)
+    steps: list[Any] = []
+    allowed = service.access.decide(options["action"], channel, identity, (), steps)
+    text = Path(options["config"]).read_text(encoding="utf-8") if options["config"] else ""
     for step in steps:
-        print(_placed(step, options["config"]))
-    print("yes" if allowed else "no")
+        print(step.text + _place(options["config"], text, step.key))
+    print("the application decides" if allowed is None else "yes" if allowed else "no")
     return Exit.OK if allowed else Exit.FAILED
 
 
-def _access(options: ExplainOptions) -> tuple[str, Any]:
-    """Return the path of the service that is meant, and what decides for it."""
-    from twisted_ws.access.rules import ChannelAccess, Rules
+def _settings(config: str | None) -> Any:
+    from twisted_ws.daemon.settings import load, merge, placed
+
+    if not config:
+        return merge({}, {})
+    document = load(os.path.abspath(config))
+    try:
+        return merge(document, {})
+    except ConfigurationError as error:
+        raise placed(error, config, config) from None
+
+
+def _service(options: ExplainOptions, settings: Any) -> tuple[str, Any]:
+    """Return the path of the service that is meant, and the service, guarded as it is where it is mounted."""
+    from twisted_ws.access.namespaces import Namespaces
     from twisted_ws.channels.service import ChannelService
-    from twisted_ws.daemon.settings import load, merge
     from twisted_ws.daemon.targets import loadService
 
-    settings = merge(load(os.path.abspath(options["config"])) if options["config"] else {}, {})
-    rules = Rules(settings.channelRules)
     for mount in settings.services:
         if options["service"] not in (None, mount.path):
             continue
         service = loadService(mount.target, mount.options)
         if isinstance(service, ChannelService):
-            asked = bool(settings.authenticate if mount.authenticate is None else mount.authenticate)
-            if not asked and not len(rules):
-                return mount.path, None
-            return mount.path, ChannelAccess(rules, asked, service.publish, service.presence, service.wildcards)
+            authenticate = settings.authenticate if mount.authenticate is None else mount.authenticate
+            service.guard(Namespaces(settings.channelRules), bool(authenticate))
+            return mount.path, service
     raise ConfigurationError(f"there is no channels service{' at ' + options['service'] if options['service'] else ''}")
 
 
-def _placed(step: str, config: str | None) -> str:
-    """Return a step with the line of the file that has its table."""
-    table = _TABLE.search(step)
-    if config is None or table is None:
-        return step
-    line = lineOf(Path(config).read_text(encoding="utf-8"), "channels", table[1])
-    return step if line is None else f"{step}  [{config}:{line}]"
+def _grants(file: str | None) -> dict[str, list[str]]:
+    """Return what credentials grant, as their issuer has written it: ``{"subscribe": [...], "publish": [...]}``."""
+    import msgspec
+
+    if file is None:
+        return {}
+    try:
+        found = msgspec.json.decode(Path(file).read_bytes(), type=dict[str, Any])
+        return {kind: msgspec.convert(found.get(kind, []), list[str]) for kind in ("subscribe", "publish")}
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigurationError(
+            f'{file} must have {{"subscribe": [...], "publish": [...]}} with names and patterns of channels: {error}.'
+        ) from None
+
+
+def _explainKey(name: str, file: str | None, channel: str) -> int:
+    from twisted_ws.access.publishers.keys import KeyFile
+
+    if file is None:
+        raise ConfigurationError("there is no file of API keys: the configuration must name it (api-key-file)")
+    keys = [*KeyFile(file).named(name)]
+    if not keys:
+        raise ConfigurationError(f"there is no key {name} in {file}")
+    print("back ends are bound by the scopes of their keys, not by rules")
+    mayPublish = False
+    for line, holder, counts in keys:
+        allowed = counts and holder.scopes.allows("publish", channel)
+        mayPublish |= allowed
+        ended = "" if counts else ", but it has ended"
+        print(f"{name} has {holder.scopes}{ended}: {'yes' if allowed else 'no'}  [{os.path.relpath(file)}:{line}]")
+    print("yes" if mayPublish else "no")
+    return Exit.OK if mayPublish else Exit.FAILED
+
+
+def _place(config: str | None, text: str, key: Sequence[str]) -> str:
+    """Return where the file says something."""
+    from twisted_ws.daemon.lines import lineOf
+
+    line = lineOf(text, *key) if config and key else None
+    return "" if line is None else f"  [{config}:{line}]"

@@ -13,7 +13,7 @@ from twisted.cred.strcred import AuthOptionMixin
 from twisted.python.usage import CompleteFiles, CompleteList, CompleteNetInterfaces, Completions, Options, UsageError
 
 from twisted_ws import __version__
-from twisted_ws.daemon.settings import KEYS, Key, Settings, absolute, load, merge
+from twisted_ws.daemon.settings import KEYS, Key, Settings, absolute, load, merge, placed
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.spelling import explainOption
 
@@ -122,11 +122,12 @@ class ServiceOptions(Options, AuthOptionMixin):
         Raises:
             ConfigurationError: something is wrong; the text is one line.
         """
-        document = load(os.path.join(self._directory, self["config"])) if self["config"] else {}
+        path = os.path.join(self._directory, self["config"]) if self["config"] else ""
+        document = load(path) if path else {}
         try:
             merge(document, {})
         except ConfigurationError as error:
-            raise ConfigurationError(f"{self['config']}: {error}") from None
+            raise placed(error, path, self["config"]) from None
         given = {key.name: self[key.name] for key in KEYS if self[key.name] not in (None, [])}
         flags = absolute({**given, "service": self["service"]}, self._directory)
         checkers = self.get("credCheckers") or ()

@@ -14,6 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from twisted_ws.access.namespaces import Namespaces
+from twisted_ws.daemon.lines import lineOf
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits, parseSize
 from twisted_ws.spelling import didYouMean
@@ -331,6 +333,23 @@ def load(path: str) -> dict[str, Any]:
     return {**absolute(document, str(Path(path).parent)), _DIRECTORY: str(Path(path).parent.absolute()), _FILE: path}
 
 
+def placed(error: ConfigurationError, path: str, called: str) -> ConfigurationError:
+    """Return an error of `merge` with the file, and the line if it is known.
+
+    Args:
+        error: the error.
+        path: the file.
+        called: what the operator calls it.
+    """
+    line = None
+    if error.key:
+        try:
+            line = lineOf(Path(path).read_text(encoding="utf-8"), *error.key)
+        except (OSError, UnicodeDecodeError):
+            pass  # it was another one a moment ago
+    return ConfigurationError(f"{called}{'' if line is None else f':{line}'}: {error}", error.key)
+
+
 # Not a key that anybody can write in TOML: the directory of the file, for paths that only authenticators know.
 _DIRECTORY = "\0directory"
 # Nor this: the file as it was named, for errors.
@@ -387,12 +406,14 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
     for name in authenticators:
         if not isinstance(_table(authenticators, name, "authenticators.").get("type"), str):
             raise ConfigurationError(f'authenticators.{name} needs a type, such as type = "jwt".')
+    channelRules = _table(document, "channels")
+    Namespaces(channelRules)  # refuses what it cannot read
     return Settings(
         **values,
         limits=Limits(**limits),
         checkers=tuple(checkers),
         authenticators=authenticators,
-        channelRules=_table(document, "channels"),
+        channelRules=channelRules,
         directory=directory,
     )
 

@@ -19,9 +19,9 @@ from twisted_ws.access.authenticator import Authenticator
 from twisted_ws.access.chain import Chain, Guest, requireScope, requireValid
 from twisted_ws.access.failures import Failures
 from twisted_ws.access.lifetime import Lifetime
+from twisted_ws.access.namespaces import Namespaces
 from twisted_ws.access.refusals import AccessRefused, forbidden
 from twisted_ws.access.revocations import Revocations
-from twisted_ws.access.rules import ChannelAccess, Rules
 from twisted_ws.access.sources import MOST_BYTES
 from twisted_ws.caller import Caller
 from twisted_ws.channels.channels import Channels
@@ -101,7 +101,7 @@ class WebSocketServer:
         authenticators: by name; ``guest`` is there without being named. See `twisted_ws.access.authenticator.Authenticator`.
         interceptors: called around each handler and hook of every service, the first outermost: ``interceptor(event, caller,
             call)``; see `twisted_ws.dispatch.interceptors.Call`.
-        channelRules: who may do what with which channels, by pattern; see `twisted_ws.access.rules.Rules`.
+        channelRules: who may do what with which channels, by pattern; see `twisted_ws.access.namespaces`.
         engine: numbers and keeps the messages of channels, or a function that makes such an engine with the server's `Runtime`;
             None: one in memory.
         reactor: the reactor; None for the global one.
@@ -163,7 +163,7 @@ class WebSocketServer:
         self._connectionClass = connectionClass(self.runtime)
         self._routes: Routes[Mounted] = Routes()
         self._interceptors = checkInterceptors(interceptors)
-        self._rules = Rules(channelRules)
+        self._namespaces = Namespaces(channelRules)
         self.revocations = Revocations(unixTime)
         self.failures = Failures(self.limits, reactor.seconds)
         self._authenticators: dict[str, Authenticator] = {GUEST_NAME: Guest(), **(authenticators or {})}
@@ -264,11 +264,7 @@ class WebSocketServer:
         if isinstance(service, ChannelService):
             service.interceptors = chained
             service.chain = chain
-            if chain is not None or len(self._rules):
-                self.channels.isGuarded = True
-                service.access = ChannelAccess(
-                    self._rules, chain is not None, service.publish, service.presence, service.wildcards
-                )
+            self.channels.isGuarded |= service.guard(self._namespaces, chain is not None)
         _setServer(service, self)
 
     def find(self, path: str) -> object | None:

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ class _Key(NamedTuple):
     digest: bytes
     holder: KeyHolder
     until: float | None
+    line: int
 
 
 class KeyFile:
@@ -90,6 +91,12 @@ class KeyFile:
             if hmac.compare_digest(each.digest, digest) and (each.until is None or self._unixTime() < each.until):
                 found = each.holder
         return found
+
+    def named(self, name: str) -> Iterator[tuple[int, KeyHolder, bool]]:
+        """Yield the line of each key of this name, who has it, and whether it still counts."""
+        for each in self._keys:
+            if each.holder.name == name:
+                yield each.line, each.holder, each.until is None or self._unixTime() < each.until
 
     def _read(self) -> bytes:
         try:
@@ -151,7 +158,7 @@ def _key(line: str, number: int, where: str) -> _Key:
         scopes = Scopes(words) if words else EVERYTHING
     except ValueError as error:
         raise ConfigurationError(f"{where}: {error}") from None
-    return _Key(digest, KeyHolder(found["name"] or f"line {number}", scopes), until)
+    return _Key(digest, KeyHolder(found["name"] or f"line {number}", scopes), until, number)
 
 
 def _endOf(day: str, where: str) -> float:

@@ -64,9 +64,13 @@ class Scopes:
         grants = self._grants.get(scope)
         return grants is not None and (channel is None or grants.allows(channel))
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
+        """Return them as they are written in the file of keys."""
         named = [f"{kind}:{channel}" for kind, grants in sorted(self._grants.items()) for channel in grants]
-        return f"<Scopes {' '.join([*named, *sorted(self._words)])}>"
+        return " ".join([*named, *sorted(self._words)])
+
+    def __repr__(self) -> str:
+        return f"<Scopes {self}>"
 
 
 def _isGrant(name: str) -> bool:

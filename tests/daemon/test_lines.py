@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from twisted_ws.commands.lines import lineOf
+from twisted_ws.daemon.lines import lineOf
 
 DOCUMENT = '''\
 # issuer of tokens
