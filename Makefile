@@ -17,6 +17,7 @@ run: $(VENV)/.run
 APART := tests/browser tests/live $(addprefix tests/,test_docs.py test_packaging.py web/api/test_openapi.py) \
 	$(addprefix tests/daemon/,test_live.py test_workers_live.py test_workers_life.py workers/test_trial.py) \
 	$(addprefix tests/client/test_,others.py programs.py sync.py) \
+	$(addprefix tests/publisher/test_,django.py frameworks.py live.py packaging.py) \
 	$(addprefix tests/engines/redis/,test_contract.py test_engine.py test_faults.py server/test_sentinel.py server/test_start.py) \
 	$(addprefix tests/commands/,terminal/test_terminal_live.py test_broadcast_live.py test_connect_live.py test_runner.py)
 CORES := $(shell nproc)
@@ -68,6 +69,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=publisher $(BIN)/mypy --package twisted_ws_publisher
 	@tools/need gcc
 	for source in twisted_ws/wire/speedups/*.c; do $(STRICT) $$source || exit; done
 
@@ -110,6 +112,6 @@ $(VENV)/.run: pyproject.toml hatch_build.py $(wildcard twisted_ws/wire/speedups/
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-$(VENV)/.%: pyproject.toml $(VENV)/.run
-	$(BIN)/pip install --quiet --group $*
+$(VENV)/.%: pyproject.toml publisher/pyproject.toml $(VENV)/.run
+	$(BIN)/pip install --quiet --group $* $(if $(filter test,$*),--editable ./publisher)
 	touch $@

@@ -88,7 +88,7 @@ def exchange(request: Request, policy: Policy, clock: Callable[[], float]) -> Ge
     for left in reversed(range(policy.attempts)):
         wait = random.uniform(0, pause)
         try:
-            response = yield Send(request, max(end - clock(), 0.001))
+            response: Response = yield Send(request, max(end - clock(), 0.001))
         except Lost as lost:
             may_be_done = may_be_done or lost.may_be_done
             error = PublishError(f"no answer: {lost}", "no-answer", None, may_be_done)

@@ -37,21 +37,28 @@ class PublishError(Exception):
         return f"{self.args[0]} ({status}{self.code})"
 
 
-class BatchError(Exception):
-    """Some messages of a batch were refused; the others are published.
+class BatchError(PublishError):
+    """Some messages of a batch are not published; the others are.
 
     Attributes:
         results: for each message, in order, its receipt or its error.
-        errors: those errors.
+        errors: those errors; `code` and `status` are the first one's.
     """
 
     def __init__(self, results: Sequence[Receipt | PublishError]) -> None:
-        super().__init__(results)
         self.results = list(results)
         self.errors = [each for each in results if isinstance(each, PublishError)]
+        first = self.errors[0]
+        super().__init__(first.args[0], first.code, first.status, any(each.may_be_done for each in self.errors))
+        self.args = (self.results,)
+
+    @property
+    def final(self) -> bool:
+        """Whether all that is not published was refused."""
+        return all(each.final for each in self.errors)
 
     def __str__(self) -> str:
-        return f"{len(self.errors)} of {len(self.results)} messages were not published; the first: {self.errors[0]}"
+        return f"{len(self.errors)} of {len(self.results)} messages are not published; the first: {self.errors[0]}"
 
 
 # Statuses after which the same request may succeed in a moment (RFC 9110 section 15, RFC 8470 for 425).

@@ -7,7 +7,7 @@ from typing import Any
 
 import flask
 
-from twisted_ws_publisher.errors import BatchError, ConfigurationError, PublishError
+from twisted_ws_publisher.errors import ConfigurationError, PublishError
 from twisted_ws_publisher.publisher import Publisher
 from twisted_ws_publisher.settings import from_environment
 
@@ -74,6 +74,6 @@ class Push:
                 with self.publisher.batch() as batch:
                     for channel, data, key in waiting:
                         batch.publish(channel, data, key=key)
-            except (PublishError, BatchError, ConfigurationError) as error:
+            except (PublishError, ConfigurationError) as error:
                 log.error("%d messages of a view: %s", len(waiting), error)
         return response

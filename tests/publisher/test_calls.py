@@ -119,7 +119,14 @@ def test_may_be_done():
 
 @pytest.mark.parametrize(
     ("trouble", "times"),
-    [(Lost("refused", False), 2), (Lost("reset", True), 1), (refused(503), 2), (refused(429), 2), (refused(502), 1), (refused(504), 1)],
+    [
+        (Lost("refused", False), 2),
+        (Lost("reset", True), 1),
+        (refused(503), 2),
+        (refused(429), 2),
+        (refused(502), 1),
+        (refused(504), 1),
+    ],
     ids=str,
 )
 def test_broadcast(trouble, times):
@@ -151,7 +158,7 @@ def test_batch():
         world.run(world.calls.batch([make_message("a", 1), make_message("?", 2)]))
     assert caught.value.results[0] == Receipt("a", "e:1", 0)
     assert (caught.value.errors[0].code, caught.value.errors[0].final) == ("bad-channel", True)
-    assert str(caught.value) == "1 of 2 messages were not published; the first: No. (400 bad-channel)"
+    assert str(caught.value) == "1 of 2 messages are not published; the first: No. (400 bad-channel)"
 
 
 def test_batch_stops():
@@ -179,7 +186,7 @@ def test_pickled():
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.code, again.status, again.may_be_done) == (str(error), "forbidden", 403, True)
     batch = pickle.loads(pickle.dumps(BatchError([Receipt("a", "e:1", 0), error])))
-    assert (str(batch), len(batch.errors)) == ("1 of 2 messages were not published; the first: No. (403 forbidden)", 1)
+    assert (str(batch), len(batch.errors)) == ("1 of 2 messages are not published; the first: No. (403 forbidden)", 1)
 
 
 @pytest.mark.parametrize("data", [float("nan"), object(), {"a": {1, 2}}])

@@ -12,14 +12,13 @@ import pytest
 
 from tests.live.support import PATIENCE, running
 
-ROOT = Path(__file__).parent.parent.parent
-
 SETTINGS = """
 import os
 SECRET_KEY = "x"
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "twisted_ws_publisher.django"]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}
-TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True, "OPTIONS": {"context_processors": ["django.template.context_processors.request"]}}]
+OPTIONS = {"context_processors": ["django.template.context_processors.request"]}
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True, "OPTIONS": OPTIONS}]
 USE_TZ = True
 TWISTED_WS = {"URL": os.environ["URL"], "TIMEOUT": float(os.environ.get("TIMEOUT", "5"))}
 if os.environ.get("TICKET_FILE"):
@@ -49,9 +48,15 @@ def server(tmp_path_factory):
 def inDjango(directory: Path, url: str, program: str, **more: str) -> str:
     """Return what a program prints in a new project."""
     (directory / "site_settings.py").write_text(SETTINGS)
-    environment = {**os.environ, "URL": url, "PYTHONPATH": f"{ROOT / 'publisher'}:{directory}", "PYTHONWARNINGS": "error", **more}
+    environment = {**os.environ, "URL": url, "PYTHONPATH": str(directory), "PYTHONWARNINGS": "error", **more}
     done = subprocess.run(
-        [sys.executable, "-c", BEGIN + program], cwd=directory, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, "-c", BEGIN + program],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -98,7 +103,7 @@ print(json.dumps(said("orders")))
 
 
 def test_failure(tmp_path):
-    """A server that is away neither hurts the view nor is it hidden: a line in the log, a signal, or an exception if it is wanted."""
+    """A server that is away does not hurt the view; it is a line in the log and a signal, or an exception if that is wanted."""
     program = """
 import logging, sys
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(name)s %(message)s")
@@ -129,7 +134,8 @@ def test_check(tmp_path):
 from django.core.checks import run_checks
 from django.test import override_settings
 print([each.id for each in run_checks()])
-for wrong in ({"URL": "nowhere"}, {"URI": "x"}, {"URL": "http://a", "KEY_FILE": "/nowhere"}, {"URL": "http://a", "TICKET_FILE": "/nowhere"}):
+for more in ({"URL": "nowhere"}, {"URI": "x"}, {"KEY_FILE": "/nowhere"}, {"TICKET_FILE": "/nowhere"}):
+    wrong = {"URL": "http://a", **more}
     with override_settings(TWISTED_WS=wrong):
         print([each.id for each in run_checks()])
 """

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import flask
+import httpx
 import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from fastapi import Depends, FastAPI
-from starlette.testclient import TestClient
 from twisted_ws_publisher import AsyncPublisher, Publisher, celery
 from twisted_ws_publisher.fastapi import Push as AsyncPush
 from twisted_ws_publisher.flask import Push
@@ -80,8 +81,11 @@ def test_fastAPI(url):
     async def pay(order: int, publisher: AsyncPublisher = Depends(push)) -> str:  # noqa: B008
         return (await publisher.publish("paid", {"order": order})).channel
 
-    with TestClient(app) as client:
-        assert [client.post(f"/pay/{order}").json() for order in (1, 2)] == ["paid", "paid"]
+    async def clients() -> list[object]:
+        async with push.lifespan(app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+            return [(await client.post(f"/pay/{order}")).json() for order in (1, 2)]
+
+    assert asyncio.run(clients()) == ["paid", "paid"]
     assert said(url, "paid") == [{"order": 1}, {"order": 2}]
 
 
@@ -92,7 +96,9 @@ def test_celery(url, monkeypatch):
     app = Celery("shop", broker="memory://", backend="cache+memory://")
     app.set_default()
     with start_worker(app, perform_ping_check=False):
-        results = [celery.publish_task.apply_async(("tasks", {"order": 1}), task_id="the-same", ignore_result=False) for _ in range(2)]
+        results = [
+            celery.publish_task.apply_async(("tasks", {"order": 1}), task_id="the-same", ignore_result=False) for _ in range(2)
+        ]
         for each in results:
             each.get(timeout=60)
     assert said(url, "tasks") == [{"order": 1}]

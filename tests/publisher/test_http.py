@@ -98,12 +98,16 @@ def test_too_long():
     """An answer without a length and without an end is given up."""
     reader = ResponseReader()
     reader.feed(b"HTTP/1.1 200 OK\r\n\r\n")
+    for _ in range(MOST_BODY // 1_000_000):
+        assert reader.feed(bytes(1_000_000)) is None
     with pytest.raises(Malformed):
-        for _ in range(MOST_BODY // 1_000_000 + 2):
-            reader.feed(bytes(1_000_000))
+        reader.feed(bytes(1_000_000))
 
 
 def test_request():
     """A request has a length where it may have a body."""
-    assert encode_request("POST", "/a", "h:1", {"X": "y"}, b"") == b"POST /a HTTP/1.1\r\nHost: h:1\r\nX: y\r\nContent-Length: 0\r\n\r\n"
+    assert (
+        encode_request("POST", "/a", "h:1", {"X": "y"}, b"")
+        == b"POST /a HTTP/1.1\r\nHost: h:1\r\nX: y\r\nContent-Length: 0\r\n\r\n"
+    )
     assert encode_request("GET", "/a", "h", {}, b"") == b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"

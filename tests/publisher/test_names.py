@@ -80,7 +80,9 @@ def test_environment():
             Publisher.from_environment()
 
 
-@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), ("", "no key"), ("# only\n", "no key"), ("schlüssel\n", "not ASCII")])
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "No such file"), ("", "no key"), ("# only\n", "no key"), ("schlüssel\n", "not ASCII")]
+)
 def test_keyFile(tmp_path, content, why):
     """A key file that cannot be used is named when the publisher is made."""
     path = tmp_path / "key"

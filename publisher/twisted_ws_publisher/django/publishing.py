@@ -96,7 +96,7 @@ class _Messages:
     def __call__(self) -> None:
         try:
             _send(self.messages)
-        except (PublishError, BatchError, ConfigurationError) as error:
+        except (PublishError, ConfigurationError) as error:
             if not self._fail_silently:
                 raise
             log.error("%d messages are not published after a commit: %s", len(self._lost(error)), error)
