@@ -71,6 +71,14 @@ class Tab:
         while loader not in self._loaded:
             self._take(end)
 
+    def leave(self, script: str) -> None:
+        """Run a script because of which the page goes to another one by itself, and wait until that is loaded."""
+        before = set(self._loaded)
+        end = time.monotonic() + PATIENCE
+        self.run(script)
+        while self._loaded <= before:
+            self._take(end)
+
     def run(self, script: str) -> Any:
         """Return the value of a JavaScript expression, awaited where it is a promise."""
         result = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
@@ -99,7 +107,7 @@ class Tab:
 
 @contextmanager
 def chromium(directory: Path) -> Iterator[Tab]:
-    """Start Chromium with a new profile in `directory`; it accepts any certificate."""
+    """Start Chromium with a new profile in `directory`; it takes any certificate, and names in ``.example`` are this machine."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     assert program, "Chromium is missing: make test installs it on Debian as root"
     profile = directory / "profile"
@@ -116,6 +124,7 @@ def chromium(directory: Path) -> Iterator[Tab]:
             "--disable-sync",
             "--disable-dev-shm-usage",
             "--ignore-certificate-errors",
+            "--host-resolver-rules=MAP *.example 127.0.0.1",
             "--remote-debugging-port=0",
             f"--user-data-dir={profile}",
             "about:blank",
