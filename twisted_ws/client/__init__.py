@@ -25,6 +25,7 @@ from twisted_ws.client.http.credentials import Basic, Bearer
 from twisted_ws.client.http.response import Response
 from twisted_ws.client.oauth2 import OAuth2
 from twisted_ws.client.retry import Retry
+from twisted_ws.client.signed import SignedToken
 from twisted_ws.errors import (
     ConfigurationError,
     ConnectionClosed,
@@ -57,6 +58,7 @@ __all__ = [
     "Redirected",
     "Response",
     "Retry",
+    "SignedToken",
     "Store",
     "TLSFailed",
     "TransportError",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
-import uuid
 from collections.abc import Callable
 from ipaddress import ip_address
 from os import PathLike
@@ -16,6 +14,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 
 from twisted_ws.access.asking.exchange import Answer, Exchanges, Question, Unanswered
 from twisted_ws.client.errors import ConnectFailed
+from twisted_ws.client.signed import SignedToken
 from twisted_ws.logs import printable
 from twisted_ws.wire.tls.files import readFile
 
@@ -183,16 +182,14 @@ class OAuth2:
                 return {"grant_type": "client_credentials"}
 
     def _assertion(self) -> str:
-        import jwt  # only who signs one waits for it to load
-
-        assert self._keyFile is not None
-        now = int(time.time())
-        claims = {"iss": self._client, "sub": self._client, "aud": self._audience, "iat": now, "exp": now + ASSERTION}
-        key = readFile(self._keyFile, "private key").data
-        try:
-            return jwt.encode({**claims, "jti": str(uuid.uuid4())}, key, self._algorithm)
-        except Exception as error:  # a key of another kind, an unknown algorithm
-            raise ConnectFailed(f"the key of {self._client} cannot sign with {self._algorithm}: {type(error).__name__}") from None
+        return SignedToken(
+            self._client,
+            keyFile=self._keyFile,
+            issuer=self._client,
+            audience=self._audience,
+            algorithm=self._algorithm,
+            life=ASSERTION,
+        )()
 
 
 def _checked(url: str) -> str:
