@@ -72,5 +72,5 @@ def test_mistakes(keys):
         SignedToken("ann", secretFile=keys / "secret")()
     assert "short" not in str(caught.value)
     for options in ({}, {"keyFile": "a", "secretFile": "b"}, {"keyFile": "a", "life": 0}):
-        with pytest.raises(ValueError, match="give either|more than 0"):
+        with pytest.raises(ValueError, match=r"give either|more than 0"):
             SignedToken("ann", **options)

@@ -21,7 +21,8 @@ LIFE = 60.0
 class SignedToken:
     """A function for tokens: ``Bearer(SignedToken("sensor-7", keyFile=..., issuer=..., audience=...))``.
 
-    Each call makes a new JSON Web Token (RFC 7519) with an id of its own. The file is read each time, so that a key can be replaced.
+    Each call makes a new JSON Web Token (RFC 7519) with an id of its own. The file is read each time, so that a key can be
+    replaced.
 
     Args:
         user: the claim ``sub``.
