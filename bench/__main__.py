@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from bench.chart import chart
-from bench.installing import NotInstalled, compilePrograms, install, makeCertificate, versionOf
+from bench.installing import NotInstalled, compilePrograms, install, makeCertificate, makeToken, versionOf
 from bench.machine import machine
 from bench.peers import PEERS, Peer
 from bench.places import BUILD, HERE, ROOT
@@ -22,7 +22,7 @@ from bench.results import Results
 from bench.running import Failed, settle, started
 from bench.workloads import WORKLOADS, Effort, Workload
 
-QUICK_PEERS = "yardstick,twisted_ws,workers1,workers2,redis,pure,stock,picows"
+QUICK_PEERS = "yardstick,twisted_ws,rules,workers1,workers2,redis,pure,stock,picows"
 QUICK = Effort(rounds=1, seconds=1.0, quick=True)
 # A measurement is repeated if other processes took more than this share of a core, and tried at most this many times.
 DISTURBED = 0.1
@@ -124,6 +124,7 @@ def _run(options: argparse.Namespace) -> None:
     keys = _chosen(options.peers or (QUICK_PEERS if options.quick else None), (peer.key for peer in PEERS))
     compilePrograms()
     makeCertificate()
+    makeToken()
     peers = _available(peer for peer in PEERS if peer.key in keys)
     results = Results(
         date=f"{datetime.now(UTC):%Y-%m-%d}",

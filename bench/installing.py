@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bench.places import BUILD, CERTIFICATE, HERE, KEY, NODE, PYTHON, ROOT, VALKEY
+from bench.places import BUILD, CERTIFICATE, HERE, KEY, NODE, PYTHON, ROOT, SECRET, TOKEN, VALKEY
 
-__all__ = ["NotInstalled", "compilePrograms", "install", "makeCertificate", "versionOf"]
+__all__ = ["NotInstalled", "compilePrograms", "install", "makeCertificate", "makeToken", "versionOf"]
 
 PROGRAMS: Mapping[str, tuple[str, ...]] = {"wslimit": ("-O3",), "wsload": ("-O2",), "wspub": ("-O2",)}
 LIBRARIES: Mapping[str, tuple[str, ...]] = {"wsload": ("-lssl", "-lcrypto")}
@@ -83,6 +85,19 @@ def makeCertificate() -> None:
     )
     KEY.chmod(0o600)
     CERTIFICATE.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def makeToken() -> None:
+    """Write a secret, and a token signed with it that counts for a day."""
+    import jwt
+
+    secret = secrets.token_hex(32)
+    for path, content in (
+        (SECRET, secret),
+        (TOKEN, jwt.encode({"sub": "ann", "exp": datetime.now(UTC) + timedelta(days=1)}, secret, "HS256")),
+    ):
+        with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(content)
 
 
 def _installPython() -> None:

@@ -31,6 +31,7 @@ class Peer:
         echoes: whether it can echo.
         secure: whether it can speak TLS.
         apart: whether it takes part only in workloads that name it.
+        showsToken: whether its clients show a token.
         beside: the command of a program that it needs, as `command`; it runs on the core of the load, as if on another machine.
     """
 
@@ -45,11 +46,23 @@ class Peer:
     echoes: bool = True
     secure: bool = True
     apart: bool = False
+    showsToken: bool = False
     beside: tuple[str, ...] = ()
 
 
+_SERVICES = ("--service", "/ws=bench.services:Echo", "--service", "/channels/{{channel}}=channels")
+
+
 def _twisted_ws(
-    key: str, title: str, *options: str, apart: bool = False, needs: str = "", beside: tuple[str, ...] = (), **environment: str
+    key: str,
+    title: str,
+    *options: str,
+    apart: bool = False,
+    needs: str = "",
+    beside: tuple[str, ...] = (),
+    services: tuple[str, ...] = _SERVICES,
+    template: str = "",
+    **environment: str,
 ) -> Peer:
     return Peer(
         key,
@@ -64,21 +77,17 @@ def _twisted_ws(
                 "--private-key",
                 "{key}",
             ),
-            *(
-                "--broadcast-port",
-                "{http}",
-                "--service",
-                "/ws=bench.services:Echo",
-                "--service",
-                "/channels/{{channel}}=channels",
-            ),
+            *("--broadcast-port", "{http}"),
+            *services,
             *options,
         ),
         path="/ws",
         broadcast="/broadcaster/broadcast",
         needs=needs,
         environment=environment,
+        template=template,
         apart=apart,
+        showsToken=bool(template),
         beside=beside,
     )
 
@@ -91,6 +100,7 @@ PEERS = (
     Peer("yardstick", "yardstick (C)", (str(BUILD / "wslimit"), "{ws}", "{http}"), secure=False),
     _twisted_ws("twisted_ws", "twisted_ws"),
     _twisted_ws("pure", "twisted_ws, pure Python", TWISTED_WS_SPEEDUPS="0"),
+    _twisted_ws("rules", "twisted_ws, with rules", services=("--config", "{conf}"), template="rules.toml", apart=True),
     _twisted_ws("workers1", "twisted_ws, 1 worker", "--workers", "1", apart=True),
     _twisted_ws("workers2", "twisted_ws, 2 workers", "--workers", "2", apart=True),
     _twisted_ws(

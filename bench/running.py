@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers import Peer
-from bench.places import BUILD, CERTIFICATE, KEY, ROOT, SERVERS
+from bench.places import BUILD, CERTIFICATE, KEY, ROOT, SECRET, SERVERS, TOKEN
 
 __all__ = ["Failed", "Load", "Server", "others", "publishing", "settle", "started"]
 
@@ -177,7 +177,7 @@ def started(peer: Peer) -> Iterator[Server]:
     run = BUILD / "run" / peer.key
     run.mkdir(parents=True, exist_ok=True)
     words = {"ws": ws, "tls": tls, "http": http, "certificate": CERTIFICATE, "key": KEY, "run": run, "modules": NGINX_MODULES}
-    words["beside"] = beside
+    words |= {"beside": beside, "secret": SECRET}
     if peer.template:
         conf = run / peer.template
         words["conf"] = conf
@@ -238,7 +238,8 @@ class Load:
         self, mode: str, server: Server, *arguments: object, tls: bool = False, options: tuple[object, ...] = ()
     ) -> None:
         where = ("127.0.0.1", server.tls if tls else server.ws, server.peer.path)
-        words = (BUILD / "wsload", *(("-s",) if tls else ()), *options, mode, *where, *arguments)
+        head = ("-H", f"Authorization: Bearer {TOKEN.read_text()}") if server.peer.showsToken else ()
+        words = (BUILD / "wsload", *(("-s",) if tls else ()), *head, *options, mode, *where, *arguments)
         self._name = f"{server.peer.title}: {mode}"
         self._command = _pinned(1, [str(word) for word in words])
 

@@ -153,16 +153,20 @@ def _postAll(server: Server, each: int, seconds: float) -> float:
     return server.cpu() - used
 
 
-def _engineFanOut(server: Server, effort: Effort) -> Sample:
+def _channelFanOut(row: str) -> Callable[[Server, Effort], Sample]:
     """Measure deliveries of a channel to 1,000 clients, per second of the server's processor time."""
-    server = replace(server, peer=replace(server.peer, path=CHANNEL, broadcast=CHANNEL))
-    each = round(75 * effort.seconds)
-    deliveries = PUBLISHERS * each * 1000
-    with Load("fanout", server, 1000, 60 * effort.seconds, options=("-n", deliveries)) as load:
-        load.opened()
-        time.sleep(0.5)
-        used = _postAll(server, each, 60 * effort.seconds)
-        return {"engineFanOut": deliveries / used, "engineFanOut rate": load.figures()["rate"]}
+
+    def run(server: Server, effort: Effort) -> Sample:
+        server = replace(server, peer=replace(server.peer, path=CHANNEL, broadcast=CHANNEL))
+        each = round(75 * effort.seconds)
+        deliveries = PUBLISHERS * each * 1000
+        with Load("fanout", server, 1000, 60 * effort.seconds, options=("-n", deliveries)) as load:
+            load.opened()
+            time.sleep(0.5)
+            used = _postAll(server, each, 60 * effort.seconds)
+            return {row: deliveries / used, f"{row} rate": load.figures()["rate"]}
+
+    return run
 
 
 def _enginePublish(server: Server, effort: Effort) -> Sample:
@@ -190,6 +194,31 @@ def _connects(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]
             return {row: rate / min(max(shares["busy"], 0.01), 1.0), **shares, "rate": rate}
 
     return run
+
+
+def _token(server: Server, effort: Effort) -> Sample:
+    """Measure the processor time of a handshake with a token that is known against that of one without, alternating."""
+    by = {
+        "plain": replace(server, peer=replace(server.peer, showsToken=False)),
+        "token": replace(server, peer=replace(server.peer, path="/token")),
+    }
+    spent, opened = dict.fromkeys(by, 0.0), dict.fromkeys(by, 0.0)
+
+    def connect(way: str, count: int) -> tuple[float, float]:
+        used = server.cpu()
+        with Load("connect", by[way], 64, 60, options=("-n", count)) as load:
+            found = load.figures()["open"]
+            time.sleep(0.2)  # until the last ones are closed, too
+        return server.cpu() - used, found
+
+    for way in by:
+        connect(way, 1000)  # what the first connections load and build
+    for way in ("plain", "token", "token", "plain") * 2:
+        used, found = connect(way, round(2000 * effort.seconds))
+        spent[way] += used
+        opened[way] += found
+    plain, token = (spent[way] / opened[way] * 1e6 for way in ("plain", "token"))
+    return {"token": token / plain, "token us": token, "plain us": plain}
 
 
 def _idle(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
@@ -374,6 +403,28 @@ WORKLOADS = (
         peers=("twisted_ws",),
     ),
     Workload(
+        "token",
+        _token,
+        (
+            Row(
+                "token", "a handshake with a token that is known / without", "x", less=True, targets=(Target(1.25, peer="rules"),)
+            ),
+        ),
+        peers=("rules",),
+    ),
+    Workload(
+        "rules-fanout",
+        _channelFanOut("rulesFanOut"),
+        (
+            Row(
+                "rulesFanOut",
+                "fan-out of a channel, with rules and without, deliveries per second of the server's core",
+                targets=(Target(0.95, "twisted_ws", "rules"),),
+            ),
+        ),
+        peers=("twisted_ws", "rules"),
+    ),
+    Workload(
         "workers-broadcast",
         _paced("workersBroadcast"),
         (
@@ -403,7 +454,7 @@ WORKLOADS = (
     ),
     Workload(
         "engine-fanout",
-        _engineFanOut,
+        _channelFanOut("engineFanOut"),
         (
             Row(
                 "engineFanOut",

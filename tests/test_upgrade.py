@@ -115,6 +115,16 @@ def test_opaqueBytes(raw, text):
     assert not any(unicodedata.category(c) in ("Cc", "Zl", "Cs") or c == "\u202e" for c in printable(text))
 
 
+def test_oneHeader():
+    """One header is the same whether it is asked for alone or among the others; a part of another's name or value is none."""
+    request = UpgradeRequest(headers=(("x-a", "1"), ("a", "x-b:2"), ("x-a", ""), ("b", "voilà".encode().decode("latin-1"))))
+    for name in ("x-a", "a", "b", "x", "-a", "x-b", "c"):
+        assert request.header(name) == request.headers.get(name)
+    assert [request.header(name) for name in ("x-a", "a", "b", "x-b")] == ["1, ", "x-b:2", "voilà", None]
+    assert UpgradeRequest().header("a") is None
+    assert dict(UpgradeRequest().headers) == {}
+
+
 def test_noSecretsInRepr():
     """No value of a header and no query is in a repr, for they may be secrets."""
     request = UpgradeRequest("/ws?token=s3cret", (("cookie", "s3cret=1"),), peerAddress="192.0.2.1")

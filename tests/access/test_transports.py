@@ -231,6 +231,20 @@ def test_polls(world):
     assert json.loads(world.http().get("/channels/a?wait=100", ANN).body)["reason"] == "expired"
 
 
+@pytest.mark.parametrize("seconds", [89, 91, 119, 1000])
+def test_longLives(world, seconds):
+    """However long credentials last, a client is told 30 seconds before they end, and the connection ends when they do."""
+    client, _ = world.v1(f"ann.{seconds}")
+    world.memory.advance(seconds - 30.5)
+    assert frames(client) == []
+    world.memory.advance(1)
+    assert [each["type"] for each in frames(client)] == ["expiring"]
+    world.memory.advance(29)
+    assert client.isOpen()
+    world.memory.advance(1)
+    assert client.closed == (4401, "expired")
+
+
 def test_clockSetAhead(world):
     """If the wall clock is set ahead, credentials that have expired by it end within a minute."""
     client = world.socket("ann.100000")

@@ -12,6 +12,8 @@ from twisted_ws.identity import Identity
 LONGEST_WAIT = 60.0
 # Seconds before its end at which a client is told; one that has a function for tokens has asked for a new one long before.
 NOTICE = 30.0
+# With more seconds than this, a connection has no need of a `Lifetime` yet: most are over by then.
+SOON = LONGEST_WAIT + NOTICE
 
 
 class Alarm(Protocol):

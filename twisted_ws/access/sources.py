@@ -68,7 +68,7 @@ class TokenSources:
         for kind, name in self._sources:
             match kind:
                 case "header":
-                    token = bearerOf(request.headers.get("authorization"))
+                    token = bearerOf(request.header("authorization"))
                     if token is not None:
                         return Found(token)
                 case "subprotocol":
@@ -85,5 +85,7 @@ class TokenSources:
 
 def bearerOf(authorization: str | None) -> str | None:
     """Return the token of an Authorization header (RFC 6750 section 2.1); None if its scheme is another, or there is none."""
-    scheme, _, token = (authorization or "").strip().partition(" ")
+    if authorization is None:
+        return None
+    scheme, _, token = authorization.strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None

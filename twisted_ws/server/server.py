@@ -18,7 +18,7 @@ from twisted_ws import __version__
 from twisted_ws.access.authenticator import Authenticator
 from twisted_ws.access.chain import Chain, Guest, requireScope, requireValid
 from twisted_ws.access.failures import Failures
-from twisted_ws.access.lifetime import Lifetime
+from twisted_ws.access.lifetime import LONGEST_WAIT, SOON, Lifetime
 from twisted_ws.access.namespaces import Namespaces
 from twisted_ws.access.refusals import AccessRefused, forbidden
 from twisted_ws.access.revocations import Revocations
@@ -609,6 +609,8 @@ class WebSocketServer:
             seconds, unixTime, to = self.runtime.wheel.seconds, self.runtime.unixTime, caller
             ends = partial(_expire, to), partial(_warn, to), partial(_lapse, to)
             life = caller.life = Lifetime(caller._connection, seconds, unixTime, *ends)
+            if caller.identity is not None:
+                life.set(caller.identity)
         return life
 
     def mayLog(self, kind: str) -> bool:
@@ -634,8 +636,12 @@ class WebSocketServer:
 
         def attend(connection: WebSocketConnection) -> EventReceiver:
             caller = Caller(connection, request, chosen, self._callers)
-            if request.identity is not None and request.identity.expiresAt is not None:
-                self._limitLife(caller)
+            identity = request.identity
+            if identity is not None and identity.expiresAt is not None:
+                if identity.expiresAt - runtime.unixTime() > SOON:
+                    connection.remind(runtime.wheel.seconds() + LONGEST_WAIT, partial(self._limitLife, caller))
+                else:
+                    self._limitLife(caller)
             return Dispatcher(service, handlers, caller, connection, runtime, self._callers, self._leaving)
 
         return Welcome(chosen, headers, handlers.idleTimeout, attend)
