@@ -42,7 +42,7 @@ class Membership(Protocol):
 
     channels: tuple[str, ...]
 
-    def subscribe(self, channel: str, after: str | Position | None = None) -> Deferred[Start]:
+    def subscribe(self, channel: str, after: str | Position | None = None, last: int | None = None) -> Deferred[Start]:
         """See `Caller.subscribe`."""
 
     def unsubscribe(self, channel: str) -> bool:
@@ -167,12 +167,13 @@ class Caller:
         """The names of the channels and patterns that this caller is subscribed to."""
         return () if self.membership is None else self.membership.channels
 
-    def subscribe(self, channel: str, after: str | Position | None = None) -> Deferred[Start]:
+    def subscribe(self, channel: str, after: str | Position | None = None, last: int | None = None) -> Deferred[Start]:
         """Send this caller what is published to a channel from now on, each message as it was published.
 
         Args:
             channel: a name, or a pattern such as ``orders.*``.
             after: a position, such as the id of a message: what was published since is sent first. "0": all that is kept.
+            last: without `after`, so many of the newest messages that are kept are sent first, at least 1.
 
         Returns:
             A Deferred of the `Start`, which tells whether everything since `after` was recovered. It has fired already, unless
@@ -182,12 +183,15 @@ class Caller:
             ChannelError: invalid name or position, already subscribed, or more than `Limits.channelsPerCaller`.
             ConnectionClosed: the Deferred fails with it if the caller has left.
             RuntimeError: the caller belongs to no server.
+            ValueError: `last` is less than 1.
         """
+        if last is not None and last < 1:
+            raise ValueError(f"last must be 1 or more messages, not {last!r}")
         if self.membership is None:
             if self._registry is None:
                 raise RuntimeError("this caller belongs to no server, so there are no channels")
             self.membership = self._registry.enroll(self)
-        return self.membership.subscribe(channel, after)
+        return self.membership.subscribe(channel, after, last)
 
     def unsubscribe(self, channel: str) -> bool:
         """Stop sending a channel to this caller; return whether it was subscribed."""

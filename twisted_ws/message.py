@@ -167,6 +167,8 @@ class Position(NamedTuple):
         return f"{self.epoch}:{self.offset}"
 
 
+_LAST = re.compile(r"0*[1-9][0-9]{0,8}", re.ASCII)
+
 # Before everything that is kept.
 START = Position("", 0)
 # In no existing numbering: everything that is kept may be new to the subscriber.
@@ -185,6 +187,31 @@ def parsePosition(text: str) -> Position:
     if match is None or int(match[2]) > _FURTHEST:
         raise _badPosition()
     return Position(match[1], int(match[2]))
+
+
+def parseBefore(text: str) -> Position:
+    """Return the position before the message with an id.
+
+    Raises:
+        ChannelError: there is no id.
+    """
+    position = parsePosition(text)
+    if position == START:
+        raise _badPosition()
+    return Position(position.epoch, position.offset - 1)
+
+
+def parseLast(text: str | None) -> int | None:
+    """Return how many of the newest messages a URL asks for; None for None.
+
+    Raises:
+        ChannelError: it is not a number of 1 to 9 digits, or 0.
+    """
+    if text is None:
+        return None
+    if not _LAST.fullmatch(text):
+        raise ChannelError("bad-request", "last must be a number of messages, 1 or more.")
+    return int(text)
 
 
 def _badPosition() -> ChannelError:

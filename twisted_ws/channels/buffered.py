@@ -59,11 +59,11 @@ class BufferedSubscriber(Subscriber):
 
     # Membership: what the caller asks.
 
-    def subscribe(self, channel: str, after: str | Position | None = None) -> Deferred[Start]:
+    def subscribe(self, channel: str, after: str | Position | None = None, last: int | None = None) -> Deferred[Start]:
         """Subscribe (see `Channels.subscribe`)."""
         if self.gone:
             return failedWrite(ConnectionClosed())
-        return self._channels.subscribe(self, channel, after)
+        return self._channels.subscribe(self, channel, after, last=last)
 
     def unsubscribe(self, channel: str) -> bool:
         """End one subscription (see `Channels.unsubscribe`)."""

@@ -42,6 +42,7 @@ from twisted_ws.engines.contract import (
     Members,
 )
 from twisted_ws.engines.members import OVERHEAD
+from twisted_ws.engines.newest import newest
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError, ConnectionClosed
 from twisted_ws.frames import OutgoingMessage
@@ -116,6 +117,7 @@ class Channels:
         after: str | Position | None = None,
         info: Any = None,
         room: AnswerBudget | None = None,
+        last: int | None = None,
     ) -> Deferred[Start]:
         """Subscribe to a channel or pattern, without asking whether that is allowed.
 
@@ -126,6 +128,7 @@ class Channels:
             info: what presence says of its user.
             room: what the users on the channel may take of the answer; it is then told who comes and goes. None: it does not want
                 to know.
+            last: without `after`, begin so many messages back, as far as they are kept.
 
         Returns:
             A Deferred of what `Subscriber.begin` was called with. It has fired already, unless the engine answers later.
@@ -136,6 +139,8 @@ class Channels:
         """
         checkNameOrPattern(channel, self.limits.channelName)
         position = parsePosition(after) if isinstance(after, str) else after
+        if last is not None and (position is not None or isPattern(channel)):
+            last = None
         if self.fanOuts.pending:
             self.fanOuts.catchUp(subscriber.caller)
         if subscriber.gone:
@@ -151,11 +156,11 @@ class Channels:
         try:
             watched = self._feeds.get(channel) or self._watch(channel, subscriber)
             if not isinstance(watched, Feed):
-                return succeed(self._joinNow(subscriber, channel, position, room, watched))
+                return succeed(self._joinNow(subscriber, channel, position, room, watched, last))
         except ChannelError:
             self.presence.leave(channel, subscriber)
             raise
-        return Deferred.fromCoroutine(self._joinLater(watched, Joining(subscriber, channel, room), position))
+        return Deferred.fromCoroutine(self._joinLater(watched, Joining(subscriber, channel, room), position, last))
 
     def unsubscribe(self, subscriber: Subscriber, channel: str, reason: str = "") -> bool:
         """End a subscription; return whether there was one. `reason` tells a subscriber why that did not ask for this."""
@@ -364,6 +369,12 @@ class Channels:
         # A copy: what the engine forgets later is still there.
         return history.addCallback(lambda found: found._replace(publications=[*found.publications]))
 
+    def newest(self, channel: str, limit: int, before: Position | None = None) -> Deferred[History]:
+        """Return the newest that is kept of a channel, or the newest up to the position `before`."""
+        checkName(channel, self.limits.channelName)
+        history = _later(newest(self._engine, channel, limit, before))
+        return history.addCallback(lambda found: found._replace(publications=[*found.publications]))
+
     def forget(self, channel: str) -> Deferred[int]:
         """Drop what is kept of a channel, and return how many messages that was."""
         checkName(channel, self.limits.channelName)
@@ -392,25 +403,34 @@ class Channels:
         return feed
 
     def _joinNow(
-        self, subscriber: Subscriber, channel: str, after: Position | None, room: AnswerBudget | None, now: Position | None
+        self,
+        subscriber: Subscriber,
+        channel: str,
+        after: Position | None,
+        room: AnswerBudget | None,
+        now: Position | None,
+        last: int | None,
     ) -> Start:
         """Join at once. `now` is the channel's position if the engine has just said it."""
-        isToAsk = after is not None if now is not None else not isPattern(channel)
-        history: Any = self._engine.since(channel, after) if isToAsk else None
+        history: Any = None
+        if last is not None:
+            history = newest(self._engine, channel, last)
+        elif after is not None if now is not None else not isPattern(channel):
+            history = self._engine.since(channel, after)
         who: Any = None if room is None else self.who(channel, room=room)
         if history is None:
             return self._join(subscriber, Start(channel, now, False, 0), [], who)
         start = Start(channel, history.position, history.recovered, len(history.publications))
         return self._join(subscriber, start, history.publications, who)
 
-    async def _joinLater(self, feed: Feed, joining: Joining, after: Position | None) -> Start:
+    async def _joinLater(self, feed: Feed, joining: Joining, after: Position | None, last: int | None) -> Start:
         subscriber, channel = joining.subscriber, joining.channel
         feed.joining[subscriber] = joining
         if subscriber not in self._joiners:
             self._joiners[subscriber] = set()
         self._joiners[subscriber].add(channel)
         try:
-            history = await self._pastOf(feed, joining, after)
+            history = await self._pastOf(feed, joining, after, last)
             self._checkJoining(feed, joining)
             who = None if joining.room is None else self.who(channel, room=joining.room)
             if isinstance(who, Deferred):
@@ -421,6 +441,8 @@ class Channels:
             self._checkJoining(feed, joining)
             if history is not None:
                 history = feed.complete(joining, history)
+                if last is not None:
+                    history = _shortened(history, last)
         except BaseException:
             if not self._removeJoining(feed, joining):
                 raise _notJoined(subscriber) from None
@@ -433,15 +455,19 @@ class Channels:
         past = history.publications
         return self._join(subscriber, Start(channel, history.position, history.recovered, len(past)), past, who)
 
-    async def _pastOf(self, feed: Feed, joining: Joining, after: Position | None) -> History | None:
+    async def _pastOf(self, feed: Feed, joining: Joining, after: Position | None, last: int | None) -> History | None:
         """Return what precedes what is held for a subscription; None for a pattern."""
         # Asked before that, the engine may answer with less than what precedes the first publication that it passes on.
         await feed.reach(None)
         self._checkJoining(feed, joining)
-        if after is None or isPattern(joining.channel):
+        answer: MaybeDeferred[History]
+        if last is not None:
+            answer = newest(self._engine, joining.channel, last)
+        elif after is None or isPattern(joining.channel):
             joining.clear()
             return None if feed.last is None else History(feed.last, False, [])
-        answer = self._engine.since(joining.channel, after)
+        else:
+            answer = self._engine.since(joining.channel, after)
         if isinstance(answer, Deferred):
             joining.asked = answer
             answer = await answer
@@ -520,6 +546,15 @@ def _notJoined(subscriber: Subscriber) -> Exception:
     if subscriber.gone:
         return ConnectionClosed()
     return ChannelError("not-subscribed", "The subscription was ended before it began.")
+
+
+def _shortened(history: History, most: int) -> History:
+    """Return the newest of a history: some came after what was asked for."""
+    publications = [*history.publications]
+    if len(publications) <= most:
+        return history
+    first = publications[-most]
+    return History(Position(first.epoch, first.offset - 1), False, publications[-most:])
 
 
 def _fingerprint(key: str | None, message: Message) -> bytes:

@@ -29,7 +29,7 @@ from twisted_ws.dispatch.interceptors import Interceptor, intercept
 from twisted_ws.dispatch.largejson import decodeLarge, hasMoreValues
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.logs import printable
-from twisted_ws.message import Kind, Message, Published, parseAfter
+from twisted_ws.message import Kind, Message, Published, parseAfter, parseLast
 from twisted_ws.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.service import WebSocketService
 from twisted_ws.upgrade import Reject, UpgradeRequest
@@ -433,13 +433,14 @@ class ChannelService(WebSocketService):
         subscriber.welcome()
         try:
             names = self.channelsOf(caller.request)
-            after = parseAfter(caller.request.query.get("after", [None])[-1], names)
+            query = caller.request.query
+            after, last = parseAfter(query.get("after", [None])[-1], names), parseLast(query.get("last", [None])[-1])
         except ChannelError as error:
             subscriber.refuse(error)
             return
         token = None if self.chain is None else caller.request.headers.get(TOKEN_HEADER)
         for name in names:
-            await subscriber.enter(name, after.get(name), token)
+            await subscriber.enter(name, after.get(name), last, token)
 
     async def onTextMessage(self, caller: Caller, text: str) -> None:
         """Do what a client asks, or publish what it sends."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -13,6 +13,10 @@ _LONGEST_REF = 64
 
 
 Ref = int | str | None
+
+
+# How many messages.
+_Number = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class _AnyRequest(msgspec.Struct, tag_field="type", kw_only=True):
@@ -32,6 +36,7 @@ class SubscribeRequest(_AnyRequest, tag="subscribe"):
     after: str | None = None
     presence: bool = False
     token: str | None = None
+    last: _Number | None = None
 
 
 class UnsubscribeRequest(_AnyRequest, tag="unsubscribe"):
@@ -70,6 +75,15 @@ class PresenceRequest(_AnyRequest, tag="presence"):
     cursor: str = ""
 
 
+class HistoryRequest(_AnyRequest, tag="history"):
+    """Ask for the newest messages of a channel that are kept, or those before the one with an id."""
+
+    channel: str
+    before: str | None = None
+    limit: _Number | None = None
+    token: str | None = None
+
+
 class AuthRequest(_AnyRequest, tag="auth"):
     """Renew the credentials: those of the same user, that end later."""
 
@@ -80,7 +94,7 @@ class PingRequest(_AnyRequest, tag="ping"):
     """Ask whether the server is there."""
 
 
-Request = SubscribeRequest | UnsubscribeRequest | PublishRequest | PresenceRequest | AuthRequest | PingRequest
+Request = SubscribeRequest | UnsubscribeRequest | PublishRequest | PresenceRequest | HistoryRequest | AuthRequest | PingRequest
 
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 

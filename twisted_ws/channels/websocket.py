@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from msgspec import Raw
 from twisted.internet.defer import Deferred
 
 from twisted_ws.channels.buffered import LAPSED, BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonFormat
+from twisted_ws.channels.page import Page
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.channels.subprotocol import (
     AuthRequest,
+    HistoryRequest,
     PresenceRequest,
     PublishRequest,
     Ref,
@@ -50,13 +53,13 @@ class RawSubscriber(BufferedSubscriber):
     def welcome(self) -> None:
         """Do nothing: a raw caller gets only messages."""
 
-    async def enter(self, channel: str, after: Position | None, token: str | None = None) -> None:
+    async def enter(self, channel: str, after: Position | None, last: int | None, token: str | None) -> None:
         """Subscribe to a channel of the URL, or close with the reason for the refusal."""
         self._resuming = after is not None
         try:
             granted = None if token is None else await self._service.grantsOf(self.caller, token)
             info = await self._service.permit(self.caller, channel, False, granted)
-            await self._channels.subscribe(self, channel, after, info)
+            await self._channels.subscribe(self, channel, after, info, None, last)
         except ChannelError as error:
             self.refuse(error)
         else:
@@ -132,9 +135,9 @@ class JsonSubscriber(BufferedSubscriber):
         """Tell the client."""
         self.write(notice("expiring", seconds=round(seconds, 3)))
 
-    async def enter(self, channel: str, after: Position | None, token: str | None = None) -> None:
+    async def enter(self, channel: str, after: Position | None, last: int | None, token: str | None) -> None:
         """Subscribe to a channel of the URL, as if the client had asked for it."""
-        await self._do(SubscribeRequest(channel=channel, token=token), after)
+        await self._do(SubscribeRequest(channel=channel, token=token, last=last), after)
 
     async def received(self, message: str | bytes) -> None:
         """Do what a request asks, and answer it; return when the client has room for more answers."""
@@ -168,6 +171,8 @@ class JsonSubscriber(BufferedSubscriber):
                     for channel in self.channels:
                         if not self._service.mayStay(self.caller, channel):
                             self._channels.unsubscribe(self, channel, "no longer allowed")
+                case HistoryRequest():
+                    await self._history(request)
                 case PresenceRequest():
                     self._service.checkPresence(self.caller, request.channel)
                     if self._service.server.runtime.turns.over:
@@ -193,11 +198,24 @@ class JsonSubscriber(BufferedSubscriber):
         self._asked = request
         try:
             room = AnswerBudget(self._channels.limits) if request.presence else None
-            await self._channels.subscribe(self, request.channel, after, info, room)
+            await self._channels.subscribe(self, request.channel, after, info, room, request.last)
         finally:
             self._asked = None
         if granted is not None:
             self._service.grant(self.caller, request.channel, granted)
+
+    async def _history(self, request: HistoryRequest) -> None:
+        granted = None if request.token is None else await self._service.grantsOf(self.caller, request.token)
+        if request.channel not in self.channels:
+            await self._service.permit(self.caller, request.channel, False, granted)
+        if self._service.server.runtime.turns.over:
+            await self._service.server.runtime.turns.next()
+        # It waits with the messages, if the client does not take it.
+        limits = self._channels.limits
+        page = Page(limits, request.limit, min(limits.answerBytes, limits.maxSendBuffer // 4))
+        await page.read(self._channels, request.channel, request.before)
+        messages = [Raw(b"{" + each + b"}") for each in page.messages]
+        self.write(notice("history", request.ref, channel=request.channel, messages=messages, next=page.next))
 
     async def _publish(self, request: PublishRequest) -> None:
         granted = None if request.token is None else await self._service.grantsOf(self.caller, request.token)

@@ -293,7 +293,8 @@ class Engine(Protocol):
         """Return what is kept of a channel since `after`; for None, only its present position.
 
         `Position.isIn` tells whether `after` belongs to the channel's numbering. With a `limit`, at most so many publications,
-        the oldest; the rest follows when asked with the position of the last of them.
+        the oldest; the rest follows when asked with the position of the last of them. Offsets have no gaps: whoever wants the
+        newest asks with the offset before them (see `twisted_ws.engines.newest`).
         """
 
     def forget(self, channel: str) -> MaybeDeferred[int]:

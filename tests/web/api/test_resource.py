@@ -346,6 +346,24 @@ def test_disconnect() -> None:
     assert world.call("/api/disconnect", user="nobody") == {"disconnected": 0}
 
 
+def test_historyBackwards() -> None:
+    """A back end reads the newest messages, and page by page what is before them."""
+    world = Back()
+    ids = [world.call("/api/publish", channel="a", data=number)["id"] for number in range(1, 6)]
+
+    def history(query: str) -> Any:
+        return world.read(f"/api/channels/a/history?{query}")
+
+    found = history("last=2")
+    assert ([each["data"] for each in found["messages"]], found["id"], found["recovered"]) == ([4, 5], ids[4], False)
+    assert [each["data"] for each in history(f"last=2&after={ids[0]}")["messages"]] == [2, 3, 4, 5]
+    page = history(f"limit=2&before={found['messages'][0]['id']}")
+    assert ([each["data"] for each in page["messages"]], page["next"]) == ([2, 3], ids[1])
+    assert {*page} == {"channel", "messages", "next"}
+    page = history(f"limit=2&before={page['next']}")
+    assert ([each["data"] for each in page["messages"]], page["next"]) == ([1], None)
+
+
 def test_disconnectIdle() -> None:
     """A caller without any subscription is disconnected as well."""
     world = Back()
@@ -449,6 +467,9 @@ def test_unsubscribe() -> None:
         ("/api/channels?limit=1001", None, "bad-request"),
         ("/api/channels/a/history?limit=1001", None, "bad-request"),
         ("/api/channels/a/history?after=x", None, "bad-position"),
+        ("/api/channels/a/history?before=0", None, "bad-position"),
+        ("/api/channels/a/history?before=x", None, "bad-position"),
+        ("/api/channels/a/history?last=0", None, "bad-request"),
         ("/api/channels/%ff", None, "bad-channel"),
         ("/api/channels/a%2Fb", None, "bad-channel"),
         ("/api/channels/a.*/presence", None, "bad-channel"),

@@ -28,6 +28,7 @@ from twisted_ws.engines.contract import (
     Revocation,
     Unsubscribe,
 )
+from twisted_ws.engines.newest import newest
 from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.message import START, Kind, Message, Position, Published, parsePosition
@@ -412,6 +413,36 @@ class EngineContract:
                 found += [each.payload.decode() for each in publications]
                 position = publications[-1].position if publications else position
             assert found == texts
+
+    def test_newest(self) -> None:
+        """A history is read backwards by offsets: the newest messages first, then those before them, up to the oldest kept."""
+        pair = self.pair()
+        small = HistoryLimits(10, 300, 1 << 20)
+        published = [self.publish(pair[number % 2], "a", str(number), limits=small)[0] for number in range(13)]
+        ids = [parsePosition(each.id) for each in published]
+        for node in pair:
+            found: list[str] = []
+            before: Position | None = None
+            for size in (4, 4, 2, 0):
+                history: History = self.harness.wait(newest(node.engine, "a", 4, before))
+                page = [*history.publications]
+                assert (len(page), history.recovered) == (size, False)
+                found = [each.payload.decode() for each in page] + found
+                if page:
+                    assert history.position == page[0].position._replace(offset=page[0].offset - 1)
+                    before = history.position
+            assert found == [str(number) for number in range(3, 13)]
+
+            def texts(limit: int, before: Position | None, channel: str = "a", at: RecordingNode = node) -> list[str]:
+                history: History = self.harness.wait(newest(at.engine, channel, limit, before))
+                return [each.payload.decode() for each in history.publications]
+
+            assert texts(999_999_999, None) == found
+            assert texts(20, ids[5]) == ["3", "4", "5"]
+            assert texts(20, ids[1]) == []  # gone
+            assert texts(2, ids[12]._replace(offset=ids[12].offset + 5)) == ["11", "12"]
+            assert texts(2, Position("old", ids[8].offset)) == []
+            assert texts(3, None, "unknown") == []
 
     def test_keptByNumber(self) -> None:
         """Of more messages than the channel's limit, the oldest go; with a limit of 0 nothing is kept, and nothing is missed."""

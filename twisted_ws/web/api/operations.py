@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_ws.access.kinds.ticket import TicketAuthenticator
 from twisted_ws.channels.channels import Channels
+from twisted_ws.channels.page import Page
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.dispatch.largejson import hasMoreValues
 from twisted_ws.engines.contract import Description, Disconnect, Revocation, Unsubscribe
@@ -178,13 +179,21 @@ async def describe(call: Call) -> schemas.Described:
 
 async def history(call: Call) -> schemas.History:
     """Return the history of a channel."""
-    limit = _limit(call, call.server.limits.answerMessages)
-    found = await call.channels.history(call.channel, call.query.after)
-    gathered = Gathered(limit, call.server.limits)
+    limits, query = call.server.limits, call.query
+    limit = _limit(call, limits.answerMessages)
+    if query.before is not UNSET:
+        page = Page(limits, limit, limits.answerBytes)
+        await page.read(call.channels, call.channel, query.before)
+        return schemas.History(channel=call.channel, messages=_raw(page.messages), next=page.next)
+    if query.last is not UNSET and query.after is UNSET:
+        found = await call.channels.newest(call.channel, int(query.last))
+    else:
+        found = await call.channels.history(call.channel, "0" if query.after is UNSET else query.after)
+    gathered = Gathered(limit, limits)
     gathered.begin(call.channel, found.position, found.recovered, True)
     gathered.addAll([found.publications])
-    messages = [msgspec.Raw(b"{" + fields + b"}") for fields in gathered.messages]
-    return schemas.History(call.channel, gathered.place(True) or "", gathered.recovered, messages)
+    place, messages = gathered.place(True) or "", _raw(gathered.messages)
+    return schemas.History(channel=call.channel, id=place, recovered=gathered.recovered, messages=messages)
 
 
 async def forget(call: Call) -> schemas.Deleted:
@@ -366,6 +375,11 @@ async def _publish(call: Call, message: schemas.BatchMessage) -> schemas.Publish
         message.channel, _encoded(message), key=_given(message.key), idempotencyKey=_given(message.idempotencyKey)
     )
     return schemas.Published(*published)
+
+
+def _raw(messages: Iterable[bytes]) -> list[msgspec.Raw]:
+    """Return messages, given as JSON fields, as they are sent."""
+    return [msgspec.Raw(b"{" + fields + b"}") for fields in messages]
 
 
 def _encoded(message: schemas.BatchMessage) -> Message:

@@ -67,6 +67,10 @@ Id = Annotated[str, _said("epoch:offset", pattern=f"^{_POSITION}$")]
 After = Annotated[
     str, _said("A position: the id of the last message that was seen, or 0 for all that is kept.", pattern=f"^(?:0|{_POSITION})$")
 ]
+Before = Annotated[
+    str, _said("Only what is before the message with this id: the newest of it, in order.", pattern=f"^{_POSITION}$")
+]
+Last = Annotated[int, Meta(description="Without `after`: so many of the newest messages.", ge=1, le=999_999_999)]
 Key = Annotated[str, _said("Of several messages with the same key, slow subscribers may get only the newest.", maxLength=128)]
 Limit = Annotated[
     int,
@@ -205,7 +209,9 @@ class ListQuery(Struct, forbid_unknown_fields=True):
 class HistoryQuery(Struct, forbid_unknown_fields=True):
     """Which messages to return."""
 
-    after: After = "0"
+    after: After | UnsetType = UNSET
+    before: Before | UnsetType = UNSET
+    last: Last | UnsetType = UNSET
     limit: Limit | UnsetType = UNSET
 
 
@@ -311,13 +317,16 @@ class Message(Struct):
     base64: str | UnsetType = UNSET
 
 
-class History(Struct):
-    """The history of a channel since a position."""
+class History(Struct, kw_only=True):
+    """The history of a channel since a position, or before a message."""
 
     channel: Name
-    id: Id
-    recovered: Annotated[bool, _said("Whether nothing since the position is missing.")]
+    id: Id | UnsetType = UNSET
+    recovered: Annotated[bool, _said("Whether nothing since the position is missing.")] | UnsetType = UNSET
     messages: Annotated[list[Any], Meta(extra_json_schema={"items": {"$ref": "#/components/schemas/Message"}})]
+    next: Annotated[str | None, _said("With `before`: the `before` of the next page; null after the last one.")] | UnsetType = (
+        UNSET
+    )
 
 
 class Deleted(Struct):

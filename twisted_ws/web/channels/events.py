@@ -14,7 +14,7 @@ from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.channels.subprotocol import notice, startFields
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError
-from twisted_ws.message import Cursor, Kind, Publication, Start, parseAfter
+from twisted_ws.message import Cursor, Kind, Publication, Start, parseAfter, parseLast
 from twisted_ws.names import isPattern
 from twisted_ws.web.channels.stream import EventStream, ServerSentEvent, uniform
 from twisted_ws.web.http.compression import listed, wanted
@@ -246,7 +246,7 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
         request.setResponseCode(204)
         request.answer(b"")
         return
-    positions = parseAfter(after, names)
+    positions, last = parseAfter(after, names), parseLast(query.get("last"))
     alone = len(names) == 1 and not isPattern(names[0])
     json = not alone or query.get("format") == "json"
     watched = json and query.get("presence") == "true"
@@ -270,7 +270,7 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
     subscriber = kind(channelRequest.visitor, stream, channelRequest.service, infos)
     room = AnswerBudget(server.limits) if watched else None
     try:
-        await channelRequest.subscribe(subscriber, infos, positions, room)
+        await channelRequest.subscribe(subscriber, infos, positions, room, last)
     finally:
         if stream.refusal is not None:
             subscriber.leave()

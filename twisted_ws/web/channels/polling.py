@@ -13,10 +13,11 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from twisted_ws.channels.formats import Format, jsonFields
+from twisted_ws.channels.page import Page
 from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError, concerning
-from twisted_ws.message import NOWHERE, Cursor, Position, Publication, Start, cursor, parseAfter
+from twisted_ws.message import NOWHERE, Cursor, Position, Publication, Start, cursor, parseAfter, parseLast
 from twisted_ws.names import isPattern
 from twisted_ws.web.channels.request import presenceOf
 from twisted_ws.web.channels.stream import returnDelay
@@ -126,6 +127,10 @@ class _Question:
             raise ChannelError("bad-request", f"limit must be 1 to {limits.answerMessages} messages.")
         self.wait = 0.0 if request.method == b"HEAD" else float(wait)
         self.limit = int(limit)
+        self.last = parseLast(query.get("last"))
+        self.before = query.get("before")
+        if self.before is not None and (not self.alone or isPattern(self.names[0])):
+            raise ChannelError("bad-request", "To read what is before a message, name one channel.")
         seen = request.fields.get("if-none-match")
         self.tags: list[str] = [tag[1] for tag in islice(_TAG.finditer(seen or ""), _TAGS)]
         self.positions = self._positions(query.get("after"), seen)
@@ -308,22 +313,39 @@ async def poll(request: HttpRequest, channelRequest: ChannelRequest) -> None:
     infos = await channelRequest.service.permitAll(channelRequest.visitor, question.names, question.presence, granted)
     if request.gone:
         return  # a hook has continued nevertheless
+    if question.before is not None:
+        await _page(request, question, server)
+        return
     if question.wait:
         waiting = Poll(request, channelRequest, server, question, granted)
-        await channelRequest.subscribe(waiting, infos, question.positions)
+        await channelRequest.subscribe(waiting, infos, question.positions, None, question.last)
         waiting.wait()
         return
     gathered, runs = Gathered(question.limit, server.limits), []
     for name in question.names:
         if not isPattern(name):  # which has no history
             with concerning(name):
-                history = await server.channels.history(name, question.positions.get(name))
+                if question.last is not None and name not in question.positions:
+                    history = await server.channels.newest(name, question.last)
+                else:
+                    history = await server.channels.history(name, question.positions.get(name))
             gathered.begin(name, history.position, history.recovered, name in question.positions)
             runs.append(history.publications)
     gathered.addAll(runs)
     presence = await presenceOf(server.channels, question.names) if question.presence else None
     channelRequest.requireValid()
     _answer(request, question, gathered, server.limits, presence)
+
+
+async def _page(request: HttpRequest, question: _Question, server: WebSocketServer) -> None:
+    """Answer with what is before a message."""
+    page = Page(server.limits, question.limit, server.limits.answerBytes)
+    await page.read(server.channels, question.names[0], question.before)
+    body = [b'{"messages":[', b",".join([b"{" + fields + b"}" for fields in page.messages])]
+    body += [b'],"next":', msgspec.json.encode(page.next), b"}\n"]
+    request.say("Cache-Control", "no-cache")
+    request.say("Content-Type", "application/json")
+    answerCompressed(request, b"".join(body), server.limits.gzipFrom)
 
 
 def _answer(request: HttpRequest, question: _Question, gathered: Gathered, limits: Limits, presence: Any) -> None:

@@ -56,6 +56,7 @@ class ChannelRequest:
         infos: Mapping[str, Any],
         positions: Mapping[str, Position],
         room: AnswerBudget | None = None,
+        last: int | None = None,
     ) -> None:
         """Subscribe to all channels, or to none: then the subscriber leaves.
 
@@ -64,6 +65,7 @@ class ChannelRequest:
             infos: what presence tells about the visitor, by channel (see `ChannelService.permitAll`).
             positions: where to resume, by channel.
             room: what the users on the channels may take of the answer; None if that is not asked for.
+            last: how many messages back to begin a channel without a position.
 
         Raises:
             ChannelError: one of the channels is refused, or the server is stopping.
@@ -75,7 +77,7 @@ class ChannelRequest:
             for name, info in infos.items():
                 with concerning(name):
                     await server.channels.subscribe(
-                        subscriber, name, positions.get(name), info, None if isPattern(name) else room
+                        subscriber, name, positions.get(name), info, None if isPattern(name) else room, last
                     )
             # Hooks and engines may have answered later: what begins now would not hear of a stop, or of a revocation.
             _checkRuns(server)
