@@ -63,6 +63,7 @@ _APART = {
     "tests/live/test_hostile.py",
     "tests/live/test_life.py",
     "tests/live/test_main_job.py",
+    "tests/live/test_openid.py",
     "tests/live/test_slow_subscribers.py",
     "tests/live/test_vanished.py",
     "tests/test_docs.py",

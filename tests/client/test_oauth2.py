@@ -62,6 +62,14 @@ def token(function):
     return result
 
 
+def test_parameters(write):
+    """More of the request can be said, but not something else than the other arguments say."""
+    server = Server((200, {"access_token": "one"}))
+    more = {"audience": "https://push.shop.example", "grant_type": "password"}
+    token(asking(server, Clock(), secretFile=write("secret", "s"), parameters=more))
+    assert server.asked[0][1] == {"grant_type": "client_credentials", "audience": "https://push.shop.example"}
+
+
 def test_clientCredentials(write):
     """The client names itself by HTTP Basic, and a token is used until 30 seconds before its end."""
     clock, server = Clock(), Server((200, {"access_token": "one", "expires_in": 100}), (200, {"access_token": "two"}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from os import PathLike
 from typing import Any
@@ -50,6 +50,7 @@ class OAuth2:
         grant: "client_credentials" (RFC 6749 section 4.4), "refresh_token" (section 6), "password" (section 4.3), or "jwt-bearer"
             (RFC 7523 section 2.1), for which the client signs a token about itself.
         scope: the scopes to ask for, separated by spaces.
+        parameters: more of the request, such as ``resource`` (RFC 8707), or Auth0's ``audience``: whom the token is to be for.
         refreshTokenFile: for "refresh_token": a file with the first refresh token; one that comes with an answer replaces it.
         user: for "password".
         passwordFile: for "password": a file with the user's password.
@@ -71,6 +72,7 @@ class OAuth2:
         secretFile: str | PathLike[str] | None = None,
         grant: str = "client_credentials",
         scope: str = "",
+        parameters: Mapping[str, str] | None = None,
         refreshTokenFile: str | PathLike[str] | None = None,
         user: str = "",
         passwordFile: str | PathLike[str] | None = None,
@@ -96,6 +98,7 @@ class OAuth2:
         self._secretFile = secretFile
         self._grant = grant
         self._scope = scope
+        self._parameters = dict(parameters or {})
         self._refreshTokenFile = refreshTokenFile
         self._user = user
         self._passwordFile = passwordFile
@@ -144,7 +147,7 @@ class OAuth2:
 
     async def _ask(self) -> _Token:
         headers = [("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json")]
-        fields = self._fields()
+        fields = {**self._parameters, **self._fields()}
         if self._secretFile is not None:
             # RFC 6749 section 2.3.1: both are encoded as in a form first.
             pair = f"{quote_plus(self._client)}:{quote_plus(_read(self._secretFile))}"

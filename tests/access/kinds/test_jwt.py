@@ -222,6 +222,36 @@ def test_keysThatCome(tmp_path):
     assert authenticator.identify(token).user == "ann"
 
 
+def test_recheck(tmp_path):
+    """A token whose key its owner has withdrawn meanwhile counts for five minutes more, and less after a reload."""
+    now = [NOW]
+    known = [Key(SECRET.encode(), ("HS256",))]
+
+    class Keys:
+        def start(self):
+            """Do nothing."""
+
+        stop = start
+
+        def find(self, kid, alg):
+            return known[0]
+
+    authenticator = JWTAuthenticator(settings(tmp_path, issuer="i", audience="a"), lambda: now[0], Keys())
+    token = asking(sign(iss="i", aud="a", exp=NOW + 3600))
+    authenticator.identify(token)
+    known[0] = None
+    now[0] += 299
+    assert authenticator.identify(token).user == "ann"
+    assert "no key" in refused(authenticator, asking(sign(iss="i", aud="a", exp=NOW + 3601))).message
+    now[0] += 1
+    assert "no key" in refused(authenticator, token).message
+    known[0] = Key(SECRET.encode(), ("HS256",))
+    authenticator.identify(token)
+    known[0] = None
+    authenticator.reload()
+    assert "no key" in refused(authenticator, token).message
+
+
 def whole(*authenticators):
     return Chain([(f"a{n}", each) for n, each in enumerate(authenticators)], Revocations(lambda: NOW), lambda: NOW, bool)
 

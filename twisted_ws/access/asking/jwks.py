@@ -168,7 +168,7 @@ class RemoteKeys:
 
     def start(self) -> None:
         """Fetch the keys, and go on doing so; a URL that cannot be reached is a line in the log."""
-        self._refresh()
+        self._again()
 
     def stop(self) -> Deferred[None]:
         """Fetch no more."""
