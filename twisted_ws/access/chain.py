@@ -151,8 +151,8 @@ class Chain:
 
     def _refusal(self, failure: Failure, name: str) -> Reject:
         error = failure.value
-        if isinstance(error, AccessRefused) and not error.detail:
-            error.detail = f"by {name}"
+        if isinstance(error, AccessRefused) and not error.detail.startswith(f"by {name}"):
+            error.detail = f"by {name}{f': {error.detail}' if error.detail else ''}"
         if isinstance(error, Reject):
             return error
         if self._mayLog(f"authenticator {name} raised {type(error).__name__}"):

@@ -26,6 +26,9 @@ class Found(NamedTuple):
     isAmbient: bool = False
     inURL: bool = False
 
+    def __repr__(self) -> str:
+        return f"<Found {'cookie' if self.isAmbient else 'query' if self.inURL else 'token'}>"
+
 
 class TokenSources:
     """The places where tokens are looked for, in order.

@@ -28,6 +28,10 @@ class _AnyRequest(msgspec.Struct, tag_field="type", kw_only=True):
 
     ref: Ref = None
 
+    def __repr__(self) -> str:
+        # A message and a token are nobody's business, and a repr ends up in logs.
+        return f"<{type(self).__name__}>"
+
 
 class SubscribeRequest(_AnyRequest, tag="subscribe"):
     """Subscribe to a channel or pattern, or, with another token, go on with a subscription."""

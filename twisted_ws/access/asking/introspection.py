@@ -239,4 +239,4 @@ class IntrospectionAuthenticator:
 
 
 def _refusal(why: str) -> Exception:
-    return unauthorized(INVALID, "The token is not valid.", detail=f"({why})")
+    return unauthorized(INVALID, "The token is not valid.", detail=why)

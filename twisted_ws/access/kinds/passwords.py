@@ -30,6 +30,9 @@ class Entry(NamedTuple):
     password: str
     scopes: frozenset[str]
 
+    def __repr__(self) -> str:
+        return f"<Entry {' '.join(sorted(self.scopes))}>"
+
 
 class PasswordFile:
     """The users in a file: ``user:password`` or ``user:password:scope scope``, one a line; ``#`` begins a comment.
