@@ -6,7 +6,8 @@ const { module, port, issuer, keys, jwks, resources, claims, clients, seconds } 
 const { default: Provider } = await import(module);
 const path = new URL(issuer).pathname.replace(/\/$/, "");
 
-const filled = (value, token) => JSON.parse(JSON.stringify(value).replaceAll("$CLIENT", token.clientId).replaceAll("$USER", token.accountId ?? token.clientId));
+const filled = (value, { clientId, accountId, sessionUid }) =>
+  JSON.parse(JSON.stringify(value).replaceAll("$CLIENT", clientId).replaceAll("$USER", accountId ?? clientId).replaceAll("$SESSION", sessionUid));
 const provider = new Provider(issuer, {
   clients,
   jwks: { keys },

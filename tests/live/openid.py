@@ -51,7 +51,7 @@ class Provider:
         path: that of its issuer; with a slash, if the issuer ends with one.
         jwks: the path of its keys, after that.
         resources: by resource indicator, what the tokens for it have: ``audience``, ``alg``, ``scope``.
-        claims: more claims of access tokens; ``$USER`` and ``$CLIENT`` are filled in.
+        claims: more claims of access tokens; ``$USER``, ``$CLIENT`` and ``$SESSION`` are filled in.
         seconds: how long access tokens live.
         redirects: where the page of a client may be.
 
@@ -152,6 +152,10 @@ class Provider:
         """Return an access token of the client ``machine`` (RFC 6749 section 4.4, RFC 8707)."""
         fields = {"grant_type": "client_credentials", "resource": resource, "scope": scope}
         return str(self._tokens(fields, SECRET)["access_token"])
+
+    def refresh(self, token: str) -> str:
+        """Return a new access token of the client ``page`` (RFC 6749 section 6)."""
+        return str(self._tokens({"grant_type": "refresh_token", "refresh_token": token, "client_id": "page"})["access_token"])
 
     def login(
         self, user: str, resource: str = "https://push.shop.example", scope: str = "openid offline_access"

@@ -317,3 +317,27 @@ def test_revocation(tmp_path: Path) -> None:
         # Tokens have whole seconds: one of the same second may be older than the call.
         until(lambda: come(server, issuer.login("ann")["access_token"]) == "ann []")
         assert come(server, issuer.login("bob")["access_token"]) == "bob []"
+
+
+def test_logout(tmp_path: Path) -> None:
+    """A back end ends one login of a user, with all tokens that are refreshed from it, and leaves their other one alone."""
+    shape = SHAPES["keycloak"]
+    claims = {**shape.claims, "sid": "$SESSION"}
+    with (
+        provider(freePort(), path=shape.path, jwks=shape.jwks, claims=claims) as issuer,
+        running(tmp_path, "--config", configure(tmp_path, "keycloak", issuer)) as server,
+    ):
+        phone, desk = issuer.login("ann"), issuer.login("ann")
+        with (
+            server.client("/who", additional_headers={"Authorization": f"Bearer {phone['access_token']}"}) as first,
+            server.client("/who", additional_headers={"Authorization": f"Bearer {desk['access_token']}"}) as second,
+        ):
+            assert [first.recv(PATIENCE), second.recv(PATIENCE)] == ["ann ['chat', 'offline_access']"] * 2
+            session = jwt.decode(phone["access_token"], options={"verify_signature": False})["sid"]
+            server.curl("--json", json.dumps({"token": session}), path="/api/revoke")
+            with pytest.raises(ConnectionClosed):
+                first.recv(PATIENCE)
+            assert come(server, phone["access_token"]) == "401"
+            assert come(server, issuer.refresh(phone["refresh_token"])) == "401"
+            assert come(server, issuer.refresh(desk["refresh_token"])) == "ann ['chat', 'offline_access']"
+            assert second.ping().wait(PATIENCE)

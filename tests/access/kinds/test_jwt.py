@@ -125,6 +125,8 @@ def test_leeway(tmp_path, claims):
         ({"require": {"verified": True}}, {"verified": 1}, False),
         ({"require": {"azp": "app"}}, {"azp": "app", "aud": "account"}, True),
         ({"user": "who.name"}, {"who": {"name": "ann"}}, True),
+        ({"id": "sid"}, {"sid": 7}, False),
+        ({"id": "sid"}, {"sid": "x" * 257, "jti": "t1"}, False),
         ({"user": "https://shop.example/name"}, {"https://shop.example/name": "ann"}, True),
         ({"user": "who.name"}, {"who": "ann"}, False),
     ],

@@ -155,6 +155,22 @@ def test_taken(tmp_path: Any, preset: str, claims: dict[str, Any], more: dict[st
 
 
 @pytest.mark.parametrize(
+    ("preset", "claims", "known"),
+    [
+        ("keycloak", KEYCLOAK, KEYCLOAK["sid"]),
+        ("keycloak", {**KEYCLOAK, "sid": ...}, KEYCLOAK["jti"]),  # of a machine
+        ("cognito", COGNITO, COGNITO["origin_jti"]),
+        ("supabase", SUPABASE, SUPABASE["session_id"]),
+        ("auth0", AUTH0, None),
+        ("auth0", {**AUTH0, "jti": "73WakrfVbNJBaAmhQtEeDv"}, "73WakrfVbNJBaAmhQtEeDv"),
+    ],
+)
+def test_logins(tmp_path: Any, preset: str, claims: dict[str, Any], known: str | None) -> None:
+    """What can be revoked is a login, where tokens say which one they are of, else a token."""
+    assert made(tmp_path, preset).identify(request(("authorization", f"Bearer {signed(claims, {})}"))).tokenId == known
+
+
+@pytest.mark.parametrize(
     ("preset", "claims", "typ", "alg"),
     [
         ("auth0", AUTH0, "at+jwt", "RS256"),  # the profile of RFC 9068

@@ -126,14 +126,14 @@ def test_made(place: Place) -> None:
 
 def test_channelToken(place: Place) -> None:
     """A subscription token is made that the server takes as one, and the check says what it allows."""
-    token = place.made(
-        "--config", str(place.directory / "push.toml"), "--user", "ann", "--channel", "rooms.7", "--channel", "a.*"
-    )
-    assert {*place.server().grantsOf(token, "ann").subscribe} == {"rooms.7", "a.*"}
+    options = ("--config", str(place.directory / "push.toml"), "--user", "ann", "--channel", "rooms.7", "--channel", "a.*")
+    token = place.made(*options, "--publish", "rooms.7")
+    found = place.server().grantsOf(token, "ann")
+    assert ({*found.subscribe}, {*found.publish}) == ({"rooms.7", "a.*"}, {"rooms.7"})
     code, lines = place.checked(token)
     assert code == 0
     assert "typ: a subscription token, which opens no connection" in lines
-    assert lines[-4:-2] == ['user: sub is "ann"', 'channels: ["rooms.7", "a.*"]']
+    assert lines[-5:-2] == ['user: sub is "ann"', 'channels: ["rooms.7", "a.*"]', 'publish: ["rooms.7"]']
     assert lines[-1] == "accepted"
     assert place.checked(sign(header={"typ": "twisted-ws-sub+jwt"}, sub="ann"))[1][-2:] == [
         "channels: missing",
@@ -183,7 +183,7 @@ def test_steps(place: Place) -> None:
         'user: name is "ann"  [F:8]',
         'scopes: scope is ["chat"]  [F:3, by default]',
         "grants: twisted_ws is missing  [F:3, by default]",
-        'jti: "t1"',
+        'id: jti is "t1"  [F:3, by default]',
         "accepted",
     ]
 
@@ -203,7 +203,7 @@ REFUSED: list[tuple[str, str]] = [
     (sign(name=...), "refused (user): The token does not name a user with 1 to 128 characters.  [F:8]"),
     (sign(scope=7), "refused (scopes): The scopes are neither text nor a list of texts.  [F:3, by default]"),
     (sign(twisted_ws=[]), "refused (grants): The grants are not an object.  [F:3, by default]"),
-    (sign(jti=7), "refused (jti): The id of the token (jti) is not text of at most 256 characters."),
+    (sign(jti=7), "refused (id): The id of the token is not text of at most 256 characters."),
     (sign(exp=...), "refused (times): The token must say when it ends (exp)."),
     (sign(exp="x"), "refused (times): The token has a time that is not one (exp)."),
     (sign(exp=NOW - 3600), "refused (times): The token has expired."),
@@ -324,7 +324,7 @@ OTHER = dsa.generate_private_key(2048)
         ("make --user ann --secret-file jwt.key --algorithm RS256", "--algorithm must be one that the key is for: HS256"),
         ("make --user ann --secret-file jwt.key --expiry 0", "--expiry must be"),
         ("make --user ann --secret-file jwt.key --subscribe a*", "--subscribe: "),
-        ("make --user ann --secret-file jwt.key --channel a --scope b", "has no scopes and grants"),
+        ("make --user ann --secret-file jwt.key --channel a --scope b", "has no --scope and --subscribe"),
         ("make --user ann --secret-file jwt.key --claim a", "NAME=VALUE"),
         ("make --user ann --config push.toml --authenticator other", "has no authenticator other of the type jwt: it has site"),
         ("make --user ann --config keys.toml", "give its private key with --key-file"),

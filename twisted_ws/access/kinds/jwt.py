@@ -57,7 +57,7 @@ class JWTAuthenticator:
     """The authenticator ``jwt``.
 
     Options: ``secret-file`` (see `SecretKeys`), ``key-file`` (see `PublicKeys`) or ``jwks`` (a URL, see `RemoteKeys`);
-    ``issuer``, ``audience``, ``require``, ``user``, ``scopes``, ``grants``, ``info``, ``leeway`` (see `ClaimRules`);
+    ``issuer``, ``audience``, ``require``, ``user``, ``scopes``, ``grants``, ``info``, ``id``, ``leeway`` (see `ClaimRules`);
     ``sources``; ``expiry`` ("close" or "keep"); ``preset`` (see `PRESETS`).
 
     Args:
@@ -101,6 +101,7 @@ class JWTAuthenticator:
             options.text("info", ""),
             options.number("leeway", LEEWAY, 0, 300, "seconds"),
             options.choice("expiry", ("close", "keep"), "close") == "keep",
+            options.text("id", "jti"),
         )
         options.done()
         if keys is not None:

@@ -37,6 +37,7 @@ class ClaimRules:
         info: that with what presence tells others; "" for what the grants say.
         leeway: seconds by which the clocks of two machines may differ.
         mayOutlive: whether a connection may go on when its token has expired.
+        id: that with an id by which tokens can be revoked, which all tokens of one login may share; without it, ``jti`` counts.
     """
 
     issuer: str | None = None
@@ -48,6 +49,7 @@ class ClaimRules:
     info: str = ""
     leeway: float = LEEWAY
     mayOutlive: bool = False
+    id: str = "jti"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def identityOf(rules: ClaimRules, payload: bytes, now: float, by: str, isAmbient
 
     Raises:
         InvalidToken: it does not say it. The steps, in this order, are "claims", "times", "iss", "aud", "required", "url",
-            "user", "scopes", "grants" and "jti".
+            "user", "scopes", "grants" and "id".
     """
     claims = decodeClaims(payload)
     until = checkTimes(claims, now, rules.leeway)
@@ -142,7 +144,7 @@ def identityOf(rules: ClaimRules, payload: bytes, now: float, by: str, isAmbient
         claimAt(claims, rules.info) if rules.info else info,
         None if rules.mayOutlive else until,
         claims.get("iat"),
-        _tokenId(claims),
+        _tokenId(claims, rules.id),
         by,
         isAmbient,
         payload,
@@ -155,7 +157,7 @@ def channelGrantsOf(rules: ClaimRules, payload: bytes, user: str, now: float) ->
 
     Raises:
         InvalidToken: it is not for this user, or malformed, or has expired; the steps are "claims", "times", "iss", "aud",
-            "user", "channels", "publish" and "jti".
+            "user", "channels", "publish" and "id".
     """
     claims = decodeClaims(payload)
     until = checkTimes(claims, now, rules.leeway)
@@ -167,7 +169,7 @@ def channelGrantsOf(rules: ClaimRules, payload: bytes, user: str, now: float) ->
         raise InvalidToken("The subscription token is for another user.", step="user", isOfAnother=True)
     subscribe = _names(claims.get("channels"), "The subscription token has no list of channels.", "", "channels")
     publish = _names(claims.get("publish", []), "The claim publish is not a list of channels.", "", "publish")
-    return ChannelGrants(subscribe, publish, until, claims.get("iat"), _tokenId(claims))
+    return ChannelGrants(subscribe, publish, until, claims.get("iat"), _tokenId(claims, "jti"))
 
 
 def isForAnother(rules: ClaimRules, payload: bytes) -> bool:
@@ -263,8 +265,12 @@ def _names(found: Any, wrong: str, option: str = "grants", step: str = "grants")
         raise InvalidToken("A grant is neither a name nor a pattern of channels.", option, step=step) from None
 
 
-def _tokenId(claims: Mapping[str, Any]) -> str | None:
-    found = claims.get("jti")
+def _tokenId(claims: Mapping[str, Any], path: str) -> str | None:
+    found = claimAt(claims, path)
+    if found is None and path != "jti":
+        found, path = claims.get("jti"), "jti"
     if found is not None and (not isinstance(found, str) or len(found) > LONGEST_TOKEN_ID):
-        raise InvalidToken(f"The id of the token (jti) is not text of at most {LONGEST_TOKEN_ID} characters.", step="jti")
+        raise InvalidToken(
+            f"The id of the token is not text of at most {LONGEST_TOKEN_ID} characters.", "" if path == "jti" else "id", step="id"
+        )
     return found

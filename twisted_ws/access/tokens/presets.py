@@ -23,6 +23,7 @@ def _keycloak(issuer: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "issuer": issuer,
         "jwks": issuer.rstrip("/") + "/protocol/openid-connect/certs",
         "scopes": "realm_access.roles",
+        "id": "sid",
         "require": {"typ": "Bearer"},
     }
 
@@ -32,6 +33,7 @@ def _cognito(issuer: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "issuer": issuer,
         "jwks": f"{issuer.rstrip('/')}/{_WELL_KNOWN}",
         "scopes": "cognito:groups",
+        "id": "origin_jti",
         "require": {"token_use": "access"},
     }
 
@@ -42,6 +44,7 @@ def _supabase(issuer: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "jwks": f"{issuer.rstrip('/')}/{_WELL_KNOWN}",
         "audience": "authenticated",
         "scopes": "role",
+        "id": "session_id",
     }
 
 

@@ -257,8 +257,8 @@ def _rows(rules: ClaimRules, claims: Mapping[str, Any], now: float) -> Iterator[
     yield Row("user", f"{rules.user} is {_shown(claimAt(claims, rules.user))}", "user")
     yield Row("scopes", f"{rules.scopes} is {_shown(claimAt(claims, rules.scopes))}", "scopes")
     yield Row("grants", f"{rules.grants} is {_shown(claimAt(claims, rules.grants))}", "grants")
-    if "jti" in claims:
-        yield Row("jti", _shown(claims["jti"]))
+    name = rules.id if claimAt(claims, rules.id) is not None else "jti"
+    yield Row("id", f"{name} is {_shown(claimAt(claims, name))}", "id")
 
 
 def _channelRows(rules: ClaimRules, claims: Mapping[str, Any], now: float) -> Iterator[Row]:
@@ -272,8 +272,7 @@ def _channelRows(rules: ClaimRules, claims: Mapping[str, Any], now: float) -> It
     yield Row("channels", _shown(claims.get("channels")))
     if "publish" in claims:
         yield Row("publish", _shown(claims["publish"]))
-    if "jti" in claims:
-        yield Row("jti", _shown(claims["jti"]))
+    yield Row("id", f"jti is {_shown(claims.get('jti'))}")
 
 
 def _timesRow(rules: ClaimRules, claims: Mapping[str, Any], now: float) -> Row:

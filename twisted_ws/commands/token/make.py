@@ -98,8 +98,8 @@ class MakeOptions(CommandOptions):
             raise UsageError("--user is needed: whose token is it?")
         if self["secret-file"] is not None and self["key-file"] is not None:
             raise UsageError("give one of --secret-file and --key-file")
-        if self["channel"] and (self["scope"] or self["subscribe"] or self["publish"]):
-            raise UsageError("a subscription token (--channel) has no scopes and grants")
+        if self["channel"] and (self["scope"] or self["subscribe"]):
+            raise UsageError("a subscription token (--channel) has no --scope and --subscribe")
 
 
 def _pattern(option: str, text: str) -> str:
@@ -157,6 +157,8 @@ def _claims(options: MakeOptions, rules: ClaimRules, now: float, seconds: float)
     claims |= {"iat": begin, "exp": begin + int(seconds), "jti": str(uuid.uuid4())}
     if options["channel"]:
         claims |= {"sub": options["user"], "channels": options["channel"]}
+        if options["publish"]:
+            claims["publish"] = options["publish"]
     else:
         claims |= {**rules.require, rules.user: options["user"]}
         if options["scope"]:
