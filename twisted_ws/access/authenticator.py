@@ -24,7 +24,9 @@ class Authenticator(Protocol):
     a Deferred; and ``reload()``, called when the operator wants files to be read anew, which raises `ConfigurationError` if that
     fails and goes on with what it had. With ``whyUnclaimed(request)``, it says of a credential that it has left to others why it
     did, "" if the request has none: what nobody claims is refused, and makes no guest. With ``grantsOf(token, user)``, it returns
-    the `ChannelGrants` of a subscription token of that user, at once or by a Deferred, or raises `AccessRefused`.
+    the `ChannelGrants` of a subscription token of that user, at once or by a Deferred, or raises `AccessRefused`. One whose
+    ``canAsk`` is true has the coroutine function ``may(identity, subscribe, publish)``, which returns the sets of those channels
+    that the user may subscribe to and publish to, or raises `AccessRefused`; it is what the word ``ask`` of a rule means.
     """
 
     def identify(self, request: UpgradeRequest) -> Identity | Awaitable[Identity | None] | None:

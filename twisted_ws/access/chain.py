@@ -40,7 +40,7 @@ class Chain:
         mayLog: says whether one more line of a kind may be written.
     """
 
-    __slots__ = ("_authenticators", "_granting", "_mayLog", "_revocations", "_scheme", "_unclaimed", "_unixTime")
+    __slots__ = ("_askers", "_authenticators", "_granting", "_mayLog", "_revocations", "_scheme", "_unclaimed", "_unixTime")
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Chain:
             (name, why) for name, each in self._authenticators if (why := getattr(each, "whyUnclaimed", None))
         )
         self._granting = tuple((name, ask) for name, each in self._authenticators if (ask := getattr(each, "grantsOf", None)))
+        self._askers = {name: each for name, each in self._authenticators if getattr(each, "canAsk", False)}
         # What a client without credentials is told to use: the first that says so.
         schemes: Sequence[str] = [scheme for _, each in self._authenticators if (scheme := getattr(each, "scheme", None))]
         self._scheme = schemes[0] if schemes else "Bearer"
@@ -124,6 +125,15 @@ class Chain:
         identity = found if found.by else replace(found, by=name)
         requireValid(identity, self._revocations, self._unixTime())
         return identity
+
+    @property
+    def canAsk(self) -> bool:
+        """Whether there is an authenticator that can be asked what a user may do with channels."""
+        return bool(self._askers)
+
+    def asker(self, identity: Identity) -> Any:
+        """Return the authenticator that can be asked that: the one that knows the user, or the first beside it; else None."""
+        return self._askers.get(identity.by) or next(iter(self._askers.values()), None)
 
     async def grantsOf(self, token: str, user: str) -> ChannelGrants:
         """Return what a subscription token allows a user, as the first authenticator says that accepts it.

@@ -54,12 +54,16 @@ class ChannelAccess:
         isAuthenticated: whether clients are asked for credentials: then who may subscribe where no rule says so is left to their
             grants.
         publish, presence, wildcards: what the service allows by itself where no rule says otherwise.
+
+    Attributes:
+        asks: whether any rule leaves anything to the back end.
     """
 
-    __slots__ = ("_namespaces", "_usual")
+    __slots__ = ("_namespaces", "_usual", "asks")
 
     def __init__(self, namespaces: Namespaces, isAuthenticated: bool, publish: bool, presence: bool, wildcards: bool) -> None:
         self._namespaces = namespaces
+        self.asks = namespaces.asking is not None
         self._usual: dict[str, Any] = {
             "subscribe": ("granted",) if isAuthenticated else ("anyone",),
             "publish": ("anyone",) if publish else ("nobody",),

@@ -137,6 +137,13 @@ class BufferedSubscriber(Subscriber):
     def expiring(self, seconds: float) -> None:
         """Do nothing: a raw subscriber gets only messages."""
 
+    def judge(self) -> Deferred[None] | None:
+        """End what is no longer allowed (see `ChannelService.judge`)."""
+        return None if self._service is None else self._service.judge(self)
+
+    def hidden(self, channel: str) -> None:
+        """Do nothing: a raw subscriber is not told who comes and goes."""
+
     def lapse(self, channel: str) -> None:
         """End a subscription whose token has expired, unless it needs none."""
         if self._service is None or not self._service.mayStay(self.caller, channel):

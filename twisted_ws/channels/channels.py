@@ -16,6 +16,7 @@ Three rules give each subscriber every message once and in order:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -28,6 +29,7 @@ from twisted_ws.channels.audience import Audience
 from twisted_ws.channels.buffered import BufferedSubscriber
 from twisted_ws.channels.feed import Feed, Joining
 from twisted_ws.channels.formats import LARGE, Format
+from twisted_ws.channels.options import ChannelOptions
 from twisted_ws.channels.presence import AnswerBudget, Presence
 from twisted_ws.channels.roster import Roster
 from twisted_ws.channels.subscriber import Subscriber
@@ -79,6 +81,7 @@ class Channels:
         seconds: the wheel's clock.
         unixTime: the wall clock.
         isGuarded: whether rules or grants decide for some service: then no pattern stands for names that begin with ``~``.
+        options: what the operator says of channels by their names; None for nothing.
     """
 
     # It is the part of a `twisted_ws.engines.contract.Node` that is about channels.
@@ -97,6 +100,7 @@ class Channels:
         self._engine = engine
         self._audiences: dict[Format, Audience] = {}
         self.isGuarded = False
+        self.options: ChannelOptions | None = None
         self._patterns = 0  # subscriptions to patterns
         self._isDegraded = False  # as clients were told
         self._engineState: EngineState | None = None  # as it was told
@@ -196,6 +200,10 @@ class Channels:
         if isinstance(caller, Visitor):
             caller.membership = None
 
+    def subscribers(self) -> Collection[Subscriber]:
+        """Return all that are subscribed to something now, each once."""
+        return dict.fromkeys([each for audience in self._audiences.values() for each in audience])
+
     def count(self, channel: str) -> int:
         """Return how many are subscribed to a channel itself, not through a pattern."""
         return sum([audience.count(channel) for audience in self._audiences.values()])
@@ -245,7 +253,7 @@ class Channels:
             key: conflation; see `Publication`.
             idempotencyKey: publish only once, however often this is called with the key within `Limits.idempotencyAge`.
             asked: what the publisher sent, if a service has replaced it by `message`; None: `message`.
-            limits: how much of the channel is kept from now on; None: what `Limits` says.
+            limits: how much of the channel is kept from now on; None: what the operator says of it, or `Limits`.
 
         Returns:
             A Deferred of the answer. It has fired already, unless the engine answers later, or the message has to wait for others
@@ -270,6 +278,8 @@ class Channels:
         fingerprint = b"" if idempotencyKey is None else _fingerprint(key, asked or message)
         if self.fanOuts.pending:
             self.fanOuts.admit(size)
+        if limits is None and self.options is not None:
+            limits = self.options.history(channel)
         answer = self._engine.publish(channel, message, key, idempotencyKey, fingerprint, limits)
         return succeed(answer) if isinstance(answer, Published) else answer
 
@@ -306,8 +316,7 @@ class Channels:
             Deferred.fromCoroutine(self._tellState()).addErrback(lambda failure: _log.failure("clients were not told", failure))
 
     async def _tellState(self) -> None:
-        told = dict.fromkeys([each for audience in self._audiences.values() for each in audience])
-        async for subscriber in self.turns.through(told, STEPS + OWN_WAY):
+        async for subscriber in self.turns.through(self.subscribers(), STEPS + OWN_WAY):
             subscriber.degraded(self._isDegraded)
 
     def tellLost(self, channel: str, position: Position) -> None:

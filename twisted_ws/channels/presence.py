@@ -66,6 +66,9 @@ class _Watchers:
     def __len__(self) -> int:
         return len(self._places)
 
+    def __contains__(self, subscriber: object) -> bool:
+        return subscriber in self._places
+
     def add(self, subscriber: Subscriber) -> None:
         """Add one; do nothing if it is there."""
         if subscriber not in self._places:
@@ -170,6 +173,19 @@ class Presence:
             watchers = self._watchers[channel] = _Watchers(channel, self._fanOuts, self._wheel)
         watchers.add(subscriber)
 
+    def isWatching(self, channel: str, subscriber: Subscriber) -> bool:
+        """Return whether a subscriber is told who comes and goes."""
+        watchers = self._watchers.get(channel)
+        return watchers is not None and subscriber in watchers
+
+    def unwatch(self, channel: str, subscriber: Subscriber) -> None:
+        """Tell a subscriber no more; do nothing if it is not told anything."""
+        watchers = self._watchers.get(channel)
+        if watchers is not None:
+            watchers.discard(subscriber)
+            if not watchers:
+                del self._watchers[channel]
+
     def enter(self, channel: str, subscriber: Subscriber, info: Any) -> None:
         """Note a subscription, and tell the engine if it is a user's."""
         user = subscriber.caller.user
@@ -180,11 +196,7 @@ class Presence:
 
     def leave(self, channel: str, subscriber: Subscriber) -> None:
         """Note the end of a subscription."""
-        watchers = self._watchers.get(channel)
-        if watchers is not None:
-            watchers.discard(subscriber)
-            if not watchers:
-                del self._watchers[channel]
+        self.unwatch(channel, subscriber)
         if self._entered.pop((channel, subscriber), None) is not None:
             self._engine.leave(channel, subscriber.caller.connectionId)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from asyncio import iscoroutine
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -42,6 +43,8 @@ _NOT_IN_PATH = "This path names no channel: use ?channel=NAME, or mount the serv
 
 # The header of a request that has a subscription token.
 TOKEN_HEADER = "channel-token"
+# Why a subscription has ended that new credentials or new rules do not allow.
+NOT_ALLOWED = "no longer allowed"
 # What somebody may not do, in the words of a refusal.
 _DOING = {"subscribe": "subscribe to", "publish": "publish to", "presence": "know who is on"}
 
@@ -215,11 +218,18 @@ class ChannelService(WebSocketService):
         Raises:
             ChannelError: the token does not allow it.
         """
-        if self.access is not None:
-            self._require(self.access, "subscribe", caller, channel, granted=granted)
+        if self.access is not None and self._require(self.access, "subscribe", caller, channel, granted=granted) is None:
+            raise ChannelError("forbidden", "The token does not count here.")
         self.grant(caller, channel, granted)
 
-    async def permit(self, caller: Any, channel: str, presence: bool = False, granted: ChannelGrants | None = None) -> Any:
+    async def permit(
+        self,
+        caller: Any,
+        channel: str,
+        presence: bool = False,
+        granted: ChannelGrants | None = None,
+        asked: Deferred[bool] | None = None,
+    ) -> Any:
         """Ask whether `caller` may subscribe; return what presence says of it, for `Channels.subscribe`.
 
         Args:
@@ -227,13 +237,15 @@ class ChannelService(WebSocketService):
             channel: a name or pattern, checked here.
             presence: whether it also wants to know who is there.
             granted: what a subscription token allows besides.
+            asked: what `ask` has returned, if it was called before.
 
         Raises:
             ChannelError: it may not.
         """
         checkNameOrPattern(channel, self.server.limits.channelName)
         if self.access is not None:
-            self._require(self.access, "subscribe", caller, channel, None, granted)
+            if self._require(self.access, "subscribe", caller, channel, None, granted) is None:
+                await self._requireAsked("subscribe", caller, channel, granted, asked)
         # Not left to onSubscribe: a hook that looks for names would let "*" in, which matches all of them.
         elif isPattern(channel) and not self.wildcards:
             raise ChannelError("forbidden", "Patterns are not allowed here.")
@@ -259,11 +271,82 @@ class ChannelService(WebSocketService):
         Raises:
             ChannelError: it may not subscribe to one of them, which is the `channel` of the error.
         """
+        names = tuple(channels)
         found = {}
-        for channel in channels:
-            with concerning(channel):
-                found[channel] = await self.permit(caller, channel, presence, granted)
+        with self.asking("subscribe", caller, names, granted) as asked:
+            for channel in names:
+                with concerning(channel):
+                    found[channel] = await self.permit(caller, channel, presence, granted, asked.get(channel))
         return found
+
+    @contextmanager
+    def asking(
+        self, action: str, caller: Any, channels: Iterable[str], granted: ChannelGrants | None = None
+    ) -> Iterator[dict[str, Deferred[bool]]]:
+        """Begin to ask the back end about all of several channels that are for it to decide; give up at the end what is open.
+
+        What is begun within one turn of the reactor is one question.
+        """
+        asked: dict[str, Deferred[bool]] = {}
+        try:
+            for channel in channels:
+                if (answer := self.ask(action, caller, channel, granted)) is not None:
+                    asked[channel] = answer
+            yield asked
+        finally:
+            for answer in asked.values():
+                answer.addErrback(lambda failure: None)
+                answer.cancel()
+
+    def ask(self, action: str, caller: Any, channel: str, granted: ChannelGrants | None = None) -> Deferred[bool] | None:
+        """Begin to ask the back end whether `caller` may; return None if that is not for it to decide.
+
+        Args:
+            action: "subscribe" or "publish".
+            caller: the caller or visitor.
+            channel: a name or pattern, checked.
+            granted: what a subscription token allows besides.
+
+        Returns:
+            A Deferred of the answer; it fails with `ChannelError` if the back end cannot be asked.
+        """
+        access = self.access
+        if access is None or not access.asks or self._decide(access, action, caller, channel, None, granted) is not None:
+            return None
+        return Deferred.fromCoroutine(self._askBackEnd(action, caller, channel))
+
+    async def _askBackEnd(self, action: str, caller: Any, channel: str) -> bool:
+        asker = None if self.chain is None else self.chain.asker(caller.identity)
+        if asker is None:
+            return False  # the daemon says so at the start
+        names = ([channel], []) if action == "subscribe" else ([], [channel])
+        try:
+            maySubscribe, mayPublish = await asker.may(caller.identity, *names)
+        except AccessRefused as refused:
+            raise ChannelError("unavailable", refused.message) from None
+        except (CancelledError, GeneratorExit):
+            raise
+        except Exception:
+            if self.server.mayLog("asking about a channel failed"):
+                _log.failure("asking about a channel failed")
+            raise ChannelError("internal-error", "The application could not be asked.") from None
+        return channel in (maySubscribe if action == "subscribe" else mayPublish)
+
+    async def _requireAsked(
+        self, action: str, caller: Any, channel: str, granted: ChannelGrants | None, asked: Deferred[bool] | None = None
+    ) -> None:
+        """Refuse what the back end does not allow.
+
+        Raises:
+            ChannelError: it does not, or cannot be asked.
+        """
+        if asked is None:
+            asked = self.ask(action, caller, channel, granted)
+        answer = None if asked is None else await asked
+        if self.access is not None:  # whose rules may have changed meanwhile
+            allowed = self._require(self.access, action, caller, channel, None, granted, answer)
+            if allowed is None:
+                raise ChannelError("unavailable", "The rules have just changed.")
 
     def checkPresence(
         self, caller: Any, channel: str, subscribed: tuple[str, ...] | None = None, granted: ChannelGrants | None = None
@@ -282,12 +365,73 @@ class ChannelService(WebSocketService):
         elif not self.presence:
             raise ChannelError("forbidden", "Presence is not shown here.")
 
-    def mayStay(self, caller: Any, channel: str) -> bool:
-        """Return whether `caller`, whose identity may have changed, may still be subscribed to a channel; no hook is asked."""
+    def mayStay(self, caller: Any, channel: str) -> bool | None:
+        """Return whether `caller`, whose identity may have changed, may still be subscribed to a channel; no hook is asked.
+
+        None: that is for the back end to decide.
+        """
         if self.access is None:
-            return True
-        isGranted = caller.life is not None and caller.life.granted(channel) is not None
-        return bool(self.access.decide("subscribe", channel, caller.identity, isGranted=isGranted))
+            return self.wildcards or not isPattern(channel)
+        return self._decide(self.access, "subscribe", caller, channel)
+
+    def judge(self, subscriber: Any) -> Deferred[None] | None:
+        """End what a subscriber may not have any more: subscriptions, and to be told who comes and goes.
+
+        What the back end allowed goes on while it cannot be asked.
+
+        Args:
+            subscriber: one of this service; its identity or the rules have changed.
+
+        Returns:
+            None, or a Deferred that fires when the back end has been asked.
+        """
+        caller, channels = subscriber.caller, self.server.channels
+        pending = []
+        for channel in subscriber.channels:
+            allowed = self.mayStay(caller, channel)
+            if allowed is None:
+                pending.append(channel)
+            elif not allowed:
+                channels.unsubscribe(subscriber, channel, NOT_ALLOWED)
+                continue
+            if channels.presence.isWatching(channel, subscriber) and not self._maySeeWho(caller, channel):
+                channels.presence.unwatch(channel, subscriber)
+                subscriber.hidden(channel)
+        return Deferred.fromCoroutine(self._judgeAsked(subscriber, pending)) if pending else None
+
+    async def _judgeAsked(self, subscriber: Any, names: Iterable[str]) -> None:
+        with self.asking("subscribe", subscriber.caller, names) as asked:
+            for channel, answer in asked.items():
+                try:
+                    allowed = await answer
+                except ChannelError:
+                    continue
+                if not allowed and self.mayStay(subscriber.caller, channel) is None:
+                    self.server.channels.unsubscribe(subscriber, channel, NOT_ALLOWED)
+
+    def _maySeeWho(self, caller: Any, channel: str) -> bool:
+        return self.presence if self.access is None else bool(self._decide(self.access, "presence", caller, channel))
+
+    def _decide(
+        self,
+        access: ChannelAccess,
+        action: str,
+        caller: Any,
+        channel: str,
+        subscribed: tuple[str, ...] | None = None,
+        granted: ChannelGrants | None = None,
+        asked: bool | None = None,
+        steps: list[Step] | None = None,
+    ) -> bool | None:
+        """Return whether `caller` may, None if the back end has to be asked."""
+        isGranted = False
+        if granted is not None:
+            isGranted = (granted.publish if action == "publish" else granted.subscribe).allows(channel)
+        elif caller.life is not None and (term := caller.life.granted(channel)) is not None:
+            isGranted = term.mayPublish if action == "publish" else True
+        if subscribed is None:
+            subscribed = caller.channels
+        return access.decide(action, channel, caller.identity, subscribed, steps, isGranted, asked)
 
     def _require(
         self,
@@ -297,19 +441,19 @@ class ChannelService(WebSocketService):
         channel: str,
         subscribed: tuple[str, ...] | None = None,
         granted: ChannelGrants | None = None,
-    ) -> None:
-        if subscribed is None:
-            subscribed = caller.channels
-        isGranted = False
-        if granted is not None:
-            isGranted = (granted.publish if action == "publish" else granted.subscribe).allows(channel)
-        elif caller.life is not None and (term := caller.life.granted(channel)) is not None:
-            isGranted = term.mayPublish if action == "publish" else True
-        if access.decide(action, channel, caller.identity, subscribed, None, isGranted):
-            return
+        asked: bool | None = None,
+    ) -> bool | None:
+        """Return True if `caller` may, None if the back end has to be asked.
+
+        Raises:
+            ChannelError: it may not.
+        """
+        allowed = self._decide(access, action, caller, channel, subscribed, granted, asked)
+        if allowed is not False:
+            return allowed
         if self.server.mayLog("a channel was refused"):
             steps: list[Step] = []
-            access.decide(action, channel, caller.identity, subscribed, steps, isGranted)
+            self._decide(access, action, caller, channel, subscribed, granted, asked, steps)
             _log.debug(
                 "{user} may not {action} {channel}: {steps}",
                 user=printable(caller.user or "somebody unknown"),
@@ -327,6 +471,7 @@ class ChannelService(WebSocketService):
         key: str | None = None,
         idempotencyKey: str | None = None,
         granted: ChannelGrants | None = None,
+        asked: Deferred[bool] | None = None,
     ) -> Published:
         """Publish a message of a client, if `onPublish` allows it.
 
@@ -337,13 +482,14 @@ class ChannelService(WebSocketService):
             key: see `Channels.publish`.
             idempotencyKey: the same.
             granted: what a subscription token allows besides.
+            asked: what `ask` has returned, if it was called before.
 
         Raises:
             ChannelError: it may not.
         """
         checkName(channel, self.server.limits.channelName)
-        if self.access is not None:
-            self._require(self.access, "publish", caller, channel, None, granted)
+        if self.access is not None and self._require(self.access, "publish", caller, channel, None, granted) is None:
+            await self._requireAsked("publish", caller, channel, granted, asked)
         shown = message
         isLookedAt = self.interceptors or getattr(self.onPublish, "__func__", None) is not ChannelService.onPublish
         if isLookedAt and isinstance(message, (Message, Raw)):
@@ -439,8 +585,9 @@ class ChannelService(WebSocketService):
             subscriber.refuse(error)
             return
         token = None if self.chain is None else caller.request.headers.get(TOKEN_HEADER)
-        for name in names:
-            await subscriber.enter(name, after.get(name), last, token)
+        with self.asking("subscribe", caller, names if token is None else ()) as asked:
+            for name in names:
+                await subscriber.enter(name, after.get(name), last, token, asked.get(name))
 
     async def onTextMessage(self, caller: Caller, text: str) -> None:
         """Do what a client asks, or publish what it sends."""

@@ -60,6 +60,9 @@ class Subscriber:
     def tell(self, notices: Sequence[OutgoingMessage]) -> None:
         """Take notices about a channel: each is the JSON of a join or leave."""
 
+    def judge(self) -> Any:
+        """End what rules that have changed do not allow any more; return a Deferred if somebody has to be asked for that."""
+
     def expire(self) -> None:
         """End, because the credentials of the client have; it may come back with new ones."""
         raise NotImplementedError

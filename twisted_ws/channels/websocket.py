@@ -53,18 +53,23 @@ class RawSubscriber(BufferedSubscriber):
     def welcome(self) -> None:
         """Do nothing: a raw caller gets only messages."""
 
-    async def enter(self, channel: str, after: Position | None, last: int | None, token: str | None) -> None:
+    async def enter(
+        self, channel: str, after: Position | None, last: int | None, token: str | None, asked: Deferred[bool] | None = None
+    ) -> None:
         """Subscribe to a channel of the URL, or close with the reason for the refusal."""
         self._resuming = after is not None
+        access = self._service.access
         try:
             granted = None if token is None else await self._service.grantsOf(self.caller, token)
-            info = await self._service.permit(self.caller, channel, False, granted)
+            info = await self._service.permit(self.caller, channel, False, granted, asked)
             await self._channels.subscribe(self, channel, after, info, None, last)
         except ChannelError as error:
             self.refuse(error)
         else:
             if granted is not None:
                 self._service.grant(self.caller, channel, granted)
+            if self._service.access is not access and (judging := self.judge()) is not None:
+                await judging  # the rules have changed since they let it in
 
     def begin(self, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None) -> None:
         """Send what was missed; close if messages are missing, because a raw message has no place to say so."""
@@ -135,9 +140,11 @@ class JsonSubscriber(BufferedSubscriber):
         """Tell the client."""
         self.write(notice("expiring", seconds=round(seconds, 3)))
 
-    async def enter(self, channel: str, after: Position | None, last: int | None, token: str | None) -> None:
+    async def enter(
+        self, channel: str, after: Position | None, last: int | None, token: str | None, asked: Deferred[bool] | None = None
+    ) -> None:
         """Subscribe to a channel of the URL, as if the client had asked for it."""
-        await self._do(SubscribeRequest(channel=channel, token=token, last=last), after)
+        await self._do(SubscribeRequest(channel=channel, token=token, last=last), after, asked)
 
     async def received(self, message: str | bytes) -> None:
         """Do what a request asks, and answer it; return when the client has room for more answers."""
@@ -154,23 +161,22 @@ class JsonSubscriber(BufferedSubscriber):
         if easing is not None:
             await easing
 
-    async def _do(self, request: Request, after: Position | None = None) -> None:
+    async def _do(self, request: Request, after: Position | None = None, asked: Deferred[bool] | None = None) -> None:
         try:
             match request:
                 case SubscribeRequest():
-                    await self._subscribe(request, request.after if after is None else after)
+                    await self._subscribe(request, request.after if after is None else after, asked)
                 case UnsubscribeRequest():
                     if not self._channels.unsubscribe(self, request.channel):
                         raise ChannelError("not-subscribed", "This connection is not subscribed to the channel.")
                     self.write(notice("unsubscribed", request.ref, channel=request.channel))
                 case PublishRequest():
-                    await self._publish(request)
+                    await self._publish(request, asked)
                 case AuthRequest():
                     identity = await self._service.server.reauthenticate(self.caller, request.token)
                     self.write(notice("auth", request.ref, **self._life(identity)))
-                    for channel in self.channels:
-                        if not self._service.mayStay(self.caller, channel):
-                            self._channels.unsubscribe(self, channel, "no longer allowed")
+                    if (judging := self.judge()) is not None:
+                        await judging
                 case HistoryRequest():
                     await self._history(request)
                 case PresenceRequest():
@@ -186,15 +192,15 @@ class JsonSubscriber(BufferedSubscriber):
         except ChannelError as error:
             self._answer(error, request.ref, getattr(request, "channel", None))
 
-    async def _subscribe(self, request: SubscribeRequest, after: Position | str | None) -> None:
-        granted = None
+    async def _subscribe(self, request: SubscribeRequest, after: Position | str | None, asked: Deferred[bool] | None) -> None:
+        granted, access = None, self._service.access
         if request.token is not None:
             granted = await self._service.grantsOf(self.caller, request.token)
             if granted is not None and request.channel in self.channels:
                 self._service.renew(self.caller, request.channel, granted)
                 self.write(notice("renewed", request.ref, channel=request.channel))
                 return
-        info = await self._service.permit(self.caller, request.channel, request.presence, granted)
+        info = await self._service.permit(self.caller, request.channel, request.presence, granted, asked)
         self._asked = request
         try:
             room = AnswerBudget(self._channels.limits) if request.presence else None
@@ -203,6 +209,8 @@ class JsonSubscriber(BufferedSubscriber):
             self._asked = None
         if granted is not None:
             self._service.grant(self.caller, request.channel, granted)
+        if self._service.access is not access and (judging := self.judge()) is not None:
+            await judging  # the rules have changed since they let it in
 
     async def _history(self, request: HistoryRequest) -> None:
         granted = None if request.token is None else await self._service.grantsOf(self.caller, request.token)
@@ -217,10 +225,10 @@ class JsonSubscriber(BufferedSubscriber):
         messages = [Raw(b"{" + each + b"}") for each in page.messages]
         self.write(notice("history", request.ref, channel=request.channel, messages=messages, next=page.next))
 
-    async def _publish(self, request: PublishRequest) -> None:
+    async def _publish(self, request: PublishRequest, asked: Deferred[bool] | None) -> None:
         granted = None if request.token is None else await self._service.grantsOf(self.caller, request.token)
         published = await self._service.publishFor(
-            self.caller, request.channel, request.message(), request.key, request.idempotencyKey, granted
+            self.caller, request.channel, request.message(), request.key, request.idempotencyKey, granted, asked
         )
         self.write(notice("published", request.ref, **published._asdict()))
 
@@ -251,6 +259,10 @@ class JsonSubscriber(BufferedSubscriber):
         if not self.sendNow(notices):
             for each in notices:
                 self.write(each.payload)
+
+    def hidden(self, channel: str) -> None:
+        """Tell the client."""
+        self._answer(ChannelError("forbidden", "You may not know who is on this channel any more."), None, channel)
 
     def refuse(self, error: ChannelError) -> None:
         """Tell the client, which may go on with requests."""

@@ -18,8 +18,9 @@ class ReloadOptions(CommandOptions):
 
     synopsis = "Usage: twisted-ws reload [options]"
     longdesc = (
-        "Lets a server of this machine that runs with --workers read its certificates and keys again. With --services, it starts "
-        "new workers, with the services and settings as they are now, and each replaces an old one; what channels remember stays."
+        "Lets a server of this machine that runs with --workers read its certificates, keys and rules for channels again. With "
+        "--services, it starts new workers, with the services and settings as they are now, and each replaces an old one; what "
+        "channels remember stays."
     )
     examples = "twisted-ws reload --services"
     optFlags = [  # noqa: RUF012 - as Twisted declares it
@@ -58,6 +59,6 @@ def main(arguments: Sequence[str]) -> int:
     for each in wrong:
         complain(each)
     if not wrong:
-        done = "all workers have been replaced" if options["services"] else "certificates and keys have been read again"
+        done = "all workers have been replaced" if options["services"] else "certificates, keys and rules have been read again"
         print(f"process {found[0]}: {done}")
     return Exit.FAILED if wrong else Exit.OK

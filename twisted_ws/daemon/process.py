@@ -37,6 +37,7 @@ class ProcessDaemon(Daemon):
         settings: what to run.
         runner: the options of twistd or twist; None under another runner.
         reactor: the reactor; None for the global one.
+        again: see `Daemon`.
 
     Attributes:
         exitCode: that of the process, once the reactor has stopped.
@@ -49,12 +50,18 @@ class ProcessDaemon(Daemon):
     exitCode = 0
     _rotate: Callable[[], None] | None = None  # opens the log file anew
 
-    def __init__(self, settings: Settings, runner: MutableMapping[str, Any] | None = None, reactor: Any = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        runner: MutableMapping[str, Any] | None = None,
+        reactor: Any = None,
+        again: Callable[[], Settings] | None = None,
+    ) -> None:
         _raiseDescriptorLimit()  # first: when a port opens, the gate looks how many there are
         if reactor is None:
             from twisted.internet import reactor
         countMonotonicTime(reactor)  # before anything that may keep its clock is made
-        super().__init__(settings, reactor)
+        super().__init__(settings, reactor, again)
         self._runner = {} if runner is None else runner
         Watchdog(self._reactor, settings.limits.reactorTurn).setServiceParent(self)  # type: ignore[no-untyped-call]
 
@@ -175,7 +182,7 @@ class ProcessDaemon(Daemon):
             signal.signal(number, atOnce)
 
     def reload(self) -> None:
-        """Reload certificates, keys and passwords, and notify systemd."""
+        """Reload certificates, keys, passwords and rules, and notify systemd."""
         notify("RELOADING=1")
         super().reload()
         notify("READY=1")

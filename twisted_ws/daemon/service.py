@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from itertools import combinations
 from typing import Any
 
@@ -44,6 +44,7 @@ class Daemon(MultiService):
     Args:
         settings: what to run.
         reactor: the reactor; None for the global one.
+        again: returns the settings as they are now in the configuration file; None: they stay.
 
     Attributes:
         server: the server.
@@ -58,11 +59,12 @@ class Daemon(MultiService):
     # Whether the log is told when the certificate expires soon.
     _watchesExpiry = True
 
-    def __init__(self, settings: Settings, reactor: Any = None) -> None:
+    def __init__(self, settings: Settings, reactor: Any = None, again: Callable[[], Settings] | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         if reactor is None:
             from twisted.internet import reactor
         self.settings = settings
+        self._again = again
         self._reactor = reactor
         _checkPasswordFiles(settings.checkers)
         _checkNames(settings)
@@ -132,6 +134,22 @@ class Daemon(MultiService):
                 raise  # its text names the service
             except ConfigurationError as error:
                 raise ConfigurationError(f"{mount}: {error}") from None
+        for path in self.server.restricted:
+            self._log.info(
+                '{path}: clients may subscribe to what their credentials grant, and publish to nothing, unless [channels."*"] '
+                "or a narrower table says otherwise",
+                path=path,
+            )
+        self._warnOfAsking()
+
+    def _warnOfAsking(self) -> None:
+        """Say that there is nobody who could be asked."""
+        pattern = self.server.unanswered
+        if pattern is not None:
+            self._log.warn(
+                'channels."{pattern}" says ask, but no authenticator of a service of channels has a channels-url: it is refused',
+                pattern=pattern,
+            )
 
     def _memory(self) -> MemoryEngine | None:
         """Return the engine in memory, None if another process has the engine."""
@@ -304,18 +322,35 @@ class Daemon(MultiService):
             self._audit.reopen()
 
     def reload(self) -> None:
-        """Reload certificates, keys and passwords without dropping a connection; if that fails, the old ones stay."""
+        """Reload certificates, keys, passwords and rules without dropping a connection; if that fails, the old ones stay."""
         self._tellReloaded(self.reloadAll())
 
     def reloadAll(self) -> list[str]:
         """Do the same and return what is wrong, in lines for the log."""
         wrong = []
-        for stays, again in (("certificate stays", self._reloadTLS), ("API keys stay", self._credentials.reload)):
+        for stays, again in (
+            ("certificate stays", self._reloadTLS),
+            ("API keys stay", self._credentials.reload),
+            ("rules for channels stay", self._reloadRules),
+        ):
             try:
                 again()
             except ConfigurationError as error:
                 wrong.append(f"The old {stays} in use: {error}")
         return wrong + self.server.reloadAuthenticators()
+
+    def _reloadRules(self) -> None:
+        """Let the rules for channels hold that are in the configuration file now.
+
+        Raises:
+            ConfigurationError: there is a mistake in the file, and the old ones stay.
+        """
+        if self._again is not None:
+            self._takeRules(self._again())
+
+    def _takeRules(self, settings: Settings) -> None:
+        self.server.setChannelRules(settings.channelRules)
+        self._warnOfAsking()
 
     def _tellReloaded(self, wrong: Iterable[str]) -> None:
         whole = True

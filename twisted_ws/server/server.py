@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from twisted.internet import defer
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,6 +25,7 @@ from twisted_ws.access.revocations import Revocations
 from twisted_ws.access.sources import MOST_BYTES
 from twisted_ws.caller import Caller
 from twisted_ws.channels.channels import Channels
+from twisted_ws.channels.options import ChannelOptions
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.closecodes import EXPIRED
@@ -60,6 +61,10 @@ from twisted_ws.wire.websocket.welcome import Welcome
 
 # The cost of ending one HTTP response, in steps of `Turns`.
 STOPPING = 40
+# The cost of looking whether a subscriber may stay, in steps of `Turns`.
+JUDGING = 20
+# Subscribers about whom a back end is asked at the same time after a change of rules: clients that come then wait for no more.
+ASKING = 32
 # The authenticator that everybody has who has no credentials.
 GUEST_NAME = "guest"
 
@@ -163,6 +168,7 @@ class WebSocketServer:
         self._connectionClass = connectionClass(self.runtime)
         self._routes: Routes[Mounted] = Routes()
         self._interceptors = checkInterceptors(interceptors)
+        self._channelRules = channelRules or {}
         self._namespaces = Namespaces(channelRules)
         self.revocations = Revocations(unixTime)
         self.failures = Failures(self.limits, reactor.seconds)
@@ -181,6 +187,7 @@ class WebSocketServer:
             engine = engine(self.runtime)
         self.engine: Engine = engine
         self.channels = Channels(engine, self.runtime)
+        self.channels.options = self._channelOptions()
         self._callers.enroll = self.channels.enroll
         self.node = LocalNode(self._callers, self.runtime.turns, __version__)
         self.node.attach(self.channels)
@@ -232,6 +239,63 @@ class WebSocketServer:
                 wrong.append(f"The authenticator {name} goes on as before: {error}")
         return wrong
 
+    def _channelOptions(self) -> ChannelOptions | None:
+        hasOptions = self._namespaces.says("history-messages", "history-age", "presence-delay", "policy")
+        return ChannelOptions(self._namespaces, self.limits) if hasOptions else None
+
+    def setChannelRules(self, channelRules: Mapping[str, Mapping[str, Any]]) -> Deferred[None]:
+        """Let other rules decide from now on, and end the subscriptions that they do not allow ("no longer allowed").
+
+        How much is kept of a channel changes with its next message.
+
+        Args:
+            channelRules: as for the class.
+
+        Returns:
+            A Deferred that fires when all subscriptions have been looked at.
+
+        Raises:
+            ConfigurationError: a rule is wrong, and the old ones stay.
+        """
+        if channelRules == self._channelRules:
+            return succeed(None)
+        self._namespaces = Namespaces(channelRules)
+        self._channelRules = channelRules
+        self.channels.options = self._channelOptions()
+        self.channels.isGuarded = False
+        for _, mounted in self._routes:
+            self._guard(mounted)
+        judging = Deferred.fromCoroutine(self._judgeAll())
+        return judging.addErrback(lambda failure: self._log.failure("subscriptions were not looked at", failure))
+
+    @property
+    def restricted(self) -> list[str]:
+        """The paths of services of channels where what no rule says is left to grants."""
+        hasDefault = self._namespaces.find("*").pattern == "*"
+        channels = [(path, each) for path, each in self._routes if isinstance(each.service, ChannelService)]
+        return [] if hasDefault else [path for path, each in channels if each.chain is not None]
+
+    @property
+    def unanswered(self) -> str | None:
+        """The pattern of a rule that says ``ask``, if no service of channels has anybody to ask; else None."""
+        chains = [each.chain for _, each in self._routes if isinstance(each.service, ChannelService)]
+        return None if any(chain is not None and chain.canAsk for chain in chains) else self._namespaces.asking
+
+    def _guard(self, mounted: Mounted) -> None:
+        """Let the rules decide for a service of channels."""
+        if isinstance(mounted.service, ChannelService):
+            self.channels.isGuarded |= mounted.service.guard(self._namespaces, mounted.chain is not None)
+
+    async def _judgeAll(self) -> None:
+        asking: list[Deferred[None]] = []
+        async for subscriber in self.runtime.turns.through(self.channels.subscribers(), JUDGING):
+            if (asked := subscriber.judge()) is not None:
+                asking.append(asked)
+            if len(asking) >= ASKING:
+                await DeferredList(asking, consumeErrors=True)
+                asking.clear()
+        await DeferredList(asking, consumeErrors=True)
+
     def mount(
         self,
         path: str,
@@ -260,11 +324,12 @@ class WebSocketServer:
         if scopes and chain is None:
             raise ConfigurationError(f"services.{path}.scopes needs authenticators: set authenticate.")
         chained = (*self._interceptors, *checkInterceptors(interceptors))
-        self._routes.add(path, Mounted(service, chain, scopes, chained))
+        mounted = Mounted(service, chain, scopes, chained)
+        self._routes.add(path, mounted)
         if isinstance(service, ChannelService):
             service.interceptors = chained
             service.chain = chain
-            self.channels.isGuarded |= service.guard(self._namespaces, chain is not None)
+            self._guard(mounted)
         _setServer(service, self)
 
     def find(self, path: str) -> object | None:

@@ -56,7 +56,7 @@ class ControlTests(TestCase):
         self.control.listen()
         for more, what in (
             (["--services"], "all workers have been replaced"),
-            ([], "certificates and keys have been read again"),
+            ([], "certificates, keys and rules have been read again"),
         ):
             with redirect_stdout(StringIO()) as said:
                 code = await deferToThread(main, ["reload", "--state-directory", self.directory, *more])

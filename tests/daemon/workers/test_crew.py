@@ -414,19 +414,21 @@ def test_rollDuringAStop() -> None:
 
 
 def test_reload() -> None:
-    """All workers that listen are asked to reload, and what is wrong is told once though all have found it."""
-    stage = Stage(3)
+    """All workers that have had orders are asked to reload, and what is wrong is told once though all have found it."""
+    stage = Stage(4)
     stage.start(ready=False)
     for worker in stage.launched[:2]:
         stage.ready(worker)
+    stage.launched[2].line.handlers["worker.hello"](__version__)
     found: list[Any] = []
-    stage.crew.reload().addCallback(found.append)
-    asked = [worker.line.asked[-1] for worker in stage.launched[:2]]
-    assert [kind for kind, _ in asked] == ["worker.reload"] * 2
+    stage.crew.reload({}).addCallback(found.append)
+    asked = [worker.line.asked[-1] for worker in stage.launched[:3]]
+    assert [kind for kind, _ in asked] == ["worker.reload"] * 3
+    asked[2][1].callback([])
     asked[0][1].callback(["The certificate is gone."])
     asked[1][1].callback(["The certificate is gone.", "And more."])
     assert found == [["The certificate is gone.", "And more."]]
-    assert stage.launched[2].line.asked == []
+    assert stage.launched[3].line.asked == []
 
 
 def test_reloadOfOneThatEnds() -> None:
@@ -434,7 +436,7 @@ def test_reloadOfOneThatEnds() -> None:
     stage = Stage(2)
     stage.start()
     found: list[Any] = []
-    stage.crew.reload().addCallback(found.append)
+    stage.crew.reload({}).addCallback(found.append)
     stage.launched[0].line.asked[-1][1].errback(ConfigurationError("the link ended"))
     stage.launched[1].line.asked[-1][1].callback([])
     assert found == [[]]

@@ -5,7 +5,7 @@ Nothing here knows processes: `launch` makes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, Protocol
 
@@ -110,6 +110,7 @@ class Worker:
         ended: fires with None when its process is gone.
         heard: when something came from it, as of the last ping (`Line.heard`).
         isLinked: whether its link is up, or will be.
+        hasOrders: whether it was told what to run.
         deadline: the call that kills it if it does not do what it is to do.
     """
 
@@ -127,6 +128,7 @@ class Worker:
         self.ended: Deferred[None] = Deferred()
         self.heard = 0.0
         self.isLinked = True
+        self.hasOrders = False
         self.deadline: Any = None
 
     @property
@@ -237,9 +239,12 @@ class Crew:
         for worker in tuple(self.workers):
             worker.process.kill()
 
-    def reload(self) -> Deferred[list[str]]:
-        """Let all workers read certificates again; return a Deferred of what is wrong, each text once."""
-        asked = [worker.line.request("worker.reload") for worker in self.workers if worker.stage is Stage.READY]
+    def reload(self, channelRules: Mapping[str, Any]) -> Deferred[list[str]]:
+        """Let all workers read certificates again, and give them rules; return a Deferred of what is wrong, each text once.
+
+        One that has had its orders takes these after them, and one that is leaving still has connections.
+        """
+        asked = [worker.line.request("worker.reload", channelRules) for worker in self.workers if worker.hasOrders]
         return DeferredList(asked, consumeErrors=True).addCallback(_errors)
 
     async def roll(self) -> None:
@@ -292,6 +297,7 @@ class Crew:
         if version != __version__:
             self._failed(worker, f"twisted_ws {version} is installed now, and {__version__} runs: restart the server.")
             self._kill(worker)
+        worker.hasOrders = True
         return self._orders()
 
     def _failed(self, worker: Worker, text: str) -> None:

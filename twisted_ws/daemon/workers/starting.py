@@ -23,7 +23,7 @@ def daemonFor(
         ConfigurationError: see `ProcessDaemon`.
     """
     if settings.workers is None:
-        return ProcessDaemon(settings, runner)
+        return ProcessDaemon(settings, runner, again=again)
     from twisted_ws.daemon.workers.supervisor import Supervisor
 
     return Supervisor(settings, runner, again=again)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable, Generator, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -146,7 +147,7 @@ class Supervisor(ProcessDaemon):
         settings: what to run.
         runner: the options of twistd or twist; None under another runner.
         reactor: the reactor; None for the global one.
-        again: returns the settings as they are now in the configuration file; None: they stay.
+        again: see `Daemon`.
 
     Attributes:
         crew: the workers.
@@ -167,12 +168,11 @@ class Supervisor(ProcessDaemon):
         again: Callable[[], Settings] | None = None,
     ) -> None:
         self.count = settings.workers or cores()
-        self._again = again
         self._directory = os.getcwd()
         self._wasTried = False
         self.exitCode = 0
-        super().__init__(settings, runner, reactor)
         self._orders = b""
+        super().__init__(settings, runner, reactor, again)
         self._running = settings  # what workers are told
         launcher = Launcher(self._reactor, self._makeLink, self._ended, self._descriptors)
         self.crew = Crew(self.count, settings.limits, self._reactor, launcher.launch, lambda: self._orders)
@@ -190,6 +190,7 @@ class Supervisor(ProcessDaemon):
             allowedHosts=settings.allowedHosts,
             trustedProxies=settings.trustedProxies,
             authenticators=issuers,
+            channelRules=settings.channelRules,
             engine=self._makeHub,
             reactor=self._reactor,
             **options,
@@ -331,7 +332,7 @@ class Supervisor(ProcessDaemon):
     # Reload.
 
     def reload(self) -> None:
-        """Reload certificates, keys and passwords here and in all workers, and notify systemd."""
+        """Reload certificates, keys, passwords and rules here and in all workers, and notify systemd."""
         self._reloadEverywhere()
 
     def _reloadEverywhere(self) -> Deferred[list[str]]:
@@ -344,7 +345,16 @@ class Supervisor(ProcessDaemon):
             notify("READY=1")
             return wrong
 
-        return self.crew.reload().addCallback(told)
+        return self.crew.reload(self._running.channelRules).addCallback(told)
+
+    def _takeRules(self, settings: Settings) -> None:
+        self.server.setChannelRules(settings.channelRules)
+        self._running = replace(self._running, channelRules=settings.channelRules)
+        if self._orders:
+            self._orders = self._encode(self._running, self._table()[0])
+
+    def _warnOfAsking(self) -> None:
+        """Say nothing: the workers do."""
 
     async def _reloadBySocket(self, services: bool) -> list[str]:
         """Do what ``twisted-ws reload`` asks for, and return what is wrong."""
@@ -373,6 +383,7 @@ class Supervisor(ProcessDaemon):
                 self._orders = before
             raise
         self._running = new
+        self.server.setChannelRules(new.channelRules)
         stays = oldAtBroadcastSite(new, old)
         if stays:
             self._log.warn(

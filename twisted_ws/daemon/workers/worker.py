@@ -13,8 +13,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -138,6 +139,11 @@ class WorkerDaemon(Daemon):
     def _tell(self, listener: Listener) -> None:
         """Say nothing: the supervisor has."""
 
+    def reloadWith(self, channelRules: Mapping[str, Any]) -> list[str]:
+        """Reload, with the rules that the supervisor has read; return what is wrong, in lines for the log."""
+        self._again = lambda: replace(self.settings, channelRules=channelRules)
+        return self.reloadAll()
+
     def cover(self, slot: int) -> None:
         """Accept what comes for a slot that has no worker now, too."""
         if self.server.isStopping or slot in self._covers:
@@ -260,9 +266,11 @@ class Work:
     def _pong(self) -> str:
         return (self._daemon and self._daemon.server.readiness()) or ""
 
-    def _reload(self) -> list[str]:
+    def _reload(self, channelRules: Mapping[str, Any]) -> list[str]:
+        if self._daemon is None:
+            return []
         with self._repeats:
-            return [] if self._daemon is None else self._daemon.reloadAll()
+            return self._daemon.reloadWith(channelRules)
 
     def _leave(self) -> None:
         self._lifeline.letGo()

@@ -23,6 +23,8 @@ from twisted_ws.wire.speedups import NEVER
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from twisted.internet.defer import Deferred
+
     from twisted_ws.caller import Caller
     from twisted_ws.channels.service import ChannelService
     from twisted_ws.channels.visitor import Visitor
@@ -131,6 +133,10 @@ class EventSubscriber(BufferedSubscriber):
         super().leave()
         self.caller._connection = None
 
+    def judge(self) -> Deferred[None] | None:
+        """End what is no longer allowed; before the stream begins, its request looks whether the rules have changed."""
+        return super().judge() if self._began else None
+
     def disconnect(self, code: int, reason: str) -> None:
         """End the stream; the client learns that it is not welcome."""
         if not self._began:
@@ -175,6 +181,11 @@ class JsonEventSubscriber(EventSubscriber):
         """Announce joins and leaves."""
         for each in notices:
             self.write(b"data: " + each.payload + b"\n\n")
+
+    def hidden(self, channel: str) -> None:
+        """Tell the client."""
+        said = notice("error", code="forbidden", message="You may not know who is on this channel any more.", channel=channel)
+        self.write(b"data: " + said + b"\n\n")
 
     _expired = b"data: " + notice("expired") + b"\n\n"
 

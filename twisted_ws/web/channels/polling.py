@@ -248,6 +248,10 @@ class Poll(Subscriber):
         for channel in self.channels:
             self._server.channels.unsubscribe(self, channel, reason or "disconnected")
 
+    def judge(self) -> None:
+        """Answer with what there is: the next poll is judged by the new rules."""
+        self.expire()
+
     def expire(self) -> None:
         """Answer with what there is, because the client's credentials have ended."""
         if self._waiting:

@@ -16,6 +16,7 @@ from twisted_ws.names import isPattern
 from twisted_ws.web.http.errors import HttpError
 
 if TYPE_CHECKING:
+    from twisted_ws.access.rules import ChannelAccess
     from twisted_ws.access.tokens.claims import ChannelGrants
     from twisted_ws.channels.channels import Channels
     from twisted_ws.channels.service import ChannelService
@@ -34,12 +35,14 @@ class ChannelRequest:
         visitor: passed to its hooks.
         names: the channels and patterns of the URL, each once.
         query: the query; of several values of one name, the last.
+        access: what has decided for the service when the request came.
     """
 
     service: ChannelService
     visitor: Visitor
     names: list[str]
     query: dict[str, str]
+    access: ChannelAccess | None
 
     async def granted(self, request: HttpRequest) -> ChannelGrants | None:
         """Return what the subscription token of a request allows; None without one.
@@ -87,11 +90,14 @@ class ChannelRequest:
             raise
 
     def requireValid(self) -> None:
-        """Refuse a visitor whose credentials have ended since they were looked at.
+        """Refuse a visitor whose credentials have ended since they were looked at, or whom other rules have let in.
 
         Raises:
-            HttpError: they have.
+            HttpError: the credentials have ended.
+            ChannelError: the rules have changed: a client that tries again is judged by the new ones.
         """
+        if self.service.access is not self.access:
+            raise ChannelError("unavailable", "The rules have just changed.")
         if self.visitor.identity is not None:
             try:
                 self.service.server.requireValid(self.visitor.identity)

@@ -1,0 +1,209 @@
+"""The word ``ask`` of a rule: the application is asked, on every transport, and nothing overtakes anything meanwhile."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+
+import pytest
+from twisted.internet.task import Clock
+
+from tests.access.asking.support import Server
+from tests.access.kinds.support import settings
+from tests.access.tokens import Tokens
+from tests.web.worlds import Client, EventClient
+from twisted_ws.access.asking.http import HTTPAuthenticator
+from twisted_ws.channels.service import ChannelService
+from twisted_ws.testing import serve
+from twisted_ws.web.pages import pagesSite
+
+RULES = {"*": {"subscribe": ["granted", "ask"], "publish": "ask", "wildcards": True}, "news": {"subscribe": "anyone"}}
+AUTH = "Authorization: Bearer ann.10000"
+
+
+class World:
+    """A server in memory, and an application that answers by hand."""
+
+    def __init__(self, stack, directory, rules, chain=("tokens", "shop")):
+        self.application = Server()
+        clock = Clock()
+        options = {"url": "http://127.0.0.1/who", "channels_url": "http://127.0.0.1/may", "cache": 1}
+        shop = HTTPAuthenticator(settings(directory, clock, **options), lambda: 0.0, self.application.making(clock))
+        self.hooks = []
+
+        class Service(ChannelService):
+            def onSubscribe(service, caller, channel):
+                self.hooks.append(channel)
+
+        self.memory = stack.enter_context(
+            serve(
+                {},
+                clock=clock,
+                authenticate=chain,
+                authenticators={"tokens": Tokens(lambda: 0.0), "shop": shop},
+                channelRules=rules,
+                unixTime=lambda: 0.0,
+            )
+        )
+        self.server = self.memory.server
+        for path in "/channels/{channel}", "/channels":
+            self.server.mount(path, Service())
+        self.factory = self.server.factory(pagesSite(self.server))
+
+    def v1(self, path="/channels", user="ann"):
+        return self.memory.connect(path, headers={"Authorization": f"Bearer {user}.10000"}, subProtocols=["twisted-ws.v1"])
+
+    def ask(self, client, *requests):
+        for each in requests:
+            client.writeMessage(each)
+        self.memory.settle()
+        return frames(client)
+
+    @property
+    def asked(self):
+        """What the application has been asked and has not answered."""
+        self.memory.settle()
+        return [json.loads(each.body) for each in self.application.questions[-len(self.application.pending) :]]
+
+    def answer(self, subscribe=(), publish=(), status=200):
+        self.memory.settle()
+        self.application.reply(status, json.dumps({"subscribe": subscribe, "publish": publish}).encode())
+        self.memory.settle()
+
+
+def frames(client):
+    return [json.loads(each) for each in client.readMessages()]
+
+
+def brief(found):
+    return [(each.get("ref"), each["type"], each.get("code")) for each in found]
+
+
+@pytest.fixture
+def worlds(tmp_path):
+    with ExitStack() as stack:
+        yield lambda rules=None, **options: World(stack, tmp_path, RULES | (rules or {}), **options)
+
+
+@pytest.fixture
+def world(worlds):
+    return worlds()
+
+
+def test_inOrder(world):
+    """A subscription waits for the answer, and so do the requests behind it: they are answered in their order."""
+    client = world.v1()
+    frames(client)
+    subscribe = {"type": "subscribe", "channel": "a", "ref": 1}
+    assert world.ask(client, subscribe, {"type": "ping", "ref": 2}, {"type": "subscribe", "channel": "news", "ref": 3}) == []
+    assert world.asked == [{"user": "ann", "subscribe": ["a"], "publish": []}]
+    world.server.publish("a", "nobody hears this")
+    world.answer(["a"])
+    assert brief(frames(client)) == [(1, "subscribed", None), (2, "pong", None), (3, "subscribed", None)]
+    assert world.hooks == ["a", "news"]
+
+
+def test_refused(world):
+    """What the application does not allow is forbidden, and the hook of the service is not asked."""
+    client = world.v1()
+    frames(client)
+    for channel in "a", "a.*":
+        world.ask(client, {"type": "subscribe", "channel": channel, "ref": 1})
+        assert world.asked[0]["subscribe"] == [channel]
+        world.answer(["b"])
+        assert brief(frames(client)) == [(1, "error", "forbidden")]
+    assert (client.caller.channels, world.hooks) == ((), [])
+
+
+@pytest.mark.parametrize("status", [500, 302])
+def test_unavailable(world, status):
+    """While it cannot be asked, a request is refused as unavailable, and the next one is asked again."""
+    client = world.v1()
+    frames(client)
+    for _ in range(2):
+        world.ask(client, {"type": "subscribe", "channel": "a", "ref": 1})
+        world.answer(status=status)
+        assert brief(frames(client)) == [(1, "error", "unavailable")]
+    world.memory.flushErrors()
+
+
+def test_deadline(world):
+    """An application that hangs costs each question its deadline; then the requests behind it go on."""
+    client = world.v1()
+    frames(client)
+    world.ask(client, {"type": "subscribe", "channel": "a", "ref": 1}, {"type": "ping", "ref": 2})
+    world.memory.advance(3)
+    assert brief(frames(client)) == [(1, "error", "unavailable"), (2, "pong", None)]
+    world.memory.flushErrors()
+
+
+def test_publishing(world):
+    """Publishing is asked about in the same way, over WebSocket and by POST."""
+    client = world.v1()
+    frames(client)
+    world.ask(client, {"type": "publish", "channel": "a", "data": 1, "ref": 1}, {"type": "publish", "channel": "b", "data": 1})
+    world.answer(publish=["a"])
+    assert [each["publish"] for each in world.asked] == [["b"]]
+    world.answer(publish=["a"])
+    assert brief(frames(client)) == [(1, "published", None), (None, "error", "forbidden")]
+    for channel, status in ("c", 200), ("d", 403):
+        post = Client(world.factory, world.memory.clock)
+        post.ask(f"/channels/{channel}", "Content-Type: text/plain", AUTH, method="POST", body=b"x")
+        world.answer(publish=["c"])
+        assert [each.status for each in post.responses()] == [status]
+
+
+def test_oneQuestionForAUrl(world):
+    """What a URL names is asked about together, on every transport."""
+    path = "/channels?channel=a&channel=news&channel=b"
+    question = [{"user": "ann", "subscribe": ["a", "b"], "publish": []}]
+    client = world.v1(path)
+    assert world.asked == question
+    world.answer(["b"])
+    assert brief(frames(client))[1:] == [(None, "error", "forbidden"), (None, "subscribed", None), (None, "subscribed", None)]
+    world.memory.advance(1)
+    stream = EventClient(world.factory, world.memory.clock)
+    stream.ask(path, "Accept: text/event-stream", AUTH)
+    assert world.asked == question
+    world.answer(["a", "b"])
+    assert stream.take().startswith(b"HTTP/1.1 200 ")
+    world.memory.advance(1)
+    poll = Client(world.factory, world.memory.clock)
+    poll.ask(path, AUTH)
+    assert world.asked == question
+    world.answer(["a"])
+    (answer,) = poll.responses()
+    assert (answer.status, json.loads(answer.body)["channel"]) == (403, "b")
+
+
+def test_whoLeaves(world):
+    """The answer about a client that has left meanwhile subscribes nobody."""
+    client = world.v1("/channels?channel=a")
+    client.cut()
+    world.answer(["a"])
+    assert world.server.channels.count("a") == 0
+
+
+def test_afterARefresh(world):
+    """New credentials are asked about: what is refused then is ended; what cannot be asked about goes on."""
+    client = world.v1("/channels?channel=a&channel=b&channel=news")
+    world.answer(["a", "b"])
+    frames(client)
+    world.memory.advance(1)
+    world.ask(client, {"type": "auth", "token": "ann.20000"})
+    world.answer(["b"])
+    assert frames(client) == [{"type": "unsubscribed", "channel": "a", "reason": "no longer allowed"}]
+    assert set(client.caller.channels) == {"b", "news"}
+    world.memory.advance(1)
+    world.ask(client, {"type": "auth", "token": "ann.30000"})
+    world.answer(status=500)
+    assert set(client.caller.channels) == {"b", "news"}
+    world.memory.flushErrors()
+
+
+def test_nobodyToAsk(worlds):
+    """Without anybody who can be asked, nothing is allowed."""
+    world = worlds(chain=("tokens",))
+    client = world.v1()
+    frames(client)
+    assert brief(world.ask(client, {"type": "subscribe", "channel": "a", "ref": 1})) == [(1, "error", "forbidden")]
