@@ -10,7 +10,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.memory import Behind
-from tests.moments import settle
+from tests.moments import settle, spareReader
 
 # A promise is not about time: an example may take longer on a busy machine.
 settings.register_profile("busy", deadline=None)
@@ -25,9 +25,9 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
 
 # The modules that take longest. They begin first: one that begins last keeps all workers but one idle at the end.
 _LONGEST = (
+    "tests/browser/test_everywhere.py",
     "tests/live/test_delays.py",
     "tests/live/test_vanished.py",
-    "tests/browser/test_everywhere.py",
     "tests/test_packaging.py",
     "tests/web/api/test_openapi.py",
     "tests/live/test_slow_subscribers.py",
@@ -73,12 +73,25 @@ _APART = {
 }
 
 
+# The modules that share a Chromium, which takes seconds to start: one worker does them all.
+_TOGETHER = {f"tests/browser/test_{name}.py" for name in ("client", "demo_page", "everywhere", "howto", "playground")}
+
+
 class _Scheduling(LoadScopeScheduling):
     """Keeps the tests of a module together, but for those that share nothing."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
+        if module in _TOGETHER:
+            return "tests/browser"
         return nodeid if module in _APART else module
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let workers live through tests that are short of memory."""
+    for plugin in config.pluginmanager.get_plugins():
+        if type(plugin).__name__ == "WorkerInteractor":  # not that of xdist.remote, whose source is run anew in a worker
+            spareReader(plugin.channel.gateway._io)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import resource
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +36,7 @@ __all__ = [
     "memoryAgain",
     "noMemory",
     "settle",
+    "spareReader",
 ]
 
 
@@ -163,6 +166,49 @@ def memoryAgain() -> None:
     remove_mem_hooks()
 
 
+# Held while memory is short, and by a thread of `spareReader` while it does anything but wait.
+_memory = threading.Lock()
+
+
+def spareReader(io: Any) -> None:
+    """Spare the thread that tells a worker of pytest-xdist what to test: without memory it would end, and all tests with it.
+
+    Args:
+        io: execnet's streams of the worker (`execnet.gateway_base.Popen2IO`).
+    """
+    stream = io.infile.buffer
+    descriptor = stream.fileno()
+    first = bytearray(1)
+    buffers = [first]
+    # It may be waiting in a read of its own; from the next one on, it has the lock.
+    isOurs = False
+
+    def wait() -> int:
+        """Wait until there is something, and return whether it is a byte, now in `first`, or the end."""
+        while True:
+            _memory.release()
+            try:
+                return os.readv(descriptor, buffers)  # 0 or 1, which exist already
+            except MemoryError:
+                pass  # it had not begun to wait
+            finally:
+                _memory.acquire()
+
+    def read(size: int) -> bytes:
+        nonlocal isOurs
+        if not isOurs:
+            _memory.acquire()
+            isOurs = True
+        os.set_blocking(descriptor, False)
+        try:
+            data: bytes = stream.read1(size)  # with what had come before this was used; nothing if nothing is there
+        finally:
+            os.set_blocking(descriptor, True)
+        return data or bytes(first[: wait()])
+
+    io._read = read
+
+
 @contextmanager
 def noMemory(number: int = 0) -> Iterator[None]:
     """Let the allocation after the next `number` fail; where Python cannot do that, all that are `LARGE`.
@@ -179,11 +225,13 @@ def noMemory(number: int = 0) -> Iterator[None]:
 
         sys.unraisablehook = reportOthers
         sys.settrace(None)
+        _memory.acquire()
         set_nomemory(number, number + 1)
         try:
             yield
         finally:
             remove_mem_hooks()
+            _memory.release()
             sys.settrace(trace)
             sys.unraisablehook = report
         if next(_failures) % 8 == 0:

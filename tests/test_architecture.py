@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,13 @@ def name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
+def parsed(path):
+    """Return a module as Python reads it."""
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def room(dotted):
     """Return the room of a module, "" for the package itself."""
     below = dotted.removeprefix("twisted_ws").lstrip(".")
@@ -65,6 +73,7 @@ def room(dotted):
     return max(rooms, key=len, default="")
 
 
+@functools.cache
 def level(of):
     """Return how far up a room is: 0 is the lowest."""
     (found,) = [n for n, rooms in enumerate(reversed(LEVELS)) if of in rooms]
@@ -91,37 +100,45 @@ def imports(tree, annotations=False):
         pending.extend(ast.iter_child_nodes(node))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_importsPointDown(path):
+def goesUp(mine, imported, atRuntime):
+    """Say whether an import of a room leads to one that it must not know."""
+    if not imported.startswith("twisted_ws.") or imported in EVERYWHERE:
+        return False
+    theirs = room(imported)
+    excused = imported not in atRuntime and theirs in EXCEPTIONS.get(mine, ())
+    return not (theirs == mine or level(theirs) < level(mine) or excused)
+
+
+def test_importsPointDown():
     """A module imports from its own room and from those below: what is below can be read, tested and used without it."""
-    mine = room(name(path))
-    if not mine:
-        return  # the package gathers the public names of all rooms
-    tree = ast.parse(path.read_text())
-    atRuntime = {*imports(tree)}
-    for imported in imports(tree, annotations=True):
-        if not imported.startswith("twisted_ws.") or imported in EVERYWHERE:
-            continue
-        theirs = room(imported)
-        excused = imported not in atRuntime and theirs in EXCEPTIONS.get(mine, ())
-        assert theirs == mine or level(theirs) < level(mine) or excused, f"{name(path)} imports {imported}"
+    wrong = []
+    for path in MODULES:
+        mine = room(name(path))
+        if not mine:
+            continue  # the package gathers the public names of all rooms
+        atRuntime = {*imports(parsed(path))}
+        wrong += [
+            f"{name(path)} imports {each}" for each in imports(parsed(path), annotations=True) if goesUp(mine, each, atRuntime)
+        ]
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_described(path):
+def test_described():
     """A module says in its first line what it is for, and so does each public class and function in it."""
-    tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree)
-    for node in tree.body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), f"{name(path)}.{node.name}"
+    definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    silent = []
+    for path in MODULES:
+        tree = parsed(path)
+        public = [each for each in tree.body if isinstance(each, definitions) and not each.name.startswith("_")]
+        silent += [f"{name(path)}: {getattr(each, 'name', '')}" for each in (tree, *public) if not ast.get_docstring(each)]
+    assert silent == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_onlyTheWireKnowsAutobahn(path):
+def test_onlyTheWireKnowsAutobahn():
     """Autobahn is one room's business, and of the client only one module's."""
-    known = [imported for imported in imports(ast.parse(path.read_text())) if imported.split(".")[0] in ("autobahn", "txaio")]
-    assert not known or room(name(path)) == "wire.websocket" or name(path) == "twisted_ws.client.websocket.autobahn"
+    for path in MODULES:
+        known = [imported for imported in imports(parsed(path)) if imported.split(".")[0] in ("autobahn", "txaio")]
+        assert not known or room(name(path)) == "wire.websocket" or name(path) == "twisted_ws.client.websocket.autobahn"
 
 
 def inFreshPython(code):
@@ -139,7 +156,7 @@ def test_noDefaultsInDictionaries():
     paths = [path for path in MODULES if room(name(path)).startswith(("wire.", "dispatch", "channels"))]
     assert paths
     for path in paths:
-        called = [node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+        called = [node.attr for node in ast.walk(parsed(path)) if isinstance(node, ast.Attribute)]
         assert "setdefault" not in called, path
 
 
@@ -162,6 +179,6 @@ def test_thePlugin():
     """The drop-in that every twistd on the machine imports imports nothing of this package itself."""
     drops = sorted((PACKAGE.parent / "twisted" / "plugins").glob("*.py"))
     assert [path.name for path in drops] == ["wsservice_plugin.py"]
-    assert not [i for i in imports(ast.parse(drops[0].read_text())) if not i.startswith("twisted.")]
+    assert not [i for i in imports(parsed(drops[0])) if not i.startswith("twisted.")]
     # With one of these, ours would shadow the real package, or not be found at all.
     assert not list((PACKAGE.parent / "twisted").rglob("__init__.py"))

@@ -25,7 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from a copy of this checkout, in which twistd has been run."""
     place = tmp_path_factory.mktemp("dist")
     source = place / "source"
-    left = (".git", ".venv", ".*_cache", ".hypothesis", ".coverage*", "__pycache__", "*.so", "build", "dist", "_build")
+    left = (".git", ".venv*", ".*_cache", ".hypothesis", ".coverage*", "__pycache__", "*.so", "build", "dist", "_build")
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*left))
     (source / "twisted/plugins/dropin.cache").write_bytes(b"stale")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place), str(source)]

@@ -31,7 +31,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-from tests.live.nursery import BIN, early, start
+from tests.live.nursery import BIN, early, run, start
 from tests.ports import freePort
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +48,8 @@ _SERVER = re.compile(rf"^(?:\w+=\S+ )*(?:twistd|twisted-ws{_COMMANDS}|python emb
 _APPLICATION = re.compile(r"^(?:flask|uvicorn|python manage\.py runserver) ")
 _CLIENT = re.compile(r'^(?:\w+=\S+ )*(?:websockets "?ws|curl -N )')
 _PORTS = re.compile(r"\b(8000|8080|8081|8443|8444)\b")
+# One of our commands, without anything that is the shell's.
+_SIMPLE = re.compile(r"^(?:twistd|twisted-ws) [^|&;<>()$`*?!#~{}\[\\]*$")
 _FILE = re.compile(r"^(?:#|<!--) (?P<name>(?:\w+/)?[\w.-]+\.(?:py|tac|toml|html))(?: -->)?$", re.MULTILINE)
 
 
@@ -175,6 +177,8 @@ class Reader:
             **early(os.environ),
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "HOME": str(directory),
+            # A reader has pytest, and not what the tests of this package need beside it.
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
         # A terminal shows no progress, because the answer goes to it.
         (directory / ".curlrc").write_text("silent\nshow-error\n")
@@ -302,15 +306,14 @@ class Reader:
             self._serve(self._withPorts(self.translate(recipe[1].replace("$(BIN)/", "").replace("$(ARGS)", ""))), [])
 
     def _run(self, command: str, lines: list[str], status: int = 0) -> None:
-        done = subprocess.run(
-            ["bash", "-c", command],
+        name, *arguments = shlex.split(command) if _SIMPLE.match(command) else ("",)
+        done = run(
+            [str(BIN / name), *arguments] if name else ["bash", "-c", command],
+            PATIENCE,
             cwd=self.directory,
-            env={**self.environment, **_UNCOMPILED},
+            env=self.environment if name else {**self.environment, **_UNCOMPILED},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=PATIENCE,
-            check=False,
         )
         output = done.stdout.decode().replace("\r\n", "\n").strip()
         assert done.returncode == status, f"{command}: exit code {done.returncode}\n{output}"

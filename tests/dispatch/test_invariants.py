@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs
 
 from tests.dispatch.support import Turns
 from tests.memory import MemoryClient, clientFrame
-from twisted_ws import Caller, CloseFrame, Limits, WebSocketServer
+from twisted_ws import Caller, ChannelError, CloseFrame, Limits, WebSocketServer
 from twisted_ws.logs import Throttle
 
 
@@ -212,7 +212,10 @@ class Story:
         elif what == "room":
             client.transport.room = how
         elif what == "broadcast":
-            self.server.broadcast("all")
+            try:
+                self.server.broadcast("all")
+            except ChannelError:
+                assert self.server.readiness() is not None  # it has stopped
         elif what == "end":
             self.end(how)
         client.transport.settle()

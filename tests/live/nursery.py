@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib.metadata
 import json
 import os
 import runpy
@@ -26,18 +27,25 @@ _PROGRAMS = [[str(BIN / "twistd")], [str(BIN / "twisted-ws")]]
 _MODULES = [[sys.executable, "-m", "twisted"], [sys.executable, "-m", "twisted_ws"]]
 # What they load; none of it makes a reactor, which has a descriptor that no two processes can share.
 _LOADED = (
+    "cryptography.hazmat.backends.openssl.backend",
+    "encodings.idna",
     "twisted.application.twist._twist",
+    "twisted.internet.default",
     "twisted.internet.epollreactor",
     "twisted.scripts._twistd_unix",
     "twisted.scripts.twistd",
+    "twisted_ws.__main__",
     "twisted_ws.client",
     "twisted_ws.commands.broadcast",
     "twisted_ws.commands.connect",
+    "twisted_ws.commands.explain",
+    "twisted_ws.commands.main",
     "twisted_ws.commands.post",
     "twisted_ws.commands.terminal.screen",
     "twisted_ws.commands.talk",
     "twisted_ws.daemon.main",
     "twisted_ws.daemon.process",
+    "twisted_ws.daemon.workers.starting",
     "twisted_ws.daemon.workers.supervisor",
     "twisted_ws.channels.service",
     "twisted_ws.services.demo",
@@ -54,8 +62,8 @@ def start(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
 
 
 def run(command: Sequence[str], timeout: float, data: Any = None, **options: Any) -> subprocess.CompletedProcess[Any]:
-    """Run a process to its end, as `subprocess.run` with its output captured."""
-    with start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+    """Run a process to its end, as `subprocess.run` with its output captured, both streams unless `options` say otherwise."""
+    with start(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}) as process:
         try:
             output, errors = process.communicate(data, timeout)
         except BaseException:
@@ -161,6 +169,8 @@ def _run(command: list[str]) -> None:
 
 if __name__ == "__main__":
     sys.path[0] = "/"  # not the directory of this file, whose modules are not for all
+    # What is installed is looked up by each service that is mounted; it does not change while tests run.
+    importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
     for _name in _LOADED:
         import_module(_name)
     assert "twisted.internet.reactor" not in sys.modules

@@ -382,8 +382,8 @@ class WebSocketServer:
             as for a few thousand. Callers that leave meanwhile are not counted. One that fails or is slow does not affect others.
 
         Raises:
-            ChannelError: "unavailable": more messages are on their way than can be sent (`Limits.fanOutLag`), or the engine
-                cannot be reached; the Deferred may fail with the latter, too.
+            ChannelError: "unavailable": more messages are on their way than can be sent (`Limits.fanOutLag`), the server has
+                stopped, or the engine cannot be reached; the Deferred may fail with the last, too.
             TypeError: JSON has no form for `message`.
             ValueError: text with a lone surrogate.
         """
