@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 from urllib.parse import parse_qs
 
 import jwt
@@ -12,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 
 from twisted_ws.access.asking.exchange import Answer, Unanswered
 from twisted_ws.client import ConnectFailed, OAuth2
@@ -97,12 +100,37 @@ def test_password(write):
 
 
 def test_refreshToken(write):
-    """A refresh token that comes with an answer replaces the one of the file."""
-    clock, server = Clock(), Server((200, {"access_token": "a", "expires_in": 1, "refresh_token": "second"}))
-    function = asking(server, clock, grant="refresh_token", refreshTokenFile=write("refresh", "first"))
+    """A refresh token that comes with an answer replaces the one in the file, from where the program goes on after a restart."""
+    clock, path = Clock(), write("refresh", "first\n")
+    answers = [(200, {"access_token": "a", "expires_in": 1, "refresh_token": each}) for each in ("second", "third")]
+    server = Server(*answers, (200, {"access_token": "a", "expires_in": 1}))
+    function = asking(server, clock, grant="refresh_token", refreshTokenFile=path)
     token(function)
     token(function)
-    assert [fields["refresh_token"] for _, fields in server.asked] == ["first", "second"]
+    for _ in range(2):  # the same counts for as long as no other comes
+        token(asking(server, clock, grant="refresh_token", refreshTokenFile=path))
+    assert [fields["refresh_token"] for _, fields in server.asked] == ["first", "second", "third", "third"]
+    assert os.listdir(os.path.dirname(path)) == ["refresh"]
+    assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def test_refreshTokenThatCannotBeKept(write, monkeypatch):
+    """If the file cannot be written, the log warns, and the new token is used all the same."""
+    clock, path = Clock(), write("refresh", "first")
+
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    server = Server((200, {"access_token": "a", "expires_in": 1, "refresh_token": "second-secret"}))
+    function = asking(server, clock, grant="refresh_token", refreshTokenFile=path)
+    with capturedLogs() as logged:
+        token(function)
+        token(function)
+    assert [fields["refresh_token"] for _, fields in server.asked] == ["first", "second-secret"]
+    (line,) = map(formatEvent, logged)
+    assert line.startswith(f"The new refresh token of shop cannot be written to {path} (Read-only file system)")
+    assert "second-secret" not in line
 
 
 def test_assertion(write):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from os import PathLike
@@ -11,12 +12,13 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 
 import msgspec
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
 
 from twisted_ws.access.asking.exchange import Answer, Exchanges, Question, Unanswered
 from twisted_ws.client.errors import ConnectFailed
 from twisted_ws.client.signed import SignedToken
 from twisted_ws.logs import printable
-from twisted_ws.wire.tls.files import readFile
+from twisted_ws.wire.tls.files import readFile, replaceFile
 
 GRANTS = ("client_credentials", "refresh_token", "password", "jwt-bearer")
 # Seconds before its end in which a token is not used any more, and for which one counts that does not say when it ends.
@@ -51,7 +53,8 @@ class OAuth2:
             (RFC 7523 section 2.1), for which the client signs a token about itself.
         scope: the scopes to ask for, separated by spaces.
         parameters: more of the request, such as ``resource`` (RFC 8707), or Auth0's ``audience``: whom the token is to be for.
-        refreshTokenFile: for "refresh_token": a file with the first refresh token; one that comes with an answer replaces it.
+        refreshTokenFile: for "refresh_token": a file with the refresh token. One that comes with an answer, because the server
+            takes each only once, is written into it; if that fails, the log warns, and the new one is used all the same.
         user: for "password".
         passwordFile: for "password": a file with the user's password.
         keyFile: for "jwt-bearer": a file with the private key, in PEM.
@@ -63,6 +66,8 @@ class OAuth2:
     Raises:
         ValueError: the url cannot be used, there is no such grant, or something that it needs is missing.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -110,7 +115,7 @@ class OAuth2:
         self._lock = DeferredLock()
         self._token = ""
         self._until = 0.0
-        self._refreshToken = ""
+        self._refreshToken = ""  # one that could not be written to the file
 
     def __repr__(self) -> str:
         return f"<OAuth2 {self._grant} of {self._client!r} at {urlsplit(self._url).netloc}>"
@@ -129,7 +134,8 @@ class OAuth2:
                 found = await self._ask()
                 self._token = found.access_token
                 self._until = reactor.seconds() + (UNKNOWN if found.expires_in is None else found.expires_in)
-                self._refreshToken = found.refresh_token or self._refreshToken
+                if found.refresh_token and self._refreshTokenFile is not None:
+                    self._keep(found.refresh_token, self._refreshTokenFile)
             return self._token
         finally:
             self._lock.release()
@@ -137,6 +143,22 @@ class OAuth2:
     def forget(self) -> None:
         """Forget the token, because the server has refused it."""
         self._until = 0.0
+
+    def _keep(self, refreshToken: str, path: str | PathLike[str]) -> None:
+        if refreshToken == (self._refreshToken or _read(path)):
+            return
+        try:
+            replaceFile(path, refreshToken.encode() + b"\n")
+            self._refreshToken = ""
+        except OSError as error:
+            self._refreshToken = refreshToken
+            self._log.warn(
+                "The new refresh token of {client} cannot be written to {path} ({why}): the one that is there may not count any "
+                "more when this program starts again.",
+                client=self._client,
+                path=os.fspath(path),
+                why=error.strerror,
+            )
 
     def _clock(self) -> Any:
         if self._reactor is None:

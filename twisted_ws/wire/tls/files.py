@@ -1,9 +1,10 @@
-"""Files of certificates and private keys, in PEM or PKCS #12: read, and their mistakes named."""
+"""Files of certificates and private keys, in PEM or PKCS #12: read, their mistakes named, and replaced."""
 
 from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from typing import NamedTuple
 
 from cryptography import x509
@@ -56,6 +57,25 @@ def readFile(path: str | os.PathLike[str], what: str) -> File:
     if len(data) > MAX_FILE:
         raise ConfigurationError(f"The {what} {name} is larger than {MAX_FILE} bytes: it must be another file.")
     return File(name, data, mode)
+
+
+def replaceFile(path: str | os.PathLike[str], data: bytes) -> None:
+    """Put a new file, which only its owner may read, in the place of another: whoever opens it finds the old one or the new one.
+
+    Raises:
+        OSError: that is not possible, and the old one stays.
+    """
+    name = os.path.realpath(path)
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(name), prefix=f"{os.path.basename(name)}.")  # O_EXCL and 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, name)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def pemCertificates(file: File, what: str) -> tuple[x509.Certificate, ...]:

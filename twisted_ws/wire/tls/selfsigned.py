@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import os
-import tempfile
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -18,6 +17,7 @@ from twisted.logger import Logger
 
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.wire.tls.certificates import CertifiedKey, loadPEM
+from twisted_ws.wire.tls.files import replaceFile
 
 _log = Logger()
 
@@ -55,7 +55,7 @@ def loadSelfSigned(directory: str | None, now: datetime) -> CertifiedKey:
             fcntl.flock(lock, fcntl.LOCK_EX)
             found = _kept(path, now)
             if found is None:
-                _replace(path, _selfSigned(now))
+                replaceFile(path, _selfSigned(now))
                 found = loadPEM(path)
         finally:
             os.close(lock)
@@ -90,19 +90,6 @@ def _kept(path: str, now: datetime) -> CertifiedKey | None:
         return None  # the first start, or a damaged file: nothing else writes it, so it is replaced
     begun = found.certificate.not_valid_before_utc <= now
     return found if begun and found.daysLeft(now) > _RENEWAL_DAYS else None
-
-
-def _replace(path: str, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f"{_FILE_NAME}.")  # O_EXCL and 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _selfSigned(now: datetime) -> bytes:
