@@ -14,8 +14,10 @@ const LIVED = 5000;
 const EXPIRED = 4401;
 const ENOUGH = 30000;
 const UNKNOWN = 60000;
+const TOGETHER = 10;
 const isTime = (value, least = 1) => typeof value === "number" && value >= least && value <= LONGEST;
 const isText = (value, pattern) => typeof value === "string" && pattern.test(value);
+const isCount = (value) => Number.isInteger(value) && value > 0 && value < 1e9;
 const isFunction = (value) => typeof value === "function";
 const OPTIONS = {
 transports: [TRANSPORTS, (value) => Array.isArray(value) && value.length && value.every((each) => TRANSPORTS.includes(each))],
@@ -27,6 +29,7 @@ publishTimeout: [60000, isTime],
 upgrade: [60000, isTime],
 credentials: ["same-origin", (value) => ["omit", "same-origin", "include"].includes(value)],
 token: [null, (value) => value === null || isFunction(value)],
+subscriptionToken: [null, (value) => value === null || isFunction(value)],
 WebSocket: [null, (value) => value === null || isFunction(value)],
 fetch: [(...all) => globalThis.fetch(...all), isFunction],
 };
@@ -57,17 +60,18 @@ queueMicrotask(() => { throw error; });
 }
 }
 class Subscription extends Emitter {
-constructor(channel, { after: id = null, presence = false }, unsubscribe) {
+constructor(channel, { after: id = null, last = null, presence = false }, unsubscribe) {
 super();
 must(id === null || isText(id, /^(0|[A-Za-z0-9]{1,32}:\d{1,16})$/), "after", id);
+must(last === null || isCount(last), "last", last);
 must(typeof presence === "boolean", "presence", presence);
-Object.assign(this, { channel, unsubscribe, id, recovered: false, active: true, _begun: id !== null, _failures: 0, _presence: presence });
+Object.assign(this, { channel, unsubscribe, id, recovered: false, active: true, _begun: id !== null, _failures: 0, _last: last, _presence: presence });
 this._prefix = channel.endsWith("*") ? channel.slice(0, -1) : null;
 }
 _begin(source, { id, recovered, count, presence }) {
 const detail = { channel: this.channel, id, recovered, count, after: this.id };
 const resumed = this._begun;
-Object.assign(this, { id, recovered, _begun: true, _failures: 0, _source: source });
+Object.assign(this, { id, recovered, _begun: true, _failures: 0, _source: source, _renewed: false });
 this._emit("subscribed", detail);
 if (resumed) this._emit(recovered ? "recovered" : "lost", detail);
 if (presence) this._emit("presence", presence);
@@ -101,6 +105,7 @@ class TwistedWS extends Emitter {
 #until = 0;
 #asking = null;
 #renewed = false;
+#wanted = [];
 #away = false;
 #offline = false;
 #wake = { online: () => this.#network(false), offline: () => this.#network(true) };
@@ -151,6 +156,7 @@ if (!subscription._waits) this.#link?.drop?.(subscription);
 if (listener != null) subscription.on("message", listener);
 this.#subs.set(channel, subscription);
 if (subscription._prefix !== null) this.#patterns.add(subscription);
+if (this.#options.subscriptionToken) this.#grant(subscription);
 if (this.#link) this.#link.add?.(subscription);
 else this.#connect();
 return subscription;
@@ -204,10 +210,25 @@ else this.#connect();
 }
 async presence(channel) {
 this.#check(channel);
-const { count, members } = this.#link?.up && this.#link.send
-? await new Promise((done, fail) => this.#link.send({ type: "presence", channel }, { done, fail, lost: fail }))
-: (await this.#call(`${new URLSearchParams({ channel })}&presence=true`)).presence;
+const found = await this.#request({ type: "presence", channel }, { channel, presence: true });
+const { count, members } = found.presence || found;
 return { count, members };
+}
+async history(channel, { before = null, limit = 100 } = {}) {
+this.#check(channel);
+must(before === null || isText(before, /^\w+:\d+$/), "before", before);
+must(isCount(limit), "limit", limit);
+const from = before === null ? { last: limit } : { before, limit };
+const found = await this.#request({ type: "history", channel, before: before ?? undefined, limit }, { channel, ...from });
+const messages = found.messages.map(messageOf);
+return { messages, next: found.next !== undefined ? found.next : messages.length < limit ? null : messages[0].id };
+}
+#request(frame, query) {
+const link = this.#link;
+const token = this.#subs.get(frame.channel)?._token;
+return link?.up && link.send
+? new Promise((done, fail) => link.send({ ...frame, token }, { done, fail, lost: fail }))
+: this.#call(`${new URLSearchParams(query)}`, { grant: token });
 }
 pause() {
 if (this.#away) return;
@@ -286,19 +307,51 @@ must(/^(http|ws)s?:$/.test(protocol), "url", href);
 return href.replace(/^ws/, "http").replace(/#.*/, "");
 }
 #bearer(reason) {
-const { token, timeout } = this.#options;
+const { token } = this.#options;
 if (!token || (this.#token && this.#until - Date.now() > ENOUGH)) return this.#token;
-return this.#asking ||= new Promise((resolve, reject) => {
-const fail = (error) => reject(new TwistedWSError("token", `There is no token: ${error.message || error}`));
-const late = this.#later(timeout * 0.9, () => fail("it took too long"));
-Promise.resolve({ reason: this.#renewed ? "expired" : reason }).then(token).then(resolve, fail).finally(() => this.#cancel(late));
-}).then((value) => {
+return this.#asking ||= this.#inTime(token, { reason: this.#renewed ? "expired" : reason }).then((value) => {
 if (value === null) throw new TwistedWSError("unauthorized", "There is no token.");
 must(isText(value, /^[!-~]+$/), "token", "empty, or text with spaces");
 this.#token = value;
 this.#until = expiry(value);
 return value;
 }).finally(() => { this.#asking = null; });
+}
+#inTime(work, asked) {
+return new Promise((resolve, reject) => {
+const fail = (error) => reject(new TwistedWSError("token", `There is no token: ${error.message || error}`));
+const late = this.#later(this.#options.timeout * 0.9, () => fail("it took too long"));
+Promise.resolve(asked).then(work).then(resolve, fail).finally(() => this.#cancel(late));
+});
+}
+#grant(each) {
+if (!each._grant) {
+each._grant = new Promise((resolve, reject) => {
+if (this.#wanted.push({ each, resolve, reject }) === 1) this.#later(TOGETHER, () => this.#askGrants());
+});
+each._grant.catch(() => { each._grant = null; });
+}
+return each._grant;
+}
+async #askGrants() {
+const wanted = this.#wanted.splice(0);
+try {
+const found = await this.#inTime(this.#options.subscriptionToken, wanted.map(({ each }) => each.channel));
+for (const { each, resolve } of wanted) {
+const token = (isText(found, /^/) ? found : found?.[each.channel]) ?? undefined;
+must(token === undefined || isText(token, /^[!-~]+$/), "subscriptionToken", "empty, or text with spaces");
+each._token = token;
+resolve();
+}
+} catch (error) {
+for (const { reject } of wanted) reject(failure(error));
+}
+}
+#isOver(each, { code, reason }) {
+if (!this.#options.subscriptionToken || reason !== "expired" || code === "unauthorized" || each._renewed) return false;
+each._renewed = true;
+each._grant = null;
+return true;
 }
 #expired() {
 this.#token = null;
@@ -443,12 +496,20 @@ subscription._emit("error", error);
 this._emit("error", error);
 }
 #refused(subscription, error) {
+if (this.#isOver(subscription, error)) {
+subscription._waits = false;
+this.#link?.add?.(subscription);
+return;
+}
 this.#fail(subscription, error);
 if (!subscription.active) return;
 subscription._waits = true;
 this.#later(this.#delay(subscription._failures++, error), async () => {
 try {
-if (this.#link?.parts.length) await this.#call(this.#query([subscription], "wait=0"));
+if (this.#link?.parts.length) {
+if (this.#options.subscriptionToken) await this.#grant(subscription);
+await this.#call(this.#query([subscription], "wait=0"), { grant: subscription._token });
+}
 } catch (why) {
 if (subscription.active) this.#refused(subscription, failure(why));
 return;
@@ -462,8 +523,7 @@ const { type, channel, code } = frame;
 const subscription = this.#subs.get(channel);
 const live = subscription?._source === source;
 if (type === "message") {
-const message = { channel, id: frame.id, data: content(frame) };
-if (frame.key !== undefined) message.key = frame.key;
+const message = messageOf(frame);
 if (live) {
 subscription.id = frame.id;
 subscription._emit("message", message);
@@ -479,7 +539,8 @@ if (isTime(frame.ping * 1000, 1000)) source.heartbeat = frame.ping * 1000;
 this.#renew(source, frame);
 this.#opened(source);
 } else if (type === "unsubscribed") {
-if (live && frame.reason) this.#fail(subscription, new TwistedWSError("unsubscribed", frame.reason, { channel }));
+const { reason } = frame;
+if (live && reason) this.#refused(subscription, new TwistedWSError("unsubscribed", reason, { channel, reason }));
 } else if (type === "join" || type === "leave") {
 if (live) subscription._emit(type, frame.member);
 } else if (type === "expired") {
@@ -492,10 +553,10 @@ if (type === "subscribed" && source.subscriptions.includes(subscription)) subscr
 subscription._begin(source, frame);
 } else {
 const [first] = source.asked.keys();
-const { ref = code === "bad-request" && !channel ? first : undefined, message } = frame;
+const { ref = code === "bad-request" && !channel ? first : undefined, message, reason } = frame;
 const asked = source.asked.get(ref);
 source.asked.delete(ref);
-if (type === "error") asked?.fail(new TwistedWSError(code, message, { channel }));
+if (type === "error") asked?.fail(new TwistedWSError(code, message, { channel, reason }));
 else asked?.done(frame);
 }
 }
@@ -531,10 +592,16 @@ link.asked.set(publication.ref, { done: publication.done, fail: (error) => publi
 socket.send(publication.text);
 };
 link.drop = ({ channel }) => link.up && link.send({ type: "unsubscribe", channel });
-link.add = (each) => link.up && link.send({ type: "subscribe", channel: each.channel, after: each.id ?? undefined, presence: each._presence }, {
+const subscribe = (each) => link.send({ type: "subscribe", channel: each.channel, after: each.id ?? undefined, last: each._last ?? undefined, presence: each._presence, token: each._token }, {
 done: (frame) => each.active && each._begin(link, frame),
 fail: (error) => each.active && this.#refused(each, error),
 });
+link.add = (each) => {
+if (!link.up) return;
+if (!this.#options.subscriptionToken) return subscribe(each);
+const isWanted = () => each.active && !link.over;
+this.#grant(each).then(() => isWanted() && subscribe(each), (error) => isWanted() && this.#refused(each, error));
+};
 socket.onmessage = ({ data }) => {
 let frame;
 try {
@@ -555,16 +622,19 @@ const url = new URL(this.#absolute(await this.#url()));
 url.search += (url.search && "&") + query;
 const { fetch, credentials } = this.#options;
 const token = await this.#bearer("connect");
-const sent = token ? { ...init?.headers, Authorization: `Bearer ${token}` } : init?.headers;
+const sent = { ...init?.headers };
+if (token) sent.Authorization = `Bearer ${token}`;
+if (init?.grant) sent["Channel-Token"] = init.grant;
 const response = await fetch(url.href, { credentials, cache: "no-store", ...init, headers: sent });
 const { status, headers } = response;
 if (status === 200) return response;
-const { error = `http-${status}`, message, channel } = (await response.json().catch(() => null)) || {};
+const { error = `http-${status}`, message, channel, reason } = (await response.json().catch(() => null)) || {};
 const after = headers.get("Retry-After");
 const wait = /^\d+$/.test(after) ? after * 1000 : /GMT$/.test(after) && Date.parse(after) - (Date.parse(headers.get("Date")) || Date.now());
 throw new TwistedWSError(error, message || response.statusText, {
 status,
 channel,
+reason,
 final: error === TOO_MANY || status < 500 && ![408, 425, 429].includes(status) && !(status === 401 && this.#expired()),
 retryAfter: wait > 0 ? Math.min(wait, LONGEST) : undefined,
 });
@@ -585,8 +655,10 @@ for (const each of this.#calls) each.abort(error);
 }
 #query(subscriptions, more) {
 const after = subscriptions.filter(({ id }) => id !== null).map(({ channel, id }) => `${channel}=${id}`);
+const last = subscriptions.filter(({ id, _last }) => id === null && _last !== null).map(({ channel, _last }) => `${channel}=${_last}`);
 return subscriptions.map(({ channel }) => `channel=${encodeURIComponent(channel)}&`).join("")
 + (after.length ? `after=${after}&` : "")
++ (last.length ? `last=${last}&` : "")
 + (subscriptions.some(({ _presence }) => _presence) ? "presence=true&" : "") + more;
 }
 #restart(link) {
@@ -600,17 +672,22 @@ if (link.over) return;
 const abort = new AbortController();
 link.stop = () => abort.abort();
 link.add = link.drop = () => queueMicrotask(() => link.over || this.#restart(link));
-let part;
+if (this.#options.subscriptionToken) {
+const all = [...this.#subs.values()].filter((each) => !each._waits);
+await Promise.all(all.map((each) => this.#grant(each).catch((error) => link.over || each.active && this.#refused(each, error))));
+if (link.over) return;
+}
 for (const each of this.#subs.values()) {
 if (each._waits) continue;
 const size = 2 * encodeURIComponent(each.channel).length + 32;
-if (!part || part.size + size > this.#room) link.parts.push(part = { subscriptions: [], size: 0 });
+let part = link.parts.find(({ grant, size: taken }) => grant === each._token && taken + size <= this.#room);
+if (!part) link.parts.push(part = { subscriptions: [], size: 0, grant: each._token });
 part.subscriptions.push(each);
 part.size += size;
 }
-if (!part && link.name === "look") throw new Error(NO_SOCKET);
+if (!link.parts.length && link.name === "look") throw new Error(NO_SOCKET);
 this.#cancel(link);
-if (!part) this.#opened(link);
+if (!link.parts.length) this.#opened(link);
 for (const each of link.parts) {
 this.#watch(link, this.#options.timeout, each);
 work(each, abort.signal).catch((error) => this.#failed(link, failure(error), each));
@@ -619,7 +696,7 @@ work(each, abort.signal).catch((error) => this.#failed(link, failure(error), eac
 #events(link) {
 const { heartbeat, timeout } = this.#options;
 return this.#http(link, async (part, signal) => {
-const response = await this.#ask(this.#query(part.subscriptions, "format=json"), { headers: { Accept: "text/event-stream" }, signal });
+const response = await this.#ask(this.#query(part.subscriptions, "format=json"), { headers: { Accept: "text/event-stream" }, signal, grant: part.grant });
 if (!/^text\/event-stream/.test(response.headers.get("Content-Type"))) throw new Error(NO_SERVICE);
 const reader = response.body.getReader();
 const decoder = new TextDecoder();
@@ -651,7 +728,7 @@ const alone = subscriptions.length === 1;
 for (let wait = 0, before; ; wait = Math.min(heartbeat, 60000)) {
 const began = Date.now();
 this.#watch(link, wait + timeout, part);
-const answer = await (await this.#ask(this.#query(subscriptions, `wait=${wait / 1000}`), { signal })).json();
+const answer = await (await this.#ask(this.#query(subscriptions, `wait=${wait / 1000}`), { signal, grant: part.grant })).json();
 if (link.over) return;
 if (!answer?.messages) throw new Error(NO_SERVICE);
 if (link.name === "look") throw new Error(NO_SOCKET);
@@ -686,7 +763,8 @@ if (link.over) return;
 if (!part || link === this.#next) return this.#lost(link, error);
 const { subscriptions, size } = part;
 const guilty = subscriptions.find(({ channel }) => channel === error.channel);
-if (guilty && (error.final || subscriptions.length > 1 || link.parts.length > 1)) {
+if (subscriptions.filter((each) => this.#isOver(each, error)).length) {
+} else if (guilty && (error.final || subscriptions.length > 1 || link.parts.length > 1)) {
 this.#refused(guilty, error);
 } else if (([414, 431].includes(error.status) || error.code === TOO_MANY) && subscriptions.length > 1) {
 this.#room = size / 2;
@@ -705,7 +783,7 @@ const held = new Set();
 const publication = [...this.#pending.values()].find(({ channel, waits }) => !held.has(channel) && !(waits && held.add(channel)));
 if (!publication) break;
 try {
-publication.done(await this.#call(publication.query, publication.request));
+publication.done(await this.#call(publication.query, { ...publication.request, grant: this.#subs.get(publication.channel)?._token }));
 failures = 0;
 } catch (error) {
 const why = failure(error);
@@ -723,6 +801,11 @@ this.#posting = false;
 }
 const must = (fits, name, value) => {
 if (!fits) throw new TypeError(`${name} cannot be ${String(value)}`);
+};
+const messageOf = (frame) => {
+const message = { channel: frame.channel, id: frame.id, data: content(frame) };
+if (frame.key !== undefined) message.key = frame.key;
+return message;
 };
 const failure = (error) => error instanceof TwistedWSError ? error : new TwistedWSError("network", error.name === "SyntaxError" ? NO_SERVICE : String(error).replace(/^Error: /, ""));
 const expiry = (token) => {

@@ -201,17 +201,23 @@ def parseBefore(text: str) -> Position:
     return Position(position.epoch, position.offset - 1)
 
 
-def parseLast(text: str | None) -> int | None:
-    """Return how many of the newest messages a URL asks for; None for None.
+def parseLast(text: str | None, channels: Iterable[str]) -> dict[str, int]:
+    """Return how many of the newest messages a URL asks for, by channel; {} for None.
+
+    Args:
+        text: a number for all channels, or one for each (``a=20,b=5``).
+        channels: those that are asked for.
 
     Raises:
         ChannelError: it is not a number of 1 to 9 digits, or 0.
     """
     if text is None:
-        return None
-    if not _LAST.fullmatch(text):
+        return {}
+    wanted = list(channels)
+    found = dict([part.partition("=")[::2] for part in text.split(",")]) if "=" in text else dict.fromkeys(wanted, text)
+    if not all(map(_LAST.fullmatch, found.values())):
         raise ChannelError("bad-request", "last must be a number of messages, 1 or more.")
-    return int(text)
+    return {name: int(found[name]) for name in wanted if name in found}
 
 
 def _badPosition() -> ChannelError:

@@ -18,7 +18,7 @@ orders.on("error", (error) => console.log(error.code, error.final));
 off();
 orders.unsubscribe();
 
-const plain = client.subscribe("news");
+const plain = client.subscribe("news", null, { last: 20 });
 plain.on("message", ({ data }) => {
   // @ts-expect-error the content of a message is unknown
   data.length;
@@ -34,6 +34,11 @@ const published: Published = await client.publish("orders.42", { state: "sent" }
 });
 console.log(published.id);
 window.TwistedWS === TwistedWS;
+
+const { messages, next } = await client.history<Order>("orders.42", { before: "e:7", limit: 50 });
+console.log(messages[0]?.data.state, next?.length);
+new TwistedWS("/channels", { subscriptionToken: async (channels) => Object.fromEntries(channels.map((each) => [each, each === "news" ? null : "token"])) });
+new TwistedWS("/channels", { subscriptionToken: (channels) => channels.join() });
 
 // @ts-expect-error no such event
 client.on("opened", () => {});

@@ -136,7 +136,21 @@ def test_comesBack(world):
     assert (subscribed["recovered"], texts(past)) == (True, ["5"])
 
 
-@pytest.mark.parametrize("last", ["0", "-1", "", "x", "1.5", "1234567890"])
+def test_lastOfEach(world):
+    """In a URL, each channel may have a number of its own, or none."""
+    for text in "xyz":
+        world.publish(text, "b"), world.publish(text, "c")
+    path = "/channels?channel=a&channel=b&channel=c&last=a=1,b=2,d=9"
+    for messages in (
+        [each for each in world.v1(path)[1] if each["type"] == "message"],
+        [each for each in world.events(path).frames() if each["type"] == "message"],
+        world.get(path)[1]["messages"],
+        world.get(f"{path}&wait=5")[1]["messages"],
+    ):
+        assert sorted(texts(messages)) == ["5", "y", "z"]
+
+
+@pytest.mark.parametrize("last", ["0", "-1", "", "x", "1.5", "1234567890", "a=x", "b=0", "=", "a=1,"])
 def test_badLast(world, last):
     """How many is a number of at least 1."""
     for path in f"/channels/a?last={last}", f"/channels/a?last={last}&wait=5":

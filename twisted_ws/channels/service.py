@@ -580,14 +580,14 @@ class ChannelService(WebSocketService):
         try:
             names = self.channelsOf(caller.request)
             query = caller.request.query
-            after, last = parseAfter(query.get("after", [None])[-1], names), parseLast(query.get("last", [None])[-1])
+            after, last = parseAfter(query.get("after", [None])[-1], names), parseLast(query.get("last", [None])[-1], names)
         except ChannelError as error:
             subscriber.refuse(error)
             return
         token = None if self.chain is None else caller.request.headers.get(TOKEN_HEADER)
         with self.asking("subscribe", caller, names if token is None else ()) as asked:
             for name in names:
-                await subscriber.enter(name, after.get(name), last, token, asked.get(name))
+                await subscriber.enter(name, after.get(name), last.get(name), token, asked.get(name))
 
     async def onTextMessage(self, caller: Caller, text: str) -> None:
         """Do what a client asks, or publish what it sends."""

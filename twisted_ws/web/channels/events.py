@@ -257,7 +257,7 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
         request.setResponseCode(204)
         request.answer(b"")
         return
-    positions, last = parseAfter(after, names), parseLast(query.get("last"))
+    positions, last = parseAfter(after, names), parseLast(query.get("last"), names)
     alone = len(names) == 1 and not isPattern(names[0])
     json = not alone or query.get("format") == "json"
     watched = json and query.get("presence") == "true"

@@ -127,7 +127,7 @@ class _Question:
             raise ChannelError("bad-request", f"limit must be 1 to {limits.answerMessages} messages.")
         self.wait = 0.0 if request.method == b"HEAD" else float(wait)
         self.limit = int(limit)
-        self.last = parseLast(query.get("last"))
+        self.last = parseLast(query.get("last"), self.names)
         self.before = query.get("before")
         if self.before is not None and (not self.alone or isPattern(self.names[0])):
             raise ChannelError("bad-request", "To read what is before a message, name one channel.")
@@ -329,8 +329,8 @@ async def poll(request: HttpRequest, channelRequest: ChannelRequest) -> None:
     for name in question.names:
         if not isPattern(name):  # which has no history
             with concerning(name):
-                if question.last is not None and name not in question.positions:
-                    history = await server.channels.newest(name, question.last)
+                if name in question.last and name not in question.positions:
+                    history = await server.channels.newest(name, question.last[name])
                 else:
                     history = await server.channels.history(name, question.positions.get(name))
             gathered.begin(name, history.position, history.recovered, name in question.positions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -59,7 +60,7 @@ class ChannelRequest:
         infos: Mapping[str, Any],
         positions: Mapping[str, Position],
         room: AnswerBudget | None = None,
-        last: int | None = None,
+        last: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """Subscribe to all channels, or to none: then the subscriber leaves.
 
@@ -68,7 +69,7 @@ class ChannelRequest:
             infos: what presence tells about the visitor, by channel (see `ChannelService.permitAll`).
             positions: where to resume, by channel.
             room: what the users on the channels may take of the answer; None if that is not asked for.
-            last: how many messages back to begin a channel without a position.
+            last: how many messages back to begin those without a position.
 
         Raises:
             ChannelError: one of the channels is refused, or the server is stopping.
@@ -80,7 +81,7 @@ class ChannelRequest:
             for name, info in infos.items():
                 with concerning(name):
                     await server.channels.subscribe(
-                        subscriber, name, positions.get(name), info, None if isPattern(name) else room, last
+                        subscriber, name, positions.get(name), info, None if isPattern(name) else room, last.get(name)
                     )
             # Hooks and engines may have answered later: what begins now would not hear of a stop, or of a revocation.
             _checkRuns(server)

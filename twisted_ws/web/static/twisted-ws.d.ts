@@ -38,11 +38,19 @@ export interface Options {
    * repeated with the waits of a connection. A client whose token is refused asks once more.
    */
   token?: (ask: { reason: "connect" | "expired" | "refresh" }) => string | null | Promise<string | null>;
+  /**
+   * Returns subscription tokens for channels: one for all of them, or an object with one for each, in which those may be missing that need
+   * none. Channels that are subscribed to within 10 ms are asked for in one call. A token is used until the server says that it has expired;
+   * then the function is asked again, and the subscription goes on. Over HTTP, each token needs a request of its own: one for many is better.
+   */
+  subscriptionToken?: (channels: string[]) => SubscriptionTokens | Promise<SubscriptionTokens>;
   /** Replaces the global WebSocket; null for none. */
   WebSocket?: unknown;
   /** Replaces the global fetch. */
   fetch?: typeof globalThis.fetch;
 }
+
+export type SubscriptionTokens = string | null | { readonly [channel: string]: string | null | undefined };
 
 export interface Message<T = unknown> {
   /** The channel, even if the subscription is to a pattern. */
@@ -81,6 +89,13 @@ export interface Presence {
   readonly next?: string;
 }
 
+export interface History<T = unknown> {
+  /** In the order of the channel. */
+  readonly messages: readonly Message<T>[];
+  /** The `before` of the page before this one; null if nothing older is kept. */
+  readonly next: string | null;
+}
+
 export interface Published {
   readonly channel: string;
   readonly id: string;
@@ -98,6 +113,8 @@ export declare class TwistedWSError extends Error {
   /** True if it is not tried again. */
   readonly final: boolean;
   readonly channel?: string;
+  /** Why a token for a subscription was refused: "expired", "invalid", "revoked" or "another-user". */
+  readonly reason?: string;
   /** The HTTP status code. */
   readonly status?: number;
   /** The close code of the WebSocket. */
@@ -185,13 +202,14 @@ export declare class TwistedWS extends Emitter<ClientEvents> {
   /**
    * Subscribe to a channel, or to a pattern (`orders.*`) if the service allows that.
    *
-   * @param options `after`: the position to resume from, or "0" for everything that is kept. `presence`: report who is present.
+   * @param options `after`: the position to resume from, or "0" for everything that is kept. `last`: without it, begin so many messages back.
+   *   `presence`: report who is present.
    * @throws if the client is closed, or already has a subscription to this channel; TypeError if an argument is invalid.
    */
   subscribe<T = unknown>(
     channel: string,
     listener?: ((message: Message<T>) => void) | null,
-    options?: { after?: string | null; presence?: boolean },
+    options?: { after?: string | null; last?: number | null; presence?: boolean },
   ): Subscription<T>;
 
   /**
@@ -206,6 +224,13 @@ export declare class TwistedWS extends Emitter<ClientEvents> {
 
   /** Ask who is present on a channel. */
   presence(channel: string): Promise<Presence>;
+
+  /**
+   * Read what is kept of a channel, from the newest message back.
+   *
+   * @param options `before`: the id of a message: only older ones, the newest of these. `limit`: at most so many, 100 by default, up to 1000.
+   */
+  history<T = unknown>(channel: string, options?: { before?: string | null; limit?: number }): Promise<History<T>>;
 
   /** Disconnect until `resume`; subscriptions then resume where they were. */
   pause(): void;
