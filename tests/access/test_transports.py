@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
 
 from tests.access.tokens import Tokens
 from tests.web.worlds import Client, EventClient
@@ -542,3 +543,47 @@ def test_unknownAuthenticators():
         WebSocketServer(authenticate=["tokns"], authenticators={"tokens": object()})
     with pytest.raises(ConfigurationError, match="scopes needs authenticators"):
         WebSocketServer().mount("/a", WebSocketService(), scopes=["chat"])
+
+
+@pytest.mark.parametrize(
+    ("headers", "user"),
+    [
+        (["Authorization: Bearer ann.60", "Authorization: Bearer bob.60"], None),
+        (["Authorization: Bearer ann.60", "Authorization: Bearer ann.60"], None),
+        (["Authorization: Bearer ann.60", "Authorization: Basic YTpi"], None),
+        (["Authorization: Basic YTpi", "Authorization: Bearer ann.60"], None),
+        (["Authorization: ", "Authorization: Bearer ann.60"], None),
+        (["Authorization: Bearer ann.60", "Cookie: token=bob.60"], "ann"),
+        (["Authorization: Bearer ann", "Cookie: token=bob.60"], None),
+        (["Cookie: token=ann.60", "Cookie: token=bob.60"], "ann"),
+        (["Cookie: token=ann.60; token=bob.60"], "ann"),
+        (["Cookie: token=ann", "Cookie: token=bob.60"], None),
+        (["Sec-WebSocket-Protocol: twisted-ws.bearer.ann.60", "Cookie: token=bob.60"], "either"),
+    ],
+)
+def test_twins(worlds, headers, user):
+    """Of credentials that are there twice the same ones count on each transport, or none do; a wrong one makes no guest."""
+    world = worlds(["tokens", "guest"])
+    upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    upgrade.append("Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==")
+    client = world.http()
+    client.send("\r\n".join(["GET /channels/a HTTP/1.1", "Host: localhost:8080", *upgrade, *headers, "", ""]).encode())
+    status = int(client.take().split(b" ")[1])
+    # A page can offer a token as a subprotocol to a WebSocket only.
+    assert (status == 101) == (user is not None)
+    others = [world.events("/channels/a", *headers).head.status, world.http().get("/channels/a", *headers).status]
+    others.append(world.http().post("/channels/a", b"x", *headers).status)
+    assert others == [401 if user is None else 200] * 3
+    users = {each[0] for each in world.service.seen}
+    assert users == ({"ann", "bob"} if user == "either" else set() if user is None else {user})
+
+
+def test_manyRefusals(world):
+    """Whoever comes again and again with wrong credentials fills no log."""
+    with capturedLogs() as events:
+        for n in range(100):
+            with pytest.raises(HandshakeRefused):
+                world.socket(f"x{n}")
+            assert world.events("/channels/a", f"Authorization: Bearer x{n}").head.status == 401
+            assert world.http().get("/channels/a", f"Authorization: Bearer x{n}").status == 401
+    assert 0 < len(events) <= 30

@@ -74,6 +74,12 @@ class World:
         self.reactor = reactor
         self.ends = []
 
+    def close(self):
+        for end in self.ends:
+            end()
+        for _ in range(10):
+            self.reactor.iterate(0)
+
     def until(self, holds):
         end = time.monotonic() + PATIENCE
         while not holds():
@@ -106,10 +112,7 @@ class World:
 def world():
     made = World()
     yield made
-    for end in made.ends:
-        end()
-    for _ in range(10):
-        made.reactor.iterate(0)
+    made.close()
 
 
 def get(url):

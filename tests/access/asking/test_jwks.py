@@ -214,3 +214,17 @@ def test_stops():
     world = World().started("one")
     world.keys.stop()
     assert world.clock.getDelayedCalls() == []
+
+
+def test_unknownIdsAreForgotten():
+    """Of the made-up ids that wait for one fetch, some are remembered, and the memory of them is bounded."""
+    world = World().started("one")
+    waiting = [world.keys.find(f"x{n}", "RS256") for n in range(1000)]
+    assert world.asked == 2
+    world.reply("one")
+    assert [outcome(each) for each in waiting] == [None] * 1000
+    world.clock.advance(30)
+    # Those that are remembered cause no fetch now; any other does.
+    assert world.keys.find("x999", "RS256") is None
+    assert world.keys.find("x872", "RS256") is None
+    assert isinstance(world.keys.find("x871", "RS256"), Deferred)

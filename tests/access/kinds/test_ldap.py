@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+from typing import ClassVar
+
 import pytest
+from ldaptor.protocols import pureber, pureldap
 from twisted.internet import reactor
+from twisted.internet.base import BlockingResolver
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from tests.access.kinds.support import SECRET, secretFile, settings
+from tests.access.asking.test_exchange import World
+from tests.access.kinds.support import SECRET, Host, request, secretFile, settings
 from twisted_ws import ConfigurationError
 from twisted_ws.access.kinds.ldap import MOST_ANSWER, LDAPAuthenticator, LDAPConnection, equals
 
@@ -83,3 +90,61 @@ def test_noAnswer():
     search.cancel()
     clock.advance(5)
     assert made.transport.aborted
+
+
+_context = pureldap.LDAPBERDecoderContext(fallback=pureber.BERDecoderContext())
+DECODER = pureldap.LDAPBERDecoderContext_TopLevel(
+    inherit=pureldap.LDAPBERDecoderContext_LDAPMessage(fallback=_context, inherit=_context)
+)
+
+
+class Directory(Protocol):
+    """A directory that finds an entry with this DN for every search, and believes every bind but that of nobody."""
+
+    binds: ClassVar[list[bytes]] = []
+    dn = b""
+
+    def dataReceived(self, data):
+        while data:
+            message, length = pureber.berDecodeObject(DECODER, data)
+            data = data[length:]
+            answers = []
+            if isinstance(message.value, pureldap.LDAPBindRequest):
+                self.binds.append(bytes(message.value.dn))
+                answers = [pureldap.LDAPBindResponse(0)]
+            elif isinstance(message.value, pureldap.LDAPSearchRequest):
+                found = pureldap.LDAPSearchResultEntry(self.dn, [(b"uid", [b"ann"])])
+                answers = [found, pureldap.LDAPSearchResultDone(0)]
+            for each in answers:
+                self.transport.write(pureldap.LDAPMessage(each, id=message.id).toWire())
+
+
+@pytest.fixture
+def world():
+    made = World()
+    # Nothing runs the reactor's threads, in which it looks up names, those that are addresses, too.
+    before = reactor.nameResolver
+    reactor.installResolver(BlockingResolver())
+    yield made
+    reactor.installNameResolver(before)
+    made.close()
+
+
+@pytest.mark.parametrize("dn", [b"", b"uid=ann"])
+def test_entryWithoutName(tmp_path, world, dn):
+    """A user whose entry has no name is not let in: nothing could be proved by a bind with it."""
+    Directory.dn, Directory.binds = dn, []
+    server = Factory.forProtocol(Directory)
+    server.connections = []
+    port = world.listen(server).partition("1:")[2].partition("/")[0]
+    made = LDAPAuthenticator(settings(tmp_path, world.reactor, url=f"ldap://127.0.0.1:{port}", base="dc=example"))
+    host = Host()
+    made.start(host)
+    world.ends.append(made.stop)
+    sent = ("authorization", "Basic " + base64.b64encode(b"ann:guess").decode())
+    found = world.result(made.identify(request(sent)))
+    if dn:
+        assert found.user == "ann"
+        assert Directory.binds == [dn]
+    else:
+        assert found.status == 401

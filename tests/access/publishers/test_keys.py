@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import itertools
 import os
 from datetime import UTC, datetime
@@ -166,3 +167,24 @@ def test_secrecy(tmp_path: Path) -> None:
     keys = KeyFile(write(tmp_path / "keys", f"shop:{KEY}\n"))
     assert KEY not in repr(keys)
     assert KEY not in repr(vars(keys))
+
+
+def test_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that a key takes says nothing: each is compared with all, right or wrong, first or last, in constant time."""
+    compared: list[int] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append(len(one))
+        return hmac_compare(one, other)
+
+    hmac_compare = hmac.compare_digest
+    keys = [f"{name}-0123456789abcdef" for name in ("first", "middle", "last")]
+    path = tmp_path / "keys"
+    path.write_text("\n".join(f"{key[:5]}: {key}" for key in keys))
+    path.chmod(0o600)
+    found = KeyFile(str(path))
+    monkeypatch.setattr("twisted_ws.access.publishers.keys.hmac.compare_digest", compare)
+    for key in (*keys, keys[0][:-1], "x", "x" * 5000):
+        compared.clear()
+        found.find(key)
+        assert compared == [32, 32, 32]

@@ -340,7 +340,7 @@ class LDAPAuthenticator(Login):
         dn, names = found[0]
         # As the directory writes it: it takes ANN for ann, and ann is one user.
         name = userName(names[0]) if names else ""
-        if not name:
+        if not name or not dn:  # to bind as nobody would prove nothing
             raise wrongPassword()
         try:
             proved = await self._connect(dn, sent.password)
