@@ -131,3 +131,53 @@ def test_functionFails(world):
 def test_shown():
     """No token and no function is in the representation."""
     assert repr(Bearer(lambda: "secret")) == "Bearer(...)"
+
+
+class Rooms(WebSocketService):
+    """A service that notes which tokens for channels came with its clients, and closes one as when such a token ends."""
+
+    def __init__(self):
+        self.came = []
+
+    def onOpen(self, caller):
+        self.came.append((caller.user, caller.request.headers.get("channel-token")))
+        caller.writeTextMessage("hello")
+
+    def onTextMessage(self, caller, text):
+        caller.close(4401, "expired")
+
+
+@pytest.fixture
+def rooms(world):
+    service = Rooms()
+    world.memory.server.mount("/rooms", service)
+    return service
+
+
+def test_subscriptionTokens(world, rooms):
+    """A function for subscription tokens is asked for each attempt too, beside other credentials of any kind."""
+    numbers = iter(range(10))
+
+    async def granted():
+        return f"room.{next(numbers)}"
+
+    client = world.memory.connect("/rooms", credentials=Bearer(world.token), subscriptionToken=granted, retry=RETRY)
+    client.writeTextMessage("end")
+    world.memory.advance(1)
+    world.memory.connect("/rooms", credentials=Bearer("ann.60"), subscriptionToken=granted)
+    world.memory.connect("/rooms", credentials=Bearer(world.token), subscriptionToken="room.x")
+    world.memory.connect("/rooms", credentials=Bearer("ann.60"))
+    assert rooms.came == [("ann", each) for each in ("room.0", "room.1", "room.2", "room.x", None)]
+    assert world.asked == 3
+
+
+def test_badSubscriptionTokens(world, rooms):
+    """A subscription token has the characters of a header, and is given once; no text about it shows it."""
+    for token in "", "a b", "é", "secret\r\nx: y":
+        with pytest.raises(ValueError, match="bearer token must be ASCII") as caught:
+            world.memory.connect("/rooms", subscriptionToken=token)
+        assert "secret" not in str(caught.value)
+    with pytest.raises(ValueError, match="given twice"):
+        world.memory.connect("/rooms", subscriptionToken="room.1", headers={"channel-token": "room.2"})
+    with pytest.raises(ConnectFailed, match="bearer token must be ASCII"):
+        world.memory.connect("/rooms", credentials=Bearer("ann.60"), subscriptionToken=lambda: "")

@@ -15,9 +15,9 @@ from twisted_ws.client.client import WebSocketClient
 from twisted_ws.client.errors import ConnectFailed, HandshakeTimeout, seconds
 from twisted_ws.client.handshake import checkSubProtocols
 from twisted_ws.client.http.address import Address, parseURL
-from twisted_ws.client.http.credentials import Bearer, Credentials
+from twisted_ws.client.http.credentials import Bearer, Credentials, SubscriptionToken, TokenFunction
 from twisted_ws.client.http.dialing import dial, endpointFor
-from twisted_ws.client.http.request import headerPairs
+from twisted_ws.client.http.request import TOKEN_HEADER, headerPairs
 from twisted_ws.client.opening import Opening
 from twisted_ws.client.options import HANDSHAKE_TIMEOUT, READ_BUFFER, WRITE_BUFFER, Options
 from twisted_ws.client.retry import Retry
@@ -49,6 +49,7 @@ def connect(
     headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     cookies: Mapping[str, str] | None = None,
     credentials: Credentials | None = None,
+    subscriptionToken: str | TokenFunction | None = None,
     compression: bool = False,
     retry: Retry | None = None,
     readTimeout: float | None = None,
@@ -82,6 +83,8 @@ def connect(
         headers: more headers for the handshake, such as Origin or User-Agent.
         cookies: names and values.
         credentials: `Basic` or `Bearer`; a `Bearer` with a function is asked for a token before each attempt.
+        subscriptionToken: a token for the channels of the URL, or a function, plain or async, that is asked for one before each
+            attempt: with a `Retry`, a client whose last channel has ended with its token comes back with another.
         compression: whether to offer permessage-deflate. It costs memory, and can leak secrets that are sent together with
             what others wrote (RFC 7692 section 8).
         retry: when to reconnect; None: never.
@@ -120,10 +123,11 @@ def connect(
         from twisted.internet import reactor  # installs the default reactor, so only when one is needed
 
         _checkLoop(reactor)
+    forChannels = None if subscriptionToken is None else SubscriptionToken(subscriptionToken)
     options = Options(
         address=parseURL(url),
         subProtocols=checkSubProtocols(subProtocols),
-        headers=headerPairs(headers, cookies, credentials),
+        headers=headerPairs(headers, cookies, credentials, forChannels),
         compression=compression,
         limits=Limits(maxMessageSize=maxMessageSize, pingInterval=pingInterval, pingTimeout=pingTimeout),
         readTimeout=readTimeout,
@@ -141,16 +145,23 @@ def connect(
     def attempt(session: Session) -> Deferred[Any]:
         return dial(reactor, way, tls, Opening(reactor, options, session), handshakeTimeout)
 
-    async def attemptAnew(session: Session, bearer: Bearer) -> Any:
-        if session.isRefused:
-            bearer.forget()
-        header = await _token(bearer, handshakeTimeout, reactor)
-        opening = Opening(reactor, replace(options, headers=(*options.headers, ("Authorization", header))), session)
+    asked = [
+        (name, each)
+        for name, each in (("Authorization", credentials), (TOKEN_HEADER, forChannels))
+        if isinstance(each, Bearer) and each.canRenew
+    ]
+
+    async def attemptAnew(session: Session) -> Any:
+        found = []
+        for name, bearer in asked:
+            if session.isRefused:
+                bearer.forget()
+            found.append((name, await _token(bearer, handshakeTimeout, reactor)))
+        opening = Opening(reactor, replace(options, headers=(*options.headers, *found)), session)
         return await dial(reactor, way, tls, opening, handshakeTimeout)
 
-    if isinstance(credentials, Bearer) and credentials.canRenew:
-        bearer = credentials
-        session = Session(reactor, options, lambda session: Deferred.fromCoroutine(attemptAnew(session, bearer)), renews=True)
+    if asked:
+        session = Session(reactor, options, lambda session: Deferred.fromCoroutine(attemptAnew(session)), renews=True)
     else:
         session = Session(reactor, options, attempt)
     WebSocketClient(session)

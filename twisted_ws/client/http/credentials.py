@@ -65,12 +65,14 @@ class Bearer(Credentials):
 
     __slots__ = ("_function", "canRenew")
 
+    _scheme = "Bearer "
+
     def __init__(self, token: str | TokenFunction) -> None:
         self.canRenew = callable(token)
         if callable(token):
             self._function = token
         else:
-            self._header = _bearer(token)
+            self._header = self._valueOf(token)
 
     def forget(self) -> None:
         """Tell a function that keeps its tokens, by its method ``forget``, that the server has refused the last one."""
@@ -79,15 +81,22 @@ class Bearer(Credentials):
             forget()
 
     async def renewed(self) -> str:
-        """Ask the function, and return the value of the Authorization header for one attempt; raise whatever that raises."""
+        """Ask the function, and return the value of the header for one attempt; raise whatever that raises."""
         found = self._function()
         pending = asDeferred(found)
-        return _bearer(found if pending is None else await pending)
+        return self._valueOf(found if pending is None else await pending)
+
+    def _valueOf(self, token: object) -> str:
+        if not isinstance(token, str):
+            raise TypeError(f"the token must be a str, not {type(token).__name__}")
+        if not token or not token.isascii() or any(c <= " " or c == "\x7f" for c in token):
+            raise ValueError("a bearer token must be ASCII, without spaces and control characters, and not empty")
+        return f"{self._scheme}{token}"
 
 
-def _bearer(token: object) -> str:
-    if not isinstance(token, str):
-        raise TypeError(f"the token must be a str, not {type(token).__name__}")
-    if not token or not token.isascii() or any(c <= " " or c == "\x7f" for c in token):
-        raise ValueError("a bearer token must be ASCII, without spaces and control characters, and not empty")
-    return f"Bearer {token}"
+class SubscriptionToken(Bearer):
+    """A token for channels, or a function that returns one for each attempt to connect; for the header Channel-Token."""
+
+    __slots__ = ()
+
+    _scheme = ""

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 
 from twisted_ws.client.http.address import Address
-from twisted_ws.client.http.credentials import Credentials
+from twisted_ws.client.http.credentials import Credentials, SubscriptionToken
 from twisted_ws.upgrade import checkHeaders, isToken
 
+# What has a token for channels.
+TOKEN_HEADER = "Channel-Token"
 # Written by the handshake itself.
 _OURS = frozenset({"upgrade", "connection", "transfer-encoding", "content-length"})
 _COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*\Z")
@@ -18,6 +20,7 @@ def headerPairs(
     headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
     cookies: Mapping[str, str] | None,
     credentials: Credentials | None,
+    subscriptionToken: SubscriptionToken | None = None,
 ) -> tuple[tuple[str, str], ...]:
     """Return the headers that the user wants in a handshake.
 
@@ -47,6 +50,11 @@ def headerPairs(
             raise ValueError("credentials are given twice: as credentials, and as the header Authorization")
         if not credentials.canRenew:  # otherwise each attempt has one of its own
             pairs.append(("Authorization", credentials.header()))
+    if subscriptionToken is not None:
+        if TOKEN_HEADER.lower() in names:
+            raise ValueError(f"the subscription token is given twice: as subscriptionToken, and as the header {TOKEN_HEADER}")
+        if not subscriptionToken.canRenew:
+            pairs.append((TOKEN_HEADER, subscriptionToken.header()))
     return tuple(pairs)
 
 
