@@ -391,6 +391,21 @@ def test_policies(policy, seen):
     assert client.readMessages() == ["!"]
 
 
+def test_policiesByName():
+    """What the operator says of a channel comes before what its service says; other channels are as the service says."""
+    world = World(Policy.LATEST, maxSendBuffer=4 * BIG)
+    world.server.setChannelRules({"a.*": {"policy": "drop-oldest"}, "a.c": {"policy": "close"}})
+    for channel, seen in ("a.b", "1789"), ("a", "169"), ("a.c", None):
+        client, caller = world.connect(channel)
+        client.pause(10)
+        world.publish(*[big(each) for each in "123456"], channel=channel, key="k")
+        world.publish(*[big(each) for each in "789"], channel=channel)
+        assert caller.isOpen() is (seen is not None)
+        client.resume()
+        if seen is not None:
+            assert heads(client.readMessages()) == seen
+
+
 @pytest.mark.parametrize(("policy", "seen"), [(Policy.DROP_OLDEST, "1B9"), (Policy.LATEST, "1B9"), (Policy.CLOSE, None)])
 def test_besideABroadcast(policy, seen):
     """Waiting channel messages give way to a broadcast as they do to a publication, by the policy."""

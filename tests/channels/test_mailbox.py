@@ -387,3 +387,47 @@ def test_count(policy, moves):
     for _ in range(100):
         take(100_000)
     assert (bool(mailbox), mailbox.size, mailbox.notices) == (False, 0, 0)
+
+
+BY_CHANNEL = {"a": Policy.CLOSE, "b": Policy.DROP_OLDEST, "c": Policy.LATEST}
+
+
+def test_policiesByChannel():
+    """Each channel's messages wait by its own policy; the one that has waited longest decides when there is too much."""
+    mailbox = Mailbox(Policy.CLOSE, 3 * SIZE, 30, BY_CHANNEL.__getitem__)
+    for item in (message(1, "c"), message(1, "b"), message(2, "c"), message(2, "b")):
+        assert mailbox.add(item, 0)
+    assert drain(mailbox) == [1, 2, 2]  # of c, only the newest
+    for item in (message(1, "b"), message(2, "b"), message(1, "a"), message(3, "b"), message(4, "b")):
+        assert mailbox.add(item, 0)  # those of b in front go
+    assert not mailbox.add(message(5, "b"), 0)  # that of a may not
+    mailbox = Mailbox(Policy.LATEST, 10_000, 30, BY_CHANNEL.__getitem__)
+    assert mailbox.add(message(1, "b"), 0)
+    assert mailbox.add(message(1, "a"), 0)
+    assert not mailbox.add(message(2, "b", at=40), 40)  # the old one of b goes, and that of a is too old
+
+
+def test_policiesOfReplays():
+    """A replay is lost, or left out what later messages replace, by the policy of its channel."""
+    mailbox = Mailbox(Policy.CLOSE, 10_000, 30, BY_CHANNEL.__getitem__)
+    for channel, lost in ("b", False), ("c", False), ("a", True):
+        kept = Kept(3, channel)
+        assert mailbox.resume(channel, kept.since(0), [], 0)
+        kept.forget(2)
+        found = mailbox.take(1000, 0, True)
+        assert mailbox.isLost is lost
+        assert [each.offset for each in found] == ([] if lost else [3])
+
+
+def test_policiesThatChange():
+    """While something of a channel waits, it waits by the policy that it came by; what comes later has the new one."""
+    policies = {"c": Policy.LATEST}
+    mailbox = Mailbox(Policy.CLOSE, 10_000, 30, policies.__getitem__)
+    assert mailbox.add(message(1, "c"), 0)
+    policies["c"] = Policy.DROP_OLDEST
+    assert mailbox.add(message(2, "c"), 0)
+    assert mailbox.add(message(3, "c"), 0)
+    assert drain(mailbox) == [3]
+    for offset in (4, 5):
+        assert mailbox.add(message(offset, "c"), 0)
+    assert drain(mailbox) == [4, 5]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from twisted_ws import Limits
@@ -62,3 +64,24 @@ def kept(memory, channel):
     found = []
     memory.server.channels.history(channel, "0").addCallback(lambda history: found.extend(history.publications))
     return found
+
+
+def test_presenceDelay():
+    """A leave is told after the time that the channel's table says, for other channels after that of the limits."""
+
+    class Service(ChannelService):
+        def onUpgrade(self, request):
+            request.user = request.query["user"][0]
+            return self
+
+    rules = {"rooms.*": {"presence-delay": 1}}
+    with serve({"/c": Service(presence=True)}, channelRules=rules, limits=Limits(presenceDelay=5)) as memory:
+        watcher = memory.connect("/c?user=ann", subProtocols=["twisted-ws.v1"])
+        for channel in "rooms.a", "b":
+            watcher.writeMessage({"type": "subscribe", "channel": channel, "presence": True})
+        memory.connect("/c?user=bob&channel=rooms.a&channel=b").close()
+        watcher.readMessages()
+        memory.advance(1.5)
+        assert [json.loads(each)["channel"] for each in watcher.readMessages()] == ["rooms.a"]
+        memory.advance(4)
+        assert [json.loads(each)["channel"] for each in watcher.readMessages()] == ["b"]

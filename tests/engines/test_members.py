@@ -229,3 +229,22 @@ def test_manyLeaveAtOnce(world):
         told += came
     assert told == [("leave", user) for user in users]
     assert world.members() == []
+
+
+def test_delays(world):
+    """Each leave waits as long as it says: shorter ones are told first, and a user who is back in time has not left."""
+    for connection, user in ("1", "ann"), ("2", "bob"), ("3", "cid"):
+        world.enter(connection, user)
+    world.notices()
+    world.table.leave("a", "1", 9)
+    world.leave("2")
+    world.table.leave("a", "3", 1)
+    world.clock.advance(1 + TICK)
+    assert world.notices() == [("leave", "cid")]
+    world.enter("2", "bob")
+    world.clock.advance(8)
+    assert world.notices() == [("leave", "ann")]
+    world.table.leave("a", "2", 1)
+    world.clock.advance(1 + TICK)
+    assert world.notices() == [("leave", "bob")]
+    assert world.members() == []

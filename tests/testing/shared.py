@@ -204,9 +204,9 @@ class SharedEngine:
         self.present[channel, connection] = user, info
         self.middle.send(self.middle.engine.enter, channel, connection, user, info)
 
-    def leave(self, channel, connection):
+    def leave(self, channel, connection, delay=None):
         self.present.pop((channel, connection), None)
-        self.middle.send(self.middle.engine.leave, channel, connection)
+        self.middle.send(self.middle.engine.leave, channel, connection, delay)
 
     def __getattr__(self, name):
         return lambda *arguments, **options: self.call(partial(getattr(self.middle.engine, name), *arguments, **options))

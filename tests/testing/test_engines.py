@@ -167,9 +167,9 @@ class TellsTwice(Middle):
 
 
 class TellsAtOnce(SharedEngine):
-    def leave(self, channel, connection):
+    def leave(self, channel, connection, delay=None):
         member = self.middle.engine.members(channel, "", 1, 1).members[0]
-        super().leave(channel, connection)
+        super().leave(channel, connection, delay)
         self.middle.send(self.middle.left, channel, member)
 
 

@@ -202,8 +202,9 @@ class BufferedSubscriber(Subscriber):
         if self._mailbox is None:
             limits = self._channels.limits
             self._connection.hold(self._pump, self._makeRoom)
-            policy = Policy.CLOSE if self._service is None else self._service.policy
-            self._mailbox = Mailbox(policy, limits.maxSendBuffer, limits.subscriberLag)
+            options = self._channels.options
+            policyOf = self._policyOf if options is not None and options.hasPolicies else None
+            self._mailbox = Mailbox(self._policy, limits.maxSendBuffer, limits.subscriberLag, policyOf)
         mailbox = self._mailbox
         before = mailbox.size
         kept = add(mailbox, self._connection.waiting())
@@ -213,6 +214,14 @@ class BufferedSubscriber(Subscriber):
             return False
         self._channels.backlog.relieve()
         return self._connection.isOpen()
+
+    @property
+    def _policy(self) -> Policy:
+        return Policy.CLOSE if self._service is None else self._service.policy
+
+    def _policyOf(self, channel: str) -> Policy:
+        options = self._channels.options
+        return (options and options.policy(channel)) or self._policy
 
     def _pump(self) -> None:
         """Give the connection what it has room for, as far as this turn of the reactor has time for the work."""

@@ -108,6 +108,10 @@ class Channels:
         self._feeds: dict[str, Feed] = {}
         self._joiners: dict[Subscriber, set[str]] = {}  # to what they wait to be subscribed
 
+    def setOptions(self, options: ChannelOptions | None) -> None:
+        """Let these options hold from now on; None for none."""
+        self.options = self.presence.options = options
+
     # Subscribers.
 
     def enroll(self, caller: Caller) -> BufferedSubscriber:

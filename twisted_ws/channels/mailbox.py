@@ -23,7 +23,7 @@ DROPS = 4
 
 
 class Policy(Enum):
-    """What happens to a subscriber that takes messages more slowly than they are published; an option of each mount."""
+    """What happens to a subscriber that takes messages more slowly than they are published; an option of mounts and channels."""
 
     CLOSE = "close"  # it comes back and resumes from history
     DROP_OLDEST = "drop-oldest"  # drops the oldest when over the cap, and whatever is too old; never the newest
@@ -37,10 +37,13 @@ class Mailbox:
     A replay takes turns with what is published meanwhile. Its messages stay in the history (see `HistoryReplay`), and what is
     published to its channel joins it, unless only the newest is wanted.
 
+    Where channels have policies of their own, that of the message that has waited longest decides when there is too much.
+
     Args:
         policy: see `Policy`.
         cap: bytes above which it acts.
         lag: seconds that a message may wait until it acts.
+        policyOf: returns the policy of a channel; None: all have `policy`.
 
     Attributes:
         size: bytes that are held here.
@@ -56,7 +59,9 @@ class Mailbox:
         "_lag",
         "_messages",
         "_places",
+        "_policies",
         "_policy",
+        "_policyOf",
         "_replays",
         "_turn",
         "isLost",
@@ -65,8 +70,11 @@ class Mailbox:
         "wanted",
     )
 
-    def __init__(self, policy: Policy, cap: int, lag: float) -> None:
+    def __init__(self, policy: Policy, cap: int, lag: float, policyOf: Callable[[str], Policy] | None = None) -> None:
         self._policy = policy
+        self._policyOf = policyOf
+        # Of the channels of which something waits: until nothing does, a policy stays as it was.
+        self._policies: dict[str, Policy] = {}
         self._cap = cap
         self._lag = lag
         # Each with the notices that came after it.
@@ -93,7 +101,7 @@ class Mailbox:
         """
         replay = publications if isinstance(publications, HistoryReplay) else HeldReplay(channel, publications)
         if isinstance(replay, HistoryReplay):
-            replay.conflating = self._policy is Policy.LATEST
+            replay.conflating = self._of(channel) is Policy.LATEST
         self._replays[channel] = replay
         self._hold(replay.size)
         for notice in notices:
@@ -118,11 +126,14 @@ class Mailbox:
         places = self._places.get(publication.channel)
         if places is None:
             places = self._places[publication.channel] = {}
-        place: Hashable = publication.key if self._policy is Policy.LATEST else publication
+        policy = self._of(publication.channel)
+        place: Hashable = publication.key if policy is Policy.LATEST else publication
         older = places.get(place)
         if older is not None:
             self._remove(older)  # moved to the end: the order of a channel stays that of its offsets
             self._places[publication.channel] = places
+            if self._policyOf is not None:
+                self._policies[publication.channel] = policy
         places[place] = publication
         self._messages[publication] = None
         self.size += CHARGE + publication.size
@@ -200,7 +211,7 @@ class Mailbox:
             before = replay.size
             replay.forget()
             if whole or not len(replay):
-                del self._replays[channel]
+                self._end(replay)
                 self._hold(-before)
             else:
                 self._hold(replay.size - before)
@@ -212,22 +223,30 @@ class Mailbox:
         """Drop what the policy drops; see `add`."""
         beside -= self._held
         messages = self._messages
-        if self._policy is Policy.CLOSE:
-            while messages and self.wanted is not None and self.size + beside > self._cap:
-                oldest = next(iter(messages))
-                if self.wanted(oldest.channel):
-                    break
-                self._remove(oldest)
-            return self.size + beside <= self._cap and not (messages and self._isOld(now))
         self._dropOld(now, DROPS)
-        while self.size + beside > self._cap and len(messages) > 1:
-            self._remove(next(iter(messages)))
-        # The last message is never dropped, or nobody would know that there was one; notices alone must be within the cap.
-        last = CHARGE + next(iter(messages)).size if messages else 0
-        return self.size + beside - last <= self._cap
+        while messages and self.size + beside > self._cap:
+            oldest = next(iter(messages))
+            if self._of(oldest.channel) is Policy.CLOSE:
+                if self.wanted is None or self.wanted(oldest.channel):
+                    return False
+            elif len(messages) == 1:
+                # The last message is not dropped, or nobody would know that there was one; notices alone must be within the cap.
+                return self.size + beside - CHARGE - oldest.size <= self._cap
+            self._remove(oldest)
+        isLate = messages and self._of(next(iter(messages)).channel) is Policy.CLOSE and self._isOld(now)
+        return self.size + beside <= self._cap and not isLate
+
+    def _of(self, channel: str) -> Policy:
+        """Return the policy of a channel of which something waits."""
+        if self._policyOf is None:
+            return self._policy
+        policy = self._policies.get(channel)
+        if policy is None:
+            policy = self._policies[channel] = self._policyOf(channel)
+        return policy
 
     def _isLost(self, replay: Replay) -> bool:
-        self.isLost = self.isLost or (self._policy is Policy.CLOSE and replay.isLost)
+        self.isLost = self.isLost or (replay.isLost and self._of(replay.channel) is Policy.CLOSE)
         return self.isLost
 
     def _isOld(self, now: float) -> bool:
@@ -236,10 +255,12 @@ class Mailbox:
     def _dropOld(self, now: float, most: int) -> int:
         """Drop at most `most` messages that have waited too long, but never the newest; return how many."""
         count = 0
-        if self._policy is Policy.DROP_OLDEST:  # with LATEST, what waits is the current state, however old
-            while count < most and len(self._messages) > 1 and self._isOld(now):
-                self._remove(next(iter(self._messages)))
-                count += 1
+        while count < most and len(self._messages) > 1 and self._isOld(now):
+            oldest = next(iter(self._messages))
+            if self._of(oldest.channel) is not Policy.DROP_OLDEST:
+                break  # with LATEST, what waits is the current state, however old
+            self._remove(oldest)
+            count += 1
         return count
 
     def _nextReplay(self) -> Replay | None:
@@ -249,7 +270,7 @@ class Mailbox:
         return next(iter(self._replays.values()))
 
     def _isWanted(self, publication: Publication, replay: Replay | None) -> bool:
-        if replay is not None and self._policy is Policy.LATEST:
+        if replay is not None and self._of(publication.channel) is Policy.LATEST:
             return publication.key not in self._places.get(publication.channel, ())
         return replay is not None or self.wanted is None or self.wanted(publication.channel)
 
@@ -259,8 +280,13 @@ class Mailbox:
         if len(replay):
             self._hold(replay.size - before)
         else:
-            del self._replays[replay.channel]
+            self._end(replay)
             self._hold(-before)
+
+    def _end(self, replay: Replay) -> None:
+        del self._replays[replay.channel]
+        if replay.channel not in self._places:
+            self._policies.pop(replay.channel, None)
 
     def _hold(self, size: int) -> None:
         self._held += size
@@ -274,9 +300,11 @@ class Mailbox:
     def _remove(self, publication: Publication) -> None:
         after = self._messages.pop(publication)
         places = self._places[publication.channel]
-        del places[publication.key if self._policy is Policy.LATEST else publication]
+        del places[publication.key if self._of(publication.channel) is Policy.LATEST else publication]
         if not places:
             del self._places[publication.channel]
+            if publication.channel not in self._replays:
+                self._policies.pop(publication.channel, None)
         self.size -= CHARGE + publication.size
         if after is not None:
             self._due.extend(after)

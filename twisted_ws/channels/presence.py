@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from twisted_ws.channels.options import ChannelOptions
 from twisted_ws.channels.subscriber import Subscriber
 from twisted_ws.engines.contract import Engine, Member
 from twisted_ws.frames import OutgoingMessage
@@ -150,12 +151,16 @@ class Presence:
         engine: the engine.
         wheel: the server's.
         fanOuts: what it sends to many.
+
+    Attributes:
+        options: what the operator says of channels by their names; None for nothing.
     """
 
     def __init__(self, engine: Engine, wheel: Wheel, fanOuts: FanOuts) -> None:
         self._engine = engine
         self._fanOuts = fanOuts
         self._wheel = wheel
+        self.options: ChannelOptions | None = None
         # What each one entered with: the service may have given its caller another user since.
         self._entered: dict[tuple[str, Subscriber], tuple[str, bytes]] = {}
         self._watchers: dict[str, _Watchers] = {}
@@ -198,7 +203,11 @@ class Presence:
         """Note the end of a subscription."""
         self.unwatch(channel, subscriber)
         if self._entered.pop((channel, subscriber), None) is not None:
-            self._engine.leave(channel, subscriber.caller.connectionId)
+            delay = None if self.options is None else self.options.presenceDelay(channel)
+            if delay is None:
+                self._engine.leave(channel, subscriber.caller.connectionId)
+            else:
+                self._engine.leave(channel, subscriber.caller.connectionId, delay)
 
     def joined(self, channel: str, member: Member) -> None:
         """Tell those that watch the channel that a user has come."""

@@ -210,7 +210,7 @@ class Node(Protocol):
         """Learn that the first connection of a user has come to a channel."""
 
     def left(self, channel: str, member: Member) -> None:
-        """Learn that a user has left a channel, and has not come back for `Limits.presenceDelay`."""
+        """Learn that a user has left a channel, and has not come back in time (see `Engine.leave`)."""
 
     def obey(self, command: Command) -> MaybeDeferred[int]:
         """Do as told with the connections that are here, and return how many of them it concerned."""
@@ -309,8 +309,12 @@ class Engine(Protocol):
     def enter(self, channel: str, connection: str, user: str, info: bytes) -> None:
         """Learn that a connection of a user is on a channel; `info` is the JSON of what the service says of it."""
 
-    def leave(self, channel: str, connection: str) -> None:
-        """Learn that a connection that has entered is no longer on a channel."""
+    def leave(self, channel: str, connection: str, delay: float | None = None) -> None:
+        """Learn that a connection that has entered is no longer on a channel.
+
+        If its user is not back within `delay` seconds, `Node.left` is called; None: within `Limits.presenceDelay`, as when the
+        node of the connection has died. Without another delay, it is called with two arguments.
+        """
 
     def members(self, channel: str, after: str, limit: int, size: int) -> MaybeDeferred[Members]:
         """Return the users on a channel by name, beginning after `after`: at most `limit`, and about `size` bytes."""

@@ -61,13 +61,13 @@ class _Users(dict[str, _Present]):
 
 
 class MemberTable:
-    """The users on all channels, each for as long as it has connections there, and for `delay` after that.
+    """The users on all channels, each for as long as it has connections there, and for a while after that.
 
     Args:
-        delay: seconds.
+        delay: so many seconds, unless the leave says otherwise.
         wheel: the server's.
         joined: called with channel and member when the first connection of a user has come.
-        left: the same when a user has left, and has not come back for `delay`.
+        left: the same when a user has left, and has not come back in time.
     """
 
     def __init__(
@@ -84,7 +84,9 @@ class MemberTable:
         self._users: dict[str, _Users] = {}  # by channel
         # The user that each connection entered as: the service may have given it another since.
         self._entered: dict[tuple[str, str], str] = {}
-        self._leaving: deque[tuple[float, str, str]] = deque()  # when, channel, user; all wait the same time
+        # When, channel and user of leaves, by the seconds that they wait.
+        self._leaving: dict[float, deque[tuple[float, str, str]]] = {}
+        self._due = 0.0  # when the first is told
         self.wheelSlot: int | None = None
 
     def enter(self, channel: str, connection: str, user: str, info: bytes) -> None:
@@ -107,8 +109,8 @@ class MemberTable:
             present.info = info  # the user is back before anybody was told of the leave
         present.connections += 1
 
-    def leave(self, channel: str, connection: str) -> None:
-        """Note that a connection is no longer on a channel; do nothing if it was not."""
+    def leave(self, channel: str, connection: str, delay: float | None = None) -> None:
+        """Note that a connection is no longer on a channel (see `Engine.leave`); do nothing if it was not."""
         user = self._entered.pop((channel, connection), None)
         if user is None:
             return
@@ -116,9 +118,13 @@ class MemberTable:
         present.connections -= 1
         if not present.connections:
             present.leftAt = self._wheel.seconds()
-            self._leaving.append((present.leftAt, channel, user))
-            if self.wheelSlot is None:
-                self._wheel.set(self, present.leftAt + self._delay)
+            wait = self._delay if delay is None else delay
+            leaving = self._leaving.get(wait)
+            if leaving is None:
+                leaving = self._leaving[wait] = deque()
+            leaving.append((present.leftAt, channel, user))
+            if self.wheelSlot is None or present.leftAt + wait < self._due:
+                self._wait(present.leftAt + wait)
 
     def page(self, channel: str, after: str, limit: int, size: int) -> tuple[list[Member], str | None]:
         """Return some users on a channel by name, and the one to continue after, None if these are the last.
@@ -146,17 +152,27 @@ class MemberTable:
 
     def deadlineReached(self, now: float) -> None:
         """Tell of the users that have not come back; called by the wheel."""
-        for _ in range(LEAVES):
-            if not self._leaving or self._leaving[0][0] + self._delay > now:
-                break
-            leftAt, channel, user = self._leaving.popleft()
-            users = self._users.get(channel)
-            present = None if users is None else users.get(user)
-            if users is None or present is None or present.connections or present.leftAt != leftAt:
-                continue
-            del users[user]
-            if not users:
-                del self._users[channel]
-            self._left(channel, Member(user, msgspec.Raw(present.info), 0))
+        room = LEAVES
+        for wait, leaving in tuple(self._leaving.items()):
+            while room and leaving and leaving[0][0] + wait <= now:
+                room -= 1
+                self._tell(*leaving.popleft())
+            if not leaving:
+                del self._leaving[wait]
         if self._leaving:
-            self._wheel.set(self, self._leaving[0][0] + self._delay)
+            self._wait(min([leaving[0][0] + wait for wait, leaving in self._leaving.items()]))
+
+    def _wait(self, due: float) -> None:
+        self._due = due
+        self._wheel.set(self, due)
+
+    def _tell(self, leftAt: float, channel: str, user: str) -> None:
+        """Tell that a user has left, unless it is back."""
+        users = self._users.get(channel)
+        present = None if users is None else users.get(user)
+        if users is None or present is None or present.connections or present.leftAt != leftAt:
+            return
+        del users[user]
+        if not users:
+            del self._users[channel]
+        self._left(channel, Member(user, msgspec.Raw(present.info), 0))

@@ -432,9 +432,9 @@ class MemoryEngine:
         """Note that a connection of a user is on a channel (see `Engine`)."""
         self._members.enter(channel, connection, user, info)
 
-    def leave(self, channel: str, connection: str) -> None:
+    def leave(self, channel: str, connection: str, delay: float | None = None) -> None:
         """Note that it no longer is (see `Engine`)."""
-        self._members.leave(channel, connection)
+        self._members.leave(channel, connection, delay)
 
     def members(self, channel: str, after: str, limit: int, size: int) -> Members:
         """Return some users on a channel (see `Engine`)."""

@@ -187,7 +187,7 @@ class WebSocketServer:
             engine = engine(self.runtime)
         self.engine: Engine = engine
         self.channels = Channels(engine, self.runtime)
-        self.channels.options = self._channelOptions()
+        self.channels.setOptions(self._channelOptions())
         self._callers.enroll = self.channels.enroll
         self.node = LocalNode(self._callers, self.runtime.turns, __version__)
         self.node.attach(self.channels)
@@ -261,7 +261,7 @@ class WebSocketServer:
             return succeed(None)
         self._namespaces = Namespaces(channelRules)
         self._channelRules = channelRules
-        self.channels.options = self._channelOptions()
+        self.channels.setOptions(self._channelOptions())
         self.channels.isGuarded = False
         for _, mounted in self._routes:
             self._guard(mounted)

@@ -210,10 +210,10 @@ class Hub:
         spoke.entered.add((channel, connection))
         self._engine.enter(channel, connection, user, info)
 
-    def _left(self, spoke: Spoke, channel: str, connection: str) -> None:
+    def _left(self, spoke: Spoke, channel: str, connection: str, delay: float | None = None) -> None:
         if (channel, connection) in spoke.entered:
             spoke.entered.remove((channel, connection))
-            self._engine.leave(channel, connection)
+            self._engine.leave(channel, connection, delay)
 
     def _publish(
         self,
@@ -329,7 +329,7 @@ class Hub:
     def enter(self, channel: str, connection: str, user: str, info: bytes) -> None:
         """Do nothing: nobody is at the supervisor."""
 
-    def leave(self, channel: str, connection: str) -> None:
+    def leave(self, channel: str, connection: str, delay: float | None = None) -> None:
         """Do nothing: nobody is at the supervisor."""
 
     def members(self, channel: str, after: str, limit: int, size: int) -> MaybeDeferred[Members]:

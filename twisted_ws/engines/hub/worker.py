@@ -184,9 +184,9 @@ class HubEngine:
         """Tell the hub (see `Engine`)."""
         self._link.send("enter", channel, connection, user, info)
 
-    def leave(self, channel: str, connection: str) -> None:
+    def leave(self, channel: str, connection: str, delay: float | None = None) -> None:
         """Tell the hub (see `Engine`)."""
-        self._link.send("leave", channel, connection)
+        self._link.send("leave", channel, connection, delay)
 
     def members(self, channel: str, after: str, limit: int, size: int) -> Deferred[Members]:
         """Return some users on a channel (see `Engine`)."""

@@ -6,7 +6,7 @@ import secrets
 import string
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -171,6 +171,7 @@ class RedisEngine:
         self._revocations: dict[bytes, float] = {}
         self._tick = _Tick(self._look)
         self._sweeper = _Tick(self._sweep)
+        self._sweepDue = 0.0  # when it will be called, while it is on the wheel
         self._isFlushing = False
         self._unreadable = ""
         self._contact: Contact | None = None
@@ -359,7 +360,7 @@ class RedisEngine:
             for place in places:
                 channel, space, user = place.decode().partition(" ")
                 if space:
-                    self._presence.tell([(channel, user)])
+                    self._presence.tell({(channel, user): None})
                 elif channel not in self._watches.channels:
                     self._watches.countAgain([channel])
             self._flush()
@@ -661,9 +662,9 @@ class RedisEngine:
         self._presence.enter(channel, connection, user, info)
         self._flushSoon()
 
-    def leave(self, channel: str, connection: str) -> None:
+    def leave(self, channel: str, connection: str, delay: float | None = None) -> None:
         """Note who is no longer there (see `Engine`)."""
-        self._presence.leave(channel, connection)
+        self._presence.leave(channel, connection, delay)
         self._flushSoon()
 
     def _flushSoon(self) -> None:
@@ -676,21 +677,32 @@ class RedisEngine:
         self._isFlushing = False
         link = self._requests.link
         keys = self.keys
-        delay = self._limits.presenceDelay
+        usual = self._limits.presenceDelay
         for _ in range(STATEMENTS):
             if link is None or not self._presence or self._requests.isStopped:
                 return
-            changes = self._presence.take()
-            flat = [each for change in changes for each in (change[0], change[1], change[2], change[3])]
-            places = [(change[0], change[1]) for change in changes]
-            link.call(ENTER, (), keys.prefix, keys.messages, self._node.id, int(delay * 1000), *flat).addErrback(
-                partial(self._untold, places)
-            )
-            if self._sweeper.wheelSlot is None and any(not change[2] for change in changes):
-                self._wheel.after(self._sweeper, delay)
+            flat: list[Any] = []
+            places: dict[tuple[str, str], float | None] = {}
+            leaving: list[float] = []
+            for channel, user, count, info, delay in self._presence.take():
+                places[channel, user] = delay
+                wait = usual if delay is None else delay
+                flat += (channel, user, count, info, int(wait * 1000))
+                if not count:
+                    leaving.append(wait)
+            link.call(ENTER, (), keys.prefix, keys.messages, self._node.id, *flat).addErrback(partial(self._untold, places))
+            if leaving:
+                self._sweepAfter(min(leaving))
         self._flushSoon()
 
-    def _untold(self, places: list[tuple[str, str]], failure: Failure) -> None:
+    def _sweepAfter(self, seconds: float) -> None:
+        """Have `_sweep` called in so many seconds, unless it will be sooner."""
+        due = self._wheel.seconds() + seconds
+        if self._sweeper.wheelSlot is None or due < self._sweepDue:
+            self._sweepDue = due
+            self._wheel.set(self._sweeper, due)
+
+    def _untold(self, places: Mapping[tuple[str, str], float | None], failure: Failure) -> None:
         self._presence.tell(places)
 
     def _sweep(self) -> None:
@@ -700,8 +712,8 @@ class RedisEngine:
             return
 
         def swept(reply: list[int]) -> None:
-            if reply[1] >= 0 and self._sweeper.wheelSlot is None and self._requests.link is link:
-                self._wheel.after(self._sweeper, reply[1] / 1000)
+            if reply[1] >= 0 and self._requests.link is link:
+                self._sweepAfter(reply[1] / 1000)
 
         link.call(SWEEP, (self.keys.leaving,), self.keys.prefix, self.keys.messages).addCallbacks(swept, lambda _: None)
 

@@ -161,9 +161,9 @@ class SeveralEngine:
         """Note who is there (see `Engine`)."""
         self._of(channel).enter(channel, connection, user, info)
 
-    def leave(self, channel: str, connection: str) -> None:
+    def leave(self, channel: str, connection: str, delay: float | None = None) -> None:
         """Note who is no longer there (see `Engine`)."""
-        self._of(channel).leave(channel, connection)
+        self._of(channel).leave(channel, connection, delay)
 
     def members(self, channel: str, after: str, limit: int, size: int) -> Deferred[Members]:
         """Return who is on a channel (see `Engine`)."""

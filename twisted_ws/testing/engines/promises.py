@@ -713,6 +713,23 @@ class EngineContract:
         self.untilEach(distinct, lambda node: len(node.leaves) == 2, "the second leave")
         assert self._members(pair[0]) == []
 
+    def test_delaysOfLeaves(self) -> None:
+        """A leave is told after its own delay, whatever others are waited for."""
+        first = self.pair(presenceDelay=60)[0]
+        for channel in "ab":
+            self.watch(first, channel)
+            first.enter(channel, 1, "ann")
+            first.enter(channel, 2, "bob")
+        self.until(lambda: len(first.joins) == 4, "two users on each channel")
+        first.leave("a", 1)
+        first.leave("b", 1, 30)
+        self.harness.settle()
+        first.leave("b", 2, 1)
+        self.until(lambda: first.leaves, "a leave")
+        self.harness.advance(1.5)
+        assert [(channel, member.user) for channel, member in first.leaves] == [("b", "bob")]
+        assert self._members(first) == [("bob", 1)]
+
     def test_manyMembers(self) -> None:
         """The users on a channel come in pages by name, of so many users or bytes, and none is missing or twice."""
         first, second = self.pair()

@@ -188,11 +188,11 @@ class RecordingNode:
         self._present[channel, connection] = user, info
         self.engine.enter(channel, connection, user, info)
 
-    def leave(self, channel: str, number: int) -> None:
+    def leave(self, channel: str, number: int, *delay: float) -> None:
         """Let it be no longer there."""
         connection = f"{self.id}.{number}"
         self._present.pop((channel, connection), None)
-        self.engine.leave(channel, connection)
+        self.engine.leave(channel, connection, *delay)
 
     # What the engine asks.
 

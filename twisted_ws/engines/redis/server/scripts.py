@@ -599,9 +599,9 @@ end
 
 _ENTER = """
 local prefix, to, node = ARGV[1], ARGV[2], ARGV[3]
-local due = ms() + ARGV[4]
-for n = 5, #ARGV, 4 do
-  present(prefix, to, node, ARGV[n], ARGV[n + 1], ARGV[n + 2], ARGV[n + 3], due)
+local now = ms()
+for n = 4, #ARGV, 5 do
+  present(prefix, to, node, ARGV[n], ARGV[n + 1], ARGV[n + 2], ARGV[n + 3], now + ARGV[n + 4])
 end
 return {'ok'}
 """
