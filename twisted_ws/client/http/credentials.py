@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from twisted_ws.dispatch.awaitables import asDeferred
 
 # Returns a token, or something to await for it.
-TokenFunction = Callable[[], "str | Awaitable[str]"]
+TokenFunction = Callable[[], str | Awaitable[str]]
 
 
 class Credentials:
