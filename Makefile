@@ -13,7 +13,8 @@ run: $(VENV)/.run
 	$(BIN)/twistd --pidfile= -n wsservice --port 8080 --tls-port 8443 $(ARGS)
 
 # The tests in two halves. Those that start processes, browsers or builds mostly wait, so they get more workers than cores; the rest
-# keep a core busy each. tests/conftest.py puts the longest first, and keeps together those that share what they start.
+# keep a core busy each, while the others wait. tests/conftest.py puts the longest first, and keeps together those that share what
+# they start.
 APART := tests/browser tests/live $(addprefix tests/,test_docs.py test_packaging.py web/api/test_openapi.py) \
 	$(addprefix tests/daemon/,test_live.py test_workers_live.py test_workers_life.py workers/test_trial.py) \
 	$(addprefix tests/client/test_,others.py programs.py sync.py) \
@@ -24,20 +25,25 @@ CORES := $(shell nproc)
 BUSY := --dist=loadfile --no-loadscope-reorder --numprocesses=$(CORES)
 WAITING := --dist=loadfile --no-loadscope-reorder --numprocesses=$(shell echo $$((3 * $(CORES))))
 
+# Both at once, with $(1) as Python; what the busy half says comes last. An end by Ctrl-C ends both.
+define HALVES
+@said=$$(mktemp); nice $(1) -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART)) > $$said 2>&1 & busy=$$!; \
+trap 'kill $$busy 2> /dev/null; rm -f $$said' EXIT; trap 'exit 130' INT TERM; status=0; \
+$(1) -m pytest -q $(WAITING) $(APART) || status=$$?; wait $$busy || status=$$?; cat $$said; exit $$status
+endef
+
 # For the edit: no process, browser, build or real daemon, and nothing that is marked as exhaustive.
 quick: $(VENV)/.test
 	$(BIN)/python -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART)) -m "not exhaustive" --hypothesis-profile=quick
 
 test: $(VENV)/.test
 	@tools/need chromium curl firefox-esr nodejs npm nginx haproxy varnish slapd
-	$(BIN)/python -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART))
-	$(BIN)/python -m pytest -q $(WAITING) $(APART)
+	$(call HALVES,$(BIN)/python)
 
 # Which lines and branches the tests reach: they take half as long again.
 coverage: $(VENV)/.test
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART))
-	$(BIN)/coverage run -m pytest -q $(WAITING) $(APART)
+	$(call HALVES,$(BIN)/coverage run)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
