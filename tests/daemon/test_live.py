@@ -20,7 +20,7 @@ import trustme
 
 from tests.live.nursery import BIN, run
 from tests.live.support import COMMAND, PATIENCE, PORTS, TWIST, TWISTD, curl, environment, running, starting, until, writeService
-from twisted_ws.daemon.addresses import isDualStack
+from twisted_ws.daemon.listening.addresses import isDualStack
 
 TWISTD_DAEMON = (str(BIN / "twistd"), "wsservice")
 

@@ -21,7 +21,7 @@ class _Daemon:
     fails = ""
     exitCode = 0
 
-    def __init__(self, settings: Settings, runner: None) -> None:
+    def __init__(self, settings: Settings, runner: None, again: object = None) -> None:
         order.append(settings)
 
     def privilegedStartService(self) -> None:

@@ -17,8 +17,8 @@ from zope.interface import directlyProvides
 
 from tests.daemon.support import PortsReactor
 from tests.web.worlds import Client
-from twisted_ws.daemon.addresses import ListenAddress
-from twisted_ws.daemon.listeners import Listener
+from twisted_ws.daemon.listening.addresses import ListenAddress
+from twisted_ws.daemon.listening.listeners import Listener
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import Mount, Settings, merge
 from twisted_ws.errors import ConfigurationError

@@ -13,7 +13,7 @@ from twisted_ws.errors import ConfigurationError
 
 
 class _Daemon:
-    def __init__(self, settings: Settings, runner: Any) -> None:
+    def __init__(self, settings: Settings, runner: Any, again: Any = None) -> None:
         self.settings, self.runner, self.early = settings, runner, False
 
     def listenEarly(self) -> None:

@@ -109,7 +109,7 @@ def _service(options: ExplainOptions, settings: Any) -> tuple[str, Any]:
     """Return the path of the service that is meant, and the service, guarded as it is where it is mounted."""
     from twisted_ws.access.namespaces import Namespaces
     from twisted_ws.channels.service import ChannelService
-    from twisted_ws.daemon.targets import loadService
+    from twisted_ws.daemon.loading.targets import loadService
 
     for mount in settings.services:
         if options["service"] not in (None, mount.path):

@@ -106,7 +106,7 @@ class ServiceOptions(Options, AuthOptionMixin):
 
     def opt_help_services(self) -> None:
         """List the installed services, and exit."""
-        from twisted_ws.daemon.targets import describeInstalled
+        from twisted_ws.daemon.loading.targets import describeInstalled
 
         print(describeInstalled())
         raise SystemExit(0)

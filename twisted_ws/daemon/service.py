@@ -17,13 +17,13 @@ from twisted.python.failure import Failure
 
 from twisted_ws.access.publishers.audit import AuditLog
 from twisted_ws.access.publishers.credentials import Credentials
-from twisted_ws.daemon.addresses import ListenAddress
-from twisted_ws.daemon.authenticators import makeAuthenticators
-from twisted_ws.daemon.engines import engineMaker
 from twisted_ws.daemon.expiry import ExpiryWatch
-from twisted_ws.daemon.listeners import Listener
+from twisted_ws.daemon.listening.addresses import ListenAddress
+from twisted_ws.daemon.listening.listeners import Listener
+from twisted_ws.daemon.loading.authenticators import makeAuthenticators
+from twisted_ws.daemon.loading.engines import engineMaker
+from twisted_ws.daemon.loading.targets import loadInterceptor, loadService
 from twisted_ws.daemon.settings import Settings
-from twisted_ws.daemon.targets import loadInterceptor, loadService
 from twisted_ws.engines.historyfile import HistoryFile
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError, ServiceError

@@ -13,8 +13,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 
-from twisted_ws.daemon import addresses
-from twisted_ws.daemon.addresses import ListenAddress
+from twisted_ws.daemon.listening import addresses
+from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.errors import ConfigurationError
 
 

@@ -14,8 +14,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
-from twisted_ws.daemon.addresses import ListenAddress
-from twisted_ws.daemon.listeners import Listener
+from twisted_ws.daemon.listening.addresses import ListenAddress
+from twisted_ws.daemon.listening.listeners import Listener
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.server.server import WebSocketServer
 

@@ -5,8 +5,8 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from twisted_ws.daemon import engines
-from twisted_ws.daemon.engines import engineMaker
+from twisted_ws.daemon.loading import engines
+from twisted_ws.daemon.loading.engines import engineMaker
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.server.server import WebSocketServer

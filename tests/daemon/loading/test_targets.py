@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from twisted_ws.daemon import targets
-from twisted_ws.daemon.targets import describeInstalled, loadService
+from twisted_ws.daemon.loading import targets
+from twisted_ws.daemon.loading.targets import describeInstalled, loadService
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.services.demo import Demo
 

@@ -11,7 +11,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
-from twisted_ws.daemon.addresses import ListenAddress
+from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.daemon.workers.sockets import HeldPort, HeldUnixPort, HoldingReactor, InheritingReactor
 
 PATIENCE = 30

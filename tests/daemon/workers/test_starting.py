@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from tests.daemon.support import PortsReactor
-from twisted_ws.daemon.addresses import ListenAddress
+from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.daemon.process import ProcessDaemon
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.daemon.workers.cores import cores

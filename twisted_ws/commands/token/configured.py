@@ -9,8 +9,8 @@ from typing import Any
 
 from twisted_ws.access.kinds.jwt import JWTAuthenticator
 from twisted_ws.access.tokens.presets import completed
-from twisted_ws.daemon.authenticators import makeAuthenticators
 from twisted_ws.daemon.lines import lineOf
+from twisted_ws.daemon.loading.authenticators import makeAuthenticators
 from twisted_ws.daemon.settings import load, merge
 from twisted_ws.errors import ConfigurationError
 

@@ -13,7 +13,7 @@ from twisted.internet.endpoints import AdoptedStreamServerEndpoint, TCP4ServerEn
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from twisted_ws.daemon.adopted import Adopting
+from twisted_ws.daemon.listening.adopted import Adopting
 from twisted_ws.daemon.workers.sockets import HoldingReactor, InheritedEndpoint, InheritingReactor
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.wire.door.proxyprotocol import ProxiedEndpoint

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.daemon.addresses import ListenAddress
+from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.server.server import WebSocketServer
 

@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from twisted_ws.daemon.adopted import adoptUnixPort
+from twisted_ws.daemon.listening.adopted import adoptUnixPort
 
 
 @implementer(IListeningPort)

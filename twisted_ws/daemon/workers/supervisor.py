@@ -14,9 +14,9 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.daemon.authenticators import ISSUERS, makeAuthenticators
-from twisted_ws.daemon.engines import engineMaker
-from twisted_ws.daemon.listeners import Listener
+from twisted_ws.daemon.listening.listeners import Listener
+from twisted_ws.daemon.loading.authenticators import ISSUERS, makeAuthenticators
+from twisted_ws.daemon.loading.engines import engineMaker
 from twisted_ws.daemon.process import ProcessDaemon, _endAtOnce, _exitWithError
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import KEYS, Settings

@@ -38,10 +38,10 @@ from twisted.python.reflect import namedModule
 from zope.interface import implementer
 
 from twisted_ws import __version__
-from twisted_ws.daemon.addresses import ListenAddress
 from twisted_ws.daemon.clock import countMonotonicTime
-from twisted_ws.daemon.engines import MEMORY
-from twisted_ws.daemon.listeners import Listener
+from twisted_ws.daemon.listening.addresses import ListenAddress
+from twisted_ws.daemon.listening.listeners import Listener
+from twisted_ws.daemon.loading.engines import MEMORY
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.watchdog import Watchdog
 from twisted_ws.daemon.workers.lifeline import Lifeline

@@ -1,0 +1,1 @@
+"""Where the daemon listens: addresses, and their ports from start to stop."""

@@ -1,0 +1,1 @@
+"""What settings name: services, engines and authenticators, from a name to the object."""
