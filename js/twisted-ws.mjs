@@ -553,10 +553,10 @@ if (type === "subscribed" && source.subscriptions.includes(subscription)) subscr
 subscription._begin(source, frame);
 } else {
 const [first] = source.asked.keys();
-const { ref = code === "bad-request" && !channel ? first : undefined, message, reason } = frame;
+const { ref = code === "bad-request" && !channel ? first : undefined, message, reason, retryAfter } = frame;
 const asked = source.asked.get(ref);
 source.asked.delete(ref);
-if (type === "error") asked?.fail(new TwistedWSError(code, message, { channel, reason }));
+if (type === "error") asked?.fail(new TwistedWSError(code, message, { channel, reason, retryAfter: 1000 * retryAfter || undefined }));
 else asked?.done(frame);
 }
 }

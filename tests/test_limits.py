@@ -6,7 +6,10 @@ import pytest
 
 from twisted_ws.limits import Limits, parseSize
 
-ZERO_ALLOWED = {"historyMessages", "maxConnections", "maxConnectionsPerIp", "messageRate", "pingInterval", "drainTimeout"}
+ZERO_ALLOWED = {"historyMessages", "maxConnections", "maxConnectionsPerIp", "messageRate", "pingInterval", "drainTimeout"} | {
+    "messageRatePerUser",
+    "messageRatePerIp",
+}
 
 
 def test_defaults():

@@ -192,6 +192,7 @@ class ChannelError(Exception):
         status: the HTTP status for it.
         message: what is wrong, for people; it goes to the client that asked.
         reason: one word that says more, such as "expired" of a subscription token; "" if there is nothing to say.
+        retryAfter: seconds after which it may succeed, None if nobody knows.
         channel: the refused channel, if known; None if the request as a whole is refused.
     """
 
@@ -218,6 +219,7 @@ class ChannelError(Exception):
         self.reason = reason
         self.status: int = self.STATUSES[code]
         self.message = message
+        self.retryAfter: float | None = None
         self.channel: str | None = None
 
 

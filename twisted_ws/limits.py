@@ -111,6 +111,29 @@ class Limits:
         "served. Not counted: what a handler takes as text, bytes or msgspec.Raw, and publications that no onPublish looks at",
     )
     messageRate: int = _limit(0, "messages/second", "1008", "for each caller; a burst of one second is allowed", "no limit")
+    messageRatePerUser: int = _limit(
+        0,
+        "messages/second",
+        "1008, or 429 by HTTP",
+        "over all connections of one user, whom an authenticator has found: more connections must not allow more. A burst "
+        "of one second is allowed; each worker counts for itself",
+        "no limit",
+    )
+    messageRatePerIp: int = _limit(
+        0,
+        "messages/second",
+        "1008, or 429 by HTTP",
+        "the same over all connections of one address (IPv6: one /64) that are no user's. Offices and mobile networks put many "
+        "people behind one address",
+        "no limit",
+    )
+    rateKeys: int = _limit(
+        100_000,
+        "users, addresses and keys",
+        "one of them begins anew",
+        "whose rates are counted at the same time, those of publications (`[channels]`) included: each takes about 400 bytes "
+        "while it is active, and nothing when it is idle",
+    )
     controlRate: int = _limit(100, "frames/second", "1008", "pings and pongs cost as much as messages and carry nothing")
     readAhead: int = _limit(
         64 * KIB,

@@ -26,7 +26,9 @@ class TokenBucket:
     def left(self) -> float:
         """Return how many tokens there are now."""
         now = self._clock()
-        self._tokens = min(self._burst, self._tokens + max(now - self._seen, 0) * self._rate)
+        grown = min(self._burst, self._tokens + max(now - self._seen, 0) * self._rate)
+        if grown > self._tokens:  # there may be more than fit, for an excuse
+            self._tokens = grown
         self._seen = now
         return self._tokens
 

@@ -18,6 +18,8 @@ ASK = "ask"
 WORDS = ("anyone", "users", "owner", "granted", "subscribers", ASK, "nobody")
 SCOPE = "scope:"
 USER = "{user}"
+# How many publications a second: of each user, of each address that is nobody's, and with each API key.
+PER_USER, PER_IP, PER_KEY = RATES = ("publish-rate-per-user", "publish-rate-per-ip", "publish-rate-per-key")
 # What happens to slow subscribers; see `twisted_ws.channels.mailbox.Policy`.
 POLICIES = ("close", "drop-oldest", "latest")
 # Tables: a subscription to a pattern looks at all of them that are within it, a few microseconds each.
@@ -123,6 +125,12 @@ def _seconds(table: Table, name: str, value: Any) -> float:
     return value
 
 
+def _rate(table: Table, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < inf:
+        raise ValueError(f" must be a number of messages a second, 0 for no limit, not {value!r}.")
+    return value
+
+
 def _policy(table: Table, name: str, value: Any) -> str:
     if value not in POLICIES:
         raise ValueError(f" must be {', '.join(POLICIES[:-1])} or {POLICIES[-1]}, not {value!r}.")
@@ -136,6 +144,7 @@ OPTIONS: Mapping[str, Callable[[Table, str, Any], Any]] = {
     "history-age": _seconds,
     "policy": _policy,
     "presence-delay": _seconds,
+    **dict.fromkeys(RATES, _rate),
 }
 
 

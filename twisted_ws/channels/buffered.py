@@ -37,9 +37,14 @@ class BufferedSubscriber(Subscriber):
 
     While the peer keeps up, everything goes straight to its connection. What does not fit there waits in a mailbox, and follows
     in order as the connection drains. The connection counts what is in the mailbox with its own bytes.
+
+    Attributes:
+        held: seconds for which messages of the peer had to wait for others since it last published, where somebody counts them.
     """
 
-    __slots__ = ("_channels", "_connection", "_easing", "_goesOn", "_isPumping", "_mailbox", "_patterns", "_service", "sender")
+    __slots__ = (
+        *("_channels", "_connection", "_easing", "_goesOn", "_isPumping", "_mailbox", "_patterns", "_service", "held", "sender"),
+    )
 
     format: ClassVar[Format] = staticmethod(rawFormat)
 
@@ -54,6 +59,7 @@ class BufferedSubscriber(Subscriber):
         self._easing: Deferred[None] | None = None
         self._service = service
         self._patterns: tuple[tuple[str, ...], tuple[str, ...]] | None = None  # for these channels: how names in patterns begin
+        self.held = 0.0
         self.gone = not self._connection.isOpen()
         caller.membership = self
 

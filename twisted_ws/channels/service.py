@@ -18,10 +18,12 @@ from twisted.python.failure import Failure
 from twisted_ws.access.chain import Chain
 from twisted_ws.access.lifetime import Term
 from twisted_ws.access.namespaces import ACTIONS, Namespaces
+from twisted_ws.access.rates import PublicationRates
 from twisted_ws.access.refusals import AccessRefused
 from twisted_ws.access.rules import ChannelAccess, Step
 from twisted_ws.access.tokens.claims import ChannelGrants
 from twisted_ws.caller import Caller
+from twisted_ws.channels.buffered import BufferedSubscriber
 from twisted_ws.channels.formats import SUBPROTOCOL
 from twisted_ws.channels.mailbox import Policy
 from twisted_ws.channels.websocket import JsonSubscriber, RawSubscriber
@@ -117,6 +119,7 @@ class ChannelService(WebSocketService):
     )
 
     interceptors: tuple[Interceptor, ...] = ()  # set when it is mounted: its hooks are called through these
+    rates: PublicationRates | None = None  # set when it is mounted, where there are such rates
     access: ChannelAccess | None = None  # see `guard`
     chain: Chain | None = None  # set when it is mounted, where there are authenticators
 
@@ -488,7 +491,10 @@ class ChannelService(WebSocketService):
             ChannelError: it may not.
         """
         checkName(channel, self.server.limits.channelName)
-        if self.access is not None and self._require(self.access, "publish", caller, channel, None, granted) is None:
+        isAsked = self.access is not None and self._require(self.access, "publish", caller, channel, None, granted) is None
+        if self.rates is not None:  # before the back end is asked, which would cost it more
+            self._count(self.rates, caller, channel)
+        if isAsked:
             await self._requireAsked("publish", caller, channel, granted, asked)
         shown = message
         isLookedAt = self.interceptors or getattr(self.onPublish, "__func__", None) is not ChannelService.onPublish
@@ -508,6 +514,17 @@ class ChannelService(WebSocketService):
             # The hook's fault: what a client sends can always be encoded.
             self._failed(Failure(), "onPublish")
             raise ChannelError("internal-error", "The service failed.") from None
+
+    def _count(self, rates: PublicationRates, caller: Any, channel: str) -> None:
+        """Count a publication.
+
+        Raises:
+            ChannelError: there are too many.
+        """
+        subscriber, excused = caller.membership, 0.0
+        if isinstance(subscriber, BufferedSubscriber):
+            excused, subscriber.held = subscriber.held, 0.0
+        rates.check(channel, caller.identity, caller.request.peerAddress, excused)
 
     def _decoded(self, message: Message) -> Any:
         """Return the value of a client's message.
@@ -593,10 +610,19 @@ class ChannelService(WebSocketService):
         """Do what a client asks, or publish what it sends."""
         subscriber = caller.membership
         if isinstance(subscriber, (JsonSubscriber, RawSubscriber)):
-            await subscriber.received(text)
+            await (subscriber.received(text) if self.rates is None else self._timed(subscriber, text))
 
     async def onBinaryMessage(self, caller: Caller, data: bytes) -> None:
         """Publish what a client sends."""
         subscriber = caller.membership
         if isinstance(subscriber, (JsonSubscriber, RawSubscriber)):
-            await subscriber.received(data)
+            await (subscriber.received(data) if self.rates is None else self._timed(subscriber, data))
+
+    async def _timed(self, subscriber: JsonSubscriber | RawSubscriber, message: str | bytes) -> None:
+        # What comes meanwhile waits, and is then counted all at once.
+        seconds = self.server.reactor.seconds
+        begin = seconds()
+        try:
+            await subscriber.received(message)
+        finally:
+            subscriber.held += seconds() - begin

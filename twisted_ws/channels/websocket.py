@@ -269,7 +269,9 @@ class JsonSubscriber(BufferedSubscriber):
         self._answer(error, None)
 
     def _answer(self, error: ChannelError, ref: Ref, channel: str | None = None) -> None:
-        fields = {} if channel is None else {"channel": channel}
+        fields: dict[str, Any] = {} if channel is None else {"channel": channel}
         if error.reason:
             fields["reason"] = error.reason
+        if error.retryAfter is not None:
+            fields["retryAfter"] = error.retryAfter
         self.write(notice("error", ref, code=error.code, message=error.message, **fields))

@@ -19,7 +19,8 @@ from twisted_ws.access.authenticator import Authenticator
 from twisted_ws.access.chain import Chain, Guest, requireScope, requireValid
 from twisted_ws.access.failures import Failures
 from twisted_ws.access.lifetime import LONGEST_WAIT, SOON, Lifetime
-from twisted_ws.access.namespaces import Namespaces
+from twisted_ws.access.namespaces import RATES, Namespaces
+from twisted_ws.access.rates import PublicationRates, Rates
 from twisted_ws.access.refusals import AccessRefused, forbidden
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.access.sources import MOST_BYTES
@@ -128,6 +129,8 @@ class WebSocketServer:
         engine: what numbers and keeps the messages of its channels.
         node: the server as its engine sees it.
         revocations: the credentials that are not accepted any more.
+        rates: counts what each user, address and publisher does.
+        publicationRates: the same by channel; None if no table of `channelRules` has a rate.
         failures: the wrong credentials that came from each address, counted for all authenticators.
 
     Raises:
@@ -170,6 +173,8 @@ class WebSocketServer:
         self._interceptors = checkInterceptors(interceptors)
         self._channelRules = channelRules or {}
         self._namespaces = Namespaces(channelRules)
+        self.rates = Rates(self.runtime)
+        self.publicationRates = self._publicationRates()
         self.revocations = Revocations(unixTime)
         self.failures = Failures(self.limits, reactor.seconds)
         self._authenticators: dict[str, Authenticator] = {GUEST_NAME: Guest(), **(authenticators or {})}
@@ -243,6 +248,9 @@ class WebSocketServer:
         hasOptions = self._namespaces.says("history-messages", "history-age", "presence-delay", "policy")
         return ChannelOptions(self._namespaces, self.limits) if hasOptions else None
 
+    def _publicationRates(self) -> PublicationRates | None:
+        return PublicationRates(self._namespaces, self.rates) if self._namespaces.says(*RATES) else None
+
     def setChannelRules(self, channelRules: Mapping[str, Mapping[str, Any]]) -> Deferred[None]:
         """Let other rules decide from now on, and end the subscriptions that they do not allow ("no longer allowed").
 
@@ -261,6 +269,7 @@ class WebSocketServer:
             return succeed(None)
         self._namespaces = Namespaces(channelRules)
         self._channelRules = channelRules
+        self.publicationRates = self._publicationRates()
         self.channels.setOptions(self._channelOptions())
         self.channels.isGuarded = False
         for _, mounted in self._routes:
@@ -284,6 +293,7 @@ class WebSocketServer:
     def _guard(self, mounted: Mounted) -> None:
         """Let the rules decide for a service of channels."""
         if isinstance(mounted.service, ChannelService):
+            mounted.service.rates = self.publicationRates
             self.channels.isGuarded |= mounted.service.guard(self._namespaces, mounted.chain is not None)
 
     async def _judgeAll(self) -> None:
@@ -692,6 +702,7 @@ class WebSocketServer:
         except ServiceError:  # it was changed after it was mounted
             raise refusal(Failure(), service, request, self.mayLog) from None
         chosen, runtime = None, self.runtime
+        isCounted = self.limits.messageRatePerUser or self.limits.messageRatePerIp
         if request.subProtocols:
             chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
 
@@ -701,6 +712,8 @@ class WebSocketServer:
 
         def attend(connection: WebSocketConnection) -> EventReceiver:
             caller = Caller(connection, request, chosen, self._callers)
+            if isCounted:
+                connection.sharedRate = self.rates.ofConnection(request.identity, request.peerAddress)
             identity = request.identity
             if identity is not None and identity.expiresAt is not None:
                 if identity.expiresAt - runtime.unixTime() > SOON:

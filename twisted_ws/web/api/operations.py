@@ -67,6 +67,16 @@ class Call:
         if not self.request.by.scopes.allows(scope, channel):
             raise ChannelError("forbidden", lacks(scope))
 
+    def count(self, channel: str) -> None:
+        """Count a publication of the caller's key.
+
+        Raises:
+            ChannelError: there are too many.
+        """
+        if self.server.publicationRates is not None:
+            checkName(channel, self.server.limits.channelName)
+            self.server.publicationRates.checkKey(channel, self.request.by.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -107,6 +117,7 @@ async def post(call: Call) -> schemas.Published:
     """Publish the body."""
     checkName(call.channel, call.server.limits.channelName)
     key = idempotencyKey(call.request)
+    call.count(call.channel)
     published = await call.server.publish(call.channel, messageOf(call.request), key=_given(call.query.key), idempotencyKey=key)
     return schemas.Published(*published)
 
@@ -129,7 +140,8 @@ async def batch(call: Call) -> schemas.Results:
         try:
             results.append(await _publish(call, message))
         except ChannelError as error:
-            results.append(schemas.Failed(error.code, error.message))
+            wait = UNSET if error.retryAfter is None else error.retryAfter
+            results.append(schemas.Failed(error.code, error.message, wait))
     return schemas.Results(results)
 
 
@@ -371,6 +383,7 @@ OPERATIONS = (
 
 async def _publish(call: Call, message: schemas.BatchMessage) -> schemas.Published:
     call.require("publish", message.channel)
+    call.count(message.channel)
     published = await call.server.publish(
         message.channel, _encoded(message), key=_given(message.key), idempotencyKey=_given(message.idempotencyKey)
     )

@@ -230,6 +230,7 @@ class Failed(Struct):
 
     error: Annotated[str, _said("What went wrong, for programs.")]
     message: Annotated[str, _said("What went wrong, for people.")]
+    retryAfter: Annotated[float, _said("Seconds after which it may succeed, if that is known.")] | UnsetType = UNSET
 
 
 class Published(Struct):

@@ -107,11 +107,13 @@ class ChannelsResource(HttpResource):
 
     async def _publish(self, request: HttpRequest, channelRequest: ChannelRequest) -> None:
         message, idempotency = messageOf(request), idempotencyKey(request)
+        visitor = channelRequest.visitor
+        self._server.rates.checkMessage(visitor.identity, visitor.request.peerAddress)
         with concerning(channelRequest.names[0]):
             key = channelRequest.query.get("key")
             granted = await channelRequest.granted(request)
             published = await channelRequest.service.publishFor(
-                channelRequest.visitor, channelRequest.names[0], message, key, idempotency, granted
+                visitor, channelRequest.names[0], message, key, idempotency, granted
             )
         request.say("Content-Type", "application/json")
         request.answer(jsonBody(published._asdict()))

@@ -102,7 +102,11 @@ def nothing(request: HttpRequest, readers: str = "", others: str = "") -> HttpEr
 
 def httpError(error: ChannelError) -> HttpError:
     """Return the answer to a request about a channel that was refused."""
-    headers = retryAfter() if error.status in (429, 503) else None
+    headers = None
+    if error.retryAfter is not None:
+        headers = retryAfter(error.retryAfter)
+    elif error.status in (429, 503):
+        headers = retryAfter()
     more = {} if error.channel is None else {"channel": error.channel}
     if error.reason:
         more["reason"] = error.reason

@@ -647,10 +647,10 @@ class TwistedWS extends Emitter {
     } else {
       // The server does not know the ref of a request that it could not read, but answers requests in order.
       const [first] = source.asked.keys();
-      const { ref = code === "bad-request" && !channel ? first : undefined, message, reason } = frame;
+      const { ref = code === "bad-request" && !channel ? first : undefined, message, reason, retryAfter } = frame;
       const asked = source.asked.get(ref);
       source.asked.delete(ref);
-      if (type === "error") asked?.fail(new TwistedWSError(code, message, { channel, reason }));
+      if (type === "error") asked?.fail(new TwistedWSError(code, message, { channel, reason, retryAfter: 1000 * retryAfter || undefined }));
       else asked?.done(frame);
     }
   }

@@ -8,7 +8,7 @@ front door has read and judged the head (`twisted_ws.wire.frontdoor`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.defer import Deferred
@@ -87,6 +87,21 @@ _DONE = Failure(ConnectionDone())
 _log = Logger()
 
 
+class SharedRate(Protocol):
+    """Counts a connection's messages with those of others."""
+
+    @property
+    def rate(self) -> int:
+        """Return how many may come in a second."""
+
+    def within(self, unread: float) -> bool:
+        """Count one more message, and return whether it may come.
+
+        Args:
+            unread: seconds in which nothing was read, in total; only differences count.
+        """
+
+
 @implementer(IHalfCloseableProtocol)
 class WebSocketConnection(QuietServerProtocol):
     """One connection, from the 101 to the end of its transport.
@@ -96,6 +111,9 @@ class WebSocketConnection(QuietServerProtocol):
     Args:
         welcome: the answer to the handshake.
         admittedAs: the address that the gate counted.
+
+    Attributes:
+        sharedRate: counts its messages with those of others; None: they are not counted so. It is set before it opens.
     """
 
     runtime: Runtime
@@ -112,6 +130,7 @@ class WebSocketConnection(QuietServerProtocol):
     _rest: bytearray | None = None  # received bytes that wait for another turn
     _controlRate: Rate | None = None
     _messageRate: Rate | None = None
+    sharedRate: SharedRate | None = None
     _wheel: Wheel
     _fanOuts: FanOuts
     _outbox: Outbox
@@ -155,7 +174,8 @@ class WebSocketConnection(QuietServerProtocol):
         assert welcome is not None
         limits, wheel = self.limits, self.runtime.wheel
         self._receiver = welcome.attend(self)
-        self._deliver = self._deliverWithinRate if limits.messageRate else self._receiver.messageReceived
+        isCounted = limits.messageRate or self.sharedRate is not None
+        self._deliver = self._deliverWithinRate if isCounted else self._receiver.messageReceived
         self._idleTimeout = welcome.idleTimeout
         now, missed = wheel.secondsAndMissed()
         self._unread = -missed if missed else 0.0  # the constant takes no memory
@@ -399,13 +419,18 @@ class WebSocketConnection(QuietServerProtocol):
             deliver(message)
 
     def _deliverWithinRate(self, message: str | bytes) -> None:
-        if self._messageRate is None:
-            self._messageRate = Rate()
-        limit = self.limits.messageRate
-        if self._isWithin(self._messageRate, limit):
-            self._receiver.messageReceived(message)
-        else:
-            self.fail(PolicyViolation(f"more than {limit} messages a second", "too many messages"))
+        limit, shared = self.limits.messageRate, self.sharedRate
+        if limit:
+            if self._messageRate is None:
+                self._messageRate = Rate()
+            if not self._isWithin(self._messageRate, limit):
+                self.fail(PolicyViolation(f"more than {limit} messages a second", "too many messages"))
+                return
+        if shared is not None and not shared.within(self._notRead(self.runtime.reactor.seconds())):
+            whose = f"more than {shared.rate} messages a second of one user or address"
+            self.fail(PolicyViolation(whose, "too many messages"))
+            return
+        self._receiver.messageReceived(message)
 
     # Everything else: Autobahn.
 
@@ -423,9 +448,12 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _isWithin(self, rate: Rate, limit: int) -> bool:
         now = self.runtime.reactor.seconds()
+        return rate.within(limit, now, self.runtime.wheel.missedUntil(now) + self._notRead(now))
+
+    def _notRead(self, now: float) -> float:
+        """Return the seconds in which nothing was read."""
         # A pause counts up to now: what waits for its turn is handled before the pause ends.
-        unread = self._unread + now if self._pauses else self._unread
-        return rate.within(limit, now, self.runtime.wheel.missedUntil(now) + unread)
+        return self._unread + now if self._pauses else self._unread
 
     # Reading pauses for three independent reasons.
 
