@@ -375,6 +375,27 @@ def waiting(world, hook):
     return goOn
 
 
+@pytest.mark.parametrize("comes", ["websocket", "v1", "events", "poll"])
+def test_infoOfCredentials(worlds, comes):
+    """Presence tells what the credentials say of a user, whatever the transport; a service's own hook has the last word."""
+    world = worlds(("named",), named=Tokens(lambda: 1_000_000.0, info={"name": "Ann"}))
+    if comes == "websocket":
+        world.socket("ann.600")
+    elif comes == "v1":
+        world.v1("ann.600")[0].writeTextMessage('{"type": "subscribe", "channel": "a"}')
+    elif comes == "events":
+        world.events("/channels/a", "Authorization: Bearer ann.600")
+    else:
+        world.http().ask("/channels/a?wait=60", "Authorization: Bearer ann.600")
+    world.memory.settle()
+    seen = world.http().get("/channels/a?presence=true", "Authorization: Bearer bob.600").json["presence"]
+    assert seen["members"] == [{"user": "ann", "info": {"name": "Ann"}, "connections": 1}]
+    world.service.onPresence = lambda caller, channel: {"as": caller.user}
+    world.socket("eve.600")
+    seen = world.http().get("/channels/a?presence=true", "Authorization: Bearer bob.600").json["presence"]
+    assert seen["members"][1] == {"user": "eve", "info": {"as": "eve"}, "connections": 1}
+
+
 @pytest.mark.parametrize("ending", ["revoked", "expired"])
 @pytest.mark.parametrize("hook", ["onUpgrade", "onSubscribe", "onPresence"])
 @pytest.mark.parametrize("query", ["", "?wait=100", "events"])

@@ -13,12 +13,14 @@ class Tokens:
     Args:
         unixTime: the wall clock; tokens count from its first reading.
         scopes: those of every identity.
+        info: what presence tells of everybody.
     """
 
-    def __init__(self, unixTime, scopes=()):
+    def __init__(self, unixTime, scopes=(), info=None):
         self._unixTime = unixTime
         self._begin = unixTime()
         self._scopes = frozenset(scopes)
+        self._info = info
         self._sources = TokenSources(["header", "subprotocol", "cookie:token"])
 
     def identify(self, request):
@@ -32,5 +34,11 @@ class Tokens:
         if expiresAt <= self._unixTime():
             raise unauthorized(EXPIRED, "The token has expired.")
         return Identity(
-            user, expiresAt=expiresAt, scopes=self._scopes, issuedAt=self._begin, isAmbient=found.isAmbient, tokenId=found.token
+            user,
+            expiresAt=expiresAt,
+            scopes=self._scopes,
+            info=self._info,
+            issuedAt=self._begin,
+            isAmbient=found.isAmbient,
+            tokenId=found.token,
         )

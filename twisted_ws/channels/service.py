@@ -96,7 +96,8 @@ class ChannelService(WebSocketService):
     - ``onPublish(caller, channel, message)``: before a message of a client (a str, bytes or JSON value) is published. Returns
       None, or what to publish instead.
     - ``onUnsubscribe(caller, channel)``: after a subscription has ended, also by a close.
-    - ``onPresence(caller, channel)``: what presence says of the caller's user, any JSON value.
+    - ``onPresence(caller, channel)``: what presence says of the caller's user, any JSON value; by default, the `info` of its
+      credentials.
 
     Args:
         publish: whether clients may publish.
@@ -162,7 +163,8 @@ class ChannelService(WebSocketService):
         """Do nothing."""
 
     def onPresence(self, caller: Any, channel: str) -> Any:
-        """Say nothing."""
+        """Say what the caller's credentials do (`Identity.info`); nothing without any."""
+        return None if caller.identity is None else caller.identity.info
 
     # What each transport asks.
 
