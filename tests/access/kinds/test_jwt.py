@@ -124,6 +124,12 @@ def test_leeway(tmp_path, claims):
         ({"require": {"realm_access.roles": "chat"}}, {"realm_access": {"roles": ["a", "chat"]}}, True),
         ({"require": {"verified": True}}, {"verified": 1}, False),
         ({"require": {"azp": "app"}}, {"azp": "app", "aud": "account"}, True),
+        ({"require": {"azp": ["app", "tool"]}}, {"azp": "tool", "aud": "account"}, True),
+        ({"require": {"azp": ["app", "tool"]}}, {"azp": "to", "aud": "account"}, False),
+        ({"require": {"azp": ["app", "tool"]}}, {"aud": "account"}, False),
+        ({"require": {"roles": ["chat", "admin"]}}, {"roles": ["admin", "a"]}, True),
+        ({"require": {"roles": ["chat", "admin"]}}, {"roles": []}, False),
+        ({"require": {"verified": [True, 2]}}, {"verified": 1}, False),
         ({"user": "who.name"}, {"who": {"name": "ann"}}, True),
         ({"id": "sid"}, {"sid": 7}, False),
         ({"id": "sid"}, {"sid": "x" * 257, "jti": "t1"}, False),
@@ -351,6 +357,8 @@ def test_badKeyFiles(tmp_path, content):
         ({"isuer": "x"}, "did you mean issuer"),
         ({"expiry": "never"}, "close or keep"),
         ({"require": {"a": []}}, "require must be"),
+        ({"require": {"a": ["x", None]}}, "require must be"),
+        ({"require": {"a": [["x"]]}}, "require must be"),
     ],
 )
 def test_wrongOptions(tmp_path, options, message):

@@ -39,7 +39,7 @@ issuer = "https://shop.example"
 audience = "push"
 user = "name"
 leeway = 5
-require = { tenant = "one" }
+require = { tenant = ["one", "two"] }
 """
 RSA = rsa.generate_private_key(65537, 2048)
 CURVE = ec.generate_private_key(ec.SECP384R1())
@@ -117,6 +117,7 @@ def test_made(place: Place) -> None:
     )
     assert (found.claims["age"], found.claims["of"]) == (7, "x y")
     assert found.tokenId
+    assert found.claims["tenant"] == "one"
     assert found.expiresAt - found.issuedAt == 3600 + 5
     assert (
         jwt.decode(place.made("--secret-file", str(place.directory / "jwt.key"), "--user", "ann"), SECRET, ["HS256"])["sub"]
@@ -179,7 +180,7 @@ def test_steps(place: Place) -> None:
     assert lines[6:] == [
         'iss: "https://shop.example"; it must be "https://shop.example"  [F:6]',
         'aud: "push"; it must have "push"  [F:7]',
-        'required: tenant is "one", and must be "one"  [F:10]',
+        'required: tenant is "one", and must be "one" or "two"  [F:10]',
         'user: name is "ann"  [F:8]',
         'scopes: scope is ["chat"]  [F:3, by default]',
         "grants: twisted_ws is missing  [F:3, by default]",
@@ -199,7 +200,7 @@ REFUSED: list[tuple[str, str]] = [
     (sign(aud="other"), "refused (aud): The token is for another audience.  [F:7]"),
     (sign(aud=...), "refused (aud): The token is for another audience.  [F:7]"),
     (sign(aud=[7]), "refused (aud): The token has an audience that is malformed (aud)."),
-    (sign(tenant="two"), "refused (required): A claim does not have the value that is required.  [F:10]"),
+    (sign(tenant="three"), "refused (required): A claim does not have the value that is required.  [F:10]"),
     (sign(name=...), "refused (user): The token does not name a user with 1 to 128 characters.  [F:8]"),
     (sign(scope=7), "refused (scopes): The scopes are neither text nor a list of texts.  [F:3, by default]"),
     (sign(twisted_ws=[]), "refused (grants): The grants are not an object.  [F:3, by default]"),

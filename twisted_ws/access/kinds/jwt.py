@@ -291,6 +291,10 @@ def whyNotMine(rules: ClaimRules, token: Token) -> str:
 
 def _required(options: Options) -> dict[str, Any]:
     found: dict[str, Any] = options.table("require", {})
-    if not all(isinstance(each, str | int | float | bool) for each in found.values()):
-        raise options.wrong("require", "a table of claims and their values")
+    if not all(_isWanted(each) or (isinstance(each, list) and each and all(map(_isWanted, each))) for each in found.values()):
+        raise options.wrong("require", "a table of claims, each with a value or a list of values")
     return found
+
+
+def _isWanted(value: Any) -> bool:
+    return isinstance(value, str | int | float)  # or true and false

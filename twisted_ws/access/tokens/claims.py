@@ -30,7 +30,7 @@ class ClaimRules:
     Attributes:
         issuer: who must have issued a token; None: anybody with the key.
         audience: whom a token may be for, any one of them; (): it must not be for anybody in particular.
-        require: claims that must have a value, or, if they are lists, include it.
+        require: claims that must have a value, or, if they are lists, include it; of a list of values, any one of them.
         user: the claim with the name of the user.
         scopes: that with scopes, a list or a text with spaces; a token need not have it.
         grants: that with channels: ``{"subscribe": [...], "publish": [...], "info": ...}``; a token need not have it.
@@ -224,7 +224,9 @@ def _checkAudience(rules: ClaimRules, claims: Mapping[str, Any]) -> None:
 
 
 def _isOrHas(value: Any, wanted: Any) -> bool:
-    if isinstance(value, list) and not isinstance(wanted, list):
+    if isinstance(wanted, list):
+        return any(_isOrHas(value, each) for each in wanted)
+    if isinstance(value, list):
         return any(_isOrHas(each, wanted) for each in value)
     # True is 1 in Python, but not in JSON.
     return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)

@@ -253,7 +253,8 @@ def _rows(rules: ClaimRules, claims: Mapping[str, Any], now: float) -> Iterator[
     yield _issuerRow(rules, claims)
     yield _audienceRow(rules, claims)
     for name, wanted in rules.require.items():
-        yield Row("required", f"{name} is {_shown(claimAt(claims, name))}, and must be {_shown(wanted)}", f"require.{name}")
+        values = " or ".join(map(_shown, wanted if isinstance(wanted, list) else [wanted]))
+        yield Row("required", f"{name} is {_shown(claimAt(claims, name))}, and must be {values}", f"require.{name}")
     yield Row("user", f"{rules.user} is {_shown(claimAt(claims, rules.user))}", "user")
     yield Row("scopes", f"{rules.scopes} is {_shown(claimAt(claims, rules.scopes))}", "scopes")
     yield Row("grants", f"{rules.grants} is {_shown(claimAt(claims, rules.grants))}", "grants")

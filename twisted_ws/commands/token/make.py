@@ -160,7 +160,8 @@ def _claims(options: MakeOptions, rules: ClaimRules, now: float, seconds: float)
         if options["publish"]:
             claims["publish"] = options["publish"]
     else:
-        claims |= {**rules.require, rules.user: options["user"]}
+        claims |= {name: wanted[0] if isinstance(wanted, list) else wanted for name, wanted in rules.require.items()}
+        claims[rules.user] = options["user"]
         if options["scope"]:
             claims[rules.scopes] = options["scope"] if rules.scopes != "scope" else " ".join(options["scope"])
         grants = {name: options[name] for name in ("subscribe", "publish") if options[name]}
