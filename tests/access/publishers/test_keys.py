@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 
 from twisted_ws.access.publishers.keys import KeyFile
 from twisted_ws.access.publishers.scopes import EVERYTHING
@@ -49,8 +49,35 @@ def test_scopes(tmp_path: Path) -> None:
     assert not shop.allows("delete", "orders.42")
     assert not shop.allows("broadcast")
     assert keys.find(KEY).scopes.allows("disconnect")
+    assert keys.expired(KEY) is None
     now += 1
     assert keys.find(KEY) is None
+    assert keys.expired(KEY) == "ops, line 2"
+
+
+def test_expiry(tmp_path: Path) -> None:
+    """At each start and reload the log names the keys that have expired, and those that will within two weeks."""
+    now = datetime(2027, 1, 31, 12, tzinfo=UTC).timestamp()
+    days = ["2027-01-30", "2027-01-31", "2027-02-13", "2027-02-14"]
+    text = "".join(f"key{number}: {KEY}{number} until={day}\n" for number, day in enumerate(days))
+    path = write(tmp_path / "keys", text)
+    with capturedLogs() as events:
+        keys = KeyFile(path, lambda: now)
+    said = [formatEvent(event) for event in events]
+    assert said == [
+        f"The API key key0 (line 1 of {path}) expired after 2027-01-30",
+        f"The API key key1 (line 2 of {path}) expires after 2027-01-31",
+        f"The API key key2 (line 3 of {path}) expires after 2027-02-13",
+    ]
+    with capturedLogs() as again:
+        keys.reload()
+    assert [formatEvent(event) for event in again] == said
+
+
+def test_expiredAndReplaced(tmp_path: Path) -> None:
+    """A key that stands in the file twice counts as long as one of its lines does."""
+    text = f"shop: {KEY} until=2020-01-01\nshop: {KEY} publish:*\nshop: {KEY} until=2020-01-01\n"
+    assert str(KeyFile(write(tmp_path / "keys", text)).find(KEY).scopes) == "publish:*"
 
 
 @pytest.mark.parametrize(

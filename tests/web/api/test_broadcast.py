@@ -284,6 +284,20 @@ def test_realCredentials(tmp_path: Any) -> None:
     assert world.server.sent == ["x"]
 
 
+def test_expiredKey(tmp_path: Any) -> None:
+    """Whoever has a key that has expired is told so, and the log names it; it is no guess, however often it comes."""
+    path = tmp_path / "keys"
+    path.write_text(f"shop: {KEY} until=2020-01-31 broadcast\n")
+    path.chmod(0o600)
+    world = World(Credentials(keyFile=str(path), limits=Limits(authFailures=3), reactor=SteadyClock()))
+    with capturedLogs() as events:
+        responses = [world.post(b"x", b"Authorization: Bearer " + KEY.encode()) for _ in range(5)]
+    assert [each.status for each in responses] == [401] * 5
+    assert responses[4].json == {"error": "unauthorized", "message": "The API key has expired."}
+    assert formatEvent(events[0]).endswith("(POST /broadcaster/broadcast; it is shop, line 1)")
+    assert world.server.sent == []
+
+
 def test_pages(tmp_path: Any) -> None:
     """A web page may broadcast with an API key, which no browser adds by itself, but not with a remembered password."""
     world = World(Guard("shop"))

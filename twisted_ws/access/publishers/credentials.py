@@ -33,7 +33,15 @@ class CredentialsError(Exception):
 
 
 class Unauthenticated(CredentialsError):
-    """Credentials are missing or wrong: HTTP's 401."""
+    """Credentials are missing or wrong: HTTP's 401.
+
+    Attributes:
+        hint: what the log says in addition.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class TooManyFailures(CredentialsError):
@@ -179,7 +187,12 @@ class Credentials:
         kind, value = scheme.lower(), value.strip()
         if kind == "bearer" and self._keys is not None:
             holder = self._keys.find(value)
-            return succeed(holder) if holder is not None else fail(self._wrong(address))
+            if holder is not None:
+                return succeed(holder)
+            expired = self._keys.expired(value)  # which is no guess: whoever has it may know
+            return fail(
+                self._wrong(address) if expired is None else Unauthenticated("The API key has expired.", f"it is {expired}")
+            )
         if kind == "basic" and self._portals:
             wait = self._failures.wait(addressKey(address))
             if wait:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
+from twisted.logger import Logger
+
 from twisted_ws.access.publishers.scopes import EVERYTHING, Scopes
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.exposure import isOpenToOthers, warnIfExposed
@@ -21,6 +23,11 @@ _KEY = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 # Each request's key is compared with every key: this many bytes hold about 3,800 keys, and take less than a millisecond.
 _MOST_BYTES = 64 * 1024
+# Days before a key's end in which the log names it at each start and reload: as many as for a certificate.
+WARN_DAYS = 14
+_DAY = 24 * 60 * 60
+
+_log = Logger()
 
 
 class KeyHolder(NamedTuple):
@@ -79,24 +86,42 @@ class KeyFile:
             ConfigurationError: as for the class.
         """
         self._keys = self._parse(self._read())
+        for each in self._keys:
+            if each.until is not None and each.until - self._unixTime() < WARN_DAYS * _DAY:
+                _log.warn(
+                    "The API key {name} (line {line} of {path}) {ends} {day}",
+                    name=each.holder.name,
+                    line=each.line,
+                    path=self._path,
+                    ends="expires after" if self._counts(each) else "expired after",
+                    day=datetime.fromtimestamp(each.until - _DAY, UTC).date(),
+                )
 
     def find(self, key: str) -> KeyHolder | None:
         """Return who has `key` (named "line 3" if it has no name), None if the key is unknown or has ended.
 
         The time that this takes does not depend on the key: it compares digests, and all of them.
         """
-        found = None
+        found = self._lines(key)
+        return next((each.holder for each in reversed(found) if self._counts(each)), None)
+
+    def expired(self, key: str) -> str | None:
+        """Return which key this is whose last day has passed, such as "shop, line 3"; None for any other."""
+        found = self._lines(key)
+        return next((f"{each.holder.name}, line {each.line}" for each in reversed(found) if not self._counts(each)), None)
+
+    def _lines(self, key: str) -> list[_Key]:
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-        for each in self._keys:
-            if hmac.compare_digest(each.digest, digest) and (each.until is None or self._unixTime() < each.until):
-                found = each.holder
-        return found
+        return [each for each in self._keys if hmac.compare_digest(each.digest, digest)]
+
+    def _counts(self, key: _Key) -> bool:
+        return key.until is None or self._unixTime() < key.until
 
     def named(self, name: str) -> Iterator[tuple[int, KeyHolder, bool]]:
         """Yield the line of each key of this name, who has it, and whether it still counts."""
         for each in self._keys:
             if each.holder.name == name:
-                yield each.line, each.holder, each.until is None or self._unixTime() < each.until
+                yield each.line, each.holder, self._counts(each)
 
     def _read(self) -> bytes:
         try:

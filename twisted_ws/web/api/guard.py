@@ -124,7 +124,7 @@ class GuardedResource(HttpResource):
     def _unknown(self, failure: Failure) -> Failure:
         error = failure.value
         if isinstance(error, Unauthenticated):
-            raise HttpError(401, str(error), headers={"WWW-Authenticate": self._credentials.challenges})
+            raise HttpError(401, str(error), headers={"WWW-Authenticate": self._credentials.challenges}, hint=error.hint)
         if isinstance(error, TooManyFailures):
             raise HttpError(429, str(error), headers=retryAfter(error.wait))
         if isinstance(error, CheckFailed):
