@@ -54,8 +54,8 @@ class Membership(Protocol):
     def expiring(self, seconds: float) -> None:
         """Tell the client that its credentials end soon, and the connection with them."""
 
-    def lapse(self, channel: str) -> None:
-        """End a subscription whose token has expired, unless it needs none."""
+    def lapse(self, channel: str, reason: str = ...) -> None:
+        """End a subscription whose token has expired, or is revoked, unless it needs none."""
 
 
 class Registry(Protocol):

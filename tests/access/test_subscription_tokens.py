@@ -270,6 +270,47 @@ def test_subscribedAgain(worlds):
     assert client.caller.channels == ("news",)
 
 
+def test_revokedLater(worlds):
+    """What a token that is revoked has allowed ends at once, on open connections too, and nothing else does."""
+    world = worlds(rules={"news": {"subscribe": "anyone"}})
+    token, other = world.token("a", "news", jti="t1"), world.token("b", jti="t2")
+    client = world.v1()
+    for channel, each in ("a", token), ("news", token), ("b", other):
+        ask(client, type="subscribe", channel=channel, token=each)
+    stream = world.events("/channels/a?format=json", carrying(token))
+    raw = world.memory.connect("/channels/a", headers={"Authorization": "Bearer ann.10000", "Channel-Token": token})
+    stream.events()
+    world.server.engine.revoke(Revocation("t1", None, 0, BEGIN + 1000))
+    world.memory.settle()
+    assert frames(client) == [{"type": "unsubscribed", "channel": "a", "reason": "revoked"}]
+    assert stream.frames() == [{"type": "unsubscribed", "channel": "a", "reason": "revoked"}]
+    assert (stream.ended, stream.lastId, raw.closed) == (True, "disconnected", (4403, "revoked"))
+    assert client.caller.channels == ("news", "b")
+
+
+@pytest.mark.parametrize("reason", ["revoked", "expired"])
+def test_endsWhileAHookIsAsked(worlds, reason):
+    """A token that ends while a hook is asked allows nothing when the hook has answered."""
+    waiting = []
+
+    class Slow(ChannelService):
+        def onSubscribe(self, caller, channel):
+            waiting.append(Deferred())
+            return waiting[-1]
+
+    world = worlds(service=Slow())
+    client = world.v1()
+    assert ask(client, type="subscribe", channel="a", token=world.token("a", seconds=5, jti="t1")) == []
+    if reason == "revoked":
+        world.server.engine.revoke(Revocation("t1", None, 0, BEGIN + 1000))
+    else:
+        world.memory.advance(6)
+    waiting[0].callback(None)
+    world.memory.settle()
+    assert [each.get("reason") for each in frames(client)] == [None, reason]
+    assert client.caller.channels == ()
+
+
 def test_withTheIdentity(world):
     """New credentials leave subscriptions with a token alone, and the connection ends with the credentials, not the tokens."""
     client = world.v1("ann.60")

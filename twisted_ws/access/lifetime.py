@@ -29,10 +29,12 @@ class Term(NamedTuple):
     Attributes:
         until: Unix time.
         mayPublish: whether it allows to publish to the channel, too.
+        tokenId: the id of the token, by which it can be revoked; None without one.
     """
 
     until: float
     mayPublish: bool
+    tokenId: str | None = None
 
 
 class Lifetime:
@@ -84,6 +86,10 @@ class Lifetime:
     def granted(self, channel: str) -> Term | None:
         """Return what a token allows on a channel, None without one."""
         return None if self._terms is None else self._terms.get(channel)
+
+    def withToken(self, token: str) -> list[str]:
+        """Return the channels that the token with an id allows."""
+        return [channel for channel, term in (self._terms or {}).items() if term.tokenId == token]
 
     def release(self, channel: str) -> None:
         """Forget the token of a channel that is no longer subscribed to."""

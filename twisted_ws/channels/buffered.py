@@ -150,10 +150,10 @@ class BufferedSubscriber(Subscriber):
     def hidden(self, channel: str) -> None:
         """Do nothing: a raw subscriber is not told who comes and goes."""
 
-    def lapse(self, channel: str) -> None:
-        """End a subscription whose token has expired, unless it needs none."""
+    def lapse(self, channel: str, reason: str = LAPSED) -> None:
+        """End a subscription whose token has expired, or is revoked, unless it needs none."""
         if self._service is None or not self._service.mayStay(self.caller, channel):
-            self._channels.unsubscribe(self, channel, LAPSED)
+            self._channels.unsubscribe(self, channel, reason)
 
     def expire(self) -> None:
         """Close."""

@@ -19,7 +19,7 @@ from twisted_ws.access.chain import Chain
 from twisted_ws.access.lifetime import Term
 from twisted_ws.access.namespaces import ACTIONS, Namespaces
 from twisted_ws.access.rates import PublicationRates
-from twisted_ws.access.refusals import AccessRefused
+from twisted_ws.access.refusals import REVOKED, AccessRefused
 from twisted_ws.access.rules import ChannelAccess, Step
 from twisted_ws.access.tokens.claims import ChannelGrants
 from twisted_ws.caller import Caller
@@ -214,8 +214,13 @@ class ChannelService(WebSocketService):
     def grant(self, caller: Any, channel: str, granted: ChannelGrants) -> None:
         """Let a subscription that has begun end with the token that allows it."""
         if channel in caller.channels and granted.subscribe.allows(channel):
-            term = Term(granted.expiresAt, granted.publish.allows(channel))
-            (caller.life or self.server.lifeOf(caller)).grant(channel, term)
+            term = Term(granted.expiresAt, granted.publish.allows(channel), granted.tokenId)
+            life = caller.life or self.server.lifeOf(caller)
+            life.grant(channel, term)
+            revocations = self.server.revocations
+            if revocations and revocations.coversToken(granted.tokenId, caller.identity.user, granted.issuedAt):
+                life.release(channel)  # while a hook was asked
+                caller.membership.lapse(channel, REVOKED)
 
     def renew(self, caller: Any, channel: str, granted: ChannelGrants) -> None:
         """Let a subscription go on with a new token.

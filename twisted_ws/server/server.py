@@ -21,7 +21,7 @@ from twisted_ws.access.failures import Failures
 from twisted_ws.access.lifetime import LONGEST_WAIT, SOON, Lifetime
 from twisted_ws.access.namespaces import RATES, Namespaces
 from twisted_ws.access.rates import PublicationRates, Rates
-from twisted_ws.access.refusals import AccessRefused, forbidden
+from twisted_ws.access.refusals import REVOKED, AccessRefused, forbidden
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.access.sources import MOST_BYTES
 from twisted_ws.caller import Caller
@@ -62,6 +62,8 @@ from twisted_ws.wire.websocket.welcome import Welcome
 
 # The cost of ending one HTTP response, in steps of `Turns`.
 STOPPING = 40
+# The same of a look at one connection.
+LOOKING = 1
 # The cost of looking whether a subscriber may stay, in steps of `Turns`.
 JUDGING = 20
 # Subscribers about whom a back end is asked at the same time after a change of rules: clients that come then wait for no more.
@@ -660,6 +662,8 @@ class WebSocketServer:
         ]
         if found:
             Deferred.fromCoroutine(self._endRevoked(found))
+        if revocation.token is not None:
+            Deferred.fromCoroutine(self._endGranted(revocation.token))
 
     async def _endRevoked(self, found: Iterable[Caller | Visitor]) -> None:
         async for each in self.runtime.turns.through(tuple(found), CLOSING):
@@ -670,6 +674,16 @@ class WebSocketServer:
                 each.close(EXPIRED, "revoked")
             elif each.membership is not None:
                 each.membership.expire()
+
+    async def _endGranted(self, token: str) -> None:
+        """End the subscriptions that a subscription token allows; it is looked for, because few are ever revoked."""
+        everybody = *self._callers, *self.channels.visitors
+        async for each in self.runtime.turns.through(everybody, LOOKING):
+            if each.life is None or each.membership is None:
+                continue
+            for channel in each.life.withToken(token):
+                each.life.release(channel)
+                each.membership.lapse(channel, REVOKED)
 
     def _limitLife(self, caller: Caller) -> None:
         """Let a connection end when its identity does."""

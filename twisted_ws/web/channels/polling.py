@@ -182,7 +182,7 @@ class Poll(Subscriber):
         self._channelRequest = channelRequest
         self._server = server
         self._question = question
-        self._ends: list[float] = [] if granted is None else [granted.expiresAt]
+        self._ends: tuple[float, ...] = () if granted is None else (granted.expiresAt,)
         self._gathered = Gathered(question.limit, server.limits)
         # Until it waits: what was missed on each channel, and what has come since.
         self._runs: dict[str, tuple[Replay | list[Publication], list[Publication]]] = {}
@@ -207,7 +207,7 @@ class Poll(Subscriber):
         """Return how many seconds it may wait: no longer than the client's credentials count."""
         ends, identity = self._ends, self._channelRequest.visitor.identity
         if identity is not None and identity.expiresAt is not None:
-            ends = [*ends, identity.expiresAt]
+            ends = *ends, identity.expiresAt
         if not ends:
             return self._question.wait
         return min(self._question.wait, max(min(ends) - self._server.channels.unixTime(), 0))
