@@ -436,7 +436,7 @@ def test_waits(worlds):
     """A token whose key has to be fetched is waited for, and one that is not verified in time is "unavailable"."""
     world = worlds()
     late = Reader(Deferred())
-    world.service.chain = Chain([("late", late)], Revocations(world.now), world.now, lambda _: True)
+    world.service.permissions.chain = Chain([("late", late)], Revocations(world.now), world.now, lambda _: True)
     client = world.v1()
     assert ask(client, type="subscribe", channel="a", token="x") == []
     world.memory.advance(world.server.limits.upgradeDeadline + 0.1)

@@ -144,15 +144,15 @@ class BufferedSubscriber(Subscriber):
         """Do nothing: a raw subscriber gets only messages."""
 
     def judge(self) -> Deferred[None] | None:
-        """End what is no longer allowed (see `ChannelService.judge`)."""
-        return None if self._service is None else self._service.judge(self)
+        """End what is no longer allowed (see `Permissions.judge`)."""
+        return None if self._service is None else self._service.permissions.judge(self)
 
     def hidden(self, channel: str) -> None:
         """Do nothing: a raw subscriber is not told who comes and goes."""
 
     def lapse(self, channel: str, reason: str = LAPSED) -> None:
         """End a subscription whose token has expired, or is revoked, unless it needs none."""
-        if self._service is None or not self._service.mayStay(self.caller, channel):
+        if self._service is None or not self._service.permissions.mayStay(self.caller, channel):
             self._channels.unsubscribe(self, channel, reason)
 
     def expire(self) -> None:

@@ -58,17 +58,17 @@ class RawSubscriber(BufferedSubscriber):
     ) -> None:
         """Subscribe to a channel of the URL, or close with the reason for the refusal."""
         self._resuming = after is not None
-        access = self._service.access
+        access = self._service.permissions.access
         try:
-            granted = None if token is None else await self._service.grantsOf(self.caller, token)
+            granted = None if token is None else await self._service.permissions.grantsOf(self.caller, token)
             info = await self._service.permit(self.caller, channel, False, granted, asked)
             await self._channels.subscribe(self, channel, after, info, None, last)
         except ChannelError as error:
             self.refuse(error)
         else:
             if granted is not None:
-                self._service.grant(self.caller, channel, granted)
-            if self._service.access is not access and (judging := self.judge()) is not None:
+                self._service.permissions.grant(self.caller, channel, granted)
+            if self._service.permissions.access is not access and (judging := self.judge()) is not None:
                 await judging  # the rules have changed since they let it in
 
     def begin(self, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None) -> None:
@@ -180,7 +180,7 @@ class JsonSubscriber(BufferedSubscriber):
                 case HistoryRequest():
                     await self._history(request)
                 case PresenceRequest():
-                    self._service.checkPresence(self.caller, request.channel)
+                    self._service.permissions.requirePresence(self.caller, request.channel)
                     if self._service.server.runtime.turns.over:
                         await self._service.server.runtime.turns.next()
                     who = self._channels.who(request.channel, request.cursor)
@@ -193,11 +193,11 @@ class JsonSubscriber(BufferedSubscriber):
             self._answer(error, request.ref, getattr(request, "channel", None))
 
     async def _subscribe(self, request: SubscribeRequest, after: Position | str | None, asked: Deferred[bool] | None) -> None:
-        granted, access = None, self._service.access
+        granted, access = None, self._service.permissions.access
         if request.token is not None:
-            granted = await self._service.grantsOf(self.caller, request.token)
+            granted = await self._service.permissions.grantsOf(self.caller, request.token)
             if granted is not None and request.channel in self.channels:
-                self._service.renew(self.caller, request.channel, granted)
+                self._service.permissions.renew(self.caller, request.channel, granted)
                 self.write(notice("renewed", request.ref, channel=request.channel))
                 return
         info = await self._service.permit(self.caller, request.channel, request.presence, granted, asked)
@@ -208,12 +208,12 @@ class JsonSubscriber(BufferedSubscriber):
         finally:
             self._asked = None
         if granted is not None:
-            self._service.grant(self.caller, request.channel, granted)
-        if self._service.access is not access and (judging := self.judge()) is not None:
+            self._service.permissions.grant(self.caller, request.channel, granted)
+        if self._service.permissions.access is not access and (judging := self.judge()) is not None:
             await judging  # the rules have changed since they let it in
 
     async def _history(self, request: HistoryRequest) -> None:
-        granted = None if request.token is None else await self._service.grantsOf(self.caller, request.token)
+        granted = None if request.token is None else await self._service.permissions.grantsOf(self.caller, request.token)
         if request.channel not in self.channels:
             await self._service.permit(self.caller, request.channel, False, granted)
         if self._service.server.runtime.turns.over:
@@ -226,7 +226,7 @@ class JsonSubscriber(BufferedSubscriber):
         self.write(notice("history", request.ref, channel=request.channel, messages=messages, next=page.next))
 
     async def _publish(self, request: PublishRequest, asked: Deferred[bool] | None) -> None:
-        granted = None if request.token is None else await self._service.grantsOf(self.caller, request.token)
+        granted = None if request.token is None else await self._service.permissions.grantsOf(self.caller, request.token)
         published = await self._service.publishFor(
             self.caller, request.channel, request.message(), request.key, request.idempotencyKey, granted, asked
         )

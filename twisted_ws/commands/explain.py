@@ -81,11 +81,12 @@ def main(arguments: Sequence[str]) -> int:
     except (ConfigurationError, ChannelError, ValueError) as error:
         complain(str(error))
         return Exit.USAGE
-    if service.access is None:
+    access = service.permissions.access
+    if access is None:
         print(f"{path} has no rules and asks nobody for credentials: its service decides")
         return Exit.OK
     steps: list[Any] = []
-    allowed = service.access.decide(options["action"], channel, identity, (), steps)
+    allowed = access.decide(options["action"], channel, identity, (), steps)
     text = Path(options["config"]).read_text(encoding="utf-8") if options["config"] else ""
     for step in steps:
         print(step.text + _place(options["config"], text, step.key))
@@ -117,7 +118,7 @@ def _service(options: ExplainOptions, settings: Any) -> tuple[str, Any]:
         service = loadService(mount.target, mount.options)
         if isinstance(service, ChannelService):
             authenticate = settings.authenticate if mount.authenticate is None else mount.authenticate
-            service.guard(Namespaces(settings.channelRules), bool(authenticate))
+            service.permissions.guard(Namespaces(settings.channelRules), bool(authenticate))
             return mount.path, service
     raise ConfigurationError(f"there is no channels service{' at ' + options['service'] if options['service'] else ''}")
 

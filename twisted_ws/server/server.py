@@ -295,8 +295,8 @@ class WebSocketServer:
     def _guard(self, mounted: Mounted) -> None:
         """Let the rules decide for a service of channels."""
         if isinstance(mounted.service, ChannelService):
-            mounted.service.rates = self.publicationRates
-            self.channels.isGuarded |= mounted.service.guard(self._namespaces, mounted.chain is not None)
+            mounted.service.permissions.rates = self.publicationRates
+            self.channels.isGuarded |= mounted.service.permissions.guard(self._namespaces, mounted.chain is not None)
 
     async def _judgeAll(self) -> None:
         asking: list[Deferred[None]] = []
@@ -340,7 +340,7 @@ class WebSocketServer:
         self._routes.add(path, mounted)
         if isinstance(service, ChannelService):
             service.interceptors = chained
-            service.chain = chain
+            service.permissions.chain = chain
             self._guard(mounted)
         _setServer(service, self)
 

@@ -295,4 +295,4 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
         life.set(identity)
         if granted is not None:
             for name in names:
-                channelRequest.service.grant(channelRequest.visitor, name, granted)
+                channelRequest.service.permissions.grant(channelRequest.visitor, name, granted)

@@ -52,7 +52,7 @@ class ChannelRequest:
             ChannelError: the token is refused.
         """
         token = request.fields.get(TOKEN_HEADER)
-        return None if token is None else await self.service.grantsOf(self.visitor, token)
+        return None if token is None else await self.service.permissions.grantsOf(self.visitor, token)
 
     async def subscribe(
         self,
@@ -97,7 +97,7 @@ class ChannelRequest:
             HttpError: the credentials have ended.
             ChannelError: the rules have changed: a client that tries again is judged by the new ones.
         """
-        if self.service.access is not self.access:
+        if self.service.permissions.access is not self.access:
             raise ChannelError("unavailable", "The rules have just changed.")
         if self.visitor.identity is not None:
             try:
