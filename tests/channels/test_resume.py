@@ -56,10 +56,11 @@ class Client:
         for channel in self.positions:
             self.subscribe(channel)
 
-    def subscribe(self, channel):
+    def subscribe(self, channel, last=None):
         after = self.positions.setdefault(channel, None)
-        self.answers.append((channel, after, *self.machine.expected(channel, after)))
-        self.say(type="subscribe", channel=channel, **({"after": after} if after is not None else {}))
+        self.answers.append((channel, after, *self.machine.expected(channel, after, last)))
+        asked = {"after": after, "last": last}
+        self.say(type="subscribe", channel=channel, **{name: value for name, value in asked.items() if value is not None})
 
     def unsubscribe(self, channel):
         self.positions.pop(channel)
@@ -172,11 +173,11 @@ class Machine(RuleBasedStateMachine):
         fresh = [offset for offset, at in self.times[channel].items() if at > self.clock.seconds() - LIMITS.historyAge]
         return [offset for offset in sorted(fresh)[-LIMITS.historyMessages :] if offset > self.deleted[channel]]
 
-    def expected(self, channel, after):
+    def expected(self, channel, after, last=None):
         """Return what the answer to a subscription has to say: recovered, count; None where the model does not know."""
         kept, top = self.kept(channel), max(self.log[channel], default=0)
         if after is None:
-            return False, 0
+            return False, min(last or 0, len(kept))
         epoch, _, offset = after.partition(":")
         if channel not in self.engine:
             return (None, 0) if epoch == self.currentEpoch() else (False, 0)
@@ -199,13 +200,13 @@ class Machine(RuleBasedStateMachine):
             self.publish(channel, "x" * size)
             self.everything.transport.settle()
 
-    @rule(client=st.integers(0, 2), channel=st.sampled_from(CHANNELS))
-    def subscribeOrNot(self, client, channel):
+    @rule(client=st.integers(0, 2), channel=st.sampled_from(CHANNELS), last=st.sampled_from([None, 1, 4, 50]))
+    def subscribeOrNot(self, client, channel, last):
         one = self.clients[client]
         if one.socket is None:
             one.connect()
         if one.read() and channel not in one.positions and channel not in one.nexts:
-            one.subscribe(channel)
+            one.subscribe(channel, last)
         elif one.socket is not None and channel in one.nexts and channel in one.positions:
             one.unsubscribe(channel)
 
