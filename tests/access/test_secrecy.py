@@ -21,6 +21,7 @@ from twisted_ws.access.sources import Found
 from twisted_ws.access.tokens.verification import Key, Token
 from twisted_ws.channels.subprotocol import readRequest
 from twisted_ws.client import Bearer
+from twisted_ws.client.http.credentials import SubscriptionToken
 from twisted_ws.daemon.settings import merge
 from twisted_ws.identity import Identity
 from twisted_ws.upgrade import UpgradeRequest
@@ -71,7 +72,10 @@ def test_authenticators(tmp_path):
         readRequest(f'{{"type":"auth","token":"{SECRET}"}}'),
         readRequest(f'{{"type":"subscribe","channel":"a","token":"{SECRET}"}}'),
         readRequest(f'{{"type":"publish","channel":"a","data":"{SECRET}"}}'),
+        readRequest(f'{{"type":"publish","channel":"a","data":1,"token":"{SECRET}"}}'),
+        readRequest(f'{{"type":"history","channel":"a","token":"{SECRET}"}}'),
         Bearer(SECRET),
+        SubscriptionToken(SECRET),
         merge({"authenticators": {"a": {"type": "jwt", "secret-file": "x"}}}, {}, (Password(b"a", SECRET.encode()),)),
     ],
     ids=lambda found: type(found).__name__,

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import jwt
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 
 from tests.access.kinds.support import SECRET, secretFile, settings
 from tests.access.tokens import Tokens
@@ -161,6 +162,18 @@ def test_refused(worlds, make, reason):
         assert (body["error"], body["reason"]) == ("forbidden", reason)
     raw = world.memory.connect("/channels/a", headers={"Authorization": "Bearer ann.10000", "Channel-Token": token})
     assert raw.closed[0] == 4403
+
+
+def test_logged(world):
+    """A refused subscription token is a line of the log, with user, address, authenticator and reason, and nothing of itself."""
+    token = world.token("a", user="bob")
+    with capturedLogs() as events:
+        ask(world.v1(), type="subscribe", channel="a", token=token)
+        world.http().get("/channels/a", ANN, carrying(token))
+    lines = [*map(formatEvent, events)]
+    why = "The subscription token is for another user. (another-user) by site"
+    assert lines[0].startswith(f"ann at 127.0.0.1 came with a subscription token that is refused: {why}")
+    assert not [part for part in token.split(".") for line in lines if part in line]
 
 
 def test_endsOneSubscription(world):
