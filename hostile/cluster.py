@@ -172,29 +172,47 @@ class Sentinels(Cluster):
 
     Attributes:
         valkey: the primary.
-        replica: its replica.
+        replica: its replica, or the first of them.
+        replicas: all of them.
+        way: the way of everybody to the primary.
+        count: how many replicas there are.
+        options: more of the servers' configuration.
     """
+
+    count = 1
+    options: tuple[str, ...] = ()
 
     def begin(self, stack: ExitStack) -> None:
         """Start all."""
-        self.valkey = stack.enter_context(Valkey(self.directory / "valkey"))
-        replicaOf = ("--replicaof", "127.0.0.1", str(self.valkey.port))
-        self.replica = stack.enter_context(Valkey(self.directory / "replica", options=replicaOf))
-        until("the replica is connected", lambda: self.replica.about("replication")["master_link_status"] == "up")
-        lines = f"sentinel monitor main 127.0.0.1 {self.valkey.port} 2\nsentinel down-after-milliseconds main 1000\n"
+        self.valkey = stack.enter_context(Valkey(self.directory / "valkey", options=self.options))
+        self.way = stack.enter_context(Way(self.valkey.port))
+        replicaOf = (*self.options, "--replicaof", "127.0.0.1", str(self.way.port))
+        names = [f"replica{number}" for number in range(self.count)]
+        self.replicas = [stack.enter_context(Valkey(self.directory / name, options=replicaOf)) for name in names]
+        for each in self.replicas:
+            until("it is connected", lambda each=each: each.about("replication")["master_link_status"] == "up")  # type: ignore[misc]
+        self.replica = self.replicas[0]
+        lines = f"sentinel monitor main 127.0.0.1 {self.way.port} 2\nsentinel down-after-milliseconds main 1000\n"
         lines += "sentinel failover-timeout main 10000\n"
         sentinels = [stack.enter_context(Valkey(self.directory / f"sentinel{number}", sentinel=lines)) for number in range(3)]
         for each in sentinels:
-            until("Sentinels know all", lambda each=each: _knowsAll(each))  # type: ignore[misc]
+            until("Sentinels know all", lambda each=each: _knowsAll(each, self.count))  # type: ignore[misc]
         where = ",".join(f"127.0.0.1:{each.port}" for each in sentinels)
         for number in range(3):
             self.add(stack, f"node{number}", "--engine", f"redis+sentinel://{where}/main")
 
 
-def _knowsAll(sentinel: Valkey) -> bool:
+class CarefulSentinels(Sentinels):
+    """The same with two replicas, and a primary takes nothing while it has not heard of any for two seconds."""
+
+    count = 2
+    options = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "2")
+
+
+def _knowsAll(sentinel: Valkey, replicas: int) -> bool:
     flat = sentinel.ask("SENTINEL", "MASTER", "main")
     facts = dict(zip(flat[::2], flat[1::2], strict=True))
-    return facts["num-slaves"] == "1" and facts["num-other-sentinels"] == "2"
+    return facts["num-slaves"] == str(replicas) and facts["num-other-sentinels"] == "2"
 
 
 def _isWorker(name: str, parent: int) -> bool:

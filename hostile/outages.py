@@ -13,10 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from hostile.cluster import Cluster, Nodes, NodesOnRedis, NodesWithWorkers, Sentinels, Workers, until
+from hostile.cluster import CarefulSentinels, Cluster, Nodes, NodesOnRedis, NodesWithWorkers, Sentinels, Workers, until
 from hostile.faults import CHANNELS, Clients, FaultRow
 from hostile.publisher import Publisher
 from hostile.subscribers import KINDS
+from hostile.valkey import Valkey
 
 __all__ = ["OUTAGES", "Outage", "Stage", "endure"]
 
@@ -69,6 +70,7 @@ class Outage:
         run: makes it happen.
         world: makes the servers.
         tells: whether losses may be reported to subscribers.
+        belated: whether what is reported may have come before what has been delivered already.
         size: the size of each message in bytes.
         rate: messages per second.
         limits: the table ``[limits]`` of each daemon.
@@ -79,6 +81,7 @@ class Outage:
     run: Callable[[Stage, Any], None]
     world: type[Cluster]
     tells: bool = False
+    belated: bool = False
     size: int = 100
     rate: float = 100
     limits: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -262,6 +265,43 @@ def sentinels(stage: Stage, cluster: Sentinels) -> None:
     until("a new primary", lambda: cluster.replica.about("replication")["role"] == "master")
     stage.heal()
     stage.wait(6)
+
+
+@outage("split brain", Sentinels, tells=True, belated=True)
+def splitBrain(stage: Stage, cluster: Sentinels) -> None:
+    """The network falls apart: one node still reaches the primary, and Sentinels promote the replica for the two others.
+
+    Both take messages for 6 s; then the network is whole again, and the old primary becomes a replica.
+    """
+    _split(stage, cluster)
+
+
+@outage("split brain with min-replicas-to-write", CarefulSentinels, tells=True, belated=True)
+def carefulSplit(stage: Stage, cluster: CarefulSentinels) -> None:
+    """The same with two replicas, and a primary that has not heard of one for 2 s (`min-replicas-max-lag`) refuses messages."""
+    _split(stage, cluster)
+
+
+def _split(stage: Stage, cluster: Sentinels) -> None:
+    cluster.way.divide(cluster.daemons[0].pid)
+    until("a new primary", lambda: any(_isPrimary(each) for each in cluster.replicas))
+    stage.wait(6)
+    (new,) = filter(_isPrimary, cluster.replicas)
+    assert _last(cluster.valkey) != _last(new), "only one has taken messages"
+    cluster.way.heal()
+    until("the old primary is a replica", lambda: not _isPrimary(cluster.valkey))
+    stage.heal()
+    stage.wait(4)
+
+
+def _isPrimary(valkey: Valkey) -> bool:
+    return valkey.about("replication")["role"] == "master"
+
+
+def _last(valkey: Valkey) -> list[str]:
+    """Return the last message of a channel that a server has."""
+    ((_, fields),) = valkey.ask("XREVRANGE", f"tw1:s:{CHANNELS[0]}", "+", "-", "COUNT", "1")
+    return list(fields)
 
 
 @outage("connections to Valkey cut", Nodes)
@@ -458,6 +498,7 @@ def endure(each: Outage, directory: Path, count: int = 9, scale: float = 1.0) ->
             "count": count,
             "secure": True,
             "silence": SILENCE,
+            "belated": each.belated,
         }
         clients = stack.enter_context(Clients(words, None))
         row.subscribers = clients.tell("begin")["subscribers"]

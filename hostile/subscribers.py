@@ -38,6 +38,7 @@ class Reader:
 
     Attributes:
         dropping: whether the policy may drop messages, which the client notices when offsets jump.
+        belated: whether a report of a loss is about everything before it, not only about what follows the last message.
         position: the id of the last message, or that of the subscription.
         seen: all numbers seen.
         told: the numbers that were reported as lost.
@@ -50,6 +51,7 @@ class Reader:
     """
 
     dropping: bool = False
+    belated: bool = False
     position: str = ""
     seen: set[int] = field(default_factory=set)
     told: set[int] = field(default_factory=set)
@@ -85,7 +87,7 @@ class Reader:
             self.disordered += 1
             return
         if self.pardon or (self.dropping and jumped):
-            self.told.update(range(self.last + 1, number))
+            self.told.update(set(range(0 if self.belated else self.last + 1, number)) - self.seen)
         self.pardon = False
         self.last = number
 
@@ -127,6 +129,7 @@ class Subscribers:
         self.mount: str = words["mount"]
         self.channels: list[str] = words["channels"]
         self.dropping = self.mount in ("/drop", "/latest")
+        self.belated: bool = words.get("belated", False)
         self.tls = unverified()
         self.home = asyncio.Event()
         self.home.set()
@@ -230,7 +233,7 @@ class Subscriber(asyncio.Protocol):
         self.secure = secure
         self.place = number % len(owner.places)
         names = owner.channels
-        self.readers = {name: Reader(owner.dropping) for name in self.choose(names, number)}
+        self.readers = {name: Reader(owner.dropping, owner.belated) for name in self.choose(names, number)}
         self.ready = asyncio.Event()
         self.connects = 0
         self.strange = ""

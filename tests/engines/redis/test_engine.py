@@ -8,6 +8,7 @@ import pytest
 from tests.engines.redis.harness import FaultyHarness
 from tests.engines.redis.servers import Server
 from twisted_ws.engines.contract import EngineState, HistoryLimits
+from twisted_ws.engines.redis import tail
 from twisted_ws.engines.redis.publishing import TOGETHER, TOGETHER_BYTES, packedLimits
 from twisted_ws.engines.redis.server.contact import Times
 from twisted_ws.engines.redis.server.scripts import HELLO, LONGEST, PUBLISH, REPAIR, VERSION
@@ -266,7 +267,27 @@ def test_full(harness, node):
 
 
 def test_lateNode(harness, node):
-    """What a node published, and nobody could give back in time, is published again; where it was known, a loss is said first."""
+    """What a node published before the server forgot it, and gives back too late, comes in its order if nobody was faster."""
+    first, second = node(), node()
+    feeds = [watch(harness, each, "a") for each in (first, second)]
+    publish(harness, first, "a", "1")
+    assert harness.until(lambda: all(len(feed.heard) == 1 for feed in feeds))
+    harness.cut(second.engine)
+    publish(harness, first, "a", "2", "3")
+    harness.cut(first.engine)
+    harness.server.ask("FLUSHALL")
+    harness.heal(second.engine)
+    publish(harness, second, "b", "so that the gate is open")
+    harness.heal(first.engine)
+    assert harness.until(lambda: len(feeds[1].heard) == 3)
+    publish(harness, second, "a", "4")
+    assert harness.until(lambda: all(len(feed.heard) == 4 for feed in feeds))
+    assert [feed.texts for feed in feeds] == [["1", "2", "3", "4"]] * 2
+    assert [feed.gaps for feed in feeds] == [[], []]
+
+
+def test_tooLateNode(harness, node):
+    """If somebody else was faster, nothing comes twice or out of order, and everybody is told that something is lost."""
     first, second = node(), node()
     feeds = [watch(harness, each, "a") for each in (first, second)]
     publish(harness, first, "a", "1")
@@ -278,13 +299,98 @@ def test_lateNode(harness, node):
     harness.heal(second.engine)
     publish(harness, second, "a", "4")
     harness.heal(first.engine)
-    assert harness.until(lambda: len(feeds[1].heard) == 4)
-    assert feeds[1].texts == ["1", "4", "2", "3"]
+    assert harness.until(lambda: all(feed.gaps for feed in feeds))
     publish(harness, second, "a", "5")
     assert harness.until(lambda: all(feed.texts[-1] == "5" for feed in feeds))
-    assert {*feeds[0].texts} == {"1", "2", "3", "4", "5"}
-    assert feeds[0].gaps
-    assert feeds[1].gaps == []
+    assert [feed.texts for feed in feeds] == [["1", "2", "3", "5"], ["1", "4", "5"]]
+
+
+@pytest.fixture
+def split(harness, node):
+    """Two nodes that watch "a", "b" and "c", each with a primary of its own; and what ends that."""
+    first, second = nodes = [node(), node()]
+    feeds = {channel: [watch(harness, each, channel) for each in nodes] for channel in "abc"}
+    for channel in "abc":
+        publish(harness, first, channel, "1")
+    old = harness.server
+    with Server(harness.binary, replicaof=f"127.0.0.1 {old.port}") as replica:
+
+        def has():
+            return all(replica.ask("STRLEN", key(harness, f"m:{channel}")) not in (None, ":0") for channel in "abc")
+
+        assert harness.until(has)
+        replica.ask("REPLICAOF", "NO", "ONE")
+        harness.server = replica
+        harness.ways[second.engine].drop()
+        assert harness.until(lambda: second.engine.state is not EngineState.UP)
+        assert harness.until(lambda: second.engine.state is EngineState.UP)
+        yield nodes, feeds, harness.ways[first.engine].drop
+        for each in nodes:
+            harness.wait(each.engine.stop())
+        harness.started.clear()
+    harness.server = old
+
+
+def test_splitBrain(harness, split):
+    """Where two primaries have numbered a channel, both sides hear of a loss; where only one has, nothing is lost or doubled."""
+    (first, second), feeds, heal = split
+    position = parsePosition(publish(harness, first, "a", "2")[0].id)
+    publish(harness, second, "a", "3", "4")
+    publish(harness, first, "b", "2", "3")
+    publish(harness, second, "c", "2", "3")
+    heal()
+    assert harness.until(lambda: all(feed.gaps for feed in feeds["a"]))
+    for channel in "abc":
+        publish(harness, first, channel, "5")
+    assert harness.until(lambda: all(feed.texts[-1] == "5" for pair in feeds.values() for feed in pair))
+    assert [feed.texts for feed in feeds["a"]] == [["1", "2", "5"], ["1", "3", "4", "5"]]
+    assert [feed.texts for channel in "bc" for feed in feeds[channel]] == [["1", "2", "3", "5"]] * 4
+    assert [feed.gaps for channel in "bc" for feed in feeds[channel]] == [[]] * 4
+    # Who comes back from either side gets what follows the meeting, and is told.
+    for each in (position, position._replace(offset=position.offset - 1)):
+        history = harness.wait(second.engine.since("a", each))
+        assert (history.recovered, [each.payload for each in history.publications]) == (False, [b"5"])
+
+
+@pytest.mark.parametrize("age", [30.0, 0.0])
+def test_splitBrainTraffic(harness, split, monkeypatch, age):
+    """What others publish while a node comes from the old primary comes to it in order, and once, behind the loss.
+
+    To see that there was one, a node needs no message: the position of its subscribers is enough.
+    """
+    monkeypatch.setattr(tail, "AGE", age)
+    (first, second), feeds, heal = split
+    publish(harness, first, "a", "2")
+    publish(harness, second, "a", "3")
+    assert harness.until(lambda: feeds["a"][1].isLive and len(feeds["a"][1].heard) == 2)
+    heal()
+    assert harness.until(lambda: first.engine.state is not EngineState.UP)
+    answers = []
+    while first.engine.state is not EngineState.UP:
+        answers.append(second.engine.publish("a", Message.of(str(len(answers) + 4))))
+        harness.turn()
+    for answer in answers:
+        harness.wait(answer)
+    publish(harness, second, "a", "end")
+    assert harness.until(lambda: all(feed.texts[-1] == "end" for feed in feeds["a"]))
+    theirs, ours = feeds["a"][1].texts, feeds["a"][0].texts
+    assert theirs == ["1", "3", *[str(number + 4) for number in range(len(answers))], "end"]
+    assert ours == ["1", "2", *theirs[len(theirs) - len(ours) + 2 :]]
+    assert [len(feed.gaps) for feed in feeds["a"]] == [1, 1]
+
+
+def test_splitBrainAnswer(harness, split):
+    """What came back from the old primary, but whose answer did not, is not published again at the new one."""
+    (first, second), feeds, heal = split
+    publish(harness, second, "a", "2")
+    harness.ways[first.engine].deafenCommands()
+    answer = first.engine.publish("a", Message.of("3"))
+    assert harness.until(lambda: feeds["a"][0].texts == ["1", "3"])
+    heal()
+    assert harness.wait(answer).id.endswith(":2")
+    publish(harness, second, "a", "4")
+    assert harness.until(lambda: all(feed.texts[-1] == "4" for feed in feeds["a"]))
+    assert [feed.texts for feed in feeds["a"]] == [["1", "3", "4"], ["1", "2", "4"]]
 
 
 def test_claimsAfterLoss(harness, node):

@@ -116,3 +116,7 @@ class Way:
         for each in self.open:
             if each.there is not None:
                 each.there.transport.pauseProducing()
+
+    def deafenCommands(self):
+        """The same for the connection that was made first: that of commands."""
+        self.open[0].there.transport.pauseProducing()

@@ -34,7 +34,6 @@ from twisted_ws.engines.redis.presence import Presence
 from twisted_ws.engines.redis.publishing import Publisher, Publishing, packedLimits
 from twisted_ws.engines.redis.reading import Reading
 from twisted_ws.engines.redis.record import (
-    HEAD,
     Unreadable,
     decodeBroadcast,
     decodeMember,
@@ -173,6 +172,7 @@ class RedisEngine:
         self._sweeper = _Tick(self._sweep)
         self._sweepDue = 0.0  # when it will be called, while it is on the wheel
         self._isFlushing = False
+        self._isMeeting = False  # whether there is a link that is of no use yet
         self._unreadable = ""
         self._contact: Contact | None = None
         self._node: Node
@@ -261,6 +261,7 @@ class RedisEngine:
 
     def subscriptions(self, link: Link) -> tuple[list[bytes], list[bytes]]:
         """Return what is subscribed to (see `Owner`)."""
+        self._isMeeting = True
         for watch in self._watches:
             watch.link, watch.isConfirmed = link, False
         topic = self.keys.topic
@@ -279,6 +280,10 @@ class RedisEngine:
         """Return what others may know (see `Owner`)."""
         return msgspec.msgpack.encode(self._node.info())
 
+    def settled(self) -> tuple[bytes, bytes]:
+        """Return where messages go, and how epochs end (see `Owner`)."""
+        return self.keys.messages, self._publisher.tag
+
     def remind(self, link: Link) -> None:
         """State what only nodes know of (see `Owner`)."""
         now = time.time()
@@ -294,13 +299,14 @@ class RedisEngine:
     def came(self, link: Link, isNew: bool, isLate: bool) -> None:
         """Go on (see `Owner`)."""
         self._requests.link = link
+        self._isMeeting = False
         for watch in self._watches:
             if watch.link is link and self.keys.topic(watch.channel) not in self._confirming:
                 watch.isConfirmed = True
         if isNew:
             self._stateAgain(link)
         if isLate:
-            self._publishAgain()
+            self._publisher.settle()
         self._requests.goOn(link)
         self._fetchRevocations(0)
         self._lookAt(list(self._watches.channels.values()))
@@ -367,20 +373,6 @@ class RedisEngine:
 
         link.commands.ask("SMEMBERS", self.keys.prefix + b"ns:" + self._node.id.encode()).addCallbacks(remembered, lambda _: None)
 
-    def _publishAgain(self) -> None:
-        """Publish again what was acknowledged, if the server does not know it: nobody could give it back in time."""
-        again: list[tuple[int, str, bytes]] = []
-        for offer in self.offers():
-            for record in offer.records:
-                head = parseHead(record)
-                if self._publisher.isOwn(head.instance):
-                    again.append((head.number, offer.channel, record[HEAD:]))
-        for number, channel, body in sorted(again):
-            operation = Publishing(self._requests, self._wheel.seconds(), self._publisher, channel, body, number, b"")
-            operation.isAgain = True
-            operation.later.addErrback(lambda _: None)
-            self._requests.submit(operation)
-
     # Messages of pub/sub.
 
     def pushed(self, reply: list[Any]) -> None:
@@ -390,7 +382,9 @@ class RedisEngine:
             name, data = reply[1], reply[2]
             watch = self._topics.get(name)
             if watch is not None and data[:1] > b"-":
-                self._take(watch, data)
+                # On a new link they may precede what has to be settled first; then they are asked for.
+                if not self._isMeeting:
+                    self._take(watch, data)
                 return
         if self._contact is None or self._contact.pushed(reply):
             return
@@ -408,8 +402,11 @@ class RedisEngine:
                     self._moved(channel, data)
                 return
             watch = self._watches.find(channel)
-            if watch is not None:
-                self._take(watch, data)
+            if watch is not None and not (self._isMeeting and channel in self._watches.channels):
+                if data[:1] != b"!":
+                    self._take(watch, data)
+                elif kind == b"message":
+                    self._beginsAnew(watch, data)
         elif data.startswith(b"call "):
             self._calls.called(data[5:])
         elif data.startswith(b"answer "):
@@ -433,7 +430,7 @@ class RedisEngine:
         operation = publisher.awaited.get(made.number) if made.instance == publisher.instance else None
         if made.offset <= watch.offset and made.epoch == watch.epoch:
             if operation is not None:  # a look at the history was faster
-                operation.arrived(self._node.subscribers(channel))
+                operation.arrived(self._node.subscribers(channel), Position(made.epoch, made.offset))
             return
         watch.epoch, watch.offset, watch.touched = made.epoch, made.offset, now
         if operation is None or operation.acknowledged is None:  # else it is remembered already
@@ -442,7 +439,16 @@ class RedisEngine:
             self._makers.forget(channel)
         taken = self._node.received(made.publication(channel, now))
         if operation is not None:
-            operation.arrived(taken)
+            operation.arrived(taken, Position(made.epoch, made.offset))
+
+    def _beginsAnew(self, watch: Watch, data: bytes) -> None:
+        """Learn that a channel goes on from another position, because it had gone on at two servers (see `SETTLE`)."""
+        try:
+            position = parseId(data[1:])
+        except (ChannelError, UnicodeDecodeError):
+            return  # no server has written it
+        watch.epoch, watch.offset = position
+        self._node.lost(watch.channel, position)
 
     def _moved(self, channel: str, data: bytes) -> None:
         """Tell who has come or gone."""

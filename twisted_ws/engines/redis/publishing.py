@@ -18,7 +18,7 @@ from twisted_ws.engines.redis.server.scripts import PUBLISH
 from twisted_ws.engines.redis.tail import Tail
 from twisted_ws.engines.redis.watches import Watches
 from twisted_ws.errors import ChannelError
-from twisted_ws.message import Published
+from twisted_ws.message import Position, Published
 
 if TYPE_CHECKING:
     from twisted_ws.wire.loop.wheel import Wheel
@@ -110,9 +110,10 @@ class Publisher:
             if each.acknowledged is not None and each.acknowledged <= now - ARRIVAL:
                 each.missed()
 
-    def isOwn(self, instance: bytes) -> bool:
-        """Return whether a message was published here."""
-        return instance.decode("latin-1") == self.instance
+    def settle(self) -> None:
+        """Take what has come for published, though its answer got lost: the server goes on without it, or was given it."""
+        for each in [*self.awaited.values()]:
+            each.known()
 
 
 class Batch:
@@ -185,7 +186,19 @@ class Publishing(Operation):
         acknowledged: when the server's answer came (the wheel's time); None: it has not.
     """
 
-    __slots__ = ("_answer", "_local", "_shared", "acknowledged", "body", "channel", "here", "limits", "number", "receipt")
+    __slots__ = (
+        "_answer",
+        "_local",
+        "_position",
+        "_shared",
+        "acknowledged",
+        "body",
+        "channel",
+        "here",
+        "limits",
+        "number",
+        "receipt",
+    )
 
     isGated = True
 
@@ -211,6 +224,7 @@ class Publishing(Operation):
         self.here = here
         self.acknowledged: float | None = None
         self._local: int | None = None  # the connections here, once the message has come
+        self._position: Position | None = None  # its id, once it has come
         self._answer: tuple[str, int] | None = None  # id and recipients elsewhere
         if shared.watches.hears(channel):
             shared.awaited[number] = self
@@ -256,8 +270,9 @@ class Publishing(Operation):
         else:
             self.fail(ChannelError("internal-error", "The server has given an unknown answer."))
 
-    def arrived(self, taken: MaybeDeferred[int]) -> None:
-        """Learn to how many here the message was written, or will be."""
+    def arrived(self, taken: MaybeDeferred[int], position: Position) -> None:
+        """Learn to how many here the message was written, or will be, and its id."""
+        self._position = position
         if taken.__class__ is int:
             self._served(taken)
         else:
@@ -284,6 +299,13 @@ class Publishing(Operation):
         """Refuse."""
         self._leave()
         super().fail(error)
+
+    def known(self) -> None:
+        """Do without the server's answer, if the message has come."""
+        if self._position is not None and self._answer is None:
+            self._local = self._local or 0
+            self._answer = str(self._position), self._local if self.receipt else 0
+            self._complete()
 
     def missed(self) -> None:
         """Learn that the message itself will not come."""

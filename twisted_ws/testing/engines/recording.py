@@ -85,6 +85,7 @@ class Feed:
         self.position = position
         self._asking = 0
         self.isLive = True
+        self._held = [each for each in self._held if each.epoch == position.epoch]
         self._sort()
 
     def goOn(self) -> None:

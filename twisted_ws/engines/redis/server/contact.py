@@ -16,7 +16,7 @@ from twisted_ws.engines.contract import EngineState
 from twisted_ws.engines.redis.server.keys import Keys
 from twisted_ws.engines.redis.server.link import Dialer, Link, Unreachable, connect
 from twisted_ws.engines.redis.server.protocol import Lost
-from twisted_ws.engines.redis.server.scripts import BEAT, HELLO, OPEN, REPAIR, VERSION
+from twisted_ws.engines.redis.server.scripts import BEAT, HELLO, OPEN, REPAIR, SETTLE, VERSION
 from twisted_ws.engines.redis.server.sentinel import findPrimary
 from twisted_ws.engines.redis.server.url import Address
 from twisted_ws.errors import ConfigurationError
@@ -88,8 +88,11 @@ class Owner(Protocol):
     def remind(self, link: Link) -> None:
         """State what the server may have forgotten, and is not in `offers`, before its gate opens."""
 
+    def settled(self) -> tuple[bytes, bytes]:
+        """Return where the messages of channels go, and what an epoch that begins here ends with."""
+
     def came(self, link: Link, isNew: bool, isLate: bool) -> None:
-        """Begin: the gate is open. `isNew`: the server may have forgotten; `isLate`: it was too late to offer."""
+        """Begin: the gate is open. `isNew`: the server may have forgotten; `isLate`: it has numbered others meanwhile."""
 
     def went(self, link: Link) -> None:
         """Stop: there is no link, or its gate is closed."""
@@ -268,22 +271,25 @@ class Contact:
         self._isGreeting = True
         try:
             self._change(EngineState.RESUMING)
+            gen = self._gen
             isNew = isLate = False
             while True:
+                before = gen
                 gen, left = yield self._hello(link)
-                if gen != self._gen:
-                    isNew, isLate = True, left == 0 and self._gen is not None
-                    self._gen = gen
+                if gen != before:
+                    isNew, isLate = True, isLate or (left == 0 and before is not None)
                 link.gen = gen
                 if isNew:
                     self._owner.remind(link)
                 if left:
                     yield self._giveBack(link, left)
                 answer = yield link.call(OPEN, (self._keys.gate, self._keys.open), link.run, gen)
-                if answer[0] == b"open":
+                if answer[0] == b"open" and (not isLate or (yield from self._settle(link))):
                     break
                 if answer[0] == b"wait":
                     yield self._sleep(answer[1] / 1000)
+            # Not before: if this is broken off, the next link is of another generation, too.
+            self._gen = gen
         finally:
             self._isGreeting = False
         if link.isLost or self._isStopped:
@@ -397,6 +403,48 @@ class Contact:
             yield self._sleep(min(ROUND, rest, max(rest - FINAL, ROUND)))
         if rest > 0:
             yield self._sleep(rest)
+
+    def _settle(self, link: Link) -> Generator[Deferred[Any], Any, bool]:
+        """Have the server see what it did not know when it went on without this node; return False if its gate is closed."""
+        keys, (to, tag) = self._keys, self._owner.settled()
+        limits, age, ttl, memory = self._owner.offered()
+        broken: list[str] = []
+        offers = self._owner.offers()
+        while some := [*islice(offers, TOGETHER)]:
+            asked = [
+                link.call(
+                    SETTLE,
+                    (keys.open, keys.of(b"m:", channel), keys.of(b"s:", channel)),
+                    link.gen,
+                    channel,
+                    position.epoch,
+                    position.offset,
+                    ttl,
+                    limits,
+                    age,
+                    keys.prefix,
+                    memory,
+                    to,
+                    tag,
+                    *records,
+                )
+                for channel, position, records in some
+            ]
+            for offer, later in zip(some, asked, strict=True):
+                answer = yield later
+                if answer[0] == b"closed":
+                    return False
+                if answer[0] == b"broken":
+                    broken.append(offer.channel)
+        if broken:
+            self._log.warn(
+                "{name} has gone on without this node, which had gone on elsewhere (a split brain): what was published here "
+                "meanwhile is lost to the subscribers elsewhere, and they are told so. Channels: {count}; the first: {channel}",
+                name=self._name(),
+                count=len(set(broken)),
+                channel=broken[0],
+            )
+        return True
 
     def _offer(self, link: Link, offer: Offer, isFinal: bool) -> Deferred[Any]:
         keys = self._keys

@@ -327,6 +327,41 @@ end
 return answer
 """
 
+# The way back of records into a channel: without gaps, from a place in the arguments on, and perhaps heard by those who watch it.
+_APPEND = """
+local function place(e2, o2, at)
+  -- The first of the records that follow e2:o2.
+  for n = at, #ARGV do
+    local epoch, offset = head(ARGV[n])
+    if epoch == e2 and offset == o2 then return n + 1 end
+    if epoch == e2 and offset == o2 + 1 then return n end
+  end
+end
+local function append(s, prefix, channel, limits, memory, to, at, e2, o2, w, b, i)
+  for n = at, #ARGV do
+    local epoch, offset, instance, number, time = head(ARGV[n])
+    if epoch ~= e2 then
+      b = bounded(b, e2, o2)
+      e2 = epoch
+    end
+    o2 = offset
+    local record = string.sub(ARGV[n], 1, 54) .. struct.pack('>I8', w) .. string.sub(ARGV[n], 63)
+    w = w + #record - 62 + 256
+    if struct.unpack('>d', limits) > 0 then redis.call('XADD', s, '0-' .. whole(offset), 'd', record) end
+    local size = string.byte(record, 63)
+    if size == 196 or size == 197 then  -- there is a receipt: binary of one byte of length, or of two
+      local key, fingerprint = struct.unpack('>I2c0I2c0', record, size - 131)
+      local known = struct.pack('>c14dd', e2, offset, 0) .. fingerprint
+      redis.call('SET', prefix .. 'r:' .. channel .. ':' .. key, known, 'PX', memory, 'NX')
+    end
+    local mine, was = numbered(i, instance)
+    if not was or was < number then i = struct.pack('>c8dd', instance, number, time) .. (mine and without(i, mine) or i) end
+    if to then redis.call('PUBLISH', to .. channel, record) end
+  end
+  return w, b, i
+end
+"""
+
 # What nodes remember of a channel, while the gate is closed: its position, and records without gaps that end there.
 _REPAIR = """
 local gate, m, s = KEYS[1], KEYS[2], KEYS[3]
@@ -339,21 +374,8 @@ local e2, o2, g, w, l, x, t, h, b, i
 local state = redis.call('GET', m)
 if state then e2, o2, g, w, l, x, t, h, b, i = read(state) end
 if e2 and (e2 > e or (e2 == e and o2 >= o)) then return {'has'} end
-local from
-for n = 12, #ARGV do
-  local epoch, offset = head(ARGV[n])
-  if not e2 then
-    from = n
-    break
-  elseif epoch == e2 and offset == o2 then
-    from = n + 1
-    break
-  elseif epoch == e2 and offset == o2 + 1 then
-    from = n
-    break
-  end
-end
-if not e2 or not from then
+local from = e2 and place(e2, o2, 12)
+if not from then
   -- Begin with the first record. If something is missing in between, somebody else may still give it back.
   if e2 and final ~= '1' then return {'gap'} end
   t = create(prefix, channel)
@@ -361,31 +383,53 @@ if not e2 or not from then
   if ARGV[12] then e2, o2 = head(ARGV[12]) end
 end
 g, l, x, h, i = g or '----------', l or 0, x or 0, h or limits, i or NOBODY
-for n = from, #ARGV do
-  local epoch, offset, instance, number, time = head(ARGV[n])
-  if epoch ~= e2 then
-    b = bounded(b, e2, o2)
-    e2 = epoch
-  end
-  o2 = offset
-  local record = string.sub(ARGV[n], 1, 54) .. struct.pack('>I8', w) .. string.sub(ARGV[n], 63)
-  w = w + #record - 62 + 256
-  if struct.unpack('>d', limits) > 0 then redis.call('XADD', s, '0-' .. whole(offset), 'd', record) end
-  local size = string.byte(record, 63)
-  if size == 196 or size == 197 then  -- there is a receipt: binary of one byte of length, or of two
-    local key, fingerprint = struct.unpack('>I2c0I2c0', record, size - 131)
-    local known = struct.pack('>c14dd', e2, offset, 0) .. fingerprint
-    redis.call('SET', prefix .. 'r:' .. channel .. ':' .. key, known, 'PX', memory, 'NX')
-  end
-  local at, was = numbered(i, instance)
-  if not was or was < number then i = struct.pack('>c8dd', instance, number, time) .. (at and without(i, at) or i) end
-end
+w, b, i = append(s, prefix, channel, limits, memory, nil, from, e2, o2, w, b, i)
 redis.call('SET', m, packed(e, o, g, w, l, x, t, h, b, i), 'PX', ttl)
 redis.call('PEXPIRE', s, age)
 -- Who gives back very many channels needs longer than the gate is closed: while it has something new, others wait for it.
 local later = math.min(ms() + 250, tonumber(is[4]) or 0)
 if later > tonumber(is[3]) then redis.call('HSET', gate, 'until', whole(later)) end
 return {'ok'}
+"""
+
+# The same of a node that was too late for that. What follows on what the channel has is appended, and heard. What was numbered
+# here *and* where the node was cannot be put in order any more: the channel begins anew, and everybody is told.
+# An epoch of which nobody knows how far it was common to all is noted as one that ends at "-".
+_SETTLE = """
+local open, m, s = KEYS[1], KEYS[2], KEYS[3]
+local gen, channel, e, o, ttl, limits, age = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]
+local prefix, memory, to, tag = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+if closed(open, gen) then return {'closed'} end
+local state = redis.call('GET', m)
+local e2, o2, g, w, l, x, t, h, b, i
+if state then
+  e2, o2, g, w, l, x, t, h, b, i = read(state)
+else
+  e2, o2, g, w, l, x, t, h, b, i = e, o, '----------', 0, 0, 0, create(prefix, channel), limits, '', NOBODY
+  if ARGV[12] then e2, o2 = head(ARGV[12]) end
+end
+local from = 12
+if state then
+  if e2 == e and o2 >= o then return {'has'} end
+  for epoch, last in string.gmatch(b, '(%w+):(%S+)') do
+    if epoch == e and (last == '-' or tonumber(last) >= o) then return {'has'} end
+  end
+  from = place(e2, o2, 12)
+end
+if from then
+  w, b, i = append(s, prefix, channel, limits, memory, to, from, e2, o2, w, b, i)
+  redis.call('SET', m, packed(e, o, g, w, l, x, t, h, b, i), 'PX', ttl)
+  redis.call('PEXPIRE', s, age)
+  return {'ok'}
+end
+local now = ms()
+if e ~= e2 then b = bounded(b, e, 0) end
+b = string.gsub(bounded(b, e2, o2), ':%S+', ':-')
+redis.call('DEL', s)
+local new = epoch(e > e2 and e or e2, now, tag)
+redis.call('SET', m, packed(new, o2, gen, w, w, 0, t, h, b, i), 'PX', ttl)
+redis.call('PUBLISH', to .. channel, '!' .. new .. ':' .. whole(o2))
+return {'broken'}
 """
 
 _WATCH = """
@@ -456,8 +500,8 @@ else
     offset = from - 1
     if isUnborn and from == 1 then recovered = 1 end
   elseif offset > last then
-    -- What it has seen after that was lost, and perhaps more.
-    offset = last
+    -- What it has seen after that was lost, and perhaps more; what is here may be older than that.
+    offset = o
   else
     recovered, at = 1, e
   end
@@ -751,7 +795,8 @@ PUBLISH = Script(
     f" local function instances() {_INSTANCES} return numbered, without, recent end",
     _PUBLISH,
 )
-REPAIR = Script(_NOBODY, _TIME, _STATE, _INSTANCES, _COUNTS, _EPOCH, _HISTORY, _REPAIR)
+REPAIR = Script(_NOBODY, _TIME, _STATE, _INSTANCES, _COUNTS, _EPOCH, _HISTORY, _APPEND, _REPAIR)
+SETTLE = Script(_NOBODY, _GATE, _TIME, _STATE, _INSTANCES, _COUNTS, _EPOCH, _HISTORY, _APPEND, _SETTLE)
 WATCH = Script(_NOBODY, _GATE, _TIME, _STATE, _COUNTS, _EPOCH, _WATCH)
 TOPS = Script(_TIME, _STATE, _TOPS)
 SINCE = Script(_GATE, _TIME, _STATE, _HISTORY, _SINCE)
@@ -775,6 +820,7 @@ SCRIPTS: tuple[Script, ...] = (
     OPEN,
     PUBLISH,
     REPAIR,
+    SETTLE,
     WATCH,
     TOPS,
     SINCE,
