@@ -40,6 +40,7 @@ from twisted_ws.errors import ChannelError, CloseCode, ConfigurationError, Servi
 from twisted_ws.identity import Identity
 from twisted_ws.limits import Limits
 from twisted_ws.message import Message, Published
+from twisted_ws.server.answer import answerOf
 from twisted_ws.server.callers import Callers, OpenCallers
 from twisted_ws.server.node import CLOSING, LocalNode
 from twisted_ws.server.pacing import paced, sliceSize
@@ -403,7 +404,7 @@ class WebSocketServer:
         if self.runtime.fanOuts.pending:
             self.runtime.fanOuts.admit(len(encoded.payload))
         taken = self.engine.broadcast(encoded)
-        return succeed(taken) if isinstance(taken, int) else taken
+        return succeed(taken) if isinstance(taken, int) else answerOf(taken, "broadcast", self.runtime.throttle)
 
     def publish(
         self, channel: str, message: Any, *, key: str | None = None, idempotencyKey: str | None = None
@@ -426,7 +427,8 @@ class WebSocketServer:
             TypeError: JSON has no form for `message`.
             ValueError: text or key with a lone surrogate.
         """
-        return self.channels.publish(channel, message, key, idempotencyKey)
+        answer = self.channels.publish(channel, message, key, idempotencyKey)
+        return answerOf(answer, f"publish to a channel of {channel.partition('.')[0]}", self.runtime.throttle)
 
     @property
     def isStopping(self) -> bool:
