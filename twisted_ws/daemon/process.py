@@ -20,6 +20,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from twisted_ws.daemon.clock import countMonotonicTime
+from twisted_ws.daemon.engines import tellEngine
 from twisted_ws.daemon.logs import observerFor, openLogFile
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import Settings
@@ -158,7 +159,14 @@ class ProcessDaemon(Daemon):
 
     def _run(self) -> None:
         """Do what is left to do when the reactor runs."""
-        self.server.started().addCallbacks(lambda _: notify("READY=1"), lambda _: None)
+        self.server.started().addCallbacks(lambda _: self._tellReady(), lambda _: None)
+
+    def _tellReady(self) -> None:
+        """Notify systemd, and log what the engine is."""
+        notify("READY=1")
+        Deferred.fromCoroutine(tellEngine(self.settings.engine, self.server.engine)).addErrback(
+            lambda failure: self._log.failure("the engine does not say which nodes there are", failure)
+        )
 
     def _engineFailed(self, failure: Failure) -> None:
         """End with exit code 1: a service without its channels would be of no use."""

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
+from twisted.internet.defer import maybeDeferred
+from twisted.logger import Logger
+
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.engines.contract import Engine, EngineSettings
-from twisted_ws.errors import ConfigurationError
+from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.exposure import warnIfExposed
 from twisted_ws.logs import printable
 from twisted_ws.wire.tls.files import readFile
 from twisted_ws.wire.websocket.runtime import Runtime
 
+_log = Logger()
+
 GROUP = "twisted_ws.engines"
+_NEEDED = sorted({*Engine.__annotations__, *[name for name in vars(Engine) if not name.startswith("_")]})
 MEMORY = "memory:"
 
 
@@ -45,9 +51,28 @@ def engineMaker(settings: Settings) -> Callable[[Runtime], Engine] | None:
 
     def make(runtime: Runtime) -> Engine:
         engine: Engine = factory(EngineSettings(url, password, settings.limits, runtime.wheel, runtime.reactor))
+        missing = [name for name in _NEEDED if not hasattr(engine, name)]
+        if missing:
+            raise ConfigurationError(
+                f"--engine {scheme}: the engine has no {', '.join(missing)}, which this version needs "
+                "(twisted_ws.engines.contract.Engine)."
+            )
         return engine
 
     return make
+
+
+async def tellEngine(url: str, engine: Engine) -> None:
+    """Log which engine works, and with how many nodes; nothing of the one in memory."""
+    if url == MEMORY:
+        return
+    try:
+        nodes = await maybeDeferred(engine.nodes)
+    except ChannelError:
+        return  # it has just been lost, and has said so
+    count = len(nodes)
+    # The URL has no password.
+    _log.info("channels over {url}: {count} {what}", url=printable(url), count=count, what="node" if count == 1 else "nodes")
 
 
 def _remedy(extra: str, module: str | None) -> str:

@@ -303,7 +303,7 @@ class Supervisor(ProcessDaemon):
     def _run(self) -> None:
         """Start the workers, and tell systemd when they listen."""
         self._orders = self._encode(self._running, self._table()[0])
-        self.crew.start().addCallbacks(lambda result: notify("READY=1"), self._failed)
+        self.crew.start().addCallbacks(lambda result: self._tellReady(), self._failed)
 
     def _failed(self, failure: Failure) -> None:
         """End with exit code 1, because there is no worker that works."""
