@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_ws.daemon.settings import Settings
@@ -67,7 +67,8 @@ async def tellEngine(url: str, engine: Engine) -> None:
     if url == MEMORY:
         return
     try:
-        nodes = await maybeDeferred(engine.nodes)
+        answer = engine.nodes()
+        nodes = await answer if isinstance(answer, Deferred) else answer
     except ChannelError:
         return  # it has just been lost, and has said so
     count = len(nodes)
