@@ -603,6 +603,17 @@ def test_lost(late):
     engine.node.lost("b", Position("f", 7))
 
 
+def test_lostIsOldNews(late):
+    """A loss that is told late, after what follows it was passed on, takes nobody back."""
+    ear, engine = joined(late, last=1), late.engine
+    engine.receive(engine.message(2))
+    engine.receive(engine.message(3))
+    engine.node.lost("a", Position("e", 2))
+    engine.receive(engine.message(3))
+    engine.receive(engine.message(4))
+    assert (ear.ids, ear.lossesAt) == (["e:2", "e:3", "e:4"], [])
+
+
 @pytest.mark.parametrize("loss", [2, 4])
 def test_lostWhileOneJoins(late, loss):
     """What is lost while a subscription waits is not passed over in silence, unless its history has it."""

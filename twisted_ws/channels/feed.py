@@ -177,8 +177,9 @@ class Feed:
             self._catchUp()
 
     def lost(self, position: Position) -> None:
-        """Go on from a position, without what precedes it."""
-        if self.last is not None and self._state is not _CLOSED:
+        """Go on from a position, without what precedes it; do nothing if it was passed already."""
+        last = self.last
+        if last is not None and self._state is not _CLOSED and (last.epoch != position.epoch or last.offset <= position.offset):
             self._move(position)
             for joining in self.joining.values():
                 joining.clear(position)

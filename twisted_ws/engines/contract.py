@@ -201,7 +201,10 @@ class Node(Protocol):
         """
 
     def lost(self, channel: str, position: Position) -> None:
-        """Learn that no engine has what follows the last publication of a channel any more; the next ones follow `position`."""
+        """Learn that no engine has what follows the last publication of a channel any more; the next ones follow `position`.
+
+        If the server is further already in the epoch of `position`, that is old news.
+        """
 
     def broadcasted(self, message: Message) -> MaybeDeferred[int]:
         """Send a message to every open caller, and return to how many."""

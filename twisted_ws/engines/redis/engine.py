@@ -320,7 +320,10 @@ class RedisEngine:
         self._wheel.drop(self._sweeper)
         if link.isLost:
             for publishing in [*self._publisher.awaited.values()]:
-                publishing.missed()
+                if self._requests.isStopped:
+                    publishing.missed()
+                else:
+                    publishing.interrupted()
             confirming, self._confirming = self._confirming, {}
             for operations in confirming.values():
                 for operation in operations:
@@ -433,8 +436,7 @@ class RedisEngine:
                 operation.arrived(self._node.subscribers(channel), Position(made.epoch, made.offset))
             return
         watch.epoch, watch.offset, watch.touched = made.epoch, made.offset, now
-        if operation is None or operation.acknowledged is None:  # else it is remembered already
-            self._tail.add(channel, record, now)
+        self._tail.add(channel, record, now)
         if channel in self._makers:
             self._makers.forget(channel)
         taken = self._node.received(made.publication(channel, now))
@@ -447,8 +449,9 @@ class RedisEngine:
             position = parseId(data[1:])
         except (ChannelError, UnicodeDecodeError):
             return  # no server has written it
-        watch.epoch, watch.offset = position
-        self._node.lost(watch.channel, position)
+        if position.epoch != watch.epoch or position.offset >= watch.offset:
+            watch.epoch, watch.offset = position
+            self._node.lost(watch.channel, position)
 
     def _moved(self, channel: str, data: bytes) -> None:
         """Tell who has come or gone."""

@@ -51,7 +51,7 @@ class Publisher:
         instance: a name for this engine, which no other has or had: 8 letters or digits.
         tag: what the epochs that begin here end with: 3 of these.
         watches: what is watched here.
-        tail: where acknowledged messages are remembered.
+        tail: where messages are remembered that were acknowledged, and do not come.
         wheel: for deadlines.
         awaited: the publications that will come back, by number.
         keys: the names.
@@ -188,6 +188,7 @@ class Publishing(Operation):
 
     __slots__ = (
         "_answer",
+        "_head",
         "_local",
         "_position",
         "_shared",
@@ -225,9 +226,15 @@ class Publishing(Operation):
         self.acknowledged: float | None = None
         self._local: int | None = None  # the connections here, once the message has come
         self._position: Position | None = None  # its id, once it has come
+        self._head = b""
         self._answer: tuple[str, int] | None = None  # id and recipients elsewhere
         if shared.watches.hears(channel):
             shared.awaited[number] = self
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        """Return its number: the order in which messages of one node are numbered is that in which they were published."""
+        return self.number
 
     def send(self, link: Link) -> None:
         """Send it, together with others of the same turn."""
@@ -247,13 +254,16 @@ class Publishing(Operation):
         """Take the server's answer: it is done."""
         self._answer = idOf(head), recipients
         if self._local is None:
-            shared = self._shared
-            # It may get lost before it comes, and the server may forget it then.
-            self.acknowledged = now = shared.wheel.now
-            shared.tail.add(self.channel, head + self.body, now)
-            if self.number in shared.awaited:
+            self._head = head
+            self.acknowledged = self._shared.wheel.now
+            if self.number in self._shared.awaited:
                 return
+            self._remember()
         self._complete()
+
+    def _remember(self) -> None:
+        """Remember it for the server, which may forget it: it has not come, and perhaps to nobody."""
+        self._shared.tail.add(self.channel, self._head + self.body, self._shared.wheel.now)
 
     def done(self, reply: list[Any]) -> None:
         """Take another answer."""
@@ -310,7 +320,19 @@ class Publishing(Operation):
     def missed(self) -> None:
         """Learn that the message itself will not come."""
         if self._answer is not None:
+            self._remember()
             self._complete()
+
+    def interrupted(self) -> None:
+        """Learn that the link has ended on which the message was to come: it is sent again.
+
+        If the server has forgotten it, others that were numbered before it are forgotten, too, perhaps; nobody could put it back
+        in its place.
+        """
+        if self._answer is not None and self._position is None:
+            self._answer = self.acknowledged = None
+            self.isAgain = True
+            self._asker.giveBack(self)
 
     def _leave(self) -> None:
         self._shared.awaited.pop(self.number, None)

@@ -79,7 +79,10 @@ class Feed:
             self._take(publication)
 
     def lost(self, position: Position) -> None:
-        """Go on from another position, because what is before it is lost."""
+        """Go on from another position, because what is before it is lost; unless it was passed already."""
+        here = self.position
+        if here is not None and here.epoch == position.epoch and here.offset > position.offset:
+            return
         if self.position is not None:
             self.gaps.append(self.position)
         self.position = position

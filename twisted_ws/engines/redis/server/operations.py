@@ -50,6 +50,8 @@ class Operation:
 
     # Whether a closed gate may answer.
     isGated = False
+    # Of those that got no answer, the lower ones are sent first.
+    order = 0
 
     def __init__(self, asker: Asker, started: float, size: int = 0) -> None:
         self._asker = asker

@@ -133,7 +133,7 @@ class Requests:
     def goOn(self, link: Link) -> None:
         """Send everything that waits."""
         self.link = link
-        operations = [*self._returned, *self._waiting]
+        operations = [*sorted(self._returned, key=lambda each: each.order), *self._waiting]
         self._returned.clear()
         self._waiting.clear()
         self._waitingBytes = 0
