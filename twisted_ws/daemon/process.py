@@ -20,7 +20,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from twisted_ws.daemon.clock import countMonotonicTime
-from twisted_ws.daemon.engines import tellEngine
+from twisted_ws.daemon.loading.engines import tellEngine
 from twisted_ws.daemon.logs import observerFor, openLogFile
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import Settings
