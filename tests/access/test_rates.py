@@ -467,4 +467,4 @@ def test_nothingWithoutRates():
         client.writeMessage("x")
         memory.settle()
         assert len(memory.server.rates) == 0
-        assert WebSocketServer(reactor=Clock()).publicationRates is None
+        assert WebSocketServer(reactor=Clock()).channelRules.rates is None

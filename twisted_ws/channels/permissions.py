@@ -98,11 +98,13 @@ class Permissions:
     def grant(self, caller: Any, channel: str, granted: ChannelGrants) -> None:
         """Let a subscription that has begun end with the token that allows it."""
         if channel in caller.channels and granted.subscribe.allows(channel):
-            server = self._service.server
+            identities = self._service.server.identities
             term = Term(granted.expiresAt, granted.publish.allows(channel), granted.tokenId)
-            life = caller.life or server.lifeOf(caller)
+            life = caller.life or identities.lifeOf(caller)
             life.grant(channel, term)
-            if server.revocations and server.revocations.coversToken(granted.tokenId, caller.identity.user, granted.issuedAt):
+            if identities.revocations and identities.revocations.coversToken(
+                granted.tokenId, caller.identity.user, granted.issuedAt
+            ):
                 life.release(channel)  # while a hook was asked
                 caller.membership.lapse(channel, REVOKED)
 

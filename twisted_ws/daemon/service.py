@@ -134,7 +134,7 @@ class Daemon(MultiService):
                 raise  # its text names the service
             except ConfigurationError as error:
                 raise ConfigurationError(f"{mount}: {error}") from None
-        for path in self.server.restricted:
+        for path in self.server.channelRules.restricted:
             self._log.info(
                 '{path}: clients may subscribe to what their credentials grant, and publish to nothing, unless [channels."*"] '
                 "or a narrower table says otherwise",
@@ -144,7 +144,7 @@ class Daemon(MultiService):
 
     def _warnOfAsking(self) -> None:
         """Say that there is nobody who could be asked."""
-        pattern = self.server.unanswered
+        pattern = self.server.channelRules.unanswered
         if pattern is not None:
             self._log.warn(
                 'channels."{pattern}" says ask, but no authenticator of a service of channels has a channels-url: it is refused',
@@ -337,7 +337,7 @@ class Daemon(MultiService):
                 again()
             except ConfigurationError as error:
                 wrong.append(f"The old {stays} in use: {error}")
-        return wrong + self.server.reloadAuthenticators()
+        return wrong + self.server.identities.reload()
 
     def _reloadRules(self) -> None:
         """Let the rules for channels hold that are in the configuration file now.

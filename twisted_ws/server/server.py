@@ -4,49 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from twisted.internet import defer
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws import __version__
 from twisted_ws.access.authenticator import Authenticator
-from twisted_ws.access.chain import Chain, Guest, requireScope, requireValid
-from twisted_ws.access.failures import Failures
-from twisted_ws.access.lifetime import LONGEST_WAIT, SOON, Lifetime
-from twisted_ws.access.namespaces import RATES, Namespaces
-from twisted_ws.access.rates import PublicationRates, Rates
-from twisted_ws.access.refusals import REVOKED, AccessRefused, forbidden
-from twisted_ws.access.revocations import Revocations
-from twisted_ws.access.sources import MOST_BYTES
+from twisted_ws.access.chain import Chain
+from twisted_ws.access.rates import Rates
 from twisted_ws.caller import Caller
 from twisted_ws.channels.channels import Channels
-from twisted_ws.channels.options import ChannelOptions
 from twisted_ws.channels.service import ChannelService
-from twisted_ws.channels.visitor import Visitor
-from twisted_ws.closecodes import EXPIRED
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.examination import examine
 from twisted_ws.dispatch.interceptors import Interceptor, checkInterceptors, intercepted, interceptedUpgrade
 from twisted_ws.dispatch.upgrades import Upgrade, callUpgrade, refusal
-from twisted_ws.engines.contract import Engine, EngineState, Revocation
+from twisted_ws.engines.contract import Engine, EngineState
 from twisted_ws.engines.memory import MemoryEngine
-from twisted_ws.errors import ChannelError, CloseCode, ConfigurationError, ServiceError
+from twisted_ws.errors import CloseCode, ConfigurationError, ServiceError
 from twisted_ws.identity import Identity
 from twisted_ws.limits import Limits
 from twisted_ws.message import Message, Published
 from twisted_ws.server.answer import answerOf
 from twisted_ws.server.callers import Callers, OpenCallers
+from twisted_ws.server.channelrules import ChannelRules
+from twisted_ws.server.identities import Identities
 from twisted_ws.server.node import CLOSING, LocalNode
 from twisted_ws.server.pacing import paced, sliceSize
 from twisted_ws.server.routes import Match, Routes
 from twisted_ws.service import checkClose
-from twisted_ws.spelling import didYouMean
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.door.gate import Gate
 from twisted_ws.wire.door.hosts import machineNames
@@ -63,14 +53,6 @@ from twisted_ws.wire.websocket.welcome import Welcome
 
 # The cost of ending one HTTP response, in steps of `Turns`.
 STOPPING = 40
-# The same of a look at one connection.
-LOOKING = 1
-# The cost of looking whether a subscriber may stay, in steps of `Turns`.
-JUDGING = 20
-# Subscribers about whom a back end is asked at the same time after a change of rules: clients that come then wait for no more.
-ASKING = 32
-# The authenticator that everybody has who has no credentials.
-GUEST_NAME = "guest"
 
 
 class Mounted(NamedTuple):
@@ -131,10 +113,9 @@ class WebSocketServer:
         visits: the HTTP responses that do not end by themselves; a transport adds and removes them.
         engine: what numbers and keeps the messages of its channels.
         node: the server as its engine sees it.
-        revocations: the credentials that are not accepted any more.
+        identities: who may come, and for how long; with the authenticators.
+        channelRules: what holds for channels by their names.
         rates: counts what each user, address and publisher does.
-        publicationRates: the same by channel; None if no table of `channelRules` has a rate.
-        failures: the wrong credentials that came from each address, counted for all authenticators.
 
     Raises:
         ConfigurationError: an origin, host or network is malformed, or there is no such authenticator; the text names it.
@@ -174,16 +155,11 @@ class WebSocketServer:
         self._connectionClass = connectionClass(self.runtime)
         self._routes: Routes[Mounted] = Routes()
         self._interceptors = checkInterceptors(interceptors)
-        self._channelRules = channelRules or {}
-        self._namespaces = Namespaces(channelRules)
-        self.rates = Rates(self.runtime)
-        self.publicationRates = self._publicationRates()
-        self.revocations = Revocations(unixTime)
-        self.failures = Failures(self.limits, reactor.seconds)
-        self._authenticators: dict[str, Authenticator] = {GUEST_NAME: Guest(), **(authenticators or {})}
-        self._chain = None if authenticate is None else self._chainOf(authenticate, "authenticate")
-        sayWhich()
         self._callers = OpenCallers(self.runtime.fanOuts)
+        self.rates = Rates(self.runtime)
+        self.identities = Identities(authenticators or {}, self.runtime, self._callers, self.namedOrigins, self.mayLog)
+        self._chain = None if authenticate is None else self.identities.chainOf(authenticate, "authenticate")
+        sayWhich()
         self._leaving: dict[Dispatcher, Deferred[None] | None] = {}
         self._stopping: Deferred[None] | None = None
         self.visits: set[OpenResponse] = set()
@@ -195,18 +171,16 @@ class WebSocketServer:
             engine = engine(self.runtime)
         self.engine: Engine = engine
         self.channels = Channels(engine, self.runtime)
-        self.channels.setOptions(self._channelOptions())
+        self.channelRules = ChannelRules(channelRules or {}, self.channels, self.rates, self.runtime)
         self._callers.enroll = self.channels.enroll
         self.node = LocalNode(self._callers, self.runtime.turns, __version__)
         self.node.attach(self.channels)
-        self.node.revocations.append(self._revoked)
+        self.node.revocations.append(self.identities.revoked)
         self._hasStarted: Deferred[tuple[Any]] = Deferred()  # what `started` fires with, which may be a Failure
         started = self.engine.start(self.node)
         later = started if isinstance(started, Deferred) else succeed(None)
         later.addBoth(lambda result: self._hasStarted.callback((result,)))
-        for each in self._authenticators.values():
-            if (start := getattr(each, "start", None)) is not None:
-                start(self)
+        self.identities.start(self.engine, self.channels.visitors)
 
     @property
     def gate(self) -> Gate:
@@ -221,38 +195,7 @@ class WebSocketServer:
     @property
     def authenticators(self) -> Mapping[str, Authenticator]:
         """The authenticators, by name, with ``guest``."""
-        return MappingProxyType(self._authenticators)
-
-    def _chainOf(self, names: Sequence[str], where: str) -> Chain:
-        for name in names:
-            if name not in self._authenticators:
-                raise ConfigurationError(f"{where}: there is no authenticator {name}{didYouMean(name, self._authenticators)}")
-        if not names:
-            raise ConfigurationError(f"{where} must name an authenticator, or guest.")
-        chain = [(name, self._authenticators[name]) for name in names]
-        return Chain(chain, self.revocations, self.runtime.unixTime, self.mayLog)
-
-    def claim(self, key: str, until: float) -> bool | Deferred[bool]:
-        """Return True once for a key (see `twisted_ws.access.authenticator.Host`)."""
-        return self.engine.claim(key, until)
-
-    def reloadAuthenticators(self) -> list[str]:
-        """Let the authenticators read their files anew; return what is wrong, in lines for the log: those go on as before."""
-        wrong = []
-        for name, each in self._authenticators.items():
-            try:
-                if (again := getattr(each, "reload", None)) is not None:
-                    again()
-            except ConfigurationError as error:
-                wrong.append(f"The authenticator {name} goes on as before: {error}")
-        return wrong
-
-    def _channelOptions(self) -> ChannelOptions | None:
-        hasOptions = self._namespaces.says("history-messages", "history-age", "presence-delay", "policy")
-        return ChannelOptions(self._namespaces, self.limits) if hasOptions else None
-
-    def _publicationRates(self) -> PublicationRates | None:
-        return PublicationRates(self._namespaces, self.rates) if self._namespaces.says(*RATES) else None
+        return self.identities.authenticators
 
     def setChannelRules(self, channelRules: Mapping[str, Mapping[str, Any]]) -> Deferred[None]:
         """Let other rules decide from now on, and end the subscriptions that they do not allow ("no longer allowed").
@@ -268,46 +211,7 @@ class WebSocketServer:
         Raises:
             ConfigurationError: a rule is wrong, and the old ones stay.
         """
-        if channelRules == self._channelRules:
-            return succeed(None)
-        self._namespaces = Namespaces(channelRules)
-        self._channelRules = channelRules
-        self.publicationRates = self._publicationRates()
-        self.channels.setOptions(self._channelOptions())
-        self.channels.isGuarded = False
-        for _, mounted in self._routes:
-            self._guard(mounted)
-        judging = Deferred.fromCoroutine(self._judgeAll())
-        return judging.addErrback(lambda failure: self._log.failure("subscriptions were not looked at", failure))
-
-    @property
-    def restricted(self) -> list[str]:
-        """The paths of services of channels where what no rule says is left to grants."""
-        hasDefault = self._namespaces.find("*").pattern == "*"
-        channels = [(path, each) for path, each in self._routes if isinstance(each.service, ChannelService)]
-        return [] if hasDefault else [path for path, each in channels if each.chain is not None]
-
-    @property
-    def unanswered(self) -> str | None:
-        """The pattern of a rule that says ``ask``, if no service of channels has anybody to ask; else None."""
-        chains = [each.chain for _, each in self._routes if isinstance(each.service, ChannelService)]
-        return None if any(chain is not None and chain.canAsk for chain in chains) else self._namespaces.asking
-
-    def _guard(self, mounted: Mounted) -> None:
-        """Let the rules decide for a service of channels."""
-        if isinstance(mounted.service, ChannelService):
-            mounted.service.permissions.rates = self.publicationRates
-            self.channels.isGuarded |= mounted.service.permissions.guard(self._namespaces, mounted.chain is not None)
-
-    async def _judgeAll(self) -> None:
-        asking: list[Deferred[None]] = []
-        async for subscriber in self.runtime.turns.through(self.channels.subscribers(), JUDGING):
-            if (asked := subscriber.judge()) is not None:
-                asking.append(asked)
-            if len(asking) >= ASKING:
-                await DeferredList(asking, consumeErrors=True)
-                asking.clear()
-        await DeferredList(asking, consumeErrors=True)
+        return self.channelRules.set(channelRules)
 
     def mount(
         self,
@@ -332,7 +236,7 @@ class WebSocketServer:
             ConfigurationError: the path is malformed or taken, or there is no such authenticator.
         """
         examine(service)
-        chain = self._chain if authenticate is None else self._chainOf(authenticate, f"services.{path}.authenticate")
+        chain = self._chain if authenticate is None else self.identities.chainOf(authenticate, f"services.{path}.authenticate")
         scopes = frozenset(scopes)
         if scopes and chain is None:
             raise ConfigurationError(f"services.{path}.scopes needs authenticators: set authenticate.")
@@ -342,7 +246,7 @@ class WebSocketServer:
         if isinstance(service, ChannelService):
             service.interceptors = chained
             service.permissions.chain = chain
-            self._guard(mounted)
+            self.channelRules.guard(path, service)
         _setServer(service, self)
 
     def find(self, path: str) -> object | None:
@@ -516,9 +420,7 @@ class WebSocketServer:
                 await end
             if late.active():
                 late.cancel()
-        for each in self._authenticators.values():
-            if (stop := getattr(each, "stop", None)) is not None and isinstance(stopped := stop(), Deferred):
-                await stopped
+        await self.identities.stop()
         ended = self.engine.stop()
         if isinstance(ended, Deferred):
             await ended
@@ -571,43 +473,14 @@ class WebSocketServer:
     def _askAs(
         self, identity: Identity, service: object, scopes: frozenset[str], request: UpgradeRequest
     ) -> Upgrade | Deferred[Upgrade]:
-        if identity.isAmbient:
-            self._refuseForeignPages(request)
-        requireScope(identity, scopes)
-        request.identity = identity
-        if identity.user:
-            request.user = identity.user
+        self.identities.admit(identity, scopes, request)
         answer = callUpgrade(service, request, self.mayLog)
         # While onUpgrade takes its time, nobody is connected yet whom a revocation could find.
         return answer if isinstance(answer, tuple) else answer.addCallback(self._ifStillValid, identity)
 
     def _ifStillValid(self, answer: Upgrade, identity: Identity) -> Upgrade:
-        self.requireValid(identity)
+        self.identities.requireValid(identity)
         return answer
-
-    def requireValid(self, identity: Identity) -> None:
-        """Refuse an identity that has expired, or was revoked, since it was found.
-
-        Raises:
-            AccessRefused: it has.
-        """
-        requireValid(identity, self.revocations, self.runtime.unixTime())
-
-    def _refuseForeignPages(self, request: UpgradeRequest) -> None:
-        """Refuse a page that is admitted only because all are: its visitor's browser has added the credentials by itself.
-
-        Raises:
-            AccessRefused: 403.
-        """
-        headers = request.headers
-        origin = headers.get("origin")
-        if origin is None:
-            isForeign = headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
-        else:
-            isForeign = not self.namedOrigins.allows(origin, headers.get("host", ""), request.isSecure)
-        if isForeign:
-            message = "A page of another site may not use the credentials of its visitor's browser."
-            raise forbidden(message, "origin", detail="name the page in --allowed-origin if it may")
 
     async def reauthenticate(self, caller: Caller, token: str) -> Identity:
         """Take a new token from an open connection: its identity counts from now on, and the connection ends with it.
@@ -620,89 +493,9 @@ class WebSocketServer:
             ChannelError: "unauthorized": the token is refused; "forbidden": it belongs to somebody else; "bad-request": nobody
                 is asked for credentials here. The old identity goes on to its end.
         """
-        now = caller.request
-        match = self.match(now.target.partition("?")[0])
-        if match is None or match.value.chain is None or now.identity is None:
-            raise ChannelError("bad-request", "No credentials are needed here.")
-        if len(token) > MOST_BYTES:
-            # A message may have a hundred times as much, and whoever is asked about it would get all of that.
-            raise ChannelError("unauthorized", f"A token has at most {MOST_BYTES} characters.")
-        # With nothing of the old request that could count as credentials, but what says where it came from.
-        request = UpgradeRequest(
-            now.target.partition("?")[0],
-            (("authorization", f"Bearer {token}"),) if token.isascii() and token.isprintable() else (),
-            peerAddress=now.peerAddress,
-            peerPort=now.peerPort,
-            isSecure=now.isSecure,
-        )
-        request.bearer = token
-        try:
-            identity = match.value.chain.identify(request)
-            if isinstance(identity, Deferred):
-                identity = await identity.addTimeout(self.limits.upgradeDeadline, self.reactor)
-            requireScope(identity, match.value.scopes)
-        except AccessRefused as refused:
-            code = refused.error if refused.error in ChannelError.STATUSES else "unauthorized"
-            raise ChannelError(code, refused.message) from None
-        except Reject:
-            raise ChannelError("unauthorized", "The token was refused.") from None
-        except defer.TimeoutError:
-            raise ChannelError("unavailable", "The token was not checked in time.") from None
-        if identity.user != now.identity.user:
-            raise ChannelError("forbidden", "The token belongs to another user.")
-        self._callers.renew(caller, identity)
-        self._limitLife(caller)
-        return identity
-
-    def _revoked(self, revocation: Revocation) -> None:
-        """Learn of a revocation, and end the connections whose credentials it covers."""
-        self.revocations.add(revocation)
-        rosters = self._callers, self.channels.visitors
-        found = [
-            *(each for roster in rosters if revocation.token is not None for each in roster.withToken(revocation.token)),
-            *(each for roster in rosters if revocation.user is not None for each in roster.withIdentity(revocation.user)),
-        ]
-        if found:
-            Deferred.fromCoroutine(self._endRevoked(found))
-        if revocation.token is not None:
-            Deferred.fromCoroutine(self._endGranted(revocation.token))
-
-    async def _endRevoked(self, found: Iterable[Caller | Visitor]) -> None:
-        async for each in self.runtime.turns.through(tuple(found), CLOSING):
-            identity = each.identity
-            if identity is None or not self.revocations.covers(identity):
-                continue
-            if isinstance(each, Caller):
-                each.close(EXPIRED, "revoked")
-            elif each.membership is not None:
-                each.membership.expire()
-
-    async def _endGranted(self, token: str) -> None:
-        """End the subscriptions that a subscription token allows; it is looked for, because few are ever revoked."""
-        everybody = *self._callers, *self.channels.visitors
-        async for each in self.runtime.turns.through(everybody, LOOKING):
-            if each.life is None or each.membership is None:
-                continue
-            for channel in each.life.withToken(token):
-                each.life.release(channel)
-                each.membership.lapse(channel, REVOKED)
-
-    def _limitLife(self, caller: Caller) -> None:
-        """Let a connection end when its identity does."""
-        identity = caller.identity
-        if identity is not None:
-            self.lifeOf(caller).set(identity)
-
-    def lifeOf(self, caller: Caller) -> Lifetime:
-        """Return what ends a connection, and subscriptions of it, in time."""
-        life: Lifetime | None = caller.life
-        if life is None:
-            seconds, unixTime, to = self.runtime.wheel.seconds, self.runtime.unixTime, caller
-            ends = partial(_expire, to), partial(_warn, to), partial(_lapse, to)
-            life = caller.life = Lifetime(caller._connection, seconds, unixTime, *ends)
-            if caller.identity is not None:
-                life.set(caller.identity)
-        return life
+        match = self.match(caller.request.target.partition("?")[0])
+        mounted = Mounted(None) if match is None else match.value
+        return await self.identities.renew(caller, token, mounted.chain, mounted.scopes)
 
     def mayLog(self, kind: str) -> bool:
         """Return whether one more line of this kind may be written: a peer that makes a service fail must not fill the log."""
@@ -730,29 +523,11 @@ class WebSocketServer:
             caller = Caller(connection, request, chosen, self._callers)
             if isCounted:
                 connection.sharedRate = self.rates.ofConnection(request.identity, request.peerAddress)
-            identity = request.identity
-            if identity is not None and identity.expiresAt is not None:
-                if identity.expiresAt - runtime.unixTime() > SOON:
-                    connection.remind(runtime.wheel.seconds() + LONGEST_WAIT, partial(self._limitLife, caller))
-                else:
-                    self._limitLife(caller)
+            if request.identity is not None:
+                self.identities.attend(caller, connection)
             return Dispatcher(service, handlers, caller, connection, runtime, self._callers, self._leaving)
 
         return Welcome(chosen, headers, handlers.idleTimeout, attend)
-
-
-def _expire(caller: Caller) -> None:
-    caller.close(EXPIRED, "expired")
-
-
-def _warn(caller: Caller, seconds: float) -> None:
-    if caller.membership is not None:
-        caller.membership.expiring(seconds)
-
-
-def _lapse(caller: Caller, channel: str) -> None:
-    if caller.membership is not None:
-        caller.membership.lapse(channel)
 
 
 def _setServer(service: object, server: WebSocketServer) -> None:

@@ -73,9 +73,9 @@ class Call:
         Raises:
             ChannelError: there are too many.
         """
-        if self.server.publicationRates is not None:
+        if self.server.channelRules.rates is not None:
             checkName(channel, self.server.limits.channelName)
-            self.server.publicationRates.checkKey(channel, self.request.by.name)
+            self.server.channelRules.rates.checkKey(channel, self.request.by.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ class ChannelRequest:
             raise ChannelError("unavailable", "The rules have just changed.")
         if self.visitor.identity is not None:
             try:
-                self.service.server.requireValid(self.visitor.identity)
+                self.service.server.identities.requireValid(self.visitor.identity)
             except AccessRefused as refusal:
                 raise refused(refusal) from None
 
