@@ -34,7 +34,6 @@ _LOADED = (
     "twisted.internet.epollreactor",
     "twisted.scripts._twistd_unix",
     "twisted.scripts.twistd",
-    "twisted_ws.__main__",
     "twisted_ws.client",
     "twisted_ws.commands.broadcast",
     "twisted_ws.commands.connect",
