@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from twisted.internet.defer import Deferred
 
 from tests.access.tokens import Tokens
 from twisted_ws import ConnectionClosed, WebSocketService
+from twisted_ws.channels.service import ChannelService
 from twisted_ws.client import Bearer, ConnectFailed, HandshakeRefused, HandshakeTimeout, Retry
 from twisted_ws.testing import serve
 
@@ -25,6 +28,7 @@ class World:
             unixTime=lambda: self.now(),
             authenticate=["tokens"],
             authenticators={"tokens": Tokens(lambda: self.now())},
+            channelRules={"*": {"subscribe": "users"}},
         )
         self.memory.server.mount("/echo", Echo())
         self.asked = 0
@@ -62,6 +66,35 @@ def test_eachAttempt(world):
         world.memory.advance(1)
         assert client.readTextMessage() == "ann: two"
     assert world.asked == 4
+
+
+def test_messagesOfAChannel(world):
+    """A subscriber that comes back after the end of its token goes on where it was: each message comes once, and in order."""
+    world.memory.server.mount("/channels", ChannelService())
+    last, numbers = [], []
+
+    def subscribe(client):
+        client.writeMessage({"type": "subscribe", "channel": "news", **({"after": last[-1]} if last else {})})
+
+    def look():
+        for message in map(json.loads, client.readMessages()):
+            if message["type"] == "message":
+                numbers.append(message["data"])
+                last.append(message["id"])
+
+    client = world.memory.connect(
+        "/channels", credentials=Bearer(world.token), subProtocols=["twisted-ws.v1"], retry=RETRY, onReconnect=subscribe
+    )
+    subscribe(client)
+    for number in range(400):
+        world.memory.settle()
+        world.memory.server.publish("news", number)
+        world.memory.advance(0.5)
+        look()
+    world.memory.advance(2)
+    look()
+    assert numbers == list(range(400))
+    assert world.asked == 5
 
 
 def test_async(world):
