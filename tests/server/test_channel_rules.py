@@ -133,6 +133,28 @@ def test_presence(worlds):
     assert frames(client) == []
 
 
+class Choosing(ChannelService):
+    """A service that leaves each connection to another object."""
+
+    def onUpgrade(self, request):
+        return ChannelService(publish=True)
+
+
+def test_whatOnUpgradeChooses(worlds):
+    """Rules decide for a service of channels that onUpgrade returns as for one that is mounted, also after a change."""
+    world = worlds({"*": {"subscribe": "nobody"}, "a": {"subscribe": "users"}}, service=Choosing())
+    assert world.raw("b").closed[0] == 4403
+    stream = EventClient(world.factory, world.memory.clock).open("/channels/b", AUTH)
+    assert stream.head.status == 403
+    raw = world.raw("a")
+    stream = EventClient(world.factory, world.memory.clock).open("/channels/a", AUTH)
+    assert (raw.caller.channels, stream.head.status) == (("a",), 200)
+    world.change({"*": {"subscribe": "nobody"}})
+    assert raw.closed == (4403, "no longer allowed")
+    stream.events()
+    assert stream.ended
+
+
 class Slow(ChannelService):
     """A service whose hook takes until it is told."""
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
 
+from twisted_ws.access.chain import Chain
 from twisted_ws.access.namespaces import RATES, Namespaces
 from twisted_ws.access.rates import PublicationRates, Rates
 from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.options import ChannelOptions
 from twisted_ws.channels.service import ChannelService
+from twisted_ws.dispatch.interceptors import Interceptor
 from twisted_ws.wire.websocket.runtime import Runtime
 
 # The cost of looking whether a subscriber may stay, in steps of `Turns`.
@@ -44,6 +47,8 @@ class ChannelRules:
         self._counted = rates
         self._runtime = runtime
         self._services: dict[str, ChannelService] = {}
+        # Those and the ones that an onUpgrade has chosen, by their ids.
+        self._guarded: WeakValueDictionary[int, ChannelService] = WeakValueDictionary()
         self.rates: PublicationRates | None = None
         self._read(tables)
 
@@ -59,7 +64,20 @@ class ChannelRules:
         self._services[path] = service
         self._guard(service)
 
+    def adopt(self, service: object, chain: Chain | None, interceptors: tuple[Interceptor, ...]) -> None:
+        """Let the rules decide for a service of channels that the onUpgrade of another has chosen, as for that one.
+
+        Args:
+            service: any service; one that is mounted itself, or was chosen before, stays as it is.
+            chain: the authenticators of the one that is mounted.
+            interceptors: its interceptors.
+        """
+        if isinstance(service, ChannelService) and id(service) not in self._guarded:
+            service.permissions.chain, service.interceptors = chain, interceptors
+            self._guard(service)
+
     def _guard(self, service: ChannelService) -> None:
+        self._guarded[id(service)] = service
         permissions = service.permissions
         permissions.rates = self.rates
         self._channels.isGuarded |= permissions.guard(self._namespaces, permissions.chain is not None)
@@ -70,7 +88,7 @@ class ChannelRules:
             return succeed(None)
         self._read(tables)
         self._channels.isGuarded = False
-        for each in self._services.values():
+        for each in [*self._guarded.values()]:
             self._guard(each)
         judging = Deferred.fromCoroutine(self._judgeAll())
         return judging.addErrback(lambda failure: self._log.failure("subscriptions were not looked at", failure))

@@ -436,10 +436,10 @@ class WebSocketServer:
         """Find the service for a handshake and ask it (see `twisted_ws.wire.frontdoor.Host`)."""
         match = self.match(request.target.partition("?")[0])
         answer = self.ask(request, match)
-        interceptors = () if match is None else match.value.interceptors
+        assert match is not None  # `ask` has refused what nothing answers
         if isinstance(answer, tuple):
-            return self._welcome(answer, request, interceptors)
-        return answer.addCallback(self._welcome, request, interceptors)
+            return self._welcome(answer, request, match.value)
+        return answer.addCallback(self._welcome, request, match.value)
 
     def ask(self, request: UpgradeRequest, match: Match[Mounted] | None) -> Upgrade | Deferred[Upgrade]:
         """Find out who made a request, then ask the service's onUpgrade about it, for WebSocket and other transports.
@@ -501,11 +501,13 @@ class WebSocketServer:
         """Return whether one more line of this kind may be written: a peer that makes a service fail must not fill the log."""
         return self.runtime.throttle.allows(self._log, kind)
 
-    def _welcome(self, answer: Upgrade, request: UpgradeRequest, interceptors: Sequence[Interceptor]) -> Welcome:
+    def _welcome(self, answer: Upgrade, request: UpgradeRequest, mounted: Mounted) -> Welcome:
         service, headers = answer
         if self._stopping is not None:
             raise Reject(503, "The server is stopping.", {"Retry-After": "5"})
         _setServer(service, self)
+        if service is not mounted.service:
+            self.channelRules.adopt(service, mounted.chain, mounted.interceptors)
         try:
             handlers = examine(service)
         except ServiceError:  # it was changed after it was mounted
@@ -515,8 +517,8 @@ class WebSocketServer:
         if request.subProtocols:
             chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
 
-        if interceptors:
-            service = intercepted(service, handlers, interceptors)
+        if mounted.interceptors:
+            service = intercepted(service, handlers, mounted.interceptors)
         request.bearer = None  # it may be kilobytes, and the connection may live for days
 
         def attend(connection: WebSocketConnection) -> EventReceiver:

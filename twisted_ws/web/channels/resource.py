@@ -79,6 +79,9 @@ class ChannelsResource(HttpResource):
         if not isinstance(service, ChannelService):
             raise HttpError(426, "This is a WebSocket service.", "upgrade-required", {"Upgrade": "websocket"})
         service.server = self._server
+        mounted = request.found.value
+        if service is not mounted.service:
+            self._server.channelRules.adopt(service, mounted.chain, mounted.interceptors)
         try:
             names = service.channelsOf(upgrade)
             if request.method == b"POST" and (len(names) != 1 or isPattern(names[0])):
