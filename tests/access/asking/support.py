@@ -66,6 +66,8 @@ def turn(clock: Clock) -> None:
     """Let one turn of the reactor happen: what is due now, and not what that asks for."""
     due = [each for each in clock.calls if each.getTime() <= clock.seconds()]
     for each in due:
+        if each not in clock.calls:
+            continue  # cancelled by one before it
         clock.calls.remove(each)
         each.called = 1
         each.func(*each.args, **each.kw)

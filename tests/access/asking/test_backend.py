@@ -38,6 +38,23 @@ def test_theDeadlineCountsFromTheAsking():
     assert clock.getDelayedCalls() == []
 
 
+def test_thousandsThatAreLateAtOnce():
+    """Thousands that are late in the same moment, as after a halt, are refused some in each turn, and none is asked."""
+    clock, server = Clock(), Server()
+    asking = server.backEnd(clock, deadline=3, inFlight=2)
+    found = [asking.ask(ASK) for _ in range(3000)]
+    clock.rightNow += 10
+    counts = []
+    while not all(each.called for each in found):
+        turn(clock)
+        counts.append(sum(each.called for each in found))
+    assert max(after - before for before, after in zip([0, *counts], counts, strict=False)) <= 64
+    assert all(isinstance(outcome(each), Unanswered) for each in found)
+    assert (len(server.questions), server.cancelled) == (2, 2)
+    turns(clock)
+    assert clock.getDelayedCalls() == []
+
+
 def test_restsWhenAllFail():
     """While the back end is given a rest nothing is asked, and whoever waits is refused; one question brings it back."""
     clock, server = Clock(), Server()

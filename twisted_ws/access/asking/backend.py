@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -27,8 +26,10 @@ DEADLINE = 3
 IN_FLIGHT = 64
 # Questions that wait: 3 seconds of a back end that answers 3,000 a second.
 WAITING = 10_000
-# Of those that wait, how many leave in one turn of the reactor: some milliseconds of work.
+# Of those that wait, how many leave in one turn of the reactor: some milliseconds of work. To give up one that is out costs as
+# much as several of them.
 _PER_TURN = 32
+_GIVING_UP = 4
 
 
 class BackEnd:
@@ -64,7 +65,10 @@ class BackEnd:
         self._throttle = Throttle(reactor.seconds)
         self._waiting: OrderedDict[_Asked, None] = OrderedDict()
         self._out: set[_Asked] = set()
+        # All that have a deadline, in the order of asking, and the one timer for them: thousands would be late in one turn.
+        self._due: OrderedDict[_Asked, None] = OrderedDict()
         self._turn: Any = None
+        self._sweep: Any = None
 
     def __repr__(self) -> str:
         return f"<BackEnd of {self._what}>"
@@ -84,7 +88,8 @@ class BackEnd:
             raise Unanswered("too many questions wait")
         asked = _Asked(question, self._forget)
         asked.since = self._reactor.seconds()
-        asked.timer = self._reactor.callLater(self._deadline, self._late, asked)
+        self._due[asked] = None
+        self._watch()
         if self._waiting or len(self._out) >= self._inFlight or self._turn is not None:
             self._waiting[asked] = None
             self._goOn()
@@ -100,7 +105,7 @@ class BackEnd:
         pending = (*self._waiting, *self._out)
         self._waiting.clear()
         for each in pending:
-            each.end(Failure(Unanswered("the server stops")))
+            self._end(each, Failure(Unanswered("the server stops")))
             if each.sent is not None:
                 each.sent.cancel()
         return self._stop()
@@ -108,15 +113,41 @@ class BackEnd:
     def _forget(self, asked: _Asked) -> None:
         if asked in self._waiting:
             del self._waiting[asked]
-            asked.end(Failure(CancelledError()))
+            self._end(asked, Failure(CancelledError()))
 
-    def _late(self, asked: _Asked) -> None:
-        if asked in self._waiting:
-            del self._waiting[asked]
-            asked.end(Failure(Unanswered(f"too many questions were before it for {self._deadline:g} seconds")))
-        elif asked.sent is not None:
-            asked.isLate = True
-            asked.sent.cancel()
+    def _end(self, asked: _Asked, result: Answer | Failure) -> None:
+        self._due.pop(asked, None)
+        if not self._due and self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        asked.end(result)
+
+    def _watch(self) -> None:
+        if self._sweep is None and self._due:
+            left = next(iter(self._due)).since + self._deadline - self._reactor.seconds()
+            self._sweep = self._reactor.callLater(max(left, 0), self._sweepLate)
+
+    def _isLate(self, asked: _Asked) -> bool:
+        return bool(asked.since + self._deadline <= self._reactor.seconds())
+
+    def _sweepLate(self) -> None:
+        self._sweep = None
+        left = _PER_TURN
+        while left > 0 and self._due and self._isLate(asked := next(iter(self._due))):
+            if asked in self._waiting:
+                del self._waiting[asked]
+                self._tooLate(asked)
+                left -= 1
+            else:
+                del self._due[asked]
+                asked.isLate = True
+                if asked.sent is not None:
+                    asked.sent.cancel()
+                left -= _GIVING_UP
+        self._watch()
+
+    def _tooLate(self, asked: _Asked) -> None:
+        self._end(asked, Failure(Unanswered(f"too many questions were before it for {self._deadline:g} seconds")))
 
     def _goOn(self) -> None:
         # One call for all that wait, and never from within the end of another question: that would recurse.
@@ -131,7 +162,9 @@ class BackEnd:
             asked, _ = self._waiting.popitem(last=False)
             wait = self._breaker.wait()
             if wait:
-                asked.end(Failure(Unanswered("it fails, and is given a rest", wait)))
+                self._end(asked, Failure(Unanswered("it fails, and is given a rest", wait)))
+            elif self._isLate(asked):
+                self._tooLate(asked)
             else:
                 self._begin(asked)
         self._goOn()
@@ -149,10 +182,10 @@ class BackEnd:
             if self._breaker.isOpen:
                 self._log.info("{what}: the back end answers again", what=self._what)
             self._breaker.succeed()
-            asked.end(result)
+            self._end(asked, result)
         elif isinstance(result, Failure) and result.check(CancelledError) and not asked.isLate:
             self._breaker.forget(asked.wasProbe)
-            asked.end(result)
+            self._end(asked, result)
         else:
             self._failed(asked, result)
         self._goOn()
@@ -173,28 +206,23 @@ class BackEnd:
             self._log.warn("{what}: the back end is given a rest: {detail}", what=self._what, detail=detail)
         elif self._throttle.allows(self._log, f"{self._what}: no answer from the back end"):
             self._log.warn("{what}: no answer from the back end: {detail}", what=self._what, detail=detail)
-        asked.end(Failure(Unanswered(detail, self._breaker.wait())))
+        self._end(asked, Failure(Unanswered(detail, self._breaker.wait())))
 
 
 class _Asked:
     """A question that waits or is out."""
 
-    __slots__ = ("begun", "isLate", "question", "result", "sent", "since", "timer", "wasProbe")
+    __slots__ = ("begun", "isLate", "question", "result", "sent", "since", "wasProbe")
 
     def __init__(self, question: Question, forget: Callable[[_Asked], None]) -> None:
         self.question = question
         self.result: Deferred[Answer] = Deferred(lambda _: forget(self))
         self.sent: Deferred[Any] | None = None
-        self.timer: Any = None
         self.since = self.begun = 0.0
         self.isLate = self.wasProbe = False
 
     def end(self, result: Answer | Failure) -> None:
         """Tell whoever has asked, if they still wait."""
-        try:
-            self.timer.cancel()
-        except (AlreadyCalled, AlreadyCancelled):
-            pass
         if not self.result.called:
             self.result.callback(result)
 
