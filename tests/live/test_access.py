@@ -19,8 +19,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from tests.access.kinds.certificates import DAY, Authority, save
+from tests.daemon.workers.support import ended, workers
 from tests.engines.redis.servers import Server
-from tests.live.support import PATIENCE, Running, curl, running, unverified, writeService
+from tests.live.support import PATIENCE, Running, curl, running, until, unverified, writeService
 
 SERVICE = """
 from twisted_ws import WebSocketService
@@ -200,3 +201,32 @@ def test_ticketsOfTwoMachines(tmp_path: Path) -> None:
                 threads.map(lambda n, token=token: said(lambda: servers[n % 2].client(f"/who?ticket={token}")), range(8))
             )
             assert sorted(answers) == ["401"] * 7 + ["ann []"]
+
+
+def test_revokedForAllWorkers(tmp_path: Path) -> None:
+    """A revocation ends connections at every worker, and opens none at a worker that is started later."""
+    secret = "0123456789-0123456789-0123456789"
+    table = '[authenticators.site]\ntype = "jwt"\nsecret-file = "key"\n'
+    options = configured(tmp_path, f'workers = 2\nauthenticate = ["site"]\n{table}', key=secret)
+    claims = {"exp": time.time() + 600, "iat": time.time() - 5}
+    made = {"token": {"sub": "ann", "jti": "one"}, "user": {"sub": "bob", "jti": "two"}, "kept": {"sub": "eve", "jti": "three"}}
+    tokens = {name: {"Authorization": f"Bearer {jwt.encode({**claims, **each}, secret, 'HS256')}"} for name, each in made.items()}
+    with running(tmp_path, *options) as server, ExitStack() as stack:
+        clients = {
+            name: [stack.enter_context(server.client("/who", additional_headers=header)) for _ in range(8)]
+            for name, header in tokens.items()
+        }
+        for each in [client for same in clients.values() for client in same]:
+            each.recv(PATIENCE)
+        server.curl("--json", '{"token": "one"}', path="/api/revoke")
+        server.curl("--json", '{"user": "bob"}', path="/api/revoke")
+        assert {ended(client) for name in ("token", "user") for client in clients[name]} == {4401}
+        assert all(client.ping().wait(PATIENCE) for client in clients["kept"])
+        killed = workers(server)[0]
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: len(found := workers(server)) == 2 and killed not in found)
+        # Those that the kernel gives to the new one wait until it has begun.
+        for _ in range(12):
+            for name, header in tokens.items():
+                expected = "eve []" if name == "kept" else "401"
+                assert said(lambda header=header: server.client("/who", additional_headers=header)) == expected
