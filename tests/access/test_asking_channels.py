@@ -103,6 +103,49 @@ def test_inOrder(world):
     assert world.hooks == ["a", "news"]
 
 
+def test_oneQuestionForABurst(world):
+    """What a client asks for at once is a question for what each read brings; answers come in order, those about mistakes too."""
+    client = world.v1()
+    frames(client)
+    names = [f"c{number}" for number in range(40)]
+    burst = [{"type": "subscribe", "channel": name, "ref": number} for number, name in enumerate(names)]
+    mistakes = [{"type": "nothing", "ref": 40}, {"type": "subscribe", "channel": "a..b", "ref": 41}, {"type": "ping", "ref": 42}]
+    for each in burst + mistakes:
+        client.client.writeMessage(each)  # all in one turn
+    assert frames(client) == []
+    asked = world.asked
+    assert [name for each in asked for name in each["subscribe"]] == names
+    assert len(asked) == 2  # its socket sends the first by itself
+    world.answer([])
+    world.answer(names[1:])
+    found = frames(client)
+    assert [each["ref"] for each in found] == [*range(43)]
+    assert brief(found)[0] == (0, "error", "forbidden")
+    assert {kind for _, kind, _ in brief(found)[1:40]} == {"subscribed"}
+    assert brief(found)[40:] == [(40, "error", "bad-request"), (41, "error", "bad-channel"), (42, "pong", None)]
+
+
+def test_manyBehindAQuestion(world):
+    """So many requests are read while one waits; more stay with the client until there is room, and none is lost."""
+    client = world.v1()
+    frames(client)
+    pings = [{"type": "ping", "ref": number} for number in range(1000)]
+    assert world.ask(client, {"type": "subscribe", "channel": "a", "ref": -1}, *pings) == []
+    world.answer(["a"])
+    assert [each["ref"] for each in frames(client)] == [*range(-1, 1000)]
+
+
+def test_leavingWithManyBehind(world):
+    """A client that leaves while its requests wait is done with: no hook is called for them, and nobody is subscribed."""
+    client = world.v1()
+    world.ask(client, *[{"type": "subscribe", "channel": name} for name in ("a", "news", "b")])
+    client.cut()
+    world.memory.settle()
+    while world.application.pending:
+        world.answer(["a", "b"])
+    assert (world.hooks, world.server.channels.count("news")) == ([], 0)
+
+
 def test_refused(world):
     """What the application does not allow is forbidden, and the hook of the service is not asked."""
     client = world.v1()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Raw
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_ws.channels.buffered import LAPSED, BufferedSubscriber
 from twisted_ws.channels.formats import Format, jsonFormat
+from twisted_ws.channels.line import Line
 from twisted_ws.channels.page import Page
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.channels.subprotocol import (
@@ -28,15 +32,18 @@ from twisted_ws.channels.subprotocol import (
 )
 from twisted_ws.closecodes import EXPIRED, FORBIDDEN, NOT_RECOVERED, REFUSED
 from twisted_ws.engines.replay import Replay
-from twisted_ws.errors import ChannelError
+from twisted_ws.errors import ChannelError, CloseCode, ConnectionClosed
 from twisted_ws.message import Position, Publication, Start
-from twisted_ws.names import isPattern
+from twisted_ws.names import checkNameOrPattern, isPattern
 
 if TYPE_CHECKING:
     from twisted_ws.caller import Caller
     from twisted_ws.channels.service import ChannelService
     from twisted_ws.frames import OutgoingMessage
     from twisted_ws.identity import Identity
+
+
+_log = Logger()
 
 
 class RawSubscriber(BufferedSubscriber):
@@ -105,7 +112,7 @@ class RawSubscriber(BufferedSubscriber):
 class JsonSubscriber(BufferedSubscriber):
     """A caller that speaks ``twisted-ws.v1`` (see `twisted_ws.channels.subprotocol`)."""
 
-    __slots__ = ("_asked",)
+    __slots__ = ("_asked", "_line")
 
     _service: ChannelService
 
@@ -114,6 +121,7 @@ class JsonSubscriber(BufferedSubscriber):
     def __init__(self, caller: Caller, service: ChannelService) -> None:
         super().__init__(caller, service.server.channels, service)
         self._asked: SubscribeRequest | None = None  # what `begin` answers; requests are handled one after the other
+        self._line: Line | None = None  # while the application is asked about a request: it, and those behind it
 
     def welcome(self) -> None:
         """Tell the client its connection id, and how to come back."""
@@ -148,18 +156,73 @@ class JsonSubscriber(BufferedSubscriber):
 
     async def received(self, message: str | bytes) -> None:
         """Do what a request asks, and answer it; return when the client has room for more answers."""
+        request: Request | None = None
         if isinstance(message, bytes):
-            self._answer(ChannelError("bad-request", "Requests must be text messages."), None)
+            wrong, ref = ChannelError("bad-request", "Requests must be text messages."), None
         else:
             try:
                 request = readRequest(message)
             except ChannelError as error:
-                self._answer(error, refOf(message))
-            else:
-                await self._do(request)
+                wrong, ref = error, refOf(message)
+        asked = self._ask(request) if request.__class__ is SubscribeRequest else None
+        if asked is not None or self._line is not None:
+            do = partial(self._refuse, wrong, ref) if request is None else partial(self._do, request, None, asked)
+            if (room := self._queue(do, asked, len(message))) is not None:
+                await room
+            return
+        if request is None:
+            self._answer(wrong, ref)
+        else:
+            await self._do(request)
         easing = self.eased()
         if easing is not None:
             await easing
+
+    def _ask(self, request: Any) -> Deferred[bool] | None:
+        """Begin to ask the application about a subscription, if that is what decides."""
+        permissions = self._service.permissions
+        if permissions.access is None or not permissions.access.asks or request.token is not None:
+            return None
+        try:
+            checkNameOrPattern(request.channel, self._channels.limits.channelName)
+        except ChannelError:
+            return None  # which it is told when it is its turn
+        return permissions.ask("subscribe", self.caller, request.channel)
+
+    def _queue(self, do: Callable[[], Awaitable[None]], asked: Deferred[bool] | None, size: int) -> Deferred[None] | None:
+        """Let a request wait for its turn: see `Line.add`. So, what a client asks for at once is one question."""
+        line, isFirst = self._line or Line(), self._line is None
+        room = line.add(partial(self._inTurn, do), asked, size)
+        if isFirst:
+            self._line = line
+            Deferred.fromCoroutine(self._work(line)).addErrback(self._failed)
+        return room
+
+    async def _inTurn(self, do: Callable[[], Awaitable[None]]) -> None:
+        await do()
+        easing = self.eased()
+        if easing is not None:
+            await easing
+
+    async def _work(self, line: Line) -> None:
+        try:
+            await line.work()
+        finally:
+            self._line = None
+
+    def _failed(self, failure: Failure) -> None:
+        if not failure.check(ConnectionClosed, CancelledError):
+            _log.failure("a request failed inside the server", failure)
+            self.caller.close(CloseCode.INTERNAL_ERROR, "internal error")
+
+    async def _refuse(self, error: ChannelError, ref: Ref) -> None:
+        self._answer(error, ref)
+
+    def leave(self) -> None:
+        """End them all, because the caller has gone, and whatever is asked about it."""
+        if self._line is not None:
+            self._line.giveUp()
+        super().leave()
 
     async def _do(self, request: Request, after: Position | None = None, asked: Deferred[bool] | None = None) -> None:
         try:
