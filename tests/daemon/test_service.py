@@ -397,6 +397,26 @@ def test_reload(tmp_path: Path) -> None:
     assert _messages(events)[-1] == "reloaded"
 
 
+def test_reloadOfRules() -> None:
+    """A reload lets the rules for channels hold that the file has now; what it does not reach is named."""
+    settings = [Settings()]
+    daemon = Daemon(settings[0], PortsReactor(), lambda: settings[0])
+    service: Any = daemon.server.services["/channels"]
+    settings[0] = Settings(
+        channelRules={"*": {"subscribe": "ask"}},
+        authenticate=("site",),
+        authenticators={"site": {"type": "basic", "file": "users"}},
+    )
+    with capturedLogs() as events:
+        daemon.reload()
+    assert service.permissions.access.decide("subscribe", "a", None) is False
+    assert _messages(events) == [
+        'channels."*" says ask, but no authenticator of a service of channels has a channels-url: it is refused',
+        "A change of authenticators.site, authenticate takes effect only after a restart.",
+        "reloaded",
+    ]
+
+
 def test_reloadOfLittle() -> None:
     """Without TLS and keys there is nothing to reload, and nothing goes wrong."""
     with capturedLogs() as events:

@@ -156,47 +156,55 @@ class JsonSubscriber(BufferedSubscriber):
 
     async def received(self, message: str | bytes) -> None:
         """Do what a request asks, and answer it; return when the client has room for more answers."""
-        request: Request | None = None
+        access = self._service.permissions.access
+        if self._line is not None or (access is not None and access.asks):
+            if (room := self._stand(message)) is not None:
+                await room
+            return
         if isinstance(message, bytes):
-            wrong, ref = ChannelError("bad-request", "Requests must be text messages."), None
+            self._answer(_notText(), None)
         else:
             try:
                 request = readRequest(message)
             except ChannelError as error:
-                wrong, ref = error, refOf(message)
-        asked = self._ask(request) if request.__class__ is SubscribeRequest else None
-        if asked is not None or self._line is not None:
-            do = partial(self._refuse, wrong, ref) if request is None else partial(self._do, request, None, asked)
-            if (room := self._queue(do, asked, len(message))) is not None:
-                await room
-            return
-        if request is None:
-            self._answer(wrong, ref)
-        else:
-            await self._do(request)
+                self._answer(error, refOf(message))
+            else:
+                await self._do(request)
         easing = self.eased()
         if easing is not None:
             await easing
 
-    def _ask(self, request: Any) -> Deferred[bool] | None:
+    def _stand(self, message: str | bytes) -> Deferred[None] | None:
+        """Do what a request asks in its turn, and begin to ask the application now; see `Line.add`.
+
+        So, what a client subscribes to at once is one question.
+        """
+        asked = None
+        try:
+            if isinstance(message, bytes):
+                raise _notText()
+            request = readRequest(message)
+        except ChannelError as error:
+            do = partial(self._refuse, error, None if isinstance(message, bytes) else refOf(message))
+        else:
+            asked = self._ask(request) if isinstance(request, SubscribeRequest) else None
+            do = partial(self._do, request, None, asked)
+        line, isFirst = self._line or Line(), self._line is None
+        room = line.add(partial(self._inTurn, do), asked, len(message))
+        if isFirst:
+            self._line = line
+            Deferred.fromCoroutine(self._work(line)).addErrback(self._failed)
+        return room
+
+    def _ask(self, request: SubscribeRequest) -> Deferred[bool] | None:
         """Begin to ask the application about a subscription, if that is what decides."""
-        permissions = self._service.permissions
-        if permissions.access is None or not permissions.access.asks or request.token is not None:
+        if request.token is not None:
             return None
         try:
             checkNameOrPattern(request.channel, self._channels.limits.channelName)
         except ChannelError:
             return None  # which it is told when it is its turn
-        return permissions.ask("subscribe", self.caller, request.channel)
-
-    def _queue(self, do: Callable[[], Awaitable[None]], asked: Deferred[bool] | None, size: int) -> Deferred[None] | None:
-        """Let a request wait for its turn: see `Line.add`. So, what a client asks for at once is one question."""
-        line, isFirst = self._line or Line(), self._line is None
-        room = line.add(partial(self._inTurn, do), asked, size)
-        if isFirst:
-            self._line = line
-            Deferred.fromCoroutine(self._work(line)).addErrback(self._failed)
-        return room
+        return self._service.permissions.ask("subscribe", self.caller, request.channel)
 
     async def _inTurn(self, do: Callable[[], Awaitable[None]]) -> None:
         await do()
@@ -338,3 +346,7 @@ class JsonSubscriber(BufferedSubscriber):
         if error.retryAfter is not None:
             fields["retryAfter"] = error.retryAfter
         self.write(notice("error", ref, code=error.code, message=error.message, **fields))
+
+
+def _notText() -> ChannelError:
+    return ChannelError("bad-request", "Requests must be text messages.")

@@ -56,6 +56,8 @@ class Daemon(MultiService):
     """
 
     _log = Logger()
+    # When settings count that a reload does not reach.
+    _whenAnew = "after a restart"
     # Whether the log is told when the certificate expires soon.
     _watchesExpiry = True
 
@@ -65,6 +67,7 @@ class Daemon(MultiService):
             from twisted.internet import reactor
         self.settings = settings
         self._again = again
+        self._running = settings  # what is in use now
         self._reactor = reactor
         _checkPasswordFiles(settings.checkers)
         _checkNames(settings)
@@ -346,7 +349,16 @@ class Daemon(MultiService):
             ConfigurationError: there is a mistake in the file, and the old ones stay.
         """
         if self._again is not None:
-            self._takeRules(self._again())
+            new, old = self._again(), self._running
+            self._takeRules(new)
+            tables = dict.fromkeys((*old.authenticators, *new.authenticators))
+            changed = [
+                f"authenticators.{each}" for each in tables if old.authenticators.get(each) != new.authenticators.get(each)
+            ]
+            if new.authenticate != old.authenticate:
+                changed.append("authenticate")
+            if changed:
+                self._log.warn("A change of {names} takes effect only {when}.", names=", ".join(changed), when=self._whenAnew)
 
     def _takeRules(self, settings: Settings) -> None:
         self.server.setChannelRules(settings.channelRules)

@@ -158,6 +158,7 @@ class Supervisor(ProcessDaemon):
     """
 
     _log = Logger()
+    _whenAnew = "with twisted-ws reload --services"
     server: SupervisorServer
 
     def __init__(
@@ -173,7 +174,6 @@ class Supervisor(ProcessDaemon):
         self.exitCode = 0
         self._orders = b""
         super().__init__(settings, runner, reactor, again)
-        self._running = settings  # what workers are told
         launcher = Launcher(self._reactor, self._makeLink, self._ended, self._descriptors)
         self.crew = Crew(self.count, settings.limits, self._reactor, launcher.launch, lambda: self._orders)
         self.server.crew = self.crew
