@@ -324,6 +324,44 @@ def test_endsWhileAHookIsAsked(worlds, reason):
     assert client.caller.channels == ()
 
 
+@pytest.mark.parametrize("ending", ["token", "credentials"])
+@pytest.mark.parametrize("reason", ["revoked", "expired"])
+@pytest.mark.parametrize("query", ["", "?wait=100", "?before=", "POST"])
+def test_endsWhileAHookIsAskedOverHTTP(worlds, query, reason, ending):
+    """A request whose token or credentials end while a hook is asked is refused, and nothing is published or told."""
+    waiting = []
+
+    class Slow(ChannelService):
+        def onSubscribe(self, caller, channel):
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        def onPublish(self, caller, channel, message):
+            return self.onSubscribe(caller, channel)
+
+    world = worlds(service=Slow())
+    kept = world.server.publish("a", "secret").result.id
+    seconds = {"token": 5 if ending == "token" else 1000, "credentials": 5 if ending == "credentials" else 1000}
+    token = world.token("a", seconds=seconds["token"], jti="t1", publish=["a"])
+    headers = [f"Authorization: Bearer ann.{seconds['credentials']}", carrying(token)]
+    client = world.http()
+    if query == "POST":
+        client.ask("/channels/a", *headers, "Content-Type: text/plain", method="POST", body=b"more")
+    else:
+        client.ask(f"/channels/a{query}{kept if query == '?before=' else ''}", *headers)
+    if reason == "expired":
+        world.memory.advance(6)
+    else:
+        world.server.engine.revoke(Revocation("t1" if ending == "token" else "ann.5", None, 0, BEGIN + 1000))
+    waiting[0].callback(None)
+    world.memory.settle()
+    (answer,) = client.responses()
+    assert answer.status == (403 if ending == "token" else 401)
+    assert json.loads(answer.body)["reason"] == reason
+    assert world.server.publish("a", 1).result.id.endswith(":2")
+    assert list(world.server.channels.visitors) == []
+
+
 def test_withTheIdentity(world):
     """New credentials leave subscriptions with a token alone, and the connection ends with the credentials, not the tokens."""
     client = world.v1("ann.60")

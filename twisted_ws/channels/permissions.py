@@ -14,7 +14,7 @@ from twisted_ws.access.chain import Chain
 from twisted_ws.access.lifetime import Term
 from twisted_ws.access.namespaces import ACTIONS, Namespaces
 from twisted_ws.access.rates import PublicationRates
-from twisted_ws.access.refusals import REVOKED, AccessRefused
+from twisted_ws.access.refusals import EXPIRED, REVOKED, AccessRefused
 from twisted_ws.access.rules import ChannelAccess, Step
 from twisted_ws.access.tokens.claims import ChannelGrants
 from twisted_ws.channels.buffered import BufferedSubscriber
@@ -107,6 +107,26 @@ class Permissions:
             ):
                 life.release(channel)  # while a hook was asked
                 caller.membership.lapse(channel, REVOKED)
+
+    def requireValid(self, caller: Any, granted: ChannelGrants | None = None) -> None:
+        """Refuse a caller or visitor whose credentials, or subscription token, have ended since they were looked at.
+
+        Raises:
+            ChannelError: they have: "unauthorized", or "forbidden" for the token.
+        """
+        identities, identity = self._service.server.identities, caller.identity
+        if identity is None:
+            return
+        try:
+            identities.requireValid(identity)
+        except AccessRefused as refused:
+            raise ChannelError("unauthorized", refused.message, refused.reason) from None
+        if granted is None:
+            return
+        if granted.expiresAt <= self._service.server.runtime.unixTime():
+            raise ChannelError("forbidden", "The token has expired.", EXPIRED)
+        if identities.revocations and identities.revocations.coversToken(granted.tokenId, identity.user, granted.issuedAt):
+            raise ChannelError("forbidden", "The token is revoked.", REVOKED)
 
     def renew(self, caller: Any, channel: str, granted: ChannelGrants) -> None:
         """Let a subscription go on with a new token.

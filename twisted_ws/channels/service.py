@@ -244,6 +244,8 @@ class ChannelService(WebSocketService):
         instead = await self._ask("onPublish", self.onPublish, caller, channel, shown)
         if self.server.isStopping:  # perhaps since the client asked: nobody would get the message
             raise ChannelError("unavailable", "The server is stopping: nothing was sent.")
+        if caller.identity is not None:
+            self.permissions.requireValid(caller, granted)  # which a hook, or the back end, may have outlasted
         try:
             message = Message.of(message)
             # What a service makes of a message may differ each time (a timestamp, for example); what was sent does not.

@@ -293,6 +293,7 @@ class JsonSubscriber(BufferedSubscriber):
         limits = self._channels.limits
         page = Page(limits, request.limit, min(limits.answerBytes, limits.maxSendBuffer // 4))
         await page.read(self._channels, request.channel, request.before)
+        self._service.permissions.requireValid(self.caller, granted)
         messages = [Raw(b"{" + each + b"}") for each in page.messages]
         self.write(notice("history", request.ref, channel=request.channel, messages=messages, next=page.next))
 

@@ -318,11 +318,11 @@ async def poll(request: HttpRequest, channelRequest: ChannelRequest) -> None:
     if request.gone:
         return  # a hook has continued nevertheless
     if question.before is not None:
-        await _page(request, question, server)
+        await _page(request, channelRequest, question, granted)
         return
     if question.wait:
         waiting = Poll(request, channelRequest, server, question, granted)
-        await channelRequest.subscribe(waiting, infos, question.positions, None, question.last)
+        await channelRequest.subscribe(waiting, infos, question.positions, None, question.last, granted)
         waiting.wait()
         return
     gathered, runs = Gathered(question.limit, server.limits), []
@@ -337,14 +337,16 @@ async def poll(request: HttpRequest, channelRequest: ChannelRequest) -> None:
             runs.append(history.publications)
     gathered.addAll(runs)
     presence = await presenceOf(server.channels, question.names) if question.presence else None
-    channelRequest.requireValid()
+    channelRequest.requireValid(granted)
     _answer(request, question, gathered, server.limits, presence)
 
 
-async def _page(request: HttpRequest, question: _Question, server: WebSocketServer) -> None:
+async def _page(request: HttpRequest, channelRequest: ChannelRequest, question: _Question, granted: ChannelGrants | None) -> None:
     """Answer with what is before a message."""
+    server = channelRequest.service.server
     page = Page(server.limits, question.limit, server.limits.answerBytes)
     await page.read(server.channels, question.names[0], question.before)
+    channelRequest.requireValid(granted)
     body = [b'{"messages":[', b",".join([b"{" + fields + b"}" for fields in page.messages])]
     body += [b'],"next":', msgspec.json.encode(page.next), b"}\n"]
     request.say("Cache-Control", "no-cache")

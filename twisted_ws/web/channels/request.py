@@ -61,6 +61,7 @@ class ChannelRequest:
         positions: Mapping[str, Position],
         room: AnswerBudget | None = None,
         last: Mapping[str, int] = MappingProxyType({}),
+        granted: ChannelGrants | None = None,
     ) -> None:
         """Subscribe to all channels, or to none: then the subscriber leaves.
 
@@ -70,6 +71,7 @@ class ChannelRequest:
             positions: where to resume, by channel.
             room: what the users on the channels may take of the answer; None if that is not asked for.
             last: how many messages back to begin those without a position.
+            granted: what must still count when all have begun; a stream ends those whose token does not.
 
         Raises:
             ChannelError: one of the channels is refused, or the server is stopping.
@@ -85,17 +87,20 @@ class ChannelRequest:
                     )
             # Hooks and engines may have answered later: what begins now would not hear of a stop, or of a revocation.
             _checkRuns(server)
-            self.requireValid()
+            self.requireValid(granted)
         except BaseException:
             subscriber.leave()
             raise
 
-    def requireValid(self) -> None:
+    def requireValid(self, granted: ChannelGrants | None = None) -> None:
         """Refuse a visitor whose credentials have ended since they were looked at, or whom other rules have let in.
+
+        Args:
+            granted: what a subscription token has allowed, which must still count.
 
         Raises:
             HttpError: the credentials have ended.
-            ChannelError: the rules have changed: a client that tries again is judged by the new ones.
+            ChannelError: so has the token; or the rules have changed, and a client that tries again is judged by the new ones.
         """
         if self.service.permissions.access is not self.access:
             raise ChannelError("unavailable", "The rules have just changed.")
@@ -104,6 +109,8 @@ class ChannelRequest:
                 self.service.server.identities.requireValid(self.visitor.identity)
             except AccessRefused as refusal:
                 raise refused(refusal) from None
+            if granted is not None:
+                self.service.permissions.requireValid(self.visitor, granted)
 
 
 def refused(refusal: AccessRefused) -> HttpError:
