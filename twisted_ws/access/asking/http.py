@@ -5,40 +5,32 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws.access.asking.answers import Answers, Kept
 from twisted_ws.access.asking.backend import BackEnd, checkURL, makeBackEnd
 from twisted_ws.access.asking.exchange import Answer, Question, Unanswered
 from twisted_ws.access.asking.reading import LONGEST_LIFE, GrantsOf, scopesOf
+from twisted_ws.access.asking.verdicts import LONGEST_STALE, Verdict, Verdicts
 from twisted_ws.access.authenticator import AuthenticatorSettings, Host
 from twisted_ws.access.options import Options
-from twisted_ws.access.refusals import INVALID, AccessRefused, forbidden, unauthorized, unavailable
+from twisted_ws.access.refusals import INVALID, AccessRefused, forbidden, unauthorized
 from twisted_ws.access.secretfile import SecretFile
 from twisted_ws.access.sources import bearerOf
 from twisted_ws.identity import GUEST, LONGEST_TOKEN_ID, Identity
-from twisted_ws.logs import Throttle
 from twisted_ws.upgrade import UpgradeRequest, isToken
 
 # Seconds for which an answer counts: a page with several connections, and one that polls, cost one question.
 CACHE = 10
-# Seconds for which a refusal counts: a client that tries again at once costs nothing, one that has logged in waits no longer.
-REFUSED = 1
-# The longest time that an answer may be used after its end, in seconds, while the back end is away.
-LONGEST_STALE = 300
 # Channels in one question; more become several.
 CHANNELS = 500
-# Wrong credentials that are remembered, so that an old page that comes back with the same is counted once: it does not guess.
-REMEMBERED = 1000
 # Headers that belong to one connection, or that the client of the back end writes itself.
 _OWN = {
     *("connection", "content-length", "content-type", "expect", "host", "keep-alive", "proxy-authorization", "proxy-connection"),
@@ -58,13 +50,6 @@ class _Who(msgspec.Struct):
 class _May(msgspec.Struct):
     subscribe: list[str] = []
     publish: list[str] = []
-
-
-class _Verdict(NamedTuple):
-    """What the back end has said of credentials: an identity, or the status of a refusal."""
-
-    identity: Identity | None
-    status: int = 200
 
 
 _who = msgspec.json.Decoder(_Who)
@@ -89,8 +74,6 @@ class HTTPAuthenticator:
         ConfigurationError: an option or a file is wrong.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         settings: AuthenticatorSettings,
@@ -114,20 +97,16 @@ class HTTPAuthenticator:
         self._backEnd = makeAsking(options, f"authenticator {settings.name}", settings.reactor, settings.limits.upgradeDeadline)
         options.done()
         self.canAsk = bool(self._channelsURL)
-        self._answers: Answers[_Verdict] = Answers(settings.reactor, stale)
-        self._refused: Answers[_Verdict] = Answers(settings.reactor, most=REMEMBERED)
-        self._counted: OrderedDict[bytes, None] = OrderedDict()
+        self._verdicts = Verdicts(settings.name, settings.reactor, stale, "The application cannot be asked at present.")
         self._channels: Answers[bool] = Answers(settings.reactor, stale)
         self._batches: dict[str, _Batch] = {}
-        self._throttle = Throttle(settings.reactor.seconds)
-        self._host: Host | None = None
 
     def __repr__(self) -> str:
         return f"<HTTPAuthenticator {self._name}>"
 
     def start(self, host: Host) -> None:
         """Learn who counts wrong credentials."""
-        self._host = host
+        self._verdicts.start(host)
 
     def stop(self) -> Deferred[None]:
         """Give up all questions."""
@@ -141,8 +120,7 @@ class HTTPAuthenticator:
         """
         if self._secret is not None:
             self._secret.reload()
-        self._answers.clear()
-        self._refused.clear()
+        self._verdicts.clear()
         self._channels.clear()
 
     def identify(self, request: UpgradeRequest) -> Identity | Deferred[Identity] | None:
@@ -156,16 +134,7 @@ class HTTPAuthenticator:
         key = hashlib.sha256(msgspec.json.encode(headers)).digest()
         # A cookie that comes along counts as what has decided: nobody here knows. A browser sends passwords by itself, too.
         isAmbient = any(name == "cookie" or (name == "authorization" and bearerOf(value) is None) for name, value in credentials)
-        verdict = self._answers.get(key) or self._refused.get(key)
-        if verdict is not None:
-            return self._judge(verdict, key, address)
-        assert self._host is not None
-        self._host.failures.check(address)
-        found = self._answers.find(key, partial(self._ask, key, headers, isAmbient))
-        if isinstance(found, _Verdict):
-            return self._judge(found, key, address)
-        later: Deferred[Any] = found.addCallbacks(self._judge, self._failed, callbackArgs=(key, address))
-        return later
+        return self._verdicts.find(key, address, partial(self._ask, key, headers, isAmbient))
 
     async def may(self, identity: Identity, subscribe: Sequence[str], publish: Sequence[str]) -> tuple[set[str], set[str]]:
         """Return which of these channels the back end lets a user subscribe to, and publish to.
@@ -192,7 +161,7 @@ class HTTPAuthenticator:
             found.clear()  # nobody is there any more, and this cannot be resumed by what it waits for
             raise
         except Unanswered as error:
-            raise self._unavailable(error) from None
+            raise self._verdicts.unavailable(error) from None
         finally:
             for _, _, answer in found:
                 if isinstance(answer, Deferred) and not answer.called:
@@ -228,21 +197,19 @@ class HTTPAuthenticator:
         code = hmac.new(self._secret.secrets[0], signed, hashlib.sha256).hexdigest()
         return question._replace(headers=(*question.headers, ("Twisted-WS-Signature", f"t={now},v1={code}")))
 
-    def _ask(self, key: bytes, headers: tuple[tuple[str, str], ...], isAmbient: bool) -> Deferred[Kept[_Verdict]]:
+    def _ask(self, key: bytes, headers: tuple[tuple[str, str], ...], isAmbient: bool) -> Deferred[Kept[Verdict]]:
         question = Question("GET", self._url, (*headers, ("accept", "application/json")))
         later: Deferred[Any] = self._backEnd.ask(self._signed(question))
         return later.addCallback(self._read, key, isAmbient)
 
-    def _read(self, answer: Answer, key: bytes, isAmbient: bool) -> Kept[_Verdict]:
+    def _read(self, answer: Answer, key: bytes, isAmbient: bool) -> Kept[Verdict]:
         if answer.status in (401, 403):
-            verdict = _Verdict(None, answer.status)
-            # Beside the others: whoever sends wrong credentials must not push right ones out.
-            self._refused.put(key, Kept(verdict, REFUSED))
-            return Kept(verdict, 0)
+            isWrong = answer.status == 401
+            return self._verdicts.refused(key, _unaccepted if isWrong else _unwelcome, isWrong)
         if answer.status == 204:
-            return Kept(_Verdict(GUEST), self._cache)
+            return self._verdicts.accepted(GUEST, self._cache)
         if answer.status != 200:
-            raise self._unusable(f"it answered {answer.status}")
+            raise self._verdicts.unusable(f"it answered {answer.status}")
         try:
             who = _who.decode(answer.body)
             subscribe, publish = who.grants.parsed()
@@ -268,34 +235,8 @@ class HTTPAuthenticator:
             )
         except (ValueError, UnicodeError, RecursionError) as error:
             # The words of the decoder name what is wrong, and not the value.
-            raise self._unusable(f"its answer cannot be used: {error}") from None
-        return Kept(_Verdict(identity), seconds, identity.size)
-
-    def _judge(self, verdict: _Verdict, key: bytes, address: str) -> Identity:
-        if verdict.identity is not None:
-            return verdict.identity
-        if verdict.status == 403:
-            raise forbidden("The application does not let this user in.")
-        if key not in self._counted:
-            assert self._host is not None
-            self._host.failures.charge(address)
-            self._counted[key] = None
-            if len(self._counted) > REMEMBERED:
-                self._counted.popitem(last=False)
-        raise unauthorized(INVALID, "The application does not accept these credentials.")
-
-    def _failed(self, failure: Failure) -> Failure:
-        if isinstance(failure.value, Unanswered):
-            raise self._unavailable(failure.value) from None
-        return failure
-
-    def _unavailable(self, error: Unanswered) -> AccessRefused:
-        return unavailable("The application cannot be asked at present.", error.seconds or 5, f"by {self._name}: {error.detail}")
-
-    def _unusable(self, detail: str) -> Unanswered:
-        if self._throttle.allows(self._log, f"authenticator {self._name}: an answer that cannot be used"):
-            self._log.warn("authenticator {name}: the back end cannot be used: {detail}", name=self._name, detail=detail)
-        return Unanswered(detail)
+            raise self._verdicts.unusable(f"its answer cannot be used: {error}") from None
+        return self._verdicts.accepted(identity, seconds)
 
     def _join(self, user: str, kind: str, channel: str) -> Deferred[Kept[bool]]:
         batch = self._batches.get(user)
@@ -329,12 +270,20 @@ class HTTPAuthenticator:
         if answer.status in (204, 401, 403):
             return set()
         if answer.status != 200:
-            raise self._unusable(f"it answered {answer.status}")
+            raise self._verdicts.unusable(f"it answered {answer.status}")
         try:
             may = _may.decode(answer.body)
         except (ValueError, UnicodeError, RecursionError) as error:
-            raise self._unusable(f"its answer cannot be used: {error}") from None
+            raise self._verdicts.unusable(f"its answer cannot be used: {error}") from None
         return {*(("subscribe", name) for name in may.subscribe), *(("publish", name) for name in may.publish)}
+
+
+def _unaccepted() -> AccessRefused:
+    return unauthorized(INVALID, "The application does not accept these credentials.")
+
+
+def _unwelcome() -> AccessRefused:
+    return forbidden("The application does not let this user in.")
 
 
 class _Batch:

@@ -5,38 +5,29 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote_plus, urlencode
 
 import msgspec
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from twisted_ws.access.asking.answers import Answers, Kept
+from twisted_ws.access.asking.answers import Kept
 from twisted_ws.access.asking.backend import BackEnd, checkURL, makeBackEnd
-from twisted_ws.access.asking.exchange import Answer, Question, Unanswered
+from twisted_ws.access.asking.exchange import Answer, Question
 from twisted_ws.access.asking.reading import GrantsOf, scopesOf
+from twisted_ws.access.asking.verdicts import LONGEST_STALE, Verdict, Verdicts
 from twisted_ws.access.authenticator import AuthenticatorSettings, Host
 from twisted_ws.access.options import Options
-from twisted_ws.access.refusals import INVALID, unauthorized, unavailable
+from twisted_ws.access.refusals import INVALID, AccessRefused, unauthorized
 from twisted_ws.access.secretfile import SecretFile
 from twisted_ws.access.sources import DEFAULT, MOST_BYTES, TokenSources
 from twisted_ws.identity import Identity
-from twisted_ws.logs import Throttle
 from twisted_ws.upgrade import UpgradeRequest
 
 # Seconds for which an answer counts at most: so long does a token that was revoked there go on.
 CACHE = 60
-# Seconds for which a refusal counts.
-REFUSED = 1
-# The longest time that an answer may be used after its end, in seconds, while the server is away.
-LONGEST_STALE = 300
-# Wrong tokens that are remembered: a client that comes back with the same does not guess.
-REMEMBERED = 1000
 # The fewest characters of the client's secret: the other side has made it.
 _SHORTEST_SECRET = 8
 # The year 9999, in Unix time: a later one is a mistake.
@@ -56,13 +47,6 @@ class _Active(msgspec.Struct):
 _active = msgspec.json.Decoder(_Active)
 
 
-class _Verdict(NamedTuple):
-    """What the server has said of a token: an identity, or why not."""
-
-    identity: Identity | None
-    why: str = ""
-
-
 class IntrospectionAuthenticator:
     """The authenticator ``introspection``.
 
@@ -79,7 +63,6 @@ class IntrospectionAuthenticator:
     """
 
     scheme = "Bearer"
-    _log = Logger()
 
     def __init__(
         self,
@@ -105,18 +88,14 @@ class IntrospectionAuthenticator:
         self._backEnd = makeAsking(options, f"authenticator {settings.name}", settings.reactor, settings.limits.upgradeDeadline)
         options.done()
         self._secret = SecretFile(path, "client secret file", _SHORTEST_SECRET)
-        self._answers: Answers[_Verdict] = Answers(settings.reactor, stale)
-        self._refused: Answers[_Verdict] = Answers(settings.reactor, most=REMEMBERED)
-        self._counted: OrderedDict[bytes, None] = OrderedDict()
-        self._throttle = Throttle(settings.reactor.seconds)
-        self._host: Host | None = None
+        self._verdicts = Verdicts(settings.name, settings.reactor, stale, "Tokens cannot be checked at present.")
 
     def __repr__(self) -> str:
         return f"<IntrospectionAuthenticator {self._name}>"
 
     def start(self, host: Host) -> None:
         """Learn who counts wrong tokens."""
-        self._host = host
+        self._verdicts.start(host)
 
     def stop(self) -> Deferred[None]:
         """Give up all questions."""
@@ -129,8 +108,7 @@ class IntrospectionAuthenticator:
             ConfigurationError: the file cannot be used, and the old secret stays.
         """
         self._secret.reload()
-        self._answers.clear()
-        self._refused.clear()
+        self._verdicts.clear()
 
     def identify(self, request: UpgradeRequest) -> Identity | Deferred[Identity] | None:
         """Return whom the token in a request stands for; None without a token."""
@@ -138,22 +116,13 @@ class IntrospectionAuthenticator:
         if found is None:
             return None
         token, address = found.token, request.peerAddress
-        assert self._host is not None
         data = token.encode("utf-8", "replace")
         if not data or len(data) > MOST_BYTES:
             raise _refusal("it is empty or too long")
         key = hashlib.sha256(bytes([found.isAmbient]) + data).digest()
-        verdict = self._answers.get(key) or self._refused.get(key)
-        if verdict is not None:
-            return self._judge(verdict, key, address)
-        self._host.failures.check(address)
-        answer = self._answers.find(key, partial(self._ask, key, token, found.isAmbient))
-        if isinstance(answer, _Verdict):
-            return self._judge(answer, key, address)
-        later: Deferred[Any] = answer.addCallbacks(self._judge, self._failed, callbackArgs=(key, address))
-        return later
+        return self._verdicts.find(key, address, partial(self._ask, key, token, found.isAmbient))
 
-    def _ask(self, key: bytes, token: str, isAmbient: bool) -> Deferred[Kept[_Verdict]]:
+    def _ask(self, key: bytes, token: str, isAmbient: bool) -> Deferred[Kept[Verdict]]:
         # RFC 6749 section 2.3.1: both are encoded as in a form before they become a password of HTTP.
         secret = self._secret.secrets[0].decode("utf-8", "replace")
         password = base64.b64encode(f"{quote_plus(self._client)}:{quote_plus(secret)}".encode()).decode()
@@ -166,10 +135,10 @@ class IntrospectionAuthenticator:
         later: Deferred[Any] = self._backEnd.ask(Question("POST", self._url, headers, body))
         return later.addCallback(self._read, key, isAmbient)
 
-    def _read(self, answer: Answer, key: bytes, isAmbient: bool) -> Kept[_Verdict]:
+    def _read(self, answer: Answer, key: bytes, isAmbient: bool) -> Kept[Verdict]:
         if answer.status != 200:
             # 401: the secret of this client is wrong, and not the visitor's token.
-            raise self._unusable(f"it answered {answer.status}")
+            raise self._verdicts.unusable(f"it answered {answer.status}")
         try:
             said = _active.decode(answer.body)
             members = msgspec.json.decode(answer.body)
@@ -177,7 +146,7 @@ class IntrospectionAuthenticator:
                 raise ValueError("exp or iat is not a time")
             subscribe, publish = said.twisted_ws.parsed()
         except (ValueError, UnicodeError, RecursionError) as error:
-            raise self._unusable(f"its answer cannot be used: {error}") from None
+            raise self._verdicts.unusable(f"its answer cannot be used: {error}") from None
         now = self._unixTime()
         user = next((members[name] for name in self._user if isinstance(members.get(name), str) and members[name]), "")
         audience = [said.aud] if isinstance(said.aud, str) else said.aud or []
@@ -210,33 +179,9 @@ class IntrospectionAuthenticator:
             except ValueError:
                 why = "the name of its user is too long"
             else:
-                return Kept(_Verdict(identity), seconds, identity.size)
-        verdict = _Verdict(None, why)
-        self._refused.put(key, Kept(verdict, REFUSED))
-        return Kept(verdict, 0)
-
-    def _judge(self, verdict: _Verdict, key: bytes, address: str) -> Identity:
-        if verdict.identity is not None:
-            return verdict.identity
-        if key not in self._counted:
-            assert self._host is not None
-            self._host.failures.charge(address)
-            self._counted[key] = None
-            if len(self._counted) > REMEMBERED:
-                self._counted.popitem(last=False)
-        raise _refusal(verdict.why)
-
-    def _failed(self, failure: Failure) -> Failure:
-        error = failure.value
-        if isinstance(error, Unanswered):
-            raise unavailable("Tokens cannot be checked at present.", error.seconds or 5, f"by {self._name}: {error.detail}")
-        return failure
-
-    def _unusable(self, detail: str) -> Unanswered:
-        if self._throttle.allows(self._log, f"authenticator {self._name}: an answer that cannot be used"):
-            self._log.warn("authenticator {name}: the back end cannot be used: {detail}", name=self._name, detail=detail)
-        return Unanswered(detail)
+                return self._verdicts.accepted(identity, seconds)
+        return self._verdicts.refused(key, partial(_refusal, why))
 
 
-def _refusal(why: str) -> Exception:
+def _refusal(why: str) -> AccessRefused:
     return unauthorized(INVALID, "The token is not valid.", detail=why)
