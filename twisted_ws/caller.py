@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted_ws.limits import checkNumber
 from twisted_ws.message import BINARY, PING, PONG, TEXT, Message, binaryPayload, controlPayload, textPayload
 from twisted_ws.service import checkClose
+from twisted_ws.upgrade import Identified
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from twisted.internet.defer import Deferred
 
     from twisted_ws.connection import Connection
-    from twisted_ws.identity import Identity
     from twisted_ws.message import Position, Start
     from twisted_ws.upgrade import UpgradeRequest
 
@@ -74,7 +72,7 @@ class Registry(Protocol):
         """Return what takes part in channels for a caller that has no membership yet."""
 
 
-class Caller:
+class Caller(Identified):
     """One open connection; a handler may keep it as long as it likes and call it from anywhere in the reactor's thread.
 
     The writing methods return a Deferred (awaitable) that fires with None when the kernel has taken the bytes, and fails with
@@ -131,16 +129,6 @@ class Caller:
         before, self._user = self._user, user
         if self._registry is not None:
             self._registry.renamed(self, before)
-
-    @property
-    def identity(self) -> Identity | None:
-        """Who this is, as the server's authenticators say; None if none were asked. A client may renew it while it is open."""
-        return self.request.identity
-
-    @property
-    def claims(self) -> Mapping[str, Any]:
-        """What the credentials say, such as the claims of a token; empty without an identity."""
-        return {} if self.request.identity is None else self.request.identity.claims
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -295,3 +295,25 @@ class UpgradeRequest:
     def __repr__(self) -> str:
         # Without the query, which may have tokens.
         return f"<UpgradeRequest {self.path!r} from {self.peerAddress or 'a local socket'}>"
+
+
+class Identified:
+    """Somebody whose request the authenticators have seen.
+
+    Attributes:
+        request: the request.
+    """
+
+    __slots__ = ()
+
+    request: UpgradeRequest
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who this is, as the server's authenticators say; None if none were asked. A client may renew it while it is open."""
+        return self.request.identity
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """What the credentials say, such as the claims of a token; empty without an identity."""
+        return {} if self.request.identity is None else self.request.identity.claims

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -19,15 +20,16 @@ from twisted_ws.access.kinds.passwords import PasswordFile
 from twisted_ws.access.publishers.credentials import CheckFailed, Credentials, PasswordDB
 from twisted_ws.access.publishers.keys import KeyFile
 from twisted_ws.access.secretfile import SecretFile
-from twisted_ws.access.tokens.keyfiles import PublicKeys, SecretKeys
+from twisted_ws.access.tokens.keyfiles import KeyFile as TokenKeys
+from twisted_ws.access.tokens.keyfiles import publicKeys, secretKeys
 
 AUTHORITY = Authority(begin=datetime.fromtimestamp(NOW, UTC) - DAY)
 PUBLIC = AUTHORITY.certificate.public_bytes(Encoding.PEM)
 
 READERS = {
     "secrets": (SecretFile, SECRET.encode()),
-    "tokenSecrets": (SecretKeys, SECRET.encode()),
-    "publicKeys": (PublicKeys, PUBLIC),
+    "tokenSecrets": (partial(TokenKeys, read=secretKeys), SECRET.encode()),
+    "publicKeys": (partial(TokenKeys, read=publicKeys), PUBLIC),
     "passwords": (PasswordFile, b"ann:" + SECRET.encode()),
     "apiKeys": (KeyFile, SECRET.encode()),
     "revocationLists": (lambda path: RevocationLists(path, lambda: NOW), AUTHORITY.revoke([])),

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted_ws.caller import connectionIds
+from twisted_ws.upgrade import Identified
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from twisted_ws.access.lifetime import Lifetime
     from twisted_ws.channels.roster import Roster
     from twisted_ws.channels.subscriber import Subscriber
-    from twisted_ws.identity import Identity
     from twisted_ws.upgrade import UpgradeRequest
 
 
-class Visitor:
+class Visitor(Identified):
     """One event stream, poll or POST: what hooks get in place of the `Caller` of a WebSocket connection.
 
     Attributes:
@@ -52,16 +50,6 @@ class Visitor:
         before, self._user = self._user, user
         if self.roster is not None:
             self.roster.renamed(self, before)
-
-    @property
-    def identity(self) -> Identity | None:
-        """Who this is, as the server's authenticators say; None if none were asked."""
-        return self.request.identity
-
-    @property
-    def claims(self) -> Mapping[str, Any]:
-        """What the credentials say, such as the claims of a token; empty without an identity."""
-        return {} if self.request.identity is None else self.request.identity.claims
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from twisted_ws.access.tokens.claims import (
     identityOf,
     isForAnother,
 )
-from twisted_ws.access.tokens.keyfiles import KeyFile, PublicKeys, SecretKeys
+from twisted_ws.access.tokens.keyfiles import KeyFile, publicKeys, secretKeys
 from twisted_ws.access.tokens.presets import completed
 from twisted_ws.access.tokens.verification import (
     CHANNEL_TYPE,
@@ -56,7 +56,7 @@ MOST_BYTES_FOR_CHANNELS = 4 * 1024 * 1024
 class JWTAuthenticator:
     """The authenticator ``jwt``.
 
-    Options: ``secret-file`` (see `SecretKeys`), ``key-file`` (see `PublicKeys`) or ``jwks`` (a URL, see `RemoteKeys`);
+    Options: ``secret-file`` (see `secretKeys`), ``key-file`` (see `publicKeys`) or ``jwks`` (a URL, see `RemoteKeys`);
     ``issuer``, ``audience``, ``require``, ``user``, ``scopes``, ``grants``, ``info``, ``id``, ``leeway`` (see `ClaimRules`);
     ``sources``; ``expiry`` ("close" or "keep"); ``preset`` (see `PRESETS`).
 
@@ -108,9 +108,9 @@ class JWTAuthenticator:
             checkForKeySet(self.rules, where)
         self._file: KeyFile | None = None
         if secretFile is not None:
-            self._file = SecretKeys(secretFile)
+            self._file = KeyFile(secretFile, secretKeys)
         elif keyFile is not None:
-            self._file = PublicKeys(keyFile)
+            self._file = KeyFile(keyFile, publicKeys)
         self._keys = keys
         self._verified: VerifiedTokens[Identity] = VerifiedTokens(unixTime)
         self._granted: VerifiedTokens[ChannelGrants] = VerifiedTokens(unixTime, MOST_FOR_CHANNELS, MOST_BYTES_FOR_CHANNELS)

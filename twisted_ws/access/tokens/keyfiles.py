@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -26,73 +26,28 @@ _RSA = ("RS256", "RS384", "RS512")
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
-class KeyFile(Protocol):
+class KeyFile:
     """A file of keys.
+
+    Args:
+        path: the file.
+        read: reads it: `secretKeys` or `publicKeys`.
 
     Attributes:
         keys: the keys; any of them may have signed a token.
-    """
-
-    keys: tuple[Key, ...]
-
-    def reload(self) -> None:
-        """Read the file again; if that raises ConfigurationError, the old keys stay."""
-
-
-class SecretKeys:
-    """Secrets for HS256, HS384 and HS512, one a line.
-
-    Args:
-        path: the file.
 
     Raises:
         ConfigurationError: it cannot be used.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, read: Callable[[str], Iterable[Key]]) -> None:
         self._path = path
-        self._file = SecretFile(path)
-        self.keys: tuple[Key, ...] = ()
-        self._use()
-
-    def __repr__(self) -> str:
-        return f"<SecretKeys {self._path}>"
-
-    def reload(self) -> None:
-        """Read the file again; if that raises, the old secrets stay.
-
-        Raises:
-            ConfigurationError: as for the class.
-        """
-        self._file.reload()
-        self._use()
-
-    def _use(self) -> None:
-        secrets = self._file.secrets
-        if any(each.startswith(b"-----BEGIN") for each in secrets):
-            raise ConfigurationError(f"The secret file {self._path} is a key in PEM: give it as key-file.")
-        if len(secrets) > MOST_KEYS:
-            raise ConfigurationError(f"The secret file {self._path} has more than {MOST_KEYS} secrets.")
-        self.keys = tuple(Key(each, tuple(name for name, least in _HASHES if len(each) >= least)) for each in secrets)
-
-
-class PublicKeys:
-    """Public keys and certificates in PEM.
-
-    Args:
-        path: the file.
-
-    Raises:
-        ConfigurationError: it cannot be used.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
+        self._read = read
         self.keys: tuple[Key, ...] = ()
         self.reload()
 
     def __repr__(self) -> str:
-        return f"<PublicKeys {self._path}>"
+        return f"<KeyFile {self._path}>"
 
     def reload(self) -> None:
         """Read the file again; if that raises, the old keys stay.
@@ -100,18 +55,41 @@ class PublicKeys:
         Raises:
             ConfigurationError: as for the class.
         """
-        file = readFile(self._path, "key file")
-        where = f"The key file {file.path}"
-        if PEM_KEY in file.data:
-            raise ConfigurationError(f"{where} has a private key, which verifies nothing: export the public one.")
-        keys = []
-        for number, block in enumerate(_BLOCK.finditer(file.data), 1):
-            keys.append(_public(block[0], block[1] == b"CERTIFICATE", f"Key {number} of the key file {file.path}"))
-            if number > MOST_KEYS:
-                raise ConfigurationError(f"{where} has more than {MOST_KEYS} keys.")
-        if not keys:
-            raise ConfigurationError(f"{where} has no public key in PEM (-----BEGIN PUBLIC KEY-----).")
-        self.keys = tuple(keys)
+        self.keys = tuple(self._read(self._path))
+
+
+def secretKeys(path: str) -> Iterable[Key]:
+    """Read secrets for HS256, HS384 and HS512, one a line.
+
+    Raises:
+        ConfigurationError: the file cannot be used.
+    """
+    secrets = SecretFile(path).secrets
+    if any(each.startswith(b"-----BEGIN") for each in secrets):
+        raise ConfigurationError(f"The secret file {path} is a key in PEM: give it as key-file.")
+    if len(secrets) > MOST_KEYS:
+        raise ConfigurationError(f"The secret file {path} has more than {MOST_KEYS} secrets.")
+    return [Key(each, tuple(name for name, least in _HASHES if len(each) >= least)) for each in secrets]
+
+
+def publicKeys(path: str) -> Iterable[Key]:
+    """Read public keys and certificates in PEM.
+
+    Raises:
+        ConfigurationError: the file cannot be used.
+    """
+    file = readFile(path, "key file")
+    where = f"The key file {file.path}"
+    if PEM_KEY in file.data:
+        raise ConfigurationError(f"{where} has a private key, which verifies nothing: export the public one.")
+    keys = []
+    for number, block in enumerate(_BLOCK.finditer(file.data), 1):
+        keys.append(_public(block[0], block[1] == b"CERTIFICATE", f"Key {number} of the key file {file.path}"))
+        if number > MOST_KEYS:
+            raise ConfigurationError(f"{where} has more than {MOST_KEYS} keys.")
+    if not keys:
+        raise ConfigurationError(f"{where} has no public key in PEM (-----BEGIN PUBLIC KEY-----).")
+    return keys
 
 
 def _public(pem: bytes, isCertificate: bool, what: str) -> Key:
