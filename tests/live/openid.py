@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from tests.browser.node import environment, installed
-from tests.live.support import PATIENCE
+from tests.live.support import PATIENCE, until
 
 SCRIPT = Path(__file__).with_suffix(".mjs")
 SECRET = "planted-client-secret-0123456789-0123456789"
@@ -130,6 +130,9 @@ class Provider:
     @property
     def fetches(self) -> int:
         """How often its keys have been asked for since its start."""
+        mark = f"/{uuid.uuid4().hex}"
+        _asked(urllib.request.build_opener(), self.issuer.rstrip("/") + mark, None)
+        until(lambda: any(line.endswith(mark) for line in self.lines))  # so all that came before is there, too
         return self.lines.count(f"GET {urlsplit(self.jwks).path}")
 
     def discover(self) -> dict[str, Any]:
