@@ -122,6 +122,8 @@ def test_policies():
         ({"a": {"presence": "ask"}}, "the back end is asked who may subscribe", ("a", "presence")),
         ({"a": {"wildcards": "yes"}}, "must be true or false", ("a", "wildcards")),
         ({"a": {"history-messages": -1}}, "must be a whole number of messages", ("a", "history-messages")),
+        ({"a": {"history-messages": 10**6 + 1}}, "must be a whole number of messages", ("a", "history-messages")),
+        ({"a": {"history-age": 1e9}}, "must be a number of seconds", ("a", "history-age")),
         ({"a": {"history-messages": True}}, "must be a whole number of messages", ("a", "history-messages")),
         ({"a": {"history-messages": 1.5}}, "must be a whole number of messages", ("a", "history-messages")),
         ({"a": {"history-age": 0}}, "must be a number of seconds, more than 0", ("a", "history-age")),

@@ -24,6 +24,10 @@ PER_USER, PER_IP, PER_KEY = RATES = ("publish-rate-per-user", "publish-rate-per-
 POLICIES = ("close", "drop-oldest", "latest")
 # Tables: a subscription to a pattern looks at all of them that are within it, a few microseconds each.
 MOST_TABLES = 1000
+# Messages kept of a channel: to forget the first of so many, the list of them is moved for less than a millisecond.
+MOST_MESSAGES = 1_000_000
+# Seconds of an option, ten years: more is a slip, and what engines make of it, in milliseconds, stays an exact number.
+MOST_SECONDS = 10 * 365 * 24 * 3600
 # Combinations of tables that are kept merged: a table with {user} and one without may both hold for a name or not, so there can
 # be more combinations than tables, and peers choose the names.
 MERGED = 4096
@@ -114,14 +118,14 @@ def _switch(table: Table, name: str, value: Any) -> bool:
 
 
 def _count(table: Table, name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f" must be a whole number of messages, 0 or more, not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_MESSAGES:
+        raise ValueError(f" must be a whole number of messages, at most {MOST_MESSAGES}, not {value!r}.")
     return value
 
 
 def _seconds(table: Table, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
-        raise ValueError(f" must be a number of seconds, more than 0, not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MOST_SECONDS:
+        raise ValueError(f" must be a number of seconds, more than 0 and at most {MOST_SECONDS}, not {value!r}.")
     return value
 
 
