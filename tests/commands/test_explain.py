@@ -67,6 +67,81 @@ def test_asked(capsys, config):
     assert (code, lines[-1]) == (1, "the application decides")
 
 
+def test_whatGrants(capsys, config):
+    """Where a grant would be enough, it says so, and which options say what is granted."""
+    assert explained(capsys, "--config", config, "subscribe", "a")[1][1:] == [
+        f'subscribe = granted (channels."*"): no  [{config}:9]',
+        "credentials that grant it would be enough; what they grant is said by --token, --grants, --subscribe and --publish",
+        "no",
+    ]
+    assert explained(capsys, "--config", config, "subscribe", "users.ann.a")[1][-2:] == [
+        f'subscribe = owner (channels."users.{{user}}.*"): no  [{config}:13]',
+        "no",
+    ]
+
+
+@pytest.fixture
+def site(tmp_path):
+    path = tmp_path / "site.toml"
+    path.write_text(
+        CONFIG.replace('"guest"', '"site"')
+        + '\n[authenticators.site]\ntype = "jwt"\nsecret-file = "jwt.key"\nissuer = "https://a"\n'
+    )
+    (tmp_path / "jwt.key").write_text("0123456789abcdef0123456789abcdef\n")
+    (tmp_path / "jwt.key").chmod(0o600)
+
+    def made(*arguments, **claims):
+        main(
+            [
+                "token",
+                "make",
+                "--config",
+                str(path),
+                "--user",
+                "ann",
+                *arguments,
+                *(f"--claim={k}={v}" for k, v in claims.items()),
+            ]
+        )
+        (tmp_path / "token").write_text(capsysOf[0].readouterr().out)
+        return ["--config", str(path), "--token", str(tmp_path / "token")]
+
+    capsysOf = []
+    made.capsysOf = capsysOf
+    return made
+
+
+@pytest.mark.parametrize(
+    ("token", "question", "code", "first", "last"),
+    [
+        (["--subscribe", "rooms.7"], ["subscribe", "rooms.7"], 0, "the token is of ann", "yes"),
+        (["--subscribe", "rooms.7"], ["subscribe", "rooms.8"], 1, "the token is of ann", "no"),
+        ([], ["subscribe", "users.ann.orders"], 0, "the token is of ann", "yes"),
+        (["--channel", "rooms.8"], ["subscribe", "rooms.8"], 0, "the token is of ann", "yes"),
+        (["--channel", "rooms.8", "--publish", "rooms.8"], ["publish", "rooms.8"], 0, "the token is of ann", "yes"),
+        (
+            ["--subscribe", "rooms.7", "--claim", "exp=1000000000", "--claim", "iat=999999000"],
+            ["subscribe", "rooms.7"],
+            1,
+            "the token is of ann, and has expired",
+            "no: it would be yes, had the token not expired",
+        ),
+        (
+            ["--issuer", "https://b"],
+            ["subscribe", "rooms.7"],
+            1,
+            "the token is refused: No authenticator of the type jwt accepts this token. (twisted-ws token check says more)",
+            "no",
+        ),
+    ],
+)
+def test_token(capsys, site, token, question, code, first, last):
+    """A token says who its user is and what is granted, if the server would accept it."""
+    site.capsysOf.append(capsys)
+    answer, lines = explained(capsys, *site(*token), *question)
+    assert (answer, lines[0], lines[-1]) == (code, first, last)
+
+
 def test_key(capsys, config, tmp_path, monkeypatch):
     """What a back end may publish is told with the line of its key; of two keys of one name, one is enough."""
     monkeypatch.chdir(tmp_path)
@@ -125,6 +200,8 @@ def test_mistakeInTheFile(capsys, config):
         (["--subscribe", "a*", "subscribe", "a"], "A channel name is"),
         (["--key", "shop", "subscribe", "a"], "--key goes with publish"),
         (["--key", "shop", "publish", "a"], "there is no file of API keys"),
+        (["--token", "t", "--user", "ann", "subscribe", "a"], "--token says who the user is"),
+        (["--token", "t", "subscribe", "a"], "--config is needed with --token"),
         (["--grants", "/nothing.json", "subscribe", "a"], "/nothing.json cannot be read"),
         (["--grants", __file__, "subscribe", "a"], 'must have {"subscribe": [...]'),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from twisted_ws.daemon.settings import KEYS, Mount, Settings, absolute, load, merge
+from twisted_ws.daemon.settings import KEYS, Mount, Settings, absolute, load, merge, placed
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 
@@ -222,12 +222,13 @@ def test_reprKeepsSecrets() -> None:
 
 
 def test_serviceTableMistakesSayWhere(tmp_path: Path) -> None:
-    """A mistake in a service's table is reported with the file and the table, not with the flag that nobody gave."""
+    """A mistake in a service's table is reported with the line of the file and the table, not with a flag that nobody gave."""
     path = tmp_path / "ws.toml"
     path.write_text('[services."/chat"]\ntarget = "demo"\nscopes = 5\n')
     with pytest.raises(ConfigurationError) as caught:
         merge(load(str(path)), {})
-    assert str(caught.value) == f'{path}: services."/chat".scopes must be a list of strings, not 5.'
+    error = placed(caught.value, str(path), "ws.toml")
+    assert str(error) == 'ws.toml:3: services."/chat".scopes must be a list of strings, not 5.'
     path.write_text('[services."/chat"]\ntarget = "demo"\n')
     (mount,) = merge(load(str(path)), {}).services
     assert str(mount) == f'{path}: services."/chat"'

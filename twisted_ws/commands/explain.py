@@ -14,6 +14,10 @@ from twisted_ws.commands.options import CommandOptions
 from twisted_ws.commands.terminal.display import complain
 from twisted_ws.errors import ChannelError, ConfigurationError
 
+_WHAT_GRANTS = (
+    "credentials that grant it would be enough; what they grant is said by --token, --grants, --subscribe and --publish"
+)
+
 
 class ExplainOptions(CommandOptions):
     """The options of ``twisted-ws explain``."""
@@ -24,11 +28,15 @@ class ExplainOptions(CommandOptions):
         "the rules of a configuration file and its file of keys. No server has to run. The exit code is 0 for yes and 1 for no, "
         "also while the application would have to be asked. A service's own hooks, which can only refuse, are not asked."
     )
-    examples = "twisted-ws explain --config push.toml --user ann subscribe users.ann.orders"
+    examples = (
+        "twisted-ws explain --config push.toml --user ann subscribe users.ann.orders\n"
+        "  twisted-ws explain --config push.toml --token token publish rooms.7"
+    )
     optParameters = [  # noqa: RUF012 - as Twisted declares it
         ["config", None, None, "the server's configuration file"],
         ["user", None, "", "the user; a guest without it"],
         ["grants", None, None, 'file with the grants of the user\'s credentials: {"subscribe": [...], "publish": [...]}'],
+        ["token", None, None, "file with a JSON Web Token, in place of a user and grants: what it says counts"],
         ["key", None, None, "the name of an API key, in place of a user"],
         ["service", None, None, "the path of the service, if there are several"],
     ]
@@ -47,7 +55,7 @@ class ExplainOptions(CommandOptions):
         self["subscribe"].append(grant)
 
     def opt_publish(self, grant: str) -> None:
-        """the same, to publish to"""  # noqa: D403, D415 - this is the help text
+        """a channel or pattern that they grant to publish to; repeatable"""  # noqa: D403, D415 - this is the help text
         self["publish"].append(grant)
 
     def parseArgs(self, *words: str) -> None:
@@ -59,6 +67,11 @@ class ExplainOptions(CommandOptions):
         self["action"], self["channel"] = words
         if self["key"] is not None and words[0] != "publish":
             raise UsageError("--key goes with publish")
+        if self["token"] is not None:
+            if any(self[name] for name in ("user", "grants", "key", "scope", "subscribe", "publish")):
+                raise UsageError("--token says who the user is and what is granted: give nothing else about them")
+            if self["config"] is None:
+                raise UsageError("--config is needed with --token: it says what tokens must be like")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,6 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     options = ExplainOptions()
     options.parseOptions(arguments)
     from twisted_ws.identity import Grants, Identity
+    from twisted_ws.logs import printable
     from twisted_ws.names import checkName, checkNameOrPattern
 
     try:
@@ -75,9 +89,22 @@ def main(arguments: Sequence[str]) -> int:
         if options["key"] is not None:
             return _explainKey(options["key"], settings.apiKeyFile, channel)
         path, service = _service(options, settings)
-        more = _grants(options["grants"])
-        subscribe, publish = (Grants([*options[kind], *more.get(kind, ())]) for kind in ("subscribe", "publish"))
-        identity = Identity(options["user"], subscribe, publish, frozenset(options["scope"]))
+        hasExpired = False
+        if options["token"] is not None:
+            from twisted_ws.access.tokens.verification import InvalidToken
+            from twisted_ws.commands.token.reading import readToken
+
+            try:
+                identity, hasExpired = readToken(options["config"], options["token"])
+            except InvalidToken as error:
+                print(f"the token is refused: {error.message} (twisted-ws token check says more)")
+                print("no")
+                return Exit.FAILED
+            print(f"the token is of {printable(identity.user) or 'a guest'}{', and has expired' if hasExpired else ''}")
+        else:
+            more = _grants(options["grants"])
+            subscribe, publish = (Grants([*options[kind], *more.get(kind, ())]) for kind in ("subscribe", "publish"))
+            identity = Identity(options["user"], subscribe, publish, frozenset(options["scope"]))
     except (ConfigurationError, ChannelError, ValueError) as error:
         complain(str(error))
         return Exit.USAGE
@@ -90,6 +117,11 @@ def main(arguments: Sequence[str]) -> int:
     text = Path(options["config"]).read_text(encoding="utf-8") if options["config"] else ""
     for step in steps:
         print(step.text + _place(options["config"], text, step.key))
+    if allowed is False and access.decide(options["action"], channel, identity, isGranted=True):
+        print(_WHAT_GRANTS)
+    if hasExpired and allowed:
+        print("no: it would be yes, had the token not expired")
+        return Exit.FAILED
     print("the application decides" if allowed is None else "yes" if allowed else "no")
     return Exit.OK if allowed else Exit.FAILED
 

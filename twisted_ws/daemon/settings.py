@@ -456,11 +456,13 @@ def _refuseUnknown(table: Mapping[str, Any], known: list[str], prefix: str) -> N
 
 
 def _mount(path: str, table: Any, file: str) -> Mount:
-    called = f'{file}: services."{path}"' if file else f'services."{path}"'
+    here = f'services."{path}"'  # whoever reads the file says which one it is
     if not isinstance(table, dict) or not isinstance(table.get("target"), str):
         meant = get_close_matches("target", table, 1) if isinstance(table, dict) and "target" not in table else ()
         hint = f": is {meant[0]} a misspelling?" if meant else "."
-        raise ConfigurationError(f'{called} must be a table with a target, such as target = "package.module:Name"{hint}')
+        raise ConfigurationError(
+            f'{here} must be a table with a target, such as target = "package.module:Name"{hint}', ("services", path)
+        )
     options = {name: value for name, value in table.items() if name not in _RESERVED}
     lists = {}
     for name in _RESERVED[1:]:
@@ -468,7 +470,9 @@ def _mount(path: str, table: Any, file: str) -> Mount:
             try:
                 lists[name] = _list(table[name])
             except ValueError as expected:
-                raise ConfigurationError(f"{called}.{name} must be {expected}, not {table[name]!r}.") from None
+                said = f"{here}.{name} must be {expected}, not {table[name]!r}."
+                raise ConfigurationError(said, ("services", path, name)) from None
+    called = f"{file}: {here}" if file else here
     return Mount(
         path, table["target"], options, lists.get("authenticate"), lists.get("scopes", ()), lists.get("interceptor", ()), called
     )

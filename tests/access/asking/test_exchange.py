@@ -10,6 +10,7 @@ from OpenSSL import SSL
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IOpenSSLContextFactory
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import capturedLogs
 from zope.interface import implementer
 
 from tests.access.kinds.support import Host, request, settings
@@ -267,6 +268,16 @@ def test_nobodyListens(world):
     port.stopListening()
     world.reactor.iterate(0)
     assert "no connection" in world.result(world.exchanges().send(get(url))).detail
+
+
+def test_quiet(world):
+    """A connection that begins or ends is no line of the log: a busy server would have thousands."""
+    url = world.listen(Server())
+    exchanges = world.exchanges()
+    with capturedLogs() as events:
+        assert world.result(exchanges.send(get(url))).status == 200
+        world.result(exchanges.stop())
+    assert [event for event in events if "client" in event["log_namespace"]] == []
 
 
 def test_tls(world, tmp_path):

@@ -242,6 +242,15 @@ def test_expiredAndWrong(place: Place) -> None:
     assert lines[-1].startswith("refused (aud)")
 
 
+def test_ticket(place: Place) -> None:
+    """A ticket is called one: it is not said to be wrong, because the server may take it."""
+    code, lines = place.checked(sign(aud="twisted-ws-ticket", iss=..., jti="1"))
+    assert (code, lines[-1]) == (
+        1,
+        "refused (aud): This is a ticket, for an authenticator of the type ticket: this command knows no tickets.",
+    )
+
+
 SEVERAL = """
 [authenticators.first]
 type = "jwt"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakSet
 
 from cryptography import x509
@@ -218,6 +218,7 @@ class _Endpoint:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect, with TLS if that is wanted."""
+        cast(Any, factory).noisy = False  # the agent's own: it would be two lines of the log for each connection
         if self._tls is None:
             return self._inner.connect(factory)
         wrapped = self._tls.wrap(factory, self._reactor)

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.usage import UsageError
 
 from twisted_ws.access.kinds.jwt import JWTAuthenticator, checkType, whyNotMine
+from twisted_ws.access.kinds.ticket import AUDIENCE as TICKET
 from twisted_ws.access.refusals import AccessRefused
 from twisted_ws.access.sources import MOST_BYTES
 from twisted_ws.access.tokens.claims import ClaimRules, channelGrantsOf, claimAt, decodeClaims, identityOf
@@ -201,6 +202,10 @@ class Check:
             why = whyNotMine(authenticator.rules, token)
             wanted = f", and the issuer must be {_shown(authenticator.rules.issuer)}" if "issuer" in why else ""
             print(f"authenticator: not {name}: the token {why}{wanted}  {self._configured.place(name, 'issuer')}")
+        if claims.get("aud") in (TICKET, [TICKET]):
+            raise InvalidToken(
+                "This is a ticket, for an authenticator of the type ticket: this command knows no tickets.", step="aud"
+            )
         self._print(Row("iss", _shown(claims.get("iss"))))
         option = "issuer" if len(self._authenticators) == 1 else ""
         raise InvalidToken("No authenticator accepts this token.", option, step="iss")

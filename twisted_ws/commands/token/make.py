@@ -75,7 +75,7 @@ class MakeOptions(CommandOptions):
         self["subscribe"].append(_pattern("subscribe", grant))
 
     def opt_publish(self, grant: str) -> None:
-        """the same, to publish to"""  # noqa: D403, D415 - this is the help text
+        """a channel or pattern that it grants to publish to; repeatable"""  # noqa: D403, D415 - this is the help text
         self["publish"].append(_pattern("publish", grant))
 
     def opt_channel(self, channel: str) -> None:
