@@ -99,6 +99,26 @@ def test_revoked(identity, isRevoked):
         assert asked.identify(UpgradeRequest()).user == identity.user
 
 
+def test_clockIsSetAheadAndBack():
+    """What is revoked stays so when the wall clock was set ahead and is set back, whatever is revoked meanwhile."""
+    wall, steady = [NOW], [0.0]
+    revocations = Revocations(lambda: wall[0], lambda: steady[0])
+    revocations.add(Revocation("t1", None, 0, NOW + 100))
+    revocations.add(Revocation(None, "ann", NOW, NOW + 100))
+    wall[0] += 10_000
+    for number in range(20):
+        steady[0] += 1
+        revocations.add(Revocation(f"n{number}", f"u{number}", NOW, wall[0] + 5))
+    wall[0] -= 10_000
+    assert revocations.covers(Identity("bob", tokenId="t1"))
+    assert revocations.covers(Identity("ann"))
+    for _ in range(50):
+        wall[0] += 10_000
+        steady[0] += 10_000
+        revocations.add(Revocation("t2", None, 0, wall[0] + 5))
+    assert len(revocations) == 1
+
+
 def test_revocationsEnd():
     """A revocation that has ended covers nothing, and is forgotten as others come."""
     now = [NOW]

@@ -86,6 +86,23 @@ def test_manyAtOnce():
     assert len(world.wheel) == 0
 
 
+def test_clockIsSetAheadAndBack():
+    """What counted before the wall clock was set ahead counts again when it is set back, and is forgotten at its time."""
+    world = World()
+    world.put("a", 100)
+    world.ahead += 10_000
+    for number in range(10):
+        world.put(number, 10)
+        world.clock.advance(5)
+    assert world.kept.get("a") is None
+    world.ahead -= 10_000
+    assert world.kept.get("a")
+    world.clock.advance(50 + TICK)
+    assert world.kept.get("a") is None
+    world.clock.advance(10_000)
+    assert (len(world.kept), len(world.wheel)) == (0, 0)
+
+
 def test_clockIsSet():
     """When the wall clock is set, it decides what counts; what it has passed is forgotten at the wheel's time."""
     world = World()

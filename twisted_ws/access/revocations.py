@@ -16,15 +16,18 @@ class Revocations:
 
     Args:
         unixTime: the wall clock.
+        seconds: a monotonic clock, by which as much time has to have passed before one is forgotten: the wall clock may be set
+            ahead, and back again. None: the wall clock.
     """
 
-    __slots__ = ("_due", "_tokens", "_unixTime", "_users")
+    __slots__ = ("_due", "_seconds", "_tokens", "_unixTime", "_users")
 
-    def __init__(self, unixTime: Callable[[], float]) -> None:
+    def __init__(self, unixTime: Callable[[], float], seconds: Callable[[], float] | None = None) -> None:
         self._unixTime = unixTime
+        self._seconds = seconds or unixTime
         self._tokens: dict[str, float] = {}  # until when
         self._users: dict[str, tuple[float, float]] = {}  # issued before, until when
-        self._due: list[tuple[float, bool, str]] = []  # until when, whether a user, and which
+        self._due: list[tuple[float, bool, str]] = []  # when it is due, whether a user, and which
 
     def __len__(self) -> int:
         return len(self._tokens) + len(self._users)
@@ -36,23 +39,30 @@ class Revocations:
             return
         if revocation.token is not None:
             self._tokens[revocation.token] = max(until, self._tokens.get(revocation.token, 0))
-            heappush(self._due, (until, False, revocation.token))
+            self._await(until, False, revocation.token)
         if revocation.user is not None:
             before, last = self._users.get(revocation.user, (0.0, 0.0))
             self._users[revocation.user] = max(before, revocation.issuedBefore), max(last, until)
-            heappush(self._due, (until, True, revocation.user))
+            self._await(until, True, revocation.user)
         self._forget()
 
+    def _await(self, until: float, isUser: bool, name: str) -> None:
+        heappush(self._due, (self._seconds() + until - self._unixTime(), isUser, name))
+
     def _forget(self) -> None:
-        now = self._unixTime()
+        now, seconds = self._unixTime(), self._seconds()
         for _ in range(4):  # more than one comes at a time, so that they do not pile up
-            if not self._due or self._due[0][0] > now:
+            if not self._due or self._due[0][0] > seconds:
                 return
             _, isUser, name = heappop(self._due)
-            if isUser:
-                if name in self._users and self._users[name][1] <= now:
-                    del self._users[name]
-            elif self._tokens.get(name, now + 1) <= now:
+            until = self._users.get(name, (0.0, None))[1] if isUser else self._tokens.get(name)
+            if until is None:
+                continue
+            if until > now:  # it was prolonged, or the wall clock was set back
+                self._await(until, isUser, name)
+            elif isUser:
+                del self._users[name]
+            else:
                 del self._tokens[name]
 
     def covers(self, identity: Identity) -> bool:

@@ -62,7 +62,7 @@ class Identities:
         namedOrigins: AllowedOrigins,
         mayLog: Callable[[str], bool],
     ) -> None:
-        self.revocations = Revocations(runtime.unixTime)
+        self.revocations = Revocations(runtime.unixTime, runtime.wheel.seconds)
         self.failures = Failures(runtime.limits, runtime.reactor.seconds)
         self.mayLog = mayLog
         self._authenticators: dict[str, Authenticator] = {GUEST_NAME: Guest(), **authenticators}
