@@ -129,9 +129,17 @@ class AsyncPublisher:
         """Return a page of channels: see `Publisher.channels`."""
         return await self._get("/api/channels", prefix=prefix, cursor=cursor, limit=limit)
 
-    async def history(self, channel: str, after: str | None = None, limit: int | None = None) -> Mapping[str, Any]:
+    async def history(
+        self,
+        channel: str,
+        after: str | None = None,
+        limit: int | None = None,
+        *,
+        last: int | None = None,
+        before: str | None = None,
+    ) -> Mapping[str, Any]:
         """Return what a channel keeps: see `Publisher.history`."""
-        return await self._get(f"{channel_path(channel)}/history", after=after, limit=limit)
+        return await self._get(f"{channel_path(channel)}/history", after=after, limit=limit, last=last, before=before)
 
     async def presence(self, channel: str, cursor: str | None = None, limit: int | None = None) -> Mapping[str, Any]:
         """Return who is subscribed: see `Publisher.presence`."""

@@ -172,13 +172,21 @@ class Publisher:
         """
         return self._get("/api/channels", prefix=prefix, cursor=cursor, limit=limit)
 
-    def history(self, channel: str, after: str | None = None, limit: int | None = None) -> Mapping[str, Any]:
+    def history(
+        self,
+        channel: str,
+        after: str | None = None,
+        limit: int | None = None,
+        *,
+        last: int | None = None,
+        before: str | None = None,
+    ) -> Mapping[str, Any]:
         """Return what a channel keeps, after an id: ``{"channel", "id", "recovered", "messages"}``.
 
         Raises:
             PublishError: there is no answer.
         """
-        return self._get(f"{channel_path(channel)}/history", after=after, limit=limit)
+        return self._get(f"{channel_path(channel)}/history", after=after, limit=limit, last=last, before=before)
 
     def presence(self, channel: str, cursor: str | None = None, limit: int | None = None) -> Mapping[str, Any]:
         """Return who is subscribed to a channel: ``{"channel", "count", "members", "next"}``.

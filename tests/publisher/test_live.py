@@ -104,6 +104,8 @@ def test_operations(server):
         push.publish("seen", 1, key="k", idempotency_key="once")
         push.publish("seen", 1, key="k", idempotency_key="once")
         assert [each["data"] for each in push.history("seen")["messages"]] == [1]
+        newest = push.history("seen", last=1)["messages"][0]
+        assert (newest["data"], push.history("seen", before=newest["id"])["messages"]) == (1, [])
         assert push.channels("seen")["channels"][0]["subscribers"] == 1
         assert push.presence("seen")["count"] == 1
         assert push.disconnect(user="nobody") == push.unsubscribe("seen", user="nobody") == 0
