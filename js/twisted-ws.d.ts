@@ -40,6 +40,11 @@ export interface Options {
    */
   token?: (ask: { reason: "connect" | "expired" | "refresh" }) => string | null | Promise<string | null>;
   /**
+   * Whether a WebSocket sends the token in its first message, in place of its handshake, of which proxies may log or limit the headers; for a
+   * server that has `message` among its `sources`. Default false.
+   */
+  tokenFirst?: boolean;
+  /**
    * Returns subscription tokens for channels: one for all of them, or an object with one for each, in which those may be missing that need
    * none. Channels that are subscribed to within 10 ms are asked for in one call. A token is used until the server says that it has expired;
    * then the function is asked again, and the subscription goes on. Over HTTP, each token needs a request of its own: one for many is better.

@@ -31,6 +31,7 @@ publishTimeout: [60000, isTime],
 upgrade: [60000, isTime],
 credentials: ["same-origin", (value) => ["omit", "same-origin", "include"].includes(value)],
 token: [null, (value) => value === null || isFunction(value)],
+tokenFirst: [false, (value) => typeof value === "boolean"],
 subscriptionToken: [null, (value) => value === null || isFunction(value)],
 WebSocket: [null, (value) => value === null || isFunction(value)],
 fetch: [(...all) => globalThis.fetch(...all), isFunction],
@@ -555,10 +556,10 @@ if (type === "subscribed" && source.subscriptions.includes(subscription)) subscr
 subscription._begin(source, frame);
 } else {
 const [first] = source.asked.keys();
-const { ref = code === "bad-request" && !channel ? first : undefined, message, reason, retryAfter } = frame;
+const { ref = code === "bad-request" && !channel ? first : undefined, message, reason } = frame;
 const asked = source.asked.get(ref);
 source.asked.delete(ref);
-if (type === "error") asked?.fail(new TwistedWSError(code, message, { channel, reason, retryAfter: 1000 * retryAfter || undefined }));
+if (type === "error") asked?.fail(new TwistedWSError(code, message, { channel, reason, retryAfter: frame.retryAfter * 1000 || undefined }));
 else asked?.done(frame);
 }
 }
@@ -566,13 +567,14 @@ async #websocket(link) {
 const url = this.#absolute(await this.#url());
 const token = await this.#bearer("connect");
 if (link.over) return;
-const socket = new this.#options.WebSocket(url.replace(/^http/, "ws"), token ? [PROTOCOL, offer(token)] : PROTOCOL);
-const { heartbeat, timeout } = this.#options;
+const { heartbeat, timeout, tokenFirst } = this.#options;
+const socket = new this.#options.WebSocket(url.replace(/^http/, "ws"), token && !tokenFirst ? [PROTOCOL, offer(token)] : PROTOCOL);
 link.stop = () => {
 socket.onmessage = socket.onclose = null;
 socket.onerror = () => {};
 socket.close();
 };
+socket.onopen = () => tokenFirst && link.send({ type: "auth", token });
 socket.onerror = () => link.up || this.#lost(link, new TwistedWSError("network", NO_SOCKET));
 socket.onclose = ({ code, reason }) => {
 let final = !COME_BACK.includes(code) && !(code === EXPIRED && this.#expired());

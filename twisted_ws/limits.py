@@ -95,6 +95,15 @@ class Limits:
     authFailures: int = _limit(
         10, "failures/minute", "429", "wrong credentials from one address (IPv6: one /64): against guessing of passwords"
     )
+    authDeadline: float = _limit(
+        5, "seconds", "4401", "until the first message has the token, where it may come like this (`sources`)"
+    )
+    maxUnauthenticated: int = _limit(
+        1000,
+        "connections",
+        "the oldest is closed with 1013",
+        "that wait for this message: each takes a few KiB, and nobody knows whose it is",
+    )
     # Messages
     maxMessageSize: int = _limit(1 * MIB, "bytes", "1009", "after inflation; a message is held in memory until it is whole")
     fragmentCharge: int = _limit(

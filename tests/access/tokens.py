@@ -14,14 +14,16 @@ class Tokens:
         unixTime: the wall clock; tokens count from its first reading.
         scopes: those of every identity.
         info: what presence tells of everybody.
+        sources: where tokens are looked for.
     """
 
-    def __init__(self, unixTime, scopes=(), info=None):
+    def __init__(self, unixTime, scopes=(), info=None, sources=("header", "subprotocol", "cookie:token")):
         self._unixTime = unixTime
         self._begin = unixTime()
         self._scopes = frozenset(scopes)
         self._info = info
-        self._sources = TokenSources(["header", "subprotocol", "cookie:token"])
+        self._sources = TokenSources(sources)
+        self.takesMessage = self._sources.hasMessage
 
     def identify(self, request):
         found = self._sources.find(request)

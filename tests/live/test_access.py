@@ -22,6 +22,7 @@ from tests.access.kinds.certificates import DAY, Authority, save
 from tests.daemon.workers.support import ended, workers
 from tests.engines.redis.servers import Server
 from tests.live.support import PATIENCE, Running, curl, running, until, unverified, writeService
+from tests.memory import clientFrame
 
 SERVICE = """
 from twisted_ws import WebSocketService
@@ -29,6 +30,9 @@ from twisted_ws import WebSocketService
 class Who(WebSocketService):
     def onOpen(self, caller):
         return f"{caller.user} {sorted(caller.identity.scopes)}"
+
+    def onTextMessage(self, caller, text):
+        return text
 """
 SERVICES = """[services]
 "/who" = {target = "rooms:Who"}
@@ -230,3 +234,27 @@ def test_revokedForAllWorkers(tmp_path: Path) -> None:
             for name, header in tokens.items():
                 expected = "eve []" if name == "kept" else "401"
                 assert said(lambda header=header: server.client("/who", additional_headers=header)) == expected
+
+
+@pytest.mark.parametrize("environment", [{}, {"TWISTED_WS_LANE": "0"}, {"TWISTED_WS_SPEEDUPS": "0"}], ids=str)
+def test_firstMessage(tmp_path: Path, environment: dict[str, str]) -> None:
+    """A client whose token is in its first message is heard in order, whatever came in the same packet; others are closed."""
+    secret = "planted-0123456789-0123456789-0123456789"
+    text = 'authenticate = ["site"]\n[authenticators.site]\ntype = "jwt"\nsecret-file = "key"\nsources = ["message"]\n'
+    options = configured(tmp_path, text + "[limits]\nauthDeadline = 1\n", key=secret)
+    token = jwt.encode({"sub": "ann", "exp": time.time() + 600}, secret, "HS256")
+    auth = json.dumps({"type": "auth", "token": token}).encode()
+    with running(tmp_path, *options, more=environment) as server:
+        with server.client("/who") as client:
+            frames = [clientFrame(1, auth), *(clientFrame(1, b"%d" % number) for number in range(300))]
+            client.socket.sendall(b"".join(frames))
+            assert json.loads(client.recv(PATIENCE))["user"] == "ann"
+            assert client.recv(PATIENCE) == "ann []"
+            assert [client.recv(PATIENCE) for _ in range(300)] == [str(number) for number in range(300)]
+        with server.client("/who") as client:
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(PATIENCE)
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "not authenticated in time")
+    assert token not in server.output
+    assert secret not in server.output

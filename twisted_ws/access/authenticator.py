@@ -27,6 +27,8 @@ class Authenticator(Protocol):
     the `ChannelGrants` of a subscription token of that user, at once or by a Deferred, or raises `AccessRefused`. One whose
     ``canAsk`` is true has the coroutine function ``may(identity, subscribe, publish)``, which returns the sets of those channels
     that the user may subscribe to and publish to, or raises `AccessRefused`; it is what the word ``ask`` of a rule means.
+    One whose ``takesMessage`` is true also reads the token of a client's first message
+    (`twisted_ws.access.sources.TokenMessage`), for which WebSocket handshakes without credentials are let in.
     """
 
     def identify(self, request: UpgradeRequest) -> Identity | Awaitable[Identity | None] | None:

@@ -16,6 +16,7 @@ from twisted_ws.access.refusals import EXPIRED, INVALID, MISSING, REVOKED, Acces
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.access.tokens.claims import ChannelGrants
 from twisted_ws.dispatch.awaitables import asDeferred
+from twisted_ws.errors import ConfigurationError
 from twisted_ws.identity import GUEST, Identity
 from twisted_ws.upgrade import Reject, UpgradeRequest
 
@@ -38,9 +39,18 @@ class Chain:
         revocations: what is not accepted any more.
         unixTime: the wall clock.
         mayLog: says whether one more line of a kind may be written.
+
+    Attributes:
+        takesMessage: whether a client may say who it is in its first message.
+
+    Raises:
+        ConfigurationError: it may, and whoever has not done so yet is a guest.
     """
 
-    __slots__ = ("_askers", "_authenticators", "_granting", "_mayLog", "_revocations", "_scheme", "_unclaimed", "_unixTime")
+    __slots__ = (
+        *("_askers", "_authenticators", "_granting", "_mayLog", "_revocations", "_scheme", "_unclaimed", "_unixTime"),
+        "takesMessage",
+    )
 
     def __init__(
         self,
@@ -58,6 +68,9 @@ class Chain:
         )
         self._granting = tuple((name, ask) for name, each in self._authenticators if (ask := getattr(each, "grantsOf", None)))
         self._askers = {name: each for name, each in self._authenticators if getattr(each, "canAsk", False)}
+        self.takesMessage = any(getattr(each, "takesMessage", False) for _, each in self._authenticators)
+        if self.takesMessage and any(isinstance(each, Guest) for _, each in self._authenticators):
+            raise ConfigurationError("a client that comes without credentials is a guest: name guest, or the source message.")
         # What a client without credentials is told to use: the first that says so.
         schemes: Sequence[str] = [scheme for _, each in self._authenticators if (scheme := getattr(each, "scheme", None))]
         self._scheme = schemes[0] if schemes else "Bearer"

@@ -30,12 +30,38 @@ class Found(NamedTuple):
         return f"<Found {'cookie' if self.isAmbient else 'query' if self.inURL else 'token'}>"
 
 
+class TokenMessage(UpgradeRequest):
+    """A request in place of a handshake: its token came in a message, over a connection that is open.
+
+    Nothing of the handshake is in it that could count as credentials, but what says where it came from.
+
+    Args:
+        handshake: the handshake of the connection.
+        token: the token.
+
+    Attributes:
+        token: the token; authenticators may take it for one of a header, too.
+    """
+
+    __slots__ = ("token",)
+
+    def __init__(self, handshake: UpgradeRequest, token: str) -> None:
+        super().__init__(
+            handshake.target.partition("?")[0],
+            (("authorization", f"Bearer {token}"),) if token.isascii() and token.isprintable() else (),
+            peerAddress=handshake.peerAddress,
+            peerPort=handshake.peerPort,
+            isSecure=handshake.isSecure,
+        )
+        self.bearer = self.token = token
+
+
 class TokenSources:
     """The places where tokens are looked for, in order.
 
     Args:
         names: ``header`` (``Authorization: Bearer``), ``subprotocol`` (see `UpgradeRequest.bearer`), ``cookie:NAME``,
-            ``query:NAME``.
+            ``query:NAME``, ``message`` (see `TokenMessage`).
         where: the option, for messages.
 
     Attributes:
@@ -61,10 +87,8 @@ class TokenSources:
                 raise ConfigurationError(
                     f"{where} must be a list of header, subprotocol, cookie:NAME, query:NAME and message, not {each!r}."
                 )
-            if kind == "message":
-                self.hasMessage = True
-            else:
-                self._sources.append((kind, name))
+            self.hasMessage |= kind == "message"
+            self._sources.append((kind, name))
 
     def find(self, request: UpgradeRequest) -> Found | None:
         """Return the first token in a request, None if there is none in any place."""
@@ -77,6 +101,9 @@ class TokenSources:
                 case "subprotocol":
                     if request.bearer is not None:
                         return Found(request.bearer)
+                case "message":
+                    if isinstance(request, TokenMessage):
+                        return Found(request.token)
                 case "cookie":
                     if name in (cookies := request.cookies):
                         return Found(cookies[name], isAmbient=True)

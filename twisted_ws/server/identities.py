@@ -15,7 +15,7 @@ from twisted_ws.access.failures import Failures
 from twisted_ws.access.lifetime import LONGEST_WAIT, SOON, Lifetime
 from twisted_ws.access.refusals import REVOKED, AccessRefused, forbidden
 from twisted_ws.access.revocations import Revocations
-from twisted_ws.access.sources import MOST_BYTES
+from twisted_ws.access.sources import MOST_BYTES, TokenMessage
 from twisted_ws.caller import Caller
 from twisted_ws.channels.roster import Roster
 from twisted_ws.channels.visitor import Visitor
@@ -179,19 +179,8 @@ class Identities:
         if len(token) > MOST_BYTES:
             # A message may have a hundred times as much, and whoever is asked about it would get all of that.
             raise ChannelError("unauthorized", f"A token has at most {MOST_BYTES} characters.")
-        # With nothing of the old request that could count as credentials, but what says where it came from.
-        request = UpgradeRequest(
-            now.target.partition("?")[0],
-            (("authorization", f"Bearer {token}"),) if token.isascii() and token.isprintable() else (),
-            peerAddress=now.peerAddress,
-            peerPort=now.peerPort,
-            isSecure=now.isSecure,
-        )
-        request.bearer = token
         try:
-            identity = chain.identify(request)
-            if isinstance(identity, Deferred):
-                identity = await identity.addTimeout(self._runtime.limits.upgradeDeadline, self._runtime.reactor)
+            identity = await self.identify(TokenMessage(now, token), chain)
             requireScope(identity, scopes)
         except AccessRefused as refused:
             code = refused.error if refused.error in ChannelError.STATUSES else "unauthorized"
@@ -204,6 +193,18 @@ class Identities:
             raise ChannelError("forbidden", "The token belongs to another user.")
         self._callers.renew(caller, identity)
         self.limitLife(caller)
+        return identity
+
+    async def identify(self, request: TokenMessage, chain: Chain) -> Identity:
+        """Return whose token came in a message.
+
+        Raises:
+            Reject: nobody's that may come in.
+            TimeoutError: Twisted's: nobody has said so in time.
+        """
+        identity = chain.identify(request)
+        if isinstance(identity, Deferred):
+            identity = await identity.addTimeout(self._runtime.limits.upgradeDeadline, self._runtime.reactor)
         return identity
 
     def revoked(self, revocation: Revocation) -> None:

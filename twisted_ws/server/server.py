@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import msgspec
+from twisted.internet import defer
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
@@ -16,6 +18,8 @@ from twisted_ws import __version__
 from twisted_ws.access.authenticator import Authenticator
 from twisted_ws.access.chain import Chain
 from twisted_ws.access.rates import Rates
+from twisted_ws.access.refusals import INVALID, AccessRefused, unauthorized
+from twisted_ws.access.sources import MOST_BYTES, TokenMessage
 from twisted_ws.caller import Caller
 from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.service import ChannelService
@@ -32,6 +36,7 @@ from twisted_ws.message import Message, Published
 from twisted_ws.server.answer import answerOf
 from twisted_ws.server.callers import Callers, OpenCallers
 from twisted_ws.server.channelrules import ChannelRules
+from twisted_ws.server.firstmessage import Admission, FirstMessage, Undecided, mayFollow
 from twisted_ws.server.identities import Identities
 from twisted_ws.server.node import CLOSING, LocalNode
 from twisted_ws.server.pacing import paced, sliceSize
@@ -157,6 +162,7 @@ class WebSocketServer:
         self._interceptors = checkInterceptors(interceptors)
         self._callers = OpenCallers(self.runtime.fanOuts)
         self.rates = Rates(self.runtime)
+        self._undecided = Undecided(self.runtime)
         self.identities = Identities(authenticators or {}, self.runtime, self._callers, self.namedOrigins, self.mayLog)
         self._chain = None if authenticate is None else self.identities.chainOf(authenticate, "authenticate")
         sayWhich()
@@ -435,11 +441,60 @@ class WebSocketServer:
     def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
         """Find the service for a handshake and ask it (see `twisted_ws.wire.frontdoor.Host`)."""
         match = self.match(request.target.partition("?")[0])
-        answer = self.ask(request, match)
+        try:
+            answer = self.ask(request, match)
+        except AccessRefused as refused:
+            if match is None or not mayFollow(refused, request, match.value.chain):
+                raise
+            return self._await(request, match.value)
         assert match is not None  # `ask` has refused what nothing answers
         if isinstance(answer, tuple):
             return self._welcome(answer, request, match.value)
-        return answer.addCallback(self._welcome, request, match.value)
+        later: Deferred[Welcome] = answer.addCallback(self._welcome, request, match.value)
+        chain = match.value.chain
+        return later if chain is None or not chain.takesMessage else later.addErrback(self._orAwait, request, match.value)
+
+    def _orAwait(self, failure: Failure, request: UpgradeRequest, mounted: Mounted) -> Welcome:
+        if not mayFollow(failure.value, request, mounted.chain):
+            failure.raiseException()
+        return self._await(request, mounted)
+
+    def _await(self, request: UpgradeRequest, mounted: Mounted) -> Welcome:
+        """Let a connection open whose client has yet to say who it is; onUpgrade is asked when it has."""
+        known = examine(mounted.service).subProtocols
+        chosen = next((name for name in request.subProtocols if name in known), None)
+
+        async def admit(token: str) -> Admission:
+            return await self._admit(request, mounted, chosen, token)
+
+        def attend(connection: WebSocketConnection) -> EventReceiver:
+            return FirstMessage(connection, request, self._undecided, admit)
+
+        return Welcome(chosen, (), 0, attend)
+
+    async def _admit(self, request: UpgradeRequest, mounted: Mounted, chosen: str | None, token: str) -> Admission:
+        """Find out who sent a first message, and ask the service.
+
+        Raises:
+            Reject: nobody that may come in.
+        """
+        assert mounted.chain is not None
+        if len(token) > MOST_BYTES:
+            raise unauthorized(INVALID, f"A token has at most {MOST_BYTES} characters.")
+        try:
+            identity = await self.identities.identify(TokenMessage(request, token), mounted.chain)
+            answer = self._askAs(identity, _asked(mounted), mounted.scopes, request)
+            if isinstance(answer, Deferred):
+                answer = await answer.addTimeout(self.limits.upgradeDeadline, self.reactor)
+        except defer.TimeoutError:
+            raise Reject(503, "The token was not checked in time.") from None
+        welcome = self._welcome(answer, request, mounted)
+        if welcome.subProtocol != chosen:
+            raise Reject(403, "The service speaks another subprotocol.")
+        expiresAt = identity.expiresAt
+        expires = None if expiresAt is None else max(round(expiresAt - self.runtime.unixTime(), 3), 0)
+        said = msgspec.json.encode({"type": "auth", "user": identity.user, "expires": expires})
+        return Admission(welcome.attend, welcome.idleTimeout, said)
 
     def ask(self, request: UpgradeRequest, match: Match[Mounted] | None) -> Upgrade | Deferred[Upgrade]:
         """Find out who made a request, then ask the service's onUpgrade about it, for WebSocket and other transports.
@@ -460,8 +515,8 @@ class WebSocketServer:
             raise Reject(404, "Nothing answers this path.")
         request.pathParams, request.pathRest = match.parameters, tuple(match.rest)
         service, chain, scopes, interceptors = match.value
-        if interceptors and getattr(service, "onUpgrade", None) is not None:
-            service = interceptedUpgrade(service, interceptors)
+        if interceptors:
+            service = _asked(match.value)
         if chain is None:
             return callUpgrade(service, request, self.mayLog)
         identity = chain.identify(request)
@@ -530,6 +585,13 @@ class WebSocketServer:
             return Dispatcher(service, handlers, caller, connection, runtime, self._callers, self._leaving)
 
         return Welcome(chosen, headers, handlers.idleTimeout, attend)
+
+
+def _asked(mounted: Mounted) -> object:
+    """Return a service as its onUpgrade is to be asked."""
+    if mounted.interceptors and getattr(mounted.service, "onUpgrade", None) is not None:
+        return interceptedUpgrade(mounted.service, mounted.interceptors)
+    return mounted.service
 
 
 def _setServer(service: object, server: WebSocketServer) -> None:

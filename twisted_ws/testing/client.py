@@ -204,7 +204,7 @@ class MemoryClient:
         """Return what may be the reason that nothing comes."""
         endpoint = self._endpoint
         reasons = {
-            "a handler of the service is still running": endpoint.dispatcher._running,
+            "a handler of the service is still running": endpoint.isRunning,
             "the client is paused": endpoint.connection.server.room == 0,
             "what the client writes is held back": endpoint.connection.client.room == 0,
         }

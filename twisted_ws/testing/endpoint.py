@@ -37,11 +37,11 @@ class MemoryEndpoint:
 
     Attributes:
         connection: the current connection, or the last one.
-        dispatcher: calls the service for it, once it is open.
     """
 
     connection: MemoryConnection
-    dispatcher: Dispatcher
+    _receiver: EventReceiver
+    _websocket: WebSocketConnection
 
     def __init__(
         self,
@@ -79,6 +79,24 @@ class MemoryEndpoint:
             theirs.makeConnection(connection.server)
         return succeed(client)
 
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What calls the service for the connection.
+
+        Raises:
+            RuntimeError: its client has not said yet who it is.
+        """
+        if not isinstance(self._receiver, Dispatcher):
+            self._receiver = self._websocket._receiver
+        if not isinstance(self._receiver, Dispatcher):
+            raise RuntimeError("there is no caller before the client has said who it is")
+        return self._receiver
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether a handler of the service is still running."""
+        return isinstance(self._receiver, Dispatcher) and self._receiver._running
+
     def upgrade(self, request: UpgradeRequest) -> Welcome | Deferred[Welcome]:
         """Ask the server, and note the dispatcher in its answer."""
         request.identity = self._identity
@@ -92,9 +110,8 @@ class MemoryEndpoint:
         attend = welcome.attend
 
         def observed(connection: WebSocketConnection) -> EventReceiver:
-            events = attend(connection)
-            assert isinstance(events, Dispatcher)
-            self.dispatcher = events
+            self._websocket = connection
+            events = self._receiver = attend(connection)
             return events
 
         welcome.attend = observed

@@ -80,6 +80,7 @@ class IntrospectionAuthenticator:
         if any(each.startswith("query") for each in sources):
             raise options.wrong("sources", "a list without query: such tokens live too long for a URL, which proxies log")
         self._sources = TokenSources(sources, f"authenticators.{settings.name}.sources")
+        self.takesMessage = self._sources.hasMessage
         user = options.text("user", "")
         self._user = (user,) if user else ("sub", "username")
         self._audience: str = options.text("audience", "")

@@ -83,6 +83,7 @@ class JWTAuthenticator:
         options.has("preset")
         sources = options.texts("sources", DEFAULT)
         self._sources = TokenSources(sources, f"{where}.sources")
+        self.takesMessage = self._sources.hasMessage
         secretFile, keyFile = options.path("secret-file", None), options.path("key-file", None)
         count = sum(each is not None for each in (secretFile, keyFile, keys)) + options.has("jwks")
         if count != 1:

@@ -90,6 +90,7 @@ class TicketAuthenticator:
         self._unixTime = unixTime
         path = options.path("secret-file")
         self._sources = TokenSources(options.texts("sources", SOURCES), f"authenticators.{settings.name}.sources")
+        self.takesMessage = self._sources.hasMessage
         self._life = int(options.number("life", LONGEST_LIFE, 1, LONGEST_LIFE, "seconds"))
         self._leeway: float = options.number("leeway", LEEWAY, 0, LONGEST_LIFE, "seconds")
         options.done()

@@ -38,6 +38,7 @@ const OPTIONS = {
   upgrade: [60000, isTime],
   credentials: ["same-origin", (value) => ["omit", "same-origin", "include"].includes(value)],
   token: [null, (value) => value === null || isFunction(value)],
+  tokenFirst: [false, (value) => typeof value === "boolean"],
   subscriptionToken: [null, (value) => value === null || isFunction(value)],
   WebSocket: [null, (value) => value === null || isFunction(value)],
   fetch: [(...all) => globalThis.fetch(...all), isFunction],
@@ -647,10 +648,10 @@ class TwistedWS extends Emitter {
     } else {
       // The server does not know the ref of a request that it could not read, but answers requests in order.
       const [first] = source.asked.keys();
-      const { ref = code === "bad-request" && !channel ? first : undefined, message, reason, retryAfter } = frame;
+      const { ref = code === "bad-request" && !channel ? first : undefined, message, reason } = frame;
       const asked = source.asked.get(ref);
       source.asked.delete(ref);
-      if (type === "error") asked?.fail(new TwistedWSError(code, message, { channel, reason, retryAfter: 1000 * retryAfter || undefined }));
+      if (type === "error") asked?.fail(new TwistedWSError(code, message, { channel, reason, retryAfter: frame.retryAfter * 1000 || undefined }));
       else asked?.done(frame);
     }
   }
@@ -661,13 +662,14 @@ class TwistedWS extends Emitter {
     const url = this.#absolute(await this.#url());
     const token = await this.#bearer("connect");
     if (link.over) return;
-    const socket = new this.#options.WebSocket(url.replace(/^http/, "ws"), token ? [PROTOCOL, offer(token)] : PROTOCOL);
-    const { heartbeat, timeout } = this.#options;
+    const { heartbeat, timeout, tokenFirst } = this.#options;
+    const socket = new this.#options.WebSocket(url.replace(/^http/, "ws"), token && !tokenFirst ? [PROTOCOL, offer(token)] : PROTOCOL);
     link.stop = () => {
       socket.onmessage = socket.onclose = null;
       socket.onerror = () => {}; // some implementations throw if nobody listens
       socket.close();
     };
+    socket.onopen = () => tokenFirst && link.send({ type: "auth", token }); // a refusal closes the connection
     // If a policy of the page forbids WebSockets, this is the only event.
     socket.onerror = () => link.up || this.#lost(link, new TwistedWSError("network", NO_SOCKET));
     socket.onclose = ({ code, reason }) => {

@@ -174,8 +174,7 @@ class WebSocketConnection(QuietServerProtocol):
         assert welcome is not None
         limits, wheel = self.limits, self.runtime.wheel
         self._receiver = welcome.attend(self)
-        isCounted = limits.messageRate or self.sharedRate is not None
-        self._deliver = self._deliverWithinRate if isCounted else self._receiver.messageReceived
+        self._deliver = self._delivery()
         self._idleTimeout = welcome.idleTimeout
         now, missed = wheel.secondsAndMissed()
         self._unread = -missed if missed else 0.0  # the constant takes no memory
@@ -197,6 +196,26 @@ class WebSocketConnection(QuietServerProtocol):
         self._receiver.opened()
         if self._rest is None:
             self._setLane()
+
+    def passOn(self, attend: Callable[[WebSocketConnection], EventReceiver], idleTimeout: float) -> Callable[[str | bytes], None]:
+        """Let another receiver have the events from now on, as if the connection had just opened; return where messages go.
+
+        Args:
+            attend: makes the receiver (see `Welcome`).
+            idleTimeout: the service's, seconds; 0: none.
+        """
+        self._receiver = receiver = attend(self)
+        self._deliver = self._delivery()
+        self._idleTimeout = idleTimeout
+        self.runtime.wheel.set(self, self._nextDeadline(self.runtime.wheel.seconds()))
+        receiver.opened()
+        if self._rest is None and self._state is OPEN:
+            self._setLane()
+        return self._deliver
+
+    def _delivery(self) -> Callable[[str | bytes], None]:
+        isCounted = self.limits.messageRate or self.sharedRate is not None
+        return self._deliverWithinRate if isCounted else self._receiver.messageReceived
 
     # Without the next two methods Twisted would look for an adapter and cache the result by class forever; each server has its
     # own class.

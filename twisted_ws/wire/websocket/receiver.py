@@ -12,12 +12,11 @@ class EventReceiver(Protocol):
 
     Order: `opened` once; then any of the others; `closing` once; `closed` last and once. No method raises: user code is guarded
     behind it.
-
-    Attributes:
-        caller: the `twisted_ws.caller.Caller` of the connection.
     """
 
-    caller: Any
+    @property
+    def caller(self) -> Any:
+        """Return the `twisted_ws.caller.Caller` of the connection, or what stands for it while there is none."""
 
     def peer(self) -> str:
         """Return the peer's name for the log: behind a trusted proxy, that of the client it names."""
