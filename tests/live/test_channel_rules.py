@@ -8,12 +8,14 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from tests.daemon.workers.support import ended, reload, workers
-from tests.live.support import Running, running
+from tests.live.support import PATIENCE, Running, running
 
 pytestmark = pytest.mark.exhaustive
 
@@ -25,6 +27,40 @@ history-messages = 2
 [channels."a"]
 subscribe = "SUBSCRIBE"
 """
+
+
+class Application(BaseHTTPRequestHandler):
+    """An application whose users are their cookies, and whose rooms are for those who are named in them."""
+
+    def do_GET(self) -> None:
+        """Say who somebody is."""
+        self._answer({"user": self.headers["Cookie"].removeprefix("user=")})
+
+    def do_POST(self) -> None:
+        """Say what they may."""
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._answer({"subscribe": [name for name in asked["subscribe"] if asked["user"] in name]})
+
+    def _answer(self, value: object) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object, **more: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def application() -> Iterator[str]:
+    """The URL of the application."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Application) as server:
+        thread = Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
 
 
 def write(place: Path, rules: str, count: int | None) -> None:
@@ -78,6 +114,33 @@ def test_reload(started: tuple[Running, Path, int | None]) -> None:
         os.kill(before[0], signal.SIGKILL)
         server.waitFor("listens again")
         assert refusals(server, 12) == [4403] * 12
+
+
+def test_theApplicationIsAsked(application: str) -> None:
+    """The application that says who somebody is also says which rooms are theirs, if the configuration says so."""
+    with tempfile.TemporaryDirectory(prefix="ws-") as directory:
+        place = Path(directory)
+        (place / "push.toml").write_text(
+            f"""
+authenticate = ["shop"]
+
+[authenticators.shop]
+type = "http"
+url = "{application}/who"
+channels-url = "{application}/may"
+
+[channels."rooms.*"]
+subscribe = "ask"
+"""
+        )
+        with running(place, "--config", "push.toml") as server:
+            server.waitFor("/channels: clients may subscribe to what their credentials grant, and publish to nothing")
+            cookie = {"additional_headers": {"Cookie": "user=ann"}}
+            server.curl("--data", "hello", path="/channels/rooms.of.ann")
+            with server.client("/channels/rooms.of.ann?after=0", **cookie) as client:
+                assert client.recv(PATIENCE) == "hello"
+            with server.client("/channels/rooms.of.bob", **cookie) as client:
+                assert ended(client) == 4403
 
 
 def test_history(started: tuple[Running, Path, int | None]) -> None:
