@@ -417,6 +417,24 @@ def test_reloadOfRules() -> None:
     ]
 
 
+def test_reloadReachesNotAll() -> None:
+    """Each setting that has changed and needs a restart is named; without a change, none is."""
+    settings = [Settings()]
+    daemon = Daemon(settings[0], PortsReactor(), lambda: settings[0])
+    for new, names in (
+        (Settings(), None),
+        (Settings(channelRules={"*": {"subscribe": "anyone"}}), None),
+        (Settings(allowedOrigins=("https://a.example",), auditLog="audit"), "allowed-origin, audit-log"),
+        (Settings(limits=Limits(maxMessageSize=1000, authFailures=3)), "max-message-size, limits.authFailures"),
+        (Settings(services=(Mount("/a", "demo"),)), "services"),
+    ):
+        settings[0] = new
+        with capturedLogs() as events:
+            daemon.reload()
+        said = [] if names is None else [f"A change of {names} takes effect only after a restart."]
+        assert _messages(events) == [*said, "reloaded"]
+
+
 def test_reloadOfLittle() -> None:
     """Without TLS and keys there is nothing to reload, and nothing goes wrong."""
     with capturedLogs() as events:

@@ -23,7 +23,7 @@ from twisted_ws.daemon.listening.listeners import Listener
 from twisted_ws.daemon.loading.authenticators import makeAuthenticators
 from twisted_ws.daemon.loading.engines import engineMaker
 from twisted_ws.daemon.loading.targets import loadInterceptor, loadService
-from twisted_ws.daemon.settings import Settings
+from twisted_ws.daemon.settings import Settings, changes
 from twisted_ws.engines.historyfile import HistoryFile
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
@@ -56,8 +56,6 @@ class Daemon(MultiService):
     """
 
     _log = Logger()
-    # When settings count that a reload does not reach.
-    _whenAnew = "after a restart"
     # Whether the log is told when the certificate expires soon.
     _watchesExpiry = True
 
@@ -351,14 +349,15 @@ class Daemon(MultiService):
         if self._again is not None:
             new, old = self._again(), self._running
             self._takeRules(new)
-            tables = dict.fromkeys((*old.authenticators, *new.authenticators))
-            changed = [
-                f"authenticators.{each}" for each in tables if old.authenticators.get(each) != new.authenticators.get(each)
-            ]
-            if new.authenticate != old.authenticate:
-                changed.append("authenticate")
-            if changed:
-                self._log.warn("A change of {names} takes effect only {when}.", names=", ".join(changed), when=self._whenAnew)
+            waiting: dict[str, list[str]] = {}
+            for name in changes(old, new):
+                waiting.setdefault(self._whenAnew(name), []).append(name)
+            for when, names in waiting.items():
+                self._log.warn("A change of {names} takes effect only {when}.", names=", ".join(names), when=when)
+
+    def _whenAnew(self, name: str) -> str:
+        """Return when a setting that a reload does not reach takes effect, for the log."""
+        return "after a restart"
 
     def _takeRules(self, settings: Settings) -> None:
         self.server.setChannelRules(settings.channelRules)

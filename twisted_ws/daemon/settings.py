@@ -350,6 +350,22 @@ def placed(error: ConfigurationError, path: str, called: str) -> ConfigurationEr
     return ConfigurationError(f"{called}{'' if line is None else f':{line}'}: {error}", error.key)
 
 
+def changes(old: Settings, new: Settings) -> list[str]:
+    """Return what two settings say differently, but for the rules for channels, by the names that the file has."""
+    tables = dict.fromkeys((*old.authenticators, *new.authenticators))
+    names = [f"authenticators.{each}" for each in tables if old.authenticators.get(each) != new.authenticators.get(each)]
+    ofLimits = {each.name: f"limits.{each.name}" for each in fields(Limits)}
+    for key in KEYS:
+        isLimit = ofLimits.pop(key.field, None) is not None
+        before, now = (old.limits, new.limits) if isLimit else (old, new)
+        if getattr(before, key.field) != getattr(now, key.field):
+            names.append(key.name)
+    names += [said for name, said in ofLimits.items() if getattr(old.limits, name) != getattr(new.limits, name)]
+    if old.services != new.services:
+        names.append("services")
+    return names
+
+
 # Not a key that anybody can write in TOML: the directory of the file, for paths that only authenticators know.
 _DIRECTORY = "\0directory"
 # Nor this: the file as it was named, for errors.

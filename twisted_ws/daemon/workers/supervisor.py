@@ -77,6 +77,8 @@ FIXED_LIMITS = (
     "workerStart",
 )
 
+_FIXED_NAMES = {key.name for key in KEYS if key.field in (*FIXED, *FIXED_LIMITS)} | {f"limits.{name}" for name in FIXED_LIMITS}
+
 # What the broadcast site has from the supervisor's start, while new workers have it as it is now; with TLS there, these too.
 AT_BROADCAST_SITE = ("allowedHosts", "trustedProxies")
 AT_BROADCAST_TLS = ("certificate", "privateKey", "chain", "keyStore", "keyStorePasswordFile", "clientCA", "tlsMinimum")
@@ -158,7 +160,6 @@ class Supervisor(ProcessDaemon):
     """
 
     _log = Logger()
-    _whenAnew = "with twisted-ws reload --services"
     server: SupervisorServer
 
     def __init__(
@@ -352,6 +353,10 @@ class Supervisor(ProcessDaemon):
         self._running = replace(self._running, channelRules=settings.channelRules)
         if self._orders:
             self._orders = self._encode(self._running, self._table()[0])
+
+    def _whenAnew(self, name: str) -> str:
+        """Return when a setting takes effect: what the workers have, with new ones."""
+        return super()._whenAnew(name) if name in _FIXED_NAMES else "with twisted-ws reload --services"
 
     def _warnOfAsking(self) -> None:
         """Say nothing: the workers do."""
