@@ -12,7 +12,7 @@ from tests.access.tokens import Tokens
 from tests.web.worlds import Client
 from twisted_ws import ConfigurationError, Limits, WebSocketServer, WebSocketService
 from twisted_ws.channels.service import ChannelService
-from twisted_ws.client import HandshakeRefused
+from twisted_ws.client import Bearer, ConnectFailed, HandshakeRefused, Retry
 from twisted_ws.testing import serve
 from twisted_ws.upgrade import Reject
 from twisted_ws.web.pages import pagesSite
@@ -260,3 +260,50 @@ def test_noGuests():
     with pytest.raises(ConfigurationError, match="name guest, or the source message"):
         server.mount("/echo", Echo(), authenticate=["tokens", "guest"])
     server.mount("/echo", Echo(), authenticate=["tokens"])
+
+
+# The client.
+
+
+def test_client(worlds):
+    """A client with tokenFirst is open when the token was accepted, reads nothing of that, and comes back with another one."""
+    world = worlds()
+    tokens = ["ann.20", "ann.40"]
+    retry = Retry(interval=1, jitter=0)
+    client = world.waiting(credentials=Bearer(lambda: tokens.pop(0)), tokenFirst=True, retry=retry)
+    assert client.caller.user == "ann"
+    client.writeMessage("hello")
+    assert client.readMessages() == ["hello"]
+    world.memory.advance(25)
+    assert tokens == []
+    client.writeMessage("again")
+    assert client.readMessages() == ["again"]
+    world.memory.advance(20)
+    assert client.closed == (4401, "expired")
+
+
+def test_clientRefused(worlds):
+    """A client whose first token is refused, or not looked at, has never been open."""
+    world = worlds()
+    for token, status in ("ann.x", 401), ("ann.0", 401):
+        with pytest.raises(HandshakeRefused, match="the server refused the token") as refused:
+            world.waiting(credentials=Bearer(token), tokenFirst=True)
+        assert refused.value.status == status
+    assert world.echo.seen == []
+    world = worlds(Late(lambda: 1000.0))
+    with pytest.raises(HandshakeRefused) as refused:
+        world.waiting(credentials=Bearer("ann.60"), tokenFirst=True, timeout=15)
+    assert refused.value.status == 503
+    with pytest.raises(ValueError, match="tokenFirst needs credentials=Bearer"):
+        world.waiting(tokenFirst=True)
+
+
+def test_clientOfAnotherServer():
+    """A server that takes no token in the first message is told so, and not taken for one that has accepted it."""
+    with serve({"/echo": Shouting()}) as memory, pytest.raises(ConnectFailed, match="does it take one in the first message"):
+        memory.connect("/echo", credentials=Bearer("ann.60"), tokenFirst=True)
+
+
+class Shouting(WebSocketService):
+    def onOpen(self, caller):
+        return "HELLO"

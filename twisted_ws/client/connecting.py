@@ -18,6 +18,7 @@ from twisted_ws.client.http.address import Address, parseURL
 from twisted_ws.client.http.credentials import Bearer, Credentials, SubscriptionToken, TokenFunction
 from twisted_ws.client.http.dialing import dial, endpointFor
 from twisted_ws.client.http.request import TOKEN_HEADER, headerPairs
+from twisted_ws.client.introducing import introduce
 from twisted_ws.client.opening import Opening
 from twisted_ws.client.options import HANDSHAKE_TIMEOUT, READ_BUFFER, WRITE_BUFFER, Options
 from twisted_ws.client.retry import Retry
@@ -49,6 +50,7 @@ def connect(
     headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     cookies: Mapping[str, str] | None = None,
     credentials: Credentials | None = None,
+    tokenFirst: bool = False,
     subscriptionToken: str | TokenFunction | None = None,
     compression: bool = False,
     retry: Retry | None = None,
@@ -83,6 +85,8 @@ def connect(
         headers: more headers for the handshake, such as Origin or User-Agent.
         cookies: names and values.
         credentials: `Basic` or `Bearer`; a `Bearer` with a function is asked for a token before each attempt.
+        tokenFirst: whether a `Bearer` token is sent in the first message, in place of the handshake, to a server that takes it
+            there (`sources`); the connection is open when the server has accepted it.
         subscriptionToken: a token for the channels of the URL, or a function, plain or async, that is asked for one before each
             attempt: with a `Retry`, a client whose last channel has ended with its token comes back with another.
         compression: whether to offer permessage-deflate. It costs memory, and can leak secrets that are sent together with
@@ -123,11 +127,13 @@ def connect(
         from twisted.internet import reactor  # installs the default reactor, so only when one is needed
 
         _checkLoop(reactor)
+    if tokenFirst and not isinstance(credentials, Bearer):
+        raise ValueError("tokenFirst needs credentials=Bearer(...)")
     forChannels = None if subscriptionToken is None else SubscriptionToken(subscriptionToken)
     options = Options(
         address=parseURL(url),
         subProtocols=checkSubProtocols(subProtocols),
-        headers=headerPairs(headers, cookies, credentials, forChannels),
+        headers=headerPairs(headers, cookies, None if tokenFirst else credentials, forChannels),
         compression=compression,
         limits=Limits(maxMessageSize=maxMessageSize, pingInterval=pingInterval, pingTimeout=pingTimeout),
         readTimeout=readTimeout,
@@ -153,15 +159,23 @@ def connect(
 
     async def attemptAnew(session: Session) -> Any:
         found = []
+        first = credentials.header() if tokenFirst and isinstance(credentials, Bearer) and not credentials.canRenew else ""
         for name, bearer in asked:
             if session.isRefused:
                 bearer.forget()
-            found.append((name, await _token(bearer, handshakeTimeout, reactor)))
+            value = await _token(bearer, handshakeTimeout, reactor)
+            if tokenFirst and bearer is credentials:
+                first = value
+            else:
+                found.append((name, value))
         opening = Opening(reactor, replace(options, headers=(*options.headers, *found)), session)
-        return await dial(reactor, way, tls, opening, handshakeTimeout)
+        connection = await dial(reactor, way, tls, opening, handshakeTimeout)
+        if tokenFirst:
+            await introduce(session, connection, Bearer.tokenOf(first), handshakeTimeout, reactor)
+        return connection
 
-    if asked:
-        session = Session(reactor, options, lambda session: Deferred.fromCoroutine(attemptAnew(session)), renews=True)
+    if asked or tokenFirst:
+        session = Session(reactor, options, lambda session: Deferred.fromCoroutine(attemptAnew(session)), bool(asked))
     else:
         session = Session(reactor, options, attempt)
     WebSocketClient(session)

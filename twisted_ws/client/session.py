@@ -38,6 +38,8 @@ class Session:
         writes: the messages that wait to be sent.
         closing: whether the client was told to close.
         isOver: whether there will be no more connections.
+        introducing: fires with the first message of the connection that has just opened, or fails with its end; None: that
+            is for the client.
     """
 
     _log = Logger()
@@ -57,6 +59,7 @@ class Session:
         self._hadMessage = False
         self._error: Exception = ConnectionClosed()  # of the last connection
         self._closeWaiters: list[Deferred[None]] = []
+        self.introducing: Deferred[str | bytes] | None = None
 
     def start(self) -> Deferred[WebSocketClient]:
         """Connect; the Deferred fires with the client once it is open for the first time, or fails if it never will be."""
@@ -100,6 +103,11 @@ class Session:
 
     def messageReceived(self, message: str | bytes) -> None:
         """Keep a message for the next reader."""
+        introducing, self.introducing = self.introducing, None
+        if introducing is not None:
+            if not introducing.called:
+                introducing.callback(message)
+            return
         self._hadMessage = True
         self.reads.put(message)
 
@@ -119,12 +127,19 @@ class Session:
     def ended(self, error: ConnectionClosed | WebSocketError) -> None:
         """Note the reason; if no connection will follow, reads and writes end without waiting for the transport to go."""
         self._error = error
+        if self.introducing is not None:
+            return  # `gone` follows
         if self.closing or not self._reconnector.ended(error):
             self.reads.end(error)
             self.writes.refuse(_closed(error))
 
     def gone(self) -> None:
         """Reconnect, or end."""
+        introducing, self.introducing = self.introducing, None
+        if introducing is not None:
+            if not introducing.called:
+                introducing.errback(_closed(self._error))
+            return
         self._isAway = True
         self.writes.detach()
         if self.closing:

@@ -86,6 +86,11 @@ class Bearer(Credentials):
         pending = asDeferred(found)
         return self._valueOf(found if pending is None else await pending)
 
+    @staticmethod
+    def tokenOf(header: str) -> str:
+        """Return the token in the value of a header."""
+        return header.removeprefix(Bearer._scheme)
+
     def _valueOf(self, token: object) -> str:
         if not isinstance(token, str):
             raise TypeError(f"the token must be a str, not {type(token).__name__}")
