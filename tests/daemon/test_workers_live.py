@@ -148,6 +148,17 @@ def test_settingsThatNeedARestart(server: Running, place: Path) -> None:
     config.write_text(kept)
 
 
+def test_settingsThatAReloadDoesNotReach(server: Running, place: Path) -> None:
+    """A plain reload takes none of them, and says of each whether a roll is enough."""
+    config = place / "ws.toml"
+    kept = config.read_text()
+    config.write_text(f"broadcast-interface = '127.0.0.2'\nallowed-origin = ['https://a.example']\n{kept}")
+    assert reload(place) == (0, "")
+    server.waitFor("A change of broadcast-interface takes effect only after a restart.")
+    server.waitFor("A change of allowed-origin takes effect only with twisted-ws reload --services.")
+    config.write_text(kept)
+
+
 def test_aWorkerThatIsKilled(server: Running) -> None:
     """Only the connections of a worker that is killed are lost; it is replaced, and what channels have kept is there."""
     server.curl("--data", "before", path="/channels/lasting")
