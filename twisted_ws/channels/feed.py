@@ -221,12 +221,16 @@ class Feed:
         """
         past, passed, lost = [*history.publications], [*joining.held], joining.lost
         last = past[-1].position if past else history.position
-        found = self._after(passed, last)
-        if joining.isCut and len(found) == len(passed):
-            raise ChannelError("unavailable", "The channel's history took too long to arrive.")
         if lost is None or (lost.epoch == last.epoch and lost.offset <= last.offset):
-            return history._replace(publications=past + found)
-        return History(history.position if past else lost, False, past + found)
+            found = self._after(passed, last)
+            isWhole = not joining.isCut or len(found) < len(passed)
+            answer = history._replace(publications=past + found)
+        else:
+            # What precedes the loss is left out: whoever is told of one may take what follows for whole.
+            isWhole, answer = not joining.isCut, History(lost, False, passed)
+        if not isWhole:
+            raise ChannelError("unavailable", "The channel's history took too long to arrive.")
+        return answer
 
     def _after(self, passed: list[Publication], last: Position) -> list[Publication]:
         for index, each in enumerate(passed):
