@@ -55,6 +55,9 @@ class Membership(Protocol):
     def lapse(self, channel: str, reason: str = ...) -> None:
         """End a subscription whose token has expired, or is revoked, unless it needs none."""
 
+    def revoke(self, token: str) -> None:
+        """End what needs the subscription token with an id, which is revoked."""
+
 
 class Registry(Protocol):
     """The open callers of a server, and what a caller asks of it."""

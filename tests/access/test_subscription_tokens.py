@@ -12,17 +12,22 @@ from twisted.logger import capturedLogs, formatEvent
 
 from tests.access.kinds.support import SECRET, secretFile, settings
 from tests.access.tokens import Tokens
+from tests.turns import Counting
 from tests.web.worlds import Client, EventClient
 from twisted_ws.access.chain import Chain
 from twisted_ws.access.kinds.jwt import JWTAuthenticator
 from twisted_ws.access.refusals import EXPIRED, INVALID, AccessRefused, unavailable
 from twisted_ws.access.refusals import unauthorized as refusal
 from twisted_ws.access.revocations import Revocations
+from twisted_ws.channels.permissions import VERIFYING
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.engines.contract import Revocation
+from twisted_ws.frames import maskedFrame
 from twisted_ws.limits import Limits
+from twisted_ws.message import TEXT
 from twisted_ws.testing import serve
 from twisted_ws.web.pages import pagesSite
+from twisted_ws.wire.loop.turns import STEPS
 
 BEGIN = 1_000_000.0
 LEEWAY = 10
@@ -233,6 +238,72 @@ def test_polls(world):
     assert answer.status == 200
     again = world.http().get("/channels/a?wait=300", ANN, carrying(token))
     assert (again.status, json.loads(again.body)["reason"]) == (403, "expired")
+
+
+@pytest.mark.parametrize(("isOpen", "status"), [(False, 403), (True, 200)])
+def test_pollsRevoked(worlds, isOpen, status):
+    """A long poll that waits is answered when its token is revoked, and gets no more of what needs it; the next is refused."""
+    world = worlds(rules={"b": {"subscribe": "anyone"}} if isOpen else None)
+    client, token = world.http(), world.token("a", "b", jti="t1")
+    client.ask("/channels?channel=a&channel=b&wait=300", ANN, carrying(token))
+    world.server.engine.revoke(Revocation("t2", None, 0, BEGIN + 1000))
+    world.memory.settle()
+    assert client.responses() == []
+    world.server.engine.revoke(Revocation("t1", None, 0, BEGIN + 1000))
+    world.server.publish("a", "secret")
+    world.memory.settle()
+    (answer,) = client.responses()
+    assert (answer.status, json.loads(answer.body)["messages"]) == (200, [])
+    assert list(world.server.channels.visitors) == []
+    again = world.http().get("/channels/a?wait=300", ANN, carrying(token))
+    assert (again.status, json.loads(again.body)["reason"]) == (403, "revoked")
+    assert world.http().get("/channels/b", ANN).status == status
+
+
+def countIn(world, monkeypatch, name):
+    return Counting(world.server.runtime.turns, monkeypatch, Chain, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("grantsOf", "subscribe"), ("grantsOf", "publish"), ("grantsOf", "history"), ("identify", "auth")]
+)
+def test_turns(worlds, monkeypatch, name, kind):
+    """However many tokens a client sends at once, no turn of the reactor verifies more of them than fit into it."""
+    world = worlds(chain=("site",) if name == "identify" else ("tokens", "site"))
+    now = {"sub": "ann", "exp": world.now() + 1000}
+    client = world.v1(jwt.encode(now, SECRET, "HS256") if name == "identify" else "ann.10000")
+    counting = countIn(world, monkeypatch, name)
+    more = {} if kind == "auth" else {"channel": "a", **({"data": 1} if kind == "publish" else {})}
+    wrong = world.token("a", key="x" * 32)
+    requests = [json.dumps({"type": kind, "token": wrong, "ref": ref, **more}).encode() for ref in range(300)]
+    client.sendBytes(b"".join([maskedFrame(TEXT, each) for each in requests]))
+    assert [each["ref"] for each in frames(client)] == [*range(300)]
+    assert counting.count == 300
+    assert counting.most <= STEPS // VERIFYING + 1
+
+
+@pytest.mark.parametrize("isRaw", [False, True])
+@pytest.mark.parametrize("isRight", [False, True])
+def test_oncePerHandshake(world, monkeypatch, isRaw, isRight):
+    """The token of a handshake is verified once, for however many channels it is; each is answered."""
+    counting = countIn(world, monkeypatch, "grantsOf")
+    token = world.token("*", **({} if isRight else {"key": "x" * 32}))
+    names = [f"c{number}" for number in range(100)]
+    client = world.memory.connect(
+        "/channels?" + "&".join([f"channel={name}" for name in names]),
+        headers={"Authorization": "Bearer ann.10000", "Channel-Token": token},
+        subProtocols=[] if isRaw else ["twisted-ws.v1"],
+    )
+    assert counting.count == 1
+    assert client.caller.channels == (tuple(names) if isRight else ())
+    if isRaw:
+        assert client.isOpen() is isRight
+        assert isRight or client.closed[0] == 4403
+    else:
+        answers = frames(client)[1:]
+        assert [(each["channel"], each.get("reason")) for each in answers] == [
+            (name, None if isRight else "invalid") for name in names
+        ]
 
 
 def test_raw(world):

@@ -8,12 +8,15 @@ import pytest
 
 from tests.channels.listeners import Ear, LateEngine
 from tests.channels.listeners import World as Channels
+from tests.turns import Counting
 from tests.web.worlds import Client, EventClient
 from twisted_ws import ChannelError, ChannelService, Limits, Reject, WebSocketService
 from twisted_ws.engines.contract import History
-from twisted_ws.message import Position
+from twisted_ws.frames import maskedFrame
+from twisted_ws.message import TEXT, Position
 from twisted_ws.testing import serve
 from twisted_ws.web.pages import pagesSite
+from twisted_ws.wire.loop.turns import STEPS
 
 
 class Guarded(ChannelService):
@@ -233,6 +236,20 @@ def test_roomOfAPage():
             pages.append([each[0] for each in texts(answer["messages"])])
             before = {"before": answer["next"]}
         assert pages == [["c", "d"], ["b"], ["a"]]
+
+
+def test_pagesTakeTurns(monkeypatch):
+    """However many pages a client asks for at once, no turn of the reactor reads more of them than fit into it."""
+    world = World(1000, maxSendBuffer=1 << 24, replyBuffer=1 << 24)
+    with world.memory:
+        client, _ = world.v1()
+        server = world.memory.server
+        counting = Counting(server.runtime.turns, monkeypatch, type(server.channels), "newest")
+        client.sendBytes(maskedFrame(TEXT, b'{"type":"history","channel":"a"}') * 20)
+        answers = frames(client)
+        assert [len(each["messages"]) for each in answers] == [1000] * 20
+        assert counting.count == 20
+        assert counting.most <= STEPS // (2 * 1000) + 1
 
 
 def test_pageOfAnotherNumbering(world):

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from twisted_ws.message import Publication
 
 
+# The steps (see `Turns`) of a message, and how many of its bytes are one step more.
+STEPS = 2
+BYTES = 2048
+
+
 class Page:
     """The newest messages of a channel, or the newest before one of them, for one answer.
 
@@ -62,3 +67,4 @@ class Page:
             self.messages.append(fields)
             oldest = each
         self.messages.reverse()
+        channels.turns.spend(STEPS * len(self.messages) + sum(map(len, self.messages)) // BYTES)

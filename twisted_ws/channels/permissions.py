@@ -30,6 +30,8 @@ _log = Logger()
 
 # Why a subscription has ended that new credentials or new rules do not allow.
 NOT_ALLOWED = "no longer allowed"
+# The cost of a subscription token, in steps of `Turns`: the check of a signature; with many keys, its seconds count.
+VERIFYING = 50
 # What somebody may not do, in the words of a refusal.
 _DOING = {"subscribe": "subscribe to", "publish": "publish to", "presence": "know who is on"}
 
@@ -76,7 +78,11 @@ class Permissions:
         """
         if self.chain is None or caller.identity is None:
             return None
-        verifying = Deferred.fromCoroutine(self.chain.grantsOf(token, caller.identity.user))
+        turns = self._service.server.runtime.turns
+        if turns.over:
+            await turns.next()  # a client may send hundreds at once
+        with turns.counting(VERIFYING):
+            verifying = Deferred.fromCoroutine(self.chain.grantsOf(token, caller.identity.user))
         try:
             return await verifying.addTimeout(self._service.server.limits.upgradeDeadline, self._service.server.reactor)
         except AccessRefused as refused:

@@ -35,6 +35,8 @@ _log = Logger()
 _NOT_IN_PATH = "This path names no channel: use ?channel=NAME, or mount the service at .../{channel}."
 
 
+# The cost of one subscription among many, in steps of `Turns`.
+ENTERING = 64
 # The header of a request that has a subscription token.
 TOKEN_HEADER = "channel-token"
 
@@ -333,9 +335,21 @@ class ChannelService(WebSocketService):
             subscriber.refuse(error)
             return
         token = None if self.permissions.chain is None else caller.request.headers.get(TOKEN_HEADER)
+        granted = None
+        if token is not None and names:
+            try:
+                granted = await self.permissions.grantsOf(caller, token)
+            except ChannelError as error:
+                subscriber.refuse(error, names)
+                return
         with self.permissions.asking("subscribe", caller, names if token is None else ()) as asked:
+            turns = self.server.runtime.turns
             for name in names:
-                await subscriber.enter(name, after.get(name), last.get(name), token, asked.get(name))
+                if len(names) > 1:
+                    turns.spend(ENTERING)
+                    if turns.over:
+                        await turns.next()
+                await subscriber.enter(name, after.get(name), last.get(name), granted, asked.get(name))
 
     async def onTextMessage(self, caller: Caller, text: str) -> None:
         """Do what a client asks, or publish what it sends."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from twisted_ws.access.refusals import REVOKED
 from twisted_ws.channels.formats import Format
 from twisted_ws.engines.replay import Replay
 from twisted_ws.frames import OutgoingMessage
@@ -66,6 +67,16 @@ class Subscriber:
     def expire(self) -> None:
         """End, because the credentials of the client have; it may come back with new ones."""
         raise NotImplementedError
+
+    def revoke(self, token: str) -> None:
+        """End what needs the subscription token with an id, which is revoked."""
+        life = self.caller.life
+        for channel in () if life is None else life.withToken(token):
+            life.release(channel)
+            self.lapse(channel, REVOKED)
+
+    def lapse(self, channel: str, reason: str) -> None:
+        """End a subscription whose token has expired, or is revoked, unless it needs none."""
 
     def disconnect(self, code: int, reason: str) -> None:
         """End the connection for good, at the request of somebody else."""

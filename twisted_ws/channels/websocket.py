@@ -37,6 +37,7 @@ from twisted_ws.message import Position, Publication, Start
 from twisted_ws.names import checkNameOrPattern, isPattern
 
 if TYPE_CHECKING:
+    from twisted_ws.access.tokens.claims import ChannelGrants
     from twisted_ws.caller import Caller
     from twisted_ws.channels.service import ChannelService
     from twisted_ws.frames import OutgoingMessage
@@ -61,13 +62,17 @@ class RawSubscriber(BufferedSubscriber):
         """Do nothing: a raw caller gets only messages."""
 
     async def enter(
-        self, channel: str, after: Position | None, last: int | None, token: str | None, asked: Deferred[bool] | None = None
+        self,
+        channel: str,
+        after: Position | None,
+        last: int | None,
+        granted: ChannelGrants | None,
+        asked: Deferred[bool] | None = None,
     ) -> None:
         """Subscribe to a channel of the URL, or close with the reason for the refusal."""
         self._resuming = after is not None
         access = self._service.permissions.access
         try:
-            granted = None if token is None else await self._service.permissions.grantsOf(self.caller, token)
             info = await self._service.permit(self.caller, channel, False, granted, asked)
             await self._channels.subscribe(self, channel, after, info, None, last)
         except ChannelError as error:
@@ -104,7 +109,7 @@ class RawSubscriber(BufferedSubscriber):
         if reason and not self.channels:
             self.disconnect(EXPIRED if reason == LAPSED else FORBIDDEN, reason)
 
-    def refuse(self, error: ChannelError) -> None:
+    def refuse(self, error: ChannelError, channels: Sequence[str] = ()) -> None:
         """Close with the error's status and message."""
         self.disconnect(REFUSED + error.status, error.message)
 
@@ -149,10 +154,15 @@ class JsonSubscriber(BufferedSubscriber):
         self.write(notice("expiring", seconds=round(seconds, 3)))
 
     async def enter(
-        self, channel: str, after: Position | None, last: int | None, token: str | None, asked: Deferred[bool] | None = None
+        self,
+        channel: str,
+        after: Position | None,
+        last: int | None,
+        granted: ChannelGrants | None,
+        asked: Deferred[bool] | None = None,
     ) -> None:
         """Subscribe to a channel of the URL, as if the client had asked for it."""
-        await self._do(SubscribeRequest(channel=channel, token=token, last=last), after, asked)
+        await self._do(SubscribeRequest(channel=channel, last=last), after, asked, granted)
 
     async def received(self, message: str | bytes) -> None:
         """Do what a request asks, and answer it; return when the client has room for more answers."""
@@ -232,11 +242,17 @@ class JsonSubscriber(BufferedSubscriber):
             self._line.giveUp()
         super().leave()
 
-    async def _do(self, request: Request, after: Position | None = None, asked: Deferred[bool] | None = None) -> None:
+    async def _do(
+        self,
+        request: Request,
+        after: Position | None = None,
+        asked: Deferred[bool] | None = None,
+        granted: ChannelGrants | None = None,
+    ) -> None:
         try:
             match request:
                 case SubscribeRequest():
-                    await self._subscribe(request, request.after if after is None else after, asked)
+                    await self._subscribe(request, request.after if after is None else after, asked, granted)
                 case UnsubscribeRequest():
                     if not self._channels.unsubscribe(self, request.channel):
                         raise ChannelError("not-subscribed", "This connection is not subscribed to the channel.")
@@ -263,8 +279,14 @@ class JsonSubscriber(BufferedSubscriber):
         except ChannelError as error:
             self._answer(error, request.ref, getattr(request, "channel", None))
 
-    async def _subscribe(self, request: SubscribeRequest, after: Position | str | None, asked: Deferred[bool] | None) -> None:
-        granted, access = None, self._service.permissions.access
+    async def _subscribe(
+        self,
+        request: SubscribeRequest,
+        after: Position | str | None,
+        asked: Deferred[bool] | None,
+        granted: ChannelGrants | None,
+    ) -> None:
+        access = self._service.permissions.access
         if request.token is not None:
             granted = await self._service.permissions.grantsOf(self.caller, request.token)
             if granted is not None and request.channel in self.channels:
@@ -336,9 +358,10 @@ class JsonSubscriber(BufferedSubscriber):
         """Tell the client."""
         self._answer(ChannelError("forbidden", "You may not know who is on this channel any more."), None, channel)
 
-    def refuse(self, error: ChannelError) -> None:
-        """Tell the client, which may go on with requests."""
-        self._answer(error, None)
+    def refuse(self, error: ChannelError, channels: Sequence[str] = ()) -> None:
+        """Tell the client, for each of the channels that it concerns; the client may go on with requests."""
+        for channel in channels or (None,):
+            self._answer(error, None, channel)
 
     def _answer(self, error: ChannelError, ref: Ref, channel: str | None = None) -> None:
         fields: dict[str, Any] = {} if channel is None else {"channel": channel}

@@ -13,7 +13,7 @@ from twisted_ws.access.authenticator import Authenticator
 from twisted_ws.access.chain import Chain, Guest, requireScope, requireValid
 from twisted_ws.access.failures import Failures
 from twisted_ws.access.lifetime import LONGEST_WAIT, SOON, Lifetime
-from twisted_ws.access.refusals import REVOKED, AccessRefused, forbidden
+from twisted_ws.access.refusals import AccessRefused, forbidden
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.access.sources import MOST_BYTES, TokenMessage
 from twisted_ws.caller import Caller
@@ -33,8 +33,9 @@ from twisted_ws.wire.websocket.runtime import Runtime
 
 # The authenticator that everybody has who has no credentials.
 GUEST_NAME = "guest"
-# The cost of a look at one connection, in steps of `Turns`.
+# The cost of a look at one connection, in steps of `Turns`, and of a token: the check of a signature.
 LOOKING = 1
+VERIFYING = 50
 
 
 class Identities:
@@ -202,7 +203,11 @@ class Identities:
             Reject: nobody's that may come in.
             TimeoutError: Twisted's: nobody has said so in time.
         """
-        identity = chain.identify(request)
+        turns = self._runtime.turns
+        if turns.over:
+            await turns.next()  # a client may send hundreds at once
+        with turns.counting(VERIFYING):
+            identity = chain.identify(request)
         if isinstance(identity, Deferred):
             identity = await identity.addTimeout(self._runtime.limits.upgradeDeadline, self._runtime.reactor)
         return identity
@@ -234,11 +239,8 @@ class Identities:
         """End the subscriptions that a subscription token allows; it is looked for, because few are ever revoked."""
         everybody = *self._callers, *self._visitors
         async for each in self._runtime.turns.through(everybody, LOOKING):
-            if each.life is None or each.membership is None:
-                continue
-            for channel in each.life.withToken(token):
-                each.life.release(channel)
-                each.membership.lapse(channel, REVOKED)
+            if each.membership is not None:
+                each.membership.revoke(token)
 
     def limitLife(self, caller: Caller) -> None:
         """Let a connection end when its identity does."""

@@ -234,3 +234,19 @@ def test_callWithoutMemory(clock: Clock, turns: Turns) -> None:
     while turn(clock):
         pass
     assert done == ["first", "second", "third"]
+
+
+def test_counting(clock: Clock, turns: Turns) -> None:
+    """What is counted as work takes its steps and its seconds from the turn, also within other work."""
+    with turns.counting(5):
+        assert turns.left == STEPS - 5
+        clock.advance(TURN)
+    assert turns.over
+    turns.later(lambda: None)
+    turn(clock)
+    assert not turns.over
+    turns.begin()
+    with turns.counting(5):
+        clock.advance(TURN)
+    assert turns.over
+    turns.end()

@@ -156,8 +156,8 @@ class Poll(Subscriber):
     __slots__ = (
         "_answering",
         "_channelRequest",
-        "_ends",
         "_gathered",
+        "_granted",
         "_question",
         "_request",
         "_runs",
@@ -182,7 +182,7 @@ class Poll(Subscriber):
         self._channelRequest = channelRequest
         self._server = server
         self._question = question
-        self._ends: tuple[float, ...] = () if granted is None else (granted.expiresAt,)
+        self._granted = granted
         self._gathered = Gathered(question.limit, server.limits)
         # Until it waits: what was missed on each channel, and what has come since.
         self._runs: dict[str, tuple[Replay | list[Publication], list[Publication]]] = {}
@@ -205,7 +205,8 @@ class Poll(Subscriber):
 
     def _longest(self) -> float:
         """Return how many seconds it may wait: no longer than the client's credentials count."""
-        ends, identity = self._ends, self._channelRequest.visitor.identity
+        granted, identity = self._granted, self._channelRequest.visitor.identity
+        ends = () if granted is None else (granted.expiresAt,)
         if identity is not None and identity.expiresAt is not None:
             ends = *ends, identity.expiresAt
         if not ends:
@@ -256,6 +257,15 @@ class Poll(Subscriber):
         """Answer with what there is, because the client's credentials have ended."""
         if self._waiting:
             self._answerSoon()
+
+    def revoke(self, token: str) -> None:
+        """End what needs the subscription token with an id; answer, as when the token ends."""
+        if self._granted is None or self._granted.tokenId != token:
+            return
+        for channel in self.channels:
+            if not self._channelRequest.service.permissions.mayStay(self.caller, channel):
+                self._server.channels.unsubscribe(self, channel)
+        self.expire()
 
     def deadlineReached(self, now: float) -> None:
         """Answer, because nothing came in time; called by the wheel."""

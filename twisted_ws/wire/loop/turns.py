@@ -8,7 +8,8 @@ such as a handler.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -78,6 +79,17 @@ class Turns:
         self.left -= steps
         if self.left < STEPS - FEW and not self._isTurning and (self._call is None or self._call.called):
             self._ask()
+
+    @contextmanager
+    def counting(self, steps: int) -> Iterator[None]:
+        """Count what is done meanwhile as work: its seconds, and steps for it; for what takes longer than it shows."""
+        self.spend(steps)
+        isOutermost = self.begin()
+        try:
+            yield
+        finally:
+            if isOutermost:
+                self.end()
 
     async def through(self, items: Iterable[T], steps: int) -> AsyncIterator[T]:
         """Yield `items`, each at the cost of `steps`, in as many turns as that takes."""
