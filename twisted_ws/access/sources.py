@@ -117,5 +117,7 @@ def bearerOf(authorization: str | None) -> str | None:
     """Return the token of an Authorization header (RFC 6750 section 2.1); None if its scheme is another, or there is none."""
     if authorization is None:
         return None
+    if authorization.startswith("Bearer "):  # as nearly everybody writes it
+        return authorization[7:].strip()
     scheme, _, token = authorization.strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None

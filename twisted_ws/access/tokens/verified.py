@@ -41,7 +41,9 @@ class VerifiedTokens(Generic[T]):
     @staticmethod
     def nameOf(found: Found) -> bytes:
         """Return the name of a token here: what holds for one from a header need not hold for the same from a URL."""
-        return sha256(found.token.encode("utf-8", "surrogatepass")).digest() + (b"uc" if found.inURL else b"c"[: found.isAmbient])
+        token, isAmbient, inURL = found
+        digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
+        return digest + (b"uc" if inURL else b"c") if inURL or isAmbient else digest
 
     def get(self, name: bytes) -> T | None:
         """Return what a token says that is still valid."""
