@@ -295,7 +295,11 @@ def _split(stage: Stage, cluster: Sentinels) -> None:
 
 
 def _isPrimary(valkey: Valkey) -> bool:
-    return valkey.about("replication")["role"] == "master"
+    """Return whether a server is the primary, or has cut this question off: it does that when its role changes."""
+    try:
+        return valkey.about("replication")["role"] == "master"
+    except OSError:
+        return True
 
 
 def _last(valkey: Valkey) -> list[str]:
