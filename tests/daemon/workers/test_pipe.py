@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from twisted.logger import Logger, LogLevel, formatEvent, formatEventAsClassicLogText
 from twisted.python.failure import Failure
 
-from twisted_ws.daemon.workers.pipe import LONGEST, PipeObserver, PipeReader
+from twisted_ws.daemon.workers.pipe import LONGEST, Certificates, PipeObserver, PipeReader
 
 
 class Pipe:
@@ -117,3 +118,21 @@ def test_whatIsNoEvent() -> None:
     reader.dataReceived(b"x" * 2_000_000)
     assert len(events) == 4
     assert len(events[-1]["text"]) <= LONGEST
+
+
+def test_certificateOnce() -> None:
+    """A worker that takes the place of another does not say again which certificate is in use; one with another does."""
+    events: list[Any] = []
+    known = Certificates()
+
+    def starts(name: str) -> None:
+        reader = PipeReader(1, events.append, known)
+        for level, text in (("info", f"certificate {name}"), ("warn", f"{name} expires"), ("info", "another")):
+            namespace = "rooms" if text == "another" else "twisted_ws.wire.tls.server"
+            reader.dataReceived(json.dumps({"level": level, "namespace": namespace, "text": text}).encode() + b"\n")
+
+    for name in ("a", "a", "b", "a"):
+        starts(name)
+    said = [event["text"] for event in events if event["text"] != "another"]
+    assert said == ["certificate a", "a expires", "certificate b", "b expires", "certificate a", "a expires"]
+    assert len(events) == len(said) + 4

@@ -17,6 +17,8 @@ from twisted_ws.logs import shown
 LONGEST = 64 * KIB
 # Bytes that wait while the supervisor does not read: after that, lines are lost and counted.
 WAITING = 1 * MIB
+# What logs the certificate in use.
+_CERTIFICATES = "twisted_ws.wire.tls.server"
 # Bytes of one line, at most: every character of text and traceback escaped.
 LONGEST_LINE = 2 * 6 * LONGEST + 4 * KIB
 
@@ -89,17 +91,35 @@ def _encode(found: dict[str, Any]) -> bytes:
     return json.dumps(found).encode("ascii") + b"\n"
 
 
+class Certificates:
+    """What workers have said of the certificate in use: one that takes the place of another need not say it again."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def isNews(self, text: str, level: LogLevel) -> bool:
+        """Return whether a line of `twisted_ws.wire.tls.server` says something that was not said; it is then."""
+        if text in self._said:
+            return False
+        if level is LogLevel.info:  # of another certificate
+            self._said.clear()
+        self._said.add(text)
+        return True
+
+
 class PipeReader:
     """Puts the events of a worker into the log of this process.
 
     Args:
         worker: its number, from 1.
         publish: takes an event.
+        certificates: what all workers have said of them.
     """
 
-    def __init__(self, worker: int, publish: Any = globalLogPublisher) -> None:
+    def __init__(self, worker: int, publish: Any = globalLogPublisher, certificates: Certificates | None = None) -> None:
         self._worker = worker
         self._publish = publish
+        self._certificates = certificates or Certificates()
         self._begun = b""
 
     def dataReceived(self, data: bytes) -> None:
@@ -130,6 +150,8 @@ class PipeReader:
         try:
             found = json.loads(line)
             level = LogLevel.levelWithName(found["level"])
+            if found["namespace"] == _CERTIFICATES and not self._certificates.isNews(found["text"], level):
+                return
             self.say(found["text"], level, found["namespace"], float(found.get("time", 0)), found.get("traceback", ""))
         except Exception:  # it may have been cut
             self.say(line[:LONGEST].decode("utf-8", "replace"))

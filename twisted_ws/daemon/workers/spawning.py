@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from twisted_ws.daemon.workers.crew import Worker
 from twisted_ws.daemon.workers.orders import command, environment
-from twisted_ws.daemon.workers.pipe import PipeReader
+from twisted_ws.daemon.workers.pipe import Certificates, PipeReader
 from twisted_ws.engines.hub.link import Link
 from twisted_ws.limits import KIB
 
@@ -40,17 +40,20 @@ class WorkerProcess(ProcessProtocol):
         worker: the worker.
         ended: called with it and with how it has ended.
         reactor: the reactor.
+        certificates: what workers have said of them.
     """
 
     transport: Any
 
-    def __init__(self, worker: Worker, ended: Callable[[Worker, str], None], reactor: Any) -> None:
+    def __init__(
+        self, worker: Worker, ended: Callable[[Worker, str], None], reactor: Any, certificates: Certificates | None = None
+    ) -> None:
         self._reactor = reactor
         self._timer: Any = None
         self.pid: int | None = None
         self._worker = worker
         self._ended = ended
-        self._log = PipeReader(worker.slot + 1)
+        self._log = PipeReader(worker.slot + 1, certificates=certificates)
         self._printed: bytes | None = b""
 
     def connectionMade(self) -> None:
@@ -135,6 +138,7 @@ class Launcher:
         self._makeLink = makeLink
         self._ended = ended
         self._sockets = sockets
+        self._certificates = Certificates()
 
     def launch(self, worker: Worker) -> None:
         """Start the process of a worker.
@@ -146,7 +150,7 @@ class Launcher:
         nothing = os.open(os.devnull, os.O_RDONLY)
         try:
             worker.line = link = self._makeLink(worker)
-            worker.process = process = WorkerProcess(worker, self._ended, self._reactor)
+            worker.process = process = WorkerProcess(worker, self._ended, self._reactor, self._certificates)
             descriptors: dict[int, int | str] = {0: nothing, 1: "r", 2: "r", LINK: theirs.fileno(), LOG: "r"}
             descriptors.update(enumerate(self._sockets(), SOCKETS))
             program = command(str(worker.slot + 1), self._reactor.__class__.__module__)
