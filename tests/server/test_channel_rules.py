@@ -7,10 +7,11 @@ from contextlib import ExitStack
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from tests.access.tokens import Tokens
 from tests.web.worlds import Client, EventClient
-from twisted_ws import ConfigurationError
+from twisted_ws import ConfigurationError, WebSocketServer
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.testing import serve
 from twisted_ws.web.pages import pagesSite
@@ -223,3 +224,14 @@ def test_theApplicationIsAskedAgain(worlds):
     assert answers == 100
     assert asker.most <= 40
     assert sum(each.caller.channels == ("a",) for each in clients) == 50
+
+
+def test_oneObjectAtTwoPaths():
+    """One service of channels has the same authenticators wherever it is mounted: rules do not know by which path one came."""
+    server = WebSocketServer(reactor=Clock())
+    service = ChannelService()
+    server.mount("/a/{channel}", service, authenticate=["guest"])
+    server.mount("/b/{channel}", service, authenticate=["guest"])
+    with pytest.raises(ConfigurationError, match=r"/c/\{channel\}: this service has other authenticators elsewhere"):
+        server.mount("/c/{channel}", service)
+    assert set(server.services) == {"/a/{channel}", "/b/{channel}"}

@@ -140,6 +140,11 @@ class Chain:
         return identity
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the authenticators, in order."""
+        return tuple(name for name, _ in self._authenticators)
+
+    @property
     def canAsk(self) -> bool:
         """Whether there is an authenticator that can be asked what a user may do with channels."""
         return bool(self._askers)

@@ -247,6 +247,11 @@ class WebSocketServer:
         if scopes and chain is None:
             raise ConfigurationError(f"services.{path}.scopes needs authenticators: set authenticate.")
         chained = (*self._interceptors, *checkInterceptors(interceptors))
+        if isinstance(service, ChannelService) and any(each is service for each in self.services.values()):
+            before = service.permissions.chain
+            if (None if before is None else before.names) != (None if chain is None else chain.names):
+                # Its hooks and rules do not know by which path somebody came.
+                raise ConfigurationError(f"{path}: this service has other authenticators elsewhere: mount one object each.")
         mounted = Mounted(service, chain, scopes, chained)
         self._routes.add(path, mounted)
         if isinstance(service, ChannelService):
