@@ -119,6 +119,18 @@ def test_findsByIdAndAlgorithm():
     assert world.asked == 1
 
 
+def test_curvesByName():
+    """A key of EdDSA is found by that name, and by that of its curve (RFC 9864)."""
+    world = World()
+    world.keys.start()
+    world.server.reply(body=keySet(ED | {"kid": "one"}, ED | {"kid": "two", "alg": "Ed25519"}))
+    turns(world.clock)
+    for kid in "one", "two":
+        for alg in "EdDSA", "Ed25519":
+            assert world.keys.find(kid, alg).kid == kid
+        assert world.keys.find(kid, "Ed448") is None
+
+
 def test_unknownId():
     """An unknown id causes one fetch for all who ask; it may bring the key."""
     world = World().started("one")

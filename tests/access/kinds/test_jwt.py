@@ -10,7 +10,7 @@ import os
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from twisted.internet.defer import Deferred
 
@@ -156,6 +156,26 @@ def test_publicKeys(tmp_path, key, alg):
     assert authenticator.identify(asking(sign(key, alg))).user == "ann"
     other = rsa.generate_private_key(65537, 2048)
     assert refused(authenticator, asking(sign(other, "RS256"))).message == "The signature is wrong."
+
+
+def test_curvesByName(tmp_path):
+    """EdDSA by the name of its curve (RFC 9864), as newer libraries write it, counts for keys of that curve alone."""
+    other = ed448.Ed448PrivateKey.generate()
+    (tmp_path / "keys.pem").write_text(pem(EDWARDS) + pem(other))
+    authenticator = made(tmp_path, key_file="keys.pem")
+    for key, alg, isRight in (
+        (EDWARDS, "Ed25519", True),
+        (other, "Ed448", True),
+        (EDWARDS, "Ed448", False),
+        (other, "Ed25519", False),
+    ):
+        parts = [base64.urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=") for each in ({"alg": alg}, CLAIMS)]
+        signature = base64.urlsafe_b64encode(key.sign(b".".join(parts))).rstrip(b"=")
+        request = asking(b".".join([*parts, signature]).decode())
+        if isRight:
+            assert authenticator.identify(request).user == "ann"
+        else:
+            assert refused(authenticator, request).reason == "invalid"
 
 
 def test_confusion(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jwt
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -43,7 +44,7 @@ _RSA = frozenset(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"))
 
 
 class Key(NamedTuple):
-    """A public key, and the one algorithm that it is for.
+    """A public key, and the one algorithm that it is for, which may have two names.
 
     Attributes:
         kid: its id; None without one.
@@ -58,7 +59,9 @@ class Key(NamedTuple):
     @property
     def algorithms(self) -> tuple[str, ...]:
         """The algorithms that it verifies."""
-        return (self.alg,)
+        if self.alg != "EdDSA":
+            return (self.alg,)
+        return self.alg, "Ed25519" if isinstance(self.key, Ed25519PublicKey) else "Ed448"
 
 
 class _JWK(msgspec.Struct):
@@ -191,7 +194,7 @@ class RemoteKeys:
                 raise unavailable("Tokens cannot be checked at present.", RETRY, "the keys could not be fetched a moment ago")
             return self._wait(self._refresh(), kid, alg)
         candidates = [key for key in self._keys if kid is None or key.kid == kid]
-        fitting = [key for key in candidates if key.alg == alg]
+        fitting = [key for key in candidates if alg in key.algorithms]
         if len(fitting) == 1 or (fitting and kid is not None):
             return fitting[0]
         if kid is None or candidates:
@@ -222,7 +225,7 @@ class RemoteKeys:
             error = result.value if isinstance(result, Failure) else None
             seconds, detail = (error.seconds, error.detail) if isinstance(error, Unanswered) else (0, "the set has no usable key")
             raise unavailable("Tokens cannot be checked at present.", seconds or RETRY, f"no keys: {detail}")
-        fitting = [key for key in self._keys if (kid is None or key.kid == kid) and key.alg == alg]
+        fitting = [key for key in self._keys if (kid is None or key.kid == kid) and alg in key.algorithms]
         if len(fitting) == 1 or (fitting and kid is not None):
             return fitting[0]
         if kid is not None and not isinstance(result, Failure):

@@ -115,4 +115,6 @@ def algorithmsOf(key: object) -> tuple[str, ...]:
     if isinstance(key, ec.EllipticCurvePublicKey):
         found = _CURVES.get(key.curve.name)
         return () if found is None else (found,)
-    return ("EdDSA",) if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey) else ()
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return "EdDSA", "Ed25519"
+    return ("EdDSA", "Ed448") if isinstance(key, ed448.Ed448PublicKey) else ()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jwt
 import msgspec
+from jwt.algorithms import OKPAlgorithm
 
 from twisted_ws.access.sources import MOST_BYTES
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 CHANNEL_TYPE = "twisted-ws-sub+jwt"
 # Those of tokens that open one: RFC 7519 section 5.1, RFC 9068 section 2.1.
 CONNECTION_TYPES = frozenset({"jwt", "at+jwt"})
+# RFC 9864: the names of EdDSA that say which curve. Of these, PyJWT knows none.
+EDWARDS = ("Ed25519", "Ed448")
 # Characters of the id of a key: known ones have up to 64. Whoever fetches keys remembers those that it has not found.
 LONGEST_KEY_ID = 256
 
@@ -117,6 +120,8 @@ class _Header(msgspec.Struct):
 
 _headers = msgspec.json.Decoder(_Header)
 _signatures = jwt.PyJWS()
+for _name in EDWARDS:
+    _signatures.register_algorithm(_name, OKPAlgorithm())
 
 
 def parse(text: str) -> Token | None:

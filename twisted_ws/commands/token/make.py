@@ -16,7 +16,7 @@ from twisted.python.usage import UsageError
 from twisted_ws.access.secretfile import SecretFile
 from twisted_ws.access.tokens.claims import ClaimRules
 from twisted_ws.access.tokens.keyfiles import SHORTEST_RSA, algorithmsOf
-from twisted_ws.access.tokens.verification import CHANNEL_TYPE
+from twisted_ws.access.tokens.verification import CHANNEL_TYPE, EDWARDS
 from twisted_ws.commands.exits import Exit
 from twisted_ws.commands.options import CommandOptions, number
 from twisted_ws.commands.terminal.display import complain
@@ -192,4 +192,4 @@ def _privateKey(path: str) -> tuple[Any, tuple[str, ...]]:
         raise ConfigurationError(f"The key file {file.path} has a key of a kind that signs no tokens: use RSA, ECDSA or EdDSA.")
     if algorithms[0] == "RS256" and key.key_size < SHORTEST_RSA:
         raise ConfigurationError(f"The key file {file.path} has a key of less than {SHORTEST_RSA} bits: make a longer one.")
-    return key, algorithms
+    return key, tuple([each for each in algorithms if each not in EDWARDS])
