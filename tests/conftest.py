@@ -10,7 +10,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.memory import Behind
-from tests.moments import settle, spareReader
+from tests.moments import memoryForAll, settle, spareReader
 
 # A promise is not about time: an example may take longer on a busy machine.
 settings.register_profile("busy", deadline=None)
@@ -115,6 +115,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the modules that take longest."""
     place = {name: number for number, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Let the reader of a worker go on."""
+    memoryForAll()
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ __all__ = [
     "collectAt",
     "holdCode",
     "memoryAgain",
+    "memoryForAll",
     "noMemory",
     "settle",
     "spareReader",
@@ -169,6 +170,28 @@ def memoryAgain() -> None:
 # Held while memory is short, and by a thread of `spareReader` while it does anything but wait.
 _memory = threading.Lock()
 
+# The `noMemory` that holds it.
+_holder: object = None
+
+
+def _hold(holder: object) -> None:
+    global _holder
+    if _holder is None:
+        _memory.acquire()
+    _holder = holder
+
+
+def _release(holder: object) -> None:
+    global _holder
+    if _holder is holder and holder is not None:
+        _holder = None
+        _memory.release()
+
+
+def memoryForAll() -> None:
+    """Let others go on after a `noMemory` that does not know its end: it failed as it began, and its error keeps its frame."""
+    _release(_holder)
+
 
 def spareReader(io: Any) -> None:
     """Spare the thread that tells a worker of pytest-xdist what to test: without memory it would end, and all tests with it.
@@ -225,13 +248,14 @@ def noMemory(number: int = 0) -> Iterator[None]:
 
         sys.unraisablehook = reportOthers
         sys.settrace(None)
-        _memory.acquire()
+        holder = object()
+        _hold(holder)
         set_nomemory(number, number + 1)
         try:
             yield
         finally:
             remove_mem_hooks()
-            _memory.release()
+            _release(holder)
             sys.settrace(trace)
             sys.unraisablehook = report
         if next(_failures) % 8 == 0:

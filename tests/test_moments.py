@@ -5,7 +5,7 @@ import threading
 from contextlib import suppress
 from types import SimpleNamespace
 
-from tests.moments import MOMENTS, noMemory, spareReader
+from tests.moments import MOMENTS, memoryForAll, noMemory, spareReader
 
 
 def test_spareReader() -> None:
@@ -30,6 +30,7 @@ def test_spareReader() -> None:
             with suppress(MemoryError), noMemory(number):
                 os.write(other, b"x")
                 os.sched_yield()
+            memoryForAll()
             assert news.acquire(timeout=60), number
         os.close(other)
         reader.join(60)
