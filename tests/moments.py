@@ -176,9 +176,9 @@ _holder: object = None
 
 def _hold(holder: object) -> None:
     global _holder
-    if _holder is None:
-        _memory.acquire()
-    _holder = holder
+    # A reader does not keep it for long, unless it has died.
+    if _holder is not None or _memory.acquire(timeout=10):
+        _holder = holder
 
 
 def _release(holder: object) -> None:
@@ -227,7 +227,11 @@ def spareReader(io: Any) -> None:
             data: bytes = stream.read1(size)  # with what had come before this was used; nothing if nothing is there
         finally:
             os.set_blocking(descriptor, True)
-        return data or bytes(first[: wait()])
+        if data or wait():
+            return data or bytes(first)
+        isOurs = False
+        _memory.release()  # it reads no more
+        return b""
 
     io._read = read
 
