@@ -128,7 +128,7 @@ class Feed:
         self._heard: set[Position] = set()
         self._isMissing = False  # whether the engine has to be asked
         self._isFilling = False  # whether `_fill` runs
-        self._former: tuple[str, ...] = ()
+        self._former: tuple[Position, ...] = ()  # where earlier epochs have ended here
         self._waiting: list[Deferred[None]] = []
         self._failure: Failure | None = None
 
@@ -220,6 +220,9 @@ class Feed:
             ChannelError: there was too much to hold.
         """
         past, passed, lost = [*history.publications], [*joining.held], joining.lost
+        if lost is None:
+            while past and self._isForgotten(past[-1].position):
+                past.pop()  # it has been numbered again since, or will be
         last = past[-1].position if past else history.position
         if lost is None or (lost.epoch == last.epoch and lost.offset <= last.offset):
             found = self._after(passed, last)
@@ -239,7 +242,19 @@ class Feed:
         known = [index for index, each in enumerate(passed) if each.epoch == last.epoch]
         if known:
             return passed[known[-1] + 1 :]
-        return passed if last.epoch in self._former else []
+        return passed if self._end(last.epoch) is not None else []
+
+    def _end(self, epoch: str) -> Position | None:
+        """Return where an earlier epoch has ended."""
+        for each in self._former:
+            if each.epoch == epoch:
+                return each
+        return None
+
+    def _isForgotten(self, position: Position) -> bool:
+        """Return whether the engine has had a message in an earlier epoch, and has lost it before this feed had it."""
+        end = self._end(position.epoch)
+        return end is not None and position.offset > end.offset
 
     def close(self) -> None:
         """End: nobody is subscribed any more."""
@@ -260,7 +275,7 @@ class Feed:
 
     def _isPast(self, position: Position) -> bool:
         last = self.last
-        if last is None or position.epoch in self._former:
+        if last is None or (self._former and self._end(position.epoch) is not None):
             return True
         return position.epoch == last.epoch and position.offset <= last.offset
 
@@ -274,7 +289,7 @@ class Feed:
 
     def _move(self, position: Position) -> None:
         if self.last is not None and position.epoch != self.last.epoch:
-            self._former = (self.last.epoch, *self._former)[:FORMER]
+            self._former = (self.last, *self._former)[:FORMER]
         self.last = position
 
     def _passOn(self, publication: Publication) -> MaybeDeferred[int]:
