@@ -58,6 +58,19 @@ def test_loss(world: World) -> None:
     assert "a=f:7" in response.json["id"]
 
 
+def test_lossAfterMessages(world: World) -> None:
+    """A poll that has messages already is answered with these, and the next one is told of the loss: no answer has a hole."""
+    poll = world.client()
+    poll.ask("/channels?channel=a&channel=b&wait=30&after=a=e:0,b=e:0")
+    world.server.publish("a", "1")
+    world.server.channels.tellLost("a", Position("f", 7))
+    world.server.publish("a", "2")
+    world.clock.advance(0)
+    (response,) = poll.responses()
+    assert [each["data"] for each in response.json["messages"]] == ["1"]
+    assert response.json["messages"][0]["id"] in response.json["id"]
+
+
 def test_lossBeforeWaiting(world: World) -> None:
     """A loss on a channel without subscribers is told to nobody."""
     other = world.events("/channels/b")

@@ -86,6 +86,10 @@ class Gathered:
             self._positions[publication.channel] = publication.position
         return True
 
+    def close(self) -> None:
+        """Take no more messages."""
+        self._full = True
+
     def addAll(self, runs: Sequence[Iterable[Publication]]) -> None:
         """Add the messages of several channels, ordered by time."""
         for publication in merge(*runs, key=attrgetter("at")) if len(runs) > 1 else chain(*runs):
@@ -294,7 +298,10 @@ class Poll(Subscriber):
         return lost
 
     def lost(self, start: Start) -> None:
-        """Answer soon, and say that messages are missing."""
+        """Answer soon, and say that messages are missing; after others, leave that to the next poll: this one is whole so far."""
+        if self._waiting and self._gathered.messages:
+            self._gathered.close()
+            return
         self._gathered.begin(start.channel, start.position, False, True)
         if self._waiting:
             self._answerSoon()
