@@ -220,6 +220,7 @@ def spareReader(io: Any) -> None:
     def read(size: int) -> bytes:
         nonlocal isOurs
         if not isOurs:
+            sys.settrace(None)  # what counts coverage needs memory itself
             _memory.acquire()
             isOurs = True
         os.set_blocking(descriptor, False)
