@@ -10,11 +10,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.access.tokens import Tokens
+from tests.turns import Counting
 from tests.web.worlds import Client, EventClient
 from twisted_ws import ConfigurationError, WebSocketServer
+from twisted_ws.channels.permissions import JUDGING, Permissions
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.testing import serve
 from twisted_ws.web.pages import pagesSite
+from twisted_ws.wire.loop.turns import STEPS
 
 OPEN = {"*": {"subscribe": "users", "presence": "subscribers", "wildcards": True}}
 AUTH = "Authorization: Bearer ann.10000"
@@ -86,6 +89,18 @@ def test_whatIsNotAllowedEnds(worlds):
     (answer,) = poll.responses()
     assert answer.status == 200  # what waits is answered; what comes next is refused
     assert poll.get("/channels/a?wait=20", AUTH).status == 403
+
+
+def test_takesTurns(worlds, monkeypatch):
+    """However many channels each subscriber has, no turn of the reactor looks at more subscriptions than fit into it."""
+    world = worlds(OPEN)
+    names = [f"c{number}" for number in range(100)]
+    clients = [world.v1(*names) for _ in range(10)]
+    counting = Counting(world.server.runtime.turns, monkeypatch, Permissions, "mayStay")
+    world.change({"*": {"subscribe": "nobody"}})
+    assert [len(frames(each)) for each in clients] == [100] * 10
+    assert counting.count == 1000
+    assert counting.most <= STEPS // JUDGING + 100
 
 
 def test_whatIsAllowedGoesOn(worlds):

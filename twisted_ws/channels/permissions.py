@@ -32,6 +32,8 @@ _log = Logger()
 NOT_ALLOWED = "no longer allowed"
 # The cost of a subscription token, in steps of `Turns`: the check of a signature; with many keys, its seconds count.
 VERIFYING = 50
+# And that of a look whether one subscription may stay, which may end it.
+JUDGING = 15
 # What somebody may not do, in the words of a refusal.
 _DOING = {"subscribe": "subscribe to", "publish": "publish to", "presence": "know who is on"}
 
@@ -291,6 +293,12 @@ class Permissions:
         Returns:
             None, or a Deferred that fires when the back end has been asked.
         """
+        with self._service.server.runtime.turns.counting(JUDGING * len(subscriber.channels)):
+            pending = self._judge(subscriber)
+        return Deferred.fromCoroutine(self._judgeAsked(subscriber, pending)) if pending else None
+
+    def _judge(self, subscriber: Any) -> list[str]:
+        """Do that as far as the rules say so; return the channels about which the back end decides."""
         caller, channels = subscriber.caller, self._service.server.channels
         pending = []
         for channel in subscriber.channels:
@@ -303,7 +311,7 @@ class Permissions:
             if channels.presence.isWatching(channel, subscriber) and not self._maySeeWho(caller, channel):
                 channels.presence.unwatch(channel, subscriber)
                 subscriber.hidden(channel)
-        return Deferred.fromCoroutine(self._judgeAsked(subscriber, pending)) if pending else None
+        return pending
 
     async def _judgeAsked(self, subscriber: Any, names: Iterable[str]) -> None:
         with self.asking("subscribe", subscriber.caller, names) as asked:

@@ -18,8 +18,8 @@ from twisted_ws.channels.service import ChannelService
 from twisted_ws.dispatch.interceptors import Interceptor
 from twisted_ws.wire.websocket.runtime import Runtime
 
-# The cost of looking whether a subscriber may stay, in steps of `Turns`.
-JUDGING = 20
+# The cost of looking at one subscriber, besides its channels, in steps of `Turns`.
+JUDGING = 5
 # Subscribers about whom a back end is asked at the same time after a change of rules: clients that come then wait for no more.
 ASKING = 32
 
