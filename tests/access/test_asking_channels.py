@@ -11,11 +11,14 @@ from twisted.internet.task import Clock
 from tests.access.asking.support import Server
 from tests.access.kinds.support import settings
 from tests.access.tokens import Tokens
+from tests.turns import Counting
 from tests.web.worlds import Client, EventClient
 from twisted_ws.access.asking.http import HTTPAuthenticator
 from twisted_ws.channels.service import ChannelService
+from twisted_ws.channels.websocket import ENTERING
 from twisted_ws.testing import serve
 from twisted_ws.web.pages import pagesSite
+from twisted_ws.wire.loop.turns import STEPS
 
 RULES = {"*": {"subscribe": ["granted", "ask"], "publish": "ask", "wildcards": True}, "news": {"subscribe": "anyone"}}
 AUTH = "Authorization: Bearer ann.10000"
@@ -101,6 +104,32 @@ def test_inOrder(world):
     world.answer(["a"])
     assert brief(frames(client)) == [(1, "subscribed", None), (2, "pong", None), (3, "subscribed", None)]
     assert world.hooks == ["a", "news"]
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_takesTurns(world, monkeypatch, leaves):
+    """However many requests one answer is about, no turn does more of them than fit; who leaves meanwhile gets none."""
+    client = world.v1()
+    frames(client)
+    counting = Counting(world.server.runtime.turns, monkeypatch, ChannelService, "permit")
+    names = [f"c{number}" for number in range(100)]
+    for name in names:
+        client.writeMessage({"type": "subscribe", "channel": name})
+    asked = world.asked
+    while world.application.pending:
+        world.application.reply(200, json.dumps({"subscribe": names, "publish": []}).encode())
+        if leaves:
+            client.cut()
+            break
+        world.memory.settle()
+    world.memory.settle()
+    assert asked
+    if leaves:
+        assert world.server.channels.count("c99") == 0
+    else:
+        assert [each["channel"] for each in frames(client)] == names
+        assert counting.count == 100
+    assert counting.most <= STEPS // ENTERING + 1
 
 
 def test_oneQuestionForABurst(world):

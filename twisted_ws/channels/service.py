@@ -18,7 +18,7 @@ from twisted_ws.caller import Caller
 from twisted_ws.channels.formats import SUBPROTOCOL
 from twisted_ws.channels.mailbox import Policy
 from twisted_ws.channels.permissions import Permissions
-from twisted_ws.channels.websocket import JsonSubscriber, RawSubscriber
+from twisted_ws.channels.websocket import ENTERING, JsonSubscriber, RawSubscriber
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.interceptors import Interceptor, intercept
 from twisted_ws.dispatch.largejson import decodeLarge, hasMoreValues
@@ -35,8 +35,6 @@ _log = Logger()
 _NOT_IN_PATH = "This path names no channel: use ?channel=NAME, or mount the service at .../{channel}."
 
 
-# The cost of one subscription among many, in steps of `Turns`.
-ENTERING = 64
 # The header of a request that has a subscription token.
 TOKEN_HEADER = "channel-token"
 

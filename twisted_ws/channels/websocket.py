@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
+# The cost of one subscription among many, in steps of `Turns`.
+ENTERING = 64
+
 
 class RawSubscriber(BufferedSubscriber):
     """A caller that gets messages as they were published; what it sends is published to the one channel of its URL."""
@@ -217,6 +220,10 @@ class JsonSubscriber(BufferedSubscriber):
         return self._service.permissions.ask("subscribe", self.caller, request.channel)
 
     async def _inTurn(self, do: Callable[[], Awaitable[None]]) -> None:
+        turns = self._service.server.runtime.turns
+        turns.spend(ENTERING)
+        if turns.over:
+            await turns.next()  # one answer of the application may be about all that wait
         await do()
         easing = self.eased()
         if easing is not None:
