@@ -176,6 +176,7 @@ class WebSocketServer:
         elif callable(engine):
             engine = engine(self.runtime)
         self.engine: Engine = engine
+        self._mayFailLater = not isinstance(engine, MemoryEngine)  # which is in this process
         self.channels = Channels(engine, self.runtime)
         self.channelRules = ChannelRules(channelRules or {}, self.channels, self.rates, self.runtime)
         self._callers.enroll = self.channels.enroll
@@ -319,7 +320,9 @@ class WebSocketServer:
         if self.runtime.fanOuts.pending:
             self.runtime.fanOuts.admit(len(encoded.payload))
         taken = self.engine.broadcast(encoded)
-        return succeed(taken) if isinstance(taken, int) else answerOf(taken, "broadcast", self.runtime.throttle)
+        if isinstance(taken, int):
+            return succeed(taken)
+        return answerOf(taken, "broadcast", self.runtime.throttle) if self._mayFailLater else taken
 
     def publish(
         self, channel: str, message: Any, *, key: str | None = None, idempotencyKey: str | None = None
@@ -343,6 +346,8 @@ class WebSocketServer:
             ValueError: text or key with a lone surrogate.
         """
         answer = self.channels.publish(channel, message, key, idempotencyKey)
+        if not self._mayFailLater:
+            return answer
         return answerOf(answer, f"publish to a channel of {channel.partition('.')[0]}", self.runtime.throttle)
 
     @property
