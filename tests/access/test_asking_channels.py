@@ -15,7 +15,7 @@ from tests.turns import Counting
 from tests.web.worlds import Client, EventClient
 from twisted_ws.access.asking.http import HTTPAuthenticator
 from twisted_ws.channels.service import ChannelService
-from twisted_ws.channels.websocket import ENTERING
+from twisted_ws.channels.subscribers.websocket import ENTERING
 from twisted_ws.testing import serve
 from twisted_ws.web.pages import pagesSite
 from twisted_ws.wire.loop.turns import STEPS

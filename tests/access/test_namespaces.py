@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twisted_ws.access.namespaces import MOST_TABLES, OPTIONS, POLICIES, Namespaces, partsOf
-from twisted_ws.channels.mailbox import Policy
+from twisted_ws.channels.subscribers.mailbox import Policy
 from twisted_ws.errors import ConfigurationError
 
 TOKEN = st.sampled_from(["a", "b", "c"])

@@ -19,7 +19,7 @@ from twisted_ws.access.publishers.credentials import Credentials, Password, deco
 from twisted_ws.access.publishers.keys import KeyFile
 from twisted_ws.access.sources import Found
 from twisted_ws.access.tokens.verification import Key, Token
-from twisted_ws.channels.subprotocol import readRequest
+from twisted_ws.channels.subscribers.subprotocol import readRequest
 from twisted_ws.client import Bearer
 from twisted_ws.client.http.credentials import SubscriptionToken
 from twisted_ws.daemon.settings import merge

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from tests.memory import SteadyClock
 from twisted_ws.channels.channels import Channels
-from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.channels.subscribers.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.engines.contract import EngineState, History, Members, Node
 from twisted_ws.engines.memory import MemoryEngine

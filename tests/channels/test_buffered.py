@@ -10,10 +10,10 @@ from tests.texts import Held
 from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld, framesOf
 from twisted_ws import ConnectionClosed, Limits, WebSocketService
 from twisted_ws.caller import Caller
-from twisted_ws.channels.buffered import PIECE, STEPS, BufferedSubscriber
 from twisted_ws.channels.channels import ROOM
-from twisted_ws.channels.mailbox import CHARGE, Policy
-from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.channels.subscribers.buffered import PIECE, STEPS, BufferedSubscriber
+from twisted_ws.channels.subscribers.mailbox import CHARGE, Policy
+from twisted_ws.channels.subscribers.subscriber import Subscriber
 from twisted_ws.engines.replay import REPLAY_CHARGE
 from twisted_ws.message import Start
 from twisted_ws.testing import serve

@@ -12,8 +12,8 @@ from twisted_ws import ChannelError, ConnectionClosed
 from twisted_ws.channels.audience import FEW
 from twisted_ws.channels.channels import LONGEST_KEY
 from twisted_ws.channels.feed import ATTEMPTS, LEAST
-from twisted_ws.channels.formats import LARGE
 from twisted_ws.channels.presence import AnswerBudget
+from twisted_ws.channels.subscribers.formats import LARGE
 from twisted_ws.engines.contract import EngineState, History, Member, Members
 from twisted_ws.message import Position
 from twisted_ws.wire.loop.turns import STEPS, TURN

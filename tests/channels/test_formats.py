@@ -7,7 +7,15 @@ from base64 import b64encode
 import msgspec
 import pytest
 
-from twisted_ws.channels.formats import LARGE, jsonBroadcast, jsonFields, jsonFormat, jsonParts, rawBroadcast, rawFormat
+from twisted_ws.channels.subscribers.formats import (
+    LARGE,
+    jsonBroadcast,
+    jsonFields,
+    jsonFormat,
+    jsonParts,
+    rawBroadcast,
+    rawFormat,
+)
 from twisted_ws.message import Kind, Message, Publication
 
 

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from twisted_ws.channels.line import AHEAD, AHEAD_BYTES, Line
+from twisted_ws.channels.subscribers.line import AHEAD, AHEAD_BYTES, Line
 
 
 class World:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.channels.histories import Kept
-from twisted_ws.channels.mailbox import CHARGE, DROPS, NOTICE_CHARGE, STEPS, Mailbox, Policy
+from twisted_ws.channels.subscribers.mailbox import CHARGE, DROPS, NOTICE_CHARGE, STEPS, Mailbox, Policy
 from twisted_ws.engines.replay import CHARGE as HELD_CHARGE
 from twisted_ws.engines.replay import REPLAY_CHARGE
 from twisted_ws.message import Kind, Publication

@@ -8,9 +8,9 @@ import pytest
 
 from twisted_ws import Limits
 from twisted_ws.access.namespaces import Namespaces
-from twisted_ws.channels.mailbox import Policy
 from twisted_ws.channels.options import ChannelOptions
 from twisted_ws.channels.service import ChannelService
+from twisted_ws.channels.subscribers.mailbox import Policy
 from twisted_ws.engines.contract import HistoryLimits
 from twisted_ws.testing import serve
 

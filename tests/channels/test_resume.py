@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.memory import MemoryClient, SteadyClock, clientFrame
 from twisted_ws import Limits, WebSocketServer
-from twisted_ws.channels.mailbox import CHARGE
 from twisted_ws.channels.service import ChannelService
+from twisted_ws.channels.subscribers.mailbox import CHARGE
 from twisted_ws.engines.replay import REPLAY_CHARGE
 
 CHANNELS = ("a", "b.c")

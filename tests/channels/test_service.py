@@ -10,7 +10,7 @@ from twisted.logger import capturedLogs
 
 from twisted_ws import ChannelError, Limits, Reject, ServiceError, WebSocketService
 from twisted_ws.channels.service import ChannelService
-from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.channels.subscribers.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.client import HandshakeRefused
 from twisted_ws.testing import serve

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from twisted_ws import ChannelService, Limits
-from twisted_ws.channels.formats import SUBPROTOCOL
-from twisted_ws.channels.subprotocol import PublishRequest, notice, readRequest, refOf
+from twisted_ws.channels.subscribers.formats import SUBPROTOCOL
+from twisted_ws.channels.subscribers.subprotocol import PublishRequest, notice, readRequest, refOf
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Kind, Message
 from twisted_ws.testing import serve

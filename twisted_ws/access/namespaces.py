@@ -20,7 +20,7 @@ SCOPE = "scope:"
 USER = "{user}"
 # How many publications a second: of each user, of each address that is nobody's, and with each API key.
 PER_USER, PER_IP, PER_KEY = RATES = ("publish-rate-per-user", "publish-rate-per-ip", "publish-rate-per-key")
-# What happens to slow subscribers; see `twisted_ws.channels.mailbox.Policy`.
+# What happens to slow subscribers; see `twisted_ws.channels.subscribers.mailbox.Policy`.
 POLICIES = ("close", "drop-oldest", "latest")
 # Tables: a subscription to a pattern looks at all of them that are within it, a few microseconds each.
 MOST_TABLES = 1000

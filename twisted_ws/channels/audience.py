@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from twisted_ws.channels.formats import Format
-from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.channels.subscribers.formats import Format
+from twisted_ws.channels.subscribers.subscriber import Subscriber
 from twisted_ws.names import patternsOf
 from twisted_ws.wire.websocket.crowd import Crowd, Group, Run
 

@@ -26,13 +26,13 @@ from twisted.logger import Logger
 
 from twisted_ws.caller import Caller
 from twisted_ws.channels.audience import Audience
-from twisted_ws.channels.buffered import BufferedSubscriber
 from twisted_ws.channels.feed import Feed, Joining
-from twisted_ws.channels.formats import LARGE, Format
 from twisted_ws.channels.options import ChannelOptions
 from twisted_ws.channels.presence import AnswerBudget, Presence
 from twisted_ws.channels.roster import Roster
-from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.channels.subscribers.buffered import BufferedSubscriber
+from twisted_ws.channels.subscribers.formats import LARGE, Format
+from twisted_ws.channels.subscribers.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.engines.contract import (
     Description,

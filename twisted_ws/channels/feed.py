@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_ws.channels.presence import AnswerBudget
-    from twisted_ws.channels.subscriber import Subscriber
+    from twisted_ws.channels.subscribers.subscriber import Subscriber
 
 _log = Logger()
 

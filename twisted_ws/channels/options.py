@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twisted_ws.access.namespaces import Namespaces
-from twisted_ws.channels.mailbox import Policy
+from twisted_ws.channels.subscribers.mailbox import Policy
 from twisted_ws.engines.contract import HistoryLimits
 from twisted_ws.limits import Limits
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_ws.channels.formats import jsonFields
+from twisted_ws.channels.subscribers.formats import jsonFields
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import parseBefore
 

@@ -17,7 +17,7 @@ from twisted_ws.access.rates import PublicationRates
 from twisted_ws.access.refusals import EXPIRED, REVOKED, AccessRefused
 from twisted_ws.access.rules import ChannelAccess, Step
 from twisted_ws.access.tokens.claims import ChannelGrants
-from twisted_ws.channels.buffered import BufferedSubscriber
+from twisted_ws.channels.subscribers.buffered import BufferedSubscriber
 from twisted_ws.errors import ChannelError
 from twisted_ws.logs import printable
 from twisted_ws.names import checkName, isPattern

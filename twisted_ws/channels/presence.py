@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from twisted_ws.channels.options import ChannelOptions
-from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.channels.subscribers.subscriber import Subscriber
 from twisted_ws.engines.contract import Engine, Member
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.limits import Limits

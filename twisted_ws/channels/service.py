@@ -15,10 +15,10 @@ from twisted.python.failure import Failure
 
 from twisted_ws.access.tokens.claims import ChannelGrants
 from twisted_ws.caller import Caller
-from twisted_ws.channels.formats import SUBPROTOCOL
-from twisted_ws.channels.mailbox import Policy
 from twisted_ws.channels.permissions import Permissions
-from twisted_ws.channels.websocket import ENTERING, JsonSubscriber, RawSubscriber
+from twisted_ws.channels.subscribers.formats import SUBPROTOCOL
+from twisted_ws.channels.subscribers.mailbox import Policy
+from twisted_ws.channels.subscribers.websocket import ENTERING, JsonSubscriber, RawSubscriber
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.interceptors import Interceptor, intercept
 from twisted_ws.dispatch.largejson import decodeLarge, hasMoreValues

@@ -10,7 +10,7 @@ from twisted_ws.upgrade import Identified
 if TYPE_CHECKING:
     from twisted_ws.access.lifetime import Lifetime
     from twisted_ws.channels.roster import Roster
-    from twisted_ws.channels.subscriber import Subscriber
+    from twisted_ws.channels.subscribers.subscriber import Subscriber
     from twisted_ws.upgrade import UpgradeRequest
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from twisted_ws.caller import Caller, Membership
-from twisted_ws.channels.formats import SUBPROTOCOL, jsonBroadcast, rawBroadcast
 from twisted_ws.channels.roster import Roster
+from twisted_ws.channels.subscribers.formats import SUBPROTOCOL, jsonBroadcast, rawBroadcast
 from twisted_ws.identity import Identity
 from twisted_ws.message import Message
 from twisted_ws.wire.websocket.crowd import Crowd

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from twisted_ws import ChannelService, Limits, WebSocketServer
-from twisted_ws.channels.formats import SUBPROTOCOL
+from twisted_ws.channels.subscribers.formats import SUBPROTOCOL
 from twisted_ws.engines.contract import Disconnect
 from twisted_ws.engines.hub.hub import Hub
 from twisted_ws.engines.hub.link import Link

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import msgspec
 
 from twisted_ws.access.lifetime import Lifetime
-from twisted_ws.channels.buffered import LAPSED, BufferedSubscriber
-from twisted_ws.channels.formats import Format, jsonParts
 from twisted_ws.channels.presence import AnswerBudget
-from twisted_ws.channels.subprotocol import notice, startFields
+from twisted_ws.channels.subscribers.buffered import LAPSED, BufferedSubscriber
+from twisted_ws.channels.subscribers.formats import Format, jsonParts
+from twisted_ws.channels.subscribers.subprotocol import notice, startFields
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Cursor, Kind, Publication, Start, parseAfter, parseLast

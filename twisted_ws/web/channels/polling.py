@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 from twisted.internet.defer import Deferred
 
-from twisted_ws.channels.formats import Format, jsonFields
 from twisted_ws.channels.page import Page
-from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.channels.subscribers.formats import Format, jsonFields
+from twisted_ws.channels.subscribers.subscriber import Subscriber
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError, concerning
 from twisted_ws.message import NOWHERE, Cursor, Position, Publication, Start, cursor, parseAfter, parseLast

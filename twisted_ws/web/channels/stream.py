@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_ws.channels.formats import LARGE
+from twisted_ws.channels.subscribers.formats import LARGE
 from twisted_ws.errors import ChannelError, ConnectionClosed, SlowConsumer
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.logs import peerName, printable

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from twisted_ws.access.refusals import REVOKED
-from twisted_ws.channels.formats import Format
+from twisted_ws.channels.subscribers.formats import Format
 from twisted_ws.engines.replay import Replay
 from twisted_ws.frames import OutgoingMessage
 from twisted_ws.message import Publication, Start

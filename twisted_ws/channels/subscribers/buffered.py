@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.channels.formats import ChannelMessage, Format, rawFormat
-from twisted_ws.channels.mailbox import Mailbox, Policy
-from twisted_ws.channels.subscriber import Subscriber
+from twisted_ws.channels.subscribers.formats import ChannelMessage, Format, rawFormat
+from twisted_ws.channels.subscribers.mailbox import Mailbox, Policy
+from twisted_ws.channels.subscribers.subscriber import Subscriber
 from twisted_ws.closecodes import EXPIRED
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ConnectionClosed, SlowConsumer

@@ -11,12 +11,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws.channels.buffered import LAPSED, BufferedSubscriber
-from twisted_ws.channels.formats import Format, jsonFormat
-from twisted_ws.channels.line import Line
 from twisted_ws.channels.page import Page
 from twisted_ws.channels.presence import AnswerBudget
-from twisted_ws.channels.subprotocol import (
+from twisted_ws.channels.subscribers.buffered import LAPSED, BufferedSubscriber
+from twisted_ws.channels.subscribers.formats import Format, jsonFormat
+from twisted_ws.channels.subscribers.line import Line
+from twisted_ws.channels.subscribers.subprotocol import (
     AuthRequest,
     HistoryRequest,
     PresenceRequest,
@@ -118,7 +118,7 @@ class RawSubscriber(BufferedSubscriber):
 
 
 class JsonSubscriber(BufferedSubscriber):
-    """A caller that speaks ``twisted-ws.v1`` (see `twisted_ws.channels.subprotocol`)."""
+    """A caller that speaks ``twisted-ws.v1`` (see `twisted_ws.channels.subscribers.subprotocol`)."""
 
     __slots__ = ("_asked", "_line")
 
