@@ -14,8 +14,8 @@ from twisted.logger import capturedLogs
 from tests.channels.listeners import Ear
 from tests.web.worlds import EventClient, LateEngine, World
 from twisted_ws import Reject, frames
-from twisted_ws.channels import formats
 from twisted_ws.channels.service import ChannelService
+from twisted_ws.channels.subscribers import formats
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.message import Kind, Publication, parseAfter
 from twisted_ws.web.channels import events, stream
