@@ -456,6 +456,8 @@ class Channels:
                 history = feed.complete(joining, history)
                 if last is not None:
                     history = _shortened(history, last)
+        except GeneratorExit:
+            raise  # the whole server has been forgotten: what would be undone is gone, too
         except BaseException:
             if not self._removeJoining(feed, joining):
                 raise _notJoined(subscriber) from None
