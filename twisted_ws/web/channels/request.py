@@ -88,6 +88,8 @@ class ChannelRequest:
             # Hooks and engines may have answered later: what begins now would not hear of a stop, or of a revocation.
             _checkRuns(server)
             self.requireValid(granted)
+        except GeneratorExit:
+            raise  # the whole server has been forgotten
         except BaseException:
             subscriber.leave()
             raise
