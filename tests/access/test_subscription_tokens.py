@@ -573,3 +573,13 @@ def test_aSubscriptionTokenIsNoLongerLife(world):
     assert client.isOpen()
     world.memory.advance(2)
     assert client.closed == (4401, "expired")
+
+
+def test_endedBeforeARequest(world):
+    """A request whose credentials have ended gets no answer but the close, so that a client repeats it with new ones."""
+    client = world.v1("ann.100")
+    ask(client, type="subscribe", channel="a", token=world.token("a", publish=["a"]))
+    world.jump = 101  # the wall clock; the connection is reminded later
+    assert ask(client, type="publish", channel="a", data=1, ref=7) == []
+    assert client.closed == (4401, "expired")
+    assert world.server.publish("a", 1).result.id.endswith(":1")

@@ -378,7 +378,7 @@ def filesThatBecomeOthers(server: Running, place: Path) -> None:
                 path.chmod(0o644 if swap == "short" else 0o600)
             count += 1
             server.signal(signal.SIGHUP)
-            server.waitFor("reload", count)
+            server.waitForState("READY=1", 1 + count)
             path.rmdir() if swap == "directory" else path.unlink()
             path.write_bytes(content)
             path.chmod(0o600)

@@ -284,7 +284,11 @@ class JsonSubscriber(BufferedSubscriber):
                 case _:  # Ping
                     self.write(notice("pong", request.ref))
         except ChannelError as error:
-            self._answer(error, request.ref, getattr(request, "channel", None))
+            if error.code == "unauthorized" and error.reason and not isinstance(request, AuthRequest):
+                # Its credentials have ended while this was done. Without an answer, a client that comes back asks again.
+                self.expire()
+            else:
+                self._answer(error, request.ref, getattr(request, "channel", None))
 
     async def _subscribe(
         self,
