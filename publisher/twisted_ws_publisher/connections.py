@@ -15,6 +15,8 @@ from twisted_ws_publisher.settings import Settings
 # Connections that are kept while nobody uses them.
 MOST_IDLE = 8
 _CHUNK = 64 * 1024
+# Before Python 3.10, these are two.
+_LATE = (TimeoutError, socket.timeout)
 
 
 class Connections:
@@ -35,16 +37,21 @@ class Connections:
             Lost: there is none within the time.
         """
         end = time.monotonic() + seconds
+        was_sent = False
         while True:
-            connection, is_fresh = self._take(end)
+            try:
+                connection, is_fresh = self._take(end)
+            except Lost as lost:
+                raise Lost(str(lost), was_sent, lost.is_late) from None
+            was_sent = True
             reader = ResponseReader()
             try:
                 response = self._exchange(connection, request, reader, end)
             except (OSError, Malformed) as error:
                 connection.close()
-                if not is_fresh and not reader.began and request.is_repeatable and not isinstance(error, TimeoutError):
+                if not is_fresh and not reader.began and request.is_repeatable and not isinstance(error, _LATE):
                     continue  # the server has closed it while nobody looked, as servers may
-                is_late = isinstance(error, (TimeoutError, socket.timeout))
+                is_late = isinstance(error, _LATE)
                 raise Lost("the time is up" if is_late else str(error), True, is_late) from None
             except BaseException:  # such as KeyboardInterrupt or gevent's Timeout: the answer is still to come
                 connection.close()
@@ -96,7 +103,7 @@ class Connections:
         except OSError as error:
             if raw is not None:
                 raw.close()
-            is_late = isinstance(error, (TimeoutError, socket.timeout))
+            is_late = isinstance(error, _LATE)
             raise Lost("the time is up" if is_late else str(error), False, is_late) from None
         return raw
 

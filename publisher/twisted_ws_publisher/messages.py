@@ -6,7 +6,7 @@ import base64
 import json
 import uuid
 from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple, Union
+from typing import Any, Callable, NamedTuple
 
 # Messages and bytes of one request: the server's defaults (batchMessages; body, 1 MiB) with room for other fields.
 MOST_MESSAGES = 1000
@@ -103,6 +103,3 @@ def batch_body(messages: Sequence[Message]) -> bytes:
 def dumps(fields: Any) -> bytes:
     """Return the body of any other request."""
     return encode_json({name: value for name, value in fields.items() if value is not None}).encode()
-
-
-Data = Union[str, bytes, bytearray, memoryview, Any]

@@ -303,3 +303,39 @@ def test_idleConnectionClosed(isAsync):
                     push.publish("a", 1)
         thread.join(PATIENCE)
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("isAsync", [False, True])
+def test_serverGoneMeanwhile(isAsync):
+    """What was sent on a kept connection may be done, even if nobody listens when it is to be sent again."""
+    answer = b'HTTP/1.1 200 OK\r\nContent-Length: 41\r\n\r\n{"channel":"a","id":"e:1","recipients":0}'
+    with socket.create_server(("127.0.0.1", 0)) as port:
+
+        def serve():
+            connection, _ = port.accept()
+            port.close()
+            with connection:
+                for reply in (answer, b""):
+                    data = b""
+                    while not data.endswith(b"}"):
+                        data += connection.recv(65536)
+                    connection.sendall(reply)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        where = f"http://127.0.0.1:{port.getsockname()[1]}"
+
+        async def publish():
+            async with AsyncPublisher(where, attempts=1) as push:
+                await push.publish("a", 1)
+                await push.publish("a", 2)
+
+        def publishTwice():
+            with Publisher(where, attempts=1) as push:
+                push.publish("a", 1)
+                push.publish("a", 2)
+
+        with pytest.raises(PublishError) as caught:
+            asyncio.run(publish()) if isAsync else publishTwice()
+        thread.join(PATIENCE)
+    assert (caught.value.code, caught.value.may_be_done) == ("no-answer", True)
