@@ -17,6 +17,7 @@ LEVELS = (
     ("__main__",),
     ("commands", "testing"),
     ("daemon",),
+    ("web.admin",),
     ("client", "web.api", "web.pages"),
     ("client.websocket", "web.channels"),
     ("client.http",),

@@ -29,6 +29,7 @@ from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
 from twisted_ws.exposure import warnIfExposed
 from twisted_ws.server.server import WebSocketServer
+from twisted_ws.web.admin.resource import AdminResource
 from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.web.pages import PagesResource, pagesSite
 from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
@@ -221,7 +222,8 @@ class Daemon(MultiService):
 
     def _makeBroadcastListeners(self) -> list[Listener]:
         settings = self.settings
-        factory = broadcastSite(self.server, self._credentials, self._audit)
+        admin = AdminResource(self.server, self._credentials, self._audit) if settings.admin else None
+        factory = broadcastSite(self.server, self._credentials, self._audit, admin)
         listeners = []
         for option, where in (("broadcast-port", settings.broadcastPort), ("broadcast-tls-port", settings.broadcastTlsPort)):
             if where == "off":

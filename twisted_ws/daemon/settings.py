@@ -85,6 +85,7 @@ class Settings:
     compression: bool = False
     apiKeyFile: str | None = None
     auditLog: str | None = None
+    admin: bool = True
     checkers: tuple[Any, ...] = field(default=(), repr=False)
     authenticate: tuple[str, ...] = ()
     interceptors: tuple[str, ...] = ()
@@ -288,6 +289,7 @@ KEYS = (
     Key("compression", "compression", _switch, "permessage-deflate: on or off", "off"),
     Key("api-key-file", "apiKeyFile", _text, "file with the API keys of publishers, one per line"),
     Key("audit-log", "auditLog", _text, "file that gets a line of JSON for each call of the broadcast site"),
+    Key("admin", "admin", _switch, "the admin page of the broadcast site: on or off", "on"),
     Key(
         "authenticate",
         "authenticate",

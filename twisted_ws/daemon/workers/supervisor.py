@@ -51,6 +51,7 @@ FIXED = (
     "enginePasswordFile",
     "historyFile",
     "apiKeyFile",
+    "admin",
     "logFormat",
     "workers",
 )

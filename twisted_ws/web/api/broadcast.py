@@ -19,19 +19,24 @@ from twisted_ws.web.http.resource import Directory
 from twisted_ws.web.http.site import HttpSite
 
 if TYPE_CHECKING:
+    from twisted.web.resource import IResource
+
     from twisted_ws.access.publishers.audit import AuditLog
     from twisted_ws.access.publishers.credentials import Credentials
     from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
 
-def broadcastSite(server: WebSocketServer, credentials: Credentials, audit: AuditLog | None = None) -> HttpSite:
-    """Return the factory of the broadcast port; `audit` notes each call.
+def broadcastSite(
+    server: WebSocketServer, credentials: Credentials, audit: AuditLog | None = None, admin: IResource | None = None
+) -> HttpSite:
+    """Return the factory of the broadcast port; `audit` notes each call, and `admin` is the page for people.
 
     ======================================  ==========================================================
     ``POST /broadcaster/broadcast``         sends the body to every open caller of every service
     ``POST /channels/{channel}``            publishes the body to a channel
     ``/api/...``                            publishes to and describes channels (see `twisted_ws.web.api.operations`)
+    ``GET /admin/``                         the admin page (see `twisted_ws.web.admin`)
     ``GET /healthz``, ``GET /readyz``       health, without credentials
     ======================================  ==========================================================
     """
@@ -41,6 +46,8 @@ def broadcastSite(server: WebSocketServer, credentials: Credentials, audit: Audi
     broadcaster.putChild(b"broadcast", BroadcastResource(server, credentials, audit))
     root.putChild(b"api", api)
     root.putChild(b"channels", api)
+    if admin is not None:
+        root.putChild(b"admin", admin)
     root.putChild(b"healthz", Liveness())
     root.putChild(b"readyz", Readiness(server))
     return HttpSite(

@@ -1,0 +1,1 @@
+// The admin page: see docs/reference/admin.md.
