@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -14,6 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 from twisted_ws.closecodes import CHANNELS, CLOSES, Again, Close
 from twisted_ws.daemon.settings import KEYS
 from twisted_ws.limits import Limits
+from twisted_ws.records import Record
 
 # These are not settings of the file, so `KEYS` does not have them.
 _FLAGS_ONLY = (
@@ -107,7 +109,16 @@ def channelCloses() -> str:
     return "\n".join(lines)
 
 
+def logFields() -> str:
+    """Return the table of the fields of a line of the log, from `Record`."""
+    lines = [_row("field", "meaning"), _row("---", "---")]
+    for name, kind in get_type_hints(Record, include_extras=True).items():
+        lines.append(_row(f"`{name}`", kind.__metadata__[0].description))
+    return "\n".join(lines)
+
+
 TABLES = {
+    "log-fields": logFields,
     "options": options,
     "flags": flags,
     "limits": limits,

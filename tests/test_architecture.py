@@ -42,6 +42,7 @@ LEVELS = (
     ("connection", "upgrade"),
     ("frames", "identity", "service"),
     ("message",),
+    ("records",),
     ("closecodes", "limits", "logs", "names", "exposure", "spelling"),
     ("errors",),
 )

@@ -8,13 +8,14 @@ import string
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from twisted.logger import LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
 
 from twisted_ws.daemon import logs
-from twisted_ws.daemon.logs import LossCounter, jsonObserver, observerFor, openLogFile, textObserver
+from twisted_ws.daemon.logs import DaemonLog, LossCounter, jsonObserver, openLogFile, textObserver
 from twisted_ws.errors import ConfigurationError
 
 
@@ -23,17 +24,41 @@ def _logger(observer: Any) -> Logger:
 
 
 def test_json() -> None:
-    """An event is one line of JSON with time in UTC, level, namespace and message, whatever they contain."""
+    """An event is one line of JSON with time in UTC, level, namespace, event and message, whatever they contain."""
     file = io.StringIO()
     _logger(jsonObserver(file)).warn("{what}", what='two\nlines \x1b[31m "quoted" \udcff')
     line = file.getvalue()
     assert line.count("\n") == 1
-    assert line.isascii()
+    assert line.removesuffix("\n").isprintable()
     event = json.loads(line)
-    assert event["message"] == 'two\nlines \x1b[31m "quoted" \udcff'
+    assert event["message"] == 'two\nlines \\x1b[31m "quoted" \\udcff'
     assert (event["level"], event["namespace"]) == ("warn", "some.place")
     assert datetime.fromisoformat(event["time"]).utcoffset() == timedelta(0)
-    assert set(event) == {"time", "level", "namespace", "message"}
+    assert list(event) == ["time", "level", "namespace", "event", "message"]
+    assert event["event"] == "other"
+
+
+def test_jsonFields() -> None:
+    """Fields of the closed list are fields of the line, numbers as numbers and text escaped; others are in the message alone."""
+    file = io.StringIO()
+    _logger(jsonObserver(file)).info("{what}", event="it.happened", what="this", path="/a\x9b", status=404, peer="", count=None)
+    assert json.loads(file.getvalue()) == {
+        "time": ANY,
+        "level": "info",
+        "namespace": "some.place",
+        "event": "it.happened",
+        "message": "this",
+        "path": "/a\\x9b",
+        "status": 404,
+    }
+
+
+@pytest.mark.parametrize("users", [True, False])
+def test_users(users: bool) -> None:
+    """Who somebody is stands in a line only if the operator has asked for it."""
+    file = io.StringIO()
+    _logger(DaemonLog("json", users=users).observer(file)).info("it", user="Ada")
+    assert ("Ada" in file.getvalue()) is users
 
 
 def test_jsonOfAFailure() -> None:
@@ -116,11 +141,46 @@ def test_losses() -> None:
     assert [event["log_format"] for event in written] == ["1", "4", "5"]
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "utf-16"])
+@pytest.mark.parametrize("make", [textObserver, jsonObserver])
+def test_isUTF8(make: Any, encoding: str) -> None:
+    """A log is UTF-8 whatever the encoding of its file is."""
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding)
+    _logger(make(file)).info("from Łódź\udcff")
+    assert r"from Łódź\udcff" in raw.getvalue().decode("utf-8").replace("\\\\", "\\")
+
+
+def test_textOfTheSuppressed() -> None:
+    """A line says how many were left out before it."""
+    file = io.StringIO()
+    _logger(textObserver(file)).info("refused", suppressed=3)
+    assert file.getvalue().endswith("refused (3 more like this were left out before)\n")
+
+
+def test_levels() -> None:
+    """Levels hold by namespace, and for what is below it; they can be changed at any time."""
+    file = io.StringIO()
+    log = DaemonLog(levels=(("", "warn"), ("a.b", "debug")))
+    observer = log.observer(file)
+
+    def written() -> list[str]:
+        file.truncate(0)
+        for namespace in ("a", "a.b", "a.b.c", "a.bc"):
+            Logger(namespace, observer=observer).debug("debug")
+            Logger(namespace, observer=observer).warn("warn")
+        return [line.split("[")[1].split("]")[0] for line in file.getvalue().splitlines()]
+
+    assert written() == ["a#warn", "a.b#debug", "a.b#warn", "a.b.c#debug", "a.b.c#warn", "a.bc#warn"]
+    log.setLevels((("", "error"),))
+    assert written() == []
+
+
 @pytest.mark.parametrize("logFormat", ["text", "json"])
-def test_observerFor(logFormat: str) -> None:
+def test_formats(logFormat: str) -> None:
     """Both formats log events from level info on, one line each."""
     file = io.StringIO()
-    log = _logger(observerFor(logFormat, file))
+    log = _logger(DaemonLog(logFormat).observer(file))
     log.debug("not this")
     log.info("but this")
     log.emit(LogLevel.critical, "and this")
@@ -140,15 +200,17 @@ def test_aFullDisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a full disk, one line on standard error reports the loss; if that is gone as well, nothing happens."""
     stderr = io.StringIO()
     monkeypatch.setattr(logs.sys, "__stderr__", stderr)
-    log = _logger(observerFor("text", _FullDisk()))
+    kept = DaemonLog()
+    log = _logger(kept.observer(_FullDisk()))
     log.info("1")
     log.info("2")
+    assert kept.lost == 2
     assert stderr.getvalue() == ("twisted_ws: the log cannot be written (No space left on device); lines are lost from now on\n")
     closed = io.StringIO()
     closed.close()
     for gone in (None, _FullDisk(), closed):
         monkeypatch.setattr(logs.sys, "__stderr__", gone)
-        _logger(observerFor("text", _FullDisk())).info("3")
+        _logger(DaemonLog().observer(_FullDisk())).info("3")
 
 
 def test_logFile(tmp_path: Path) -> None:
@@ -158,7 +220,7 @@ def test_logFile(tmp_path: Path) -> None:
     file = openLogFile(str(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert (file.rotateLength, file.maxRotatedFiles) == (10_000_000, 10)
-    _logger(observerFor("json", file)).info("after")
+    _logger(DaemonLog("json").observer(file)).info("after")
     for _ in range(12):
         file.rotate()
     file.close()

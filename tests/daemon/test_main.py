@@ -9,6 +9,7 @@ from twisted.internet import reactor as globalReactor
 
 from twisted import logger
 from twisted_ws.daemon import main as module
+from twisted_ws.daemon.logs import DaemonLog
 from twisted_ws.daemon.main import main
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.daemon.workers import starting
@@ -20,6 +21,7 @@ order: list[Any] = []
 class _Daemon:
     fails = ""
     exitCode = 0
+    log = DaemonLog()
 
     def __init__(self, settings: Settings, runner: None, again: object = None) -> None:
         order.append(settings)

@@ -183,7 +183,7 @@ def test_logsUnderTwist() -> None:
         else:
             file = io.StringIO()
             Logger(observer=factory(file)).info("hello")
-            assert '"message": "hello"' in file.getvalue()
+            assert '"message":"hello"' in file.getvalue()
 
 
 def test_leavesTheLogOfAProgram() -> None:

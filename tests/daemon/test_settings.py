@@ -11,6 +11,8 @@ from twisted_ws.daemon.settings import KEYS, Mount, Settings, absolute, load, me
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 
+_LEVELS = "levels such as info or twisted_ws.wire=debug,info (debug, info, warn, error, critical)"
+
 
 def _refused(document: dict[str, Any], flags: dict[str, Any] | None = None) -> str:
     with pytest.raises(ConfigurationError) as caught:
@@ -122,6 +124,10 @@ def test_noPorts(value: object) -> None:
         ("tls-minimum", 1.1, "1.2 or 1.3"),
         ("tls-minimum", True, "1.2 or 1.3"),
         ("log-format", "xml", "text or json"),
+        ("log-level", "loud", _LEVELS),
+        ("log-level", "twisted_ws.wire=loud", _LEVELS),
+        ("log-level", "=debug", _LEVELS),
+        ("log-level", "two words=debug", _LEVELS),
         ("listen", "unix:/run/ws", "a list of strings"),
         ("listen", [8080], "a list of strings"),
     ],
@@ -234,3 +240,17 @@ def test_serviceTableMistakesSayWhere(tmp_path: Path) -> None:
     assert str(mount) == f'{path}: services."/chat"'
     (mount,) = merge(load(str(path)), {"service": ["/chat=demo"]}).services
     assert str(mount) == "--service /chat=demo"
+
+
+@pytest.mark.parametrize(
+    ("written", "levels"),
+    [
+        ("warn", (("", "warn"),)),
+        ("twisted_ws.wire=debug,info", (("", "info"), ("twisted_ws.wire", "debug"))),
+        ("a=error, b.c=debug", (("", "info"), ("a", "error"), ("b.c", "debug"))),
+        (["a=error", "warn"], (("", "warn"), ("a", "error"))),
+    ],
+)
+def test_logLevels(written: object, levels: object) -> None:
+    """Levels of the log are given by namespace, in one string or a list; the rest begins with info."""
+    assert merge({"log-level": written}, {}).logLevels == levels

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import IO, Any
+from io import TextIOBase
+from typing import IO, Any, TypeAlias
 
+import msgspec
 from twisted.logger import (
-    FileLogObserver,
     FilteringLogObserver,
     ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
-    formatEvent,
+    LogPublisher,
     formatEventAsClassicLogText,
 )
 from twisted.python.logfile import LogFile
@@ -24,6 +23,7 @@ from zope.interface import implementer, provider
 
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import shown
+from twisted_ws.records import RecentRecords, recordOf
 
 # twistd's own log file rotates at a megabyte and keeps all old files, until the disk is full.
 ROTATE_BYTES = 10_000_000
@@ -31,49 +31,59 @@ ROTATED_FILES = 10
 # For the owner, and for a group of administrators: a log names addresses and users.
 FILE_MODE = 0o640
 
+# From which level on events are written, by namespace; "" is all that have no other.
+Levels: TypeAlias = tuple[tuple[str, str], ...]
 
-def jsonObserver(file: IO[str]) -> ILogObserver:
-    """Return an observer that writes one object per line.
 
-    It has time (UTC), level, namespace, message, a failure's traceback, and the number of the worker that it is from, if any.
+def jsonObserver(file: IO[Any], users: bool = False) -> ILogObserver:
+    """Return an observer that writes each event as a `Record`, one object of JSON per line.
+
+    Args:
+        file: where to, as UTF-8 if it is bytes that end up there.
+        users: whether the lines say who somebody is.
     """
+    write = _writer(file)
 
     @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
-        time = datetime.fromtimestamp(event.get("log_time", 0), UTC).isoformat(timespec="milliseconds")
-        level = event.get("log_level")
-        line: dict[str, Any] = {
-            "time": time,
-            "level": getattr(level, "name", "info"),
-            "namespace": event.get("log_namespace", ""),
-            "message": event["text"] if "log_worker" in event else formatEvent(event),
-        }
-        if "log_worker" in event:
-            line["worker"] = event["log_worker"]
-            if "traceback" in event:
-                line["traceback"] = event["traceback"]
-        failure = event.get("log_failure")
-        if failure is not None:
-            line["traceback"] = shown(failure.getTraceback())
-        file.write(json.dumps(line) + "\n")
-        file.flush()
+        write(msgspec.json.encode(recordOf(event, users)) + b"\n")
 
     observer: ILogObserver = observe
     return observer
 
 
-def textObserver(file: IO[str]) -> ILogObserver:
+def textObserver(file: IO[Any]) -> ILogObserver:
     """Return an observer that writes like Twisted's own, but nothing that could move a terminal's cursor or forge a line.
 
-    Characters that the encoding of `file` lacks are escaped.
+    It writes UTF-8, whatever the encoding of `file` is: logs are read elsewhere.
     """
-    encoding = getattr(file, "encoding", None) or "utf-8"
+    write = _writer(file)
 
-    def text(event: LogEvent) -> str | None:
+    @provider(ILogObserver)
+    def observe(event: LogEvent) -> None:
         line = formatEventAsClassicLogText(event)
-        return None if line is None else shown(line).encode(encoding, "backslashreplace").decode(encoding)
+        if line is not None:
+            suppressed = event.get("suppressed")
+            if suppressed:
+                line = f"{line.rstrip()} ({suppressed} more like this were left out before)\n"
+            write(shown(line).encode("utf-8", "backslashreplace"))
 
-    return FileLogObserver(file, text)
+    observer: ILogObserver = observe
+    return observer
+
+
+def _writer(file: IO[Any]) -> Callable[[bytes], None]:
+    """Return what writes UTF-8 to a file, and flushes it: to what is below a text file, which may have another encoding."""
+    raw: IO[Any] | None = getattr(file, "buffer", None)
+    isText = isinstance(file, TextIOBase) and raw is None
+    file.flush()
+
+    def write(data: bytes) -> None:
+        to = file if raw is None else raw  # the one above it closes it when nobody holds it any more
+        to.write(data.decode("utf-8") if isText else data)
+        to.flush()
+
+    return write
 
 
 @implementer(ILogObserver)
@@ -109,11 +119,63 @@ class LossCounter:
                 self._complain(f"twisted_ws: the log can be written again; LOST {self.lost} lines so far")
 
 
-def observerFor(logFormat: str, file: IO[str]) -> ILogObserver:
-    """Return the observer for ``--log-format``, from level info on; it reports lost lines on standard error."""
-    observer = jsonObserver(file) if logFormat == "json" else textObserver(file)
-    levels = LogLevelFilterPredicate(LogLevel.info)
-    return FilteringLogObserver(LossCounter(observer, _complain), [levels])
+class DaemonLog:
+    """The log of a process: where it goes, from which levels on, and what of it is kept.
+
+    Args:
+        logFormat: "text" or "json".
+        levels: see `setLevels`.
+        recent: keeps warnings and errors; None: nothing does.
+        users: whether lines say who somebody is.
+
+    Attributes:
+        isUsed: whether there is an observer, which then feeds `recent`.
+    """
+
+    def __init__(
+        self,
+        logFormat: str = "text",
+        levels: Levels = (),
+        recent: RecentRecords | None = None,
+        users: bool = False,
+    ) -> None:
+        self._format = logFormat
+        self._users = users
+        self._recent = recent
+        self._predicate = LogLevelFilterPredicate(LogLevel.info)
+        self._counters: list[LossCounter] = []
+        self.isUsed = False
+        self.setLevels(levels)
+
+    def setLevels(self, levels: Levels) -> None:
+        """Write from these levels on, from now on.
+
+        Args:
+            levels: pairs of a namespace and a level; they hold for what is below the namespace too, and "" is all others, which
+                begin with info.
+        """
+        setLevels(self._predicate, levels)
+
+    def observer(self, file: IO[Any]) -> ILogObserver:
+        """Return an observer that writes to a file; it reports lost lines on standard error."""
+        self.isUsed = True
+        write = jsonObserver(file, self._users) if self._format == "json" else textObserver(file)
+        counter = LossCounter(write, _complain)
+        self._counters.append(counter)
+        filtered = FilteringLogObserver(counter, [self._predicate])
+        return filtered if self._recent is None else LogPublisher(filtered, self._recent)
+
+    @property
+    def lost(self) -> int:
+        """The lines that could not be written so far."""
+        return sum(counter.lost for counter in self._counters)
+
+
+def setLevels(predicate: LogLevelFilterPredicate, levels: Levels) -> None:
+    """Let a predicate pass these levels; see `DaemonLog.setLevels`."""
+    predicate.clearLogLevels()
+    for namespace, level in levels:
+        predicate.setLogLevelForNamespace(namespace, LogLevel.levelWithName(level))
 
 
 class _OwnedLogFile(LogFile):

@@ -38,13 +38,12 @@ def _run(options: ServiceOptions) -> int:
     from twisted.internet import reactor
     from twisted.logger import globalLogBeginner
 
-    from twisted_ws.daemon.logs import observerFor
     from twisted_ws.daemon.workers.starting import daemonFor
 
     daemon = daemonFor(settings, None, options.settings)
     daemon.privilegedStartService()
     # As under twistd, what a service prints goes to the log.
-    globalLogBeginner.beginLoggingTo([observerFor(settings.logFormat, sys.stdout)])
+    globalLogBeginner.beginLoggingTo([daemon.log.observer(sys.stdout)])
     daemon.startService()
     reactor.addSystemEventTrigger("before", "shutdown", daemon.stopService)
     reactor.run()

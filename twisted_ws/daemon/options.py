@@ -43,6 +43,8 @@ class ServiceOptions(Options, AuthOptionMixin):
             "broadcast-interface": CompleteNetInterfaces(),
             "compression": CompleteList(["on", "off"]),
             "log-format": CompleteList(["text", "json"]),
+            "log-level": CompleteList(["debug", "info", "warn", "error", "critical"]),
+            "log-users": CompleteList(["on", "off"]),
             "tls-minimum": CompleteList(["1.2", "1.3"]),
         }
     )

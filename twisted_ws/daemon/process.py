@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -21,7 +20,7 @@ from twisted.python.failure import Failure
 
 from twisted_ws.daemon.clock import countMonotonicTime
 from twisted_ws.daemon.loading.engines import tellEngine
-from twisted_ws.daemon.logs import observerFor, openLogFile
+from twisted_ws.daemon.logs import DaemonLog, openLogFile
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.daemon.systemd import notify
@@ -42,6 +41,7 @@ class ProcessDaemon(Daemon):
 
     Attributes:
         exitCode: that of the process, once the reactor has stopped.
+        log: the log, unless the runner has another.
 
     Raises:
         ConfigurationError: see `Daemon`.
@@ -63,6 +63,7 @@ class ProcessDaemon(Daemon):
             from twisted.internet import reactor
         countMonotonicTime(reactor)  # before anything that may keep its clock is made
         super().__init__(settings, reactor, again)
+        self.log = DaemonLog(settings.logFormat, settings.logLevels, self.recent, settings.logUsers)
         self._runner = {} if runner is None else runner
         Watchdog(self._reactor, settings.limits.reactorTurn).setServiceParent(self)  # type: ignore[no-untyped-call]
 
@@ -85,9 +86,9 @@ class ProcessDaemon(Daemon):
         runner = self._runner
         if "fileLogObserverFactory" in runner:  # twist, which has its own formats
             if self.settings.logFormat == "json":
-                runner["fileLogObserverFactory"] = partial(observerFor, "json")
+                runner["fileLogObserverFactory"] = self.log.observer
         elif "logfile" in runner and isinstance(parent, Componentized) and not (runner["logger"] or runner.get("syslog")):
-            parent.setComponent(ILogObserver, observerFor(self.settings.logFormat, self._logFile()))
+            parent.setComponent(ILogObserver, self.log.observer(self._logFile()))
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def _logFile(self) -> Any:
@@ -117,6 +118,13 @@ class ProcessDaemon(Daemon):
         if self._rotate is not None:
             self._rotate()
         super().reopen()
+
+    def _isLogged(self) -> bool:
+        return self.log.isUsed
+
+    def _takeLevels(self, settings: Settings) -> bool:
+        self.log.setLevels(settings.logLevels)
+        return True
 
     # Start and stop.
 

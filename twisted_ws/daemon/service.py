@@ -12,7 +12,7 @@ from twisted.application.service import MultiService
 from twisted.cred.checkers import FilePasswordDB
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.logger import Logger
+from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from twisted_ws.access.publishers.audit import AuditLog
@@ -28,6 +28,7 @@ from twisted_ws.engines.historyfile import HistoryFile
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
 from twisted_ws.exposure import warnIfExposed
+from twisted_ws.records import RecentRecords
 from twisted_ws.server.server import WebSocketServer
 from twisted_ws.web.admin.resource import AdminResource
 from twisted_ws.web.api.broadcast import broadcastSite
@@ -51,6 +52,7 @@ class Daemon(MultiService):
         server: the server.
         settings: the settings it was made with.
         broadcastURL: where to POST a broadcast, as the demo page shows it; "" while it does not listen.
+        recent: the last warnings and errors of the log.
 
     Raises:
         ConfigurationError: the settings are invalid; one line.
@@ -68,6 +70,7 @@ class Daemon(MultiService):
         self._again = again
         self._running = settings  # what is in use now
         self._reactor = reactor
+        self.recent = RecentRecords(settings.logUsers)
         _checkPasswordFiles(settings.checkers)
         _checkNames(settings)
         self.server = self._makeServer()
@@ -289,6 +292,8 @@ class Daemon(MultiService):
     def startService(self) -> None:
         """Run; listen now if the runner has no privileged start."""
         self.listen()
+        if not self._isLogged():
+            globalLogPublisher.addObserver(self.recent)
         if self._history is not None:
             self._history.begin()
         super().startService()  # type: ignore[no-untyped-call]
@@ -307,7 +312,12 @@ class Daemon(MultiService):
         yield self._stopListening(self._broadcastListeners)
         if self._audit is not None:
             self._audit.close()
+        globalLogPublisher.removeObserver(self.recent)  # nothing happens if it is not there
         yield super().stopService()  # type: ignore[no-untyped-call]
+
+    def _isLogged(self) -> bool:
+        """Return whether the log hands its events to `recent`."""
+        return False
 
     async def _save(self, history: HistoryFile) -> None:
         engine = self._memory()
@@ -334,7 +344,7 @@ class Daemon(MultiService):
         for stays, again in (
             ("certificate stays", self._reloadTLS),
             ("API keys stay", self._credentials.reload),
-            ("rules for channels stay", self._reloadRules),
+            ("rules for channels stay", self._reloadSettings),
         ):
             try:
                 again()
@@ -342,8 +352,8 @@ class Daemon(MultiService):
                 wrong.append(f"The old {stays} in use: {error}")
         return wrong + self.server.identities.reload()
 
-    def _reloadRules(self) -> None:
-        """Let the rules for channels hold that are in the configuration file now.
+    def _reloadSettings(self) -> None:
+        """Let the rules for channels and the levels of the log hold that are in the configuration file now.
 
         Raises:
             ConfigurationError: there is a mistake in the file, and the old ones stay.
@@ -351,8 +361,11 @@ class Daemon(MultiService):
         if self._again is not None:
             new, old = self._again(), self._running
             self._takeRules(new)
+            taken = ("log-level",) if self._takeLevels(new) else ()
             waiting: dict[str, list[str]] = {}
             for name in changes(old, new):
+                if name in taken:
+                    continue
                 waiting.setdefault(self._whenAnew(name), []).append(name)
             for when, names in waiting.items():
                 self._log.warn("A change of {names} takes effect only {when}.", names=", ".join(names), when=when)
@@ -364,6 +377,10 @@ class Daemon(MultiService):
     def _takeRules(self, settings: Settings) -> None:
         self.server.setChannelRules(settings.channelRules)
         self._warnOfAsking()
+
+    def _takeLevels(self, settings: Settings) -> bool:
+        """Log from these levels on; return whether the log is ours."""
+        return False
 
     def _tellReloaded(self, wrong: Iterable[str]) -> None:
         whole = True

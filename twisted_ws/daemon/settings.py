@@ -93,6 +93,8 @@ class Settings:
     authenticators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     directory: str = ""
     logFormat: str = "text"
+    logLevels: tuple[tuple[str, str], ...] = (("", "info"),)
+    logUsers: bool = False
     workers: int | None = None
     engine: str = "memory:"
     enginePasswordFile: str | None = None
@@ -168,6 +170,21 @@ def _choice(*choices: str) -> Callable[[Any], str]:
         return str(value)
 
     return choose
+
+
+_LEVELS = ("debug", "info", "warn", "error", "critical")
+
+
+def _levels(value: Any) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a namespace and a level; the namespace "" is all others."""
+    found: dict[str, str] = {}
+    for each in _list([value] if isinstance(value, str) else value):
+        for part in each.split(","):
+            namespace, equals, level = part.strip().rpartition("=")
+            if level not in _LEVELS or (equals and not all(name.isidentifier() for name in namespace.split("."))):
+                raise ValueError("levels such as info or twisted_ws.wire=debug,info (debug, info, warn, error, critical)")
+            found[namespace] = level
+    return tuple(sorted({"": "info", **found}.items()))
 
 
 def _list(value: Any) -> tuple[str, ...]:
@@ -313,6 +330,8 @@ KEYS = (
         "processes that serve the WebSocket ports; 0: one for each core; absent: one does all",
     ),
     Key("log-format", "logFormat", _choice("text", "json"), "text or json", "text"),
+    Key("log-level", "logLevels", _levels, "what is logged, by namespace, such as twisted_ws.wire=debug,info", "info"),
+    Key("log-users", "logUsers", _switch, "whether JSON lines say who a client is: on or off", "off"),
 )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.task import Clock
@@ -11,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted_ws.daemon.workers.crew import Worker
 from twisted_ws.daemon.workers.policy import Pulse
 from twisted_ws.daemon.workers.spawning import LINES, LINGER, LOG, WorkerProcess, howEnded
+from twisted_ws.records import Record
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,8 @@ def test_whatItPrints() -> None:
         ended.process.childDataReceived(1, b"early\n")
         ended.process.show()
         ended.process.childDataReceived(1, b"late\n\n")
-        ended.process.childDataReceived(LOG, b'{"level": "warn", "namespace": "a", "text": "an event"}\n')
+        record = Record("2026-11-20T09:30:00.000+00:00", "warn", "a", "it.happened", "an event")
+        ended.process.childDataReceived(LOG, msgspec.json.encode(record) + b"\n")
         ended.process.processEnded(ended.exit())
     assert [formatEvent(event) for event in events] == ["worker 1: early", "worker 1: late", "worker 1: an event"]
     assert ended.told == ["has ended with exit code 1"]

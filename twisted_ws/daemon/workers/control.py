@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -110,7 +110,7 @@ class _Control(LineOnlyReceiver):
     def lineReceived(self, line: bytes) -> None:
         """Do what is asked for."""
         try:
-            wanted = json.loads(line)["reload"]
+            wanted = msgspec.json.decode(line)["reload"]
         except (ValueError, LookupError, TypeError):
             wanted = None
         if wanted not in ("services", "certificates"):
@@ -124,7 +124,7 @@ class _Control(LineOnlyReceiver):
         self._answer(["The server has failed; its log says why."])
 
     def _answer(self, wrong: list[str]) -> None:
-        self.transport.write(json.dumps({"wrong": wrong}).encode() + b"\n")
+        self.transport.write(msgspec.json.encode({"wrong": wrong}) + b"\n")
         self.transport.loseConnection()
 
 
@@ -163,9 +163,9 @@ def ask(directory: str, process: int, services: bool) -> list[str]:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(os.path.join(directory, f"{PREFIX}{process}"))
-            connection.sendall(json.dumps({"reload": "services" if services else "certificates"}).encode() + b"\n")
+            connection.sendall(msgspec.json.encode({"reload": "services" if services else "certificates"}) + b"\n")
             with connection.makefile("rb") as answer:
-                wrong: list[str] = json.loads(answer.readline())["wrong"]
+                wrong: list[str] = msgspec.json.decode(answer.readline())["wrong"]
         except (OSError, ValueError) as error:
             if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
                 raise ConfigurationError(f"Process {process} is not a server with workers that uses {directory}.") from None

@@ -5,7 +5,7 @@ Nothing here knows processes: `launch` makes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
@@ -239,12 +239,14 @@ class Crew:
         for worker in tuple(self.workers):
             worker.process.kill()
 
-    def reload(self, channelRules: Mapping[str, Any]) -> Deferred[list[str]]:
-        """Let all workers read certificates again, and give them rules; return a Deferred of what is wrong, each text once.
+    def reload(self, channelRules: Mapping[str, Any], logLevels: Sequence[Sequence[str]] = ()) -> Deferred[list[str]]:
+        """Let all workers read certificates again, and give them rules and the levels of the log.
+
+        Return a Deferred of what is wrong, each text once.
 
         One that has had its orders takes these after them, and one that is leaving still has connections.
         """
-        asked = [worker.line.request("worker.reload", channelRules) for worker in self.workers if worker.hasOrders]
+        asked = [worker.line.request("worker.reload", channelRules, logLevels) for worker in self.workers if worker.hasOrders]
         return DeferredList(asked, consumeErrors=True).addCallback(_errors)
 
     async def roll(self) -> None:

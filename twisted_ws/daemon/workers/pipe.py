@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent, globalLogPublisher
+import msgspec
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, globalLogPublisher
 from zope.interface import implementer
 
 from twisted_ws.limits import KIB, MIB
-from twisted_ws.logs import shown
+from twisted_ws.records import FIELDS, OTHER, TEXT, VALUE, Record, recordOf
 
-# Characters of one event that are passed on, at most; its traceback has as many.
+# Characters of what a worker prints that are passed on in one piece, at most.
 LONGEST = 64 * KIB
 # Bytes that wait while the supervisor does not read: after that, lines are lost and counted.
 WAITING = 1 * MIB
 # What logs the certificate in use.
 _CERTIFICATES = "twisted_ws.wire.tls.server"
-# Bytes of one line, at most: every character of text and traceback escaped.
-LONGEST_LINE = 2 * 6 * LONGEST + 4 * KIB
+# Bytes of one line, at most: every character of the texts and fields escaped, twice.
+LONGEST_LINE = 2 * 6 * (2 * TEXT + len(FIELDS) * VALUE) + 4 * KIB
 
 
 @implementer(ILogObserver)
@@ -29,27 +30,36 @@ class PipeObserver:
 
     Args:
         descriptor: that of the pipe.
+
+    Attributes:
+        users: whether lines say who somebody is.
+        lost: the lines that were lost so far.
     """
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
+        self.users = False
+        self.lost = 0
         self._descriptor = descriptor
         self._waiting = b""
-        self._lost = 0
+        self._untold = 0
         self._turn = threading.Lock()  # a watchdog's thread writes, too
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event, or keep it for the next time."""
-        line = _lineOf(event)
+        line = msgspec.json.encode(recordOf(event, self.users)) + b"\n"
         with self._turn:
             self._add(line)
 
     def _add(self, line: bytes) -> None:
-        if self._lost and len(self._waiting) < WAITING // 2:
-            lost, self._lost = self._lost, 0
-            line = _encode({"level": "warn", "namespace": __name__, "text": f"LOST {lost} lines of the log"}) + line
+        if self._untold and len(self._waiting) < WAITING // 2:
+            lost, self._untold = self._untold, 0
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            told = Record(now, "warn", __name__, "log.lost", f"LOST {lost} lines of the log", count=lost)
+            line = msgspec.json.encode(told) + b"\n" + line
         if len(self._waiting) + len(line) > WAITING:
-            self._lost += 1
+            self.lost += 1
+            self._untold += 1
             line = b""
         self._waiting += line
         self._write()
@@ -67,28 +77,6 @@ class PipeObserver:
             pass
         except OSError:
             self._waiting = b""  # nobody reads it any more
-
-
-def _lineOf(event: LogEvent) -> bytes:
-    level = event.get("log_level")
-    found: dict[str, Any] = {
-        "time": event.get("log_time", 0.0),
-        "level": getattr(level, "name", "info"),
-        "namespace": str(event.get("log_namespace", "")),
-        "text": _cut(formatEvent(event)),
-    }
-    failure = event.get("log_failure")
-    if failure is not None:
-        found["traceback"] = _cut(shown(failure.getTraceback()))
-    return _encode(found)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-
-
-def _encode(found: dict[str, Any]) -> bytes:
-    return json.dumps(found).encode("ascii") + b"\n"
 
 
 class Certificates:
@@ -131,30 +119,39 @@ class PipeReader:
             self._take(self._begun)
             self._begun = b""
 
-    def say(self, text: str, level: LogLevel = LogLevel.info, namespace: str = "", time: float = 0, traceback: str = "") -> None:
-        """Log one line of it."""
+    def say(self, text: str, time: float = 0) -> None:
+        """Log a line that it has printed."""
+        when = datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds")
+        self._pass(Record(when, "info", __name__, OTHER, text), LogLevel.info)
+
+    def _pass(self, record: Record, level: LogLevel) -> None:
         event: dict[str, Any] = {
-            "log_format": "worker {log_worker}: {text}\n{traceback}" if traceback else "worker {log_worker}: {text}",
+            "log_format": "worker {worker}: {text}\n{traceback}" if record.traceback else "worker {worker}: {text}",
             "log_level": level,
-            "log_namespace": namespace or __name__,
-            "log_time": time,
-            "log_worker": self._worker,
-            "text": text,
+            "log_namespace": record.namespace or __name__,
+            "log_time": datetime.fromisoformat(record.time).timestamp(),
             "log_logger": _log,
+            "log_record": msgspec.structs.replace(record, worker=self._worker),
+            "event": record.event,
+            "text": record.message,
+            "worker": self._worker,
         }
-        if traceback:
-            event["traceback"] = traceback
+        if record.traceback:
+            event["traceback"] = record.traceback
+        if record.suppressed:
+            event["suppressed"] = record.suppressed
         self._publish(event)
 
     def _take(self, line: bytes) -> None:
         try:
-            found = json.loads(line)
-            level = LogLevel.levelWithName(found["level"])
-            if found["namespace"] == _CERTIFICATES and not self._certificates.isNews(found["text"], level):
+            record = _decode(line)
+            level = LogLevel.levelWithName(record.level)
+            if record.namespace == _CERTIFICATES and not self._certificates.isNews(record.message, level):
                 return
-            self.say(found["text"], level, found["namespace"], float(found.get("time", 0)), found.get("traceback", ""))
+            self._pass(record, level)
         except Exception:  # it may have been cut
             self.say(line[:LONGEST].decode("utf-8", "replace"))
 
 
 _log = Logger()
+_decode = msgspec.json.Decoder(Record).decode

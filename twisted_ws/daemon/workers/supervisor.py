@@ -53,6 +53,7 @@ FIXED = (
     "apiKeyFile",
     "admin",
     "logFormat",
+    "logUsers",
     "workers",
 )
 
@@ -347,11 +348,11 @@ class Supervisor(ProcessDaemon):
             notify("READY=1")
             return wrong
 
-        return self.crew.reload(self._running.channelRules).addCallback(told)
+        return self.crew.reload(self._running.channelRules, self._running.logLevels).addCallback(told)
 
     def _takeRules(self, settings: Settings) -> None:
         self.server.setChannelRules(settings.channelRules)
-        self._running = replace(self._running, channelRules=settings.channelRules)
+        self._running = replace(self._running, channelRules=settings.channelRules, logLevels=settings.logLevels)
         if self._orders:
             self._orders = self._encode(self._running, self._table()[0])
 
@@ -390,6 +391,7 @@ class Supervisor(ProcessDaemon):
             raise
         self._running = new
         self.server.setChannelRules(new.channelRules)
+        self._takeLevels(new)
         stays = oldAtBroadcastSite(new, old)
         if stays:
             self._log.warn(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import subprocess
 from typing import Any
+
+import msgspec
 
 from twisted_ws.daemon.workers.orders import command, environment
 from twisted_ws.errors import ConfigurationError
@@ -58,7 +59,7 @@ def tryOut(orders: bytes, reactor: str, uid: int, gid: int, timeout: float) -> N
     if not text:
         last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise ConfigurationError(_cannotRun(program[0], last or f"exit code {done.returncode}", uid))
-    wrong = json.loads(text)
+    wrong = msgspec.json.decode(text)
     if wrong is not None:
         raise ConfigurationError(wrong)
 

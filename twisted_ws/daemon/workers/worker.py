@@ -8,7 +8,6 @@ that descriptor whether they can be made.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
+import msgspec
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import LoopingCall
@@ -42,6 +42,7 @@ from twisted_ws.daemon.clock import countMonotonicTime
 from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.daemon.listening.listeners import Listener
 from twisted_ws.daemon.loading.engines import MEMORY
+from twisted_ws.daemon.logs import setLevels
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.watchdog import Watchdog
 from twisted_ws.daemon.workers.lifeline import Lifeline
@@ -76,6 +77,8 @@ class WorkerDaemon(Daemon):
     Raises:
         ConfigurationError: a service cannot be made, or a file cannot be used.
     """
+
+    log: PipeObserver | None = None
 
     def __init__(self, orders: Orders, slot: int, link: Link | None, reactor: Any) -> None:
         self._orders = orders
@@ -211,9 +214,21 @@ class Work:
         reactor: the reactor.
         repeats: what the first worker has said as well.
         lifeline: what ends the process with its supervisor until it listens.
+        pipe: its log.
+        levels: from which levels on that is written.
     """
 
-    def __init__(self, slot: int, reactor: Any, repeats: Repeats, lifeline: Lifeline) -> None:
+    def __init__(
+        self,
+        slot: int,
+        reactor: Any,
+        repeats: Repeats,
+        lifeline: Lifeline,
+        pipe: PipeObserver,
+        levels: LogLevelFilterPredicate,
+    ) -> None:
+        self._pipe = pipe
+        self._levels = levels
         self._lifeline = lifeline
         self._slot = slot
         self._reactor = reactor
@@ -236,8 +251,12 @@ class Work:
 
     def _start(self, orders: bytes) -> Any:
         make = partial(WorkerDaemon, slot=self._slot, link=self.link)
+        decoded = Orders.decode(orders)
+        setLevels(self._levels, decoded.settings.logLevels)
+        self._pipe.users = decoded.settings.logUsers
         with self._repeats:
-            self._daemon = daemon = prepare(Orders.decode(orders), make, self._reactor)
+            self._daemon = daemon = prepare(decoded, make, self._reactor)
+        daemon.log = self._pipe
         return daemon.server.started().addCallback(self._listen, daemon)
 
     def _listen(self, result: None, daemon: WorkerDaemon) -> None:
@@ -266,7 +285,8 @@ class Work:
     def _pong(self) -> str:
         return (self._daemon and self._daemon.server.readiness()) or ""
 
-    def _reload(self, channelRules: Mapping[str, Any]) -> list[str]:
+    def _reload(self, channelRules: Mapping[str, Any], logLevels: Sequence[Sequence[str]] = ()) -> list[str]:
+        setLevels(self._levels, tuple((namespace, level) for namespace, level in logLevels))
         if self._daemon is None:
             return []
         with self._repeats:
@@ -342,8 +362,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     countMonotonicTime(reactor)
     repeats = Repeats(slot == "1")
     pipe = PipeObserver(LOG)
-    globalLogBeginner.beginLoggingTo([FilteringLogObserver(pipe, [LogLevelFilterPredicate(LogLevel.info), repeats])])
-    work = Work(int(slot) - 1, reactor, repeats, lifeline)
+    levels = LogLevelFilterPredicate(LogLevel.info)
+    globalLogBeginner.beginLoggingTo([FilteringLogObserver(pipe, [levels, repeats])])
+    work = Work(int(slot) - 1, reactor, repeats, lifeline, pipe, levels)
     LoopingCall(pipe.flush).start(FLUSH, now=False)
     reactor.callWhenRunning(_ignoreSignals)
     reactor.callWhenRunning(work.begin)
@@ -377,5 +398,5 @@ def _trial(answer: int) -> NoReturn:
         prepare(orders, partial(WorkerDaemon, slot=0, link=None), reactor)
     except Exception as error:
         wrong = explain(error)
-    os.write(answer, json.dumps(wrong).encode())
+    os.write(answer, msgspec.json.encode(wrong))
     os._exit(0)  # whatever the services have started
