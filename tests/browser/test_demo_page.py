@@ -55,12 +55,32 @@ def test_thePageTellsThatTheServerHasStoppedAndComesBack(tab: Tab, tmp_path: Pat
         _open(tab, server)
     tab.wait("document.getElementById('state').dataset.state !== 'connected'")
     assert tab.run("document.getElementById('send').disabled")
-    tab.wait("/closed 1001|closed 1006|connecting/.test(document.getElementById('status').textContent)")
-    _shown(tab, "note", "code 1001 server stops")
+    tab.wait("document.getElementById('connect-error').textContent.startsWith('Not connected: ')")
+    assert tab.run("document.getElementById('connect-error').checkVisibility()")
+    _shown(tab, "note", "server stops (code 1001)")
     with running(tmp_path, ports=("--port", str(port), "--broadcast-port", "0")):
         tab.wait("document.getElementById('status').textContent === 'connected'")
+        assert not tab.run("document.getElementById('connect-error').checkVisibility()")
         tab.run(f"{_SEND}('again')")
         _shown(tab, "received", "Echo: again")
+
+
+def test_aPersonDisconnects(tab: Tab, tmp_path: Path) -> None:
+    """One button closes the WebSocket, stays so, and opens it again; it says which of these it does."""
+    with running(tmp_path) as server:
+        _open(tab, server)
+        button = "document.getElementById('connection')"
+        for _ in range(2):
+            assert tab.run(f"{button}.textContent") == "Disconnect"
+            tab.run(f"{button}.click()")
+            assert tab.run("document.getElementById('status').textContent") == "disconnected"
+            assert tab.run("document.getElementById('send').disabled")
+            assert tab.run(f"{button}.textContent") == "Connect"
+            tab.run(f"{button}.click()")
+            tab.wait("document.getElementById('status').textContent === 'connected'")
+        tab.run(f"{_SEND}('back')")
+        _shown(tab, "received", "Echo: back")
+        assert tab.run("[...document.querySelectorAll('#log .text')].filter(each => each.textContent === 'by you').length") == 2
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (360, 640)])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.axe import violations
 from tests.browser.chromium import PATIENCE, Tab
 from tests.live.support import Running, curl, running
 
@@ -38,7 +39,7 @@ def _open(tab: Tab, server: Running, scheme: str = "http") -> None:
     tab.call("Log.clear")
     tab.messages.clear()
     tab.open(f"{scheme}://localhost:{server.port('ws' if scheme == 'http' else 'wss')}/")
-    tab.wait("document.getElementById('channel-status').textContent === 'connected'")
+    tab.wait("document.getElementById('channel-status').textContent === 'subscribed to playground'")
     tab.wait("document.getElementById('position').textContent.includes(':')")
 
 
@@ -98,14 +99,14 @@ def test_play(tab: Tab, tmp_path: Path, scheme: str, transport: str, by: str) ->
         publish()
         _shows(tab, "channel-log", "Hello!")
         _click(tab, "network")
-        _shows(tab, "channel-status", "offline")
-        _shows(tab, "network", "Go online")
+        _shows(tab, "channel-status", "disconnected")
+        _shows(tab, "network", "Connect")
         publish()
         publish()
         _click(tab, "network")
         _shows(tab, "recovered", "2 messages recovered, nothing lost")
         _shows(tab, "position", ":5")
-        _shows(tab, "network", "Go offline")
+        _shows(tab, "network", "Disconnect")
 
         log = [each for each in _logged(tab) if each[0] == "received"]
         assert [text for _, text in log] == ["e4 <b>!</b>", '{"move":2}', "Hello!", "Hello!", "Hello!"]
@@ -122,7 +123,7 @@ def test_whatIsLostIsTold(tab: Tab, tmp_path: Path) -> None:
         port = server.port("ws")
         _open(tab, server)
         _click(tab, "network")
-        _shows(tab, "channel-status", "offline")
+        _shows(tab, "channel-status", "disconnected")
         curl("-d", "forgotten", f"http://localhost:{server.port('http')}/channels/playground")
     with running(tmp_path, ports=("--port", str(port), "--broadcast-port", "0")) as server:
         curl("-d", "still here", f"http://localhost:{server.port('http')}/channels/playground")
@@ -133,7 +134,14 @@ def test_whatIsLostIsTold(tab: Tab, tmp_path: Path) -> None:
 
 
 def test_whatIsRefusedIsTold(tab: Tab, tmp_path: Path) -> None:
-    """The reason of a refusal is shown: of a publication outside of the playground, and of a name that is none."""
+    """A refusal is shown as an error at the field that it is about until it is no longer true: of a publication, of a name."""
+
+    def isShown(name: str) -> bool:
+        return bool(tab.run(f"document.getElementById({name!r}).checkVisibility()"))
+
+    def isInvalid(name: str) -> bool:
+        return bool(tab.run(f"document.getElementById({name!r}).matches('[aria-invalid=true]')"))
+
     with running(tmp_path) as server:
         _open(tab, server)
         _fill(tab, "channel", "orders.42")
@@ -141,26 +149,59 @@ def test_whatIsRefusedIsTold(tab: Tab, tmp_path: Path) -> None:
         _shows(tab, "target", "orders.42")
         _fill(tab, "publication", "paid")
         _submit(tab, "publish")
-        _shows(tab, "published", "not published: From this page, publish to playground")
+        _shows(tab, "publish-error", "Not published: From this page, publish to playground")
+        assert isShown("publish-error")
+        assert isInvalid("publication")
         assert tab.run("document.getElementById('publication').value") == "paid"  # to be sent again
         curl("-d", "paid", f"http://localhost:{server.port('http')}/channels/orders.42")
         _shows(tab, "channel-log", "paid")
-        _fill(tab, "channel", "no name")
-        _submit(tab, "subscribe")
-        _shows(tab, "channel-log", "A channel name is")
-        assert tab.run("document.getElementById('published').textContent") == ""
-        _shows(tab, "channel-status", "connected, but not to this channel")
-        assert not tab.run("document.getElementById('channel-command').checkVisibility()")
-        _fill(tab, "channel", "playground.*")
-        _submit(tab, "subscribe")
-        _shows(tab, "channel-log", "Patterns are not allowed here.")
-        _shows(tab, "channel-status", "connected, but not to this channel")
-        assert not tab.run("document.getElementById('channel-command').checkVisibility()")
+        for name, reason in ("no name", "A channel name is"), ("playground.*", "Patterns are not allowed here."):
+            _fill(tab, "channel", name)
+            _submit(tab, "subscribe")
+            _shows(tab, "channel-error", f"Not subscribed to \u201c{name}\u201d: {reason}")
+            _shows(tab, "channel-log", reason)
+            assert isShown("channel-error")
+            assert isInvalid("channel")
+            assert not isShown("publish-error")
+            assert not isInvalid("publication")
+            _shows(tab, "channel-status", "not subscribed")
+            _shows(tab, "toggle", "Subscribe")
+            assert not isShown("channel-command")
         _fill(tab, "channel", "playground.chess")
         _submit(tab, "subscribe")
         _shows(tab, "channel-log", "joinedplayground.chess")
-        assert tab.run("document.getElementById('channel-status').textContent") == "connected"
-        assert tab.run("document.getElementById('channel-command').checkVisibility()")
+        assert tab.run("document.getElementById('channel-status').textContent") == "subscribed to playground.chess"
+        assert isShown("channel-command")
+        assert not isShown("channel-error")
+        assert not isInvalid("channel")
+
+
+def test_theButtonsSayWhatTheyDo(tab: Tab, tmp_path: Path) -> None:
+    """One button subscribes to what is in the fields, or unsubscribes if that is so already; after that one can still publish."""
+
+    def texts() -> list[str]:
+        return list(tab.run("['toggle', 'network'].map(each => document.getElementById(each).textContent)"))
+
+    with running(tmp_path) as server:
+        _open(tab, server)
+        assert texts() == ["Unsubscribe", "Disconnect"]
+        for name, text in ("playground.other", "Subscribe"), ("playground", "Unsubscribe"):
+            _fill(tab, "channel", name)
+            tab.run("document.getElementById('channel').dispatchEvent(new Event('input'))")
+            assert texts() == [text, "Disconnect"]
+        with server.client("/playground?channel=playground") as other:
+            _click(tab, "toggle")
+            _shows(tab, "channel-status", "not subscribed")
+            assert texts() == ["Subscribe", "Disconnect"]
+            assert tab.run("document.getElementById('network').disabled")
+            _fill(tab, "publication", "from outside")
+            _submit(tab, "publish")
+            _shows(tab, "published", "published as")
+            assert other.recv(PATIENCE) == "from outside"
+        assert "from outside" not in [text for _, text in _logged(tab)]
+        _click(tab, "toggle")
+        _shows(tab, "channel-status", "subscribed to playground")
+        assert texts() == ["Unsubscribe", "Disconnect"]
 
 
 def test_whatWaits(tab: Tab, tmp_path: Path) -> None:
@@ -169,11 +210,11 @@ def test_whatWaits(tab: Tab, tmp_path: Path) -> None:
         _open(tab, server)
         _shows(tab, "here", "1")
         _click(tab, "network")
-        _shows(tab, "channel-status", "offline")
+        _shows(tab, "channel-status", "disconnected")
         assert tab.run("['by', 'here'].map(each => document.getElementById(each).textContent)") == ["\u2013"] * 2
         _fill(tab, "publication", "later")
         _submit(tab, "publish")
-        _shows(tab, "published", "waiting for a connection")
+        _shows(tab, "published", "waiting for you to connect")
         _click(tab, "network")
         _shows(tab, "published", "published as")
         _shows(tab, "by", "WebSocket")
@@ -210,6 +251,36 @@ def test_withoutChannels(tab: Tab, tmp_path: Path) -> None:
         assert tab.messages == []
 
 
+@pytest.mark.parametrize("width", [1280, 390, 320])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe(tab: Tab, tmp_path: Path, scheme: str, width: int) -> None:
+    """Axe finds nothing, and nothing is scrolled sideways, whether all is well or refused; 320 wide is 1280 at 400 %."""
+
+    def look() -> None:
+        assert violations(tab) == []
+        assert tab.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+
+    with running(tmp_path) as server:
+        tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        tab.resize(width, 800)
+        _open(tab, server)
+        for name, text, form in ("publication", "hello", "publish"), ("message", "hello", "form"):
+            _fill(tab, name, text)
+            _submit(tab, form)
+        _shows(tab, "channel-log", "hello")
+        _shows(tab, "log", "Echo")
+        look()
+        _fill(tab, "channel", "no name")
+        _submit(tab, "subscribe")
+        _shows(tab, "channel-error", "Not subscribed")
+        _fill(tab, "publication", "hello")
+        _submit(tab, "publish")
+        _shows(tab, "publish-error", "Not published")
+        _click(tab, "connection")
+        look()
+        assert tab.messages == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybodyCanUseIt(tab: Tab, tmp_path: Path, scheme: str) -> None:
     """Each text is readable, each field has a label, each button a text, and all are reached by the keyboard in their order."""
@@ -230,10 +301,10 @@ def test_everybodyCanUseIt(tab: Tab, tmp_path: Path, scheme: str) -> None:
         assert tab.run("[...document.querySelectorAll('button')].filter(each => !each.textContent.trim()).length") == 0
         tab.run("document.getElementById('message').focus()")
         reached = []
-        for _ in range(16):
+        for _ in range(18):
             for kind in ("rawKeyDown", "keyUp"):
                 tab.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
             reached.append(tab.run("document.activeElement.id || document.activeElement.textContent.trim()"))
-        wanted = ["channel", "transport", "Subscribe", "network", "channel-log", "channel-clear", "publication", "Publish"]
+        wanted = ["channel", "transport", "toggle", "network", "channel-log", "channel-clear", "publication", "Publish"]
         assert [each for each in reached if each in wanted] == wanted
         assert "channel-copy" in reached

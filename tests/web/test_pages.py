@@ -159,10 +159,10 @@ def test_page(server: Server) -> None:
     page = Page(response.body.decode())
     assert page.attributes["body"]["data-path"] == "/ws/subscribe"
     assert page.text["curl"] == f'curl -d "Hello!" {URL}'
-    assert sorted(page.references) == ["/demo.css", "/demo.js", "/favicon.ico", "/playground.js"]
+    assert sorted(page.references) == ["/demo.css", "/demo.js", "/favicon.ico", "/playground.js", page.attributes["docs"]["href"]]
     assert "".join(page.scripts).strip() == ""
     assert page.attributes["html"]["lang"] == "en"
-    assert page.attributes["log"]["aria-live"] == "polite"
+    assert page.attributes["log"]["role"] == "log"
     assert get(server, "/?x=y").status == 200
 
 

@@ -7,6 +7,7 @@ import shlex
 from functools import cached_property
 from hashlib import sha256
 from html import escape
+from importlib.metadata import PackageNotFoundError, metadata
 from ipaddress import ip_address
 from string import Template
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -79,6 +80,7 @@ class PagesResource(Resource):
         super().__init__()  # type: ignore[no-untyped-call]
         self._server = server
         self._page = Template(resource("demo.html").decode())
+        self._docs = _docs()
         self.broadcastURL = broadcastURL
         self._needsKey = needsKey
         self._files = {
@@ -129,6 +131,7 @@ class PagesResource(Resource):
             noChannels="" if channels else "hidden",
             curl=escape(curl),
             hidden="" if curl else "hidden",
+            docs=escape(self._docs),
         )
         return File(page.encode(), "text/html; charset=utf-8", _PAGE_HEADERS, self._hsts)
 
@@ -227,6 +230,16 @@ class File(HttpResource):
             request.say("Content-Encoding", "gzip")
             return self._compressed
         return self._content
+
+
+def _docs() -> str:
+    """Return where the documentation is: what the distribution says, else its page in the index, which shows the README."""
+    try:
+        named = metadata("twisted-ws").get_all("Project-URL", [])
+    except PackageNotFoundError:  # the package is used without being installed
+        named = []
+    urls: dict[str, str] = dict(each.split(", ", 1) for each in named)
+    return urls.get("Documentation", "https://pypi.org/project/twisted-ws/")
 
 
 def _curl(url: str, needsKey: bool) -> str:

@@ -1,9 +1,14 @@
 // One WebSocket, kept open: what arrives goes into the log, and a lost connection is reopened after a random wait.
 
-import { Journal, copies, describe, element, show } from "/page.js";
+import { Journal, complain, copies, describe, element, show } from "/page.js";
 
 const FIRST_WAIT = 1000; // milliseconds: the upper bound of the first wait; it doubles with each failure
 const LONGEST_WAIT = 30000;
+// What close codes without a reason mean to whoever looks at the page.
+const MEANINGS = {
+  1000: "the server has ended the connection", 1001: "the server is stopping", 1006: "the connection was lost",
+  1008: "the server refuses it", 1011: "an error in the service", 1012: "the server restarts", 1013: "the server is busy",
+};
 
 const state = element("state");
 const log = new Journal(element("log"), element("empty"), element("clear"));
@@ -20,42 +25,57 @@ function showState(name, text, countdown = "") {
   show("status", text);
   element("countdown").textContent = countdown;
   element("send").disabled = name !== "connected";
+  show("connection", name === "off" ? "Connect" : "Disconnect");
 }
 
 function connect() {
   clearTimeout(timer);
   showState("connecting", "connecting …");
-  socket = new WebSocket(address);
+  const mine = socket = new WebSocket(address);
   socket.binaryType = "arraybuffer";
   socket.onopen = () => {
     failures = 0;
+    complain("connect-error");
     showState("connected", "connected");
     log.add("note", "• opened", address);
   };
   socket.onmessage = (event) => log.add("received", "← received", describe(typeof event.data === "string" ? event.data : new Uint8Array(event.data)));
   socket.onclose = (event) => {
-    const reason = `closed ${event.code}${event.reason ? ` ${event.reason}` : ""}`;
+    if (mine !== socket) return; // disconnected by hand
+    const reason = `${event.reason || MEANINGS[event.code] || "the connection has ended"} (code ${event.code})`;
     // For a connection that never opened, the state line is enough.
-    if (state.dataset.state === "connected") log.add("note", "• closed", reason.replace("closed", "code"));
+    if (state.dataset.state === "connected") log.add("note", "• closed", reason);
+    complain("connect-error", `Not connected: ${reason}.`);
     // Full jitter: when a server comes back, its clients do not all reconnect at the same moment.
-    retry(reason, Date.now() + Math.random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures));
+    retry(Date.now() + Math.random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures));
     failures += 1;
   };
 }
 
-function retry(reason, when) {
+function disconnect() {
+  clearTimeout(timer);
+  if (socket.readyState === WebSocket.OPEN) log.add("note", "• closed", "by you");
+  socket.close();
+  socket = null;
+  complain("connect-error");
+  showState("off", "disconnected");
+}
+
+function retry(when) {
   const left = when - Date.now();
   if (left <= 0) {
     connect();
     return;
   }
-  showState("closed", reason, `, reconnecting in ${Math.ceil(left / 1000)}\u00a0s`);
-  timer = setTimeout(() => retry(reason, when), Math.min(left, 1000));
+  showState("closed", "not connected", `, again in ${Math.ceil(left / 1000)}\u00a0s`);
+  timer = setTimeout(() => retry(when), Math.min(left, 1000));
 }
+
+element("connection").addEventListener("click", () => socket ? disconnect() : connect());
 
 element("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (socket.readyState !== WebSocket.OPEN || message.value === "") return;
+  if (socket?.readyState !== WebSocket.OPEN || message.value === "") return;
   socket.send(message.value);
   log.add("sent", "→ sent", message.value);
   message.value = "";
@@ -68,7 +88,7 @@ copies(element("copy"), element("curl"));
 
 // No need to wait when the network comes back.
 addEventListener("online", () => {
-  if (socket.readyState === WebSocket.CLOSED) connect();
+  if (socket?.readyState === WebSocket.CLOSED) connect();
 });
 
 element("address").textContent = address;

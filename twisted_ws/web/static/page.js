@@ -10,19 +10,27 @@ export function show(id, text) {
   if (element(id).textContent !== text) element(id).textContent = text; // so that a screen reader reads it once
 }
 
+// Show an error, and mark the field that it is about; without a text, there is none any more.
+export function complain(id, text = "", field = null) {
+  show(id, text);
+  element(id).hidden = !text;
+  if (text) field?.setAttribute("aria-invalid", "true");
+  else field?.removeAttribute("aria-invalid");
+}
+
 // A list of events with their times; when there are too many, the oldest are removed.
 export class Journal {
   #list;
   #empty;
   #clear;
 
-  // list: an empty <ol>; empty: the element shown while it is empty; clear: the button that empties it.
+  // list: what scrolls, with an empty <ol> in it; empty: the element shown while it is empty; clear: the button that empties it.
   constructor(list, empty, clear) {
     this.#list = list;
     this.#empty = empty;
     this.#clear = clear;
     clear.addEventListener("click", () => {
-      list.replaceChildren();
+      list.firstElementChild.replaceChildren();
       this.#show(false);
     });
   }
@@ -36,8 +44,9 @@ export class Journal {
     entry.className = kind;
     entry.append(part("time", "", clock.format(now)), part("span", "kind", label), part("span", "text", text));
     entry.firstElementChild.dateTime = now.toISOString();
-    list.append(entry);
-    while (list.childElementCount > MOST_ENTRIES) list.firstElementChild.remove();
+    const entries = list.firstElementChild;
+    entries.append(entry);
+    while (entries.childElementCount > MOST_ENTRIES) entries.firstElementChild.remove();
     this.#show(true);
     if (atEnd) list.scrollTop = list.scrollHeight;
   }

@@ -1,33 +1,36 @@
-// One channel at a time, over a transport of your choice: its messages, who is present, and what was missed while offline.
+// One channel at a time, over a transport of your choice: its messages, who is present, and what was missed while away.
 
-import { Journal, copies, describe, element, show } from "/page.js";
+import { Journal, complain, copies, describe, element, show } from "/page.js";
 
 const PRESENCE_EVERY = 2000; // milliseconds: a visitor without a name is counted, but its joins and leaves are not announced
 const NAMES = { websocket: "WebSocket", sse: "server-sent events", poll: "long polling" };
 const STATES = {
-  idle: "not connected", connecting: "connecting …", open: "connected", waiting: "trying again …",
-  offline: "no network", paused: "offline", closed: "closed",
+  idle: "not subscribed", connecting: "connecting …", open: "connected", waiting: "trying again …",
+  offline: "no network", paused: "disconnected", closed: "not subscribed",
 };
 
 const log = new Journal(element("channel-log"), element("channel-empty"), element("channel-clear"));
+const channel = element("channel");
+const transport = element("transport");
 
 let TwistedWS;
 let client = null;
 let subscription = null;
+let via = ""; // the transport that the client was told to use
+let begun = false; // whether the server has accepted the subscription
 let since = null;
 
 function connect() {
   client?.close();
-  const transport = element("transport").value;
-  client = new TwistedWS(document.body.dataset.channels, transport ? { transports: [transport] } : {});
+  via = transport.value;
+  const mine = client = new TwistedWS(document.body.dataset.channels, via ? { transports: [via] } : {});
   client.on("state", (state) => {
-    element("channel-state").dataset.state = state === "open" ? "connected" : state;
-    show("channel-status", STATES[state]);
-    show("network", state === "paused" ? "Go online" : "Go offline");
+    if (mine !== client) return;
     show("by", state === "open" ? NAMES[client.transport] : "–");
     if (state !== "open") show("here", "–");
+    showState();
   });
-  client.on("transport", (by) => show("by", NAMES[by]));
+  client.on("transport", (by) => mine === client && show("by", NAMES[by]));
   client.on("close", ({ message, code }) => {
     since = Date.now();
     if (code !== "closed") log.add("note", "• cut", message);
@@ -36,26 +39,48 @@ function connect() {
   for (const id of ["by", "position", "here", "recovered"]) show(id, "–");
 }
 
-// Show the command that publishes to a channel; "" hides it.
-function offer(channel) {
-  element("channel-command").hidden = !channel;
-  show("channel-curl", element("curl").textContent.replace(/\/broadcaster\/broadcast\b/, `/channels/${channel}`));
+// Whether what is in the fields is what is subscribed to.
+function isSame() {
+  return Boolean(subscription?.active) && channel.value.trim() === subscription.channel && transport.value === via;
 }
 
-function subscribe(channel, presence = true) {
+// The buttons say what a click does now, and the state what is there.
+function showState() {
+  const { state } = client;
+  const active = subscription?.active;
+  element("channel-state").dataset.state = state !== "open" ? state : active && begun ? "connected" : "waiting";
+  show("channel-status", state !== "open" ? STATES[state] : !active ? "connected, not subscribed" : begun ? `subscribed to ${subscription.channel}` : "subscribing …");
+  show("toggle", isSame() ? "Unsubscribe" : "Subscribe");
+  element("toggle").classList.toggle("second", isSame());
+  show("network", state === "paused" ? "Connect" : "Disconnect");
+  element("network").disabled = !active && state !== "open";
+}
+
+// Show the command that publishes to a channel; "" hides it.
+function offer(name) {
+  element("channel-command").hidden = !name;
+  show("channel-curl", element("curl").textContent.replace(/\/broadcaster\/broadcast\b/, `/channels/${name}`));
+}
+
+function subscribe(name, presence = true) {
   const mine = client;
-  show("target", channel);
+  show("target", name);
   show("published", "");
+  complain("publish-error", "", element("publication"));
+  complain("channel-error", "", channel);
   offer("");
-  subscription = client.subscribe(channel, (message) => {
-    log.add("received", "← received", message.channel === channel ? describe(message.data) : `${message.channel}: ${describe(message.data)}`);
+  begun = false;
+  subscription = client.subscribe(name, (message) => {
+    log.add("received", "← received", message.channel === name ? describe(message.data) : `${message.channel}: ${describe(message.data)}`);
     show("position", subscription.id ?? "–");
   }, { presence });
   subscription.on("subscribed", ({ id, count, recovered, after }) => {
+    begun = true;
     show("position", id ?? "–");
-    if (!channel.endsWith("*")) offer(channel);
-    if (after === null) log.add("note", "• joined", channel);
+    if (!name.endsWith("*")) offer(name);
+    if (after === null) log.add("note", "• joined", name);
     else tell(count, recovered);
+    showState();
   });
   for (const type of ["join", "leave"]) {
     subscription.on(type, ({ user }) => {
@@ -67,20 +92,30 @@ function subscribe(channel, presence = true) {
   subscription.on("error", ({ code, message, final }) => {
     if (mine !== client) return;
     if (presence && code === "forbidden") { // perhaps only presence is
-      subscribe(channel, false);
+      subscribe(name, false);
       show("here", "not shown for this channel");
     } else {
-      log.add("note", "• refused", message);
-      if (final && client.state === "open") show("channel-status", "connected, but not to this channel");
+      log.add("error", "✕ refused", message);
+      complain("channel-error", `${final ? "Not subscribed" : "Not subscribed yet"} to “${name}”: ${message}`, channel);
+      showState();
     }
   });
+  showState();
+}
+
+function unsubscribe() {
+  log.add("note", "• left", subscription.channel);
+  client.close();
+  subscription = null;
+  offer("");
+  showState();
 }
 
 function tell(count, recovered) {
   const away = since === null ? "" : `, ${Math.round((Date.now() - since) / 1000)} s away`;
   const messages = `${count} ${count === 1 ? "message" : "messages"}`;
   const text = recovered ? `${messages} recovered, nothing lost${away}` : `${messages} still there, others may be lost${away}`;
-  log.add("note", recovered ? "• recovered" : "• lost", text);
+  log.add(recovered ? "note" : "error", recovered ? "• recovered" : "✕ lost", text);
   show("recovered", text);
 }
 
@@ -105,31 +140,44 @@ function read(text) {
   }
 }
 
+async function publish() {
+  const field = element("publication");
+  const text = field.value;
+  if (text === "") return;
+  if (client.state === "closed") connect();
+  field.value = "";
+  complain("publish-error", "", field);
+  show("published", client.state === "paused" ? "waiting for you to connect …" : client.state === "open" ? "publishing …" : "waiting for a connection …");
+  try {
+    const { id, recipients } = await client.publish(element("target").textContent, read(text));
+    show("published", `published as ${id}, to ${recipients} ${recipients === 1 ? "connection" : "connections"}`);
+    look();
+  } catch (error) {
+    show("published", "");
+    complain("publish-error", `Not published: ${error.message}`, field);
+    field.value ||= text; // unless a new text was typed meanwhile
+  }
+}
+
 if (document.body.dataset.channels) {
   ({ TwistedWS } = await import("/twisted-ws.mjs"));
   element("subscribe").addEventListener("submit", (event) => {
     event.preventDefault();
-    connect();
-    subscribe(element("channel").value.trim());
-  });
-  element("network").addEventListener("click", () => client.state === "paused" ? client.resume() : client.pause());
-  element("publish").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const text = element("publication").value;
-    if (text === "") return;
-    element("publication").value = "";
-    show("published", client.state === "open" ? "publishing …" : "waiting for a connection …");
-    try {
-      const { id, recipients } = await client.publish(subscription.channel, read(text));
-      show("published", `published as ${id}, to ${recipients} ${recipients === 1 ? "connection" : "connections"}`);
-      look();
-    } catch (error) {
-      show("published", `not published: ${error.message}`);
-      element("publication").value ||= text; // unless a new text was typed meanwhile
+    if (isSame()) {
+      unsubscribe();
+    } else {
+      connect();
+      subscribe(channel.value.trim());
     }
+  });
+  for (const field of [channel, transport]) field.addEventListener("input", showState);
+  element("network").addEventListener("click", () => client.state === "paused" ? client.resume() : client.pause());
+  element("publish").addEventListener("submit", (event) => {
+    event.preventDefault();
+    publish();
   });
   copies(element("channel-copy"), element("channel-curl"));
   setInterval(look, PRESENCE_EVERY);
   connect();
-  subscribe(element("channel").value);
+  subscribe(channel.value);
 }
