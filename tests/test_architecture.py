@@ -24,6 +24,7 @@ LEVELS = (
     ("client.errors",),
     ("web.http", "web.scripts"),
     ("services",),
+    ("metrics",),
     ("server",),
     ("channels",),
     ("access",),
@@ -43,7 +44,7 @@ LEVELS = (
     ("frames", "identity", "service"),
     ("message",),
     ("records",),
-    ("closecodes", "limits", "logs", "names", "exposure", "spelling"),
+    ("closecodes", "counts", "limits", "logs", "names", "exposure", "spelling"),
     ("errors",),
 )
 # These name in annotations what is above them, each for the reason beside it.

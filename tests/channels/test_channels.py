@@ -15,7 +15,7 @@ from twisted_ws.channels.feed import ATTEMPTS, LEAST
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.channels.subscribers.formats import LARGE
 from twisted_ws.engines.contract import EngineState, History, Member, Members
-from twisted_ws.message import Position
+from twisted_ws.message import Position, Published
 from twisted_ws.wire.loop.turns import STEPS, TURN
 
 
@@ -821,9 +821,10 @@ def test_lateAnswers(late):
     answers.append(late.channels.history("a"))
     assert not any(answer.called for answer in answers)
     empty = History(Position("e", 0), True, [])
-    for value, question in zip((0, 1, empty), engine.asked, strict=True):
+    values = Published("a", "e:1", 0), 1, empty
+    for value, question in zip(values, engine.asked, strict=True):
         question.callback(value)
-    assert [late.now(answer) for answer in answers] == [0, 1, empty]
+    assert tuple([late.now(answer) for answer in answers]) == values
 
 
 def test_publishedWhileItIsHeard():
@@ -838,5 +839,6 @@ def test_publishedWhileItIsHeard():
     joined(world, ear=ear)
     ear.onHear = lambda text: answers.append(world.channels.publish("b", "2"))
     world.channels.publish("a", "1")
-    world.engine.asked[1].callback("second")
-    assert world.now(answers[-1]) == "second"
+    second = Published("b", "e:2", 0)
+    world.engine.asked[1].callback(second)
+    assert world.now(answers[-1]) is second

@@ -10,6 +10,7 @@ from tests.channels.listeners import LateEngine
 from tests.memory import SteadyClock
 from twisted_ws import WebSocketServer
 from twisted_ws.errors import ChannelError
+from twisted_ws.message import Published
 
 
 class Engine(LateEngine):
@@ -91,10 +92,10 @@ def test_answered(engine, server):
     server.publish("a", "1").addCallback(answers.append)
     server.publish("a", "2")
     with capturedLogs() as logged:
-        engine.asked.pop().callback(2)
-        engine.asked.pop().callback(1)
+        for offset in 2, 1:
+            engine.asked.pop().callback(Published("a", f"e:{offset}", 0))
         gc.collect()
-    assert (answers, logged) == ([1], [])
+    assert ([each.id for each in answers], logged) == (["e:1"], [])
 
 
 def test_cancelled(engine, server):

@@ -16,13 +16,14 @@ Three rules give each subscriber every message once and in order:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from hashlib import blake2b
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_ws.caller import Caller
 from twisted_ws.channels.audience import Audience
@@ -34,6 +35,7 @@ from twisted_ws.channels.subscribers.buffered import BufferedSubscriber
 from twisted_ws.channels.subscribers.formats import LARGE, Format
 from twisted_ws.channels.subscribers.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
+from twisted_ws.counts import SERVICE
 from twisted_ws.engines.contract import (
     Description,
     Engine,
@@ -77,7 +79,8 @@ class Channels:
         presence: the users on the channels.
         visitors: the subscribers over HTTP.
         room: bytes that may wait in a caller's outbox, one more message included.
-        limits, wheel, backlog, turns, fanOuts: the runtime's.
+        subscriptions: how many there are, to all channels and patterns together.
+        limits, wheel, backlog, turns, fanOuts, counts: the runtime's.
         seconds: the wheel's clock.
         unixTime: the wall clock.
         isGuarded: whether rules or grants decide for some service: then no pattern stands for names that begin with ``~``.
@@ -94,6 +97,9 @@ class Channels:
         self.fanOuts = runtime.fanOuts
         self.seconds = runtime.wheel.seconds
         self.unixTime = runtime.unixTime
+        self.counts = runtime.counts
+        self.subscriptions = 0
+        self._clock: Callable[[], float] = runtime.reactor.seconds
         self.room = min(ROOM, self.limits.maxSendBuffer // 2)
         self.visitors = Roster()
         self.presence = Presence(engine, self.wheel, self.fanOuts)
@@ -184,6 +190,7 @@ class Channels:
     def _end(self, subscriber: Subscriber, channel: str, left: tuple[str, ...], reason: str) -> None:
         subscriber.channels = left
         self._audiences[subscriber.format].remove(channel, subscriber)
+        self.subscriptions -= 1
         self._patterns -= isPattern(channel)
         self.presence.leave(channel, subscriber)
         self._unwatch(channel)
@@ -247,6 +254,7 @@ class Channels:
         idempotencyKey: str | None = None,
         asked: Message | None = None,
         limits: HistoryLimits | None = None,
+        source: str = SERVICE,
     ) -> Deferred[Published]:
         """Publish a message to all subscribers of `channel`, and keep it for those that come back.
 
@@ -258,6 +266,7 @@ class Channels:
             idempotencyKey: publish only once, however often this is called with the key within `Limits.idempotencyAge`.
             asked: what the publisher sent, if a service has replaced it by `message`; None: `message`.
             limits: how much of the channel is kept from now on; None: what the operator says of it, or `Limits`.
+            source: who publishes, as it is counted: `SERVICE`, `CLIENT` or `API` of `twisted_ws.counts`.
 
         Returns:
             A Deferred of the answer. It has fired already, unless the engine answers later, or the message has to wait for others
@@ -269,6 +278,22 @@ class Channels:
             TypeError: JSON has no form for `message`.
             ValueError: a lone surrogate in text or key.
         """
+        try:
+            return self._publish(channel, message, key, idempotencyKey, asked, limits, source)
+        except ChannelError as error:
+            self.counts.publishErrors.add(error.code)
+            raise
+
+    def _publish(
+        self,
+        channel: str,
+        message: Any,
+        key: str | None,
+        idempotencyKey: str | None,
+        asked: Message | None,
+        limits: HistoryLimits | None,
+        source: str,
+    ) -> Deferred[Published]:
         checkName(channel, self.limits.channelName)
         message = Message.of(message)
         size = len(message.payload)
@@ -284,8 +309,24 @@ class Channels:
             self.fanOuts.admit(size)
         if limits is None and self.options is not None:
             limits = self.options.history(channel)
+        begun = self._clock()
         answer = self._engine.publish(channel, message, key, idempotencyKey, fingerprint, limits)
-        return succeed(answer) if isinstance(answer, Published) else answer
+        if isinstance(answer, Published):
+            self._count(answer, begun, source)
+            return succeed(answer)
+        return answer.addCallbacks(self._count, self._countRefusal, callbackArgs=(begun, source))
+
+    def _count(self, published: Published, begun: float, source: str) -> Published:
+        counts, options = self.counts, self.options
+        counts.delivery.add(self._clock() - begun)
+        counts.recipients.add(published.recipients)
+        counts.published.add(source, "" if options is None else options.namespace(published.channel))
+        return published
+
+    def _countRefusal(self, failure: Failure) -> Failure:
+        if isinstance(failure.value, ChannelError):
+            self.counts.publishErrors.add(failure.value.code)
+        return failure
 
     # What the engine says (see `twisted_ws.engines.contract.Node`).
 
@@ -501,6 +542,7 @@ class Channels:
         if self.fanOuts.pending:
             self.fanOuts.came(subscriber.caller, channel)
         audience.add(channel, subscriber)
+        self.subscriptions += 1
         if not subscriber.channels and isinstance(subscriber.caller, Visitor):
             subscriber.caller.roster, subscriber.caller.membership = self.visitors, subscriber
             self.visitors.add(subscriber.caller)

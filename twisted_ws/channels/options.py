@@ -25,6 +25,10 @@ class ChannelOptions:
         # One object for all channels that have the same: engines keep it with each of them, and compare it with each message.
         self._histories: dict[tuple[int, float], HistoryLimits] = {}
 
+    def namespace(self, channel: str) -> str:
+        """Return the pattern of the table that stands for a channel, as it is written; "" if none does."""
+        return self._namespaces.find(channel).pattern if self._namespaces else ""
+
     def history(self, channel: str) -> HistoryLimits | None:
         """Return how much of a channel is kept; None for what `Limits` says."""
         if not self._keepsHistory:

@@ -19,6 +19,7 @@ from twisted_ws.channels.permissions import Permissions
 from twisted_ws.channels.subscribers.formats import SUBPROTOCOL
 from twisted_ws.channels.subscribers.mailbox import Policy
 from twisted_ws.channels.subscribers.websocket import ENTERING, JsonSubscriber, RawSubscriber
+from twisted_ws.counts import CLIENT
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.interceptors import Interceptor, intercept
 from twisted_ws.dispatch.largejson import decodeLarge, hasMoreValues
@@ -250,7 +251,7 @@ class ChannelService(WebSocketService):
             message = Message.of(message)
             # What a service makes of a message may differ each time (a timestamp, for example); what was sent does not.
             return await self.server.channels.publish(
-                channel, message if instead is None else instead, key, idempotencyKey, message
+                channel, message if instead is None else instead, key, idempotencyKey, message, source=CLIENT
             )
         except (TypeError, ValueError):
             # The hook's fault: what a client sends can always be encoded.

@@ -56,8 +56,7 @@ class ChannelRules:
         self._namespaces = namespaces = Namespaces(tables)
         self._tables = tables
         self.rates = PublicationRates(namespaces, self._counted) if namespaces.says(*RATES) else None
-        hasOptions = namespaces.says("history-messages", "history-age", "presence-delay", "policy")
-        self._channels.setOptions(ChannelOptions(namespaces, self._runtime.limits) if hasOptions else None)
+        self._channels.setOptions(ChannelOptions(namespaces, self._runtime.limits) if namespaces else None)
 
     def guard(self, path: str, service: ChannelService) -> None:
         """Let the rules decide for a service that is mounted, now and after each change."""

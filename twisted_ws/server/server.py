@@ -23,6 +23,7 @@ from twisted_ws.access.sources import MOST_BYTES, TokenMessage
 from twisted_ws.caller import Caller
 from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.service import ChannelService
+from twisted_ws.counts import SERVICE
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.examination import examine
 from twisted_ws.dispatch.interceptors import Interceptor, checkInterceptors, intercepted, interceptedUpgrade
@@ -115,6 +116,7 @@ class WebSocketServer:
         hosts: the names that clients may use for it on a loopback address, as `allowedHosts` says.
         proxies: the proxies that are trusted to report a client's address.
         runtime: what all its connections share, whatever their transport.
+        counts: what has happened, in numbers that `twisted_ws.metrics` shows.
         visits: the HTTP responses that do not end by themselves; a transport adds and removes them.
         engine: what numbers and keeps the messages of its channels.
         node: the server as its engine sees it.
@@ -157,6 +159,7 @@ class WebSocketServer:
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
         self.runtime = Runtime(reactor, self.limits, compression, unixTime)
+        self.counts = self.runtime.counts
         self._connectionClass = connectionClass(self.runtime)
         self._routes: Routes[Mounted] = Routes()
         self._interceptors = checkInterceptors(interceptors)
@@ -325,7 +328,7 @@ class WebSocketServer:
         return answerOf(taken, "broadcast", self.runtime.throttle) if self._mayFailLater else taken
 
     def publish(
-        self, channel: str, message: Any, *, key: str | None = None, idempotencyKey: str | None = None
+        self, channel: str, message: Any, *, key: str | None = None, idempotencyKey: str | None = None, source: str = SERVICE
     ) -> Deferred[Published]:
         """Send one message to all subscribers of a channel, and keep it for those that come back.
 
@@ -334,6 +337,7 @@ class WebSocketServer:
             message: str for text, bytes for binary, anything else as JSON text.
             key: of several messages with the same key, slow subscribers may get only the newest; see `ChannelService`.
             idempotencyKey: a second call with the same key within 5 minutes publishes nothing and returns the same result.
+            source: who publishes, as metrics count it.
 
         Returns:
             A Deferred of `Published`: the message's id, and how many it was written to.
@@ -345,7 +349,7 @@ class WebSocketServer:
             TypeError: JSON has no form for `message`.
             ValueError: text or key with a lone surrogate.
         """
-        answer = self.channels.publish(channel, message, key, idempotencyKey)
+        answer = self.channels.publish(channel, message, key, idempotencyKey, source=source)
         if not self._mayFailLater:
             return answer
         return answerOf(answer, f"publish to a channel of {channel.partition('.')[0]}", self.runtime.throttle)

@@ -14,6 +14,7 @@ from twisted_ws.access.kinds.ticket import TicketAuthenticator
 from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.page import Page
 from twisted_ws.channels.presence import AnswerBudget
+from twisted_ws.counts import API
 from twisted_ws.dispatch.largejson import hasMoreValues
 from twisted_ws.engines.contract import Description, Disconnect, Revocation, Unsubscribe
 from twisted_ws.errors import ChannelError
@@ -118,7 +119,9 @@ async def post(call: Call) -> schemas.Published:
     checkName(call.channel, call.server.limits.channelName)
     key = idempotencyKey(call.request)
     call.count(call.channel)
-    published = await call.server.publish(call.channel, messageOf(call.request), key=_given(call.query.key), idempotencyKey=key)
+    published = await call.server.publish(
+        call.channel, messageOf(call.request), key=_given(call.query.key), idempotencyKey=key, source=API
+    )
     return schemas.Published(*published)
 
 
@@ -385,7 +388,7 @@ async def _publish(call: Call, message: schemas.BatchMessage) -> schemas.Publish
     call.require("publish", message.channel)
     call.count(message.channel)
     published = await call.server.publish(
-        message.channel, _encoded(message), key=_given(message.key), idempotencyKey=_given(message.idempotencyKey)
+        message.channel, _encoded(message), key=_given(message.key), idempotencyKey=_given(message.idempotencyKey), source=API
     )
     return schemas.Published(*published)
 

@@ -273,7 +273,9 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
         return
 
     def whenGone() -> None:
-        server.visits.discard(stream)
+        if stream in server.visits:
+            server.visits.discard(stream)
+            server.counts.streams -= 1
         subscriber.leave()
 
     kind = CursorEventSubscriber if not alone else JsonEventSubscriber if json else EventSubscriber
@@ -287,6 +289,7 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
             subscriber.leave()
             raise stream.refusal
     server.visits.add(stream)
+    server.counts.streams += 1
     subscriber.open()
     identity = channelRequest.visitor.identity
     if identity is not None:

@@ -204,6 +204,7 @@ class Poll(Subscriber):
             self._answer()
             return
         self._server.visits.add(self)
+        self._server.counts.polls += 1
         self._request.whenGone = self.leave
         channels.wheel.after(self, self._longest())
 
@@ -221,7 +222,9 @@ class Poll(Subscriber):
         """End, because it was answered or the peer has left."""
         self._waiting = False
         self._request.whenGone = None
-        self._server.visits.discard(self)
+        if self in self._server.visits:
+            self._server.visits.discard(self)
+            self._server.counts.polls -= 1
         self._server.channels.wheel.drop(self)
         self._server.channels.leave(self)
 

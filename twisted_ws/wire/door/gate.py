@@ -196,6 +196,12 @@ class Gate:
         taken = self.open - (self._limits.descriptorReserve // 2 if essential else 0)
         return bool(0 < self._limits.maxConnections <= taken or (self._capacity is not None and taken >= self._capacity))
 
+    @property
+    def limit(self) -> int:
+        """How many connections may be open, as the settings and the descriptors allow; 0: nobody has said."""
+        limits = [each for each in (self._limits.maxConnections, self._capacity) if each]
+        return min(limits, default=0)
+
     def admit(self, address: str, essential: bool = False) -> bool:
         """Count one connection and return True, or return False if it must be closed.
 

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
+from twisted_ws.counts import Buckets
+
 # Seconds between two turns: how late a deadline may fire. It never fires early.
 TICK = 0.25
 
@@ -49,9 +51,10 @@ class Wheel:
         now: the wheel's time at its last turn, or when the first entry came: a clock that costs nothing to read, and is accurate
             to a `TICK` while anything is on the wheel.
         missed: seconds during which the reactor stood still, in total.
+        lag: how many seconds each turn came too late: what anything waits for that is due.
     """
 
-    __slots__ = ("_buckets", "_call", "_late", "_looked", "_reactor", "_seconds", "_turned", "missed", "now")
+    __slots__ = ("_buckets", "_call", "_due", "_late", "_looked", "_reactor", "_seconds", "_turned", "lag", "missed", "now")
 
     _log = Logger()
 
@@ -65,6 +68,8 @@ class Wheel:
         self._looked: float = self._seconds()  # the reactor's time when the wheel's was `now`
         self.now: float = self._looked
         self.missed = 0.0
+        self._due = self._looked  # the reactor's time of the next turn
+        self.lag = Buckets()
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
@@ -140,6 +145,7 @@ class Wheel:
 
     def _turn(self) -> None:
         looked, self._looked = self._looked, self._seconds()
+        self.lag.add(max(self._looked - self._due, 0.0))
         passed = self._looked - looked
         if 0 <= passed <= LATE:
             self._late = False
@@ -201,3 +207,4 @@ class Wheel:
             call = self._reactor.callLater(seconds, self._turn)
         if not call.called:  # else a finaliser ran the reactor, and the next call is noted already
             self._call = call
+            self._due = call.getTime()

@@ -739,6 +739,7 @@ typedef struct {
     char soon;  /* whether this turn of the reactor came within SOON of the one before */
     double now; /* the time of this turn */
     Py_ssize_t delivered; /* messages since `serve` was called, or what counts as as many */
+    unsigned long long messages, frameBytes; /* that have come in ordinary frames */
     int happenedNumber, happenedNext; /* how many events the kernel has reported, and the first that was not served */
     struct epoll_event happened[EVENTS_AT_ONCE];
 } PollSet;
@@ -1055,6 +1056,8 @@ serveLane(PollSet *set, int fd, PyObject *transport, PyObject *deliver, double n
     if (number)
         sender->lastData = now;
     set->delivered += number;
+    set->messages += number;
+    set->frameBytes += position;
     int failed = number == 1 && rest == NULL ? deliverOne(deliver, messages[0])
                                              : deliverAll(set, fd, transport, deliver, messages, number, rest);
     return more && size > 0 && !failed ? tellReady(set, transport, EPOLLIN, Py_NewRef(Py_None)) : failed;
@@ -1222,6 +1225,8 @@ pollSetDealloc(PyObject *self)
 
 static PyMemberDef pollSetMembers[] = {
     {"failed", T_OBJECT, offsetof(PollSet, failed), 0, NULL},
+    {"messages", T_ULONGLONG, offsetof(PollSet, messages), READONLY, NULL},
+    {"frameBytes", T_ULONGLONG, offsetof(PollSet, frameBytes), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

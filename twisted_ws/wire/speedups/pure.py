@@ -369,6 +369,8 @@ class PollSet:
 
     Attributes:
         failed: the transport that was being served when `serve` raised.
+        messages: how many messages have come in ordinary frames.
+        frameBytes: the size of those frames.
     """
 
     def __init__(self, ready: Callable[[Any, int, Any], object]) -> None:
@@ -381,6 +383,7 @@ class PollSet:
         self._serving = False
         self._delivered = 0  # messages since `serve` was called, or what counts as as many
         self.failed: Any = None
+        self.messages = self.frameBytes = 0
 
     def __len__(self) -> int:
         return len(self._asked)
@@ -559,6 +562,8 @@ class PollSet:
         if not messages:
             self._ready(transport, _IN, came)
         else:
+            self.messages += len(messages)
+            self.frameBytes += taken
             self._deliverAll(entry, lane, messages, came[taken:], now)
         if sender.secure and came.__class__ is bytes and came and tlsHasEnded(sender.handle):
             self._ready(transport, _IN, None)

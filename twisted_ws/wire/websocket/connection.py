@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_ws.counts import Counts
 from twisted_ws.errors import (
     ConnectionClosed,
     InternalError,
@@ -133,6 +134,7 @@ class WebSocketConnection(QuietServerProtocol):
     sharedRate: SharedRate | None = None
     _wheel: Wheel
     _fanOuts: FanOuts
+    _counts: Counts
     _outbox: Outbox
     _whenEased: Callable[[], None] | None = None  # called when the kernel has taken some of the waiting bytes
     _makeRoom: Callable[[], None] | None = None  # called when too much waits
@@ -265,6 +267,7 @@ class WebSocketConnection(QuietServerProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Handle what came, now or in a later turn."""
         self._heard += len(data)
+        self._counts.receivedBytes += len(data)
         if self._state is not OPEN:
             if self._state is CONNECTING:
                 if self._rest is None:
@@ -378,6 +381,7 @@ class WebSocketConnection(QuietServerProtocol):
             messages, taken = split(bytes(data[at : at + max(PIECE, size + HEADER)]), self.laneMaximum)
             if taken:
                 turns.left -= MESSAGE * len(messages)
+                self._counts.received += len(messages)
                 self.framesReceived(messages)
                 return taken
         piece = b"" if self._hasUnparsed() else bytes(data[at : at + FEED])
@@ -464,6 +468,11 @@ class WebSocketConnection(QuietServerProtocol):
     def _onMessageFrameEnd(self) -> None:
         """Note that data came."""
         self.sender.lastData = self.runtime.wheel.now
+
+    def _onMessageEnd(self) -> None:
+        """Deliver a whole message."""
+        self._counts.received += 1
+        super()._onMessageEnd()
 
     def _isWithin(self, rate: Rate, limit: int) -> bool:
         now = self.runtime.reactor.seconds()
@@ -584,6 +593,7 @@ class WebSocketConnection(QuietServerProtocol):
             self._outbox.written += 1
             self._outbox.control(frame(opcode, payload), waiter)
             return waiter
+        self._counts.sent += 1
         self.sender.lastData = self.runtime.wheel.now
         deflate = self._perMessageCompress
         waiter = self._outbox.message(frame(opcode, payload) if deflate is None else compressedFrame(deflate, opcode, payload))
@@ -603,6 +613,7 @@ class WebSocketConnection(QuietServerProtocol):
         """
         if self._fanOuts.pending:
             self._catchUp()
+        self._counts.sent += 1
         begun = self.sender.send(FIN | opcode, payload, self._wheel.now)
         if begun is None:
             return
@@ -633,6 +644,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     def sendText(self, payload: bytes) -> bool:
         """Send a text message to this peer alone, without a Deferred; return whether the connection is open and took it."""
+        self._counts.sent += 1
         return self._sendAlone(TEXT, payload)
 
     def _sendAlone(self, opcode: int, payload: bytes) -> bool:
@@ -953,6 +965,6 @@ def connectionClass(runtime: Runtime) -> type[WebSocketConnection]:
     """Return the class of one server's connections."""
     options = serverOptions(runtime.limits, runtime.reactor)
     limits = runtime.limits
-    own = {"runtime": runtime, "_wheel": runtime.wheel, "_fanOuts": runtime.fanOuts}
+    own = {"runtime": runtime, "_wheel": runtime.wheel, "_fanOuts": runtime.fanOuts, "_counts": runtime.counts}
     own |= {"limits": limits, "laneMaximum": limits.maxMessageSize}
     return shareKeys(type("WebSocketConnection", (WebSocketConnection,), {**options, **own}), _NAMES)

@@ -218,6 +218,7 @@ class FanOuts:
         "_backlog",
         "_bytes",
         "_caught",
+        "_counts",
         "_current",
         "_late",
         "_limits",
@@ -236,6 +237,7 @@ class FanOuts:
         self._backlog = runtime.backlog
         self._limits = runtime.limits
         self._wheel = runtime.wheel
+        self._counts = runtime.counts
         self.pending: deque[FanOut] = deque()
         self._number = 0
         self._scheduled = self._working = False
@@ -295,6 +297,7 @@ class FanOuts:
                 if behind:
                     break
             if not behind and begun == len(parts):
+                self._count(count, size)
                 return count
         try:
             fanOut = FanOut(parts, names, find, size, overlaps, deliver, begun)
@@ -328,6 +331,11 @@ class FanOuts:
             return fanOut.count  # a finaliser ran the reactor
         fanOut.done = done
         return done
+
+    def _count(self, recipients: int, size: int) -> None:
+        counts = self._counts
+        counts.deliveries += recipients
+        counts.deliveredBytes += recipients * size
 
     def came(self, person: Any, name: str) -> None:
         """Note that a caller or visitor is there for a name from now on: what is `pending` is not for it. Called while any is."""
@@ -454,6 +462,8 @@ class FanOuts:
                     fanOut.isDone = True
                     self._forget(fanOut)
                     pending.popleft()
+                    if fanOut.deliver is None:
+                        self._count(fanOut.count, fanOut.size)
                     if fanOut.done is not None:
                         fanOut.done.callback(fanOut.count)
         finally:

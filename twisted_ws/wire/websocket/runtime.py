@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from twisted_ws.counts import Counts
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
 from twisted_ws.wire.door.gate import Gate
@@ -52,6 +53,7 @@ class Runtime:
         taking: the connections whose input is being handled, as nested pairs, innermost first: a handler or a finaliser may run
             the reactor.
         deciding: the front doors whose handshake waits for the service's decision.
+        counts: what has happened.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Runtime:
     ) -> None:
         self.reactor = reactor
         self.unixTime = unixTime
+        self.counts = Counts()
         self.limits = limits = limits or Limits()
         self.compression = compression
         self.wheel = Wheel(reactor)

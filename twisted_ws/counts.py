@@ -1,0 +1,153 @@
+"""What a server has done so far, in plain numbers: what an event costs here is an addition.
+
+Nothing here knows what is made of the numbers: `twisted_ws.metrics` reads them, each time that somebody asks.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+# Upper ends of buckets, in seconds: half a millisecond, and twice as much thirteen times.
+SECONDS = tuple([0.0005 * 2**each for each in range(14)])
+# The same for the recipients of one message.
+RECIPIENTS = (0, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
+
+# Who publishes: code in the server's own process, a client of a service of channels, or a publisher over HTTP.
+SERVICE, CLIENT, API = "service", "client", "api"
+
+# The rows of one table. Labels come from sets that are closed or nearly so; this holds where one is not.
+MOST_ROWS = 200
+# What stands for the labels of all rows beyond that.
+OTHER = "other"
+
+
+class Buckets:
+    """A histogram: how many values were up to each of some bounds, and their sum.
+
+    Args:
+        bounds: the upper ends, in order; a last bucket takes what is above.
+
+    Attributes:
+        bounds: as given.
+        counts: the number of values in each bucket, not added up.
+        sum: of all values.
+    """
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+
+class Table:
+    """Counts by labels: at most `MOST_ROWS` rows, and one more for all others.
+
+    Args:
+        labels: how many labels a row has.
+
+    Attributes:
+        rows: the counts.
+    """
+
+    __slots__ = ("_labels", "rows")
+
+    def __init__(self, labels: int) -> None:
+        self._labels = labels
+        self.rows: dict[tuple[str, ...], int] = {}
+
+    def add(self, *labels: str) -> None:
+        """Count one more."""
+        self.increase(1, *labels)
+
+    def increase(self, by: int, *labels: str) -> None:
+        """Count `by` more."""
+        rows = self.rows
+        if labels not in rows:
+            if len(rows) >= MOST_ROWS:
+                labels = (OTHER,) * self._labels
+                if labels not in rows:
+                    rows[labels] = 0
+            else:
+                rows[labels] = 0
+        rows[labels] += by
+
+
+class BucketTable:
+    """Histograms by labels, as many as in a `Table`.
+
+    Args:
+        labels: how many labels a row has.
+        bounds: see `Buckets`.
+
+    Attributes:
+        rows: the histograms.
+    """
+
+    __slots__ = ("_bounds", "_labels", "rows")
+
+    def __init__(self, labels: int, bounds: Sequence[float] = SECONDS) -> None:
+        self._labels = labels
+        self._bounds = bounds
+        self.rows: dict[tuple[str, ...], Buckets] = {}
+
+    def of(self, *labels: str) -> Buckets:
+        """Return the histogram of a row."""
+        found = self.rows.get(labels)
+        if found is None:
+            if len(self.rows) >= MOST_ROWS:
+                labels = (OTHER,) * self._labels
+                found = self.rows.get(labels)
+            if found is None:
+                found = self.rows[labels] = Buckets(self._bounds)
+        return found
+
+
+class Counts:
+    """What has happened at one server, whatever its transports.
+
+    Attributes:
+        received: messages from callers, without those that the lane has counted (`PollSet.messages`).
+        receivedBytes: bytes of their frames, without those of the lane (`PollSet.frameBytes`).
+        sent: messages to one caller alone: replies, and what a service writes.
+        deliveries: messages that went to many, each counted for every recipient that took it.
+        deliveredBytes: bytes of their payloads, counted likewise.
+        published: publications, by source and namespace.
+        publishErrors: publications that were refused, by code.
+        delivery: seconds from a publication to the moment when everybody here that keeps up has it.
+        recipients: how many took a publication.
+        streams, polls: event streams that are open, and polls that wait.
+    """
+
+    __slots__ = (
+        "deliveredBytes",
+        "deliveries",
+        "delivery",
+        "polls",
+        "publishErrors",
+        "published",
+        "received",
+        "receivedBytes",
+        "recipients",
+        "sent",
+        "streams",
+    )
+
+    def __init__(self) -> None:
+        self.received = self.receivedBytes = self.sent = 0
+        self.deliveries = self.deliveredBytes = 0
+        self.published = Table(2)
+        self.publishErrors = Table(1)
+        self.delivery = Buckets()
+        self.recipients = Buckets(RECIPIENTS)
+        self.streams = self.polls = 0
