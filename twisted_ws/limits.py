@@ -104,6 +104,10 @@ class Limits:
         "the oldest is closed with 1013",
         "that wait for this message: each takes a few KiB, and nobody knows whose it is",
     )
+    # The admin page
+    adminSession: float = _limit(12 * 3600, "seconds", "logged out", "a working day; whoever stays logs in again")
+    adminSessions: int = _limit(100, "sessions", "the oldest is logged out", "a few people, each with some browsers")
+    adminTails: int = _limit(16, "tails", "429", "each looks at the messages of what it follows, in every process")
     # Messages
     maxMessageSize: int = _limit(1 * MIB, "bytes", "1009", "after inflation; a message is held in memory until it is whole")
     fragmentCharge: int = _limit(

@@ -22,6 +22,7 @@ from zope.interface import Interface, implementer
 
 from twisted_ws.access.buckets import TokenBuckets
 from twisted_ws.access.publishers.keys import KeyFile, KeyHolder
+from twisted_ws.access.publishers.sessions import Session, Sessions
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
@@ -123,6 +124,8 @@ class Credentials:
     Attributes:
         requiresCredentials: whether there is anything to check; otherwise everybody is let in.
         challenges: the values of WWW-Authenticate (RFC 9110 section 11.6.1).
+        takes: what the login of the admin page takes: ``key``, ``password``.
+        sessions: who is logged in there.
 
     Raises:
         ConfigurationError: a checker that does not take a user name and password, or a key file that cannot be used.
@@ -147,12 +150,16 @@ class Credentials:
         self._portals = [self._portal(checker) for checker in checkers]
         self._keys = KeyFile(keyFile) if keyFile is not None else None
         self.requiresCredentials = bool(self._portals) or self._keys is not None
-        challenges = []
+        self.sessions = Sessions(limits, reactor.seconds)
+        challenges, takes = [], []
         if self._keys is not None:
+            takes.append("key")
             challenges.append('Bearer realm="broadcast"')
         if self._portals:
+            takes.append("password")
             challenges.append('Basic realm="broadcast", charset="UTF-8"')
         self.challenges = tuple(challenges)
+        self.takes = tuple(takes)
 
     def __repr__(self) -> str:
         return f"<Credentials {', '.join(self.challenges) or 'none required'}>"
@@ -163,13 +170,27 @@ class Credentials:
         return Portal(_Realm(), [checker])
 
     def reload(self) -> None:
-        """Read the key file again; if that raises, the old keys stay.
+        """Read the key file again, and log everybody out if the keys have changed; if that raises, the old keys stay.
 
         Raises:
             ConfigurationError: the file cannot be used; the text says why.
         """
-        if self._keys is not None:
-            self._keys.reload()
+        if self._keys is not None and self._keys.reload():
+            self.sessions.clear()
+
+    def logIn(self, authorization: str, address: str) -> Deferred[tuple[str, Session]]:
+        """Begin a session for whoever has sent this; for arguments and errors see `check`.
+
+        Returns:
+            A Deferred of the cookie and the session.
+        """
+
+        def begin(holder: KeyHolder) -> tuple[str, Session]:
+            kind, _, key = authorization.partition(" ")
+            lasts = self._keys.lasts(key) if self._keys is not None and kind == "Bearer" else None
+            return self.sessions.begin(holder, lasts)
+
+        return self.check(authorization, address).addCallback(begin)
 
     def check(self, authorization: str | None, address: str) -> Deferred[KeyHolder]:
         """Return who sent this header.

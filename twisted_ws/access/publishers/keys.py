@@ -48,6 +48,11 @@ class _Key(NamedTuple):
     until: float | None
     line: int
 
+    @property
+    def said(self) -> tuple[bytes, str, str, float | None]:
+        """What makes it the same key."""
+        return self.digest, self.holder.name, str(self.holder.scopes), self.until
+
 
 class KeyFile:
     """The API keys in a file, one in each line; empty lines and lines that begin with ``#`` are skipped.
@@ -79,13 +84,13 @@ class KeyFile:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def reload(self) -> None:
-        """Read the file again; if that raises, the old keys stay.
+    def reload(self) -> bool:
+        """Read the file again, and return whether its keys are others now; if that raises, the old ones stay.
 
         Raises:
             ConfigurationError: as for the class.
         """
-        self._keys = self._parse(self._read())
+        before, self._keys = self._keys, self._parse(self._read())
         for each in self._keys:
             if each.until is not None and each.until - self._unixTime() < WARN_DAYS * _DAY:
                 _log.warn(
@@ -96,6 +101,7 @@ class KeyFile:
                     ends="expires after" if self._counts(each) else "expired after",
                     day=datetime.fromtimestamp(each.until - _DAY, UTC).date(),
                 )
+        return [each.said for each in before] != [each.said for each in self._keys]
 
     def find(self, key: str) -> KeyHolder | None:
         """Return who has `key` (named "line 3" if it has no name), None if the key is unknown or has ended.
@@ -104,6 +110,11 @@ class KeyFile:
         """
         found = self._lines(key)
         return next((each.holder for each in reversed(found) if self._counts(each)), None)
+
+    def lasts(self, key: str) -> float | None:
+        """Return the seconds for which a key still counts; None: it has no end."""
+        ends = [each.until for each in self._lines(key) if self._counts(each)]
+        return max(ends[-1] - self._unixTime(), 0) if ends and ends[-1] is not None else None
 
     def expired(self, key: str) -> str | None:
         """Return which key this is whose last day has passed, such as "shop, line 3"; None for any other."""

@@ -12,6 +12,8 @@ from twisted_ws.spelling import didYouMean
 OF_CHANNELS = ("publish", "read", "delete", "unsubscribe")
 # What else it may do; ``admin`` is everything.
 ADMIN = "admin"
+# What an operation asks for that shows who is connected and how the server does: to read all channels.
+WATCH = "read:*"
 OTHERS = ("broadcast", "disconnect", "revoke", "tickets", "metrics", ADMIN)
 
 
@@ -57,12 +59,20 @@ class Scopes:
     def allows(self, scope: str, channel: str | None = None) -> bool:
         """Return whether this scope is among them, for a channel if it is one of `OF_CHANNELS`; None: for any channel at all.
 
-        ``admin`` reaches all channels, those of the server (``~...``) too.
+        ``admin`` reaches all channels, those of the server (``~...``) too. ``read:*``, as an own word, is to read all others, and
+        whoever may do that may see ``metrics``, too.
         """
         if ADMIN in self._words or scope in self._words:
             return True
+        if scope in (WATCH, "metrics"):
+            scope, channel = "read", "*"
         grants = self._grants.get(scope)
         return grants is not None and (channel is None or grants.allows(channel))
+
+    def may(self) -> list[str]:
+        """Return the words of what is allowed at all, for the admin page: ``read`` only if it is for all channels."""
+        words = [each for each in (*OF_CHANNELS, *OTHERS) if self.allows(each)]
+        return words if self.allows(WATCH) else []
 
     def __str__(self) -> str:
         """Return them as they are written in the file of keys."""
