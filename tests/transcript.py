@@ -33,6 +33,7 @@ from typing import Any
 
 from tests.live.nursery import BIN, early, run, start
 from tests.ports import freePort
+from twisted_ws.commands.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 # Long enough for a machine that does something else at the same time; no test waits for it but one that fails.
@@ -43,7 +44,7 @@ _UNCOMPILED = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 _FENCE = re.compile(r"^(?P<fence>`{3,})(?P<kind>[^\n]*)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;]*[A-Za-z]|[78])|\r")
-_COMMANDS = r"(?! connect| broadcast| explain| token)"
+_COMMANDS = rf"(?! (?:{'|'.join(COMMANDS)})\b)"
 _SERVER = re.compile(rf"^(?:\w+=\S+ )*(?:twistd|twisted-ws{_COMMANDS}|python embed\.py)\b(?!.*--(?:help|version))")
 _APPLICATION = re.compile(r"^(?:flask|uvicorn|python manage\.py runserver) ")
 _CLIENT = re.compile(r'^(?:\w+=\S+ )*(?:websockets "?ws|curl -N )')

@@ -29,6 +29,9 @@ class Authenticator(Protocol):
     that the user may subscribe to and publish to, or raises `AccessRefused`; it is what the word ``ask`` of a rule means.
     One whose ``takesMessage`` is true also reads the token of a client's first message
     (`twisted_ws.access.sources.TokenMessage`), for which WebSocket handshakes without credentials are let in.
+    With the coroutine function ``probe()``, it asks the server that it depends on, once and without a client, for
+    ``twisted-ws check --connect``: it returns a few words about the answer, "" if there is nobody to ask, and raises
+    `twisted_ws.access.asking.exchange.Unanswered` if there is none.
     """
 
     def identify(self, request: UpgradeRequest) -> Identity | Awaitable[Identity | None] | None:

@@ -23,7 +23,7 @@ from twisted_ws.daemon.listening.listeners import Listener
 from twisted_ws.daemon.loading.authenticators import makeAuthenticators
 from twisted_ws.daemon.loading.engines import engineMaker
 from twisted_ws.daemon.loading.targets import loadInterceptor, loadService
-from twisted_ws.daemon.settings import Settings, changes
+from twisted_ws.daemon.settings import Mount, Settings, changes
 from twisted_ws.engines.historyfile import HistoryFile
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
@@ -79,8 +79,8 @@ class Daemon(MultiService):
         self.server.started().addErrback(self._engineFailed)
         self._history = self._makeHistory()  # before a service can publish anything
         self._mount()
-        self._credentials = Credentials(settings.checkers, settings.apiKeyFile, settings.limits, reactor)
-        self._audit = None if settings.auditLog is None else AuditLog(settings.auditLog, reactor)
+        self._credentials = self._makeCredentials()
+        self._audit = self._makeAudit()
         self._tls = self._makeTLS()
         self._pages: PagesResource | None = None
         self.broadcastURL = ""
@@ -128,19 +128,7 @@ class Daemon(MultiService):
     def _mount(self) -> None:
         """Mount the services."""
         for mount in self.settings.services:
-            try:
-                service = loadService(mount.target, mount.options)
-                self.server.mount(
-                    mount.path,
-                    service,
-                    authenticate=mount.authenticate,
-                    scopes=mount.scopes,
-                    interceptors=[loadInterceptor(each) for each in mount.interceptors],
-                )
-            except ServiceError:
-                raise  # its text names the service
-            except ConfigurationError as error:
-                raise ConfigurationError(f"{mount}: {error}") from None
+            self._mountOne(mount)
         for path in self.server.channelRules.restricted:
             self._log.info(
                 '{path}: clients may subscribe to what their credentials grant, and publish to nothing, unless [channels."*"] '
@@ -148,6 +136,21 @@ class Daemon(MultiService):
                 path=path,
             )
         self._warnOfAsking()
+
+    def _mountOne(self, mount: Mount) -> None:
+        try:
+            service = loadService(mount.target, mount.options)
+            self.server.mount(
+                mount.path,
+                service,
+                authenticate=mount.authenticate,
+                scopes=mount.scopes,
+                interceptors=[loadInterceptor(each) for each in mount.interceptors],
+            )
+        except ServiceError:
+            raise  # its text names the service
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{mount}: {error}") from None
 
     def _warnOfAsking(self) -> None:
         """Say that there is nobody who could be asked."""
@@ -171,6 +174,14 @@ class Daemon(MultiService):
         history = HistoryFile(self.settings.historyFile, self._reactor)
         history.load(engine)
         return history
+
+    def _makeCredentials(self) -> Credentials:
+        settings = self.settings
+        return Credentials(settings.checkers, settings.apiKeyFile, settings.limits, self._reactor)
+
+    def _makeAudit(self) -> AuditLog | None:
+        path = self.settings.auditLog
+        return None if path is None else AuditLog(path, self._reactor)
 
     def _makeTLS(self) -> ServerTLS | None:
         settings = self.settings

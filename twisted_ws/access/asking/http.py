@@ -108,6 +108,13 @@ class HTTPAuthenticator:
         """Learn who counts wrong credentials."""
         self._verdicts.start(host)
 
+    async def probe(self) -> str:
+        """Ask about a visitor without credentials (see `Authenticator`): any answer shows that the back end is there."""
+        answer = await self._backEnd.ask(self._signed(Question("GET", self._url, (("accept", "application/json"),))))
+        if answer.status not in (200, 204, 401, 403):
+            raise Unanswered(f"it answered {answer.status}")
+        return f"{self._url}: it answers {answer.status} without credentials"
+
     def stop(self) -> Deferred[None]:
         """Give up all questions."""
         return self._backEnd.stop()

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_ws.access.asking.answers import Kept
 from twisted_ws.access.asking.backend import BackEnd, checkURL, makeBackEnd
-from twisted_ws.access.asking.exchange import Answer, Question
+from twisted_ws.access.asking.exchange import Answer, Question, Unanswered
 from twisted_ws.access.asking.reading import GrantsOf, scopesOf
 from twisted_ws.access.asking.verdicts import LONGEST_STALE, Verdict, Verdicts
 from twisted_ws.access.authenticator import AuthenticatorSettings, Host
@@ -98,6 +98,14 @@ class IntrospectionAuthenticator:
         """Learn who counts wrong tokens."""
         self._verdicts.start(host)
 
+    async def probe(self) -> str:
+        """Ask about a token that nobody has issued (see `Authenticator`)."""
+        answer = await self._backEnd.ask(self._question("twisted-ws-check"))
+        if answer.status != 200:
+            why = ": is the client's secret right?" if answer.status in (400, 401, 403) else ""
+            raise Unanswered(f"it answered {answer.status}{why}")
+        return f"{self._url}: it answers"
+
     def stop(self) -> Deferred[None]:
         """Give up all questions."""
         return self._backEnd.stop()
@@ -123,7 +131,7 @@ class IntrospectionAuthenticator:
         key = hashlib.sha256(bytes([found.isAmbient]) + data).digest()
         return self._verdicts.find(key, address, partial(self._ask, key, token, found.isAmbient))
 
-    def _ask(self, key: bytes, token: str, isAmbient: bool) -> Deferred[Kept[Verdict]]:
+    def _question(self, token: str) -> Question:
         # RFC 6749 section 2.3.1: both are encoded as in a form before they become a password of HTTP.
         secret = self._secret.secrets[0].decode("utf-8", "replace")
         password = base64.b64encode(f"{quote_plus(self._client)}:{quote_plus(secret)}".encode()).decode()
@@ -133,7 +141,10 @@ class IntrospectionAuthenticator:
             ("accept", "application/json"),
         )
         body = urlencode({"token": token, "token_type_hint": "access_token"}, errors="replace").encode()
-        later: Deferred[Any] = self._backEnd.ask(Question("POST", self._url, headers, body))
+        return Question("POST", self._url, headers, body)
+
+    def _ask(self, key: bytes, token: str, isAmbient: bool) -> Deferred[Kept[Verdict]]:
+        later: Deferred[Any] = self._backEnd.ask(self._question(token))
         return later.addCallback(self._read, key, isAmbient)
 
     def _read(self, answer: Answer, key: bytes, isAmbient: bool) -> Kept[Verdict]:

@@ -139,6 +139,27 @@ def freshFor(cacheControl: str) -> float:
     return min(max(float(found[1]), LEAST_FRESH), MOST_FRESH)
 
 
+def _question(url: str) -> Question:
+    return Question("GET", url, (("accept", "application/json"),))
+
+
+def _keysOf(answer: Answer) -> tuple[Key, ...]:
+    """Return the keys in an answer.
+
+    Raises:
+        Unanswered: it has none that can be used.
+    """
+    if answer.status != 200:
+        raise Unanswered(f"it answered {answer.status}")
+    try:
+        keys = parseKeys(answer.body)
+    except ValueError as error:
+        raise Unanswered(str(error)) from None
+    if not keys:
+        raise Unanswered("the set has no key that can verify a signature")
+    return keys
+
+
 class RemoteKeys:
     """The keys at a URL: fetched at the start, again when they are no longer fresh, and when an unknown one is asked for.
 
@@ -172,6 +193,16 @@ class RemoteKeys:
     def start(self) -> None:
         """Fetch the keys, and go on doing so; a URL that cannot be reached is a line in the log."""
         self._again()
+
+    async def probe(self) -> str:
+        """Ask for the keys once, keep nothing, and return in words what there is.
+
+        Raises:
+            Unanswered: there is no answer, or none that can be used.
+        """
+        answer = await self._backEnd.ask(_question(self._url))
+        count = len(_keysOf(answer))
+        return f"{self._url}: {count} key{'' if count == 1 else 's'}"
 
     def stop(self) -> Deferred[None]:
         """Fetch no more."""
@@ -254,22 +285,14 @@ class RemoteKeys:
 
     def _fetch(self) -> Deferred[Kept[bool]]:
         try:
-            asked: Deferred[Any] = self._backEnd.ask(Question("GET", self._url, (("accept", "application/json"),)))
+            asked: Deferred[Any] = self._backEnd.ask(_question(self._url))
         except Unanswered as error:
             self._schedule(error.seconds or RETRY)
             raise
         return asked.addCallback(self._take).addErrback(self._failed)
 
     def _take(self, answer: Answer) -> Kept[bool]:
-        if answer.status != 200:
-            raise Unanswered(f"it answered {answer.status}")
-        try:
-            keys = parseKeys(answer.body)
-        except ValueError as error:
-            raise Unanswered(str(error)) from None
-        if not keys:
-            raise Unanswered("the set has no key that can verify a signature")
-        self._keys = keys
+        self._keys = _keysOf(answer)
         self._fetchedAt = self._clock()
         self._schedule(freshFor(answer.cacheControl))
         return Kept(True, 0)

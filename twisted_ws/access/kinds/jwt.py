@@ -124,6 +124,10 @@ class JWTAuthenticator:
         if self._keys is not None:
             self._keys.start()
 
+    async def probe(self) -> str:
+        """Ask for keys that change (see `Authenticator`); "" if they are in a file."""
+        return await self._keys.probe() if isinstance(self._keys, RemoteKeys) else ""
+
     def stop(self) -> Any:
         """Fetch no more; return a Deferred if that takes time."""
         return None if self._keys is None else self._keys.stop()

@@ -12,11 +12,12 @@ from ldaptor.protocols import pureber, pureldap
 from OpenSSL.crypto import X509
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 from twisted.python.failure import Failure
 
+from twisted_ws.access.asking.exchange import Unanswered
 from twisted_ws.access.authenticator import AuthenticatorSettings
 from twisted_ws.access.kinds.login import CACHE, Login, userName, wrongPassword
 from twisted_ws.access.options import Options
@@ -280,6 +281,15 @@ class LDAPAuthenticator(Login):
             if not password:
                 raise ConfigurationError(f"The password file {file.path} is empty.")
             self._password = password
+
+    async def probe(self) -> str:
+        """Ask the directory for a connection, as for searches (see `Authenticator`)."""
+        try:
+            connection = await self._connect(self._dn.encode(), self._password)
+        except (ConnectError, ConnectionLost, DirectoryError) as error:
+            raise Unanswered(str(error) or type(error).__name__) from None
+        connection.leave()
+        return "the directory answers" + (f" {self._dn}" if self._dn else "")
 
     def stop(self) -> None:
         """Leave the directory."""

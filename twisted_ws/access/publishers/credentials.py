@@ -164,6 +164,11 @@ class Credentials:
     def __repr__(self) -> str:
         return f"<Credentials {', '.join(self.challenges) or 'none required'}>"
 
+    @property
+    def keys(self) -> KeyFile | None:
+        """The API keys; None without any."""
+        return self._keys
+
     def _portal(self, checker: ICredentialsChecker) -> Portal:
         if not any(each.isOrExtends(IUsernamePassword) for each in checker.credentialInterfaces):
             raise ConfigurationError(f"the checker {type(checker).__name__} does not take a user name and password")

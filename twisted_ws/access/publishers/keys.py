@@ -128,11 +128,14 @@ class KeyFile:
     def _counts(self, key: _Key) -> bool:
         return key.until is None or self._unixTime() < key.until
 
+    def __iter__(self) -> Iterator[tuple[int, KeyHolder, bool]]:
+        """Yield the line of each key, who has it, and whether it still counts."""
+        for each in self._keys:
+            yield each.line, each.holder, self._counts(each)
+
     def named(self, name: str) -> Iterator[tuple[int, KeyHolder, bool]]:
         """Yield the line of each key of this name, who has it, and whether it still counts."""
-        for each in self._keys:
-            if each.holder.name == name:
-                yield each.line, each.holder, self._counts(each)
+        return (each for each in self if each[1].name == name)
 
     def _read(self) -> bytes:
         try:

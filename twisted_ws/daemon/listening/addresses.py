@@ -148,6 +148,17 @@ class ListenAddress:
         Raises:
             ConfigurationError: something would.
         """
+        self.examinePath()
+        path = self.path
+        if os.path.isabs(path) and _holder(path) is not None:
+            raise ConfigurationError(self._taken(path))
+
+    def examinePath(self) -> None:
+        """Do the same, but for a server that listens there already.
+
+        Raises:
+            ConfigurationError: something would.
+        """
         path = self.path
         if not os.path.isabs(path):
             return  # the runner may change to another directory before it counts
@@ -160,8 +171,6 @@ class ListenAddress:
             raise ConfigurationError(f"--{self.option}: there is no directory for {path}: create it, or choose another.")
         if not os.access(directory, os.W_OK | os.X_OK):
             raise ConfigurationError(f"--{self.option}: this user may not write to the directory of {path}: choose another.")
-        if _holder(path) is not None:
-            raise ConfigurationError(self._taken(path))
 
     def clear(self) -> None:
         """Remove what a killed server has left of its Unix socket.

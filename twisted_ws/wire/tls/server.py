@@ -114,6 +114,11 @@ class ServerTLS:
         self._load(self.settings if settings is None else settings)
 
     @property
+    def certificate(self) -> x509.Certificate:
+        """The certificate in use."""
+        return self._key.certificate
+
+    @property
     def fingerprint(self) -> str:
         """The SHA-256 of the certificate in use, as ``AA:BB:...``."""
         return self._key.fingerprint

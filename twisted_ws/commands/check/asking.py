@@ -1,0 +1,64 @@
+"""Whom the server would ask: key sets, applications, directories and the engine, each asked once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import TimeoutError as TookTooLong
+
+from twisted_ws.access.asking.exchange import Unanswered
+from twisted_ws.commands.check.findings import Report
+from twisted_ws.daemon.loading.authenticators import makeAuthenticators
+from twisted_ws.daemon.loading.engines import MEMORY, engineMaker
+from twisted_ws.daemon.settings import Settings
+from twisted_ws.errors import ChannelError, ConfigurationError
+from twisted_ws.server.server import WebSocketServer
+
+# Seconds for each of them to answer.
+PATIENCE = 10.0
+
+
+async def askAll(settings: Settings, report: Report, reactor: Any) -> None:
+    """Ask all of them.
+
+    Args:
+        settings: the settings, which are right.
+        report: gets the answers, and what is wrong.
+        reactor: the reactor.
+    """
+    _, authenticators = makeAuthenticators(settings, reactor)
+    for name, each in authenticators.items():
+        probe = getattr(each, "probe", None)
+        if probe is None:
+            continue
+        try:
+            answer = await Deferred.fromCoroutine(probe()).addTimeout(PATIENCE, reactor)
+        except TookTooLong:
+            report.wrong("no-answer", f"authenticators.{name}: no answer within {PATIENCE:g} seconds")
+        except Unanswered as error:
+            report.wrong("no-answer", f"authenticators.{name}: {error.detail}")
+        else:
+            if answer:
+                report.asked.append(f"authenticators.{name}: {answer}")
+        if (stop := getattr(each, "stop", None)) is not None:
+            await maybeDeferred(stop)
+    if settings.engine != MEMORY:
+        await _askEngine(settings, report, reactor)
+
+
+async def _askEngine(settings: Settings, report: Report, reactor: Any) -> None:
+    """Join the engine as one more server without clients, and leave again."""
+    server = WebSocketServer(limits=settings.limits, engine=engineMaker(settings), reactor=reactor)
+    try:
+        await server.started().addTimeout(PATIENCE, reactor)
+        asked = server.engine.nodes()
+        nodes = await asked if isinstance(asked, Deferred) else asked
+    except TookTooLong:
+        report.wrong("no-answer", f"--engine: no answer within {PATIENCE:g} seconds")
+    except (ConfigurationError, ChannelError) as error:
+        report.wrong("no-answer", f"--engine: {error}")
+    else:
+        others = len(nodes) - 1
+        report.asked.append(f"--engine {settings.engine}: it answers; other nodes: {others}")
+    await server.stop(0).addErrback(lambda failure: None).addTimeout(PATIENCE, reactor)
