@@ -56,7 +56,7 @@ def test_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_readKey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key stands alone, or behind its name as in the server's own file, whose first key is used."""
     file = tmp_path / "keys"
-    for content in ("k1\n", "# all\n\n shop: k1 \nother: k2\n"):
+    for content in ("k1\n", "# all\n\n shop: k1 \nother: k2\n", "shop: k1 until=2099-01-01 publish:a.* read:b\n"):
         file.write_text(content)
         assert readKey(str(file), "KEY") == "k1"
     monkeypatch.setenv("KEY", "k3")
@@ -65,6 +65,9 @@ def test_readKey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert readKey(None, "KEY") is None
     file.write_text("# none\n")
     with pytest.raises(ConfigurationError, match="has no key"):
+        readKey(str(file), "KEY")
+    file.write_text(f"shop: sha256:{'0' * 64} publish:a.*\n")
+    with pytest.raises(ConfigurationError, match="give a file with the key itself"):
         readKey(str(file), "KEY")
 
 

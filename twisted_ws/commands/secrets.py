@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from twisted_ws.access.publishers.keys import keyIn
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import printable
 
@@ -59,9 +60,14 @@ def readKey(path: str | None, variable: str) -> str | None:
         lines: list[str] = [os.environ.get(variable, "")]
     else:
         lines = _read(path, "key file").splitlines()
-    keys = [text.rpartition(":")[2].strip() for text in map(str.strip, lines) if text and not text.startswith("#")]
+    keys = [keyIn(text) for text in lines if text.strip() and not text.startswith("#")]
     if path is not None and not keys:
         raise ConfigurationError(f"The key file {printable(path)} has no key: put one into it, as KEY or as name: KEY.")
+    if keys and keys[0].startswith("sha256:"):
+        raise ConfigurationError(
+            f"The key file {printable(path or variable)} has the SHA-256 of its first key, which opens nothing: give a file with "
+            "the key itself."
+        )
     return keys[0] if keys else None
 
 

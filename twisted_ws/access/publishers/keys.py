@@ -171,6 +171,12 @@ _LINE = re.compile(r"(?:(?P<name>[^:\s]+)\s*:\s*)?(?P<key>sha256:\S*|[^:\s]*)(?P
 _DIGEST = re.compile(r"sha256:[0-9A-Fa-f]{64}", re.ASCII)
 
 
+def keyIn(line: str) -> str:
+    """Return the key in a line of a file of keys, without its name and scopes; "" if there is none."""
+    found = _LINE.fullmatch(line.strip())
+    return "" if found is None else found["key"]
+
+
 def _key(line: str, number: int, where: str) -> _Key:
     """Return the key in a line; no error repeats any of it but its scopes."""
     found = _LINE.fullmatch(line)
