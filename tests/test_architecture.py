@@ -18,7 +18,7 @@ LEVELS = (
     ("commands", "testing"),
     ("daemon",),
     ("web.admin",),
-    ("client", "web.api", "web.pages"),
+    ("client", "outbox", "web.api", "web.pages"),
     ("client.websocket", "web.channels"),
     ("client.http",),
     ("client.errors",),

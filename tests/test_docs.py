@@ -17,7 +17,8 @@ from twisted_ws.daemon.settings import load, merge
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*/*.md"))]
-_IN_PARTS = {DOCS / "howto" / "web-application.md"}  # followed in tests/live/test_web_applications.py
+# Followed in tests/live/test_web_applications.py, and in tests/outbox/test_howto.py.
+_IN_PARTS = {DOCS / "howto" / "web-application.md", DOCS / "howto" / "outbox.md"}
 RUN = [
     page for page in PAGES if page not in _IN_PARTS and any(block.kind in ("console", "python", "sh") for block in blocks(page))
 ]

@@ -1,4 +1,4 @@
-"""Secrets that this server shares with whoever signs, from a file."""
+"""Secrets from a file: those that this server shares with whoever signs, and passwords that it gives to other servers."""
 
 from __future__ import annotations
 
@@ -54,3 +54,23 @@ class SecretFile:
         if not secrets:
             raise ConfigurationError(f"The {self._what} {file.path} is empty: make a secret with openssl rand -hex 32.")
         self.secrets = secrets
+
+
+def readPassword(path: str, what: str) -> bytes:
+    """Return the password in a file, which is the password alone; one newline at its end is dropped.
+
+    Args:
+        path: the file.
+        what: what it is called in errors.
+
+    Raises:
+        ConfigurationError: the file cannot be used; the text has no password.
+    """
+    file = readFile(path, what)
+    warnIfExposed(file.path, file.mode)
+    password = file.data.removesuffix(b"\n").removesuffix(b"\r")
+    if not password:
+        raise ConfigurationError(f"The {what} {path} is empty.")
+    if b"\n" in password or b"\r" in password:
+        raise ConfigurationError(f"The {what} {path} has several lines: it must be the password alone.")
+    return password

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.cred.checkers import FilePasswordDB
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, succeed
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
@@ -22,6 +22,7 @@ from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.daemon.listening.listeners import Listener
 from twisted_ws.daemon.loading.authenticators import makeAuthenticators
 from twisted_ws.daemon.loading.engines import engineMaker
+from twisted_ws.daemon.loading.outbox import makeOutbox
 from twisted_ws.daemon.loading.targets import loadInterceptor, loadService
 from twisted_ws.daemon.settings import Mount, Settings, changes
 from twisted_ws.engines.historyfile import HistoryFile
@@ -54,6 +55,7 @@ class Daemon(MultiService):
         settings: the settings it was made with.
         broadcastURL: where to POST a broadcast, as the demo page shows it; "" while it does not listen.
         recent: the last warnings and errors of the log.
+        outbox: publishes what is in the outbox; None if there is none, and in workers.
 
     Raises:
         ConfigurationError: the settings are invalid; one line.
@@ -90,6 +92,9 @@ class Daemon(MultiService):
         # The broadcast site first: the demo page shows where it is.
         for listener in self._listeners:
             listener.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self.outbox = self._makeOutbox()
+        if self.outbox is not None:
+            self.outbox.setServiceParent(self)
         if self._tls is not None and self._watchesExpiry:
             ExpiryWatch(self._tls, reactor).setServiceParent(self)  # type: ignore[no-untyped-call]
 
@@ -182,6 +187,9 @@ class Daemon(MultiService):
     def _makeAudit(self) -> AuditLog | None:
         path = self.settings.auditLog
         return None if path is None else AuditLog(path, self._reactor)
+
+    def _makeOutbox(self) -> Any:
+        return makeOutbox(self.settings, self.server, self._reactor)
 
     def _makeTLS(self) -> ServerTLS | None:
         settings = self.settings
@@ -315,6 +323,7 @@ class Daemon(MultiService):
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Drain: stop accepting, close every caller with 1001, then end the rest; the health check says so until the end."""
         yield self._stopListening(self._webSocketListeners)
+        yield self._stopOutbox()
         count = len(self.server.callers)
         if count:
             who = "1 caller is" if count == 1 else f"{count} callers are"
@@ -331,6 +340,10 @@ class Daemon(MultiService):
     def _isLogged(self) -> bool:
         """Return whether the log hands its events to `recent`."""
         return False
+
+    def _stopOutbox(self) -> Deferred[Any]:
+        """Publish no more from the outbox: nobody that stays would get it."""
+        return succeed(None) if self.outbox is None else self.outbox.stopService()
 
     async def _save(self, history: HistoryFile) -> None:
         engine = self._memory()

@@ -8,12 +8,11 @@ from importlib.metadata import entry_points
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from twisted_ws.access.secretfile import readPassword
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.engines.contract import Engine, EngineSettings
 from twisted_ws.errors import ChannelError, ConfigurationError
-from twisted_ws.exposure import warnIfExposed
 from twisted_ws.logs import printable
-from twisted_ws.wire.tls.files import readFile
 from twisted_ws.wire.websocket.runtime import Runtime
 
 _log = Logger()
@@ -30,7 +29,8 @@ def engineMaker(settings: Settings) -> Callable[[Runtime], Engine] | None:
         ConfigurationError: there is no such engine, or what it needs is missing. The text has no password.
     """
     url = settings.engine
-    password = _password(settings.enginePasswordFile)
+    path = settings.enginePasswordFile
+    password = None if path is None else readPassword(path, "engine password file")
     if url == MEMORY:
         if password is not None:
             raise ConfigurationError("--engine-password-file needs a server: give --engine too.")
@@ -80,16 +80,3 @@ def _remedy(extra: str, module: str | None) -> str:
     """Return how to get what an engine needs: the package may have come from an index, a file or the system."""
     debian = f"; on Debian, python3-{module}" if module else ""
     return f"Install twisted_ws with its extra, twisted-ws[{extra}]{debian}."
-
-
-def _password(path: str | None) -> bytes | None:
-    if path is None:
-        return None
-    file = readFile(path, "engine password file")
-    warnIfExposed(file.path, file.mode)
-    password = file.data.removesuffix(b"\n").removesuffix(b"\r")
-    if not password:
-        raise ConfigurationError(f"The engine password file {path} is empty.")
-    if b"\n" in password or b"\r" in password:
-        raise ConfigurationError(f"The engine password file {path} has several lines: it must be the password alone.")
-    return password

@@ -73,6 +73,8 @@ def settingsFor(settings: Settings, workers: int) -> Settings:
         broadcastPort="off",
         broadcastTlsPort="off",
         historyFile=None,
+        outbox=None,
+        outboxPasswordFile=None,
         apiKeyFile=None,
         auditLog=None,
         checkers=(),

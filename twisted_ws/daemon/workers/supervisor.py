@@ -49,6 +49,8 @@ FIXED = (
     "stateDirectory",
     "engine",
     "enginePasswordFile",
+    "outbox",
+    "outboxPasswordFile",
     "historyFile",
     "apiKeyFile",
     "admin",
@@ -325,6 +327,7 @@ class Supervisor(ProcessDaemon):
         self.server.isEnding = True
         yield self._control.stop()
         yield self._stopListening(self._webSocketListeners)
+        yield self._stopOutbox()
         yield self.crew.stop()
         yield Daemon.stopService(self)
 
