@@ -24,6 +24,7 @@ LEVELS = (
     ("client.errors",),
     ("web.http", "web.scripts"),
     ("services",),
+    ("inspection",),
     ("metrics",),
     ("server",),
     ("channels",),

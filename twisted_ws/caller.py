@@ -88,6 +88,7 @@ class Caller(Identified):
         attributes: a dict for the service.
         membership: its part in channels, None until it has one; set by services with a kind of their own.
         life: what ends it in time, a `twisted_ws.access.lifetime.Lifetime`; None while nothing does.
+        since: when it came, in Unix time.
     """
 
     __slots__ = (
@@ -102,6 +103,7 @@ class Caller(Identified):
         "membership",
         "negotiatedSubProtocol",
         "request",
+        "since",
     )
 
     def __init__(
@@ -110,6 +112,7 @@ class Caller(Identified):
         request: UpgradeRequest,
         negotiatedSubProtocol: str | None = None,
         registry: Registry | None = None,
+        since: float = 0.0,
     ) -> None:
         self._connection = connection
         self._registry = registry
@@ -120,6 +123,7 @@ class Caller(Identified):
         self.connectionId = next(connectionIds)
         self.request = request
         self.negotiatedSubProtocol = negotiatedSubProtocol
+        self.since = since
         self._user: Any = request.user
 
     @property

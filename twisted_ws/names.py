@@ -11,7 +11,8 @@ from twisted_ws.errors import ChannelError
 _TOKEN = r"[A-Za-z0-9_~-]+"
 NAME = rf"{_TOKEN}(?:\.{_TOKEN})*"  # a regular expression that JSON Schema takes, too
 _isName = re.compile(NAME).fullmatch
-_isEither = re.compile(rf"{NAME}|(?:{_TOKEN}\.)*\*").fullmatch
+EITHER = rf"{NAME}|(?:{_TOKEN}\.)*\*"  # the same for a name or pattern
+_isEither = re.compile(EITHER).fullmatch
 
 
 def checkName(name: str, longest: int) -> str:

@@ -24,15 +24,17 @@ class Visitor(Identified):
         membership: what takes its messages; None if it only publishes.
         roster: where it is found; None while it has no subscriptions.
         life: see `Caller.life`.
+        since: when it came, in Unix time.
     """
 
-    __slots__ = ("_connection", "_user", "attributes", "connectionId", "life", "membership", "request", "roster")
+    __slots__ = ("_connection", "_user", "attributes", "connectionId", "life", "membership", "request", "roster", "since")
 
     negotiatedSubProtocol = None
 
-    def __init__(self, request: UpgradeRequest) -> None:
+    def __init__(self, request: UpgradeRequest, since: float = 0.0) -> None:
         self.connectionId = next(connectionIds)
         self.request = request
+        self.since = since
         self._connection: Any = None  # its event stream, while it has one
         self._user: Any = request.user
         self.attributes: dict[str, Any] = {}

@@ -14,9 +14,7 @@ from twisted_ws.commands.options import CommandOptions
 from twisted_ws.commands.terminal.display import complain
 from twisted_ws.errors import ChannelError, ConfigurationError
 
-_WHAT_GRANTS = (
-    "credentials that grant it would be enough; what they grant is said by --token, --grants, --subscribe and --publish"
-)
+_WHERE = "; what they grant is said by --token, --grants, --subscribe and --publish"
 
 
 class ExplainOptions(CommandOptions):
@@ -108,17 +106,18 @@ def main(arguments: Sequence[str]) -> int:
     except (ConfigurationError, ChannelError, ValueError) as error:
         complain(str(error))
         return Exit.USAGE
-    access = service.permissions.access
-    if access is None:
-        print(f"{path} has no rules and asks nobody for credentials: its service decides")
+    from twisted_ws.inspection.explaining import WHAT_GRANTS, explain
+
+    explained = explain(path, service, options["action"], channel, identity)
+    if service.permissions.access is None:
+        print(explained.note)
         return Exit.OK
-    steps: list[Any] = []
-    allowed = access.decide(options["action"], channel, identity, (), steps)
+    allowed = explained.allowed
     text = Path(options["config"]).read_text(encoding="utf-8") if options["config"] else ""
-    for step in steps:
+    for step in explained.steps:
         print(step.text + _place(options["config"], text, step.key))
-    if allowed is False and access.decide(options["action"], channel, identity, isGranted=True):
-        print(_WHAT_GRANTS)
+    if explained.note == WHAT_GRANTS:
+        print(WHAT_GRANTS + _WHERE)
     if hasExpired and allowed:
         print("no: it would be yes, had the token not expired")
         return Exit.FAILED

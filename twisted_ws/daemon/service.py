@@ -29,6 +29,7 @@ from twisted_ws.engines.historyfile import HistoryFile
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
 from twisted_ws.exposure import warnIfExposed
+from twisted_ws.inspection.answers import answerInspection
 from twisted_ws.metrics.now import answerNow
 from twisted_ws.records import RecentRecords
 from twisted_ws.server.server import WebSocketServer
@@ -78,6 +79,7 @@ class Daemon(MultiService):
         _checkNames(settings)
         self.server = self._makeServer()
         answerNow(self.server)
+        answerInspection(self.server)
         self.server.started().addErrback(self._engineFailed)
         self._history = self._makeHistory()  # before a service can publish anything
         self._mount()

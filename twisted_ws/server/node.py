@@ -35,10 +35,12 @@ class LocalNode:
         id: see `Node`.
         answers: what `Engine.ask` can ask, by kind.
         revocations: called with each revocation.
+        worker: the number of the worker that this is, beginning with 1; None if it is none.
     """
 
     def __init__(self, callers: OpenCallers, turns: Turns, version: str) -> None:
         self.id = next(nodeIds)
+        self.worker: int | None = None
         self.answers: dict[str, Callable[[bytes], MaybeDeferred[bytes]]] = {}
         self.revocations: list[Callable[[Revocation], object]] = []
         self._callers = callers

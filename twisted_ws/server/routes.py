@@ -110,6 +110,11 @@ class Routes(Generic[T]):
                 return Match(route.value, parameters, segments[len(route.segments) :])
         return None
 
+    def pathOf(self, path: str) -> str | None:
+        """Return the path that was added and by which `find` finds this one; None if it finds nothing."""
+        found = self.find(path)
+        return None if found is None else next(route.path for route in self._routes if route.value is found.value)
+
     def __iter__(self) -> Iterator[tuple[str, T]]:
         return ((route.path, route.value) for route in self._routes)
 

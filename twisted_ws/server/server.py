@@ -273,6 +273,10 @@ class WebSocketServer:
         """Return the same as a `Match`, with the path's parameters; for `ask`."""
         return self._routes.find(path)
 
+    def pathOf(self, target: str) -> str | None:
+        """Return the path at which the service is mounted that a request's target leads to; None if there is none."""
+        return self._routes.pathOf(target.partition("?")[0])
+
     def factory(
         self, http: IProtocolFactory | None = None, peerCertificate: Callable[[Any], Any] | None = None
     ) -> FrontDoorFactory:
@@ -591,7 +595,7 @@ class WebSocketServer:
         request.bearer = None  # it may be kilobytes, and the connection may live for days
 
         def attend(connection: WebSocketConnection) -> EventReceiver:
-            caller = Caller(connection, request, chosen, self._callers)
+            caller = Caller(connection, request, chosen, self._callers, runtime.unixTime())
             if isCounted:
                 connection.sharedRate = self.rates.ofConnection(request.identity, request.peerAddress)
             if request.identity is not None:

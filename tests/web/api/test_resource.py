@@ -212,7 +212,7 @@ def test_list() -> None:
         page = world.read(f"{path}&cursor={page['next']}")
         found += page["channels"]
     assert [each["channel"] for each in found] == names
-    assert found[3] == {"channel": "c03", "id": "e:1", "subscribers": 1}
+    assert found[3] == {"channel": "c03", "id": "e:1", "subscribers": 1, "messages": 1, "bytes": 257}
     assert world.read("/api/channels?prefix=none") == {"channels": [], "next": None}
     assert len(world.read("/api/channels")["channels"]) == 26
 

@@ -17,6 +17,7 @@ KEYS = {
     "orders": "publish:orders.* read:orders.* unsubscribe:orders.* delete:orders.*",
     "reader": "read:news",
     "caster": "broadcast",
+    "watcher": "read:*",
     "ops": "disconnect revoke metrics",
     "admin": "admin",
     "old": "",
@@ -60,15 +61,20 @@ CALLS = [
     ("POST", "/channels/~server.log", {"n": 1}, set()),
     ("POST", "/api/publish", {"channel": "orders.1", "data": 1}, {"orders"}),
     ("POST", "/api/publish", {"channel": "orders", "data": 1}, set()),
-    ("GET", "/api/channels/news", None, {"reader"}),
-    ("GET", "/api/channels/orders.1/history", None, {"orders"}),
-    ("GET", "/api/channels/news/presence", None, {"reader"}),
+    ("GET", "/api/channels/news", None, {"reader", "watcher"}),
+    ("GET", "/api/channels/orders.1/history", None, {"orders", "watcher"}),
+    ("GET", "/api/channels/news/presence", None, {"reader", "watcher"}),
     ("DELETE", "/api/channels/orders.1/history", None, {"orders"}),
     ("POST", "/api/unsubscribe", {"channel": "orders.1", "user": "ann"}, {"orders"}),
     ("POST", "/api/unsubscribe", {"channel": "news", "user": "ann"}, set()),
     ("POST", "/api/disconnect", {"user": "ann"}, {"ops"}),
     ("POST", "/api/revoke", {"user": "ann"}, {"ops"}),
-    ("GET", "/api/nodes", None, {"ops"}),
+    ("GET", "/api/nodes", None, {"ops", "watcher"}),
+    ("GET", "/api/callers", None, {"watcher"}),
+    ("GET", "/api/explain?action=publish&channel=orders.1", None, {"watcher"}),
+    ("GET", "/api/settings", None, {"watcher"}),
+    ("GET", "/api/channels/a/presence", None, {"watcher"}),
+    ("GET", "/api/channels/~server.log/presence", None, set()),
     ("POST", "/broadcaster/broadcast", {"n": 1}, {"caster"}),
 ]
 
@@ -89,7 +95,8 @@ def test_scopes(world, method, path, body, allowed):
 def test_everyOperation():
     """No operation is left out of the table above but those that are tested below."""
     called = {(method, path.replace("orders.1", "{channel}").replace("news", "{channel}")) for method, path, _, _ in CALLS}
-    others = {("POST", "/api/batch"), ("GET", "/api/channels"), ("POST", "/api/tickets")}
+    called = {(method, path.partition("?")[0]) for method, path in called}
+    others = {("POST", "/api/batch"), ("GET", "/api/channels"), ("POST", "/api/tickets"), ("GET", "/api/callers/{connection}")}
     assert {(each.method, each.path) for each in OPERATIONS} <= called | others
 
 

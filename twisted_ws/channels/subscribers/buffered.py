@@ -170,6 +170,11 @@ class BufferedSubscriber(Subscriber):
 
     # What waits.
 
+    @property
+    def waiting(self) -> int:
+        """The bytes that wait in its mailbox, with what they are charged."""
+        return 0 if self._mailbox is None else self._mailbox.size
+
     def eased(self) -> Deferred[None] | None:
         """Return a Deferred for when fewer notices wait, or None: a peer that does not read its answers is not read from."""
         if self._mailbox is None or self._mailbox.notices <= self._channels.limits.replyBuffer:

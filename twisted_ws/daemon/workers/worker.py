@@ -101,6 +101,7 @@ class WorkerDaemon(Daemon):
         elif self.settings.engine == MEMORY:
             options["engine"] = self._makeEngine
         server = super()._makeServer(**options)
+        server.node.worker = self._slot + 1
         limit = self.settings.limits.maxConnectionsPerIp
         if self._link is not None:
             self._link.turns = server.runtime.turns

@@ -344,8 +344,17 @@ class Hub:
         return self.obey(command)
 
     def nodes(self) -> MaybeDeferred[list[NodeInfo]]:
-        """Return what the workers say of themselves, without the supervisor (see `Engine`)."""
-        return _then(self._askAll("info"), lambda answers: [NodeInfo(*each) for each in answers])
+        """Return what the workers say of themselves, without the supervisor; of one that has stuck, what it has said last."""
+        return _then(self._askAll("info"), self._withStuck)
+
+    def _withStuck(self, answers: _Answers) -> list[NodeInfo]:
+        found = [NodeInfo(*each) for each in answers]
+        for each in found:
+            spoke = self.spokes.get(each.id)
+            if spoke is not None:
+                spoke.info = each
+        said = {each.id for each in found}
+        return found + [spoke.info for name, spoke in self.spokes.items() if name not in said]
 
     def claim(self, key: str, until: float) -> MaybeDeferred[bool]:
         """Return True for the first that claims a key (see `Engine`)."""

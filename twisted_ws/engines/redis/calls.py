@@ -11,12 +11,15 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_ws.engines.contract import MaybeDeferred
+from twisted_ws.limits import KIB
 from twisted_ws.wire.loop.wheel import Wheel
 
 # Seconds for the answers of all nodes.
 ANSWER = 1.0
 # Calls that are remembered: one that was sent again is answered again, and not done again.
 REMEMBERED = 1024
+# Bytes of an answer that is kept for that: a larger one only shows something, and whoever has not got it asks anew.
+KEPT = 4 * KIB
 
 _log = Logger()
 
@@ -169,7 +172,7 @@ class Calls:
 
     def _done(self, call: _Call, result: bytes) -> None:
         if (call.node, call.number) in self._answered:
-            self._answered[call.node, call.number] = result
+            self._answered[call.node, call.number] = result if len(result) <= KEPT else None
         self._reply(call, result)
 
     def _reply(self, call: _Call, result: bytes) -> None:

@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 
     from twisted_ws.access.publishers.audit import AuditLog
     from twisted_ws.access.publishers.credentials import Credentials
+    from twisted_ws.inspection.inspector import Inspector
     from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
 
 def broadcastSite(
-    server: WebSocketServer, credentials: Credentials, audit: AuditLog | None = None, admin: IResource | None = None
+    server: WebSocketServer,
+    credentials: Credentials,
+    audit: AuditLog | None = None,
+    admin: IResource | None = None,
+    inspector: Inspector | None = None,
 ) -> HttpSite:
     """Return the factory of the broadcast port; `audit` notes each call, and `admin` is the page for people.
 
@@ -41,7 +46,7 @@ def broadcastSite(
     ======================================  ==========================================================
     """
     posted = ": messages are posted to /broadcaster/broadcast"
-    root, broadcaster, api = Directory(ELSEWHERE), Directory(posted, posted), ApiResource(server, credentials, audit)
+    root, broadcaster, api = Directory(ELSEWHERE), Directory(posted, posted), ApiResource(server, credentials, audit, inspector)
     root.putChild(b"broadcaster", broadcaster)
     broadcaster.putChild(b"broadcast", BroadcastResource(server, credentials, audit))
     root.putChild(b"api", api)

@@ -11,7 +11,8 @@ import msgspec
 from twisted_ws import __version__
 from twisted_ws.channels.channels import LONGEST_KEY
 from twisted_ws.web.api import schemas
-from twisted_ws.web.api.operations import OPERATIONS, Operation
+from twisted_ws.web.api.operation import PARTS, Operation
+from twisted_ws.web.api.operations import OPERATIONS
 from twisted_ws.web.http.content import IDEMPOTENCY_KEY
 from twisted_ws.web.http.response import jsonBody
 
@@ -82,11 +83,16 @@ def _parameters(operation: Operation, components: dict[str, Any]) -> list[dict[s
     parameters: list[dict[str, Any]] = []
     if "{channel}" in operation.path:
         parameters.append(
-            {"name": "channel", "in": "path", "required": True, "schema": components["Channel"]["properties"]["channel"]}
+            {"name": "channel", "in": "path", "required": True, "schema": components["ListedChannel"]["properties"]["channel"]}
         )
+    for part in PARTS.values():
+        if part != "channel" and f"{{{part}}}" in operation.path:
+            parameters.append({"name": part, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}})
     if operation.query is not None:
-        for name, schema in components[operation.query.__name__]["properties"].items():
-            parameters.append({"name": name, "in": "query", "required": False, "schema": schema})
+        described = components[operation.query.__name__]
+        required = described.get("required", ())
+        for name, schema in described["properties"].items():
+            parameters.append({"name": name, "in": "query", "required": name in required, "schema": schema})
     if operation.posts:
         key = {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY}$", "maxLength": LONGEST_KEY}
         parameters.append({"name": "Idempotency-Key", "in": "header", "required": False, "schema": key})

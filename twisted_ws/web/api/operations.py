@@ -2,116 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, Struct
-from twisted.internet.defer import Deferred
 
 from twisted_ws.access.kinds.ticket import TicketAuthenticator
-from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.page import Page
 from twisted_ws.channels.presence import AnswerBudget
 from twisted_ws.counts import API
 from twisted_ws.dispatch.largejson import hasMoreValues
 from twisted_ws.engines.contract import Description, Disconnect, Revocation, Unsubscribe
 from twisted_ws.errors import ChannelError
+from twisted_ws.inspection import channels
+from twisted_ws.inspection.asking import ready
 from twisted_ws.message import Message
 from twisted_ws.names import checkName
 from twisted_ws.web.api import schemas
-from twisted_ws.web.api.guard import lacks
+from twisted_ws.web.api.inspecting import INSPECTIONS
+from twisted_ws.web.api.operation import Call, Operation, given, limit
 from twisted_ws.web.channels.polling import Gathered
 from twisted_ws.web.http.connection import REQUEST
 from twisted_ws.web.http.content import idempotencyKey, messageOf
 
 if TYPE_CHECKING:
     from twisted_ws.limits import Limits
-    from twisted_ws.server.server import WebSocketServer
-    from twisted_ws.web.http.request import HttpRequest
 
 # The channels in one page, unless the request says otherwise.
 CHANNELS = 100
 # Seconds for which a revocation is kept, unless the request says otherwise: longer than most tokens live.
 REVOKED_FOR = 24 * 3600
-
-
-@dataclass(slots=True)
-class Call:
-    """One request of an operation, parsed.
-
-    Attributes:
-        server: the server.
-        request: the request.
-        channel: the channel in the path, unchecked; "" if there is none.
-        query, body: as the operation takes them; None if it takes none.
-    """
-
-    server: WebSocketServer
-    request: HttpRequest
-    channel: str = ""
-    query: Any = None
-    body: Any = None
-
-    @property
-    def channels(self) -> Channels:
-        """The server's channels."""
-        return self.server.channels
-
-    def require(self, scope: str, channel: str) -> None:
-        """Refuse a call about a channel that the caller's key is not for.
-
-        Raises:
-            ChannelError: it is not.
-        """
-        if not self.request.by.scopes.allows(scope, channel):
-            raise ChannelError("forbidden", lacks(scope))
-
-    def count(self, channel: str) -> None:
-        """Count a publication of the caller's key.
-
-        Raises:
-            ChannelError: there are too many.
-        """
-        if self.server.channelRules.rates is not None:
-            checkName(channel, self.server.limits.channelName)
-            self.server.channelRules.rates.checkKey(channel, self.request.by.name)
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One thing that the API can do.
-
-    Attributes:
-        method, path: of its requests; ``{channel}`` in the path is a channel's name.
-        summary: what it does, for the document.
-        run: does it, and returns an `answer`.
-        answer: the content of a 200.
-        query, body: what it takes; None for nothing.
-        scope: what whoever calls it must be allowed (see `Scopes`); a channel that is in the body is judged by
-            `Call.require`.
-        posts: whether its body is a message itself.
-        check: refuses a body before it is decoded; None if decoding is little work, whatever the body has.
-        errors: its statuses, besides those that any request can have.
-    """
-
-    method: str
-    path: str
-    summary: str
-    run: Callable[[Call], Awaitable[Any]]
-    answer: type[Struct]
-    scope: str
-    query: type[Struct] | None = None
-    body: type[Struct] | None = None
-    posts: bool = False
-    check: Callable[[bytes, Limits], None] | None = None
-    errors: tuple[int, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Its name in the document: the function's."""
-        return self.run.__name__
 
 
 async def post(call: Call) -> schemas.Published:
@@ -120,7 +41,7 @@ async def post(call: Call) -> schemas.Published:
     key = idempotencyKey(call.request)
     call.count(call.channel)
     published = await call.server.publish(
-        call.channel, messageOf(call.request), key=_given(call.query.key), idempotencyKey=key, source=API
+        call.channel, messageOf(call.request), key=given(call.query.key), idempotencyKey=key, source=API
     )
     return schemas.Published(*published)
 
@@ -171,11 +92,16 @@ _anyBatch = msgspec.json.Decoder(_AnyBatch)
 
 async def listChannels(call: Call) -> schemas.Channels:
     """Return a page of channels."""
-    limit = _limit(call, CHANNELS)
-    found = await call.channels.list(call.query.prefix, call.query.cursor, limit + 1)
-    scopes = call.request.by.scopes
-    entries = [_entry(each) for each in found[:limit] if scopes.allows("read", each.channel)]
-    return schemas.Channels(entries, found[limit - 1].channel if len(found) > limit else None)
+    most, query, scopes = limit(call, CHANNELS), call.query, call.request.by.scopes
+    if query.order == channels.NAME:
+        found = await call.channels.list(query.prefix, query.cursor, most + 1)
+        following = found[most - 1].channel if len(found) > most else None
+        found = [each for each in found[:most] if scopes.allows("read", each.channel)]
+    else:
+        found, following = await channels.largest(
+            call.server, query.prefix, query.order, query.cursor, most, lambda name: scopes.allows("read", name)
+        )
+    return schemas.Channels([_listed(each) for each in found], following)
 
 
 async def describe(call: Call) -> schemas.Described:
@@ -187,7 +113,7 @@ async def describe(call: Call) -> schemas.Described:
         entry.channel,
         entry.id,
         entry.subscribers,
-        schemas.Present(**await _ready(call.channels.who(call.channel))),
+        schemas.Present(**await ready(call.channels.who(call.channel))),
         schemas.Kept(found.messages, found.bytes, oldest),
     )
 
@@ -195,16 +121,16 @@ async def describe(call: Call) -> schemas.Described:
 async def history(call: Call) -> schemas.History:
     """Return the history of a channel."""
     limits, query = call.server.limits, call.query
-    limit = _limit(call, limits.answerMessages)
+    most = limit(call, limits.answerMessages)
     if query.before is not UNSET:
-        page = Page(limits, limit, limits.answerBytes)
+        page = Page(limits, most, limits.answerBytes)
         await page.read(call.channels, call.channel, query.before)
         return schemas.History(channel=call.channel, messages=_raw(page.messages), next=page.next)
     if query.last is not UNSET and query.after is UNSET:
         found = await call.channels.newest(call.channel, int(query.last))
     else:
         found = await call.channels.history(call.channel, "0" if query.after is UNSET else query.after)
-    gathered = Gathered(limit, limits)
+    gathered = Gathered(most, limits)
     gathered.begin(call.channel, found.position, found.recovered, True)
     gathered.addAll([found.publications])
     place, messages = gathered.place(True) or "", _raw(gathered.messages)
@@ -221,15 +147,15 @@ async def presence(call: Call) -> schemas.PresenceList:
     """Return who is on a channel."""
     checkName(call.channel, call.server.limits.channelName)
     room = AnswerBudget(call.server.limits)
-    room.members = _limit(call, room.members)
-    return schemas.PresenceList(call.channel, **await _ready(call.channels.who(call.channel, call.query.cursor, room)))
+    room.members = limit(call, room.members)
+    return schemas.PresenceList(call.channel, **await ready(call.channels.who(call.channel, call.query.cursor, room)))
 
 
 async def disconnect(call: Call) -> schemas.Disconnected:
     """End connections, also those that are subscribed to nothing."""
     body = call.body
-    command = Disconnect(_given(body.connection), _given(body.user), int(body.code), body.reason or "disconnected")
-    return schemas.Disconnected(await _ready(call.server.engine.command(command)))
+    command = Disconnect(given(body.connection), given(body.user), int(body.code), body.reason or "disconnected")
+    return schemas.Disconnected(await ready(call.server.engine.command(command)))
 
 
 async def unsubscribe(call: Call) -> schemas.Unsubscribed:
@@ -237,8 +163,8 @@ async def unsubscribe(call: Call) -> schemas.Unsubscribed:
     body = call.body
     checkName(body.channel, call.server.limits.channelName)
     call.require("unsubscribe", body.channel)
-    command = Unsubscribe(_given(body.connection), _given(body.user), body.channel, body.reason or "unsubscribed")
-    return schemas.Unsubscribed(await _ready(call.server.engine.command(command)))
+    command = Unsubscribe(given(body.connection), given(body.user), body.channel, body.reason or "unsubscribed")
+    return schemas.Unsubscribed(await ready(call.server.engine.command(command)))
 
 
 async def ticket(call: Call) -> schemas.Ticket:
@@ -253,26 +179,20 @@ async def ticket(call: Call) -> schemas.Ticket:
         body.user,
         subscribe=granted.subscribe,
         publish=granted.publish,
-        info=_given(body.info),
+        info=given(body.info),
         scopes=body.scopes,
-        expires=_given(body.expires),
+        expires=given(body.expires),
     )
     return schemas.Ticket(made, seconds)
-
-
-async def nodes(call: Call) -> schemas.Nodes:
-    """List the servers that work together."""
-    found = await _ready(call.server.engine.nodes())
-    return schemas.Nodes([schemas.Node(each.id, each.connections, int(each.started), each.version) for each in found])
 
 
 async def revoke(call: Call) -> schemas.Revoked:
     """Accept credentials no more, and end the connections that came with them."""
     body, now = call.body, call.server.runtime.unixTime()
-    token, user = _given(body.token), _given(body.user)
+    token, user = given(body.token), given(body.user)
     before = now if body.issuedBefore is UNSET else float(body.issuedBefore)
     until = now + REVOKED_FOR if body.until is UNSET else float(body.until)
-    await _ready(call.server.engine.revoke(Revocation(token, user, before if user is not None else 0.0, until)))
+    await ready(call.server.engine.revoke(Revocation(token, user, before if user is not None else 0.0, until)))
     return schemas.Revoked(until)
 
 
@@ -359,7 +279,6 @@ OPERATIONS = (
         body=schemas.Unsubscribe,
         errors=(413, 415),
     ),
-    Operation("GET", "/api/nodes", "List the servers that work together", nodes, schemas.Nodes, "metrics"),
     Operation(
         "POST",
         "/api/revoke",
@@ -381,6 +300,7 @@ OPERATIONS = (
         check=checkValues,
         errors=(404, 413, 415),
     ),
+    *INSPECTIONS,
 )
 
 
@@ -388,7 +308,7 @@ async def _publish(call: Call, message: schemas.BatchMessage) -> schemas.Publish
     call.require("publish", message.channel)
     call.count(message.channel)
     published = await call.server.publish(
-        message.channel, _encoded(message), key=_given(message.key), idempotencyKey=_given(message.idempotencyKey), source=API
+        message.channel, _encoded(message), key=given(message.key), idempotencyKey=given(message.idempotencyKey), source=API
     )
     return schemas.Published(*published)
 
@@ -422,22 +342,9 @@ async def _find(call: Call) -> Description:
     return found
 
 
-async def _ready(answer: Any) -> Any:
-    """Return what an engine answers, now or later."""
-    return await answer if isinstance(answer, Deferred) else answer
-
-
 def _entry(found: Description) -> schemas.Channel:
     return schemas.Channel(found.channel, str(found.position), found.subscribers)
 
 
-def _limit(call: Call, default: int) -> int:
-    most = call.server.limits.answerMessages
-    limit = min(default, most) if call.query.limit is UNSET else int(call.query.limit)
-    if limit > most:
-        raise ChannelError("bad-request", f"limit must be 1 to {most}.")
-    return limit
-
-
-def _given(value: Any) -> Any:
-    return None if value is UNSET else value
+def _listed(found: Description) -> schemas.ListedChannel:
+    return schemas.ListedChannel(found.channel, str(found.position), found.subscribers, found.messages, found.bytes)

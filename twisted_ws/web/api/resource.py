@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
@@ -12,10 +12,12 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import NOT_DONE_YET
 
 from twisted_ws.errors import ChannelError
+from twisted_ws.inspection.inspector import Inspector
 from twisted_ws.logs import printable
 from twisted_ws.web.api.guard import GuardedResource
 from twisted_ws.web.api.openapi import PATH, openAPI
-from twisted_ws.web.api.operations import OPERATIONS, Call, Operation
+from twisted_ws.web.api.operation import PARTS, Call, Operation
+from twisted_ws.web.api.operations import OPERATIONS
 from twisted_ws.web.api.schemas import Published
 from twisted_ws.web.http.compression import answerCompressed
 from twisted_ws.web.http.content import checkBodyType, contentType
@@ -45,19 +47,30 @@ for _operation in OPERATIONS:
 class ApiResource(GuardedResource):
     """All paths of the API (see `OPERATIONS`)."""
 
-    def __init__(self, server: WebSocketServer, credentials: Credentials, audit: AuditLog | None = None) -> None:
+    def __init__(
+        self,
+        server: WebSocketServer,
+        credentials: Credentials,
+        audit: AuditLog | None = None,
+        inspector: Inspector | None = None,
+    ) -> None:
         super().__init__(server, credentials, audit)
+        self._given = inspector
         self._document = openAPI(server.limits, credentials.challenges)
+
+    @cached_property
+    def _inspector(self) -> Inspector:
+        return self._given or Inspector(self._server)
 
     def admit(self, request: HttpRequest) -> Deferred[None] | None:
         """Find the operation, and check the credentials, before the body is read."""
-        path, channel = _route(request.path.decode("ascii"))
+        path, channel, part = _route(request.path.decode("ascii"))
         if path != PATH and path not in _ROUTES:
             described = f": the API is described at {PATH}"
             raise nothing(request, *((described, described) if path.startswith("/api/") else (ELSEWHERE,)))
         found = _ROUTES.get(path, {})
         allowed = self._allowed(found)
-        request.found = found.get(b"GET" if request.method == b"HEAD" else request.method), channel, allowed
+        request.found = found.get(b"GET" if request.method == b"HEAD" else request.method), channel, part, allowed
         if request.method not in allowed:
             isRead = path == "/channels/{channel}" and request.method in (b"GET", b"HEAD")
             raise notAllowed(allowed, ": channels are read on the WebSocket port (by default 8080)" if isRead else "")
@@ -75,7 +88,7 @@ class ApiResource(GuardedResource):
 
     def authorized(self, request: HttpRequest) -> None:
         """Refuse an operation that the key is not for; a channel that the body names is judged later."""
-        operation, channel, _ = request.found
+        operation, channel, *_ = request.found
         try:
             self.require(request, operation.scope, channel or None)
         except HttpError as error:
@@ -84,7 +97,7 @@ class ApiResource(GuardedResource):
 
     def render(self, request: HttpRequest) -> Any:
         """Do what was asked."""
-        operation, channel, allowed = request.found
+        operation, channel, part, allowed = request.found
         if request.method == b"OPTIONS":
             request.setResponseCode(204)
             request.say("Allow", b", ".join(allowed).decode("ascii"))
@@ -93,11 +106,11 @@ class ApiResource(GuardedResource):
             self._send(request, self._document)
             return NOT_DONE_YET
         self.refuseWhileDraining()  # which may have begun while the body was coming
-        return answerLater(request, self._run(request, operation, channel), SECONDS)
+        return answerLater(request, self._run(request, operation, channel, part), SECONDS)
 
-    async def _run(self, request: HttpRequest, operation: Operation, channel: str) -> None:
+    async def _run(self, request: HttpRequest, operation: Operation, channel: str, part: str) -> None:
         query, body = _query(request, operation), _body(request, operation, self._server.limits)
-        call = Call(self._server, request, channel, query, body)
+        call = Call(self._server, request, self._inspector, channel, part, query, body)
         try:
             answer = await operation.run(call)
         except ChannelError as error:
@@ -136,13 +149,16 @@ def _about(call: Call, answer: Any = None) -> dict[str, Any]:
     return said
 
 
-def _route(path: str) -> tuple[str, str]:
-    """Return the path as it is in the table, and its channel: the segment after ``channels``."""
-    head, mark, rest = path.partition("/channels/")
-    if not mark:
-        return path, ""
-    channel, slash, tail = rest.partition("/")
-    return f"{head}{mark}{{channel}}{slash}{tail}", unquote(channel)
+def _route(path: str) -> tuple[str, str, str]:
+    """Return the path as it is in the table, its channel, and what else it names: see `PARTS`."""
+    for before, kind in PARTS.items():
+        head, mark, rest = path.partition(before)
+        if mark and (kind == "channel" or not head):
+            name, slash, tail = rest.partition("/")
+            named = unquote(name)
+            pair = (named, "") if kind == "channel" else ("", named)
+            return f"{head}{mark}{{{kind}}}{slash}{tail}", *pair
+    return path, "", ""
 
 
 def _query(request: HttpRequest, operation: Operation) -> Any:

@@ -6,7 +6,7 @@ checks it, so that it has an error code of its own.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -14,23 +14,33 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from twisted_ws.closecodes import FORBIDDEN
 from twisted_ws.errors import CloseCode
 from twisted_ws.identity import LONGEST_TOKEN_ID, LONGEST_USER
-from twisted_ws.names import NAME
+from twisted_ws.inspection.callers import CURSOR, Caller, CallerDetail
+from twisted_ws.inspection.nodes import Node
+from twisted_ws.inspection.settings import Certificate, Setting, Settings
+from twisted_ws.names import EITHER, NAME
 
 __all__ = [
     "Batch",
     "BatchMessage",
-    "Channel",
+    "Caller",
+    "CallerDetail",
+    "Callers",
+    "CallersQuery",
+    "Certificate",
     "Channels",
     "Deleted",
     "Described",
     "Disconnect",
     "Disconnected",
+    "ExplainQuery",
+    "Explained",
     "Failed",
     "Granted",
     "History",
     "HistoryQuery",
     "Kept",
     "ListQuery",
+    "ListedChannel",
     "Message",
     "Node",
     "Nodes",
@@ -42,6 +52,9 @@ __all__ = [
     "Results",
     "Revoke",
     "Revoked",
+    "Setting",
+    "Settings",
+    "Step",
     "Ticket",
     "TicketRequest",
     "Unsubscribe",
@@ -54,6 +67,7 @@ MOST_TIME = 253_402_300_800
 LONGEST_CONNECTION = 366 * 86400
 # Not all numbers of 16 digits are offsets; no channel gets near them.
 _POSITION = r"[A-Za-z0-9]{1,32}:[0-9]{1,15}"
+_GRANTS = f"^(?:(?:{EITHER})(?: (?:{EITHER}))*)?$"
 _BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 
 
@@ -204,6 +218,31 @@ class ListQuery(Struct, forbid_unknown_fields=True):
     prefix: Annotated[str, _said("Only channels whose names begin with this.")] = ""
     cursor: Annotated[str, _said("Continue after this: the `next` of the previous answer.")] = ""
     limit: Limit | UnsetType = UNSET
+    order: Annotated[Literal["name", "subscribers", "messages"], _said("By name, or the largest first.")] = "name"
+
+
+class CallersQuery(Struct, forbid_unknown_fields=True):
+    """Which callers to list."""
+
+    user: Annotated[str, _said("Only those whose user begins with this.")] = ""
+    peer: Annotated[str, _said("Only those whose address begins with this.")] = ""
+    channel: Annotated[str, _said("Only those with a channel or pattern that begins with this.")] = ""
+    slow: Annotated[bool, _said("Only those for whom something waits.")] = False
+    transport: Annotated[Literal["", "websocket", "sse", "poll"], _said("Only those of this transport.")] = ""
+    cursor: Annotated[str, _said("Continue after this: the `next` of the previous answer.", pattern=f"^(?:{CURSOR})?$")] = ""
+    limit: Limit | UnsetType = UNSET
+
+
+class ExplainQuery(Struct, forbid_unknown_fields=True):
+    """What to explain, and about whom."""
+
+    action: Annotated[Literal["subscribe", "publish", "presence"], _said("What somebody wants to do.")]
+    channel: Annotated[str, _said("A name, or a pattern.", pattern=f"^(?:{EITHER})$", minLength=1, **{"x-limit": "channelName"})]
+    connection: Annotated[str, _said("A caller that is connected, with its credentials.")] = ""
+    user: Annotated[str, Meta(description="Another user; a guest without it.", max_length=LONGEST_USER)] = ""
+    scopes: Annotated[str, _said("The scopes of that user, separated by spaces.")] = ""
+    grants: Annotated[str, _said("The channels and patterns that their credentials grant, likewise.", pattern=_GRANTS)] = ""
+    service: Annotated[str, _said("The path of the service, if there are several.")] = ""
 
 
 class HistoryQuery(Struct, forbid_unknown_fields=True):
@@ -258,10 +297,17 @@ class Channel(Struct):
     subscribers: Count
 
 
-class Channels(Struct):
-    """Some channels, by name."""
+class ListedChannel(Channel):
+    """One channel of a list, with what is kept of it."""
 
-    channels: list[Channel]
+    messages: Annotated[int, Meta(description="How many are kept.", ge=0)]
+    bytes: Annotated[int, Meta(description="Their size, with what is charged for each.", ge=0)]
+
+
+class Channels(Struct):
+    """Some channels, by name or by size."""
+
+    channels: list[ListedChannel]
     next: Annotated[str | None, Meta(description="The cursor of the next page; null after the last one.")]
 
 
@@ -363,13 +409,29 @@ class Ticket(Struct):
     seconds: Annotated[int, _said("The time in which it has to be used.")]
 
 
-class Node(Struct):
-    """One of the servers that work together."""
+class Callers(Struct):
+    """Some callers, in the order of servers and connections."""
 
-    id: Annotated[str, _said("Connection ids begin with it, then a dot.")]
-    connections: Count
-    started: Annotated[int, _said("Unix time, in seconds.")]
-    version: str
+    callers: Annotated[list[Any], Meta(extra_json_schema={"items": {"$ref": "#/components/schemas/Caller"}})]
+    next: Annotated[str | None, Meta(description="The cursor of the next page; null after the last one.")]
+    total: Annotated[int, Meta(description="The number of all callers, whatever was asked for.", ge=0)]
+    missing: Annotated[list[str], _said("The servers that have not answered.")]
+
+
+class Step(Struct):
+    """One step of a decision."""
+
+    text: str
+    file: Annotated[str | None, _said("The configuration file that says so.")] = None
+    line: Annotated[int | None, _said("And where.")] = None
+
+
+class Explained(Struct):
+    """Whether somebody may do something, and why."""
+
+    allowed: Annotated[bool | None, _said("null: the application would be asked.")]
+    steps: list[Step]
+    note: str | None
 
 
 class Nodes(Struct):

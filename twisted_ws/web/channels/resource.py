@@ -91,7 +91,8 @@ class ChannelsResource(HttpResource):
         except ChannelError as error:
             raise httpError(error) from None
         query = {name: values[-1] for name, values in upgrade.query.items()}
-        request.found = ChannelRequest(service, Visitor(upgrade), names, query, service.permissions.access)
+        visitor = Visitor(upgrade, self._server.runtime.unixTime())
+        request.found = ChannelRequest(service, visitor, names, query, service.permissions.access)
 
     def render_OPTIONS(self, request: HttpRequest) -> bytes:
         """Answer a preflight, or name the methods."""
