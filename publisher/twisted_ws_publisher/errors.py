@@ -8,7 +8,7 @@ from twisted_ws_publisher.messages import Receipt
 
 
 class ConfigurationError(Exception):
-    """The URL, an option or a key file is wrong: trying again is no use until somebody has mended it."""
+    """The URL, an option or a key file is wrong: trying again does not help until somebody has mended it."""
 
 
 class PublishError(Exception):

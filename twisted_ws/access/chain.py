@@ -117,7 +117,7 @@ class Chain:
         raise self._nobody()
 
     def _requireNone(self, request: UpgradeRequest) -> None:
-        """Refuse credentials that nobody has claimed: they are wrong, and whoever sent them is no guest.
+        """Refuse credentials that nobody has claimed: they are wrong, and whoever sent them is not a guest.
 
         Raises:
             AccessRefused: there is one.

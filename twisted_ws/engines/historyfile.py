@@ -78,7 +78,7 @@ def recordsOf(file: IO[bytes]) -> Iterator[Record | InUse]:
     """Yield the records of a file one after the other, after a look at all of it.
 
     Raises:
-        Unreadable: it is no such file, it is of another version, or it is damaged.
+        Unreadable: it is not such a file, has another version, or is damaged.
     """
     size = os.fstat(file.fileno()).st_size
     head = file.readline(_LONGEST_HEAD)
@@ -156,7 +156,7 @@ class HistoryFile:
         try:
             with open(self.path, "rb", opener=_waitForNobody) as file:
                 if not S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise ConfigurationError(f"The history file {self.path} is no regular file.")
+                    raise ConfigurationError(f"The history file {self.path} is not a regular file.")
                 records = recordsOf(file)
                 first = next(records, None)
                 if isinstance(first, InUse):

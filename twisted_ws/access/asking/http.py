@@ -187,7 +187,7 @@ class HTTPAuthenticator:
                 found.append((name, ("; " if name == "cookie" else ", ").join(values)))
         if request.bearer is not None and "authorization" not in headers:
             token = request.bearer
-            # What cannot stand in a header is no token; the back end refuses an empty one.
+            # What cannot stand in a header is not a token; the back end refuses an empty one.
             isPlain = token.isascii() and token.isprintable()
             found.append(("authorization", f"Bearer {token if isPlain else ''}"))
         return tuple(found)

@@ -100,7 +100,7 @@ class PasswordDB(FilePasswordDB):
 
         Raises:
             KeyError: there is no such user.
-            OSError: the file cannot be read, which is no fault of whoever logs in.
+            OSError: the file cannot be read, which is not the fault of whoever logs in.
         """
         # To open a pipe would hold up the reactor until somebody writes to it.
         if not stat.S_ISREG(os.stat(self.filename).st_mode):
@@ -215,7 +215,7 @@ class Credentials:
             holder = self._keys.find(value)
             if holder is not None:
                 return succeed(holder)
-            expired = self._keys.expired(value)  # which is no guess: whoever has it may know
+            expired = self._keys.expired(value)  # which is not a guess: whoever has it may know
             return fail(
                 self._wrong(address) if expired is None else Unauthenticated("The API key has expired.", f"it is {expired}")
             )

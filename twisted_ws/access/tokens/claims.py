@@ -80,7 +80,7 @@ def decodeClaims(payload: bytes) -> dict[str, Any]:
     """Return the claims of a token.
 
     Raises:
-        InvalidToken: they are no JSON object.
+        InvalidToken: they are not a JSON object.
     """
     try:
         claims = msgspec.json.decode(payload)

@@ -68,7 +68,7 @@ def publicationsOf(channel: str, rows: Iterable[Row], now: float) -> list[Public
 
 def membersFields(members: Members) -> tuple[list[Any], str | None, int]:
     """Return what a page of members is sent as."""
-    # JSON is no msgpack: it travels as bytes.
+    # JSON is not msgpack: it travels as bytes.
     rows = [(each.user, bytes(each.info), each.connections) for each in members.members]
     return rows, members.next, members.subscribers
 

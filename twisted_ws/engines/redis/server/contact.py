@@ -74,7 +74,7 @@ class Owner(Protocol):
         """Return the pub/sub channels and patterns that a new link subscribes to."""
 
     def pushed(self, reply: list[Any]) -> None:
-        """Take what comes by the subscription; what is no message of a channel may be for `Contact.pushed`."""
+        """Take what comes by the subscription; what is not a message of a channel may be for `Contact.pushed`."""
 
     def offers(self) -> Iterator[Offer]:
         """Return what a server may have forgotten."""

@@ -113,7 +113,7 @@ end
 
 _HISTORY = """
 local function head(record)
-  -- Epoch, offset, instance, number, time, bytes charged before it; nothing for what is no record.
+  -- Epoch, offset, instance, number, time, bytes charged before it; nothing for what is not a record.
   if not record or #record < 62 or string.byte(record, 3) ~= 174 then return end
   return struct.unpack('>xxxc14xI8xc8xI8xI8xI8', record)
 end
