@@ -81,7 +81,7 @@ KINDS = {
 }
 # What comes to each kind: its own, right or nearly so.
 KINDS_OF_TOKENS = {
-    "site": ("good", "expired", "foreign", "strange", "channel"),
+    "site": ("good", "lasting", "expired", "foreign", "strange", "channel"),
     "provider": ("kid",),
     "ticket": ("ticket",),
     "flask": ("flask",),
@@ -211,6 +211,8 @@ def tokens() -> dict[str, str]:
     )
     return {
         "good": jwt.encode({**claims, "iss": "site"}, key, "HS256"),
+        # One that may not stand in a URL, however long the test takes on a busy machine.
+        "lasting": jwt.encode({**claims, "iss": "site", "exp": now + 3000}, key, "HS256"),
         "expired": jwt.encode({**claims, "iss": "site", "exp": now - 50}, key, "HS256"),
         "forged": jwt.encode({**claims, "iss": "site"}, "f" * 32, "HS256"),
         "foreign": jwt.encode({**claims, "iss": "elsewhere"}, key, "HS256"),
@@ -299,7 +301,7 @@ def _hasAll(head: str, rest: str) -> bool:
 
 def overOpenConnections(server: Running, driver: Driver, made: dict[str, str]) -> None:
     """Send tokens and passwords over connections that are open."""
-    good = {"Authorization": f"Bearer {made['good']}"}
+    good = {"Authorization": f"Bearer {made['lasting']}"}
     offered = [Subprotocol("twisted-ws.v1")]
     for path, token in itertools.product(("/news/site/a", "/bad/a"), made.values()):
         with server.client(path, subprotocols=offered, additional_headers=good) as client:
