@@ -136,8 +136,8 @@ class Limits:
         0,
         "messages/second",
         "1008, or 429 by HTTP",
-        "the same over all connections of one address (IPv6: one /64) that belong to no user. Offices and mobile networks put many "
-        "people behind one address",
+        "the same over all connections of one address (IPv6: one /64) that belong to no user. Offices and mobile networks put "
+        "many people behind one address",
         "no limit",
     )
     rateKeys: int = _limit(
