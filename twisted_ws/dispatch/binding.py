@@ -63,6 +63,11 @@ class Binder:
             if isinstance(kind, msgspec.inspect.CustomType) and kind.cls is not object:
                 raise TypeError(f"JSON has no form for {kind.cls.__module__}.{kind.cls.__qualname__}")
 
+    @property
+    def annotation(self) -> Any:
+        """The type that messages are checked against."""
+        return Any if self._annotation is inspect.Parameter.empty else self._annotation
+
     def bind(self, message: str | bytes, most: int = sys.maxsize) -> Any:
         """Return the message as the handler takes it.
 

@@ -42,8 +42,11 @@ T = TypeVar("T")
 _OF_CERTIFICATES = "fingerprint"
 
 
-def examined(settings: Settings, report: Report) -> None:
+def examined(settings: Settings, report: Report) -> WebSocketServer | None:
     """Make everything that the settings name, start nothing, and note what is wrong and what would be there.
+
+    Returns:
+        The server, which was never started; None if it could not be made.
 
     Args:
         settings: the settings.
@@ -74,6 +77,7 @@ def examined(settings: Settings, report: Report) -> None:
             report.warn("thread", f"what is loaded has started the thread {thread.name} before the server runs: do that later")
         if daemon is not None:
             daemon.describe()
+        return None if daemon is None else daemon.server
     finally:
         globalLogPublisher.removeObserver(observe)
 
