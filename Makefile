@@ -18,8 +18,8 @@ run: $(VENV)/.run
 APART := tests/browser tests/live $(addprefix tests/,test_docs.py test_packaging.py web/api/test_openapi.py) \
 	$(addprefix tests/outbox/test_,howto.py live.py) \
 	$(addprefix tests/daemon/,test_live.py test_logs_live.py test_workers_live.py test_workers_life.py workers/test_trial.py) \
-	$(addprefix tests/client/test_,others.py programs.py sync.py) \
-	$(addprefix tests/publisher/test_,django.py frameworks.py live.py packaging.py) \
+	$(addprefix tests/client/test_,others.py programs.py publishing.py sync.py) \
+	$(addprefix tests/publisher/test_,django.py frameworks.py live.py packaging.py subscriptions.py) \
 	$(addprefix tests/engines/redis/,test_contract.py test_engine.py test_faults.py server/test_sentinel.py server/test_start.py) \
 	$(addprefix tests/commands/,check/test_check.py init/test_init.py asyncapi/test_asyncapi.py terminal/test_terminal_live.py test_broadcast_live.py test_connect_live.py test_runner.py)
 CORES := $(shell nproc)

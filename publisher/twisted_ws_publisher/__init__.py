@@ -6,6 +6,7 @@ from twisted_ws_publisher.aio import AsyncPublisher
 from twisted_ws_publisher.errors import BatchError, ConfigurationError, PublishError
 from twisted_ws_publisher.messages import Receipt
 from twisted_ws_publisher.publisher import Publisher
+from twisted_ws_publisher.subscriptions import SubscriptionTokenMaker
 from twisted_ws_publisher.tickets import TicketMaker
 from twisted_ws_publisher.tokens import channel_token
 
@@ -16,6 +17,7 @@ __all__ = [
     "PublishError",
     "Publisher",
     "Receipt",
+    "SubscriptionTokenMaker",
     "TicketMaker",
     "channel_token",
 ]

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hmac
-import json
 import secrets
 import time
 from collections.abc import Iterable
 from typing import Any, Callable
 
-from twisted_ws_publisher.errors import ConfigurationError
-from twisted_ws_publisher.keyfiles import PathLike, read_key
+from twisted_ws_publisher.keyfiles import PathLike
+from twisted_ws_publisher.signing import Signer
 
 # Seconds; the server takes none that lives longer.
 LONGEST_LIFE = 60
-# Bytes: a shorter secret can be guessed from a ticket (RFC 7518 section 3.2).
-_SHORTEST_SECRET = 32
 
 
 class TicketMaker:
@@ -30,9 +25,7 @@ class TicketMaker:
     """
 
     def __init__(self, secret_file: PathLike, clock: Callable[[], float] = time.time) -> None:
-        self._secret = read_key(secret_file, "secret_file").encode()
-        if len(self._secret) < _SHORTEST_SECRET:
-            raise ConfigurationError(f"secret_file: the secret is shorter than {_SHORTEST_SECRET} bytes")
+        self._signer = Signer(secret_file)
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -83,9 +76,4 @@ class TicketMaker:
             claims["scope"] = scope
         if expires is not None:
             claims["expire_at"] = now + expires
-        signed = _encoded(b'{"alg":"HS256","typ":"JWT"}') + b"." + _encoded(json.dumps(claims, separators=(",", ":")).encode())
-        return (signed + b"." + _encoded(hmac.digest(self._secret, signed, "sha256"))).decode("ascii")
-
-
-def _encoded(data: bytes) -> bytes:
-    return base64.urlsafe_b64encode(data).rstrip(b"=")
+        return self._signer.sign(claims)

@@ -13,6 +13,7 @@ from twisted_ws.client.errors import (
     HandshakeTimeout,
     InvalidURL,
     ProxyRefused,
+    PublishError,
     ReadTimeout,
     Redirected,
     TLSFailed,
@@ -24,6 +25,7 @@ from twisted_ws.client.errors import (
 from twisted_ws.client.http.credentials import Basic, Bearer
 from twisted_ws.client.http.response import Response
 from twisted_ws.client.oauth2 import OAuth2
+from twisted_ws.client.publishing import AgentPublisher
 from twisted_ws.client.retry import Retry
 from twisted_ws.client.signed import SignedToken
 from twisted_ws.errors import (
@@ -38,6 +40,7 @@ from twisted_ws.errors import (
 from twisted_ws.wire.tls.stores import Store
 
 __all__ = [
+    "AgentPublisher",
     "BadHandshake",
     "Basic",
     "Bearer",
@@ -54,6 +57,7 @@ __all__ = [
     "OAuth2",
     "ProtocolError",
     "ProxyRefused",
+    "PublishError",
     "ReadTimeout",
     "Redirected",
     "Response",

@@ -20,6 +20,7 @@
     │       └── UnexpectedMessage   a message of another kind or shape than expected; has received
     ├── ReadTimeout                 nothing came in time; the connection stays open (also a TimeoutError)
     └── WriteBufferFull             too much waits to be sent
+    PublishError                    `AgentPublisher`: the server has not said that it did what was asked
     twisted_ws.ConnectionClosed     closed by a Close frame, or without one (1006)
 """
 
@@ -39,6 +40,7 @@ __all__ = [
     "HandshakeTimeout",
     "InvalidURL",
     "ProxyRefused",
+    "PublishError",
     "ReadTimeout",
     "Redirected",
     "TLSFailed",
@@ -171,3 +173,21 @@ def unreachable(where: str, error: Exception) -> ConnectFailed:
     if isinstance(error, (neterror.TimeoutError, neterror.TCPTimedOutError)):
         return ConnectFailed(f"{where} did not answer: check the address, and firewalls on the way")
     return ConnectFailed(f"{where} could not be reached: {printable(error)}")
+
+
+class PublishError(Exception):
+    """The server has not said that it did what was asked.
+
+    Attributes:
+        code: the server's word for it, such as ``forbidden`` or ``unavailable``; ``no-answer`` if there was none, ``http`` if the
+            answer is not the server's own.
+        status: the HTTP status of the last answer; None if there was none.
+        mayBeDone: whether it may have been done all the same, because the answer was lost. Calling again with the same
+            idempotency key never does it twice.
+    """
+
+    def __init__(self, message: str, code: str, status: int | None = None, mayBeDone: bool = False) -> None:
+        super().__init__(f"{message} ({code if status is None else f'{status} {code}'})")
+        self.code = code
+        self.status = status
+        self.mayBeDone = mayBeDone

@@ -38,12 +38,14 @@ class Question(NamedTuple):
         url: the URL.
         headers: name and value of each.
         body: the body of a POST.
+        isOnce: whether it must not be sent twice: it goes over a connection of its own, which no server has closed already.
     """
 
     method: str
     url: str
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    isOnce: bool = False
 
     def __repr__(self) -> str:
         return f"<Question {self.method}>"
@@ -56,11 +58,13 @@ class Answer(NamedTuple):
         status: the status; redirects are answers like others.
         body: the body, at most `LONGEST_ANSWER` bytes.
         cacheControl: the value of Cache-Control.
+        retryAfter: the seconds of Retry-After; 0 without it, and for a date.
     """
 
     status: int
     body: bytes = b""
     cacheControl: str = ""
+    retryAfter: int = 0
 
     def __repr__(self) -> str:
         return f"<Answer {self.status}>"
@@ -72,16 +76,18 @@ class Unanswered(Exception):
     Attributes:
         detail: why, in words for the operator's log.
         seconds: when to ask again; 0 if nothing is known.
+        isUnsent: whether the question certainly has not reached the server.
     """
 
-    def __init__(self, detail: str, seconds: float = 0) -> None:
+    def __init__(self, detail: str, seconds: float = 0, isUnsent: bool = False) -> None:
         super().__init__(detail)
         self.detail = detail
         self.seconds = seconds
+        self.isUnsent = isUnsent
 
     def again(self) -> Unanswered:
         """Return the same for somebody else who waits: an exception that is raised twice keeps the frames of both."""
-        return Unanswered(self.detail, self.seconds)
+        return Unanswered(self.detail, self.seconds, self.isUnsent)
 
 
 class Exchanges:
@@ -121,13 +127,14 @@ class Exchanges:
 
     async def _send(self, question: Question) -> Answer:
         used: list[Any] = []
-        try:
-            return await self._try(question, self._pool, self._agents[0], used)
-        except Exception as error:
-            if not self._mayTryAgain(error, used):
-                raise _blamed(error, used) from None
-        # The server had closed a kept connection while the question was on its way.
-        used.clear()
+        if not question.isOnce:
+            try:
+                return await self._try(question, self._pool, self._agents[0], used)
+            except Exception as error:
+                if not self._mayTryAgain(error, used):
+                    raise _blamed(error, used) from None
+            # The server had closed a kept connection while the question was on its way.
+            used.clear()
         try:
             return await self._try(question, self._single, self._agents[1], used)
         except Exception as error:
@@ -149,7 +156,9 @@ class Exchanges:
             response.deliverBody(body)
         data = await body.whole
         values = response.headers.getRawHeaders("cache-control", [])
-        return Answer(response.code, data, ", ".join(values))
+        again = response.headers.getRawHeaders("retry-after", [""])[0]
+        seconds = int(again) if again.isascii() and again.isdigit() and len(again) <= 9 else 0
+        return Answer(response.code, data, ", ".join(values), seconds)
 
 
 class _Pool(HTTPConnectionPool):
@@ -314,9 +323,9 @@ def _blamed(error: Exception, used: list[Any]) -> Exception:
         if isinstance(each, SSL.Error):
             return Unanswered(f"no TLS: {openSSLReason(each) or 'broken off'}")
         if isinstance(each, DNSLookupError):
-            return Unanswered("its name is unknown")
+            return Unanswered("its name is unknown", isUnsent=True)
         if isinstance(each, ConnectError):
-            return Unanswered(f"no connection: {type(each).__name__}")
+            return Unanswered(f"no connection: {type(each).__name__}", isUnsent=True)
         if isinstance(each, ConnectionLost):
             return Unanswered("the connection was lost")
     return Unanswered(f"no answer: {type(reasons[-1]).__name__}")
